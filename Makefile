@@ -1,0 +1,40 @@
+# Every target does its own set-up; nothing is needed but make and a Python of at least 3.11 with pip and venv.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+
+.PHONY: help install demo test lint format bench clean
+
+help:            ## this list
+	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort
+
+install: $(VENV)/.installed  ## make .venv with Tocsin and what its development needs
+
+$(VENV)/.installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Tocsin needs Python 3.11 or newer; this is $$($(PYTHON) -V). Try: make PYTHON=python3.12 install"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+demo: install    ## an emulated DSS, the daemon and two inboxes, all on this machine
+	$(BIN)/tocsin demo $(ARGS)
+
+test: install    ## all tests
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: install    ## style, types, layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	PYTHONPATH=daemon $(BIN)/lint-imports --no-cache
+
+format: install  ## put the code in form
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: install   ## the figures of bench/README.md
+	$(BIN)/python -m bench
+
+clean:           ## remove what the targets made
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .coverage* htmlcov dist

@@ -1,0 +1,1 @@
+"""Settings, composition root, the decide loop, life cycle, reload."""

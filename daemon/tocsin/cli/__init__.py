@@ -1,0 +1,6 @@
+"""The command line: one module a verb; importing this package loads nothing heavy."""
+
+
+def main() -> None:
+    """The entry point of the ``tocsin`` command."""
+    raise SystemExit("tocsin: nothing here yet")

@@ -1,0 +1,1 @@
+"""Notifications to the world: rendering, channels, retry, dead letters."""

@@ -1,0 +1,1 @@
+"""Events and time to alerts: rules as pure functions."""

@@ -1,0 +1,1 @@
+"""Small things without product words: clock, guarded tasks, durations, ids. Standard library only."""

@@ -1,0 +1,62 @@
+"""Root tasks: named, guarded, and never silently gone.
+
+A daemon whose loop has died looks healthy from outside. So each long-lived task is born here; when one ends, by an
+error or by itself, ``watch`` returns and the process is expected to end non-zero.
+"""
+
+import asyncio
+from collections.abc import Coroutine
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class TaskEnded:
+    """A root task that ended although it should have run for ever."""
+
+    name: str
+    error: BaseException | None  # None: it merely returned
+
+
+class RootTasks:
+    """The long-lived tasks of one process."""
+
+    def __init__(self) -> None:
+        self._tasks: dict[str, asyncio.Task[object]] = {}
+
+    def spawn(self, name: str, work: Coroutine[object, object, object]) -> "asyncio.Task[object]":
+        """Start ``work`` under ``name``; a name is used once at a time."""
+        if name in self._tasks and not self._tasks[name].done():
+            work.close()
+            raise RuntimeError(f"a root task named {name!r} already runs")
+        task = asyncio.create_task(work, name=name)
+        self._tasks[name] = task
+        return task
+
+    def alive(self) -> dict[str, bool]:
+        """Each task's name and whether it still runs."""
+        return {name: not task.done() for name, task in self._tasks.items()}
+
+    async def watch(self) -> TaskEnded:
+        """Wait for the first root task to end. Tasks spawned while waiting are watched too."""
+        while True:
+            tasks = dict(self._tasks)
+            for name, task in tasks.items():
+                if task.done():
+                    error = asyncio.CancelledError() if task.cancelled() else task.exception()
+                    return TaskEnded(name, error)
+            if not tasks:
+                await asyncio.sleep(0.1)
+                continue
+            await asyncio.wait(tasks.values(), return_when=asyncio.FIRST_COMPLETED, timeout=1.0)
+
+    async def stop(self, name: str) -> None:
+        """Cancel one task on purpose, wait for its end and forget it; its error is not raised."""
+        task = self._tasks.pop(name, None)
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def stop_all(self) -> None:
+        """Stop every task, the youngest first."""
+        for name in reversed(list(self._tasks)):
+            await self.stop(name)

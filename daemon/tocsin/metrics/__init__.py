@@ -1,0 +1,1 @@
+"""Prometheus series, from rows and not from call sites."""

@@ -1,0 +1,1 @@
+"""Events and alerts to notifications owed: reporters, tree, groups, silences, intervals. Pure."""

@@ -1,0 +1,1 @@
+"""DSS to events: sweep, discovery, cadence, look, diff, details, backfill."""
