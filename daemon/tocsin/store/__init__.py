@@ -1,1 +1,170 @@
-"""Durable truth: the rows that join the stages. SQLite by default, PostgreSQL when one machine is too small."""
+"""Durable truth: the rows that join the stages. SQLite by default, PostgreSQL when one machine is too small.
+
+``Store`` opens the database and runs transactions; the modules beside it hold the statements, as plain functions that
+take a connection. A stage composes them into one function of its own and hands it to ``write``.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Concatenate, ParamSpec, TypeVar, cast
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from tocsin.store.engine import FileLock, check_sqlite_place, is_sqlite, open_engines, parse_url, sqlite_path
+from tocsin.store.errors import NotLeader, StoreError, StoreRefused, StoreUnavailable
+from tocsin.store.writer import Guard, Work, Writer, reason
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_READERS = 4
+
+
+class Store:
+    """One open database: a writer thread, a few reading threads, and on SQLite the lock of the file."""
+
+    def __init__(self, url: str) -> None:
+        self.url = parse_url(url)
+        self._lock: FileLock | None = None
+        self._write_engine: Engine | None = None
+        self._read_engine: Engine | None = None
+        self._writer: Writer | None = None
+        self._readers: ThreadPoolExecutor | None = None
+
+    @property
+    def is_sqlite(self) -> bool:
+        return is_sqlite(self.url)
+
+    @property
+    def writer(self) -> Writer:
+        """The writer, for its counts. Raises ``StoreUnavailable`` when the store is not open."""
+        if self._writer is None:
+            raise StoreUnavailable("the store is not open")
+        return self._writer
+
+    async def open(self, *, exclusive: bool = True) -> None:
+        """Connect, bring the tables up to date and start the threads.
+
+        ``exclusive`` takes the lock that lets one daemon use a SQLite file; the command line opens without it. Raises
+        ``StoreRefused`` with one line that says what to do.
+        """
+        await asyncio.to_thread(self._open, exclusive)
+
+    def _open(self, exclusive: bool) -> None:
+        from tocsin.store.migrate import bring_up_to_date  # noqa: PLC0415 - it imports this package's schema lazily
+
+        if self.is_sqlite:
+            path = sqlite_path(self.url)
+            check_sqlite_place(path)
+            if exclusive:
+                lock = FileLock(path)
+                lock.acquire()
+                self._lock = lock
+        try:
+            self._write_engine, self._read_engine = open_engines(self.url)
+            try:
+                bring_up_to_date(self._write_engine, self.url)
+            except OperationalError as error:
+                raise StoreRefused(f"cannot open the store: {reason(error)}") from None
+        except StoreRefused:
+            self._dispose()
+            raise
+        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="tocsin-store-reader")
+        self._writer = Writer(self._write_engine)
+        self._writer.start()
+
+    async def close(self) -> None:
+        """Carry out what was asked for, then disconnect. Closing twice is fine."""
+        if self._writer is not None:
+            await self._writer.close()
+            self._writer = None
+        if self._readers is not None:
+            await asyncio.to_thread(self._readers.shutdown)
+            self._readers = None
+        await asyncio.to_thread(self._dispose)
+
+    def _dispose(self) -> None:
+        for engine in (self._write_engine, self._read_engine):
+            if engine is not None:
+                engine.dispose()
+        self._write_engine = self._read_engine = None
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    async def write(
+        self, work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run one transaction. It may share its commit with others, and run twice if one of those fails."""
+        return await self._write(None, work, *args, **kwargs)
+
+    async def write_each(
+        self,
+        work: Callable[[Connection, Sequence[Item]], Sequence[Result]],
+        item: Item,
+        guard: Guard | None = None,
+    ) -> Result:
+        """Run ``work`` on this item together with the items of other waiting callers of the same ``work``.
+
+        ``work`` must answer one result an item, in order; the same callable object joins, so hand over a function or
+        one kept ``partial``, not a new lambda each time.
+        """
+        return cast("Result", await self.writer.submit(cast("Work", work), item, guard))
+
+    async def _write(
+        self,
+        guard: Guard | None,
+        work: Callable[Concatenate[Connection, P], T],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        def alone(connection: Connection, _items: Sequence[object]) -> Sequence[object]:
+            return (work(connection, *args, **kwargs),)
+
+        return cast("T", await self.writer.submit(alone, None, guard))
+
+    async def write_guarded(
+        self,
+        guard: Guard,
+        work: Callable[Concatenate[Connection, P], T],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """As ``write``, after ``guard`` agreed in the same transaction; see ``lease.Leadership.guard``."""
+        return await self._write(guard, work, *args, **kwargs)
+
+    async def read(
+        self, work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run a reading function on a snapshot of its own, off the loop."""
+        if self._readers is None:
+            raise StoreUnavailable("the store is not open")
+
+        def run() -> T:
+            return self.read_now(work, *args, **kwargs)
+
+        return await asyncio.get_running_loop().run_in_executor(self._readers, run)
+
+    def read_now(
+        self, work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """As ``read``, for callers that have a thread of their own."""
+        if self._read_engine is None:
+            raise StoreUnavailable("the store is not open")
+        try:
+            with self._read_engine.begin() as connection:
+                return work(connection, *args, **kwargs)
+        except OperationalError as error:
+            raise StoreUnavailable(reason(error)) from None
+        except PoolTimeout:
+            raise StoreUnavailable("every reading connection is busy") from None
+
+
+__all__ = ["Guard", "NotLeader", "Store", "StoreError", "StoreRefused", "StoreUnavailable"]

@@ -1,0 +1,60 @@
+"""Alerts: what rings until it is fixed, and how it ended."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from tocsin.kit.ids import derived_id
+from tocsin.model.labels import Labels
+from tocsin.model.run import RunKey, ScenarioKey
+
+
+class EndReason(StrEnum):
+    """Why an alert no longer rings; the notice says which."""
+
+    RESOLVED = "resolved"
+    DEACTIVATED = "deactivated"  # the scenario was switched off
+    UNWATCHED = "unwatched"  # gone, or out of scope, or its rule was taken away
+    BY_HAND = "by_hand"
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """One alert, firing while ``ends_at`` is None.
+
+    ``fingerprint`` is its identity: alert name, node, project, scenario and the rule's own labels. Two alerts of one
+    fingerprint never fire at once; each firing has its own ``id``.
+    """
+
+    id: str
+    fingerprint: str
+    labels: Labels
+    starts_at: datetime
+    ends_at: datetime | None = None
+    end_reason: EndReason | None = None
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    count: int = 1  # failed runs, missed starts: what the rule counts
+    run: RunKey | None = (
+        None  # the latest run it speaks of; its details are joined when a message is rendered
+    )
+
+    @property
+    def firing(self) -> bool:
+        return self.ends_at is None
+
+    @property
+    def name(self) -> str:
+        return self.labels["alertname"]
+
+
+def fingerprint(alertname: str, node: str, scenario: ScenarioKey | None, own_labels: Labels) -> str:
+    """An alert's identity. Severity and tags may change while it rings, so they are not in it."""
+    place = (scenario.project, scenario.scenario) if scenario else ("", "")
+    own = [part for item in sorted(own_labels.items()) for part in item]
+    return derived_id(alertname, node, *place, *own)
+
+
+def alert_id(identity: str, starts_at_ms: int) -> str:
+    """The id of one firing of the alert with this fingerprint."""
+    return derived_id(identity, starts_at_ms)

@@ -1,0 +1,131 @@
+"""Events: immutable facts. One start and exactly one end per run, the ups and downs of nodes, failed reporters.
+
+An event's id is derived from what happened, so that seeing the same thing again makes the same event.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from tocsin.kit.clock import to_ms
+from tocsin.kit.ids import derived_id
+from tocsin.model.run import GOOD_OUTCOMES, Outcome, Run, ScenarioKey
+
+
+class EventName(StrEnum):
+    RUN_STARTED = "run.started"
+    RUN_FINISHED = "run.finished"
+    RUN_FAILED = "run.failed"
+    RUN_ABORTED = "run.aborted"
+    NODE_DOWN = "node.down"
+    NODE_UP = "node.up"
+    REPORTER_FAILED = "reporter.failed"
+
+
+END_EVENTS = frozenset({EventName.RUN_FINISHED, EventName.RUN_FAILED, EventName.RUN_ABORTED})
+
+
+class DownReason(StrEnum):
+    """Why a node cannot be watched."""
+
+    UNREACHABLE = "unreachable"
+    UNAUTHORIZED = "unauthorized"
+    FORBIDDEN = "forbidden"
+    INVALID_REPLY = "invalid_reply"
+
+
+@dataclass(frozen=True, slots=True)
+class ScenarioFacts:
+    """The scenario as it was when the event happened."""
+
+    id: str
+    name: str
+    tags: tuple[str, ...] = ()
+    type: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FailedReporter:
+    """One of DSS's own reporters that could not send."""
+
+    name: str
+    type: str | None
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One fact. Fields that do not apply are None; ``seq`` is None until the event has its place in the public order."""
+
+    id: str
+    name: EventName
+    node: str
+    time: datetime  # when it happened, on DSS's clock
+    detected_at: datetime  # when Tocsin knew, on Tocsin's clock
+    project: str | None = None
+    scenario: ScenarioFacts | None = None
+    run: Run | None = None
+    run_url: str | None = None
+    previous_outcome: str | None = None
+    late: bool = False  # seen by reading back after a downtime
+    reason: DownReason | None = None
+    reporter: FailedReporter | None = None
+    seq: int | None = None
+
+    @property
+    def key(self) -> ScenarioKey | None:
+        if self.project is None or self.scenario is None:
+            return None
+        return ScenarioKey(self.node, self.project, self.scenario.id)
+
+
+def run_event_id(run: Run, name: EventName, part: str = "") -> str:
+    """The id of an event about a run; ``part`` tells apart several of the same name, as failed reporters."""
+    scenario = run.scenario
+    return derived_id(
+        scenario.node, scenario.project, scenario.scenario, run.run_id, to_ms(run.start), name, part
+    )
+
+
+def node_event_id(node: str, name: EventName, time: datetime) -> str:
+    """The id of an event about a node; a node goes down or up once in a millisecond."""
+    return derived_id(node, to_ms(time), name)
+
+
+def end_event_name(outcome: str | None) -> EventName:
+    """The event that the end of a run with this outcome makes; unknown outcomes are ``run.finished``."""
+    match outcome:
+        case Outcome.FAILED:
+            return EventName.RUN_FAILED
+        case Outcome.ABORTED:
+            return EventName.RUN_ABORTED
+        case _:
+            return EventName.RUN_FINISHED
+
+
+def tags_label(tags: Iterable[str]) -> str:
+    """Tags as one label value: sorted and comma-wrapped, ``,daily,finance,``; empty without tags."""
+    ordered = sorted(set(tags))
+    return f",{','.join(ordered)}," if ordered else ""
+
+
+def event_labels(event: Event) -> dict[str, str]:
+    """The labels that ``match`` of reporters and rules sees; unknown ones are empty, as Prometheus reads absent."""
+    scenario, run = event.scenario, event.run
+    return {
+        "event": event.name.value,
+        "dss_node": event.node,
+        "project": event.project or "",
+        "scenario": scenario.id if scenario else "",
+        "scenario_name": scenario.name if scenario else "",
+        "outcome": (run.outcome or "") if run else "",
+        "trigger_type": (run.trigger_type or "") if run else "",
+        "run_as": (run.run_as or "") if run else "",
+        "tags": tags_label(scenario.tags) if scenario else "",
+    }
+
+
+def is_good(outcome: str | None) -> bool:
+    """Whether a run with this outcome did its work."""
+    return outcome in GOOD_OUTCOMES

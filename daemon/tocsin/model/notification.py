@@ -1,0 +1,119 @@
+"""Notifications: what is owed to one channel, and the tries to send it.
+
+The data of a notification is frozen when it is owed; its words are made at the send, when the details of a run may
+have become known.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from tocsin.model.alert import Alert
+from tocsin.model.event import Event
+from tocsin.model.labels import Labels
+
+
+class NotificationState(StrEnum):
+    """Where a notification stands. The last four are final, though a dead one can be sent again by hand."""
+
+    OWED = "owed"
+    SENDING = "sending"
+    DELIVERED = "delivered"
+    DEAD = "dead"  # given up: too old, a permanent error, or its channel is gone
+    SUPERSEDED = "superseded"  # a newer state of the same group took its place
+    CANCELLED = "cancelled"  # it ended before its start was ever delivered
+
+
+class AttemptOutcome(StrEnum):
+    """How one try ended. UNKNOWN: the deadline passed and it may still arrive."""
+
+    DELIVERED = "delivered"
+    FAILED = "failed"  # worth another try
+    REFUSED = "refused"  # permanent: another try would fail the same way
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class MailOverrides:
+    """What a reporter sets in the mails that it makes, over the channel's own."""
+
+    sender: str | None = None
+    to: tuple[str, ...] = ()
+    cc: tuple[str, ...] = ()
+    bcc: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class EventNotice:
+    """A reporter's notice of one event."""
+
+    event: Event
+    reporter: str
+    subject: str | None = None
+    mail: MailOverrides | None = None
+    attach: tuple[str, ...] = ()
+    variables: Mapping[str, str] = field(default_factory=dict)  # of individual mails
+    template: str | None = None  # a file or an inline message of the reporter, over the channel's
+
+
+@dataclass(frozen=True, slots=True)
+class GroupNotice:
+    """A snapshot of an alert group at its flush."""
+
+    group_key: str
+    receiver: str
+    group_labels: Labels
+    alerts: tuple[Alert, ...]
+    reason: str  # first, new_alerts, resolved, repeat
+    truncated: int = 0  # alerts of the group that the snapshot leaves out
+
+    @property
+    def firing(self) -> tuple[Alert, ...]:
+        return tuple(alert for alert in self.alerts if alert.firing)
+
+    @property
+    def ended(self) -> tuple[Alert, ...]:
+        return tuple(alert for alert in self.alerts if not alert.firing)
+
+
+@dataclass(frozen=True, slots=True)
+class SummaryNotice:
+    """What was withheld one by one while history was read back after a downtime, in one message."""
+
+    node: str
+    since: datetime
+    until: datetime
+    runs_by_outcome: Mapping[str, int]
+    worst: tuple[Event, ...] = ()  # the newest failures, a few
+
+
+Notice = EventNotice | GroupNotice | SummaryNotice
+
+
+@dataclass(frozen=True, slots=True)
+class Notification:
+    """One row of the outbox. ``lane`` orders and supersedes: rows of one lane and channel go one after another."""
+
+    id: str  # also the delivery id that receivers see
+    receiver: str
+    channel: str
+    lane: str
+    notice: Notice
+    owed_at: datetime
+    due_at: datetime
+    state: NotificationState = NotificationState.OWED
+    attempts: int = 0
+    reason: str | None = None  # of a state that is not obvious: why dead, superseded, cancelled
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try to send a notification."""
+
+    notification_id: str
+    number: int
+    started_at: datetime
+    ended_at: datetime
+    outcome: AttemptOutcome
+    note: str = ""  # what the receiver or the transport said; secrets masked

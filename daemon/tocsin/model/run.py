@@ -1,0 +1,96 @@
+"""Scenario runs as Tocsin knows them, and what is read about a run after its end.
+
+A run is identified by node, project, scenario, run id **and** start: DSS writes run ids in the server's local time,
+so two runs may share an id in the hour that a clock change repeats.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import NamedTuple
+
+
+class Outcome(StrEnum):
+    """How a run ended, in DSS's words. DSS may send others; those are kept as they came."""
+
+    SUCCESS = "SUCCESS"
+    WARNING = "WARNING"
+    FAILED = "FAILED"
+    ABORTED = "ABORTED"
+
+
+GOOD_OUTCOMES = frozenset({Outcome.SUCCESS, Outcome.WARNING})
+
+
+class ScenarioKey(NamedTuple):
+    """Where a scenario lives: Tocsin's name of the node, DSS's project key and scenario id."""
+
+    node: str
+    project: str
+    scenario: str
+
+
+class RunKey(NamedTuple):
+    """One run, unambiguously."""
+
+    scenario: ScenarioKey
+    run_id: str
+    start: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run as last seen. ``end`` and ``outcome`` are None while it runs."""
+
+    scenario: ScenarioKey
+    run_id: str
+    start: datetime
+    end: datetime | None = None
+    outcome: str | None = None
+    trigger_type: str | None = None
+    trigger_name: str | None = None
+    fire_id: str | None = None  # of the trigger fire that led to the run; not the run id
+    run_as: str | None = None
+
+    @property
+    def key(self) -> RunKey:
+        return RunKey(self.scenario, self.run_id, self.start)
+
+    @property
+    def duration(self) -> timedelta | None:
+        """End minus start, never negative; None while the run goes on."""
+        return None if self.end is None else max(self.end - self.start, timedelta(0))
+
+
+@dataclass(frozen=True, slots=True)
+class RunError:
+    """The first error of a run, as DSS serialises exceptions. Texts are data, never markup."""
+
+    message: str | None
+    code: str | None = None
+    title: str | None = None
+    step: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One executed step of a run; a retried step stands once for each try."""
+
+    id: str | None
+    name: str | None
+    type: str | None
+    outcome: str | None
+    duration: timedelta | None
+    job_ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Details:
+    """What is read about a run after its end. ``problem`` says why something could not be read."""
+
+    run: RunKey
+    read_at: datetime
+    error: RunError | None = None
+    steps: tuple[Step, ...] = ()
+    log_tail: str | None = None
+    problem: str | None = None

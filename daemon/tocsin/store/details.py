@@ -1,0 +1,70 @@
+"""Rows of what is read about a run after its end."""
+
+from collections.abc import Iterable
+
+from sqlalchemy import ColumnElement, Connection, and_, delete, exists, or_, select, update
+
+from tocsin.model.run import Details, RunKey
+from tocsin.store.schema import outbox, outbox_waits, run_details
+from tocsin.store.upsert import chunks, insert
+
+
+def put_details(connection: Connection, details: Details) -> None:
+    """Write a run's details over older ones, and let the notifications that waited for them go."""
+    row = run_columns(details.run) | {
+        "read_at": details.read_at,
+        "error": details.error,
+        "steps": details.steps,
+        "log_tail": details.log_tail,
+        "problem": details.problem,
+    }
+    statement = insert(connection, run_details).values(row)
+    connection.execute(
+        statement.on_conflict_do_update(
+            index_elements=["node", "project", "scenario", "run_id", "start"],
+            set_={
+                name: statement.excluded[name]
+                for name in ("read_at", "error", "steps", "log_tail", "problem")
+            },
+        )
+    )
+    _release(connection, details)
+
+
+def get_details(connection: Connection, runs: Iterable[RunKey]) -> dict[RunKey, Details]:
+    """What is known about these runs; a run without a row is absent."""
+    found = {}
+    for part in chunks(sorted(set(runs)), 100):
+        wanted = or_(*(_is(run) for run in part))
+        for row in connection.execute(select(run_details).where(wanted)).mappings():
+            run = next(one for one in part if one.run_id == row["run_id"] and one.start == row["start"]
+                       and one.scenario == (row["node"], row["project"], row["scenario"]))  # fmt: skip
+            found[run] = Details(
+                run, row["read_at"], row["error"], row["steps"], row["log_tail"], row["problem"]
+            )
+    return found
+
+
+def run_columns(run: RunKey) -> dict[str, object]:
+    """A run's key as the columns that name it in every table."""
+    node, project, scenario = run.scenario
+    return {"node": node, "project": project, "scenario": scenario, "run_id": run.run_id, "start": run.start}
+
+
+def _is(run: RunKey) -> ColumnElement[bool]:
+    return and_(*(run_details.c[name] == value for name, value in run_columns(run).items()))
+
+
+def _release(connection: Connection, details: Details) -> None:
+    mine = [outbox_waits.c[name] == value for name, value in run_columns(details.run).items()]
+    waiting = connection.execute(delete(outbox_waits).where(*mine).returning(outbox_waits.c.notification_id))
+    ids = list(waiting.scalars())
+    if not ids:
+        return
+    still = exists().where(outbox_waits.c.notification_id == outbox.c.id)
+    for part in chunks(ids):
+        connection.execute(
+            update(outbox)
+            .where(outbox.c.id.in_(part), ~still, outbox.c.due_at > details.read_at)
+            .values(due_at=details.read_at)
+        )

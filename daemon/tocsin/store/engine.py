@@ -1,0 +1,160 @@
+"""Opening the database: SQLite with WAL, or PostgreSQL. The rest of the package sees a SQLAlchemy engine.
+
+SQLite's Python driver opens no transaction for SELECT and fails on a plain BEGIN under load, so the driver's own
+transactions are off and every write begins with BEGIN IMMEDIATE.
+"""
+
+import errno
+import fcntl
+import os
+from pathlib import Path
+from typing import IO
+
+from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy.engine import URL
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from tocsin.store.errors import StoreRefused
+
+_NETWORK_FILE_SYSTEMS = frozenset(
+    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "lustre"}
+)
+_BUSY_TIMEOUT_MS = 5_000
+
+
+def parse_url(text: str) -> URL:
+    """The database URL; raises ``StoreRefused`` for what Tocsin does not support."""
+    try:
+        url = make_url(text)
+    except ArgumentError:
+        raise StoreRefused(
+            "store.url is not a database URL; write sqlite:////path/to/file or postgresql://…"
+        ) from None
+    match url.get_backend_name():
+        case "sqlite":
+            if not url.database or url.database == ":memory:":
+                raise StoreRefused("store.url names no file; Tocsin's store must outlive the process")
+            return url
+        case "postgresql" | "postgres":
+            return url.set(drivername="postgresql+psycopg")
+        case other:
+            raise StoreRefused(
+                f"store.url: {other} is not supported; use sqlite:////path/to/file or postgresql://…"
+            )
+
+
+def is_sqlite(url: URL) -> bool:
+    return url.get_backend_name() == "sqlite"
+
+
+def sqlite_path(url: URL) -> Path:
+    return Path(url.database or "").absolute()
+
+
+def open_engines(url: URL) -> tuple[Engine, Engine]:
+    """The writing and the reading engine. Nothing is connected yet."""
+    if is_sqlite(url):
+        return _sqlite(url, writing=True), _sqlite(url, writing=False)
+    options = {"pool_pre_ping": True, "connect_args": {"connect_timeout": 10, "application_name": "tocsin"}}
+    try:
+        writer = create_engine(url, pool_size=2, max_overflow=0, **options)
+        reader = create_engine(
+            url, pool_size=4, max_overflow=0, execution_options={"postgresql_readonly": True}, **options
+        )
+    except ModuleNotFoundError:
+        raise StoreRefused("PostgreSQL needs the driver psycopg: pip install 'tocsin[postgres]'") from None
+    return writer, reader
+
+
+def _sqlite(url: URL, *, writing: bool) -> Engine:
+    engine = create_engine(
+        url, pool_size=1 if writing else 4, max_overflow=0, connect_args={"check_same_thread": False}
+    )
+
+    @event.listens_for(engine, "connect")
+    def _prepare(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        cursor.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
+        if writing:
+            cursor.execute("PRAGMA journal_mode = WAL")
+            cursor.execute("PRAGMA synchronous = FULL")
+            cursor.execute("PRAGMA foreign_keys = ON")
+        else:
+            cursor.execute("PRAGMA query_only = ON")
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
+
+    return engine
+
+
+def check_sqlite_place(path: Path) -> None:
+    """Refuse a directory that cannot hold a WAL database, with one line that says what to do."""
+    directory = path.parent
+    if not directory.is_dir():
+        try:
+            directory.mkdir(parents=True)
+        except OSError as error:
+            raise StoreRefused(f"cannot make the store's directory {directory}: {error.strerror}") from None
+    if not os.access(directory, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
+        raise StoreRefused(
+            f"cannot write the store {path}: permission denied; give the directory to this user"
+        )
+    kind = _file_system(directory)
+    if kind in _NETWORK_FILE_SYSTEMS or kind.startswith("fuse.sshfs"):
+        raise StoreRefused(
+            f"the store {path} lies on a network file system ({kind}), where SQLite loses data; "
+            "use a local disk, or PostgreSQL"
+        )
+
+
+def _file_system(directory: Path, mounts: Path = Path("/proc/self/mounts")) -> str:
+    """The type of the file system that holds ``directory``; empty where the system does not tell."""
+    try:
+        lines = mounts.read_text("utf-8", "replace").splitlines()
+    except OSError:
+        return ""
+    place, best, kind = directory.resolve(), -1, ""
+    for line in lines:
+        fields = line.split(" ")
+        if len(fields) < 3:
+            continue
+        point = Path(fields[1].replace("\\040", " "))
+        if place.is_relative_to(point) and len(point.parts) >= best:
+            best, kind = len(point.parts), fields[2]
+    return kind
+
+
+class FileLock:
+    """One process a SQLite file. The system frees the lock when the process dies, however it dies."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path.with_name(path.name + ".lock")
+        self._file: IO[str] | None = None
+
+    def acquire(self) -> None:
+        """Raises ``StoreRefused`` when another process holds it."""
+        try:
+            file = self._path.open("a+")
+        except OSError as error:
+            raise StoreRefused(f"cannot write the store's lock {self._path}: {error.strerror}") from None
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.close()
+            if error.errno not in (errno.EACCES, errno.EAGAIN):
+                raise StoreRefused(f"cannot lock {self._path}: {error.strerror}") from None
+            raise StoreRefused(
+                f"another Tocsin already runs on {self._path.with_suffix('')}; stop it first, or use PostgreSQL for several"
+            ) from None
+        self._file = file
+
+    def release(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None

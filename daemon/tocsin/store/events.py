@@ -1,0 +1,112 @@
+"""Rows of events: written once, decided once, read in the public order."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from sqlalchemy import Connection, bindparam, select, update
+
+from tocsin.model.event import Event
+from tocsin.store.schema import counters, events
+from tocsin.store.upsert import chunks, insert
+
+_SEQ = "events.seq"
+
+
+@dataclass(frozen=True, slots=True)
+class Undecided:
+    """An event that waits for its place in the public order; ``n`` names its row."""
+
+    n: int
+    event: Event
+
+
+def insert_events(connection: Connection, new: Sequence[Event]) -> list[Event]:
+    """Write events that are not known yet, in order, and answer those; known ids are left alone."""
+    unique = list({event.id: event for event in new}.values())
+    fresh: set[str] = set()
+    for part in chunks(unique, 100):
+        rows = [_row(event) for event in part]
+        statement = insert(connection, events).values(rows).on_conflict_do_nothing().returning(events.c.id)
+        fresh.update(connection.execute(statement).scalars())
+    return [event for event in unique if event.id in fresh]
+
+
+def undecided(connection: Connection, limit: int) -> list[Undecided]:
+    """The oldest events that no decision was made on, in order of insertion."""
+    query = (
+        select(events.c.n, events.c.body)
+        .where(events.c.processed_at.is_(None))
+        .order_by(events.c.n)
+        .limit(limit)
+    )
+    return [Undecided(n, body) for n, body in connection.execute(query)]
+
+
+def mark_decided(connection: Connection, decided: Sequence[Undecided], now: datetime) -> list[Event]:
+    """Give each event its place in the public order; answers them with their ``seq``. Only the leader may call this."""
+    if not decided:
+        return []
+    first = _take(connection, len(decided))
+    numbered = [replace(one.event, seq=first + index) for index, one in enumerate(decided)]
+    statement = (
+        update(events)
+        .where(events.c.n == bindparam("row_n"))
+        .values(seq=bindparam("row_seq"), processed_at=now)
+    )
+    connection.execute(
+        statement,
+        [{"row_n": one.n, "row_seq": event.seq} for one, event in zip(decided, numbered, strict=True)],
+    )
+    return numbered
+
+
+def list_events(
+    connection: Connection, *, after: int = 0, limit: int = 100, equal: Mapping[str, str] | None = None
+) -> list[Event]:
+    """Decided events with ``seq`` above ``after`` in order; ``equal`` filters by columns: event, node, project…"""
+    query = (
+        select(events.c.seq, events.c.body).where(events.c.seq > after).order_by(events.c.seq).limit(limit)
+    )
+    for column, value in (equal or {}).items():
+        query = query.where(events.c[column] == value)
+    return [replace(body, seq=seq) for seq, body in connection.execute(query)]
+
+
+def events_by_id(connection: Connection, ids: Iterable[str]) -> dict[str, Event]:
+    found = {}
+    for part in chunks(sorted(set(ids))):
+        query = select(events.c.seq, events.c.body).where(events.c.id.in_(part))
+        found.update({body.id: replace(body, seq=seq) for seq, body in connection.execute(query)})
+    return found
+
+
+def last_seq(connection: Connection) -> int:
+    """The highest place given so far; 0 before the first."""
+    return (
+        connection.execute(select(counters.c.value).where(counters.c.name == _SEQ)).scalar_one_or_none() or 0
+    )
+
+
+def _take(connection: Connection, count: int) -> int:
+    fresh = insert(connection, counters).values(name=_SEQ, value=count)
+    taken = fresh.on_conflict_do_update(
+        index_elements=["name"], set_={"value": counters.c.value + count}
+    ).returning(counters.c.value)
+    return int(connection.execute(taken).scalar_one()) - count + 1
+
+
+def _row(event: Event) -> dict[str, object]:
+    return {
+        "id": event.id,
+        "event": event.name.value,
+        "node": event.node,
+        "project": event.project,
+        "scenario": event.scenario.id if event.scenario else None,
+        "run_id": event.run.run_id if event.run else None,
+        "run_start": event.run.start if event.run else None,
+        "time": event.time,
+        "detected_at": event.detected_at,
+        "late": event.late,
+        "body": event,
+    }

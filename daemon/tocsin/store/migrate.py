@@ -1,0 +1,80 @@
+"""Bringing the tables up to date, under a lock, after a backup of the SQLite file.
+
+Alembic is imported only when the store is behind; a start with an up-to-date store reads one row. Within a minor
+version migrations only add, so that the previous version can still open the store; a store from a newer version is
+refused.
+"""
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sqlalchemy import Connection, Engine, inspect, text
+from sqlalchemy.engine import URL
+
+from tocsin.store.engine import is_sqlite, sqlite_path
+from tocsin.store.errors import StoreRefused
+from tocsin.store.schema import SCHEMA_REVISION
+
+if TYPE_CHECKING:
+    from alembic.config import Config as AlembicConfig
+
+_VERSION_TABLE = "alembic_version"
+_ADVISORY_LOCK = 0x746F6373696E  # "tocsin"
+
+
+def current_revision(connection: Connection) -> str | None:
+    """The revision of the open store; None for an empty database."""
+    if not inspect(connection).has_table(_VERSION_TABLE):
+        return None
+    found = connection.execute(text(f"SELECT version_num FROM {_VERSION_TABLE}")).scalar_one_or_none()
+    return None if found is None else str(found)
+
+
+def bring_up_to_date(engine: Engine, url: URL) -> bool:
+    """Migrate to this version's tables; answers whether anything was done. Raises ``StoreRefused``."""
+    with engine.connect() as connection:
+        revision = current_revision(connection)
+    if revision == SCHEMA_REVISION:
+        return False
+    from alembic import command  # noqa: PLC0415 - heavy, and seldom needed
+    from alembic.script import ScriptDirectory  # noqa: PLC0415 - as above
+
+    config = alembic_config()
+    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+    if revision is not None and revision not in known:
+        raise StoreRefused(
+            f"the store was written by a newer Tocsin (its revision is {revision}, this one knows {SCHEMA_REVISION}); "
+            "run that version, or restore the backup made before its upgrade"
+        )
+    if revision is not None and is_sqlite(url):
+        path = sqlite_path(url)
+        backup_sqlite(path, path.with_name(f"{path.name}.before-{SCHEMA_REVISION}"))
+    with engine.begin() as connection:
+        if not is_sqlite(url):
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK})
+        config.attributes["connection"] = connection
+        command.upgrade(config, SCHEMA_REVISION)
+    return True
+
+
+def alembic_config() -> "AlembicConfig":
+    """Alembic's configuration without a file: it works from an installed wheel."""
+    from alembic.config import Config as AlembicConfig  # noqa: PLC0415 - heavy, and seldom needed
+
+    config = AlembicConfig()
+    config.set_main_option("script_location", "tocsin.store:migrations")
+    return config
+
+
+def backup_sqlite(source: Path, target: Path) -> None:
+    """Copy a SQLite file while it may be in use, to a new file with all of its pages; an old target is replaced."""
+    unfinished = target.with_name(target.name + ".part")
+    unfinished.unlink(missing_ok=True)
+    with (
+        closing(sqlite3.connect(f"file:{source}?mode=ro", uri=True)) as origin,
+        closing(sqlite3.connect(unfinished)) as copy,
+    ):
+        origin.backup(copy)
+    unfinished.replace(target)

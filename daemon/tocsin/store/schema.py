@@ -1,0 +1,452 @@
+"""The tables that join the stages. Times are integer epoch milliseconds by one type, ``Moment``.
+
+Work is found by state ("not yet processed", "due"), never by "id greater than my last": on PostgreSQL numbers commit
+out of order. The migrations beside this file make these tables; a test holds both against each other.
+"""
+
+from datetime import datetime
+from functools import cached_property
+from typing import Any
+
+from pydantic import TypeAdapter
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Dialect,
+    Float,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    MetaData,
+    PrimaryKeyConstraint,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+    text,
+)
+
+from tocsin.kit.clock import from_ms, to_ms
+from tocsin.model.event import Event
+from tocsin.model.notification import EventNotice, GroupNotice, SummaryNotice
+from tocsin.model.run import RunError, Step
+
+SCHEMA_REVISION = (
+    "0001"  # the newest migration; compared at start, so that Alembic is loaded only when behind
+)
+
+
+class Document(TypeDecorator[Any]):
+    """A value of one Python type as JSON text: frozen dataclasses, tuples, mappings; NULL is None.
+
+    Reading tolerates unknown fields and fills in defaults of missing ones, so that neighbouring versions of Tocsin
+    can read each other's rows.
+    """
+
+    impl = Text
+    cache_ok = True
+
+    def __init__(self, of: Any) -> None:
+        super().__init__()
+        self.of = of
+
+    @cached_property
+    def _adapter(self) -> TypeAdapter[Any]:
+        return TypeAdapter(self.of)
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:
+        return None if value is None else self._adapter.dump_json(value).decode()
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> Any:
+        return None if value is None else self._adapter.validate_json(value)
+
+
+class Moment(TypeDecorator[datetime]):
+    """An aware UTC datetime, stored as integer epoch milliseconds."""
+
+    impl = BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
+        return None if value is None else to_ms(value)
+
+    def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:
+        return None if value is None else from_ms(value)
+
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+# SQLite numbers rows by itself only for INTEGER PRIMARY KEY.
+_Serial = BigInteger().with_variant(Integer, "sqlite")
+
+
+def _name(name: str, *, primary_key: bool = False) -> Column[str]:
+    return Column(name, Text, nullable=False, primary_key=primary_key)
+
+
+def _scenario_columns() -> list[Column[str]]:
+    return [_name("node"), _name("project"), _name("scenario")]
+
+
+# --- the process ---------------------------------------------------------------------------------------------------
+
+leases = Table(
+    "leases",
+    metadata,
+    _name("name", primary_key=True),
+    _name("holder"),
+    Column("epoch", BigInteger, nullable=False),
+    Column("until", Moment, nullable=False),
+)
+
+counters = Table(
+    "counters",
+    metadata,
+    _name("name", primary_key=True),
+    Column("value", BigInteger, nullable=False),
+)
+
+# --- what is watched -----------------------------------------------------------------------------------------------
+
+nodes = Table(
+    "nodes",
+    metadata,
+    _name("node", primary_key=True),
+    Column("watched_since", Moment, nullable=False),  # the first watch, on DSS's clock
+    Column("up", Boolean),  # null until the first answer or failure
+    Column("down_reason", String(32)),
+    Column("down_since", Moment),
+    Column("down_event_id", String(32)),  # set while a node.down without its node.up stands
+    Column("problem", Text),  # the last failure in words
+    Column("last_ok_at", Moment),
+    Column("clock_offset_ms", BigInteger, nullable=False, server_default="0"),  # DSS's clock minus ours
+    Column("dss_version", Text),
+    Column("node_type", Text),
+    Column("sweep_trusted", Boolean, nullable=False, server_default=text("true")),
+    Column("last_sweep_at", Moment),
+    Column("last_discovery_at", Moment),
+    Column("backfilling", Boolean, nullable=False, server_default=text("false")),
+)
+
+projects = Table(
+    "projects",
+    metadata,
+    _name("node"),
+    _name("project"),
+    Column("name", Text),
+    Column("in_scope_since", Moment, nullable=False),
+    Column(
+        "missing", Integer, nullable=False, server_default="0"
+    ),  # complete discoveries that did not list it
+    Column("gone_at", Moment),
+    PrimaryKeyConstraint("node", "project"),
+)
+
+scenarios = Table(
+    "scenarios",
+    metadata,
+    *_scenario_columns(),
+    _name("name"),
+    Column("tags", Document(tuple[str, ...]), nullable=False),
+    Column("type", Text),
+    Column("active", Boolean),  # null until read
+    Column("run_as", Text),
+    Column(
+        "follows", Document(tuple[tuple[str, str], ...]), nullable=False
+    ),  # [project, scenario] pairs of follow triggers
+    Column("watched_since", Moment, nullable=False),
+    Column("watermark", Moment, nullable=False),  # runs that start before it and are not open are the past
+    Column("looked_at", Moment),  # when the last good look was begun
+    Column("look_due_at", Moment),
+    Column("status_read_at", Moment),  # when the request that told `active` and `next_run` was begun
+    Column("next_run", Moment),
+    Column("last_end", Moment),
+    Column("missing", Integer, nullable=False, server_default="0"),
+    Column("gone_at", Moment),
+    Column("backfilled", Boolean, nullable=False, server_default=text("false")),
+    Column("reporter_failures", BigInteger, nullable=False, server_default="0"),
+    PrimaryKeyConstraint("node", "project", "scenario"),
+)
+
+# An expected start stands from the moment when DSS names it until a run meets it or it is withdrawn.
+expected_starts = Table(
+    "expected_starts",
+    metadata,
+    *_scenario_columns(),
+    Column("at", Moment, nullable=False),
+    Column("state", String(16), nullable=False),  # pending, met, withdrawn, missed
+    Column("learned_at", Moment, nullable=False),
+    Column("settled_at", Moment),
+    PrimaryKeyConstraint("node", "project", "scenario", "at"),
+)
+Index("ix_expected_starts_pending", expected_starts.c.at, sqlite_where=expected_starts.c.state == "pending",
+      postgresql_where=expected_starts.c.state == "pending")  # fmt: skip
+
+runs = Table(
+    "runs",
+    metadata,
+    *_scenario_columns(),
+    _name("run_id"),
+    Column("start", Moment, nullable=False),
+    Column("end", Moment),
+    Column("outcome", Text),
+    Column("trigger_type", Text),
+    Column("trigger_name", Text),
+    Column("fire_id", Text),
+    Column("run_as", Text),
+    Column("baseline", Boolean, nullable=False),  # ended before it was watched: no event, no count
+    Column("late", Boolean, nullable=False, server_default=text("false")),
+    Column("seen_at", Moment, nullable=False),
+    Column("seen_by", Text),  # the reason of the look that saw it first
+    Column("end_seen_at", Moment),
+    Column("details_due_at", Moment),  # null: not wanted, or done
+    Column("details_tries", Integer, nullable=False, server_default="0"),
+    PrimaryKeyConstraint("node", "project", "scenario", "run_id", "start"),
+)
+Index("ix_runs_recent", runs.c.node, runs.c.project, runs.c.scenario, runs.c.start)
+Index("ix_runs_open", runs.c.node, runs.c.project, runs.c.scenario, sqlite_where=runs.c.end.is_(None),
+      postgresql_where=runs.c.end.is_(None))  # fmt: skip
+Index("ix_runs_details_due", runs.c.details_due_at, sqlite_where=runs.c.details_due_at.is_not(None),
+      postgresql_where=runs.c.details_due_at.is_not(None))  # fmt: skip
+Index("ix_runs_end", runs.c.end)
+
+run_details = Table(
+    "run_details",
+    metadata,
+    *_scenario_columns(),
+    _name("run_id"),
+    Column("start", Moment, nullable=False),
+    Column("read_at", Moment, nullable=False),
+    Column("error", Document(RunError)),
+    Column("steps", Document(tuple[Step, ...]), nullable=False),
+    Column("log_tail", Text),
+    Column("problem", Text),
+    PrimaryKeyConstraint("node", "project", "scenario", "run_id", "start"),
+)
+
+# Totals outlive the runs that they count. Written in the transaction that writes a run's end event, and only then.
+outcome_totals = Table(
+    "outcome_totals",
+    metadata,
+    *_scenario_columns(),
+    _name("outcome"),
+    Column("runs", BigInteger, nullable=False),
+    Column("seconds", Float, nullable=False),
+    PrimaryKeyConstraint("node", "project", "scenario", "outcome"),
+)
+
+duration_buckets = Table(
+    "duration_buckets",
+    metadata,
+    _name("node"),
+    _name("project"),
+    _name("outcome"),
+    Column("le_ms", BigInteger, nullable=False),  # upper bound; -1 is +Inf
+    Column("runs", BigInteger, nullable=False),  # in this bucket alone, not cumulated
+    Column("seconds", Float, nullable=False),
+    Column("exemplar_scenario", Text),
+    Column("exemplar_run", Text),
+    Column("exemplar_seconds", Float),
+    Column("exemplar_at", Moment),
+    PrimaryKeyConstraint("node", "project", "outcome", "le_ms"),
+)
+
+# --- events ----------------------------------------------------------------------------------------------------------
+
+events = Table(
+    "events",
+    metadata,
+    Column("n", _Serial, primary_key=True, autoincrement=True),  # order of insertion
+    Column("seq", BigInteger, unique=True),  # the public order; given when the event is decided
+    Column("id", String(32), nullable=False, unique=True),
+    Column("event", String(32), nullable=False),
+    _name("node"),
+    Column("project", Text),
+    Column("scenario", Text),
+    Column("run_id", Text),
+    Column("run_start", Moment),
+    Column("time", Moment, nullable=False),
+    Column("detected_at", Moment, nullable=False),
+    Column("late", Boolean, nullable=False),
+    Column("body", Document(Event), nullable=False),
+    Column("processed_at", Moment),
+)
+Index("ix_events_unprocessed", events.c.n, sqlite_where=events.c.processed_at.is_(None),
+      postgresql_where=events.c.processed_at.is_(None))  # fmt: skip
+Index("ix_events_scenario", events.c.node, events.c.project, events.c.scenario, events.c.time)
+Index("ix_events_detected_at", events.c.detected_at)
+
+# --- alerts ----------------------------------------------------------------------------------------------------------
+
+rule_states = Table(
+    "rule_states",
+    metadata,
+    _name("rule"),  # the rule's identity: its alert name, and a digest of its matchers and labels
+    *_scenario_columns(),  # project and scenario are empty for rules about nodes
+    Column("version", Integer, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("due_at", Moment),  # when time alone may change the verdict
+    PrimaryKeyConstraint("rule", "node", "project", "scenario"),
+)
+Index("ix_rule_states_due", rule_states.c.due_at, sqlite_where=rule_states.c.due_at.is_not(None),
+      postgresql_where=rule_states.c.due_at.is_not(None))  # fmt: skip
+
+alerts = Table(
+    "alerts",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("fingerprint", String(32), nullable=False),
+    _name("alertname"),
+    _name("rule"),
+    _name("node"),
+    _name("project"),
+    _name("scenario"),
+    Column("labels", Document(dict[str, str]), nullable=False),
+    Column("annotations", Document(dict[str, str]), nullable=False),
+    Column("starts_at", Moment, nullable=False),
+    Column("ends_at", Moment),
+    Column("end_reason", String(16)),
+    Column("count", Integer, nullable=False),
+    Column("run_id", Text),
+    Column("run_start", Moment),
+    Column("updated_at", Moment, nullable=False),
+)
+Index("uq_alerts_firing", alerts.c.fingerprint, unique=True, sqlite_where=alerts.c.ends_at.is_(None),
+      postgresql_where=alerts.c.ends_at.is_(None))  # fmt: skip
+Index("ix_alerts_ends_at", alerts.c.ends_at)
+
+groups = Table(
+    "groups",
+    metadata,
+    _name("key", primary_key=True),
+    _name("receiver"),
+    Column(
+        "route", Document(tuple[str, ...]), nullable=False
+    ),  # the matchers from the root to the route, as text
+    Column("labels", Document(dict[str, str]), nullable=False),
+    Column("flush_at", Moment),  # null: nothing to do
+    Column("flushed_at", Moment),  # null until the first flush
+)
+Index("ix_groups_flush_at", groups.c.flush_at)
+
+group_alerts = Table(
+    "group_alerts",
+    metadata,
+    _name("group_key"),
+    Column("fingerprint", String(32), nullable=False),
+    Column("alert_id", String(32), nullable=False),
+    PrimaryKeyConstraint("group_key", "fingerprint"),
+    ForeignKeyConstraint(["group_key"], ["groups.key"], ondelete="CASCADE"),
+)
+Index("ix_group_alerts_fingerprint", group_alerts.c.fingerprint)
+
+# What a channel was last told about a group: the base of "is this worth a notification".
+group_notified = Table(
+    "group_notified",
+    metadata,
+    _name("group_key"),
+    _name("channel"),
+    Column("firing", Document(tuple[str, ...]), nullable=False),  # alert ids
+    Column("ended", Document(tuple[str, ...]), nullable=False),
+    Column("at", Moment, nullable=False),
+    PrimaryKeyConstraint("group_key", "channel"),
+)
+
+silences = Table(
+    "silences",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("matchers", Document(tuple[str, ...]), nullable=False),  # as text
+    Column("starts_at", Moment, nullable=False),
+    Column("ends_at", Moment, nullable=False),
+    _name("created_by"),
+    _name("comment"),
+)
+Index("ix_silences_ends_at", silences.c.ends_at)
+
+# Why something rang or did not: one row a decision, for `explain` and for people who ask later.
+decisions = Table(
+    "decisions",
+    metadata,
+    Column("n", _Serial, primary_key=True, autoincrement=True),
+    Column("at", Moment, nullable=False),
+    Column("stage", String(16), nullable=False),  # reporter, rule, route, flush, backfill
+    Column("subject", Text, nullable=False),  # the reporter, rule, group or channel that decided
+    Column("verdict", String(32), nullable=False),  # of a closed set
+    Column("note", Text),
+    Column("event_id", String(32)),
+    Column("fingerprint", String(32)),
+    Column("alert_id", String(32)),
+    Column("notification_id", String(32)),
+)
+Index("ix_decisions_event_id", decisions.c.event_id)
+Index("ix_decisions_alert_id", decisions.c.alert_id)
+Index("ix_decisions_at", decisions.c.at)
+
+# --- deliveries ------------------------------------------------------------------------------------------------------
+
+outbox = Table(
+    "outbox",
+    metadata,
+    Column("n", _Serial, primary_key=True, autoincrement=True),
+    Column("id", String(32), nullable=False, unique=True),
+    _name("receiver"),
+    _name("channel"),
+    _name("lane"),  # rows of one channel and lane go one after another; a group's lane supersedes
+    Column("kind", String(16), nullable=False),  # event, group, summary
+    Column("notice", Document(EventNotice | GroupNotice | SummaryNotice), nullable=False),
+    Column("event_id", String(32)),
+    Column("owed_at", Moment, nullable=False),
+    Column("due_at", Moment, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("reason", Text),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("lease_holder", Text),
+    Column("lease_until", Moment),
+    Column("settled_at", Moment),  # when the state became final
+)
+Index("ix_outbox_open", outbox.c.channel, outbox.c.due_at,
+      sqlite_where=outbox.c.state.in_(["owed", "sending"]),
+      postgresql_where=outbox.c.state.in_(["owed", "sending"]))  # fmt: skip
+Index("ix_outbox_lane", outbox.c.channel, outbox.c.lane, outbox.c.n,
+      sqlite_where=outbox.c.state.in_(["owed", "sending"]),
+      postgresql_where=outbox.c.state.in_(["owed", "sending"]))  # fmt: skip
+Index("ix_outbox_state", outbox.c.state, outbox.c.n)
+Index("ix_outbox_event_id", outbox.c.event_id)
+Index("ix_outbox_settled_at", outbox.c.settled_at)
+
+# A notification that wants a run's details is due early once all of its waits are gone.
+outbox_waits = Table(
+    "outbox_waits",
+    metadata,
+    Column("notification_id", String(32), nullable=False),
+    *_scenario_columns(),
+    _name("run_id"),
+    Column("start", Moment, nullable=False),
+    PrimaryKeyConstraint("notification_id", "node", "project", "scenario", "run_id", "start"),
+)
+Index(
+    "ix_outbox_waits_run",
+    *(outbox_waits.c[name] for name in ("node", "project", "scenario", "run_id", "start")),
+)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("notification_id", String(32), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("started_at", Moment, nullable=False),
+    Column("ended_at", Moment, nullable=False),
+    Column("outcome", String(16), nullable=False),
+    Column("note", Text, nullable=False),
+    PrimaryKeyConstraint("notification_id", "number"),
+)

@@ -1,0 +1,62 @@
+from datetime import UTC, datetime, timedelta
+
+from tocsin.model.event import Event, EventName, ScenarioFacts, run_event_id
+from tocsin.model.notification import EventNotice, Notification
+from tocsin.model.run import Details, Run, RunError, ScenarioKey, Step
+from tocsin.store import Store, details, events, lease, outbox
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+def started(number: int) -> Event:
+    run = Run(ScenarioKey("prod", "SALES", "NIGHTLY"), f"run-{number}", NOW + timedelta(minutes=number))
+    return Event(
+        id=run_event_id(run, EventName.RUN_STARTED),
+        name=EventName.RUN_STARTED,
+        node="prod",
+        time=run.start,
+        detected_at=NOW,
+        project="SALES",
+        scenario=ScenarioFacts("NIGHTLY", "Nightly", ("daily",)),
+        run=run,
+    )
+
+
+async def test_events_are_written_once_and_come_back_whole(store: Store) -> None:
+    assert await store.write(events.insert_events, [started(1), started(2)]) == [started(1), started(2)]
+    assert await store.write(events.insert_events, [started(2), started(3), started(3)]) == [started(3)]
+    waiting = await store.read(events.undecided, 10)
+    assert [one.event for one in waiting] == [started(1), started(2), started(3)]
+    decided = await store.write(events.mark_decided, waiting[:2], NOW)
+    assert [event.seq for event in decided] == [1, 2]
+    assert await store.read(events.list_events) == decided
+    assert [one.event for one in await store.read(events.undecided, 10)] == [started(3)]
+
+
+async def test_details_release_the_notifications_that_wait_for_them(store: Store) -> None:
+    event = started(1)
+    assert event.run
+    notice = EventNotice(event, "nightly")
+    owed = Notification("a" * 32, "ops", "ops/json", "lane", notice, NOW, NOW + timedelta(seconds=15))
+    assert await store.write(outbox.owe, [owed], {owed.id: [event.run.key]}) == [owed]
+    assert await store.write(outbox.owe, [owed]) == []
+    read = Details(
+        event.run.key,
+        NOW + timedelta(seconds=2),
+        RunError("boom"),
+        (Step("s", "Build", "build_flowitem", "FAILED", timedelta(seconds=3), ("j",)),),
+    )
+    await store.write(details.put_details, read)
+    assert await store.read(details.get_details, [event.run.key]) == {event.run.key: read}
+    found = await store.read(outbox.notifications, [owed.id])
+    assert found[owed.id].due_at == NOW + timedelta(seconds=2)
+    assert found[owed.id].notice == notice
+
+
+async def test_only_one_leads_and_the_old_one_cannot_write(store: Store) -> None:
+    first = await store.write(lease.acquire, "a", NOW)
+    assert first
+    assert await store.write(lease.acquire, "b", NOW) is None
+    second = await store.write(lease.acquire, "b", NOW + timedelta(seconds=16))
+    assert second
+    assert second.epoch == first.epoch + 1
