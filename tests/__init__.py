@@ -1,0 +1,1 @@
+"""Tests, and the witnesses that they share (``tests.fakedss``)."""

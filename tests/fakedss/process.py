@@ -1,0 +1,226 @@
+"""The daemon as a real process, and the configuration that points it at fakes."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import aiohttp
+import yaml
+
+from tests.fakedss.server import FakeDSS
+from tests.fakedss.sinks import WebhookSink
+
+ROOT = Path(__file__).parents[2]
+RUN_EVENTS = ["run.started", "run.finished", "run.failed", "run.aborted"]
+
+
+def free_port() -> int:
+    """A port that nobody listened on a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def node(name: str, dss: FakeDSS, *, sweep: bool = True, **watch: object) -> dict[str, object]:
+    """A node of the configuration, at a pace for tests; ``sweep`` hands over the admin key for it."""
+    pace = {
+        "sweep_interval": "200ms",
+        "discovery_interval": "1s",
+        "cold_interval": "2s",
+        "max_requests_per_second": 100,
+        "details_wait": "2s",
+    }
+    keys = {"api_key": dss.api_key} | ({"sweep_api_key": dss.admin_key} if sweep else {})
+    return {"name": name, "url": dss.url, **keys, "watch": pace | watch}
+
+
+def config_for(
+    folder: Path,
+    nodes: Mapping[str, FakeDSS] | Sequence[dict[str, object]],
+    sink: WebhookSink,
+    **more: object,
+) -> Path:
+    """Write ``tocsin.yaml``: these nodes, one webhook receiver, one reporter of all run events. ``more`` are
+    top-level keys that replace the given ones (None: leave the key out)."""
+    if isinstance(nodes, Mapping):
+        nodes = [node(name, dss) for name, dss in nodes.items()]
+    config = {
+        "nodes": list(nodes),
+        "store": {"url": f"sqlite:///{folder / 'tocsin.db'}"},
+        "http": {"listen": f"127.0.0.1:{free_port()}"},
+        "receivers": [{"name": "hook", "channels": [{"name": "hook", "webhook": sink.url}]}],
+        "reporters": [{"name": "all", "on": RUN_EVENTS, "receiver": "hook"}],
+    } | more
+    path = folder / "tocsin.yaml"
+    path.write_text(yaml.safe_dump({key: value for key, value in config.items() if value is not None}))
+    return path
+
+
+async def eventually(condition: Callable[[], object], within: float = 30.0, every: float = 0.05) -> object:
+    """Ask again until the condition (plain or a coroutine function) is true; its value then."""
+    async with asyncio.timeout(within):
+        while True:
+            value = condition()
+            value = await value if inspect.isawaitable(value) else value
+            if value:
+                return value
+            await asyncio.sleep(every)
+
+
+class DaemonProcess:
+    """``tocsin run`` as a process; ``start`` again after ``kill9`` or ``sigterm`` is a restart.
+
+    As an async context manager it starts, waits until ready, and leaves nothing behind. ``stdout`` and
+    ``stderr`` keep all lines of all its lives.
+    """
+
+    def __init__(
+        self, config: Path | None = None, *, url: str = "", env: Mapping[str, str] | None = None
+    ) -> None:
+        listen = yaml.safe_load(config.read_text()).get("http", {}).get("listen") if config else None
+        self.url = url or f"http://{listen or '127.0.0.1:8080'}"
+        self.stdout: list[str] = []
+        self.stderr: list[str] = []
+        self._command = [
+            sys.executable,
+            "-m",
+            "tocsin",
+            "run",
+            *(["--config", str(config)] if config else []),
+        ]
+        self._env = _environment() | dict(env or {})
+        self._process: asyncio.subprocess.Process | None = None
+        self._readers: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> DaemonProcess:
+        try:
+            await self.start()
+            await self.ready()
+        except BaseException:
+            await self.kill9()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.kill9()
+
+    async def start(self) -> None:
+        pipe = asyncio.subprocess.PIPE
+        self._process = await asyncio.create_subprocess_exec(
+            *self._command,
+            env=self._env,
+            cwd=ROOT,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=pipe,
+            stderr=pipe,
+        )
+        self._readers = [
+            asyncio.create_task(_keep(stream, lines))
+            for stream, lines in ((self._process.stdout, self.stdout), (self._process.stderr, self.stderr))
+            if stream is not None
+        ]
+
+    async def ready(self, within: float = 30.0) -> None:
+        """Until ``/-/ready`` says 200; a daemon that ended instead fails with what it wrote."""
+
+        async def answers() -> bool:
+            if self._process is None or self._process.returncode is not None:
+                raise AssertionError("the daemon ended before it was ready:\n" + "\n".join(self.stderr[-20:]))
+            return (await self.status_of("/-/ready")) == 200
+
+        await eventually(answers, within)
+
+    async def status_of(self, path: str) -> int:
+        """The HTTP status of a GET, 0 where nobody answers."""
+        try:
+            async with aiohttp.ClientSession() as session, session.get(self.url + path) as response:
+                return response.status
+        except aiohttp.ClientError:
+            return 0
+
+    async def text(self, path: str) -> str:
+        async with (
+            aiohttp.ClientSession(raise_for_status=True) as session,
+            session.get(self.url + path) as response,
+        ):
+            return await response.text()
+
+    async def json(self, path: str) -> dict[str, object]:
+        value = json.loads(await self.text(path))
+        assert isinstance(value, dict)
+        return value
+
+    async def items(self, path: str) -> list[dict[str, object]]:
+        """All items of a list of the HTTP API, page by page."""
+        found: list[dict[str, object]] = []
+        after = ""
+        while True:
+            page = await self.json(f"{path}?limit=500{after}")
+            items = page["items"]
+            assert isinstance(items, list)
+            found += items
+            if page["next"] is None:
+                return found
+            after = f"&after={page['next']}"
+
+    async def metric(self, sample: str) -> float | None:
+        """The value of a sample, written as in the exposition: ``dss_node_up{dss_node="prod"}``."""
+        for line in (await self.text("/metrics")).splitlines():
+            name, _, value = line.rpartition(" ")
+            if name == sample:
+                return float(value)
+        return None
+
+    @property
+    def log(self) -> list[dict[str, object]]:
+        """The log lines of both streams that are JSON."""
+        return [json.loads(line) for line in self.stdout + self.stderr if line.startswith("{")]
+
+    async def kill9(self) -> None:
+        """SIGKILL; nothing happens to one that ended."""
+        if self._process is not None and self._process.returncode is None:
+            self._process.kill()
+        await self._reap()
+
+    async def sigterm(self, within: float = 30.0) -> int:
+        """SIGTERM, and the exit code."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGTERM)
+        return await self.wait(within)
+
+    async def wait(self, within: float = 30.0) -> int:
+        """The exit code of a daemon that ends by itself."""
+        assert self._process is not None
+        async with asyncio.timeout(within):
+            code = await self._process.wait()
+        await self._reap()
+        return code
+
+    async def _reap(self) -> None:
+        if self._process is not None:
+            await self._process.wait()
+        await asyncio.gather(*self._readers)
+        self._readers = []
+
+
+def _environment() -> dict[str, str]:
+    """This process's own without the settings of a daemon or a proxy, and with the source on the path."""
+    kept = {
+        k: v
+        for k, v in os.environ.items()
+        if not k.startswith("TOCSIN_") and not k.lower().endswith("_proxy")
+    }
+    return kept | {"PYTHONPATH": str(ROOT / "daemon"), "PYTHONUNBUFFERED": "1"}
+
+
+async def _keep(stream: asyncio.StreamReader, lines: list[str]) -> None:
+    while line := await stream.readline():
+        lines.append(line.decode(errors="replace").rstrip("\n"))
