@@ -1,0 +1,181 @@
+"""``DSSClient``: the way in. The names are those of Dataiku's own Python client, with ``await`` in front."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from tocsin.dss import wire
+from tocsin.dss.credentials import TLS, Auth, AuthKind, Secret
+from tocsin.dss.fields import objects, text, with_id
+from tocsin.dss.job import DSSJobListItem
+from tocsin.dss.project import DSSProject
+from tocsin.dss.transport import MIB, RequestReport, Transport
+from tocsin.dss.wire import Raw, Request
+from tocsin.kit.clock import Clock, SystemClock
+
+T = TypeVar("T")
+
+
+class DSSClient:
+    """One DSS node, for one event loop. Close it, or use it with ``async with``."""
+
+    def __init__(
+        self,
+        host: str,
+        api_key: Secret | None = None,
+        internal_ticket: Secret | None = None,
+        *,
+        jwt_bearer_token: Secret | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+        no_check_certificate: bool = False,
+        client_certificate: str | tuple[str, str] | None = None,
+        ca_file: str | None = None,
+        proxy: str | None = None,
+        timeout: float = 30.0,
+        connect_timeout: float = 10.0,
+        retries: int = 2,
+        max_reply_bytes: int = 64 * MIB,
+        max_connections: int = 32,
+        user_agent: str = "tocsin-dss",
+        on_request: Callable[[RequestReport], None] | None = None,
+        clock: Clock | None = None,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        default_project_key: str | None = None,
+    ) -> None:
+        """Of the three secrets the first that is given counts; each may be a callable that returns it.
+
+        ``client_certificate`` is a PEM file, or a certificate's and its key's. Times are seconds, ``timeout`` is for
+        one attempt of one request. See ``Transport`` for the rest. Raises ``ValueError`` without any secret.
+        """
+        cert, key = (
+            client_certificate if isinstance(client_certificate, tuple) else (client_certificate, None)
+        )
+        self.host = host
+        self.clock = clock or SystemClock()
+        self.default_project_key = default_project_key
+        self.transport = Transport(
+            host,
+            _auth(api_key, internal_ticket, jwt_bearer_token),
+            headers=extra_headers,
+            tls=TLS(not no_check_certificate, ca_file, cert, key),
+            proxy=proxy,
+            timeout=timeout,
+            connect_timeout=connect_timeout,
+            retries=retries,
+            max_reply_bytes=max_reply_bytes,
+            max_connections=max_connections,
+            user_agent=user_agent,
+            on_request=on_request,
+            clock=self.clock,
+            sleep=sleep,
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """End all waits and close all connections."""
+        await self.transport.close()
+
+    async def perform(self, request: Request[T]) -> T:
+        """Any row of ``tocsin.dss.wire``, for what has no method here. Raises ``DSSError``."""
+        return await self.transport.send(request)
+
+    async def get_auth_info(self, with_secrets: bool = False) -> Raw:
+        """Who the credentials are: ``authIdentifier``, ``groups`` and more. The cheapest probe of a node."""
+        return await self.perform(wire.get_auth_info(withSecrets=with_secrets))
+
+    async def get_instance_info(self) -> "DSSInstanceInfo":
+        return DSSInstanceInfo(await self.perform(wire.get_instance_info()))
+
+    async def list_projects_raw(self, include_location: bool = False) -> list[Any]:
+        """The list as DSS sent it, whatever its items are."""
+        return await self.perform(wire.list_projects(includeLocation=include_location))
+
+    async def list_projects(self, include_location: bool = False) -> list[Raw]:
+        """Each project as an object with at least ``projectKey``; those without are left out."""
+        return [item for _, item in with_id(await self.list_projects_raw(include_location), "projectKey")]
+
+    async def list_project_keys(self) -> list[str]:
+        return [key for key, _ in with_id(await self.list_projects_raw(), "projectKey")]
+
+    def get_project(self, project_key: str) -> DSSProject:
+        return DSSProject(self, project_key)
+
+    def get_default_project(self) -> DSSProject:
+        """The project named by ``default_project_key``. Raises ``ValueError`` if the client was given none."""
+        if not self.default_project_key:
+            raise ValueError("this client was given no default_project_key")
+        return self.get_project(self.default_project_key)
+
+    async def list_running_scenarios(self, all_users: bool = False) -> list[Raw]:
+        """Everything that runs now, as futures: ``payload.targets[0]`` names the scenario. ``all_users`` needs an
+        admin key."""
+        return objects(await self.list_running_scenarios_raw(all_users))
+
+    async def list_running_scenarios_raw(self, all_users: bool = False) -> list[Any]:
+        """The list as DSS sent it, whatever its items are."""
+        return await self._futures(scenarios=True, all_users=all_users)
+
+    async def list_futures(self, all_users: bool = False) -> list[Raw]:
+        """Long tasks other than scenarios; each has at least a ``jobId``."""
+        return objects(await self.list_futures_raw(all_users))
+
+    async def list_futures_raw(self, all_users: bool = False) -> list[Any]:
+        """The list as DSS sent it, whatever its items are."""
+        return await self._futures(scenarios=False, all_users=all_users)
+
+    async def _futures(self, *, scenarios: bool, all_users: bool) -> list[Any]:
+        return await self.perform(
+            wire.list_futures(withScenarios=scenarios, withNotScenarios=not scenarios, allUsers=all_users)
+        )
+
+    async def list_running_jobs(self, all_users: bool = True) -> list[DSSJobListItem]:
+        raw = await self.perform(wire.list_running_jobs(allUsers=all_users))
+        return [DSSJobListItem(self, item) for item in objects(raw)]
+
+    async def get_global_variables(self) -> Raw:
+        """The instance's variables; needs an admin key."""
+        return await self.perform(wire.get_global_variables())
+
+    async def get_resolved_variables(self, project_key: str | None = None, typed: bool = False) -> Raw:
+        """Instance and project variables merged; without a key for the default project."""
+        key = project_key or self.get_default_project().project_key
+        return await self.perform(wire.get_resolved_variables(key, typed=str(typed).lower()))
+
+
+class DSSInstanceInfo:
+    """What a node says about itself."""
+
+    def __init__(self, data: Raw) -> None:
+        self._data = data
+
+    @property
+    def raw(self) -> Raw:
+        return self._data
+
+    @property
+    def node_id(self) -> str | None:
+        return text(self._data, "nodeId")
+
+    @property
+    def node_name(self) -> str | None:
+        return text(self._data, "nodeName")
+
+    @property
+    def node_type(self) -> str | None:
+        """DESIGN, AUTOMATION or DEPLOYER."""
+        return text(self._data, "nodeType")
+
+
+def _auth(api_key: Secret | None, ticket: Secret | None, bearer: Secret | None) -> Auth:
+    for kind, secret in ((AuthKind.API_KEY, api_key), (AuthKind.TICKET, ticket), (AuthKind.BEARER, bearer)):
+        if secret is not None:
+            return Auth(kind, secret)
+    raise ValueError("DSS wants credentials: an api_key, an internal_ticket or a jwt_bearer_token")

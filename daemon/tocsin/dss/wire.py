@@ -1,0 +1,352 @@
+"""DSS's public API without any I/O: requests out, replies in.
+
+An ``Endpoint`` is one row of the API: a name for metrics, a method, a path, and the shape of a good reply. Called
+with the parts of its path it gives a ``Request``; ``read`` turns a ``Reply`` into the parsed value or into the error
+that it means. Paths are DSS's own, down to their uneven trailing slashes. Every part is percent-quoted, slashes
+included; a part that would change the path's meaning (empty, ``.``, ``..``) is a ``ValueError``.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, Generic, TypeVar
+from urllib.parse import quote
+
+from tocsin.dss.errors import (
+    BODY_SHOWN,
+    DSSError,
+    DSSForbidden,
+    DSSInvalidReply,
+    DSSNotFound,
+    DSSRefused,
+    DSSServerError,
+    DSSThrottled,
+    DSSUnauthorized,
+)
+
+T = TypeVar("T")
+Raw = dict[str, Any]
+"""A JSON object as DSS sent it."""
+QueryValue = str | int | bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An HTTP answer, whatever it says."""
+
+    status: int
+    body: bytes
+    headers: Mapping[str, str]  # looked up without regard to case
+    url: str = ""  # without query, user and password
+
+
+@dataclass(frozen=True, slots=True)
+class Request(Generic[T]):
+    """One call, ready to be sent below the API's base path."""
+
+    operation: str
+    method: str
+    target: str  # quoted path with query
+    parse: Callable[[bytes], T]  # raises ValueError with what is wrong
+    body: bytes | None = None
+    content_type: str = "application/json"
+    repeatable: bool = False  # sending it twice is the same as once
+    tail: int | None = None  # keep only so many bytes from the end of the reply
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint(Generic[T]):
+    """One row of the API; call it with the path's parts, the query and a JSON body."""
+
+    operation: str
+    method: str
+    template: str
+    parse: Callable[[bytes], T]
+    query: tuple[str, ...] = ()
+    repeatable: bool = False
+
+    def __call__(
+        self, *parts: str, json_body: object = None, tail: int | None = None, **query: QueryValue
+    ) -> Request[T]:
+        """Query values that are None are left out; booleans are written ``True`` and ``False``, as DSS expects."""
+        if unknown := query.keys() - set(self.query):
+            raise TypeError(f"{self.operation} takes no query {', '.join(sorted(unknown))}")
+        if len(parts) != self.template.count("{}"):
+            raise TypeError(
+                f"{self.operation} takes {self.template.count('{}')} path parts, not {len(parts)}"
+            )
+        target = self.template.format(*map(quote_part, parts))
+        pairs = "&".join(f"{k}={quote(str(v), safe='')}" for k, v in query.items() if v is not None)
+        return Request(
+            self.operation,
+            self.method,
+            f"{target}?{pairs}" if pairs else target,
+            self.parse,
+            body=None if json_body is None else json.dumps(json_body, allow_nan=False).encode(),
+            repeatable=self.repeatable,
+            tail=tail,
+        )
+
+
+def quote_part(part: str) -> str:
+    """One path part, quoted. Raises ``ValueError`` where the path would mean another object."""
+    if part in ("", ".", ".."):
+        raise ValueError(f"{part!r} cannot be an identifier in DSS")
+    return quote(part, safe="")
+
+
+# What a good body is: parsers of 2xx replies. They raise ValueError with what is wrong.
+
+
+def as_object(body: bytes) -> Raw:
+    value = _json(body)
+    if not isinstance(value, dict):
+        raise ValueError(f"a JSON object was expected, not {_kind(value)}")
+    return value
+
+
+def as_list(body: bytes) -> list[Any]:
+    value = _json(body)
+    if not isinstance(value, list):
+        raise ValueError(f"a JSON list was expected, not {_kind(value)}")
+    return value
+
+
+def as_receipt(body: bytes) -> Raw:
+    """The answer to a change: DSS's words are not documented, so an empty body and any JSON will do."""
+    value = _json(body) if body.strip() else {}
+    return value if isinstance(value, dict) else {}
+
+
+def as_text(body: bytes) -> str:
+    if _is_html(body):
+        raise ValueError("a text was expected, not an HTML page")
+    return body.decode("utf-8", "replace")
+
+
+def as_bytes(body: bytes) -> bytes:
+    return body
+
+
+def _json(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError) as error:
+        what = "an HTML page" if _is_html(body) else "empty" if not body.strip() else f"not JSON: {error}"
+        raise ValueError(f"the body is {what}") from None
+
+
+def _kind(value: object) -> str:
+    return {dict: "an object", list: "a list", str: "a string", type(None): "null"}.get(
+        type(value), "a scalar"
+    )
+
+
+def _is_html(body: bytes) -> bool:
+    return body[:200].lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith((b"<!doctype html", b"<html"))
+
+
+# From a reply to its value or its error.
+
+
+def read(request: Request[T], reply: Reply, now: datetime) -> T:
+    """The value of a good reply; else raises the ``DSSError`` that it means. ``now`` serves dated Retry-After headers."""
+    if reply.status >= 400:
+        raise error_of(request.operation, reply, now)
+    if reply.status >= 300:
+        raise invalid(request.operation, reply, "a redirect that is not followed")
+    try:
+        return request.parse(reply.body)
+    except ValueError as error:
+        raise invalid(request.operation, reply, str(error)) from None
+
+
+def invalid(operation: str, reply: Reply, reason: str) -> DSSInvalidReply:
+    """The error for a reply that is not DSS's; the beginning of its body is kept."""
+    return DSSInvalidReply(
+        reason, operation=operation, url=reply.url, status=reply.status, body=_beginning(reply.body)
+    )
+
+
+_MISSING = ("not found", "does not exist", "doesn't exist")
+_PERMANENT = (
+    *("not allowed", "not authorized", "unauthorized", "forbidden", "permission", "denied"),
+    *("invalid", "illegal", "could not parse", "cannot parse", "malformed", "validation"),
+)
+_ALWAYS_TRANSIENT = frozenset({408, 425, 429, 502, 503, 504})
+
+
+def error_of(operation: str, reply: Reply, now: datetime) -> DSSError:
+    """The error that a status of 400 or more means.
+
+    DSS answers 500 for much that is not there or not allowed, so its words decide. A page of a proxy is never
+    taken for DSS's word: "host not found" on a gateway's page says nothing about a scenario.
+    """
+    error_type, words = _told(reply.body)
+    text = f"{error_type or ''} {words}".lower()
+    gateway = reply.status in _ALWAYS_TRANSIENT and error_type is None
+    missing = any(word in text for word in _MISSING) and not gateway
+    kind: type[DSSError]
+    match reply.status:
+        case 401:
+            kind = DSSUnauthorized
+        case 403:
+            kind = DSSForbidden
+        case 404:
+            kind = DSSNotFound
+        case 429:
+            kind = DSSThrottled
+        case status if status < 500:
+            kind = DSSRefused
+        case _:
+            kind = DSSNotFound if missing else DSSServerError
+    if kind is DSSServerError and reply.status not in _ALWAYS_TRANSIENT:
+        transient = not any(word in text for word in _PERMANENT)
+    else:
+        transient = reply.status in _ALWAYS_TRANSIENT and kind is not DSSNotFound
+    error = kind(
+        words[:BODY_SHOWN],
+        operation=operation,
+        url=reply.url,
+        status=reply.status,
+        error_type=error_type,
+        body=_beginning(reply.body),
+        transient=transient,
+    )
+    if isinstance(error, DSSThrottled):
+        error.retry_after = retry_after(reply.headers, now)
+    return error
+
+
+def _told(body: bytes) -> tuple[str | None, str]:
+    """DSS's error class and words, from its serialized error or from plain text; nothing from an HTML page."""
+    if _is_html(body):
+        return None, ""
+    try:
+        told = json.loads(body)
+    except (ValueError, RecursionError):
+        return None, body[: 4 * BODY_SHOWN].decode("utf-8", "replace").strip()
+    if not isinstance(told, dict):
+        return None, told if isinstance(told, str) else ""
+    words = next(
+        (w for k in ("detailedMessage", "message", "title") if isinstance(w := told.get(k), str) and w), ""
+    )
+    error_type = told.get("errorType")
+    return (error_type if isinstance(error_type, str) and error_type else None), words
+
+
+def _beginning(body: bytes) -> str:
+    return body[: 4 * BODY_SHOWN].decode("utf-8", "replace")[:BODY_SHOWN]
+
+
+def server_date(headers: Mapping[str, str]) -> datetime | None:
+    """The Date header as aware UTC; None if absent or unreadable."""
+    return _http_date(headers.get("Date", ""))
+
+
+def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
+    """Seconds that a Retry-After header asks for, written as a number or a date; a date is measured from the
+    server's own Date header where there is one. None if absent or unreadable, never negative."""
+    text = headers.get("Retry-After", "").strip()
+    if text.isascii() and text.isdigit():
+        return float(text[:9])
+    if (until := _http_date(text)) is None:
+        return None
+    return max(0.0, (until - (server_date(headers) or now)).total_seconds())
+
+
+def _http_date(text: str) -> datetime | None:
+    try:
+        moment = parsedate_to_datetime(text)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+
+
+# The API, row by row. A name is the operation's label in metrics: it stays.
+
+
+def _get(operation: str, template: str, parse: Callable[[bytes], T], *query: str) -> Endpoint[T]:
+    return Endpoint(operation, "GET", template, parse, query, repeatable=True)
+
+
+def _change(
+    operation: str, method: str, template: str, parse: Callable[[bytes], T], *query: str
+) -> Endpoint[T]:
+    return Endpoint(operation, method, template, parse, query)
+
+
+_P = "/projects/{}"
+_S = "/projects/{}/scenarios/{}"
+
+list_scenarios = _get("list_scenarios", f"{_P}/scenarios/", as_list)
+create_scenario = _change("create_scenario", "POST", f"{_P}/scenarios/", as_object)
+get_scenario = _get("get_scenario", _S, as_object)
+save_scenario = _change("save_scenario", "PUT", _S, as_receipt)
+delete_scenario = _change("delete_scenario", "DELETE", _S, as_receipt)
+get_scenario_status = _get("get_scenario_status", f"{_S}/light", as_object)
+save_scenario_status = _change("save_scenario_status", "PUT", f"{_S}/light", as_receipt)
+get_scenario_payload = _get("get_scenario_payload", f"{_S}/payload", as_object)
+save_scenario_payload = _change("save_scenario_payload", "PUT", f"{_S}/payload", as_receipt)
+run_scenario = _change("run_scenario", "POST", f"{_S}/run", as_object)
+abort_scenario = _change("abort_scenario", "POST", f"{_S}/abort", as_receipt)
+get_last_runs = _get("get_last_runs", f"{_S}/get-last-runs", as_list, "limit", "onlyFinishedRuns")
+get_runs_by_date = _get("get_runs_by_date", f"{_S}/get-runs-by-date", as_list, "fromDate", "toDate")
+get_run = _get("get_run", f"{_S}/{{}}/", as_object)
+get_run_for_trigger = _get(
+    "get_run_for_trigger", f"{_S}/get-run-for-trigger", as_object, "triggerId", "triggerRunId"
+)
+get_trigger_fire = _get("get_trigger_fire", f"{_P}/scenarios/trigger/{{}}/{{}}", as_object, "triggerRunId")
+get_run_log = _get("get_run_log", f"{_S}/{{}}/log", as_text, "stepId")
+get_run_report = _get("get_run_report", f"{_S}/{{}}/scenario-run-report", as_bytes)
+get_step_run_report = _get("get_step_run_report", f"{_S}/{{}}/step-run-report", as_bytes, "stepId")
+get_test_report = _get(
+    "get_test_report", f"{_P}/scenarios/last-test-scenario-runs-report", as_bytes, "bundleId"
+)
+get_test_html_report = _get(
+    "get_test_html_report", f"{_P}/scenarios/last-test-scenario-runs-html-report", as_bytes, "bundleId"
+)
+get_testing_status = _get("get_testing_status", f"{_P}/scenarios/testing-status", as_object, "bundleId")
+
+list_projects = _get("list_projects", "/projects/", as_list, "includeLocation")
+get_project_summary = _get("get_project_summary", _P, as_object)
+get_project_settings = _get("get_project_settings", f"{_P}/settings", as_object)
+get_project_variables = _get("get_project_variables", f"{_P}/variables/", as_object)
+save_project_variables = _change("save_project_variables", "PUT", f"{_P}/variables/", as_receipt)
+get_resolved_variables = _get("get_resolved_variables", f"{_P}/variables-resolved", as_object, "typed")
+get_global_variables = _get("get_global_variables", "/admin/variables/", as_object)
+get_auth_info = _get("get_auth_info", "/auth/info", as_object, "withSecrets")
+get_instance_info = _get("get_instance_info", "/instance-info", as_object)
+
+list_futures = _get("list_futures", "/futures/", as_list, "withScenarios", "withNotScenarios", "allUsers")
+peek_future = _get("peek_future", "/futures/{}", as_object, "peek")
+get_future = Endpoint(
+    "get_future", "GET", "/futures/{}", as_object, ("peek",)
+)  # hands the result out, maybe once
+abort_future = _change("abort_future", "DELETE", "/futures/{}", as_receipt)
+
+list_jobs = _get("list_jobs", f"{_P}/jobs/", as_list)
+list_running_project_jobs = _get("list_running_project_jobs", f"{_P}/jobs/running/", as_list)
+list_running_jobs = _get("list_running_jobs", "/jobs/running/", as_list, "allUsers")
+get_job = _get("get_job", f"{_P}/jobs/{{}}/", as_object)
+get_job_log = _get("get_job_log", f"{_P}/jobs/{{}}/log", as_text, "activity")
+abort_job = _change("abort_job", "POST", f"{_P}/jobs/{{}}/abort", as_receipt)
+
+_D = f"{_P}/discussions/{{}}/{{}}/"
+list_discussions = _get("list_discussions", _D, as_list)
+create_discussion = _change("create_discussion", "POST", _D, as_object)
+get_discussion = _get("get_discussion", f"{_D}{{}}", as_object)
+save_discussion = _change("save_discussion", "PUT", f"{_D}{{}}", as_object)
+reply_to_discussion = _change("reply_to_discussion", "POST", f"{_D}{{}}/replies/", as_object)
+
+_C = "/messaging-channels/{}"
+list_channels = _get("list_channels", "/messaging-channels/", as_list, "channelType", "channelFamily")
+get_channel = _get("get_channel", _C, as_object)
+create_channel = _change("create_channel", "POST", "/messaging-channels/", as_object)
+delete_channel = _change("delete_channel", "DELETE", _C, as_receipt)
+get_channel_settings = _get("get_channel_settings", f"{_C}/settings", as_object)
+save_channel_settings = _change("save_channel_settings", "PUT", f"{_C}/settings", as_receipt)
+get_channel_permissions = _get("get_channel_permissions", f"{_C}/permissions", as_list)
+save_channel_permissions = _change("save_channel_permissions", "PUT", f"{_C}/permissions", as_receipt)
