@@ -229,6 +229,12 @@ class Heartbeat:
     interval: timedelta = timedelta(minutes=1)
 
 
+# Seconds, 1 s to 24 h: the bounds of the duration histogram unless the configuration names others.
+DURATION_BUCKETS: tuple[float, ...] = (
+    1, 5, 10, 30, 60, 120, 300, 600, 1_800, 3_600, 7_200, 14_400, 28_800, 43_200, 86_400,
+)  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True)
 class Config:
     """Everything that a reload replaces at once, and what only a start reads (``store``, ``http.listen``)."""
@@ -258,6 +264,11 @@ class Config:
     def channels(self) -> Mapping[str, Channel]:
         """Every channel by its name; names are unique over all receivers."""
         return {channel.name: channel for receiver in self.receivers for channel in receiver.channels}
+
+    @property
+    def duration_bounds(self) -> tuple[float, ...]:
+        """The upper bounds of the duration histogram in seconds, ascending, without +Inf."""
+        return tuple(sorted(self.duration_buckets)) or DURATION_BUCKETS
 
     def receiver(self, name: str) -> Receiver | None:
         return next((receiver for receiver in self.receivers if receiver.name == name), None)
