@@ -1,1 +1,19 @@
 """An emulated DSS that speaks the same wire; for demo, development and tests. Shares no code with the client."""
+
+from tocsin.sim.behaviour import BadWorld, Behaviour
+from tocsin.sim.clock import WorldClock
+from tocsin.sim.http import ApiKey
+from tocsin.sim.server import DEFAULT_KEY, Sim, serve
+from tocsin.sim.world import World, lively_world
+
+__all__ = [
+    "DEFAULT_KEY",
+    "ApiKey",
+    "BadWorld",
+    "Behaviour",
+    "Sim",
+    "World",
+    "WorldClock",
+    "lively_world",
+    "serve",
+]

@@ -1,0 +1,197 @@
+"""How an emulated scenario plays its part: how long its runs take, how they end, and with which words.
+
+A scenario with a behaviour executes nothing: its runs take the time and meet the end that are written here. Parsed
+from the ``behaviour`` key of a world file; bad input raises ``BadWorld`` with the place.
+"""
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from tocsin.kit.durations import BadDuration, parse_duration
+
+Document = dict[str, Any]  # JSON as DSS writes it: the emulator keeps such documents as they are
+
+OUTCOMES = ("SUCCESS", "WARNING", "FAILED", "ABORTED")
+_SOME_ERROR: Document = {
+    "clazz": "com.dataiku.common.server.APIError$SerializedErrorException",
+    "title": "The step failed",
+    "message": "Process died (exit code: 1), check the logs for more information",
+    "stack": "",
+}
+
+
+class BadWorld(ValueError):
+    """A world description that cannot be understood; the message says where and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A duration, or a range of which each draw takes one."""
+
+    low: timedelta
+    high: timedelta
+
+    def draw(self, rng: random.Random) -> timedelta:
+        return self.low + (self.high - self.low) * rng.random()
+
+    @classmethod
+    def parse(cls, raw: object, where: str) -> "Span":
+        """``12s`` or ``[8s, 20s]``."""
+        low, high = raw if isinstance(raw, list) and len(raw) == 2 else (raw, raw)
+        try:
+            span = cls(parse_duration(str(low)), parse_duration(str(high)))
+        except BadDuration as error:
+            raise BadWorld(f"{where}: {error}") from None
+        if span.high < span.low:
+            raise BadWorld(f"{where}: {high} is shorter than {low}")
+        return span
+
+
+_SOME_TIME = Span(timedelta(seconds=2), timedelta(seconds=2))
+
+
+@dataclass(frozen=True, slots=True)
+class Outcomes:
+    """Which outcome comes next: a cycle, or weights for a draw."""
+
+    names: tuple[str, ...] = ("SUCCESS",)
+    weights: tuple[float, ...] | None = None
+
+    def draw(self, turn: int, rng: random.Random) -> str:
+        if self.weights is None:
+            return self.names[turn % len(self.names)]
+        return rng.choices(self.names, self.weights)[0]
+
+    @classmethod
+    def parse(cls, raw: object, where: str) -> "Outcomes":
+        """``SUCCESS``, ``FAILED, SUCCESS`` or a list (a cycle); ``{SUCCESS: 0.9, FAILED: 0.1}`` (weights)."""
+        weights: tuple[float, ...] | None = None
+        if isinstance(raw, Mapping):
+            names = tuple(str(name) for name in raw)
+            if not all(isinstance(w, int | float) and w >= 0 for w in raw.values()) or not any(raw.values()):
+                raise BadWorld(f"{where}: weights are numbers of which one is above 0")
+            weights = tuple(float(weight) for weight in raw.values())
+        else:
+            parts = raw if isinstance(raw, list) else str(raw).split(",")
+            names = tuple(str(part).strip() for part in parts)
+        if not names or (unknown := [name for name in names if name not in OUTCOMES]):
+            raise BadWorld(
+                f"{where}: {', '.join(unknown) or 'nothing'} is no outcome; known: {', '.join(OUTCOMES)}"
+            )
+        return cls(names, weights)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one step does in one run."""
+
+    duration: timedelta
+    outcome: str = "SUCCESS"
+    thrown: Document | None = None
+    warnings: Sequence[str] = ()
+    log: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """The runs a scenario has had before the world began."""
+
+    runs: int
+    every: Span | None  # None: at the occurrences of the scenario's first temporal trigger
+    outcomes: Outcomes | None  # None: as from now on
+
+
+@dataclass(frozen=True, slots=True)
+class Behaviour:
+    """The part of one scenario. ``raw`` is what it was read from, so that it can be kept and shown."""
+
+    raw: Document = field(default_factory=dict)
+    duration: Span = _SOME_TIME
+    outcomes: Outcomes = Outcomes()
+    every: Span | None = None
+    first: Span | None = None
+    fails_at: str | None = None
+    errors: tuple[Document, ...] = (_SOME_ERROR,)
+    warnings: tuple[str, ...] = ("A check returned a warning",)
+    log: tuple[str, ...] = ()
+    history: History | None = None
+
+    @classmethod
+    def parse(cls, raw: object, where: str) -> "Behaviour":
+        """Read the ``behaviour`` of a scenario. Raises ``BadWorld``."""
+        known = {"duration", "outcomes", "every", "first", "fails_at", "errors", "warnings", "log", "history"}
+        data = checked_keys(raw, known, where)
+
+        def span(key: str) -> Span | None:
+            return Span.parse(data[key], f"{where}.{key}") if key in data else None
+
+        return cls(
+            raw=dict(data),
+            duration=span("duration") or _SOME_TIME,
+            outcomes=Outcomes.parse(data.get("outcomes", "SUCCESS"), f"{where}.outcomes"),
+            every=span("every"),
+            first=span("first"),
+            fails_at=data.get("fails_at"),
+            errors=tuple(_error(e, f"{where}.errors") for e in listed(data.get("errors"))) or (_SOME_ERROR,),
+            warnings=tuple(str(w) for w in listed(data.get("warnings"))) or ("A check returned a warning",),
+            log=tuple(str(line) for line in listed(data.get("log"))),
+            history=_history(data.get("history"), f"{where}.history"),
+        )
+
+    def plan(self, outcome: str, turn: int, steps: Sequence[Document], rng: random.Random) -> dict[str, Part]:
+        """The part of each step (by id) in a run that is to end with ``outcome``; they share the duration evenly.
+
+        The step that fails, warns or is aborted is ``fails_at`` (a step's id or name), else one drawn from all.
+        """
+        named = [step["id"] for step in steps if self.fails_at in (step["id"], step.get("name"))]
+        culprit = named[0] if named else rng.choice([step["id"] for step in steps] or [""])
+        each = self.duration.draw(rng) / max(1, len(steps))
+        parts = {step["id"]: Part(each, log=self.log) for step in steps} or {"": Part(each, log=self.log)}
+        if outcome != "SUCCESS":
+            thrown = self.errors[turn % len(self.errors)] if outcome == "FAILED" else None
+            warnings = self.warnings if outcome == "WARNING" else ()
+            tail = thrown["stack"].splitlines() if thrown else ()
+            parts[culprit] = Part(each, outcome, thrown, warnings, [*self.log, *tail])
+        return parts
+
+
+def checked_keys(raw: object, known: set[str], where: str) -> Document:
+    """``raw`` as an object that holds no other keys than ``known``. Raises ``BadWorld``."""
+    if raw is None:
+        return {}
+    if not isinstance(raw, dict):
+        raise BadWorld(f"{where}: expected keys and values, found {type(raw).__name__}")
+    if unknown := sorted(str(key) for key in raw if key not in known):
+        raise BadWorld(f"{where}: unknown {', '.join(unknown)}; known: {', '.join(sorted(known))}")
+    return raw
+
+
+def listed(raw: object) -> list[Any]:
+    """A list as it is, nothing as an empty one, anything else alone in one."""
+    return raw if isinstance(raw, list) else [] if raw is None else [raw]
+
+
+def _error(raw: object, where: str) -> Document:
+    data = checked_keys(
+        {"message": raw} if isinstance(raw, str) else raw,
+        {"clazz", "title", "message", "stack", "code", "fixability"},
+        where,
+    )
+    error = {**_SOME_ERROR, **data}
+    error["stack"] = data.get("stack") or f"{error['clazz']}: {error['message']}"
+    return error
+
+
+def _history(raw: object, where: str) -> History | None:
+    data = checked_keys(raw, {"runs", "every", "outcomes"}, where)
+    if not data:
+        return None
+    runs = data.get("runs", 30)
+    if not isinstance(runs, int) or runs < 0:
+        raise BadWorld(f"{where}.runs: {runs!r} is not a number of runs")
+    every = Span.parse(data["every"], f"{where}.every") if "every" in data else None
+    outcomes = Outcomes.parse(data["outcomes"], f"{where}.outcomes") if "outcomes" in data else None
+    return History(runs, every, outcomes)

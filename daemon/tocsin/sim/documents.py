@@ -1,0 +1,236 @@
+"""The JSON documents of DSS: how definitions, fires, runs, step runs and jobs look on the wire. Pure.
+
+Shapes and their sources stand in docs/sim.md. What a caller wrote into a definition is kept; what DSS would add is
+added: ids of triggers, reporters and steps, tags of versions, defaults.
+"""
+
+import copy
+import re
+import secrets
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from tocsin.kit.clock import from_ms, to_ms
+from tocsin.sim.behaviour import Document, listed
+
+_RUN_CONDITIONS = ("DISABLED", "RUN_ALWAYS", "RUN_IF_STATUS_MATCH", "RUN_CONDITIONALLY")
+_EDITABLE_IN_LIGHT = ("active", "checklists", "description", "shortDesc", "tags")
+LOG_TAIL_LINES = 50
+
+
+def opaque_id() -> str:
+    """A short random id, as DSS gives to triggers, reporters and futures."""
+    return secrets.token_urlsafe(6).replace("-", "x").replace("_", "y")
+
+
+def run_stamp(moment: datetime, zone: ZoneInfo) -> str:
+    """A run's id: its moment in the server's local time, ``2025-10-01-02-00-03-120``."""
+    local = moment.astimezone(zone)
+    return f"{local:%Y-%m-%d-%H-%M-%S}-{local.microsecond // 1000:03d}"
+
+
+def job_stamp(moment: datetime) -> str:
+    """The end of a job's id: its moment in UTC, ``2025-10-01T00-00-04.123``."""
+    utc = moment.astimezone(UTC)
+    return f"{utc:%Y-%m-%dT%H-%M-%S}.{utc.microsecond // 1000:03d}"
+
+
+def scenario_id_from(name: str, taken: Iterable[str]) -> str:
+    """The id DSS derives from a name: word characters, upper-cased; made unique by a number."""
+    base = re.sub(r"[^0-9A-Za-z_]+", "", name).upper() or "SCENARIO"
+    taken = set(taken)
+    candidates = (base if n == 1 else f"{base}_{n}" for n in range(1, len(taken) + 2))
+    return next(candidate for candidate in candidates if candidate not in taken)
+
+
+def version_tag(number: int, login: str, now: datetime) -> Document:
+    return {"versionNumber": number, "lastModifiedBy": {"login": login}, "lastModifiedOn": to_ms(now)}
+
+
+def definition(raw: Document, project_key: str, scenario_id: str, login: str, now: datetime) -> Document:
+    """The full definition of a new scenario; every field a client relies on is there."""
+    document: Document = {
+        "type": "step_based",
+        "active": False,
+        "automationLocal": False,
+        "markedAsTest": False,
+        "name": scenario_id,
+        "shortDesc": "",
+        "description": "",
+        "tags": [],
+        "checklists": {"checklists": []},
+        "customFields": {},
+        "delayedTriggersBehavior": {
+            "delayWhileRunning": False,
+            "squashDelayedTriggers": True,
+            "suppressTriggersWhileRunning": True,
+        },
+        "triggers": [],
+        "reporters": [],
+        "params": {},
+        **copy.deepcopy(raw),
+        "projectKey": project_key,
+        "id": scenario_id,
+    }
+    document.setdefault("creationTag", version_tag(0, login, now))
+    document.setdefault("versionTag", version_tag(0, login, now))
+    return normalised(document)
+
+
+def replaced(old: Document, new: Document, login: str, now: datetime) -> Document:
+    """What is kept of a PUT: the new definition under the old identity, one version on."""
+    document = {**copy.deepcopy(new), "projectKey": old["projectKey"], "id": old["id"]}
+    document.setdefault("name", old["name"])
+    document.setdefault("type", old["type"])
+    document["creationTag"] = old["creationTag"]
+    document["versionTag"] = version_tag(old["versionTag"]["versionNumber"] + 1, login, now)
+    for key in ("triggers", "reporters", "params", "tags", "active", "markedAsTest"):
+        if document.get(key) is None:
+            document[key] = copy.deepcopy(old[key])
+    return normalised(document)
+
+
+def light_replaced(old: Document, light: Document, login: str, now: datetime) -> Document:
+    """What is kept of a PUT of the light form: five fields, no others."""
+    return replaced(old, {**old, **{k: light[k] for k in _EDITABLE_IN_LIGHT if k in light}}, login, now)
+
+
+def normalised(document: Document) -> Document:
+    """The definition as DSS stores it: ids and defaults filled in, what it does not keep dropped. In place."""
+    for trigger in listed(document["triggers"]):
+        for key, default in (
+            ("id", opaque_id()),
+            ("name", ""),
+            ("delay", 5),
+            ("active", True),
+            ("params", {}),
+        ):
+            trigger.setdefault(key, default)
+        if trigger["type"] == "temporal" and not trigger["name"]:
+            trigger["name"] = "Time-based"
+    for reporter in listed(document["reporters"]):
+        reporter.setdefault("id", opaque_id())
+        for key, default in (
+            ("name", ""),
+            ("active", True),
+            ("phase", "END"),
+            ("runConditionEnabled", False),
+        ):
+            reporter.setdefault(key, default)
+        messaging = reporter.setdefault("messaging", {})
+        messaging.pop("channelId", None)
+        messaging.setdefault("configuration", {})
+    if document["type"] == "step_based":
+        taken: set[str] = set()
+        for number, step in enumerate(listed(document["params"].setdefault("steps", []))):
+            _normalise_step(step, number, taken)
+    return document
+
+
+def _normalise_step(step: Document, number: int, taken: set[str]) -> None:
+    given = str(step.get("id") or f"{step.get('type')}_{number}")
+    step["id"] = given if given not in taken else f"{given}_{number}"
+    taken.add(step["id"])
+    step.setdefault("name", step["id"])
+    step.setdefault("params", {})
+    step.setdefault("runConditionType", "RUN_IF_STATUS_MATCH")
+    if step["runConditionType"] not in _RUN_CONDITIONS:
+        step["runConditionType"] = None
+    for key, default in (
+        ("runConditionStatuses", ["SUCCESS", "WARNING"]),
+        ("runConditionExpression", ""),
+        ("resetScenarioStatus", False),
+        ("maxRetriesOnFail", 0),
+        ("delayBetweenRetries", 10),
+    ):
+        step.setdefault(key, default)
+
+
+def trigger_fire(
+    scenario: Document, trigger: Document, fire_id: str, at: datetime, params: Document, auth: Document
+) -> Document:
+    return {
+        "projectKey": scenario["projectKey"],
+        "scenarioId": scenario["id"],
+        "trigger": trigger,
+        "runId": fire_id,
+        "timestamp": to_ms(at),
+        "cancelled": False,
+        "params": params,
+        "triggerAuthCtx": auth,
+    }
+
+
+def auth_context(login: str, source: str = "USER_FROM_UI") -> Document:
+    return {"authSource": source, "realUserLogin": login, "userGroups": [], "via": []}
+
+
+def effective_login(scenario: Document) -> str:
+    """Who a scenario runs as: ``runAsUser`` if set, else who changed it last."""
+    return str(scenario.get("runAsUser") or scenario["versionTag"]["lastModifiedBy"]["login"])
+
+
+def scenario_run(
+    snapshot: Document, run_id: str, start: datetime, fire: Document, variables: Document
+) -> Document:
+    login = effective_login(snapshot)
+    return {
+        "scenario": snapshot,
+        "runId": run_id,
+        "start": to_ms(start),
+        "end": 0,
+        "trigger": fire,
+        "runAsUser": auth_context(login),
+        "effectiveUser": auth_context(login),
+        "variables": variables,
+        "clustersUsed": [],
+        "reportersStates": [],
+    }
+
+
+def result(
+    kind: str, outcome: str, target: Document, start: int, end: int, part: Document | None = None
+) -> Document:
+    """A report item, the result of a step or of a run; ``part`` adds ``thrown``, ``logTail``, ``warnings`` or ids."""
+    return {"type": kind, "outcome": outcome, "target": target, "start": start, "end": end, **(part or {})}
+
+
+def log_tail(lines: list[str]) -> Document:
+    return {"totalLines": len(lines), "lines": lines[-LOG_TAIL_LINES:], "status": [0], "maxLevel": 0}
+
+
+def counted_warnings(messages: Iterable[str]) -> Document:
+    shown = [{"message": message} for message in messages]
+    kinds = {"CUSTOM": {"count": len(shown), "stored": shown}} if shown else {}
+    return {"totalCount": len(shown), "warnings": kinds}
+
+
+def log_line(
+    at: datetime, zone: ZoneInfo, thread: str, message: str, logger: str, level: str = "INFO"
+) -> str:
+    """One line in the layout of DSS's logs."""
+    local = at.astimezone(zone)
+    stamp = f"{local:%Y/%m/%d-%H:%M:%S}.{local.microsecond // 1000:03d}"
+    return f"[{stamp}] [{thread}] [{level}] [{logger}]  - {message}"
+
+
+def error_body(error_type: str, message: str) -> Document:
+    """The body of an HTTP error."""
+    return {
+        "errorType": error_type,
+        "message": message,
+        "detailedMessage": message,
+        "detailedMessageHTML": message.replace("&", "&amp;").replace("<", "&lt;"),
+        "stackTraceStr": "",
+    }
+
+
+def local_day(epoch_ms: int, zone: ZoneInfo) -> str:
+    return from_ms(epoch_ms).astimezone(zone).date().isoformat()
+
+
+def truthy(text: Any) -> bool:
+    """A boolean of a query string, in any case."""
+    return str(text).lower() in ("true", "1", "yes")

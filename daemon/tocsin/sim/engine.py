@@ -1,0 +1,434 @@
+"""What makes the world move: triggers fire, fires become runs, runs end, and what follows them fires in turn.
+
+The rules are those of DSS as far as they are known: an automatic trigger promotes its scenario, which is launched 60
+seconds later; another activation in between starts the wait anew; a fire by hand launches at once. A scenario never
+runs twice at a time: what fires meanwhile is dropped or waits, as the scenario's ``delayedTriggersBehavior`` says.
+Occurrences missed while automatic triggers were off are caught up if they are late by a tenth of their period at most.
+"""
+
+import asyncio
+import itertools
+import random
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Protocol
+
+import structlog
+
+from tocsin.kit.clock import isoformat, to_ms
+from tocsin.sim import documents
+from tocsin.sim.behaviour import BadWorld, Behaviour, Document, Part
+from tocsin.sim.clock import Past, WorldClock
+from tocsin.sim.perform import Ending, Kind, Performance, new_job, race, run_job, scenario_target
+from tocsin.sim.world import Fire, Handle, Job, Project, Run, Scenario, World
+
+log = structlog.get_logger(__name__)
+
+BY_API: Document = {"id": "manual", "type": "manual", "name": "API run", "delay": 0, "active": False}
+BY_HAND: Document = {**BY_API, "name": "Manual trigger"}
+_POLLED = (
+    "ds_modified",
+    "sql_query",
+    "custom_python",
+)  # what they poll is not emulated; behaviours stand in for it
+_FUTURES_KEPT = 1000
+
+Sender = Callable[[Scenario, Run, Document, str], Awaitable[None]]
+
+
+class Archive(Protocol):
+    """Where definitions and finished runs outlive the process."""
+
+    def keep_instance(self, world: World) -> None: ...
+
+    def keep_project(self, project: Project) -> None: ...
+
+    def drop_project(self, project_key: str) -> None: ...
+
+    def keep_scenario(self, scenario: Scenario) -> None: ...
+
+    def drop_scenario(self, scenario: Scenario) -> None: ...
+
+    def keep_run(self, scenario: Scenario, run: Run, dropped: list[str]) -> None: ...
+
+
+class Engine:
+    """The life of one world. Everything is called on the event loop that ``start`` was awaited on."""
+
+    def __init__(
+        self,
+        world: World,
+        clock: WorldClock,
+        kinds: Mapping[str, Kind],
+        archive: Archive | None = None,
+    ) -> None:
+        self.world = world
+        self.clock = clock
+        self.archive = archive
+        self.futures: OrderedDict[str, tuple[Scenario, Run]] = OrderedDict()
+        self._kinds = kinds
+        self.sender: Sender | None = None  # sends what reporters say; without one they are silent
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # Life
+
+    async def start(self) -> None:
+        """Make up the history that behaviours ask for, then let triggers fire."""
+        now = self.clock.now()
+        for scenario in self.world.every_scenario():
+            if scenario.behaviour and scenario.behaviour.history and not scenario.runs:
+                await self._make_history(scenario, scenario.behaviour, now)
+            self._arm(scenario)
+            self._arm_whim(scenario, first=True)
+
+    async def stop(self) -> None:
+        """Stop everything where it is; runs that go on are cut off."""
+        self.clock.stop()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def spawn(self, work: Coroutine[object, object, None], name: str) -> None:
+        """Let ``work`` go on by itself until the engine stops."""
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # Definitions
+
+    def changed(self, scenario: Scenario) -> None:
+        """Take up a scenario that is new or whose definition was changed."""
+        scenario.reread(self.world.zone)
+        if scenario.trouble:
+            log.warning(
+                "trigger_unreadable", project=scenario.project_key, scenario=scenario.id, why=scenario.trouble
+            )
+        self._arm(scenario)
+        if self.archive is not None:
+            self.archive.keep_scenario(scenario)
+
+    def delete(self, scenario: Scenario) -> None:
+        """Take a scenario out of the world; a run that goes on is aborted."""
+        self.abort(scenario)
+        for alarm in (scenario.alarm, scenario.whim):
+            if alarm is not None:
+                alarm.cancel()
+        for fire in (scenario.waiting, *scenario.delayed):
+            if fire is not None:
+                fire.cancel()
+        self.world.project(scenario.project_key).scenarios.pop(scenario.id, None)
+        if self.archive is not None:
+            self.archive.drop_scenario(scenario)
+
+    def switched(self) -> None:
+        """Take up a change of the automatic triggers of the instance or of a project."""
+        for scenario in self.world.every_scenario():
+            self._arm(scenario)
+
+    def automatic(self, scenario: Scenario) -> bool:
+        """Whether the scenario's automatic triggers are on: its own switch, its project's and the instance's."""
+        project = self.world.project(scenario.project_key)
+        off = project.document.get("disableAutomaticTriggers") or not self.world.automatic_triggers
+        return bool(scenario.definition["active"]) and not off
+
+    # Automatic triggers
+
+    def _arm(self, scenario: Scenario) -> None:
+        """Set the scenario's alarm to the next occurrence of its temporal triggers."""
+        if scenario.alarm is not None:
+            scenario.alarm.cancel()
+            scenario.alarm = None
+        if not scenario.definition["active"]:
+            scenario.evaluated.clear()
+            return
+        now = self.clock.now()
+        due = [at for _, at in self._occurrences(scenario, now) if at is not None]
+        if due and self.automatic(scenario):
+            scenario.alarm = self.clock.call_at(min(due), partial(self._on_time, scenario))
+
+    def _occurrences(self, scenario: Scenario, now: datetime) -> Iterator[tuple[Document, datetime | None]]:
+        """Each temporal trigger and its next occurrence that was not acted on; in the past if it can be caught up."""
+        for trigger, temporal in scenario.temporals:
+            since = scenario.evaluated.setdefault(trigger["id"], now)
+            yield trigger, temporal.after(max(since, now - temporal.period / 10))
+
+    def _on_time(self, scenario: Scenario) -> None:
+        now = self.clock.now()
+        for trigger, occurrence in list(self._occurrences(scenario, now)):
+            scenario.evaluated[trigger["id"]] = now
+            if occurrence is not None and occurrence <= now:
+                self._activate(scenario, trigger, {"expectedStart": isoformat(occurrence)})
+        self._arm(scenario)
+        if self.archive is not None:
+            self.archive.keep_scenario(scenario)
+
+    def _activate(self, scenario: Scenario, trigger: Document, params: Document) -> None:
+        """An automatic trigger's condition holds: promote the scenario, unless it runs and that suppresses triggers."""
+        if scenario.current is not None and scenario.when_running("suppressTriggersWhileRunning"):
+            return
+        auth = documents.auth_context(documents.effective_login(scenario.definition))
+        fire = self._new_fire(scenario, trigger, params, auth)
+        if scenario.busy:
+            self._meanwhile(scenario, fire)
+        else:
+            self._await_launch(scenario, fire, self.world.promotion_delay)
+
+    def _followers(self, ended: Scenario) -> None:
+        followed = (ended.project_key, ended.id)
+        for scenario in list(self.world.every_scenario()):
+            for trigger, target in scenario.follows:
+                if target == followed and self.automatic(scenario):
+                    self._activate(scenario, trigger, {"projectKey": target[0], "scenarioId": target[1]})
+
+    def _arm_whim(self, scenario: Scenario, *, first: bool = False) -> None:
+        behaviour = scenario.behaviour
+        if behaviour is not None and behaviour.every is not None:
+            span = behaviour.first if first and behaviour.first else behaviour.every
+            at = self.clock.now() + span.draw(scenario.rng)
+            scenario.whim = self.clock.call_at(at, partial(self._on_whim, scenario))
+
+    def _on_whim(self, scenario: Scenario) -> None:
+        """A spontaneous start: as if what a trigger polls had changed, or, without such a trigger, by hand."""
+        self._arm_whim(scenario)
+        login = documents.effective_login(scenario.definition)
+        polled = [t for t in scenario.definition["triggers"] if t["type"] in _POLLED]
+        on = [trigger for trigger in polled if trigger["active"]]
+        if not scenario.busy and (not polled or (on and self.automatic(scenario))):
+            self.launch(scenario, on[0] if on else BY_HAND, {}, documents.auth_context(login))
+
+    # Fires
+
+    def launch(
+        self,
+        scenario: Scenario,
+        trigger: Document,
+        params: Document,
+        auth: Document,
+        *,
+        variables: Document | None = None,
+        wait_for_turn: bool = False,
+    ) -> Fire:
+        """Fire by hand: the run starts within milliseconds. A running scenario drops or delays the fire."""
+        fire = self._new_fire(scenario, trigger, params, auth)
+        fire.variables = variables or {}
+        if scenario.busy:
+            self._meanwhile(scenario, fire, wait_for_turn=wait_for_turn)
+        else:
+            fire.imminent = True
+            self._await_launch(scenario, fire, self.world.launch_delay)
+        return fire
+
+    def _new_fire(self, scenario: Scenario, trigger: Document, params: Document, auth: Document) -> Fire:
+        now = self.clock.now()
+        taken = {run_id for _, run_id in scenario.fires} | scenario.runs.keys()
+        fire_id = self._free_stamp(now, taken)
+        fire = Fire(documents.trigger_fire(scenario.definition, trigger, fire_id, now, params, auth))
+        scenario.fires[fire.key] = fire
+        return fire
+
+    def _free_stamp(self, now: datetime, taken: set[str]) -> str:
+        stamps = (
+            documents.run_stamp(now + timedelta(milliseconds=n), self.world.zone) for n in itertools.count(1)
+        )
+        return next(stamp for stamp in stamps if stamp not in taken)
+
+    def _meanwhile(self, scenario: Scenario, fire: Fire, *, wait_for_turn: bool = False) -> None:
+        """What becomes of a fire that finds its scenario running."""
+        if not wait_for_turn:
+            if not scenario.when_running("delayWhileRunning"):
+                fire.cancel()
+                return
+            if scenario.when_running("squashDelayedTriggers"):
+                for earlier in scenario.delayed:
+                    earlier.cancel()
+                scenario.delayed.clear()
+        scenario.delayed.append(fire)
+
+    def _await_launch(self, scenario: Scenario, fire: Fire, delay: timedelta) -> None:
+        if scenario.waiting is not None:
+            scenario.waiting.cancel()
+        scenario.waiting = fire
+        fire.alarm = self.clock.call_at(self.clock.now() + delay, partial(self._begin, scenario, fire))
+
+    # Runs
+
+    def _begin(self, scenario: Scenario, fire: Fire) -> None:
+        scenario.waiting = None
+        run = self._new_run(scenario, fire, self.clock.now())
+        run.live = Handle()
+        scenario.current = run
+        self.futures[run.future_id] = (scenario, run)
+        while len(self.futures) > _FUTURES_KEPT:
+            self.futures.popitem(last=False)
+        fire.settled.set()
+        self.spawn(self._live(scenario, run, run.live), f"run {scenario.project_key}.{scenario.id}")
+
+    def _new_run(self, scenario: Scenario, fire: Fire, start: datetime) -> Run:
+        taken = {fire.document["runId"], *scenario.runs}
+        run_id = documents.run_stamp(start, self.world.zone)
+        if run_id in taken:
+            run_id = self._free_stamp(start, taken)
+        snapshot = scenario.snapshot()
+        document = documents.scenario_run(snapshot, run_id, start, fire.document, fire.variables)
+        run = Run(document, documents.opaque_id())
+        fire.run = run
+        scenario.runs[run_id] = run
+        return run
+
+    def _parts(self, scenario: Scenario) -> dict[str, Part] | None:
+        """What each step is to play in the next run; ``None`` if the steps are to be executed."""
+        if scenario.behaviour is None:
+            return None
+        turn = scenario.turns
+        scenario.turns += 1
+        outcome = scenario.behaviour.outcomes.draw(turn, scenario.rng)
+        return scenario.behaviour.plan(outcome, turn, scenario.steps, scenario.rng)
+
+    async def _live(self, scenario: Scenario, run: Run, handle: Handle) -> None:
+        """One run from its start to its end, with its reporters; then what waits for the end."""
+        performance = Performance(self, scenario, run, self.clock, self._kinds)
+        try:
+            await self._report(scenario, run, "START")
+            ending = await race(performance.perform(self._parts(scenario)), self._stopped(handle))
+        except Exception as error:  # this one run ends as FAILED and says why; the world goes on
+            log.exception("run_broke", project=scenario.project_key, scenario=scenario.id, run=run.id)
+            ending = Ending.failed(f"java.lang.{type(error).__name__}", str(error))
+        ending = ending or Ending("ABORTED")
+        end = self.clock.now()
+        await self._report(scenario, run, "END", ending.outcome)
+        self._finish(scenario, run, ending, end)
+        dropped = scenario.trim(self.world.history_limit)
+        if self.archive is not None and self._exists(scenario):
+            self.archive.keep_run(scenario, run, dropped)
+        scenario.current, run.live = None, None
+        handle.over.set()
+        self._followers(scenario)
+        if scenario.delayed:
+            self._await_launch(scenario, scenario.delayed.pop(0), self.world.launch_delay)
+
+    async def _stopped(self, handle: Handle) -> None:
+        """Return once an abort was asked for and has had its time to take effect."""
+        await handle.abort.wait()
+        await self.clock.sleep(self.world.abort_delay)
+
+    def _finish(self, scenario: Scenario, run: Run, ending: Ending, end: datetime) -> None:
+        start, end_ms = run.document["start"], to_ms(end)
+        extra: Document = {}
+        if ending.thrown is not None:
+            extra = {"thrown": ending.thrown, "logTail": documents.log_tail([line for _, line in run.log])}
+        run.document["end"] = end_ms
+        run.document["result"] = documents.result(
+            "SCENARIO_DONE", ending.outcome, scenario_target(scenario), start, end_ms, extra
+        )
+
+    def abort(self, scenario: Scenario) -> bool:
+        """Ask the current run to end as ABORTED, a little later. Whether there was one."""
+        run = scenario.current
+        if run is None or run.live is None:
+            return False
+        run.live.abort.set()
+        return True
+
+    async def _report(self, scenario: Scenario, run: Run, phase: str, outcome: str = "") -> None:
+        """Have the scenario's reporters of this phase send; what fails is kept in the run's document."""
+        if self.sender is None:
+            return
+        for reporter in run.document["scenario"]["reporters"]:
+            if reporter["active"] and reporter["phase"] == phase:
+                await self.sender(scenario, run, reporter, outcome)
+
+    def _exists(self, scenario: Scenario) -> bool:
+        project = self.world.projects.get(scenario.project_key)
+        return project is not None and project.scenarios.get(scenario.id) is scenario
+
+    # History, jobs, variables
+
+    async def _make_history(self, scenario: Scenario, behaviour: Behaviour, now: datetime) -> None:
+        """Play the past runs that a behaviour asks for; then its cycle of outcomes begins anew."""
+        history = behaviour.history
+        if history is None:
+            return
+        free_from: datetime | None = None
+        for turn, at in enumerate(_past_starts(scenario, behaviour, now)):
+            start = at if free_from is None else max(at, free_from)
+            outcomes = history.outcomes or behaviour.outcomes
+            run = await self.record(scenario, start, outcomes.draw(turn, scenario.rng), turn=turn, until=now)
+            if run is None:
+                break
+            free_from = run.end + timedelta(seconds=1)
+        scenario.trim(self.world.history_limit)
+
+    async def record(
+        self,
+        scenario: Scenario,
+        start: datetime,
+        outcome: str = "SUCCESS",
+        *,
+        turn: int = 0,
+        until: datetime | None = None,
+    ) -> Run | None:
+        """Add a run of the past that began at ``start``; ``None`` if it had not ended by ``until``."""
+        behaviour = scenario.behaviour or Behaviour()
+        trigger = next((t for t in scenario.definition["triggers"] if t["active"]), BY_HAND)
+        auth = documents.auth_context(documents.effective_login(scenario.definition))
+        fired = start - (
+            self.world.promotion_delay if trigger["type"] == "temporal" else self.world.launch_delay
+        )
+        fire_id = documents.run_stamp(fired + timedelta(milliseconds=1), self.world.zone)
+        fire = Fire(documents.trigger_fire(scenario.definition, trigger, fire_id, fired, {}, auth))
+        run = self._new_run(scenario, fire, start)
+        timeline = Past(start)
+        parts = behaviour.plan(outcome, turn, scenario.steps, scenario.rng)
+        ending = await Performance(self, scenario, run, timeline, self._kinds).perform(parts)
+        if until is not None and timeline.now() > until:
+            del scenario.runs[run.id]
+            return None
+        scenario.fires[fire.key] = fire
+        self._finish(scenario, run, ending, timeline.now())
+        return run
+
+    def start_job(self, project: Project, definition: Document, login: str) -> Job:
+        """A job that nobody's scenario asked for; ``sim`` in its definition is a behaviour, as for a step."""
+        behaviour = Behaviour.parse(definition.get("sim"), "job.sim")
+        job = new_job(self.world, project.key, definition, login, self.clock.now())
+        job.live = Handle()
+        rng = random.Random(job.id)
+        part = behaviour.plan(behaviour.outcomes.draw(0, rng), 0, [], rng)[""]
+
+        async def live() -> None:
+            await run_job(job, part, self.clock, self.world)
+
+        self.spawn(live(), job.id)
+        return job
+
+    def variables_changed(self, project_key: str | None) -> None:
+        """Variables of a project, or of the instance, were set."""
+        if self.archive is not None:
+            if project_key is None:
+                self.archive.keep_instance(self.world)
+            else:
+                self.archive.keep_project(self.world.project(project_key))
+
+
+def _past_starts(scenario: Scenario, behaviour: Behaviour, now: datetime) -> list[datetime]:
+    """When the runs of the past began, the oldest first: evenly spread, or at a temporal trigger's occurrences."""
+    history = behaviour.history
+    if history is None or not history.runs:
+        return []
+    if history.every is not None:
+        starts = [now]
+        for _ in range(history.runs):
+            starts.append(starts[-1] - history.every.draw(scenario.rng))
+        return starts[:0:-1]
+    if not scenario.temporals:
+        raise BadWorld(
+            f"{scenario.project_key}.{scenario.id}: history needs `every` or an active temporal trigger"
+        )
+    temporal = scenario.temporals[0][1]
+    at: datetime | None = now - temporal.period * (history.runs + 2) * 1.3
+    starts = []
+    while at is not None and (at := temporal.after(at)) is not None and at < now:
+        starts.append(at + timedelta(seconds=60))
+    return starts[-history.runs :]

@@ -1,0 +1,169 @@
+"""DSS's formula language, as far as run conditions and messages use it. Pure.
+
+Comparisons, ``&&``, ``||``, ``!``, ``+``, parentheses, texts in either quote, numbers, ``true false null``, variables
+with ``.field`` and ``["field"]``, and the functions of ``_FUNCTIONS``. ``or`` and ``and`` are not part of the language:
+a formula that uses them cannot be read, and a condition that cannot be read is not met. The operators are written as
+Python's, Python's parser reads the rest, and only what is listed here is evaluated.
+"""
+
+import ast
+import json
+import operator
+import re
+from collections.abc import Callable, Mapping
+
+_TOKEN = re.compile(
+    r"""\s*(?:(?P<number>\d+(?:\.\d+)?)|(?P<text>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')"""
+    r"""|(?P<name>[A-Za-z_]\w*)|(?P<mark>&&|\|\||[=!<>]=|[<>!()+,.\[\]]))"""
+)
+_PLACE = re.compile(r"\$\{([^{}]*)\}")
+_PYTHON = {"&&": "and", "||": "or", "!": "not"}
+_CONSTANTS: dict[str, object] = {"true": True, "false": False, "null": None}
+_ORDER: dict[type[ast.cmpop], Callable[[float, float], bool]] = {
+    ast.Lt: operator.lt,
+    ast.Gt: operator.gt,
+    ast.LtE: operator.le,
+    ast.GtE: operator.ge,
+}
+
+
+class BadFormula(ValueError):
+    """A formula that cannot be read, or that names something which does not exist."""
+
+
+def evaluate(formula: str, variables: Mapping[str, object]) -> object:
+    """The value of ``formula``. Raises ``BadFormula``."""
+    try:
+        return _value(ast.parse(_as_python(formula), mode="eval").body, variables)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        if isinstance(error, BadFormula):
+            raise
+        raise BadFormula(f"cannot read {formula!r}") from None
+
+
+def is_true(value: object) -> bool:
+    """A value as the answer to a condition."""
+    return value.lower() == "true" if isinstance(value, str) else bool(value)
+
+
+def expand(template: str, variables: Mapping[str, object], *, strict: bool = False) -> str:
+    """``template`` with each ``${formula}`` replaced; what is unknown becomes empty, or raises ``BadFormula`` if strict."""
+
+    def fill(match: "re.Match[str]") -> str:
+        try:
+            return as_text(evaluate(match[1], variables))
+        except BadFormula:
+            if strict:
+                raise
+            return ""
+
+    return _PLACE.sub(fill, template)
+
+
+def as_text(value: object) -> str:
+    """A value as it stands in a message."""
+    if value is None or isinstance(value, str):
+        return value or ""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _as_python(formula: str) -> str:
+    parts: list[str] = []
+    at, text = 0, formula.strip()
+    while at < len(text):
+        match = _TOKEN.match(text, at)
+        if match is None:
+            raise BadFormula(f"cannot read {formula!r} from {text[at:].strip()!r} on")
+        kind, token = str(match.lastgroup), match[str(match.lastgroup)]
+        if kind == "name":
+            token = f"v_{token}"  # so that no name is one of Python's words
+        parts.append(
+            repr(re.sub(r"\\(.)", r"\1", token[1:-1])) if kind == "text" else _PYTHON.get(token, token)
+        )
+        at = match.end()
+    return " ".join(parts)
+
+
+def _value(node: ast.expr, variables: Mapping[str, object]) -> object:
+    match node:
+        case ast.Constant(value=value):
+            return value
+        case ast.Name(id=name):
+            return _named(name[2:], variables)
+        case ast.BoolOp(op=op, values=values):
+            answers = [is_true(_value(value, variables)) for value in values]
+            return all(answers) if isinstance(op, ast.And) else any(answers)
+        case ast.UnaryOp(op=ast.Not(), operand=operand):
+            return not is_true(_value(operand, variables))
+        case ast.Compare(left=left, ops=[op], comparators=[right]):
+            return _compare(op, _value(left, variables), _value(right, variables))
+        case ast.BinOp(left=left, op=ast.Add(), right=right):
+            return _sum(_value(left, variables), _value(right, variables))
+        case ast.Attribute(value=inner, attr=name):
+            return _field(_value(inner, variables), name[2:])
+        case ast.Subscript(value=inner, slice=key):
+            return _field(_value(inner, variables), _value(key, variables))
+        case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]):
+            return _call(name[2:], [_value(argument, variables) for argument in arguments])
+    raise BadFormula("only comparisons, &&, ||, !, + and functions can be evaluated")
+
+
+def _named(name: str, variables: Mapping[str, object]) -> object:
+    if name in _CONSTANTS:
+        return _CONSTANTS[name]
+    if name not in variables:
+        raise BadFormula(f"unknown variable {name!r}")
+    return variables[name]
+
+
+def _field(value: object, key: object) -> object:
+    if isinstance(value, Mapping):
+        return value.get(key)
+    if isinstance(value, list) and isinstance(key, int) and key < len(value):
+        return value[key]
+    return None
+
+
+def _sum(left: object, right: object) -> object:
+    if isinstance(left, int | float) and isinstance(right, int | float):
+        return left + right
+    return as_text(left) + as_text(right)
+
+
+def _compare(op: ast.cmpop, left: object, right: object) -> bool:
+    if type(op) in _ORDER:
+        return _ORDER[type(op)](_number(left), _number(right))
+    if isinstance(op, ast.Eq | ast.NotEq):
+        return (as_text(left) == as_text(right)) == isinstance(op, ast.Eq)
+    raise BadFormula("unknown comparison")
+
+
+def _number(value: object) -> float:
+    try:
+        return float(as_text(value))
+    except ValueError:
+        raise BadFormula(f"{value!r} is not a number") from None
+
+
+_FUNCTIONS: dict[str, Callable[..., object]] = {
+    "if": lambda condition, yes, no: yes if is_true(condition) else no,
+    "not": lambda value: not is_true(value),
+    "contains": lambda text, part: as_text(part) in as_text(text),
+    "startsWith": lambda text, part: as_text(text).startswith(as_text(part)),
+    "endsWith": lambda text, part: as_text(text).endswith(as_text(part)),
+    "toUppercase": lambda text: as_text(text).upper(),
+    "toLowercase": lambda text: as_text(text).lower(),
+    "length": lambda value: len(value) if isinstance(value, list) else len(as_text(value)),
+    "isNull": lambda value: value is None,
+}
+
+
+def _call(name: str, arguments: list[object]) -> object:
+    if name not in _FUNCTIONS:
+        raise BadFormula(f"unknown function {name!r}; known: {', '.join(_FUNCTIONS)}")
+    try:
+        return _FUNCTIONS[name](*arguments)
+    except TypeError:
+        raise BadFormula(f"{name} does not take {len(arguments)} arguments") from None

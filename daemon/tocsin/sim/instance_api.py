@@ -1,0 +1,237 @@
+"""Everything beside the scenarios: projects, variables, futures, jobs, and what the instance says of itself."""
+
+from aiohttp import web
+
+from tocsin.sim import views
+from tocsin.sim.behaviour import Document
+from tocsin.sim.http import ADMIN, READ, RUN, WRITE, Call, Route, bad_request, done, forbidden, not_found
+from tocsin.sim.variables import project_variables
+from tocsin.sim.world import Job, Project, Run, Scenario
+
+_KEPT_IN_SETTINGS = ("disableAutomaticTriggers", "settings", "exposedObjects")
+
+
+async def list_projects(call: Call) -> object:
+    return [p.document for p in call.sim.world.projects.values() if call.key.admin or call.key.sees(p.key)]
+
+
+async def create_project(call: Call) -> object:
+    body = await call.body()
+    key = body.get("projectKey")
+    if not isinstance(key, str) or not key:
+        raise bad_request("A project needs a projectKey")
+    if key in call.sim.world.projects:
+        raise bad_request(f"Project already exists: {key}")
+    more = {name: body[name] for name in ("shortDesc", "tags") if body.get(name)}
+    owner = str(body.get("owner") or call.key.user)
+    project = call.sim.world.add_project(key, str(body.get("name") or key), owner, **more)
+    if call.sim.archive is not None:
+        call.sim.archive.keep_project(project)
+    return done(f"Created project {key}")
+
+
+async def delete_project(call: Call) -> object:
+    project = call.project
+    for scenario in list(project.scenarios.values()):
+        call.sim.engine.delete(scenario)
+    del call.sim.world.projects[project.key]
+    if call.sim.archive is not None:
+        call.sim.archive.drop_project(project.key)
+    return done(f"Deleted project {project.key}")
+
+
+async def get_summary(call: Call) -> object:
+    return call.project.document
+
+
+async def get_project_settings(call: Call) -> object:
+    document = call.project.document
+    settings = {key: document[key] for key in _KEPT_IN_SETTINGS if key in document}
+    return {
+        "projectKey": document["projectKey"],
+        "settings": {},
+        "exposedObjects": {"objects": []},
+        **settings,
+    }
+
+
+async def put_project_settings(call: Call) -> object:
+    body, project = await call.body(), call.project
+    project.document.update({key: body[key] for key in _KEPT_IN_SETTINGS if key in body})
+    call.sim.engine.switched()
+    call.sim.engine.variables_changed(project.key)
+    return done(f"Updated project {project.key}")
+
+
+async def get_variables(call: Call) -> object:
+    return call.project.variables
+
+
+async def put_variables(call: Call) -> object:
+    body, project = await call.body(), call.project
+    parts = {part: body.get(part, {}) for part in ("standard", "local")}
+    if not all(isinstance(value, dict) for value in parts.values()):
+        raise bad_request("standard and local must be objects")
+    project.variables = parts
+    call.sim.engine.variables_changed(project.key)
+    return done("Updated variables")
+
+
+async def resolved_variables(call: Call) -> object:
+    resolved = project_variables(call.sim.world, call.project.key)
+    if call.flag("typed"):
+        return resolved
+    return {
+        key: value if isinstance(value, str) else web.json_response(value).text
+        for key, value in resolved.items()
+    }
+
+
+async def get_global_variables(call: Call) -> object:
+    return call.sim.world.variables
+
+
+async def put_global_variables(call: Call) -> object:
+    call.sim.world.variables = await call.body()
+    call.sim.engine.variables_changed(None)
+    return done("Updated variables")
+
+
+async def auth_info(call: Call) -> object:
+    key = call.key
+    groups = ["administrators"] if key.admin else ["data_team"]
+    user: Document = {
+        "authIdentifier": key.user,
+        "associatedDSSUser": key.user,
+        "groups": groups,
+        "adminKey": key.admin,
+    }
+    return {**user, "secrets": []} if call.flag("withSecrets") else user
+
+
+async def instance_info(call: Call) -> object:
+    world = call.sim.world
+    return {
+        "nodeId": world.node_name,
+        "nodeName": world.node_name,
+        "nodeType": world.node_type,
+        "dssVersion": world.dss_version,
+    }
+
+
+async def usage_summary(call: Call) -> object:
+    scenarios = list(call.sim.world.every_scenario())
+    with_triggers = sum(1 for s in scenarios if s.definition["active"] and s.definition["triggers"])
+    return {
+        "projects": len(call.sim.world.projects),
+        "scenarios": {"all": len(scenarios), "activeWithTriggers": with_triggers},
+    }
+
+
+async def list_futures(call: Call) -> object:
+    """Runs that go on. Those of other users are an administrator's to see; nothing but runs has a future here."""
+    everyones = call.flag("allUsers")
+    if everyones and not call.key.admin:
+        raise forbidden("Action forbidden, only administrators may list the futures of all users")
+    if not call.flag("withScenarios", default=True):
+        return []
+    now = call.sim.clock.now()
+    states = [views.future(scenario, run, now) for scenario, run in call.sim.world.running()]
+    return states if everyones else [state for state in states if state["owner"] == call.key.user]
+
+
+async def get_future(call: Call) -> object:
+    scenario, run = _future(call)
+    return views.future(scenario, run, call.sim.clock.now(), with_result=not call.flag("peek"))
+
+
+async def abort_future(call: Call) -> object:
+    scenario, run = _future(call)
+    if scenario.current is run:
+        call.sim.engine.abort(scenario)
+    return web.Response()
+
+
+async def list_jobs(call: Call) -> object:
+    project = call.project
+    return [views.job_item(project, job) for job in reversed(project.jobs.values())]
+
+
+async def running_jobs(call: Call) -> object:
+    return [views.job_item(call.project, job) for job in call.project.jobs.values() if not job.end]
+
+
+async def all_running_jobs(call: Call) -> object:
+    everyones = call.flag("allUsers", default=True) and call.key.admin
+    found = [(p, job) for p in call.sim.world.projects.values() for job in p.jobs.values() if not job.end]
+    return [views.job_item(project, job) for project, job in found if everyones or job.login == call.key.user]
+
+
+async def start_job(call: Call) -> object:
+    body, project = await call.body(), call.project
+    outputs = body.get("outputs")
+    if not isinstance(outputs, list) or not outputs or not all(isinstance(o, dict) for o in outputs):
+        raise bad_request("A job needs at least one output")
+    job = call.sim.engine.start_job(project, body, call.key.user)
+    return views.job_definition(project, job)
+
+
+async def get_job(call: Call) -> object:
+    return views.job_status(*_job(call))
+
+
+async def job_log(call: Call) -> object:
+    return web.Response(text="".join(f"{line}\n" for line in _job(call)[1].log))
+
+
+async def abort_job(call: Call) -> object:
+    job = _job(call)[1]
+    if job.live is not None:
+        job.live.abort.set()
+    return done("Abort requested")
+
+
+def _future(call: Call) -> tuple[Scenario, Run]:
+    found = call.sim.engine.futures.get(call.ids[0])
+    if found is None:
+        raise not_found(f"future does not exist: {call.ids[0]}")
+    scenario, run = found
+    owns = run.document["runAsUser"]["realUserLogin"] == call.key.user or call.key.sees(scenario.project_key)
+    if not (call.key.admin or owns):
+        raise forbidden("Action forbidden, this future is not yours")
+    return found
+
+
+def _job(call: Call) -> tuple[Project, Job]:
+    project = call.project
+    if call.ids[1] not in project.jobs:
+        raise not_found(f"job does not exist: {project.key} {call.ids[1]}")
+    return project, project.jobs[call.ids[1]]
+
+
+ROUTES = (
+    Route("GET", "projects", READ, list_projects),
+    Route("POST", "projects", ADMIN, create_project),
+    Route("GET", "projects/*", READ, get_summary),
+    Route("DELETE", "projects/*", ADMIN, delete_project),
+    Route("GET", "projects/*/settings", READ, get_project_settings),
+    Route("PUT", "projects/*/settings", WRITE, put_project_settings),
+    Route("GET", "projects/*/variables", READ, get_variables),
+    Route("PUT", "projects/*/variables", WRITE, put_variables),
+    Route("GET", "projects/*/variables-resolved", READ, resolved_variables),
+    Route("GET", "admin/variables", ADMIN, get_global_variables),
+    Route("PUT", "admin/variables", ADMIN, put_global_variables),
+    Route("GET", "admin/monitoring/global-usage-summary", ADMIN, usage_summary),
+    Route("GET", "auth/info", READ, auth_info),
+    Route("GET", "instance-info", READ, instance_info),
+    Route("GET", "futures", READ, list_futures),
+    Route("GET", "futures/*", READ, get_future),
+    Route("DELETE", "futures/*", RUN, abort_future),
+    Route("GET", "jobs/running", READ, all_running_jobs),
+    Route("GET", "projects/*/jobs", READ, list_jobs),
+    Route("POST", "projects/*/jobs", RUN, start_job),
+    Route("GET", "projects/*/jobs/running", READ, running_jobs),
+    Route("GET", "projects/*/jobs/*", READ, get_job),
+    Route("GET", "projects/*/jobs/*/log", READ, job_log),
+    Route("POST", "projects/*/jobs/*/abort", RUN, abort_job),
+)

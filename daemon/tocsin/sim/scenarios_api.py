@@ -1,0 +1,283 @@
+"""The scenario endpoints: definitions, runs, fires, reports. Table 2.1 of the wire's facts, in docs/sim.md."""
+
+import itertools
+
+from aiohttp import web
+
+from tocsin.kit.clock import to_ms
+from tocsin.sim import documents, views
+from tocsin.sim.behaviour import Document, listed
+from tocsin.sim.engine import BY_API
+from tocsin.sim.http import READ, RUN, WRITE, Call, Route, bad_request, done, forbidden, not_found
+from tocsin.sim.reports import html_report, junit_project, junit_run, junit_step, testing_status
+from tocsin.sim.world import Run
+
+_MAX_RUNS = 10_000
+
+
+async def list_scenarios(call: Call) -> object:
+    now = call.sim.clock.now()
+    return [views.light(scenario, now) for scenario in call.project.scenarios.values()]
+
+
+async def create(call: Call) -> object:
+    body = _checked(await call.body())
+    if not body.get("name"):
+        raise bad_request("Could not parse a Scenario from request body: missing name")
+    if body.get("id") in call.project.scenarios:
+        raise bad_request(f"Scenario already exists: {call.project.key}.{body['id']}")
+    if body.get("runAsUser"):
+        _only_admins(call)
+    for key in ("projectKey", "versionTag", "creationTag"):
+        body.pop(key, None)
+    body.setdefault("type", "step_based")
+    now = call.sim.clock.now()
+    scenario = call.sim.world.add_scenario(call.project, body, now=now, login=call.key.user)
+    call.sim.engine.changed(scenario)
+    return {**views.light(scenario, now), "msg": f"Created scenario {scenario.project_key}.{scenario.id}"}
+
+
+async def get_definition(call: Call) -> object:
+    return call.scenario.definition
+
+
+async def put_definition(call: Call) -> object:
+    body, scenario = _checked(await call.body()), call.scenario
+    if body.get("runAsUser") != scenario.definition.get("runAsUser"):
+        _only_admins(call)
+    scenario.definition = documents.replaced(scenario.definition, body, call.key.user, call.sim.clock.now())
+    call.sim.engine.changed(scenario)
+    return done(f"Updated scenario {scenario.project_key}.{scenario.id}")
+
+
+async def delete(call: Call) -> object:
+    scenario = call.scenario
+    call.sim.engine.delete(scenario)
+    return done(f"Deleted scenario {scenario.project_key}.{scenario.id}")
+
+
+async def get_light(call: Call) -> object:
+    return views.light(call.scenario, call.sim.clock.now())
+
+
+async def put_light(call: Call) -> object:
+    body, scenario = _checked(await call.body()), call.scenario
+    if not body.get("name"):
+        raise bad_request("Could not parse a Scenario from request body")
+    scenario.definition = documents.light_replaced(
+        scenario.definition, body, call.key.user, call.sim.clock.now()
+    )
+    call.sim.engine.changed(scenario)
+    return done(f"Updated scenario {scenario.project_key}.{scenario.id}")
+
+
+async def get_payload(call: Call) -> object:
+    return {"script": call.scenario.payload}
+
+
+async def put_payload(call: Call) -> object:
+    script = (await call.body()).get("script")
+    if not isinstance(script, str):
+        raise bad_request("script must be a text")
+    call.scenario.payload = script
+    call.sim.engine.changed(call.scenario)
+    return done("Updated payload")
+
+
+async def run(call: Call) -> object:
+    params = await call.body()
+    auth = documents.auth_context(call.key.user, "PERSONAL_API_KEY")
+    return call.sim.engine.launch(call.scenario, BY_API, params, auth).document
+
+
+async def abort(call: Call) -> object:
+    asked = call.sim.engine.abort(call.scenario)
+    return done("Abort requested" if asked else "Scenario is not running")
+
+
+async def last_runs(call: Call) -> object:
+    limit = min(max(0, call.number("limit", 10)), _MAX_RUNS)
+    newest = call.scenario.newest_first(call.flag("onlyFinishedRuns"))
+    return [found.document for found in itertools.islice(newest, limit)]
+
+
+async def runs_by_date(call: Call) -> object:
+    first, after = _day(call, "fromDate") or "", _day(call, "toDate") or "9999"
+    zone = call.sim.world.zone
+    newest = call.scenario.newest_first()
+    return [r.document for r in newest if first <= documents.local_day(r.document["start"], zone) < after]
+
+
+async def run_details(call: Call) -> object:
+    return _run(call).details()
+
+
+async def run_for_trigger(call: Call) -> object:
+    fire = call.scenario.fires.get((call.text("triggerId") or "", call.text("triggerRunId") or ""))
+    return {} if fire is None or fire.run is None else {"scenarioRun": fire.run.document}
+
+
+async def trigger_fire(call: Call) -> object:
+    fire = call.scenario.fires.get((call.ids[2], call.text("triggerRunId") or ""))
+    if fire is None:
+        raise not_found(f"trigger run does not exist: {call.ids[2]} {call.text('triggerRunId')}")
+    return fire.document
+
+
+async def run_log(call: Call) -> object:
+    return web.Response(text=_run(call).log_text(call.text("stepId")))
+
+
+async def run_report(call: Call) -> object:
+    return _xml(junit_run(_tested(call)))
+
+
+async def step_report(call: Call) -> object:
+    found = junit_step(_tested(call), call.text("stepId") or "")
+    if found is None:
+        raise not_found(f"step run does not exist: {call.text('stepId')}")
+    return _xml(found)
+
+
+async def project_report(call: Call) -> object:
+    return _xml(junit_project(call.project))
+
+
+async def project_html_report(call: Call) -> object:
+    return web.Response(text=html_report(call.project), content_type="text/html")
+
+
+async def project_testing_status(call: Call) -> object:
+    return testing_status(call.project)
+
+
+async def list_discussions(call: Call) -> object:
+    kept = _discussed(call)
+    return [{key: value for key, value in one.items() if key != "replies"} for one in kept.values()]
+
+
+async def create_discussion(call: Call) -> object:
+    body, kept = await call.body(), _discussed(call)
+    discussion = {
+        "id": documents.opaque_id(),
+        "topic": str(body.get("topic", "")),
+        "replies": [_reply(call, body)],
+    }
+    kept[str(discussion["id"])] = discussion
+    call.sim.engine.changed(call.scenario_at(2))
+    return discussion
+
+
+async def get_discussion(call: Call) -> object:
+    return _discussion(call)
+
+
+async def put_discussion(call: Call) -> object:
+    body, discussion = await call.body(), _discussion(call)
+    discussion["topic"] = str(body.get("topic", discussion["topic"]))
+    call.sim.engine.changed(call.scenario_at(2))
+    return discussion
+
+
+async def add_reply(call: Call) -> object:
+    body, discussion = await call.body(), _discussion(call)
+    discussion["replies"].append(_reply(call, body))
+    call.sim.engine.changed(call.scenario_at(2))
+    return discussion
+
+
+def _run(call: Call) -> Run:
+    try:
+        return call.scenario.runs[call.ids[2]]
+    except KeyError:
+        raise not_found(f"scenario run does not exist: {call.ids[0]}.{call.ids[1]} {call.ids[2]}") from None
+
+
+def _tested(call: Call) -> Run:
+    found = _run(call)
+    if not found.document["scenario"].get("markedAsTest"):
+        raise bad_request("Reports are only available for test scenarios")
+    return found
+
+
+def _checked(body: Document) -> Document:
+    """A scenario that can be worked with: lists are lists of objects, triggers and steps have types."""
+    params = body.get("params")
+    if params is not None and not isinstance(params, dict):
+        raise bad_request("Could not parse a Scenario from request body: params must be an object")
+    parts = (body.get("triggers"), body.get("reporters"), (params or {}).get("steps"))
+    if not all(isinstance(item, dict) for part in parts for item in listed(part)):
+        raise bad_request(
+            "Could not parse a Scenario from request body: triggers, reporters and steps are objects"
+        )
+    for item in (*listed(parts[0]), *listed(parts[2])):
+        if not isinstance(item.get("type"), str):
+            raise bad_request("Could not parse a Scenario from request body: a trigger or step has no type")
+    return body
+
+
+def _only_admins(call: Call) -> None:
+    if not call.key.admin:
+        raise forbidden("Action forbidden, only administrators may set the user that a scenario runs as")
+
+
+def _day(call: Call, name: str) -> str | None:
+    value = call.text(name)
+    return value[:10] if value else None
+
+
+def _xml(text: str) -> web.Response:
+    return web.Response(text=text, content_type="application/xml")
+
+
+def _discussed(call: Call) -> dict[str, Document]:
+    if call.ids[1] != "SCENARIO":
+        raise not_found(f"discussions of {call.ids[1]} objects are not emulated")
+    return call.scenario_at(2).discussions
+
+
+def _discussion(call: Call) -> Document:
+    try:
+        return _discussed(call)[call.ids[3]]
+    except KeyError:
+        raise not_found(f"discussion does not exist: {call.ids[3]}") from None
+
+
+def _reply(call: Call, body: Document) -> Document:
+    now = to_ms(call.sim.clock.now())
+    return {"text": str(body.get("reply", "")), "author": call.key.user, "time": now, "editedOn": 0}
+
+
+_ALL = "projects/*/scenarios"
+_ONE = "projects/*/scenarios/*"
+_TALK = "projects/*/discussions/*/*"
+
+ROUTES = (
+    Route("GET", _ALL, READ, list_scenarios),
+    Route("POST", _ALL, WRITE, create),
+    Route("GET", _ONE, READ, get_definition),
+    Route("PUT", _ONE, WRITE, put_definition),
+    Route("DELETE", _ONE, WRITE, delete),
+    Route("GET", f"{_ONE}/light", READ, get_light),
+    Route("PUT", f"{_ONE}/light", WRITE, put_light),
+    Route("GET", f"{_ONE}/payload", READ, get_payload),
+    Route("PUT", f"{_ONE}/payload", WRITE, put_payload),
+    Route("POST", f"{_ONE}/run", RUN, run),
+    Route("POST", f"{_ONE}/abort", RUN, abort),
+    Route("GET", f"{_ONE}/get-last-runs", READ, last_runs),
+    Route("GET", f"{_ONE}/get-runs-by-date", READ, runs_by_date),
+    Route("GET", f"{_ONE}/get-run-for-trigger", READ, run_for_trigger),
+    Route("GET", f"{_ONE}/*", READ, run_details),
+    Route("GET", f"{_ONE}/*/log", READ, run_log),
+    Route("GET", f"{_ONE}/*/scenario-run-report", READ, run_report),
+    Route("GET", f"{_ONE}/*/step-run-report", READ, step_report),
+    Route("GET", f"{_ALL}/trigger/*/*", READ, trigger_fire),
+    Route("GET", f"{_ALL}/last-test-scenario-runs-report", READ, project_report),
+    Route("GET", f"{_ALL}/last-test-scenario-runs-html-report", READ, project_html_report),
+    Route("GET", f"{_ALL}/testing-status", READ, project_testing_status),
+    Route("GET", _TALK, READ, list_discussions),
+    Route("POST", _TALK, WRITE, create_discussion),
+    Route("GET", f"{_TALK}/*", READ, get_discussion),
+    Route("PUT", f"{_TALK}/*", WRITE, put_discussion),
+    Route("POST", f"{_TALK}/*/replies", WRITE, add_reply),
+)

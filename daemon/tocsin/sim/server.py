@@ -1,0 +1,70 @@
+"""The emulated DSS as a whole: a world, its engine and the HTTP server before it."""
+
+import asyncio
+from collections.abc import Callable, Iterable
+
+from aiohttp import web
+
+from tocsin.sim import instance_api, scenarios_api
+from tocsin.sim.clock import WorldClock
+from tocsin.sim.engine import Archive, Engine
+from tocsin.sim.http import Api, ApiKey
+from tocsin.sim.world import World
+
+DEFAULT_KEY = "tocsin-sim-admin-key"
+_ROUTES = (*scenarios_api.ROUTES, *instance_api.ROUTES)
+
+
+class Sim:
+    """One emulated instance. ``start`` it on a loop, ``stop`` it on the same one.
+
+    ``api_keys``: each an ``ApiKey``, or a text, which is an admin's key. ``clock``: the world's time, real by default.
+    The server executes the Python and SQL that scenarios hold: keep it on a loopback address.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        *,
+        api_keys: Iterable[ApiKey | str] = (DEFAULT_KEY,),
+        clock: WorldClock | None = None,
+        archive: Archive | None = None,
+    ) -> None:
+        self.world = world
+        self.clock = clock or WorldClock()
+        self.archive = archive
+        self.engine = Engine(world, self.clock, {}, archive)
+        self.api_keys = [ApiKey(key) if isinstance(key, str) else key for key in api_keys]
+        self._runner: web.AppRunner | None = None
+
+    async def start(self, host: str = "127.0.0.1", port: int = 0) -> str:
+        """Begin to live and to listen; the base address, as ``http://127.0.0.1:40123``. Raises ``OSError``."""
+        await self.engine.start()
+        runner = web.AppRunner(
+            Api(self, _ROUTES, self.api_keys).application(), access_log=None, shutdown_timeout=1.0
+        )
+        await runner.setup()
+        self._runner = runner
+        try:
+            await web.TCPSite(runner, host, port).start()
+        except OSError:
+            await self.stop()
+            raise
+        name, number = runner.addresses[0][:2]
+        return f"http://[{name}]:{number}" if ":" in name else f"http://{name}:{number}"
+
+    async def stop(self) -> None:
+        """Stop listening and living; runs that go on are cut off. May be called twice."""
+        runner, self._runner = self._runner, None
+        if runner is not None:
+            await runner.cleanup()
+        await self.engine.stop()
+
+
+async def serve(sim: Sim, host: str, port: int, ready: Callable[[str], None], until: asyncio.Event) -> None:
+    """Run ``sim`` until ``until`` is set or the caller is cancelled; ``ready`` gets its address."""
+    ready(await sim.start(host, port))
+    try:
+        await until.wait()
+    finally:
+        await sim.stop()

@@ -1,0 +1,446 @@
+"""The emulated instance: projects, scenarios, their runs, channels and variables; all of it in memory.
+
+The world holds documents and says nothing about time passing: the engine does. A world is built from YAML
+(``World.from_yaml``); the format is described in docs/sim.md, and ``lively.yaml`` beside this module is an example.
+"""
+
+import asyncio
+import copy
+import itertools
+import json
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from importlib import resources
+from pathlib import Path
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import yaml
+
+from tocsin.kit.clock import from_ms
+from tocsin.kit.durations import BadDuration, parse_duration
+from tocsin.sim import documents
+from tocsin.sim.behaviour import BadWorld, Behaviour, Document, checked_keys, listed
+from tocsin.sim.clock import Alarm
+from tocsin.sim.schedule import BadTrigger, Temporal
+
+_SCENARIO_KEYS = {
+    "id", "name", "type", "active", "automationLocal", "markedAsTest", "shortDesc", "description", "tags",
+    "customFields", "checklists", "runAsUser", "delayedTriggersBehavior", "triggers", "reporters", "params",
+    "steps", "script", "behaviour",
+}  # fmt: skip
+
+
+class Missing(LookupError):
+    """An object that does not exist; the message names it as DSS would."""
+
+
+class Handle:
+    """What a running thing is waited for and stopped by; a finished one needs none, and history is long."""
+
+    __slots__ = ("abort", "over")
+
+    def __init__(self) -> None:
+        self.abort = asyncio.Event()
+        self.over = asyncio.Event()
+
+
+@dataclass(slots=True, eq=False)
+class Run:
+    """One run of a scenario: its document, what its steps did and its log."""
+
+    document: Document
+    future_id: str
+    step_runs: list[Document] = field(default_factory=list)
+    log: list[tuple[str, str]] = field(default_factory=list)  # (step id or "", line)
+    variables: Document = field(default_factory=dict)  # defined by its steps
+    live: Handle | None = None
+
+    @property
+    def id(self) -> str:
+        return str(self.document["runId"])
+
+    @property
+    def start(self) -> datetime:
+        return from_ms(self.document["start"])
+
+    @property
+    def end(self) -> datetime:
+        """When it ended; the epoch while it runs."""
+        return from_ms(self.document["end"])
+
+    @property
+    def ended(self) -> bool:
+        return "result" in self.document
+
+    @property
+    def outcome(self) -> str:
+        """The outcome; empty while it runs."""
+        return str(self.document.get("result", {}).get("outcome", ""))
+
+    def details(self) -> Document:
+        return {"scenarioRun": self.document, "stepRuns": self.step_runs}
+
+    def log_text(self, step_id: str | None = None) -> str:
+        return "".join(f"{line}\n" for step, line in self.log if step_id is None or step == step_id)
+
+
+@dataclass(slots=True, eq=False)
+class Fire:
+    """One firing of a trigger: waiting, launched as ``run``, or cancelled."""
+
+    document: Document
+    variables: Document = field(default_factory=dict)  # handed over by a parent scenario
+    run: Run | None = None
+    alarm: Alarm | None = None
+    imminent: bool = False  # about to launch: nothing may take its place
+    settled: asyncio.Event = field(default_factory=asyncio.Event)  # launched or cancelled
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.document["trigger"]["id"], self.document["runId"]
+
+    def cancel(self) -> None:
+        self.document["cancelled"] = True
+        self.settled.set()
+        if self.alarm is not None:
+            self.alarm.cancel()
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """One job of a project."""
+
+    id: str
+    definition: Document
+    start: int
+    login: str
+    end: int = 0
+    state: str = "RUNNING"
+    failure: Document | None = None
+    log: list[str] = field(default_factory=list)
+    live: Handle | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Scenario:
+    """One scenario with its history, oldest run first, and what waits to become a run."""
+
+    definition: Document
+    rng: random.Random
+    behaviour: Behaviour | None = None
+    payload: str = ""
+    runs: dict[str, Run] = field(default_factory=dict)
+    fires: dict[tuple[str, str], Fire] = field(default_factory=dict)
+    discussions: dict[str, Document] = field(default_factory=dict)
+    current: Run | None = None
+    waiting: Fire | None = None  # promoted, or about to launch
+    delayed: list[Fire] = field(default_factory=list)  # for the end of the current run
+    turns: int = 0  # runs planned so far: the place in the outcome cycle
+    temporals: list[tuple[Document, Temporal]] = field(default_factory=list)
+    follows: list[tuple[Document, tuple[str, str]]] = field(default_factory=list)
+    evaluated: dict[str, datetime] = field(default_factory=dict)  # id of a temporal trigger → looked at until
+    alarm: Alarm | None = None  # the next occurrence
+    whim: Alarm | None = None  # the next spontaneous start
+    trouble: str = ""  # why a temporal trigger cannot be read
+    frozen: Document | None = None  # the definition as it stands in the runs that began since its last change
+
+    @property
+    def id(self) -> str:
+        return str(self.definition["id"])
+
+    @property
+    def project_key(self) -> str:
+        return str(self.definition["projectKey"])
+
+    @property
+    def busy(self) -> bool:
+        """Whether a new fire finds the scenario running, or about to."""
+        return self.current is not None or (self.waiting is not None and self.waiting.imminent)
+
+    def reread(self, zone: ZoneInfo) -> None:
+        """Read the triggers of a changed definition; temporal ones that make no sense never fire."""
+        self.frozen = None
+        self.temporals, self.follows, self.trouble = [], [], ""
+        for trigger in self.definition["triggers"]:
+            params = trigger["params"]
+            if not trigger["active"]:
+                continue
+            if trigger["type"] == "temporal":
+                try:
+                    self.temporals.append((trigger, Temporal.parse(params, zone)))
+                except BadTrigger as error:
+                    self.trouble = str(error)
+            elif trigger["type"] == "follow_scenariorun":
+                followed = (str(params.get("projectKey") or self.project_key), str(params.get("scenarioId")))
+                self.follows.append((trigger, followed))
+
+    def next_occurrence(self, now: datetime) -> datetime | None:
+        """The next occurrence of any active temporal trigger of the scenario, if it is active."""
+        if not self.definition["active"]:
+            return None
+        return min((at for _, temporal in self.temporals if (at := temporal.after(now))), default=None)
+
+    @property
+    def steps(self) -> list[Document]:
+        return listed(self.definition["params"].get("steps"))
+
+    def snapshot(self) -> Document:
+        """The definition as it is now, for the runs that begin now; shared by them."""
+        if self.frozen is None:
+            self.frozen = copy.deepcopy(self.definition)
+        return self.frozen
+
+    def when_running(self, what: str) -> bool:
+        """A switch of ``delayedTriggersBehavior``."""
+        return bool((self.definition.get("delayedTriggersBehavior") or {}).get(what))
+
+    def newest_first(self, finished_only: bool = False) -> Iterator[Run]:
+        return (run for run in reversed(self.runs.values()) if run.ended or not finished_only)
+
+    def clear_history(self) -> None:
+        """Forget all runs that have ended, as the macro that clears scenario logs does."""
+        self.runs = {key: run for key, run in self.runs.items() if not run.ended}
+        self.fires = {key: fire for key, fire in self.fires.items() if fire.run is None or not fire.run.ended}
+
+    def trim(self, limit: int) -> list[str]:
+        """Forget the oldest runs beyond ``limit``, and what fired long ago. The ids of the runs forgotten."""
+        surplus = len(self.runs) - limit
+        dropped = list(
+            itertools.islice((key for key, run in self.runs.items() if run.ended), max(0, surplus))
+        )
+        for key in dropped:
+            del self.runs[key]
+        if len(self.fires) > 2 * limit + 20:
+            kept = self.runs.keys()
+            self.fires = {
+                key: fire
+                for key, fire in self.fires.items()
+                if (not fire.document["cancelled"] if fire.run is None else fire.run.id in kept)
+            }
+        return dropped
+
+
+@dataclass(slots=True, eq=False)
+class Project:
+    """One project: its summary and settings in one document, variables, scenarios and jobs."""
+
+    document: Document
+    variables: Document = field(default_factory=lambda: {"standard": {}, "local": {}})
+    scenarios: dict[str, Scenario] = field(default_factory=dict)
+    jobs: dict[str, Job] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        return str(self.document["projectKey"])
+
+    def scenario(self, scenario_id: str) -> Scenario:
+        """Raises ``Missing``."""
+        try:
+            return self.scenarios[scenario_id]
+        except KeyError:
+            raise Missing(f"scenario does not exist: {self.key}.{scenario_id}") from None
+
+
+@dataclass(slots=True, eq=False)
+class World:
+    """One emulated instance."""
+
+    node_name: str = "sim"
+    node_type: str = "DESIGN"
+    dss_version: str = "14.7.0"
+    dss_url: str = ""  # empty: no scenarioRunURL in reporters, as on an instance whose admin never set it
+    zone: ZoneInfo = field(default_factory=lambda: ZoneInfo("UTC"))
+    owner: str = "admin"
+    automatic_triggers: bool = True
+    promotion_delay: timedelta = timedelta(seconds=60)
+    launch_delay: timedelta = timedelta(milliseconds=10)
+    abort_delay: timedelta = timedelta(milliseconds=500)
+    history_limit: int = 1000
+    seed: int = 1
+    variables: Document = field(default_factory=dict)
+    channels: dict[str, Document] = field(default_factory=dict)
+    connections: dict[str, str] = field(default_factory=dict)
+    projects: dict[str, Project] = field(default_factory=dict)
+
+    @classmethod
+    def from_yaml(cls, text: str) -> "World":
+        """A world from its description. Raises ``BadWorld``."""
+        try:
+            raw = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise BadWorld(f"not YAML: {error}") from None
+        return _world(raw)
+
+    @classmethod
+    def from_file(cls, path: Path | str) -> "World":
+        """A world from a file. Raises ``BadWorld``, ``OSError``."""
+        try:
+            return cls.from_yaml(Path(path).read_text(encoding="utf-8"))
+        except BadWorld as error:
+            raise BadWorld(f"{path}: {error}") from None
+
+    def project(self, key: str) -> Project:
+        """Raises ``Missing``."""
+        try:
+            return self.projects[key]
+        except KeyError:
+            raise Missing(f"project does not exist: {key}") from None
+
+    def scenario(self, project_key: str, scenario_id: str) -> Scenario:
+        """Raises ``Missing``."""
+        return self.project(project_key).scenario(scenario_id)
+
+    def every_scenario(self) -> Iterator[Scenario]:
+        for project in self.projects.values():
+            yield from project.scenarios.values()
+
+    def running(self) -> Iterator[tuple[Scenario, Run]]:
+        return ((s, s.current) for s in self.every_scenario() if s.current is not None)
+
+    def add_project(self, key: str, name: str = "", owner: str = "", **more: object) -> Project:
+        """A new, empty project; ``more`` goes into its document."""
+        tag = documents.version_tag(0, owner or self.owner, from_ms(0))
+        project = Project(
+            {
+                "projectKey": key,
+                "name": name or key,
+                "ownerLogin": owner or self.owner,
+                "ownerDisplayName": owner or self.owner,
+                "projectStatus": "Sandbox",
+                "projectType": "REGULAR",
+                "shortDesc": "",
+                "tags": [],
+                "versionTag": tag,
+                "creationTag": tag,
+                "disableAutomaticTriggers": False,
+                **more,
+            }
+        )
+        self.projects[key] = project
+        return project
+
+    def add_scenario(
+        self,
+        project: Project,
+        raw: Document,
+        behaviour: Behaviour | None = None,
+        *,
+        now: datetime | None = None,
+        login: str = "",
+    ) -> Scenario:
+        """A new scenario from its definition; without ``id`` one is derived from the name."""
+        name = str(raw.get("name") or raw.get("id") or "")
+        scenario_id = str(raw.get("id") or documents.scenario_id_from(name, project.scenarios))
+        document = documents.definition(
+            {**raw, "name": name or scenario_id},
+            project.key,
+            scenario_id,
+            login or project.document["ownerLogin"],
+            now or from_ms(0),
+        )
+        rng = random.Random(f"{self.seed}/{project.key}/{scenario_id}")
+        scenario = Scenario(document, rng, behaviour)
+        scenario.reread(self.zone)
+        project.scenarios[scenario_id] = scenario
+        return scenario
+
+
+def lively_world() -> World:
+    """The demo's world: some teams' projects in which something happens every few seconds."""
+    return World.from_yaml(resources.files("tocsin.sim").joinpath("lively.yaml").read_text(encoding="utf-8"))
+
+
+def _world(raw: object) -> World:
+    keys = {
+        "node_name", "node_type", "dss_version", "dss_url", "timezone", "owner", "automatic_triggers",
+        "promotion_delay", "launch_delay", "abort_delay", "history_limit", "seed", "variables", "channels",
+        "connections", "projects",
+    }  # fmt: skip
+    data = checked_keys(raw, keys, "world")
+    world = World()
+    for key in ("node_name", "node_type", "dss_version", "dss_url", "owner"):
+        setattr(world, key, str(data.get(key, getattr(world, key))))
+    for key in ("promotion_delay", "launch_delay", "abort_delay"):
+        if key in data:
+            setattr(world, key, _duration(data[key], key))
+    try:
+        world.zone = ZoneInfo(str(data.get("timezone", "UTC")))
+        world.seed = int(data.get("seed", 1))
+        world.history_limit = max(1, int(data.get("history_limit", world.history_limit)))
+    except (ZoneInfoNotFoundError, ValueError, TypeError) as error:
+        raise BadWorld(f"timezone, seed or history_limit: {error}") from None
+    world.automatic_triggers = bool(data.get("automatic_triggers", True))
+    world.variables = dict(data.get("variables") or {})
+    world.connections = {str(name): str(path) for name, path in (data.get("connections") or {}).items()}
+    for channel in listed(data.get("channels")):
+        checked_keys(channel, {"id", "type", "configuration", "permissions"}, "channels")
+        world.channels[str(channel["id"])] = {
+            "configuration": {},
+            "permissions": None,
+            "type": "smtp",
+            **channel,
+        }
+    for entry in listed(data.get("projects")):
+        _project(world, entry)
+    return world
+
+
+def _project(world: World, raw: object) -> None:
+    keys = {"key", "name", "owner", "tags", "shortDesc", "variables", "disableAutomaticTriggers", "scenarios"}
+    data = checked_keys(raw, keys, "projects")
+    if not data.get("key"):
+        raise BadWorld("projects: an entry without key")
+    more = {key: data[key] for key in ("tags", "shortDesc", "disableAutomaticTriggers") if key in data}
+    project = world.add_project(
+        str(data["key"]), str(data.get("name", "")), str(data.get("owner", "")), **more
+    )
+    project.variables["standard"] = dict(data.get("variables") or {})
+    for entry in listed(data.get("scenarios")):
+        _scenario(world, project, entry)
+
+
+def _scenario(world: World, project: Project, raw: object) -> None:
+    data = dict(checked_keys(raw, _SCENARIO_KEYS, f"{project.key}.scenarios"))
+    where = f"{project.key}.{data.get('id') or data.get('name')}"
+    if not (data.get("id") or data.get("name")):
+        raise BadWorld(f"{project.key}.scenarios: an entry without id and name")
+    behaviour = Behaviour.parse(data.pop("behaviour"), f"{where}.behaviour") if "behaviour" in data else None
+    script = str(data.pop("script", ""))
+    steps = listed(data.pop("steps", None))
+    if steps:
+        data["params"] = {**(data.get("params") or {}), "steps": [_step(step, where) for step in steps]}
+    for trigger in listed(data.get("triggers")):
+        if not isinstance(trigger, dict) or "type" not in trigger:
+            raise BadWorld(f"{where}.triggers: each is an object with a type")
+    # What a world file holds is JSON in YAML's clothes: dates become the text that DSS would hold.
+    scenario = world.add_scenario(project, json.loads(json.dumps(data, default=str)), behaviour)
+    scenario.payload = script
+    if scenario.trouble:
+        raise BadWorld(f"{where}.triggers: {scenario.trouble}")
+
+
+def _step(raw: object, where: str) -> Document:
+    """A step in DSS's shape, or the short forms ``build: NAME`` and ``python: CODE``."""
+    if not isinstance(raw, dict):
+        raise BadWorld(f"{where}.steps: each step is an object")
+    step = dict(raw)
+    if "build" in step:
+        item = str(step.pop("build"))
+        step = {"name": f"Build {item}", **step, "type": "build_flowitem"}
+        build = {"type": "DATASET", "itemId": item, "partitionsSpec": ""}
+        step["params"] = {"builds": [build], "jobType": "RECURSIVE_BUILD", **(step.get("params") or {})}
+    elif "python" in step:
+        code = str(step.pop("python"))
+        step = {"name": "Python", **step, "type": "custom_python", "params": {"script": code}}
+    if "type" not in step:
+        raise BadWorld(f"{where}.steps: {step.get('name') or step} has neither type, build nor python")
+    return step
+
+
+def _duration(raw: object, where: str) -> timedelta:
+    try:
+        return parse_duration(str(raw))
+    except BadDuration as error:
+        raise BadWorld(f"{where}: {error}") from None
