@@ -1,6 +1,7 @@
 """The scenario API of Dataiku DSS, async; a library in its own right that needs nothing else of Tocsin but kit."""
 
 from tocsin.dss.client import DSSClient, DSSInstanceInfo
+from tocsin.dss.discussion import DSSDiscussion, DSSDiscussionReply, DSSObjectDiscussions
 from tocsin.dss.errors import (
     DSSConflict,
     DSSError,
@@ -16,22 +17,35 @@ from tocsin.dss.errors import (
     DSSUnreachable,
     DSSWaitTimeout,
 )
+from tocsin.dss.future import DSSFuture
 from tocsin.dss.job import DSSJob, DSSJobListItem
+from tocsin.dss.messaging import DSSMessagingChannel
 from tocsin.dss.project import DSSProject, DSSProjectSettings, DSSTestingStatus
 from tocsin.dss.run import DSSScenarioRun, DSSScenarioRunDetails, DSSStepRunDetails
 from tocsin.dss.scenario import DSSScenario, DSSScenarioListItem, DSSScenarioStatus
+from tocsin.dss.settings import (
+    DSSScenarioSettings,
+    PythonScriptBasedScenarioSettings,
+    StepBasedScenarioSettings,
+)
 from tocsin.dss.transport import RequestReport, Transport
+from tocsin.dss.trigger import DSSScenarioRunWaiter, DSSTriggerFire
 
 __all__ = [
     "DSSClient",
     "DSSConflict",
+    "DSSDiscussion",
+    "DSSDiscussionReply",
     "DSSError",
     "DSSForbidden",
+    "DSSFuture",
     "DSSInstanceInfo",
     "DSSInvalidReply",
     "DSSJob",
     "DSSJobListItem",
+    "DSSMessagingChannel",
     "DSSNotFound",
+    "DSSObjectDiscussions",
     "DSSProject",
     "DSSProjectSettings",
     "DSSRefused",
@@ -41,14 +55,19 @@ __all__ = [
     "DSSScenarioListItem",
     "DSSScenarioRun",
     "DSSScenarioRunDetails",
+    "DSSScenarioRunWaiter",
+    "DSSScenarioSettings",
     "DSSScenarioStatus",
     "DSSServerError",
     "DSSStepRunDetails",
     "DSSTestingStatus",
     "DSSThrottled",
+    "DSSTriggerFire",
     "DSSUnauthorized",
     "DSSUnreachable",
     "DSSWaitTimeout",
+    "PythonScriptBasedScenarioSettings",
     "RequestReport",
+    "StepBasedScenarioSettings",
     "Transport",
 ]

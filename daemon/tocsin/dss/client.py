@@ -8,9 +8,12 @@ from typing import Any, Self, TypeVar
 from tocsin.dss import wire
 from tocsin.dss.credentials import TLS, Auth, AuthKind, Secret
 from tocsin.dss.fields import objects, text, with_id
+from tocsin.dss.future import DSSFuture
 from tocsin.dss.job import DSSJobListItem
+from tocsin.dss.messaging import DSSMessagingChannel
 from tocsin.dss.project import DSSProject
 from tocsin.dss.transport import MIB, RequestReport, Transport
+from tocsin.dss.waits import SharedWaits
 from tocsin.dss.wire import Raw, Request
 from tocsin.kit.clock import Clock, SystemClock
 
@@ -42,11 +45,15 @@ class DSSClient:
         clock: Clock | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         default_project_key: str | None = None,
+        poll_pauses: tuple[float, float] = (0.2, 15.0),
+        max_polls: int = 8,
     ) -> None:
         """Of the three secrets the first that is given counts; each may be a callable that returns it.
 
         ``client_certificate`` is a PEM file, or a certificate's and its key's. Times are seconds, ``timeout`` is for
-        one attempt of one request. See ``Transport`` for the rest. Raises ``ValueError`` without any secret.
+        one attempt of one request. ``poll_pauses`` are the shortest and the longest pause between two looks at what
+        is waited for, ``max_polls`` is how many looks may be under way at once. See ``Transport`` for the rest.
+        Raises ``ValueError`` without any secret.
         """
         cert, key = (
             client_certificate if isinstance(client_certificate, tuple) else (client_certificate, None)
@@ -54,6 +61,9 @@ class DSSClient:
         self.host = host
         self.clock = clock or SystemClock()
         self.default_project_key = default_project_key
+        self.waits = SharedWaits(
+            first_pause=poll_pauses[0], longest_pause=poll_pauses[1], concurrency=max_polls
+        )
         self.transport = Transport(
             host,
             _auth(api_key, internal_ticket, jwt_bearer_token),
@@ -81,6 +91,7 @@ class DSSClient:
 
     async def close(self) -> None:
         """End all waits and close all connections."""
+        await self.waits.close()
         await self.transport.close()
 
     async def perform(self, request: Request[T]) -> T:
@@ -123,11 +134,11 @@ class DSSClient:
         """The list as DSS sent it, whatever its items are."""
         return await self._futures(scenarios=True, all_users=all_users)
 
-    async def list_futures(self, all_users: bool = False) -> list[Raw]:
+    async def list_futures(self, *, all_users: bool = False) -> list[Raw]:
         """Long tasks other than scenarios; each has at least a ``jobId``."""
-        return objects(await self.list_futures_raw(all_users))
+        return objects(await self.list_futures_raw(all_users=all_users))
 
-    async def list_futures_raw(self, all_users: bool = False) -> list[Any]:
+    async def list_futures_raw(self, *, all_users: bool = False) -> list[Any]:
         """The list as DSS sent it, whatever its items are."""
         return await self._futures(scenarios=False, all_users=all_users)
 
@@ -136,7 +147,20 @@ class DSSClient:
             wire.list_futures(withScenarios=scenarios, withNotScenarios=not scenarios, allUsers=all_users)
         )
 
-    async def list_running_jobs(self, all_users: bool = True) -> list[DSSJobListItem]:
+    def get_future(self, job_id: str) -> DSSFuture:
+        return DSSFuture(self, job_id)
+
+    async def list_messaging_channels(
+        self, *, channel_type: str | None = None, channel_family: str | None = None
+    ) -> list[DSSMessagingChannel]:
+        """The channels of a type, as ``smtp``, or of a family, as ``mail``; all without either."""
+        raw = await self.perform(wire.list_channels(channelType=channel_type, channelFamily=channel_family))
+        return [DSSMessagingChannel(self, item) for item in objects(raw)]
+
+    async def get_messaging_channel(self, channel_id: str) -> DSSMessagingChannel:
+        return DSSMessagingChannel(self, await self.perform(wire.get_channel(channel_id)))
+
+    async def list_running_jobs(self, *, all_users: bool = True) -> list[DSSJobListItem]:
         raw = await self.perform(wire.list_running_jobs(allUsers=all_users))
         return [DSSJobListItem(self, item) for item in objects(raw)]
 

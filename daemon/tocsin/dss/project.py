@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from tocsin.dss import wire
-from tocsin.dss.fields import mapping, objects, with_id
+from tocsin.dss.fields import mapping, needed, objects, with_id
 from tocsin.dss.job import DSSJob, DSSJobListItem
 from tocsin.dss.scenario import DSSScenario, DSSScenarioListItem
 from tocsin.dss.wire import Raw
@@ -50,6 +50,14 @@ class DSSProject:
             return [self.get_scenario(id) for id, _ in with_id(raw)]
         return [DSSScenarioListItem(self.client, self.project_key, item) for item in objects(raw)]
 
+    async def create_scenario(
+        self, scenario_name: str, type: str, definition: Raw | None = None
+    ) -> DSSScenario:
+        """``type`` is step_based or custom_python. ``definition`` may hold all that a saved one holds."""
+        body = {"params": {}, **(definition or {}), "type": type, "name": scenario_name}
+        made = await self.client.perform(wire.create_scenario(self.project_key, json_body=body))
+        return self.get_scenario(needed(made, "id", "new scenario"))
+
     async def list_test_scenarios(self) -> list[DSSScenario]:
         """The scenarios that are marked as tests."""
         raw = await self.list_scenarios_raw()
@@ -86,6 +94,17 @@ class DSSProject:
     async def get_variables(self) -> Raw:
         """``{"standard": {…}, "local": {…}}``; only the standard ones travel with bundles."""
         return await self.client.perform(wire.get_project_variables(self.project_key))
+
+    async def set_variables(self, obj: Raw) -> None:
+        """Replace all variables. Raises ``ValueError`` unless both ``standard`` and ``local`` are there."""
+        if missing := {"standard", "local"} - obj.keys():
+            raise ValueError(f"the variables lack {', '.join(sorted(missing))}")
+        await self.client.perform(wire.save_project_variables(self.project_key, json_body=obj))
+
+    async def update_variables(self, variables: Raw, type: Literal["standard", "local"] = "standard") -> None:
+        """Add and replace some, by reading all and writing them back; two updates at once may lose one."""
+        current = {"standard": {}, "local": {}, **await self.get_variables()}
+        await self.set_variables({**current, type: {**mapping(current, type), **variables}})
 
 
 class DSSProjectSettings:

@@ -7,7 +7,9 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from tocsin.dss import wire
+from tocsin.dss.errors import DSSRunFailed
 from tocsin.dss.fields import mapping, moment, needed, objects, text
+from tocsin.dss.waits import within
 from tocsin.dss.wire import Raw
 
 if TYPE_CHECKING:
@@ -92,6 +94,37 @@ class DSSScenarioRun:
         """Read the run again. Raises ``DSSNotFound`` once DSS has cleared it from its history."""
         details = await self.get_details()
         self.run = details.scenario_run or self.run
+
+    async def wait_for_completion(self, no_fail: bool = False, *, timeout: float | None = None) -> None:
+        """Wait until the run has ended, ``timeout`` seconds at most; the run itself is not touched by giving up.
+
+        Raises ``DSSWaitTimeout``, and unless ``no_fail`` ``DSSRunFailed`` for any outcome but SUCCESS.
+        """
+        if self.running:
+            async with within(timeout, f"the end of run {self.id} of {self.project_key}/{self.scenario_id}"):
+                self.run = await self._ended()
+        if self.outcome != "SUCCESS" and not no_fail:
+            raise DSSRunFailed(self, self.outcome)
+
+    async def _ended(self) -> Raw:
+        """The run once it has a result. All who wait for runs of one scenario share the polls of its last runs."""
+        last_runs = wire.get_last_runs(self.project_key, self.scenario_id, limit=10, onlyFinishedRuns=False)
+        run = await self.client.waits.until(
+            ("last-runs", self.project_key, self.scenario_id),
+            lambda: self.client.perform(last_runs),
+            self._find_ended,
+        )
+        # Empty: ten newer runs push it off that list. Then only the run itself can tell.
+        return run or await self.client.waits.until(
+            ("run", *self._path),
+            lambda: self.client.perform(wire.get_run(*self._path)),
+            lambda details: self._find_ended([mapping(details, "scenarioRun")]) or None,
+        )
+
+    def _find_ended(self, runs: list[Any]) -> Raw | None:
+        """This run, if it has ended; empty if it is not among them."""
+        found: Raw = next((run for run in objects(runs) if run.get("runId") == self.id), {})
+        return found if not found or mapping(found, "result") else None
 
     async def get_details(self) -> "DSSScenarioRunDetails":
         """The run with the runs of its steps so far."""

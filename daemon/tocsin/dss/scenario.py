@@ -1,13 +1,23 @@
-"""A scenario: its state and its runs."""
+"""A scenario: its state, its runs, its definition, and how to run and stop it."""
 
+import warnings
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from tocsin.dss import wire
+from tocsin.dss.discussion import DSSObjectDiscussions
 from tocsin.dss.errors import DSSInvalidReply
 from tocsin.dss.fields import mapping, moment, needed, objects, text, texts
 from tocsin.dss.run import DSSScenarioRun
+from tocsin.dss.settings import (
+    PythonScriptBasedScenarioSettings,
+    StepBasedScenarioSettings,
+    read_script,
+    read_settings,
+)
+from tocsin.dss.trigger import DSSScenarioRunWaiter, DSSTriggerFire
+from tocsin.dss.waits import within
 from tocsin.dss.wire import Raw
 
 if TYPE_CHECKING:
@@ -27,6 +37,44 @@ class DSSScenario:
 
     def __repr__(self) -> str:
         return f"<DSSScenario {self.project_key}/{self.id}>"
+
+    async def run(self, params: Raw | None = None) -> DSSTriggerFire:
+        """Ask for a run; ``params`` become the trigger's. The answer is a trigger fire, not a run."""
+        request = wire.run_scenario(self.project_key, self.id, json_body=params or {})
+        return DSSTriggerFire(self, await self.client.perform(request))
+
+    async def run_and_wait(
+        self, params: Raw | None = None, no_fail: bool = False, *, timeout: float | None = None
+    ) -> DSSScenarioRun | None:
+        """Ask for a run and wait for its end, ``timeout`` seconds at most for all of it.
+
+        Raises ``DSSWaitTimeout``, ``DSSRunCancelled``, and ``DSSRunFailed`` for any outcome but SUCCESS. With
+        ``no_fail`` neither of the last two: then None means that the fire was cancelled. Giving up, by timeout or
+        cancellation, does not abort the run.
+        """
+        async with within(timeout, f"a run of {self.project_key}/{self.id} and its end"):
+            fire = await self.run(params)
+            if (run := await fire.wait_for_scenario_run(no_fail)) is None:
+                return None
+            return await DSSScenarioRunWaiter(run, fire).wait(no_fail)
+
+    async def get_trigger_fire(self, trigger_id: str, trigger_run_id: str) -> DSSTriggerFire:
+        request = wire.get_trigger_fire(self.project_key, self.id, trigger_id, triggerRunId=trigger_run_id)
+        return DSSTriggerFire(self, await self.client.perform(request))
+
+    async def abort(self) -> Raw:
+        """Ask DSS to stop the current run, if there is one; it ends a little later, as ABORTED."""
+        return await self.client.perform(wire.abort_scenario(self.project_key, self.id))
+
+    async def delete(self) -> Raw:
+        return await self.client.perform(wire.delete_scenario(self.project_key, self.id))
+
+    async def get_settings(self) -> StepBasedScenarioSettings | PythonScriptBasedScenarioSettings:
+        """The definition, to be read or changed and saved."""
+        return await read_settings(self)
+
+    def get_object_discussions(self) -> DSSObjectDiscussions:
+        return DSSObjectDiscussions(self.client, self.project_key, "SCENARIO", self.id)
 
     async def get_status(self) -> "DSSScenarioStatus":
         """The light summary: active, running, next run."""
@@ -96,6 +144,31 @@ class DSSScenario:
             return None
         return sum(run.duration for run in runs) / limit
 
+    async def get_definition(self, with_status: bool = True) -> Raw:
+        """Deprecated: use ``get_status``, or ``get_settings`` for the definition."""
+        _deprecated("get_definition", "get_status or get_settings")
+        row = wire.get_scenario_status if with_status else wire.get_scenario
+        return await self.client.perform(row(self.project_key, self.id))
+
+    async def set_definition(self, definition: Raw, with_status: bool = True) -> Raw:
+        """Deprecated: use ``get_settings`` and its ``save``, which sees conflicts."""
+        _deprecated("set_definition", "get_settings")
+        row = wire.save_scenario_status if with_status else wire.save_scenario
+        return await self.client.perform(row(self.project_key, self.id, json_body=definition))
+
+    async def get_payload(self, extension: str = "py") -> str:
+        """Deprecated: use ``get_settings`` and its ``code``."""
+        _deprecated("get_payload", "get_settings")
+        return await read_script(self, extension)
+
+    async def set_payload(self, script: str, extension: str = "py") -> Raw:
+        """Deprecated: use ``get_settings``, its ``code`` and its ``save``."""
+        _deprecated("set_payload", "get_settings")
+        body = {"script": script, "extension": extension}
+        return await self.client.perform(
+            wire.save_scenario_payload(self.project_key, self.id, json_body=body)
+        )
+
     async def _last_where(
         self, wanted: int, suits: Callable[[DSSScenarioRun], bool], what: str
     ) -> list[DSSScenarioRun]:
@@ -117,6 +190,11 @@ class DSSScenario:
 
     def _runs(self, raw: list[Any]) -> list[DSSScenarioRun]:
         return [self._run(item) for item in objects(raw)]
+
+
+def _deprecated(method: str, instead: str) -> None:
+    message = f"DSSScenario.{method} is deprecated; use {instead}"
+    warnings.warn(message, DeprecationWarning, stacklevel=3)
 
 
 def _day(day: date | str, margin: timedelta) -> str:

@@ -26,10 +26,10 @@ def parse_duration(text: str) -> timedelta:
     match = _PATTERN.fullmatch(text)
     if not text or match is None:
         raise BadDuration(f"{text!r} is not a duration; write it like 30s, 1h30m or 7d")
-    total = sum(int(n) * ms for n, ms in zip(match.groups(), _UNITS_MS.values(), strict=True) if n)
     try:
+        total = sum(int(n) * ms for n, ms in zip(match.groups(), _UNITS_MS.values(), strict=True) if n)
         return timedelta(milliseconds=total)
-    except OverflowError:
+    except (OverflowError, ValueError):  # Python does not read numbers of thousands of digits
         raise BadDuration(f"{text!r} is longer than a duration can be") from None
 
 
