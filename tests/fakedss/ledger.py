@@ -87,7 +87,7 @@ class Ledger:
 
 def fact_of(event: Mapping[str, object]) -> Fact | None:
     """The identity of a run event written as a CloudEvent, or None for an event about something else."""
-    name = str(event["type"]).removeprefix("tocsin.")
+    name = str(event.get("type", "")).removeprefix("tocsin.")
     if not name.startswith("run."):
         return None
     data = event["data"]

@@ -1,7 +1,8 @@
 """Random life for a world: runs begin at a given rate and last as long as a distribution says, from a seed.
 
 ``step`` is the whole logic and takes the time, so that a day can pass in a millisecond; ``live`` is the loop
-round it. Runs are written with the times at which they were due, not at which the loop woke.
+round it. It goes by the clock of the world, which a jump of the server's clock does not move; runs are written
+with the server's time at which they were due, not at which the loop woke.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class Life:
         self._outcomes = outcomes
         self._scenarios: list[Scenario] = list(world.all_scenarios())
         self._ends: list[tuple[int, str, str, str]] = []
-        self._next_start_ms = world.now_ms() + self._pause_ms()
+        self._next_start_ms = world.clock_ms() + self._pause_ms()
 
     def step(self, now_ms: int) -> int:
         """Let happen all that is due at ``now_ms``, in order; the answer is when something is due next."""
@@ -57,12 +58,12 @@ class Life:
     async def live(self) -> None:
         """For ever; cancel it."""
         while True:
-            now = self._world.now_ms()
+            now = self._world.clock_ms()
             await asyncio.sleep(max(0.0, (self.step(now) - now) / 1000))
 
     def finish(self) -> None:
         """No more starts, and what runs ends now or, if that was due earlier, when it was due."""
-        now = self._world.now_ms()
+        now = self._world.clock_ms()
         while self._ends:
             due, *who = heapq.heappop(self._ends)
             self._end(min(due, now), *who)
@@ -77,7 +78,7 @@ class Life:
         owner = self._chance.choice(self._scenarios)
         lasts_ms = 1 + round(1000 * self._durations(self._chance))
         if owner.running is None:
-            run = self._world.start_run(owner.project, owner.id, _at(at_ms))
+            run = self._world.start_run(owner.project, owner.id, self._server_time(at_ms))
             heapq.heappush(self._ends, (at_ms + lasts_ms, owner.project, owner.id, run))
 
     def _end(self, at_ms: int, project: str, scenario: str, run: str) -> None:
@@ -86,8 +87,7 @@ class Life:
         # A restart or a test may have ended it, or taken the scenario away.
         if owner is not None and owner.running is not None and owner.running.id == run:
             error = f"Job of {scenario} failed" if outcome == "FAILED" else None
-            self._world.end_run(project, scenario, outcome, _at(at_ms), error)
+            self._world.end_run(project, scenario, outcome, self._server_time(at_ms), error)
 
-
-def _at(at_ms: int) -> datetime:
-    return datetime.fromtimestamp(at_ms / 1000, UTC)
+    def _server_time(self, at_ms: int) -> datetime:
+        return datetime.fromtimestamp((at_ms + self._world.skew_ms) / 1000, UTC)

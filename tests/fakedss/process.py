@@ -11,6 +11,7 @@ import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import yaml
@@ -85,8 +86,7 @@ class DaemonProcess:
     def __init__(
         self, config: Path | None = None, *, url: str = "", env: Mapping[str, str] | None = None
     ) -> None:
-        listen = yaml.safe_load(config.read_text()).get("http", {}).get("listen") if config else None
-        self.url = url or f"http://{listen or '127.0.0.1:8080'}"
+        self.url = url or "http://" + (_listen(config) if config else "127.0.0.1:8080")
         self.stdout: list[str] = []
         self.stderr: list[str] = []
         self._command = [
@@ -158,9 +158,9 @@ class DaemonProcess:
         assert isinstance(value, dict)
         return value
 
-    async def items(self, path: str) -> list[dict[str, object]]:
+    async def items(self, path: str) -> list[dict[str, Any]]:
         """All items of a list of the HTTP API, page by page."""
-        found: list[dict[str, object]] = []
+        found: list[dict[str, Any]] = []
         after = ""
         while True:
             page = await self.json(f"{path}?limit=500{after}")
@@ -170,6 +170,19 @@ class DaemonProcess:
             if page["next"] is None:
                 return found
             after = f"&after={page['next']}"
+
+    async def watching(self, scenarios: int) -> None:
+        """Until so many scenarios are known: what happens from now on is no baseline."""
+
+        async def known() -> bool:
+            return len(await self.items("/api/v1/scenarios")) >= scenarios
+
+        await eventually(known)
+
+    async def events(self, node: str | None = None) -> list[dict[str, Any]]:
+        """All events in the order of the store, or those of one node."""
+        events = await self.items("/api/v1/events")
+        return [event for event in events if node in (None, event["data"]["node"])]
 
     async def metric(self, sample: str) -> float | None:
         """The value of a sample, written as in the exposition: ``dss_node_up{dss_node="prod"}``."""
@@ -209,6 +222,10 @@ class DaemonProcess:
             await self._process.wait()
         await asyncio.gather(*self._readers)
         self._readers = []
+
+
+def _listen(config: Path) -> str:
+    return str(yaml.safe_load(config.read_text())["http"]["listen"])
 
 
 def _environment() -> dict[str, str]:

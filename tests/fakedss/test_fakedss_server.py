@@ -307,7 +307,7 @@ def a_day_of_life(seed):
     dss = FakeDSS(clock_ms=lambda: 1_800_000_000_000)
     dss.world.populate(20, 10)
     life = Life(dss.world, 0.5, between(1, 3600), seed)
-    life.step(dss.world.now_ms() + 86_400_000)
+    life.step(dss.clock_ms() + 86_400_000)
     return dss
 
 

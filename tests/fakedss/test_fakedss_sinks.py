@@ -114,7 +114,7 @@ async def test_the_configuration_has_nodes_store_listener_receiver_and_reporter(
 async def test_a_daemon_that_ends_early_fails_with_what_it_wrote(tmp_path):
     config = tmp_path / "tocsin.yaml"
     config.write_text("nodez: []\n")
-    daemon = DaemonProcess(config)
+    daemon = DaemonProcess(config, url="http://127.0.0.1:1")
     with pytest.raises(AssertionError, match="before it was ready"):
         await daemon.__aenter__()
     assert (await daemon.wait() != 0, daemon.stderr != []) == (True, True)

@@ -146,7 +146,7 @@ class World:
         outcome: str = "SUCCESS",
         *,
         ago: timedelta = timedelta(0),
-        lasted: timedelta = timedelta(milliseconds=200),
+        lasted: timedelta = timedelta(milliseconds=20),
         trigger: str = "temporal",
         error: str | None = None,
     ) -> str:
