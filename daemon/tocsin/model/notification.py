@@ -4,8 +4,8 @@ The data of a notification is frozen when it is owed; its words are made at the 
 have become known.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 
@@ -89,6 +89,26 @@ class SummaryNotice:
 
 
 Notice = EventNotice | GroupNotice | SummaryNotice
+
+
+def still_to_say(newest: GroupNotice, unsent: Sequence[GroupNotice], told: Set[str]) -> GroupNotice | None:
+    """What the newest flush of a group has to say when older ones were never sent; None: nothing.
+
+    ``unsent`` is older than ``newest``, oldest first. ``told`` holds the ids of alerts whose start has, or may have,
+    arrived. An end that only an unsent flush carries moves into the newest, or the recovery would be lost; a flush
+    that tells nothing but ends of what was never told says nothing.
+    """
+    known = {alert.fingerprint for alert in newest.alerts}
+    carried = {
+        alert.fingerprint: alert
+        for notice in unsent
+        for alert in notice.ended
+        if alert.fingerprint not in known and alert.id in told
+    }
+    alerts = newest.alerts + tuple(carried.values())
+    if not newest.truncated and not any(alert.firing or alert.id in told for alert in alerts):
+        return None
+    return replace(newest, alerts=alerts) if carried else newest
 
 
 @dataclass(frozen=True, slots=True)

@@ -403,7 +403,6 @@ outbox = Table(
     _name("channel"),
     _name("lane"),  # rows of one channel and lane go one after another; a group's lane supersedes
     Column("kind", String(16), nullable=False),  # event, group, summary
-    Column("notice", Document(EventNotice | GroupNotice | SummaryNotice), nullable=False),
     Column("event_id", String(32)),
     Column("owed_at", Moment, nullable=False),
     Column("due_at", Moment, nullable=False),
@@ -413,13 +412,14 @@ outbox = Table(
     Column("lease_holder", Text),
     Column("lease_until", Moment),
     Column("settled_at", Moment),  # when the state became final
+    # The last column: scans for due rows need not read past it.
+    Column("notice", Document(EventNotice | GroupNotice | SummaryNotice), nullable=False),
 )
-Index("ix_outbox_open", outbox.c.channel, outbox.c.due_at,
+Index("ix_outbox_open", outbox.c.channel, outbox.c.n,
       sqlite_where=outbox.c.state.in_(["owed", "sending"]),
       postgresql_where=outbox.c.state.in_(["owed", "sending"]))  # fmt: skip
-Index("ix_outbox_lane", outbox.c.channel, outbox.c.lane, outbox.c.n,
-      sqlite_where=outbox.c.state.in_(["owed", "sending"]),
-      postgresql_where=outbox.c.state.in_(["owed", "sending"]))  # fmt: skip
+Index("ix_outbox_group", outbox.c.channel, outbox.c.lane, outbox.c.n,
+      sqlite_where=outbox.c.kind == "group", postgresql_where=outbox.c.kind == "group")  # fmt: skip
 Index("ix_outbox_state", outbox.c.state, outbox.c.n)
 Index("ix_outbox_event_id", outbox.c.event_id)
 Index("ix_outbox_settled_at", outbox.c.settled_at)

@@ -1,0 +1,136 @@
+"""One channel's own queue, limiter and way out, so that a channel that hangs holds up nobody but itself."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from tocsin.deliver.transport import Parcel, Transport
+from tocsin.kit.clock import Clock
+from tocsin.model.config import Channel
+
+_AHEAD_SECONDS = 1.0  # how much work is claimed before its turn; what waits here can no longer be superseded
+_MOST_AHEAD = 512
+_SMOOTHING = 0.1
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """A claimed row on its way. ``started`` is None until its send begins."""
+
+    n: int
+    parcel: Parcel
+    lease_until: datetime
+    started: datetime | None = None
+
+
+class Bulkhead:
+    """What is between the rows of one channel and its transport. ``send`` carries out one job and never raises."""
+
+    def __init__(
+        self,
+        channel: Channel,
+        transport: Transport,
+        send: Callable[["Bulkhead", Job], Coroutine[None, None, None]],
+        clock: Clock,
+    ) -> None:
+        self.channel = channel
+        self.transport = transport
+        self.failures = 0  # tries since the last one that was delivered
+        self.more = False  # whether rows wait that did not fit, or behind one on its way
+        self._send = send
+        self._clock = clock
+        self._queue: deque[Job] = deque()
+        self._flying: dict[asyncio.Task[None], Job] = {}
+        self._next_turn = clock.monotonic()
+        self._seconds_each = _AHEAD_SECONDS
+        self._quiet_until: datetime | None = None
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._queue or self._flying)
+
+    @property
+    def tasks(self) -> set["asyncio.Task[None]"]:
+        return set(self._flying)
+
+    def held(self) -> Iterator[Job]:
+        """Every job that this channel holds a lease for."""
+        yield from self._queue
+        yield from self._flying.values()
+
+    def quiet_until(self, now: datetime) -> datetime | None:
+        """The end of the silence that the receiver asked for; None when there is none."""
+        return self._quiet_until if self._quiet_until is not None and self._quiet_until > now else None
+
+    def room(self, now: datetime) -> int:
+        """How many more rows to claim: what can be on its way, and a second's work ahead at the present pace."""
+        if self.quiet_until(now) is not None:
+            return 0
+        return max(self._target() - len(self._queue) - len(self._flying), 0)
+
+    def runs_low(self) -> bool:
+        """Whether rows are known to wait and less than half of what could be held is left."""
+        return self.more and len(self._queue) + len(self._flying) <= self._target() // 2
+
+    def put(self, jobs: Iterable[Job]) -> None:
+        self._queue.extend(jobs)
+        self._fill()
+
+    def drain(self) -> list[Job]:
+        """Take back what has not been begun."""
+        jobs = list(self._queue)
+        self._queue.clear()
+        return jobs
+
+    def hold(self, until: datetime) -> list[Job]:
+        """Send nothing before ``until``; answers what waits here, to be given back."""
+        self._quiet_until = max(until, self._quiet_until or until)
+        return self.drain()
+
+    async def turn(self) -> None:
+        """Wait for the channel's rate to allow one more send."""
+        if self.channel.rate is None:
+            return
+        now = self._clock.monotonic()
+        mine = max(now, self._next_turn)
+        self._next_turn = mine + 1 / self.channel.rate
+        await asyncio.sleep(mine - now)
+
+    def took(self, duration: timedelta) -> None:
+        """Learn the pace from a send that was delivered."""
+        self._seconds_each += _SMOOTHING * (duration.total_seconds() - self._seconds_each)
+
+    def unstarted(self) -> list[Job]:
+        """Jobs whose task waits for its turn."""
+        return [job for job in self._flying.values() if job.started is None]
+
+    async def finish(self, grace: timedelta) -> list[Job]:
+        """Wait for what flies, at most ``grace``; answers the jobs that still did, now cancelled."""
+        if self._flying:
+            await asyncio.wait(set(self._flying), timeout=grace.total_seconds())
+        left = list(self._flying.items())
+        for task, _job in left:
+            task.cancel()
+        await asyncio.gather(*(task for task, _job in left), return_exceptions=True)
+        return [job for _task, job in left]
+
+    def _target(self) -> int:
+        width = self.transport.concurrency
+        ahead = _AHEAD_SECONDS / max(self._seconds_each, 0.001) * width
+        if self.channel.rate is not None:
+            ahead = min(ahead, self.channel.rate * _AHEAD_SECONDS)
+        return width + min(int(ahead), _MOST_AHEAD) - 1
+
+    def _fill(self) -> None:
+        while self._queue and len(self._flying) < self.transport.concurrency:
+            job = self._queue.popleft()
+            task = asyncio.create_task(self._send(self, job), name=f"deliver {self.channel.name}")
+            self._flying[task] = job
+            task.add_done_callback(self._landed)
+
+    def _landed(self, task: "asyncio.Task[None]") -> None:
+        self._flying.pop(task, None)
+        if not task.cancelled():
+            self._fill()

@@ -1,0 +1,39 @@
+"""What the sender asks of a kind of channel."""
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from tocsin.deliver.verdict import Verdict
+from tocsin.model.config import Config
+from tocsin.model.notification import Notification
+from tocsin.model.run import Details, RunKey
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """One notification with all that its words are made of."""
+
+    notification: Notification
+    config: Config
+    details: "dict[RunKey, Details]" = field(default_factory=dict)
+
+
+class Transport(Protocol):
+    """The way to one channel's receiver."""
+
+    @property
+    def concurrency(self) -> int:
+        """How many sends may be on their way at once."""
+        ...
+
+    async def send(self, parcel: Parcel) -> Verdict:
+        """Send once and say how it ended; expected failures are verdicts, not errors.
+
+        It ends by itself within twice the channel's ``timeout``, or may stay behind in a thread; the sender stops waiting for it
+        then, and takes a later success as a late receipt.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Let connections go. Sends still on their way are not waited for."""
+        ...

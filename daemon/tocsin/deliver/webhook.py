@@ -1,0 +1,210 @@
+"""The native webhook: one signed POST a notification, as Standard Webhooks describes it.
+
+2xx is a receipt; redirects are not followed, since they would carry the body and its signature elsewhere.
+"""
+
+import asyncio
+import base64
+import binascii
+import hashlib
+import hmac
+import os
+import socket
+import ssl
+from datetime import datetime
+from ipaddress import ip_address
+from typing import Final
+
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.resolver import ThreadedResolver
+from yarl import URL
+
+from tocsin import __version__
+from tocsin.deliver.mask import mask
+from tocsin.deliver.payload import payload
+from tocsin.deliver.transport import Parcel
+from tocsin.deliver.verdict import Verdict, failed, of_status, parse_retry_after, refused, unknown
+from tocsin.kit.clock import Clock
+from tocsin.model.config import Channel, Tls
+
+_LANES_A_WORKER: Final = 16
+_SAID: Final = 300  # bytes of a reply that are kept
+_SECRET_PREFIX: Final = "whsec_"
+
+
+class BadSecret(ValueError):
+    """The webhook's secret begins with whsec_ but what follows is not base64."""
+
+
+class PrivateAddress(OSError):
+    """The webhook's host has a private address, and the channel does not allow those."""
+
+
+class Webhook:
+    """The transport of one native webhook channel."""
+
+    def __init__(self, channel: Channel, clock: Clock) -> None:
+        self._channel = channel
+        self._clock = clock
+        self._session: aiohttp.ClientSession | None = None
+        self._opening = asyncio.Lock()
+
+    @property
+    def concurrency(self) -> int:
+        return _LANES_A_WORKER * self._channel.workers
+
+    async def send(self, parcel: Parcel) -> Verdict:
+        try:
+            request = self._request(parcel, self._clock.now())
+        except BadSecret as error:
+            return refused(str(error))
+        except OSError as error:
+            return failed(f"cannot read a secret of the channel: {error.strerror}")
+        url, headers, body = request
+        try:
+            return await self._post(URL(url), headers, body)
+        except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError, ValueError) as error:
+            return refused(f"the webhook's address or a header of it cannot be used ({type(error).__name__})")
+        except PrivateAddress as error:
+            return refused(str(error))
+        except aiohttp.ClientConnectorDNSError as error:
+            if isinstance(error.os_error, PrivateAddress):
+                return refused(str(error.os_error))
+            return failed(f"the name of the host cannot be resolved: {_words(error)}")
+        except aiohttp.ConnectionTimeoutError:
+            return failed("no connection in time")
+        except TimeoutError:
+            return unknown("no answer in time; it may have arrived")
+        except aiohttp.ClientSSLError as error:
+            return failed(f"TLS: {_words(error)}")
+        except (aiohttp.ClientError, OSError) as error:
+            return failed(f"{type(error).__name__}: {_words(error)}")
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    def _request(self, parcel: Parcel, now: datetime) -> tuple[str, dict[str, str], bytes]:
+        secret, url = self._channel.hmac_secret, self._channel.webhook
+        if url is None:
+            raise BadSecret("the channel has no webhook address")
+        made = payload(parcel.notification, parcel.details, parcel.config.http.external_url)
+        headers = {"User-Agent": f"tocsin/{__version__}"}
+        headers |= {name: value.reveal().strip() for name, value in self._channel.headers.items()}
+        headers |= {"Content-Type": made.content_type}
+        key = signing_key(secret.reveal().strip()) if secret else None
+        headers |= standard_headers(parcel.notification.id, now, made.body, key)
+        return url.reveal().strip(), headers, made.body
+
+    async def _post(self, url: URL, headers: dict[str, str], body: bytes) -> Verdict:
+        if not self._channel.allow_private:
+            refuse_private_host(url.host or "")
+        async with self._opening:
+            if self._session is None:
+                self._session = await _session(self._channel)
+        async with self._session.post(
+            url, data=body, headers=headers, allow_redirects=False, proxy=self._channel.proxy
+        ) as reply:
+            if 200 <= reply.status < 300:
+                if reply.content_length and reply.content_length <= _SAID:
+                    await reply.content.read(_SAID)  # a connection with an unread body cannot be used again
+                return of_status(reply.status)
+            try:
+                said = (await reply.content.read(_SAID)).decode("utf-8", "replace")
+            except aiohttp.ClientError:
+                said = ""
+            wait = parse_retry_after(reply.headers.get("Retry-After"), self._clock.now())
+            return of_status(reply.status, mask(said, [*headers.values(), str(url)]), wait)
+
+
+def signing_key(secret: str) -> bytes:
+    """The key of a secret: base64 after ``whsec_``, else its own bytes. Raises ``BadSecret``."""
+    if not secret.startswith(_SECRET_PREFIX):
+        return secret.encode()
+    try:
+        return base64.b64decode(secret.removeprefix(_SECRET_PREFIX), validate=True)
+    except binascii.Error:
+        raise BadSecret("the hmac secret begins with whsec_ but what follows is not base64") from None
+
+
+def standard_headers(id_: str, now: datetime, body: bytes, key: bytes | None) -> dict[str, str]:
+    """The headers of Standard Webhooks: delivery id, time in seconds, and the signature when there is a key."""
+    timestamp = str(int(now.timestamp()))
+    headers = {"webhook-id": id_, "webhook-timestamp": timestamp}
+    if key is not None:
+        signed = hmac.digest(key, f"{id_}.{timestamp}.".encode() + body, hashlib.sha256)
+        headers["webhook-signature"] = f"v1,{base64.b64encode(signed).decode()}"
+    return headers
+
+
+async def _session(channel: Channel) -> aiohttp.ClientSession:
+    guarded = not channel.allow_private and channel.proxy is None
+    connector = aiohttp.TCPConnector(
+        ssl=await asyncio.to_thread(ssl_context, channel.tls),
+        limit=0,
+        resolver=_PublicOnly() if guarded else ThreadedResolver(),
+    )
+    # The sender counts an answer as unknown at the deadline; a send ends by itself at twice that.
+    timeout = aiohttp.ClientTimeout(
+        total=2 * channel.timeout.total_seconds(), sock_connect=channel.timeout.total_seconds()
+    )
+    return aiohttp.ClientSession(
+        connector=connector,
+        timeout=timeout,
+        trust_env=channel.proxy is None,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,
+    )
+
+
+def ssl_context(tls: Tls) -> ssl.SSLContext:
+    """The TLS settings of a channel. Reads files: not on the loop. Raises ``OSError``."""
+    context = ssl.create_default_context(cafile=tls.ca_file)
+    if not tls.verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    if tls.client_cert_file:
+        context.load_cert_chain(tls.client_cert_file, tls.client_key_file)
+    return context
+
+
+def refuse_private_host(host: str) -> None:
+    """Raises ``PrivateAddress`` when the host is written as an address that is not public; names are for the resolver."""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return
+    if not address.is_global or address.is_multicast:
+        raise PrivateAddress("the webhook's address is private, and allow_private is off")
+
+
+class _PublicOnly(AbstractResolver):
+    """Resolves names as usual and refuses those that lead to an address that is not public."""
+
+    def __init__(self) -> None:
+        self._inner = ThreadedResolver()
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        found = await self._inner.resolve(host, port, family)
+        for one in found:
+            refuse_private_host(one["host"])
+        return found
+
+    async def close(self) -> None:
+        await self._inner.close()
+
+
+def _words(error: Exception) -> str:
+    """What went wrong, without the address, which may hold a secret."""
+    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return cause.verify_message
+    if isinstance(cause, OSError) and cause.errno is not None and cause.errno > 0:
+        return os.strerror(cause.errno)
+    if isinstance(cause, OSError) and cause.strerror:
+        return cause.strerror
+    return "the connection ended early" if isinstance(error, aiohttp.ServerDisconnectedError) else ""

@@ -1,0 +1,97 @@
+"""Deliveries for people: list, show, send a dead letter again, and how much waits."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection, func, select, update
+
+from tocsin.model.notification import Attempt, AttemptOutcome, Notification, NotificationState
+from tocsin.store.outbox import to_notification
+from tocsin.store.schema import attempts, outbox
+from tocsin.store.sending import OPEN
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A notification with its tries. ``n`` is its place in the list, for paging; ``settled_at``: None while open."""
+
+    n: int
+    notification: Notification
+    settled_at: datetime | None
+    attempts: tuple[Attempt, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxDepth:
+    """What waits: open rows, when the oldest was owed, for which channels, and how many dead letters there are."""
+
+    open: int
+    oldest_owed_at: datetime | None
+    dead: int
+    channels: frozenset[str] = frozenset()
+
+
+def list_deliveries(
+    connection: Connection,
+    *,
+    before: int | None = None,
+    limit: int = 100,
+    state: NotificationState | None = None,
+    receiver: str | None = None,
+    channel: str | None = None,
+    event_id: str | None = None,
+) -> list[Delivery]:
+    """The newest first, without their attempts; ``before`` pages: the ``n`` of the last one seen."""
+    query = select(outbox).order_by(outbox.c.n.desc()).limit(limit)
+    if before is not None:
+        query = query.where(outbox.c.n < before)
+    equal = {"state": state and state.value, "receiver": receiver, "channel": channel, "event_id": event_id}
+    for column, value in equal.items():
+        if value is not None:
+            query = query.where(outbox.c[column] == value)
+    return [Delivery(row.n, to_notification(row), row.settled_at) for row in connection.execute(query)]
+
+
+def get_delivery(connection: Connection, id_: str) -> Delivery | None:
+    """One delivery with all of its attempts."""
+    row = connection.execute(select(outbox).where(outbox.c.id == id_)).one_or_none()
+    if row is None:
+        return None
+    tries = select(attempts).where(attempts.c.notification_id == id_).order_by(attempts.c.number)
+    return Delivery(
+        row.n,
+        to_notification(row),
+        row.settled_at,
+        tuple(
+            Attempt(id_, try_.number, try_.started_at, try_.ended_at, AttemptOutcome(try_.outcome), try_.note)
+            for try_ in connection.execute(tries)
+        ),
+    )
+
+
+def retry(connection: Connection, ids: Sequence[str] | None, now: datetime) -> list[str]:
+    """Send dead letters again, all of them for None; answers the ids of those that were dead."""
+    again = update(outbox).where(outbox.c.state == "dead")
+    if ids is not None:
+        again = again.where(outbox.c.id.in_(ids))
+    fresh = {"state": "owed", "due_at": now, "reason": "sent again by hand", "settled_at": None}
+    return list(connection.execute(again.values(**fresh).returning(outbox.c.id)).scalars())
+
+
+def depth(connection: Connection) -> OutboxDepth:
+    """How much waits in the outbox."""
+    waiting = connection.execute(
+        select(outbox.c.channel, func.count().label("rows"), func.min(outbox.c.n).label("first"))
+        .where(OPEN)
+        .group_by(outbox.c.channel)
+    ).all()
+    first = min((row.first for row in waiting), default=None)
+    oldest = select(outbox.c.owed_at).where(outbox.c.n == first)
+    dead = select(func.count()).select_from(outbox).where(outbox.c.state == "dead")
+    return OutboxDepth(
+        sum(row.rows for row in waiting),
+        connection.execute(oldest).scalar_one_or_none(),
+        connection.execute(dead).scalar_one(),
+        frozenset(row.channel for row in waiting),
+    )

@@ -1,0 +1,421 @@
+"""The outbox as the sender uses it: whose turn it is, claim, receipt.
+
+Rows of one (channel, lane) go one after another, and a lease on the row says who sends it. A group's lane holds
+snapshots, so only its newest row is worth sending; what it supersedes is decided in the transaction that claims it.
+Any number of replicas may call these functions; a row whose lease ran out belongs to whoever claims it next.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+from sqlalchemy import Connection, Select, bindparam, delete, literal_column, or_, select, update
+
+from tocsin.model.notification import (
+    Attempt,
+    AttemptOutcome,
+    GroupNotice,
+    Notification,
+    NotificationState,
+    still_to_say,
+)
+from tocsin.store.outbox import to_notification
+from tocsin.store.schema import attempts, outbox, outbox_waits
+from tocsin.store.upsert import chunks, insert
+
+_PAGE = 1_000
+_CLOCK_SKEW = timedelta(hours=1)  # an alert's start is on DSS's clock, a receipt on ours
+_DIED = "the process that sent it ended before it knew the outcome"
+# Written out, not bound: a partial index serves only a query whose condition the planner can read.
+OPEN = outbox.c.state.in_(bindparam("open", ["owed", "sending"], expanding=True, literal_execute=True))
+_GROUP = outbox.c.kind == literal_column("'group'")
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A row whose turn it is in its lane; of a group's lane, any row of it."""
+
+    n: int
+    channel: str
+    lane: str
+    group: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """What a channel may send now, oldest first, and when more falls due; None: nothing more is known.
+
+    ``blocked``: some rows only wait for the one before them, which is on its way.
+    """
+
+    turns: list[Turn]
+    next_due: datetime | None
+    blocked: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A notification that reached a final state without a send."""
+
+    receiver: str
+    channel: str
+    state: NotificationState
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """Rows that are now leased, by number, and what they took the place of."""
+
+    rows: list[int]
+    settled: list[Settled]
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """How one try ended, and what becomes of its row.
+
+    ``state`` is DELIVERED or DEAD; OWED: again at ``due_at``; SENDING: it may still arrive, so the lane is held until
+    ``due_at``. Only a receipt of DELIVERED counts when another sender has taken the row meanwhile.
+    """
+
+    holder: str
+    attempt: Attempt
+    state: NotificationState
+    due_at: datetime
+    reason: str | None = None
+
+
+def waiting(connection: Connection, wanted: Mapping[str, int], now: datetime) -> dict[str, Waiting]:
+    """For each channel the rows that may be sent now, at most as many as wanted."""
+    return {channel: _waiting(connection, channel, limit, now) for channel, limit in wanted.items()}
+
+
+def _waiting(connection: Connection, channel: str, limit: int, now: datetime) -> Waiting:
+    heads: dict[str, datetime | None] = {}  # a lane's due time; None while one of its rows is on its way
+    groups: dict[str, int] = {}
+    singles: list[Turn] = []
+    blocked = False
+    for row in _open_rows(connection, channel):
+        if row.lane not in heads:
+            flying = _flies(row, now)
+            heads[row.lane] = None if flying else row.due_at
+            if row.kind == "group":
+                groups[row.lane] = row.n
+            elif not flying and row.due_at <= now:
+                singles.append(Turn(row.n, channel, row.lane, False))
+        elif heads[row.lane] is None:
+            blocked = True
+        elif row.lane in groups:
+            heads[row.lane] = row.due_at
+        else:
+            blocked = blocked or _is_due(heads[row.lane], now)
+        if len(singles) >= limit:
+            break
+    ready = [Turn(n, channel, lane, True) for lane, n in groups.items() if _is_due(heads[lane], now)]
+    later = [due for due in heads.values() if due is not None and due > now]
+    turns = sorted(singles + ready, key=lambda turn: turn.n)
+    return Waiting(turns[:limit], min(later, default=None), blocked)
+
+
+def _is_due(due: datetime | None, now: datetime) -> bool:
+    return due is not None and due <= now
+
+
+class _Open(NamedTuple):
+    n: int
+    lane: str
+    kind: str
+    state: str
+    due_at: datetime
+    lease_until: datetime | None
+
+
+def _flies(row: "_Open | _Locked", now: datetime) -> bool:
+    return row.state == "sending" and row.lease_until is not None and row.lease_until > now
+
+
+_HEADS = (
+    select(*(outbox.c[name] for name in _Open._fields))
+    .where(OPEN, outbox.c.channel == bindparam("channel"), outbox.c.n > bindparam("after"))
+    .order_by(outbox.c.n)
+    .limit(_PAGE)
+)
+
+
+def _open_rows(connection: Connection, channel: str) -> Iterator[_Open]:
+    after = 0
+    while True:
+        page = [_Open(*row) for row in connection.execute(_HEADS, {"channel": channel, "after": after})]
+        yield from page
+        if len(page) < _PAGE:
+            return
+        after = page[-1].n
+
+
+# --- claim -----------------------------------------------------------------------------------------------------------
+
+
+def claim(
+    connection: Connection, turns: Sequence[Turn], holder: str, now: datetime, until: datetime
+) -> Claimed:
+    """Lease the rows whose turn it still is; a turn that another sender took meanwhile is left out."""
+    taken = [
+        row
+        for part in chunks([turn.n for turn in turns if not turn.group])
+        for row in _lock(connection, part, now)
+    ]
+    settled: list[Settled] = []
+    lanes: dict[str, list[str]] = {}
+    for turn in turns:
+        if turn.group:
+            lanes.setdefault(turn.channel, []).append(turn.lane)
+    for channel, names in lanes.items():
+        for part in chunks(names):
+            for rows in _lock_lanes(connection, channel, part):
+                newest = _newest(connection, rows, now, settled)
+                taken += [newest] if newest is not None else []
+    _note_dead_senders(connection, taken)
+    for numbers in chunks([row.n for row in taken]):
+        mine = outbox.c.n.in_(numbers)
+        ids = select(outbox.c.id).where(mine)
+        connection.execute(delete(outbox_waits).where(outbox_waits.c.notification_id.in_(ids)))
+        lease = {"state": "sending", "lease_holder": holder, "lease_until": until}
+        connection.execute(update(outbox).where(mine).values(lease))
+    return Claimed([row.n for row in taken], settled)
+
+
+class _Locked(NamedTuple):
+    n: int
+    id: str
+    receiver: str
+    channel: str
+    lane: str
+    state: str
+    attempts: int
+    due_at: datetime
+    lease_until: datetime | None
+
+
+_LOCKED = select(*(outbox.c[name] for name in _Locked._fields)).where(OPEN)
+
+
+def _lock(connection: Connection, numbers: Sequence[int], now: datetime) -> list[_Locked]:
+    rows = connection.execute(_LOCKED.where(outbox.c.n.in_(numbers)).with_for_update(skip_locked=True))
+    return [locked for row in rows if not _flies(locked := _Locked(*row), now)]
+
+
+def _lock_lanes(connection: Connection, channel: str, lanes: Sequence[str]) -> Iterable[list[_Locked]]:
+    """The open rows of each lane, oldest first. A lane is judged as a whole, so here another claimer is waited for."""
+    query = _LOCKED.where(_GROUP, outbox.c.channel == channel, outbox.c.lane.in_(lanes))
+    by_lane: dict[str, list[_Locked]] = {}
+    for row in connection.execute(query.order_by(outbox.c.n).with_for_update()):
+        by_lane.setdefault(row.lane, []).append(_Locked(*row))
+    return by_lane.values()
+
+
+def _newest(
+    connection: Connection, rows: Sequence[_Locked], now: datetime, settled: list[Settled]
+) -> _Locked | None:
+    """The row of a group's lane to send; older ones are superseded, and all are cancelled if nothing is left to say."""
+    *older, newest = rows
+    if any(_flies(row, now) for row in rows) or newest.due_at > now:
+        return None
+    if not older and _told_before(connection, newest):
+        return newest
+    bodies = connection.execute(_BODIES.where(outbox.c.n.in_([row.n for row in rows]))).all()
+    *unsent, last = [body.notice for body in bodies]
+    say = still_to_say(last, unsent, _told(connection, newest, [*unsent, last], now))
+    if say is None:
+        settled += _settle_unsent(connection, rows, NotificationState.CANCELLED, now)
+        return None
+    settled += _settle_unsent(connection, older, NotificationState.SUPERSEDED, now)
+    if say is not last:
+        connection.execute(update(outbox).where(outbox.c.n == newest.n).values(notice=say))
+    return newest
+
+
+_BODIES: Select[tuple[int, GroupNotice]] = select(outbox.c.n, outbox.c.notice).order_by(outbox.c.n)
+
+
+def _told_before(connection: Connection, newest: _Locked) -> bool:
+    """Whether the flush before this one was delivered, as almost always, or there was none."""
+    before = (
+        select(outbox.c.state)
+        .where(
+            _GROUP, outbox.c.channel == newest.channel, outbox.c.lane == newest.lane, outbox.c.n < newest.n
+        )
+        .order_by(outbox.c.n.desc())
+        .limit(1)
+    )
+    return connection.execute(before).scalar_one_or_none() in (None, "delivered")
+
+
+def _told(
+    connection: Connection, newest: _Locked, notices: Sequence[GroupNotice], now: datetime
+) -> frozenset[str]:
+    """The alerts whose start has arrived on this lane, or may have."""
+    started = min((alert.starts_at for notice in notices for alert in notice.ended), default=now)
+    uncertain = select(attempts.c.notification_id).where(attempts.c.outcome == AttemptOutcome.UNKNOWN.value)
+    arrived = or_(outbox.c.state.in_(["delivered", "sending"]), outbox.c.id.in_(uncertain))
+    recent = or_(outbox.c.settled_at.is_(None), outbox.c.settled_at >= started - _CLOCK_SKEW)
+    told = _BODIES.where(
+        _GROUP, outbox.c.channel == newest.channel, outbox.c.lane == newest.lane, arrived, recent
+    )
+    return frozenset(alert.id for body in connection.execute(told) for alert in body.notice.firing)
+
+
+def _settle_unsent(
+    connection: Connection, rows: Sequence[_Locked], state: NotificationState, now: datetime
+) -> list[Settled]:
+    if rows:
+        final = {"state": state.value, "reason": _UNSENT[state], "settled_at": now}
+        unsent = outbox.c.n.in_([row.n for row in rows])
+        connection.execute(update(outbox).where(unsent).values(**final, lease_holder=None, lease_until=None))
+    return [Settled(row.receiver, row.channel, state) for row in rows]
+
+
+_UNSENT = {
+    NotificationState.CANCELLED: "it ended before its start was delivered",
+    NotificationState.SUPERSEDED: "a newer state of the group took its place",
+}
+
+
+def _note_dead_senders(connection: Connection, taken: Sequence[_Locked]) -> None:
+    """A row whose lease ran out may have arrived: that try counts, with an unknown outcome."""
+    died = [row for row in taken if row.state == "sending"]
+    if not died:
+        return
+    connection.execute(
+        insert(connection, attempts).on_conflict_do_nothing(),
+        [
+            {
+                "notification_id": row.id,
+                "number": row.attempts + 1,
+                "started_at": row.lease_until,
+                "ended_at": row.lease_until,
+                "outcome": AttemptOutcome.UNKNOWN.value,
+                "note": _DIED,
+            }
+            for row in died
+        ],
+    )
+    numbers = [row.n for row in died]
+    connection.execute(update(outbox).where(outbox.c.n.in_(numbers)).values(attempts=outbox.c.attempts + 1))
+
+
+# --- after the claim -------------------------------------------------------------------------------------------------
+
+
+def load(connection: Connection, numbers: Sequence[int]) -> dict[int, Notification]:
+    """The notifications of claimed rows. Raises ``ValueError`` when one of them cannot be read back."""
+    return {
+        row.n: to_notification(row)
+        for part in chunks(numbers)
+        for row in connection.execute(select(outbox).where(outbox.c.n.in_(part)))
+    }
+
+
+def renew(connection: Connection, numbers: Sequence[int], holder: str, until: datetime) -> None:
+    """Hold on to rows that wait for their send."""
+    for part in chunks(numbers):
+        mine = update(outbox).where(outbox.c.n.in_(part), outbox.c.lease_holder == holder, OPEN)
+        connection.execute(mine.values(lease_until=until))
+
+
+def release(connection: Connection, numbers: Sequence[int], holder: str) -> None:
+    """Give back rows that were claimed and not sent."""
+    for part in chunks(numbers):
+        mine = update(outbox).where(outbox.c.n.in_(part), outbox.c.lease_holder == holder, OPEN)
+        connection.execute(mine.values(state="owed", lease_holder=None, lease_until=None))
+
+
+def free_leases(connection: Connection, holder: str, now: datetime) -> None:
+    """End every lease but the holder's: for a store that only one process can use, right after its start."""
+    flying = outbox.c.state == "sending"
+    connection.execute(
+        update(outbox).where(OPEN, flying, outbox.c.lease_holder != holder).values(lease_until=now)
+    )
+
+
+_DELIVERED = (
+    update(outbox)
+    .where(outbox.c.id == bindparam("of"), OPEN)
+    .values(state="delivered", attempts=bindparam("tries"), reason=None, settled_at=bindparam("at"))
+    .values(lease_holder=None, lease_until=None)
+)
+_NOT_YET = (
+    update(outbox)
+    .where(outbox.c.id == bindparam("of"), OPEN, outbox.c.lease_holder == bindparam("by"))
+    .values(state=bindparam("new"), attempts=bindparam("tries"), reason=bindparam("why"))
+    .values(due_at=bindparam("due"), settled_at=bindparam("at"))
+    .values(lease_holder=bindparam("holder"), lease_until=bindparam("until"))
+)
+
+
+def settle(connection: Connection, receipts: Sequence[Receipt]) -> Sequence[None]:
+    """Write receipts; for ``Store.write_each``."""
+    done = [_delivered(one) for one in receipts if one.state is NotificationState.DELIVERED]
+    others = [_not_yet(one) for one in receipts if one.state is not NotificationState.DELIVERED]
+    if others:
+        connection.execute(_NOT_YET, others)
+    if done:
+        connection.execute(_DELIVERED, done)
+    row = insert(connection, attempts)
+    again = {name: row.excluded[name] for name in ("ended_at", "outcome", "note")}
+    connection.execute(
+        row.on_conflict_do_update(index_elements=["notification_id", "number"], set_=again),
+        [_attempt(one.attempt) for one in receipts],
+    )
+    return [None] * len(receipts)
+
+
+def _delivered(one: Receipt) -> dict[str, object]:
+    return {"of": one.attempt.notification_id, "tries": one.attempt.number, "at": one.attempt.ended_at}
+
+
+def _not_yet(one: Receipt) -> dict[str, object]:
+    held = one.state is NotificationState.SENDING
+    return {
+        "of": one.attempt.notification_id,
+        "by": one.holder,
+        "new": one.state.value,
+        "tries": one.attempt.number - held,  # counted once its outcome is known
+        "why": one.reason,
+        "due": one.due_at,
+        "at": one.attempt.ended_at if one.state is NotificationState.DEAD else None,
+        "holder": one.holder if held else None,
+        "until": one.due_at if held else None,
+    }
+
+
+def _attempt(one: Attempt) -> dict[str, object]:
+    return {
+        "notification_id": one.notification_id,
+        "number": one.number,
+        "started_at": one.started_at,
+        "ended_at": one.ended_at,
+        "outcome": one.outcome.value,
+        "note": one.note,
+    }
+
+
+def hasten(connection: Connection, channel: str, now: datetime) -> None:
+    """Let what waits for another try on this channel go now: it works again."""
+    waits = (OPEN, outbox.c.channel == channel, outbox.c.state == "owed", outbox.c.attempts > 0)
+    connection.execute(update(outbox).where(*waits, outbox.c.due_at > now).values(due_at=now))
+
+
+def bury(connection: Connection, n: int, reason: str, now: datetime) -> None:
+    """Give up one row."""
+    dead = {"state": "dead", "reason": reason, "settled_at": now, "lease_holder": None, "lease_until": None}
+    connection.execute(update(outbox).where(outbox.c.n == n, OPEN).values(dead))
+
+
+def bury_orphans(connection: Connection, channels: Iterable[str], now: datetime) -> list[Settled]:
+    """Give up what is owed to channels that no longer exist."""
+    free = or_(outbox.c.state == "owed", outbox.c.lease_until <= now)
+    gone = (OPEN, free, outbox.c.channel.not_in(sorted(channels)))
+    dead = {"state": "dead", "reason": "its channel is no longer in the configuration", "settled_at": now}
+    buried = update(outbox).where(*gone).values(**dead).returning(outbox.c.receiver, outbox.c.channel)
+    return [Settled(row.receiver, row.channel, NotificationState.DEAD) for row in connection.execute(buried)]

@@ -1,0 +1,194 @@
+import asyncio
+import base64
+import hashlib
+import hmac
+import json
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+import jsonschema
+import pytest
+from aiohttp import web
+
+from tests.deliver.builders import NOW, HandClock, Inbox, Plain, alert, config, event, group, hook, owed
+from tocsin import __version__
+from tocsin.deliver.transport import Parcel
+from tocsin.deliver.verdict import Verdict
+from tocsin.deliver.webhook import Webhook
+from tocsin.model.cloudevent import event_schema
+from tocsin.model.config import Channel
+from tocsin.model.notification import AttemptOutcome, EventNotice, Notification, SummaryNotice
+from tocsin.model.run import Details, RunError
+
+
+@pytest.fixture
+async def send(clock: HandClock) -> AsyncIterator:
+    opened: list[Webhook] = []
+
+    async def send(channel: Channel, one: Notification | None = None, details=None) -> Verdict:
+        opened.append(Webhook(channel, clock))
+        return await opened[-1].send(Parcel(one or owed(), config(channel), details or {}))
+
+    yield send
+    for transport in opened:
+        await transport.close()
+
+
+async def test_an_event_is_one_structured_cloudevent_with_its_details(send, inbox: Inbox) -> None:
+    one = owed()
+    assert isinstance(one.notice, EventNotice)
+    assert one.notice.event.run
+    key = one.notice.event.run.key
+    await send(hook(inbox.url), one, {key: Details(key, NOW, RunError("boom", step="build"))})
+    (got,) = inbox.received
+    document = json.loads(got.body)
+    jsonschema.validate(document, event_schema())
+    assert got.headers["Content-Type"] == "application/cloudevents+json"
+    assert document["type"] == "tocsin.run.failed"
+    assert document["data"]["error"]["message"] == "boom"
+    assert got.headers["User-Agent"] == f"tocsin/{__version__}"
+
+
+async def test_a_group_is_what_alertmanager_posts(send, inbox: Inbox) -> None:
+    await send(hook(inbox.url), owed(group(alert(1), alert(2, ended=True))))
+    document = json.loads(inbox.received[0].body)
+    assert inbox.received[0].headers["Content-Type"] == "application/json"
+    assert {name: value for name, value in document.items() if name != "alerts"} == {
+        "version": "4",
+        "groupKey": "{}:{project}",
+        "truncatedAlerts": 0,
+        "status": "firing",
+        "receiver": "ops",
+        "groupLabels": {"project": "SALES"},
+        "commonLabels": {
+            "alertname": "ScenarioFailed",
+            "severity": "warning",
+            "dss_node": "prod",
+            "project": "SALES",
+        },
+        "commonAnnotations": {},
+        "externalURL": "https://tocsin.example.com",
+    }
+    assert [(one["status"], one["startsAt"], one["endsAt"]) for one in document["alerts"]] == [
+        ("firing", "2026-03-01T11:30:00.000Z", "0001-01-01T00:00:00Z"),
+        ("resolved", "2026-03-01T11:30:00.000Z", "2026-03-01T11:59:00.000Z"),
+    ]
+
+
+async def test_a_group_shows_at_most_two_hundred_alerts_and_says_how_many_it_leaves_out(
+    send, inbox: Inbox
+) -> None:
+    await send(hook(inbox.url), owed(group(*(alert(n, ended=True) for n in range(230)))))
+    document = json.loads(inbox.received[0].body)
+    assert (len(document["alerts"]), document["truncatedAlerts"], document["status"]) == (200, 30, "resolved")
+
+
+async def test_a_summary_is_a_cloudevent_of_its_own_type(send, inbox: Inbox) -> None:
+    one = owed(SummaryNotice("prod", NOW - timedelta(hours=2), NOW, {"FAILED": 3}, (event(),)))
+    await send(hook(inbox.url), one)
+    document = json.loads(inbox.received[0].body)
+    assert (document["type"], document["id"], document["source"]) == ("tocsin.summary", one.id, "/nodes/prod")
+    assert document["data"]["runs_by_outcome"] == {"FAILED": 3}
+    assert document["data"]["worst"][0]["type"] == "tocsin.run.failed"
+
+
+@pytest.mark.parametrize(
+    ("secret", "key"),
+    [("plain secret\n", b"plain secret"), ("whsec_" + base64.b64encode(b"\x00key").decode(), b"\x00key")],
+)
+async def test_a_body_is_signed_as_standard_webhooks_says(
+    send, inbox: Inbox, secret: str, key: bytes
+) -> None:
+    one = owed()
+    await send(hook(inbox.url, hmac_secret=Plain(secret), headers={"X-Team": Plain("data\n")}), one)
+    (got,) = inbox.received
+    timestamp = str(int(NOW.timestamp()))
+    signed = hmac.new(key, f"{one.id}.{timestamp}.".encode() + got.body, hashlib.sha256).digest()
+    assert got.headers["webhook-id"] == one.id
+    assert got.headers["webhook-timestamp"] == timestamp
+    assert got.headers["webhook-signature"] == f"v1,{base64.b64encode(signed).decode()}"
+    assert got.headers["X-Team"] == "data"
+
+
+async def test_without_a_secret_nothing_is_signed(send, inbox: Inbox) -> None:
+    await send(hook(inbox.url))
+    assert "webhook-signature" not in inbox.received[0].headers
+
+
+async def test_a_secret_that_is_not_base64_is_refused_before_anything_is_sent(send, inbox: Inbox) -> None:
+    verdict = await send(hook(inbox.url, hmac_secret=Plain("whsec_!!")))
+    assert verdict.outcome == AttemptOutcome.REFUSED
+    assert inbox.received == []
+
+
+async def test_a_redirect_is_not_followed(send, inbox: Inbox) -> None:
+    async def answer(_request: web.Request) -> web.Response:
+        return web.Response(status=301, headers={"Location": inbox.url + "/elsewhere"})
+
+    inbox.answer = answer
+    verdict = await send(hook(inbox.url))
+    assert verdict.outcome == AttemptOutcome.REFUSED
+    assert len(inbox.received) == 1
+
+
+async def test_what_a_receiver_says_is_noted_without_the_secrets_it_repeats(send, inbox: Inbox) -> None:
+    async def answer(_request: web.Request) -> web.Response:
+        return web.Response(
+            status=429, headers={"Retry-After": "7"}, text="slow\r\ndown, token s3cret-token!"
+        )
+
+    inbox.answer = answer
+    verdict = await send(hook(inbox.url, headers={"Authorization": Plain("s3cret-token")}))
+    assert verdict == Verdict(AttemptOutcome.FAILED, "HTTP 429: slow down, token ***!", timedelta(seconds=7))
+
+
+async def test_a_connection_reset_after_the_body_is_tried_again(send, inbox: Inbox) -> None:
+    async def answer(request: web.Request) -> web.Response:
+        assert request.transport
+        request.transport.abort()
+        return web.Response()
+
+    inbox.answer = answer
+    assert (await send(hook(inbox.url))).outcome == AttemptOutcome.FAILED
+    assert len(inbox.received) == 1
+
+
+async def test_nobody_listening_is_a_passing_failure(send) -> None:
+    verdict = await send(hook("http://127.0.0.1:9/hook"))
+    assert verdict == Verdict(AttemptOutcome.FAILED, "ClientConnectorError: Connection refused")
+
+
+async def test_no_answer_at_all_is_unknown(send, inbox: Inbox) -> None:
+    async def answer(_request: web.Request) -> web.Response:
+        await asyncio.sleep(30)
+        return web.Response()
+
+    inbox.answer = answer
+    verdict = await send(hook(inbox.url, timeout=timedelta(milliseconds=100)))
+    assert verdict.outcome == AttemptOutcome.UNKNOWN
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]"])
+async def test_private_addresses_can_be_forbidden_by_number_and_by_name(
+    send, inbox: Inbox, host: str
+) -> None:
+    verdict = await send(hook(inbox.url.replace("127.0.0.1", host), allow_private=False))
+    assert verdict == Verdict(
+        AttemptOutcome.REFUSED, "the webhook's address is private, and allow_private is off"
+    )
+    assert inbox.received == []
+
+
+@pytest.mark.parametrize("url", ["not a url", "ftp://example.com/x", "http://", ""])
+async def test_an_address_that_cannot_be_used_is_refused_without_repeating_it(send, url: str) -> None:
+    verdict = await send(hook(url))
+    assert verdict.outcome == AttemptOutcome.REFUSED
+    assert not url or url not in verdict.note
+
+
+async def test_hostile_names_travel_as_data(send, inbox: Inbox) -> None:
+    name = "a\r\nX-Evil: 1 <!channel> <b>&\u202e🔥\ud800" + "x" * 10_000
+    await send(hook(inbox.url), owed(EventNotice(event(name=name), "nightly")))
+    (got,) = inbox.received
+    assert json.loads(got.body)["data"]["scenario"]["name"] == name
+    assert "X-Evil" not in got.headers

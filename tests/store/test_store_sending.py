@@ -1,0 +1,188 @@
+"""The outbox as senders use it, on both databases."""
+
+import asyncio
+from datetime import timedelta
+
+from tests.deliver.builders import NOW, alert, event, group, owed
+from tocsin.model.notification import (
+    Attempt,
+    AttemptOutcome,
+    EventNotice,
+    Notification,
+    NotificationState,
+    SummaryNotice,
+)
+from tocsin.store import Store, deliveries, outbox, sending
+from tocsin.store.sending import Claimed, Receipt, Settled, Turn
+
+LEASE = timedelta(seconds=30)
+
+
+async def turns(store: Store, channel: str = "ops/hook", limit: int = 100, now=NOW) -> list[Turn]:
+    return (await store.read(sending.waiting, {channel: limit}, now))[channel].turns
+
+
+async def claim(store: Store, holder: str = "a", now=NOW) -> Claimed:
+    return await store.write(sending.claim, await turns(store, now=now), holder, now, now + LEASE)
+
+
+def receipt(
+    one: Notification, state: NotificationState, *, holder: str = "a", number: int = 1, due=NOW
+) -> Receipt:
+    outcome = AttemptOutcome.DELIVERED if state is NotificationState.DELIVERED else AttemptOutcome.FAILED
+    return Receipt(holder, Attempt(one.id, number, NOW, NOW, outcome, "note"), state, due, "why")
+
+
+async def state(store: Store, one: Notification) -> NotificationState:
+    return (await store.read(outbox.notifications, [one.id]))[one.id].state
+
+
+async def test_every_kind_of_notice_comes_back_as_it_was(store: Store) -> None:
+    notices = [
+        EventNotice(event(), "nightly", "subject", None, ("log",), {"a": "b"}, "template"),
+        group(alert(1), alert(2, ended=True)),
+        SummaryNotice("prod", NOW - LEASE, NOW, {"FAILED": 2}, (event(),)),
+    ]
+    rows = [owed(notice, lane=f"l{n}") for n, notice in enumerate(notices)]
+    await store.write(outbox.owe, rows)
+    claimed = await claim(store)
+    loaded = await store.read(sending.load, claimed.rows)
+    assert [one.notice for one in loaded.values()] == notices
+
+
+async def test_only_the_first_row_of_a_lane_has_its_turn(store: Store) -> None:
+    rows = [owed(), owed(), owed(lane="other"), owed(channel="x")]
+    await store.write(outbox.owe, rows)
+    claimed = await claim(store)
+    loaded = await store.read(sending.load, claimed.rows)
+    assert [one.id for one in loaded.values()] == [rows[0].id, rows[2].id]
+    waiting = (await store.read(sending.waiting, {"ops/hook": 9}, NOW))["ops/hook"]
+    assert (waiting.turns, waiting.blocked) == ([], True)
+    await store.write_each(sending.settle, receipt(rows[0], NotificationState.DELIVERED))
+    loaded = await store.read(sending.load, (await claim(store)).rows)
+    assert [one.id for one in loaded.values()] == [rows[1].id]
+
+
+async def test_two_claimers_never_get_the_same_row(store: Store) -> None:
+    await store.write(outbox.owe, [owed(lane=f"l{n}") for n in range(60)])
+    await store.write(outbox.owe, [owed(group(alert(n)), lane=f"g{n}") for n in range(20)])
+    same = await turns(store)
+    assert len(same) == 80
+    claimed = await asyncio.gather(
+        *(store.write(sending.claim, same, holder, NOW, NOW + LEASE) for holder in ("a", "b", "c"))
+    )
+    assert sorted(len(one.rows) for one in claimed) == [0, 0, 80]
+
+
+async def test_a_lease_that_ran_out_can_be_claimed_and_the_lost_try_counts(store: Store) -> None:
+    one = owed()
+    await store.write(outbox.owe, [one])
+    await claim(store, "a")
+    assert await turns(store, now=NOW + timedelta(seconds=29)) == []
+    assert len((await claim(store, "b", NOW + LEASE)).rows) == 1
+    found = await store.read(deliveries.get_delivery, one.id)
+    assert found
+    assert [attempt.outcome for attempt in found.attempts] == [AttemptOutcome.UNKNOWN]
+    assert found.notification.attempts == 1
+
+
+async def test_a_failure_told_by_one_who_lost_the_lease_changes_nothing_but_a_delivery_counts(
+    store: Store,
+) -> None:
+    one = owed()
+    await store.write(outbox.owe, [one])
+    await claim(store, "a")
+    await claim(store, "b", NOW + LEASE)
+    await store.write_each(sending.settle, receipt(one, NotificationState.OWED, holder="a"))
+    assert await state(store, one) == NotificationState.SENDING
+    await store.write_each(sending.settle, receipt(one, NotificationState.DELIVERED, holder="a"))
+    await store.write_each(sending.settle, receipt(one, NotificationState.OWED, holder="b", number=2))
+    assert await state(store, one) == NotificationState.DELIVERED
+
+
+async def test_released_rows_can_be_claimed_at_once_and_renewed_ones_stay(store: Store) -> None:
+    await store.write(outbox.owe, [owed(lane="x"), owed(lane="y")])
+    first, second = (await claim(store, "a")).rows
+    await store.write(sending.release, [first], "a")
+    await store.write(sending.renew, [second], "a", NOW + 2 * LEASE)
+    assert (await claim(store, "b", NOW + LEASE)).rows == [first]
+
+
+async def test_of_a_group_only_the_newest_row_is_claimed(store: Store) -> None:
+    rows = [owed(group(alert(n)), lane="g") for n in range(3)]
+    await store.write(outbox.owe, rows)
+    claimed = await claim(store)
+    assert claimed.settled == [Settled("ops", "ops/hook", NotificationState.SUPERSEDED)] * 2
+    assert [await state(store, one) for one in rows] == ["superseded", "superseded", "sending"]
+
+
+async def test_a_group_row_under_way_is_not_superseded(store: Store) -> None:
+    first, second = owed(group(alert(1)), lane="g"), owed(group(alert(2)), lane="g")
+    await store.write(outbox.owe, [first])
+    await claim(store)
+    await store.write(outbox.owe, [second])
+    assert (await claim(store, "b")).rows == []
+    await store.write_each(sending.settle, receipt(first, NotificationState.DELIVERED))
+    assert len((await claim(store, "b")).rows) == 1
+
+
+async def test_the_end_of_what_only_a_dead_letter_told_is_cancelled(store: Store) -> None:
+    start, end = owed(group(alert(1)), lane="g"), owed(group(alert(1, ended=True)), lane="g")
+    await store.write(outbox.owe, [start])
+    await claim(store)
+    await store.write_each(sending.settle, receipt(start, NotificationState.DEAD))
+    await store.write(outbox.owe, [end])
+    assert (await claim(store)).settled == [Settled("ops", "ops/hook", NotificationState.CANCELLED)]
+
+
+async def test_the_end_of_what_was_delivered_before_a_dead_repeat_is_sent(store: Store) -> None:
+    start, repeat = owed(group(alert(1)), lane="g"), owed(group(alert(1), reason="repeat"), lane="g")
+    end = owed(group(alert(1, ended=True)), lane="g")
+    for one, became in ((start, NotificationState.DELIVERED), (repeat, NotificationState.DEAD)):
+        await store.write(outbox.owe, [one])
+        await claim(store)
+        await store.write_each(sending.settle, receipt(one, became))
+    await store.write(outbox.owe, [end])
+    claimed = await claim(store)
+    assert (len(claimed.rows), claimed.settled) == (1, [])
+
+
+async def test_orphans_are_buried_but_not_what_is_under_way(store: Store) -> None:
+    flying, waiting, kept = owed(), owed(), owed(channel="kept")
+    await store.write(outbox.owe, [flying, waiting, kept])
+    await claim(store)
+    buried = await store.write(sending.bury_orphans, {"kept"}, NOW)
+    assert buried == [Settled("ops", "ops/hook", NotificationState.DEAD)]
+    assert [await state(store, one) for one in (flying, waiting, kept)] == ["sending", "dead", "owed"]
+    assert len(await store.write(sending.bury_orphans, {"kept"}, NOW + LEASE)) == 1
+
+
+async def test_the_depth_counts_open_rows_their_oldest_and_dead_letters(store: Store) -> None:
+    empty = await store.read(deliveries.depth)
+    assert (empty.open, empty.oldest_owed_at, empty.dead) == (0, None, 0)
+    dead = owed(lane="dead")
+    await store.write(outbox.owe, [dead, owed(at=NOW - LEASE, channel="x"), owed(lane="late")])
+    await claim(store)
+    await store.write_each(sending.settle, receipt(dead, NotificationState.DEAD))
+    depth = await store.read(deliveries.depth)
+    assert (depth.open, depth.oldest_owed_at, depth.dead) == (2, NOW - LEASE, 1)
+    assert depth.channels == {"x", "ops/hook"}
+
+
+async def test_deliveries_are_listed_newest_first_and_filtered(store: Store) -> None:
+    rows = [owed(lane=f"l{n}") for n in range(3)] + [owed(channel="x")]
+    await store.write(outbox.owe, rows)
+    listed = await store.read(deliveries.list_deliveries, channel="ops/hook", limit=2)
+    assert [one.notification.id for one in listed] == [rows[2].id, rows[1].id]
+    rest = await store.read(deliveries.list_deliveries, channel="ops/hook", before=listed[-1].n)
+    assert [one.notification.id for one in rest] == [rows[0].id]
+    assert await store.read(deliveries.list_deliveries, state=NotificationState.DEAD) == []
+    assert await store.read(deliveries.get_delivery, "0" * 32) is None
+
+
+async def test_a_long_blocked_lane_does_not_hide_what_comes_after_it(store: Store) -> None:
+    await store.write(outbox.owe, [owed() for _ in range(1_050)])
+    last = owed(lane="last")
+    await store.write(outbox.owe, [last])
+    loaded = await store.read(sending.load, (await claim(store)).rows)
+    assert [one.id for one in loaded.values()][1:] == [last.id]
