@@ -121,6 +121,7 @@ class DaemonProcess:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=pipe,
             stderr=pipe,
+            limit=1 << 24,  # bytes of one line: a log line may hold the beginning of a reply
         )
         self._readers = [
             asyncio.create_task(_keep(stream, lines))
