@@ -135,6 +135,8 @@ nodes = Table(
     Column("last_sweep_at", Moment),
     Column("last_discovery_at", Moment),
     Column("backfilling", Boolean, nullable=False, server_default=text("false")),
+    Column("resumed_at", Moment),  # what happened before it is late for scenarios that are not backfilled
+    Column("scope", Text),  # what was in scope when the projects were last listed
 )
 
 projects = Table(
@@ -165,11 +167,13 @@ scenarios = Table(
     ),  # [project, scenario] pairs of follow triggers
     Column("watched_since", Moment, nullable=False),
     Column("watermark", Moment, nullable=False),  # runs that start before it and are not open are the past
+    Column("cursor", Moment),  # start of the newest run that a whole look saw: the next one must reach it
     Column("looked_at", Moment),  # when the last good look was begun
     Column("look_due_at", Moment),
     Column("status_read_at", Moment),  # when the request that told `active` and `next_run` was begun
     Column("next_run", Moment),
     Column("last_end", Moment),
+    Column("last_outcome", Text),  # of the run that ended last
     Column("missing", Integer, nullable=False, server_default="0"),
     Column("gone_at", Moment),
     Column("backfilled", Boolean, nullable=False, server_default=text("false")),
@@ -208,6 +212,7 @@ runs = Table(
     Column("seen_at", Moment, nullable=False),
     Column("seen_by", Text),  # the reason of the look that saw it first
     Column("end_seen_at", Moment),
+    Column("absent_since", Moment),  # open, but no longer in DSS's history; on DSS's clock
     Column("details_due_at", Moment),  # null: not wanted, or done
     Column("details_tries", Integer, nullable=False, server_default="0"),
     PrimaryKeyConstraint("node", "project", "scenario", "run_id", "start"),

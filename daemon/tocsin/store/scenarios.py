@@ -1,0 +1,228 @@
+"""Rows of projects, scenarios and their expected starts."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection, RowMapping, bindparam, select, tuple_, update
+
+from tocsin.kit.clock import EPOCH
+from tocsin.model.event import ScenarioFacts
+from tocsin.model.run import ScenarioKey
+from tocsin.store.schema import expected_starts, projects, scenarios
+from tocsin.store.upsert import chunks, insert
+
+_PLACE = ("node", "project", "scenario")
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectRow:
+    """A project in scope. ``missing`` counts the complete lists in a row that lacked it."""
+
+    node: str
+    project: str
+    name: str | None
+    in_scope_since: datetime
+    missing: int = 0
+    gone_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ScenarioRow:
+    """A scenario as it was last read. Times are DSS's, but for ``looked_at``, ``status_read_at`` and ``gone_at``."""
+
+    key: ScenarioKey
+    name: str
+    tags: tuple[str, ...]
+    type: str | None
+    active: bool | None
+    run_as: str | None
+    follows: tuple[tuple[str, str], ...]
+    watched_since: datetime
+    watermark: datetime = EPOCH
+    cursor: datetime | None = None
+    looked_at: datetime | None = None
+    status_read_at: datetime | None = None
+    next_run: datetime | None = None
+    last_end: datetime | None = None
+    last_outcome: str | None = None
+    missing: int = 0
+    gone_at: datetime | None = None
+    backfilled: bool = False
+
+    @property
+    def facts(self) -> ScenarioFacts:
+        return ScenarioFacts(self.key.scenario, self.name, self.tags, self.type)
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """What a good look leaves in a scenario's row."""
+
+    key: ScenarioKey
+    looked_at: datetime
+    cursor: datetime | None
+    last_end: datetime | None
+    last_outcome: str | None
+    reporter_failures: int = 0
+    follows: tuple[tuple[str, str], ...] = ()
+
+
+# --- projects --------------------------------------------------------------------------------------------------------
+
+
+def load_projects(connection: Connection, node: str) -> list[ProjectRow]:
+    query = select(projects).where(projects.c.node == node).order_by(projects.c.project)
+    return [ProjectRow(**row) for row in connection.execute(query).mappings()]
+
+
+def put_projects(connection: Connection, rows: Sequence[ProjectRow]) -> None:
+    """Write projects over what is known of them."""
+    if not rows:
+        return
+    names = [column.name for column in projects.columns]
+    statement = insert(connection, projects)
+    changing = {name: statement.excluded[name] for name in names if name not in ("node", "project")}
+    connection.execute(
+        statement.on_conflict_do_update(index_elements=["node", "project"], set_=changing),
+        [{name: getattr(row, name) for name in names} for row in rows],
+    )
+
+
+# --- scenarios -------------------------------------------------------------------------------------------------------
+
+_READ_IN_LISTS = ("name", "tags", "type", "active", "run_as", "status_read_at", "next_run")
+_STATE = ("watched_since", "missing", "gone_at", "backfilled")
+
+
+def load_scenarios(connection: Connection, node: str) -> list[ScenarioRow]:
+    """All scenarios of a node, the gone ones too."""
+    query = select(scenarios).where(scenarios.c.node == node)
+    return [_row(row) for row in connection.execute(query).mappings()]
+
+
+def get_scenarios(connection: Connection, keys: Sequence[ScenarioKey]) -> dict[ScenarioKey, ScenarioRow]:
+    found: dict[ScenarioKey, ScenarioRow] = {}
+    place = tuple_(*(scenarios.c[name] for name in _PLACE))
+    for part in chunks(keys, 200):
+        for row in connection.execute(select(scenarios).where(place.in_(part))).mappings():
+            one = _row(row)
+            found[one.key] = one
+    return found
+
+
+def put_scenarios(connection: Connection, rows: Sequence[ScenarioRow]) -> None:
+    """Write what lists and discovery say; what looks say (cursor, last run, watermark) stays as it is."""
+    if not rows:
+        return
+    statement = insert(connection, scenarios)
+    changing = {name: statement.excluded[name] for name in (*_READ_IN_LISTS, *_STATE)}
+    connection.execute(
+        statement.on_conflict_do_update(index_elements=list(_PLACE), set_=changing),
+        [_columns(row) for row in rows],
+    )
+
+
+def scenarios_looked(connection: Connection, looked: Sequence[Looked]) -> None:
+    """Write what good looks said. A scenario that was looked at is backfilled."""
+    if not looked:
+        return
+    mine = [scenarios.c[name] == bindparam(f"key_{name}") for name in _PLACE]
+    names = ("looked_at", "cursor", "last_end", "last_outcome", "follows")
+    values = {name: bindparam(f"new_{name}", type_=scenarios.c[name].type) for name in names}
+    failures = scenarios.c.reporter_failures + bindparam("failures", type_=scenarios.c.reporter_failures.type)
+    statement = update(scenarios).where(*mine).values(**values, reporter_failures=failures, backfilled=True)
+    rows = [
+        dict(zip((f"key_{name}" for name in _PLACE), one.key, strict=True))
+        | {f"new_{name}": getattr(one, name) for name in names}
+        | {"failures": one.reporter_failures}
+        for one in looked
+    ]
+    connection.execute(statement, rows)
+
+
+def add_reporter_failures(connection: Connection, key: ScenarioKey, count: int) -> None:
+    mine = [scenarios.c[name] == value for name, value in zip(_PLACE, key, strict=True)]
+    more = scenarios.c.reporter_failures + count
+    connection.execute(update(scenarios).where(*mine).values(reporter_failures=more))
+
+
+def begin_backfill(connection: Connection, node: str) -> None:
+    """All scenarios of a node wait for a look before their time rules may speak again."""
+    mine = update(scenarios).where(scenarios.c.node == node, scenarios.c.gone_at.is_(None))
+    connection.execute(mine.values(backfilled=False))
+
+
+# --- expected starts -------------------------------------------------------------------------------------------------
+
+
+def pending_starts(connection: Connection, node: str) -> dict[ScenarioKey, list[datetime]]:
+    """The expected starts that neither came nor were withdrawn, by scenario, the earliest first."""
+    query = select(*(expected_starts.c[name] for name in (*_PLACE, "at")))
+    query = query.where(expected_starts.c.node == node, expected_starts.c.state == "pending")
+    found: dict[ScenarioKey, list[datetime]] = {}
+    for name, project, scenario, at in connection.execute(query.order_by(expected_starts.c.at)):
+        found.setdefault(ScenarioKey(name, project, scenario), []).append(at)
+    return found
+
+
+def expect_starts(
+    connection: Connection, starts: Iterable[tuple[ScenarioKey, datetime]], now: datetime
+) -> None:
+    """Remember starts that DSS announces; one that was withdrawn is expected again, others stay as they are."""
+    rows = [
+        dict(zip(_PLACE, key, strict=True)) | {"at": at, "state": "pending", "learned_at": now}
+        for key, at in starts
+    ]
+    if not rows:
+        return
+    statement = insert(connection, expected_starts)
+    connection.execute(
+        statement.on_conflict_do_update(
+            index_elements=[*_PLACE, "at"],
+            set_={"state": "pending", "learned_at": now, "settled_at": None},
+            where=expected_starts.c.state == "withdrawn",
+        ),
+        rows,
+    )
+
+
+def settle_starts(
+    connection: Connection, settled: Iterable[tuple[ScenarioKey, datetime, str]], now: datetime
+) -> None:
+    """Mark pending starts as ``met`` or ``withdrawn``."""
+    rows = [
+        dict(zip((f"key_{name}" for name in _PLACE), key, strict=True)) | {"key_at": at, "new_state": state}
+        for key, at, state in settled
+    ]
+    if not rows:
+        return
+    mine = [expected_starts.c[name] == bindparam(f"key_{name}") for name in (*_PLACE, "at")]
+    statement = update(expected_starts).where(*mine, expected_starts.c.state == "pending")
+    connection.execute(
+        statement.values(state=bindparam("new_state", type_=expected_starts.c.state.type), settled_at=now),
+        rows,
+    )
+
+
+# --- rows ------------------------------------------------------------------------------------------------------------
+
+_FIELDS = (
+    *_READ_IN_LISTS,
+    *_STATE,
+    "follows",
+    "watermark",
+    "cursor",
+    "looked_at",
+    "last_end",
+    "last_outcome",
+)
+
+
+def _columns(row: ScenarioRow) -> dict[str, object]:
+    return dict(zip(_PLACE, row.key, strict=True)) | {name: getattr(row, name) for name in _FIELDS}
+
+
+def _row(fields: RowMapping) -> ScenarioRow:
+    key = ScenarioKey(fields["node"], fields["project"], fields["scenario"])
+    return ScenarioRow(key, **{name: fields[name] for name in _FIELDS})

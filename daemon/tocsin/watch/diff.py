@@ -1,0 +1,237 @@
+"""From what a look saw and what the store knows to what is new. Pure.
+
+Promises one start and exactly one end per run whatever the order, the overlap or the number of looks: a run is known
+by its id and its start, what is known to have ended makes nothing more, and what lies before the watch or the
+watermark makes no event at all.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from tocsin.model.event import (
+    Event,
+    EventName,
+    FailedReporter,
+    ScenarioFacts,
+    end_event_name,
+    run_event_id,
+)
+from tocsin.model.run import Run, ScenarioKey
+from tocsin.watch.read import UNKNOWN, SeenRun
+
+RunId = tuple[str, datetime]
+
+VANISHED_AFTER = timedelta(minutes=10)
+"""How long an open run must be absent from DSS's history before it is closed without an outcome."""
+REPORTERS_WATCHED_FOR = timedelta(hours=6)
+"""DSS's reporters send after the end of a run; so long their errors are looked for."""
+LAUNCH_DELAY = timedelta(seconds=60)
+"""DSS waits so long between a trigger and the start of the run."""
+
+_EARLY = timedelta(seconds=5)
+_MERGED = timedelta(minutes=10)
+_NOT_OF_A_SCHEDULE = frozenset({"manual", "sub"})
+
+
+@dataclass(frozen=True, slots=True)
+class KnownRun:
+    """A run as the store has it; ``end_seen_at`` is on Tocsin's clock, ``absent_since`` on DSS's."""
+
+    run: Run
+    baseline: bool = False
+    end_seen_at: datetime | None = None
+    absent_since: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What one look saw and what it needs to be judged by. Times are DSS's, but for ``detected_at``."""
+
+    key: ScenarioKey
+    facts: ScenarioFacts
+    seen: tuple[SeenRun, ...]  # the newest first
+    reaches: datetime | None  # ``seen`` holds every run that started later; None: DSS's whole history
+    whole: bool  # no item was unreadable
+    now: datetime
+    detected_at: datetime
+    horizon: datetime  # what ended before it is too old to be told
+    late_before: datetime | None  # what happened before it happened in a downtime
+    scenario_url: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What the scenario's row says."""
+
+    watched_since: datetime
+    watermark: datetime
+    last_end: datetime | None = None
+    last_outcome: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunChange:
+    """A run to be written. ``ended`` says that this look saw its end first."""
+
+    run: Run
+    baseline: bool = False
+    late: bool = False
+    ended: bool = False
+    absent_since: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Diff:
+    """What is new: rows to write, events in order, and where the next look must reach to."""
+
+    runs: tuple[RunChange, ...]
+    events: tuple[Event, ...]
+    cursor: datetime | None  # None: as before
+    last_end: datetime | None
+    last_outcome: str | None
+
+
+def diff(known: Mapping[RunId, KnownRun], sight: Sight, past: Past) -> Diff:
+    """What this look adds to what is known. ``known`` holds the open runs and those that ``sight`` may show again."""
+    runs: list[RunChange] = []
+    events: list[Event] = []
+    last_end, last_outcome = past.last_end, past.last_outcome
+    for seen in reversed(sight.seen):
+        run = seen.run
+        change, names = _compare(run, known.get((run.run_id, run.start)), sight, past)
+        if change is not None:
+            runs.append(change)
+        before = last_outcome if last_end is not None and last_end <= run.start else None
+        events += [_event(sight, name, run, before) for name in names]
+        if _reporters_matter(run, known.get((run.run_id, run.start)), names, sight):
+            events += [_reporter_event(sight, run, reporter) for reporter in seen.failed_reporters]
+        if run.end is not None and (last_end is None or run.end >= last_end):
+            last_end, last_outcome = run.end, run.outcome
+    for gone in _absent(known, sight):
+        runs.append(gone)
+        if gone.ended:
+            events.append(_event(sight, end_event_name(gone.run.outcome), gone.run, last_outcome))
+    newest = sight.seen[0].run.start if sight.seen and sight.whole else None
+    return Diff(tuple(runs), tuple(events), newest, last_end, last_outcome)
+
+
+def _compare(
+    run: Run, was: KnownRun | None, sight: Sight, past: Past
+) -> tuple[RunChange | None, tuple[EventName, ...]]:
+    """What to write about one seen run and the events that it makes."""
+    end = () if run.end is None else (end_event_name(run.outcome),)
+    late = run.end is not None and _is_late(run.end, sight)
+    if was is not None:
+        if was.run.end is not None:
+            return None, ()
+        if end:
+            return RunChange(run, late=late, ended=True), end
+        return (RunChange(run) if was.absent_since is not None else None), ()
+    if run.start < past.watermark:
+        return None, ()
+    if run.end is not None and run.end < max(past.watched_since, sight.horizon):
+        return RunChange(run, baseline=True), ()
+    start = (EventName.RUN_STARTED,) if run.start >= past.watched_since else ()
+    return RunChange(run, late=late, ended=bool(end)), (*start, *end)
+
+
+def _reporters_matter(run: Run, was: KnownRun | None, names: Sequence[EventName], sight: Sight) -> bool:
+    if was is None:
+        return bool(names) or run.end is None
+    if was.run.end is None:
+        return True
+    fresh = was.end_seen_at is not None and sight.detected_at - was.end_seen_at < REPORTERS_WATCHED_FOR
+    return fresh and not was.baseline
+
+
+def _absent(known: Mapping[RunId, KnownRun], sight: Sight) -> Iterable[RunChange]:
+    """Open runs that DSS no longer lists: remembered first, closed without an outcome when that lasts.
+
+    A node that crashed, or a cleared history, may lose a run for ever; without a close it would ring as overlong.
+    """
+    if not sight.whole:
+        return
+    listed = {(seen.run.run_id, seen.run.start) for seen in sight.seen}
+    for key, was in known.items():
+        shown = sight.reaches is None or was.run.start > sight.reaches
+        covered = shown and was.run.start <= sight.now - LAUNCH_DELAY
+        if was.run.end is not None or key in listed or not covered:
+            continue
+        if was.absent_since is None:
+            yield RunChange(was.run, absent_since=sight.now)
+        elif sight.now - was.absent_since >= VANISHED_AFTER:
+            end = max(was.run.start, was.absent_since)
+            closed = replace(was.run, end=end, outcome=UNKNOWN)
+            yield RunChange(closed, late=_is_late(end, sight), ended=True, absent_since=was.absent_since)
+
+
+def _is_late(time: datetime, sight: Sight) -> bool:
+    return sight.late_before is not None and time < sight.late_before
+
+
+def _event(sight: Sight, name: EventName, run: Run, previous: str | None) -> Event:
+    starts = name is EventName.RUN_STARTED
+    time = run.start if starts or run.end is None else max(run.start, run.end)
+    late = _is_late(time, sight)
+    if starts and not late:  # a late one tells that its run is long over
+        run = replace(run, end=None, outcome=None)
+    return Event(
+        id=run_event_id(run, name),
+        name=name,
+        node=sight.key.node,
+        time=time,
+        detected_at=sight.detected_at,
+        project=sight.key.project,
+        scenario=sight.facts,
+        run=run,
+        run_url=_url(sight, run),
+        previous_outcome=previous,
+        late=late,
+    )
+
+
+def _reporter_event(sight: Sight, run: Run, reporter: FailedReporter) -> Event:
+    time = run.end or run.start
+    return Event(
+        id=run_event_id(run, EventName.REPORTER_FAILED, reporter.name),
+        name=EventName.REPORTER_FAILED,
+        node=sight.key.node,
+        time=time,
+        detected_at=sight.detected_at,
+        project=sight.key.project,
+        scenario=sight.facts,
+        run=run,
+        run_url=_url(sight, run),
+        late=_is_late(time, sight),
+        reporter=reporter,
+    )
+
+
+def _url(sight: Sight, run: Run) -> str | None:
+    return f"{sight.scenario_url}/runs/list/{run.run_id}" if sight.scenario_url else None
+
+
+def settle(pending: Sequence[datetime], runs: Sequence[Run]) -> dict[datetime, str]:
+    """Which expected starts these runs have met, and which are withdrawn because the scenario was running then.
+
+    A run belongs to the latest expected start before it. One that a person or another scenario started meets none;
+    one of another automatic trigger does if it came soon after, since DSS keeps only the last of several triggers.
+    """
+    settled: dict[datetime, str] = {}
+    ordered = sorted(pending)
+    for run in runs:
+        due = next((at for at in reversed(ordered) if at - _EARLY <= run.start), None)
+        if due is None or run.trigger_type in _NOT_OF_A_SCHEDULE:
+            continue
+        if run.trigger_type in (None, "temporal") or run.start - due <= _MERGED:
+            settled[due] = "met"
+    for at in ordered:
+        busy = (_runs_at(run, moment) for run in runs for moment in (at, at + LAUNCH_DELAY))
+        if at not in settled and any(busy):
+            settled[at] = "withdrawn"
+    return settled
+
+
+def _runs_at(run: Run, moment: datetime) -> bool:
+    return run.start <= moment and (run.end is None or run.end >= moment)

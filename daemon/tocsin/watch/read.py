@@ -1,0 +1,297 @@
+"""From DSS's JSON to Tocsin's nouns, with tolerance.
+
+Promises that no reply can stop a look: an item that makes no sense (no id, no start, another scenario's) is counted
+and shown by its beginning, the others are read. Texts come out clean for any database: without NUL and lone
+surrogates, and of bounded length.
+"""
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Generic, TypeVar
+
+from tocsin.dss import DSSScenarioRunDetails, DSSStepRunDetails
+from tocsin.dss.fields import mapping, moment, objects, text, texts
+from tocsin.dss.wire import Raw
+from tocsin.kit.clock import to_ms
+from tocsin.model.event import FailedReporter
+from tocsin.model.run import Details, Run, RunError, RunKey, ScenarioKey, Step
+
+T = TypeVar("T")
+
+UNKNOWN = "UNKNOWN"  # what Dataiku's own client calls an outcome that DSS does not tell
+RESULT_WAIT = timedelta(minutes=10)  # how long a run with an end but without a result counts as running
+FOLLOW = "follow_scenariorun"
+
+_ID_LENGTH = 512
+_NAME_LENGTH = 1_000
+_TEXT_LENGTH = 8_000
+_MOST_STEPS = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Reading(Generic[T]):
+    """What a list held: the items that make sense, how many do not, and how the first of those begins."""
+
+    items: tuple[T, ...]
+    odd: int = 0
+    example: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SeenRun:
+    """A run in a look's reply. ``run.end`` is None until the run has a result."""
+
+    run: Run
+    failed_reporters: tuple[FailedReporter, ...] = ()
+    follows: tuple[tuple[str, str], ...] | None = (
+        None  # [project, scenario] pairs; None: the reply does not say
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class SeenScenario:
+    """A scenario in its project's list. What the list does not say is None."""
+
+    key: ScenarioKey
+    name: str
+    tags: tuple[str, ...] = ()
+    type: str | None = None
+    active: bool | None = None
+    running: str | None = None  # names the run that the list says is running; None: idle
+    next_run: datetime | None = None
+    run_as: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SeenProject:
+    key: str
+    name: str | None = None
+    created: datetime | None = None
+
+
+def read_runs(raw: object, scenario: ScenarioKey, now: datetime) -> Reading[SeenRun]:
+    """The runs of a look's reply, each once, the newest first whatever their order was. ``now`` is DSS's."""
+    reading = _read(raw, lambda item: _run(item, scenario, now))
+    unique: dict[tuple[str, datetime], SeenRun] = {}
+    for seen in reading.items:
+        key = (seen.run.run_id, seen.run.start)
+        if key not in unique or unique[key].run.end is None:
+            unique[key] = seen
+    ordered = sorted(unique.values(), key=lambda seen: (seen.run.start, seen.run.run_id), reverse=True)
+    return replace(reading, items=tuple(ordered))
+
+
+def read_scenarios(raw: object, node: str, project: str) -> Reading[SeenScenario]:
+    """The scenarios of a project's list."""
+    return _read(raw, lambda item: _scenario(item, node, project))
+
+
+def read_projects(raw: object) -> Reading[SeenProject]:
+    """The projects of the node's list."""
+    return _read(raw, _project)
+
+
+def read_running(raw: object) -> Reading[tuple[tuple[str, str], str]]:
+    """What a sweep shows: (project, scenario) and a name for the very run, which changes from run to run."""
+    alive = [item for item in raw if not _dead(item)] if isinstance(raw, list) else raw
+    return _read(alive, _future)
+
+
+def read_follows(definition: Raw, project: str) -> tuple[tuple[str, str], ...]:
+    """The (project, scenario) pairs whose ends trigger this scenario, from its definition or a run's copy of it."""
+    found = [_followed(trigger, project) for trigger in objects(definition.get("triggers"))]
+    return tuple(dict.fromkeys(pair for pair in found if pair))
+
+
+def read_details(raw: Raw, run: RunKey, read_at: datetime) -> Details:
+    """First error, steps and job ids of a run; see ``Details``. The log tail is that of the failed step, if any."""
+    details = DSSScenarioRunDetails(raw)
+    steps = details.steps
+    told = moment(details.scenario_run, "start")
+    if told is not None and to_ms(told) != to_ms(run.start):
+        return Details(run, read_at, problem="DSS answers another run under this run's id")
+    failed = next((step for step in steps if step.first_error_details), None)
+    thrown = (failed.first_error_details if failed else None) or mapping(
+        mapping(details.scenario_run, "result"), "thrown"
+    )
+    return Details(
+        run,
+        read_at,
+        error=_error(thrown, failed) if thrown else None,
+        steps=tuple(_step(step) for step in steps[:_MOST_STEPS]),
+        log_tail=_step_log(failed) if failed else None,
+    )
+
+
+def read_failed_reporters(run: Raw) -> tuple[FailedReporter, ...]:
+    """DSS's own reporters of this run that could not send."""
+    found: list[FailedReporter] = []
+    for number, state in enumerate(objects(run.get("reportersStates"))):
+        if problem := _problem(state.get("error")):
+            name = _clean(text(state, "reporterName")) or f"reporter {number + 1}"
+            found.append(FailedReporter(name, _clean(text(state, "messagingType")), problem))
+    return tuple(found)
+
+
+def clean(words: str, length: int = _TEXT_LENGTH) -> str:
+    """A text that any database can hold: no NUL, no lone surrogates, not longer than ``length``."""
+    return words[:length].replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode()
+
+
+# --- one item each; None where it makes no sense ---------------------------------------------------------------------
+
+
+def _read(raw: object, one: Callable[[Raw], T | None]) -> Reading[T]:
+    if not isinstance(raw, list):
+        return Reading((), 1, _beginning(raw))
+    items: list[T] = []
+    odd: list[object] = []
+    for item in raw:
+        read = one(item) if isinstance(item, dict) else None
+        if read is None:
+            odd.append(item)
+        else:
+            items.append(read)
+    return Reading(tuple(items), len(odd), _beginning(odd[0]) if odd else "")
+
+
+def _beginning(item: object) -> str:
+    return clean(json.dumps(item, default=str)[:200])
+
+
+def _id(raw: Raw, key: str) -> str | None:
+    value = text(raw, key)
+    return value if value and value == clean(value, _ID_LENGTH) else None
+
+
+def _clean(words: str | None, length: int = _NAME_LENGTH) -> str | None:
+    return clean(words, length) if words else None
+
+
+def _run(raw: Raw, scenario: ScenarioKey, now: datetime) -> SeenRun | None:
+    copy = mapping(raw, "scenario")
+    run_id, start = _id(raw, "runId"), moment(raw, "start")
+    stranger = (text(copy, "id") or scenario.scenario) != scenario.scenario
+    if run_id is None or start is None or stranger:
+        return None
+    result = mapping(raw, "result")
+    end = moment(raw, "end") or moment(result, "end")
+    if result and end is None:
+        return None
+    ended = bool(result) or (end is not None and now - end >= RESULT_WAIT)
+    fire = mapping(raw, "trigger")
+    trigger = mapping(fire, "trigger")
+    run = Run(
+        scenario,
+        run_id,
+        start,
+        end=end if ended else None,
+        outcome=(_clean(text(result, "outcome"), 64) or UNKNOWN) if ended else None,
+        trigger_type=_clean(text(trigger, "type")),
+        trigger_name=_clean(text(trigger, "name")),
+        fire_id=_clean(text(fire, "runId")),
+        run_as=_run_as(raw),
+    )
+    return SeenRun(run, read_failed_reporters(raw), _follows(copy, trigger, scenario.project))
+
+
+def _run_as(raw: Raw) -> str | None:
+    for who in (mapping(raw, "runAsUser"), mapping(raw, "effectiveUser")):
+        if login := text(who, "realUserLogin") or text(mapping(who, "apiKey"), "label"):
+            return _clean(login)
+    return None
+
+
+def _follows(copy: Raw, trigger: Raw, project: str) -> tuple[tuple[str, str], ...] | None:
+    if isinstance(copy.get("triggers"), list):
+        return read_follows(copy, project)
+    pair = _followed(trigger, project)
+    return (pair,) if pair else None
+
+
+def _followed(trigger: Raw, project: str) -> tuple[str, str] | None:
+    if trigger.get("type") != FOLLOW or trigger.get("active") is False:
+        return None
+    params = mapping(trigger, "params")
+    scenario = _id(params, "scenarioId")
+    return (_id(params, "projectKey") or project, scenario) if scenario else None
+
+
+def _scenario(raw: Raw, node: str, project: str) -> SeenScenario | None:
+    scenario = _id(raw, "id")
+    if scenario is None or (text(raw, "projectKey") or project) != project:
+        return None
+    active = raw.get("active")
+    name = str(raw.get("start") or text(raw, "futureId") or "running")
+    return SeenScenario(
+        ScenarioKey(node, project, scenario),
+        _clean(text(raw, "name")) or scenario,
+        tags=tuple(dict.fromkeys(clean(tag, _NAME_LENGTH) for tag in texts(raw.get("tags")))),
+        type=_clean(text(raw, "type")),
+        active=active if isinstance(active, bool) else None,
+        running=name if raw.get("running") is True else None,
+        next_run=moment(raw, "nextRun"),
+        run_as=_clean(text(raw, "runAsUser")),
+    )
+
+
+def _project(raw: Raw) -> SeenProject | None:
+    key = _id(raw, "projectKey")
+    if key is None:
+        return None
+    return SeenProject(key, _clean(text(raw, "name")), moment(mapping(raw, "creationTag"), "lastModifiedOn"))
+
+
+def _dead(item: object) -> bool:
+    return isinstance(item, dict) and item.get("alive") is False
+
+
+def _future(raw: Raw) -> tuple[tuple[str, str], str] | None:
+    for target in objects(mapping(raw, "payload").get("targets")):
+        project, scenario = _id(target, "projectKey"), _id(target, "objectId")
+        if project and scenario and target.get("objectType", "SCENARIO") == "SCENARIO":
+            return (project, scenario), str(raw.get("jobId") or raw.get("startTime") or "running")
+    return None
+
+
+def _problem(error: object) -> str | None:
+    """A reporter's error in words; DSS may send a text or a serialized exception."""
+    if isinstance(error, dict):
+        told: Iterable[str | None] = (text(error, key) for key in ("detailedMessage", "message", "title"))
+        return clean(next((words for words in told if words), "") or json.dumps(error)) if error else None
+    return clean(error) if isinstance(error, str) and error.strip() else None
+
+
+def _error(thrown: Raw, step: DSSStepRunDetails | None) -> RunError:
+    name = (step.name or step.id) if step else None
+    return RunError(
+        _clean(
+            text(thrown, "message") or text(thrown, "detailedMessage") or text(thrown, "clazz"), _TEXT_LENGTH
+        ),
+        code=_clean(text(thrown, "code")),
+        title=_clean(text(thrown, "title")),
+        step=_clean(name),
+    )
+
+
+def _step(step: DSSStepRunDetails) -> Step:
+    start, end = moment(step, "start"), moment(step, "end")
+    return Step(
+        _clean(step.id),
+        _clean(step.name),
+        _clean(step.type),
+        _clean(step.outcome),
+        max(end - start, timedelta(0)) if start and end else None,
+        tuple(clean(job, _NAME_LENGTH) for job in step.job_ids),
+    )
+
+
+def _step_log(step: DSSStepRunDetails) -> str | None:
+    """The last lines that DSS attached to the step's result or to the first of its jobs that has some."""
+    items = [mapping(step, "result"), *objects(step.get("additionalReportItems"))]
+    for item in items:
+        if lines := texts(mapping(item, "logTail").get("lines")):
+            return clean("\n".join(lines[-200:]), 64_000)
+    return None

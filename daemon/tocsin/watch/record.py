@@ -1,0 +1,165 @@
+"""The transaction of a look: what is known is read inside it, so that looks of any age and order agree.
+
+Many looks share one transaction and its statements. Cursor, runs, events and totals are written together or not at
+all; totals count exactly the end events that were new.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection
+
+from tocsin.model.event import END_EVENTS, Event, EventName
+from tocsin.model.run import Run, RunKey, ScenarioKey
+from tocsin.store import events, runs, scenarios, totals
+from tocsin.store.runs import RunRow
+from tocsin.store.scenarios import Looked, ScenarioRow
+from tocsin.watch.diff import Diff, KnownRun, Past, RunChange, Sight, diff, settle
+
+_DETAILS_AT_ONCE = frozenset({EventName.RUN_FAILED, EventName.RUN_ABORTED})
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One good look, ready to be written. ``begun_at`` is on Tocsin's clock."""
+
+    sight: Sight
+    begun_at: datetime
+    reason: str
+    pending: tuple[datetime, ...]  # expected starts
+    wants_details: Callable[[Event], bool]  # pure; it is called on the store's thread
+    bounds: tuple[float, ...]  # of the duration histogram, in seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What a look brought: its new events, the runs that go on, and what the scenario's row says now."""
+
+    events: tuple[Event, ...] = ()
+    open_runs: tuple[Run, ...] = ()
+    details: tuple[RunKey, ...] = ()  # to be read, now due
+    cursor: datetime | None = None
+    last_end: datetime | None = None
+    last_outcome: str | None = None
+    follows: tuple[tuple[str, str], ...] = ()
+    settled: tuple[datetime, ...] = ()
+    known: bool = True  # False: the scenario's row is gone, nothing was written
+
+
+def record_looks(connection: Connection, looks: Sequence[Look]) -> list[Recorded]:
+    """Write looks; one answer each, in order. Statements are shared, so many looks cost little more than one."""
+    keys = [look.sight.key for look in looks]
+    if len(set(keys)) < len(keys):  # each must see what the one before it wrote
+        return [record_looks(connection, [look])[0] for look in looks]
+    rows = scenarios.get_scenarios(connection, keys)
+    known = runs.known_runs(connection, [(look.sight.key, _oldest(look.sight)) for look in looks])
+    diffs = [_diff(look, rows.get(look.sight.key), known[look.sight.key]) for look in looks]
+    fresh = events.insert_events(connection, [event for one in diffs if one for event in one.events])
+    new = {event.id for event in fresh}
+    recorded: list[Recorded] = []
+    changed: list[RunRow] = []
+    looked: list[Looked] = []
+    for look, one in zip(looks, diffs, strict=True):
+        if one is None:
+            recorded.append(Recorded(known=False))
+            continue
+        mine = tuple(event for event in one.events if event.id in new)
+        written = _rows(look, one, mine)
+        changed += written
+        recorded.append(_recorded(look, one, mine, written, rows[look.sight.key], known[look.sight.key]))
+        looked.append(_looked(look, recorded[-1]))
+    runs.put_runs(connection, changed)
+    scenarios.scenarios_looked(connection, looked)
+    _settle(connection, looks, recorded)
+    _count(connection, looks, fresh)
+    return recorded
+
+
+def _oldest(sight: Sight) -> datetime:
+    return sight.seen[-1].run.start if sight.seen else sight.now
+
+
+def _diff(look: Look, row: ScenarioRow | None, known: Iterable[RunRow]) -> Diff | None:
+    if row is None:
+        return None
+    past = Past(row.watched_since, row.watermark, row.last_end, row.last_outcome)
+    before = {
+        (one.run.run_id, one.run.start): KnownRun(one.run, one.baseline, one.end_seen_at, one.absent_since)
+        for one in known
+    }
+    return diff(before, look.sight, past)
+
+
+def _rows(look: Look, one: Diff, new: Sequence[Event]) -> list[RunRow]:
+    wanted = {
+        event.run.key
+        for event in new
+        if event.run
+        and event.name in END_EVENTS
+        and (event.name in _DETAILS_AT_ONCE or look.wants_details(event))
+    }
+    return [_row(look, change, change.run.key in wanted) for change in one.runs]
+
+
+def _row(look: Look, change: RunChange, details: bool) -> RunRow:
+    now = look.sight.detected_at
+    return RunRow(
+        change.run,
+        change.baseline,
+        change.late,
+        seen_at=now,
+        seen_by=look.reason,
+        end_seen_at=now if change.ended else None,
+        absent_since=change.absent_since,
+        details_due_at=now if details else None,
+    )
+
+
+def _recorded(
+    look: Look,
+    one: Diff,
+    new: tuple[Event, ...],
+    written: Sequence[RunRow],
+    row: ScenarioRow,
+    known: Iterable[RunRow],
+) -> Recorded:
+    now = {known_run.run.key: known_run.run for known_run in known} | {
+        one.run.key: one.run for one in written
+    }
+    seen = [seen.run for seen in look.sight.seen]
+    told = next((seen.follows for seen in look.sight.seen if seen.follows is not None), row.follows)
+    cursors = [moment for moment in (row.cursor, one.cursor) if moment is not None]
+    return Recorded(
+        new,
+        open_runs=tuple(run for run in now.values() if run.end is None),
+        details=tuple(one.run.key for one in written if one.details_due_at is not None),
+        cursor=max(cursors, default=None),
+        last_end=one.last_end,
+        last_outcome=one.last_outcome,
+        follows=told,
+        settled=tuple(settle(look.pending, seen)) if look.pending else (),
+    )
+
+
+def _looked(look: Look, one: Recorded) -> Looked:
+    failures = sum(event.name is EventName.REPORTER_FAILED for event in one.events)
+    return Looked(
+        look.sight.key, look.begun_at, one.cursor, one.last_end, one.last_outcome, failures, one.follows
+    )
+
+
+def _settle(connection: Connection, looks: Sequence[Look], recorded: Sequence[Recorded]) -> None:
+    states: list[tuple[ScenarioKey, datetime, str]] = []
+    for look, one in zip(looks, recorded, strict=True):
+        if one.settled:
+            settled = settle(look.pending, [seen.run for seen in look.sight.seen])
+            states += [(look.sight.key, at, state) for at, state in settled.items()]
+    if states:
+        scenarios.settle_starts(connection, states, looks[-1].sight.detected_at)
+
+
+def _count(connection: Connection, looks: Sequence[Look], fresh: Iterable[Event]) -> None:
+    ended = [event.run for event in fresh if event.run and event.name in END_EVENTS]
+    if ended:
+        totals.count_runs(connection, ended, looks[0].bounds)

@@ -1,0 +1,74 @@
+"""Builders for what looks see."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+from tocsin.model.event import Event, ScenarioFacts
+from tocsin.model.run import Run, ScenarioKey
+from tocsin.watch.diff import Sight
+from tocsin.watch.read import SeenRun
+from tocsin.watch.record import Look
+
+T0 = datetime(2026, 3, 1, 12, tzinfo=UTC)
+KEY = ScenarioKey("prod", "SALES", "NIGHTLY")
+EARLY = T0 - timedelta(days=365)
+
+
+def at(seconds: float) -> datetime:
+    return T0 + timedelta(seconds=seconds)
+
+
+def ran(
+    start: float,
+    end: float | None = None,
+    outcome: str = "SUCCESS",
+    *,
+    key: ScenarioKey = KEY,
+    **more: object,
+) -> Run:
+    """A run from ``start`` to ``end``, in seconds from ``T0``."""
+    run_id = str(more.pop("run_id", f"run-{start:g}"))
+    trigger = str(more.pop("trigger", "temporal"))
+    assert not more
+    return Run(
+        key, run_id, at(start), None if end is None else at(end), None if end is None else outcome, trigger
+    )
+
+
+def sight(
+    runs: Sequence[Run | SeenRun],
+    now: float,
+    *,
+    key: ScenarioKey = KEY,
+    all_history: bool = True,
+    whole: bool = True,
+    late_before: float | None = None,
+    max_age: float = 7 * 86_400,
+) -> Sight:
+    """A look at ``now`` that shows these runs, in any order; ``all_history``: DSS has no others."""
+    seen = sorted(
+        (run if isinstance(run, SeenRun) else SeenRun(run) for run in runs),
+        key=lambda one: (one.run.start, one.run.run_id),
+        reverse=True,
+    )
+    return Sight(
+        key,
+        ScenarioFacts(key.scenario, "Nightly", ("daily",)),
+        tuple(seen),
+        reaches=None if all_history or not seen else seen[-1].run.start,
+        whole=whole,
+        now=at(now),
+        detected_at=at(now),
+        horizon=at(now - max_age),
+        late_before=None if late_before is None else at(late_before),
+        scenario_url="https://dss/projects/SALES/scenarios/NIGHTLY",
+    )
+
+
+def look(seen: Sight, pending: Sequence[datetime] = (), reason: str = "cold") -> Look:
+    return Look(seen, seen.now, reason, tuple(pending), lambda event: False, (1.0, 60.0, 3600.0))
+
+
+def told(events: Sequence[Event]) -> list[tuple[str, str]]:
+    """Event name and run id, in order."""
+    return [(event.name.value, event.run.run_id if event.run else "") for event in events]
