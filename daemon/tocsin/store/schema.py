@@ -223,6 +223,7 @@ Index("ix_runs_open", runs.c.node, runs.c.project, runs.c.scenario, sqlite_where
 Index("ix_runs_details_due", runs.c.details_due_at, sqlite_where=runs.c.details_due_at.is_not(None),
       postgresql_where=runs.c.details_due_at.is_not(None))  # fmt: skip
 Index("ix_runs_end", runs.c.end)
+Index("ix_runs_start", runs.c.start)
 
 run_details = Table(
     "run_details",
@@ -328,6 +329,7 @@ alerts = Table(
 Index("uq_alerts_firing", alerts.c.fingerprint, unique=True, sqlite_where=alerts.c.ends_at.is_(None),
       postgresql_where=alerts.c.ends_at.is_(None))  # fmt: skip
 Index("ix_alerts_ends_at", alerts.c.ends_at)
+Index("ix_alerts_starts_at", alerts.c.starts_at)
 
 groups = Table(
     "groups",

@@ -1,0 +1,89 @@
+"""What a scrape answers: the families made from rows, and Tocsin's own series, in one body.
+
+``refresh`` reads rows on a reader thread into an immutable snapshot every few seconds. ``render`` writes and
+compresses that snapshot on a thread of its own: a scrape touches neither DSS nor the store, and the event loop waits
+no longer than Python takes to switch threads.
+"""
+
+import asyncio
+import zlib
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+
+from prometheus_client import CollectorRegistry, disable_created_metrics, generate_latest
+from prometheus_client.openmetrics import exposition as openmetrics
+
+from tocsin.metrics.families import FAMILIES
+from tocsin.metrics.snapshot import Snapshot, SnapshotReader
+from tocsin.metrics.text import Format, gzip_wanted, negotiate
+from tocsin.model.config import Config
+from tocsin.store import Store
+
+Rendered = tuple[bytes, Mapping[str, str]]
+_GZIP = 16 + zlib.MAX_WBITS
+
+
+class Exposition:
+    """One process's answer to scrapes. Built once; ``close`` ends its thread."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self.registry = registry
+        self._reader = SnapshotReader()
+        self._snapshot: Snapshot | None = None
+        self._refreshing = asyncio.Lock()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="tocsin-scrape")
+        self._rendering: dict[tuple[Format, bool], asyncio.Task[bytes]] = {}
+
+    async def refresh(self, store: Store, now: datetime, config: Config) -> None:
+        """Take a new snapshot. Raises ``StoreUnavailable``; the former snapshot then stays."""
+        async with self._refreshing:
+            self._snapshot = await store.read(self._reader.read, now, config)
+
+    def forget(self) -> None:
+        """This process no longer leads: the series made from rows are now another's to show."""
+        self._snapshot = None
+
+    async def render(self, accept: str, accept_encoding: str) -> Rendered:
+        """The body of a scrape and its headers. Scrapes that come at once share one rendering."""
+        format, compressed = negotiate(accept), gzip_wanted(accept_encoding)
+        task = self._rendering.get((format, compressed))
+        if task is None:
+            task = asyncio.create_task(self._render(format, compressed), name="render_scrape")
+            self._rendering[format, compressed] = task
+            task.add_done_callback(lambda _: self._rendering.pop((format, compressed), None))
+        body = await asyncio.shield(task)
+        headers = {"Content-Type": format.value, "Vary": "Accept, Accept-Encoding"}
+        return body, headers | ({"Content-Encoding": "gzip"} if compressed else {})
+
+    def close(self) -> None:
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    async def _render(self, format: Format, compressed: bool) -> bytes:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(
+            self._thread, render_body, self._snapshot, self.registry, format, compressed
+        )
+
+
+def render_body(
+    snapshot: Snapshot | None, registry: CollectorRegistry, format: Format, compressed: bool
+) -> bytes:
+    """All families as one body, compressed piece by piece so that the whole text never stands in memory twice."""
+    parts = (part.encode("utf-8", "replace") for part in _texts(snapshot, format))
+    if format is Format.OPENMETRICS:
+        own: bytes = openmetrics.generate_latest(registry)  # type: ignore[no-untyped-call]
+    else:
+        own = generate_latest(registry)
+    if not compressed:
+        return b"".join(parts) + own
+    packer = zlib.compressobj(level=1, wbits=_GZIP)
+    pieces = [packer.compress(part) for part in parts]
+    return b"".join((*pieces, packer.compress(own), packer.flush()))
+
+
+def _texts(snapshot: Snapshot | None, format: Format) -> Iterator[str]:
+    if snapshot is not None:
+        for family in FAMILIES:
+            yield family.render(snapshot, format)

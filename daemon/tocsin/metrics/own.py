@@ -1,0 +1,39 @@
+"""Tocsin's own series that belong to the whole process; each stage keeps a struct like this one for its own."""
+
+import platform
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+from tocsin import __version__
+from tocsin.model.event import EventName
+
+
+class AppMetrics:
+    """What the composition root and its loops tell about themselves."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        build = Gauge("tocsin_build_info", "1, with the version.", ["version", "python"], registry=registry)
+        build.labels(__version__, platform.python_version()).set(1)
+        self.leader = Gauge(
+            "tocsin_leader", "Whether this process watches, decides and prunes.", registry=registry
+        )
+        self.reload_successful = Gauge(
+            "tocsin_config_last_reload_successful",
+            "Whether the last reading of the configuration succeeded.",
+            registry=registry,
+        )
+        self.reload_success_at = Gauge(
+            "tocsin_config_last_reload_success_timestamp_seconds",
+            "When the configuration was last read with success.",
+            registry=registry,
+        )
+        self.loop_lag = Gauge(
+            "tocsin_event_loop_lag_seconds",
+            "The longest delay of the event loop in the last seconds.",
+            registry=registry,
+        )
+        self.events = Counter(
+            "tocsin_events", "Events that were written, late ones too.", ["event"], registry=registry
+        )
+        for name in EventName:
+            self.events.labels(name.value)

@@ -1,0 +1,158 @@
+"""What the scenario series say at one moment: read from rows on a reader thread, immutable afterwards.
+
+Histories are read again only for scenarios that were looked at since the last reading, which is known by
+``looked_at``; once in a while everything is read anew, so that a row changed by other hands is seen too.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection
+
+from tocsin.kit.clock import from_ms, to_ms
+from tocsin.metrics.text import labels_text
+from tocsin.model.config import Config
+from tocsin.model.run import ScenarioKey
+from tocsin.store import series
+from tocsin.store.series import Bucket, History, NodeFacts, ProjectOutcome, ScenarioFacts
+
+REREAD_EVERY = timedelta(hours=1)
+ALERT_STATES = ("firing", "silenced")
+_NOTHING = History()
+
+
+@dataclass(frozen=True, slots=True)
+class ScenarioSeries:
+    """One scenario's samples in the making; ``labels`` is already escaped."""
+
+    labels: str
+    facts: ScenarioFacts
+    history: History
+    running_since: int | None  # epoch milliseconds
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectSeries:
+    """The durations of one project's runs with one outcome."""
+
+    labels: str
+    buckets: tuple[Bucket, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSeries:
+    labels: str
+    up: bool | None
+    scenarios: int | None  # None until its scenarios were listed
+
+
+@dataclass(frozen=True, slots=True)
+class AlertCount:
+    """How many alerts of one name ring; silenced ones are those that an active silence mutes."""
+
+    labels: str
+    alerts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Everything that the scenario, project and node families show."""
+
+    taken_at: datetime
+    scenarios: tuple[ScenarioSeries, ...] = ()
+    projects: tuple[ProjectSeries, ...] = ()
+    nodes: tuple[NodeSeries, ...] = ()
+    alerts: tuple[AlertCount, ...] = ()
+    bounds: tuple[float, ...] = ()  # seconds, of the duration histogram
+    dropped: int = 0  # scenarios beyond the budget, without series of their own
+
+
+@dataclass(slots=True)
+class SnapshotReader:
+    """Reads snapshots, remembering what need not be read again. Used by one thread at a time."""
+
+    _histories: dict[ScenarioKey, History] = field(default_factory=dict)
+    _looked_at: dict[ScenarioKey, int | None] = field(default_factory=dict)
+    _buckets: dict[ProjectOutcome, tuple[Bucket, ...]] = field(default_factory=dict)
+    _labels: dict[ScenarioKey, str] = field(default_factory=dict)
+    _reread_at: datetime | None = None
+
+    def read(self, connection: Connection, now: datetime, config: Config) -> Snapshot:
+        """The present state of the rows of the nodes that ``config`` names."""
+        watched = {node.name for node in config.nodes}
+        facts = [one for one in series.scenario_facts(connection) if one.key.node in watched]
+        self._read_changes(connection, now, facts)
+        running = series.running_since(connection)
+        kept = facts[: config.max_scenarios]
+        gone = series.gone_projects(connection)
+        return Snapshot(
+            taken_at=now,
+            scenarios=tuple(self._scenario(one, running.get(one.key)) for one in kept),
+            projects=tuple(
+                ProjectSeries(_labels(key), buckets)
+                for key, buckets in sorted(self._buckets.items())
+                if key.node in watched and (key.node, key.project) not in gone
+            ),
+            nodes=_nodes((one for one in series.node_facts(connection) if one.node in watched), facts),
+            alerts=_alerts(connection, now, config),
+            bounds=config.duration_bounds,
+            dropped=len(facts) - len(kept),
+        )
+
+    def _read_changes(self, connection: Connection, now: datetime, facts: list[ScenarioFacts]) -> None:
+        looked_at = {one.key: one.looked_at for one in facts}
+        if self._reread_at is None or now >= self._reread_at:
+            self._histories = series.histories(connection, to_ms(from_ms(0)))
+            self._buckets = series.project_buckets(connection)
+            self._reread_at = now + REREAD_EVERY
+        else:
+            changed = {
+                key: at for key, at in looked_at.items() if at is not None and at != self._looked_at.get(key)
+            }
+            if changed:
+                self._histories.update(series.histories(connection, min(changed.values())))
+                touched = sorted({(key.node, key.project) for key in changed})
+                self._buckets.update(series.project_buckets(connection, touched))
+        self._looked_at = looked_at
+        for memory in (self._histories, self._labels):
+            for key in memory.keys() - looked_at.keys():
+                del memory[key]
+
+    def _scenario(self, facts: ScenarioFacts, running_since: int | None) -> ScenarioSeries:
+        key = facts.key
+        labels = self._labels.get(key)
+        if labels is None:
+            labels = self._labels[key] = labels_text(
+                {"dss_node": key.node, "project": key.project, "scenario": key.scenario}
+            )
+        return ScenarioSeries(labels, facts, self._histories.get(key, _NOTHING), running_since)
+
+
+def _labels(key: ProjectOutcome) -> str:
+    return labels_text({"dss_node": key.node, "project": key.project, "outcome": key.outcome})
+
+
+def _nodes(nodes: Iterable[NodeFacts], scenarios: Iterable[ScenarioFacts]) -> tuple[NodeSeries, ...]:
+    counts: dict[str, int] = {}
+    for one in scenarios:
+        counts[one.key.node] = counts.get(one.key.node, 0) + 1
+    return tuple(
+        NodeSeries(
+            labels_text({"dss_node": one.node}), one.up, counts.get(one.node, 0) if one.discovered else None
+        )
+        for one in nodes
+    )
+
+
+def _alerts(connection: Connection, now: datetime, config: Config) -> tuple[AlertCount, ...]:
+    counts = {(rule.alert, state): 0 for rule in config.rules for state in ALERT_STATES}
+    silences = series.active_silences(connection, now)
+    for labels in series.firing_labels(connection):
+        silenced = any(silence.mutes(labels, now) for silence in silences)
+        key = labels.get("alertname", ""), ALERT_STATES[silenced]
+        counts[key] = counts.get(key, 0) + 1
+    return tuple(
+        AlertCount(labels_text({"alertname": name, "state": state}), count)
+        for (name, state), count in sorted(counts.items())
+    )

@@ -1,0 +1,511 @@
+"""What the API and the pages read: bounded, indexed, page by page.
+
+A list is one ``Page``; its ``next`` is an opaque cursor that names the last row seen, so that rows written meanwhile
+neither repeat nor skip. Filters on columns go to the database; what stands inside a JSON column is filtered here, and
+a page then stops after ``SCAN_LIMIT`` rows with fewer items and a cursor to go on from.
+"""
+
+import base64
+import binascii
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from statistics import median
+from typing import Any, Generic, TypeVar
+
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    RowMapping,
+    Select,
+    Text,
+    select,
+    tuple_,
+    type_coerce,
+)
+
+from tocsin.model.alert import EndReason
+from tocsin.model.event import event_labels
+from tocsin.model.labels import Labels, Matcher, parse_matcher
+from tocsin.model.notification import AttemptOutcome, EventNotice, GroupNotice, Notice
+from tocsin.model.run import GOOD_OUTCOMES, Details, RunKey, ScenarioKey
+from tocsin.model.silence import Silence, SilenceState
+from tocsin.store.details import get_details
+from tocsin.store.schema import alerts, attempts, nodes, outbox, runs, scenarios, silences
+from tocsin.store.upsert import chunks
+
+SCAN_LIMIT = 2_000
+_USUAL_RUNS = 20
+
+Item = TypeVar("Item")
+Wanted = Mapping[str, Sequence[str]]  # label name → the values of which one must hold
+
+
+class BadCursor(ValueError):
+    """The cursor is not one that this list gave out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[Item]):
+    items: tuple[Item, ...]
+    next: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRecord:
+    node: str
+    up: bool | None
+    down_reason: str | None
+    down_since: datetime | None
+    problem: str | None
+    last_ok_at: datetime | None
+    clock_offset_ms: int
+    dss_version: str | None
+    node_type: str | None
+    sweep_trusted: bool
+    last_sweep_at: datetime | None
+    last_discovery_at: datetime | None
+    backfilling: bool
+    watched_since: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ScenarioRecord:
+    node: str
+    project: str
+    scenario: str
+    name: str
+    tags: tuple[str, ...]
+    type: str | None
+    active: bool | None
+    run_as: str | None
+    next_run: datetime | None
+    last_end: datetime | None
+    looked_at: datetime | None
+    watched_since: datetime
+    gone_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorRecord:
+    code: str | None
+    title: str | None
+    message: str | None
+    step: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    node: str
+    project: str
+    scenario: str
+    run_id: str
+    start: datetime
+    end: datetime | None
+    duration_seconds: float | None
+    outcome: str | None
+    trigger_type: str | None
+    trigger_name: str | None
+    run_as: str | None
+    baseline: bool
+    late: bool
+    seen_at: datetime
+    seen_by: str | None
+    error: ErrorRecord | None
+
+    @property
+    def scenario_key(self) -> ScenarioKey:
+        return ScenarioKey(self.node, self.project, self.scenario)
+
+    @property
+    def key(self) -> RunKey:
+        return RunKey(self.scenario_key, self.run_id, self.start)
+
+
+@dataclass(frozen=True, slots=True)
+class AlertRecord:
+    id: str
+    fingerprint: str
+    state: str  # firing, ended
+    labels: Labels
+    annotations: Mapping[str, str]
+    starts_at: datetime
+    ends_at: datetime | None
+    end_reason: EndReason | None
+    count: int
+    run_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class SilenceRecord:
+    id: str
+    state: SilenceState
+    matchers: tuple[Matcher, ...]
+    starts_at: datetime
+    ends_at: datetime
+    created_by: str
+    comment: str
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptRecord:
+    number: int
+    started_at: datetime
+    ended_at: datetime
+    outcome: AttemptOutcome
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryRecord:
+    """A notification with its tries; ``subject`` says in a few words what it tells."""
+
+    id: str
+    receiver: str
+    channel: str
+    kind: str
+    subject: str
+    state: str
+    reason: str | None
+    owed_at: datetime
+    due_at: datetime
+    settled_at: datetime | None
+    event_id: str | None
+    attempts: tuple[AttemptRecord, ...]
+
+
+def list_nodes(
+    connection: Connection, wanted: Wanted, limit: int, after: str | None = None
+) -> Page[NodeRecord]:
+    by_label = {"dss_node": nodes.c.node}
+    return _page(
+        connection, _where(select(nodes), wanted, by_label), [nodes.c.node], _record(NodeRecord), limit, after
+    )
+
+
+def list_scenarios(
+    connection: Connection, wanted: Wanted, limit: int, after: str | None = None
+) -> Page[ScenarioRecord]:
+    """Scenarios by node, project and id; gone ones too, with ``gone_at``."""
+    by_label = _place(scenarios.c) | {"scenario_name": scenarios.c.name, "run_as": scenarios.c.run_as}
+    query = _where(select(scenarios), wanted, by_label)
+    keys = [scenarios.c.node, scenarios.c.project, scenarios.c.scenario]
+    return _page(connection, query, keys, _record(ScenarioRecord), limit, after)
+
+
+def list_runs(
+    connection: Connection, wanted: Wanted, limit: int, after: str | None = None
+) -> Page[RunRecord]:
+    """Runs, the newest start first, with their first error; ``state`` is running or ended."""
+    by_label = _place(runs.c) | {
+        "outcome": runs.c.outcome, "trigger_type": runs.c.trigger_type, "run_as": runs.c.run_as,
+        "run": runs.c.run_id,
+    }  # fmt: skip
+    query = _where(_state(select(runs), wanted, {"running": runs.c.end.is_(None)}, "ended"), wanted, by_label)
+    keys = [_ms(runs.c.start), runs.c.node, runs.c.project, runs.c.scenario, runs.c.run_id]
+    page = _page(connection, query, keys, _row, limit, after, newest_first=True)
+    return Page(tuple(_with_errors(connection, page.items)), page.next)
+
+
+def list_alerts(
+    connection: Connection, wanted: Wanted, limit: int, after: str | None = None
+) -> Page[AlertRecord]:
+    """Alerts, the newest first; ``state`` is firing or ended, every other filter is a label."""
+    by_label = _place(alerts.c) | {"alertname": alerts.c.alertname}
+    query = _state(select(alerts), wanted, {"firing": alerts.c.ends_at.is_(None)}, "ended")
+    inside = {name: values for name, values in wanted.items() if name not in by_label and name != "state"}
+    keys = [_ms(alerts.c.starts_at), alerts.c.id]
+    return _page(
+        connection, _where(query, wanted, by_label), keys, _alert_record, limit, after,
+        newest_first=True, keep=lambda one: _has(one.labels, inside),
+    )  # fmt: skip
+
+
+def list_silences(
+    connection: Connection, wanted: Wanted, limit: int, after: str | None = None, *, now: datetime
+) -> Page[SilenceRecord]:
+    """Silences, those that end last first; ``state`` is pending, active or expired."""
+
+    def make(row: RowMapping) -> SilenceRecord:
+        one = to_silence(row)
+        return SilenceRecord(
+            one.id, one.state(now), one.matchers, one.starts_at, one.ends_at, one.created_by, one.comment
+        )
+
+    states = wanted.get("state", ())
+    return _page(
+        connection, select(silences), [_ms(silences.c.ends_at), silences.c.id], make, limit, after,
+        newest_first=True, keep=lambda one: not states or one.state in states,
+    )  # fmt: skip
+
+
+def list_deliveries(
+    connection: Connection, wanted: Wanted, limit: int, after: str | None = None
+) -> Page[DeliveryRecord]:
+    """Notifications, the newest first, with their tries; labels are looked for in what a notification tells of."""
+    by_label = {
+        "state": outbox.c.state, "receiver": outbox.c.receiver, "channel": outbox.c.channel,
+        "kind": outbox.c.kind, "event_id": outbox.c.event_id, "id": outbox.c.id,
+    }  # fmt: skip
+    inside = {name: values for name, values in wanted.items() if name not in by_label}
+    page = _page(
+        connection, _where(select(outbox), wanted, by_label), [outbox.c.n], _row, limit, after,
+        newest_first=True, keep=lambda row: not inside or any(_has(one, inside) for one in told(row["notice"])),
+    )  # fmt: skip
+    return Page(tuple(_deliveries(connection, page.items)), page.next)
+
+
+def get_run(
+    connection: Connection, scenario: ScenarioKey, run_id: str
+) -> tuple[RunRecord, Details | None] | None:
+    """The newest run of this id with its details; None when it is unknown."""
+    query = (
+        select(runs)
+        .where(*(runs.c[name] == value for name, value in zip(scenario._fields, scenario, strict=True)))
+        .where(runs.c.run_id == run_id)
+        .order_by(runs.c.start.desc())
+        .limit(1)
+    )
+    row = connection.execute(query).mappings().one_or_none()
+    if row is None:
+        return None
+    details = get_details(connection, [_run_key(row)]).get(_run_key(row))
+    return _run_record(row, details), details
+
+
+def usual_seconds(connection: Connection, scenario: ScenarioKey) -> float | None:
+    """The median duration of a scenario's last good runs; None before the first."""
+    query = (
+        select(_ms(runs.c.end) - _ms(runs.c.start))
+        .where(*(runs.c[name] == value for name, value in zip(scenario._fields, scenario, strict=True)))
+        .where(runs.c.outcome.in_(sorted(GOOD_OUTCOMES)), runs.c.end.is_not(None))
+        .order_by(runs.c.start.desc())
+        .limit(_USUAL_RUNS)
+    )
+    durations = list(connection.execute(query).scalars())
+    return median(durations) / 1000 if durations else None
+
+
+def last_failures(connection: Connection, limit: int) -> list[RunRecord]:
+    """The failed runs that ended last, with their first errors."""
+    query = (
+        select(runs)
+        .where(runs.c.outcome == "FAILED", runs.c.end.is_not(None))
+        .order_by(runs.c.end.desc())
+        .limit(limit)
+    )
+    return _with_errors(connection, connection.execute(query).mappings().all())
+
+
+def to_silence(row: RowMapping) -> Silence:
+    return Silence(
+        id=row["id"],
+        matchers=tuple(map(parse_matcher, row["matchers"])),
+        starts_at=row["starts_at"],
+        ends_at=row["ends_at"],
+        created_by=row["created_by"],
+        comment=row["comment"],
+    )
+
+
+def told(notice: Notice) -> list[Labels]:
+    """The label sets of what a notification tells of: one event, the alerts of a group, or a node."""
+    match notice:
+        case EventNotice(event=event):
+            return [event_labels(event)]
+        case GroupNotice(alerts=shown):
+            return [one.labels for one in shown]
+        case _:
+            return [{"dss_node": notice.node}]
+
+
+def subject(notice: Notice) -> str:
+    """What a notification tells, in a few words for people."""
+    match notice:
+        case EventNotice(event=event):
+            place = (event.node, event.project, event.scenario.id if event.scenario else None)
+            return f"{event.name.value} {'/'.join(part for part in place if part)}"
+        case GroupNotice():
+            names = sorted({one.name for one in notice.alerts})
+            return f"{', '.join(names)} ({len(notice.firing)} firing, {len(notice.ended)} ended)"
+        case _:
+            return f"what was missed on {notice.node}"
+
+
+# --- pages -----------------------------------------------------------------------------------------------------------
+
+
+def _page(
+    connection: Connection,
+    query: Select[*tuple[Any, ...]],
+    keys: Sequence[ColumnElement[Any]],
+    make: Callable[[RowMapping], Item],
+    limit: int,
+    after: str | None,
+    *,
+    newest_first: bool = False,
+    keep: Callable[[Item], bool] = lambda _: True,
+) -> Page[Item]:
+    """Up to ``limit`` items that ``keep`` accepts, in the order of ``keys``, which together name a row."""
+    marks = [key.label(f"cursor_{index}") for index, key in enumerate(keys)]
+    ordered = query.add_columns(*marks).order_by(*(key.desc() if newest_first else key for key in keys))
+    place = _decoded(after, keys) if after else None
+    items: list[Item] = []
+    seen = 0
+    while True:
+        batch = ordered.where(_beyond(keys, place, newest_first)) if place else ordered
+        rows = connection.execute(batch.limit(limit + 1)).mappings().all()
+        for row in rows:
+            if len(items) == limit or seen == SCAN_LIMIT:
+                return Page(tuple(items), _encoded(place))
+            seen += 1
+            place = [row[mark.name] for mark in marks]
+            item = make(row)
+            if keep(item):
+                items.append(item)
+        if len(rows) <= limit:
+            return Page(tuple(items), None)
+
+
+def _beyond(
+    keys: Sequence[ColumnElement[Any]], place: Sequence[object], newest_first: bool
+) -> ColumnElement[bool]:
+    here = tuple_(*keys)
+    return here < place if newest_first else here > place
+
+
+def _encoded(place: Sequence[object] | None) -> str:
+    return base64.urlsafe_b64encode(json.dumps(place).encode()).decode().rstrip("=")
+
+
+def _decoded(cursor: str, keys: Sequence[ColumnElement[Any]]) -> list[object]:
+    try:
+        place = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+    except (ValueError, binascii.Error):
+        raise BadCursor(f"{cursor!r} is not a cursor of this list") from None
+    wanted = [str if isinstance(key.type, Text) or key.type.python_type is str else int for key in keys]
+    if not isinstance(place, list) or [type(part) for part in place] != wanted:
+        raise BadCursor(f"{cursor!r} is not a cursor of this list")
+    return place
+
+
+def _place(columns: Any) -> dict[str, ColumnElement[str]]:
+    return {"dss_node": columns.node, "project": columns.project, "scenario": columns.scenario}
+
+
+def _where(
+    query: Select[*tuple[Any, ...]], wanted: Wanted, by_label: Mapping[str, ColumnElement[Any]]
+) -> Select[*tuple[Any, ...]]:
+    for label, column in by_label.items():
+        if label in wanted:
+            query = query.where(column.in_(wanted[label]))
+    return query
+
+
+def _state(
+    query: Select[*tuple[Any, ...]], wanted: Wanted, open_state: Mapping[str, ColumnElement[bool]], ended: str
+) -> Select[*tuple[Any, ...]]:
+    states = set(wanted.get("state", ()))
+    for name, still_open in open_state.items():
+        if states and name not in states:
+            query = query.where(~still_open)
+        if states and ended not in states:
+            query = query.where(still_open)
+    return query
+
+
+def _has(labels: Labels, wanted: Wanted) -> bool:
+    return all(labels.get(name, "") in values for name, values in wanted.items())
+
+
+def _ms(column: ColumnElement[Any]) -> ColumnElement[int]:
+    return type_coerce(column, BigInteger)
+
+
+# --- rows to records ---------------------------------------------------------------------------------------------------
+
+
+def _record(kind: Callable[..., Item]) -> Callable[[RowMapping], Item]:
+    names = kind.__annotations__
+
+    def make(row: RowMapping) -> Item:
+        return kind(**{name: row[name] for name in names})
+
+    return make
+
+
+def _row(row: RowMapping) -> RowMapping:
+    return row
+
+
+def _run_key(row: RowMapping) -> RunKey:
+    return RunKey(ScenarioKey(row["node"], row["project"], row["scenario"]), row["run_id"], row["start"])
+
+
+def _with_errors(connection: Connection, rows: Sequence[RowMapping]) -> list[RunRecord]:
+    known = get_details(connection, [_run_key(row) for row in rows])
+    return [_run_record(row, known.get(_run_key(row))) for row in rows]
+
+
+def _run_record(row: RowMapping, details: Details | None) -> RunRecord:
+    error = details.error if details else None
+    start, end = row["start"], row["end"]
+    same = {name: row[name] for name in RunRecord.__annotations__ if name in row}
+    return RunRecord(
+        **same,
+        duration_seconds=None if end is None else (end - start).total_seconds(),
+        error=ErrorRecord(error.code, error.title, error.message, error.step) if error else None,
+    )
+
+
+def _alert_record(row: RowMapping) -> AlertRecord:
+    return AlertRecord(
+        id=row["id"],
+        fingerprint=row["fingerprint"],
+        state="firing" if row["ends_at"] is None else "ended",
+        labels=row["labels"],
+        annotations=row["annotations"],
+        starts_at=row["starts_at"],
+        ends_at=row["ends_at"],
+        end_reason=EndReason(row["end_reason"]) if row["end_reason"] else None,
+        count=row["count"],
+        run_id=row["run_id"],
+    )
+
+
+def _deliveries(connection: Connection, rows: Sequence[RowMapping]) -> list[DeliveryRecord]:
+    tries: dict[str, list[AttemptRecord]] = {}
+    for part in chunks([row["id"] for row in rows]):
+        query = select(attempts).where(attempts.c.notification_id.in_(part)).order_by(attempts.c.number)
+        for row in connection.execute(query).mappings():
+            tries.setdefault(row["notification_id"], []).append(
+                AttemptRecord(
+                    row["number"],
+                    row["started_at"],
+                    row["ended_at"],
+                    AttemptOutcome(row["outcome"]),
+                    row["note"],
+                )
+            )
+    same = (
+        "id",
+        "receiver",
+        "channel",
+        "kind",
+        "state",
+        "reason",
+        "owed_at",
+        "due_at",
+        "settled_at",
+        "event_id",
+    )
+    return [
+        DeliveryRecord(
+            **{name: row[name] for name in same},
+            subject=subject(row["notice"]),
+            attempts=tuple(tries.get(row["id"], ())),
+        )
+        for row in rows
+    ]

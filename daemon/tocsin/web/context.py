@@ -1,0 +1,53 @@
+"""What the HTTP side needs of the rest of the process, as plain values and callables that the application hands in."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+from datetime import datetime
+
+from aiohttp import web
+
+from tocsin.kit.clock import Clock
+from tocsin.metrics.exposition import Exposition
+from tocsin.model.cloudevent import Json
+from tocsin.model.config import Config
+from tocsin.model.run import ScenarioKey
+from tocsin.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class ReloadResult:
+    """What became of reading the configuration again; ``errors`` are lines as ``tocsin check`` prints them."""
+
+    ok: bool
+    errors: tuple[str, ...] = ()
+    loaded_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WebContext:
+    """The seams of ``make_app``. Callables that answer at once must not block; ``StoreUnavailable`` may escape others.
+
+    ``loop_turned_at`` is a monotonic time of ``clock``; ``ready`` answers None, or the reason why not. ``nudge`` takes
+    a node and, where the hook named them, project and scenario, and answers whether a look will follow.
+    ``resolve_alert`` takes an alert's id and who asks, ``retry_delivery`` a notification's id; both answer False for
+    what is unknown or not in a state to be changed. ``explain`` answers None for an unknown run.
+    """
+
+    store: Store
+    config: Callable[[], Config]
+    clock: Clock
+    exposition: Exposition
+    alive: Callable[[], Mapping[str, bool]]
+    loop_turned_at: Callable[[], float]
+    ready: Callable[[], str | None]
+    status: Callable[[], Mapping[str, Json]]
+    reload: Callable[[], Awaitable[ReloadResult]]
+    nudge: Callable[[str, str | None, str | None], bool]
+    resolve_alert: Callable[[str, str], Awaitable[bool]]
+    retry_delivery: Callable[[str], Awaitable[bool]]
+    explain: Callable[[ScenarioKey, str], Awaitable[Mapping[str, Json] | None]]
+
+
+SUBJECT: ContextVar[str] = ContextVar("subject", default="unknown")  # who asks, once access was decided
+CONTEXT = web.AppKey("context", WebContext)

@@ -1,0 +1,130 @@
+"""The reading half of the API: lists of rows, page by page."""
+
+import json
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TypeVar
+
+from aiohttp import web
+from sqlalchemy import Connection
+
+from tocsin.model.cloudevent import Json, to_cloudevent
+from tocsin.model.event import Event, event_labels
+from tocsin.store import query
+from tocsin.store.details import get_details
+from tocsin.store.events import list_events
+from tocsin.store.query import Page, Wanted
+from tocsin.web.context import CONTEXT
+from tocsin.web.params import ListQuery, list_query, whole_number
+from tocsin.web.shapes import config_json, to_json
+
+Item = TypeVar("Item")
+Reading = Callable[[Connection, Wanted, int, str | None], Page[Item]]
+
+PLACE = ("dss_node", "project", "scenario")
+EVENT_FILTERS = ("event", *PLACE, "scenario_name", "outcome", "trigger_type", "run_as", "tags")
+SCENARIO_FILTERS = (*PLACE, "scenario_name", "run_as")
+RUN_FILTERS = (*PLACE, "outcome", "trigger_type", "run_as", "run", "state")
+DELIVERY_FILTERS = (
+    "state",
+    "receiver",
+    "channel",
+    "kind",
+    "event_id",
+    "id",
+    "alertname",
+    "severity",
+    *EVENT_FILTERS,
+)
+_EVENT_COLUMNS = {"event": "event", "dss_node": "node", "project": "project", "scenario": "scenario"}
+
+
+async def nodes(request: web.Request) -> web.Response:
+    return await _answer(request, list_query(request, ("dss_node",)), query.list_nodes)
+
+
+async def scenarios(request: web.Request) -> web.Response:
+    return await _answer(request, list_query(request, SCENARIO_FILTERS), query.list_scenarios)
+
+
+async def runs(request: web.Request) -> web.Response:
+    return await _answer(request, list_query(request, RUN_FILTERS), query.list_runs)
+
+
+async def alerts(request: web.Request) -> web.Response:
+    return await _answer(request, list_query(request, None), query.list_alerts)
+
+
+async def deliveries(request: web.Request) -> web.Response:
+    return await _answer(request, list_query(request, DELIVERY_FILTERS), query.list_deliveries)
+
+
+async def silences(request: web.Request) -> web.Response:
+    now = request.app[CONTEXT].clock.now()
+    return await _answer(request, list_query(request, ("state",)), partial(query.list_silences, now=now))
+
+
+async def events(request: web.Request) -> web.Response:
+    """Decided events in the public order, as CloudEvents with ``seq``; a cursor is the last event's ``seq``."""
+    asked = list_query(request, EVENT_FILTERS)
+    after = whole_number(asked.after, "after") if asked.after else 0
+    text = await request.app[CONTEXT].store.read(_events_text, asked, after)
+    return web.json_response(text=text)
+
+
+async def config(request: web.Request) -> web.Response:
+    """The configuration in force, without its secrets."""
+    return web.json_response(config_json(request.app[CONTEXT].config()))
+
+
+def read_events(
+    connection: Connection, wanted: Wanted, limit: int, after: int
+) -> tuple[list[dict[str, Json]], int | None]:
+    """CloudEvents with their details joined, and the ``seq`` to go on from, None at the end."""
+    equal = {
+        column: wanted[label][0]
+        for label, column in _EVENT_COLUMNS.items()
+        if len(wanted.get(label, ())) == 1
+    }
+    inside = {name: values for name, values in wanted.items() if _EVENT_COLUMNS.get(name) not in equal}
+    kept: list[Event] = []
+    seen = 0
+    more = True
+    while more and len(kept) < limit and seen < query.SCAN_LIMIT:
+        batch = list_events(connection, after=after, limit=limit + 1, equal=equal)
+        more = len(batch) > limit
+        for event in batch[:limit]:
+            if len(kept) == limit:
+                more = True
+                break
+            after, seen = event.seq or after, seen + 1
+            if _wanted(event, inside):
+                kept.append(event)
+    return _cloudevents(connection, kept), after if more else None
+
+
+def _wanted(event: Event, inside: Wanted) -> bool:
+    if not inside:
+        return True
+    labels = event_labels(event)
+    return all(labels[name] in values for name, values in inside.items())
+
+
+def _cloudevents(connection: Connection, found: Sequence[Event]) -> list[dict[str, Json]]:
+    details = get_details(connection, {event.run.key for event in found if event.run})
+    return [to_cloudevent(event, details.get(event.run.key) if event.run else None) for event in found]
+
+
+def _events_text(connection: Connection, asked: ListQuery, after: int) -> str:
+    found, next_seq = read_events(connection, asked.wanted, asked.limit, after)
+    return json.dumps({"items": found, "next": None if next_seq is None else str(next_seq)})
+
+
+async def _answer(request: web.Request, asked: ListQuery, read: Reading[Item]) -> web.Response:
+    return web.json_response(text=await request.app[CONTEXT].store.read(_page_text, read, asked))
+
+
+def _page_text(connection: Connection, read: Reading[Item], asked: ListQuery) -> str:
+    """Made into text on the reader's thread too, since a thousand items would hold the loop up."""
+    page = read(connection, asked.wanted, asked.limit, asked.after)
+    return json.dumps({"items": [to_json(one) for one in page.items], "next": page.next})

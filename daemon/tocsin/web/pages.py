@@ -1,0 +1,124 @@
+"""The page for people: what is up, what runs, what rings, what failed, what was told. Rendered on the server.
+
+Texts from DSS are data: Jinja2 escapes every value, and the content security policy allows no script or style but
+our own two files.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from importlib.resources import files
+from urllib.parse import quote
+
+from aiohttp import web
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from sqlalchemy import Connection
+
+from tocsin import __version__
+from tocsin.kit.durations import human_duration
+from tocsin.model.config import Config
+from tocsin.store import query
+from tocsin.store.query import AlertRecord, DeliveryRecord, NodeRecord, RunRecord
+from tocsin.web.context import CONTEXT, WebContext
+from tocsin.web.problems import Problem
+
+_SHOWN = 12
+_STATIC = {"tocsin.css": "text/css", "tocsin.js": "text/javascript"}
+
+
+@dataclass(frozen=True, slots=True)
+class RunningNow:
+    """A run that goes on, and the usual duration of its scenario in seconds."""
+
+    run: RunRecord
+    usual_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """Everything that the front page shows; each list is cut, and ``more`` says which."""
+
+    nodes: tuple[NodeRecord, ...]
+    running: tuple[RunningNow, ...]
+    alerts: tuple[AlertRecord, ...]
+    failures: tuple[RunRecord, ...]
+    deliveries: tuple[DeliveryRecord, ...]
+    more: Mapping[str, bool]
+
+
+class Pages:
+    """The templates, loaded once."""
+
+    def __init__(self) -> None:
+        self._templates = Environment(
+            loader=PackageLoader("tocsin.web"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+            lstrip_blocks=True,
+        )  # fmt: skip
+        self._templates.filters.update(ago=_ago, span=_span, moment=_moment, place=_place, part=_part)
+
+    async def overview(self, request: web.Request) -> web.Response:
+        context = request.app[CONTEXT]
+        now = context.clock.now()
+        text = await context.store.read(self._overview_text, context, now)
+        return web.Response(text=text, content_type="text/html")
+
+    def _overview_text(self, connection: Connection, context: WebContext, now: datetime) -> str:
+        return self._templates.get_template("overview.html").render(
+            shown=read_overview(connection, context.config()),
+            now=now,
+            root="",
+            version=__version__,
+            not_ready=context.ready(),
+        )
+
+
+async def static(request: web.Request) -> web.Response:
+    name = request.match_info["name"]
+    if name not in _STATIC:
+        raise Problem(404, "there is nothing at this address")
+    text = files("tocsin.web").joinpath("static", name).read_text("utf-8")
+    return web.Response(text=text, content_type=_STATIC[name], headers={"Cache-Control": "no-cache"})
+
+
+def read_overview(connection: Connection, config: Config) -> Overview:
+    watched = {node.name for node in config.nodes}
+    nodes = query.list_nodes(connection, {"dss_node": sorted(watched)}, 100)
+    running = query.list_runs(connection, {"state": ["running"]}, _SHOWN)
+    alerts = query.list_alerts(connection, {"state": ["firing"]}, _SHOWN)
+    deliveries = query.list_deliveries(connection, {}, _SHOWN)
+    return Overview(
+        nodes=nodes.items,
+        running=tuple(
+            RunningNow(run, query.usual_seconds(connection, run.scenario_key)) for run in running.items
+        ),
+        alerts=alerts.items,
+        failures=tuple(query.last_failures(connection, _SHOWN)),
+        deliveries=deliveries.items,
+        more={"running": running.next is not None, "alerts": alerts.next is not None},
+    )
+
+
+# --- filters -----------------------------------------------------------------------------------------------------------
+
+
+def _ago(moment: datetime | None, now: datetime) -> str:
+    if moment is None:
+        return "never"
+    passed = now - moment
+    return "now" if abs(passed) < timedelta(seconds=1) else f"{human_duration(passed)} ago"
+
+
+def _span(seconds: float) -> str:
+    return human_duration(timedelta(seconds=seconds))
+
+
+def _moment(moment: datetime | None) -> str:
+    return "" if moment is None else moment.strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def _place(labels: Mapping[str, str]) -> str:
+    return " / ".join(labels[name] for name in ("dss_node", "project", "scenario") if labels.get(name))
+
+
+def _part(text: str) -> str:
+    return quote(text, safe="")

@@ -1,0 +1,55 @@
+"""Probes, metrics and status: what is asked most often, answered from memory alone."""
+
+from aiohttp import web
+
+from tocsin import __version__
+from tocsin.kit.clock import isoformat
+from tocsin.web.context import CONTEXT
+from tocsin.web.problems import Problem
+from tocsin.web.shapes import to_json
+
+_STUCK_AFTER_SECONDS = 30.0
+
+
+async def healthy(request: web.Request) -> web.Response:
+    """Whether the process is worth keeping: its loop turns and its root tasks live. Never store, DSS or receivers."""
+    context = request.app[CONTEXT]
+    dead = sorted(name for name, alive in context.alive().items() if not alive)
+    if dead:
+        raise Problem(503, f"these tasks have ended: {', '.join(dead)}")
+    if context.clock.monotonic() - context.loop_turned_at() > _STUCK_AFTER_SECONDS:
+        raise Problem(503, "the event loop was stuck")
+    return web.Response(text="ok\n")
+
+
+async def ready(request: web.Request) -> web.Response:
+    """Whether the configuration is loaded and the store open; never DSS."""
+    reason = request.app[CONTEXT].ready()
+    if reason is not None:
+        raise Problem(503, reason)
+    return web.Response(text="ok\n")
+
+
+async def metrics(request: web.Request) -> web.Response:
+    body, headers = await request.app[CONTEXT].exposition.render(
+        ",".join(request.headers.getall("Accept", ())),
+        ",".join(request.headers.getall("Accept-Encoding", ())),
+    )
+    return web.Response(body=body, headers=headers)
+
+
+async def status(request: web.Request) -> web.Response:
+    """The state of the process and of its nodes, from memory."""
+    context = request.app[CONTEXT]
+    config, reason = context.config(), context.ready()
+    return web.json_response(
+        {
+            "version": __version__,
+            "time": isoformat(context.clock.now()),
+            "ready": reason is None,
+            "reason": reason,
+            "tasks": dict(context.alive()),
+            "config": {"source": config.source, "loaded_at": to_json(config.loaded_at)},
+            "nodes": to_json(context.status()),
+        }
+    )

@@ -1,0 +1,131 @@
+"""The application, and the listener that serves it with bounds on bodies, headers and times."""
+
+import asyncio
+from dataclasses import dataclass
+
+import structlog
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from tocsin.web.access import Access, Gate, is_loopback
+from tocsin.web.context import CONTEXT, SUBJECT, WebContext
+from tocsin.web.problems import problems
+from tocsin.web.routes import Route, all_routes
+
+log = structlog.get_logger()
+
+MAX_BODY_BYTES = 256 * 1024
+_HANDLER_SECONDS = 30.0
+_QUIET = frozenset({Access.PROBE, Access.STATUS})
+_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self' data:; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+
+def make_app(context: WebContext) -> web.Application:
+    """The whole HTTP side on these seams. The rules of access look at ``http.listen`` as it is now, at the start."""
+    app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[_framed, problems, _bounded])
+    app[CONTEXT] = context
+    by_handler: dict[tuple[str, str], Route] = {}
+    for route in all_routes():
+        if route.method == "GET" and not route.streams:
+            app.router.add_get(route.path, route.handler)  # and HEAD
+        else:
+            app.router.add_route(route.method, route.path, route.handler)
+        by_handler[route.method, route.path] = route
+    app[_ROUTES] = by_handler
+    app[_GATE] = Gate(open_to_others=not is_loopback(split_listen(context.config().http.listen)[0]))
+    return app
+
+
+def split_listen(listen: str) -> tuple[str, int]:
+    """Host and port of ``HOST:PORT``; an empty host means every address. Raises ``ValueError``."""
+    host, _, port = listen.rpartition(":")
+    return host.strip("[]") or "0.0.0.0", int(port)
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """A server that answers; ``port`` is the one in use, also where 0 was asked for."""
+
+    runner: web.AppRunner
+    port: int
+
+    async def close(self) -> None:
+        """Stop listening, give open requests a moment, then cut them."""
+        await self.runner.cleanup()
+
+
+async def listen(app: web.Application, address: str) -> Listener:
+    """Serve ``app`` on ``HOST:PORT``. Raises ``OSError`` when the address cannot be had."""
+    runner = web.AppRunner(
+        app, access_log=None, handler_cancellation=True, shutdown_timeout=3.0, keepalive_timeout=75.0,
+        max_line_size=8190, max_field_size=8190, max_headers=64, lingering_time=5.0,
+    )  # fmt: skip
+    await runner.setup()
+    host, port = split_listen(address)
+    try:
+        await web.TCPSite(runner, host, port).start()
+    except OSError:
+        await runner.cleanup()
+        raise
+    return Listener(runner, runner.addresses[0][1])
+
+
+_ROUTES = web.AppKey("routes", dict[tuple[str, str], Route])
+_GATE = web.AppKey("gate", Gate)
+
+
+@web.middleware
+async def _framed(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """One log line and the security headers for every answer."""
+    SUBJECT.set("unknown")  # one connection's requests share a context
+    began = request.app[CONTEXT].clock.monotonic()
+    status: int | None = None
+    try:
+        response = await handler(request)
+        status = response.status
+        if not response.prepared:
+            for name, value in _HEADERS.items():
+                response.headers.setdefault(name, value)
+        return response
+    finally:
+        route = _route(request)
+        write = log.debug if route is not None and route.access in _QUIET else log.info
+        write(
+            "http_request",
+            method=request.method,
+            path=request.path,
+            status=status,
+            subject=SUBJECT.get(),
+            peer=request.remote,
+            seconds=round(request.app[CONTEXT].clock.monotonic() - began, 4),
+        )
+
+
+@web.middleware
+async def _bounded(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Access first, then the handler within its time."""
+    route = _route(request)
+    if route is None:
+        return await handler(request)
+    tokens_file = request.app[CONTEXT].config().http.tokens_file
+    SUBJECT.set(request.app[_GATE].admit(request, route.access, tokens_file))
+    if route.streams:
+        return await handler(request)
+    async with asyncio.timeout(_HANDLER_SECONDS):
+        return await handler(request)
+
+
+def _route(request: web.Request) -> Route | None:
+    resource = request.match_info.route.resource
+    method = "GET" if request.method == "HEAD" else request.method
+    return None if resource is None else request.app[_ROUTES].get((method, resource.canonical))

@@ -1,0 +1,104 @@
+"""The file of access tokens: one a line, as ``NAME SCOPE SHA256``.
+
+The file holds digests, never tokens, so that reading it gives nothing away. It is read again when it changes. A line
+that cannot be understood is skipped and logged; a file that cannot be read lets nobody in, until it can.
+
+::
+
+    # name      scope     sha256 of the token
+    grafana     viewer    9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
+"""
+
+import hashlib
+import hmac
+import secrets
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+import structlog
+
+log = structlog.get_logger()
+
+_LARGEST_FILE = 1 << 20
+
+
+class Scope(StrEnum):
+    """What a token allows: a viewer reads, an operator may change things too."""
+
+    VIEWER = "viewer"
+    OPERATOR = "operator"
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    name: str
+    scope: Scope
+    sha256: str
+
+
+def make_token(name: str, scope: Scope) -> tuple[str, str]:
+    """A fresh token, and the line of the tokens file that lets it in."""
+    secret = "tocsin_" + secrets.token_urlsafe(32)
+    return secret, f"{name} {scope.value} {_digest(secret)}"
+
+
+def parse_tokens(text: str) -> tuple[list[Token], list[str]]:
+    """The tokens of a file's text, and a sentence for each line that is not one."""
+    tokens, problems = [], []
+    for number, line in enumerate(text.splitlines(), start=1):
+        fields = line.split("#", 1)[0].split()
+        if not fields:
+            continue
+        if len(fields) != 3 or fields[1] not in list(Scope) or not _is_digest(fields[2]):
+            problems.append(f"line {number} is not NAME viewer|operator SHA256")
+            continue
+        tokens.append(Token(fields[0], Scope(fields[1]), fields[2].lower()))
+    return tokens, problems
+
+
+class TokenFile:
+    """The tokens of one file, as it is now."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._tokens: list[Token] = []
+        self._version: tuple[int, ...] | None = None
+        self._failed = False
+
+    def find(self, presented: str) -> Token | None:
+        """The token that was presented. Every entry is compared, in constant time."""
+        self._read_if_changed()
+        digest, found = _digest(presented), None
+        for token in self._tokens:
+            if hmac.compare_digest(token.sha256, digest):
+                found = token
+        return found
+
+    def _read_if_changed(self) -> None:
+        path = Path(self.path)
+        try:
+            stat = path.stat()
+            version = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
+            if version == self._version:
+                return
+            with path.open(encoding="utf-8") as file:
+                text = file.read(_LARGEST_FILE)
+        except (OSError, UnicodeDecodeError) as error:
+            self._tokens, self._version = [], None
+            if not self._failed:
+                log.error("tokens_file_unreadable", path=self.path, error=str(error))
+            self._failed = True
+            return
+        self._tokens, problems = parse_tokens(text)
+        self._version, self._failed = version, False
+        for problem in problems:
+            log.error("tokens_file_line_skipped", path=self.path, problem=problem)
+
+
+def _digest(token: str) -> str:
+    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _is_digest(text: str) -> bool:
+    return len(text) == 64 and all(letter in "0123456789abcdef" for letter in text.lower())

@@ -1,0 +1,247 @@
+"""The lists of the API: pages, cursors, filters, shapes."""
+
+from typing import Any
+
+import pytest
+from aiohttp import ClientSession
+from jsonschema import Draft202012Validator
+from sqlalchemy import Connection
+
+from tests.web.harness import Daemon
+from tests.web.rows import (
+    KEY,
+    NOW,
+    a_run,
+    ago,
+    an_alert,
+    an_event,
+    put_alert,
+    put_error,
+    put_events,
+    put_node,
+    put_notification,
+    put_run,
+    put_scenario,
+)
+from tocsin.model.alert import EndReason
+from tocsin.model.cloudevent import event_schema
+from tocsin.model.notification import EventNotice, GroupNotice
+from tocsin.model.run import ScenarioKey
+from tocsin.store import schema
+
+
+async def get(client: ClientSession, address: str) -> Any:
+    async with client.get(address) as answer:
+        body = await answer.json()
+        assert answer.status == 200, body
+        return body
+
+
+async def walk(client: ClientSession, address: str) -> list[Any]:
+    """All items, page after page."""
+    items, after = [], ""
+    for _ in range(50):
+        page = await get(client, address + after)
+        items += page["items"]
+        if page["next"] is None:
+            return items
+        after = f"&after={page['next']}"
+    raise AssertionError("the pages do not end")
+
+
+async def test_events_come_in_their_public_order_as_cloudevents_with_details(
+    client: ClientSession, daemon: Daemon
+) -> None:
+    run = a_run(outcome="FAILED")
+
+    def fill(connection: Connection) -> None:
+        put_events(connection, an_event(a_run(minutes_ago=20)), an_event(run))
+        put_error(connection, run, "boom")
+
+    await daemon.store.write(fill)
+    page = await get(client, "/api/v1/events")
+    assert [(one["seq"], one["type"]) for one in page["items"]] == [
+        (1, "tocsin.run.finished"), (2, "tocsin.run.failed"),
+    ]  # fmt: skip
+    assert page["next"] is None
+    assert page["items"][1]["data"]["error"]["message"] == "boom"
+    for one in page["items"]:
+        Draft202012Validator(event_schema()).validate(one)
+
+
+async def test_the_cursor_of_events_is_the_seq_of_the_last_one(client: ClientSession, daemon: Daemon) -> None:
+    await daemon.store.write(
+        lambda connection: put_events(connection, *(an_event(a_run(minutes_ago=9 - n)) for n in range(5)))
+    )
+    first = await get(client, "/api/v1/events?limit=2")
+    assert (len(first["items"]), first["next"]) == (2, "2")
+    assert [one["seq"] for one in await walk(client, "/api/v1/events?limit=2")] == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    ("filters", "expected"),
+    [
+        ("event=run.failed", [2]),
+        ("outcome=SUCCESS", [1]),
+        ("outcome=SUCCESS&outcome=FAILED", [1, 2]),
+        ("dss_node=prod&project=SALES&scenario=NIGHTLY", [1, 2, 3]),
+        ("project=OTHER", []),
+        ("tags=,daily,&event=run.started", [3]),
+        ("limit=1&outcome=FAILED", [2]),
+    ],
+)
+async def test_events_can_be_filtered_by_their_labels(
+    client: ClientSession, daemon: Daemon, filters: str, expected: list[int]
+) -> None:
+    await daemon.store.write(
+        lambda connection: put_events(
+            connection,
+            an_event(a_run(minutes_ago=9)),
+            an_event(a_run(minutes_ago=8, outcome="FAILED")),
+            an_event(a_run(minutes_ago=7, seconds=None)),
+        )
+    )
+    assert [one["seq"] for one in await walk(client, f"/api/v1/events?{filters}")] == expected
+
+
+async def test_runs_come_newest_first_page_by_page_with_their_first_error(
+    client: ClientSession, daemon: Daemon
+) -> None:
+    runs = [a_run(minutes_ago=n, outcome="FAILED" if n == 3 else "SUCCESS") for n in range(1, 8)]
+
+    def fill(connection: Connection) -> None:
+        for run in runs:
+            put_run(connection, run)
+        put_error(connection, runs[2], "boom")
+
+    await daemon.store.write(fill)
+    items = await walk(client, "/api/v1/runs?limit=3")
+    assert [one["run_id"] for one in items] == [run.run_id for run in runs]
+    assert items[2]["error"] == {"code": "ERR", "title": "Oops", "message": "boom", "step": "build"}
+    assert items[0]["duration_seconds"] == 60.0
+
+
+async def test_runs_that_start_in_the_same_millisecond_are_all_listed(
+    client: ClientSession, daemon: Daemon
+) -> None:
+    keys = [ScenarioKey("prod", "SALES", f"S{n}") for n in range(5)]
+
+    def fill(connection: Connection) -> None:
+        for key in keys:
+            put_run(connection, a_run(key))
+
+    await daemon.store.write(fill)
+    items = await walk(client, "/api/v1/runs?limit=2")
+    assert sorted(one["scenario"] for one in items) == [key.scenario for key in keys]
+
+
+@pytest.mark.parametrize(("state", "expected"), [("running", [None]), ("ended", ["SUCCESS"])])
+async def test_runs_can_be_filtered_by_state(
+    client: ClientSession, daemon: Daemon, state: str, expected: list[str | None]
+) -> None:
+    def fill(connection: Connection) -> None:
+        put_run(connection, a_run(minutes_ago=5))
+        put_run(connection, a_run(minutes_ago=1, seconds=None))
+
+    await daemon.store.write(fill)
+    items = await walk(client, f"/api/v1/runs?limit=1&state={state}")
+    assert [one["outcome"] for one in items] == expected
+
+
+async def test_nodes_and_scenarios_show_their_state(client: ClientSession, daemon: Daemon) -> None:
+    def fill(connection: Connection) -> None:
+        put_node(connection)
+        put_node(connection, "auto", up=False, down_reason="unreachable", down_since=ago(minutes=1))
+        put_scenario(connection, next_run=ago(minutes=-30))
+        put_scenario(connection, ScenarioKey("prod", "SALES", "WEEKLY"), active=None)
+
+    await daemon.store.write(fill)
+    nodes = await get(client, "/api/v1/nodes")
+    assert [(one["node"], one["up"], one["down_reason"]) for one in nodes["items"]] == [
+        ("auto", False, "unreachable"), ("prod", True, None),
+    ]  # fmt: skip
+    scenarios = await walk(client, "/api/v1/scenarios?limit=1")
+    assert [(one["scenario"], one["active"], one["next_run"], one["tags"]) for one in scenarios] == [
+        ("NIGHTLY", True, "2026-03-01T12:30:00.000Z", ["daily"]), ("WEEKLY", None, None, ["daily"]),
+    ]  # fmt: skip
+    assert len(await walk(client, "/api/v1/scenarios?scenario_name=WEEKLY%20name")) == 1
+
+
+async def test_alerts_are_filtered_by_state_and_by_any_label(client: ClientSession, daemon: Daemon) -> None:
+    def fill(connection: Connection) -> None:
+        put_alert(connection, an_alert())
+        put_alert(connection, an_alert("ScenarioMissed", severity="critical", ends_at=NOW,
+                                       end_reason=EndReason.RESOLVED))  # fmt: skip
+
+    await daemon.store.write(fill)
+    for filters, expected in (
+        ("", {"ScenarioFailed", "ScenarioMissed"}), ("state=firing", {"ScenarioFailed"}),
+        ("state=ended", {"ScenarioMissed"}), ("severity=critical", {"ScenarioMissed"}),
+        ("alertname=ScenarioFailed&project=SALES", {"ScenarioFailed"}), ("team=sales", set()),
+    ):  # fmt: skip
+        found = await get(client, f"/api/v1/alerts?{filters}")
+        assert (filters, {one["labels"]["alertname"] for one in found["items"]}) == (filters, expected)
+
+
+async def test_deliveries_show_what_was_tried(client: ClientSession, daemon: Daemon) -> None:
+    def fill(connection: Connection) -> None:
+        put_notification(connection, "d1", EventNotice(an_event(a_run(outcome="FAILED")), "nightly"))
+        group = GroupNotice("g", "data-ops", {}, (an_alert(),), "first")
+        put_notification(connection, "d2", group, channel="ops-mail")
+        connection.execute(
+            schema.attempts.insert(),
+            {"notification_id": "d1", "number": 1, "started_at": NOW, "ended_at": NOW, "outcome": "failed",
+             "note": "503"},
+        )  # fmt: skip
+
+    await daemon.store.write(fill)
+    items = await walk(client, "/api/v1/deliveries?limit=1")
+    assert [(one["id"], one["kind"], one["subject"], one["state"]) for one in items] == [
+        ("d2", "group", "ScenarioFailed (1 firing, 0 ended)", "owed"),
+        ("d1", "event", "run.failed prod/SALES/NIGHTLY", "owed"),
+    ]
+    assert [one["note"] for one in items[1]["attempts"]] == ["503"]
+    for filters, expected in (("outcome=FAILED", ["d1"]), ("alertname=ScenarioFailed", ["d2"]),
+                              ("channel=ops-mail", ["d2"]), ("scenario=NIGHTLY", ["d2", "d1"])):  # fmt: skip
+        found = await get(client, f"/api/v1/deliveries?{filters}")
+        assert (filters, [one["id"] for one in found["items"]]) == (filters, expected)
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["limit=0", "limit=x", "limit=1001", "limit=-1", "after=%21", "after=W10", "after=eyJhIjoxfQ", "projct=SALES",
+     "limit=99999999999999999999999"],
+)  # fmt: skip
+async def test_a_query_that_makes_no_sense_is_a_problem(client: ClientSession, query: str) -> None:
+    async with client.get(f"/api/v1/runs?{query}") as answer:
+        assert (answer.status, answer.content_type) == (400, "application/problem+json")
+
+
+@pytest.mark.parametrize("name", ["nodes", "scenarios", "runs", "events", "alerts", "silences", "deliveries"])
+async def test_an_empty_list_is_a_list(client: ClientSession, name: str) -> None:
+    assert await get(client, f"/api/v1/{name}") == {"items": [], "next": None}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"), [("GET", "/nowhere", 404), ("PUT", "/api/v1/runs", 405)]
+)
+async def test_wrong_addresses_and_methods_are_problems(
+    client: ClientSession, method: str, path: str, status: int
+) -> None:
+    async with client.request(method, path) as answer:
+        assert (answer.status, answer.content_type) == (status, "application/problem+json")
+        assert (await answer.json())["status"] == status
+
+
+async def test_a_closed_store_is_a_503(client: ClientSession, daemon: Daemon) -> None:
+    await daemon.store.close()
+    async with client.get("/api/v1/runs") as answer:
+        assert (answer.status, answer.headers["Retry-After"]) == (503, "5")
+
+
+async def test_a_name_filter_is_data_not_sql(client: ClientSession, daemon: Daemon) -> None:
+    hostile = ScenarioKey("prod", "SALES", "'; DROP TABLE runs; --<b>")
+    await daemon.store.write(lambda connection: put_run(connection, a_run(hostile)))
+    found = await get(client, "/api/v1/runs?scenario='; DROP TABLE runs; --<b>")
+    assert [one["scenario"] for one in found["items"]] == [hostile.scenario]
+    assert (await get(client, f"/api/v1/runs?scenario={KEY.scenario}"))["items"] == []
