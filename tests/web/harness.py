@@ -75,6 +75,6 @@ class Daemon:
         return WebContext(
             store=self.store, config=lambda: self.config, clock=self.clock, exposition=self.exposition,
             alive=lambda: self.tasks, loop_turned_at=lambda: self.turned_at, ready=lambda: self.not_ready,
-            status=lambda: self.nodes, reload=reload, nudge=nudge, resolve_alert=resolve, retry_delivery=retry,
+            status=lambda: {"nodes": self.nodes}, reload=reload, nudge=nudge, resolve_alert=resolve, retry_delivery=retry,
             explain=explain,
         )  # fmt: skip

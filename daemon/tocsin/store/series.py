@@ -139,8 +139,9 @@ def gone_projects(connection: Connection) -> set[tuple[str, str]]:
 
 
 def running_since(connection: Connection) -> dict[ScenarioKey, int]:
-    """The scenarios that run now, with the start of their oldest open run."""
-    query = select(*_key(runs), func.min(_ms(runs.c.start))).where(runs.c.end.is_(None)).group_by(*_key(runs))
+    """The scenarios that run now, with the start of their oldest open run that DSS still shows."""
+    going_on = and_(runs.c.end.is_(None), runs.c.absent_since.is_(None))
+    query = select(*_key(runs), func.min(_ms(runs.c.start))).where(going_on).group_by(*_key(runs))
     return {ScenarioKey(*key): start for *key, start in connection.execute(query)}
 
 

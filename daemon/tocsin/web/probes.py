@@ -4,9 +4,9 @@ from aiohttp import web
 
 from tocsin import __version__
 from tocsin.kit.clock import isoformat
+from tocsin.model.cloudevent import Json
 from tocsin.web.context import CONTEXT
 from tocsin.web.problems import Problem
-from tocsin.web.shapes import to_json
 
 _STUCK_AFTER_SECONDS = 30.0
 
@@ -39,17 +39,14 @@ async def metrics(request: web.Request) -> web.Response:
 
 
 async def status(request: web.Request) -> web.Response:
-    """The state of the process and of its nodes, from memory."""
+    """The state of the process and of its nodes, from memory; the parts of the daemon say most of it themselves."""
     context = request.app[CONTEXT]
-    config, reason = context.config(), context.ready()
-    return web.json_response(
-        {
-            "version": __version__,
-            "time": isoformat(context.clock.now()),
-            "ready": reason is None,
-            "reason": reason,
-            "tasks": dict(context.alive()),
-            "config": {"source": config.source, "loaded_at": to_json(config.loaded_at)},
-            "nodes": to_json(context.status()),
-        }
-    )
+    reason = context.ready()
+    own: dict[str, Json] = {
+        "version": __version__,
+        "time": isoformat(context.clock.now()),
+        "ready": reason is None,
+        "reason": reason,
+        "tasks": dict(context.alive()),
+    }
+    return web.json_response(own | dict(context.status()))
