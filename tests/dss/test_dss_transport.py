@@ -108,7 +108,16 @@ async def test_no_secret_at_all_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["dss.example.com", "ftp://dss", "http://", "http://u:p@dss", "http://dss?x=1", "http://dss#x"]
+    "url",
+    [
+        "dss.example.com",
+        "ftp://dss",
+        "http://",
+        "http://u:p@dss",
+        "http://dss?x=1",
+        "http://dss#x",
+        "http://a..b",
+    ],
 )
 def test_a_url_that_cannot_be_a_dss_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="DSS URL"):
@@ -541,6 +550,13 @@ async def test_a_netrc_file_never_replaces_the_secret(
     async with DSSClient(dss.url, internal_ticket="tick") as client:
         await client.get_auth_info()
     assert "Authorization" not in dss.asked[0].headers
+
+
+@pytest.mark.parametrize("proxy", ["socks5://u:hushhush@h:1", "http://", "://"])
+def test_an_address_that_cannot_be_a_proxy_is_refused_without_its_password(proxy: str) -> None:
+    with pytest.raises(ValueError, match="a proxy's address") as caught:
+        DSSClient("http://dss", "key", proxy=proxy)
+    assert "hushhush" not in str(caught.value)
 
 
 async def test_a_dead_proxy_is_unreachable_and_its_password_is_not_told(serve: Any, connect: Any) -> None:

@@ -261,6 +261,16 @@ async def test_a_fire_that_says_not_which_it_is_is_an_invalid_reply(
 # The polling loop by itself
 
 
+async def test_a_loop_that_is_closed_before_it_ran_ends_its_waits_too() -> None:
+    waits = SharedWaits()
+    wait = asyncio.create_task(waits.until("key", lambda: asyncio.sleep(0), lambda value: value))
+    await asyncio.sleep(0)
+    await waits.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        async with asyncio.timeout(5):
+            await wait
+
+
 async def test_an_answer_older_than_a_wait_does_not_end_it() -> None:
     waits = SharedWaits(first_pause=0.001)
     asked, go = asyncio.Event(), asyncio.Event()

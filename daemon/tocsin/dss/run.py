@@ -108,13 +108,13 @@ class DSSScenarioRun:
 
     async def _ended(self) -> Raw:
         """The run once it has a result. All who wait for runs of one scenario share the polls of its last runs."""
-        last_runs = wire.get_last_runs(self.project_key, self.scenario_id, limit=10, onlyFinishedRuns=False)
+        last_runs = wire.get_last_runs(self.project_key, self.scenario_id, limit=3, onlyFinishedRuns=False)
         run = await self.client.waits.until(
             ("last-runs", self.project_key, self.scenario_id),
             lambda: self.client.perform(last_runs),
             self._find_ended,
         )
-        # Empty: ten newer runs push it off that list. Then only the run itself can tell.
+        # Empty: newer runs have pushed it off that short list, so that it must have ended. It tells itself how.
         return run or await self.client.waits.until(
             ("run", *self._path),
             lambda: self.client.perform(wire.get_run(*self._path)),

@@ -88,7 +88,7 @@ class Transport:
                 raise ValueError(f"the header {name!r} holds characters that no HTTP header can carry")
         self._tls = tls or TLS()
         self._contexts: TLSContexts | None = None
-        self._proxy = _proxy_from_environment(self.base) if proxy is None else URL(proxy) if proxy else None
+        self._proxy = _proxy(_proxy_from_environment(self.base) if proxy is None else proxy)
         self._timeout = timeout
         self._connect_timeout = connect_timeout
         self._retries = retries
@@ -261,6 +261,10 @@ def _base(url: str) -> URL:
     parsed = URL(url.strip())
     if parsed.scheme not in ("http", "https") or not parsed.host:
         raise ValueError(f"a DSS URL begins with http:// or https:// and a host: {url!r}")
+    try:
+        parsed.host.encode("idna")
+    except UnicodeError:
+        raise ValueError(f"a DSS URL names a host: {parsed.host!r} cannot be one") from None
     if parsed.user is not None or parsed.password is not None:
         raise ValueError("a DSS URL holds no user or password; the key is given apart")
     if parsed.query_string or parsed.fragment:
@@ -269,14 +273,23 @@ def _base(url: str) -> URL:
     return URL(f"{parsed.origin()}{path}{API_BASE}", encoded=True)
 
 
-def _proxy_from_environment(base: URL) -> URL | None:
+def _proxy(address: str) -> URL | None:
+    """The proxy at an address; an empty one is none. Raises ``ValueError`` without showing the address's password."""
+    if not address:
+        return None
+    proxy = URL(address if "://" in address else f"http://{address}")
+    if proxy.scheme not in ("http", "https") or not proxy.host:
+        raise ValueError("a proxy's address is a host, or http:// or https:// and a host")
+    return proxy
+
+
+def _proxy_from_environment(base: URL) -> str:
     """HTTP(S)_PROXY and NO_PROXY, read once. aiohttp's own ``trust_env`` also sends ~/.netrc's passwords."""
     assert base.host is not None
     address = base.host if base.explicit_port is None else f"{base.host}:{base.explicit_port}"
     if proxy_bypass(base.host) or proxy_bypass(address):
-        return None
-    proxy = getproxies().get(base.scheme)
-    return URL(proxy if "://" in proxy else f"http://{proxy}") if proxy else None
+        return ""
+    return getproxies().get(base.scheme, "")
 
 
 def _redirect(request: Request[T], url: URL, response: aiohttp.ClientResponse) -> URL | None:

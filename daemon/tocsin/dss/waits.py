@@ -91,6 +91,9 @@ class SharedWaits:
             self._enqueue(watch, after=0)
         if self._loop is None or self._loop.done():
             self._loop = asyncio.create_task(self._run(), name="dss-waits")
+            self._loop.add_done_callback(
+                self._ended
+            )  # runs even if the task was cancelled before its first step
         try:
             result: R = await waiter.future
             return result
@@ -112,22 +115,22 @@ class SharedWaits:
         heapq.heappush(self._queue, (asyncio.get_running_loop().time() + after, watch.turn, watch))
         self._bell.set()
 
+    def _ended(self, loop: "asyncio.Task[None]") -> None:
+        if loop is self._loop:
+            left = [waiter for watch in self._watches.values() for waiter in watch.waiters]
+            _settle(left, RuntimeError("this DSS client is closed"))
+
     async def _run(self) -> None:
-        try:
-            while self._watches:
-                await self._slots.acquire()
-                watch = await self._next_due()
-                if watch is None:
-                    self._slots.release()
-                    continue
-                watch.polling = True
-                poll = asyncio.create_task(self._poll(watch))
-                self._polls.add(poll)
-                poll.add_done_callback(self._polls.discard)
-        finally:
-            for watch in self._watches.values():
-                for waiter in watch.open():
-                    waiter.future.set_exception(RuntimeError("this DSS client is closed"))
+        while self._watches:
+            await self._slots.acquire()
+            watch = await self._next_due()
+            if watch is None:
+                self._slots.release()
+                continue
+            watch.polling = True
+            poll = asyncio.create_task(self._poll(watch))
+            self._polls.add(poll)
+            poll.add_done_callback(self._polls.discard)
 
     async def _next_due(self) -> _Watch | None:
         """The watch longest due, once there is one; None when nobody waits any more."""

@@ -252,7 +252,7 @@ def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
     text = headers.get("Retry-After", "").strip()
     if text.isascii() and text.isdigit():
         return float(text[:9])
-    if (until := _http_date(text)) is None:
+    if not text or (until := _http_date(text)) is None:
         return None
     return max(0.0, (until - (server_date(headers) or now)).total_seconds())
 
