@@ -95,7 +95,7 @@ class DSSScenario:
     async def get_runs_by_date_raw(self, from_day: date | str, to_day: date | str) -> list[Any]:
         """DSS's list for whole days of the server's time zone, ``to_day`` excluded; its order is not documented."""
         return await self.client.perform(
-            wire.get_runs_by_date(self.project_key, self.id, fromDate=str(from_day), toDate=str(to_day))
+            wire.get_runs_by_date(self.project_key, self.id, fromDate=_day(from_day), toDate=_day(to_day))
         )
 
     async def get_runs_by_date(
@@ -197,7 +197,7 @@ def _deprecated(method: str, instead: str) -> None:
     warnings.warn(message, DeprecationWarning, stacklevel=3)
 
 
-def _day(day: date | str, margin: timedelta) -> str:
+def _day(day: date | str, margin: timedelta = timedelta(0)) -> str:
     """The day as DSS writes it; an aware moment becomes a day of UTC with a margin for the server's zone."""
     match day:
         case datetime(tzinfo=None):

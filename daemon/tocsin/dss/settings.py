@@ -7,7 +7,7 @@ the time of one request.
 
 from copy import deepcopy
 from datetime import UTC, datetime, tzinfo
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from tocsin.dss import wire
@@ -173,7 +173,7 @@ class DSSScenarioSettings:
     def _read(self) -> wire.Request[Raw]:
         return wire.get_scenario(self.scenario.project_key, self.scenario.id)
 
-    def _conflict(self, by: str | None) -> None:
+    def _conflict(self, by: str | None) -> NoReturn:
         where = f"{self.scenario.project_key}/{self.scenario.id}"
         raise DSSConflict(
             f"{where} was saved by {by or 'an unknown user'}", changed_by=by, operation="save_scenario"
