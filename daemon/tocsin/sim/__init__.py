@@ -1,8 +1,10 @@
 """An emulated DSS that speaks the same wire; for demo, development and tests. Shares no code with the client."""
 
+from tocsin.sim.archive import NotAnArchive, SqliteArchive
 from tocsin.sim.behaviour import BadWorld, Behaviour
 from tocsin.sim.clock import WorldClock
 from tocsin.sim.http import ApiKey
+from tocsin.sim.python import Limits
 from tocsin.sim.server import DEFAULT_KEY, Sim, serve
 from tocsin.sim.world import World, lively_world
 
@@ -11,7 +13,10 @@ __all__ = [
     "ApiKey",
     "BadWorld",
     "Behaviour",
+    "Limits",
+    "NotAnArchive",
     "Sim",
+    "SqliteArchive",
     "World",
     "WorldClock",
     "lively_world",

@@ -74,6 +74,11 @@ class WorldClock:
     def monotonic(self) -> float:
         return (self.now() - self._origin).total_seconds()
 
+    def no_earlier_than(self, moment: datetime) -> None:
+        """Go on from ``moment`` if the world's time is still before it."""
+        if moment > self.now():
+            self._origin, self._base_origin = moment, self._base.monotonic()
+
     def call_at(self, moment: datetime, call: Callable[[], None]) -> Alarm:
         """Have ``call`` made on the running loop once the world's time reaches ``moment``."""
         alarm = Alarm(moment, call)

@@ -51,7 +51,7 @@ class Archive(Protocol):
 
     def drop_scenario(self, scenario: Scenario) -> None: ...
 
-    def keep_run(self, scenario: Scenario, run: Run, dropped: list[str]) -> None: ...
+    def keep_run(self, scenario: Scenario, run: Run, jobs: list[Job], dropped: list[str]) -> None: ...
 
 
 class Engine:
@@ -62,6 +62,7 @@ class Engine:
         world: World,
         clock: WorldClock,
         kinds: Mapping[str, Kind],
+        sender: Sender,
         archive: Archive | None = None,
     ) -> None:
         self.world = world
@@ -69,7 +70,7 @@ class Engine:
         self.archive = archive
         self.futures: OrderedDict[str, tuple[Scenario, Run]] = OrderedDict()
         self._kinds = kinds
-        self.sender: Sender | None = None  # sends what reporters say; without one they are silent
+        self._sender = sender
         self._tasks: set[asyncio.Task[None]] = set()
 
     # Life
@@ -263,6 +264,7 @@ class Engine:
         while len(self.futures) > _FUTURES_KEPT:
             self.futures.popitem(last=False)
         fire.settled.set()
+        self._keep(scenario, run, [])
         self.spawn(self._live(scenario, run, run.live), f"run {scenario.project_key}.{scenario.id}")
 
     def _new_run(self, scenario: Scenario, fire: Fire, start: datetime) -> Run:
@@ -299,9 +301,7 @@ class Engine:
         end = self.clock.now()
         await self._report(scenario, run, "END", ending.outcome)
         self._finish(scenario, run, ending, end)
-        dropped = scenario.trim(self.world.history_limit)
-        if self.archive is not None and self._exists(scenario):
-            self.archive.keep_run(scenario, run, dropped)
+        self._keep(scenario, run, scenario.trim(self.world.history_limit))
         scenario.current, run.live = None, None
         handle.over.set()
         self._followers(scenario)
@@ -333,15 +333,18 @@ class Engine:
 
     async def _report(self, scenario: Scenario, run: Run, phase: str, outcome: str = "") -> None:
         """Have the scenario's reporters of this phase send; what fails is kept in the run's document."""
-        if self.sender is None:
-            return
         for reporter in run.document["scenario"]["reporters"]:
             if reporter["active"] and reporter["phase"] == phase:
-                await self.sender(scenario, run, reporter, outcome)
+                await self._sender(scenario, run, reporter, outcome)
 
-    def _exists(self, scenario: Scenario) -> bool:
+    def _keep(self, scenario: Scenario, run: Run, dropped: list[str]) -> None:
         project = self.world.projects.get(scenario.project_key)
-        return project is not None and project.scenarios.get(scenario.id) is scenario
+        if (
+            self.archive is not None
+            and project is not None
+            and project.scenarios.get(scenario.id) is scenario
+        ):
+            self.archive.keep_run(scenario, run, project.jobs_of(run), dropped)
 
     # History, jobs, variables
 

@@ -184,7 +184,7 @@ class Performance:
             self.say(step["id"], ending.thrown["stack"], level=level)
         self.say(step["id"], f"Step {step['name']} ended: {ending.outcome}", level=level)
         part: Document = {"warnings": documents.counted_warnings(ending.warnings)}
-        in_item = any(item["outcome"] == "FAILED" for item in step_run["additionalReportItems"])
+        in_item = any(item.get("thrown") for item in step_run["additionalReportItems"])
         if ending.outcome == "FAILED" and not in_item:
             part["thrown"] = ending.thrown or {"clazz": "", "title": "", "message": "", "stack": ""}
             part["logTail"] = documents.log_tail([line for at, line in self.run.log if at == step["id"]])

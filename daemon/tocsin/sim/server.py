@@ -5,20 +5,25 @@ from collections.abc import Callable, Iterable
 
 from aiohttp import web
 
-from tocsin.sim import instance_api, scenarios_api
+from tocsin.sim import channels_api, instance_api, scenarios_api
+from tocsin.sim.archive import SqliteArchive
 from tocsin.sim.clock import WorldClock
-from tocsin.sim.engine import Archive, Engine
+from tocsin.sim.engine import Engine
 from tocsin.sim.http import Api, ApiKey
+from tocsin.sim.kinds import Kinds
+from tocsin.sim.python import Limits
+from tocsin.sim.reporters import Reporters
 from tocsin.sim.world import World
 
 DEFAULT_KEY = "tocsin-sim-admin-key"
-_ROUTES = (*scenarios_api.ROUTES, *instance_api.ROUTES)
+_ROUTES = (*scenarios_api.ROUTES, *instance_api.ROUTES, *channels_api.ROUTES)
 
 
 class Sim:
     """One emulated instance. ``start`` it on a loop, ``stop`` it on the same one.
 
     ``api_keys``: each an ``ApiKey``, or a text, which is an admin's key. ``clock``: the world's time, real by default.
+    ``archive``: where the world is kept; one that holds a world already takes the place of ``world``'s projects.
     The server executes the Python and SQL that scenarios hold: keep it on a loopback address.
     """
 
@@ -28,18 +33,27 @@ class Sim:
         *,
         api_keys: Iterable[ApiKey | str] = (DEFAULT_KEY,),
         clock: WorldClock | None = None,
-        archive: Archive | None = None,
+        archive: SqliteArchive | None = None,
+        limits: Limits | None = None,
     ) -> None:
         self.world = world
         self.clock = clock or WorldClock()
         self.archive = archive
-        self.engine = Engine(world, self.clock, {}, archive)
         self.api_keys = [ApiKey(key) if isinstance(key, str) else key for key in api_keys]
+        self.url = ""  # known once it listens
+        self.reporters = Reporters(world, self.clock.now)
+        kinds = Kinds(self.reporters, self._own_api, limits or Limits())
+        self.engine = Engine(world, self.clock, kinds.table(), self.reporters.report, archive)
         self._runner: web.AppRunner | None = None
 
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> str:
         """Begin to live and to listen; the base address, as ``http://127.0.0.1:40123``. Raises ``OSError``."""
+        kept = self.archive.load(self.world) if self.archive is not None else None
+        if kept is not None:
+            self.clock.no_earlier_than(kept)
         await self.engine.start()
+        if kept is None and self.archive is not None:
+            self.archive.keep_world(self.world)
         runner = web.AppRunner(
             Api(self, _ROUTES, self.api_keys).application(), access_log=None, shutdown_timeout=1.0
         )
@@ -51,7 +65,8 @@ class Sim:
             await self.stop()
             raise
         name, number = runner.addresses[0][:2]
-        return f"http://[{name}]:{number}" if ":" in name else f"http://{name}:{number}"
+        self.url = f"http://[{name}]:{number}" if ":" in name else f"http://{name}:{number}"
+        return self.url
 
     async def stop(self) -> None:
         """Stop listening and living; runs that go on are cut off. May be called twice."""
@@ -59,6 +74,13 @@ class Sim:
         if runner is not None:
             await runner.cleanup()
         await self.engine.stop()
+        if self.archive is not None:
+            self.archive.close()
+
+    def _own_api(self) -> tuple[str, str]:
+        """Where and with which key scripts reach this instance."""
+        admins = [key.secret for key in self.api_keys if key.admin]
+        return self.url, (admins or [key.secret for key in self.api_keys] or [""])[0]
 
 
 async def serve(sim: Sim, host: str, port: int, ready: Callable[[str], None], until: asyncio.Event) -> None:

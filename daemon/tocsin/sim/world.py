@@ -242,6 +242,11 @@ class Project:
         except KeyError:
             raise Missing(f"scenario does not exist: {self.key}.{scenario_id}") from None
 
+    def jobs_of(self, run: Run) -> list[Job]:
+        """The jobs that the steps of a run have run."""
+        items = (item for step in run.step_runs for item in step["additionalReportItems"])
+        return [self.jobs[item["jobId"]] for item in items if item.get("jobId") in self.jobs]
+
 
 @dataclass(slots=True, eq=False)
 class World:

@@ -1,0 +1,181 @@
+"""Definitions and history that outlive the process: one SQLite file behind ``tocsin sim --db``.
+
+Each change is one small transaction on the event loop's thread; this is a simulator, not a store under load. Runs that
+went on when the process ended come back as ABORTED, as far as they had come.
+"""
+
+import json
+import sqlite3
+from datetime import datetime
+from pathlib import Path
+
+from tocsin.kit.clock import from_ms, to_ms
+from tocsin.sim import documents
+from tocsin.sim.behaviour import Behaviour, Document
+from tocsin.sim.perform import scenario_target
+from tocsin.sim.world import Fire, Job, Project, Run, Scenario, World
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS instance (id INTEGER PRIMARY KEY CHECK (id = 1), body TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS projects (project TEXT PRIMARY KEY, body TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS scenarios (project TEXT, scenario TEXT, body TEXT NOT NULL, PRIMARY KEY (project, scenario));
+CREATE TABLE IF NOT EXISTS runs (
+  project TEXT, scenario TEXT, run TEXT, start INTEGER NOT NULL, body TEXT NOT NULL,
+  PRIMARY KEY (project, scenario, run)
+);
+"""
+# Not REPLACE, which would move a row to the end: projects and scenarios keep their order.
+_UPDATE = "ON CONFLICT DO UPDATE SET body = excluded.body"
+_KEEP_INSTANCE = f"INSERT INTO instance VALUES (1, ?) {_UPDATE}"
+_KEEP_PROJECT = f"INSERT INTO projects VALUES (?, ?) {_UPDATE}"
+_KEEP_SCENARIO = f"INSERT INTO scenarios VALUES (?, ?, ?) {_UPDATE}"
+_KEEP_RUN = f"INSERT INTO runs VALUES (?, ?, ?, ?, ?) {_UPDATE}"
+_FORMAT = 1
+_JOB_FIELDS = ("id", "definition", "start", "login", "end", "state", "failure", "log")
+
+
+class NotAnArchive(Exception):
+    """A file that this version cannot use as the database of a simulator."""
+
+
+class SqliteArchive:
+    """Keeps a world in ``path``. Raises ``NotAnArchive`` if the file is something else, ``sqlite3.Error``, ``OSError``."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._db = sqlite3.connect(path, isolation_level=None)
+        try:
+            version = self._db.execute("PRAGMA user_version").fetchone()[0]
+            tables = {
+                name for (name,) in self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+            }
+            if version not in (0, _FORMAT) or (version == 0 and tables):
+                raise NotAnArchive(f"{path} is not a database of this simulator")
+            self._db.executescript(f"{_SCHEMA}PRAGMA user_version = {_FORMAT};")
+            self._db.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.DatabaseError as error:
+            self._db.close()
+            raise NotAnArchive(f"{path} is not a database of this simulator: {error}") from None
+
+    def close(self) -> None:
+        self._db.close()
+
+    def keep_instance(self, world: World) -> None:
+        body = {"variables": world.variables, "channels": world.channels}
+        self._db.execute(_KEEP_INSTANCE, (json.dumps(body),))
+
+    def keep_project(self, project: Project) -> None:
+        body = {"document": project.document, "variables": project.variables}
+        self._db.execute(_KEEP_PROJECT, (project.key, json.dumps(body)))
+
+    def drop_project(self, project_key: str) -> None:
+        for table in ("projects", "scenarios", "runs"):
+            self._db.execute(f"DELETE FROM {table} WHERE project = ?", (project_key,))
+
+    def keep_scenario(self, scenario: Scenario) -> None:
+        body = {
+            "definition": scenario.definition,
+            "payload": scenario.payload,
+            "behaviour": scenario.behaviour.raw if scenario.behaviour else None,
+            "discussions": scenario.discussions,
+            "turns": scenario.turns,
+            "evaluated": {key: to_ms(at) for key, at in scenario.evaluated.items()},
+        }
+        row = (scenario.project_key, scenario.id, json.dumps(body))
+        self._db.execute(_KEEP_SCENARIO, row)
+
+    def drop_scenario(self, scenario: Scenario) -> None:
+        for table in ("scenarios", "runs"):
+            key = (scenario.project_key, scenario.id)
+            self._db.execute(f"DELETE FROM {table} WHERE project = ? AND scenario = ?", key)
+
+    def keep_run(self, scenario: Scenario, run: Run, jobs: list[Job], dropped: list[str]) -> None:
+        body = {
+            "document": run.document,
+            "future": run.future_id,
+            "steps": run.step_runs,
+            "log": run.log,
+            "jobs": [{name: getattr(job, name) for name in _JOB_FIELDS} for job in jobs],
+        }
+        row = (
+            scenario.project_key,
+            scenario.id,
+            run.id,
+            run.document["start"],
+            json.dumps(body, default=str),
+        )
+        self._db.execute(_KEEP_RUN, row)
+        for old in dropped:
+            key = (scenario.project_key, scenario.id, old)
+            self._db.execute("DELETE FROM runs WHERE project = ? AND scenario = ? AND run = ?", key)
+
+    def keep_world(self, world: World) -> None:
+        """Keep everything, for a world that was not loaded from here."""
+        self._db.execute("BEGIN")
+        self.keep_instance(world)
+        for project in world.projects.values():
+            self.keep_project(project)
+            for scenario in project.scenarios.values():
+                self.keep_scenario(scenario)
+                for run in scenario.runs.values():
+                    self.keep_run(scenario, run, project.jobs_of(run), [])
+        self._db.execute("COMMIT")
+
+    def load(self, world: World) -> datetime | None:
+        """Put what is kept in the place of the world's projects, variables and channels.
+
+        The latest moment in it, for a clock that ran ahead of ours must not go back; ``None`` if nothing is kept.
+        """
+        row = self._db.execute("SELECT body FROM instance").fetchone()
+        if row is None:
+            return None
+        kept = json.loads(row[0])
+        world.variables, world.channels, world.projects = kept["variables"], kept["channels"], {}
+        for (body,) in self._db.execute("SELECT body FROM projects ORDER BY rowid"):
+            kept = json.loads(body)
+            world.projects[kept["document"]["projectKey"]] = Project(kept["document"], kept["variables"])
+        for (body,) in self._db.execute("SELECT body FROM scenarios ORDER BY rowid"):
+            self._load_scenario(world, json.loads(body))
+        latest = 0
+        for project, scenario, body in self._db.execute(
+            "SELECT project, scenario, body FROM runs ORDER BY start"
+        ):
+            latest = max(
+                latest, _load_run(world.project(project), world.scenario(project, scenario), json.loads(body))
+            )
+        return from_ms(latest)
+
+    @staticmethod
+    def _load_scenario(world: World, kept: Document) -> None:
+        definition = kept["definition"]
+        raw = kept["behaviour"]
+        behaviour = Behaviour.parse(raw, str(definition["id"])) if raw is not None else None
+        scenario = world.add_scenario(world.project(definition["projectKey"]), definition, behaviour)
+        scenario.payload, scenario.discussions, scenario.turns = (
+            kept["payload"],
+            kept["discussions"],
+            kept["turns"],
+        )
+        scenario.evaluated = {key: from_ms(at) for key, at in kept["evaluated"].items()}
+
+
+def _load_run(project: Project, scenario: Scenario, kept: Document) -> int:
+    """Put one run back; the last moment known of it, in epoch milliseconds."""
+    document = kept["document"]
+    run = Run(document, kept["future"], kept["steps"], [tuple(line) for line in kept["log"]])
+    last = max([document["end"], document["start"], *(step["start"] for step in run.step_runs)])
+    if not run.ended:
+        for step in run.step_runs:
+            if not step["end"]:
+                target = {**scenario_target(scenario, "SCENARIO_STEP"), "stepId": step["step"]["id"]}
+                step["end"] = last
+                step["result"] = documents.result("STEP_DONE", "ABORTED", target, step["start"], last)
+        document["end"] = last
+        target = scenario_target(scenario)
+        document["result"] = documents.result("SCENARIO_DONE", "ABORTED", target, document["start"], last)
+    scenario.runs[run.id] = run
+    fire = Fire(document["trigger"], run=run)
+    scenario.fires[fire.key] = fire
+    for job in kept["jobs"]:
+        project.jobs[job["id"]] = Job(**job)
+    return int(last)

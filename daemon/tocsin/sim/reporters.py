@@ -1,0 +1,260 @@
+"""Reporters of scenarios, really sent: mails through a channel's SMTP server, webhooks by HTTP.
+
+What cannot be sent raises ``NotSent``; for a reporter of a run its words land in ``reportersStates``, where a watcher
+can read that DSS itself failed to tell.
+"""
+
+import asyncio
+import json
+import smtplib
+import ssl
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from email.message import EmailMessage
+from email.utils import format_datetime, make_msgid
+
+import aiohttp
+
+from tocsin.kit.clock import from_ms, isoformat, to_ms
+from tocsin.sim.behaviour import Document, listed
+from tocsin.sim.formula import BadFormula, evaluate, expand, is_true
+from tocsin.sim.variables import run_variables
+from tocsin.sim.world import Run, Scenario, World
+
+SEND_TIMEOUT_SECONDS = 15.0
+MAIL_TYPES = ("smtp", "aws-ses-mail", "microsoft-graph-mail")
+
+
+class NotSent(Exception):
+    """A message that could not be sent; the text says why, in the words of what refused it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mail:
+    """One message. ``attachments`` are (name, content)."""
+
+    to: tuple[str, ...]
+    subject: str
+    body: str
+    sender: str = ""
+    cc: tuple[str, ...] = ()
+    bcc: tuple[str, ...] = ()
+    html: bool = False
+    attachments: tuple[tuple[str, bytes], ...] = ()
+
+
+class Reporters:
+    """Sends what reporters say."""
+
+    def __init__(self, world: World, now: Callable[[], datetime]) -> None:
+        self._world = world
+        self._now = now
+
+    async def report(self, scenario: Scenario, run: Run, reporter: Document, outcome: str) -> None:
+        """Let one reporter of a run send, if its condition holds; keep how that went in the run's document."""
+        variables = run_variables(self._world, scenario, run, outcome)
+        state: Document = {
+            "reporterName": reporter["name"],
+            "messagingType": reporter["messaging"].get("type"),
+            "activated": _holds(reporter, variables),
+            "messages": {"messages": []},
+            "started": to_ms(self._now()),
+        }
+        if state["activated"]:
+            try:
+                await self.send(run, reporter["messaging"], variables)
+            except NotSent as error:
+                thrown = {
+                    "clazz": "com.dataiku.dip.exceptions.MessagingException",
+                    "title": "Failed to send",
+                    "stack": "",
+                }
+                state["error"] = {**thrown, "message": str(error)}
+        state["ended"] = to_ms(self._now())
+        run.document["reportersStates"].append(state)
+
+    async def send(self, run: Run, messaging: Document, variables: Document) -> None:
+        """Send one message. Raises ``NotSent``."""
+        kind, configuration = str(messaging.get("type")), messaging.get("configuration") or {}
+        try:
+            if kind == "mail-scenario":
+                for mail in self._mails(run, configuration, variables):
+                    await self.send_mail(str(configuration.get("channelId") or ""), mail)
+            elif kind == "webhook-scenario":
+                await _call(configuration, variables)
+            elif kind in ("slack-scenario", "msft-teams-scenario", "google-chat-scenario"):
+                await self._chat(configuration, variables)
+            else:
+                raise NotSent(f"{kind} is not emulated")
+        except BadFormula as error:
+            raise NotSent(f"freemarker.core.InvalidReferenceException: {error}") from None
+
+    async def send_mail(self, channel_id: str, mail: Mail, login: str = "") -> None:
+        """Hand one mail to the SMTP server of a channel. Raises ``NotSent``."""
+        channel = self._world.channels.get(channel_id)
+        if channel is None or channel["type"] not in MAIL_TYPES:
+            raise NotSent(f"Messaging channel does not exist: {channel_id}")
+        if channel["type"] != "smtp":
+            raise NotSent(f"Channels of type {channel['type']} are not emulated")
+        configuration = channel["configuration"]
+        sender = mail.sender or str(configuration.get("sender") or "")
+        if configuration.get("useCurrentUserAsSender") and login:
+            sender = login if "@" in login else f"{login}@example.com"
+        domains = tuple(
+            f"@{d.strip()}" for d in str(configuration.get("authorizedDomain") or "").split(",") if d.strip()
+        )
+        everyone = (*mail.to, *mail.cc, *mail.bcc)
+        if domains and (others := [address for address in everyone if not address.endswith(domains)]):
+            raise NotSent(f"Recipients outside of the authorized domains: {', '.join(others)}")
+        if not everyone:
+            raise NotSent("The mail has no recipient")
+        try:
+            message = _message(mail, sender, self._now())
+            await asyncio.to_thread(_deliver, configuration, sender, list(everyone), message)
+        except (OSError, smtplib.SMTPException, ValueError) as error:
+            raise NotSent(f"{type(error).__name__}: {error}") from None
+
+    def _mails(self, run: Run, configuration: Document, variables: Document) -> Iterable[Mail]:
+        subject = str(configuration.get("subject") or "DSS scenario ${scenarioName}: ${outcome}")
+        stock = configuration.get("messageSource") == "TEMPLATE_FILE"
+        attached = [a for a in listed(configuration.get("attachments")) if a.get("type") == "LOG"]
+        files = tuple(("scenario-run.log", run.log_text().encode()) for _ in attached)
+        strict = configuration.get("templateFormat") == "FREEMARKER"
+        for to, more in _recipients(expand(str(configuration.get("recipient") or ""), variables)):
+            known = {**variables, **more}
+            body = (
+                _stock_body(run, variables)
+                if stock
+                else expand(str(configuration.get("message") or ""), known, strict=strict)
+            )
+            yield Mail(
+                to=to,
+                subject=expand(subject, known),
+                body=body,
+                sender=expand(str(configuration.get("sender") or ""), known),
+                cc=_addresses(expand(str(configuration.get("ccRecipient") or ""), known)),
+                bcc=_addresses(expand(str(configuration.get("bccRecipient") or ""), known)),
+                html=bool(configuration.get("sendAsHTML")) and not stock,
+                attachments=files,
+            )
+
+    async def _chat(self, configuration: Document, variables: Document) -> None:
+        """A message to a webhook of a chat service."""
+        channel = self._world.channels.get(str(configuration.get("channelId") or ""), {})
+        url = configuration.get("webhookUrl") or channel.get("configuration", {}).get("webhookUrl")
+        if not url:
+            raise NotSent("No webhook address; other ways to reach a chat service are not emulated")
+        text = expand(str(configuration.get("message") or ""), variables)
+        payload = {"text": text}
+        if configuration.get("messageMode") == "BLOCK_KIT_API":
+            payload = {"blocks": expand(str(configuration.get("blocks") or "[]"), variables)}
+        await _post("POST", str(url), {"json": payload})
+
+
+def _holds(reporter: Document, variables: Document) -> bool:
+    if not reporter["runConditionEnabled"]:
+        return True
+    try:
+        return is_true(evaluate(str(reporter.get("runCondition") or ""), variables))
+    except BadFormula:
+        return False
+
+
+def _recipients(text: str) -> list[tuple[tuple[str, ...], Document]]:
+    """Who gets a mail each, with the variables of that mail: a comma list, a JSON array, or individual mails."""
+    try:
+        parsed = json.loads(text)
+    except ValueError:
+        parsed = None
+    if isinstance(parsed, dict):
+        return [
+            (
+                _addresses(str(m.get("to") or "")),
+                {f"mailVariables_{k}": v for k, v in (m.get("variables") or {}).items()},
+            )
+            for m in listed(parsed.get("mails"))
+        ]
+    return [(tuple(str(a) for a in parsed) if isinstance(parsed, list) else _addresses(text), {})]
+
+
+def _addresses(text: str) -> tuple[str, ...]:
+    return tuple(address.strip() for address in text.replace(";", ",").split(",") if address.strip())
+
+
+def _stock_body(run: Run, variables: Document) -> str:
+    """What the stock template tells, in plain text."""
+    words = {
+        "SUCCESS": "ran successfully",
+        "WARNING": "ran with warnings",
+        "FAILED": "failed",
+        "ABORTED": "was aborted",
+    }
+    outcome = str(variables["outcome"])
+    lines = [
+        f"Scenario {variables['scenarioName']} in project {variables['projectKey']} {words.get(outcome, 'started')}",
+        f"Started: {isoformat(from_ms(run.document['start']))} by {variables['triggerName'] or 'hand'}",
+        *(f"- {s['step']['name']}: {s['result']['outcome']}" for s in run.step_runs if "result" in s),
+        str(variables.get("scenarioRunURL", "")),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _message(mail: Mail, sender: str, now: datetime) -> EmailMessage:
+    message = EmailMessage()
+    message["From"] = sender or "dss@localhost"
+    message["To"] = ", ".join(mail.to)
+    if mail.cc:
+        message["Cc"] = ", ".join(mail.cc)
+    message["Subject"] = " ".join(mail.subject.split())
+    message["Date"] = format_datetime(now)
+    message["Message-ID"] = make_msgid(domain="dss.localhost")
+    message.set_content(mail.body, subtype="html" if mail.html else "plain")
+    for name, content in mail.attachments:
+        message.add_attachment(content, maintype="text", subtype="plain", filename=name)
+    return message
+
+
+def _deliver(configuration: Document, sender: str, everyone: list[str], message: EmailMessage) -> None:
+    """Talk to the SMTP server; blocks."""
+    host, port = str(configuration.get("host") or "localhost"), int(configuration.get("port") or 25)
+    connect = smtplib.SMTP_SSL if configuration.get("useSSL") else smtplib.SMTP
+    with connect(host, port, timeout=SEND_TIMEOUT_SECONDS) as server:
+        if configuration.get("useTLS") and not configuration.get("useSSL"):
+            server.starttls(context=ssl.create_default_context())
+        if configuration.get("login"):
+            server.login(str(configuration["login"]), str(configuration.get("password") or ""))
+        server.send_message(message, from_addr=sender or "dss@localhost", to_addrs=everyone)
+
+
+async def _call(configuration: Document, variables: Document) -> None:
+    """A webhook reporter: method, address, query, headers and body as configured, templates filled."""
+
+    def filled(key: str) -> dict[str, str]:
+        return {
+            str(p["key"]): expand(str(p.get("value", "")), variables) for p in listed(configuration.get(key))
+        }
+
+    mime = str(configuration.get("mime") or "application/json")
+    headers = {"Content-Type": mime, **filled("headers")}
+    body: Document = {"data": expand(str(configuration.get("payload") or ""), variables).encode()}
+    if mime == "application/x-www-form-urlencoded":
+        body = {"data": filled("form")}
+    method = str(configuration.get("method") or "POST").upper()
+    if method == "GET":
+        body = {}
+    url = expand(str(configuration.get("url") or ""), variables)
+    await _post(method, url, {"headers": headers, "params": filled("parameters"), **body})
+
+
+async def _post(method: str, url: str, options: Document) -> None:
+    timeout = aiohttp.ClientTimeout(total=SEND_TIMEOUT_SECONDS)
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=timeout) as session,
+            session.request(method, url, **options) as reply,
+        ):
+            if reply.status >= 400:
+                raise NotSent(f"HTTP {reply.status} from the webhook: {(await reply.text())[:200]}")
+    except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+        raise NotSent(f"{type(error).__name__}: {error}") from None

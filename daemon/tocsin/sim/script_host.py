@@ -1,0 +1,94 @@
+"""Runs one script of a scenario in a process of its own: ``script_host.py SCRIPT CONTEXT RESULT``, each a file.
+
+Writes to RESULT what the script threw and the variables it set. Scripts find a small stand-in for the ``dataiku``
+package: the functions and the ``Scenario`` that they use most. Imports nothing of Tocsin.
+"""
+
+import importlib
+import json
+import sys
+import traceback
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+
+class Host:
+    """What the script sees of the instance: offered as the module ``dataiku``."""
+
+    def __init__(self, context: dict[str, Any]) -> None:
+        self.context = context
+        self.defined: dict[str, Any] = {}
+
+    def default_project_key(self) -> str:
+        return str(self.context["project"])
+
+    def get_custom_variables(self, project_key: str | None = None, typed: bool = False) -> dict[str, Any]:
+        return {**self.context["variables"], **self.defined}
+
+    def api_client(self) -> Any:
+        """A client of the emulated instance itself; needs the official client's package."""
+        return importlib.import_module("dataikuapi").DSSClient(self.context["url"], self.context["key"])
+
+
+class Scenario:
+    """The scenario that runs the script: offered as ``dataiku.scenario.Scenario``."""
+
+    host: Host
+
+    def get_trigger_type(self) -> str:
+        return str(self.host.context["trigger"]["trigger"]["type"])
+
+    def get_trigger_params(self) -> Any:
+        return self.host.context["trigger"]["params"]
+
+    def get_all_variables(self) -> dict[str, Any]:
+        return self.host.get_custom_variables()
+
+    def set_scenario_variables(self, **variables: Any) -> None:
+        """Variables for the rest of the run."""
+        self.host.defined.update(variables)
+
+    def build_dataset(self, dataset_name: str, project_key: str | None = None, **ignored: Any) -> Any:
+        """Run an emulated job and wait for it; a failed one raises."""
+        project = self.host.api_client().get_project(project_key or self.host.default_project_key())
+        return project.new_job().with_output(dataset_name, "DATASET").start_and_wait()
+
+    def run_scenario(self, scenario_id: str, project_key: str | None = None, **ignored: Any) -> Any:
+        """Run another scenario and wait for it; one that does not succeed raises."""
+        project = self.host.api_client().get_project(project_key or self.host.default_project_key())
+        return project.get_scenario(scenario_id).run_and_wait()
+
+
+def main(script: str, context: str, result: str) -> int:
+    Scenario.host = host = Host(json.loads(Path(context).read_text(encoding="utf-8")))
+    package, scenario = ModuleType("dataiku"), ModuleType("dataiku.scenario")
+    for name in ("default_project_key", "get_custom_variables", "api_client"):
+        setattr(package, name, getattr(host, name))
+    setattr(package, "scenario", scenario)  # noqa: B010 - mypy knows no attribute of a bare module
+    setattr(scenario, "Scenario", Scenario)  # noqa: B010 - the same
+    sys.modules |= {"dataiku": package, "dataiku.scenario": scenario}
+    thrown = _run(script)
+    answer = {"thrown": thrown, "variables": host.defined}
+    Path(result).write_text(json.dumps(answer, default=str), encoding="utf-8")
+    return 1 if thrown else 0
+
+
+def _run(script: str) -> dict[str, str] | None:
+    """What the script threw, if anything."""
+    try:
+        exec(compile(Path(script).read_text(encoding="utf-8"), script, "exec"), {"__name__": "__main__"})
+    except SystemExit as leaving:
+        if leaving.code in (None, 0):
+            return None
+        return {"clazz": "SystemExit", "message": str(leaving.code), "stack": f"SystemExit: {leaving.code}"}
+    except BaseException as error:  # noqa: BLE001 - whatever the script throws is the answer
+        frames = error.__traceback__.tb_next if error.__traceback__ else None
+        stack = "".join(traceback.format_exception(type(error), error, frames))
+        sys.stderr.write(stack)
+        return {"clazz": type(error).__name__, "message": str(error), "stack": stack}
+    return None
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:4]))
