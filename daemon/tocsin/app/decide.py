@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client import CollectorRegistry, Counter
 from sqlalchemy import Connection
 
 from tocsin.app import flush
@@ -80,16 +80,6 @@ class DecideMetrics:
             ["rule"],
             registry=registry,
         )
-        self.alerts = Gauge(
-            "tocsin_alerts", "Alerts by name and state", ["alertname", "state"], registry=registry
-        )
-        self._names: set[str] = set()
-
-    def count_alerts(self, firing: dict[str, int]) -> None:
-        """Set the number of firing alerts; a name that was seen once stays, at 0."""
-        self._names |= set(firing)
-        for name in self._names:
-            self.alerts.labels(name, "firing").set(firing.get(name, 0))
 
 
 class Decider:
@@ -134,8 +124,6 @@ class Decider:
         for rule, place, error in outcome.errors:
             self._metrics.rule_errors.labels(rule).inc()
             log.error("rule_failed", rule=rule, place=place, exc_info=error)
-        if outcome.alerts or work is reconcile:
-            self._metrics.count_alerts(await self._store.read(alerts.count_firing))
         if outcome.owed:
             self._ring()
         return outcome

@@ -133,12 +133,6 @@ def of_scenario(connection: Connection, scenario: ScenarioKey) -> list[Alert]:
     return [to_alert(row) for row in connection.execute(query)]
 
 
-def count_firing(connection: Connection) -> dict[str, int]:
-    """How many alerts of each name fire."""
-    query = select(alerts.c.alertname, func.count()).where(alerts.c.ends_at.is_(None))
-    return {row[0]: row[1] for row in connection.execute(query.group_by(alerts.c.alertname))}
-
-
 def to_alert(row: Row[Any]) -> Alert:
     """An alert from a row with all columns of the table."""
     fields = row._mapping
