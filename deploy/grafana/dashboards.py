@@ -1,0 +1,740 @@
+"""Writes the Grafana dashboards into the chart: ``python deploy/grafana/dashboards.py``.
+
+A dashboard's JSON is long and says everything again in each panel; here a panel is one line of what differs. The files
+it writes are committed, so that they can also be imported by hand; a test holds them against this program.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+FOLDER = Path(__file__).resolve().parent.parent / "helm" / "tocsin" / "files" / "dashboards"
+
+DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
+OUTCOME_COLORS = {"SUCCESS": "green", "WARNING": "yellow", "FAILED": "red", "ABORTED": "purple"}
+
+# Only the leader has scenario series; `max by` joins two leaders' series where Prometheus keeps both for a moment.
+SCENARIO = "dss_node, project, scenario"
+
+
+@dataclass(frozen=True)
+class Query:
+    expr: str
+    legend: str = ""
+    table: bool = False
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One panel. ``width`` and ``height`` are in Grafana's grid of 24 columns."""
+
+    title: str
+    kind: str
+    queries: tuple[Query, ...]
+    width: int
+    height: int = 8
+    unit: str = "short"
+    description: str = ""
+    stacked: bool = False
+    bars: bool = False
+    outcomes: bool = False
+    steps: tuple[tuple[str, float | None], ...] = ()
+    mappings: tuple[tuple[str, str, str], ...] = ()
+    text: str = "value"
+    link: str = ""
+    columns: dict[str, str] = field(default_factory=dict)
+
+    def json(self, number: int, x: int, y: int) -> dict[str, object]:
+        return {
+            "id": number,
+            "type": self.kind,
+            "title": self.title,
+            "description": self.description,
+            "datasource": DATASOURCE,
+            "gridPos": {"h": self.height, "w": self.width, "x": x, "y": y},
+            "targets": list(self._targets()),
+            "fieldConfig": {"defaults": self._defaults(), "overrides": list(self._overrides())},
+            "options": self._options(),
+            "transformations": self._transformations(),
+        }
+
+    def _targets(self) -> Iterator[dict[str, object]]:
+        for letter, query in zip("ABCDEFGH", self.queries, strict=False):
+            instant = query.table or self.kind in ("stat", "table", "bargauge")
+            yield {
+                "refId": letter,
+                "datasource": DATASOURCE,
+                "expr": query.expr,
+                "legendFormat": query.legend,
+                "instant": instant,
+                "range": not instant,
+                "format": "table" if self.kind == "table" else "time_series",
+            }
+
+    def _defaults(self) -> dict[str, object]:
+        defaults: dict[str, object] = {"unit": self.unit, "min": 0, "color": {"mode": "palette-classic"}}
+        if self.steps:
+            defaults["thresholds"] = {
+                "mode": "absolute",
+                "steps": [{"color": color, "value": value} for color, value in self.steps],
+            }
+            defaults["color"] = {"mode": "thresholds"}
+        if self.mappings:
+            defaults["mappings"] = [
+                {
+                    "type": "value",
+                    "options": {
+                        value: {"text": text, "color": color, "index": index}
+                        for index, (value, text, color) in enumerate(self.mappings)
+                    },
+                }
+            ]
+        if self.kind == "timeseries":
+            defaults["custom"] = {
+                "drawStyle": "bars" if self.bars else "line",
+                "fillOpacity": 60 if self.bars else 10,
+                "lineWidth": 1,
+                "showPoints": "auto",
+                "stacking": {"mode": "normal" if self.stacked else "none", "group": "A"},
+            }
+        if self.kind == "state-timeline":
+            defaults["custom"] = {"fillOpacity": 80, "lineWidth": 0}
+        if self.link:
+            defaults["links"] = [{"title": "Scenario", "url": self.link}]
+        return defaults
+
+    def _overrides(self) -> Iterator[dict[str, object]]:
+        if self.outcomes:
+            for outcome, color in OUTCOME_COLORS.items():
+                yield {
+                    "matcher": {"id": "byName", "options": outcome},
+                    "properties": [{"id": "color", "value": {"mode": "fixed", "fixedColor": color}}],
+                }
+        if self.kind == "table":
+            for name in ("dss_node", "project", "scenario"):
+                yield {
+                    "matcher": {"id": "byName", "options": name},
+                    "properties": [{"id": "unit", "value": "string"}],
+                }
+
+    def _options(self) -> dict[str, object]:
+        match self.kind:
+            case "stat":
+                return {
+                    "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False},
+                    "colorMode": "background" if self.steps or self.mappings or self.outcomes else "value",
+                    "graphMode": "none",
+                    "textMode": self.text,
+                }
+            case "table":
+                return {"showHeader": True, "sortBy": [{"displayName": "Value", "desc": True}]}
+            case "bargauge":
+                return {
+                    "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False},
+                    "orientation": "horizontal",
+                    "displayMode": "basic",
+                }
+            case "state-timeline":
+                return {"mergeValues": True, "showValue": "never", "legend": {"showLegend": False}}
+            case _:
+                return {
+                    "legend": {"displayMode": "list", "placement": "bottom", "showLegend": True},
+                    "tooltip": {"mode": "multi", "sort": "desc"},
+                }
+
+    def _transformations(self) -> list[dict[str, object]]:
+        if self.kind != "table":
+            return []
+        order = {name: index for index, name in enumerate((*self.columns, "Value"))}
+        return [
+            {
+                "id": "organize",
+                "options": {"excludeByName": {"Time": True}, "indexByName": order, "renameByName": {}},
+            }
+        ]
+
+
+@dataclass(frozen=True)
+class Row:
+    title: str
+    panels: tuple[Panel, ...]
+
+
+@dataclass(frozen=True)
+class Variable:
+    name: str
+    query: str
+    several: bool
+
+    def json(self) -> dict[str, object]:
+        return {
+            "name": self.name,
+            "label": self.name.removeprefix("dss_"),
+            "type": "query",
+            "datasource": DATASOURCE,
+            "query": {"query": self.query, "refId": self.name},
+            "definition": self.query,
+            "refresh": 2,
+            "sort": 1,
+            "multi": self.several,
+            "includeAll": self.several,
+            "allValue": ".*" if self.several else None,
+            "current": {"text": "All", "value": "$__all"} if self.several else {},
+        }
+
+
+def dashboard(
+    uid: str, title: str, description: str, variables: Iterable[Variable], rows: Iterable[Row], span: str
+) -> dict[str, object]:
+    """The whole document; panels are numbered and laid out in the order they are given."""
+    panels: list[dict[str, object]] = []
+    y = 0
+    for row in rows:
+        panels.append(
+            {
+                "id": len(panels) + 1,
+                "type": "row",
+                "title": row.title,
+                "collapsed": False,
+                "gridPos": {"h": 1, "w": 24, "x": 0, "y": y},
+                "panels": [],
+            }
+        )
+        y += 1
+        x = height = 0
+        for panel in row.panels:
+            if x + panel.width > 24:
+                x, y, height = 0, y + height, 0
+            panels.append(panel.json(len(panels) + 1, x, y))
+            x, height = x + panel.width, max(height, panel.height)
+        y += height
+    source = {"name": "datasource", "label": "data source", "type": "datasource", "query": "prometheus"}
+    return {
+        "uid": uid,
+        "title": title,
+        "description": description,
+        "tags": ["tocsin", "dataiku"],
+        "schemaVersion": 38,
+        "version": 1,
+        "editable": True,
+        "graphTooltip": 1,
+        "refresh": "30s",
+        "time": {"from": f"now-{span}", "to": "now"},
+        "timezone": "browser",
+        "links": [
+            {
+                "title": "Tocsin",
+                "type": "dashboards",
+                "tags": ["tocsin"],
+                "asDropdown": True,
+                "keepTime": True,
+                "includeVars": True,
+            }
+        ],
+        "templating": {"list": [source, *(variable.json() for variable in variables)]},
+        "annotations": {"list": []},
+        "panels": panels,
+    }
+
+
+def stat(title: str, expr: str, width: int = 4, **how: object) -> Panel:
+    legend = str(how.pop("legend", ""))
+    return Panel(title, "stat", (Query(expr, legend),), width, 4, **how)  # type: ignore[arg-type]
+
+
+def graph(title: str, *queries: tuple[str, str], width: int = 12, **how: object) -> Panel:
+    return Panel(title, "timeseries", tuple(Query(*query) for query in queries), width, **how)  # type: ignore[arg-type]
+
+
+def table(title: str, expr: str, width: int = 12, **how: object) -> Panel:
+    columns = {name: name for name in SCENARIO.split(", ")}
+    return Panel(title, "table", (Query(expr, table=True),), width, columns=columns, **how)  # type: ignore[arg-type]
+
+
+NODE = Variable("dss_node", "label_values(dss_node_up, dss_node)", several=True)
+PROJECT = Variable(
+    "project", 'label_values(dss_scenario_active{dss_node=~"$dss_node"}, project)', several=True
+)
+BAD_IF_ANY = (("green", None), ("red", 1))
+IN_SCOPE = '{dss_node=~"$dss_node", project=~"$project"}'
+TO_SCENARIO = (
+    "/d/tocsin-scenario?var-datasource=${datasource}&var-dss_node=${__data.fields.dss_node}"
+    "&var-project=${__data.fields.project}&var-scenario=${__data.fields.scenario}"
+)
+
+
+def scoped(metric: str, more: str = "") -> str:
+    """The newest value of a scenario series in scope, whoever leads."""
+    selector = IN_SCOPE[:-1] + (f", {more}" if more else "") + "}"
+    return f"max by ({SCENARIO}) ({metric}{selector})"
+
+
+def fleet() -> dict[str, object]:
+    runs = f"dss_project_runs_total{IN_SCOPE}"
+    failing = f"{scoped('dss_scenario_consecutive_failures')} > 0"
+    rows = (
+        Row(
+            "Now",
+            (
+                stat(
+                    "Nodes down",
+                    'count(max by (dss_node) (dss_node_up{dss_node=~"$dss_node"}) == 0) or vector(0)',
+                    steps=BAD_IF_ANY,
+                ),
+                stat(
+                    "Alerts firing",
+                    'sum(max by (alertname) (tocsin_alerts{state="firing"})) or vector(0)',
+                    steps=BAD_IF_ANY,
+                ),
+                stat("Scenarios failing", f"count({failing}) or vector(0)", steps=BAD_IF_ANY),
+                stat("Runs in progress", f"sum({scoped('dss_scenario_running')}) or vector(0)"),
+                stat(
+                    "Scenarios watched",
+                    'sum(max by (dss_node) (dss_node_scenarios{dss_node=~"$dss_node"}))',
+                ),
+                stat(
+                    "Success over the span",
+                    f'sum(increase(dss_project_runs_total{IN_SCOPE[:-1]}, outcome=~"SUCCESS|WARNING"}}[$__range]))'
+                    f' / sum(increase(dss_project_runs_total{IN_SCOPE[:-1]}, outcome!="ABORTED"}}[$__range]))',
+                    unit="percentunit",
+                    steps=(("red", None), ("yellow", 0.95), ("green", 0.99)),
+                ),
+                table(
+                    "Failing scenarios",
+                    failing,
+                    description="Failures in a row.",
+                    link=TO_SCENARIO,
+                ),
+                table(
+                    "Overdue",
+                    f"time() - {scoped('dss_scenario_next_run_timestamp_seconds')} > 120"
+                    f" and {scoped('dss_scenario_active')} == 1",
+                    unit="s",
+                    description="Time since the planned start, of active scenarios that have not started.",
+                    link=TO_SCENARIO,
+                ),
+                table(
+                    "Running",
+                    f"time() - {scoped('dss_scenario_running_start_timestamp_seconds')}",
+                    unit="s",
+                    link=TO_SCENARIO,
+                ),
+                table(
+                    "Longest without success",
+                    f"topk(20, time() - {scoped('dss_scenario_last_success_timestamp_seconds')}"
+                    f" and {scoped('dss_scenario_active')} == 1)",
+                    unit="s",
+                    description="Active scenarios only.",
+                    link=TO_SCENARIO,
+                ),
+            ),
+        ),
+        Row(
+            "Runs",
+            (
+                graph(
+                    "Runs ended",
+                    (f"sum by (outcome) (increase({runs}[$__rate_interval]))", "{{outcome}}"),
+                    bars=True,
+                    stacked=True,
+                    outcomes=True,
+                ),
+                graph(
+                    "Failures by project",
+                    (
+                        "topk(10, sum by (dss_node, project) (increase("
+                        f'dss_project_runs_total{IN_SCOPE[:-1]}, outcome="FAILED"}}[$__rate_interval])) > 0)',
+                        "{{dss_node}} {{project}}",
+                    ),
+                    bars=True,
+                    stacked=True,
+                ),
+                graph(
+                    "Duration of runs",
+                    *(
+                        (
+                            f"histogram_quantile({q}, sum by (le) (rate("
+                            f"dss_scenario_run_duration_seconds_bucket{IN_SCOPE}[$__rate_interval])))",
+                            f"p{q * 100:.0f}",
+                        )
+                        for q in (0.5, 0.9, 0.99)
+                    ),
+                    unit="s",
+                ),
+                graph(
+                    "Runs in progress",
+                    (f"sum by (dss_node) ({scoped('dss_scenario_running')})", "{{dss_node}}"),
+                    stacked=True,
+                ),
+                table(
+                    "Slowest last runs",
+                    f"topk(20, {scoped('dss_scenario_last_run_duration_seconds')})",
+                    unit="s",
+                    link=TO_SCENARIO,
+                ),
+                table(
+                    "Next starts",
+                    f"bottomk(20, {scoped('dss_scenario_next_run_timestamp_seconds')} - time() > 0)",
+                    unit="s",
+                    description="Time until the planned start.",
+                    link=TO_SCENARIO,
+                ),
+                table(
+                    "Reporters that failed in DSS",
+                    f"sum by ({SCENARIO}) (increase(dss_scenario_reporter_failures_total{IN_SCOPE}[$__range])) > 0",
+                    link=TO_SCENARIO,
+                ),
+                Panel(
+                    "Runs of the busiest projects",
+                    "bargauge",
+                    (
+                        Query(
+                            f"topk(10, sum by (dss_node, project) (increase({runs}[$__range])))",
+                            "{{dss_node}} {{project}}",
+                        ),
+                    ),
+                    12,
+                ),
+            ),
+        ),
+        Row(
+            "Nodes",
+            (
+                Panel(
+                    "Nodes",
+                    "state-timeline",
+                    (Query('max by (dss_node) (dss_node_up{dss_node=~"$dss_node"})', "{{dss_node}}"),),
+                    24,
+                    6,
+                    mappings=(("0", "down", "red"), ("1", "up", "green")),
+                ),
+            ),
+        ),
+    )
+    return dashboard(
+        "tocsin-fleet",
+        "Dataiku scenarios: fleet",
+        "Every scenario of every DSS node at once: what fails, what is late, what runs.",
+        (NODE, PROJECT),
+        rows,
+        "24h",
+    )
+
+
+def scenario() -> dict[str, object]:
+    only = '{dss_node="$dss_node", project="$project", scenario="$scenario"}'
+
+    def one(metric: str) -> str:
+        return f"max({metric}{only})"
+
+    usual = f"{one('dss_scenario_run_seconds_total')} / sum(max by (outcome) (dss_scenario_runs_total{only}))"
+    variables = (
+        Variable("dss_node", "label_values(dss_node_up, dss_node)", several=False),
+        Variable("project", 'label_values(dss_scenario_active{dss_node="$dss_node"}, project)', False),
+        Variable(
+            "scenario",
+            'label_values(dss_scenario_active{dss_node="$dss_node", project="$project"}, scenario)',
+            False,
+        ),
+    )
+    rows = (
+        Row(
+            "Now",
+            (
+                stat(
+                    "Last outcome",
+                    f"max by (outcome) (dss_scenario_last_outcome{only}) == 1",
+                    legend="{{outcome}}",
+                    text="name",
+                    outcomes=True,
+                ),
+                stat(
+                    "Failures in a row",
+                    one("dss_scenario_consecutive_failures"),
+                    steps=BAD_IF_ANY,
+                ),
+                stat(
+                    "Last success, ago",
+                    f"time() - {one('dss_scenario_last_success_timestamp_seconds')}",
+                    unit="s",
+                ),
+                stat(
+                    "Last end, ago",
+                    f"time() - {one('dss_scenario_last_run_end_timestamp_seconds')}",
+                    unit="s",
+                ),
+                stat(
+                    "Next start, in", f"{one('dss_scenario_next_run_timestamp_seconds')} - time()", unit="s"
+                ),
+                stat(
+                    "Active",
+                    one("dss_scenario_active"),
+                    mappings=(("0", "off", "orange"), ("1", "on", "green")),
+                ),
+                stat("Last duration", one("dss_scenario_last_run_duration_seconds"), unit="s"),
+                stat("Mean duration", usual, unit="s"),
+                stat(
+                    "Running for",
+                    f"time() - {one('dss_scenario_running_start_timestamp_seconds')}",
+                    unit="s",
+                ),
+                stat(
+                    "Runs over the span",
+                    f"sum(increase(dss_scenario_runs_total{only}[$__range]))",
+                ),
+                stat(
+                    "Success over the span",
+                    f'sum(increase(dss_scenario_runs_total{only[:-1]}, outcome=~"SUCCESS|WARNING"}}[$__range]))'
+                    f' / sum(increase(dss_scenario_runs_total{only[:-1]}, outcome!="ABORTED"}}[$__range]))',
+                    unit="percentunit",
+                    steps=(("red", None), ("yellow", 0.95), ("green", 0.99)),
+                ),
+                stat(
+                    "Reporters failed in DSS",
+                    f"sum(increase(dss_scenario_reporter_failures_total{only}[$__range])) or vector(0)",
+                    steps=BAD_IF_ANY,
+                ),
+            ),
+        ),
+        Row(
+            "Over time",
+            (
+                Panel(
+                    "Outcome of the last run",
+                    "state-timeline",
+                    (Query(f"max by (outcome) (dss_scenario_last_outcome{only}) == 1", "{{outcome}}"),),
+                    24,
+                    5,
+                    outcomes=True,
+                ),
+                graph(
+                    "Duration of the last run",
+                    (one("dss_scenario_last_run_duration_seconds"), "last run"),
+                    (usual, "mean of all runs"),
+                    unit="s",
+                ),
+                graph(
+                    "Runs ended",
+                    (
+                        f"sum by (outcome) (increase(dss_scenario_runs_total{only}[$__rate_interval]))",
+                        "{{outcome}}",
+                    ),
+                    bars=True,
+                    stacked=True,
+                    outcomes=True,
+                ),
+                graph("Failures in a row", (one("dss_scenario_consecutive_failures"), "failures")),
+                graph("Running", (one("dss_scenario_running"), "runs in progress")),
+                graph(
+                    "Durations in the whole project",
+                    *(
+                        (
+                            f"histogram_quantile({q}, sum by (le) (rate(dss_scenario_run_duration_seconds_bucket"
+                            '{dss_node="$dss_node", project="$project"}[$__rate_interval])))',
+                            f"p{q * 100:.0f}",
+                        )
+                        for q in (0.5, 0.9)
+                    ),
+                    width=24,
+                    unit="s",
+                ),
+            ),
+        ),
+    )
+    return dashboard(
+        "tocsin-scenario",
+        "Dataiku scenarios: one scenario",
+        "The runs of one scenario: outcome, duration, what comes next.",
+        variables,
+        rows,
+        "7d",
+    )
+
+
+def tocsin() -> dict[str, object]:
+    job = Variable("job", "label_values(tocsin_build_info, job)", several=True)
+    own = '{job=~"$job"}'
+    noded = '{job=~"$job", dss_node=~"$dss_node"}'
+    node = Variable("dss_node", 'label_values(dss_node_up{job=~"$job"}, dss_node)', several=True)
+    rows = (
+        Row(
+            "Health",
+            (
+                stat("Replicas", f"count(tocsin_build_info{own})"),
+                stat("Leaders", f"sum(tocsin_leader{own})", steps=(("red", None), ("green", 1), ("red", 2))),
+                stat(
+                    "Configuration",
+                    f"min(tocsin_config_last_reload_successful{own})",
+                    mappings=(("0", "refused", "red"), ("1", "loaded", "green")),
+                ),
+                stat(
+                    "Since the last reload",
+                    f"time() - max(tocsin_config_last_reload_success_timestamp_seconds{own})",
+                    unit="s",
+                ),
+                stat("Dead letters", f"max(tocsin_dead_letters{own})", steps=BAD_IF_ANY),
+                stat(
+                    "Oldest notification owed",
+                    f"max(tocsin_outbox_oldest_age_seconds{own}) or vector(0)",
+                    unit="s",
+                    steps=(("green", None), ("yellow", 120), ("red", 900)),
+                ),
+            ),
+        ),
+        Row(
+            "Seeing",
+            (
+                graph(
+                    "From a run's start or end until it is seen",
+                    *(
+                        (
+                            f"histogram_quantile({q}, sum by (le) "
+                            f"(rate(tocsin_detection_delay_seconds_bucket{own}[$__rate_interval])))",
+                            f"p{q * 100:.0f}",
+                        )
+                        for q in (0.5, 0.9, 0.99)
+                    ),
+                    unit="s",
+                ),
+                graph(
+                    "Worst case that holds now",
+                    (f"max by (dss_node) (tocsin_look_bound_seconds{noded})", "{{dss_node}}"),
+                    unit="s",
+                    description="The longest time in which a run could go unseen.",
+                ),
+                graph(
+                    "Requests to DSS",
+                    (
+                        f"sum by (dss_node, operation) (rate(tocsin_dss_requests_total{noded}[$__rate_interval]))",
+                        "{{dss_node}} {{operation}}",
+                    ),
+                    (
+                        f"max by (dss_node) (tocsin_dss_requests_per_second_limit{noded})",
+                        "{{dss_node}} limit",
+                    ),
+                    unit="reqps",
+                ),
+                graph(
+                    "Answers of DSS other than 2xx",
+                    (
+                        "sum by (dss_node, code) (rate(tocsin_dss_requests_total"
+                        f'{noded[:-1]}, code!~"2.."}}[$__rate_interval])) > 0',
+                        "{{dss_node}} {{code}}",
+                    ),
+                    unit="reqps",
+                    bars=True,
+                    stacked=True,
+                ),
+                graph(
+                    "Mean time of a request",
+                    (
+                        "sum by (dss_node, operation) "
+                        f"(rate(tocsin_dss_request_duration_seconds_sum{noded}[$__rate_interval]))"
+                        " / sum by (dss_node, operation) "
+                        f"(rate(tocsin_dss_request_duration_seconds_count{noded}[$__rate_interval]))",
+                        "{{dss_node}} {{operation}}",
+                    ),
+                    unit="s",
+                ),
+                graph(
+                    "Looks by reason",
+                    (f"sum by (reason) (rate(tocsin_looks_total{noded}[$__rate_interval]))", "{{reason}}"),
+                    unit="ops",
+                    stacked=True,
+                ),
+                Panel(
+                    "Sweep",
+                    "state-timeline",
+                    (Query(f"min by (dss_node) (tocsin_sweep_trusted{noded})", "{{dss_node}}"),),
+                    24,
+                    5,
+                    mappings=(("0", "untrusted", "orange"), ("1", "trusted", "green")),
+                ),
+            ),
+        ),
+        Row(
+            "Deciding and delivering",
+            (
+                graph(
+                    "Events",
+                    (f"sum by (event) (rate(tocsin_events_total{own}[$__rate_interval]))", "{{event}}"),
+                    unit="ops",
+                    stacked=True,
+                ),
+                graph(
+                    "Alerts",
+                    (f"max by (alertname, state) (tocsin_alerts{own})", "{{alertname}} {{state}}"),
+                    stacked=True,
+                ),
+                graph(
+                    "Notifications",
+                    (
+                        "sum by (channel, outcome) "
+                        f"(increase(tocsin_notifications_total{own}[$__rate_interval]))",
+                        "{{channel}} {{outcome}}",
+                    ),
+                    bars=True,
+                    stacked=True,
+                ),
+                graph(
+                    "Not sent, by reason",
+                    (
+                        "sum by (reason) "
+                        f"(increase(tocsin_notifications_suppressed_total{own}[$__rate_interval]))",
+                        "{{reason}}",
+                    ),
+                    bars=True,
+                    stacked=True,
+                ),
+                graph(
+                    "Outbox",
+                    (f"max(tocsin_outbox_depth{own})", "owed"),
+                    (f"max(tocsin_dead_letters{own})", "dead letters"),
+                ),
+                graph(
+                    "Oldest notification owed",
+                    (f"max(tocsin_outbox_oldest_age_seconds{own})", "age"),
+                    unit="s",
+                ),
+            ),
+        ),
+        Row(
+            "Process",
+            (
+                graph(
+                    "Lag of the event loop",
+                    (f"max by (instance) (tocsin_event_loop_lag_seconds{own})", "{{instance}}"),
+                    unit="s",
+                ),
+                graph(
+                    "Scenarios without series",
+                    (f"max(tocsin_metrics_scenarios_dropped{own})", "over metrics.max_scenarios"),
+                ),
+            ),
+        ),
+    )
+    return dashboard(
+        "tocsin-self",
+        "Tocsin",
+        "Tocsin's own health: does it see everything, and does everything it owes arrive?",
+        (job, node),
+        rows,
+        "6h",
+    )
+
+
+DASHBOARDS: dict[str, Callable[[], dict[str, object]]] = {
+    "fleet": fleet,
+    "scenario": scenario,
+    "tocsin": tocsin,
+}
+
+
+def render(name: str) -> str:
+    return json.dumps(DASHBOARDS[name](), indent=1, ensure_ascii=False) + "\n"
+
+
+if __name__ == "__main__":
+    for name in DASHBOARDS:
+        (FOLDER / f"{name}.json").write_text(render(name), encoding="utf-8")

@@ -1,0 +1,125 @@
+"""The Grafana dashboards: sound, up to date, and made of metrics that exist."""
+
+import importlib.util
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.deploy.charts import CHART, REPOSITORY, run
+from tests.deploy.metric_names import SAMPLES
+
+FOLDER = CHART / "files" / "dashboards"
+FILES = sorted(FOLDER.glob("*.json"))
+Dashboard = dict[str, Any]
+
+
+def load(file: Path) -> Dashboard:
+    dashboard: Dashboard = json.loads(file.read_text("utf-8"))
+    return dashboard
+
+
+def expressions(dashboard: Dashboard) -> Iterator[str]:
+    """Every query with Grafana's variables filled in."""
+    for panel in dashboard["panels"]:
+        for target in panel.get("targets", []):
+            text = target["expr"]
+            for name, value in (("__rate_interval", "5m"), ("__range", "1h"), ("__interval", "1m")):
+                text = text.replace(f"${name}", value)
+            yield re.sub(r"\$[a-z_]+", "x", text)
+
+
+@pytest.fixture(scope="module")
+def program() -> ModuleType:
+    spec = importlib.util.spec_from_file_location(
+        "dashboards", REPOSITORY / "deploy" / "grafana" / "dashboards.py"
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["dashboards"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_files_are_what_the_program_writes(program: ModuleType) -> None:
+    assert {file.stem: file.read_text("utf-8") for file in FILES} == {
+        name: program.render(name) for name in program.DASHBOARDS
+    }, "run deploy/grafana/dashboards.py"
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_panels_have_ids_of_their_own_and_do_not_lie_on_each_other(file: Path) -> None:
+    panels = load(file)["panels"]
+    ids = [panel["id"] for panel in panels]
+    assert len(set(ids)) == len(ids)
+    covered = [
+        (x, y)
+        for panel in panels
+        for x in range(panel["gridPos"]["x"], panel["gridPos"]["x"] + panel["gridPos"]["w"])
+        for y in range(panel["gridPos"]["y"], panel["gridPos"]["y"] + panel["gridPos"]["h"])
+    ]
+    assert len(set(covered)) == len(covered)
+    assert max(x for x, _ in covered) <= 23
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_the_data_source_is_a_variable(file: Path) -> None:
+    dashboard = load(file)
+    (source,) = [v for v in dashboard["templating"]["list"] if v["type"] == "datasource"]
+    assert (source["name"], source["query"]) == ("datasource", "prometheus")
+    uids = set(re.findall(r'"uid": "([^"]+)"', file.read_text("utf-8"))) - {dashboard["uid"]}
+    assert uids == {"${datasource}"}
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_every_variable_that_is_used_is_there_and_the_other_way_round(file: Path) -> None:
+    dashboard = load(file)
+    there = {variable["name"] for variable in dashboard["templating"]["list"]}
+    text = json.dumps([dashboard["panels"], dashboard["templating"]])
+    used = {name for name in re.findall(r"\$\{?([a-z_]+)", text) if not name.startswith("__")}
+    assert used == there
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_every_query_parses(tool: Callable[[str], str], tmp_path: Path, file: Path) -> None:
+    rules = [{"record": f"x:{i}", "expr": expr} for i, expr in enumerate(expressions(load(file)))]
+    assert rules
+    (tmp_path / "rules.yaml").write_text(
+        yaml.safe_dump({"groups": [{"name": "dashboard", "rules": rules}]}), encoding="utf-8"
+    )
+    run(tool("promtool"), "check", "rules", tmp_path / "rules.yaml")
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_every_metric_is_the_contract_s(file: Path) -> None:
+    dashboard = load(file)
+    variables = [v["definition"] for v in dashboard["templating"]["list"] if v["type"] == "query"]
+    for text in (*expressions(dashboard), *variables):
+        without_strings = re.sub(r'"[^"]*"', "", text)
+        names = set(re.findall(r"\b(?:dss|tocsin|process|python|go|up)_[a-z_]+\b", without_strings)) - {
+            "dss_node"
+        }
+        assert names <= SAMPLES, text
+        assert names, text
+
+
+def test_the_links_between_dashboards_lead_somewhere() -> None:
+    uids = {load(file)["uid"] for file in FILES}
+    linked = {uid for file in FILES for uid in re.findall(r'"/d/([a-z-]+)', file.read_text("utf-8"))}
+    assert linked <= uids
+    assert linked
+
+
+def test_together_they_show_nearly_the_whole_contract() -> None:
+    text = "".join(file.read_text("utf-8") for file in FILES)
+    families = {re.sub(r"_(bucket|sum|count)$", "", name) for name in SAMPLES}
+    assert {name for name in families if name not in text} == {
+        "dss_scenario_last_run_start_timestamp_seconds",  # its end and duration are shown
+    }
