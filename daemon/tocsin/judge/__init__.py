@@ -1,1 +1,1 @@
-"""Events and time to alerts: rules as pure functions."""
+"""Rules: events and time → alerts. Pure: (state, event or tick, now) → (state, alert change); no I/O, no clock."""

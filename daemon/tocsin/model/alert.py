@@ -55,6 +55,6 @@ def fingerprint(alertname: str, node: str, scenario: ScenarioKey | None, own_lab
     return derived_id(alertname, node, *place, *own)
 
 
-def alert_id(identity: str, starts_at_ms: int) -> str:
-    """The id of one firing of the alert with this fingerprint."""
-    return derived_id(identity, starts_at_ms)
+def alert_id(identity: str, *moments_ms: int) -> str:
+    """The id of one firing of the alert with this fingerprint, told from others by when it began and was noticed."""
+    return derived_id(identity, *moments_ms)

@@ -1,1 +1,1 @@
-"""Events and alerts to notifications owed: reporters, tree, groups, silences, intervals. Pure."""
+"""Routing: events and alerts → notifications owed. Alertmanager's semantics; pure, no I/O, no clock."""

@@ -2,11 +2,13 @@
 
 from collections.abc import Iterable
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, exists, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, delete, exists, or_, select, tuple_, update
 
-from tocsin.model.run import Details, RunKey
-from tocsin.store.schema import outbox, outbox_waits, run_details
+from tocsin.model.run import Details, RunKey, ScenarioKey
+from tocsin.store.schema import outbox, outbox_waits, run_details, runs
 from tocsin.store.upsert import chunks, insert
+
+_KEY = ("node", "project", "scenario", "run_id", "start")
 
 
 def put_details(connection: Connection, details: Details) -> None:
@@ -42,6 +44,30 @@ def get_details(connection: Connection, runs: Iterable[RunKey]) -> dict[RunKey, 
             found[run] = Details(
                 run, row["read_at"], row["error"], row["steps"], row["log_tail"], row["problem"]
             )
+    return found
+
+
+def with_details(connection: Connection, runs: Iterable[RunKey]) -> set[RunKey]:
+    """Those of these runs whose details were read."""
+    key = tuple_(*(run_details.c[name] for name in _KEY))
+    found: set[RunKey] = set()
+    for part in chunks(sorted(set(runs)), 100):
+        wanted = [(*run.scenario, run.run_id, run.start) for run in part]
+        rows = connection.execute(select(*(run_details.c[name] for name in _KEY)).where(key.in_(wanted)))
+        found.update(RunKey(ScenarioKey(*row[:3]), row[3], row[4]) for row in rows)
+    return found
+
+
+def awaited(connection: Connection, wanted: Iterable[RunKey]) -> set[RunKey]:
+    """Those of these runs whose details are due and not read yet."""
+    key = tuple_(*(runs.c[name] for name in _KEY))
+    found: set[RunKey] = set()
+    for part in chunks(sorted(set(wanted)), 100):
+        places = [(*run.scenario, run.run_id, run.start) for run in part]
+        query = select(*(runs.c[name] for name in _KEY)).where(
+            key.in_(places), runs.c.details_due_at.is_not(None)
+        )
+        found.update(RunKey(ScenarioKey(*row[:3]), row[3], row[4]) for row in connection.execute(query))
     return found
 
 

@@ -7,6 +7,7 @@ from datetime import datetime
 from sqlalchemy import Connection, bindparam, select, update
 
 from tocsin.model.event import Event
+from tocsin.model.run import ScenarioKey
 from tocsin.store.schema import counters, events
 from tocsin.store.upsert import chunks, insert
 
@@ -110,3 +111,13 @@ def _row(event: Event) -> dict[str, object]:
         "late": event.late,
         "body": event,
     }
+
+
+def late_after(connection: Connection, n: int) -> set[ScenarioKey]:
+    """The scenarios of late events that were inserted after ``n`` and are not decided."""
+    query = (
+        select(events.c.node, events.c.project, events.c.scenario)
+        .distinct()
+        .where(events.c.processed_at.is_(None), events.c.n > n, events.c.late, events.c.scenario.is_not(None))
+    )
+    return {ScenarioKey(*row) for row in connection.execute(query)}

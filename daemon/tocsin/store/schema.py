@@ -189,6 +189,7 @@ expected_starts = Table(
     Column("at", Moment, nullable=False),
     Column("state", String(16), nullable=False),  # pending, met, withdrawn, missed
     Column("learned_at", Moment, nullable=False),
+    Column("judge_at", Moment),  # when a look at it is worth while again; null: at once, when `at` is past
     Column("settled_at", Moment),
     PrimaryKeyConstraint("node", "project", "scenario", "at"),
 )
@@ -325,11 +326,15 @@ alerts = Table(
     Column("run_id", Text),
     Column("run_start", Moment),
     Column("updated_at", Moment, nullable=False),
+    Column(
+        "was_active", Boolean, nullable=False
+    ),  # the scenario's own switch when it rang; off since: deactivated
 )
 Index("uq_alerts_firing", alerts.c.fingerprint, unique=True, sqlite_where=alerts.c.ends_at.is_(None),
       postgresql_where=alerts.c.ends_at.is_(None))  # fmt: skip
 Index("ix_alerts_ends_at", alerts.c.ends_at)
 Index("ix_alerts_starts_at", alerts.c.starts_at)
+Index("ix_alerts_scenario", alerts.c.node, alerts.c.project, alerts.c.scenario)
 
 groups = Table(
     "groups",
@@ -351,21 +356,37 @@ group_alerts = Table(
     _name("group_key"),
     Column("fingerprint", String(32), nullable=False),
     Column("alert_id", String(32), nullable=False),
+    # Ended while muted: only channels with `resolve_what_was_sent` still hear of it.
+    Column("kept", Boolean, nullable=False, server_default=text("false")),
     PrimaryKeyConstraint("group_key", "fingerprint"),
     ForeignKeyConstraint(["group_key"], ["groups.key"], ondelete="CASCADE"),
 )
 Index("ix_group_alerts_fingerprint", group_alerts.c.fingerprint)
 
-# What a channel was last told about a group: the base of "is this worth a notification".
+# What a channel was last told about a group: the base of "is this worth a notification". It outlives the group.
 group_notified = Table(
     "group_notified",
     metadata,
     _name("group_key"),
     _name("channel"),
-    Column("firing", Document(tuple[str, ...]), nullable=False),  # alert ids
+    Column("firing", Document(tuple[str, ...]), nullable=False),  # fingerprints
     Column("ended", Document(tuple[str, ...]), nullable=False),
-    Column("at", Moment, nullable=False),
+    Column("at", Moment),  # null until it was told something
+    Column(
+        "verdict", String(32), nullable=False
+    ),  # of the last flush; only a change of it is a new decision row
     PrimaryKeyConstraint("group_key", "channel"),
+)
+Index("ix_group_notified_at", group_notified.c.at)
+
+# Events that were too late to be told one by one, until the summary after the backfill.
+withheld = Table(
+    "withheld",
+    metadata,
+    _name("node"),
+    _name("receiver"),
+    Column("event_id", String(32), nullable=False),
+    PrimaryKeyConstraint("node", "receiver", "event_id"),
 )
 
 silences = Table(

@@ -1,0 +1,426 @@
+"""The decide loop: events and time → alerts → notifications owed.
+
+``Decider.step`` makes up to three transactions: one on a batch of undecided events, one on what is due by time alone,
+one on the groups that are due to be told. Each is a plain function of (connection, plan, now) that answers what it
+did; counters and log lines follow only when it has committed.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter
+from sqlalchemy import Connection
+
+from tocsin.app import flush
+from tocsin.app.judging import Judging, enter_groups
+from tocsin.app.plan import Plan, make_plan
+from tocsin.judge import rules as judge
+from tocsin.judge.view import RECHECK
+from tocsin.model.alert import Alert, EndReason
+from tocsin.model.config import Config, Watch
+from tocsin.model.decision import SUPPRESSIONS, Decision, Stage, Verdict
+from tocsin.model.event import END_EVENTS, Event, event_labels
+from tocsin.model.labels import Labels
+from tocsin.model.notification import Notification
+from tocsin.model.run import RunKey, ScenarioKey
+from tocsin.model.sight import NodeSight
+from tocsin.route import reporters as report
+from tocsin.store import (
+    Store,
+    alerts,
+    decisions,
+    details,
+    events,
+    groups,
+    outbox,
+    rule_states,
+    sight,
+    withheld,
+)
+from tocsin.store.lease import Leadership
+from tocsin.store.rule_states import Remembered, StateKey
+
+log = structlog.get_logger(__name__)
+
+BATCH = 500
+_DEFAULT_WATCH = Watch()
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a transaction did, for the log, the counters and the next wake-up."""
+
+    events: int = 0
+    full: bool = False  # more of the same waits
+    alerts: int = 0  # changed ones
+    owed: list[Notification] = field(default_factory=list)
+    made: list[Decision] = field(default_factory=list)
+    suppressed: dict[Verdict, int] = field(default_factory=dict)  # beside those in `made`
+    errors: list[tuple[str, str, Exception]] = field(default_factory=list)
+    next_due: datetime | None = None
+
+
+class DecideMetrics:
+    """The deciders' own series."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.suppressed = Counter(
+            "tocsin_notifications_suppressed_total",
+            "Notifications that were not owed, by reason",
+            ["reason"],
+            registry=registry,
+        )
+        for verdict in SUPPRESSIONS:
+            self.suppressed.labels(verdict.value)
+        self.rule_errors = Counter(
+            "tocsin_rule_errors_total",
+            "Rules that failed on one scenario or node",
+            ["rule"],
+            registry=registry,
+        )
+
+
+class Decider:
+    """Owns what is kept between two steps: the plan of the present configuration, nothing else."""
+
+    def __init__(
+        self, store: Store, leadership: Leadership, metrics: DecideMetrics, ring: Callable[[], None]
+    ) -> None:
+        self._store = store
+        self._leadership = leadership
+        self._metrics = metrics
+        self._ring = ring
+        self._plan: Plan | None = None
+
+    async def step(self, now: datetime, config: Config) -> datetime | None:
+        """Decide what waits; answers when it is worth calling again, ``now`` when more waits already.
+
+        Raises ``StoreUnavailable`` and ``NotLeader``; then nothing of the failed transaction has happened.
+        """
+        plan = self._plan
+        if plan is None or plan.config is not config:
+            plan = make_plan(config)
+            await self._do(reconcile, plan, now)
+            self._plan = plan
+        decided = await self._do(decide_events, plan, now)
+        timed = await self._do(decide_time, plan, now)
+        told = await self._do(flush_groups, plan, now)
+        if decided.full or timed.full or told.full:
+            return now
+        return min(filter(None, (timed.next_due, told.next_due)), default=None)
+
+    async def _do(
+        self, work: Callable[[Connection, Plan, datetime], Outcome], plan: Plan, now: datetime
+    ) -> Outcome:
+        outcome = await self._store.write_guarded(self._leadership.guard, work, plan, now)
+        for made in outcome.made:
+            _log(made)
+            if made.verdict in SUPPRESSIONS:
+                self._metrics.suppressed.labels(made.verdict.value).inc()
+        for verdict, count in outcome.suppressed.items():
+            self._metrics.suppressed.labels(verdict.value).inc(count)
+        for rule, place, error in outcome.errors:
+            self._metrics.rule_errors.labels(rule).inc()
+            log.error("rule_failed", rule=rule, place=place, exc_info=error)
+        if outcome.owed:
+            self._ring()
+        return outcome
+
+
+# --- events --------------------------------------------------------------------------------------------------------------
+
+
+def decide_events(connection: Connection, plan: Plan, now: datetime) -> Outcome:
+    """One batch of undecided events, in order: rules, reporters, and their place in the public order."""
+    waiting = events.undecided(connection, BATCH)
+    if not waiting:
+        return Outcome()
+    judging = _judging(connection, plan, now, [one.event for one in waiting])
+    telling = _Telling(connection, plan, now, judging.nodes)
+    for one in waiting:
+        event = one.event
+        labels = event_labels(event)
+        judging.hear(event, withhold=event.late and event.key is not None, labels=labels)
+        telling.hear(event, labels)
+    late = {one.event.key for one in waiting if one.event.late and one.event.key is not None}
+    if late:
+        unfinished = events.late_after(connection, waiting[-1].n)
+        for key in sorted(late - unfinished):
+            scenario = judging.scenarios.get(key)
+            if scenario is not None and scenario.backfilled:
+                judging.catch_up(key)
+    judging.made += telling.made
+    judging.write()
+    owed = telling.write()
+    events.mark_decided(connection, waiting, now)
+    return Outcome(
+        events=len(waiting),
+        full=len(waiting) >= BATCH,
+        alerts=judging.changed,
+        owed=owed,
+        made=judging.made,
+        errors=judging.errors + telling.errors,
+    )
+
+
+def _judging(connection: Connection, plan: Plan, now: datetime, batch: Sequence[Event]) -> Judging:
+    keys = {event.key for event in batch if event.key is not None}
+    places: set[tuple[str, str, str]] = set(keys) | {
+        (event.node, "", "") for event in batch if event.key is None
+    }
+    return Judging(
+        connection,
+        plan,
+        now,
+        sight.node_sights(connection),
+        sight.scenario_sights(connection, keys),
+        rule_states.load(connection, places),
+    )
+
+
+@dataclass(slots=True)
+class _Telling:
+    """Reporters at work inside one transaction."""
+
+    connection: Connection
+    plan: Plan
+    now: datetime
+    nodes: dict[str, NodeSight]
+    made: list[Decision] = field(default_factory=list)
+    errors: list[tuple[str, str, Exception]] = field(default_factory=list)
+    _owed: list[tuple[Event, list[Notification]]] = field(default_factory=list)
+    _late: list[tuple[str, str, str]] = field(default_factory=list)  # node, receiver, event id
+
+    def hear(self, event: Event, labels: Labels) -> None:
+        for reporter in self.plan.reporters[event.name]:
+            try:
+                asked = report.ask(reporter, event, labels)
+            except Exception as error:  # noqa: BLE001 - one reporter on one event; reported, the others go on
+                self.errors.append((reporter.name, event.id, error))
+                self._decide(reporter.name, Verdict.ERROR, f"{type(error).__name__}: {error}", event)
+                continue
+            if asked is not None:
+                self._weigh(asked, event)
+
+    def _weigh(self, asked: report.Report, event: Event) -> None:
+        reporter = asked.reporter
+        channels = self.plan.channels.get(reporter.receiver, ())
+        if not asked.owes:
+            self._decide(reporter.name, asked.verdict, reporter.condition, event)
+        elif not channels:
+            self._decide(reporter.name, Verdict.NO_CHANNEL, f"receiver {reporter.receiver}", event)
+        elif self._too_late(event):
+            self._late.append((event.node, reporter.receiver, event.id))
+            self._decide(reporter.name, Verdict.LATE, "told in the summary", event)
+        else:
+            owed = report.notifications(reporter, event, channels, self.now, self.now)
+            self._owed.append((event, owed))
+            for one in owed:
+                self._decide(reporter.name, asked.verdict, asked.note, event, one.id)
+
+    def _too_late(self, event: Event) -> bool:
+        if not event.late:
+            return False
+        node = self.nodes.get(event.node) or NodeSight(event.node)
+        max_age = _watch(self.plan, event.node).backfill.notify_max_age
+
+        def ended(_run: RunKey) -> bool:
+            return bool(sight.ended_runs(self.connection, [event]))
+
+        return report.is_too_late(event, self.now + node.clock_offset, max_age, ended)
+
+    def _decide(
+        self,
+        reporter: str,
+        verdict: Verdict,
+        note: str | None,
+        event: Event,
+        notification_id: str | None = None,
+    ) -> None:
+        self.made.append(
+            Decision(
+                self.now, Stage.REPORTER, reporter, verdict, note, event.id, notification_id=notification_id
+            )
+        )
+
+    def write(self) -> list[Notification]:
+        """Put down what is owed; an end's notice waits for the run's details, unless they are here."""
+        withheld.add(self.connection, self._late)
+        if not self._owed:
+            return []
+        ends = {event.run.key for event, _ in self._owed if event.run and event.name in END_EVENTS}
+        missing = ends - details.with_details(self.connection, ends)
+        owed: list[Notification] = []
+        waits: dict[str, Sequence[RunKey]] = {}
+        for event, mine in self._owed:
+            if event.run is not None and event.name in END_EVENTS and event.run.key in missing:
+                due_at = self.now + _watch(self.plan, event.node).details_wait
+                mine = [replace(one, due_at=due_at) for one in mine]
+                waits.update((one.id, (event.run.key,)) for one in mine)
+            owed += mine
+        return outbox.owe(self.connection, owed, waits)
+
+
+def _watch(plan: Plan, node: str) -> Watch:
+    configured = plan.nodes.get(node)
+    return configured.watch if configured else _DEFAULT_WATCH
+
+
+# --- time ----------------------------------------------------------------------------------------------------------------
+
+
+def decide_time(connection: Connection, plan: Plan, now: datetime) -> Outcome:
+    """What time alone changes: due rules, alerts whose scenario is gone or switched off."""
+    due = rule_states.due(connection, now, BATCH)
+    keys = {ScenarioKey(*one.key[1:]) for one in due if one.key.scenario}
+    judging = Judging(
+        connection,
+        plan,
+        now,
+        sight.node_sights(connection),
+        sight.scenario_sights(connection, keys),
+        {one.key: one for one in due},
+    )
+    for one in due:
+        _tick(judging, one)
+    for filed, reason in alerts.orphans(connection):
+        judging.end(filed.rule, filed.alert.id, now, reason)
+        judging.put(StateKey(filed.rule, *_place(filed.alert)), None, None)
+    judging.write()
+    return Outcome(
+        full=len(due) >= BATCH,
+        alerts=judging.changed,
+        made=judging.made,
+        errors=judging.errors,
+        next_due=rule_states.next_due(connection, now),
+    )
+
+
+def _tick(judging: Judging, one: Remembered) -> None:
+    live = judging.plan.rules.get(one.key.rule.removesuffix("/stalled"))
+    view = judging.view(one.key)
+    if live is None or one.state is None:
+        judging.put(one.key, None, None)
+    elif view.scenario is not None and not view.scenario.backfilled:
+        judging.put(one.key, one.state, judging.now + RECHECK)
+    else:
+        judging.tick(one.key, one.state, live)
+
+
+def _place(alert: Alert) -> tuple[str, str, str]:
+    return alert.labels["dss_node"], alert.labels.get("project", ""), alert.labels.get("scenario", "")
+
+
+# --- groups --------------------------------------------------------------------------------------------------------------
+
+
+def flush_groups(connection: Connection, plan: Plan, now: datetime) -> Outcome:
+    """Tell the groups that are due."""
+    told = flush.flush(connection, plan, now)
+    return Outcome(
+        full=told.full,
+        owed=told.owed,
+        made=told.made,
+        suppressed=told.unchanged,
+        next_due=groups.next_flush(connection),
+    )
+
+
+# --- configuration -------------------------------------------------------------------------------------------------------
+
+
+def reconcile(connection: Connection, plan: Plan, now: datetime) -> Outcome:
+    """Bring rows in line with a configuration that has just come into force, at the start or by a reload.
+
+    Alerts of rules and nodes that were taken away end as unwatched; those that ring on take over the rules' present
+    severity and labels; all are put where the present tree wants them. A group that is still there is not touched.
+    """
+    judging = Judging(connection, plan, now, sight.node_sights(connection), {}, {})
+    ringing = alerts.firing(connection)
+    for filed in ringing:
+        if filed.rule not in plan.rule_ids or filed.alert.labels["dss_node"] not in plan.nodes:
+            judging.end(filed.rule, filed.alert.id, now, EndReason.UNWATCHED)
+    rule_states.forget_rules(connection, plan.rule_ids)
+    rule_states.forget_nodes(connection, plan.nodes)
+    _repaint(judging, [filed for filed in ringing if filed.rule in plan.rule_ids])
+    judging.write()
+    _regroup(connection, plan, now)
+    return Outcome(alerts=judging.changed, made=judging.made, errors=judging.errors)
+
+
+def _repaint(judging: Judging, ringing: Sequence[alerts.Filed]) -> None:
+    places = {_place(filed.alert) for filed in ringing}
+    judging.scenarios |= sight.scenario_sights(
+        judging.connection, {ScenarioKey(*place) for place in places if place[2]}
+    )
+    judging.states |= rule_states.load(judging.connection, places)
+    for filed in ringing:
+        key = StateKey(filed.rule, *_place(filed.alert))
+        known = judging.states.get(key)
+        live = judging.plan.rules.get(filed.rule.removesuffix("/stalled"))
+        if known is None or known.state is None or live is None:
+            continue
+        changed = judge.repaint(live.rule, known.state, judging.view(key), judging.now)
+        if changed is not None and changed.alert != filed.alert:
+            judging.file(changed.alert, filed.rule, judging.view(key))
+
+
+def _regroup(connection: Connection, plan: Plan, now: datetime) -> None:
+    """Put every alert that a receiver may still hear of where the tree wants it, and take it out of where not."""
+    known = groups.every(connection)
+    inside = groups.members(connection, [group.key for group in known])
+    live = {filed.alert.id: filed.alert for filed in alerts.firing(connection)}
+    live |= {member.alert.id: member.alert for members in inside.values() for member in members}
+    joining, _ = enter_groups(plan, live.values(), now)
+    wanted = {(one.group.key, one.fingerprint) for one in joining}
+    standing = {
+        (key, member.alert.fingerprint): member for key, members in inside.items() for member in members
+    }
+    groups.leave(connection, [place for place in standing if place not in wanted])
+    groups.join(
+        connection,
+        [
+            one
+            for one in joining
+            if (one.group.key, one.fingerprint) not in standing and live[one.alert_id].firing
+        ],
+    )
+    groups.drop_empty(connection)
+
+
+def resolve_by_hand(connection: Connection, alert_id: str, now: datetime, config: Config) -> Alert | None:
+    """End an alert because someone says so; None when none of this id fires.
+
+    Its rule rings again only for something new: the next failure, the next missed start, another run, another fall.
+    """
+    ended = alerts.end_alert(connection, alert_id, now, EndReason.BY_HAND, now)
+    if ended is None:
+        return None
+    place = alerts.rule_of(connection, alert_id)
+    assert place is not None
+    key = StateKey(*place)
+    known = rule_states.load(connection, {key[1:]}).get(key)
+    if known is not None and known.state is not None and known.state.ringing is not None:
+        quiet = replace(known.state, ringing=None, dismissed=known.state.ringing.evidence)
+        rule_states.save(connection, [Remembered(key, quiet, known.due_at)])
+    made = Decision(
+        now, Stage.RULE, ended.name, Verdict.ENDED, EndReason.BY_HAND.value, None, ended.fingerprint, alert_id
+    )
+    decisions.record(connection, [made])
+    return ended
+
+
+def _log(made: Decision) -> None:
+    quiet = made.verdict in (Verdict.CONDITION, Verdict.NO_CHANGE, Verdict.ROUTED)
+    (log.debug if quiet else log.info)(
+        "decided",
+        stage=made.stage.value,
+        subject=made.subject,
+        verdict=made.verdict.value,
+        note=made.note,
+        event_id=made.event_id,
+        alert_id=made.alert_id,
+        notification_id=made.notification_id,
+    )

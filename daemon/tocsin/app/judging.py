@@ -1,0 +1,225 @@
+"""Rules at work inside one transaction: states in, judgements, alerts and groups out.
+
+``Judging`` holds what one transaction knows; ``write`` puts it down in bulk. A rule that raises for one scenario keeps
+its old state there, is reported, and stops nobody else.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection
+
+from tocsin.app.plan import Plan
+from tocsin.judge import rules as judge
+from tocsin.judge.rules import Changed, Ended, LiveRule, Rang
+from tocsin.judge.view import Judgement, View
+from tocsin.model.alert import Alert, EndReason
+from tocsin.model.decision import Decision, Stage, Verdict
+from tocsin.model.event import Event, event_labels
+from tocsin.model.group import Group
+from tocsin.model.labels import Labels
+from tocsin.model.rule_state import AnyRuleState
+from tocsin.model.run import ScenarioKey
+from tocsin.model.sight import NodeSight, ScenarioSight
+from tocsin.store import alerts, decisions, groups, rule_states
+from tocsin.store.alerts import Filed
+from tocsin.store.groups import Joining
+from tocsin.store.rule_states import Remembered, StateKey
+
+_AFTER_ERROR = timedelta(minutes=1)  # how soon a rule that raised on a tick is asked again
+
+
+@dataclass(slots=True)
+class Judging:
+    """One transaction's working memory. ``now`` is on Tocsin's clock."""
+
+    connection: Connection
+    plan: Plan
+    now: datetime
+    nodes: dict[str, NodeSight]
+    scenarios: dict[ScenarioKey, ScenarioSight]
+    states: dict[StateKey, Remembered]
+    made: list[Decision] = field(default_factory=list)
+    changed: int = 0  # alerts
+    errors: list[tuple[str, str, Exception]] = field(default_factory=list)  # rule, place, what it raised
+    _dirty: set[StateKey] = field(default_factory=set)
+    _filed: dict[str, Filed] = field(default_factory=dict)  # to be written, by alert id
+    _rang: dict[str, str] = field(default_factory=dict)  # fingerprint → alert id, of this transaction
+    _entering: dict[str, Alert] = field(default_factory=dict)  # alerts to be routed
+
+    # --- facts and time ----------------------------------------------------------------------------------------------
+
+    def hear(self, event: Event, *, withhold: bool, labels: Labels | None = None) -> None:
+        """Tell every rule an event. With ``withhold`` states go on, and alerts wait for ``catch_up``."""
+        labels = event_labels(event) if labels is None else labels
+        key = event.key
+        place = tuple(key) if key else (event.node, "", "")
+        for live in self.plan.scenario_rules if key else self.plan.node_rules:
+            if live.matches(labels):
+                self._hear(live, StateKey(live.id, *place), event, withhold)
+
+    def _hear(self, live: LiveRule, key: StateKey, event: Event, withhold: bool) -> None:
+        known = self.states.get(key)
+        old = known.state if known else None
+        try:
+            new = judge.hear(live.rule, old, event)
+            if new is None or new is old:
+                return
+            if withhold:
+                self.put(key, new, self.now)
+            else:
+                self._settle(live, key, judge.judge(live.rule, new, self.view(key)), event)
+        except Exception as error:  # noqa: BLE001 - one rule on one scenario; it is reported and the others go on
+            self.failed(live, key, error, event)
+
+    def tick(self, key: StateKey, state: AnyRuleState, live: LiveRule, view: View | None = None) -> None:
+        """Ask a rule again, because time has passed or because what was withheld may be told now."""
+        try:
+            self._settle(live, key, judge.judge(live.rule, state, view or self.view(key)), None)
+        except Exception as error:  # noqa: BLE001 - one rule on one scenario; asked again in a while
+            self.failed(live, key, error, None)
+            self.put(key, state, self.now + _AFTER_ERROR)
+
+    def catch_up(self, scenario: ScenarioKey) -> None:
+        """Tell the net change of a scenario whose history has been read back."""
+        for live in self.plan.scenario_rules:
+            key = StateKey(live.id, *scenario)
+            known = self.states.get(key)
+            if known is not None and known.state is not None and key in self._dirty:
+                self.tick(key, known.state, live)
+
+    def view(self, key: StateKey, durations: tuple[timedelta, ...] | None = None) -> View:
+        scenario = self.scenarios.get(ScenarioKey(*key[1:])) if key.scenario else None
+        node = self.nodes.get(key.node) or NodeSight(key.node)
+        return self.plan.view(node, scenario, self.now, durations)
+
+    def put(self, key: StateKey, state: AnyRuleState | None, due_at: datetime | None) -> None:
+        """Remember a state; one that says nothing beyond a fresh one is forgotten."""
+        blank = state is not None and due_at is None and state == type(state)()
+        new = Remembered(key, None if blank else state, due_at)
+        if self.states.get(key) != new:
+            self.states[key] = new
+            self._dirty.add(key)
+
+    def failed(self, live: LiveRule, key: StateKey, error: Exception, event: Event | None) -> None:
+        self.errors.append((live.id, "/".join(part for part in key[1:] if part), error))
+        note = f"{'/'.join(part for part in key[1:] if part)}: {type(error).__name__}: {error}"
+        self.decide(live, Verdict.ERROR, note, event)
+
+    # --- what follows from a judgement -------------------------------------------------------------------------------
+
+    def _settle(self, live: LiveRule, key: StateKey, judgement: Judgement, event: Event | None) -> None:
+        view = self.view(key)
+        if key.scenario and view.scenario is None:
+            return  # its row is gone; what rings is ended with it
+        state, change = judge.settle(live.rule, judgement, view, self.now)
+        due_at = None if judgement.due is None else judgement.due - view.node.clock_offset
+        match change:
+            case Rang(alert):
+                state = self._ring(live, state, alert, view, event)
+            case Changed(alert):
+                self.file(alert, live.id, view)
+                self.decide(live, Verdict.CHANGED, f"count {alert.count}", event, alert)
+            case Ended(alert_id, at, reason):
+                self.end(live.id, alert_id, at, reason, event)
+            case None:
+                pass
+        self.put(key, state, due_at)
+
+    def _ring(
+        self, live: LiveRule, state: AnyRuleState, alert: Alert, view: View, event: Event | None
+    ) -> AnyRuleState:
+        """A new alert; where another rule already holds one of this identity, that one is shared."""
+        shared = self._rang.get(alert.fingerprint)
+        if shared is None:
+            others = alerts.firing(self.connection, [alert.fingerprint])
+            shared = others[0].alert.id if others else None
+        if shared is not None:
+            self.decide(live, Verdict.WITHHELD, "another rule's alert already says it", event, alert)
+            assert state.ringing is not None
+            return replace(state, ringing=replace(state.ringing, alert_id=shared))
+        self._rang[alert.fingerprint] = alert.id
+        self.file(alert, live.id, view)
+        self.decide(live, Verdict.RANG, alert.annotations.get("summary"), event, alert)
+        return state
+
+    def file(self, alert: Alert, rule_id: str, view: View) -> None:
+        active = view.scenario is not None and view.scenario.active is True
+        overlong = rule_id in self.plan.rules and self.plan.rules[rule_id].rule.kind == "overlong"
+        self._filed[alert.id] = Filed(alert, rule_id, active and not overlong)
+        self._entering[alert.id] = alert
+
+    def end(
+        self, rule_id: str, alert_id: str, at: datetime, reason: EndReason, event: Event | None = None
+    ) -> None:
+        """End an alert, one of this transaction or an older one."""
+        filed = self._filed.get(alert_id)
+        ended = alerts.end_alert(self.connection, alert_id, at, reason, self.now)
+        if filed is not None:
+            ended = replace(filed.alert, ends_at=at, end_reason=reason)
+            self._filed[alert_id] = replace(filed, alert=ended)
+            self._entering.pop(alert_id, None)
+        if ended is None:
+            return  # it had ended before, by hand or by another rule
+        self._rang.pop(ended.fingerprint, None)
+        self.changed += 1
+        subject = self.plan.rules.get(rule_id)
+        name = subject.rule.alert if subject else ended.name
+        self.made.append(
+            Decision(
+                self.now, Stage.RULE, name, Verdict.ENDED, reason.value,
+                event.id if event else None, ended.fingerprint, alert_id,
+            )
+        )  # fmt: skip
+
+    def decide(
+        self,
+        live: LiveRule,
+        verdict: Verdict,
+        note: str | None,
+        event: Event | None,
+        alert: Alert | None = None,
+    ) -> None:
+        self.made.append(
+            Decision(
+                self.now, Stage.RULE, live.rule.alert, verdict, note, event.id if event else None,
+                alert.fingerprint if alert else None, alert.id if alert else None,
+            )
+        )  # fmt: skip
+
+    # --- rows --------------------------------------------------------------------------------------------------------
+
+    def write(self) -> None:
+        """Put down states, alerts, group membership and decisions."""
+        if self._dirty:
+            rule_states.save(self.connection, [self.states[key] for key in sorted(self._dirty)])
+        alerts.put_alerts(self.connection, list(self._filed.values()), self.now)
+        self.changed += len(self._filed)
+        joining, routed = enter_groups(self.plan, self._entering.values(), self.now)
+        groups.join(self.connection, joining)
+        self.made += routed
+        decisions.record(self.connection, self.made)
+
+
+def enter_groups(
+    plan: Plan, entering: Iterable[Alert], now: datetime
+) -> tuple[list[Joining], list[Decision]]:
+    """Where the tree puts alerts, with one decision for each group."""
+    joining: list[Joining] = []
+    made: list[Decision] = []
+    if plan.router is None:
+        return joining, made
+    for alert in entering:
+        for match in plan.router.match(alert.labels):
+            group = Group(
+                match.group_key, match.receiver, match.path, match.group_labels, now + match.route.group_wait
+            )
+            joining.append(Joining(group, alert.fingerprint, alert.id))
+            made.append(
+                Decision(
+                    now, Stage.ROUTE, match.group_key, Verdict.ROUTED, f"to {match.receiver}",
+                    None, alert.fingerprint, alert.id,
+                )
+            )  # fmt: skip
+    return joining, made

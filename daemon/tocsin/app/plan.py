@@ -1,0 +1,69 @@
+"""The configuration as the deciders use it: rules with identities, reporters by event, the tree with its memory.
+
+Built once a configuration, before anything live is touched, and thrown away with it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from tocsin.judge.rules import LiveRule, live
+from tocsin.judge.view import View
+from tocsin.model.config import Channel, Config, Node, Reporter, TimeInterval
+from tocsin.model.event import EventName
+from tocsin.model.sight import NodeSight, ScenarioSight
+from tocsin.route.tree import Router
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What one configuration makes of events and time."""
+
+    config: Config
+    rules: Mapping[str, LiveRule]  # by identity
+    node_rules: tuple[LiveRule, ...]
+    scenario_rules: tuple[LiveRule, ...]
+    reporters: Mapping[EventName, tuple[Reporter, ...]]
+    channels: Mapping[str, tuple[Channel, ...]]  # by receiver
+    intervals: Mapping[str, TimeInterval]
+    router: Router | None
+    nodes: Mapping[str, Node]
+
+    @property
+    def rule_ids(self) -> set[str]:
+        """Every identity under which a rule of this plan keeps states."""
+        return {id_ for rule in self.rules.values() for id_ in (rule.id, rule.stalled_id)}
+
+    def view(
+        self,
+        node: NodeSight,
+        scenario: ScenarioSight | None,
+        now: datetime,
+        durations: tuple[timedelta, ...] | None = None,
+    ) -> View:
+        """What a rule gets to see; ``now`` is on Tocsin's clock."""
+        configured = self.nodes.get(node.node)
+        base_url = configured.url.rstrip("/") if configured else ""
+        return View(now + node.clock_offset, node, scenario, durations, base_url)
+
+
+def make_plan(config: Config) -> Plan:
+    """The plan of a configuration. Of several rules with one identity the first counts; ``tocsin check`` names them."""
+    rules: dict[str, LiveRule] = {}
+    for rule in config.rules:
+        one = live(rule)
+        rules.setdefault(one.id, one)
+    return Plan(
+        config=config,
+        rules=rules,
+        node_rules=tuple(rule for rule in rules.values() if rule.about_nodes),
+        scenario_rules=tuple(rule for rule in rules.values() if not rule.about_nodes),
+        reporters={
+            name: tuple(reporter for reporter in config.reporters if name in reporter.on)
+            for name in EventName
+        },
+        channels={receiver.name: receiver.channels for receiver in config.receivers},
+        intervals={interval.name: interval for interval in config.time_intervals},
+        router=None if config.route is None else Router(config.route),
+        nodes={node.name: node for node in config.nodes},
+    )

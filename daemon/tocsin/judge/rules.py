@@ -1,0 +1,228 @@
+"""One door to all rules: which kind hears what, and how a verdict becomes an alert.
+
+A rule hears an event (``hear``), or only time passes; then it is asked (``judge``), and its answer is held against
+the alert that it has open (``settle``). While history is being read back only ``hear`` is called, so that what was
+over before anyone could be told makes no alert: the net change comes out at the end.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import assert_never
+
+from tocsin.judge import failed, missed, node_down, overlong, stale, stalled
+from tocsin.judge.defaults import STALLED_ALERT, STALLED_SEVERITY
+from tocsin.judge.view import Judgement, Portrait, Verdict, View
+from tocsin.judge.words import fill
+from tocsin.kit.clock import isoformat, to_ms
+from tocsin.model.alert import Alert, EndReason, alert_id, fingerprint
+from tocsin.model.config import Rule
+from tocsin.model.event import Event, tags_label
+from tocsin.model.labels import Labels, all_match, matchers_text
+from tocsin.model.rule_state import (
+    AnyRuleState,
+    FailedState,
+    MissedState,
+    NodeDownState,
+    OverlongState,
+    Ringing,
+    StaleState,
+    StalledState,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LiveRule:
+    """A rule and its identity, by which its states and alerts are found again after a reload."""
+
+    id: str
+    rule: Rule
+
+    @property
+    def about_nodes(self) -> bool:
+        return self.rule.kind == "node_down"
+
+    @property
+    def stalled_id(self) -> str:
+        """The identity under which a ``missed`` rule keeps its view of whole nodes."""
+        return f"{self.id}/stalled"
+
+    def matches(self, labels: Labels) -> bool:
+        return not self.rule.match or all_match(self.rule.match, labels)
+
+
+def live(rule: Rule) -> LiveRule:
+    """Identity is the alert name, with a digest of the kind, the matchers and the rule's own labels."""
+    own = sorted(rule.labels.items())
+    text = f"{rule.kind}|{matchers_text(rule.match)}|{own!r}"
+    return LiveRule(f"{rule.alert}:{hashlib.blake2b(text.encode(), digest_size=4).hexdigest()}", rule)
+
+
+def hear(rule: Rule, state: AnyRuleState | None, event: Event) -> AnyRuleState | None:
+    """The state after an event; the same object when the event says nothing to this rule."""
+    match rule.kind:
+        case "failed":
+            return failed.hear(rule, state if isinstance(state, FailedState) else None, event)
+        case "missed":
+            return missed.hear(rule, state if isinstance(state, MissedState) else None, event)
+        case "overlong":
+            return overlong.hear(rule, state if isinstance(state, OverlongState) else None, event)
+        case "stale":
+            return stale.hear(rule, state if isinstance(state, StaleState) else None, event)
+        case "node_down":
+            return node_down.hear(rule, state if isinstance(state, NodeDownState) else None, event)
+        case _:
+            assert_never(rule.kind)
+
+
+def judge(rule: Rule, state: AnyRuleState, view: View) -> Judgement:
+    """What the rule says of this state at this moment."""
+    match state:
+        case FailedState():
+            return failed.judge(rule, state, view)
+        case MissedState():
+            return missed.judge(rule, state, view)
+        case OverlongState():
+            return overlong.judge(rule, state, view)
+        case StaleState():
+            return stale.judge(rule, state, view)
+        case NodeDownState():
+            return node_down.judge(rule, state, view)
+        case StalledState():
+            return stalled.judge(rule, state, view)
+        case _:
+            assert_never(state)
+
+
+def _portrait(rule: Rule, state: AnyRuleState, view: View) -> Portrait:
+    match state:
+        case FailedState():
+            return failed.portrait(rule, state, view)
+        case MissedState():
+            return missed.portrait(rule, state, view)
+        case OverlongState():
+            return overlong.portrait(rule, state, view)
+        case StaleState():
+            return stale.portrait(rule, state, view)
+        case NodeDownState():
+            return node_down.portrait(rule, state, view)
+        case StalledState():
+            return stalled.portrait(rule, state, view)
+        case _:
+            assert_never(state)
+
+
+@dataclass(frozen=True, slots=True)
+class Rang:
+    alert: Alert
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """A ringing alert that now shows something else: a further failure, a new severity."""
+
+    alert: Alert
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    alert_id: str
+    at: datetime
+    reason: EndReason
+
+
+AlertChange = Rang | Changed | Ended
+
+
+def settle(
+    rule: Rule, judgement: Judgement, view: View, now: datetime
+) -> tuple[AnyRuleState, AlertChange | None]:
+    """Hold a verdict against the open alert: the state to keep, and what changes. ``now`` is on Tocsin's clock."""
+    state = judgement.state
+    ringing = state.ringing
+    match judgement.verdict:
+        case Verdict.WAIT:
+            return state, None
+        case Verdict.QUIET if ringing is None:
+            return (state if state.dismissed is None else replace(state, dismissed=None)), None
+        case Verdict.QUIET:
+            assert ringing is not None
+            at = max(judgement.at or view.now, ringing.starts_at)
+            ended = Ended(ringing.alert_id, at, EndReason.RESOLVED)
+            return replace(state, ringing=None, dismissed=None), ended
+        case Verdict.RING:
+            return _ring(rule, state, view, now)
+        case _:
+            assert_never(judgement.verdict)
+
+
+def _ring(
+    rule: Rule, state: AnyRuleState, view: View, now: datetime
+) -> tuple[AnyRuleState, AlertChange | None]:
+    shown = _portrait(rule, state, view)
+    ringing = state.ringing
+    if ringing is None:
+        if state.dismissed == shown.evidence:
+            return state, None
+        if state.dismissed is not None:
+            shown = replace(shown, starts_at=view.now)  # the earlier part of it was ended by hand
+        alert = picture(rule, state, view, shown, now)
+        held = Ringing(alert.id, alert.starts_at, shown.evidence)
+        return replace(state, ringing=held, dismissed=None), Rang(alert)
+    if ringing.evidence == shown.evidence:
+        return state, None
+    held = replace(ringing, evidence=shown.evidence)
+    changed = replace(state, ringing=held)
+    return changed, Changed(picture(rule, changed, view, shown, now))
+
+
+def repaint(rule: Rule, state: AnyRuleState, view: View, now: datetime) -> Changed | None:
+    """The open alert as it would look now; for a rule whose severity or annotations a reload changed."""
+    if state.ringing is None or judge(rule, state, view).verdict is not Verdict.RING:
+        return None
+    return Changed(picture(rule, state, view, _portrait(rule, state, view), now))
+
+
+def picture(rule: Rule, state: AnyRuleState, view: View, shown: Portrait, now: datetime) -> Alert:
+    """The whole alert: labels, annotations, identity."""
+    name, severity = rule.alert, rule.severity
+    if isinstance(state, StalledState):
+        name, severity = STALLED_ALERT, STALLED_SEVERITY
+    key = view.scenario.key if view.scenario else None
+    identity = fingerprint(name, view.node.node, key, rule.labels)
+    starts_at = state.ringing.starts_at if state.ringing else shown.starts_at
+    labels = {
+        **rule.labels,
+        "alertname": name,
+        "severity": severity,
+        "dss_node": view.node.node,
+        "project": key.project if key else "",
+        "scenario": key.scenario if key else "",
+        "tags": tags_label(view.scenario.tags) if view.scenario else "",
+    }
+    return Alert(
+        id=state.ringing.alert_id if state.ringing else alert_id(identity, to_ms(starts_at), to_ms(now)),
+        fingerprint=identity,
+        labels={label: value for label, value in labels.items() if value},
+        starts_at=starts_at,
+        annotations=_annotations(rule, labels, shown, view),
+        count=shown.count,
+        run=shown.run,
+    )
+
+
+def _annotations(rule: Rule, labels: Mapping[str, str], shown: Portrait, view: View) -> dict[str, str]:
+    built_in = {"summary": shown.summary, "description": shown.description, **shown.facts}
+    if view.scenario is not None and view.base_url:
+        key = view.scenario.key
+        built_in["scenario_url"] = f"{view.base_url}/projects/{key.project}/scenarios/{key.scenario}/"
+    values = {
+        **labels,
+        **built_in,
+        "scenario_name": view.scenario.name if view.scenario else "",
+        "count": str(shown.count),
+        "starts_at": isoformat(shown.starts_at),
+    }
+    own = {name: fill(text, values) for name, text in rule.annotations.items()}
+    return {name: text for name, text in {**built_in, **own}.items() if text}

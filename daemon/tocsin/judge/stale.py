@@ -1,0 +1,55 @@
+"""``stale``: rings when an active scenario has had no good run for too long, ends with the next good one."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+from tocsin.judge.view import RECHECK, Judgement, Portrait, Verdict, View
+from tocsin.judge.words import moment, place
+from tocsin.kit.clock import isoformat
+from tocsin.kit.durations import format_duration
+from tocsin.model.config import Rule
+from tocsin.model.event import END_EVENTS, Event, is_good
+from tocsin.model.rule_state import StaleState
+
+OFF_RECHECK = timedelta(minutes=5)  # how soon a switched-off scenario is asked for again
+
+
+def hear(_rule: Rule, state: StaleState | None, event: Event) -> StaleState | None:
+    if event.name not in END_EVENTS or event.run is None or not is_good(event.run.outcome):
+        return state
+    known = state or StaleState()
+    if known.since is not None and event.time <= known.since:
+        return state
+    return replace(known, since=event.time, good=True)
+
+
+def judge(rule: Rule, state: StaleState, view: View) -> Judgement:
+    scenario = view.scenario
+    if scenario is None or scenario.gone or state.since is None or rule.no_success_for is None:
+        return Judgement(state, Verdict.WAIT)
+    if scenario.active is False:
+        return Judgement(replace(state, off=True), Verdict.WAIT, view.now + OFF_RECHECK)
+    since = max(view.now, state.since) if state.off else state.since
+    if state.off:
+        state = replace(state, off=False, since=since, good=False)
+    due = since + rule.no_success_for
+    if view.now < due:
+        return Judgement(state, Verdict.QUIET, due, at=since if state.good else None)
+    if scenario.active is None or not view.fresh(due):
+        return Judgement(state, Verdict.WAIT, view.now + RECHECK)
+    return Judgement(state, Verdict.RING)
+
+
+def portrait(rule: Rule, state: StaleState, view: View) -> Portrait:
+    assert state.since is not None
+    assert rule.no_success_for is not None
+    longer = format_duration(rule.no_success_for)
+    last = f"The last good run ended {moment(state.since)}" if state.good else "No good run was seen"
+    since = "" if state.good else f" since {moment(state.since)}"
+    return Portrait(
+        starts_at=state.since + rule.no_success_for,
+        evidence=isoformat(state.since),
+        summary=f"{place(view)} has had no good run for {longer}",
+        description=f"{last}{since}.",
+        facts={"last_good": isoformat(state.since) if state.good else ""},
+    )

@@ -1,0 +1,72 @@
+"""Decisions: why something rang, was told, or was not. The set of verdicts is closed."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+
+class Stage(StrEnum):
+    """Where a decision was made."""
+
+    RULE = "rule"  # facts and time → alerts; the subject is the alert name
+    REPORTER = "reporter"  # event → notification; the subject is the reporter
+    ROUTE = "route"  # alert → group; the subject is the group's key
+    FLUSH = "flush"  # group → notification; the subject is the group's key and the channel
+    BACKFILL = "backfill"  # what was withheld, and its summary; the subject is the receiver
+
+
+class Verdict(StrEnum):
+    """What was decided."""
+
+    # rules
+    RANG = "rang"
+    CHANGED = "changed"  # it rings on and shows something new
+    ENDED = "ended"
+    WITHHELD = "withheld"  # until history is read back, or because another alert speaks for it
+    ERROR = "error"  # a rule or reporter failed on this subject; the others went on
+    # routes
+    ROUTED = "routed"
+    # reporters
+    OWED = "owed"
+    OWED_UNREADABLE = "owed_unreadable"  # its condition could not be evaluated, which counts as true
+    CONDITION = "condition"  # its condition was false
+    LATE = "late"  # too old to be told one by one
+    # flushes that notify
+    FIRST = "first"
+    NEW_ALERTS = "new_alerts"
+    RESOLVED = "resolved"
+    REPEAT = "repeat"
+    SUMMARY = "summary"
+    # and those that do not
+    SILENCED = "silenced"
+    INHIBITED = "inhibited"
+    MUTED_TIME = "muted_time"
+    NO_CHANGE = "no_change"
+    NO_CHANNEL = "no_channel"
+
+
+NOTIFYING = frozenset({Verdict.FIRST, Verdict.NEW_ALERTS, Verdict.RESOLVED, Verdict.REPEAT})
+SUPPRESSIONS = (
+    Verdict.SILENCED,
+    Verdict.INHIBITED,
+    Verdict.MUTED_TIME,
+    Verdict.NO_CHANGE,
+    Verdict.NO_CHANNEL,
+    Verdict.CONDITION,
+    Verdict.LATE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One decision with its reason; ids that do not apply are None."""
+
+    at: datetime
+    stage: Stage
+    subject: str
+    verdict: Verdict
+    note: str | None = None
+    event_id: str | None = None
+    fingerprint: str | None = None
+    alert_id: str | None = None
+    notification_id: str | None = None

@@ -1,0 +1,102 @@
+"""What a rule remembers of one scenario or node between two facts. A row each; only what is not healthy has one."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from tocsin.model.run import RunKey
+
+STATE_VERSION = 1  # of all states; a row of another version is read as if there were none
+
+
+@dataclass(frozen=True, slots=True)
+class Ringing:
+    """The alert that a rule holds open."""
+
+    alert_id: str
+    starts_at: datetime
+    evidence: str  # what it rings for; see ``RuleState.dismissed``
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuleState:
+    """What all rules remember. ``dismissed`` names the evidence whose alert was ended by hand: it rings no more."""
+
+    ringing: Ringing | None = None
+    dismissed: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailedState(RuleState):
+    """A streak of failures; ``good`` counts the good runs after it while it still rings."""
+
+    kind: Literal["failed"] = "failed"
+    failures: int = 0
+    good: int = 0
+    first: datetime | None = None  # the end of the streak's first failure
+    crossed: datetime | None = None  # the end of the failure that made it ring
+    recovered: datetime | None = None  # the good run that ended the streak, until the alert has been told
+    run: RunKey | None = None  # the latest failure
+    outcome: str | None = None
+    previous: str | None = None  # the outcome before the streak
+    url: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MissedState(RuleState):
+    """Starts that did not come since the last one that did."""
+
+    kind: Literal["missed"] = "missed"
+    count: int = 0
+    first: datetime | None = None
+    last: datetime | None = None
+    due: datetime | None = None  # when the first of them counted as missed
+    met: datetime | None = None  # the next start, until the alert has been told
+    judged: datetime | None = None  # the latest expected start that this rule has counted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OverlongState(RuleState):
+    """The open run, and the moment from which it is overlong once that is known."""
+
+    kind: Literal["overlong"] = "overlong"
+    run: RunKey | None = None
+    limit: datetime | None = None
+    usual_seconds: float | None = None
+    ended: datetime | None = None  # the run's end, until the alert has been told
+    url: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StaleState(RuleState):
+    """When the scenario was last known good, or began to be watched or active."""
+
+    kind: Literal["stale"] = "stale"
+    since: datetime | None = None
+    good: bool = False  # whether `since` is a good run's end
+    off: bool = False  # seen inactive; counts anew from its activation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeDownState(RuleState):
+    """Since when the node is down."""
+
+    kind: Literal["node_down"] = "node_down"
+    since: datetime | None = None
+    reason: str | None = None
+    up: datetime | None = None  # the node's return, until the alert has been told
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StalledState(RuleState):
+    """A node whose automatic starts are missed together."""
+
+    kind: Literal["stalled"] = "stalled"
+    since: datetime | None = None  # the earliest of the missed starts
+    last: datetime | None = None
+    missed: int = 0
+    expected: int = 0
+    over: datetime | None = None  # a later start that came, until the alert has been told
+
+
+AnyRuleState = FailedState | MissedState | OverlongState | StaleState | NodeDownState | StalledState

@@ -1,0 +1,62 @@
+"""What the rows say about a node or a scenario when a rule judges it."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from tocsin.model.event import tags_label
+from tocsin.model.labels import Labels
+from tocsin.model.run import RunKey, ScenarioKey
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSight:
+    """A node as last seen. ``up`` is None until the first answer or failure."""
+
+    node: str
+    up: bool | None = None
+    backfilling: bool = False
+    down_since: datetime | None = None
+    down_reason: str | None = None
+    clock_offset: timedelta = timedelta(0)  # DSS's clock minus ours
+
+    @property
+    def clear(self) -> bool:
+        """Whether time alone may speak here: the node answers, and its history is read back."""
+        return self.up is True and not self.backfilling
+
+
+@dataclass(frozen=True, slots=True)
+class ScenarioSight:
+    """A scenario as last seen. Moments of Tocsin's own doing (``looked_at``, ``status_read_at``) are on its clock."""
+
+    key: ScenarioKey
+    name: str
+    tags: tuple[str, ...] = ()
+    active: bool | None = None
+    gone: bool = False
+    watched_since: datetime | None = None
+    looked_at: datetime | None = None  # when the last good look was begun
+    status_read_at: datetime | None = None  # when the request that told `active` and `next_run` was begun
+    next_run: datetime | None = None
+    backfilled: bool = True
+
+
+def scenario_labels(sight: ScenarioSight) -> Labels:
+    """The labels that a rule's ``match`` sees when no event is at hand."""
+    return {
+        "dss_node": sight.key.node,
+        "project": sight.key.project,
+        "scenario": sight.key.scenario,
+        "scenario_name": sight.name,
+        "tags": tags_label(sight.tags),
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class SeenRun:
+    """As much of a run as time rules look at."""
+
+    key: RunKey
+    end: datetime | None
+    outcome: str | None
+    trigger_type: str | None

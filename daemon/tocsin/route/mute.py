@@ -1,0 +1,61 @@
+"""What keeps an alert from being told: inhibition, time intervals, silences; in this order, as in Alertmanager."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from tocsin.model.config import InhibitRule, Route, TimeInterval
+from tocsin.model.decision import Verdict
+from tocsin.model.labels import Labels, all_match
+from tocsin.model.silence import Silence
+from tocsin.route.intervals import contains
+
+
+@dataclass(frozen=True, slots=True)
+class Muted:
+    """Why something is not told."""
+
+    verdict: Verdict  # inhibited, muted_time or silenced
+    note: str
+
+
+def inhibited(labels: Labels, rules: Sequence[InhibitRule], firing: Sequence[Labels]) -> Muted | None:
+    """Whether a firing alert inhibits this one. An alert that is source and target of a rule does not inhibit others
+    of that kind, itself least of all."""
+    for rule in rules:
+        if not all_match(rule.target_matchers, labels):
+            continue
+        both_sides = all_match(rule.source_matchers, labels)
+        for source in firing:
+            if not all_match(rule.source_matchers, source):
+                continue
+            if any(source.get(name, "") != labels.get(name, "") for name in rule.equal):
+                continue
+            if both_sides and all_match(rule.target_matchers, source):
+                continue
+            return Muted(Verdict.INHIBITED, f"by {source.get('alertname', 'an alert')}")
+    return None
+
+
+def muted_by_time(route: Route, intervals: Mapping[str, TimeInterval], now: datetime) -> Muted | None:
+    """Whether the route is mute at ``now``: outside all of its active intervals, or inside one of its mute ones."""
+    active = route.active_time_intervals
+    if active and not any(_inside(intervals, name, now) for name in active):
+        return Muted(Verdict.MUTED_TIME, f"outside {', '.join(active)}")
+    for name in route.mute_time_intervals:
+        if _inside(intervals, name, now):
+            return Muted(Verdict.MUTED_TIME, f"in {name}")
+    return None
+
+
+def silenced(labels: Labels, silences: Sequence[Silence], now: datetime) -> Muted | None:
+    """Whether an active silence covers the alert."""
+    for silence in silences:
+        if silence.mutes(labels, now):
+            return Muted(Verdict.SILENCED, f"by silence {silence.id} of {silence.created_by}")
+    return None
+
+
+def _inside(intervals: Mapping[str, TimeInterval], name: str, now: datetime) -> bool:
+    interval = intervals.get(name)
+    return interval is not None and any(contains(times, now) for times in interval.time_intervals)

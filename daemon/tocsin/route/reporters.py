@@ -1,0 +1,143 @@
+"""Reporters: every event that matches is told, each time, one notification a channel. No memory, no silences.
+
+Ids are derived from the event, the reporter and the channel, so that deciding the same event again owes nothing twice.
+A lane is one scenario and one reporter: what is told of a scenario arrives in the order in which it happened.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from tocsin.kit.clock import isoformat, to_ms
+from tocsin.kit.ids import derived_id
+from tocsin.model.config import Channel, Reporter
+from tocsin.model.decision import Verdict
+from tocsin.model.event import END_EVENTS, Event, EventName, event_labels
+from tocsin.model.labels import Labels, all_match
+from tocsin.model.notification import EventNotice, MailOverrides, Notification
+from tocsin.model.run import RunKey
+from tocsin.route.formula import BadFormula, Value, holds
+
+_ALWAYS_DETAILED = frozenset({EventName.RUN_FAILED, EventName.RUN_ABORTED})
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a reporter makes of one event. ``note`` says why a condition could not be read."""
+
+    reporter: Reporter
+    verdict: Verdict
+    note: str | None = None
+
+    @property
+    def owes(self) -> bool:
+        return self.verdict in (Verdict.OWED, Verdict.OWED_UNREADABLE)
+
+
+def ask(reporter: Reporter, event: Event, labels: Labels) -> Report | None:
+    """What the reporter says to an event; None when it does not concern it (``on``, ``match``)."""
+    if event.name not in reporter.on or not all_match(reporter.match, labels):
+        return None
+    if reporter.condition is None or not reporter.condition.strip():
+        return Report(reporter, Verdict.OWED)
+    try:
+        true = holds(reporter.condition, dss_variables(event))
+    except BadFormula as error:
+        return Report(reporter, Verdict.OWED_UNREADABLE, str(error))
+    return Report(reporter, Verdict.OWED if true else Verdict.CONDITION)
+
+
+def dss_variables(event: Event) -> dict[str, Value]:
+    """The variables of DSS's conditions and texts, as far as an event tells them. Names are DSS's own."""
+    run, scenario = event.run, event.scenario
+    variables: dict[str, Value] = {
+        "projectKey": event.project or "",
+        "scenarioProjectKey": event.project or "",
+        "scenarioId": scenario.id if scenario else "",
+        "scenarioName": scenario.name if scenario else "",
+        "outcome": (run.outcome or "") if run and event.name is not EventName.RUN_STARTED else "",
+        "triggerName": (run.trigger_name or "") if run else "",
+        "triggerType": (run.trigger_type or "") if run else "",
+    }
+    if run and run.fire_id:
+        variables["scenarioTriggerRunId"] = run.fire_id
+    if event.run_url:
+        variables["scenarioRunURL"] = event.run_url
+        base, found, _ = event.run_url.partition("/projects/")
+        if found:
+            variables["dssURL"] = base
+    return variables
+
+
+def is_too_late(
+    event: Event, node_now: datetime, notify_max_age: timedelta, ended: Callable[[RunKey], bool]
+) -> bool:
+    """Whether a late event is not told one by one: it is too old, or the start of a run that is already over."""
+    if not event.late:
+        return False
+    if node_now - event.time > notify_max_age:
+        return True
+    return event.name is EventName.RUN_STARTED and event.run is not None and ended(event.run.key)
+
+
+def notice(reporter: Reporter, event: Event) -> EventNotice:
+    """The frozen data of a notification."""
+    mail = reporter.mail
+    return EventNotice(
+        event=event,
+        reporter=reporter.name,
+        subject=reporter.subject,
+        mail=None if mail is None else MailOverrides(mail.sender, mail.to, mail.cc, mail.bcc),
+        attach=reporter.attach,
+        template=reporter.template or reporter.message,
+    )
+
+
+def lane(reporter: Reporter, event: Event) -> str:
+    place = "/".join(event.key) if event.key else event.node
+    return f"reporter:{reporter.name}:{place}"
+
+
+def notifications(
+    reporter: Reporter, event: Event, channels: Sequence[Channel], now: datetime, due_at: datetime
+) -> list[Notification]:
+    """What a reporter owes for an event: one notification a channel of its receiver."""
+    frozen, place = notice(reporter, event), lane(reporter, event)
+    return [
+        Notification(
+            id=derived_id(event.id, "reporter", reporter.name, channel.name),
+            receiver=channel.receiver,
+            channel=channel.name,
+            lane=place,
+            notice=frozen,
+            owed_at=now,
+            due_at=due_at,
+        )
+        for channel in channels
+    ]
+
+
+def wants_details(reporters: Sequence[Reporter], channels: Mapping[str, Channel]) -> Callable[[Event], bool]:
+    """Whether the details of the run that an event ended are wanted: always after a failure or an abort, after other
+    ends when a reporter that has a channel will tell it."""
+    heard = {channel.receiver for channel in channels.values()}
+    telling = [reporter for reporter in reporters if reporter.receiver in heard and reporter.on & END_EVENTS]
+
+    def wanted(event: Event) -> bool:
+        if event.name not in END_EVENTS:
+            return False
+        if event.name in _ALWAYS_DETAILED:
+            return True
+        asked = [reporter for reporter in telling if event.name in reporter.on]
+        if not asked:
+            return False
+        labels = event_labels(event)
+        reports = [ask(reporter, event, labels) for reporter in asked]
+        return any(report is not None and report.owes for report in reports)
+
+    return wanted
+
+
+def summary_id(node: str, receiver: str, since: datetime, until: datetime, channel: str) -> str:
+    """The id of a summary after a downtime."""
+    return derived_id("summary", node, receiver, isoformat(since), to_ms(until), channel)

@@ -1,0 +1,172 @@
+"""The routing tree: which receivers hear of an alert, and in which group it stands there.
+
+Alertmanager's rules to the letter: a route is entered when all of its matchers hold; its children are tried in order
+and the first that matches ends the search unless it says ``continue``; a route none of whose children match is itself
+a match. ``amtool config routes test`` on the same tree answers the same, and a test compares both on random trees.
+
+A group is identified by the matchers along the path, the receiver and the group labels, never by a position in the
+file: after a reload that only moves routes, nothing is sent again.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+
+from tocsin.model.config import Route
+from tocsin.model.labels import Labels, Matcher, all_match, matchers_text
+
+_CACHE_SIZE = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class RouteSpec:
+    """A route as it is written; None means "as my parent says"."""
+
+    receiver: str | None = None
+    matchers: tuple[Matcher, ...] = ()
+    continues: bool = False
+    group_by: tuple[str, ...] | None = None  # ("...",) groups by all labels
+    group_wait: timedelta | None = None
+    group_interval: timedelta | None = None
+    repeat_interval: timedelta | None = None
+    mute_time_intervals: tuple[str, ...] = ()  # not inherited, as in Alertmanager
+    active_time_intervals: tuple[str, ...] = ()
+    routes: tuple["RouteSpec", ...] = ()
+    line: int | None = None
+
+
+def build_tree(spec: RouteSpec, parent: Route | None = None) -> Route:
+    """The tree with every inherited value filled in. The root must name a receiver, or ``ValueError`` is raised."""
+    heir = parent or Route(receiver="")
+    group_by, everything = heir.group_by, heir.group_by_all
+    if spec.group_by is not None:
+        everything = "..." in spec.group_by
+        group_by = () if everything else spec.group_by
+    own = Route(
+        receiver=spec.receiver or heir.receiver,
+        matchers=spec.matchers,
+        continues=spec.continues,
+        group_by=group_by,
+        group_by_all=everything,
+        group_wait=heir.group_wait if spec.group_wait is None else spec.group_wait,
+        group_interval=heir.group_interval if spec.group_interval is None else spec.group_interval,
+        repeat_interval=heir.repeat_interval if spec.repeat_interval is None else spec.repeat_interval,
+        mute_time_intervals=spec.mute_time_intervals,
+        active_time_intervals=spec.active_time_intervals,
+        path=(*(heir.path if parent else ()), matchers_text(spec.matchers)),
+        line=spec.line,
+    )
+    if not own.receiver:
+        raise ValueError("the root route must name a receiver")
+    return replace(own, routes=tuple(build_tree(child, own) for child in spec.routes))
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A route that hears of a label set, and the group in which the alert stands there."""
+
+    receiver: str
+    route: Route
+    path: tuple[str, ...]  # the matchers from the root to the route, as text
+    group_labels: Labels
+    group_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A route and its place in the tree."""
+
+    route: Route
+    path: tuple[str, ...]
+    parent: "Placed | None" = None
+
+
+def walk(root: Route) -> Iterator[Placed]:
+    """Every route of the tree, parents first, in the order of the file."""
+    waiting = [Placed(root, (matchers_text(root.matchers),))]
+    while waiting:
+        placed = waiting.pop()
+        yield placed
+        waiting += [
+            Placed(child, (*placed.path, matchers_text(child.matchers)), placed)
+            for child in reversed(placed.route.routes)
+        ]
+
+
+def matching_routes(root: Route, labels: Labels) -> tuple[Route, ...]:
+    """The routes that hear of ``labels``, in the order of the file; empty when the root itself does not match."""
+    return tuple(placed.route for placed in _enter(Placed(root, ()), labels))
+
+
+def _enter(placed: Placed, labels: Labels) -> list[Placed]:
+    if not all_match(placed.route.matchers, labels):
+        return []
+    found: list[Placed] = []
+    for child in placed.route.routes:
+        deeper = _enter(Placed(child, (*placed.path, matchers_text(child.matchers)), placed), labels)
+        found += deeper
+        if deeper and not child.continues:
+            break
+    return found or [placed]
+
+
+def route(root: Route, labels: Labels) -> tuple[Match, ...]:
+    """The matches of a label set; of several with one group key only the first."""
+    return Router(root).match(labels)
+
+
+def group_key(receiver: str, path: Sequence[str], group_labels: Labels) -> str:
+    """The identity of a group, readable: ``receiver:{}/{severity="critical"}:{alertname="NodeDown"}``."""
+    pairs = ", ".join(f"{name}={_quoted(value)}" for name, value in sorted(group_labels.items()))
+    return f"{receiver}:{'/'.join(path)}:{{{pairs}}}"
+
+
+def _quoted(value: str) -> str:
+    escaped = value.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+@dataclass(slots=True)
+class Router:
+    """One tree with a memory: label sets that no matcher tells apart take the same way."""
+
+    root: Route
+    _names: tuple[str, ...] = field(init=False)
+    _ways: dict[tuple[str, ...], tuple[Placed, ...]] = field(init=False, default_factory=dict)
+    _by_path: dict[tuple[str, tuple[str, ...]], Route] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        names: set[str] = set()
+        for placed in walk(self.root):
+            names.update(matcher.name for matcher in placed.route.matchers)
+            self._by_path.setdefault((placed.route.receiver, placed.path), placed.route)
+        self._names = tuple(sorted(names))
+
+    def match(self, labels: Labels) -> tuple[Match, ...]:
+        """The matches of a label set; of several with one group key only the first."""
+        found: dict[str, Match] = {}
+        for placed in self._way(labels):
+            own = _group_labels(placed.route, labels)
+            key = group_key(placed.route.receiver, placed.path, own)
+            found.setdefault(key, Match(placed.route.receiver, placed.route, placed.path, own, key))
+        return tuple(found.values())
+
+    def find(self, receiver: str, path: tuple[str, ...]) -> Route | None:
+        """The route of a group that was written earlier; None when the tree no longer has it."""
+        return self._by_path.get((receiver, path))
+
+    def _way(self, labels: Labels) -> tuple[Placed, ...]:
+        seen = tuple(labels.get(name, "") for name in self._names)
+        way = self._ways.get(seen)
+        if way is None:
+            if len(self._ways) >= _CACHE_SIZE:
+                self._ways.clear()
+            way = tuple(_enter(Placed(self.root, (matchers_text(self.root.matchers),)), labels))
+            self._ways[seen] = way
+        return way
+
+
+def _group_labels(route: Route, labels: Labels) -> dict[str, str]:
+    if route.group_by_all:
+        return dict(labels)
+    return {name: labels[name] for name in route.group_by if labels.get(name)}

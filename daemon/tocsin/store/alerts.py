@@ -1,0 +1,184 @@
+"""Rows of alerts. Two of one fingerprint never fire at once; ended ones stay until they are pruned."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Row, and_, func, or_, select, update
+
+from tocsin.model.alert import Alert, EndReason
+from tocsin.model.labels import Labels
+from tocsin.model.run import RunKey, ScenarioKey
+from tocsin.store.schema import alerts, scenarios
+from tocsin.store.upsert import chunks, insert
+
+
+@dataclass(frozen=True, slots=True)
+class Filed:
+    """An alert with what only its row knows: the rule that holds it, and its scenario's switch when it rang."""
+
+    alert: Alert
+    rule: str
+    was_active: bool = False
+
+
+def put_alerts(connection: Connection, filed: Sequence[Filed], now: datetime) -> None:
+    """Write alerts that ring, or that ring on and show something new."""
+    if not filed:
+        return
+    statement = insert(connection, alerts)
+    changed = {
+        name: statement.excluded[name]
+        for name in ("labels", "annotations", "count", "run_id", "run_start", "updated_at")
+    }
+    connection.execute(
+        statement.on_conflict_do_update(
+            index_elements=["id"], set_=changed, where=alerts.c.ends_at.is_(None)
+        ),
+        [_row(one, now) for one in filed],
+    )
+
+
+def end_alert(
+    connection: Connection, alert_id: str, at: datetime, reason: EndReason, now: datetime
+) -> Alert | None:
+    """End an alert that fires; answers it ended, or None when it did not fire."""
+    query = (
+        update(alerts)
+        .where(alerts.c.id == alert_id, alerts.c.ends_at.is_(None))
+        .values(ends_at=at, end_reason=reason.value, updated_at=now)
+        .returning(*alerts.c)
+    )
+    row = connection.execute(query).one_or_none()
+    return None if row is None else to_alert(row)
+
+
+def by_id(connection: Connection, ids: Collection[str]) -> dict[str, Alert]:
+    found: dict[str, Alert] = {}
+    for part in chunks(sorted(set(ids))):
+        for row in connection.execute(select(alerts).where(alerts.c.id.in_(part))):
+            found[row.id] = to_alert(row)
+    return found
+
+
+def firing(connection: Connection, fingerprints: Collection[str] | None = None) -> list[Filed]:
+    """The alerts that fire, all or those of these identities."""
+    query = select(alerts).where(alerts.c.ends_at.is_(None)).order_by(alerts.c.starts_at, alerts.c.id)
+    if fingerprints is None:
+        return [_filed(row) for row in connection.execute(query)]
+    parts = chunks(sorted(set(fingerprints)))
+    return [
+        _filed(row)
+        for part in parts
+        for row in connection.execute(query.where(alerts.c.fingerprint.in_(part)))
+    ]
+
+
+def firing_labels(connection: Connection) -> list[Labels]:
+    """The labels of everything that fires; what inhibition looks at."""
+    return list(connection.execute(select(alerts.c.labels).where(alerts.c.ends_at.is_(None))).scalars())
+
+
+def rule_of(connection: Connection, alert_id: str) -> tuple[str, str, str, str] | None:
+    """The rule and place (node, project, scenario) of an alert."""
+    query = select(alerts.c.rule, alerts.c.node, alerts.c.project, alerts.c.scenario)
+    row = connection.execute(query.where(alerts.c.id == alert_id)).one_or_none()
+    return None if row is None else (row.rule, row.node, row.project, row.scenario)
+
+
+def orphans(connection: Connection) -> list[tuple[Filed, EndReason]]:
+    """Firing alerts whose scenario is gone, or was switched off since; with how they end."""
+    same = and_(*(alerts.c[name] == scenarios.c[name] for name in ScenarioKey._fields))
+    gone = or_(scenarios.c.scenario.is_(None), scenarios.c.gone_at.is_not(None))
+    off = and_(alerts.c.was_active, scenarios.c.active.is_(False))
+    columns: tuple[ColumnElement[Any], ...] = (*alerts.c, gone.label("gone"))
+    query = (
+        select(*columns)
+        .join_from(alerts, scenarios, same, isouter=True)
+        .where(alerts.c.ends_at.is_(None), alerts.c.scenario != "", gone | off)
+    )
+    return [
+        (_filed(row), EndReason.UNWATCHED if row._mapping["gone"] else EndReason.DEACTIVATED)
+        for row in connection.execute(query)
+    ]
+
+
+def list_alerts(
+    connection: Connection,
+    *,
+    firing: bool | None = None,
+    equal: Mapping[str, str] | None = None,
+    after: str | None = None,
+    limit: int = 100,
+) -> list[Alert]:
+    """Alerts, the newest first; ``equal`` filters by ``alertname``, ``node``, ``project``, ``scenario``; ``after`` is
+    the id of the last one of the page before."""
+    query = select(alerts).order_by(alerts.c.starts_at.desc(), alerts.c.id).limit(limit)
+    if firing is not None:
+        query = query.where(alerts.c.ends_at.is_(None) if firing else alerts.c.ends_at.is_not(None))
+    for column, value in (equal or {}).items():
+        query = query.where(alerts.c[column] == value)
+    if after is not None:
+        starts = select(alerts.c.starts_at).where(alerts.c.id == after).scalar_subquery()
+        query = query.where(
+            (alerts.c.starts_at < starts) | ((alerts.c.starts_at == starts) & (alerts.c.id > after))
+        )
+    return [to_alert(row) for row in connection.execute(query)]
+
+
+def of_scenario(connection: Connection, scenario: ScenarioKey) -> list[Alert]:
+    """Every alert about a scenario, the oldest first."""
+    query = select(alerts).where(*_is(scenario)).order_by(alerts.c.starts_at, alerts.c.id)
+    return [to_alert(row) for row in connection.execute(query)]
+
+
+def to_alert(row: Row[Any]) -> Alert:
+    """An alert from a row with all columns of the table."""
+    fields = row._mapping
+    run = None
+    if fields["run_id"] is not None:
+        scenario = ScenarioKey(fields["node"], fields["project"], fields["scenario"])
+        run = RunKey(scenario, fields["run_id"], fields["run_start"])
+    return Alert(
+        id=fields["id"],
+        fingerprint=fields["fingerprint"],
+        labels=fields["labels"],
+        starts_at=fields["starts_at"],
+        ends_at=fields["ends_at"],
+        end_reason=None if fields["end_reason"] is None else EndReason(fields["end_reason"]),
+        annotations=fields["annotations"],
+        count=fields["count"],
+        run=run,
+    )
+
+
+def _filed(row: Row[Any]) -> Filed:
+    return Filed(to_alert(row), row._mapping["rule"], row._mapping["was_active"])
+
+
+def _is(scenario: ScenarioKey) -> list[ColumnElement[bool]]:
+    return [alerts.c[name] == value for name, value in scenario._asdict().items()]
+
+
+def _row(filed: Filed, now: datetime) -> dict[str, object]:
+    alert = filed.alert
+    return {
+        "id": alert.id,
+        "fingerprint": alert.fingerprint,
+        "alertname": alert.name,
+        "rule": filed.rule,
+        "node": alert.labels["dss_node"],
+        "project": alert.labels.get("project", ""),
+        "scenario": alert.labels.get("scenario", ""),
+        "labels": dict(alert.labels),
+        "annotations": dict(alert.annotations),
+        "starts_at": alert.starts_at,
+        "ends_at": alert.ends_at,
+        "end_reason": alert.end_reason,
+        "count": alert.count,
+        "run_id": alert.run.run_id if alert.run else None,
+        "run_start": alert.run.start if alert.run else None,
+        "updated_at": now,
+        "was_active": filed.was_active,
+    }

@@ -1,0 +1,198 @@
+"""Rows of alert groups: who is in them, when they are told next, and what each channel was last told."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, bindparam, delete, exists, func, select, update
+
+from tocsin.model.decision import Verdict
+from tocsin.model.group import Group, Member, Notified
+from tocsin.store.alerts import to_alert
+from tocsin.store.schema import alerts, group_alerts, group_notified, groups
+from tocsin.store.upsert import chunks, insert
+
+
+@dataclass(frozen=True, slots=True)
+class Joining:
+    """An alert that enters a group; a group that is not there yet is made with this ``flush_at``."""
+
+    group: Group
+    fingerprint: str
+    alert_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A row of a channel's memory: what it was told, and the verdict of the last flush."""
+
+    group_key: str
+    channel: str
+    notified: Notified | None
+    verdict: Verdict
+
+
+def join(connection: Connection, joining: Sequence[Joining]) -> None:
+    """Put alerts into groups; an earlier firing of the same alert gives way to the new one."""
+    if not joining:
+        return
+    fresh = {one.group.key: one.group for one in joining}
+    connection.execute(
+        insert(connection, groups).on_conflict_do_nothing(),
+        [
+            {
+                "key": group.key,
+                "receiver": group.receiver,
+                "route": group.path,
+                "labels": dict(group.labels),
+                "flush_at": group.flush_at,
+            }
+            for group in fresh.values()
+        ],
+    )
+    entering = insert(connection, group_alerts)
+    rows = {(one.group.key, one.fingerprint): one.alert_id for one in joining}
+    connection.execute(
+        entering.on_conflict_do_update(
+            index_elements=["group_key", "fingerprint"],
+            set_={"alert_id": entering.excluded.alert_id, "kept": False},
+        ),
+        [
+            {"group_key": key, "fingerprint": fingerprint, "alert_id": alert_id, "kept": False}
+            for (key, fingerprint), alert_id in rows.items()
+        ],
+    )
+
+
+def due(connection: Connection, now: datetime, limit: int) -> list[Group]:
+    """The groups that are to be flushed, the longest overdue first."""
+    query = (
+        select(groups).where(groups.c.flush_at <= now).order_by(groups.c.flush_at, groups.c.key).limit(limit)
+    )
+    return [_group(row) for row in connection.execute(query)]
+
+
+def next_flush(connection: Connection) -> datetime | None:
+    found: datetime | None = connection.execute(select(func.min(groups.c.flush_at))).scalar_one_or_none()
+    return found
+
+
+def every(connection: Connection) -> list[Group]:
+    return [_group(row) for row in connection.execute(select(groups).order_by(groups.c.key))]
+
+
+def members(connection: Connection, keys: Collection[str]) -> dict[str, list[Member]]:
+    """The alerts of these groups, the oldest first."""
+    found: dict[str, list[Member]] = {key: [] for key in keys}
+    for part in chunks(sorted(keys)):
+        query = (
+            select(group_alerts.c.group_key, group_alerts.c.kept, *alerts.c)
+            .join_from(group_alerts, alerts, alerts.c.id == group_alerts.c.alert_id)
+            .where(group_alerts.c.group_key.in_(part))
+            .order_by(alerts.c.starts_at, alerts.c.id)
+        )
+        for row in connection.execute(query):
+            found[row._mapping["group_key"]].append(Member(to_alert(row), row._mapping["kept"]))
+    return found
+
+
+def groups_of(connection: Connection, fingerprints: Collection[str]) -> list[Group]:
+    """The groups in which these alerts stand."""
+    found: dict[str, Group] = {}
+    for part in chunks(sorted(set(fingerprints))):
+        query = select(groups).join(group_alerts, group_alerts.c.group_key == groups.c.key)
+        for row in connection.execute(query.where(group_alerts.c.fingerprint.in_(part))):
+            found[row.key] = _group(row)
+    return [found[key] for key in sorted(found)]
+
+
+def told(connection: Connection, keys: Collection[str]) -> dict[tuple[str, str], Told]:
+    """What the channels were told about these groups, by group key and channel."""
+    found: dict[tuple[str, str], Told] = {}
+    for part in chunks(sorted(keys)):
+        for row in connection.execute(select(group_notified).where(group_notified.c.group_key.in_(part))):
+            notified = (
+                None if row.at is None else Notified(frozenset(row.firing), frozenset(row.ended), row.at)
+            )
+            found[row.group_key, row.channel] = Told(
+                row.group_key, row.channel, notified, Verdict(row.verdict)
+            )
+    return found
+
+
+def remember(connection: Connection, rows: Sequence[Told]) -> None:
+    """Write the channels' memories over older ones."""
+    if not rows:
+        return
+    statement = insert(connection, group_notified)
+    changed = {name: statement.excluded[name] for name in ("firing", "ended", "at", "verdict")}
+    connection.execute(
+        statement.on_conflict_do_update(index_elements=["group_key", "channel"], set_=changed),
+        [
+            {
+                "group_key": one.group_key,
+                "channel": one.channel,
+                "firing": tuple(sorted(one.notified.firing)) if one.notified else (),
+                "ended": tuple(sorted(one.notified.ended)) if one.notified else (),
+                "at": one.notified.at if one.notified else None,
+                "verdict": one.verdict.value,
+            }
+            for one in rows
+        ],
+    )
+
+
+def leave(connection: Connection, left: Sequence[tuple[str, str]]) -> None:
+    """Take alerts, by group key and fingerprint, out of groups."""
+    if left:
+        connection.execute(
+            delete(group_alerts).where(
+                group_alerts.c.group_key == bindparam("k"), group_alerts.c.fingerprint == bindparam("f")
+            ),
+            [{"k": key, "f": fingerprint} for key, fingerprint in left],
+        )
+
+
+def keep(connection: Connection, kept: Sequence[tuple[str, str]]) -> None:
+    """Mark alerts that ended while muted."""
+    if kept:
+        connection.execute(
+            update(group_alerts)
+            .where(group_alerts.c.group_key == bindparam("k"), group_alerts.c.fingerprint == bindparam("f"))
+            .values(kept=True),
+            [{"k": key, "f": fingerprint} for key, fingerprint in kept],
+        )
+
+
+def flushed(connection: Connection, next_flush_at: Sequence[tuple[str, datetime]], now: datetime) -> None:
+    """Note the flush of groups and when each is due again."""
+    if next_flush_at:
+        connection.execute(
+            update(groups)
+            .where(groups.c.key == bindparam("k"))
+            .values(flush_at=bindparam("due"), flushed_at=now),
+            [{"k": key, "due": due_at} for key, due_at in next_flush_at],
+        )
+
+
+def drop_empty(connection: Connection, keys: Collection[str] | None = None) -> None:
+    """Take away groups without alerts, all or of these. What their channels were told stays."""
+    empty = ~exists().where(group_alerts.c.group_key == groups.c.key)
+    if keys is None:
+        connection.execute(delete(groups).where(empty))
+        return
+    for part in chunks(sorted(keys)):
+        connection.execute(delete(groups).where(groups.c.key.in_(part), empty))
+
+
+def _group(row: Row[Any]) -> Group:
+    fields = row._mapping
+    return Group(
+        key=fields["key"],
+        receiver=fields["receiver"],
+        path=fields["route"],
+        labels=fields["labels"],
+        flush_at=fields["flush_at"],
+        flushed_at=fields["flushed_at"],
+    )

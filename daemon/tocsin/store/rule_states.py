@@ -1,0 +1,130 @@
+"""Rows of what rules remember, and when time alone may change their minds."""
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, NamedTuple
+
+from pydantic import Field, TypeAdapter, ValidationError
+from sqlalchemy import Connection, bindparam, delete, func, select, tuple_
+
+from tocsin.model.rule_state import STATE_VERSION, AnyRuleState
+from tocsin.store.schema import nodes, rule_states
+from tocsin.store.upsert import chunks, insert
+
+_STATE: TypeAdapter[AnyRuleState] = TypeAdapter(Annotated[AnyRuleState, Field(discriminator="kind")])
+_COLUMNS = (
+    rule_states.c.rule,
+    rule_states.c.node,
+    rule_states.c.project,
+    rule_states.c.scenario,
+    rule_states.c.version,
+    rule_states.c.state,
+    rule_states.c.due_at,
+)
+
+
+class StateKey(NamedTuple):
+    """One rule's memory of one scenario, or of a node: then ``project`` and ``scenario`` are empty."""
+
+    rule: str
+    node: str
+    project: str = ""
+    scenario: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """A row. ``state`` is None when another version of Tocsin wrote it in a way that this one cannot read."""
+
+    key: StateKey
+    state: AnyRuleState | None
+    due_at: datetime | None = None
+
+
+def load(connection: Connection, places: Collection[tuple[str, str, str]]) -> dict[StateKey, Remembered]:
+    """What all rules remember of these (node, project, scenario)."""
+    found: dict[StateKey, Remembered] = {}
+    place = tuple_(rule_states.c.node, rule_states.c.project, rule_states.c.scenario)
+    for part in chunks(sorted(places), 200):
+        for row in connection.execute(select(*_COLUMNS).where(place.in_(part))):
+            one = _remembered(row)
+            found[one.key] = one
+    return found
+
+
+def due(connection: Connection, now: datetime, limit: int) -> list[Remembered]:
+    """What is due. Rows about scenarios of a node that is down or reading back wait until it is clear."""
+    clear = (rule_states.c.scenario == "") | (nodes.c.up.is_(True) & nodes.c.backfilling.is_(False))
+    query = (
+        select(*_COLUMNS)
+        .join_from(rule_states, nodes, nodes.c.node == rule_states.c.node, isouter=True)
+        .where(rule_states.c.due_at <= now, clear)
+        .order_by(rule_states.c.due_at)
+        .limit(limit)
+    )
+    return [_remembered(row) for row in connection.execute(query)]
+
+
+def next_due(connection: Connection, after: datetime) -> datetime | None:
+    """The earliest due time later than ``after``."""
+    query = select(func.min(rule_states.c.due_at)).where(rule_states.c.due_at > after)
+    found: datetime | None = connection.execute(query).scalar_one_or_none()
+    return found
+
+
+def save(connection: Connection, states: Sequence[Remembered]) -> None:
+    """Write states over older ones; a state of None takes the row away."""
+    gone = [one.key._asdict() for one in states if one.state is None]
+    if gone:
+        connection.execute(
+            delete(rule_states).where(
+                *(rule_states.c[name] == bindparam(f"k_{name}") for name in StateKey._fields)
+            ),
+            [{f"k_{name}": value for name, value in key.items()} for key in gone],
+        )
+    kept = [_row(one) for one in states if one.state is not None]
+    if kept:
+        statement = insert(connection, rule_states)
+        changed = {name: statement.excluded[name] for name in ("version", "state", "due_at")}
+        connection.execute(
+            statement.on_conflict_do_update(index_elements=list(StateKey._fields), set_=changed), kept
+        )
+
+
+def forget_rules(connection: Connection, keep: Iterable[str]) -> int:
+    """Take away the rows of rules that are not in ``keep``; answers how many."""
+    return connection.execute(delete(rule_states).where(rule_states.c.rule.not_in(sorted(keep)))).rowcount
+
+
+def forget_nodes(connection: Connection, keep: Iterable[str]) -> int:
+    """Take away all that rules remember of nodes that are not in ``keep``; answers how many rows."""
+    return connection.execute(delete(rule_states).where(rule_states.c.node.not_in(sorted(keep)))).rowcount
+
+
+def known_places(connection: Connection, rule: str) -> set[tuple[str, str, str]]:
+    """Where a rule has a row."""
+    query = select(rule_states.c.node, rule_states.c.project, rule_states.c.scenario)
+    return {(node, project, scenario) for node, project, scenario in connection.execute(
+        query.where(rule_states.c.rule == rule))}  # fmt: skip
+
+
+def _remembered(row: Sequence[object]) -> Remembered:
+    rule, node, project, scenario, version, text, due_at = row
+    state: AnyRuleState | None = None
+    if version == STATE_VERSION:
+        try:
+            state = _STATE.validate_json(str(text))
+        except ValidationError:
+            state = None
+    assert due_at is None or isinstance(due_at, datetime)
+    return Remembered(StateKey(str(rule), str(node), str(project), str(scenario)), state, due_at)
+
+
+def _row(one: Remembered) -> dict[str, object]:
+    assert one.state is not None
+    return one.key._asdict() | {
+        "version": STATE_VERSION,
+        "state": _STATE.dump_json(one.state).decode(),
+        "due_at": one.due_at,
+    }

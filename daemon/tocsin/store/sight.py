@@ -1,0 +1,120 @@
+"""What rules look at besides events: nodes, scenarios and runs as watch left them. Reads only."""
+
+from collections.abc import Collection
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import Column, ColumnElement, Connection, Row, select, tuple_
+
+from tocsin.model.event import Event
+from tocsin.model.run import GOOD_OUTCOMES, RunKey, ScenarioKey
+from tocsin.model.sight import NodeSight, ScenarioSight
+from tocsin.store.schema import nodes, runs, scenarios
+from tocsin.store.upsert import chunks
+
+_NODE: tuple[Column[Any], ...] = (
+    nodes.c.node,
+    nodes.c.up,
+    nodes.c.backfilling,
+    nodes.c.down_since,
+    nodes.c.down_reason,
+    nodes.c.clock_offset_ms,
+)
+_SCENARIO: tuple[Column[Any], ...] = (
+    scenarios.c.node,
+    scenarios.c.project,
+    scenarios.c.scenario,
+    scenarios.c.name,
+    scenarios.c.tags,
+    scenarios.c.active,
+    scenarios.c.gone_at,
+    scenarios.c.watched_since,
+    scenarios.c.looked_at,
+    scenarios.c.status_read_at,
+    scenarios.c.next_run,
+    scenarios.c.backfilled,
+)
+_PLACE = tuple_(scenarios.c.node, scenarios.c.project, scenarios.c.scenario)
+
+
+def node_sights(connection: Connection) -> dict[str, NodeSight]:
+    """Every node."""
+    return {
+        row.node: NodeSight(
+            row.node,
+            row.up,
+            row.backfilling,
+            row.down_since,
+            row.down_reason,
+            timedelta(milliseconds=row.clock_offset_ms),
+        )
+        for row in connection.execute(select(*_NODE))
+    }
+
+
+def scenario_sights(
+    connection: Connection, keys: Collection[ScenarioKey]
+) -> dict[ScenarioKey, ScenarioSight]:
+    """These scenarios; one without a row is absent."""
+    found: dict[ScenarioKey, ScenarioSight] = {}
+    for part in chunks(sorted(keys), 200):
+        for row in connection.execute(select(*_SCENARIO).where(_PLACE.in_(part))):
+            sight = to_scenario_sight(row)
+            found[sight.key] = sight
+    return found
+
+
+def watched_scenarios(connection: Connection) -> list[ScenarioSight]:
+    """Every scenario that is not gone."""
+    query = select(*_SCENARIO).where(scenarios.c.gone_at.is_(None))
+    return [to_scenario_sight(row) for row in connection.execute(query)]
+
+
+def to_scenario_sight(row: Row[Any]) -> ScenarioSight:
+    """A sight from a row with the scenario columns."""
+    fields = row._mapping
+    return ScenarioSight(
+        key=ScenarioKey(fields["node"], fields["project"], fields["scenario"]),
+        name=fields["name"],
+        tags=fields["tags"],
+        active=fields["active"],
+        gone=fields["gone_at"] is not None,
+        watched_since=fields["watched_since"],
+        looked_at=fields["looked_at"],
+        status_read_at=fields["status_read_at"],
+        next_run=fields["next_run"],
+        backfilled=fields["backfilled"],
+    )
+
+
+def good_durations(connection: Connection, scenario: ScenarioKey, count: int) -> tuple[timedelta, ...]:
+    """The durations of the last good runs, baseline ones too, the newest first."""
+    query = (
+        select(runs.c.start, runs.c.end)
+        .where(*_of(scenario), runs.c.end.is_not(None), runs.c.outcome.in_(sorted(GOOD_OUTCOMES)))
+        .order_by(runs.c.start.desc())
+        .limit(count)
+    )
+    return tuple(max(end - start, timedelta(0)) for start, end in connection.execute(query))
+
+
+def ended_runs(connection: Connection, events: Collection[Event]) -> set[RunKey]:
+    """Which of the runs of these events have ended by now."""
+    found: set[RunKey] = set()
+    for event in events:
+        if event.run is None:
+            continue
+        query = select(runs.c.end).where(
+            *_of(event.run.scenario), runs.c.run_id == event.run.run_id, runs.c.start == event.run.start
+        )
+        if connection.execute(query).scalar_one_or_none() is not None:
+            found.add(event.run.key)
+    return found
+
+
+def _of(scenario: ScenarioKey) -> tuple[ColumnElement[bool], ...]:
+    return (
+        runs.c.node == scenario.node,
+        runs.c.project == scenario.project,
+        runs.c.scenario == scenario.scenario,
+    )

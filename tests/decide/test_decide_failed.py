@@ -1,0 +1,202 @@
+"""Timelines of ``failed`` and ``node_down``: rows in, notifications owed out."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from tests.decide.world import T0, World, channel, config, key, minutes, tree
+from tocsin.judge.defaults import DEFAULT_RULES
+from tocsin.model.config import Receiver, Reporter, Rule
+from tocsin.model.decision import Verdict
+from tocsin.model.event import EventName
+from tocsin.model.notification import EventNotice
+from tocsin.store import NotLeader, lease
+
+SECOND = timedelta(seconds=1)
+
+
+async def test_a_failure_rings_after_group_wait_and_its_recovery_is_told(world: World) -> None:
+    await world.run(T0, "FAILED")
+    due = await world.step(T0 + minutes(1))
+    assert due == T0 + minutes(1) + 10 * SECOND
+    assert await world.told() == []
+    await world.step(due)
+    assert await world.told() == [("ops/slack", "first", ["ScenarioFailed"])]
+    await world.run(T0 + minutes(3), "SUCCESS")
+    await world.step(T0 + minutes(4))
+    assert await world.told() == []
+    await world.step(due + minutes(5))
+    assert await world.told() == [("ops/slack", "resolved", ["ScenarioFailed!resolved"])]
+    assert await world.step(due + minutes(60)) is None
+    assert await world.told() == []
+
+
+async def test_a_healthy_fleet_is_quiet_and_leaves_no_states(world: World) -> None:
+    for hour in range(5):
+        await world.run(T0 + minutes(60 * hour), "SUCCESS")
+    await world.step(T0 + minutes(300))
+    assert await world.alerts() == []
+    assert await world.decisions() == []
+
+
+async def test_further_failures_are_counted_in_one_alert(world: World) -> None:
+    for index in range(3):
+        await world.run(T0 + minutes(10 * index), "FAILED")
+    await world.step(T0 + minutes(30))
+    alert = await world.alert()
+    assert (alert.count, alert.annotations["summary"]) == (
+        3,
+        "prod: SALES / Nightly ended FAILED 3 times in a row",
+    )
+    assert alert.starts_at == T0 + minutes(1)
+    assert alert.labels == {
+        "alertname": "ScenarioFailed",
+        "severity": "warning",
+        "dss_node": "prod",
+        "project": "SALES",
+        "scenario": "NIGHTLY",
+    }
+    assert await world.alerts() == ["ScenarioFailed"]
+
+
+async def test_the_same_timeline_in_one_batch_or_in_many_makes_the_same_alerts(world: World) -> None:
+    outcomes = ["FAILED", "SUCCESS", "FAILED", "ABORTED", "FAILED", "WARNING", "FAILED"]
+    for index, outcome in enumerate(outcomes):
+        await world.run(T0 + minutes(10 * index), outcome)
+        if index == 2:
+            await world.step(T0 + minutes(10 * index + 1))
+    await world.step(T0 + minutes(100))
+    assert await world.alerts() == ["ScenarioFailed!resolved", "ScenarioFailed!resolved", "ScenarioFailed"]
+
+
+async def test_a_restart_in_the_middle_changes_nothing(world: World) -> None:
+    world.config = config(rules=(replace(DEFAULT_RULES[0], after=3, resolve_after=2),))
+    for index, outcome in enumerate(["FAILED", "ABORTED", "FAILED", "FAILED", "SUCCESS", "SUCCESS"]):
+        now = T0 + minutes(10 * index)
+        await world.run(now, outcome)
+        await world.step(now + minutes(1))
+        await world.restart(now + minutes(2))
+        expected = {3: ["ScenarioFailed"], 4: ["ScenarioFailed"], 5: ["ScenarioFailed!resolved"]}
+        assert await world.alerts() == expected.get(index, [])
+
+
+async def test_a_reload_in_the_middle_sends_nothing_again(world: World) -> None:
+    await world.run(T0, "FAILED")
+    await world.step(T0 + minutes(1))
+    await world.step(T0 + minutes(2))
+    assert len(await world.told()) == 1
+    world.config = config()
+    await world.step(T0 + minutes(3))
+    await world.step(T0 + minutes(8))
+    assert await world.told() == []
+
+
+async def test_a_rule_that_is_taken_away_ends_its_alerts_as_unwatched(world: World) -> None:
+    await world.run(T0, "FAILED")
+    await world.step(T0 + minutes(1))
+    await world.step(T0 + minutes(2))
+    await world.told()
+    world.config = config(rules=())
+    await world.step(T0 + minutes(3))
+    assert await world.alerts() == ["ScenarioFailed!unwatched"]
+    await world.step(T0 + minutes(8))
+    assert await world.told() == [("ops/slack", "resolved", ["ScenarioFailed!unwatched"])]
+
+
+async def test_a_new_severity_is_taken_over_and_routed(world: World) -> None:
+    await world.run(T0, "FAILED")
+    await world.step(T0 + minutes(1))
+    world.config = config(rules=(Rule("ScenarioFailed", "failed", severity="critical"),))
+    await world.step(T0 + minutes(2))
+    assert (await world.alert()).labels["severity"] == "critical"
+    assert await world.alerts() == ["ScenarioFailed"]
+
+
+async def test_a_scenario_that_is_switched_off_or_gone_ends_its_alerts(world: World) -> None:
+    await world.run(T0, "FAILED")
+    await world.step(T0 + minutes(1))
+    await world.look(T0 + minutes(2), active=False)
+    await world.step(T0 + minutes(2))
+    assert await world.alerts() == ["ScenarioFailed!deactivated"]
+    await world.run(T0 + minutes(3), "FAILED")
+    await world.step(T0 + minutes(4))
+    assert await world.alerts(firing=True) == ["ScenarioFailed"]  # run by hand while it is off
+    await world.look(T0 + minutes(5), gone_at=T0)
+    await world.step(T0 + minutes(5))
+    assert await world.alerts() == ["ScenarioFailed!deactivated", "ScenarioFailed!unwatched"]
+
+
+async def test_a_node_rings_after_its_hold_and_ends_with_its_return(world: World) -> None:
+    await world.down(T0)
+    assert await world.step(T0 + 5 * SECOND) == T0 + minutes(2)
+    await world.step(T0 + minutes(2))
+    alert = await world.alert()
+    assert (alert.name, alert.labels["severity"], alert.firing) == ("NodeDown", "critical", True)
+    assert "project" not in alert.labels
+    await world.up(T0 + minutes(5))
+    await world.step(T0 + minutes(5))
+    assert await world.alerts() == ["NodeDown!resolved"]
+
+
+async def test_a_short_fall_of_a_node_does_not_ring(world: World) -> None:
+    await world.down(T0)
+    await world.step(T0 + SECOND)
+    await world.up(T0 + minutes(1))
+    assert await world.step(T0 + minutes(3)) is None
+    assert await world.alerts() == []
+
+
+async def test_reporters_owe_one_notification_a_channel_and_a_replay_owes_nothing_twice(world: World) -> None:
+    reporter = Reporter(
+        "nightly",
+        "ops",
+        frozenset({EventName.RUN_FAILED, EventName.RUN_FINISHED}),
+        condition="outcome != 'SUCCESS'",
+    )
+    world.config = config(
+        rules=(), reporters=(reporter,), receivers=(Receiver("ops", (channel("a"), channel("b"))),)
+    )
+    await world.run(T0, "FAILED")
+    await world.run(T0 + minutes(10), "SUCCESS")
+    await world.step(T0 + minutes(11))
+    owed = await world.notifications()
+    assert [(one.channel, type(one.notice)) for one in owed] == [("a", EventNotice), ("b", EventNotice)]
+    assert {one.due_at - one.owed_at for one in owed} == {15 * SECOND}
+    assert await world.verdicts() == [Verdict.OWED, Verdict.OWED, Verdict.CONDITION]
+    assert world.rung == 1
+    suppressed = world.registry.get_sample_value(
+        "tocsin_notifications_suppressed_total", {"reason": "condition"}
+    )
+    assert suppressed == 1
+
+
+async def test_a_condition_that_cannot_be_read_counts_as_true_and_says_so(world: World) -> None:
+    reporter = Reporter("nightly", "ops", frozenset({EventName.RUN_FINISHED}), condition="myVariable == 'x'")
+    world.config = config(rules=(), reporters=(reporter,))
+    await world.run(T0, "SUCCESS")
+    await world.step(T0 + minutes(1))
+    assert len(await world.notifications()) == 1
+    assert [(made.verdict, made.note) for made in await world.decisions()] == [
+        (Verdict.OWED_UNREADABLE, "the variable 'myVariable' is not known here")
+    ]
+
+
+async def test_a_leader_that_was_replaced_decides_nothing(world: World) -> None:
+    await world.run(T0, "FAILED")
+    await world.store.write(lease.acquire, "other", T0 + minutes(10))
+    with pytest.raises(NotLeader):
+        await world.step(T0 + minutes(10))
+    assert await world.alerts() == []
+
+
+async def test_a_rule_that_raises_for_one_scenario_stops_no_other(world: World) -> None:
+    other = key("OTHER")
+    await world.scenario(other)
+    broken = Rule("Broken", "overlong", longer_than=timedelta.max)  # overflows when it is added to a start
+    world.config = config(rules=(broken, *DEFAULT_RULES), route=tree())
+    await world.run(T0, "FAILED")
+    await world.run(T0 + minutes(1), "FAILED", other)
+    await world.step(T0 + minutes(5))
+    assert await world.alerts() == ["ScenarioFailed", "ScenarioFailed"]
+    assert (await world.verdicts()).count("error") == 2
