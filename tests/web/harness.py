@@ -12,7 +12,7 @@ from tocsin.model.cloudevent import Json
 from tocsin.model.config import Config
 from tocsin.model.run import ScenarioKey
 from tocsin.store import Store
-from tocsin.web.context import ReloadResult, WebContext
+from tocsin.web.context import WebContext
 
 Serve = Callable[[], Awaitable[aiohttp.ClientSession]]
 
@@ -30,6 +30,17 @@ class StillClock:
         return self.seconds
 
 
+@dataclass(frozen=True)
+class Reloaded:
+    at: datetime
+    problems: tuple[str, ...] = ()
+    needs_restart: tuple[str, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems
+
+
 @dataclass
 class Daemon:
     """What the web asks of the rest of the process."""
@@ -42,19 +53,20 @@ class Daemon:
     turned_at: float = 1000.0
     not_ready: str | None = None
     nodes: dict[str, Json] = field(default_factory=dict)
-    reload_result: ReloadResult = field(default_factory=lambda: ReloadResult(True, loaded_at=NOW))
+    reload_result: Reloaded = field(default_factory=lambda: Reloaded(NOW))
     nudges: list[tuple[str, str | None, str | None]] = field(default_factory=list)
     nudge_answer: bool = True
     resolved: list[tuple[str, str]] = field(default_factory=list)
     retried: list[str] = field(default_factory=list)
     known: set[str] = field(default_factory=set)
+    explained: list[tuple[ScenarioKey, str]] = field(default_factory=list)
     story: Mapping[str, Json] | None = None
 
     def http(self, **changes: object) -> None:
         self.config = replace(self.config, http=replace(self.config.http, **changes))  # type: ignore[arg-type]
 
     def context(self) -> WebContext:
-        async def reload() -> ReloadResult:
+        async def reload() -> Reloaded:
             return self.reload_result
 
         async def resolve(id: str, by: str) -> bool:
@@ -65,7 +77,8 @@ class Daemon:
             self.retried.append(id)
             return id in self.known
 
-        async def explain(_scenario: ScenarioKey, _run: str) -> Mapping[str, Json] | None:
+        async def explain(scenario: ScenarioKey, run: str) -> Mapping[str, Json] | None:
+            self.explained.append((scenario, run))
             return self.story
 
         def nudge(node: str, project: str | None, scenario: str | None) -> bool:

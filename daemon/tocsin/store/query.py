@@ -28,7 +28,7 @@ from sqlalchemy import (
 
 from tocsin.model.alert import EndReason
 from tocsin.model.event import event_labels
-from tocsin.model.labels import Labels, Matcher, parse_matcher
+from tocsin.model.labels import Labels, parse_matcher
 from tocsin.model.notification import AttemptOutcome, EventNotice, GroupNotice, Notice
 from tocsin.model.run import GOOD_OUTCOMES, Details, RunKey, ScenarioKey
 from tocsin.model.silence import Silence, SilenceState
@@ -142,7 +142,7 @@ class AlertRecord:
 class SilenceRecord:
     id: str
     state: SilenceState
-    matchers: tuple[Matcher, ...]
+    matchers: tuple[str, ...]
     starts_at: datetime
     ends_at: datetime
     created_by: str
@@ -229,10 +229,7 @@ def list_silences(
     """Silences, those that end last first; ``state`` is pending, active or expired."""
 
     def make(row: RowMapping) -> SilenceRecord:
-        one = to_silence(row)
-        return SilenceRecord(
-            one.id, one.state(now), one.matchers, one.starts_at, one.ends_at, one.created_by, one.comment
-        )
+        return silence_record(to_silence(row), now)
 
     states = wanted.get("state", ())
     return _page(
@@ -297,6 +294,14 @@ def last_failures(connection: Connection, limit: int) -> list[RunRecord]:
         .limit(limit)
     )
     return _with_errors(connection, connection.execute(query).mappings().all())
+
+
+def silence_record(silence: Silence, now: datetime) -> SilenceRecord:
+    """A silence as people see it at this moment."""
+    return SilenceRecord(
+        silence.id, silence.state(now), tuple(map(str, silence.matchers)), silence.starts_at, silence.ends_at,
+        silence.created_by, silence.comment,
+    )  # fmt: skip
 
 
 def to_silence(row: RowMapping) -> Silence:

@@ -26,8 +26,6 @@ from sqlalchemy import (
 
 from tocsin.model.labels import Labels
 from tocsin.model.run import GOOD_OUTCOMES, Outcome, ScenarioKey
-from tocsin.model.silence import Silence
-from tocsin.store.query import to_silence
 from tocsin.store.schema import (
     alerts,
     duration_buckets,
@@ -36,7 +34,6 @@ from tocsin.store.schema import (
     projects,
     runs,
     scenarios,
-    silences,
 )
 
 _KEY = ("node", "project", "scenario")
@@ -186,12 +183,6 @@ def project_buckets(
 def firing_labels(connection: Connection) -> list[Labels]:
     """The labels of every alert that fires now."""
     return list(connection.execute(select(alerts.c.labels).where(alerts.c.ends_at.is_(None))).scalars())
-
-
-def active_silences(connection: Connection, now: datetime) -> list[Silence]:
-    """The silences that hold now."""
-    query = select(silences).where(silences.c.ends_at > now, silences.c.starts_at <= now)
-    return [to_silence(row) for row in connection.execute(query).mappings()]
 
 
 def _last_runs(connection: Connection, since: int) -> Iterator[tuple[ScenarioKey, LastRun]]:

@@ -67,6 +67,9 @@ class Gate:
         return token.name
 
 
+GATE = web.AppKey("gate", Gate)
+
+
 def is_loopback(host: str) -> bool:
     """Whether a host's name or address can only mean this machine."""
     if host.lower().rstrip(".") == "localhost":

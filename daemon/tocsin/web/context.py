@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Protocol
 
 from aiohttp import web
 
@@ -15,13 +16,22 @@ from tocsin.model.run import ScenarioKey
 from tocsin.store import Store
 
 
-@dataclass(frozen=True, slots=True)
-class ReloadResult:
-    """What became of reading the configuration again; ``errors`` are lines as ``tocsin check`` prints them."""
+class ReloadResult(Protocol):
+    """What became of reading the configuration again."""
 
-    ok: bool
-    errors: tuple[str, ...] = ()
-    loaded_at: datetime | None = None
+    @property
+    def at(self) -> datetime: ...
+    @property
+    def ok(self) -> bool: ...
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """Lines as ``tocsin check`` prints them; empty when it succeeded."""
+        ...
+
+    @property
+    def needs_restart(self) -> tuple[str, ...]:
+        """Settings that changed but are read at a start only."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
@@ -77,10 +78,17 @@ async def config(request: web.Request) -> web.Response:
     return web.json_response(config_json(request.app[CONTEXT].config()))
 
 
-def read_events(
-    connection: Connection, wanted: Wanted, limit: int, after: int
-) -> tuple[list[dict[str, Json]], int | None]:
-    """CloudEvents with their details joined, and the ``seq`` to go on from, None at the end."""
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Events after some place, as CloudEvents; ``seq`` is the last one read, shown or not."""
+
+    events: list[dict[str, Json]]
+    seq: int
+    more: bool
+
+
+def read_events(connection: Connection, wanted: Wanted, limit: int, after: int) -> Stretch:
+    """Up to ``limit`` wanted events with their details joined."""
     equal = {
         column: wanted[label][0]
         for label, column in _EVENT_COLUMNS.items()
@@ -100,7 +108,7 @@ def read_events(
             after, seen = event.seq or after, seen + 1
             if _wanted(event, inside):
                 kept.append(event)
-    return _cloudevents(connection, kept), after if more else None
+    return Stretch(_cloudevents(connection, kept), after, more)
 
 
 def _wanted(event: Event, inside: Wanted) -> bool:
@@ -116,8 +124,8 @@ def _cloudevents(connection: Connection, found: Sequence[Event]) -> list[dict[st
 
 
 def _events_text(connection: Connection, asked: ListQuery, after: int) -> str:
-    found, next_seq = read_events(connection, asked.wanted, asked.limit, after)
-    return json.dumps({"items": found, "next": None if next_seq is None else str(next_seq)})
+    found = read_events(connection, asked.wanted, asked.limit, after)
+    return json.dumps({"items": found.events, "next": str(found.seq) if found.more else None})
 
 
 async def _answer(request: web.Request, asked: ListQuery, read: Reading[Item]) -> web.Response:

@@ -1,16 +1,18 @@
 """The application, and the listener that serves it with bounds on bodies, headers and times."""
 
 import asyncio
+import re
 from dataclasses import dataclass
 
 import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from tocsin.web.access import Access, Gate, is_loopback
+from tocsin.web.access import GATE, Access, Gate, is_loopback
 from tocsin.web.context import CONTEXT, SUBJECT, WebContext
 from tocsin.web.problems import problems
 from tocsin.web.routes import Route, all_routes
+from tocsin.web.stream import STREAMS, Streams, close_streams
 
 log = structlog.get_logger()
 
@@ -34,15 +36,17 @@ def make_app(context: WebContext) -> web.Application:
     """The whole HTTP side on these seams. The rules of access look at ``http.listen`` as it is now, at the start."""
     app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[_framed, problems, _bounded])
     app[CONTEXT] = context
-    by_handler: dict[tuple[str, str], Route] = {}
-    for route in all_routes():
-        if route.method == "GET" and not route.streams:
-            app.router.add_get(route.path, route.handler)  # and HEAD
+    app[STREAMS] = Streams()
+    app.on_shutdown.append(close_streams)
+    routes = {route.key: route for route in all_routes()}
+    for (method, shown), route in routes.items():
+        path = re.sub(r"{(\w+)}", r"{\1:[^/]+}", shown)  # aiohttp's own pattern takes no braces in a name
+        if method == "GET" and not route.streams:
+            app.router.add_get(path, route.handler)  # and HEAD
         else:
-            app.router.add_route(route.method, route.path, route.handler)
-        by_handler[route.method, route.path] = route
-    app[_ROUTES] = by_handler
-    app[_GATE] = Gate(open_to_others=not is_loopback(split_listen(context.config().http.listen)[0]))
+            app.router.add_route(method, path, route.handler)
+    app[_ROUTES] = routes
+    app[GATE] = Gate(open_to_others=not is_loopback(split_listen(context.config().http.listen)[0]))
     return app
 
 
@@ -81,7 +85,6 @@ async def listen(app: web.Application, address: str) -> Listener:
 
 
 _ROUTES = web.AppKey("routes", dict[tuple[str, str], Route])
-_GATE = web.AppKey("gate", Gate)
 
 
 @web.middleware
@@ -118,7 +121,7 @@ async def _bounded(request: web.Request, handler: Handler) -> web.StreamResponse
     if route is None:
         return await handler(request)
     tokens_file = request.app[CONTEXT].config().http.tokens_file
-    SUBJECT.set(request.app[_GATE].admit(request, route.access, tokens_file))
+    SUBJECT.set(request.app[GATE].admit(request, route.access, tokens_file))
     if route.streams:
         return await handler(request)
     async with asyncio.timeout(_HANDLER_SECONDS):

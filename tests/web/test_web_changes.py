@@ -1,0 +1,141 @@
+"""Changing things over the API, and asking why."""
+
+import json
+from typing import Any
+
+import pytest
+from aiohttp import ClientSession
+
+from tests.web.harness import Daemon, Reloaded, Serve
+from tests.web.rows import NOW
+from tocsin.web import Scope, make_token
+
+
+async def send(client: ClientSession, method: str, path: str, status: int, **more: Any) -> Any:
+    async with client.request(method, path, **more) as answer:
+        body = await answer.json(content_type=None)
+        assert answer.status == status, body
+        assert answer.content_type == ("application/json" if status < 400 else "application/problem+json")
+        return body
+
+
+async def test_a_silence_is_made_listed_and_ended(client: ClientSession) -> None:
+    wanted = {
+        "matchers": ['project="SALES"', "scenario=~NIGHTLY.*"],
+        "duration": "2h",
+        "comment": "moving house",
+    }
+    made = await send(client, "POST", "/api/v1/silences", 201, json=wanted)
+    assert made == {
+        "id": made["id"], "state": "active", "matchers": ['project="SALES"', 'scenario=~"NIGHTLY.*"'],
+        "starts_at": "2026-03-01T12:00:00.000Z", "ends_at": "2026-03-01T14:00:00.000Z",
+        "created_by": "loopback", "comment": "moving house",
+    }  # fmt: skip
+    assert (await send(client, "GET", "/api/v1/silences?state=active", 200))["items"] == [made]
+    ended = await send(client, "DELETE", f"/api/v1/silences/{made['id']}", 200)
+    assert (ended["state"], ended["ends_at"]) == ("expired", "2026-03-01T12:00:00.000Z")
+    assert (await send(client, "GET", "/api/v1/silences?state=active", 200))["items"] == []
+
+
+async def test_an_author_is_who_the_token_says(daemon: Daemon, serve: Serve, tmp_path: Any) -> None:
+    token, line = make_token("ann", Scope.OPERATOR)
+    (tmp_path / "tokens").write_text(line)
+    daemon.http(tokens_file=str(tmp_path / "tokens"))
+    wanted = {"matchers": ["project=SALES"], "duration": "1h", "created_by": "someone else"}
+    headers = {"Authorization": f"Bearer {token}"}
+    made = await send(await serve(), "POST", "/api/v1/silences", 201, json=wanted, headers=headers)
+    assert made["created_by"] == "ann"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"matchers": []}, {"matchers": ["nonsense"]}, {"matchers": ["a=~("]}, {"matchers": ["a=~.*"]},
+        {"duration": "soon"}, {"duration": "99999999999999y"}, {"duration": "0"}, {"ends_at": "2026-03-01T13:00:00Z"},
+        {"duration": None}, {"duration": None, "ends_at": "2026-03-01T13:00:00"},
+        {"duration": None, "ends_at": "2025-03-01T13:00:00Z"}, {"surprise": 1}, {"matchers": ["a=b"] * 51},
+        {"starts_at": "9999-12-31T23:00:00Z", "duration": "2h"},
+    ],
+)  # fmt: skip
+async def test_a_silence_that_makes_no_sense_is_refused(
+    client: ClientSession, changes: dict[str, object]
+) -> None:
+    wanted = {"matchers": ["project=SALES"], "duration": "1h"} | changes
+    assert (await send(client, "POST", "/api/v1/silences", 400, json=wanted))["detail"]
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "status"),
+    [
+        (b"{", "application/json", 400), (b"[" * 100_000, "application/json", 400), (b"\xff", "application/json", 400),
+        (b"matchers=a", "application/x-www-form-urlencoded", 415), (b"{}", "text/plain", 415),
+        (b" " * 300_000, "application/json", 413),
+    ],
+)  # fmt: skip
+async def test_a_body_that_is_not_json_or_too_large_is_refused(
+    client: ClientSession, body: bytes, kind: str, status: int
+) -> None:
+    await send(client, "POST", "/api/v1/silences", status, data=body, headers={"Content-Type": kind})
+
+
+async def test_what_is_not_there_cannot_be_ended_resolved_sent_again_or_explained(
+    client: ClientSession,
+) -> None:
+    await send(client, "DELETE", "/api/v1/silences/x", 404)
+    await send(client, "POST", "/api/v1/alerts/x/resolve", 404)
+    await send(client, "POST", "/api/v1/deliveries/x/retry", 404)
+    await send(client, "GET", "/api/v1/explain/prod/SALES/NIGHTLY/x", 404)
+
+
+async def test_alerts_are_resolved_and_deliveries_sent_again_by_who_asks(
+    client: ClientSession, daemon: Daemon
+) -> None:
+    daemon.known = {"a1", "d1"}
+    assert await send(client, "POST", "/api/v1/alerts/a1/resolve", 200) == {"id": "a1", "resolved": True}
+    assert await send(client, "POST", "/api/v1/deliveries/d1/retry", 200) == {"id": "d1", "owed": True}
+    assert (daemon.resolved, daemon.retried) == ([("a1", "loopback")], ["d1"])
+
+
+async def test_a_run_is_explained_whatever_its_names_hold(client: ClientSession, daemon: Daemon) -> None:
+    daemon.story = {"verdict": "it rang"}
+    odd = "a%2Fb%20%7Bc%7D%25"
+    assert await send(client, "GET", f"/api/v1/explain/prod/SALES/{odd}/run", 200) == daemon.story
+    assert [tuple(one) for one in daemon.explained] == [(("prod", "SALES", "a/b {c}%"), "run")]
+
+
+async def test_a_reload_says_what_became_of_it(client: ClientSession, daemon: Daemon) -> None:
+    daemon.reload_result = Reloaded(NOW, needs_restart=("store.url",))
+    assert await send(client, "POST", "/-/reload", 200) == {
+        "at": "2026-03-01T12:00:00.000Z", "needs_restart": ["store.url"],
+    }  # fmt: skip
+    daemon.reload_result = Reloaded(NOW, ("tocsin.yaml:3: unknown key",))
+    refused = await send(client, "POST", "/-/reload", 422)
+    assert refused["errors"] == ["tocsin.yaml:3: unknown key"]
+
+
+class Hidden:
+    """A secret that must not be shown."""
+
+    def reveal(self) -> str:
+        return "hunter2"
+
+
+async def test_the_configuration_is_shown_without_its_secrets(client: ClientSession, daemon: Daemon) -> None:
+    from dataclasses import replace
+
+    from tocsin.model.config import Channel, Node, Receiver, StoreConfig
+
+    daemon.config = replace(
+        daemon.config,
+        nodes=(
+            Node("prod", "https://user:hunter2@dss", api_key=Hidden(), headers={"X-Gateway": "hunter2"},
+                 proxy="http://me:hunter2@proxy:3128"),
+        ),
+        store=StoreConfig("postgresql://tocsin:hunter2@db/tocsin"),
+        receivers=(Receiver("ops", (Channel("slack", "ops", url=Hidden(), headers={"X": Hidden()}),)),),
+    )  # fmt: skip
+    shown = await send(client, "GET", "/api/v1/config", 200)
+    assert "hunter2" not in json.dumps(shown)
+    assert shown["nodes"][0]["url"] == "https://***@dss"
+    assert shown["nodes"][0]["watch"]["sweep_interval"] == "2s"
+    assert shown["receivers"][0]["channels"][0]["url"] == "***"
