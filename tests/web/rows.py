@@ -12,6 +12,7 @@ from tocsin.model.event import Event, EventName, ScenarioFacts, end_event_name, 
 from tocsin.model.notification import EventNotice, GroupNotice, Notification
 from tocsin.model.run import Details, Run, RunError, ScenarioKey
 from tocsin.store import schema
+from tocsin.store.alerts import Filed, end_alert, put_alerts
 from tocsin.store.details import put_details
 from tocsin.store.events import insert_events, mark_decided, undecided
 from tocsin.store.outbox import owe
@@ -114,14 +115,11 @@ def an_alert(
 
 
 def put_alert(connection: Connection, alert: Alert) -> None:
-    labels = alert.labels
-    row = {
-        "id": alert.id, "fingerprint": alert.fingerprint, "alertname": alert.name, "rule": alert.name,
-        "node": labels["dss_node"], "project": labels["project"], "scenario": labels["scenario"], "labels": labels,
-        "annotations": alert.annotations, "starts_at": alert.starts_at, "ends_at": alert.ends_at,
-        "end_reason": alert.end_reason, "count": alert.count, "updated_at": alert.starts_at,
-    }  # fmt: skip
-    connection.execute(schema.alerts.insert(), row)
+    put_alerts(
+        connection, [Filed(replace(alert, ends_at=None, end_reason=None), alert.name)], alert.starts_at
+    )
+    if alert.ends_at is not None and alert.end_reason is not None:
+        end_alert(connection, alert.id, alert.ends_at, alert.end_reason, alert.ends_at)
 
 
 def put_notification(

@@ -14,7 +14,7 @@ from tocsin.kit.clock import from_ms, to_ms
 from tocsin.metrics.text import labels_text
 from tocsin.model.config import Config
 from tocsin.model.run import ScenarioKey
-from tocsin.store import series, silences
+from tocsin.store import alerts, series, silences
 from tocsin.store.series import Bucket, History, NodeFacts, ProjectOutcome, ScenarioFacts
 
 REREAD_EVERY = timedelta(hours=1)
@@ -148,7 +148,7 @@ def _nodes(nodes: Iterable[NodeFacts], scenarios: Iterable[ScenarioFacts]) -> tu
 def _alerts(connection: Connection, now: datetime, config: Config) -> tuple[AlertCount, ...]:
     counts = {(rule.alert, state): 0 for rule in config.rules for state in ALERT_STATES}
     quiet = silences.active(connection, now)
-    for labels in series.firing_labels(connection):
+    for labels in alerts.firing_labels(connection):
         silenced = any(silence.mutes(labels, now) for silence in quiet)
         key = labels.get("alertname", ""), ALERT_STATES[silenced]
         counts[key] = counts.get(key, 0) + 1

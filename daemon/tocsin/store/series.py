@@ -24,10 +24,8 @@ from sqlalchemy import (
     type_coerce,
 )
 
-from tocsin.model.labels import Labels
 from tocsin.model.run import GOOD_OUTCOMES, Outcome, ScenarioKey
 from tocsin.store.schema import (
-    alerts,
     duration_buckets,
     nodes,
     outcome_totals,
@@ -178,11 +176,6 @@ def project_buckets(
             bound = None if le_ms == _INFINITY_MS else le_ms
             found.setdefault(ProjectOutcome(node, project, outcome), []).append(Bucket(bound, *rest))
     return {key: tuple(sorted(buckets, key=_bound)) for key, buckets in found.items()}
-
-
-def firing_labels(connection: Connection) -> list[Labels]:
-    """The labels of every alert that fires now."""
-    return list(connection.execute(select(alerts.c.labels).where(alerts.c.ends_at.is_(None))).scalars())
 
 
 def _last_runs(connection: Connection, since: int) -> Iterator[tuple[ScenarioKey, LastRun]]:
