@@ -12,6 +12,7 @@ from aiohttp import web
 
 from tests.deliver.builders import NOW, HandClock, Inbox, Plain, alert, config, event, group, hook, owed
 from tocsin import __version__
+from tocsin.deliver.context import Facts
 from tocsin.deliver.transport import Parcel
 from tocsin.deliver.verdict import Verdict
 from tocsin.deliver.webhook import Webhook
@@ -27,7 +28,7 @@ async def send(clock: HandClock) -> AsyncIterator:
 
     async def send(channel: Channel, one: Notification | None = None, details=None) -> Verdict:
         opened.append(Webhook(channel, clock))
-        return await opened[-1].send(Parcel(one or owed(), config(channel), details or {}))
+        return await opened[-1].send(Parcel(one or owed(), config(channel), Facts(details or {})))
 
     yield send
     for transport in opened:

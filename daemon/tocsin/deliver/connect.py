@@ -2,16 +2,32 @@
 
 from collections.abc import Callable
 
+from tocsin.deliver.blocking import AppriseTransport
 from tocsin.deliver.transport import Transport
 from tocsin.deliver.webhook import Webhook
 from tocsin.kit.clock import Clock
 from tocsin.model.config import Channel
 
 
-def connector(clock: Clock) -> Callable[[Channel], Transport]:
-    """How the sender makes transports. Nothing is connected or loaded before the first send."""
+def connector(clock: Clock, *, slack_url: str | None = None) -> Callable[[Channel], Transport]:
+    """How the sender makes transports. Nothing is connected or loaded before the first send.
+
+    ``slack_url`` stands for ``https://hooks.slack.com/services`` in ``slack://`` webhooks, for a local inbox.
+    """
 
     def connect(channel: Channel) -> Transport:
-        return Webhook(channel, clock)
+        if channel.webhook is not None:
+            return Webhook(channel, clock)
+        return AppriseTransport(channel, clock, slack_url)
 
     return connect
+
+
+def check_channel_url(url: str) -> str | None:
+    """Why apprise cannot use this URL, in one line without secrets; None when it can.
+
+    Loads apprise, half a second once: not on a loop.
+    """
+    from tocsin.deliver.apprise_channel import check_channel_url  # noqa: PLC0415 - see above
+
+    return check_channel_url(url)

@@ -18,7 +18,7 @@ import structlog
 from tocsin.deliver.backoff import next_try
 from tocsin.deliver.bulkhead import Bulkhead, Job
 from tocsin.deliver.connect import connector
-from tocsin.deliver.context import load
+from tocsin.deliver.facts import Loaded, load
 from tocsin.deliver.metrics import Count, DeliverMetrics
 from tocsin.deliver.transport import Parcel, Transport
 from tocsin.deliver.verdict import Verdict, failed, unknown
@@ -183,26 +183,32 @@ class Sender:
     async def _hand_over(self, now: datetime, config: Config) -> None:
         if not self._claimed:
             return
+        people = frozenset(name for name, one in self._bulkheads.items() if one.channel.url is not None)
         try:
-            loaded = await self._store.read(load, list(self._claimed))
+            loaded = await self._store.read(load, list(self._claimed), people)
         except ValueError:
-            loaded = {}
-            for n in self._claimed:
-                try:
-                    loaded |= await self._store.read(load, [n])
-                except ValueError as error:
-                    log.error("notification_unreadable", row=n, error=type(error).__name__)
-                    await self._store.write(sending.bury, n, "its row cannot be read", now)
+            loaded = await self._load_one_by_one(now, people)
         jobs: dict[str, list[Job]] = {}
-        for n, (notification, details) in loaded.items():
-            job = Job(n, Parcel(notification, config, details), self._claimed[n])
-            jobs.setdefault(notification.channel, []).append(job)
+        for one in loaded:
+            job = Job(one.n, Parcel(one.notification, config, one.facts), self._claimed[one.n])
+            jobs.setdefault(one.notification.channel, []).append(job)
         self._claimed = {}
         for name, mine in jobs.items():
             if bulkhead := self._bulkheads.get(name):
                 bulkhead.put(mine)
             else:  # the configuration changed meanwhile
                 await self._give_back(mine)
+
+    async def _load_one_by_one(self, now: datetime, people: frozenset[str]) -> list[Loaded]:
+        """Rows that cannot be read back become dead letters; the others go on."""
+        loaded: list[Loaded] = []
+        for n in self._claimed:
+            try:
+                loaded += await self._store.read(load, [n], people)
+            except ValueError as error:
+                log.error("notification_unreadable", row=n, error=type(error).__name__)
+                await self._store.write(sending.bury, n, "its row cannot be read", now)
+        return loaded
 
     # --- one send ------------------------------------------------------------------------------------------------------
 

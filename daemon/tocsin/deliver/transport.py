@@ -3,10 +3,10 @@
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from tocsin.deliver.context import Facts
 from tocsin.deliver.verdict import Verdict
 from tocsin.model.config import Config
 from tocsin.model.notification import Notification
-from tocsin.model.run import Details, RunKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +15,7 @@ class Parcel:
 
     notification: Notification
     config: Config
-    details: "dict[RunKey, Details]" = field(default_factory=dict)
+    facts: Facts = field(default_factory=Facts)
 
 
 class Transport(Protocol):

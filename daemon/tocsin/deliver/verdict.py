@@ -4,6 +4,8 @@ A refusal makes a dead letter at once, so only what another try cannot change is
 recipient, an address that does not exist, a body that the receiver will not take. The rest passes with time.
 """
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -55,6 +57,36 @@ def of_status(status: int, said: str = "", retry_after: timedelta | None = None)
     if status < 500:
         return failed(note, retry_after) if status in _PASSING_4XX else refused(note)
     return refused(note) if status in _PERMANENT_5XX else failed(note, retry_after)
+
+
+def of_smtp(code: int, said: str) -> Verdict:
+    """What an SMTP reply means: 5xx is for good (RFC 5321, 4.2.1), 4xx passes."""
+    note = f"SMTP {code}: {said}"
+    if 200 <= code < 300:
+        return delivered(note)
+    return refused(note) if 500 <= code < 600 else failed(note)
+
+
+# apprise tells HTTP statuses in its log lines alone, as "…, error=429."
+_LOGGED_STATUS = re.compile(r"\berror=(\d{3})\b")
+# Errors that a service reports with status 200, as Slack's API does; source: the services' own references.
+_LOGGED_REFUSAL = re.compile(
+    r"\b(invalid_auth|not_authed|account_inactive|token_revoked|token_expired|invalid_token|no_service|missing_scope"
+    r"|channel_not_found|is_archived|channel_is_archived|not_in_channel|user_not_found|no_permission|restricted_action"
+    r"|team_disabled|org_login_required|invalid_blocks|msg_too_long)\b"
+)
+_LOGGED_RETRY_AFTER = re.compile(r"['\"]?retry[-_]after['\"]?\s*[:=]\s*['\"]?(\d+(?:\.\d+)?)", re.IGNORECASE)
+
+
+def of_log(lines: Sequence[str]) -> Verdict:
+    """What apprise's log says about a send that it calls failed. ``lines``: without secrets, the oldest first."""
+    said = " / ".join(line for line in lines if line.strip()) or "apprise gave no reason"
+    asked = _LOGGED_RETRY_AFTER.search(said)
+    wait = timedelta(seconds=min(float(asked[1]), 86_400.0)) if asked else None
+    statuses = [int(found[1]) for line in lines for found in _LOGGED_STATUS.finditer(line)]
+    if statuses and not 200 <= statuses[-1] < 300:
+        return of_status(statuses[-1], said, wait)
+    return refused(said) if _LOGGED_REFUSAL.search(said) else failed(said, wait)
 
 
 def parse_retry_after(value: str | None, now: datetime) -> timedelta | None:

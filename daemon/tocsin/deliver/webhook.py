@@ -90,7 +90,7 @@ class Webhook:
         secret, url = self._channel.hmac_secret, self._channel.webhook
         if url is None:
             raise BadSecret("the channel has no webhook address")
-        made = payload(parcel.notification, parcel.details, parcel.config.http.external_url)
+        made = payload(parcel.notification, parcel.facts.details, parcel.config.http.external_url)
         headers = {"User-Agent": f"tocsin/{__version__}"}
         headers |= {name: value.reveal().strip() for name, value in self._channel.headers.items()}
         headers |= {"Content-Type": made.content_type}

@@ -1,0 +1,341 @@
+"""Channels that are apprise URLs: the blocking half, and the only module that imports apprise.
+
+What apprise does by itself and a daemon must not suffer is off: its process-wide thread pool and its timeouts (every
+channel has threads of its own), its sleep between sends and its retries, redirects, schemes that act on this machine,
+pictures from the web, and its log, which shows payloads and secrets: what it says about a failure is masked and kept
+as the attempt's note. Attachments are texts in memory; no file or address can be named.
+"""
+
+import logging
+import smtplib
+import threading
+from base64 import b64encode
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from email.headerregistry import Address
+from email.utils import formataddr
+from functools import lru_cache
+from importlib.resources import files
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+import structlog
+from apprise import Apprise, AppriseAsset, AppriseAttachment, NotifyFormat, NotifyType
+from apprise.attachment.memory import AttachMemory
+from apprise.conversion import convert_between
+from apprise.manager_plugins import NotificationManager
+from apprise.plugins import NotifyBase
+from apprise.plugins.email.base import NotifyEmail
+from apprise.plugins.email.smtp import AppriseSMTPController
+from apprise.plugins.slack import NotifySlack
+
+from tocsin.deliver import escape
+from tocsin.deliver.context import Tone
+from tocsin.deliver.escape import cut, one_line
+from tocsin.deliver.mail import BadAddress, Envelope, address, attached
+from tocsin.deliver.mask import mask
+from tocsin.deliver.render import Kind, Rendered, Renderer
+from tocsin.deliver.smtp import Account, Mailbox
+from tocsin.deliver.transport import Parcel
+from tocsin.deliver.verdict import Verdict, delivered, failed, of_log, refused
+from tocsin.kit.clock import Clock
+from tocsin.model.config import Channel
+
+log = structlog.get_logger()
+
+# Schemes that reach other machines. Left out: those that act on this one (dbus, gnome, macosx, windows, syslog…), and
+# xmpp, which answers "sent" and delivers nothing.
+ALLOWED = frozenset(files("tocsin.deliver").joinpath("schemes.txt").read_text("ascii").split())
+_MAILS = frozenset(
+    ("mailgun", "sendgrid", "ses", "azure", "o365", "smtp2go", "sparkpost", "postmark", "resend", "brevo", "mailersend", "sendpulse")
+)  # fmt: skip
+# Chats that read Markdown, whatever apprise says of them; Telegram is not here: its own HTML is safer.
+_CHATS = frozenset(
+    ("discord", "guilded", "dingtalk", "mmost", "mmosts", "revolt", "zulip", "matrix", "matrixs", "fluxer", "fluxers")
+)  # fmt: skip
+# Markdown services whose title is a field of its own and shown as it is; elsewhere a title would be read as markup.
+_TITLED = frozenset(
+    ("github", "reddit", "squadcast", "ilert", "incidentio", "goalert", "cliq", "zcliq", "zohocliq", "simplepush", "spush", "twist")
+)  # fmt: skip
+_SLACK_MOST = 2_900  # characters of a section block; Slack takes 3000
+_TONES = {
+    Tone.BAD: NotifyType.FAILURE,
+    Tone.WARN: NotifyType.WARNING,
+    Tone.GOOD: NotifyType.SUCCESS,
+    Tone.INFO: NotifyType.INFO,
+}
+
+
+class Way:
+    """The way to one apprise channel's receiver. Threads share it; each has its own plugin."""
+
+    def __init__(self, channel: Channel, clock: Clock, slack_url: str | None = None) -> None:
+        _prepare()
+        self._channel = channel
+        self._slack_url = slack_url
+        self._local = threading.local()
+        self._renderer: Renderer | None = None
+        self._templates: object = None
+        self._mailbox = Mailbox(clock)
+
+    def send(self, parcel: Parcel) -> Verdict:
+        """Send once; blocks. Every outcome is a verdict."""
+        if self._channel.url is None:
+            return refused("the channel has no apprise URL")
+        try:
+            url = self._channel.url.reveal().strip()
+        except OSError as error:
+            return failed(f"cannot read the channel's URL: {error.strerror}")
+        plugin = self._plugin(url)
+        if isinstance(plugin, str):
+            return refused(plugin)
+        kind = kind_of(plugin, self._channel.template)
+        rendered = self._render(parcel, kind)
+        if isinstance(plugin, NotifyEmail):
+            verdict = self._mail(plugin, rendered, parcel)
+        else:
+            verdict = self._notify(plugin, kind, rendered, parcel, secrets_of(url))
+        for note in rendered.notes:
+            log.warning("template_noted", channel=self._channel.name, note=note)
+        return verdict if not rendered.notes else _noted(verdict, rendered.notes)
+
+    def _plugin(self, url: str) -> NotifyBase | str:
+        """This thread's plugin for the present URL, or why there is none."""
+        if getattr(self._local, "url", None) != url:
+            self._local.plugin = connect(url, self._channel, self._slack_url)
+            self._local.url = url
+        plugin: NotifyBase | str = self._local.plugin
+        return plugin
+
+    def _render(self, parcel: Parcel, kind: Kind) -> Rendered:
+        templates = parcel.config.templates
+        if self._renderer is None or self._templates is not templates:
+            self._renderer, self._templates = Renderer(templates), templates
+        notice, facts = parcel.notification.notice, parcel.facts
+        return self._renderer.render(notice, facts, parcel.config, kind, self._channel.template)
+
+    def _mail(self, plugin: NotifyEmail, rendered: Rendered, parcel: Parcel) -> Verdict:
+        try:
+            account = _account(plugin)
+        except BadAddress as error:
+            return refused(str(error))
+        verdict = self._mailbox.send(account, parcel.notification, _with_text(rendered))
+        password = [str(plugin.password)] if plugin.password else []
+        return replace(verdict, note=mask(verdict.note, password))
+
+    def _notify(
+        self, plugin: NotifyBase, kind: Kind, rendered: Rendered, parcel: Parcel, secrets: Sequence[str]
+    ) -> Verdict:
+        title, body, body_format = _shape(plugin, kind, rendered)
+        files = [AttachMemory(text, name) for name, text in attached(parcel.notification.notice, rendered)]
+        attachment = None
+        if files and plugin.attachment_support:
+            attachment = AppriseAttachment(asset=plugin.asset)
+            attachment.attachments = files
+        notifier = Apprise(asset=plugin.asset)
+        notifier.add(plugin)
+        with _listening() as lines:
+            done = notifier.notify(
+                body=body,
+                title=title,
+                notify_type=_TONES[rendered.message.tone],
+                body_format=body_format,
+                attach=attachment,
+            )
+        return delivered() if done else of_log([mask(line, secrets) for line in lines])
+
+
+def check_channel_url(url: str) -> str | None:
+    """Why this cannot be a channel's URL, in one line without secrets; None when it can. Loads apprise: not on the loop."""
+    _prepare()
+    plugin = connect(url.strip(), Channel(name="check", receiver="check"), None)
+    return plugin if isinstance(plugin, str) else None
+
+
+def connect(url: str, channel: Channel, slack_url: str | None) -> NotifyBase | str:
+    """A plugin as a daemon wants it, or one line that says why not."""
+    scheme = url.partition(":")[0].strip().lower()
+    if scheme not in ALLOWED | {"https"}:
+        known = NotificationManager().schemas(include_disabled=True)
+        return f"{cut(scheme, 40)!r} is not " + (
+            "allowed" if scheme in known else "a scheme that apprise knows"
+        )
+    asset = AppriseAsset(
+        service_timeout=0,  # 0: in the calling thread, with no deadline of its own
+        http_redirects=False,
+        app_id="Tocsin",
+        app_desc="The alarm bell for Dataiku DSS",
+        image_url_mask="",
+        image_path_mask="",
+        result_log_disk_size=0,
+    )
+    with _listening() as lines:
+        plugin = Apprise.instantiate(url, asset=asset)
+    if plugin is None:
+        said = next(
+            (line for line in reversed(lines) if "is disabled" in line or "invalid" in line.lower()), ""
+        )
+        why = f": {mask(said, secrets_of(url))}" if said else ""
+        return f"apprise cannot read the {scheme}:// URL{cut(why, 200)}"
+    plugin.request_rate_per_sec = 0  # despite its name the seconds that it sleeps between sends
+    plugin.retry = 0
+    whole = channel.timeout.total_seconds()
+    plugin.socket_connect_timeout = min(float(plugin.socket_connect_timeout), 0.45 * whole)
+    plugin.socket_read_timeout = min(float(plugin.socket_read_timeout), 0.45 * whole)
+    if not channel.tls.verify:
+        plugin.verify_certificate = False
+    elif channel.tls.ca_file:
+        untyped: Any = plugin
+        untyped.verify_certificate = channel.tls.ca_file  # requests takes a file's name here too
+    if isinstance(plugin, NotifySlack):
+        plugin.use_blocks = True  # the one mode in which text that is already escaped stays as it is
+        plugin.include_footer = plugin.include_image = False
+        if slack_url is not None:
+            plugin.webhook_url = slack_url
+    return plugin
+
+
+def kind_of(plugin: NotifyBase, template: str | None) -> Kind:
+    """The dialect that a service reads; a template that is named after a kind chooses that one."""
+    if isinstance(plugin, NotifyEmail):
+        return Kind.MAIL
+    if isinstance(plugin, NotifySlack):
+        return Kind.SLACK
+    if template in set(Kind):
+        return Kind(template)
+    schemes = set(plugin.schemas())
+    if schemes & _MAILS:
+        return Kind.MAIL
+    reads_markdown = plugin.resolve_format() is NotifyFormat.MARKDOWN or bool(schemes & _CHATS)
+    return Kind.MARKDOWN if reads_markdown else Kind.TEXT
+
+
+def secrets_of(url: str) -> list[str]:
+    """Every part of a URL that may be a secret, raw and decoded: all but the scheme and the host."""
+    parts = urlsplit(url)
+    user, password = parts.username or "", parts.password or ""
+    raw = [user, password, *parts.path.split("/"), parts.fragment, *parts.query.split("&")]
+    raw += [value for _name, value in parse_qsl(parts.query)]
+    basic = b64encode(f"{unquote(user)}:{unquote(password)}".encode()).decode()
+    host = parts.netloc.rpartition("@")[2].partition(":")[0]  # of slack:// and the like it is a token
+    raw += [] if "." in host or host == "localhost" else [host]
+    return [url, basic, *raw, *(unquote(one) for one in raw)]
+
+
+def _shape(plugin: NotifyBase, kind: Kind, rendered: Rendered) -> tuple[str, str, NotifyFormat | None]:
+    """Title, body, and the format to declare: what apprise gets so that data stays data in every service."""
+    text, subject = rendered.text or "", rendered.subject
+    match kind:
+        case Kind.SLACK if isinstance(plugin, NotifySlack):
+            return cut(subject, 150), _slack_fit(text), None  # undeclared: sent as it is
+        case Kind.MAIL if rendered.html is not None:
+            return subject, rendered.html, NotifyFormat.HTML
+        case Kind.MARKDOWN if set(plugin.schemas()) & _TITLED:
+            return subject, text, NotifyFormat.MARKDOWN
+        case Kind.MARKDOWN:
+            return "", f"**{escape.markdown(subject)}**\n\n{text}", NotifyFormat.MARKDOWN
+        case _:
+            return escape.quiet(subject), text, NotifyFormat.TEXT
+
+
+def _slack_fit(text: str) -> str:
+    """At most what a block takes, ending at a line, with no fence left open."""
+    if len(text) <= _SLACK_MOST:
+        return text
+    kept = text[:_SLACK_MOST].rpartition("\n")[0] or text[: text.rfind("&", 0, _SLACK_MOST)]
+    return kept + ("\n```" if kept.count("```") % 2 else "") + "\n…"
+
+
+def _with_text(rendered: Rendered) -> Rendered:
+    """A mail whose own template made HTML alone gets the text that apprise reads out of it."""
+    if rendered.text is not None or rendered.html is None:
+        return rendered
+    return replace(rendered, text=str(convert_between(NotifyFormat.HTML, NotifyFormat.TEXT, rendered.html)))
+
+
+def _noted(verdict: Verdict, notes: Sequence[str]) -> Verdict:
+    return replace(verdict, note=one_line("; ".join(part for part in (verdict.note, *notes) if part)))
+
+
+# --- mail --------------------------------------------------------------------------------------------------------------
+
+
+def _account(plugin: NotifyEmail) -> Account:
+    """What a mail URL says. Raises ``BadAddress``."""
+
+    def named(spec: object, name: object = None) -> Address:
+        return address(formataddr((str(name or plugin.names.get(spec) or ""), str(spec)), "utf-8"))
+
+    return Account(
+        envelope=Envelope(
+            sender=named(plugin.from_addr[1], plugin.from_addr[0]),
+            to=tuple(named(spec, name) for name, spec in plugin.targets),
+            cc=tuple(named(spec) for spec in sorted(plugin.cc)),
+            bcc=tuple(named(spec) for spec in sorted(plugin.bcc)),
+            reply_to=tuple(named(spec) for spec in sorted(plugin.reply_to)),
+        ),
+        connect=lambda: _connected(plugin),
+        headers=plugin.headers,
+    )
+
+
+@contextmanager
+def _connected(plugin: NotifyEmail) -> Iterator[smtplib.SMTP]:
+    """apprise's connection: encrypted and logged in as the URL says. It gives the server itself, whose refusals tell
+    more than apprise's yes or no."""
+    controller: Any = AppriseSMTPController(
+        host=plugin.smtp_host,
+        port=plugin.port or 0,
+        secure_mode=str(plugin.secure_mode),
+        user=plugin.user,
+        password=plugin.password,
+        verify_certificate=plugin.verify_certificate,
+        socket_connect_timeout=plugin.socket_connect_timeout,
+    )
+    with controller:
+        server: smtplib.SMTP = controller._socket
+        yield server
+
+
+# --- apprise itself ------------------------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=1)
+def _prepare() -> None:
+    """Once a process: allow schemes, and listen to apprise's log instead of letting it out."""
+    NotificationManager().enable_only(*ALLOWED)
+    logger = logging.getLogger("apprise")
+    logger.setLevel(logging.DEBUG)
+    logger.propagate = False
+    logger.handlers = [_LISTENER]
+
+
+class _Listener(logging.Handler):
+    """Keeps what apprise logs on a thread that asks for it: warnings, and the causes that it tells at DEBUG alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._local = threading.local()
+
+    @contextmanager
+    def listening(self) -> Iterator[list[str]]:
+        lines: list[str] = []
+        self._local.lines = lines
+        try:
+            yield lines
+        finally:
+            self._local.lines = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        lines: list[str] | None = getattr(self._local, "lines", None)
+        if lines is None or len(lines) >= _LINES:
+            return
+        if record.levelno >= logging.WARNING or str(record.msg).startswith(_CAUSES):
+            lines.append(one_line(record.getMessage(), 400))
+
+
+_LINES = 20
+_CAUSES = ("Response Details", "Socket Exception", "I/O Exception")
+_LISTENER = _Listener()
+_listening = _LISTENER.listening

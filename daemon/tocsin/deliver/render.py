@@ -1,0 +1,258 @@
+"""Words out of facts: sandboxed Jinja2, one dialect a kind of channel.
+
+The promise: whatever stands in a name, an error or a log, it shows as text and never becomes markup; and a template
+that cannot render never stops a notification: the built-in one is sent instead, with a note that says why.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from functools import lru_cache
+from urllib.parse import quote
+
+from jinja2 import (
+    BaseLoader,
+    ChoiceLoader,
+    DictLoader,
+    PackageLoader,
+    StrictUndefined,
+    Template,
+    TemplateError,
+)
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from markupsafe import Markup
+
+from tocsin.deliver import escape
+from tocsin.deliver.context import Facts, Line, Link, Message, message
+from tocsin.deliver.variables import dss_variables, translate
+from tocsin.model.config import Config
+from tocsin.model.notification import EventNotice, GroupNotice, Notice, SummaryNotice
+
+_SUBJECT = 200
+_LONGEST = 200_000  # characters of a rendered body
+_HTML = re.compile(
+    r"<(?:!doctype|html|body|div|p|table|h[1-6]|ul|ol|a|b|i|br|span|strong|em|img)\b", re.IGNORECASE
+)
+_TEMPLATE_ERRORS = (
+    TemplateError,
+    ArithmeticError,
+    LookupError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    RecursionError,
+)
+
+
+class Kind(StrEnum):
+    """The dialects that messages are written in."""
+
+    TEXT = "text"
+    MARKDOWN = "markdown"
+    SLACK = "slack"
+    MAIL = "mail"
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """A message in its dialect. ``html`` stands in mails alone; there, a None ``text`` is to be made from it.
+
+    ``notes``: what the delivery log should say about the templates.
+    """
+
+    subject: str
+    text: str | None
+    html: str | None
+    message: Message
+    notes: tuple[str, ...] = ()
+
+
+class Renderer:
+    """The templates of one configuration."""
+
+    def __init__(self, templates: Mapping[str, str]) -> None:
+        self._templates = templates
+        self._environments = {dialect: _environment(dialect, templates) for dialect in _DIALECTS}
+        self._compile = lru_cache(maxsize=256)(self._compiled)
+
+    def render(
+        self, notice: Notice, facts: Facts, config: Config, kind: Kind, template: str | None
+    ) -> Rendered:
+        """The message for a channel of this kind. ``template`` is the channel's, under the notice's own: the name of
+        a template of the configuration, of a built-in kind, or an inline text."""
+        said = message(notice, facts, config)
+        values = _values(notice, facts, said)
+        notes: list[str] = []
+        subject = self._subject(notice, said, values, notes)
+        values["subject"] = subject
+        own = (notice.template if isinstance(notice, EventNotice) else None) or template
+        custom = None if own is None or own in set(Kind) else own
+        rendered: Rendered | None = None
+        if custom is not None:
+            try:
+                rendered = self._custom(custom, kind, said, values, notes)
+            except _TEMPLATE_ERRORS as error:
+                notes.append(f"the template could not be rendered: {_why(error)}")
+        if rendered is None:
+            said = replace(said, notes=(*said.notes, *notes))
+            rendered = self._built_in(kind, said, values | {"notes": said.notes})
+        return replace(rendered, subject=subject, notes=tuple(notes))
+
+    def check(self, source: str, kind: Kind, notice: Notice, facts: Facts, config: Config) -> str | None:
+        """Why a template cannot render this notice, in one line; None when it can."""
+        said = message(notice, facts, config)
+        values = _values(notice, facts, said) | {"subject": said.headline}
+        try:
+            self._custom(source, kind, said, values, [])
+        except _TEMPLATE_ERRORS as error:
+            return _why(error)
+        return None
+
+    def _custom(
+        self, name: str, kind: Kind, said: Message, values: Mapping[str, object], notes: list[str]
+    ) -> Rendered:
+        inline = name not in self._templates
+        source = name if inline else self._templates[name]
+        as_html = kind is Kind.MAIL and (
+            _HTML.search(source) is not None or ".html" in ("" if inline else name)
+        )
+        body = self._fill(source, "html" if as_html else _DIALECT_OF[kind], values, notes)
+        return Rendered("", None, body, said) if as_html else Rendered("", body, None, said)
+
+    def _built_in(self, kind: Kind, said: Message, values: Mapping[str, object]) -> Rendered:
+        def made(dialect: str, name: str) -> str:
+            return self._environments[dialect].get_template(name).render(values)[:_LONGEST]
+
+        if kind is Kind.MAIL:
+            return Rendered("", made("plain", "mail.txt.j2"), made("html", "mail.html.j2"), said)
+        return Rendered("", made(_DIALECT_OF[kind], f"{kind.value}.j2"), None, said)
+
+    def _subject(self, notice: Notice, said: Message, values: Mapping[str, object], notes: list[str]) -> str:
+        wanted = notice.subject if isinstance(notice, EventNotice) else None
+        if wanted is None:
+            return escape.one_line(said.headline, _SUBJECT)
+        try:
+            return escape.one_line(self._fill(wanted, "raw", values, notes), _SUBJECT)
+        except _TEMPLATE_ERRORS as error:
+            notes.append(f"the subject could not be rendered: {_why(error)}")
+            return escape.one_line(said.headline, _SUBJECT)
+
+    def _fill(self, source: str, dialect: str, values: Mapping[str, object], notes: list[str]) -> str:
+        known = values["dss"]
+        translated = translate(source, known if isinstance(known, dict) else ())
+        if translated.unknown:
+            notes.append("unknown variables: " + ", ".join(translated.unknown[:10]))
+        return self._compile(translated.source, dialect).render(values)[:_LONGEST]
+
+    def _compiled(self, source: str, dialect: str) -> Template:
+        return self._environments[dialect].from_string(source)
+
+
+def _values(notice: Notice, facts: Facts, said: Message) -> dict[str, object]:
+    """The names that templates may use; see ``docs/messages.md``."""
+    values: dict[str, object] = {name: getattr(said, name) for name in Message.__dataclass_fields__}
+    return values | {
+        "dss": dss_variables(notice, facts),
+        "event": notice.event if isinstance(notice, EventNotice) else None,
+        "group": notice if isinstance(notice, GroupNotice) else None,
+        "summary": notice if isinstance(notice, SummaryNotice) else None,
+    }
+
+
+def _why(error: Exception) -> str:
+    return escape.one_line(f"{type(error).__name__}: {error}", 200)
+
+
+# --- dialects ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Dialect:
+    """How one format writes data, links and label–value lines."""
+
+    write: Callable[[str], str]
+    link: Callable[[str, str], str]
+    line: Callable[[str, str], str]
+
+
+def _html_text(value: str) -> str:
+    return str(Markup.escape(escape.clean(value)))
+
+
+_DIALECTS: dict[str, _Dialect] = {
+    "raw": _Dialect(escape.clean, lambda label, url: url, lambda label, value: f"{label}: {value}"),
+    "plain": _Dialect(
+        escape.clean, lambda label, url: f"{label}: {url}", lambda label, value: f"{label}: {value}"
+    ),
+    "text": _Dialect(
+        escape.text, lambda label, url: f"{label}: {url}", lambda label, value: f"{label}: {value}"
+    ),
+    "markdown": _Dialect(
+        escape.markdown,
+        lambda label, url: f"[{label}](<{url}>)",
+        lambda label, value: f"**{label}:** {value}",
+    ),
+    "slack": _Dialect(
+        escape.slack,
+        lambda label, url: f"<{url.replace('&', '&amp;')}|{label}>",
+        lambda label, value: f"*{label}:* {value}",
+    ),
+    "html": _Dialect(
+        _html_text,
+        lambda label, url: f'<a href="{_html_text(url)}">{label}</a>',
+        lambda label, value: f"<b>{label}:</b> {value}",
+    ),
+}
+_DIALECT_OF = {Kind.TEXT: "text", Kind.MARKDOWN: "markdown", Kind.SLACK: "slack", Kind.MAIL: "plain"}
+
+
+def _environment(dialect: str, templates: Mapping[str, str]) -> ImmutableSandboxedEnvironment:
+    """Every value that a template writes passes the dialect's ``write``; what it writes itself is left as it is."""
+    how = _DIALECTS[dialect]
+
+    def finalize(value: object) -> Markup:
+        if isinstance(value, Markup):
+            return value
+        return Markup("" if value is None else how.write(str(value)))
+
+    def link(one: Link) -> Markup:
+        return Markup(how.link(how.write(one.label), _safe_url(one.url)))
+
+    def line(one: Line) -> Markup:
+        return Markup(how.line(how.write(one.label), how.write(one.value)))
+
+    def block(value: str) -> Markup:
+        text = escape.block(value)
+        return Markup(_entities(text) if dialect == "slack" else text)
+
+    loaders: list[BaseLoader] = [DictLoader(templates), PackageLoader("tocsin.deliver")]
+    environment = ImmutableSandboxedEnvironment(
+        loader=ChoiceLoader(loaders),
+        autoescape=True,
+        finalize=finalize,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=False,
+        auto_reload=False,
+    )
+    environment.filters |= {
+        "link": link,
+        "line": line,
+        "block": block,
+        "cut": escape.cut,
+        "tail": escape.tail,
+    }
+    return environment
+
+
+def _entities(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _safe_url(url: str) -> str:
+    """The address with everything that could end a link percent-encoded; not a link unless http or https."""
+    if not url.lower().startswith(("http://", "https://")):
+        return "about:blank"
+    return quote(escape.clean(url), safe="/:?#[]@!$&'*+,;=%~.-_")

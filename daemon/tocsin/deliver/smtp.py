@@ -1,0 +1,130 @@
+"""Handing a mail to a server, and reading what it says. Blocks; the connection comes from outside.
+
+One message goes to all recipients. Those that a server took are remembered, so that a try for the others sends them
+nothing twice.
+"""
+
+import os
+import smtplib
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+
+from tocsin.deliver.escape import one_line
+from tocsin.deliver.mail import BadAddress, Envelope, address, addresses, compose
+from tocsin.deliver.render import Rendered
+from tocsin.deliver.verdict import Verdict, delivered, failed, of_smtp, refused, unknown
+from tocsin.kit.clock import Clock
+from tocsin.model.notification import EventNotice, MailOverrides, Notification
+
+_REMEMBERED = 1_000  # notifications that some of their recipients have taken
+
+Refusals = Mapping[str, tuple[int, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A mail channel's own sender and recipients, and how to reach its server: connected, secured, logged in."""
+
+    envelope: Envelope
+    connect: Callable[[], AbstractContextManager[smtplib.SMTP]]
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class Mailbox:
+    """Sends the mails of one channel; threads share it."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._taken: OrderedDict[str, frozenset[str]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def send(self, account: Account, notification: Notification, rendered: Rendered) -> Verdict:
+        """Send once. Every outcome is a verdict."""
+        overrides = notification.notice.mail if isinstance(notification.notice, EventNotice) else None
+        try:
+            envelope = overridden(account.envelope, overrides)
+        except BadAddress as error:
+            return refused(str(error))
+        taken = self._taken.get(notification.id, frozenset())
+        left = [one for one in envelope.recipients if one not in taken]
+        if not left:
+            return refused("there is nobody to send this mail to") if not taken else delivered()
+        mail = compose(notification, rendered, envelope, self._clock.now(), account.headers).as_bytes()
+        try:
+            with account.connect() as server:
+                rejected = _submit(server, envelope.sender.addr_spec, left, mail)
+        except smtplib.SMTPAuthenticationError as error:
+            return of_smtp(error.smtp_code, f"the server refuses the login: {_words(error.smtp_error)}")
+        except smtplib.SMTPNotSupportedError as error:
+            return refused(f"the server cannot do what the channel asks for: {error}")
+        except smtplib.SMTPResponseException as error:
+            return failed(f"SMTP {error.smtp_code} when connecting: {_words(error.smtp_error)}")
+        except smtplib.SMTPException as error:
+            return failed(f"cannot connect: {error}")
+        except OSError as error:
+            known = error.errno is not None and error.errno > 0 and not error.strerror
+            return failed(
+                f"cannot connect: {os.strerror(error.errno or 0) if known else error.strerror or error}"
+            )
+        if isinstance(rejected, Verdict):
+            return rejected
+        return self._judged(notification.id, left, rejected, bool(taken))
+
+    def _judged(self, id_: str, left: list[str], rejected: Refusals, before: bool) -> Verdict:
+        accepted = [one for one in left if one not in rejected]
+        said = "; ".join(f"{one}: {code} {_words(words)}" for one, (code, words) in rejected.items())
+        if not rejected:
+            self._forget(id_)
+            return delivered("the server took it")
+        if any(code < 500 for code, _ in rejected.values()):
+            self._remember(id_, [one for one in left if one in accepted or rejected[one][0] >= 500])
+            return failed(f"the server refuses some recipients for now: {said}")
+        self._forget(id_)
+        if accepted or before:
+            return delivered(f"the server refuses some recipients: {said}")
+        return refused(f"the server refuses the recipients: {said}")
+
+    def _remember(self, id_: str, addresses_: list[str]) -> None:
+        with self._lock:
+            self._taken[id_] = self._taken.pop(id_, frozenset()) | frozenset(addresses_)
+            while len(self._taken) > _REMEMBERED:
+                self._taken.popitem(last=False)
+
+    def _forget(self, id_: str) -> None:
+        with self._lock:
+            self._taken.pop(id_, None)
+
+
+def overridden(own: Envelope, overrides: MailOverrides | None) -> Envelope:
+    """The channel's envelope with what a reporter sets; with its own ``to`` the channel's recipients are not asked at
+    all. Raises ``BadAddress``."""
+    if overrides is None:
+        return own
+    sender = address(overrides.sender) if overrides.sender else own.sender
+    if not (overrides.to or overrides.cc or overrides.bcc):
+        return replace(own, sender=sender)
+    to, cc, bcc = (addresses(part) for part in (overrides.to, overrides.cc, overrides.bcc))
+    return replace(own, sender=sender, to=to, cc=cc, bcc=bcc)
+
+
+def _submit(server: smtplib.SMTP, sender: str, recipients: list[str], mail: bytes) -> Refusals | Verdict:
+    """The recipients that were refused, or what went wrong with the whole mail."""
+    try:
+        return server.sendmail(sender, recipients, mail)
+    except smtplib.SMTPRecipientsRefused as error:
+        return error.recipients
+    except smtplib.SMTPResponseException as error:
+        return of_smtp(error.smtp_code, _words(error.smtp_error))
+    except smtplib.SMTPNotSupportedError as error:
+        return refused(str(error))
+    except UnicodeEncodeError:
+        return refused("the server takes no addresses beyond ASCII")
+    except (smtplib.SMTPException, OSError) as error:
+        return unknown(f"the connection broke while the mail was handed over: {one_line(str(error))}")
+
+
+def _words(said: bytes | str) -> str:
+    return one_line(said.decode("utf-8", "replace") if isinstance(said, bytes) else said)
