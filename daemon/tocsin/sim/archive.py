@@ -12,6 +12,7 @@ from pathlib import Path
 from tocsin.kit.clock import from_ms, to_ms
 from tocsin.sim import documents
 from tocsin.sim.behaviour import Behaviour, Document
+from tocsin.sim.logs import Line
 from tocsin.sim.perform import scenario_target
 from tocsin.sim.world import Fire, Job, Project, Run, Scenario, World
 
@@ -31,7 +32,7 @@ _KEEP_PROJECT = f"INSERT INTO projects VALUES (?, ?) {_UPDATE}"
 _KEEP_SCENARIO = f"INSERT INTO scenarios VALUES (?, ?, ?) {_UPDATE}"
 _KEEP_RUN = f"INSERT INTO runs VALUES (?, ?, ?, ?, ?) {_UPDATE}"
 _FORMAT = 1
-_JOB_FIELDS = ("id", "definition", "start", "login", "end", "state", "failure", "log")
+_JOB_FIELDS = ("id", "definition", "start", "login", "end", "state", "failure")
 
 
 class NotAnArchive(Exception):
@@ -94,8 +95,10 @@ class SqliteArchive:
             "document": run.document,
             "future": run.future_id,
             "steps": run.step_runs,
-            "log": run.log,
-            "jobs": [{name: getattr(job, name) for name in _JOB_FIELDS} for job in jobs],
+            "log": run.log.lines,
+            "jobs": [
+                {**{name: getattr(job, name) for name in _JOB_FIELDS}, "log": job.log.lines} for job in jobs
+            ],
         }
         row = (
             scenario.project_key,
@@ -162,7 +165,8 @@ class SqliteArchive:
 def _load_run(project: Project, scenario: Scenario, kept: Document) -> int:
     """Put one run back; the last moment known of it, in epoch milliseconds."""
     document = kept["document"]
-    run = Run(document, kept["future"], kept["steps"], [tuple(line) for line in kept["log"]])
+    run = Run(document, kept["future"], kept["steps"])
+    run.log.lines = [Line(*line) for line in kept["log"]]
     last = max([document["end"], document["start"], *(step["start"] for step in run.step_runs)])
     if not run.ended:
         for step in run.step_runs:
@@ -177,5 +181,7 @@ def _load_run(project: Project, scenario: Scenario, kept: Document) -> int:
     fire = Fire(document["trigger"], run=run)
     scenario.fires[fire.key] = fire
     for job in kept["jobs"]:
+        lines = job.pop("log")
         project.jobs[job["id"]] = Job(**job)
+        project.jobs[job["id"]].log.lines = [Line(*line) for line in lines]
     return int(last)

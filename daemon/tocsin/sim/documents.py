@@ -5,6 +5,7 @@ added: ids of triggers, reporters and steps, tags of versions, defaults.
 """
 
 import copy
+import functools
 import re
 import secrets
 from collections.abc import Iterable
@@ -13,11 +14,15 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from tocsin.kit.clock import from_ms, to_ms
-from tocsin.sim.behaviour import Document, listed
+from tocsin.sim.behaviour import Document
 
 _RUN_CONDITIONS = ("DISABLED", "RUN_ALWAYS", "RUN_IF_STATUS_MATCH", "RUN_CONDITIONALLY")
 _EDITABLE_IN_LIGHT = ("active", "checklists", "description", "shortDesc", "tags")
-LOG_TAIL_LINES = 50
+
+# The triggers of fires that no stored trigger made, as recorded from DSS.
+BY_API: Document = {"id": "manual", "type": "manual", "name": "API run", "delay": 0, "active": False}
+BY_HAND: Document = {**BY_API, "name": "Manual trigger"}
+BY_PARENT: Document = {**BY_API, "id": "sub", "type": "sub", "name": "Run by another scenario"}
 
 
 def opaque_id() -> str:
@@ -87,8 +92,7 @@ def replaced(old: Document, new: Document, login: str, now: datetime) -> Documen
     document["creationTag"] = old["creationTag"]
     document["versionTag"] = version_tag(old["versionTag"]["versionNumber"] + 1, login, now)
     for key in ("triggers", "reporters", "params", "tags", "active", "markedAsTest"):
-        if document.get(key) is None:
-            document[key] = copy.deepcopy(old[key])
+        document.setdefault(key, copy.deepcopy(old[key]))
     return normalised(document)
 
 
@@ -99,7 +103,7 @@ def light_replaced(old: Document, light: Document, login: str, now: datetime) ->
 
 def normalised(document: Document) -> Document:
     """The definition as DSS stores it: ids and defaults filled in, what it does not keep dropped. In place."""
-    for trigger in listed(document["triggers"]):
+    for trigger in document["triggers"]:
         for key, default in (
             ("id", opaque_id()),
             ("name", ""),
@@ -110,7 +114,7 @@ def normalised(document: Document) -> Document:
             trigger.setdefault(key, default)
         if trigger["type"] == "temporal" and not trigger["name"]:
             trigger["name"] = "Time-based"
-    for reporter in listed(document["reporters"]):
+    for reporter in document["reporters"]:
         reporter.setdefault("id", opaque_id())
         for key, default in (
             ("name", ""),
@@ -124,7 +128,7 @@ def normalised(document: Document) -> Document:
         messaging.setdefault("configuration", {})
     if document["type"] == "step_based":
         taken: set[str] = set()
-        for number, step in enumerate(listed(document["params"].setdefault("steps", []))):
+        for number, step in enumerate(document["params"].setdefault("steps", [])):
             _normalise_step(step, number, taken)
     return document
 
@@ -163,6 +167,7 @@ def trigger_fire(
     }
 
 
+@functools.lru_cache(maxsize=1000)  # thousands of runs share a few; nobody changes one
 def auth_context(login: str, source: str = "USER_FROM_UI") -> Document:
     return {"authSource": source, "realUserLogin": login, "userGroups": [], "via": []}
 
@@ -197,23 +202,10 @@ def result(
     return {"type": kind, "outcome": outcome, "target": target, "start": start, "end": end, **(part or {})}
 
 
-def log_tail(lines: list[str]) -> Document:
-    return {"totalLines": len(lines), "lines": lines[-LOG_TAIL_LINES:], "status": [0], "maxLevel": 0}
-
-
 def counted_warnings(messages: Iterable[str]) -> Document:
     shown = [{"message": message} for message in messages]
     kinds = {"CUSTOM": {"count": len(shown), "stored": shown}} if shown else {}
     return {"totalCount": len(shown), "warnings": kinds}
-
-
-def log_line(
-    at: datetime, zone: ZoneInfo, thread: str, message: str, logger: str, level: str = "INFO"
-) -> str:
-    """One line in the layout of DSS's logs."""
-    local = at.astimezone(zone)
-    stamp = f"{local:%Y/%m/%d-%H:%M:%S}.{local.microsecond // 1000:03d}"
-    return f"[{stamp}] [{thread}] [{level}] [{logger}]  - {message}"
 
 
 def error_body(error_type: str, message: str) -> Document:

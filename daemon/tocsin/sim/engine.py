@@ -19,20 +19,16 @@ import structlog
 
 from tocsin.kit.clock import isoformat, to_ms
 from tocsin.sim import documents
-from tocsin.sim.behaviour import BadWorld, Behaviour, Document, Part
-from tocsin.sim.clock import Past, WorldClock
+from tocsin.sim.behaviour import Behaviour, Document, Part
+from tocsin.sim.clock import WorldClock
+from tocsin.sim.history import make_history
 from tocsin.sim.perform import Ending, Kind, Performance, new_job, race, run_job, scenario_target
 from tocsin.sim.world import Fire, Handle, Job, Project, Run, Scenario, World
 
 log = structlog.get_logger(__name__)
 
-BY_API: Document = {"id": "manual", "type": "manual", "name": "API run", "delay": 0, "active": False}
-BY_HAND: Document = {**BY_API, "name": "Manual trigger"}
-_POLLED = (
-    "ds_modified",
-    "sql_query",
-    "custom_python",
-)  # what they poll is not emulated; behaviours stand in for it
+# What these triggers poll is not emulated; a behaviour's spontaneous starts stand in for it.
+_POLLED = ("ds_modified", "sql_query", "custom_python")
 _FUTURES_KEPT = 1000
 
 Sender = Callable[[Scenario, Run, Document, str], Awaitable[None]]
@@ -69,7 +65,7 @@ class Engine:
         self.clock = clock
         self.archive = archive
         self.futures: OrderedDict[str, tuple[Scenario, Run]] = OrderedDict()
-        self._kinds = kinds
+        self.kinds = kinds
         self._sender = sender
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -79,8 +75,8 @@ class Engine:
         """Make up the history that behaviours ask for, then let triggers fire."""
         now = self.clock.now()
         for scenario in self.world.every_scenario():
-            if scenario.behaviour and scenario.behaviour.history and not scenario.runs:
-                await self._make_history(scenario, scenario.behaviour, now)
+            if not scenario.runs:
+                await make_history(self, scenario, now)
             self._arm(scenario)
             self._arm_whim(scenario, first=True)
 
@@ -197,7 +193,7 @@ class Engine:
         polled = [t for t in scenario.definition["triggers"] if t["type"] in _POLLED]
         on = [trigger for trigger in polled if trigger["active"]]
         if not scenario.busy and (not polled or (on and self.automatic(scenario))):
-            self.launch(scenario, on[0] if on else BY_HAND, {}, documents.auth_context(login))
+            self.launch(scenario, on[0] if on else documents.BY_HAND, {}, documents.auth_context(login))
 
     # Fires
 
@@ -214,6 +210,7 @@ class Engine:
         """Fire by hand: the run starts within milliseconds. A running scenario drops or delays the fire."""
         fire = self._new_fire(scenario, trigger, params, auth)
         fire.variables = variables or {}
+        fire.settled = asyncio.Event() if wait_for_turn else None
         if scenario.busy:
             self._meanwhile(scenario, fire, wait_for_turn=wait_for_turn)
         else:
@@ -257,26 +254,24 @@ class Engine:
 
     def _begin(self, scenario: Scenario, fire: Fire) -> None:
         scenario.waiting = None
-        run = self._new_run(scenario, fire, self.clock.now())
+        run = self.new_run(scenario, fire, self.clock.now())
         run.live = Handle()
         scenario.current = run
         self.futures[run.future_id] = (scenario, run)
         while len(self.futures) > _FUTURES_KEPT:
             self.futures.popitem(last=False)
-        fire.settled.set()
+        if fire.settled is not None:
+            fire.settled.set()
         self._keep(scenario, run, [])
         self.spawn(self._live(scenario, run, run.live), f"run {scenario.project_key}.{scenario.id}")
 
-    def _new_run(self, scenario: Scenario, fire: Fire, start: datetime) -> Run:
-        taken = {fire.document["runId"], *scenario.runs}
+    def new_run(self, scenario: Scenario, fire: Fire, start: datetime) -> Run:
+        """A run of ``scenario`` that ``fire`` launches at ``start``; live once it has a handle."""
         run_id = documents.run_stamp(start, self.world.zone)
-        if run_id in taken:
-            run_id = self._free_stamp(start, taken)
-        snapshot = scenario.snapshot()
-        document = documents.scenario_run(snapshot, run_id, start, fire.document, fire.variables)
-        run = Run(document, documents.opaque_id())
-        fire.run = run
-        scenario.runs[run_id] = run
+        if run_id in scenario.runs or run_id == fire.document["runId"]:
+            run_id = self._free_stamp(start, {fire.document["runId"], *scenario.runs})
+        document = documents.scenario_run(scenario.snapshot(), run_id, start, fire.document, fire.variables)
+        run = scenario.runs[run_id] = fire.run = Run(document, documents.opaque_id())
         return run
 
     def _parts(self, scenario: Scenario) -> dict[str, Part] | None:
@@ -290,17 +285,17 @@ class Engine:
 
     async def _live(self, scenario: Scenario, run: Run, handle: Handle) -> None:
         """One run from its start to its end, with its reporters; then what waits for the end."""
-        performance = Performance(self, scenario, run, self.clock, self._kinds)
+        performance = Performance(self, scenario, run, self.clock, self.kinds)
         try:
             await self._report(scenario, run, "START")
-            ending = await race(performance.perform(self._parts(scenario)), self._stopped(handle))
+            ended = await race(performance.perform(self._parts(scenario)), self._stopped(handle))
+            ending = ended or Ending("ABORTED")
         except Exception as error:  # this one run ends as FAILED and says why; the world goes on
             log.exception("run_broke", project=scenario.project_key, scenario=scenario.id, run=run.id)
             ending = Ending.failed(f"java.lang.{type(error).__name__}", str(error))
-        ending = ending or Ending("ABORTED")
         end = self.clock.now()
         await self._report(scenario, run, "END", ending.outcome)
-        self._finish(scenario, run, ending, end)
+        self.finish(scenario, run, ending, end)
         self._keep(scenario, run, scenario.trim(self.world.history_limit))
         scenario.current, run.live = None, None
         handle.over.set()
@@ -313,11 +308,12 @@ class Engine:
         await handle.abort.wait()
         await self.clock.sleep(self.world.abort_delay)
 
-    def _finish(self, scenario: Scenario, run: Run, ending: Ending, end: datetime) -> None:
+    def finish(self, scenario: Scenario, run: Run, ending: Ending, end: datetime) -> None:
+        """Write the end of a run into its document; from now on it has a result."""
         start, end_ms = run.document["start"], to_ms(end)
         extra: Document = {}
         if ending.thrown is not None:
-            extra = {"thrown": ending.thrown, "logTail": documents.log_tail([line for _, line in run.log])}
+            extra = {"thrown": ending.thrown, "logTail": run.log.tail(self.world.zone)}
         run.document["end"] = end_ms
         run.document["result"] = documents.result(
             "SCENARIO_DONE", ending.outcome, scenario_target(scenario), start, end_ms, extra
@@ -335,62 +331,20 @@ class Engine:
         """Have the scenario's reporters of this phase send; what fails is kept in the run's document."""
         for reporter in run.document["scenario"]["reporters"]:
             if reporter["active"] and reporter["phase"] == phase:
-                await self._sender(scenario, run, reporter, outcome)
+                try:
+                    await self._sender(scenario, run, reporter, outcome)
+                except Exception:  # this one reporter is silent; the run goes on
+                    log.exception(
+                        "reporter_broke", project=scenario.project_key, scenario=scenario.id, run=run.id
+                    )
 
     def _keep(self, scenario: Scenario, run: Run, dropped: list[str]) -> None:
         project = self.world.projects.get(scenario.project_key)
-        if (
-            self.archive is not None
-            and project is not None
-            and project.scenarios.get(scenario.id) is scenario
-        ):
-            self.archive.keep_run(scenario, run, project.jobs_of(run), dropped)
-
-    # History, jobs, variables
-
-    async def _make_history(self, scenario: Scenario, behaviour: Behaviour, now: datetime) -> None:
-        """Play the past runs that a behaviour asks for; then its cycle of outcomes begins anew."""
-        history = behaviour.history
-        if history is None:
+        if self.archive is None or project is None or project.scenarios.get(scenario.id) is not scenario:
             return
-        free_from: datetime | None = None
-        for turn, at in enumerate(_past_starts(scenario, behaviour, now)):
-            start = at if free_from is None else max(at, free_from)
-            outcomes = history.outcomes or behaviour.outcomes
-            run = await self.record(scenario, start, outcomes.draw(turn, scenario.rng), turn=turn, until=now)
-            if run is None:
-                break
-            free_from = run.end + timedelta(seconds=1)
-        scenario.trim(self.world.history_limit)
+        self.archive.keep_run(scenario, run, project.jobs_of(run), dropped)
 
-    async def record(
-        self,
-        scenario: Scenario,
-        start: datetime,
-        outcome: str = "SUCCESS",
-        *,
-        turn: int = 0,
-        until: datetime | None = None,
-    ) -> Run | None:
-        """Add a run of the past that began at ``start``; ``None`` if it had not ended by ``until``."""
-        behaviour = scenario.behaviour or Behaviour()
-        trigger = next((t for t in scenario.definition["triggers"] if t["active"]), BY_HAND)
-        auth = documents.auth_context(documents.effective_login(scenario.definition))
-        fired = start - (
-            self.world.promotion_delay if trigger["type"] == "temporal" else self.world.launch_delay
-        )
-        fire_id = documents.run_stamp(fired + timedelta(milliseconds=1), self.world.zone)
-        fire = Fire(documents.trigger_fire(scenario.definition, trigger, fire_id, fired, {}, auth))
-        run = self._new_run(scenario, fire, start)
-        timeline = Past(start)
-        parts = behaviour.plan(outcome, turn, scenario.steps, scenario.rng)
-        ending = await Performance(self, scenario, run, timeline, self._kinds).perform(parts)
-        if until is not None and timeline.now() > until:
-            del scenario.runs[run.id]
-            return None
-        scenario.fires[fire.key] = fire
-        self._finish(scenario, run, ending, timeline.now())
-        return run
+    # Jobs, variables
 
     def start_job(self, project: Project, definition: Document, login: str) -> Job:
         """A job that nobody's scenario asked for; ``sim`` in its definition is a behaviour, as for a step."""
@@ -401,7 +355,7 @@ class Engine:
         part = behaviour.plan(behaviour.outcomes.draw(0, rng), 0, [], rng)[""]
 
         async def live() -> None:
-            await run_job(job, part, self.clock, self.world)
+            await run_job(job, part, self.clock)
 
         self.spawn(live(), job.id)
         return job
@@ -413,25 +367,3 @@ class Engine:
                 self.archive.keep_instance(self.world)
             else:
                 self.archive.keep_project(self.world.project(project_key))
-
-
-def _past_starts(scenario: Scenario, behaviour: Behaviour, now: datetime) -> list[datetime]:
-    """When the runs of the past began, the oldest first: evenly spread, or at a temporal trigger's occurrences."""
-    history = behaviour.history
-    if history is None or not history.runs:
-        return []
-    if history.every is not None:
-        starts = [now]
-        for _ in range(history.runs):
-            starts.append(starts[-1] - history.every.draw(scenario.rng))
-        return starts[:0:-1]
-    if not scenario.temporals:
-        raise BadWorld(
-            f"{scenario.project_key}.{scenario.id}: history needs `every` or an active temporal trigger"
-        )
-    temporal = scenario.temporals[0][1]
-    at: datetime | None = now - temporal.period * (history.runs + 2) * 1.3
-    starts = []
-    while at is not None and (at := temporal.after(at)) is not None and at < now:
-        starts.append(at + timedelta(seconds=60))
-    return starts[-history.runs :]

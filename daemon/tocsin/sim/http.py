@@ -146,6 +146,9 @@ class Api:
         return app
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
+        intercepted = None if self._sim.intercept is None else await self._sim.intercept(request)
+        if intercepted is not None:
+            return intercepted
         try:
             answer = await self._respond(request)
         except Refused as refused:

@@ -154,7 +154,7 @@ async def abort_future(call: Call) -> object:
 
 async def list_jobs(call: Call) -> object:
     project = call.project
-    return [views.job_item(project, job) for job in reversed(project.jobs.values())]
+    return [views.job_item(project, job) for job in sorted(project.jobs.values(), key=lambda job: -job.start)]
 
 
 async def running_jobs(call: Call) -> object:
@@ -181,7 +181,7 @@ async def get_job(call: Call) -> object:
 
 
 async def job_log(call: Call) -> object:
-    return web.Response(text="".join(f"{line}\n" for line in _job(call)[1].log))
+    return web.Response(text=_job(call)[1].log.text(call.sim.world.zone))
 
 
 async def abort_job(call: Call) -> object:

@@ -13,7 +13,6 @@ from tocsin.sim.python import Limits, run_python
 from tocsin.sim.reporters import NotSent, Reporters
 from tocsin.sim.world import Missing, Scenario
 
-SUB: Document = {"id": "sub", "type": "sub", "name": "Run by another scenario", "delay": 0, "active": False}
 _ILLEGAL = "java.lang.IllegalArgumentException"
 _MOST_ROWS = 1000
 
@@ -88,10 +87,11 @@ class Kinds:
         auth = documents.auth_context(documents.effective_login(performance.run.document["scenario"]))
         variables = {**performance.run.document["variables"], **performance.run.variables}
         director: Director = performance.director
-        fire = director.launch(target, SUB, {}, auth, variables=variables, wait_for_turn=True)
+        fire = director.launch(target, documents.BY_PARENT, {}, auth, variables=variables, wait_for_turn=True)
         over = False
         try:
-            await fire.settled.wait()
+            if fire.settled is not None:
+                await fire.settled.wait()
             if fire.run is not None and fire.run.live is not None:
                 await fire.run.live.over.wait()
             over = True

@@ -6,6 +6,7 @@ really executes what can be executed here; every other type only takes time and 
 """
 
 import asyncio
+import itertools
 import random
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from tocsin.sim.variables import run_variables
 from tocsin.sim.world import Fire, Handle, Job, Run, Scenario, World
 
 SEVERITY = ("SUCCESS", "WARNING", "FAILED")
+_JOB_LOGGER = "dku.flow.jobrunner"
 JOB_LIMIT = 500  # finished jobs a project remembers
 T = TypeVar("T")
 
@@ -70,7 +72,6 @@ class Performance:
         self.run = run
         self.timeline = timeline
         self._kinds = kinds
-        self._thread = f"ScenarioThread-{run.future_id}"
 
     async def perform(self, parts: dict[str, Part] | None) -> Ending:
         """Perform all steps; ``parts`` is what each is to play, by step id. The run's own end is the caller's."""
@@ -91,11 +92,8 @@ class Performance:
         return Ending(status)
 
     def say(self, step_id: str, message: str, logger: str = "dku.scenario", level: str = "INFO") -> None:
-        """Add lines to the run's log."""
-        now = self.timeline.now()
-        for line in message.splitlines() or [""]:
-            text = documents.log_line(now, self.director.world.zone, self._thread, line, logger, level)
-            self.run.log.append((step_id, text))
+        """Add to the run's log."""
+        self.run.log.say(self.timeline.now(), message, logger, level, step_id)
 
     def variables(self) -> Document:
         """All variables as conditions and templates see them now."""
@@ -174,6 +172,9 @@ class Performance:
                 ending = await kind(self, step, step_run)
             else:
                 ending = await self.play(step, step_run, part_of(step, attempt, self.scenario.rng))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:  # what stands in params is free
+            message = f"The parameters of the step make no sense: {error}"
+            ending = Ending.failed("java.lang.IllegalArgumentException", message)
         finally:
             self._close(step, step_run, ending)
         return ending.outcome
@@ -187,7 +188,7 @@ class Performance:
         in_item = any(item.get("thrown") for item in step_run["additionalReportItems"])
         if ending.outcome == "FAILED" and not in_item:
             part["thrown"] = ending.thrown or {"clazz": "", "title": "", "message": "", "stack": ""}
-            part["logTail"] = documents.log_tail([line for at, line in self.run.log if at == step["id"]])
+            part["logTail"] = self.run.log.tail(self.director.world.zone, step["id"])
         step_run["end"] = to_ms(self.timeline.now())
         target = {**scenario_target(self.scenario, "SCENARIO_STEP"), "stepId": step["id"]}
         step_run["result"] = documents.result(
@@ -207,11 +208,11 @@ class Performance:
         self.say(step["id"], f"Started job {job.id}")
         ending = Ending("ABORTED")
         try:
-            ending = await run_job(job, part, self.timeline, self.director.world)
+            ending = await run_job(job, part, self.timeline)
         finally:
             extra: Document = {"jobId": job.id, "jobProjectKey": self.scenario.project_key}
             if ending.outcome == "FAILED":
-                extra |= {"thrown": ending.thrown, "logTail": documents.log_tail(job.log)}
+                extra |= {"thrown": ending.thrown, "logTail": job.log.tail(self.director.world.zone)}
             target = {"type": "JOBS", "projectKey": self.scenario.project_key}
             item = documents.result("JOB_EXECUTED", ending.outcome, target, job.start, job.end, extra)
             step_run.setdefault("additionalReportItems", []).append(item)
@@ -244,30 +245,23 @@ def new_job(world: World, project_key: str, definition: Document, login: str, no
     jobs = world.project(project_key).jobs
     names = [str(output.get("id") or "") for output in definition.get("outputs") or ()]
     item = "".join(c if c.isalnum() or c in "_-" else "_" for c in (names[0] if names else "job"))
-    start = now
-    while (job_id := f"Build_{item}_{documents.job_stamp(start)}") in jobs:
-        start += timedelta(milliseconds=1)
-    job = Job(job_id, definition, to_ms(now), login)
-    jobs[job_id] = job
-    for old in [key for key, j in jobs.items() if j.end][: max(0, len(jobs) - JOB_LIMIT)]:
-        del jobs[old]
+    stamped = f"Build_{item}_{documents.job_stamp(now)}"
+    job_id = next(i for n in itertools.count() if (i := f"{stamped}-{n}" if n else stamped) not in jobs)
+    job = jobs[job_id] = Job(job_id, definition, to_ms(now), login)
+    if len(jobs) > JOB_LIMIT:
+        oldest = next((key for key, old in jobs.items() if old.end), None)
+        jobs.pop(oldest or "", None)
     return job
 
 
-async def run_job(job: Job, part: Part, timeline: Timeline, world: World) -> Ending:
+async def run_job(job: Job, part: Part, timeline: Timeline) -> Ending:
     """Let a job take its time; it ends as its part says, or ABORTED when it is told to."""
-
-    def say(message: str, level: str = "INFO", logger: str = "dku.flow.jobrunner") -> None:
-        now = timeline.now()
-        thread = f"FRT-{job.id[-6:]}"
-        for line in message.splitlines():
-            job.log.append(documents.log_line(now, world.zone, thread, line, logger, level))
 
     state, ending = "ABORTED", Ending("ABORTED")
     try:
-        say(f"Job {job.id} started by {job.login}")
+        job.log.say(timeline.now(), f"Job {job.id} started by {job.login}", _JOB_LOGGER)
         for line in part.log:
-            say(line, logger="process")
+            job.log.say(timeline.now(), line, "process")
         until = from_ms(job.start) + part.duration
         if isinstance(timeline, Past):
             await timeline.sleep_until(until)
@@ -284,8 +278,8 @@ async def run_job(job: Job, part: Part, timeline: Timeline, world: World) -> End
         job.state, job.end, job.live = state, to_ms(timeline.now()), None
         if ending.thrown is not None:
             job.failure = ending.thrown
-            say(ending.thrown["stack"], "ERROR")
-        say(f"Job finished: {state}")
+            job.log.say(timeline.now(), ending.thrown["stack"], _JOB_LOGGER, "ERROR")
+        job.log.say(timeline.now(), f"Job finished: {state}", _JOB_LOGGER)
     return ending
 
 

@@ -119,7 +119,7 @@ class Reporters:
         subject = str(configuration.get("subject") or "DSS scenario ${scenarioName}: ${outcome}")
         stock = configuration.get("messageSource") == "TEMPLATE_FILE"
         attached = [a for a in listed(configuration.get("attachments")) if a.get("type") == "LOG"]
-        files = tuple(("scenario-run.log", run.log_text().encode()) for _ in attached)
+        files = tuple(("scenario-run.log", run.log.text(self._world.zone).encode()) for _ in attached)
         strict = configuration.get("templateFormat") == "FREEMARKER"
         for to, more in _recipients(expand(str(configuration.get("recipient") or ""), variables)):
             known = {**variables, **more}

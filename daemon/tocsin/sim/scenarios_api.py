@@ -6,10 +6,10 @@ from aiohttp import web
 
 from tocsin.kit.clock import to_ms
 from tocsin.sim import documents, views
-from tocsin.sim.behaviour import Document, listed
-from tocsin.sim.engine import BY_API
+from tocsin.sim.behaviour import Document
 from tocsin.sim.http import READ, RUN, WRITE, Call, Route, bad_request, done, forbidden, not_found
 from tocsin.sim.reports import html_report, junit_project, junit_run, junit_step, testing_status
+from tocsin.sim.shapes import Misfit, fitted
 from tocsin.sim.world import Run
 
 _MAX_RUNS = 10_000
@@ -21,7 +21,7 @@ async def list_scenarios(call: Call) -> object:
 
 
 async def create(call: Call) -> object:
-    body = _checked(await call.body())
+    body = await _definition(call)
     if not body.get("name"):
         raise bad_request("Could not parse a Scenario from request body: missing name")
     if body.get("id") in call.project.scenarios:
@@ -42,7 +42,7 @@ async def get_definition(call: Call) -> object:
 
 
 async def put_definition(call: Call) -> object:
-    body, scenario = _checked(await call.body()), call.scenario
+    body, scenario = await _definition(call), call.scenario
     if body.get("runAsUser") != scenario.definition.get("runAsUser"):
         _only_admins(call)
     scenario.definition = documents.replaced(scenario.definition, body, call.key.user, call.sim.clock.now())
@@ -61,7 +61,7 @@ async def get_light(call: Call) -> object:
 
 
 async def put_light(call: Call) -> object:
-    body, scenario = _checked(await call.body()), call.scenario
+    body, scenario = await _definition(call), call.scenario
     if not body.get("name"):
         raise bad_request("Could not parse a Scenario from request body")
     scenario.definition = documents.light_replaced(
@@ -87,7 +87,7 @@ async def put_payload(call: Call) -> object:
 async def run(call: Call) -> object:
     params = await call.body()
     auth = documents.auth_context(call.key.user, "PERSONAL_API_KEY")
-    return call.sim.engine.launch(call.scenario, BY_API, params, auth).document
+    return call.sim.engine.launch(call.scenario, documents.BY_API, params, auth).document
 
 
 async def abort(call: Call) -> object:
@@ -125,7 +125,7 @@ async def trigger_fire(call: Call) -> object:
 
 
 async def run_log(call: Call) -> object:
-    return web.Response(text=_run(call).log_text(call.text("stepId")))
+    return web.Response(text=_run(call).log.text(call.sim.world.zone, call.text("stepId")))
 
 
 async def run_report(call: Call) -> object:
@@ -200,20 +200,12 @@ def _tested(call: Call) -> Run:
     return found
 
 
-def _checked(body: Document) -> Document:
-    """A scenario that can be worked with: lists are lists of objects, triggers and steps have types."""
-    params = body.get("params")
-    if params is not None and not isinstance(params, dict):
-        raise bad_request("Could not parse a Scenario from request body: params must be an object")
-    parts = (body.get("triggers"), body.get("reporters"), (params or {}).get("steps"))
-    if not all(isinstance(item, dict) for part in parts for item in listed(part)):
-        raise bad_request(
-            "Could not parse a Scenario from request body: triggers, reporters and steps are objects"
-        )
-    for item in (*listed(parts[0]), *listed(parts[2])):
-        if not isinstance(item.get("type"), str):
-            raise bad_request("Could not parse a Scenario from request body: a trigger or step has no type")
-    return body
+async def _definition(call: Call) -> Document:
+    """The definition in the body."""
+    try:
+        return fitted(await call.body())
+    except Misfit as misfit:
+        raise bad_request(f"Could not parse a Scenario from request body: {misfit}") from None
 
 
 def _only_admins(call: Call) -> None:

@@ -1,7 +1,7 @@
 """The emulated DSS as a whole: a world, its engine and the HTTP server before it."""
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 
 from aiohttp import web
 
@@ -18,12 +18,15 @@ from tocsin.sim.world import World
 DEFAULT_KEY = "tocsin-sim-admin-key"
 _ROUTES = (*scenarios_api.ROUTES, *instance_api.ROUTES, *channels_api.ROUTES)
 
+Intercept = Callable[[web.Request], Awaitable[web.StreamResponse | None]]
+
 
 class Sim:
     """One emulated instance. ``start`` it on a loop, ``stop`` it on the same one.
 
     ``api_keys``: each an ``ApiKey``, or a text, which is an admin's key. ``clock``: the world's time, real by default.
     ``archive``: where the world is kept; one that holds a world already takes the place of ``world``'s projects.
+    ``intercept`` may be set to a coroutine function that sees each request first: it can wait, or answer in DSS's place.
     The server executes the Python and SQL that scenarios hold: keep it on a loopback address.
     """
 
@@ -41,6 +44,7 @@ class Sim:
         self.archive = archive
         self.api_keys = [ApiKey(key) if isinstance(key, str) else key for key in api_keys]
         self.url = ""  # known once it listens
+        self.intercept: Intercept | None = None
         self.reporters = Reporters(world, self.clock.now)
         kinds = Kinds(self.reporters, self._own_api, limits or Limits())
         self.engine = Engine(world, self.clock, kinds.table(), self.reporters.report, archive)

@@ -134,6 +134,5 @@ def _described(trigger: Document) -> str:
     params = trigger["params"]
     unit, count = _UNITS.get(str(params.get("frequency")), "time"), params.get("repeatFrequency", 1)
     every = f"every {unit}" if count == 1 else f"every {count} {unit}s"
-    return (
-        every if unit == "minute" else f"{every} at {params.get('hour', 0):0>2}:{params.get('minute', 0):0>2}"
-    )
+    hour, minute = str(params.get("hour", 0)), str(params.get("minute", 0))
+    return every if unit == "minute" else f"{every} at {hour.zfill(2)}:{minute.zfill(2)}"

@@ -23,7 +23,9 @@ from tocsin.kit.durations import BadDuration, parse_duration
 from tocsin.sim import documents
 from tocsin.sim.behaviour import BadWorld, Behaviour, Document, checked_keys, listed
 from tocsin.sim.clock import Alarm
+from tocsin.sim.logs import Log
 from tocsin.sim.schedule import BadTrigger, Temporal
+from tocsin.sim.shapes import Misfit, fitted
 
 _SCENARIO_KEYS = {
     "id", "name", "type", "active", "automationLocal", "markedAsTest", "shortDesc", "description", "tags",
@@ -53,9 +55,12 @@ class Run:
     document: Document
     future_id: str
     step_runs: list[Document] = field(default_factory=list)
-    log: list[tuple[str, str]] = field(default_factory=list)  # (step id or "", line)
     variables: Document = field(default_factory=dict)  # defined by its steps
     live: Handle | None = None
+    log: Log = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.log = Log(f"ScenarioThread-{self.future_id}")
 
     @property
     def id(self) -> str:
@@ -82,9 +87,6 @@ class Run:
     def details(self) -> Document:
         return {"scenarioRun": self.document, "stepRuns": self.step_runs}
 
-    def log_text(self, step_id: str | None = None) -> str:
-        return "".join(f"{line}\n" for step, line in self.log if step_id is None or step == step_id)
-
 
 @dataclass(slots=True, eq=False)
 class Fire:
@@ -95,7 +97,7 @@ class Fire:
     run: Run | None = None
     alarm: Alarm | None = None
     imminent: bool = False  # about to launch: nothing may take its place
-    settled: asyncio.Event = field(default_factory=asyncio.Event)  # launched or cancelled
+    settled: asyncio.Event | None = None  # set once it is launched or cancelled; None if nobody can wait
 
     @property
     def key(self) -> tuple[str, str]:
@@ -103,7 +105,8 @@ class Fire:
 
     def cancel(self) -> None:
         self.document["cancelled"] = True
-        self.settled.set()
+        if self.settled is not None:
+            self.settled.set()
         if self.alarm is not None:
             self.alarm.cancel()
 
@@ -119,8 +122,11 @@ class Job:
     end: int = 0
     state: str = "RUNNING"
     failure: Document | None = None
-    log: list[str] = field(default_factory=list)
     live: Handle | None = None
+    log: Log = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.log = Log(f"FRT-{self.id[-6:]}")
 
 
 @dataclass(slots=True, eq=False)
@@ -416,14 +422,17 @@ def _scenario(world: World, project: Project, raw: object) -> None:
     steps = listed(data.pop("steps", None))
     if steps:
         data["params"] = {**(data.get("params") or {}), "steps": [_step(step, where) for step in steps]}
-    for trigger in listed(data.get("triggers")):
-        if not isinstance(trigger, dict) or "type" not in trigger:
-            raise BadWorld(f"{where}.triggers: each is an object with a type")
     # What a world file holds is JSON in YAML's clothes: dates become the text that DSS would hold.
-    scenario = world.add_scenario(project, json.loads(json.dumps(data, default=str)), behaviour)
+    try:
+        definition = fitted(json.loads(json.dumps(data, default=str)))
+    except Misfit as misfit:
+        raise BadWorld(f"{where}: {misfit}") from None
+    scenario = world.add_scenario(project, definition, behaviour)
     scenario.payload = script
     if scenario.trouble:
         raise BadWorld(f"{where}.triggers: {scenario.trouble}")
+    if behaviour and behaviour.history and not (behaviour.history.every or scenario.temporals):
+        raise BadWorld(f"{where}.behaviour.history: needs `every` or an active temporal trigger")
 
 
 def _step(raw: object, where: str) -> Document:
