@@ -1,0 +1,293 @@
+"""Which scenario is looked at next: the watched scenarios of a node in memory, by due time.
+
+Everything here can be made again from the store; nothing is lost when the process dies. Several nudges before a look
+is sent are one look, one look a scenario is on its way, and a nudge that comes meanwhile makes one more after it.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from heapq import heappop, heappush
+from math import inf
+
+from tocsin.kit.clock import Clock
+from tocsin.model.run import Run, ScenarioKey
+from tocsin.store.scenarios import ScenarioRow
+from tocsin.watch.cadence import Due, Pace, Rank, Reason, next_look
+from tocsin.watch.diff import LAUNCH_DELAY
+
+_SPARE_AFTER = 5.0  # a scenario is not looked at again sooner only because there is room
+_HOOK_SHARE = 0.25  # of the budget
+_HOOK_PAUSE = 1.0  # seconds between two looks at a scenario that hooks ask for
+
+
+@dataclass(slots=True, eq=False)
+class Watched:
+    """A scenario that is watched. Bare floats are monotonic seconds."""
+
+    row: ScenarioRow
+    open_runs: tuple[Run, ...] = ()
+    pending: tuple[datetime, ...] = ()  # expected starts, on DSS's clock
+    sighted: str | None = None  # the run that sweep or list show as running
+    doubted_at: float = -inf  # when they began to differ from what looks say
+    unexplained: int = 0
+    looked_at: float | None = None  # the last good look of this process
+    tried_at: float = -inf
+    failures: int = 0
+    forbidden: bool = False
+    not_found: bool = False
+    problem: str | None = None
+    followed_at: float | None = None
+    in_flight: bool = False
+    nudged: Reason | None = None  # waits for a look, or for the end of the one that is on its way
+    added_at: float = 0.0
+    due_at: float = inf
+    queued: tuple[Rank, Reason] | None = None
+
+    @property
+    def key(self) -> ScenarioKey:
+        return self.row.key
+
+
+@dataclass(slots=True)
+class Agenda:
+    """``offset`` is DSS's clock minus ours; ``sighting`` who tells what runs now: the sweep, the lists or nobody."""
+
+    clock: Clock
+    cold: float
+    offset: timedelta = timedelta(0)
+    sighting: Reason | None = None
+    suspended: set[str] = field(default_factory=set)  # projects that cannot be read
+    watched: dict[ScenarioKey, Watched] = field(default_factory=dict)
+    _by_project: dict[str, set[ScenarioKey]] = field(default_factory=dict)
+    _heap: list[tuple[float, int, ScenarioKey]] = field(default_factory=list)
+    _ready: dict[Rank, OrderedDict[ScenarioKey, float]] = field(
+        default_factory=lambda: {rank: OrderedDict() for rank in Rank}
+    )
+    _spare: OrderedDict[ScenarioKey, float] = field(default_factory=OrderedDict)
+    _hooked: OrderedDict[ScenarioKey, float] = field(default_factory=OrderedDict)
+    _hook_free_at: float = -inf
+    _followers: dict[tuple[str, str], set[ScenarioKey]] = field(default_factory=dict)
+    _pushed: int = 0
+
+    # --- what is watched ---------------------------------------------------------------------------------------------
+
+    def add(self, one: Watched) -> None:
+        self.watched[one.key] = one
+        one.added_at = self.clock.monotonic()
+        self._by_project.setdefault(one.key.project, set()).add(one.key)
+        self._follow(one.key, (), one.row.follows)
+        self.plan(one)
+
+    def remove(self, key: ScenarioKey) -> None:
+        one = self.watched.pop(key, None)
+        if one is not None:
+            self._follow(key, one.row.follows, ())
+            self._unqueue(one)
+            self._by_project[key.project].discard(key)
+            self._spare.pop(key, None)
+            self._hooked.pop(key, None)
+
+    def update(self, one: Watched, row: ScenarioRow) -> None:
+        """The scenario's row changed."""
+        self._follow(one.key, one.row.follows, row.follows)
+        one.row = row
+        self.plan(one)
+
+    def _follow(
+        self, key: ScenarioKey, before: Iterable[tuple[str, str]], now: Iterable[tuple[str, str]]
+    ) -> None:
+        for leader in set(before) - set(now):
+            self._followers.get(leader, set()).discard(key)
+        for leader in now:
+            self._followers.setdefault(leader, set()).add(key)
+
+    # --- nudges ------------------------------------------------------------------------------------------------------
+
+    def sight(self, one: Watched, run: str | None) -> None:
+        """What the sweep or a list shows: a name of the run that is running, or None."""
+        changed = one.sighted != run
+        differs = (run is not None) != bool(one.open_runs)
+        swapped = changed and run is not None and one.sighted is not None
+        one.sighted = run
+        if changed and (differs or swapped):
+            one.doubted_at = self.clock.monotonic()
+            one.unexplained = 0
+        if changed:
+            self.plan(one)
+
+    def nudge(self, one: Watched, reason: Reason) -> None:
+        """A look is due now."""
+        one.nudged = reason
+        self.plan(one)
+
+    def hook(self, one: Watched) -> None:
+        """DSS called: a look as soon as the share of hooks in the budget allows."""
+        self._hooked.setdefault(one.key, self.clock.monotonic())
+
+    def ended(self, key: ScenarioKey) -> None:
+        """A run ended: the scenarios that follow it will start soon."""
+        for follower in self._followers.get((key.project, key.scenario), ()):
+            if (one := self.watched.get(follower)) is not None:
+                one.followed_at = self.clock.monotonic()
+                self.plan(one)
+
+    def wake(self, ones: Iterable[Watched]) -> None:
+        """These are due for a look: the node, or the right to see them, came back."""
+        for one in sorted(ones, key=lambda one: (not one.open_runs, one.row.active is False)):
+            one.looked_at, one.failures = None, 0
+            self.plan(one)
+
+    def rest(self, project: str) -> None:
+        """No looks into a project that cannot be read."""
+        self.suspended.add(project)
+        for one in self.of_project(project):
+            self.plan(one)
+
+    def resume(self, project: str) -> None:
+        self.suspended.discard(project)
+        self.wake(self.of_project(project))
+
+    def of_project(self, project: str) -> list[Watched]:
+        return [self.watched[key] for key in self._by_project.get(project, ())]
+
+    # --- planning ----------------------------------------------------------------------------------------------------
+
+    def plan(self, one: Watched) -> None:
+        """Put the scenario where it belongs now; what waits already keeps its place."""
+        waited = self._ready[one.queued[0]].get(one.key) if one.queued else None
+        rank = one.queued[0] if one.queued else None
+        if one.in_flight or one.key not in self.watched or one.key.project in self.suspended:
+            self._unqueue(one)
+            self._spare.pop(one.key, None)
+            return
+        if one.row.active is not False and one.key not in self._spare:
+            self._spare[one.key] = 0.0
+            if one.looked_at is None:
+                self._spare.move_to_end(one.key, last=False)
+        now = self.clock.monotonic()
+        if one.nudged is not None and not one.failures:
+            due = Due(0.0, Rank.NUDGED, one.nudged)
+        else:
+            due = next_look(self._pace(one, now), self.cold)
+        if waited is not None and due.seconds <= 0 and due.rank is rank:
+            one.queued = (due.rank, due.reason)
+            return
+        self._unqueue(one)
+        one.queued = (due.rank, due.reason)
+        one.due_at = now + max(0.0, due.seconds)
+        if due.seconds <= 0:
+            self._ready[due.rank][one.key] = now
+        else:
+            self._pushed += 1
+            heappush(self._heap, (one.due_at, self._pushed, one.key))
+
+    def _unqueue(self, one: Watched) -> None:
+        if one.queued is not None:
+            self._ready[one.queued[0]].pop(one.key, None)
+        one.queued, one.due_at = None, inf
+
+    def _pace(self, one: Watched, now: float) -> Pace:
+        dss_now = self.clock.now() + self.offset
+
+        def ago(moment: datetime | None) -> float | None:
+            return None if moment is None else (dss_now - moment).total_seconds()
+
+        launches = [at + LAUNCH_DELAY for at in one.pending]
+        due = max((at for at in launches if at <= dss_now), default=min(launches, default=None))
+        expected = ago(due)
+        return Pace(
+            looked_ago=None if one.looked_at is None else now - one.looked_at,
+            seen_before=one.row.looked_at is not None,
+            tried_ago=now - one.tried_at,
+            failures=one.failures,
+            forbidden=one.forbidden,
+            sighted=None if self.sighting is None else one.sighted is not None,
+            sighted_ago=now - one.doubted_at,
+            unexplained=one.unexplained,
+            by_sweep=self.sighting is Reason.SWEEP,
+            running_for=ago(one.open_runs[0].start) if one.open_runs else None,
+            expected_in=None if expected is None else -expected,
+            ended_ago=ago(one.row.last_end),
+            followed_ago=None if one.followed_at is None else now - one.followed_at,
+        )
+
+    # --- what is next ------------------------------------------------------------------------------------------------
+
+    def ripen(self, now: float) -> None:
+        """Move what has become due from the heap to its place in the order."""
+        while self._heap and self._heap[0][0] <= now:
+            due_at, _, key = heappop(self._heap)
+            one = self.watched.get(key)
+            if one is not None and one.due_at == due_at and one.queued is not None:
+                self._ready[one.queued[0]].setdefault(key, due_at)
+
+    def best(self, now: float) -> tuple[Rank, float] | None:
+        """Rank of the most urgent look that is due, and since when."""
+        self.ripen(now)
+        if self._hooked and self._hook_key(now) is not None:
+            return Rank.NUDGED, next(iter(self._hooked.values()))
+        for rank, ready in self._ready.items():
+            if ready:
+                return rank, next(iter(ready.values()))
+        if self._spare:
+            looked = next(iter(self._spare.values()))
+            if now - looked >= _SPARE_AFTER:
+                return Rank.SPARE, looked
+        return None
+
+    def pop(self, now: float, limit: float) -> tuple[Watched, Reason]:
+        """The look that ``best`` told; ``limit`` is the budget's rate now."""
+        best = self.best(now)
+        assert best is not None, "nothing is due"
+        rank, _ = best
+        key = self._hook_key(now) if self._hooked else None
+        if rank is Rank.NUDGED and key is not None:
+            del self._hooked[key]
+            self._hook_free_at = now + 1 / (_HOOK_SHARE * limit)
+            reason = Reason.HOOK
+        elif rank is Rank.SPARE:
+            key, reason = next(iter(self._spare)), Reason.SPARE
+        else:
+            key = next(iter(self._ready[rank]))
+            queued = self.watched[key].queued
+            assert queued is not None
+            reason = queued[1]
+        one = self.watched[key]
+        self._hooked.pop(key, None)
+        self._unqueue(one)
+        one.in_flight, one.nudged, one.tried_at = True, None, now
+        self._spare.pop(key, None)
+        return one, reason
+
+    def landed(self, one: Watched) -> None:
+        """The look is over, well or not."""
+        one.in_flight = False
+        self.plan(one)
+        if one.key in self._spare:
+            self._spare[one.key] = self.clock.monotonic()
+            self._spare.move_to_end(one.key)
+
+    def due_in(self, now: float) -> float:
+        """Seconds until a look becomes due that is not yet."""
+        waits = [self._heap[0][0] - now] if self._heap else []
+        if self._spare:
+            waits.append(next(iter(self._spare.values())) + _SPARE_AFTER - now)
+        if self._hooked:
+            waits.append(max(self._hook_free_at - now, 0.2))
+        return min((wait for wait in waits if wait > 0), default=inf)
+
+    def _hook_key(self, now: float) -> ScenarioKey | None:
+        if now < self._hook_free_at:
+            return None
+        for key in self._hooked:
+            one = self.watched.get(key)
+            if one is not None and not one.in_flight and now - one.tried_at >= _HOOK_PAUSE:
+                return key
+        return None
+
+    def oldest_look(self, now: float) -> float:
+        """Seconds since the least recent good look at a scenario, or since it is watched if there was none."""
+        looked = (one.added_at if one.looked_at is None else one.looked_at for one in self.watched.values())
+        return max((now - at for at in looked), default=0.0)

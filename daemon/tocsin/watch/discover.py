@@ -1,0 +1,391 @@
+"""Discovery: reads the lists of projects and scenarios, and keeps the store and the agenda in step with them.
+
+The list of projects is also the probe of a dead node. Lists are read evenly spread over ``discovery_interval``; while
+the sweep is not trusted their running flags tell what runs, and they are read as often as the budget allows.
+"""
+
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from math import inf
+
+from sqlalchemy import Connection
+
+from tocsin.dss import DSSClient, DSSError, DSSForbidden
+from tocsin.model.run import ScenarioKey
+from tocsin.store import runs, scenarios
+from tocsin.store.scenarios import ProjectRow, ScenarioRow
+from tocsin.watch.agenda import Watched
+from tocsin.watch.cadence import Rank, Reason
+from tocsin.watch.inventory import (
+    MISSING_BEFORE_GONE,
+    Expectation,
+    When,
+    compare_projects,
+    compare_scenarios,
+    expect,
+    may_go,
+)
+from tocsin.watch.queue import Offer, Ticket
+from tocsin.watch.read import Reading, SeenProject, SeenScenario, read_projects, read_scenarios
+from tocsin.watch.state import NodeState
+
+_FLAGS_SHARE = 0.6  # of the budget, for lists in place of sweeps
+_WRITE_EVERY = 60.0  # seconds; a status that says nothing new is not written more often
+_SOONEST_PROJECTS = 30.0
+_SOONEST = 5.0  # seconds between two lists of one project, however often it is nudged
+
+
+@dataclass(slots=True, eq=False)
+class _Project:
+    row: ProjectRow
+    due: float = 0.0
+    read_at: float = -inf
+    busy: bool = False
+    blind: bool = False
+    failures: int = 0
+    new_scope: bool = False  # what it shows first came into scope by configuration
+
+
+@dataclass(frozen=True, slots=True)
+class _Expected:
+    key: ScenarioKey
+    change: Expectation
+
+
+class Discovery:
+    """The source of lists. ``show`` hears of scenarios that became known, ``alive`` of good lists of projects."""
+
+    def __init__(
+        self,
+        state: NodeState,
+        client: DSSClient,
+        *,
+        limit: Callable[[], float],
+        show: Callable[[Watched], None],
+        alive: Callable[[], Coroutine[object, object, None]],
+    ) -> None:
+        self._state = state
+        self._client = client
+        self._limit = limit
+        self._show = show
+        self._alive = alive
+        self._projects: dict[str, _Project] = {}
+        self._gone_projects: dict[str, ProjectRow] = {}
+        self._gone: dict[ScenarioKey, ScenarioRow] = {}
+        self._filtered: set[ScenarioKey] = set()
+        self._due = 0.0
+        self._read_at = -inf
+        self._busy = False
+        self._scope = repr((state.node.projects, state.node.scenarios))
+        self._held_back = False
+
+    # --- the source --------------------------------------------------------------------------------------------------
+
+    @property
+    def interval(self) -> float:
+        """Seconds between two lists of one project."""
+        watch = self._state.node.watch
+        whole = watch.discovery_interval.total_seconds()
+        if self._state.agenda.sighting is Reason.SWEEP:
+            return whole
+        affordable = len(self._projects) / (_FLAGS_SHARE * self._limit())
+        return min(whole, max(watch.sweep_interval.total_seconds(), affordable))
+
+    def offer(self, now: float) -> Offer | None:
+        if now >= self._due and not self._busy:
+            return Offer(Rank.DISCOVERY, self._due)
+        project = self._next()
+        return Offer(Rank.DISCOVERY, project.due) if project and project.due <= now else None
+
+    def due_in(self, now: float) -> float:
+        dues = [project.due for project in self._projects.values() if not project.busy]
+        return min((due - now for due in (*dues, self._due) if due > now), default=inf)
+
+    def take(self, now: float, ticket: Ticket) -> Coroutine[object, object, None]:
+        if now >= self._due and not self._busy:
+            self._busy = True
+            return self.read_projects(ticket)
+        project = self._next()
+        assert project is not None
+        project.busy = True
+        return self._read_project(project, ticket)
+
+    def _next(self) -> _Project | None:
+        waiting = (project for project in self._projects.values() if not project.busy)
+        return min(waiting, key=lambda project: project.due, default=None)
+
+    def nudge(self, project: str) -> bool:
+        """Read a project's list soon; False if the project is not known."""
+        known = self._projects.get(project)
+        if known is None:
+            return False
+        known.due = min(known.due, known.read_at + _SOONEST)
+        return True
+
+    def nudge_projects(self) -> None:
+        """Read the list of projects soon: somebody named one that is not known."""
+        self._due = min(self._due, self._read_at + _SOONEST_PROJECTS)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every project was read since the start, or refused to be."""
+        return all(project.read_at > -inf for project in self._projects.values())
+
+    def respread(self) -> None:
+        """Flags took the place of the sweep or gave it back: the lists have another pace now."""
+        now, pace = self._state.clock.monotonic(), self.interval
+        for number, project in enumerate(self._projects.values()):
+            spread = pace * number / max(1, len(self._projects))
+            project.due = min(project.due, max(project.read_at + pace, now + spread))
+
+    # --- loading -----------------------------------------------------------------------------------------------------
+
+    async def load(self) -> None:
+        """Bring what the store knows into memory; what is no longer in scope is given up."""
+        state = self._state
+        read = state.store.read
+        projects = await read(scenarios.load_projects, state.name)
+        known = await read(scenarios.load_scenarios, state.name)
+        pending = await read(scenarios.pending_starts, state.name)
+        opened: dict[ScenarioKey, list[runs.RunRow]] = {}
+        for row in await read(runs.open_runs, state.name):
+            opened.setdefault(row.run.scenario, []).append(row)
+        rescoped = state.row.scope is not None and state.row.scope != self._scope
+        for project in projects:
+            if project.gone_at is None:
+                self._projects[project.project] = _Project(project, new_scope=rescoped)
+            else:
+                self._gone_projects[project.project] = project
+        watched = []
+        for scenario in known:
+            if scenario.gone_at is not None:
+                self._gone[scenario.key] = scenario
+                continue
+            mine = tuple(row.run for row in opened.get(scenario.key, ()))
+            watched.append(Watched(scenario, mine, tuple(pending.get(scenario.key, ()))))
+        watched.sort(key=_most_urgent)
+        for one in watched:
+            state.agenda.add(one)
+        out = [one for one in watched if not self._wanted(one.row)]
+        await self._give_up(
+            out, [row for row in projects if row.gone_at is None and not state.in_scope(row.project)]
+        )
+
+    def _wanted(self, row: ScenarioRow) -> bool:
+        return self._state.in_scope(row.key.project) and self._state.scenario_in_scope(
+            row.key.scenario, row.tags
+        )
+
+    # --- projects ----------------------------------------------------------------------------------------------------
+
+    async def read_projects(self, ticket: Ticket) -> None:
+        """Read the list of projects; also the probe of a node."""
+        clock = self._state.clock
+        self._busy, self._read_at = True, clock.monotonic()
+        try:
+            raw = await ticket.ask(self._client.list_projects_raw)
+        except DSSError as error:
+            self._state.failed("projects_unreadable", error)
+        else:
+            await self._alive()
+            await self._projects_read(read_projects(raw))
+        finally:
+            self._busy = False
+            self._due = clock.monotonic() + self._state.node.watch.discovery_interval.total_seconds()
+
+    async def _projects_read(self, seen: Reading[SeenProject]) -> None:
+        state = self._state
+        state.odd("list_projects", seen.odd, seen.example)
+        known = {key: project.row for key, project in self._projects.items()} | self._gone_projects
+        changed = compare_projects(known, seen, state.name, state.in_scope, self._since(state.now()))
+        await state.write(scenarios.put_projects, changed)
+        for row in changed:
+            self._gone_projects.pop(row.project, None)
+            project = self._projects.get(row.project)
+            if project is None:
+                self._projects[row.project] = _Project(row)
+            else:
+                project.row = row
+        await state.save(last_discovery_at=state.clock.now(), scope=self._scope)
+        await self._give_up_missing()
+
+    def _since(self, dss_now: datetime) -> Callable[[SeenProject], datetime]:
+        """From when on a new project counts: it came into scope after the last list, unless it is known to be older."""
+        row = self._state.row
+        before = row.last_discovery_at
+        if before is None:
+            return lambda _: row.watched_since
+        if row.scope != self._scope:
+            return lambda _: dss_now
+        last = before + self._state.agenda.offset
+
+        def since(project: SeenProject) -> datetime:
+            old = project.created is not None and project.created < last
+            return dss_now if old else last
+
+        return since
+
+    # --- one project -------------------------------------------------------------------------------------------------
+
+    async def _read_project(self, project: _Project, ticket: Ticket) -> None:
+        state, key = self._state, project.row.project
+        when = When(state.clock.now(), state.now(), state.now() if project.new_scope else None)
+        project.read_at = state.clock.monotonic()
+        try:
+            raw = await ticket.ask(self._client.get_project(key).list_scenarios_raw)
+        except DSSError as error:
+            self._unreadable(project, error)
+        else:
+            seen = read_scenarios(raw, state.name, key)
+            state.odd("list_scenarios", seen.odd, seen.example)
+            self._readable(project)
+            await self._scenarios_read(project, seen, when)
+            project.new_scope = False
+        finally:
+            project.busy = False
+            project.due = project.read_at + self.interval
+
+    def _unreadable(self, project: _Project, error: DSSError) -> None:
+        """Without the right to read a project we are blind there: nothing is gone, and its looks rest."""
+        project.failures += 1
+        if project.failures == 1:
+            self._state.failed("scenarios_unreadable", error, project=project.row.project)
+        if isinstance(error, DSSForbidden) and not project.blind:
+            project.blind = True
+            self._state.agenda.rest(project.row.project)
+
+    def _readable(self, project: _Project) -> None:
+        if project.failures:
+            self._state.log.info("scenarios_readable", project=project.row.project, failures=project.failures)
+        project.failures = 0
+        if project.blind:
+            project.blind = False
+            self._state.agenda.resume(project.row.project)
+
+    async def _scenarios_read(self, project: _Project, seen: Reading[SeenScenario], when: When) -> None:
+        state, agenda = self._state, self._state.agenda
+        mine = {key.scenario: row for key, row in self._gone.items() if key.project == project.row.project}
+        mine |= {one.key.scenario: one.row for one in agenda.of_project(project.row.project)}
+        changed = compare_scenarios(project.row, mine, seen, state.scenario_in_scope, when)
+        changed = [self._confirmed_missing(row) for row in changed]
+        worth = [row for row in changed if self._worth_writing(row, mine.get(row.key.scenario), when)]
+        expected = [_Expected(row.key, self._expect(row, when.dss_now)) for row in changed]
+        await state.write(_write, worth, [one for one in expected if one.change != Expectation()], when.now)
+        changes = {one.key: one.change for one in expected}
+        for row in changed:
+            self._apply(row, changes[row.key])
+        for one in seen.items:
+            self._flag(one)
+        await self._give_up_missing()
+
+    def _confirmed_missing(self, row: ScenarioRow) -> ScenarioRow:
+        """DSS answered a look with 404, and now its list agrees: that is enough."""
+        one = self._state.agenda.watched.get(row.key)
+        if one is None or not row.missing or not one.not_found:
+            return row
+        return replace(row, missing=max(row.missing, MISSING_BEFORE_GONE))
+
+    def _worth_writing(self, row: ScenarioRow, before: ScenarioRow | None, when: When) -> bool:
+        if before is None or before.status_read_at is None:
+            return True
+        same = replace(row, status_read_at=before.status_read_at) == before
+        return not same or (when.now - before.status_read_at).total_seconds() >= _WRITE_EVERY
+
+    def _expect(self, row: ScenarioRow, dss_now: datetime) -> Expectation:
+        one = self._state.agenda.watched.get(row.key)
+        return expect(one.pending if one else (), row, dss_now)
+
+    def _apply(self, row: ScenarioRow, change: Expectation) -> None:
+        agenda = self._state.agenda
+        one = agenda.watched.get(row.key)
+        if row.gone_at is not None:
+            self._gone[row.key] = row
+            agenda.remove(row.key)
+            return
+        if one is None:
+            self._gone.pop(row.key, None)
+            one = Watched(row, pending=change.new)
+            agenda.add(one)
+            self._show(one)
+            return
+        one.pending = tuple(sorted({*one.pending, *change.new} - set(change.withdrawn)))
+        # What a look wrote while the list was on its way stays.
+        looked = {name: getattr(one.row, name) for name in _FROM_LOOKS}
+        agenda.update(one, replace(row, **looked))
+
+    def _flag(self, seen: SeenScenario) -> None:
+        """The list's running flag: in place of the sweep, or beside it as a reason for one look."""
+        agenda = self._state.agenda
+        one = agenda.watched.get(seen.key)
+        if one is None:
+            return
+        if agenda.sighting is not Reason.SWEEP:
+            agenda.sight(one, seen.running)
+        elif seen.running is not None and one.sighted is None and not one.open_runs:
+            agenda.nudge(one, Reason.FLAGS)
+
+    # --- what is gone ------------------------------------------------------------------------------------------------
+
+    async def _give_up_missing(self) -> None:
+        """Give up what lists have lacked for long, unless it is so much that the lists must be wrong."""
+        agenda = self._state.agenda
+        lost = [
+            project.row for project in self._projects.values() if project.row.missing >= MISSING_BEFORE_GONE
+        ]
+        counts = {row.project: row.missing for row in lost}
+        missing = [
+            (one, max(one.row.missing, counts.get(one.key.project, 0)))
+            for one in agenda.watched.values()
+            if one.row.missing >= MISSING_BEFORE_GONE or one.key.project in counts
+        ]
+        if not missing and not lost:
+            self._held_back = False
+            return
+        if may_go([(one.key, count) for one, count in missing], len(agenda.watched)):
+            await self._give_up([one for one, _ in missing], lost)
+        elif not self._held_back:
+            self._held_back = True
+            self._state.log.warning(
+                "many_scenarios_missing", missing=len(missing), watched=len(agenda.watched), kept=True
+            )
+
+    async def _give_up(self, out: Sequence[Watched], projects: Sequence[ProjectRow]) -> None:
+        if not out and not projects:
+            return
+        state, now = self._state, self._state.clock.now()
+        gone = [replace(one.row, gone_at=now) for one in out]
+        withdrawn = [_Expected(one.key, Expectation(withdrawn=one.pending)) for one in out if one.pending]
+        gone_projects = [replace(row, gone_at=now) for row in projects]
+        await state.write(_write, gone, withdrawn, now, gone_projects)
+        for row in gone:
+            self._gone[row.key] = row
+            state.agenda.remove(row.key)
+        for project in gone_projects:
+            self._projects.pop(project.project, None)
+            self._gone_projects[project.project] = project
+        state.log.info("scenarios_gone", scenarios=len(gone), projects=[row.project for row in gone_projects])
+
+
+_FROM_LOOKS = ("watermark", "cursor", "looked_at", "last_end", "last_outcome", "follows", "backfilled")
+
+
+def _most_urgent(one: Watched) -> tuple[bool, bool, float]:
+    looked = one.row.looked_at.timestamp() if one.row.looked_at else 0.0
+    return (not one.open_runs, one.row.active is False, looked)
+
+
+def _write(
+    connection: Connection,
+    changed: Sequence[ScenarioRow],
+    expected: Iterable[_Expected],
+    now: datetime,
+    projects: Sequence[ProjectRow] = (),
+) -> None:
+    """One list in one transaction."""
+    scenarios.put_scenarios(connection, changed)
+    scenarios.put_projects(connection, projects)
+    expected = list(expected)
+    withdrawn = [(one.key, at, "withdrawn") for one in expected for at in one.change.withdrawn]
+    scenarios.settle_starts(connection, withdrawn, now)
+    scenarios.expect_starts(connection, [(one.key, at) for one in expected for at in one.change.new], now)

@@ -1,0 +1,227 @@
+"""A look: one read of a scenario's last runs, grown until it reaches what is known, then one transaction.
+
+The only source of truth about runs. Promises to commit only what it saw whole: a look that could not be completed
+leaves everything as it was and is tried again.
+"""
+
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from functools import partial
+
+from tocsin.dss import DSSClient, DSSError, DSSForbidden, DSSNotFound
+from tocsin.model.event import Event, EventName
+from tocsin.model.run import RunKey
+from tocsin.watch.agenda import Watched
+from tocsin.watch.cadence import Reason
+from tocsin.watch.diff import Sight
+from tocsin.watch.queue import Offer, Ticket
+from tocsin.watch.read import Reading, SeenRun, read_runs
+from tocsin.watch.record import Look, Recorded, record_looks
+from tocsin.watch.state import NodeState
+
+_LIMITS = (5, 25, 125, 625)
+_BASELINE_LIMITS = (20, 125, 625)  # usual durations want some runs to begin with
+_DAY = timedelta(days=1)
+_BLIND_FOR = 3  # cold intervals without a look make what is found then late
+
+
+@dataclass(slots=True)
+class _Reply:
+    """What a look has read so far."""
+
+    reading: Reading[SeenRun]
+    reaches: datetime | None  # every run that started later is there; None: there are no others
+
+
+class Looks:
+    """The source of looks. ``missing`` hears of scenarios that DSS does not know, ``details`` of runs to be read,
+    ``told`` of each look that was written."""
+
+    def __init__(
+        self,
+        state: NodeState,
+        client: DSSClient,
+        *,
+        limit: Callable[[], float],
+        missing: Callable[[Watched], object],
+        details: Callable[[RunKey], None],
+        told: Callable[[Sight], Awaitable[None]],
+    ) -> None:
+        self._state = state
+        self._client = client
+        self._limit = limit
+        self._missing = missing
+        self._details = details
+        self._told = told
+
+    def offer(self, now: float) -> Offer | None:
+        best = self._state.agenda.best(now)
+        return None if best is None else Offer(*best)
+
+    def due_in(self, now: float) -> float:
+        return self._state.agenda.due_in(now)
+
+    def take(self, now: float, ticket: Ticket) -> Coroutine[object, object, None]:
+        one, reason = self._state.agenda.pop(now, self._limit())
+        return self._look(one, reason, ticket)
+
+    async def _look(self, one: Watched, reason: Reason, ticket: Ticket) -> None:
+        state = self._state
+        state.metrics.looks.labels(state.name, reason.value).inc()
+        begun, begun_at = state.clock.now(), state.clock.monotonic()
+        try:
+            sight = await self._see(one, ticket)
+            look = Look(sight, begun, reason.value, one.pending, state.wants_details, state.bounds)
+            recorded = await state.write_each(record_looks, look)
+            self._recorded(one, recorded, begun, begun_at)
+            await self._told(sight)
+        except DSSError as error:
+            self._failed(one, error)
+        except Exception:  # one look is one unit of work: the line tells, and it is tried again later
+            one.failures += 1
+            raise
+        finally:
+            state.agenda.landed(one)
+
+    # --- reading -----------------------------------------------------------------------------------------------------
+
+    async def _see(self, one: Watched, ticket: Ticket) -> Sight:
+        state, row = self._state, one.row
+        now = state.now()
+        horizon = now - state.node.watch.backfill.max_age
+        reply = await self._read(one, ticket, now, horizon)
+        state.odd("get_last_runs", reply.reading.odd, reply.reading.example)
+        return Sight(
+            one.key,
+            row.facts,
+            reply.reading.items,
+            reply.reaches,
+            whole=not reply.reading.odd,
+            now=now,
+            detected_at=state.clock.now(),
+            horizon=horizon,
+            late_before=self._late_before(one, now),
+            scenario_url=f"{state.node.url.rstrip('/')}/projects/{one.key.project}/scenarios/{one.key.scenario}",
+        )
+
+    def _late_before(self, one: Watched, now: datetime) -> datetime | None:
+        row, state = one.row, self._state
+        blind = (
+            row.looked_at is not None
+            and state.clock.now() - row.looked_at > _BLIND_FOR * state.node.watch.cold_interval
+        )
+        if blind:
+            return now
+        return state.row.resumed_at if one.looked_at is None else None
+
+    async def _read(self, one: Watched, ticket: Ticket, now: datetime, horizon: datetime) -> _Reply:
+        """Ask for more and more runs until they reach back to what the last look had seen."""
+        bound = self._bound(one, now, horizon)
+        scenario = self._client.get_project(one.key.project).get_scenario(one.key.scenario)
+        reply = _Reply(Reading(()), None)
+        for limit in _LIMITS if one.row.cursor else _BASELINE_LIMITS:
+            raw = await ticket.ask(partial(scenario.get_last_runs_raw, limit))
+            reading = read_runs(raw, one.key, now)
+            oldest = reading.items[-1].run.start if reading.items else None
+            all_history = len(raw) < limit
+            reply = _Reply(reading, None if all_history else oldest)
+            if oldest is not None and oldest < bound:
+                return reply
+            if all_history and (oldest is None or oldest <= bound):
+                return reply
+            if all_history:
+                break
+        return await self._by_date(one, ticket, now, bound, reply)
+
+    def _bound(self, one: Watched, now: datetime, horizon: datetime) -> datetime:
+        """Runs that started before it were handled by earlier looks, but for those still open."""
+        since = one.row.cursor or one.row.watched_since
+        opened = [run.start for run in one.open_runs]
+        return max(horizon, min([since, now, *opened]))
+
+    async def _by_date(
+        self, one: Watched, ticket: Ticket, now: datetime, bound: datetime, reply: _Reply
+    ) -> _Reply:
+        """The list ended before it reached what is known: the history was cleared, or DSS gives no longer lists.
+
+        Days are the server's, whose zone is unknown: one more on each side.
+        """
+        scenario = self._client.get_project(one.key.project).get_scenario(one.key.scenario)
+        oldest = reply.reading.items[-1].run.start if reply.reading.items else now
+        day, last = (bound - _DAY).date(), (oldest + _DAY).date()
+        raws: list[object] = []
+        try:
+            while day <= last:
+                raws += await ticket.ask(partial(scenario.get_runs_by_date_raw, day, day + _DAY))
+                day += _DAY
+        except DSSError as error:
+            if error.transient:
+                raise
+            self._state.failed(
+                "runs_by_date_unavailable", error, project=one.key.project, scenario=one.key.scenario
+            )
+            return reply
+        older = read_runs(raws, one.key, now)
+        known = {(seen.run.run_id, seen.run.start) for seen in reply.reading.items}
+        more = [seen for seen in older.items if (seen.run.run_id, seen.run.start) not in known]
+        items = sorted(
+            (*reply.reading.items, *more), key=lambda seen: (seen.run.start, seen.run.run_id), reverse=True
+        )
+        return _Reply(Reading(tuple(items), reply.reading.odd + older.odd, older.example), bound)
+
+    # --- afterwards --------------------------------------------------------------------------------------------------
+
+    def _recorded(self, one: Watched, recorded: Recorded, begun: datetime, begun_at: float) -> None:
+        state = self._state
+        if not recorded.known:
+            return
+        if one.failures:
+            state.log.info(
+                "look_recovered", project=one.key.project, scenario=one.key.scenario, failures=one.failures
+            )
+        one.failures, one.forbidden, one.not_found, one.problem = 0, False, False, None
+        one.looked_at = begun_at
+        one.open_runs = recorded.open_runs
+        one.pending = tuple(at for at in one.pending if at not in recorded.settled)
+        differs = (one.sighted is not None) != bool(one.open_runs)
+        one.unexplained = one.unexplained + 1 if differs else 0
+        if differs and one.doubted_at > begun_at:
+            one.unexplained = 0
+        row = replace(
+            one.row,
+            looked_at=begun,
+            cursor=recorded.cursor,
+            last_end=recorded.last_end,
+            last_outcome=recorded.last_outcome,
+            follows=recorded.follows,
+            backfilled=True,
+        )
+        state.agenda.update(one, row)
+        for event in recorded.events:
+            self._observe(event)
+        for run in recorded.details:
+            self._details(run)
+        if any(
+            event.name not in (EventName.RUN_STARTED, EventName.REPORTER_FAILED) for event in recorded.events
+        ):
+            state.agenda.ended(one.key)
+        if recorded.events:
+            state.ring()
+
+    def _observe(self, event: Event) -> None:
+        state = self._state
+        if event.late or event.name is EventName.REPORTER_FAILED:
+            return
+        delay = event.detected_at + state.agenda.offset - event.time
+        state.metrics.detection_delay.labels(state.name).observe(max(0.0, delay.total_seconds()))
+
+    def _failed(self, one: Watched, error: DSSError) -> None:
+        one.failures += 1
+        one.forbidden = isinstance(error, DSSForbidden)
+        one.problem = str(error)
+        if one.failures == 1:
+            self._state.failed("look_failed", error, project=one.key.project, scenario=one.key.scenario)
+        one.not_found = isinstance(error, DSSNotFound)
+        if one.not_found:
+            self._missing(one)

@@ -1,0 +1,143 @@
+"""What the parts of one node's watch share: its configuration, its row, the two clocks and the way to the store."""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from fnmatch import fnmatchcase
+from statistics import median_low
+from typing import Concatenate, ParamSpec, TypeVar
+
+import structlog
+from sqlalchemy import Connection
+
+from tocsin.dss import DSSError, RequestReport
+from tocsin.kit.clock import Clock
+from tocsin.model.config import Node, Scope
+from tocsin.model.event import Event
+from tocsin.store import Store, StoreUnavailable
+from tocsin.store.lease import Leadership
+from tocsin.store.nodes import NodeRow, save_node
+from tocsin.watch.agenda import Agenda
+from tocsin.watch.metrics import WatchMetrics
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Item = TypeVar("Item")
+
+_SAMPLES = 31
+_SAME_CLOCK = timedelta(seconds=1)  # Date headers count in seconds: less than that is noise
+_LONGEST_WAIT = 30.0
+
+
+class NodeState:
+    """One node, from the start of its watcher to its end."""
+
+    def __init__(
+        self,
+        node: Node,
+        row: NodeRow,
+        *,
+        store: Store,
+        leadership: Leadership,
+        clock: Clock,
+        ring: Callable[[], None],
+        metrics: WatchMetrics,
+        wants_details: Callable[[Event], bool],
+        bounds: tuple[float, ...],
+    ) -> None:
+        self.node = node
+        self.row = row
+        self.store = store
+        self.guard = leadership.guard
+        self.clock = clock
+        self.ring = ring
+        self.metrics = metrics
+        self.wants_details = wants_details
+        self.bounds = bounds
+        self.log = structlog.get_logger("tocsin.watch").bind(dss_node=node.name)
+        self.agenda = Agenda(clock, node.watch.cold_interval.total_seconds())
+        self.agenda.offset = timedelta(milliseconds=row.clock_offset_ms)
+        self._offsets: deque[timedelta] = deque(maxlen=_SAMPLES)
+        self._store_trouble = False
+        self.dss_version = row.dss_version
+
+    @property
+    def name(self) -> str:
+        return self.node.name
+
+    def now(self) -> datetime:
+        """The present on DSS's clock."""
+        return self.clock.now() + self.agenda.offset
+
+    # --- scope -------------------------------------------------------------------------------------------------------
+
+    def in_scope(self, project: str) -> bool:
+        return _matches(self.node.projects, project)
+
+    def scenario_in_scope(self, scenario: str, tags: Sequence[str]) -> bool:
+        scope = self.node.scenarios
+        return _matches(scope, scenario) and (not scope.tags or not set(scope.tags).isdisjoint(tags))
+
+    # --- requests ----------------------------------------------------------------------------------------------------
+
+    def heard(self, report: RequestReport) -> None:
+        """Count a request, and learn from its Date header how far DSS's clock is off."""
+        self.metrics.requests.labels(self.name, report.operation, report.code).inc()
+        self.metrics.request_duration.labels(self.name, report.operation).observe(report.seconds)
+        self.dss_version = report.dss_version or self.dss_version
+        if report.server_date is not None:
+            # The header tells the second in which the answer was made: its middle is the best guess.
+            answered = self.clock.now() - timedelta(seconds=report.seconds / 2)
+            self._offsets.append(report.server_date + timedelta(milliseconds=500) - answered)
+            middle = median_low(self._offsets)
+            self.agenda.offset = middle if abs(middle) >= _SAME_CLOCK else timedelta(0)
+
+    def odd(self, operation: str, count: int, example: str) -> None:
+        """Something in a reply made no sense; counted, and shown by its beginning."""
+        if count:
+            self.metrics.oddities.labels(self.name, operation).inc(count)
+            self.log.warning("dss_reply_odd", operation=operation, items=count, example=example)
+
+    def failed(self, event: str, error: DSSError, **facts: object) -> None:
+        self.log.warning(event, error=str(error), **facts)
+
+    # --- the store ---------------------------------------------------------------------------------------------------
+
+    async def write(
+        self, work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """A guarded transaction, tried until the store takes it. Raises ``NotLeader``."""
+        return await self._patiently(lambda: self.store.write_guarded(self.guard, work, *args, **kwargs))
+
+    async def write_each(self, work: Callable[[Connection, Sequence[Item]], Sequence[T]], item: Item) -> T:
+        """As ``write``, together with the items of others."""
+        return await self._patiently(lambda: self.store.write_each(work, item, self.guard))
+
+    async def _patiently(self, once: Callable[[], Awaitable[T]]) -> T:
+        pause = 0.5
+        while True:
+            try:
+                result = await once()
+            except StoreUnavailable as error:
+                if not self._store_trouble:
+                    self._store_trouble = True
+                    self.log.error("store_unavailable", stage="watch", error=str(error))
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, _LONGEST_WAIT)
+                continue
+            if self._store_trouble:
+                self._store_trouble = False
+                self.log.info("store_available", stage="watch")
+            return result
+
+    async def save(self, **changes: object) -> None:
+        """Change the node's row."""
+        self.row = replace(self.row, **changes)  # type: ignore[arg-type]
+        await self.write(save_node, self.row)
+
+
+def _matches(scope: Scope, name: str) -> bool:
+    included = any(fnmatchcase(name, pattern) for pattern in scope.include)
+    return included and not any(fnmatchcase(name, pattern) for pattern in scope.exclude)

@@ -1,0 +1,91 @@
+"""The whole watch of a node against a faked DSS: what happens there becomes events, once each."""
+
+import asyncio
+from datetime import timedelta
+from pathlib import Path
+
+from tests.fakedss import FakeDSS
+from tests.watch.conftest import Start, Watching, now_ms, settled, until, watching
+from tocsin.store import details, runs
+
+
+async def test_a_run_is_seen_from_its_start_to_its_end_with_its_details(dss: FakeDSS, start: Start) -> None:
+    dss.world.populate(2, 3)
+    found = await start()
+    since = now_ms()
+    run = dss.start_run("P001", "S002")
+    await until(lambda: found.agrees(since))
+    assert await found.names() == ["run.started"]
+    dss.end_run("P001", "S002", "FAILED", error="no disk left")
+    await until(lambda: found.agrees(since))
+    event = (await found.events())[-1]
+    assert event.run
+    assert (event.run.run_id, event.run_url) == (
+        run,
+        f"{dss.url}/projects/P001/scenarios/S002/runs/list/{run}",
+    )
+
+    async def read() -> bool:
+        return bool(await found.store.read(details.get_details, [event.run.key]))  # type: ignore[union-attr]
+
+    await until(read)
+    (known,) = (await found.store.read(details.get_details, [event.run.key])).values()
+    assert known.error
+    assert (known.error.message, known.error.step) == ("no disk left", "Build")
+    assert [step.id for step in known.steps] == ["prepare", "build"]
+    assert known.log_tail
+    assert "no disk left" in known.log_tail
+    assert await found.store.read(runs.details_due, "prod", 10) == []
+    assert dss.writes == []
+    assert found.rings
+
+
+async def test_what_ended_before_the_watch_is_baseline_and_what_ran_then_gives_its_end(
+    dss: FakeDSS, start: Start
+) -> None:
+    dss.world.populate(1, 2)
+    for _ in range(7):
+        dss.world.instant_run("P000", "S000")
+    dss.start_run("P000", "S001")
+    found = await start()
+    assert await found.events() == []
+    dss.end_run("P000", "S001")
+    await until(lambda: _has(found, ["run.finished"]))
+    snapshot = found.watcher.snapshot()
+    assert snapshot
+    assert (snapshot.scenarios, snapshot.running) == (2, 0)
+
+
+async def _has(found: Watching, names: list[str]) -> bool:
+    return await found.names() == names
+
+
+async def test_short_runs_between_two_looks_are_all_seen(dss: FakeDSS, start: Start) -> None:
+    dss.world.populate(1, 1)
+    found = await start()
+    since = now_ms()
+    for _ in range(40):
+        await asyncio.sleep(0.003)
+        dss.world.instant_run("P000", "S000", lasted=timedelta(milliseconds=1))
+    found.watcher.nudge("P000", "S000")
+    await until(lambda: found.agrees(since))
+    assert len(await found.names()) == 80
+
+
+async def test_a_downtime_is_read_back_late_and_nothing_is_told_twice(
+    dss: FakeDSS, tmp_path: Path, start: Start
+) -> None:
+    dss.world.populate(2, 2)
+    async with watching(dss, tmp_path) as first:
+        await until(lambda: settled(first))
+        since = now_ms()
+        dss.start_run("P000", "S000")
+        await until(lambda: first.agrees(since))
+    dss.end_run("P000", "S000")
+    dss.world.instant_run("P001", "S001", "FAILED")
+    second = await start()
+    await until(lambda: second.agrees(since))
+    assert [(event.name.value, event.late) for event in (await second.events())[1:]] in (
+        [("run.finished", True), ("run.started", True), ("run.failed", True)],
+        [("run.started", True), ("run.failed", True), ("run.finished", True)],
+    )
