@@ -1,6 +1,6 @@
 """The rest of the process as the web sees it: things that remember what they were asked."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -10,7 +10,6 @@ from tests.web.rows import CONFIG, NOW
 from tocsin.metrics.exposition import Exposition
 from tocsin.model.cloudevent import Json
 from tocsin.model.config import Config
-from tocsin.model.run import ScenarioKey
 from tocsin.store import Store
 from tocsin.web.context import WebContext
 
@@ -59,8 +58,6 @@ class Daemon:
     resolved: list[tuple[str, str]] = field(default_factory=list)
     retried: list[str] = field(default_factory=list)
     known: set[str] = field(default_factory=set)
-    explained: list[tuple[ScenarioKey, str]] = field(default_factory=list)
-    story: Mapping[str, Json] | None = None
 
     def http(self, **changes: object) -> None:
         self.config = replace(self.config, http=replace(self.config.http, **changes))  # type: ignore[arg-type]
@@ -77,10 +74,6 @@ class Daemon:
             self.retried.append(id)
             return id in self.known
 
-        async def explain(scenario: ScenarioKey, run: str) -> Mapping[str, Json] | None:
-            self.explained.append((scenario, run))
-            return self.story
-
         def nudge(node: str, project: str | None, scenario: str | None) -> bool:
             self.nudges.append((node, project, scenario))
             return self.nudge_answer
@@ -89,5 +82,4 @@ class Daemon:
             store=self.store, config=lambda: self.config, clock=self.clock, exposition=self.exposition,
             alive=lambda: self.tasks, loop_turned_at=lambda: self.turned_at, ready=lambda: self.not_ready,
             status=lambda: {"nodes": self.nodes}, reload=reload, nudge=nudge, resolve_alert=resolve, retry_delivery=retry,
-            explain=explain,
         )  # fmt: skip

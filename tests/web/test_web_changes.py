@@ -96,13 +96,6 @@ async def test_alerts_are_resolved_and_deliveries_sent_again_by_who_asks(
     assert (daemon.resolved, daemon.retried) == ([("a1", "loopback")], ["d1"])
 
 
-async def test_a_run_is_explained_whatever_its_names_hold(client: ClientSession, daemon: Daemon) -> None:
-    daemon.story = {"verdict": "it rang"}
-    odd = "a%2Fb%20%7Bc%7D%25"
-    assert await send(client, "GET", f"/api/v1/explain/prod/SALES/{odd}/run", 200) == daemon.story
-    assert [tuple(one) for one in daemon.explained] == [(("prod", "SALES", "a/b {c}%"), "run")]
-
-
 async def test_a_reload_says_what_became_of_it(client: ClientSession, daemon: Daemon) -> None:
     daemon.reload_result = Reloaded(NOW, needs_restart=("store.url",))
     assert await send(client, "POST", "/-/reload", 200) == {

@@ -42,7 +42,10 @@ async def test_every_address_is_described_and_nothing_else_is(client: ClientSess
         if route.method != "HEAD" and route.resource is not None
     }
     told = {(method.upper(), path) for path, methods in document["paths"].items() for method in methods}
-    pages = {("GET", path) for path in ("/", "/static/{name}", "/api/v1/openapi.json")}
+    pages = {
+        ("GET", path)
+        for path in ("/", "/runs/{node}/{project}/{scenario}/{run}", "/static/{name}", "/api/v1/openapi.json")
+    }
     assert told | pages == served
     assert not told & pages
 
@@ -107,6 +110,11 @@ async def test_answers_are_as_described(client: ClientSession, daemon: Daemon) -
         answers = document["paths"][path]["get"]["responses"]
         async with client.get(path) as answer:
             body = await answer.json()
+        if name == "runs":
+            address = f"prod/SALES/NIGHTLY/{run.run_id}"
+            async with client.get(f"/api/v1/explain/{address}") as answer:
+                story = await answer.json()
+            validator(document, {"$ref": "#/components/schemas/RunStory"}).validate(story)
         if "items" in body:
             assert body["items"], name
         validator(document, answers["200"]["content"]["application/json"]["schema"]).validate(body)

@@ -1,6 +1,7 @@
 """Tocsin's own series that belong to the whole process; each stage keeps a struct like this one for its own."""
 
 import platform
+from datetime import datetime
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
@@ -37,3 +38,9 @@ class AppMetrics:
         )
         for name in EventName:
             self.events.labels(name.value)
+
+    def reloaded(self, ok: bool, at: datetime) -> None:
+        """A reading of the configuration ended, well or not."""
+        self.reload_successful.set(ok)
+        if ok:
+            self.reload_success_at.set(at.timestamp())

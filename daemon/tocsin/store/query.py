@@ -251,7 +251,7 @@ def list_deliveries(
         connection, _where(select(outbox), wanted, by_label), [outbox.c.n], _row, limit, after,
         newest_first=True, keep=lambda row: not inside or any(_has(one, inside) for one in told(row["notice"])),
     )  # fmt: skip
-    return Page(tuple(_deliveries(connection, page.items)), page.next)
+    return Page(tuple(delivery_records(connection, page.items)), page.next)
 
 
 def get_run(
@@ -480,7 +480,13 @@ def _alert_record(row: RowMapping) -> AlertRecord:
     )
 
 
-def _deliveries(connection: Connection, rows: Sequence[RowMapping]) -> list[DeliveryRecord]:
+def alert_records(rows: Sequence[RowMapping]) -> list[AlertRecord]:
+    """Records of whole rows of alerts."""
+    return [_alert_record(row) for row in rows]
+
+
+def delivery_records(connection: Connection, rows: Sequence[RowMapping]) -> list[DeliveryRecord]:
+    """Records of whole rows of the outbox, with their attempts."""
     tries: dict[str, list[AttemptRecord]] = {}
     for part in chunks([row["id"] for row in rows]):
         query = select(attempts).where(attempts.c.notification_id.in_(part)).order_by(attempts.c.number)

@@ -1,4 +1,4 @@
-"""The changing half of the API: silences, resolving by hand, sending again, reload. And explain, its reading cousin."""
+"""The changing half of the API: silences, resolving by hand, sending again, reload."""
 
 from datetime import datetime
 from typing import Annotated
@@ -10,7 +10,6 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 from tocsin.kit.clock import isoformat
 from tocsin.kit.durations import BadDuration, parse_duration
 from tocsin.model.labels import BadMatcher, Matcher, parse_matcher
-from tocsin.model.run import ScenarioKey
 from tocsin.store import silences
 from tocsin.store.query import silence_record
 from tocsin.store.silences import BadSilence
@@ -90,16 +89,6 @@ async def reload(request: web.Request) -> web.Response:
     if not done.ok:
         raise Problem(422, "the configuration has errors; the old one stays", errors=list(done.problems))
     return web.json_response({"at": isoformat(done.at), "needs_restart": list(done.needs_restart)})
-
-
-async def explain(request: web.Request) -> web.Response:
-    """Why a run rang or did not: its events, the decisions on them, what was sent."""
-    place = request.match_info
-    key = ScenarioKey(place["node"], place["project"], place["scenario"])
-    story = await request.app[CONTEXT].explain(key, place["run"])
-    if story is None:
-        raise Problem(404, "this run is not known")
-    return web.json_response(to_json(story))
 
 
 async def _new_silence(request: web.Request) -> NewSilence:

@@ -11,12 +11,15 @@ from sqlalchemy import Connection
 
 from tocsin.model.cloudevent import Json, to_cloudevent
 from tocsin.model.event import Event, event_labels
+from tocsin.model.run import ScenarioKey
 from tocsin.store import query
 from tocsin.store.details import get_details
 from tocsin.store.events import list_events
 from tocsin.store.query import Page, Wanted
+from tocsin.store.story import RunStory, tell
 from tocsin.web.context import CONTEXT
 from tocsin.web.params import ListQuery, list_query, whole_number
+from tocsin.web.problems import Problem
 from tocsin.web.shapes import config_json, to_json
 
 Item = TypeVar("Item")
@@ -71,6 +74,21 @@ async def events(request: web.Request) -> web.Response:
     after = whole_number(asked.after, "after") if asked.after else 0
     text = await request.app[CONTEXT].store.read(_events_text, asked, after)
     return web.json_response(text=text)
+
+
+async def explain(request: web.Request) -> web.Response:
+    """Why a run rang or did not: its events, the decisions on them, what was sent."""
+    return web.json_response(to_json(await read_story(request)))
+
+
+async def read_story(request: web.Request) -> RunStory:
+    """The story of the run that the address names. Raises ``Problem`` 404."""
+    context, place = request.app[CONTEXT], request.match_info
+    key = ScenarioKey(place["node"], place["project"], place["scenario"])
+    story = await context.store.read(tell, key, place["run"], sorted(context.config().channels()))
+    if story is None:
+        raise Problem(404, "this run is not known")
+    return story
 
 
 async def config(request: web.Request) -> web.Response:

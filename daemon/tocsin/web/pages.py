@@ -20,6 +20,7 @@ from tocsin.model.config import Config
 from tocsin.store import query
 from tocsin.store.query import AlertRecord, DeliveryRecord, NodeRecord, RunRecord
 from tocsin.web.context import CONTEXT, WebContext
+from tocsin.web.lists import read_story
 from tocsin.web.problems import Problem
 
 _SHOWN = 12
@@ -60,6 +61,16 @@ class Pages:
         context = request.app[CONTEXT]
         now = context.clock.now()
         text = await context.store.read(self._overview_text, context, now)
+        return web.Response(text=text, content_type="text/html")
+
+    async def run(self, request: web.Request) -> web.Response:
+        """One run: its steps and error, and why it rang or did not."""
+        text = self._templates.get_template("run.html").render(
+            story=await read_story(request),
+            now=request.app[CONTEXT].clock.now(),
+            root="../../../../",
+            version=__version__,
+        )
         return web.Response(text=text, content_type="text/html")
 
     def _overview_text(self, connection: Connection, context: WebContext, now: datetime) -> str:

@@ -7,6 +7,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from tocsin.store import query
+from tocsin.store.story import RunStory
 from tocsin.web import changes, hooks, lists, probes
 from tocsin.web.access import Access
 from tocsin.web.openapi import CloudEvent, Operation, describe
@@ -56,8 +57,8 @@ def _state() -> Iterator[Route]:
     yield Route(status, probes.status)
     config = Operation("GET", "/api/v1/config", "The configuration in force, secrets masked", Access.READ)
     yield Route(config, lists.config)
-    explain = Operation("GET", f"/api/v1/explain/{_RUN}", "Why a run rang, or did not", Access.READ)
-    yield Route(explain, changes.explain)
+    explain = Operation("GET", f"/api/v1/explain/{_RUN}", "Why a run rang, or did not", Access.READ, RunStory)
+    yield Route(explain, lists.explain)
 
 
 def _lists() -> Iterator[Route]:
@@ -113,5 +114,7 @@ def _pages() -> Iterator[Route]:
     pages = Pages()
     overview = Operation("GET", "/", "The page for people", Access.READ, media="text/html")
     yield Route(overview, pages.overview, page=True)
+    run = Operation("GET", f"/runs/{_RUN}", "The page of one run", Access.READ, media="text/html")
+    yield Route(run, pages.run, page=True)
     files = Operation("GET", "/static/{name}", "Its style and script", Access.READ, media="text/css")
     yield Route(files, static, page=True)
