@@ -7,16 +7,20 @@ did; counters and log lines follow only when it has committed.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
+from functools import partial
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter
 from sqlalchemy import Connection
 
-from tocsin.app import flush
+from tocsin.app import flush, starts
 from tocsin.app.judging import Judging, enter_groups
 from tocsin.app.plan import Plan, make_plan
 from tocsin.judge import rules as judge
+from tocsin.judge.overlong import USUAL_OF
+from tocsin.judge.rules import LiveRule
+from tocsin.judge.stale import OFF_RECHECK
 from tocsin.judge.view import RECHECK
 from tocsin.model.alert import Alert, EndReason
 from tocsin.model.config import Config, Watch
@@ -24,8 +28,9 @@ from tocsin.model.decision import SUPPRESSIONS, Decision, Stage, Verdict
 from tocsin.model.event import END_EVENTS, Event, event_labels
 from tocsin.model.labels import Labels
 from tocsin.model.notification import Notification
+from tocsin.model.rule_state import NodeDownState, OverlongState, StaleState, StalledState
 from tocsin.model.run import RunKey, ScenarioKey
-from tocsin.model.sight import NodeSight
+from tocsin.model.sight import NodeSight, scenario_labels
 from tocsin.route import reporters as report
 from tocsin.store import (
     Store,
@@ -41,10 +46,12 @@ from tocsin.store import (
 )
 from tocsin.store.lease import Leadership
 from tocsin.store.rule_states import Remembered, StateKey
+from tocsin.store.starts import next_start
 
 log = structlog.get_logger(__name__)
 
 BATCH = 500
+_SYNC_EVERY = timedelta(minutes=1)
 _DEFAULT_WATCH = Watch()
 
 
@@ -93,6 +100,7 @@ class Decider:
         self._metrics = metrics
         self._ring = ring
         self._plan: Plan | None = None
+        self._synced: datetime | None = None
 
     async def step(self, now: datetime, config: Config) -> datetime | None:
         """Decide what waits; answers when it is worth calling again, ``now`` when more waits already.
@@ -103,9 +111,12 @@ class Decider:
         if plan is None or plan.config is not config:
             plan = make_plan(config)
             await self._do(reconcile, plan, now)
-            self._plan = plan
+            self._plan, self._synced = plan, None
         decided = await self._do(decide_events, plan, now)
-        timed = await self._do(decide_time, plan, now)
+        sync = self._synced is None or not self._synced <= now < self._synced + _SYNC_EVERY
+        timed = await self._do(partial(decide_time, sync=sync), plan, now)
+        if sync:
+            self._synced = now
         told = await self._do(flush_groups, plan, now)
         if decided.full or timed.full or told.full:
             return now
@@ -226,10 +237,9 @@ class _Telling:
         node = self.nodes.get(event.node) or NodeSight(event.node)
         max_age = _watch(self.plan, event.node).backfill.notify_max_age
 
-        def ended(_run: RunKey) -> bool:
-            return bool(sight.ended_runs(self.connection, [event]))
-
-        return report.is_too_late(event, self.now + node.clock_offset, max_age, ended)
+        return report.is_too_late(
+            event, self.now + node.clock_offset, max_age, partial(sight.has_ended, self.connection)
+        )
 
     def _decide(
         self,
@@ -271,8 +281,11 @@ def _watch(plan: Plan, node: str) -> Watch:
 # --- time ----------------------------------------------------------------------------------------------------------------
 
 
-def decide_time(connection: Connection, plan: Plan, now: datetime) -> Outcome:
-    """What time alone changes: due rules, alerts whose scenario is gone or switched off."""
+def decide_time(connection: Connection, plan: Plan, now: datetime, *, sync: bool = True) -> Outcome:
+    """What time alone changes: due rules, expected starts, alerts whose scenario is gone or switched off.
+
+    ``sync`` also looks for scenarios that ``stale`` rules do not know yet.
+    """
     due = rule_states.due(connection, now, BATCH)
     keys = {ScenarioKey(*one.key[1:]) for one in due if one.key.scenario}
     judging = Judging(
@@ -285,16 +298,20 @@ def decide_time(connection: Connection, plan: Plan, now: datetime) -> Outcome:
     )
     for one in due:
         _tick(judging, one)
-    for filed, reason in alerts.orphans(connection):
-        judging.end(filed.rule, filed.alert.id, now, reason)
-        judging.put(StateKey(filed.rule, *_place(filed.alert)), None, None)
+    _orphans(judging)
+    more = starts.judge_starts(judging)
+    if sync:
+        _remember_stale(judging)
+    owed = _summaries(judging)
     judging.write()
+    dues = (rule_states.next_due(connection, now), next_start(connection, now))
     return Outcome(
-        full=len(due) >= BATCH,
+        full=more or len(due) >= BATCH,
         alerts=judging.changed,
+        owed=owed,
         made=judging.made,
         errors=judging.errors,
-        next_due=rule_states.next_due(connection, now),
+        next_due=min(filter(None, dues), default=None),
     )
 
 
@@ -305,8 +322,73 @@ def _tick(judging: Judging, one: Remembered) -> None:
         judging.put(one.key, None, None)
     elif view.scenario is not None and not view.scenario.backfilled:
         judging.put(one.key, one.state, judging.now + RECHECK)
+    elif isinstance(one.state, StalledState):
+        starts.look_for_ends(judging, one.key, one.state, live)
+    elif isinstance(one.state, OverlongState):
+        _tick_overlong(judging, one.key, one.state, live)
     else:
         judging.tick(one.key, one.state, live)
+
+
+def _tick_overlong(judging: Judging, key: StateKey, state: OverlongState, live: LiveRule) -> None:
+    if state.run is not None and state.ended is None and sight.has_ended(judging.connection, state.run):
+        judging.put(key, state, judging.now + RECHECK)  # the event of its end is on the way
+        return
+    usual: tuple[timedelta, ...] = ()
+    if state.run is not None and state.limit is None and live.rule.longer_than is None:
+        usual = sight.good_durations(judging.connection, state.run.scenario, USUAL_OF)
+    judging.tick(key, state, live, replace(judging.view(key), durations=usual))
+
+
+def _orphans(judging: Judging) -> None:
+    """End the alerts of what is gone or was switched off, and forget why they rang."""
+    found = alerts.orphans(judging.connection)
+    if not found:
+        return
+    known = rule_states.load(judging.connection, {_place(filed.alert) for filed, _ in found})
+    for filed, reason in found:
+        judging.end(filed.rule, filed.alert.id, judging.now, reason)
+        key = StateKey(filed.rule, *_place(filed.alert))
+        state = known[key].state if key in known else None
+        if isinstance(state, StaleState) and reason is EndReason.DEACTIVATED:
+            judging.put(key, replace(state, ringing=None, off=True), judging.now + OFF_RECHECK)
+        else:
+            judging.put(key, None, None)
+
+
+def _remember_stale(judging: Judging) -> None:
+    """Begin to time the scenarios that a ``stale`` rule does not know yet."""
+    rules = [live for live in judging.plan.scenario_rules if live.rule.kind == "stale"]
+    if not rules:
+        return
+    watched = sight.watched_scenarios(judging.connection)
+    for live in rules:
+        known = rule_states.known_places(judging.connection, live.id)
+        new = [one for one in watched if one.key not in known and live.matches(scenario_labels(one))]
+        good = sight.last_good(judging.connection, [one.key for one in new])
+        for one in new:
+            judging.scenarios[one.key] = one
+            since = good.get(one.key) or one.watched_since
+            state = StaleState(since=since, good=one.key in good)
+            judging.tick(StateKey(live.id, *one.key), state, live)
+
+
+def _summaries(judging: Judging) -> list[Notification]:
+    """What was withheld while a node's history was read back, in one message a receiver."""
+    owed: list[Notification] = []
+    for node in withheld.nodes(judging.connection):
+        seen = judging.nodes.get(node)
+        if seen is not None and seen.backfilling:
+            continue
+        if any(key.node == node for key in events.late_after(judging.connection, 0)):
+            continue
+        for receiver, late in withheld.take(judging.connection, node).items():
+            channels = judging.plan.channels.get(receiver, ())
+            owed += report.summary(node, receiver, late, channels, judging.now)
+            verdict = Verdict.SUMMARY if channels else Verdict.NO_CHANNEL
+            note = f"{node}: {len(late)} events"
+            judging.made.append(Decision(judging.now, Stage.BACKFILL, receiver, verdict, note))
+    return outbox.owe(judging.connection, owed)
 
 
 def _place(alert: Alert) -> tuple[str, str, str]:
@@ -345,6 +427,7 @@ def reconcile(connection: Connection, plan: Plan, now: datetime) -> Outcome:
     rule_states.forget_rules(connection, plan.rule_ids)
     rule_states.forget_nodes(connection, plan.nodes)
     _repaint(judging, [filed for filed in ringing if filed.rule in plan.rule_ids])
+    _remember_down(judging)
     judging.write()
     _regroup(connection, plan, now)
     return Outcome(alerts=judging.changed, made=judging.made, errors=judging.errors)
@@ -365,6 +448,18 @@ def _repaint(judging: Judging, ringing: Sequence[alerts.Filed]) -> None:
         changed = judge.repaint(live.rule, known.state, judging.view(key), judging.now)
         if changed is not None and changed.alert != filed.alert:
             judging.file(changed.alert, filed.rule, judging.view(key))
+
+
+def _remember_down(judging: Judging) -> None:
+    """Let rules about nodes know what is down already; its event came before they did."""
+    known = judging.plan.nodes
+    down = {name: node for name, node in judging.nodes.items() if node.up is False and name in known}
+    states = rule_states.load(judging.connection, [(name, "", "") for name in down])
+    for name, node in down.items():
+        for live in judging.plan.node_rules:
+            key = StateKey(live.id, name)
+            if key not in states and live.matches({"dss_node": name}):
+                judging.tick(key, NodeDownState(since=node.down_since, reason=node.down_reason), live)
 
 
 def _regroup(connection: Connection, plan: Plan, now: datetime) -> None:

@@ -59,7 +59,7 @@ def judge_start(at: datetime, due: datetime, runs: Sequence[SeenRun], view: View
         belongs = at - EARLY <= run.key.start and run.trigger_type not in NOT_SCHEDULED
         if belongs and run.key.start <= due:
             return StartVerdict(Start.MET)
-    if any(run.key.start <= at + LAUNCH_DELAY and (run.end is None or run.end >= at) for run in runs):
+    if any(_open_at(run, moment) for run in runs for moment in (at, at + LAUNCH_DELAY)):
         return StartVerdict(Start.WITHDRAWN)
     if view.now < due:
         return StartVerdict(Start.PENDING, due)
@@ -68,6 +68,10 @@ def judge_start(at: datetime, due: datetime, runs: Sequence[SeenRun], view: View
     if not (view.fresh(due) and active_since_due):
         return StartVerdict(Start.PENDING, view.now + RECHECK)
     return StartVerdict(Start.MISSED)
+
+
+def _open_at(run: SeenRun, moment: datetime) -> bool:
+    return run.key.start <= moment and (run.end is None or run.end >= moment)
 
 
 def miss(state: MissedState | None, at: datetime, due: datetime) -> MissedState:
@@ -88,7 +92,7 @@ def hear(_rule: Rule, state: MissedState | None, event: Event) -> MissedState | 
 
 def judge(_rule: Rule, state: MissedState, _view: View) -> Judgement:
     if state.count == 0 or state.met is not None:
-        calm = MissedState(ringing=state.ringing, dismissed=state.dismissed)
+        calm = MissedState(ringing=state.ringing, dismissed=state.dismissed, judged=state.judged)
         return Judgement(calm, Verdict.QUIET, at=state.met)
     return Judgement(state, Verdict.RING)
 

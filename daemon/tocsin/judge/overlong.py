@@ -1,7 +1,8 @@
 """``overlong``: rings while a run takes far longer than it should, ends with the run.
 
 "Usual" is the median of the last good runs. It is asked for only when the run is older than the shortest limit that
-could hold, so that ordinary runs cost one row and no query.
+could hold, so that ordinary runs cost one row and no query. No event makes it ring, only time: what is begun and over
+by the time it is seen was never anyone's business.
 """
 
 from dataclasses import replace
@@ -39,10 +40,10 @@ def judge(rule: Rule, state: OverlongState, view: View) -> Judgement:
     earliest = state.run.start + (rule.at_least if rule.longer_than is None else rule.longer_than)
     if view.now < earliest:
         return Judgement(state, _not_yet(state), earliest)
+    if view.durations is None:
+        return Judgement(state, Verdict.WAIT, view.now)  # an event: its own end may be the next one
     if state.limit is None:
-        if view.durations is None and rule.longer_than is None:
-            return Judgement(state, Verdict.WAIT, view.now)  # to be judged again with the durations
-        limit, usual = _limit(rule, state.run.start, view.durations or ())
+        limit, usual = _limit(rule, state.run.start, view.durations)
         if limit is None:
             return Judgement(state, Verdict.WAIT)  # nothing is usual yet
         state = replace(state, limit=limit, usual_seconds=usual)

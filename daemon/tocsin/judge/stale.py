@@ -11,7 +11,7 @@ from tocsin.model.config import Rule
 from tocsin.model.event import END_EVENTS, Event, is_good
 from tocsin.model.rule_state import StaleState
 
-OFF_RECHECK = timedelta(minutes=5)  # how soon a switched-off scenario is asked for again
+OFF_RECHECK = timedelta(minutes=30)  # how soon a switched-off scenario is asked for again
 
 
 def hear(_rule: Rule, state: StaleState | None, event: Event) -> StaleState | None:

@@ -1,10 +1,11 @@
 """A stalled scheduler rings once: many expected starts of one node, missed together, are one fact about the node.
 
-The cohort of a node is its expected starts that fell due within the last ``WINDOW``. When a fifth of them, and at
+The cohort of a missed start is what the node should have started around the same time. When a fifth of it, and at
 least ten, are missed, ``NodeSchedulerStalled`` rings and the scenarios' own alerts keep quiet. While starts that are
-due but not yet seen could still make it so many, single misses wait, ``PATIENCE`` at most.
+due but were not looked at since could still make it so many, single misses wait, ``PATIENCE`` at most.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -14,57 +15,80 @@ from tocsin.kit.clock import isoformat
 from tocsin.model.config import Rule
 from tocsin.model.rule_state import StalledState
 
-WINDOW = timedelta(minutes=15)
+WINDOW = timedelta(minutes=15)  # starts expected within it belong together
 PATIENCE = timedelta(minutes=5)
 AT_LEAST = 10
 SHARE = 5  # a fifth
+RECHECK = timedelta(minutes=1)  # how soon a stall is looked at again
 
 
 @dataclass(frozen=True, slots=True)
 class Cohort:
-    """The expected starts of a node that fell due lately; ``unseen`` are due but were not looked at since."""
+    """The starts that a node should have made together; ``unseen`` are due but were not looked at since."""
 
+    first: datetime  # of the missed ones
+    last: datetime
     met: int = 0
     missed: int = 0
     unseen: int = 0
-    first: datetime | None = None  # of the missed ones
-    last: datetime | None = None
-    last_met: datetime | None = None
+
+    @property
+    def share(self) -> bool:
+        return self.missed * SHARE >= self.met + self.missed
 
     @property
     def stalled(self) -> bool:
-        return self.missed >= AT_LEAST and self.missed * SHARE >= self.met + self.missed
+        return self.missed >= AT_LEAST and self.share
 
     @property
     def undecided(self) -> bool:
         """Whether the unseen ones could still make it a stall."""
-        worst = self.missed + self.unseen
-        return self.unseen > 0 and worst >= AT_LEAST and worst * SHARE >= self.met + worst
+        return self.unseen > 0 and replace(self, missed=self.missed + self.unseen).stalled
 
 
-def feel(state: StalledState | None, cohort: Cohort) -> StalledState | None:
-    """The node's state with what its cohort shows now. A stall is over when a later start came and few are missed."""
-    if cohort.stalled:
-        state = state or StalledState()
-        return replace(
-            state,
-            since=state.since or cohort.first,
-            last=max(filter(None, (state.last, cohort.last)), default=None),
-            missed=max(state.missed, cohort.missed),
-            expected=max(state.expected, cohort.met + cohort.missed),
-            over=None,
-        )
-    met = cohort.last_met
-    if state is not None and state.last is not None and met is not None and met > state.last:
-        return replace(state, over=met)
+def clusters(missed: Sequence[datetime]) -> list[tuple[datetime, datetime]]:
+    """Moments that lie close together as (first, last) of each cluster."""
+    found: list[tuple[datetime, datetime]] = []
+    for at in sorted(missed):
+        if found and at - found[-1][1] <= WINDOW:
+            found[-1] = (found[-1][0], at)
+        else:
+            found.append((at, at))
+    return found
+
+
+def speaks_for(state: StalledState | None, cohort: Cohort) -> bool:
+    """Whether the node's alert speaks for these missed starts, so that the scenarios' own keep quiet."""
+    ringing = state is not None and state.ringing is not None and state.over is None
+    return cohort.stalled or (ringing and cohort.share)
+
+
+def feel(state: StalledState | None, cohort: Cohort) -> StalledState:
+    """The node's state after a cohort that is stalled, or that a stall explains."""
+    state = state or StalledState()
+    if state.over is not None:
+        state = StalledState(ringing=state.ringing, dismissed=state.dismissed)
+    return replace(
+        state,
+        since=min(state.since or cohort.first, cohort.first),
+        last=max(state.last or cohort.last, cohort.last),
+        missed=state.missed + cohort.missed,
+        expected=state.expected + cohort.met + cohort.missed,
+    )
+
+
+def hear(state: StalledState, last_met: datetime | None) -> StalledState:
+    """A stall is over when a start that was expected later has come."""
+    if last_met is not None and state.last is not None and last_met > state.last:
+        return replace(state, over=last_met)
     return state
 
 
 def judge(_rule: Rule, state: StalledState, view: View) -> Judgement:
     if state.since is None or state.over is not None:
         calm = StalledState(ringing=state.ringing, dismissed=state.dismissed)
-        return Judgement(calm, Verdict.QUIET, at=view.now)
-    return Judgement(state, Verdict.RING)
+        return Judgement(calm, Verdict.QUIET, at=state.over)
+    return Judgement(state, Verdict.RING, view.now + RECHECK)
 
 
 def portrait(_rule: Rule, state: StalledState, view: View) -> Portrait:
@@ -72,7 +96,7 @@ def portrait(_rule: Rule, state: StalledState, view: View) -> Portrait:
     return Portrait(
         starts_at=view.now,
         evidence=f"{isoformat(state.since)}/{state.missed}",
-        summary=f"The scheduler of DSS node {view.node.node} starts nothing",
+        summary=f"The scheduler of DSS node {view.node.node} does not start scenarios",
         description=f"{state.missed} of {state.expected} expected starts since {moment(state.since)} did not come. "
         "Look whether DSS runs and whether automatic triggers were switched off for the node or its projects.",
         count=state.missed,

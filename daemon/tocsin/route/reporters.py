@@ -4,20 +4,21 @@ Ids are derived from the event, the reporter and the channel, so that deciding t
 A lane is one scenario and one reporter: what is told of a scenario arrives in the order in which it happened.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from tocsin.kit.clock import isoformat, to_ms
 from tocsin.kit.ids import derived_id
 from tocsin.model.config import Channel, Reporter
 from tocsin.model.decision import Verdict
 from tocsin.model.event import END_EVENTS, Event, EventName, event_labels
 from tocsin.model.labels import Labels, all_match
-from tocsin.model.notification import EventNotice, MailOverrides, Notification
+from tocsin.model.notification import EventNotice, MailOverrides, Notification, SummaryNotice
 from tocsin.model.run import RunKey
 from tocsin.route.formula import BadFormula, Value, holds
 
+_WORST = 5  # failures that a summary names
 _ALWAYS_DETAILED = frozenset({EventName.RUN_FAILED, EventName.RUN_ABORTED})
 
 
@@ -138,6 +139,28 @@ def wants_details(reporters: Sequence[Reporter], channels: Mapping[str, Channel]
     return wanted
 
 
-def summary_id(node: str, receiver: str, since: datetime, until: datetime, channel: str) -> str:
-    """The id of a summary after a downtime."""
-    return derived_id("summary", node, receiver, isoformat(since), to_ms(until), channel)
+def summary(
+    node: str, receiver: str, late: Sequence[Event], channels: Sequence[Channel], now: datetime
+) -> list[Notification]:
+    """One message a channel on what was withheld; ``late`` is in order of time and not empty."""
+    outcomes = [event.run.outcome or "?" for event in late if event.run and event.name in END_EVENTS]
+    failures = [event for event in late if event.name is EventName.RUN_FAILED]
+    notice = SummaryNotice(
+        node=node,
+        since=late[0].time,
+        until=late[-1].time,
+        runs_by_outcome=dict(Counter(outcomes)),
+        worst=tuple(reversed(failures[-_WORST:])),
+    )
+    return [
+        Notification(
+            id=derived_id("summary", receiver, channel.name, *(event.id for event in late)),
+            receiver=receiver,
+            channel=channel.name,
+            lane=f"summary:{node}",
+            notice=notice,
+            owed_at=now,
+            due_at=now,
+        )
+        for channel in channels
+    ]

@@ -193,6 +193,7 @@ expected_starts = Table(
     Column("settled_at", Moment),
     PrimaryKeyConstraint("node", "project", "scenario", "at"),
 )
+Index("ix_expected_starts_node", expected_starts.c.node, expected_starts.c.at)
 Index("ix_expected_starts_pending", expected_starts.c.at, sqlite_where=expected_starts.c.state == "pending",
       postgresql_where=expected_starts.c.state == "pending")  # fmt: skip
 

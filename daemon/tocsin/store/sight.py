@@ -1,12 +1,11 @@
 """What rules look at besides events: nodes, scenarios and runs as watch left them. Reads only."""
 
 from collections.abc import Collection
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, Connection, Row, select, tuple_
+from sqlalchemy import Column, ColumnElement, Connection, Row, func, select, tuple_
 
-from tocsin.model.event import Event
 from tocsin.model.run import GOOD_OUTCOMES, RunKey, ScenarioKey
 from tocsin.model.sight import NodeSight, ScenarioSight
 from tocsin.store.schema import nodes, runs, scenarios
@@ -98,18 +97,23 @@ def good_durations(connection: Connection, scenario: ScenarioKey, count: int) ->
     return tuple(max(end - start, timedelta(0)) for start, end in connection.execute(query))
 
 
-def ended_runs(connection: Connection, events: Collection[Event]) -> set[RunKey]:
-    """Which of the runs of these events have ended by now."""
-    found: set[RunKey] = set()
-    for event in events:
-        if event.run is None:
-            continue
-        query = select(runs.c.end).where(
-            *_of(event.run.scenario), runs.c.run_id == event.run.run_id, runs.c.start == event.run.start
-        )
-        if connection.execute(query).scalar_one_or_none() is not None:
-            found.add(event.run.key)
+def last_good(connection: Connection, keys: Collection[ScenarioKey]) -> dict[ScenarioKey, datetime]:
+    """When the last good run of each scenario ended, baseline runs too."""
+    place = (runs.c.node, runs.c.project, runs.c.scenario)
+    query = select(*place, func.max(runs.c.end)).where(runs.c.outcome.in_(sorted(GOOD_OUTCOMES)))
+    found: dict[ScenarioKey, datetime] = {}
+    for part in chunks(sorted(keys), 200):
+        for row in connection.execute(query.where(tuple_(*place).in_(part)).group_by(*place)):
+            found[ScenarioKey(*row[:3])] = row[3]
     return found
+
+
+def has_ended(connection: Connection, run: RunKey) -> bool:
+    """Whether a run is known to have ended."""
+    query = select(runs.c.end).where(
+        *_of(run.scenario), runs.c.run_id == run.run_id, runs.c.start == run.start, runs.c.end.is_not(None)
+    )
+    return connection.execute(query).one_or_none() is not None
 
 
 def _of(scenario: ScenarioKey) -> tuple[ColumnElement[bool], ...]:

@@ -1,0 +1,156 @@
+"""Rows of expected starts, as rules judge them. Watch writes them, and settles what its looks see."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    and_,
+    bindparam,
+    func,
+    or_,
+    select,
+    tuple_,
+    type_coerce,
+    update,
+)
+
+from tocsin.kit.clock import to_ms
+from tocsin.model.run import RunKey, ScenarioKey
+from tocsin.model.sight import SeenRun
+from tocsin.store.schema import expected_starts, nodes, runs
+from tocsin.store.upsert import chunks
+
+_LONGEST = timedelta(days=7)  # a run that began longer ago and is over is not looked for
+_KEY = ("node", "project", "scenario", "at")
+_PENDING = expected_starts.c.state == "pending"
+
+
+class StartKey(NamedTuple):
+    scenario: ScenarioKey
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """How many expected starts of a node between two moments came, were missed, or are open."""
+
+    met: int = 0
+    missed: int = 0
+    pending: int = 0
+
+
+def to_judge(connection: Connection, now: datetime, limit: int) -> list[StartKey]:
+    """Pending starts whose time has come, on nodes that are clear; those first that have waited longest."""
+    offset = type_coerce(nodes.c.clock_offset_ms, BigInteger)
+    query = (
+        select(*(expected_starts.c[name] for name in _KEY))
+        .join(nodes, nodes.c.node == expected_starts.c.node)
+        .where(
+            _PENDING,
+            type_coerce(expected_starts.c.at, BigInteger) <= to_ms(now) + offset,
+            or_(expected_starts.c.judge_at.is_(None), expected_starts.c.judge_at <= now),
+            nodes.c.up.is_(True),
+            nodes.c.backfilling.is_(False),
+        )
+        .order_by(expected_starts.c.at)
+        .limit(limit)
+    )
+    return [StartKey(ScenarioKey(*row[:3]), row[3]) for row in connection.execute(query)]
+
+
+def next_start(connection: Connection, now: datetime) -> datetime | None:
+    """When a pending start is next worth a judgement."""
+    judge_at = func.coalesce(
+        expected_starts.c.judge_at, expected_starts.c.at, type_=expected_starts.c.at.type
+    )
+    query = select(func.min(judge_at)).where(_PENDING, judge_at > now)
+    found: datetime | None = connection.execute(query).scalar_one_or_none()
+    return found
+
+
+def following(connection: Connection, keys: Collection[StartKey]) -> dict[StartKey, datetime]:
+    """The next expected start after each of these, where one is known."""
+    later = expected_starts.alias()
+    first = (
+        select(*(expected_starts.c[name] for name in _KEY), func.min(later.c.at))
+        .join(later, and_(*(later.c[name] == expected_starts.c[name] for name in ScenarioKey._fields)))
+        .where(later.c.at > expected_starts.c.at)
+        .group_by(*(expected_starts.c[name] for name in _KEY))
+    )
+    found: dict[StartKey, datetime] = {}
+    for part in chunks(sorted(keys), 200):
+        for row in connection.execute(first.where(_any_of(part))):
+            found[StartKey(ScenarioKey(*row[:3]), row[3])] = row[4]
+    return found
+
+
+def runs_around(connection: Connection, keys: Collection[StartKey]) -> dict[StartKey, list[SeenRun]]:
+    """The runs that were open at each of these moments or began later, the earliest first."""
+    same = and_(*(runs.c[name] == expected_starts.c[name] for name in ScenarioKey._fields))
+    at, start = type_coerce(expected_starts.c.at, BigInteger), type_coerce(runs.c.start, BigInteger)
+    open_then = or_(runs.c.end.is_(None), type_coerce(runs.c.end, BigInteger) >= at)
+    recent = or_(runs.c.end.is_(None), start >= at - _LONGEST // timedelta(milliseconds=1))
+    columns = (runs.c.run_id, runs.c.start, runs.c.end, runs.c.outcome, runs.c.trigger_type)
+    query = (
+        select(*(expected_starts.c[name] for name in _KEY), *columns)
+        .join(runs, same)
+        .where(open_then, recent)
+        .order_by(runs.c.start)
+    )
+    found: dict[StartKey, list[SeenRun]] = {key: [] for key in keys}
+    for part in chunks(sorted(keys), 200):
+        for row in connection.execute(query.where(_any_of(part))):
+            scenario = ScenarioKey(*row[:3])
+            run = SeenRun(RunKey(scenario, row[4], row[5]), row[6], row[7], row[8])
+            found[StartKey(scenario, row[3])].append(run)
+    return found
+
+
+def settle(
+    connection: Connection, settled: Sequence[tuple[StartKey, str, datetime | None]], now: datetime
+) -> None:
+    """Write verdicts: a state, or for one that stays pending when it is judged again."""
+    if not settled:
+        return
+    rows = [
+        dict(zip((f"k_{name}" for name in _KEY), (*key.scenario, key.at), strict=True))
+        | {"new_state": state, "again": judge_at, "over": None if state == "pending" else now}
+        for key, state, judge_at in settled
+    ]
+    moment = expected_starts.c.at.type
+    values = {
+        "state": bindparam("new_state", type_=expected_starts.c.state.type),
+        "judge_at": bindparam("again", type_=moment),
+        "settled_at": bindparam("over", type_=moment),
+    }
+    mine = [
+        expected_starts.c[name] == bindparam(f"k_{name}", type_=expected_starts.c[name].type) for name in _KEY
+    ]
+    connection.execute(update(expected_starts).where(*mine).values(values), rows)
+
+
+def tally(connection: Connection, node: str, first: datetime, last: datetime) -> Tally:
+    """What became of a node's starts expected from ``first`` to ``last``."""
+    query = select(expected_starts.c.state, func.count()).where(
+        expected_starts.c.node == node, expected_starts.c.at >= first, expected_starts.c.at <= last
+    )
+    counts = {row[0]: row[1] for row in connection.execute(query.group_by(expected_starts.c.state))}
+    return Tally(counts.get("met", 0), counts.get("missed", 0), counts.get("pending", 0))
+
+
+def last_met(connection: Connection, node: str) -> datetime | None:
+    """The latest expected start of a node that came."""
+    query = select(func.max(expected_starts.c.at)).where(
+        expected_starts.c.node == node, expected_starts.c.state == "met"
+    )
+    found: datetime | None = connection.execute(query).scalar_one_or_none()
+    return found
+
+
+def _any_of(keys: Sequence[StartKey]) -> ColumnElement[bool]:
+    return tuple_(*(expected_starts.c[name] for name in _KEY)).in_([(*key.scenario, key.at) for key in keys])

@@ -1,0 +1,193 @@
+"""Timelines of groups: intervals, mutes, and what each channel was last told."""
+
+from datetime import timedelta
+
+import pytest
+
+from tests.decide.world import T0, World, channel, config, key, minutes, tree
+from tocsin.judge.defaults import DEFAULT_RULES
+from tocsin.model.config import InhibitRule, Receiver, Rule, TimeInterval, Times
+from tocsin.model.labels import parse_matcher, parse_matchers
+from tocsin.model.notification import GroupNotice
+from tocsin.route.tree import RouteSpec
+from tocsin.store import silences
+
+SECOND = timedelta(seconds=1)
+HOUR = timedelta(hours=1)
+MORNING = TimeInterval("morning", (Times(times=((6 * 60, 7 * 60),)),))  # T0 is at six
+
+
+async def silence(world: World, text: str, begin: timedelta, end: timedelta) -> None:
+    await world.store.write(silences.add, parse_matchers(text), T0 + begin, T0 + end, "me", "", T0)
+
+
+async def ring(world: World, at: timedelta, name: str = "NIGHTLY") -> None:
+    await world.scenario(key(name))
+    await world.run(T0 + at, "FAILED", key(name), length=SECOND)
+    await world.step(T0 + at + SECOND)
+
+
+async def heal(world: World, at: timedelta, name: str = "NIGHTLY") -> None:
+    await world.run(T0 + at, "SUCCESS", key(name), length=SECOND)
+    await world.step(T0 + at + SECOND)
+
+
+async def steps(world: World, begin: timedelta, end: timedelta) -> list[tuple[int, str, str]]:
+    """What is told from ``begin`` to ``end``, flushing when due: minutes since T0, channel and reason."""
+    now, said = T0 + begin, []
+    while now <= T0 + end:
+        due = await world.step(now)
+        said += [((now - T0) // minutes(1), where, why) for where, why, _ in await world.told()]
+        now = due if due is not None and due <= T0 + end else T0 + end + SECOND
+    return said
+
+
+async def test_new_alerts_wait_for_the_group_interval_and_repeats_for_theirs(world: World) -> None:
+    await ring(world, minutes(0))
+    assert await steps(world, minutes(0), minutes(1)) == [(0, "ops/slack", "first")]
+    await ring(world, minutes(1), "OTHER")
+    assert await steps(world, minutes(1), minutes(4)) == []
+    assert await steps(world, minutes(4), minutes(10)) == [(5, "ops/slack", "new_alerts")]
+    assert await steps(world, minutes(10), minutes(600)) == [
+        (250, "ops/slack", "repeat"),
+        (495, "ops/slack", "repeat"),
+    ]
+
+
+async def test_an_alert_that_ends_and_rings_again_between_two_flushes_is_no_news(world: World) -> None:
+    await ring(world, minutes(0))
+    await steps(world, minutes(0), minutes(1))
+    await heal(world, minutes(1))
+    await ring(world, minutes(2))
+    assert await steps(world, minutes(2), minutes(20)) == []
+    assert await world.alerts() == ["ScenarioFailed!resolved", "ScenarioFailed"]
+
+
+async def test_an_alert_that_ends_before_anyone_was_told_is_never_told(world: World) -> None:
+    await ring(world, minutes(0))
+    await world.run(T0 + 2 * SECOND, "SUCCESS", length=SECOND)
+    assert await steps(world, minutes(0.1), minutes(60)) == []
+
+
+async def test_without_send_resolved_an_end_is_not_told_but_counts(world: World) -> None:
+    world.config = config(receivers=(Receiver("ops", (channel("a", send_resolved=False), channel("b"))),))
+    await ring(world, minutes(0))
+    await steps(world, minutes(0), minutes(1))
+    await heal(world, minutes(2))
+    assert await steps(world, minutes(2), minutes(10)) == [(5, "b", "resolved")]
+    await ring(world, minutes(20))
+    assert await steps(world, minutes(20), minutes(21)) == [(20, "a", "new_alerts"), (20, "b", "new_alerts")]
+
+
+async def test_an_end_in_a_silence_is_dropped_unless_the_channel_asks_for_it(world: World) -> None:
+    asking = channel("a", resolve_what_was_sent=True)
+    world.config = config(receivers=(Receiver("ops", (asking, channel("b"))),))
+    await ring(world, minutes(0))
+    await steps(world, minutes(0), minutes(1))
+    await silence(world, "project=SALES", minutes(1), minutes(60))
+    await heal(world, minutes(3))
+    assert await steps(world, minutes(3), minutes(59)) == []
+    assert await steps(world, minutes(60), minutes(80)) == [(60, "a", "resolved")]
+    assert await world.step(T0 + minutes(81)) is None
+
+
+async def test_a_silenced_alert_is_told_when_the_silence_ends(world: World) -> None:
+    await silence(world, "scenario=NIGHTLY", minutes(0), minutes(20))
+    await ring(world, minutes(0))
+    assert await steps(world, minutes(0), minutes(30)) == [(20, "ops/slack", "first")]
+    assert [made for made in await world.verdicts() if made in ("silenced", "first")] == ["silenced", "first"]
+    value = world.registry.get_sample_value("tocsin_notifications_suppressed_total", {"reason": "silenced"})
+    assert value == 4  # at 0, 5, 10 and 15 minutes
+
+
+async def test_scenarios_are_inhibited_while_their_node_is_down(world: World) -> None:
+    rule = InhibitRule(
+        parse_matchers('alertname="NodeDown"'), parse_matchers('alertname=~"Scenario.*"'), ("dss_node",)
+    )
+    world.config = config(inhibit_rules=(rule,))
+    await world.down(T0 - minutes(3))
+    await world.step(T0)
+    await ring(world, minutes(0))
+    assert await steps(world, minutes(0), minutes(8)) == [(0, "ops/slack", "first")]  # of the node
+    await world.up(T0 + minutes(9))
+    assert await steps(world, minutes(9), minutes(16)) == [
+        (10, "ops/slack", "resolved"),
+        (10, "ops/slack", "first"),
+    ]
+    assert "inhibited" in await world.verdicts()
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ({"mute_time_intervals": ("morning",)}, [(60, "first")]),
+        ({"active_time_intervals": ("morning",)}, [(0, "first"), (30, "repeat")]),
+        ({"active_time_intervals": ("unknown",)}, []),
+    ],
+)
+async def test_a_route_is_mute_by_the_clock(
+    world: World, more: dict[str, tuple[str, ...]], expected: list[tuple[int, str]]
+) -> None:
+    route = RouteSpec(matchers=(parse_matcher("severity=warning"),), repeat_interval=minutes(29), **more)
+    world.config = config(route=tree(routes=(route,), repeat_interval=HOUR), time_intervals=(MORNING,))
+    await ring(world, minutes(0))
+    told = [(at, why) for at, _, why in await steps(world, minutes(0), minutes(62))]
+    assert told == expected
+
+
+async def test_two_routes_with_continue_tell_two_receivers_and_a_receiver_without_channels_is_noted(
+    world: World,
+) -> None:
+    routes = (
+        RouteSpec("oncall", (parse_matcher("severity=warning"),), continues=True),
+        RouteSpec("nobody", (parse_matcher("severity=warning"),)),
+    )
+    world.config = config(
+        route=tree(routes=routes),
+        receivers=(Receiver("ops", ()), Receiver("oncall", (channel("pager", "oncall"),))),
+    )
+    await ring(world, minutes(0))
+    assert await steps(world, minutes(0), minutes(1)) == [(0, "pager", "first")]
+    assert "no_channel" in await world.verdicts()
+
+
+async def test_a_notice_holds_two_hundred_alerts_at_most(world: World) -> None:
+    for index in range(205):
+        await world.scenario(key(f"S{index}"))
+        await world.run(T0, "FAILED", key(f"S{index}"), length=SECOND)
+    await world.step(T0 + SECOND)
+    await world.step(T0 + 12 * SECOND)
+    (one,) = await world.notifications()
+    assert isinstance(one.notice, GroupNotice)
+    assert (len(one.notice.alerts), one.notice.truncated) == (200, 5)
+
+
+async def test_a_reload_that_moves_routes_sends_nothing_again_and_a_new_receiver_hears(world: World) -> None:
+    await ring(world, minutes(0))
+    await steps(world, minutes(0), minutes(1))
+    moved = tree(routes=(RouteSpec("other", (parse_matcher("project=OTHER"),)),))
+    world.config = config(
+        route=moved, receivers=(*world.config.receivers, Receiver("other", (channel("o", "other"),)))
+    )
+    assert await steps(world, minutes(1), minutes(20)) == []
+    world.config = config(
+        route=tree(routes=(RouteSpec("other", (parse_matcher("project=SALES"),)),)),
+        receivers=world.config.receivers,
+    )
+    assert await steps(world, minutes(20), minutes(40)) == [(20, "o", "first")]
+
+
+async def test_a_kept_end_is_forgotten_when_the_alert_rings_again(world: World) -> None:
+    world.config = config(
+        rules=(*DEFAULT_RULES, Rule("Other", "failed", after=5)),
+        receivers=(Receiver("ops", (channel("a", resolve_what_was_sent=True),)),),
+    )
+    await ring(world, minutes(0))
+    await steps(world, minutes(0), minutes(1))
+    await silence(world, "project=SALES", minutes(1), minutes(30))
+    await heal(world, minutes(3))
+    await steps(world, minutes(3), minutes(12))
+    await ring(world, minutes(13))
+    assert await steps(world, minutes(13), minutes(60.5)) == []  # still firing, as the channel was told
+    await heal(world, minutes(61))
+    assert await steps(world, minutes(61), minutes(70)) == [(65, "a", "resolved")]
