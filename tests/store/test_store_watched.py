@@ -6,7 +6,7 @@ from datetime import timedelta
 from tests.watch.scenes import EARLY, KEY, T0, at, look, ran, sight, told
 from tocsin.model.run import ScenarioKey
 from tocsin.store import Store, nodes, runs, scenarios, totals
-from tocsin.store.scenarios import Looked, ProjectRow, ScenarioRow
+from tocsin.store.scenarios import Looked, Past, ProjectRow, ScenarioRow
 from tocsin.watch.record import record_looks
 
 OTHER = ScenarioKey("prod", "SALES", "HOURLY")
@@ -47,16 +47,19 @@ async def test_projects_are_written_over_what_was_known(store: Store) -> None:
 
 async def test_lists_and_looks_each_write_their_own_part_of_a_scenario(store: Store) -> None:
     await store.write(scenarios.put_scenarios, [scenario(), scenario(OTHER)])
-    seen = Looked(KEY, at(50), at(40), at(45), "FAILED", 2, (("SALES", "OTHER"),))
+    seen = Looked(KEY, at(50), at(40), at(45), "FAILED", 2)
     await store.write(scenarios.scenarios_looked, [seen])
+    await store.write(scenarios.put_follows, KEY, (("SALES", "OTHER"),))
     renamed = replace(scenario(), name="By night", active=False, next_run=at(900), status_read_at=at(60))
     await store.write(scenarios.put_scenarios, [replace(renamed, backfilled=True)])
     expected = replace(
         renamed, looked_at=at(50), cursor=at(40), last_end=at(45), last_outcome="FAILED", backfilled=True
     )
     expected = replace(expected, follows=(("SALES", "OTHER"),))
-    found = await store.read(scenarios.get_scenarios, [KEY, OTHER])
-    assert found == {KEY: expected, OTHER: scenario(OTHER)}
+    rows = await store.read(scenarios.load_scenarios, "prod")
+    assert {row.key: row for row in rows} == {KEY: expected, OTHER: scenario(OTHER)}
+    past = Past(T0, EARLY, at(40), at(45), "FAILED")
+    assert await store.read(scenarios.pasts, [KEY, OTHER]) == {KEY: past, OTHER: Past(T0, EARLY)}
     await store.write(scenarios.begin_backfill, "prod")
     rows = await store.read(scenarios.load_scenarios, "prod")
     assert {row.key: row.backfilled for row in rows} == {KEY: False, OTHER: False}
@@ -89,7 +92,7 @@ async def test_a_look_writes_its_runs_events_and_totals_once(store: Store) -> No
     ]
     assert found[0].open_runs == (ran(90),)
     assert found[0].details == (ran(1, 2).key,)
-    assert (found[0].cursor, found[0].settled) == (at(90), (T0,))
+    assert (found[0].cursor, found[0].settled) == (at(90), {T0: "withdrawn"})
     assert [one.known for one in found] == [True, True, False]
     again = await store.write(record_looks, [mine, theirs])
     assert [one.events for one in again] == [(), ()]
@@ -120,7 +123,7 @@ async def test_pruning_keeps_the_newest_and_the_open_runs_and_raises_the_waterma
     assert await store.write(runs.prune_runs, at(35), 2, 10) == 0
     rows = await store.read(runs.recent_runs, KEY, 10)
     assert [row.run.run_id for row in rows] == ["run-40", "run-30", "run-0"]
-    found = await store.read(scenarios.get_scenarios, [KEY])
+    found = await store.read(scenarios.pasts, [KEY])
     assert found[KEY].watermark == at(20) + timedelta(milliseconds=1)
     (again,) = await store.write(record_looks, [look(sight(seen, now=60))])
     assert again.events == ()

@@ -44,6 +44,7 @@ def sight(
     whole: bool = True,
     late_before: float | None = None,
     max_age: float = 7 * 86_400,
+    fresh_from: float = -365 * 86_400,
 ) -> Sight:
     """A look at ``now`` that shows these runs, in any order; ``all_history``: DSS has no others."""
     seen = sorted(
@@ -61,6 +62,7 @@ def sight(
         detected_at=at(now),
         horizon=at(now - max_age),
         late_before=None if late_before is None else at(late_before),
+        fresh_from=at(fresh_from),
         scenario_url="https://dss/projects/SALES/scenarios/NIGHTLY",
     )
 

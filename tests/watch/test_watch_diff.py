@@ -6,14 +6,19 @@ import pytest
 from tests.watch.scenes import EARLY, T0, at, ran, sight, told
 from tocsin.model.event import FailedReporter
 from tocsin.model.run import Run
-from tocsin.watch.diff import KnownRun, Past, RunId, diff, settle
+from tocsin.store.runs import Known, KnownRun
+from tocsin.store.scenarios import Past
+from tocsin.watch.diff import diff, settle
 from tocsin.watch.read import SeenRun
 
 LONG_AGO = Past(watched_since=EARLY, watermark=EARLY)
 
 
-def known(*runs: Run, **more: object) -> dict[RunId, KnownRun]:
-    return {(run.run_id, run.start): KnownRun(run, **more) for run in runs}  # type: ignore[arg-type]
+def known(*runs: Run, **more: object) -> Known:
+    return {
+        (run.run_id, run.start): KnownRun(None if run.end else run, **more)  # type: ignore[arg-type]
+        for run in runs
+    }
 
 
 def test_several_fast_runs_between_two_looks_give_each_start_and_end_in_order() -> None:

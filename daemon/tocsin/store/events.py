@@ -25,11 +25,10 @@ class Undecided:
 def insert_events(connection: Connection, new: Sequence[Event]) -> list[Event]:
     """Write events that are not known yet, in order, and answer those; known ids are left alone."""
     unique = list({event.id: event for event in new}.values())
-    fresh: set[str] = set()
-    for part in chunks(unique, 100):
-        rows = [_row(event) for event in part]
-        statement = insert(connection, events).values(rows).on_conflict_do_nothing().returning(events.c.id)
-        fresh.update(connection.execute(statement).scalars())
+    if not unique:
+        return []
+    statement = insert(connection, events).on_conflict_do_nothing().returning(events.c.id)
+    fresh = set(connection.execute(statement, [_row(event) for event in unique]).scalars())
     return [event for event in unique if event.id in fresh]
 
 

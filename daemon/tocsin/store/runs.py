@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
+from typing import Any
 
 from sqlalchemy import Connection, RowMapping, Select, and_, bindparam, delete, or_, select, tuple_, update
 
@@ -45,11 +46,25 @@ def put_runs(connection: Connection, rows: Sequence[RunRow]) -> None:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class KnownRun:
+    """What a look must know of a run that it may see again. ``run`` is there only while the run is open."""
+
+    run: Run | None
+    baseline: bool = False
+    end_seen_at: datetime | None = None
+    absent_since: datetime | None = None
+
+
+Known = dict[tuple[str, datetime], KnownRun]
+"""By run id and start."""
+
+
 def known_runs(
     connection: Connection, wanted: Sequence[tuple[ScenarioKey, datetime]]
-) -> dict[ScenarioKey, list[RunRow]]:
+) -> dict[ScenarioKey, Known]:
     """Of each scenario the open runs and those that started at or after the given moment."""
-    found: dict[ScenarioKey, list[RunRow]] = {key: [] for key, _ in wanted}
+    found: dict[ScenarioKey, Known] = {key: {} for key, _ in wanted}
     for part in chunks(wanted, _SLOTS):
         padded = [*part, *[part[-1]] * (_SLOTS - len(part))] if len(part) > 1 else part
         values: dict[str, object] = {}
@@ -60,25 +75,34 @@ def known_runs(
                 f"s{slot}": key.scenario,
                 f"t{slot}": since,
             }
-        for row in connection.execute(_known(len(padded)), values):
-            one = _row(row._mapping)
-            found[one.run.scenario].append(one)
+        for node, project, scenario, run_id, start, baseline, seen in connection.execute(
+            _ended(len(padded)), values
+        ):
+            known = KnownRun(None, baseline, seen)
+            found[ScenarioKey(node, project, scenario)][run_id, start] = known
+    place = tuple_(*(runs.c[name] for name in _PLACE))
+    for keys in chunks(list(found), 200):
+        query = select(runs).where(place.in_(keys), runs.c.end.is_(None))
+        for row in map(_row, connection.execute(query).mappings()):
+            known = KnownRun(row.run, row.baseline, row.end_seen_at, row.absent_since)
+            found[row.run.scenario][row.run.run_id, row.run.start] = known
     return found
 
 
 @lru_cache(maxsize=2)
-def _known(slots: int) -> Select[tuple[object, ...]]:
+def _ended(slots: int) -> Select[tuple[Any, ...]]:
     """One statement for so many scenarios, built once: building costs more than running."""
     terms = [
         and_(
             runs.c.node == bindparam(f"n{slot}"),
             runs.c.project == bindparam(f"p{slot}"),
             runs.c.scenario == bindparam(f"s{slot}"),
-            or_(runs.c.start >= bindparam(f"t{slot}"), runs.c.end.is_(None)),
+            runs.c.start >= bindparam(f"t{slot}"),
         )
         for slot in range(slots)
     ]
-    return select(runs).where(or_(*terms))
+    columns = (*(runs.c[name] for name in _KEY), runs.c.baseline, runs.c.end_seen_at)
+    return select(*columns).where(or_(*terms), runs.c.end.is_not(None))
 
 
 def open_runs(connection: Connection, node: str) -> list[RunRow]:

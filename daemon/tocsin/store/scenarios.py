@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, RowMapping, bindparam, select, tuple_, update
+from sqlalchemy import BigInteger, Connection, RowMapping, bindparam, select, tuple_, update
 
 from tocsin.kit.clock import EPOCH
 from tocsin.model.event import ScenarioFacts
@@ -56,6 +56,17 @@ class ScenarioRow:
 
 
 @dataclass(frozen=True, slots=True)
+class Past:
+    """What a look must know of its scenario. Times are DSS's."""
+
+    watched_since: datetime
+    watermark: datetime
+    cursor: datetime | None = None
+    last_end: datetime | None = None
+    last_outcome: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Looked:
     """What a good look leaves in a scenario's row."""
 
@@ -65,7 +76,6 @@ class Looked:
     last_end: datetime | None
     last_outcome: str | None
     reporter_failures: int = 0
-    follows: tuple[tuple[str, str], ...] = ()
 
 
 # --- projects --------------------------------------------------------------------------------------------------------
@@ -101,13 +111,17 @@ def load_scenarios(connection: Connection, node: str) -> list[ScenarioRow]:
     return [_row(row) for row in connection.execute(query).mappings()]
 
 
-def get_scenarios(connection: Connection, keys: Sequence[ScenarioKey]) -> dict[ScenarioKey, ScenarioRow]:
-    found: dict[ScenarioKey, ScenarioRow] = {}
-    place = tuple_(*(scenarios.c[name] for name in _PLACE))
+def pasts(connection: Connection, keys: Sequence[ScenarioKey]) -> dict[ScenarioKey, Past]:
+    """What looks at these scenarios must know; one that is not in the store is absent."""
+    found: dict[ScenarioKey, Past] = {}
+    place = [scenarios.c[name] for name in _PLACE]
+    past = (
+        scenarios.c[name] for name in ("watched_since", "watermark", "cursor", "last_end", "last_outcome")
+    )
+    query = select(*place, *past)
     for part in chunks(keys, 200):
-        for row in connection.execute(select(scenarios).where(place.in_(part))).mappings():
-            one = _row(row)
-            found[one.key] = one
+        for node, project, scenario, *values in connection.execute(query.where(tuple_(*place).in_(part))):
+            found[ScenarioKey(node, project, scenario)] = Past(*values)
     return found
 
 
@@ -127,24 +141,44 @@ def scenarios_looked(connection: Connection, looked: Sequence[Looked]) -> None:
     """Write what good looks said. A scenario that was looked at is backfilled."""
     if not looked:
         return
-    mine = [scenarios.c[name] == bindparam(f"key_{name}") for name in _PLACE]
-    names = ("looked_at", "cursor", "last_end", "last_outcome", "follows")
-    values = {name: bindparam(f"new_{name}", type_=scenarios.c[name].type) for name in names}
-    failures = scenarios.c.reporter_failures + bindparam("failures", type_=scenarios.c.reporter_failures.type)
-    statement = update(scenarios).where(*mine).values(**values, reporter_failures=failures, backfilled=True)
-    rows = [
-        dict(zip((f"key_{name}" for name in _PLACE), one.key, strict=True))
-        | {f"new_{name}": getattr(one, name) for name in names}
-        | {"failures": one.reporter_failures}
-        for one in looked
-    ]
-    connection.execute(statement, rows)
+    connection.execute(
+        _LOOKED,
+        [
+            {
+                "key_node": one.key.node,
+                "key_project": one.key.project,
+                "key_scenario": one.key.scenario,
+                "new_looked_at": one.looked_at,
+                "new_cursor": one.cursor,
+                "new_last_end": one.last_end,
+                "new_last_outcome": one.last_outcome,
+                "failures": one.reporter_failures,
+            }
+            for one in looked
+        ],
+    )
 
 
-def add_reporter_failures(connection: Connection, key: ScenarioKey, count: int) -> None:
+_LOOKED = (
+    update(scenarios)
+    .where(*(scenarios.c[name] == bindparam(f"key_{name}") for name in _PLACE))
+    .values(
+        {
+            name: bindparam(f"new_{name}", type_=scenarios.c[name].type)
+            for name in ("looked_at", "cursor", "last_end", "last_outcome")
+        }
+        | {
+            "reporter_failures": scenarios.c.reporter_failures + bindparam("failures", type_=BigInteger()),
+            "backfilled": True,
+        }
+    )
+)
+
+
+def put_follows(connection: Connection, key: ScenarioKey, follows: tuple[tuple[str, str], ...]) -> None:
+    """The (project, scenario) pairs whose ends trigger this scenario."""
     mine = [scenarios.c[name] == value for name, value in zip(_PLACE, key, strict=True)]
-    more = scenarios.c.reporter_failures + count
-    connection.execute(update(scenarios).where(*mine).values(reporter_failures=more))
+    connection.execute(update(scenarios).where(*mine).values(follows=follows))
 
 
 def begin_backfill(connection: Connection, node: str) -> None:

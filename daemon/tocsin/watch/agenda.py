@@ -28,6 +28,7 @@ class Watched:
 
     row: ScenarioRow
     open_runs: tuple[Run, ...] = ()
+    settled: tuple[int, ...] = ()  # marks of runs that the last look wrote as ended
     pending: tuple[datetime, ...] = ()  # expected starts, on DSS's clock
     sighted: str | None = None  # the run that sweep or list show as running
     doubted_at: float = -inf  # when they began to differ from what looks say

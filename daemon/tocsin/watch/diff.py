@@ -5,7 +5,7 @@ by its id and its start, what is known to have ended makes nothing more, and wha
 watermark makes no event at all.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -18,9 +18,9 @@ from tocsin.model.event import (
     run_event_id,
 )
 from tocsin.model.run import Run, ScenarioKey
+from tocsin.store.runs import Known, KnownRun
+from tocsin.store.scenarios import Past
 from tocsin.watch.read import UNKNOWN, SeenRun
-
-RunId = tuple[str, datetime]
 
 VANISHED_AFTER = timedelta(minutes=10)
 """How long an open run must be absent from DSS's history before it is closed without an outcome."""
@@ -32,16 +32,6 @@ LAUNCH_DELAY = timedelta(seconds=60)
 _EARLY = timedelta(seconds=5)
 _MERGED = timedelta(minutes=10)
 _NOT_OF_A_SCHEDULE = frozenset({"manual", "sub"})
-
-
-@dataclass(frozen=True, slots=True)
-class KnownRun:
-    """A run as the store has it; ``end_seen_at`` is on Tocsin's clock, ``absent_since`` on DSS's."""
-
-    run: Run
-    baseline: bool = False
-    end_seen_at: datetime | None = None
-    absent_since: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,17 +47,8 @@ class Sight:
     detected_at: datetime
     horizon: datetime  # what ended before it is too old to be told
     late_before: datetime | None  # what happened before it happened in a downtime
+    fresh_from: datetime  # of what started earlier, all that is seen is known to have ended
     scenario_url: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Past:
-    """What the scenario's row says."""
-
-    watched_since: datetime
-    watermark: datetime
-    last_end: datetime | None = None
-    last_outcome: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,20 +73,23 @@ class Diff:
     last_outcome: str | None
 
 
-def diff(known: Mapping[RunId, KnownRun], sight: Sight, past: Past) -> Diff:
-    """What this look adds to what is known. ``known`` holds the open runs and those that ``sight`` may show again."""
+def diff(known: Known, sight: Sight, past: Past) -> Diff:
+    """What this look adds to what is known. ``known`` holds the open runs and those from ``fresh_from`` on; one
+    without ``run`` has ended."""
     runs: list[RunChange] = []
     events: list[Event] = []
     last_end, last_outcome = past.last_end, past.last_outcome
     for seen in reversed(sight.seen):
         run = seen.run
-        change, names = _compare(run, known.get((run.run_id, run.start)), sight, past)
-        if change is not None:
-            runs.append(change)
-        before = last_outcome if last_end is not None and last_end <= run.start else None
-        events += [_event(sight, name, run, before) for name in names]
-        if _reporters_matter(run, known.get((run.run_id, run.start)), names, sight):
-            events += [_reporter_event(sight, run, reporter) for reporter in seen.failed_reporters]
+        if run.start >= sight.fresh_from:
+            was = known.get((run.run_id, run.start))
+            change, names = _compare(run, was, sight, past)
+            if change is not None:
+                runs.append(change)
+            before = last_outcome if last_end is not None and last_end <= run.start else None
+            events += [_event(sight, name, run, before) for name in names]
+            if seen.failed_reporters and _reporters_matter(run, was, names, sight):
+                events += [_reporter_event(sight, run, reporter) for reporter in seen.failed_reporters]
         if run.end is not None and (last_end is None or run.end >= last_end):
             last_end, last_outcome = run.end, run.outcome
     for gone in _absent(known, sight):
@@ -123,7 +107,7 @@ def _compare(
     end = () if run.end is None else (end_event_name(run.outcome),)
     late = run.end is not None and _is_late(run.end, sight)
     if was is not None:
-        if was.run.end is not None:
+        if was.run is None:
             return None, ()
         if end:
             return RunChange(run, late=late, ended=True), end
@@ -139,13 +123,13 @@ def _compare(
 def _reporters_matter(run: Run, was: KnownRun | None, names: Sequence[EventName], sight: Sight) -> bool:
     if was is None:
         return bool(names) or run.end is None
-    if was.run.end is None:
+    if was.run is not None:
         return True
     fresh = was.end_seen_at is not None and sight.detected_at - was.end_seen_at < REPORTERS_WATCHED_FOR
     return fresh and not was.baseline
 
 
-def _absent(known: Mapping[RunId, KnownRun], sight: Sight) -> Iterable[RunChange]:
+def _absent(known: Known, sight: Sight) -> Iterable[RunChange]:
     """Open runs that DSS no longer lists: remembered first, closed without an outcome when that lasts.
 
     A node that crashed, or a cleared history, may lose a run for ever; without a close it would ring as overlong.
@@ -154,9 +138,10 @@ def _absent(known: Mapping[RunId, KnownRun], sight: Sight) -> Iterable[RunChange
         return
     listed = {(seen.run.run_id, seen.run.start) for seen in sight.seen}
     for key, was in known.items():
+        if was.run is None or key in listed:
+            continue
         shown = sight.reaches is None or was.run.start > sight.reaches
-        covered = shown and was.run.start <= sight.now - LAUNCH_DELAY
-        if was.run.end is not None or key in listed or not covered:
+        if not shown or was.run.start > sight.now - LAUNCH_DELAY:
             continue
         if was.absent_since is None:
             yield RunChange(was.run, absent_since=sight.now)

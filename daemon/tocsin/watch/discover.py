@@ -163,7 +163,8 @@ class Discovery:
                 self._gone[scenario.key] = scenario
                 continue
             mine = tuple(row.run for row in opened.get(scenario.key, ()))
-            watched.append(Watched(scenario, mine, tuple(pending.get(scenario.key, ()))))
+            starts = tuple(pending.get(scenario.key, ()))
+            watched.append(Watched(scenario, open_runs=mine, pending=starts))
         watched.sort(key=_most_urgent)
         for one in watched:
             state.agenda.add(one)

@@ -11,7 +11,8 @@ from functools import partial
 
 from tocsin.dss import DSSClient, DSSError, DSSForbidden, DSSNotFound
 from tocsin.model.event import Event, EventName
-from tocsin.model.run import RunKey
+from tocsin.model.run import Run, RunKey
+from tocsin.store.scenarios import put_follows
 from tocsin.watch.agenda import Watched
 from tocsin.watch.cadence import Reason
 from tocsin.watch.diff import Sight
@@ -23,6 +24,7 @@ from tocsin.watch.state import NodeState
 _LIMITS = (5, 25, 125, 625)
 _BASELINE_LIMITS = (20, 125, 625)  # usual durations want some runs to begin with
 _DAY = timedelta(days=1)
+_SETTLED = 5
 _BLIND_FOR = 3  # cold intervals without a look make what is found then late
 
 
@@ -74,7 +76,12 @@ class Looks:
             sight = await self._see(one, ticket)
             look = Look(sight, begun, reason.value, one.pending, state.wants_details, state.bounds)
             recorded = await state.write_each(record_looks, look)
-            self._recorded(one, recorded, begun, begun_at)
+            follows = next((seen.follows for seen in sight.seen if seen.follows is not None), one.row.follows)
+            if follows != one.row.follows:
+                await state.write(put_follows, one.key, follows)
+            if recorded.known:
+                one.settled = tuple(_mark(seen.run) for seen in sight.seen[:_SETTLED] if seen.run.end)
+            self._recorded(one, recorded, follows, begun, begun_at)
             await self._told(sight)
         except DSSError as error:
             self._failed(one, error)
@@ -102,8 +109,14 @@ class Looks:
             detected_at=state.clock.now(),
             horizon=horizon,
             late_before=self._late_before(one, now),
+            fresh_from=self._fresh_from(one, reply.reading.items, now),
             scenario_url=f"{state.node.url.rstrip('/')}/projects/{one.key.project}/scenarios/{one.key.scenario}",
         )
+
+    def _fresh_from(self, one: Watched, seen: tuple[SeenRun, ...], now: datetime) -> datetime:
+        """What the last look wrote as ended need not be compared again."""
+        fresh = [run.run.start for run in seen if run.failed_reporters or _mark(run.run) not in one.settled]
+        return min(fresh, default=max(now, seen[0].run.start + datetime.resolution) if seen else now)
 
     def _late_before(self, one: Watched, now: datetime) -> datetime | None:
         row, state = one.row, self._state
@@ -172,7 +185,14 @@ class Looks:
 
     # --- afterwards --------------------------------------------------------------------------------------------------
 
-    def _recorded(self, one: Watched, recorded: Recorded, begun: datetime, begun_at: float) -> None:
+    def _recorded(
+        self,
+        one: Watched,
+        recorded: Recorded,
+        follows: tuple[tuple[str, str], ...],
+        begun: datetime,
+        begun_at: float,
+    ) -> None:
         state = self._state
         if not recorded.known:
             return
@@ -194,7 +214,7 @@ class Looks:
             cursor=recorded.cursor,
             last_end=recorded.last_end,
             last_outcome=recorded.last_outcome,
-            follows=recorded.follows,
+            follows=follows,
             backfilled=True,
         )
         state.agenda.update(one, row)
@@ -225,3 +245,8 @@ class Looks:
         one.not_found = isinstance(error, DSSNotFound)
         if one.not_found:
             self._missing(one)
+
+
+def _mark(run: Run) -> int:
+    """A run's identity in little memory."""
+    return hash((run.run_id, run.start))

@@ -4,18 +4,18 @@ Many looks share one transaction and its statements. Cursor, runs, events and to
 all; totals count exactly the end events that were new.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from sqlalchemy import Connection
 
 from tocsin.model.event import END_EVENTS, Event, EventName
-from tocsin.model.run import Run, RunKey, ScenarioKey
+from tocsin.model.run import Run, RunKey
 from tocsin.store import events, runs, scenarios, totals
-from tocsin.store.runs import RunRow
-from tocsin.store.scenarios import Looked, ScenarioRow
-from tocsin.watch.diff import Diff, KnownRun, Past, RunChange, Sight, diff, settle
+from tocsin.store.runs import Known, RunRow
+from tocsin.store.scenarios import Looked, Past
+from tocsin.watch.diff import Diff, RunChange, Sight, diff, settle
 
 _DETAILS_AT_ONCE = frozenset({EventName.RUN_FAILED, EventName.RUN_ABORTED})
 
@@ -42,8 +42,7 @@ class Recorded:
     cursor: datetime | None = None
     last_end: datetime | None = None
     last_outcome: str | None = None
-    follows: tuple[tuple[str, str], ...] = ()
-    settled: tuple[datetime, ...] = ()
+    settled: Mapping[datetime, str] = field(default_factory=dict)  # expected starts
     known: bool = True  # False: the scenario's row is gone, nothing was written
 
 
@@ -52,9 +51,12 @@ def record_looks(connection: Connection, looks: Sequence[Look]) -> list[Recorded
     keys = [look.sight.key for look in looks]
     if len(set(keys)) < len(keys):  # each must see what the one before it wrote
         return [record_looks(connection, [look])[0] for look in looks]
-    rows = scenarios.get_scenarios(connection, keys)
-    known = runs.known_runs(connection, [(look.sight.key, _oldest(look.sight)) for look in looks])
-    diffs = [_diff(look, rows.get(look.sight.key), known[look.sight.key]) for look in looks]
+    pasts = scenarios.pasts(connection, keys)
+    known = runs.known_runs(connection, [(look.sight.key, look.sight.fresh_from) for look in looks])
+    diffs = [
+        diff(known[look.sight.key], look.sight, past) if (past := pasts.get(look.sight.key)) else None
+        for look in looks
+    ]
     fresh = events.insert_events(connection, [event for one in diffs if one for event in one.events])
     new = {event.id for event in fresh}
     recorded: list[Recorded] = []
@@ -67,28 +69,13 @@ def record_looks(connection: Connection, looks: Sequence[Look]) -> list[Recorded
         mine = tuple(event for event in one.events if event.id in new)
         written = _rows(look, one, mine)
         changed += written
-        recorded.append(_recorded(look, one, mine, written, rows[look.sight.key], known[look.sight.key]))
+        recorded.append(_recorded(look, one, mine, written, pasts[look.sight.key], known[look.sight.key]))
         looked.append(_looked(look, recorded[-1]))
     runs.put_runs(connection, changed)
     scenarios.scenarios_looked(connection, looked)
     _settle(connection, looks, recorded)
     _count(connection, looks, fresh)
     return recorded
-
-
-def _oldest(sight: Sight) -> datetime:
-    return sight.seen[-1].run.start if sight.seen else sight.now
-
-
-def _diff(look: Look, row: ScenarioRow | None, known: Iterable[RunRow]) -> Diff | None:
-    if row is None:
-        return None
-    past = Past(row.watched_since, row.watermark, row.last_end, row.last_outcome)
-    before = {
-        (one.run.run_id, one.run.start): KnownRun(one.run, one.baseline, one.end_seen_at, one.absent_since)
-        for one in known
-    }
-    return diff(before, look.sight, past)
 
 
 def _rows(look: Look, one: Diff, new: Sequence[Event]) -> list[RunRow]:
@@ -117,19 +104,12 @@ def _row(look: Look, change: RunChange, details: bool) -> RunRow:
 
 
 def _recorded(
-    look: Look,
-    one: Diff,
-    new: tuple[Event, ...],
-    written: Sequence[RunRow],
-    row: ScenarioRow,
-    known: Iterable[RunRow],
+    look: Look, one: Diff, new: tuple[Event, ...], written: Sequence[RunRow], past: Past, known: Known
 ) -> Recorded:
-    now = {known_run.run.key: known_run.run for known_run in known} | {
+    now = {was.run.key: was.run for was in known.values() if was.run} | {
         one.run.key: one.run for one in written
     }
-    seen = [seen.run for seen in look.sight.seen]
-    told = next((seen.follows for seen in look.sight.seen if seen.follows is not None), row.follows)
-    cursors = [moment for moment in (row.cursor, one.cursor) if moment is not None]
+    cursors = [moment for moment in (past.cursor, one.cursor) if moment is not None]
     return Recorded(
         new,
         open_runs=tuple(run for run in now.values() if run.end is None),
@@ -137,24 +117,21 @@ def _recorded(
         cursor=max(cursors, default=None),
         last_end=one.last_end,
         last_outcome=one.last_outcome,
-        follows=told,
-        settled=tuple(settle(look.pending, seen)) if look.pending else (),
+        settled=settle(look.pending, [seen.run for seen in look.sight.seen]) if look.pending else {},
     )
 
 
 def _looked(look: Look, one: Recorded) -> Looked:
     failures = sum(event.name is EventName.REPORTER_FAILED for event in one.events)
-    return Looked(
-        look.sight.key, look.begun_at, one.cursor, one.last_end, one.last_outcome, failures, one.follows
-    )
+    return Looked(look.sight.key, look.begun_at, one.cursor, one.last_end, one.last_outcome, failures)
 
 
 def _settle(connection: Connection, looks: Sequence[Look], recorded: Sequence[Recorded]) -> None:
-    states: list[tuple[ScenarioKey, datetime, str]] = []
-    for look, one in zip(looks, recorded, strict=True):
-        if one.settled:
-            settled = settle(look.pending, [seen.run for seen in look.sight.seen])
-            states += [(look.sight.key, at, state) for at, state in settled.items()]
+    states = [
+        (look.sight.key, at, state)
+        for look, one in zip(looks, recorded, strict=True)
+        for at, state in one.settled.items()
+    ]
     if states:
         scenarios.settle_starts(connection, states, looks[-1].sight.detected_at)
 
