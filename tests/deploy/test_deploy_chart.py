@@ -362,7 +362,7 @@ def test_postgresql_has_replicas_a_rolling_update_and_a_disruption_budget(chart:
     assert "PersistentVolumeClaim" not in kinds(manifests)
     url = config_of(manifests)["store"]["url"]
     assert url == "postgresql://bell%20ringer@db.example.com:5432/tocsin?sslmode=verify-full"
-    assert container_of(manifests)["env"] == [
+    assert container_of(manifests)["env"][1:] == [
         {"name": "PGPASSWORD", "valueFrom": {"secretKeyRef": {"name": "tocsin-db", "key": "password"}}}
     ]
 
@@ -424,6 +424,11 @@ def test_the_image_is_named_by_registry_tag_or_digest(chart: Chart) -> None:
         {"name": "shared"},
         {"name": "mine"},
     ]
+
+
+def test_commands_in_the_pod_find_the_configuration_by_themselves(chart: Chart) -> None:
+    env = {e["name"]: e.get("value") for e in container_of(chart.render())["env"]}
+    assert env["TOCSIN_CONFIG"] == container_of(chart.render())["args"][-1] == "/etc/tocsin/tocsin.yaml"
 
 
 def test_a_ca_bundle_serves_every_library(chart: Chart) -> None:

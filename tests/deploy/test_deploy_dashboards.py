@@ -5,6 +5,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterator
+from itertools import product
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 import yaml
 
 from tests.deploy.charts import CHART, REPOSITORY, run
-from tests.deploy.metric_names import SAMPLES
+from tests.deploy.metric_names import COUNTERS, GAUGES, SAMPLES
 
 FOLDER = CHART / "files" / "dashboards"
 FILES = sorted(FOLDER.glob("*.json"))
@@ -95,6 +96,66 @@ def test_every_query_parses(tool: Callable[[str], str], tmp_path: Path, file: Pa
         yaml.safe_dump({"groups": [{"name": "dashboard", "rules": rules}]}), encoding="utf-8"
     )
     run(tool("promtool"), "check", "rules", tmp_path / "rules.yaml")
+
+
+def lively_series() -> Iterator[dict[str, str]]:
+    """Four hours of one node that is up and one that is down, as two pods that both just led would show them."""
+    values = {
+        "dss_scenario_next_run_timestamp_seconds": {
+            "S": "3600x240",
+            "T": "90000x240",
+        },  # one late, one to come
+        "tocsin_look_bound_seconds": {"": "3600x240"},
+    }
+    extra = {
+        "dss_scenario_runs_total": [f'outcome="{outcome}"' for outcome in ("SUCCESS", "FAILED")],
+        "dss_project_runs_total": [f'outcome="{outcome}"' for outcome in ("SUCCESS", "FAILED")],
+        "dss_scenario_last_outcome": ['outcome="FAILED"'],
+        "tocsin_dss_requests_total": ['operation="look", code="200"', 'operation="look", code="503"'],
+        "tocsin_dss_request_duration_seconds": ['operation="look"'],
+        "tocsin_looks_total": ['reason="sweep"'],
+        "tocsin_events_total": ['event="run.failed"'],
+        "tocsin_alerts": ['alertname="ScenarioFailed", state="firing"'],
+        "tocsin_notifications_total": ['receiver="x", channel="x", outcome="sent"'],
+        "tocsin_notifications_suppressed_total": ['reason="silenced"'],
+    }
+    for name in sorted(SAMPLES):
+        family = re.sub(r"_(bucket|sum|count)$", "", name) if name not in GAUGES | COUNTERS else name
+        places = [""]
+        if name.startswith(("dss_scenario_run_duration", "dss_project")):
+            places = ['project="x"']
+        elif name.startswith("dss_scenario"):
+            places = [f'project="x", scenario="{scenario}"' for scenario in ("x", "S", "T")]
+        grows = name in COUNTERS or name not in GAUGES
+        for pod, place, more in product(("a", "b"), places, extra.get(family, [""])):
+            for bound in ("1", "+Inf") if name.endswith("_bucket") else ("",):
+                labels = [
+                    f'job="x", instance="{pod}", dss_node="x"',
+                    place,
+                    more,
+                    f'le="{bound}"' if bound else "",
+                ]
+                found = re.search(r'scenario="(.)"', place)
+                shape = values.get(name, {}).get(found[1] if found else "", "0+3x240" if grows else "1x240")
+                yield {"series": f"{name}{{{', '.join(filter(None, labels))}}}", "values": shape}
+    yield {"series": 'dss_node_up{job="x", dss_node="y"}', "values": "0x240"}
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_every_query_shows_something_on_a_lively_node(
+    tool: Callable[[str], str], tmp_path: Path, file: Path
+) -> None:
+    """A query that parses may still match nothing, or many to many."""
+    everything = [expr.replace('scenario="x"', 'scenario="S"') for expr in expressions(load(file))]
+    everything = [expr.replace('=~"x"', '=~".*"') for expr in everything]
+    one = {"labels": "{}", "value": 1}
+    cases = [
+        {"expr": f"clamp_max(count(({expr})), 1)", "eval_time": "3h", "exp_samples": [one]}
+        for expr in everything
+    ]
+    test = {"interval": "1m", "input_series": list(lively_series()), "promql_expr_test": cases}
+    (tmp_path / "test.yaml").write_text(yaml.safe_dump({"rule_files": [], "tests": [test]}), encoding="utf-8")
+    run(tool("promtool"), "test", "rules", tmp_path / "test.yaml")
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)

@@ -68,6 +68,7 @@ def test_the_operator_s_kinds_use_only_old_fields(chart: Chart, kind: str) -> No
         assert set(one) == endpoint
 
 
+@pytest.mark.slow
 def test_the_policy_finds_nothing_but_what_is_excused(
     chart: Chart, tool: Callable[[str], str], tmp_path: Path
 ) -> None:

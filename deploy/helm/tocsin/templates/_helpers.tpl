@@ -156,6 +156,8 @@ operator operator {{ sha256sum .operator }}
 {{/* Parts of the pod */}}
 
 {{- define "tocsin.env" -}}
+- name: TOCSIN_CONFIG   # for the commands that people run in the pod
+  value: /etc/tocsin/tocsin.yaml
 {{- if and (eq .Values.store.backend "postgresql") .Values.store.postgresql.existingSecret }}
 - name: PGPASSWORD   # read by the PostgreSQL driver; so the configuration holds no password
   valueFrom:
