@@ -101,6 +101,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_the_built_environment_holds_tocsin_and_just_the_pins(built: Path) -> None:
     script = "from importlib.metadata import distributions as d; print(*sorted(x.name.lower() for x in d()))"
     names = {
@@ -112,6 +113,7 @@ def test_the_built_environment_holds_tocsin_and_just_the_pins(built: Path) -> No
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_the_built_command_runs_from_the_wheel_alone(built: Path, tmp_path: Path) -> None:
     command = built / "opt" / "tocsin" / "bin" / "tocsin"
     done = subprocess.run(
@@ -124,6 +126,7 @@ def test_the_built_command_runs_from_the_wheel_alone(built: Path, tmp_path: Path
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_byte_code_is_there_so_that_a_read_only_root_starts_fast(built: Path) -> None:
     assert list(built.glob("opt/tocsin/lib/python*/site-packages/tocsin/__pycache__/__init__.*.pyc"))
 
