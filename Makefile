@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help install demo test lint format bench clean
+.PHONY: help install demo test lint format bench schema clean
 
 help:            ## this list
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort
@@ -38,3 +38,6 @@ bench: install   ## the figures of bench/README.md
 
 clean:           ## remove what the targets made
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .coverage* htmlcov dist
+
+schema: install  ## the JSON Schema beside the reference configuration
+	$(BIN)/python -c 'from tocsin.app.settings.schema import json_schema; print(json_schema(), end="")' > config/tocsin.schema.json

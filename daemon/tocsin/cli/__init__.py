@@ -3,4 +3,6 @@
 
 def main() -> None:
     """The entry point of the ``tocsin`` command."""
-    raise SystemExit("tocsin: nothing here yet")
+    from tocsin.cli.commands import app
+
+    app()

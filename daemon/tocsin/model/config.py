@@ -257,6 +257,7 @@ class Config:
     templates: Mapping[str, str] = field(default_factory=dict)  # name → source text
     loaded_at: datetime | None = None
     source: str | None = None  # the file it was read from
+    template_files: tuple[str, ...] = ()  # further files that it was read from
 
     def node(self, name: str) -> Node | None:
         return next((node for node in self.nodes if node.name == name), None)

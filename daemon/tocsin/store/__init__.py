@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Concatenate, ParamSpec, TypeVar, cast
 
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DatabaseError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from tocsin.store.engine import FileLock, check_sqlite_place, is_sqlite, open_engines, parse_url, sqlite_path
@@ -69,9 +69,9 @@ class Store:
             self._write_engine, self._read_engine = open_engines(self.url)
             try:
                 bring_up_to_date(self._write_engine, self.url)
-            except OperationalError as error:
+            except DatabaseError as error:
                 raise StoreRefused(f"cannot open the store: {reason(error)}") from None
-        except StoreRefused:
+        except Exception:
             self._dispose()
             raise
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="tocsin-store-reader")

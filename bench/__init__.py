@@ -1,0 +1,1 @@
+"""The budgets, measured. Figures are ratios within one run where that is possible; see README.md beside this file."""

@@ -1,0 +1,268 @@
+"""From the file, or from three environment variables, to one frozen ``Config``.
+
+What points from one part of the file to another is checked here: receivers, intervals, templates, names that stand
+twice. Everything that is wrong is told at once.
+"""
+
+import glob
+import os
+import socket
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from pydantic import ValidationError
+
+from tocsin.app.settings import schema
+from tocsin.app.settings.problems import (
+    BadConfig,
+    Lines,
+    Path_,
+    Problem,
+    did_you_mean,
+    dotted,
+    explain,
+    line_of,
+)
+from tocsin.app.settings.secrets import EnvSecret, FileSecret, InlineSecret
+from tocsin.app.settings.yaml_file import read_yaml
+from tocsin.deliver.connect import check_channel_url
+from tocsin.judge.defaults import DEFAULT_RULES
+from tocsin.model import config as c
+from tocsin.route.tree import RouteSpec, build_tree
+
+DEFAULT_GROUP_BY = ("alertname", "dss_node", "project")
+
+
+def load_file(path: Path) -> c.Config:
+    """The configuration in a YAML file. Raises ``BadConfig`` with every problem that was found."""
+    document, lines = read_yaml(path)
+    if document is None:
+        document = {}
+    if not isinstance(document, dict):
+        raise BadConfig([Problem("must be a mapping of keys to values", str(path), 1)])
+    try:
+        file = schema.File.model_validate(document)
+    except ValidationError as error:
+        raise BadConfig(explain(error, schema.File, str(path), lines)) from None
+    return _Builder(path, lines).build(file)
+
+
+class _Builder:
+    """Builds the parts of one file and gathers what is wrong with them."""
+
+    def __init__(self, path: Path, lines: Lines) -> None:
+        self._path = path
+        self._base = path.absolute().parent
+        self._lines = lines
+        self._problems: list[Problem] = []
+        self._template_files: list[str] = []
+
+    def build(self, file: schema.File) -> c.Config:
+        receivers = self._receivers(file.receivers)
+        intervals = {interval.name for interval in file.time_intervals}
+        rules = DEFAULT_RULES if file.rules is None else tuple(rule.build() for rule in file.rules)
+        config = c.Config(
+            nodes=tuple(node.build(self._base) for node in file.nodes),
+            store=c.StoreConfig(file.store.url or default_store_url(), file.store.retention),
+            http=c.Http(
+                file.http.listen,
+                file.http.external_url,
+                None if file.http.tokens_file is None else str(self._base / file.http.tokens_file),
+                file.http.secret("hooks_secret", self._base),
+            ),
+            heartbeat=c.Heartbeat(file.heartbeat.secret("url", self._base), file.heartbeat.interval),
+            log_level=file.log.level,
+            log_format=file.log.format,
+            max_scenarios=file.metrics.max_scenarios,
+            duration_buckets=tuple(bucket.total_seconds() for bucket in file.metrics.duration_buckets or ()),
+            receivers=receivers,
+            reporters=tuple(reporter.build() for reporter in file.reporters),
+            dss_reporters=c.DssReporters(**file.dss_reporters.model_dump()),
+            rules=rules,
+            route=self._root(file.route),
+            inhibit_rules=tuple(
+                c.InhibitRule(rule.source_matchers, rule.target_matchers, rule.equal)
+                for rule in file.inhibit_rules
+            ),
+            time_intervals=tuple(
+                c.TimeInterval(interval.name, tuple(times.build() for times in interval.time_intervals))
+                for interval in file.time_intervals
+            ),
+            templates=self._templates(file.templates),
+            template_files=tuple(self._template_files),
+            source=str(self._path),
+        )
+        self._names_are_unique(config)
+        self._names_are_known(file, {receiver.name for receiver in receivers}, intervals)
+        if self._problems:
+            raise BadConfig(sorted(self._problems, key=lambda problem: problem.line or 0))
+        return config
+
+    def _wrong(self, path: Path_, message: str) -> None:
+        self._problems.append(Problem(message, str(self._path), line_of(path, self._lines), dotted(path)))
+
+    def _receivers(self, written: Sequence[schema.Receiver]) -> tuple[c.Receiver, ...]:
+        receivers = []
+        for number, receiver in enumerate(written):
+            taken: Counter[str] = Counter()
+            channels = []
+            for index, channel in enumerate(receiver.channels):
+                default = f"{receiver.name}/{channel.scheme}"
+                if channel.name is None:
+                    taken[default] += 1
+                    default += f"-{taken[default]}" if taken[default] > 1 else ""
+                if channel.url is not None and (trouble := check_channel_url(channel.url)):
+                    self._wrong(("receivers", number, "channels", index, "url"), trouble)
+                channels.append(channel.build(channel.name or default, receiver.name, self._base))
+            receivers.append(c.Receiver(receiver.name, tuple(channels)))
+        return tuple(receivers)
+
+    def _root(self, root: schema.Route | None) -> c.Route | None:
+        if root is None:
+            return None
+        if root.receiver is None:
+            self._wrong(("route",), "the root route needs a receiver")
+        if root.matchers:
+            self._wrong(("route", "matchers"), "the root route catches everything and may not have matchers")
+        if root.continues:
+            self._wrong(
+                ("route", "continue"), "the root route has no next one; continue belongs to its routes"
+            )
+        if root.mute_time_intervals or root.active_time_intervals:
+            self._wrong(("route",), "the root route may not have mute or active time intervals")
+        if root.receiver is None:
+            return None
+        spec = self._spec(root, ("route",))
+        return build_tree(spec if spec.group_by is not None else replace(spec, group_by=DEFAULT_GROUP_BY))
+
+    def _spec(self, written: schema.Route, path: Path_) -> RouteSpec:
+        children = tuple(self._spec(child, (*path, "routes", i)) for i, child in enumerate(written.routes))
+        return written.spec(children, line_of(path, self._lines))
+
+    def _templates(self, patterns: Iterable[str]) -> dict[str, str]:
+        found: dict[str, str] = {}
+        for index, pattern in enumerate(patterns):
+            files = sorted(glob.glob(str(self._base / pattern)))
+            if not files:
+                self._wrong(("templates", index), f"no file matches {pattern!r}")
+            for file in files:
+                self._template_files.append(file)
+                try:
+                    found[Path(file).name] = Path(file).read_text("utf-8")
+                except (OSError, UnicodeDecodeError) as error:
+                    self._wrong(("templates", index), f"{file} cannot be read: {error}")
+        return found
+
+    def _names_are_unique(self, config: c.Config) -> None:
+        channels = [channel.name for receiver in config.receivers for channel in receiver.channels]
+        for path, names in (
+            (("nodes",), [node.name for node in config.nodes]),
+            (("receivers",), [receiver.name for receiver in config.receivers]),
+            (("receivers",), channels),
+            (("reporters",), [reporter.name for reporter in config.reporters]),
+            (("time_intervals",), [interval.name for interval in config.time_intervals]),
+        ):
+            for name, count in Counter(names).items():
+                if count > 1:
+                    kind = "channel " if names is channels else ""
+                    self._wrong(path, f"the {kind}name {name!r} stands {count} times; names are unique")
+
+    def _names_are_known(self, file: schema.File, receivers: set[str], intervals: set[str]) -> None:
+        for index, reporter in enumerate(file.reporters):
+            self._receiver_is_known(("reporters", index, "receiver"), reporter.receiver, receivers)
+        if file.dss_reporters.mode != "off":
+            self._receiver_is_known(
+                ("dss_reporters", "receiver"), file.dss_reporters.receiver or "", receivers
+            )
+        if file.route is not None:
+            self._route_names(file.route, ("route",), receivers, intervals)
+
+    def _route_names(
+        self, route: schema.Route, path: Path_, receivers: set[str], intervals: set[str]
+    ) -> None:
+        if route.receiver is not None:
+            self._receiver_is_known((*path, "receiver"), route.receiver, receivers)
+        for key in ("mute_time_intervals", "active_time_intervals"):
+            for index, name in enumerate(getattr(route, key)):
+                if name not in intervals:
+                    self._wrong(
+                        (*path, key, index),
+                        f"no time interval is named {name!r}{did_you_mean(name, intervals)}",
+                    )
+        for index, child in enumerate(route.routes):
+            self._route_names(child, (*path, "routes", index), receivers, intervals)
+
+    def _receiver_is_known(self, path: Path_, name: str, known: set[str]) -> None:
+        if name not in known:
+            self._wrong(path, f"no receiver is named {name!r}{did_you_mean(name, known)}")
+
+
+def from_environment() -> c.Config:
+    """A configuration from ``TOCSIN_DSS_URL``, ``TOCSIN_DSS_API_KEY[_FILE]`` and ``TOCSIN_NOTIFY`` alone.
+
+    Further variables: ``TOCSIN_STORE_URL``, ``TOCSIN_HTTP_LISTEN``, ``TOCSIN_EXTERNAL_URL``, ``TOCSIN_LOG_LEVEL``.
+    The node is named by its host; a daemon asks the node for its own name.
+    """
+    problems = []
+    url = os.environ.get("TOCSIN_DSS_URL", "").rstrip("/")
+    if not url:
+        problems.append(Problem("TOCSIN_DSS_URL is not set; set it, or name a file with --config"))
+    elif not urlsplit(url).hostname or urlsplit(url).scheme not in ("http", "https"):
+        problems.append(Problem(f"TOCSIN_DSS_URL: {url!r} is not an http or https URL"))
+    key: c.Secret | None = None
+    if os.environ.get("TOCSIN_DSS_API_KEY"):
+        key = EnvSecret("TOCSIN_DSS_API_KEY")
+    elif file := os.environ.get("TOCSIN_DSS_API_KEY_FILE"):
+        key = FileSecret(Path(file))
+    else:
+        problems.append(Problem("TOCSIN_DSS_API_KEY (or TOCSIN_DSS_API_KEY_FILE) is not set"))
+    channels = []
+    for number, address in enumerate(os.environ.get("TOCSIN_NOTIFY", "").split(), start=1):
+        if trouble := check_channel_url(address):
+            problems.append(Problem(f"TOCSIN_NOTIFY: entry {number}: {trouble}"))
+        channels.append(c.Channel(name=f"default/{number}", receiver="default", url=InlineSecret(address)))
+    if problems:
+        raise BadConfig(problems)
+    try:
+        written = schema.File.model_validate(
+            {
+                "nodes": [{"name": urlsplit(url).hostname, "url": url, "api_key": "set above"}],
+                "http": {
+                    "listen": os.environ.get("TOCSIN_HTTP_LISTEN", "127.0.0.1:8080"),
+                    "external_url": os.environ.get("TOCSIN_EXTERNAL_URL") or None,
+                },
+                "log": {"level": os.environ.get("TOCSIN_LOG_LEVEL", "info").lower()},
+            }
+        )
+    except ValidationError as error:
+        raise BadConfig(explain(error, schema.File, "environment", {})) from None
+    node = replace(written.nodes[0].build(Path()), api_key=key)
+    return c.Config(
+        nodes=(node,),
+        store=c.StoreConfig(os.environ.get("TOCSIN_STORE_URL") or default_store_url()),
+        http=c.Http(written.http.listen, written.http.external_url),
+        log_level=written.log.level,
+        receivers=(c.Receiver("default", tuple(channels)),),
+        rules=DEFAULT_RULES,
+        route=build_tree(RouteSpec("default", group_by=DEFAULT_GROUP_BY)),
+    )
+
+
+def default_store_url() -> str:
+    """A file in the user's state directory."""
+    home = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+    return f"sqlite:///{Path(home).absolute() / 'tocsin' / 'tocsin.db'}"
+
+
+def config_path_from_environment() -> Path | None:
+    """``TOCSIN_CONFIG``, where no ``--config`` was given."""
+    value = os.environ.get("TOCSIN_CONFIG")
+    return Path(value) if value else None
+
+
+def process_name() -> str:
+    """Who holds leases: host and process."""
+    return f"{socket.gethostname()}/{os.getpid()}"

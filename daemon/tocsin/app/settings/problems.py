@@ -1,0 +1,111 @@
+"""What is wrong with a configuration, told so that one can mend it: file, line, key, and the nearest known key."""
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from pydantic import BaseModel, ValidationError
+
+Path_ = tuple[str | int, ...]
+Lines = dict[Path_, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One finding. ``key`` is the dotted path in the file, as ``nodes[0].url``."""
+
+    message: str
+    file: str | None = None
+    line: int | None = None
+    key: str | None = None
+    severity: Literal["error", "warning"] = "error"
+
+    def __str__(self) -> str:
+        place = ":".join(str(part) for part in (self.file, self.line) if part is not None)
+        words = f"{self.key}: {self.message}" if self.key else self.message
+        return f"{place}: {words}" if place else words
+
+
+class BadConfig(Exception):
+    """The configuration cannot be used."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__("\n".join(str(problem) for problem in problems))
+        self.problems = tuple(problems)
+
+
+def dotted(path: Path_) -> str:
+    """``nodes[0].url`` for ("nodes", 0, "url")."""
+    words = ""
+    for part in path:
+        words += f"[{part}]" if isinstance(part, int) else f".{part}" if words else part
+    return words
+
+
+def line_of(path: Path_, lines: Mapping[Path_, int]) -> int | None:
+    """The line of a key, or of the nearest one above it."""
+    for length in range(len(path), -1, -1):
+        if path[:length] in lines:
+            return lines[path[:length]]
+    return None
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """``; did you mean 'x'?`` when something known is near, else nothing."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def explain(error: ValidationError, model: type[BaseModel], file: str | None, lines: Lines) -> list[Problem]:
+    """One problem for each finding of pydantic, in the order of the file."""
+    problems = []
+    for found in error.errors(include_url=False, include_context=True):
+        path: Path_ = tuple(found["loc"])
+        match found["type"]:
+            case "extra_forbidden":
+                known = _keys_at(model, path[:-1])
+                message = f"unknown key{did_you_mean(str(path[-1]), known)}"
+                if not message.endswith("?") and known:
+                    message += f"; known here: {', '.join(known)}"
+            case "missing":
+                message = "is missing"
+            case "value_error":
+                message = str(found["ctx"]["error"]) if "ctx" in found else found["msg"]
+            case "model_type" | "model_attributes_type":
+                message = "must be a mapping of keys to values"
+            case "literal_error":
+                message = f"{found['input']!r} is not one of {found['ctx']['expected']}"
+            case _:
+                message = found["msg"][0].lower() + found["msg"][1:]
+        problems.append(Problem(message, file, line_of(path, lines), dotted(path)))
+    return sorted(problems, key=lambda problem: problem.line or 0)
+
+
+def _keys_at(model: type[BaseModel], path: Path_) -> list[str]:
+    """The keys that may stand at ``path``."""
+    here: object = model
+    for part in path:
+        if isinstance(part, int):
+            here = _inner_model(here)
+            continue
+        if not (isinstance(here, type) and issubclass(here, BaseModel)):
+            return []
+        field = next((f for name, f in here.model_fields.items() if (f.alias or name) == part), None)
+        if field is None:
+            return []
+        here = _inner_model(field.annotation)
+    if not (isinstance(here, type) and issubclass(here, BaseModel)):
+        return []
+    return sorted(field.alias or name for name, field in here.model_fields.items())
+
+
+def _inner_model(annotation: object) -> object:
+    """The model inside ``list[Model]``, ``Model | None`` and the like."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for part in get_args(annotation):
+        inner = _inner_model(part)
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            return inner
+    return None

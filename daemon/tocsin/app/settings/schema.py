@@ -1,0 +1,485 @@
+"""The configuration file as it is written: every key, its type and its default.
+
+The JSON Schema beside the reference file is generated from here. Each model knows how to become its part of the
+frozen ``Config``; what needs the whole file (defaults, names that point elsewhere) is left to ``load``.
+"""
+
+import itertools
+import json
+import re
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    model_validator,
+)
+
+from tocsin.app.settings.fields import (
+    Duration,
+    HttpUrl,
+    Listen,
+    Matchers,
+    Name,
+    PositiveDuration,
+    Rate,
+    Severity,
+    http_url,
+    not_empty,
+)
+from tocsin.app.settings.secrets import EnvSecret, FileSecret, InlineSecret
+from tocsin.model import config as c
+from tocsin.model.event import EventName
+from tocsin.route import intervals
+from tocsin.route.intervals import Range
+from tocsin.route.tree import RouteSpec
+
+
+class Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=False, hide_input_in_errors=True)
+
+    def secret(self, name: str, base: Path) -> c.Secret | None:
+        """The secret ``name`` from whichever of its three keys is set."""
+        inline, file, env = (getattr(self, name + suffix) for suffix in ("", "_file", "_env"))
+        if inline is not None:
+            return InlineSecret(inline)
+        if file is not None:
+            return FileSecret(base / file)
+        return None if env is None else EnvSecret(env)
+
+    def written(self, name: str) -> list[str]:
+        """Which of the three keys of a secret are set."""
+        return [name + suffix for suffix in ("", "_file", "_env") if getattr(self, name + suffix) is not None]
+
+
+class SecretsModel(Model):
+    """A model that checks that each of its secrets is written in one way only."""
+
+    @model_validator(mode="after")
+    def _one_way_each(self) -> "SecretsModel":
+        for name in type(self).model_fields:
+            if name + "_file" in type(self).model_fields and len(ways := self.written(name)) > 1:
+                raise ValueError(f"{' and '.join(ways)} are both set; keep one")
+        return self
+
+
+class Tls(Model):
+    verify: bool = True
+    ca_file: str | None = None
+    client_cert_file: str | None = None
+    client_key_file: str | None = None
+
+    @model_validator(mode="after")
+    def _key_needs_certificate(self) -> "Tls":
+        if self.client_key_file and not self.client_cert_file:
+            raise ValueError("client_key_file is set without client_cert_file")
+        return self
+
+    def build(self, base: Path) -> c.Tls:
+        def place(file: str | None) -> str | None:
+            return None if file is None else str(base / file)
+
+        return c.Tls(
+            self.verify, place(self.ca_file), place(self.client_cert_file), place(self.client_key_file)
+        )
+
+
+class ProjectScope(Model):
+    include: tuple[str, ...] = ("*",)
+    exclude: tuple[str, ...] = ()
+
+
+class ScenarioScope(ProjectScope):
+    tags: tuple[str, ...] = ()
+
+
+class Backfill(Model):
+    max_age: PositiveDuration = timedelta(days=7)
+    notify_max_age: Duration = timedelta(hours=1)
+
+
+class Watch(Model):
+    sweep_interval: PositiveDuration = timedelta(seconds=2)
+    discovery_interval: PositiveDuration = timedelta(minutes=5)
+    cold_interval: PositiveDuration = timedelta(hours=1)
+    max_requests_per_second: Annotated[float, Field(gt=0, le=1000)] = 5
+    max_concurrency: Annotated[int, Field(ge=1, le=256)] = 8
+    details_wait: Duration = timedelta(seconds=15)
+    backfill: Backfill = Backfill()
+
+    def build(self) -> c.Watch:
+        values = {name: getattr(self, name) for name in type(self).model_fields if name != "backfill"}
+        return c.Watch(**values, backfill=c.Backfill(self.backfill.max_age, self.backfill.notify_max_age))
+
+
+class Node(SecretsModel):
+    name: Name
+    url: HttpUrl
+    api_key: str | None = None
+    api_key_file: str | None = None
+    api_key_env: str | None = None
+    bearer: str | None = None
+    bearer_file: str | None = None
+    bearer_env: str | None = None
+    sweep_api_key: str | None = None
+    sweep_api_key_file: str | None = None
+    sweep_api_key_env: str | None = None
+    headers: dict[str, str] = {}
+    proxy: HttpUrl | None = None
+    tls: Tls = Tls()
+    projects: ProjectScope = ProjectScope()
+    scenarios: ScenarioScope = ScenarioScope()
+    watch: Watch = Watch()
+
+    @model_validator(mode="after")
+    def _one_credential(self) -> "Node":
+        ways = self.written("api_key") + self.written("bearer")
+        if not ways:
+            raise ValueError("has no credential; set api_key_file (or api_key, api_key_env, bearer_file)")
+        if len(ways) > 1:
+            raise ValueError(f"{' and '.join(ways)} are both set; keep one")
+        return self
+
+    def build(self, base: Path) -> c.Node:
+        return c.Node(
+            name=self.name,
+            url=self.url,
+            api_key=self.secret("api_key", base),
+            bearer=self.secret("bearer", base),
+            sweep_api_key=self.secret("sweep_api_key", base),
+            headers=dict(self.headers),
+            proxy=self.proxy,
+            tls=self.tls.build(base),
+            projects=c.Scope(self.projects.include, self.projects.exclude),
+            scenarios=c.Scope(self.scenarios.include, self.scenarios.exclude, self.scenarios.tags),
+            watch=self.watch.build(),
+        )
+
+
+class Channel(SecretsModel):
+    name: Name | None = None
+    url: str | None = None
+    url_file: str | None = None
+    url_env: str | None = None
+    webhook: str | None = None
+    webhook_file: str | None = None
+    webhook_env: str | None = None
+    template: str | None = None
+    send_resolved: bool = True
+    resolve_what_was_sent: bool = False
+    timeout: PositiveDuration = timedelta(seconds=30)
+    rate: Rate | None = None
+    max_age: PositiveDuration = timedelta(hours=24)
+    workers: Annotated[int, Field(ge=1, le=4)] = 1
+    hmac_secret: str | None = None
+    hmac_secret_file: str | None = None
+    hmac_secret_env: str | None = None
+    headers: dict[str, str] = {}
+    proxy: HttpUrl | None = None
+    tls: Tls = Tls()
+    allow_private: bool = True
+
+    @model_validator(mode="after")
+    def _one_address(self) -> "Channel":
+        ways = self.written("url") + self.written("webhook")
+        if len(ways) != 1:
+            raise ValueError(
+                "needs exactly one of url, url_file, url_env, webhook, webhook_file and webhook_env"
+            )
+        if self.webhook is not None:
+            http_url(self.webhook)
+        if self.written("url") and (self.headers or self.written("hmac_secret")):
+            raise ValueError(
+                "headers and hmac_secret belong to webhook; an apprise url carries its own headers"
+            )
+        return self
+
+    @property
+    def scheme(self) -> str:
+        """What the default name says; a URL behind a file or variable is not read for it."""
+        if self.written("webhook"):
+            return "webhook"
+        found = re.match(r"([a-zA-Z0-9+.-]+)://", self.url or "")
+        return found[1].lower() if found else "url"
+
+    def build(self, name: str, receiver: str, base: Path) -> c.Channel:
+        return c.Channel(
+            name=name,
+            receiver=receiver,
+            url=self.secret("url", base),
+            webhook=self.secret("webhook", base),
+            template=self.template,
+            send_resolved=self.send_resolved,
+            resolve_what_was_sent=self.resolve_what_was_sent,
+            timeout=self.timeout,
+            rate=self.rate,
+            max_age=self.max_age,
+            workers=self.workers,
+            hmac_secret=self.secret("hmac_secret", base),
+            headers={key: InlineSecret(value) for key, value in self.headers.items()},
+            proxy=self.proxy,
+            tls=self.tls.build(base),
+            allow_private=self.allow_private,
+        )
+
+
+class Receiver(Model):
+    name: Name
+    channels: tuple[Channel, ...] = ()
+
+
+def _addresses(value: object) -> object:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+Addresses = Annotated[tuple[str, ...], BeforeValidator(_addresses)]
+
+
+class Mail(Model):
+    sender: Annotated[str | None, Field(alias="from")] = None
+    to: Addresses = ()
+    cc: Addresses = ()
+    bcc: Addresses = ()
+
+
+class Reporter(Model):
+    name: Name
+    receiver: Name
+    on: Annotated[tuple[EventName, ...], AfterValidator(not_empty)] = (
+        EventName.RUN_FINISHED,
+        EventName.RUN_FAILED,
+        EventName.RUN_ABORTED,
+    )
+    match: Matchers = ()
+    condition: str | None = None
+    attach: tuple[Literal["log"], ...] = ()
+    subject: str | None = None
+    message: str | None = None
+    template: str | None = None
+    mail: Mail | None = None
+
+    def build(self) -> c.Reporter:
+        mail = self.mail
+        return c.Reporter(
+            name=self.name,
+            receiver=self.receiver,
+            on=frozenset(self.on),
+            match=self.match,
+            condition=self.condition,
+            attach=self.attach,
+            subject=self.subject,
+            message=self.message,
+            template=self.template,
+            mail=None if mail is None else c.ReporterMail(mail.sender, mail.to, mail.cc, mail.bcc),
+        )
+
+
+_KIND_KEYS = {
+    "failed": {"after", "resolve_after", "outcomes"},
+    "missed": {"grace"},
+    "overlong": {"times_usual", "at_least", "min_runs", "longer_than"},
+    "stale": {"no_success_for"},
+    "node_down": {"hold"},
+}
+_RESERVED_LABELS = frozenset({"alertname", "severity", "dss_node", "project", "scenario", "tags"})
+
+
+class Rule(Model):
+    alert: Name
+    kind: c.RuleKind
+    severity: Severity = "warning"
+    match: Matchers = ()
+    labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
+    after: Annotated[int, Field(ge=1)] = 1
+    resolve_after: Annotated[int, Field(ge=1)] = 1
+    outcomes: Annotated[
+        tuple[Literal["SUCCESS", "WARNING", "FAILED", "ABORTED"], ...], AfterValidator(not_empty)
+    ] = ("FAILED",)
+    grace: Duration = timedelta(minutes=10)
+    times_usual: Annotated[float, Field(gt=1)] | None = None
+    at_least: Duration = timedelta(minutes=15)
+    min_runs: Annotated[int, Field(ge=1)] = 5
+    longer_than: PositiveDuration | None = None
+    no_success_for: PositiveDuration | None = None
+    hold: Annotated[Duration, Field(alias="for")] = timedelta(minutes=2)
+
+    @model_validator(mode="after")
+    def _keys_fit_the_kind(self) -> "Rule":
+        strange = self.model_fields_set & (set.union(*_KIND_KEYS.values()) - _KIND_KEYS[self.kind])
+        if strange:
+            words = sorted("for" if name == "hold" else name for name in strange)
+            raise ValueError(f"a rule of kind {self.kind} does not read {', '.join(words)}")
+        if self.kind == "stale" and self.no_success_for is None:
+            raise ValueError("a rule of kind stale needs no_success_for, as 26h")
+        if self.kind == "overlong" and self.times_usual is None and self.longer_than is None:
+            raise ValueError("a rule of kind overlong needs times_usual or longer_than")
+        reserved = sorted(_RESERVED_LABELS & self.labels.keys())
+        if reserved:
+            raise ValueError(f"labels may not set {', '.join(reserved)}; Tocsin sets them")
+        return self
+
+    def build(self) -> c.Rule:
+        return c.Rule(**{name: getattr(self, name) for name in type(self).model_fields})
+
+
+class Route(Model):
+    receiver: Name | None = None
+    matchers: Matchers = ()
+    continues: Annotated[bool, Field(alias="continue")] = False
+    group_by: tuple[str, ...] | None = None
+    group_wait: Duration | None = None
+    group_interval: PositiveDuration | None = None
+    repeat_interval: PositiveDuration | None = None
+    mute_time_intervals: tuple[str, ...] = ()
+    active_time_intervals: tuple[str, ...] = ()
+    routes: tuple["Route", ...] = ()
+
+    @model_validator(mode="after")
+    def _all_or_named(self) -> "Route":
+        names = self.group_by or ()
+        if "..." in names and len(names) > 1:
+            raise ValueError("group_by: '...' stands for every label and must stand alone")
+        if len(set(names)) < len(names):
+            raise ValueError("group_by names a label twice")
+        return self
+
+    def spec(self, routes: tuple[RouteSpec, ...], line: int | None) -> RouteSpec:
+        values = {name: getattr(self, name) for name in type(self).model_fields if name != "routes"}
+        return RouteSpec(**values, routes=routes, line=line)
+
+
+class InhibitRule(Model):
+    source_matchers: Matchers
+    target_matchers: Matchers
+    equal: tuple[str, ...] = ()
+
+
+class TimeOfDay(Model):
+    start_time: str
+    end_time: str
+
+
+class Times(Model):
+    times: tuple[TimeOfDay, ...] | None = None
+    weekdays: tuple[str, ...] | None = None
+    days_of_month: tuple[str, ...] | None = None
+    months: tuple[str, ...] | None = None
+    years: tuple[str, ...] | None = None
+    location: str = "UTC"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _numbers_as_text(cls, value: object) -> object:
+        """``months: [5]`` and ``days_of_month: [1]`` are numbers in YAML."""
+        if not isinstance(value, dict):
+            return value
+        return {
+            key: [str(item) if isinstance(item, int) else item for item in items]
+            if key in ("days_of_month", "months", "years") and isinstance(items, list)
+            else items
+            for key, items in value.items()
+        }
+
+    @model_validator(mode="after")
+    def _readable(self) -> "Times":
+        self.build()
+        return self
+
+    def build(self) -> c.Times:
+        def ranges(words: tuple[str, ...] | None, parse: Callable[[str], Range]) -> tuple[Range, ...] | None:
+            return None if words is None else tuple(map(parse, words))
+
+        return c.Times(
+            times=None
+            if self.times is None
+            else tuple(intervals.parse_time_range(time.start_time, time.end_time) for time in self.times),
+            weekdays=ranges(self.weekdays, intervals.parse_weekdays),
+            days_of_month=ranges(self.days_of_month, intervals.parse_days_of_month),
+            months=ranges(self.months, intervals.parse_months),
+            years=ranges(self.years, intervals.parse_years),
+            location=intervals.check_location(self.location),
+        )
+
+
+class TimeInterval(Model):
+    name: Name
+    time_intervals: tuple[Times, ...]
+
+
+class DssReporters(Model):
+    mode: Literal["off", "fallback", "mirror"] = "off"
+    receiver: str | None = None
+    allow_recipients: tuple[str, ...] = ()
+    allow_senders: tuple[str, ...] = ()
+
+
+class Store(Model):
+    url: str | None = None
+    retention: PositiveDuration = timedelta(days=90)
+
+
+class Http(SecretsModel):
+    listen: Listen = "127.0.0.1:8080"
+    external_url: HttpUrl | None = None
+    tokens_file: str | None = None
+    hooks_secret: str | None = None
+    hooks_secret_file: str | None = None
+    hooks_secret_env: str | None = None
+
+
+class Heartbeat(SecretsModel):
+    url: HttpUrl | None = None
+    url_file: str | None = None
+    url_env: str | None = None
+    interval: PositiveDuration = timedelta(minutes=1)
+
+
+class Log(Model):
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "console", "json"] = "auto"
+
+
+class Metrics(Model):
+    max_scenarios: Annotated[int, Field(ge=0)] = 10_000
+    duration_buckets: Annotated[tuple[PositiveDuration, ...], Field(max_length=40)] | None = None
+
+    @model_validator(mode="after")
+    def _ascending(self) -> "Metrics":
+        buckets = self.duration_buckets or ()
+        if any(low >= high for low, high in itertools.pairwise(buckets)):
+            raise ValueError("duration_buckets must grow from one to the next")
+        return self
+
+
+class File(Model):
+    """The whole file."""
+
+    nodes: Annotated[tuple[Node, ...], AfterValidator(not_empty)]
+    store: Store = Store()
+    http: Http = Http()
+    heartbeat: Heartbeat = Heartbeat()
+    log: Log = Log()
+    metrics: Metrics = Metrics()
+    receivers: tuple[Receiver, ...] = ()
+    reporters: tuple[Reporter, ...] = ()
+    dss_reporters: DssReporters = DssReporters()
+    rules: tuple[Rule, ...] | None = None
+    route: Route | None = None
+    inhibit_rules: tuple[InhibitRule, ...] = ()
+    time_intervals: tuple[TimeInterval, ...] = ()
+    templates: tuple[str, ...] = ()
+
+
+def json_schema() -> str:
+    """The JSON Schema of the file, as text, for editors."""
+    schema = File.model_json_schema(by_alias=True)
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["title"] = "Tocsin configuration"
+    return json.dumps(schema, indent=2, default=str) + "\n"

@@ -1,0 +1,58 @@
+"""Where the configuration comes from, and whether it has changed there.
+
+In Kubernetes a mounted directory is swapped by a symbolic link: watching the file itself never sees that, looking at
+what its path resolves to does.
+"""
+
+import os
+from pathlib import Path
+
+from tocsin.app.settings import from_environment, load_file
+from tocsin.app.settings.load import config_path_from_environment
+from tocsin.model.config import Config
+
+Signature = tuple[tuple[str, str, int, int], ...]
+
+
+class Source:
+    """A file, or the environment where there is none."""
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path or config_path_from_environment()
+        self._templates: tuple[Path, ...] = ()
+
+    def load(self) -> Config:
+        """Read it now. Raises ``BadConfig``."""
+        if self.path is None:
+            return from_environment()
+        config = load_file(self.path)
+        self._templates = tuple(map(Path, config.template_files))
+        return config
+
+    def signature(self) -> Signature:
+        """Something that differs once the file, or a template, has changed; empty for the environment."""
+        places = () if self.path is None else (self.path, *self._templates)
+        return tuple(found for place in places if (found := _signature(place)) is not None)
+
+
+class Fixed:
+    """A configuration made by the program itself, as the demo's."""
+
+    path: Path | None = None
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+
+    def load(self) -> Config:
+        return self._config
+
+    def signature(self) -> Signature:
+        return ()
+
+
+def _signature(place: Path) -> tuple[str, str, int, int] | None:
+    try:
+        status = os.stat(place)
+    except OSError:
+        return None
+    return (str(place), str(place.resolve()), status.st_mtime_ns, status.st_size)

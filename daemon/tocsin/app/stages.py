@@ -1,0 +1,61 @@
+"""The stages' loops and the bells between them: who leads runs watch, decide and prune; every process delivers."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from datetime import datetime, timedelta
+
+from tocsin.app.decide import Decider
+from tocsin.app.leader import Leader
+from tocsin.app.loops import Bell, Step, run_loop
+from tocsin.deliver.sender import Sender
+from tocsin.kit.clock import Clock
+from tocsin.metrics import AppMetrics, Exposition
+from tocsin.model.config import Config
+from tocsin.store import Store
+
+_REFRESH_EVERY = timedelta(seconds=3)
+_LAG_EVERY_SECONDS = 0.25
+
+
+class Stages:
+    """The stages' loops and the bells between them."""
+
+    def __init__(self, store: Store, config: Callable[[], Config], clock: Clock, metrics: AppMetrics) -> None:
+        self._store = store
+        self._config = config
+        self._clock = clock
+        self._metrics = metrics
+        self.decide_bell = Bell()
+        self.deliver_bell = Bell()
+        self.turned_at = clock.monotonic()
+
+    async def lead(self, watch: Coroutine[None, None, None], decider: Decider) -> None:
+        """The leader's work: watch, decide, prune, beat. Ends with the error of the first that ends."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(watch, name="watch")
+            group.create_task(self._loop("decide", decider.step, self.decide_bell), name="decide")
+
+    async def deliver(self, sender: Sender) -> None:
+        """What is owed goes out; on any process."""
+        await self._loop("deliver", sender.step, self.deliver_bell)
+
+    async def refresh(self, exposition: Exposition, leader: Leader) -> None:
+        """Keep the series made from rows fresh; they are the leader's to show."""
+
+        async def step(now: datetime, config: Config) -> datetime:
+            if leader.leadership is not None:
+                await exposition.refresh(self._store, now, config)
+            return self._clock.now() + _REFRESH_EVERY
+
+        await self._loop("metrics", step, Bell())
+
+    async def turn(self) -> None:
+        """Show that the loop turns, and how late it wakes."""
+        while True:
+            before = self._clock.monotonic()
+            await asyncio.sleep(_LAG_EVERY_SECONDS)
+            self.turned_at = self._clock.monotonic()
+            self._metrics.loop_lag.set(max(0.0, self.turned_at - before - _LAG_EVERY_SECONDS))
+
+    async def _loop(self, stage: str, step: Step, bell: Bell) -> None:
+        await run_loop(stage, step, bell, self._clock, self._config)

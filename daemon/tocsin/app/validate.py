@@ -1,0 +1,44 @@
+"""Everything that can be said about a configuration without using it."""
+
+from collections.abc import Iterator
+
+from tocsin.app.settings import BadConfig, Problem
+from tocsin.app.source import Source
+from tocsin.model.config import Config, Secret
+
+
+def validate(source: Source, *, offline: bool) -> list[Problem]:
+    """What is wrong (errors) and what is odd (warnings), in that order."""
+    try:
+        config = source.load()
+    except BadConfig as error:
+        return list(error.problems)
+    problems = []
+    if not offline:
+        problems += list(_absent_secrets(config))
+    return problems
+
+
+def _absent_secrets(config: Config) -> Iterator[Problem]:
+    for what, secret in _secrets(config):
+        if secret is None:
+            continue
+        try:
+            secret.reveal()
+        except OSError as error:
+            reason = error.strerror or str(error)
+            place = f": {error.filename}" if error.filename else ""
+            yield Problem(f"{what} cannot be read{place}: {reason}", config.source)
+
+
+def _secrets(config: Config) -> Iterator[tuple[str, Secret | None]]:
+    for node in config.nodes:
+        yield f"the api key of node {node.name!r}", node.api_key
+        yield f"the bearer token of node {node.name!r}", node.bearer
+        yield f"the sweep's api key of node {node.name!r}", node.sweep_api_key
+    for channel in config.channels().values():
+        yield f"the url of channel {channel.name!r}", channel.url
+        yield f"the webhook of channel {channel.name!r}", channel.webhook
+        yield f"the hmac secret of channel {channel.name!r}", channel.hmac_secret
+    yield "the heartbeat's url", config.heartbeat.url
+    yield "the hooks' secret", config.http.hooks_secret

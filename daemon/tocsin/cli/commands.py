@@ -1,0 +1,39 @@
+"""The verbs and their names. Each verb lives in a module of its own and loads what it needs when it runs."""
+
+from typing import Annotated
+
+import typer
+
+from tocsin.cli import check, db, demo, routes, run
+
+app = typer.Typer(
+    name="tocsin",
+    help="The alarm bell for Dataiku DSS: watches scenario runs, keeps metrics, raises alerts, notifies.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from tocsin import __version__
+
+        print(f"tocsin {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    pass
+
+
+app.command("run")(run.run)
+app.command("demo")(demo.demo)
+app.command("check")(check.check)
+app.add_typer(routes.app, name="routes")
+app.add_typer(db.app, name="db")

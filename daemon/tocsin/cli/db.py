@@ -1,0 +1,90 @@
+"""``tocsin db``: the store."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tocsin.cli.configuration import ConfigOption, load_config
+from tocsin.cli.exits import NO, fail
+
+if TYPE_CHECKING:
+    from tocsin.store import Store
+
+app = typer.Typer(help="The store: its version, its upgrade, a backup, pruning.", no_args_is_help=True)
+
+
+@app.command()
+def current(config: ConfigOption = None) -> None:
+    """Print the revision of the store and the one that this version wants."""
+    from sqlalchemy.exc import OperationalError
+
+    from tocsin.store.engine import open_engines
+    from tocsin.store.migrate import current_revision
+    from tocsin.store.schema import SCHEMA_REVISION
+
+    store = _closed_store(config)
+    if store.is_sqlite and not Path(store.url.database or "").exists():
+        print(f"no store yet; this version wants {SCHEMA_REVISION}")
+        return
+    _, reader = open_engines(store.url)
+    try:
+        with reader.connect() as connection:
+            print(f"{current_revision(connection) or 'empty'}; this version wants {SCHEMA_REVISION}")
+    except OperationalError as error:
+        fail(f"cannot read the store: {error.orig}", NO)
+    finally:
+        reader.dispose()
+
+
+@app.command()
+def upgrade(config: ConfigOption = None) -> None:
+    """Bring the store to this version; a SQLite file is backed up beside itself first."""
+    import asyncio
+
+    from tocsin.store import StoreRefused
+
+    store = _closed_store(config)
+
+    async def work() -> None:
+        await store.open()
+        await store.close()
+
+    try:
+        asyncio.run(work())
+    except StoreRefused as error:
+        fail(str(error), NO)
+    print("the store is up to date")
+
+
+@app.command()
+def backup(
+    target: Annotated[Path, typer.Argument(help="The file to write; an old one is replaced.")],
+    config: ConfigOption = None,
+) -> None:
+    """Copy a SQLite store, also while the daemon runs."""
+    import sqlite3
+
+    from tocsin.store.engine import sqlite_path
+    from tocsin.store.migrate import backup_sqlite
+
+    store = _closed_store(config)
+    if not store.is_sqlite:
+        fail("a PostgreSQL store is backed up with pg_dump", NO)
+    source = sqlite_path(store.url)
+    if not source.exists():
+        fail(f"there is no store at {source}", NO)
+    try:
+        backup_sqlite(source, target)
+    except (sqlite3.Error, OSError) as error:
+        fail(f"cannot back up {source} to {target}: {error}", NO)
+    print(f"{source} -> {target}")
+
+
+def _closed_store(config: Path | None) -> "Store":
+    from tocsin.store import Store, StoreRefused
+
+    try:
+        return Store(load_config(config).store.url)
+    except StoreRefused as error:
+        fail(str(error), NO)

@@ -1,0 +1,79 @@
+"""``tocsin routes``: the routing tree, and who would hear. Output as amtool prints it."""
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tocsin.cli.configuration import ConfigOption, load_config
+from tocsin.cli.exits import NO, USAGE, fail
+
+if TYPE_CHECKING:
+    from tocsin.model.config import Config, Route
+
+app = typer.Typer(help="The routing tree of alerts.", no_args_is_help=True)
+JsonOption = Annotated[bool, typer.Option("--json", help="For scripts.")]
+
+
+@app.command("show")
+def show(config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """Print the tree."""
+    from tocsin.route import render
+
+    root = _root(load_config(config))
+    print(json.dumps(_as_json(root), indent=2) if as_json else render.show(root))
+
+
+@app.command("test")
+def who_hears(
+    labels: Annotated[list[str], typer.Argument(metavar="LABEL=VALUE…", help="The labels of an alert.")],
+    config: ConfigOption = None,
+    expect: Annotated[
+        list[str] | None,
+        typer.Option(help="A receiver that must hear; several in order, or comma-separated."),
+    ] = None,
+    tree: Annotated[
+        bool, typer.Option("--tree", help="Show the part of the tree that the labels take.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Print the receivers that would hear of an alert with these labels, comma-separated on one line."""
+    from tocsin.route import render
+
+    root = _root(load_config(config))
+    given = {}
+    for text in labels:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            fail(f"{text!r} is not LABEL=VALUE", USAGE)
+        given[name] = value.removeprefix('"').removesuffix('"')
+    heard = render.receivers(root, given)
+    if tree:
+        print(render.show_matching(root, given))
+    print(json.dumps({"receivers": heard.split(",")}) if as_json else heard)
+    expected = [name for text in expect or [] for name in text.split(",")]
+    if expected and not render.verdict(root, given, expected):
+        fail(f"expected {','.join(expected)}", NO)
+
+
+def _root(config: "Config") -> "Route":
+    if config.route is None:
+        fail("the configuration has no route: alerts are told to nobody", NO)
+    return config.route
+
+
+def _as_json(route: "Route") -> dict[str, object]:
+    from tocsin.kit.durations import format_duration
+
+    return {
+        "receiver": route.receiver,
+        "matchers": [str(matcher) for matcher in route.matchers],
+        "continue": route.continues,
+        "group_by": ["..."] if route.group_by_all else list(route.group_by),
+        "group_wait": format_duration(route.group_wait),
+        "group_interval": format_duration(route.group_interval),
+        "repeat_interval": format_duration(route.repeat_interval),
+        "mute_time_intervals": list(route.mute_time_intervals),
+        "active_time_intervals": list(route.active_time_intervals),
+        "routes": [_as_json(child) for child in route.routes],
+    }

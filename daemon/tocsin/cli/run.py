@@ -1,0 +1,25 @@
+"""``tocsin run``: the daemon."""
+
+import sys
+
+from tocsin.cli.configuration import ConfigOption
+from tocsin.cli.exits import NO
+
+
+def run(config: ConfigOption = None) -> None:
+    """Run the daemon until SIGTERM or SIGINT."""
+    import asyncio
+
+    from tocsin.app.run import CannotStart, leave, serve
+    from tocsin.app.settings import BadConfig
+    from tocsin.app.source import Source
+
+    try:
+        code = asyncio.run(serve(Source(config)))
+    except BadConfig as error:
+        print("tocsin: the configuration cannot be used", *error.problems, sep="\n", file=sys.stderr)
+        code = NO
+    except CannotStart as error:
+        print(f"tocsin: {error}", file=sys.stderr)
+        code = NO
+    leave(code)

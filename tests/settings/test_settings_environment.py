@@ -1,0 +1,61 @@
+"""Three environment variables are enough."""
+
+from pathlib import Path
+
+import pytest
+
+from tocsin.app.settings import BadConfig, from_environment
+
+
+@pytest.fixture(autouse=True)
+def _clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("URL", "API_KEY", "API_KEY_FILE"):
+        monkeypatch.delenv(f"TOCSIN_DSS_{name}", raising=False)
+    for name in ("NOTIFY", "STORE_URL", "HTTP_LISTEN", "EXTERNAL_URL", "LOG_LEVEL"):
+        monkeypatch.delenv(f"TOCSIN_{name}", raising=False)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+
+
+def test_url_key_and_notify_make_a_configuration(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TOCSIN_DSS_URL", "https://dss.example.com:11200/")
+    monkeypatch.setenv("TOCSIN_DSS_API_KEY", "key")
+    monkeypatch.setenv("TOCSIN_NOTIFY", "json://localhost:1\njson://localhost:2 json://localhost:3")
+    config = from_environment()
+    assert (config.nodes[0].name, config.nodes[0].url) == ("dss.example.com", "https://dss.example.com:11200")
+    assert config.nodes[0].api_key
+    assert config.nodes[0].api_key.reveal() == "key"
+    assert [channel.name for channel in config.receivers[0].channels] == [
+        "default/1",
+        "default/2",
+        "default/3",
+    ]
+    assert config.store.url == f"sqlite:///{tmp_path}/tocsin/tocsin.db"
+    assert config.http.listen == "127.0.0.1:8080"
+    assert config.route
+    assert config.route.receiver == "default"
+
+
+def test_the_key_may_be_in_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("from file\n")
+    monkeypatch.setenv("TOCSIN_DSS_URL", "https://dss.example.com")
+    monkeypatch.setenv("TOCSIN_DSS_API_KEY_FILE", str(tmp_path / "key"))
+    key = from_environment().nodes[0].api_key
+    assert key
+    assert key.reveal() == "from file"
+
+
+def test_what_is_missing_is_told_at_once() -> None:
+    with pytest.raises(BadConfig) as caught:
+        from_environment()
+    assert [problem.message.split()[0] for problem in caught.value.problems] == [
+        "TOCSIN_DSS_URL",
+        "TOCSIN_DSS_API_KEY",
+    ]
+
+
+def test_a_bad_notification_address_is_told_by_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOCSIN_DSS_URL", "https://dss.example.com")
+    monkeypatch.setenv("TOCSIN_DSS_API_KEY", "key")
+    monkeypatch.setenv("TOCSIN_NOTIFY", "json://localhost nonsense://x")
+    with pytest.raises(BadConfig, match="entry 2"):
+        from_environment()
