@@ -100,6 +100,35 @@ async def test_a_failure_told_by_one_who_lost_the_lease_changes_nothing_but_a_de
     assert await state(store, one) == NotificationState.DELIVERED
 
 
+async def test_receipts_of_one_moment_are_one_batch(store: Store) -> None:
+    rows = [owed(lane=f"l{n}") for n in range(40)]
+    await store.write(outbox.owe, rows)
+    await claim(store)
+    states = [
+        NotificationState.DELIVERED,
+        NotificationState.OWED,
+        NotificationState.DEAD,
+        NotificationState.SENDING,
+    ]
+    receipts = [receipt(one, states[n % 4], due=NOW + LEASE) for n, one in enumerate(rows)]
+    await store.write(lambda connection: list(sending.settle(connection, receipts)))
+    found = await store.read(outbox.notifications, [one.id for one in rows])
+    assert [found[one.id].state for one in rows] == [states[n % 4] for n in range(40)]
+    assert [found[one.id].attempts for one in rows] == [1, 1, 1, 0] * 10
+
+
+async def test_the_scan_for_turns_reads_an_index_of_open_rows_alone(store: Store) -> None:
+    if not store.is_sqlite:
+        return
+
+    def plan(connection) -> str:
+        text = str(sending._HEADS.compile(connection, compile_kwargs={"render_postcompile": True}))
+        rows = connection.exec_driver_sql("EXPLAIN QUERY PLAN " + text, ("c", 0, 10, 0))
+        return " ".join(str(row) for row in rows)
+
+    assert "ix_outbox_open (channel=? AND n>?)" in await store.read(plan)
+
+
 async def test_released_rows_can_be_claimed_at_once_and_renewed_ones_stay(store: Store) -> None:
     await store.write(outbox.owe, [owed(lane="x"), owed(lane="y")])
     first, second = (await claim(store, "a")).rows

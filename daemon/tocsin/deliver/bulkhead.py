@@ -17,12 +17,14 @@ _SMOOTHING = 0.1
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """A claimed row on its way. ``started`` is None until its send begins."""
+    """A claimed row on its way. ``started`` is None until its send begins; ``watch`` until its deadline has passed."""
 
     n: int
     parcel: Parcel
     lease_until: datetime
     started: datetime | None = None
+    watch: "asyncio.Task[None] | None" = None
+    given_up: bool = False  # its outcome is unknown for good; what comes now is late
 
 
 class Bulkhead:
@@ -106,6 +108,14 @@ class Bulkhead:
         """Jobs whose task waits for its turn."""
         return [job for job in self._flying.values() if job.started is None]
 
+    def leave_behind(self, job: Job) -> set["asyncio.Task[None]"]:
+        """Free the place of a send that is no longer waited for; answers its task, unless it has ended meanwhile."""
+        left = {task for task, mine in self._flying.items() if mine is job}
+        for task in left:
+            del self._flying[task]
+        self._fill()
+        return left
+
     async def finish(self, grace: timedelta) -> list[Job]:
         """Wait for what flies, at most ``grace``; answers the jobs that still did, now cancelled."""
         if self._flying:
@@ -131,6 +141,5 @@ class Bulkhead:
             task.add_done_callback(self._landed)
 
     def _landed(self, task: "asyncio.Task[None]") -> None:
-        self._flying.pop(task, None)
-        if not task.cancelled():
+        if self._flying.pop(task, None) is not None and not task.cancelled():
             self._fill()

@@ -64,7 +64,8 @@ class Sender:
         self._bulkheads: dict[str, Bulkhead] = {}
         self._retired: list[Bulkhead] = []
         self._claimed: dict[int, datetime] = {}  # rows that are not loaded yet, and the ends of their leases
-        self._late: set[asyncio.Task[None]] = set()
+        self._watches: set[asyncio.Task[None]] = set()  # of sends that are past their deadline
+        self._late: set[asyncio.Task[None]] = set()  # sends that were left behind
         self._started = False
         self._renew_at: datetime | None = None
         self._survey_at: datetime | None = None
@@ -89,8 +90,8 @@ class Sender:
 
     async def idle(self) -> None:
         """Wait until every send begun so far has its receipt."""
-        while tasks := {task for one in self._all() for task in one.tasks}:
-            await asyncio.wait(tasks)
+        while tasks := {task for one in self._all() for task in one.tasks} | self._watches:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
 
     async def close(self, grace: timedelta) -> None:
         """Begin nothing more, give back what waits, and give sends under way ``grace`` to end.
@@ -104,9 +105,10 @@ class Sender:
         hanging = [receipt for part in left for receipt in part]
         with suppress(StoreUnavailable):
             await asyncio.gather(*(self._store.write_each(sending.settle, one) for one in hanging))
-        for task in self._late:
+        behind = self._late | self._watches
+        for task in behind:
             task.cancel()
-        await asyncio.gather(*self._late, return_exceptions=True)
+        await asyncio.gather(*behind, return_exceptions=True)
         await asyncio.gather(*(one.transport.close() for one in self._all()))
 
     # --- a step --------------------------------------------------------------------------------------------------------
@@ -219,15 +221,41 @@ class Sender:
             await self._give_back([job])
             return
         job.started = started
-        deadline = bulkhead.channel.timeout
-        sent = asyncio.create_task(bulkhead.transport.send(job.parcel))
-        done, _ = await asyncio.wait({sent}, timeout=deadline.total_seconds())
-        if not done:
-            await self._record(self._receipt(bulkhead.channel, job, _NO_ANSWER, held=True))
-            done, _ = await asyncio.wait({sent}, timeout=deadline.total_seconds())
-        if not done:
-            self._watch_late(bulkhead.channel, job, sent)
-        await self._conclude(bulkhead, job, _result(sent) if done else _NO_ANSWER)
+        timer = asyncio.get_running_loop().call_later(
+            bulkhead.channel.timeout.total_seconds(), self._overdue, bulkhead, job
+        )
+        try:
+            verdict = await bulkhead.transport.send(job.parcel)
+        except Exception as error:
+            log.exception("transport_broke", channel=bulkhead.channel.name)
+            verdict = failed(f"internal error: {type(error).__name__}")
+        finally:
+            timer.cancel()
+        if job.given_up:
+            await self._arrived_late(bulkhead.channel, job, verdict)
+            return
+        if job.watch is not None:
+            job.watch.cancel()
+        await self._conclude(bulkhead, job, verdict)
+
+    def _overdue(self, bulkhead: Bulkhead, job: Job) -> None:
+        job.watch = asyncio.create_task(self._watch(bulkhead, job), name=f"overdue {bulkhead.channel.name}")
+        self._watches.add(job.watch)
+        job.watch.add_done_callback(self._watches.discard)
+
+    async def _watch(self, bulkhead: Bulkhead, job: Job) -> None:
+        """The deadline has passed: the outcome is unknown. The send is waited for once as long again, and left behind."""
+        await self._record(self._receipt(bulkhead.channel, job, _NO_ANSWER, held=True))
+        await asyncio.sleep(bulkhead.channel.timeout.total_seconds())
+        job.given_up = True
+        await self._conclude(bulkhead, job, _NO_ANSWER)
+        self._late |= bulkhead.leave_behind(job)
+
+    async def _arrived_late(self, channel: Channel, job: Job, verdict: Verdict) -> None:
+        if verdict.outcome is AttemptOutcome.DELIVERED:
+            about = {"channel": channel.name, "notification": job.parcel.notification.id}
+            log.info("notification_delivered_late", **about)
+            await self._record(self._receipt(channel, job, verdict))
 
     async def _conclude(self, bulkhead: Bulkhead, job: Job, verdict: Verdict) -> None:
         notification, channel = job.parcel.notification, bulkhead.channel
@@ -262,22 +290,6 @@ class Sender:
             log.warning("channel_failing", channel=bulkhead.channel.name, reason=verdict.note)
         if verdict.retry_after:
             await self._give_back(bulkhead.hold(self._clock.now() + verdict.retry_after))
-
-    def _watch_late(self, channel: Channel, job: Job, sent: "asyncio.Task[Verdict]") -> None:
-        async def late() -> None:
-            await asyncio.wait({sent})
-            verdict = _result(sent)
-            if verdict.outcome is AttemptOutcome.DELIVERED:
-                log.info(
-                    "notification_delivered_late",
-                    channel=channel.name,
-                    notification=job.parcel.notification.id,
-                )
-                await self._record(self._receipt(channel, job, verdict))
-
-        task = asyncio.create_task(late(), name=f"late {channel.name}")
-        self._late.add(task)
-        task.add_done_callback(self._late.discard)
 
     def _receipt(self, channel: Channel, job: Job, verdict: Verdict, *, held: bool = False) -> Receipt:
         notification, now = job.parcel.notification, self._clock.now()
@@ -342,17 +354,6 @@ class Sender:
 
 _NO_ANSWER = unknown("no answer before the deadline; it may still arrive")
 _STOPPED = unknown("Tocsin stopped before the answer came")
-
-
-def _result(sent: "asyncio.Task[Verdict]") -> Verdict:
-    """The verdict of a task that ended; a bug in a transport counts as a try that failed."""
-    if sent.cancelled():
-        return _STOPPED
-    error = sent.exception()
-    if error is None:
-        return sent.result()
-    log.error("transport_broke", error=type(error).__name__, exc_info=error)
-    return failed(f"internal error: {type(error).__name__}")
 
 
 def _counted(receipt: Receipt) -> Count:

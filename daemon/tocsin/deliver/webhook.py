@@ -12,8 +12,10 @@ import os
 import socket
 import ssl
 from datetime import datetime
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import Final
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -105,7 +107,11 @@ class Webhook:
             if self._session is None:
                 self._session = await _session(self._channel)
         async with self._session.post(
-            url, data=body, headers=headers, allow_redirects=False, proxy=self._channel.proxy
+            url,
+            data=body,
+            headers=headers,
+            allow_redirects=False,
+            proxy=self._channel.proxy or env_proxy(url),
         ) as reply:
             if 200 <= reply.status < 300:
                 if reply.content_length and reply.content_length <= _SAID:
@@ -139,6 +145,14 @@ def standard_headers(id_: str, now: datetime, body: bytes, key: bytes | None) ->
     return headers
 
 
+@lru_cache(maxsize=256)
+def env_proxy(url: URL) -> str | None:
+    """The proxy that HTTP(S)_PROXY and NO_PROXY name for this address; aiohttp would ask anew for every request."""
+    if proxy_bypass(url.host or ""):
+        return None
+    return getproxies().get(url.scheme)
+
+
 async def _session(channel: Channel) -> aiohttp.ClientSession:
     guarded = not channel.allow_private and channel.proxy is None
     connector = aiohttp.TCPConnector(
@@ -153,7 +167,6 @@ async def _session(channel: Channel) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
         connector=connector,
         timeout=timeout,
-        trust_env=channel.proxy is None,
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,
     )

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, exists, or_, select, tuple_, update
+from sqlalchemy import Connection, delete, exists, select, tuple_, update
 
+from tocsin.kit.clock import to_ms
 from tocsin.model.run import Details, RunKey, ScenarioKey
 from tocsin.store.schema import outbox, outbox_waits, run_details, runs
 from tocsin.store.upsert import chunks, insert
@@ -35,15 +36,14 @@ def put_details(connection: Connection, details: Details) -> None:
 
 def get_details(connection: Connection, runs: Iterable[RunKey]) -> dict[RunKey, Details]:
     """What is known about these runs; a run without a row is absent."""
+    wanted = {(*run.scenario, run.run_id, to_ms(run.start)): run for run in runs}
+    key = tuple_(*(run_details.c[name] for name in _KEY))
     found = {}
-    for part in chunks(sorted(set(runs)), 100):
-        wanted = or_(*(_is(run) for run in part))
-        for row in connection.execute(select(run_details).where(wanted)).mappings():
-            run = next(one for one in part if one.run_id == row["run_id"] and one.start == row["start"]
-                       and one.scenario == (row["node"], row["project"], row["scenario"]))  # fmt: skip
-            found[run] = Details(
-                run, row["read_at"], row["error"], row["steps"], row["log_tail"], row["problem"]
-            )
+    for part in chunks(list(wanted.values()), 100):
+        places = [(*run.scenario, run.run_id, run.start) for run in part]
+        for row in connection.execute(select(run_details).where(key.in_(places))):
+            run = wanted[row.node, row.project, row.scenario, row.run_id, to_ms(row.start)]
+            found[run] = Details(run, row.read_at, row.error, row.steps, row.log_tail, row.problem)
     return found
 
 
@@ -75,10 +75,6 @@ def run_columns(run: RunKey) -> dict[str, object]:
     """A run's key as the columns that name it in every table."""
     node, project, scenario = run.scenario
     return {"node": node, "project": project, "scenario": scenario, "run_id": run.run_id, "start": run.start}
-
-
-def _is(run: RunKey) -> ColumnElement[bool]:
-    return and_(*(run_details.c[name] == value for name, value in run_columns(run).items()))
 
 
 def _release(connection: Connection, details: Details) -> None:

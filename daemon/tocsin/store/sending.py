@@ -8,9 +8,11 @@ Any number of replicas may call these functions; a row whose lease ran out belon
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import NamedTuple
 
 from sqlalchemy import Connection, Select, bindparam, delete, literal_column, or_, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 
 from tocsin.model.notification import (
     Attempt,
@@ -22,13 +24,13 @@ from tocsin.model.notification import (
 )
 from tocsin.store.outbox import to_notification
 from tocsin.store.schema import attempts, outbox, outbox_waits
-from tocsin.store.upsert import chunks, insert
+from tocsin.store.upsert import Insert, chunks, insert
 
 _PAGE = 1_000
 _CLOCK_SKEW = timedelta(hours=1)  # an alert's start is on DSS's clock, a receipt on ours
 _DIED = "the process that sent it ended before it knew the outcome"
 # Written out, not bound: a partial index serves only a query whose condition the planner can read.
-OPEN = outbox.c.state.in_(bindparam("open", ["owed", "sending"], expanding=True, literal_execute=True))
+OPEN = outbox.c.state.in_([literal_column("'owed'"), literal_column("'sending'")])
 _GROUP = outbox.c.kind == literal_column("'group'")
 
 
@@ -361,13 +363,16 @@ def settle(connection: Connection, receipts: Sequence[Receipt]) -> Sequence[None
         connection.execute(_NOT_YET, others)
     if done:
         connection.execute(_DELIVERED, done)
-    row = insert(connection, attempts)
-    again = {name: row.excluded[name] for name in ("ended_at", "outcome", "note")}
-    connection.execute(
-        row.on_conflict_do_update(index_elements=["notification_id", "number"], set_=again),
-        [_attempt(one.attempt) for one in receipts],
-    )
+    connection.execute(_put_attempt(connection.dialect.name), [_attempt(one.attempt) for one in receipts])
     return [None] * len(receipts)
+
+
+@lru_cache(maxsize=2)
+def _put_attempt(dialect: str) -> Insert:
+    """Built once: building it takes longer than running it."""
+    row: Insert = sqlite.insert(attempts) if dialect == "sqlite" else postgresql.insert(attempts)
+    again = {name: row.excluded[name] for name in ("ended_at", "outcome", "note")}
+    return row.on_conflict_do_update(index_elements=["notification_id", "number"], set_=again)
 
 
 def _delivered(one: Receipt) -> dict[str, object]:

@@ -1,0 +1,51 @@
+"""The dead man's switch: a GET after each healthy cycle. Whoever waits for it rings when it stops coming."""
+
+from collections.abc import Callable
+from datetime import datetime
+
+import aiohttp
+import structlog
+
+from tocsin import __version__
+from tocsin.model.config import Config
+
+log = structlog.get_logger()
+
+_TIMEOUT = aiohttp.ClientTimeout(total=10)
+
+
+class Heartbeat:
+    """Beats at most once an interval. A beat that fails is logged once, until one succeeds again."""
+
+    def __init__(self) -> None:
+        self._due_at: datetime | None = None
+        self._failing = False
+
+    async def step(self, now: datetime, config: Config, healthy: bool) -> datetime | None:
+        """Beat if it is time and all is ``healthy``; answers when to come again, None when nobody wants to know."""
+        url = config.heartbeat.url
+        if url is None:
+            return None
+        if self._due_at is not None and now < self._due_at:
+            return self._due_at
+        self._due_at = now + config.heartbeat.interval
+        if healthy:
+            problem = await _get(url.reveal)
+            if problem is not None and not self._failing:
+                log.warning("heartbeat_failed", reason=problem)
+            elif problem is None and self._failing:
+                log.info("heartbeat_works_again")
+            self._failing = problem is not None
+        return self._due_at
+
+
+async def _get(reveal: Callable[[], str]) -> str | None:
+    """Why nobody heard it, without the address, which is a secret; None when somebody did."""
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=_TIMEOUT, trust_env=True) as session,
+            session.get(reveal().strip(), headers={"User-Agent": f"tocsin/{__version__}"}) as reply,
+        ):
+            return None if reply.status < 400 else f"HTTP {reply.status}"
+    except (aiohttp.ClientError, OSError, ValueError) as error:  # a timeout is an OSError
+        return type(error).__name__

@@ -1,0 +1,179 @@
+"""Trying things out before they matter: a test message through the real path, and templates on samples."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from tocsin.deliver.connect import connector
+from tocsin.deliver.context import Facts
+from tocsin.deliver.render import Kind, Renderer
+from tocsin.deliver.transport import Parcel, Transport
+from tocsin.deliver.verdict import Verdict, unknown
+from tocsin.kit.clock import Clock
+from tocsin.kit.ids import fresh_id
+from tocsin.model.alert import Alert, EndReason
+from tocsin.model.config import Channel, Config
+from tocsin.model.event import Event, EventName, ScenarioFacts
+from tocsin.model.notification import (
+    AttemptOutcome,
+    EventNotice,
+    GroupNotice,
+    Notice,
+    Notification,
+    SummaryNotice,
+)
+from tocsin.model.run import Details, Outcome, Run, RunError, ScenarioKey, Step
+
+_WHEN = datetime(2026, 1, 1, 3, tzinfo=UTC)
+# Words of a note, and what to do about it; the first that fits.
+_MENDING = (
+    (("HTTP 401", "HTTP 403", "login", "_auth", "SMTP 535"), "check the credentials of the channel"),
+    (("HTTP 404", "HTTP 410", "channel_not_found", "no_service"), "check the address of the channel: nobody is there"),
+    (("redirects",), "configure the address that it redirects to"),
+    (("HTTP 429", "SMTP 4"), "the receiver asks for fewer messages; lower the channel's rate"),
+    (("HTTP 4", "SMTP 5"), "the receiver does not take such a message; read what it said"),
+    (("HTTP 5",), "the receiver is in trouble; try again later"),
+    (("certificate", "TLS", "SSL"), "set tls.ca_file (for SMTP: SSL_CERT_FILE) to the receiver's authority"),
+    (("resolve", "not known", "getaddrinfo", "resolution"), "check the host name, and the DNS of this machine"),
+    (("refused", "unreachable", "No route"), "check host and port, and the firewalls between"),
+    (("in time", "deadline", "timed out"), "check the way to the receiver, or raise the channel's timeout"),
+    (("is not allowed", "cannot read the", "not a scheme"), "mend the channel's URL"),
+    (("whsec_",), "mend the channel's hmac_secret"),
+    (("mail address",), "mend the address"),
+)  # fmt: skip
+
+
+class UnknownReceiver(LookupError):
+    """The configuration has no receiver of this name."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelOutcome:
+    """How a test message fared on one channel. ``mend``: what to do, None when it was delivered or nothing is known."""
+
+    channel: str
+    outcome: AttemptOutcome
+    note: str
+    mend: str | None
+    took: timedelta
+
+
+async def test_channels(
+    config: Config,
+    receiver_name: str,
+    *,
+    clock: Clock,
+    connect: Callable[[Channel], Transport] | None = None,  # noqa: PT028 - not a test
+) -> list[ChannelOutcome]:
+    """Send a sample to every channel of a receiver, at once and as a notification would go; nothing is retried.
+
+    Raises ``UnknownReceiver``.
+    """
+    receiver = config.receiver(receiver_name)
+    if receiver is None:
+        raise UnknownReceiver(receiver_name)
+    make = connect or connector(clock)
+    return list(await asyncio.gather(*(_try(channel, config, clock, make) for channel in receiver.channels)))
+
+
+async def _try(
+    channel: Channel, config: Config, clock: Clock, connect: Callable[[Channel], Transport]
+) -> ChannelOutcome:
+    now, began = clock.now(), clock.monotonic()
+    node = config.nodes[0].name if config.nodes else "test"
+    run = Run(
+        ScenarioKey(node, "TOCSIN", "TEST"), "test", now, now, Outcome.SUCCESS, "manual", "tocsin notify test"
+    )
+    facts = ScenarioFacts("TEST", "A test of Tocsin (nothing is wrong)")
+    event = Event(fresh_id(), EventName.RUN_FINISHED, node, now, now, "TOCSIN", facts, run)
+    sample = Notification(
+        fresh_id(), channel.receiver, channel.name, "test", EventNotice(event, "test"), now, now
+    )
+    transport = connect(channel)
+    try:
+        async with asyncio.timeout(channel.timeout.total_seconds()):
+            verdict = await transport.send(Parcel(sample, config))
+    except TimeoutError:
+        verdict = unknown("no answer before the channel's deadline")
+    finally:
+        await transport.close()
+    took = timedelta(seconds=clock.monotonic() - began)
+    return ChannelOutcome(channel.name, verdict.outcome, verdict.note, mend(verdict), took)
+
+
+def mend(verdict: Verdict) -> str | None:
+    """What a person should do about an outcome; None when it was delivered or nothing better than the note is known."""
+    if verdict.outcome is AttemptOutcome.DELIVERED:
+        return None
+    return next((advice for words, advice in _MENDING if any(word in verdict.note for word in words)), None)
+
+
+# --- templates on samples ------------------------------------------------------------------------------------------------
+
+
+def check_templates(config: Config) -> list[str]:
+    """Every template, message and subject of the configuration rendered on samples: one line a problem."""
+    renderer = Renderer(config.templates)
+    problems: list[str] = []
+    for what, source, kind, notices in _uses(config):
+        for name, notice, facts in notices:
+            problem = renderer.check(source, kind, notice, facts, config)
+            if problem is not None:
+                problems.append(f"{what} cannot render {name}: {problem}; the built-in message would be sent")
+    return problems
+
+
+_Sample = tuple[str, Notice, Facts]
+
+
+def _uses(config: Config) -> Iterator[tuple[str, str, Kind, list[_Sample]]]:
+    everything = samples()
+    for channel in config.channels().values():
+        if channel.template is not None and channel.template not in set(Kind):
+            yield (
+                f"channel {channel.name}: template {channel.template}",
+                channel.template,
+                Kind.TEXT,
+                everything,
+            )
+    for reporter in config.reporters:
+        for part in ("subject", "message", "template"):
+            source: str | None = getattr(reporter, part)
+            if source is not None and source not in set(Kind):
+                yield f"reporter {reporter.name}: {part}", source, Kind.TEXT, everything[:1]
+
+
+def samples() -> list[_Sample]:
+    """One notice of each kind with all of its fields filled in, and its name."""
+    key = ScenarioKey("prod", "SALES", "NIGHTLY")
+    run = Run(key, "2026-01-01-04-00-00-000", _WHEN, _WHEN + timedelta(minutes=4), Outcome.FAILED, "temporal",
+              "Every night", "fire", "jane")  # fmt: skip
+    url = "https://dss.example.com/projects/SALES/scenarios/NIGHTLY/runs/list/2026-01-01-04-00-00-000"
+    scenario = ScenarioFacts("NIGHTLY", "Nightly load", ("daily",), "step_based")
+    event = Event(
+        "e" * 32, EventName.RUN_FAILED, "prod", _WHEN, _WHEN, "SALES", scenario, run, url, "SUCCESS"
+    )
+    steps = (Step("s1", "Build", "build_flowitem", Outcome.FAILED, timedelta(minutes=3), ("job",)),)
+    details = Details(
+        run.key, _WHEN, RunError("disk full", title="Job failed", step="Build"), steps, "log\nlines"
+    )
+    facts = Facts({run.key: details}, {key: timedelta(minutes=2)})
+    labels = {"alertname": "ScenarioFailed", "severity": "warning", "dss_node": "prod", "project": "SALES"}
+    firing = Alert(
+        "a" * 32, "f" * 32, labels, _WHEN, annotations={"summary": "it failed", "run_url": url}, run=run.key
+    )
+    ended = Alert("b" * 32, "g" * 32, labels, _WHEN, _WHEN + timedelta(hours=1), EndReason.RESOLVED, count=3)
+    return [
+        ("an event", EventNotice(event, "sample"), facts),
+        (
+            "a group of alerts",
+            GroupNotice("{}", "sample", {"project": "SALES"}, (firing, ended), "first"),
+            facts,
+        ),
+        (
+            "a summary",
+            SummaryNotice("prod", _WHEN, _WHEN + timedelta(hours=2), {"FAILED": 1}, (event,)),
+            facts,
+        ),
+    ]
