@@ -10,7 +10,7 @@ from math import inf
 
 from tocsin.metrics.snapshot import NodeSeries, ProjectSeries, ScenarioSeries, Snapshot
 from tocsin.metrics.text import Format, exemplar, header, labels_text
-from tocsin.store.series import Bucket, OutcomeTotal
+from tocsin.store.series import Bucket
 
 Lines = Callable[[Snapshot, Format], Iterable[str]]
 
@@ -60,14 +60,14 @@ def _scenario_gauge(
 
 def _runs_total(snapshot: Snapshot, format: Format) -> Iterator[str]:
     for one in snapshot.scenarios:
-        for total in one.history.totals:
-            end = _last_counted(one, total) if format is Format.OPENMETRICS else ""
-            yield f"dss_scenario_runs_total{{{one.labels},{_outcome(total.outcome)}}} {total.runs}{end}\n"
+        for outcome, runs, _ in one.history.totals:
+            end = _last_counted(one, outcome) if format is Format.OPENMETRICS else ""
+            yield f"dss_scenario_runs_total{{{one.labels},{_outcome(outcome)}}} {runs}{end}\n"
 
 
-def _last_counted(one: ScenarioSeries, total: OutcomeTotal) -> str:
+def _last_counted(one: ScenarioSeries, outcome: str) -> str:
     last = one.history.last
-    if last is None or not last.counted or last.outcome != total.outcome:
+    if last is None or not last.counted or last.outcome != outcome:
         return ""
     return exemplar(last.run_id, None, 1, last.end / 1000)
 
@@ -152,7 +152,7 @@ def _last_duration(one: ScenarioSeries) -> float | None:
 
 def _seconds_total(one: ScenarioSeries) -> float | None:
     totals = one.history.totals
-    return sum(total.seconds for total in totals) if totals else None
+    return sum(seconds for _, _, seconds in totals) if totals else None
 
 
 FAMILIES: tuple[Family, ...] = (

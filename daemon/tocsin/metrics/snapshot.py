@@ -10,7 +10,6 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
 
-from tocsin.kit.clock import from_ms, to_ms
 from tocsin.metrics.text import labels_text
 from tocsin.model.config import Config
 from tocsin.model.run import ScenarioKey
@@ -70,63 +69,73 @@ class Snapshot:
 
 @dataclass(slots=True)
 class SnapshotReader:
-    """Reads snapshots, remembering what need not be read again. Used by one thread at a time."""
+    """Reads snapshots, remembering what need not be read or made again. Used by one thread at a time."""
 
+    _facts: dict[ScenarioKey, ScenarioFacts] = field(default_factory=dict)
     _histories: dict[ScenarioKey, History] = field(default_factory=dict)
-    _looked_at: dict[ScenarioKey, int | None] = field(default_factory=dict)
     _buckets: dict[ProjectOutcome, tuple[Bucket, ...]] = field(default_factory=dict)
-    _labels: dict[ScenarioKey, str] = field(default_factory=dict)
+    _series: dict[ScenarioKey, ScenarioSeries] = field(default_factory=dict)
     _reread_at: datetime | None = None
 
     def read(self, connection: Connection, now: datetime, config: Config) -> Snapshot:
         """The present state of the rows of the nodes that ``config`` names."""
-        watched = {node.name for node in config.nodes}
-        facts = [one for one in series.scenario_facts(connection) if one.key.node in watched]
+        facts = series.scenario_facts(connection, self._facts)
         self._read_changes(connection, now, facts)
+        watched = {node.name for node in config.nodes}
+        shown = [one for one in facts.values() if one.key.node in watched]
+        kept = shown[: config.max_scenarios]
         running = series.running_since(connection)
-        kept = facts[: config.max_scenarios]
+        self._series = {one.key: self._scenario(one, running.get(one.key)) for one in kept}
         gone = series.gone_projects(connection)
         return Snapshot(
             taken_at=now,
-            scenarios=tuple(self._scenario(one, running.get(one.key)) for one in kept),
+            scenarios=tuple(self._series.values()),
             projects=tuple(
                 ProjectSeries(_labels(key), buckets)
                 for key, buckets in sorted(self._buckets.items())
                 if key.node in watched and (key.node, key.project) not in gone
             ),
-            nodes=_nodes((one for one in series.node_facts(connection) if one.node in watched), facts),
+            nodes=_nodes((one for one in series.node_facts(connection) if one.node in watched), shown),
             alerts=_alerts(connection, now, config),
             bounds=config.duration_bounds,
-            dropped=len(facts) - len(kept),
+            dropped=len(shown) - len(kept),
         )
 
-    def _read_changes(self, connection: Connection, now: datetime, facts: list[ScenarioFacts]) -> None:
-        looked_at = {one.key: one.looked_at for one in facts}
+    def _read_changes(
+        self, connection: Connection, now: datetime, facts: dict[ScenarioKey, ScenarioFacts]
+    ) -> None:
+        before, self._facts = self._facts, facts
         if self._reread_at is None or now >= self._reread_at:
-            self._histories = series.histories(connection, to_ms(from_ms(0)))
+            self._histories = series.histories(connection, 0)
             self._buckets = series.project_buckets(connection)
             self._reread_at = now + REREAD_EVERY
-        else:
-            changed = {
-                key: at for key, at in looked_at.items() if at is not None and at != self._looked_at.get(key)
-            }
-            if changed:
-                self._histories.update(series.histories(connection, min(changed.values())))
-                touched = sorted({(key.node, key.project) for key in changed})
-                self._buckets.update(series.project_buckets(connection, touched))
-        self._looked_at = looked_at
-        for memory in (self._histories, self._labels):
-            for key in memory.keys() - looked_at.keys():
-                del memory[key]
+            return
+        looked_at = {
+            one.key: one.looked_at
+            for one in facts.values()
+            if one.looked_at is not None and _looked_at(before.get(one.key)) != one.looked_at
+        }
+        if looked_at:
+            self._histories.update(series.histories(connection, min(looked_at.values())))
+            touched = sorted({(key.node, key.project) for key in looked_at})
+            self._buckets.update(series.project_buckets(connection, touched))
+        for key in self._histories.keys() - facts.keys():
+            del self._histories[key]
 
     def _scenario(self, facts: ScenarioFacts, running_since: int | None) -> ScenarioSeries:
-        key = facts.key
-        labels = self._labels.get(key)
-        if labels is None:
-            labels = self._labels[key] = labels_text(
-                {"dss_node": key.node, "project": key.project, "scenario": key.scenario}
-            )
-        return ScenarioSeries(labels, facts, self._histories.get(key, _NOTHING), running_since)
+        key, history = facts.key, self._histories.get(facts.key, _NOTHING)
+        before = self._series.get(key)
+        if before is None:
+            labels = labels_text({"dss_node": key.node, "project": key.project, "scenario": key.scenario})
+        elif before.facts is facts and before.history is history and before.running_since == running_since:
+            return before
+        else:
+            labels = before.labels
+        return ScenarioSeries(labels, facts, history, running_since)
+
+
+def _looked_at(facts: ScenarioFacts | None) -> int | None:
+    return None if facts is None else facts.looked_at
 
 
 def _labels(key: ProjectOutcome) -> str:

@@ -21,6 +21,7 @@ from sqlalchemy import (
     RowMapping,
     Select,
     Text,
+    and_,
     select,
     tuple_,
     type_coerce,
@@ -38,6 +39,9 @@ from tocsin.store.upsert import chunks
 
 SCAN_LIMIT = 2_000
 _USUAL_RUNS = 20
+
+# An open run that DSS no longer shows is not known to run.
+_GOES_ON = and_(runs.c.end.is_(None), runs.c.absent_since.is_(None))
 
 Item = TypeVar("Item")
 Wanted = Mapping[str, Sequence[str]]  # label name → the values of which one must hold
@@ -203,7 +207,7 @@ def list_runs(
         "outcome": runs.c.outcome, "trigger_type": runs.c.trigger_type, "run_as": runs.c.run_as,
         "run": runs.c.run_id,
     }  # fmt: skip
-    query = _where(_state(select(runs), wanted, {"running": runs.c.end.is_(None)}, "ended"), wanted, by_label)
+    query = _where(_state(select(runs), wanted, {"running": _GOES_ON}, "ended"), wanted, by_label)
     keys = [_ms(runs.c.start), runs.c.node, runs.c.project, runs.c.scenario, runs.c.run_id]
     page = _page(connection, query, keys, _row, limit, after, newest_first=True)
     return Page(tuple(_with_errors(connection, page.items)), page.next)

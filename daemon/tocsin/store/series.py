@@ -5,7 +5,7 @@ columns go straight into a sample. What depends on a scenario's runs can be aske
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -36,6 +36,7 @@ from tocsin.store.schema import (
 
 _KEY = ("node", "project", "scenario")
 _INFINITY_MS = -1
+_BATCH = 500
 Rows = Select[*tuple[Any, ...]]
 
 
@@ -68,10 +69,8 @@ class LastRun(NamedTuple):
     counted: bool
 
 
-class OutcomeTotal(NamedTuple):
-    outcome: str
-    runs: int
-    seconds: float
+OutcomeTotal = tuple[str, int, float]
+"""Outcome, runs, seconds; a plain tuple of plain values, which the garbage collector leaves alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +106,14 @@ def node_facts(connection: Connection) -> list[NodeFacts]:
     return [NodeFacts(node, up, bool(discovered)) for node, up, discovered in connection.execute(query)]
 
 
-def scenario_facts(connection: Connection) -> list[ScenarioFacts]:
-    """Every scenario that is not gone, the longest watched first."""
+def scenario_facts(
+    connection: Connection, known: Mapping[ScenarioKey, ScenarioFacts]
+) -> dict[ScenarioKey, ScenarioFacts]:
+    """Every scenario that is not gone, the longest watched first.
+
+    Those that are as ``known`` are the same objects again, and rows are dropped as they come: ten thousand new
+    objects every few seconds would make the garbage collector stop the process for long moments.
+    """
     columns = scenarios.c
     query = (
         select(
@@ -121,11 +126,15 @@ def scenario_facts(connection: Connection) -> list[ScenarioFacts]:
         )
         .where(columns.gone_at.is_(None))
         .order_by(columns.watched_since, *_key(scenarios))
+        .execution_options(yield_per=_BATCH)
     )
-    return [
-        ScenarioFacts(ScenarioKey(node, project, scenario), *rest)
-        for node, project, scenario, *rest in connection.execute(query)
-    ]
+    found: dict[ScenarioKey, ScenarioFacts] = {}
+    for node, project, scenario, *rest in connection.execute(query):
+        facts = ScenarioFacts(ScenarioKey(node, project, scenario), *rest)
+        same = known.get(facts.key)
+        facts = same if same == facts else facts
+        found[facts.key] = facts
+    return found
 
 
 def gone_projects(connection: Connection) -> set[tuple[str, str]]:
@@ -207,7 +216,7 @@ def _totals(connection: Connection, since: int) -> dict[ScenarioKey, list[Outcom
     query = _looked(since, outcome_totals).add_columns(columns.outcome, columns.runs, columns.seconds)
     for *key, outcome, count, seconds in connection.execute(query):
         if outcome is not None:
-            found.setdefault(ScenarioKey(*key), []).append(OutcomeTotal(outcome, count, seconds))
+            found.setdefault(ScenarioKey(*key), []).append((outcome, count, seconds))
     return found
 
 
