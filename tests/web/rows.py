@@ -14,7 +14,7 @@ from tocsin.model.run import Details, Run, RunError, ScenarioKey
 from tocsin.store import schema
 from tocsin.store.alerts import Filed, end_alert, put_alerts
 from tocsin.store.details import put_details
-from tocsin.store.events import insert_events, mark_decided, undecided
+from tocsin.store.events import insert_events, list_events, mark_decided, undecided
 from tocsin.store.outbox import owe
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
@@ -99,7 +99,8 @@ def put_error(connection: Connection, run: Run, message: str, step: str = "build
 
 def put_events(connection: Connection, *events: Event) -> list[Event]:
     insert_events(connection, events)
-    return mark_decided(connection, undecided(connection, 1_000), NOW)
+    placed = mark_decided(connection, undecided(connection, 1_000), NOW)
+    return list_events(connection, after=placed.start - 1, limit=len(placed))
 
 
 def an_alert(

@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry, Counter
 from sqlalchemy import Connection
 
 from tocsin.app import flush, starts
-from tocsin.app.judging import Judging, enter_groups
+from tocsin.app.judging import Judging, Place, enter_groups
 from tocsin.app.plan import Plan, make_plan
 from tocsin.judge import rules as judge
 from tocsin.judge.overlong import USUAL_OF
@@ -148,14 +148,18 @@ def decide_events(connection: Connection, plan: Plan, now: datetime) -> Outcome:
     waiting = events.undecided(connection, BATCH)
     if not waiting:
         return Outcome()
-    judging = _judging(connection, plan, now, [one.event for one in waiting])
+    keys = [one.event.key for one in waiting]
+    judging = _judging(connection, plan, now, {key for key in keys if key is not None},
+                       {one.event.node for one in waiting})  # fmt: skip
     telling = _Telling(connection, plan, now, judging.nodes)
-    for one in waiting:
-        event = one.event
-        labels = event_labels(event)
-        judging.hear(event, withhold=event.late and event.key is not None, labels=labels)
+    late: set[ScenarioKey] = set()
+    for one, key in zip(waiting, keys, strict=True):
+        event, labels = one.event, event_labels(one.event)
+        withhold = event.late and key is not None
+        if withhold and key is not None:
+            late.add(key)
+        judging.hear(event, key or (event.node, "", ""), labels, withhold=withhold)
         telling.hear(event, labels)
-    late = {one.event.key for one in waiting if one.event.late and one.event.key is not None}
     if late:
         unfinished = events.late_after(connection, waiting[-1].n)
         for key in sorted(late - unfinished):
@@ -176,11 +180,10 @@ def decide_events(connection: Connection, plan: Plan, now: datetime) -> Outcome:
     )
 
 
-def _judging(connection: Connection, plan: Plan, now: datetime, batch: Sequence[Event]) -> Judging:
-    keys = {event.key for event in batch if event.key is not None}
-    places: set[tuple[str, str, str]] = set(keys) | {
-        (event.node, "", "") for event in batch if event.key is None
-    }
+def _judging(
+    connection: Connection, plan: Plan, now: datetime, keys: set[ScenarioKey], nodes: set[str]
+) -> Judging:
+    places: set[Place] = set(keys) | {(node, "", "") for node in nodes}
     return Judging(
         connection,
         plan,
@@ -346,10 +349,11 @@ def _orphans(judging: Judging) -> None:
     if not found:
         return
     known = rule_states.load(judging.connection, {_place(filed.alert) for filed, _ in found})
+    judging.states = known | judging.states
     for filed, reason in found:
         judging.end(filed.rule, filed.alert.id, judging.now, reason)
         key = StateKey(filed.rule, *_place(filed.alert))
-        state = known[key].state if key in known else None
+        state = judging.states[key].state if key in judging.states else None
         if isinstance(state, StaleState) and reason is EndReason.DEACTIVATED:
             judging.put(key, replace(state, ringing=None, off=True), judging.now + OFF_RECHECK)
         else:

@@ -16,7 +16,7 @@ from tocsin.judge.rules import Changed, Ended, LiveRule, Rang
 from tocsin.judge.view import Judgement, View
 from tocsin.model.alert import Alert, EndReason
 from tocsin.model.decision import Decision, Stage, Verdict
-from tocsin.model.event import Event, event_labels
+from tocsin.model.event import Event
 from tocsin.model.group import Group
 from tocsin.model.labels import Labels
 from tocsin.model.rule_state import AnyRuleState
@@ -26,6 +26,8 @@ from tocsin.store import alerts, decisions, groups, rule_states
 from tocsin.store.alerts import Filed
 from tocsin.store.groups import Joining
 from tocsin.store.rule_states import Remembered, StateKey
+
+Place = tuple[str, str, str]  # node, project, scenario; the last two are empty for a node itself
 
 _AFTER_ERROR = timedelta(minutes=1)  # how soon a rule that raised on a tick is asked again
 
@@ -44,18 +46,17 @@ class Judging:
     changed: int = 0  # alerts
     errors: list[tuple[str, str, Exception]] = field(default_factory=list)  # rule, place, what it raised
     _dirty: set[StateKey] = field(default_factory=set)
+    _views: dict[Place, View] = field(default_factory=dict)
+    _fresh: set[StateKey] = field(default_factory=set)  # those without a row before this transaction
     _filed: dict[str, Filed] = field(default_factory=dict)  # to be written, by alert id
     _rang: dict[str, str] = field(default_factory=dict)  # fingerprint → alert id, of this transaction
     _entering: dict[str, Alert] = field(default_factory=dict)  # alerts to be routed
 
     # --- facts and time ----------------------------------------------------------------------------------------------
 
-    def hear(self, event: Event, *, withhold: bool, labels: Labels | None = None) -> None:
+    def hear(self, event: Event, place: Place, labels: Labels, *, withhold: bool) -> None:
         """Tell every rule an event. With ``withhold`` states go on, and alerts wait for ``catch_up``."""
-        labels = event_labels(event) if labels is None else labels
-        key = event.key
-        place = tuple(key) if key else (event.node, "", "")
-        for live in self.plan.scenario_rules if key else self.plan.node_rules:
+        for live in self.plan.scenario_rules if place[2] else self.plan.node_rules:
             if live.matches(labels):
                 self._hear(live, StateKey(live.id, *place), event, withhold)
 
@@ -89,17 +90,27 @@ class Judging:
             if known is not None and known.state is not None and key in self._dirty:
                 self.tick(key, known.state, live)
 
-    def view(self, key: StateKey, durations: tuple[timedelta, ...] | None = None) -> View:
-        scenario = self.scenarios.get(ScenarioKey(*key[1:])) if key.scenario else None
-        node = self.nodes.get(key.node) or NodeSight(key.node)
-        return self.plan.view(node, scenario, self.now, durations)
+    def view(self, key: StateKey) -> View:
+        place = key[1:]
+        known = self._views.get(place)
+        if known is None or known.scenario is None:
+            scenario = self.scenarios.get(ScenarioKey(*place)) if key.scenario else None
+            node = self.nodes.get(key.node) or NodeSight(key.node)
+            known = self._views[place] = self.plan.view(node, scenario, self.now)
+        return known
 
     def put(self, key: StateKey, state: AnyRuleState | None, due_at: datetime | None) -> None:
         """Remember a state; one that says nothing beyond a fresh one is forgotten."""
         blank = state is not None and due_at is None and state == type(state)()
         new = Remembered(key, None if blank else state, due_at)
-        if self.states.get(key) != new:
-            self.states[key] = new
+        if self.states.get(key) == new:
+            return
+        if key not in self.states:
+            self._fresh.add(key)
+        self.states[key] = new
+        if new.state is None and key in self._fresh:
+            self._dirty.discard(key)
+        else:
             self._dirty.add(key)
 
     def failed(self, live: LiveRule, key: StateKey, error: Exception, event: Event | None) -> None:

@@ -5,7 +5,7 @@ Built once a configuration, before anything live is touched, and thrown away wit
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from tocsin.judge.rules import LiveRule, live
 from tocsin.judge.view import View
@@ -34,17 +34,11 @@ class Plan:
         """Every identity under which a rule of this plan keeps states."""
         return {id_ for rule in self.rules.values() for id_ in (rule.id, rule.stalled_id)}
 
-    def view(
-        self,
-        node: NodeSight,
-        scenario: ScenarioSight | None,
-        now: datetime,
-        durations: tuple[timedelta, ...] | None = None,
-    ) -> View:
+    def view(self, node: NodeSight, scenario: ScenarioSight | None, now: datetime) -> View:
         """What a rule gets to see; ``now`` is on Tocsin's clock."""
         configured = self.nodes.get(node.node)
         base_url = configured.url.rstrip("/") if configured else ""
-        return View(now + node.clock_offset, node, scenario, durations, base_url)
+        return View(now + node.clock_offset, node, scenario, base_url=base_url)
 
 
 def make_plan(config: Config) -> Plan:

@@ -1,11 +1,13 @@
 """Rows of what is read about a run after its end."""
 
 from collections.abc import Iterable
+from typing import Any
 
-from sqlalchemy import Connection, delete, exists, select, tuple_, update
+from sqlalchemy import Connection, Select, delete, exists, select, tuple_, update
 
 from tocsin.kit.clock import to_ms
 from tocsin.model.run import Details, RunKey, ScenarioKey
+from tocsin.store.keys import among
 from tocsin.store.schema import outbox, outbox_waits, run_details, runs
 from tocsin.store.upsert import chunks, insert
 
@@ -49,26 +51,23 @@ def get_details(connection: Connection, runs: Iterable[RunKey]) -> dict[RunKey, 
 
 def with_details(connection: Connection, runs: Iterable[RunKey]) -> set[RunKey]:
     """Those of these runs whose details were read."""
-    key = tuple_(*(run_details.c[name] for name in _KEY))
-    found: set[RunKey] = set()
-    for part in chunks(sorted(set(runs)), 100):
-        wanted = [(*run.scenario, run.run_id, run.start) for run in part]
-        rows = connection.execute(select(*(run_details.c[name] for name in _KEY)).where(key.in_(wanted)))
-        found.update(RunKey(ScenarioKey(*row[:3]), row[3], row[4]) for row in rows)
-    return found
+    key = [run_details.c[name] for name in _KEY]
+    return _keys(connection, among(connection, select(*key), key, _flat(runs)))
 
 
 def awaited(connection: Connection, wanted: Iterable[RunKey]) -> set[RunKey]:
     """Those of these runs whose details are due and not read yet."""
-    key = tuple_(*(runs.c[name] for name in _KEY))
-    found: set[RunKey] = set()
-    for part in chunks(sorted(set(wanted)), 100):
-        places = [(*run.scenario, run.run_id, run.start) for run in part]
-        query = select(*(runs.c[name] for name in _KEY)).where(
-            key.in_(places), runs.c.details_due_at.is_not(None)
-        )
-        found.update(RunKey(ScenarioKey(*row[:3]), row[3], row[4]) for row in connection.execute(query))
-    return found
+    key = [runs.c[name] for name in _KEY]
+    due = select(*key).where(runs.c.details_due_at.is_not(None))
+    return _keys(connection, among(connection, due, key, _flat(wanted)))
+
+
+def _flat(wanted: Iterable[RunKey]) -> list[tuple[object, ...]]:
+    return [(*run.scenario, run.run_id, run.start) for run in wanted]
+
+
+def _keys(connection: Connection, query: Select[Any]) -> set[RunKey]:
+    return {RunKey(ScenarioKey(*row[:3]), row[3], row[4]) for row in connection.execute(query)}
 
 
 def run_columns(run: RunKey) -> dict[str, object]:

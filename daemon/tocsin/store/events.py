@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from sqlalchemy import Connection, bindparam, select, update
+from sqlalchemy import Connection, func, select, update
 
 from tocsin.model.event import Event
 from tocsin.model.run import ScenarioKey
@@ -43,22 +43,23 @@ def undecided(connection: Connection, limit: int) -> list[Undecided]:
     return [Undecided(n, body) for n, body in connection.execute(query)]
 
 
-def mark_decided(connection: Connection, decided: Sequence[Undecided], now: datetime) -> list[Event]:
-    """Give each event its place in the public order; answers them with their ``seq``. Only the leader may call this."""
+def mark_decided(connection: Connection, decided: Sequence[Undecided], now: datetime) -> range:
+    """Give each event its place in the public order, which is theirs; answers the places. Only the leader may."""
     if not decided:
-        return []
+        return range(0)
     first = _take(connection, len(decided))
-    numbered = [replace(one.event, seq=first + index) for index, one in enumerate(decided)]
-    statement = (
-        update(events)
-        .where(events.c.n == bindparam("row_n"))
-        .values(seq=bindparam("row_seq"), processed_at=now)
-    )
-    connection.execute(
-        statement,
-        [{"row_n": one.n, "row_seq": event.seq} for one, event in zip(decided, numbered, strict=True)],
-    )
-    return numbered
+    place = func.row_number().over(order_by=events.c.n)
+    before = first - 1
+    for part in chunks(decided):
+        mine = events.c.n.in_([one.n for one in part])
+        numbered = select(events.c.n, place.label("place")).where(mine).subquery()
+        connection.execute(
+            update(events)
+            .where(events.c.n == numbered.c.n)
+            .values(seq=before + numbered.c.place, processed_at=now)
+        )
+        before += len(part)
+    return range(first, first + len(decided))
 
 
 def list_events(

@@ -6,11 +6,12 @@ from datetime import datetime
 from typing import Annotated, NamedTuple
 
 from pydantic import Field, TypeAdapter, ValidationError
-from sqlalchemy import Connection, bindparam, delete, func, select, tuple_
+from sqlalchemy import Connection, bindparam, delete, func, select
 
 from tocsin.model.rule_state import STATE_VERSION, AnyRuleState
+from tocsin.store.keys import among
 from tocsin.store.schema import nodes, rule_states
-from tocsin.store.upsert import chunks, insert
+from tocsin.store.upsert import insert
 
 _STATE: TypeAdapter[AnyRuleState] = TypeAdapter(Annotated[AnyRuleState, Field(discriminator="kind")])
 _COLUMNS = (
@@ -45,11 +46,10 @@ class Remembered:
 def load(connection: Connection, places: Collection[tuple[str, str, str]]) -> dict[StateKey, Remembered]:
     """What all rules remember of these (node, project, scenario)."""
     found: dict[StateKey, Remembered] = {}
-    place = tuple_(rule_states.c.node, rule_states.c.project, rule_states.c.scenario)
-    for part in chunks(sorted(places), 200):
-        for row in connection.execute(select(*_COLUMNS).where(place.in_(part))):
-            one = _remembered(row)
-            found[one.key] = one
+    place = (rule_states.c.node, rule_states.c.project, rule_states.c.scenario)
+    for row in connection.execute(among(connection, select(*_COLUMNS), place, places)):
+        one = _remembered(row)
+        found[one.key] = one
     return found
 
 

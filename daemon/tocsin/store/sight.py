@@ -4,12 +4,12 @@ from collections.abc import Collection
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, Connection, Row, func, select, tuple_
+from sqlalchemy import Column, ColumnElement, Connection, Row, func, select
 
 from tocsin.model.run import GOOD_OUTCOMES, RunKey, ScenarioKey
 from tocsin.model.sight import NodeSight, ScenarioSight
+from tocsin.store.keys import among
 from tocsin.store.schema import nodes, runs, scenarios
-from tocsin.store.upsert import chunks
 
 _NODE: tuple[Column[Any], ...] = (
     nodes.c.node,
@@ -33,7 +33,7 @@ _SCENARIO: tuple[Column[Any], ...] = (
     scenarios.c.next_run,
     scenarios.c.backfilled,
 )
-_PLACE = tuple_(scenarios.c.node, scenarios.c.project, scenarios.c.scenario)
+_PLACE = (scenarios.c.node, scenarios.c.project, scenarios.c.scenario)
 
 
 def node_sights(connection: Connection) -> dict[str, NodeSight]:
@@ -56,10 +56,9 @@ def scenario_sights(
 ) -> dict[ScenarioKey, ScenarioSight]:
     """These scenarios; one without a row is absent."""
     found: dict[ScenarioKey, ScenarioSight] = {}
-    for part in chunks(sorted(keys), 200):
-        for row in connection.execute(select(*_SCENARIO).where(_PLACE.in_(part))):
-            sight = to_scenario_sight(row)
-            found[sight.key] = sight
+    for row in connection.execute(among(connection, select(*_SCENARIO), _PLACE, keys)):
+        sight = to_scenario_sight(row)
+        found[sight.key] = sight
     return found
 
 
@@ -101,11 +100,8 @@ def last_good(connection: Connection, keys: Collection[ScenarioKey]) -> dict[Sce
     """When the last good run of each scenario ended, baseline runs too."""
     place = (runs.c.node, runs.c.project, runs.c.scenario)
     query = select(*place, func.max(runs.c.end)).where(runs.c.outcome.in_(sorted(GOOD_OUTCOMES)))
-    found: dict[ScenarioKey, datetime] = {}
-    for part in chunks(sorted(keys), 200):
-        for row in connection.execute(query.where(tuple_(*place).in_(part)).group_by(*place)):
-            found[ScenarioKey(*row[:3])] = row[3]
-    return found
+    rows = connection.execute(among(connection, query, place, keys).group_by(*place))
+    return {ScenarioKey(*row[:3]): row[3] for row in rows}
 
 
 def has_ended(connection: Connection, run: RunKey) -> bool:

@@ -7,14 +7,12 @@ from typing import NamedTuple
 
 from sqlalchemy import (
     BigInteger,
-    ColumnElement,
     Connection,
     and_,
     bindparam,
     func,
     or_,
     select,
-    tuple_,
     type_coerce,
     update,
 )
@@ -22,11 +20,12 @@ from sqlalchemy import (
 from tocsin.kit.clock import to_ms
 from tocsin.model.run import RunKey, ScenarioKey
 from tocsin.model.sight import SeenRun
+from tocsin.store.keys import among
 from tocsin.store.schema import expected_starts, nodes, runs
-from tocsin.store.upsert import chunks
 
 _LONGEST = timedelta(days=7)  # a run that began longer ago and is over is not looked for
 _KEY = ("node", "project", "scenario", "at")
+_COLUMNS = [expected_starts.c[name] for name in _KEY]
 _PENDING = expected_starts.c.state == "pending"
 
 
@@ -48,7 +47,7 @@ def to_judge(connection: Connection, now: datetime, limit: int) -> list[StartKey
     """Pending starts whose time has come, on nodes that are clear; those first that have waited longest."""
     offset = type_coerce(nodes.c.clock_offset_ms, BigInteger)
     query = (
-        select(*(expected_starts.c[name] for name in _KEY))
+        select(*_COLUMNS)
         .join(nodes, nodes.c.node == expected_starts.c.node)
         .where(
             _PENDING,
@@ -77,15 +76,14 @@ def following(connection: Connection, keys: Collection[StartKey]) -> dict[StartK
     """The next expected start after each of these, where one is known."""
     later = expected_starts.alias()
     first = (
-        select(*(expected_starts.c[name] for name in _KEY), func.min(later.c.at))
+        select(*_COLUMNS, func.min(later.c.at))
         .join(later, and_(*(later.c[name] == expected_starts.c[name] for name in ScenarioKey._fields)))
         .where(later.c.at > expected_starts.c.at)
-        .group_by(*(expected_starts.c[name] for name in _KEY))
+        .group_by(*_COLUMNS)
     )
     found: dict[StartKey, datetime] = {}
-    for part in chunks(sorted(keys), 200):
-        for row in connection.execute(first.where(_any_of(part))):
-            found[StartKey(ScenarioKey(*row[:3]), row[3])] = row[4]
+    for row in connection.execute(among(connection, first, _COLUMNS, _flat(keys))):
+        found[StartKey(ScenarioKey(*row[:3]), row[3])] = row[4]
     return found
 
 
@@ -96,18 +94,12 @@ def runs_around(connection: Connection, keys: Collection[StartKey]) -> dict[Star
     open_then = or_(runs.c.end.is_(None), type_coerce(runs.c.end, BigInteger) >= at)
     recent = or_(runs.c.end.is_(None), start >= at - _LONGEST // timedelta(milliseconds=1))
     columns = (runs.c.run_id, runs.c.start, runs.c.end, runs.c.outcome, runs.c.trigger_type)
-    query = (
-        select(*(expected_starts.c[name] for name in _KEY), *columns)
-        .join(runs, same)
-        .where(open_then, recent)
-        .order_by(runs.c.start)
-    )
+    query = select(*_COLUMNS, *columns).join(runs, same).where(open_then, recent).order_by(runs.c.start)
     found: dict[StartKey, list[SeenRun]] = {key: [] for key in keys}
-    for part in chunks(sorted(keys), 200):
-        for row in connection.execute(query.where(_any_of(part))):
-            scenario = ScenarioKey(*row[:3])
-            run = SeenRun(RunKey(scenario, row[4], row[5]), row[6], row[7], row[8])
-            found[StartKey(scenario, row[3])].append(run)
+    for row in connection.execute(among(connection, query, _COLUMNS, _flat(keys))):
+        scenario = ScenarioKey(*row[:3])
+        run = SeenRun(RunKey(scenario, row[4], row[5]), row[6], row[7], row[8])
+        found[StartKey(scenario, row[3])].append(run)
     return found
 
 
@@ -152,5 +144,5 @@ def last_met(connection: Connection, node: str) -> datetime | None:
     return found
 
 
-def _any_of(keys: Sequence[StartKey]) -> ColumnElement[bool]:
-    return tuple_(*(expected_starts.c[name] for name in _KEY)).in_([(*key.scenario, key.at) for key in keys])
+def _flat(keys: Collection[StartKey]) -> list[tuple[object, ...]]:
+    return [(*key.scenario, key.at) for key in keys]
