@@ -216,6 +216,7 @@ def looks(keys: list[ScenarioKey], runs: int, now: datetime) -> list[Look]:
             detected_at=datetime.now(UTC),
             horizon=now - timedelta(days=1),
             late_before=None,
+            fresh_from=start,
         )
         made.append(Look(sight, now, "sweep", (), lambda _event: False, DURATION_BUCKETS))
     return made

@@ -18,10 +18,10 @@ def owe(
     ``waits`` names, by notification id, the runs whose details it wants: it is due at its ``due_at``, or as soon as
     the details of all of them were read (see ``details.put_details``).
     """
-    fresh: set[str] = set()
-    for part in chunks(owed, 50):
-        statement = insert(connection, outbox).values([_row(one) for one in part])
-        fresh.update(connection.execute(statement.on_conflict_do_nothing().returning(outbox.c.id)).scalars())
+    if not owed:
+        return []
+    statement = insert(connection, outbox).on_conflict_do_nothing().returning(outbox.c.id)
+    fresh = set(connection.execute(statement, [_row(one) for one in owed]).scalars())
     rows = [_wait(id_, run) for id_, runs in (waits or {}).items() if id_ in fresh for run in runs]
     if rows:
         connection.execute(insert(connection, outbox_waits).on_conflict_do_nothing(), rows)

@@ -12,11 +12,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import structlog
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
 from tocsin.store.errors import StoreUnavailable
 
+log = structlog.get_logger(__name__)
 MAX_ITEMS = 500
 MAX_SECONDS = 0.020
 
@@ -109,8 +111,12 @@ class Writer:
                     part = [Done(job, error=StoreUnavailable(reason(error))) for job in jobs]
                 else:
                     part = self._one_by_one(jobs)
-            except Exception:  # noqa: BLE001 - any job may be the culprit: each is tried again by itself
+            except Exception as error:  # noqa: BLE001 - any job may be the culprit: each is tried again by itself
                 part = self._one_by_one(jobs)
+                if not any(
+                    one.error for one in part
+                ):  # correct, but slow: the function cannot do several at once
+                    log.warning("batch_failed_though_each_part_works", items=len(part), error=repr(error))
             done += part
             self.transactions += 1
             self.items += len(part)
