@@ -75,6 +75,12 @@ async def test_the_bound_of_the_history_holds_in_the_file_too(tmp_path):
             await sim.push("15s")
     async with running(archive=SqliteArchive(path)) as sim:
         assert len(sim.world_scenario().runs) == 3
+        sim.sim.engine.clear_history(sim.world_scenario())
+    async with running(world, archive=SqliteArchive(path)) as sim:
+        await sim.ask(sim.scenario().get_settings)
+        assert sim.sim.archive._db.execute(
+            "SELECT count(*) FROM runs WHERE scenario = 'NIGHTLY'"
+        ).fetchone() == (0,)
 
 
 @pytest.mark.parametrize("content", [b"hello, I am a text file and quite a long one" * 100, None])

@@ -205,7 +205,7 @@ async def test_history_is_bounded_and_can_be_cleared(sim):
         await sim.ask(sim.scenario().run)
         await sim.push("15s")
     assert len(sim.world_scenario().runs) == 6
-    sim.world_scenario().clear_history()
+    sim.sim.engine.clear_history(sim.world_scenario())
     assert await sim.ask(sim.scenario().get_last_runs) == []
 
 

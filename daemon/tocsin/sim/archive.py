@@ -1,7 +1,7 @@
 """Definitions and history that outlive the process: one SQLite file behind ``tocsin sim --db``.
 
 Each change is one small transaction on the event loop's thread; this is a simulator, not a store under load. Runs that
-went on when the process ended come back as ABORTED, as far as they had come.
+went on when the process ended come back as ABORTED at their start, without steps.
 """
 
 import json
@@ -13,8 +13,9 @@ from tocsin.kit.clock import from_ms, to_ms
 from tocsin.sim import documents
 from tocsin.sim.behaviour import Behaviour, Document
 from tocsin.sim.logs import Line
+from tocsin.sim.nouns import Fire, Job, Project, Run, Scenario
 from tocsin.sim.perform import scenario_target
-from tocsin.sim.world import Fire, Job, Project, Run, Scenario, World
+from tocsin.sim.world import World
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS instance (id INTEGER PRIMARY KEY CHECK (id = 1), body TEXT NOT NULL);
@@ -86,9 +87,13 @@ class SqliteArchive:
         self._db.execute(_KEEP_SCENARIO, row)
 
     def drop_scenario(self, scenario: Scenario) -> None:
-        for table in ("scenarios", "runs"):
-            key = (scenario.project_key, scenario.id)
-            self._db.execute(f"DELETE FROM {table} WHERE project = ? AND scenario = ?", key)
+        self.drop_runs(scenario)
+        key = (scenario.project_key, scenario.id)
+        self._db.execute("DELETE FROM scenarios WHERE project = ? AND scenario = ?", key)
+
+    def drop_runs(self, scenario: Scenario) -> None:
+        key = (scenario.project_key, scenario.id)
+        self._db.execute("DELETE FROM runs WHERE project = ? AND scenario = ?", key)
 
     def keep_run(self, scenario: Scenario, run: Run, jobs: list[Job], dropped: list[str]) -> None:
         body = {
@@ -167,13 +172,8 @@ def _load_run(project: Project, scenario: Scenario, kept: Document) -> int:
     document = kept["document"]
     run = Run(document, kept["future"], kept["steps"])
     run.log.lines = [Line(*line) for line in kept["log"]]
-    last = max([document["end"], document["start"], *(step["start"] for step in run.step_runs)])
+    last = max(document["end"], document["start"])
     if not run.ended:
-        for step in run.step_runs:
-            if not step["end"]:
-                target = {**scenario_target(scenario, "SCENARIO_STEP"), "stepId": step["step"]["id"]}
-                step["end"] = last
-                step["result"] = documents.result("STEP_DONE", "ABORTED", target, step["start"], last)
         document["end"] = last
         target = scenario_target(scenario)
         document["result"] = documents.result("SCENARIO_DONE", "ABORTED", target, document["start"], last)

@@ -104,24 +104,23 @@ class WorldClock:
     async def advance(self, by: timedelta) -> None:
         """Push the world ``by`` ahead, stopping at each alarm on the way so that what it starts can react."""
         target = self.now() + by
-        while True:
-            due = self._next()
-            if due is None or due.moment > target:
-                break
-            self._held_at = max(self.now(), due.moment)
-            self._ring()
-            for _ in range(_SETTLE_TURNS):
-                await asyncio.sleep(0)
-        self._held_at = None
-        self._origin, self._base_origin = target, self._base.monotonic()
-        self._arm()
+        await self._settle()
+        try:
+            while (due := self._next()) is not None and due.moment <= target:
+                self._held_at = max(self.now(), due.moment)
+                self._ring()
+                await self._settle()
+        finally:
+            self._held_at = None
+            self._origin, self._base_origin = target, self._base.monotonic()
+            self._arm()
+        await self._settle()
 
-    def stop(self) -> None:
-        """Forget all alarms; nothing rings any more."""
-        self._alarms.clear()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+    @staticmethod
+    async def _settle() -> None:
+        """Let what is ready to go on do so."""
+        for _ in range(_SETTLE_TURNS):
+            await asyncio.sleep(0)
 
     def _next(self) -> Alarm | None:
         while self._alarms and self._alarms[0][2].cancelled:

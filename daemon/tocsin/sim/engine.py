@@ -13,17 +13,18 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Protocol
 
 import structlog
 
 from tocsin.kit.clock import isoformat, to_ms
 from tocsin.sim import documents
+from tocsin.sim.archive import SqliteArchive
 from tocsin.sim.behaviour import Behaviour, Document, Part
 from tocsin.sim.clock import WorldClock
 from tocsin.sim.history import make_history
+from tocsin.sim.nouns import Fire, Handle, Job, Project, Run, Scenario
 from tocsin.sim.perform import Ending, Kind, Performance, new_job, race, run_job, scenario_target
-from tocsin.sim.world import Fire, Handle, Job, Project, Run, Scenario, World
+from tocsin.sim.world import World
 
 log = structlog.get_logger(__name__)
 
@@ -32,22 +33,6 @@ _POLLED = ("ds_modified", "sql_query", "custom_python")
 _FUTURES_KEPT = 1000
 
 Sender = Callable[[Scenario, Run, Document, str], Awaitable[None]]
-
-
-class Archive(Protocol):
-    """Where definitions and finished runs outlive the process."""
-
-    def keep_instance(self, world: World) -> None: ...
-
-    def keep_project(self, project: Project) -> None: ...
-
-    def drop_project(self, project_key: str) -> None: ...
-
-    def keep_scenario(self, scenario: Scenario) -> None: ...
-
-    def drop_scenario(self, scenario: Scenario) -> None: ...
-
-    def keep_run(self, scenario: Scenario, run: Run, jobs: list[Job], dropped: list[str]) -> None: ...
 
 
 class Engine:
@@ -59,7 +44,7 @@ class Engine:
         clock: WorldClock,
         kinds: Mapping[str, Kind],
         sender: Sender,
-        archive: Archive | None = None,
+        archive: SqliteArchive | None = None,
     ) -> None:
         self.world = world
         self.clock = clock
@@ -343,6 +328,12 @@ class Engine:
         if self.archive is None or project is None or project.scenarios.get(scenario.id) is not scenario:
             return
         self.archive.keep_run(scenario, run, project.jobs_of(run), dropped)
+
+    def clear_history(self, scenario: Scenario) -> None:
+        """Forget all runs of a scenario that have ended, as the macro that clears scenario logs does."""
+        scenario.trim(0)
+        if self.archive is not None:
+            self.archive.drop_runs(scenario)
 
     # Jobs, variables
 

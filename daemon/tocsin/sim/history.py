@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 from tocsin.sim import documents
 from tocsin.sim.behaviour import Behaviour
 from tocsin.sim.clock import Past
+from tocsin.sim.nouns import Fire, Run, Scenario
 from tocsin.sim.perform import Performance
-from tocsin.sim.world import Fire, Run, Scenario
 
 if TYPE_CHECKING:
     from tocsin.sim.engine import Engine

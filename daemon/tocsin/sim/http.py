@@ -18,7 +18,7 @@ from aiohttp import web
 
 from tocsin.sim import documents
 from tocsin.sim.behaviour import BadWorld, Document
-from tocsin.sim.world import Missing, Project, Scenario
+from tocsin.sim.nouns import Missing, Project, Scenario
 
 if TYPE_CHECKING:
     from tocsin.sim.server import Sim

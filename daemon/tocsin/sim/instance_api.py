@@ -5,8 +5,8 @@ from aiohttp import web
 from tocsin.sim import views
 from tocsin.sim.behaviour import Document
 from tocsin.sim.http import ADMIN, READ, RUN, WRITE, Call, Route, bad_request, done, forbidden, not_found
+from tocsin.sim.nouns import Job, Project, Run, Scenario
 from tocsin.sim.variables import project_variables
-from tocsin.sim.world import Job, Project, Run, Scenario
 
 _KEPT_IN_SETTINGS = ("disableAutomaticTriggers", "settings", "exposedObjects")
 

@@ -8,10 +8,10 @@ from contextlib import closing
 from tocsin.sim import documents
 from tocsin.sim.behaviour import Document, listed
 from tocsin.sim.formula import BadFormula, as_text, evaluate, expand
+from tocsin.sim.nouns import Missing, Scenario
 from tocsin.sim.perform import Director, Ending, Kind, Performance, scenario_target
 from tocsin.sim.python import Limits, run_python
 from tocsin.sim.reporters import NotSent, Reporters
-from tocsin.sim.world import Missing, Scenario
 
 _ILLEGAL = "java.lang.IllegalArgumentException"
 _MOST_ROWS = 1000

@@ -18,8 +18,9 @@ from tocsin.sim import documents
 from tocsin.sim.behaviour import BadWorld, Behaviour, Document, Part
 from tocsin.sim.clock import Past, Timeline
 from tocsin.sim.formula import BadFormula, evaluate, is_true
+from tocsin.sim.nouns import Fire, Handle, Job, Run, Scenario
 from tocsin.sim.variables import run_variables
-from tocsin.sim.world import Fire, Handle, Job, Run, Scenario, World
+from tocsin.sim.world import World
 
 SEVERITY = ("SUCCESS", "WARNING", "FAILED")
 _JOB_LOGGER = "dku.flow.jobrunner"

@@ -19,8 +19,9 @@ import aiohttp
 from tocsin.kit.clock import from_ms, isoformat, to_ms
 from tocsin.sim.behaviour import Document, listed
 from tocsin.sim.formula import BadFormula, evaluate, expand, is_true
+from tocsin.sim.nouns import Run, Scenario
 from tocsin.sim.variables import run_variables
-from tocsin.sim.world import Run, Scenario, World
+from tocsin.sim.world import World
 
 SEND_TIMEOUT_SECONDS = 15.0
 MAIL_TYPES = ("smtp", "aws-ses-mail", "microsoft-graph-mail")

@@ -6,7 +6,7 @@ from html import escape
 from xml.etree import ElementTree
 
 from tocsin.sim.behaviour import Document
-from tocsin.sim.world import Project, Run, Scenario
+from tocsin.sim.nouns import Project, Run, Scenario
 
 _NOT_XML = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
 

@@ -8,9 +8,9 @@ from tocsin.kit.clock import to_ms
 from tocsin.sim import documents, views
 from tocsin.sim.behaviour import Document
 from tocsin.sim.http import READ, RUN, WRITE, Call, Route, bad_request, done, forbidden, not_found
+from tocsin.sim.nouns import Run
 from tocsin.sim.reports import html_report, junit_project, junit_run, junit_step, testing_status
 from tocsin.sim.shapes import Misfit, fitted
-from tocsin.sim.world import Run
 
 _MAX_RUNS = 10_000
 
@@ -114,7 +114,10 @@ async def run_details(call: Call) -> object:
 
 async def run_for_trigger(call: Call) -> object:
     fire = call.scenario.fires.get((call.text("triggerId") or "", call.text("triggerRunId") or ""))
-    return {} if fire is None or fire.run is None else {"scenarioRun": fire.run.document}
+    launched = None if fire is None else fire.run
+    if launched is None or launched.id not in call.scenario.runs:
+        return {}
+    return {"scenarioRun": launched.document}
 
 
 async def trigger_fire(call: Call) -> object:

@@ -3,7 +3,8 @@
 import json
 
 from tocsin.sim.behaviour import Document
-from tocsin.sim.world import Run, Scenario, World
+from tocsin.sim.nouns import Run, Scenario
+from tocsin.sim.world import World
 
 
 def project_variables(world: World, project_key: str) -> Document:

@@ -4,7 +4,7 @@ from datetime import datetime
 
 from tocsin.kit.clock import to_ms
 from tocsin.sim.behaviour import Document
-from tocsin.sim.world import Job, Project, Run, Scenario
+from tocsin.sim.nouns import Job, Project, Run, Scenario
 
 _UNITS = {"Minutely": "minute", "Hourly": "hour", "Daily": "day", "Weekly": "week", "Monthly": "month"}
 

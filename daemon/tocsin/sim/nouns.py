@@ -1,0 +1,234 @@
+"""What a world is made of: projects, scenarios, their fires, runs and jobs; each holds its document as DSS writes it.
+
+Nothing here knows how time passes: the engine does.
+"""
+
+import asyncio
+import copy
+import itertools
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from zoneinfo import ZoneInfo
+
+from tocsin.kit.clock import from_ms
+from tocsin.sim.behaviour import Behaviour, Document, listed
+from tocsin.sim.clock import Alarm
+from tocsin.sim.logs import Log
+from tocsin.sim.schedule import BadTrigger, Temporal
+
+
+class Missing(LookupError):
+    """An object that does not exist; the message names it as DSS would."""
+
+
+class Handle:
+    """What a running thing is waited for and stopped by; a finished one needs none, and history is long."""
+
+    __slots__ = ("abort", "over")
+
+    def __init__(self) -> None:
+        self.abort = asyncio.Event()
+        self.over = asyncio.Event()
+
+
+@dataclass(slots=True, eq=False)
+class Run:
+    """One run of a scenario: its document, what its steps did and its log."""
+
+    document: Document
+    future_id: str
+    step_runs: list[Document] = field(default_factory=list)
+    variables: Document = field(default_factory=dict)  # defined by its steps
+    live: Handle | None = None
+    log: Log = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.log = Log(f"ScenarioThread-{self.future_id}")
+
+    @property
+    def id(self) -> str:
+        return str(self.document["runId"])
+
+    @property
+    def start(self) -> datetime:
+        return from_ms(self.document["start"])
+
+    @property
+    def end(self) -> datetime:
+        """When it ended; the epoch while it runs."""
+        return from_ms(self.document["end"])
+
+    @property
+    def ended(self) -> bool:
+        return "result" in self.document
+
+    @property
+    def outcome(self) -> str:
+        """The outcome; empty while it runs."""
+        return str(self.document.get("result", {}).get("outcome", ""))
+
+    def details(self) -> Document:
+        return {"scenarioRun": self.document, "stepRuns": self.step_runs}
+
+
+@dataclass(slots=True, eq=False)
+class Fire:
+    """One firing of a trigger: waiting, launched as ``run``, or cancelled."""
+
+    document: Document
+    variables: Document = field(default_factory=dict)  # handed over by a parent scenario
+    run: Run | None = None
+    alarm: Alarm | None = None
+    imminent: bool = False  # about to launch: nothing may take its place
+    settled: asyncio.Event | None = None  # set once it is launched or cancelled; None if nobody can wait
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.document["trigger"]["id"], self.document["runId"]
+
+    def cancel(self) -> None:
+        self.document["cancelled"] = True
+        if self.settled is not None:
+            self.settled.set()
+        if self.alarm is not None:
+            self.alarm.cancel()
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """One job of a project."""
+
+    id: str
+    definition: Document
+    start: int
+    login: str
+    end: int = 0
+    state: str = "RUNNING"
+    failure: Document | None = None
+    live: Handle | None = None
+    log: Log = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.log = Log(f"FRT-{self.id[-6:]}")
+
+
+@dataclass(slots=True, eq=False)
+class Scenario:
+    """One scenario with its history, oldest run first, and what waits to become a run."""
+
+    definition: Document
+    rng: random.Random
+    behaviour: Behaviour | None = None
+    payload: str = ""
+    runs: dict[str, Run] = field(default_factory=dict)
+    fires: dict[tuple[str, str], Fire] = field(default_factory=dict)
+    discussions: dict[str, Document] = field(default_factory=dict)
+    current: Run | None = None
+    waiting: Fire | None = None  # promoted, or about to launch
+    delayed: list[Fire] = field(default_factory=list)  # for the end of the current run
+    turns: int = 0  # runs planned so far: the place in the outcome cycle
+    temporals: list[tuple[Document, Temporal]] = field(default_factory=list)
+    follows: list[tuple[Document, tuple[str, str]]] = field(default_factory=list)
+    evaluated: dict[str, datetime] = field(default_factory=dict)  # id of a temporal trigger → looked at until
+    alarm: Alarm | None = None  # the next occurrence
+    whim: Alarm | None = None  # the next spontaneous start
+    trouble: str = ""  # why a temporal trigger cannot be read
+    frozen: Document | None = None  # the definition as it stands in the runs that began since its last change
+
+    @property
+    def id(self) -> str:
+        return str(self.definition["id"])
+
+    @property
+    def project_key(self) -> str:
+        return str(self.definition["projectKey"])
+
+    @property
+    def busy(self) -> bool:
+        """Whether a new fire finds the scenario running, or about to."""
+        return self.current is not None or (self.waiting is not None and self.waiting.imminent)
+
+    def reread(self, zone: ZoneInfo) -> None:
+        """Read the triggers of a changed definition; temporal ones that make no sense never fire."""
+        self.frozen = None
+        self.temporals, self.follows, self.trouble = [], [], ""
+        for trigger in self.definition["triggers"]:
+            params = trigger["params"]
+            if not trigger["active"]:
+                continue
+            if trigger["type"] == "temporal":
+                try:
+                    self.temporals.append((trigger, Temporal.parse(params, zone)))
+                except BadTrigger as error:
+                    self.trouble = str(error)
+            elif trigger["type"] == "follow_scenariorun":
+                followed = (str(params.get("projectKey") or self.project_key), str(params.get("scenarioId")))
+                self.follows.append((trigger, followed))
+
+    def next_occurrence(self, now: datetime) -> datetime | None:
+        """The next occurrence of any active temporal trigger of the scenario, if it is active."""
+        if not self.definition["active"]:
+            return None
+        return min((at for _, temporal in self.temporals if (at := temporal.after(now))), default=None)
+
+    @property
+    def steps(self) -> list[Document]:
+        return listed(self.definition["params"].get("steps"))
+
+    def snapshot(self) -> Document:
+        """The definition as it is now, for the runs that begin now; shared by them."""
+        if self.frozen is None:
+            self.frozen = copy.deepcopy(self.definition)
+        return self.frozen
+
+    def when_running(self, what: str) -> bool:
+        """A switch of ``delayedTriggersBehavior``."""
+        return bool((self.definition.get("delayedTriggersBehavior") or {}).get(what))
+
+    def newest_first(self, finished_only: bool = False) -> Iterator[Run]:
+        return (run for run in reversed(self.runs.values()) if run.ended or not finished_only)
+
+    def trim(self, limit: int) -> list[str]:
+        """Forget the oldest runs beyond ``limit``, and what fired long ago. The ids of the runs forgotten."""
+        surplus = len(self.runs) - limit
+        dropped = list(
+            itertools.islice((key for key, run in self.runs.items() if run.ended), max(0, surplus))
+        )
+        for key in dropped:
+            del self.runs[key]
+        if len(self.fires) > 2 * limit + 20:
+            kept = self.runs.keys()
+            self.fires = {
+                key: fire
+                for key, fire in self.fires.items()
+                if (not fire.document["cancelled"] if fire.run is None else fire.run.id in kept)
+            }
+        return dropped
+
+
+@dataclass(slots=True, eq=False)
+class Project:
+    """One project: its summary and settings in one document, variables, scenarios and jobs."""
+
+    document: Document
+    variables: Document = field(default_factory=lambda: {"standard": {}, "local": {}})
+    scenarios: dict[str, Scenario] = field(default_factory=dict)
+    jobs: dict[str, Job] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        return str(self.document["projectKey"])
+
+    def scenario(self, scenario_id: str) -> Scenario:
+        """Raises ``Missing``."""
+        try:
+            return self.scenarios[scenario_id]
+        except KeyError:
+            raise Missing(f"scenario does not exist: {self.key}.{scenario_id}") from None
+
+    def jobs_of(self, run: Run) -> list[Job]:
+        """The jobs that the steps of a run have run."""
+        items = (item for step in run.step_runs for item in step["additionalReportItems"])
+        return [self.jobs[item["jobId"]] for item in items if item.get("jobId") in self.jobs]
