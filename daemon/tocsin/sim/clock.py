@@ -116,6 +116,13 @@ class WorldClock:
             self._arm()
         await self._settle()
 
+    def stop(self) -> None:
+        """Forget all alarms; nothing rings any more."""
+        self._alarms.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
     @staticmethod
     async def _settle() -> None:
         """Let what is ready to go on do so."""
