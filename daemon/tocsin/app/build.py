@@ -20,6 +20,7 @@ from tocsin.app.stages import Stages
 from tocsin.app.status import Status
 from tocsin.app.watchers import Watchers
 from tocsin.deliver.connect import connector
+from tocsin.deliver.heartbeat import Heartbeat
 from tocsin.deliver.metrics import DeliverMetrics
 from tocsin.deliver.sender import Sender
 from tocsin.kit.clock import Clock
@@ -47,6 +48,7 @@ def build(source: ConfigSource, config: Config, clock: Clock, slack_url: str | N
     store = Store(config.store.url)
     tasks = RootTasks()
     exposition = Exposition(registry)
+    heartbeat = Heartbeat()
     stages = Stages(store, live, clock, app_metrics)
     sender = Sender(
         store,
@@ -77,7 +79,7 @@ def build(source: ConfigSource, config: Config, clock: Clock, slack_url: str | N
             )
 
         decider = Decider(store, leadership, decide_metrics, stages.deliver_bell.ring)
-        await stages.lead(watchers.run(watcher), decider)
+        await stages.lead(watchers.run(watcher), decider, heartbeat)
 
     def led(leading: bool) -> None:
         app_metrics.leader.set(leading)

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from tocsin.app.decide import Decider
 from tocsin.app.leader import Leader
 from tocsin.app.loops import Bell, Step, run_loop
+from tocsin.deliver.heartbeat import Heartbeat
 from tocsin.deliver.sender import Sender
 from tocsin.kit.clock import Clock
 from tocsin.metrics import AppMetrics, Exposition
@@ -15,6 +16,7 @@ from tocsin.store import Store
 
 _REFRESH_EVERY = timedelta(seconds=3)
 _LAG_EVERY_SECONDS = 0.25
+_HEALTHY_SECONDS = 30.0  # since the last good decision; loops sleep five at most
 
 
 class Stages:
@@ -27,13 +29,25 @@ class Stages:
         self._metrics = metrics
         self.decide_bell = Bell()
         self.deliver_bell = Bell()
-        self.turned_at = clock.monotonic()
+        self.turned_at = self._decided_at = clock.monotonic()
 
-    async def lead(self, watch: Coroutine[None, None, None], decider: Decider) -> None:
+    async def lead(self, watch: Coroutine[None, None, None], decider: Decider, heartbeat: Heartbeat) -> None:
         """The leader's work: watch, decide, prune, beat. Ends with the error of the first that ends."""
+
+        async def decide(now: datetime, config: Config) -> datetime | None:
+            due = await decider.step(now, config)
+            self._decided_at = self._clock.monotonic()
+            return due
+
+        async def beat(now: datetime, config: Config) -> datetime | None:
+            return await heartbeat.step(
+                now, config, self._clock.monotonic() - self._decided_at < _HEALTHY_SECONDS
+            )
+
         async with asyncio.TaskGroup() as group:
             group.create_task(watch, name="watch")
-            group.create_task(self._loop("decide", decider.step, self.decide_bell), name="decide")
+            group.create_task(self._loop("decide", decide, self.decide_bell), name="decide")
+            group.create_task(self._loop("heartbeat", beat, Bell()), name="heartbeat")
 
     async def deliver(self, sender: Sender) -> None:
         """What is owed goes out; on any process."""

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from tocsin.app.settings import BadConfig, Problem
 from tocsin.app.source import Source
+from tocsin.deliver.trial import check_templates
 from tocsin.model.config import Config, Secret
 
 
@@ -16,6 +17,7 @@ def validate(source: Source, *, offline: bool) -> list[Problem]:
     problems = []
     if not offline:
         problems += list(_absent_secrets(config))
+    problems += [Problem(words, config.source, severity="warning") for words in check_templates(config)]
     return problems
 
 

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from tocsin.cli import check, db, demo, routes, run
+from tocsin.cli import check, db, demo, notify, routes, run, sim
 
 app = typer.Typer(
     name="tocsin",
@@ -34,6 +34,8 @@ def _root(
 
 app.command("run")(run.run)
 app.command("demo")(demo.demo)
+app.command("sim")(sim.sim)
 app.command("check")(check.check)
 app.add_typer(routes.app, name="routes")
+app.add_typer(notify.app, name="notify")
 app.add_typer(db.app, name="db")
