@@ -281,3 +281,26 @@ async def test_test_scenarios_have_junit_reports_and_a_status():
         assert (await sim.ask(project.get_testing_status)).nb_scenarios_per_outcome == {"FAILED": 1}
         assert "<testsuites" in (await sim.ask(project.get_last_test_scenario_runs_report)).text
         assert "FAILED" in (await sim.ask(project.get_last_test_scenario_runs_html_report)).text
+
+
+async def test_a_parent_that_is_aborted_while_it_waits_for_its_child_leaves_nothing_behind():
+    built = world({"type": "run_scenario", "name": "sub", "params": {"scenarioId": "CHILD"}})
+    built.add_scenario(built.project("P"), {"id": "CHILD", "params": {"steps": [build(duration="1m")]}})
+    async with running(built) as sim:
+        await sim.ask(sim.scenario("CHILD", "P").run)
+        await sim.push("5s")
+        await sim.ask(sim.scenario("S", "P").run)
+        await sim.push("5s")
+        await sim.ask(sim.scenario("S", "P").abort)
+        await sim.push("5m")
+        outcomes = [run.outcome for run in await sim.ask(sim.scenario("CHILD", "P").get_last_runs)]
+    assert outcomes == ["SUCCESS"]
+
+
+async def test_a_launch_that_was_withdrawn_does_not_keep_its_scenario_busy():
+    async with running(world(build())) as sim:
+        first = sim.sim.engine.launch(sim.world_scenario("S", "P"), {"id": "m", "type": "manual"}, {}, {})
+        first.cancel()
+        again = await sim.ask(sim.scenario("S", "P").run)
+        await sim.push("5s")
+        assert (await sim.ask(again.get_scenario_run)).outcome == "SUCCESS"

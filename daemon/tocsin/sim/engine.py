@@ -199,8 +199,7 @@ class Engine:
         if scenario.busy:
             self._meanwhile(scenario, fire, wait_for_turn=wait_for_turn)
         else:
-            fire.imminent = True
-            self._await_launch(scenario, fire, self.world.launch_delay)
+            self._await_launch(scenario, fire, self.world.launch_delay, imminent=True)
         return fire
 
     def _new_fire(self, scenario: Scenario, trigger: Document, params: Document, auth: Document) -> Fire:
@@ -229,9 +228,12 @@ class Engine:
                 scenario.delayed.clear()
         scenario.delayed.append(fire)
 
-    def _await_launch(self, scenario: Scenario, fire: Fire, delay: timedelta) -> None:
+    def _await_launch(
+        self, scenario: Scenario, fire: Fire, delay: timedelta, *, imminent: bool = False
+    ) -> None:
         if scenario.waiting is not None:
             scenario.waiting.cancel()
+        fire.imminent = imminent
         scenario.waiting = fire
         fire.alarm = self.clock.call_at(self.clock.now() + delay, partial(self._begin, scenario, fire))
 
@@ -285,8 +287,9 @@ class Engine:
         scenario.current, run.live = None, None
         handle.over.set()
         self._followers(scenario)
+        scenario.delayed = [fire for fire in scenario.delayed if not fire.document["cancelled"]]
         if scenario.delayed:
-            self._await_launch(scenario, scenario.delayed.pop(0), self.world.launch_delay)
+            self._await_launch(scenario, scenario.delayed.pop(0), self.world.launch_delay, imminent=True)
 
     async def _stopped(self, handle: Handle) -> None:
         """Return once an abort was asked for and has had its time to take effect."""

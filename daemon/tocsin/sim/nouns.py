@@ -148,7 +148,9 @@ class Scenario:
     @property
     def busy(self) -> bool:
         """Whether a new fire finds the scenario running, or about to."""
-        return self.current is not None or (self.waiting is not None and self.waiting.imminent)
+        waiting = self.waiting
+        launching = waiting is not None and waiting.imminent and not waiting.document["cancelled"]
+        return self.current is not None or launching
 
     def reread(self, zone: ZoneInfo) -> None:
         """Read the triggers of a changed definition; temporal ones that make no sense never fire."""
