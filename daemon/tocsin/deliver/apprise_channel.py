@@ -58,6 +58,7 @@ _CHATS = frozenset(
 _TITLED = frozenset(
     ("github", "reddit", "squadcast", "ilert", "incidentio", "goalert", "cliq", "zcliq", "zohocliq", "simplepush", "spush", "twist")
 )  # fmt: skip
+_SLACK_TITLE = 150
 _SLACK_MOST = 2_900  # characters of a section block; Slack takes 3000
 _TONES = {
     Tone.BAD: NotifyType.FAILURE,
@@ -228,7 +229,11 @@ def _shape(plugin: NotifyBase, kind: Kind, rendered: Rendered) -> tuple[str, str
     text, subject = rendered.text or "", rendered.subject
     match kind:
         case Kind.SLACK if isinstance(plugin, NotifySlack):
-            return cut(subject, 150), _slack_fit(text), None  # undeclared: sent as it is
+            return (
+                _slack_title(escape.quiet(subject)),
+                _slack_fit(text) or " ",
+                None,
+            )  # undeclared: sent as it is
         case Kind.MAIL if rendered.html is not None:
             return subject, rendered.html, NotifyFormat.HTML
         case Kind.MARKDOWN if set(plugin.schemas()) & _TITLED:
@@ -237,6 +242,12 @@ def _shape(plugin: NotifyBase, kind: Kind, rendered: Rendered) -> tuple[str, str
             return "", f"**{escape.markdown(subject)}**\n\n{text}", NotifyFormat.MARKDOWN
         case _:
             return escape.quiet(subject), text, NotifyFormat.TEXT
+
+
+def _slack_title(title: str) -> str:
+    """What a header block takes once apprise has escaped it."""
+    grows = sum(title[:_SLACK_TITLE].count(sign) * by for sign, by in (("&", 4), ("<", 3), (">", 3)))
+    return cut(title, max(_SLACK_TITLE - grows, 20))
 
 
 def _slack_fit(text: str) -> str:
@@ -304,11 +315,12 @@ def _connected(plugin: NotifyEmail) -> Iterator[smtplib.SMTP]:
 @lru_cache(maxsize=1)
 def _prepare() -> None:
     """Once a process: allow schemes, and listen to apprise's log instead of letting it out."""
-    NotificationManager().enable_only(*ALLOWED)
     logger = logging.getLogger("apprise")
     logger.setLevel(logging.DEBUG)
     logger.propagate = False
     logger.handlers = [_LISTENER]
+    logging.getLogger("urllib3").setLevel(logging.CRITICAL)  # below, it logs addresses with their tokens
+    NotificationManager().enable_only(*ALLOWED)
 
 
 class _Listener(logging.Handler):

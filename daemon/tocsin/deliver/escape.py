@@ -60,4 +60,4 @@ def slack(value: str) -> str:
 
 def block(value: str) -> str:
     """Inside a fenced block of any dialect: nothing can close the fence early."""
-    return clean(value).replace("`", "ˋ")
+    return quiet(clean(value)).replace("`", "ˋ")

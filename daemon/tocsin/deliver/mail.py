@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from email.errors import MessageError
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import SMTP
@@ -48,13 +49,15 @@ class Envelope:
 
 def address(text: str) -> Address:
     """``Name <user@host>`` or ``user@host``. Raises ``BadAddress``."""
-    name, spec = parseaddr(clean(text).replace("\n", " "))
+    name, spec = parseaddr(clean(text))
     try:
+        if "\n" in text or "\r" in text:
+            raise ValueError("several lines")
         parsed = Address(addr_spec=spec)
         if not parsed.username or not parsed.domain:
             raise ValueError("no user or no domain")
         return Address(one_line(name, 100), parsed.username, parsed.domain)
-    except (ValueError, IndexError):
+    except (MessageError, ValueError, IndexError):
         raise BadAddress(f"{one_line(text, 100)!r} is not a mail address") from None
 
 

@@ -1,0 +1,241 @@
+"""Channels through apprise to real servers: Slack's webhook, generic JSON, and what may not be used."""
+
+import asyncio
+import io
+import json
+import logging
+from collections.abc import AsyncIterator, Callable, Coroutine
+from datetime import timedelta
+
+import pytest
+from aiohttp import web
+
+from tests.deliver.builders import NOW, HandClock, Inbox, Plain, alert, config, event, group, owed
+from tests.fakedss.sinks import SlackSink
+from tocsin.deliver.connect import check_channel_url, connector
+from tocsin.deliver.context import Facts
+from tocsin.deliver.transport import Parcel
+from tocsin.deliver.verdict import Verdict
+from tocsin.model.config import Channel
+from tocsin.model.notification import AttemptOutcome, EventNotice, Notification
+from tocsin.model.run import Details, RunError
+
+SLACK = "slack://T1JJ3T3L2/A1BRTD4JD/TIiajkdnlazkcOXrIdevi7FQ/"
+Send = Callable[..., Coroutine[None, None, Verdict]]
+
+
+def channel(url: str, **more: object) -> Channel:
+    return Channel(name="ops/x", receiver="ops", url=Plain(url), **({"timeout": timedelta(seconds=5)} | more))  # type: ignore[arg-type]
+
+
+@pytest.fixture
+async def send(clock: HandClock) -> AsyncIterator[Send]:
+    opened = []
+
+    async def send(
+        channel: Channel,
+        one: Notification | None = None,
+        facts: Facts | None = None,
+        slack_url: str | None = None,
+        **more: object,
+    ) -> Verdict:
+        opened.append(connector(clock, slack_url=slack_url)(channel))
+        return await opened[-1].send(Parcel(one or owed(), config(channel, **more), facts or Facts()))
+
+    yield send
+    for transport in opened:
+        await transport.close()
+
+
+def blocks(sink: SlackSink) -> list[str]:
+    (attachment,) = sink.posts[-1].json["attachments"]  # type: ignore[misc]
+    return [block["text"]["text"] for block in attachment["blocks"]]
+
+
+async def test_slack_gets_a_header_and_lines_in_its_own_markup(send: Send) -> None:
+    async with SlackSink() as sink:
+        verdict = await send(channel(SLACK), slack_url=sink.url)
+        assert verdict.outcome == AttemptOutcome.DELIVERED
+        assert sink.posts[0].path == "/hook/T1JJ3T3L2/A1BRTD4JD/TIiajkdnlazkcOXrIdevi7FQ"
+        header, body = blocks(sink)
+        assert header == "Nightly load FAILED in SALES on prod"
+        assert "*Outcome:* FAILED\n" in body
+        assert "<https://dss.example.com/projects/SALES/scenarios/NIGHTLY/runs/list/x|Run in DSS>" in body
+
+
+async def test_nothing_from_dss_can_ping_or_format_in_slack(send: Send) -> None:
+    evil = "<!channel> <@U123> *bold* @here ``` <https://evil.example.com|click>\u202e" + "y" * 10_000
+    one = owed(EventNotice(event(name=evil), "r"))
+    assert isinstance(one.notice, EventNotice)
+    assert one.notice.event.run
+    error = RunError(evil + "\r\nmore", step=evil)
+    facts = Facts({one.notice.event.run.key: Details(one.notice.event.run.key, NOW, error, (), evil)})
+    async with SlackSink() as sink:
+        await send(channel(SLACK), one, facts, sink.url)
+        header, body = blocks(sink)
+        for text in (header, body):
+            assert "<!" not in text
+            assert "<@" not in text
+            assert "@here" not in text
+            assert (
+                "evil.example.com|" not in text.replace("&gt;", "").split("<https://evil")[0]
+                or "<https://evil" not in text
+            )
+        assert len(body) <= 3_000
+        assert len(header) <= 150
+        assert body.count("```") % 2 == 0
+
+
+async def test_a_slack_group_lists_its_alerts(send: Send) -> None:
+    async with SlackSink() as sink:
+        await send(
+            channel(SLACK),
+            owed(group(*(alert(n) for n in range(20)), alert(30, ended=True))),
+            slack_url=sink.url,
+        )
+        header, body = blocks(sink)
+        assert header == "Alerts in SALES: 20 firing, 1 ended"
+        assert "• *firing:* S0 failed" in body
+        assert "• and 6 more" in body
+
+
+async def test_a_template_of_the_configuration_is_used_and_a_broken_one_replaced_with_a_note(
+    send: Send,
+) -> None:
+    async with SlackSink() as sink:
+        own = channel(SLACK, template="short.j2")
+        await send(own, slack_url=sink.url, templates={"short.j2": "*{{ event.scenario.name }}* {{ error }}"})
+        assert blocks(sink)[1] == "*Nightly load*"
+        verdict = await send(own, slack_url=sink.url, templates={"short.j2": "{{ nothing.here }}"})
+        assert verdict.outcome == AttemptOutcome.DELIVERED
+        assert "the template could not be rendered" in verdict.note
+        assert "_Note: the template could not be rendered: UndefinedError" in blocks(sink)[1]
+        assert "*Outcome:* FAILED" in blocks(sink)[1]
+
+
+@pytest.mark.parametrize(
+    ("status", "text", "outcome"),
+    [
+        (200, "ok", AttemptOutcome.DELIVERED),
+        (200, "<html>a gateway's page</html>", AttemptOutcome.FAILED),
+        (403, "invalid_token", AttemptOutcome.REFUSED),
+        (404, "channel_not_found", AttemptOutcome.REFUSED),
+        (410, "channel_is_archived", AttemptOutcome.REFUSED),
+        (429, "rate_limited", AttemptOutcome.FAILED),
+        (500, "rollup_error", AttemptOutcome.FAILED),
+        (302, "", AttemptOutcome.REFUSED),
+    ],
+)
+async def test_what_slack_answers_is_told_apart(
+    send: Send, inbox: Inbox, status: int, text: str, outcome: AttemptOutcome
+) -> None:
+    async def answer(_request: web.Request) -> web.Response:
+        return web.Response(
+            status=status, text=text, headers={"Location": inbox.url} if status == 302 else None
+        )
+
+    inbox.answer = answer
+    verdict = await send(channel(SLACK), slack_url=inbox.url)
+    assert verdict.outcome == outcome
+    assert len(inbox.received) == 1
+    if status in (403, 429):
+        assert text in verdict.note
+
+
+async def test_secrets_of_the_url_are_in_no_note_and_apprises_log_goes_nowhere(
+    send: Send, inbox: Inbox, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async def answer(request: web.Request) -> web.Response:
+        said = json.dumps({"you sent": dict(request.headers), "to": str(request.rel_url)})
+        return web.Response(status=500, text=said)
+
+    inbox.answer = answer
+    root, stream = logging.getLogger(), io.StringIO()
+    handler, level = logging.StreamHandler(stream), root.level
+    handler.addFilter(lambda record: record.name != "aiohttp.access")  # the test's own server
+    root.addHandler(handler)
+    root.setLevel(logging.DEBUG)
+    host = inbox.url.removeprefix("http://").removesuffix("/hook")
+    url = f"json://planted-user:planted-pass@{host}/planted-path/?+X-Key=planted-header&-q=planted-query"
+    verdict = await send(channel(url))
+    root.removeHandler(handler)
+    root.setLevel(level)
+    assert verdict.outcome == AttemptOutcome.FAILED
+    assert "HTTP 500" in verdict.note
+    assert "you sent" in verdict.note
+    out, err = capfd.readouterr()
+    everything = verdict.note + stream.getvalue() + out + err
+    assert "planted" not in everything
+    assert "cGxhbnRlZC11c2VyOnBsYW50ZWQtcGFzcw" not in everything
+    assert not logging.getLogger("apprise").propagate
+
+
+async def test_text_services_get_a_title_and_plain_lines(send: Send, inbox: Inbox) -> None:
+    await send(channel(inbox.url.replace("http", "json")))
+    document = json.loads(inbox.received[0].body)
+    assert document["title"] == "Nightly load FAILED in SALES on prod"
+    assert document["message"].startswith("Outcome: FAILED\n")
+    assert document["type"] == "failure"
+
+
+async def test_chats_that_read_markdown_get_it_with_every_name_escaped(send: Send, inbox: Inbox) -> None:
+    url = inbox.url.replace("http://", "mmost://").removesuffix("/hook") + "/3ccdd113474722377935511fc85d3dd4"
+    await send(channel(url), owed(EventNotice(event(name="**x** @channel <b> [a](http://evil)"), "r")))
+    text = json.loads(inbox.received[0].body)["text"]
+    assert text.startswith(
+        "**\\*\\*x\\*\\* @\u200bchannel \\<b\\> \\[a\\]\\(http://evil\\) FAILED in SALES on prod**\n\n"
+    )
+
+
+async def test_a_send_that_hangs_keeps_its_thread_and_the_next_gets_another(
+    clock: HandClock, inbox: Inbox
+) -> None:
+    hang = asyncio.Event()
+
+    async def answer(_request: web.Request) -> web.Response:
+        if len(inbox.received) == 1:
+            await hang.wait()
+        return web.Response()
+
+    inbox.answer = answer
+    one = channel(inbox.url.replace("http", "json"), timeout=timedelta(seconds=30))
+    transport = connector(clock)(one)
+    stuck = asyncio.create_task(transport.send(Parcel(owed(), config(one))))
+    while not inbox.received:
+        await asyncio.sleep(0.01)
+    verdict = await transport.send(Parcel(owed(), config(one)))
+    assert verdict.outcome == AttemptOutcome.DELIVERED
+    assert not stuck.done()
+    hang.set()
+    assert (await stuck).outcome == AttemptOutcome.DELIVERED
+    await transport.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        ("mailto://bell:pw@smtp.example.com?from=a@example.com&to=b@example.com", None),
+        (SLACK, None),
+        ("https://hooks.slack.com/services/T1JJ3T3L2/A1BRTD4JD/TIiajkdnlazkcOXrIdevi7FQ", None),
+        ("discord://123456789012345678/abcdefghijklmnopqrstuvwxyz", None),
+        ("syslog://", "'syslog' is not allowed"),
+        ("dbus://", "'dbus' is not allowed"),
+        ("windows://", "'windows' is not allowed"),
+        ("gnome://", "'gnome' is not allowed"),
+        ("xmpp://user:pass@host", "'xmpp' is not allowed"),
+        ("file:///etc/passwd", "'file' is not a scheme that apprise knows"),
+        ("slak://a/b/c", "'slak' is not a scheme that apprise knows"),
+        ("https://example.com/x", "apprise cannot read the https:// URL"),
+        ("", "'' is not a scheme that apprise knows"),
+        ("mailto://smtp.example.com", "apprise cannot read the mailto:// URL"),
+    ],
+)
+def test_a_url_that_cannot_be_used_is_told_in_one_line(url: str, problem: str | None) -> None:
+    told = check_channel_url(url)
+    assert told == problem if told is None or problem is None else told.startswith(problem)
+
+
+def test_the_problem_of_a_url_does_not_repeat_its_secrets() -> None:
+    told = check_channel_url("slack://planted-token-one/planted-token-two")
+    assert told
+    assert "planted" not in told

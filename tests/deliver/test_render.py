@@ -1,0 +1,262 @@
+"""Words: every kind of notice in every dialect, and hostile texts in all of them."""
+
+from datetime import timedelta
+from typing import cast
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.deliver.builders import NOW, Plain, alert, config, event, group, hook
+from tocsin.deliver import escape
+from tocsin.deliver.context import Facts, Tone, message
+from tocsin.deliver.render import Kind, Renderer
+from tocsin.deliver.trial import check_templates, samples
+from tocsin.deliver.variables import dss_variables, translate
+from tocsin.model.alert import EndReason
+from tocsin.model.config import Channel, Config, Receiver, Reporter, StoreConfig
+from tocsin.model.event import DownReason, Event, EventName, FailedReporter
+from tocsin.model.notification import EventNotice, GroupNotice, Notice, SummaryNotice
+from tocsin.model.run import Details, RunError, Step
+
+CONFIG = config(hook("http://127.0.0.1/"))
+RENDERER = Renderer({})
+
+
+def render(notice: Notice, kind: Kind = Kind.TEXT, facts: Facts | None = None, template: str | None = None):
+    return RENDERER.render(notice, facts or Facts(), CONFIG, kind, template)
+
+
+def node_event(name: EventName) -> Event:
+    return Event("n" * 32, name, "prod", NOW, NOW, reason=DownReason.UNREACHABLE)
+
+
+def reporter_failed() -> Event:
+    one = event()
+    return Event("r" * 32, EventName.REPORTER_FAILED, "prod", NOW, NOW, "SALES", one.scenario, one.run,
+                 reporter=FailedReporter("Mail to boss", "mail-scenario", "no such host"))  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("one", "headline", "tone"),
+    [
+        (event(outcome="FAILED"), "Nightly load FAILED in SALES on prod", Tone.BAD),
+        (event(outcome="ABORTED"), "Nightly load was ABORTED in SALES on prod", Tone.WARN),
+        (event(outcome="SUCCESS"), "Nightly load ended with SUCCESS in SALES on prod", Tone.GOOD),
+        (event(outcome="WARNING"), "Nightly load ended with WARNING in SALES on prod", Tone.WARN),
+        (event(outcome="ODD"), "Nightly load ended with ODD in SALES on prod", Tone.WARN),
+        (event(outcome=None), "Nightly load started in SALES on prod", Tone.INFO),
+        (node_event(EventName.NODE_DOWN), "DSS node prod cannot be watched: unreachable", Tone.BAD),
+        (node_event(EventName.NODE_UP), "DSS node prod answers again", Tone.GOOD),
+        (
+            reporter_failed(),
+            "Reporter Mail to boss of Nightly load could not send in SALES on prod",
+            Tone.BAD,
+        ),
+    ],
+)
+def test_the_first_line_says_what_happened_and_where(one: Event, headline: str, tone: Tone) -> None:
+    said = message(EventNotice(one, "r"), Facts(), CONFIG)
+    assert (said.headline, said.tone) == (headline, tone)
+    assert render(EventNotice(one, "r")).subject == headline
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+@pytest.mark.parametrize("name", ["an event", "a group of alerts", "a summary"])
+def test_every_notice_renders_in_every_dialect_without_a_note(kind: Kind, name: str) -> None:
+    notice, facts = next((notice, facts) for what, notice, facts in samples() if what == name)
+    rendered = render(notice, kind, facts)
+    assert rendered.notes == ()
+    assert rendered.text
+    assert (rendered.html is not None) == (kind is Kind.MAIL)
+
+
+def test_a_single_alert_is_told_in_full_and_its_end_with_how_long_and_how_many_runs() -> None:
+    one = alert(1, ended=True)
+    ended = type(one)(**{name: getattr(one, name) for name in one.__dataclass_fields__} | {"count": 4})
+    assert render(group(alert(1))).subject == "S1 failed"
+    rendered = render(group(ended))
+    assert rendered.subject == "Resolved: S1 failed"
+    assert "Lasted: 29m, after 4 runs" in (rendered.text or "")
+
+
+@pytest.mark.parametrize(
+    ("reason", "words"),
+    [
+        (EndReason.RESOLVED, "Resolved"),
+        (EndReason.DEACTIVATED, "Switched off"),
+        (EndReason.UNWATCHED, "No longer watched"),
+        (EndReason.BY_HAND, "Closed by hand"),
+    ],
+)
+def test_an_end_says_how(reason: EndReason, words: str) -> None:
+    one = alert(1, ended=True)
+    ended = type(one)(
+        **{name: getattr(one, name) for name in one.__dataclass_fields__} | {"end_reason": reason}
+    )
+    assert render(group(ended)).subject == f"{words}: S1 failed"
+
+
+def test_a_summary_counts_and_lists_the_worst() -> None:
+    notice = SummaryNotice(
+        "prod", NOW - timedelta(hours=3), NOW, {"SUCCESS": 10, "FAILED": 2}, (event(1), event(2))
+    )
+    rendered = render(notice)
+    assert rendered.subject == "12 runs on prod were seen late: 2 FAILED, 10 SUCCESS"
+    assert (rendered.text or "").count("Nightly load FAILED") == 2
+
+
+def test_long_lists_are_cut_and_say_so() -> None:
+    notice = GroupNotice("k", "ops", {}, tuple(alert(n) for n in range(80)), "first", truncated=5)
+    assert "and 35 more" in (render(notice).text or "")
+
+
+# --- hostile texts -----------------------------------------------------------------------------------------------------
+
+EVIL = "<b>x</b> *b* _i_ `c` [l](http://e) <!channel> <@U1> @everyone {{ 7*7 }} {% raw %} \r\nBcc: a@b\u202e\x00\ud800🔥"
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+def test_hostile_texts_are_never_markup_never_jinja_and_never_invisible(kind: Kind) -> None:
+    one = event(name=EVIL)
+    assert one.run
+    steps = (Step("s", EVIL, "t", EVIL, None),)
+    details = Details(one.run.key, NOW, RunError(EVIL, EVIL, EVIL, EVIL), steps, EVIL + "\n```\n" + EVIL)
+    rendered = render(EventNotice(one, "r"), kind, Facts({one.run.key: details}))
+    for text in (rendered.subject, rendered.text or "", rendered.html or ""):
+        assert not {"\u202e", "\x00", "\ud800", "\r"} & set(text)
+        assert "49" not in text
+        text.encode("utf-8")
+    assert "\n" not in rendered.subject
+    body = rendered.html if kind is Kind.MAIL else rendered.text
+    assert body
+    if kind is Kind.SLACK:
+        assert "<!" not in body
+        assert "<@" not in body
+    if kind is Kind.MARKDOWN:
+        assert body.count("\n```") == 2
+        assert "[l](http" not in body.split("\n```")[0]
+    if kind is Kind.MAIL:
+        assert "<b>x" not in body
+    if kind is not Kind.MAIL:
+        assert "@everyone" not in body
+
+
+@given(st.text())
+def test_slack_text_holds_no_angle_and_no_bare_ampersand(value: str) -> None:
+    written = escape.slack(value)
+    assert not {"<", ">", "`"} & set(written)
+    rest = written.replace("&amp;", "").replace("&lt;", "").replace("&gt;", "")
+    assert "&" not in rest
+
+
+@given(st.text(), st.integers(1, 50))
+def test_one_line_is_one_line_and_short_enough(value: str, most: int) -> None:
+    line = escape.one_line(value, most)
+    assert len(line) <= most
+    assert len(line.splitlines()) <= 1
+
+
+def test_a_link_cannot_leave_its_place() -> None:
+    one = event()
+    evil = type(one)(
+        **{name: getattr(one, name) for name in one.__dataclass_fields__}
+        | {"run_url": 'javascript:alert("x")'}
+    )
+    assert "javascript" not in (render(EventNotice(evil, "r"), Kind.MAIL).html or "")
+    evil = type(one)(
+        **{name: getattr(one, name) for name in one.__dataclass_fields__}
+        | {"run_url": "https://d/>|<!channel>)"}
+    )
+    assert "<!channel" not in (render(EventNotice(evil, "r"), Kind.SLACK).text or "")
+
+
+# --- variables and templates ----------------------------------------------------------------------------------------
+
+
+def test_dss_variables_have_dsss_names() -> None:
+    one = event()
+    assert one.run
+    details = Details(one.run.key, NOW, None, (Step("s", "build", "t", "SUCCESS", None),))
+    known = dss_variables(EventNotice(one, "r", variables={"team": "x"}), Facts({one.run.key: details}))
+    assert known["scenarioName"] == "Nightly load"
+    assert known["scenarioId"] == "NIGHTLY"
+    assert known["projectKey"] == "SALES"
+    assert known["outcome"] == "FAILED"
+    assert known["triggerName"] == "Every night"
+    assert known["dssURL"] == "https://dss.example.com"
+    assert known["stepOutcome_build"] == "SUCCESS"
+    assert known["mailVariables_team"] == "x"
+    assert dss_variables(EventNotice(event(outcome=None), "r"), Facts())["outcome"] == "N/A"
+
+
+def test_unknown_variables_stay_and_are_named() -> None:
+    text = "${outcome} ${other} ${if(outcome == 'FAILED','x','y')} $x {plain}"
+    translated = translate(text, {"outcome"})
+    assert translated.source == "{{ dss['outcome'] }} ${other} ${if(outcome == 'FAILED','x','y')} $x {plain}"
+    assert translated.unknown == ("${other}", "${if(outcome == 'FAILED','x','y')}")
+
+
+def test_a_value_of_a_variable_is_not_read_as_a_template() -> None:
+    notice = EventNotice(event(name="{{ 7*7 }} ${projectKey}"), "r", subject="${scenarioName}!")
+    assert render(notice).subject == "{{ 7*7 }} ${projectKey}!"
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ ''.__class__.__mro__ }}",
+        "{{ event.__class__ }}",
+        "{% for i in range(10**9) %}{% endfor %}",
+        "{{ dss.clear() }}",
+        "{{ 1/0 }}",
+        "{{ nope }}",
+        "{% if %}",
+        "{% include 'missing.j2' %}",
+        "{{ 'x' * 10**12 }}" if False else "{{ headline.nope.nope }}",
+    ],
+)
+def test_a_template_that_may_not_or_cannot_render_gives_the_built_in_message_with_a_note(
+    template: str,
+) -> None:
+    rendered = render(EventNotice(event(), "r", template=template))
+    assert "Outcome: FAILED" in (rendered.text or "")
+    assert "Note: the template could not be rendered" in (rendered.text or "")
+    assert len(rendered.notes) == 1
+
+
+def test_a_broken_subject_falls_back_to_the_headline() -> None:
+    rendered = render(EventNotice(event(), "r", subject="{{ x"))
+    assert rendered.subject == "Nightly load FAILED in SALES on prod"
+    assert rendered.notes[0].startswith("the subject could not be rendered")
+
+
+def test_templates_may_extend_and_include_each_other() -> None:
+    renderer = Renderer(
+        {"own.j2": "{% include 'part.j2' %} and {% include 'text.j2' %}", "part.j2": "{{ dss.outcome }}"}
+    )
+    rendered = renderer.render(EventNotice(event(), "r"), Facts(), CONFIG, Kind.TEXT, "own.j2")
+    assert (rendered.text or "").startswith("FAILED and Outcome: FAILED")
+
+
+def test_templates_are_tried_on_samples_and_problems_told_by_name() -> None:
+    channels = (
+        Channel("a", "ops", url=Plain("json://x"), template="good.j2"),
+        Channel("b", "ops", url=Plain("json://x"), template="events.j2"),
+        Channel("c", "ops", url=Plain("json://x"), template="slack"),
+    )
+    reporters = (
+        Reporter("r", "ops", frozenset({EventName.RUN_FAILED}), subject="${scenarioName} {{ dss.outcome }}"),
+        Reporter("s", "ops", frozenset({EventName.RUN_FAILED}), message="{{ oops"),
+    )
+    settings = Config(
+        (), StoreConfig(""), receivers=(Receiver("ops", channels),), reporters=reporters,
+        templates={"good.j2": "{{ headline }}", "events.j2": "{{ event.run.run_id }}"},
+    )  # fmt: skip
+    problems = check_templates(settings)
+    assert [problem.split(" cannot render")[0] for problem in problems] == [
+        "channel b: template events.j2",
+        "channel b: template events.j2",
+        "reporter s: message",
+    ]
+    assert cast(str, problems[0]).endswith("; the built-in message would be sent")
