@@ -92,7 +92,7 @@ async def test_a_look_writes_its_runs_events_and_totals_once(store: Store) -> No
     ]
     assert found[0].open_runs == (ran(90),)
     assert found[0].details == (ran(1, 2).key,)
-    assert (found[0].cursor, found[0].settled) == (at(90), {T0: "withdrawn"})
+    assert (found[0].cursor, found[0].settled) == (at(90), {T0: "met"})
     assert [one.known for one in found] == [True, True, False]
     again = await store.write(record_looks, [mine, theirs])
     assert [one.events for one in again] == [(), ()]

@@ -16,7 +16,7 @@ from tocsin.kit.clock import SystemClock, to_ms
 from tocsin.model.cloudevent import to_cloudevent
 from tocsin.model.config import DURATION_BUCKETS, Node, Watch
 from tocsin.model.event import Event
-from tocsin.store import Store, lease, schema
+from tocsin.store import NotLeader, Store, lease, schema
 from tocsin.watch.metrics import WatchMetrics
 from tocsin.watch.node import NodeWatcher
 
@@ -117,7 +117,7 @@ async def watching(dss: FakeDSS, path: Path, admin: bool = True, **more: object)
         yield Watching(dss, store, node, watcher, registry, task, rings)
     finally:
         task.cancel()
-        with suppress(asyncio.CancelledError):
+        with suppress(asyncio.CancelledError, NotLeader):
             await task
         await store.close()
 
@@ -135,13 +135,16 @@ async def start(dss: FakeDSS, tmp_path: Path) -> AsyncIterator[Start]:
         yield begin
 
 
-def settled(found: Watching) -> bool:
+def settled(found: Watching, scenarios: int | None = None) -> bool:
     if found.task.done():
         found.task.result()
     snapshot = found.watcher.snapshot()
-    expected = sum(1 for _ in found.dss.world.all_scenarios())
+    expected = scenarios or sum(1 for _ in found.dss.world.all_scenarios())
     return bool(snapshot and snapshot.up and snapshot.scenarios == expected and not snapshot.backfilling)
 
 
-def now_ms() -> int:
-    return to_ms(CLOCK.now())
+async def now_ms() -> int:
+    """The present; what a test does next happens after it."""
+    now = to_ms(CLOCK.now())
+    await asyncio.sleep(0.02)
+    return now

@@ -62,6 +62,7 @@ def sight(
         detected_at=at(now),
         horizon=at(now - max_age),
         late_before=None if late_before is None else at(late_before),
+        set_back=timedelta(0),
         fresh_from=at(fresh_from),
         scenario_url="https://dss/projects/SALES/scenarios/NIGHTLY",
     )

@@ -12,7 +12,7 @@ from tocsin.store import details, runs
 async def test_a_run_is_seen_from_its_start_to_its_end_with_its_details(dss: FakeDSS, start: Start) -> None:
     dss.world.populate(2, 3)
     found = await start()
-    since = now_ms()
+    since = await now_ms()
     run = dss.start_run("P001", "S002")
     await until(lambda: found.agrees(since))
     assert await found.names() == ["run.started"]
@@ -63,7 +63,7 @@ async def _has(found: Watching, names: list[str]) -> bool:
 async def test_short_runs_between_two_looks_are_all_seen(dss: FakeDSS, start: Start) -> None:
     dss.world.populate(1, 1)
     found = await start()
-    since = now_ms()
+    since = await now_ms()
     for _ in range(40):
         await asyncio.sleep(0.003)
         dss.world.instant_run("P000", "S000", lasted=timedelta(milliseconds=1))
@@ -78,7 +78,7 @@ async def test_a_downtime_is_read_back_late_and_nothing_is_told_twice(
     dss.world.populate(2, 2)
     async with watching(dss, tmp_path) as first:
         await until(lambda: settled(first))
-        since = now_ms()
+        since = await now_ms()
         dss.start_run("P000", "S000")
         await until(lambda: first.agrees(since))
     dss.end_run("P000", "S000")

@@ -47,6 +47,7 @@ class Sight:
     detected_at: datetime
     horizon: datetime  # what ended before it is too old to be told
     late_before: datetime | None  # what happened before it happened in a downtime
+    set_back: timedelta  # DSS's clock was set back by so much since the watch began
     fresh_from: datetime  # of what started earlier, all that is seen is known to have ended
     scenario_url: str = ""
 
@@ -114,9 +115,10 @@ def _compare(
         return (RunChange(run) if was.absent_since is not None else None), ()
     if run.start < past.watermark:
         return None, ()
-    if run.end is not None and run.end < max(past.watched_since, sight.horizon):
+    since = past.watched_since - sight.set_back
+    if run.end is not None and run.end < max(since, sight.horizon):
         return RunChange(run, baseline=True), ()
-    start = (EventName.RUN_STARTED,) if run.start >= past.watched_since else ()
+    start = (EventName.RUN_STARTED,) if run.start >= since else ()
     return RunChange(run, late=late, ended=bool(end)), (*start, *end)
 
 

@@ -4,6 +4,7 @@ The list of projects is also the probe of a dead node. Lists are read evenly spr
 the sweep is not trusted their running flags tell what runs, and they are read as often as the budget allows.
 """
 
+import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -79,6 +80,7 @@ class Discovery:
         self._busy = False
         self._scope = repr((state.node.projects, state.node.scenarios))
         self._held_back = False
+        self._giving_up = asyncio.Lock()
 
     # --- the source --------------------------------------------------------------------------------------------------
 
@@ -330,6 +332,10 @@ class Discovery:
 
     async def _give_up_missing(self) -> None:
         """Give up what lists have lacked for long, unless it is so much that the lists must be wrong."""
+        async with self._giving_up:
+            await self._judge_missing()
+
+    async def _judge_missing(self) -> None:
         agenda = self._state.agenda
         lost = [
             project.row for project in self._projects.values() if project.row.missing >= MISSING_BEFORE_GONE
@@ -364,6 +370,7 @@ class Discovery:
             state.agenda.remove(row.key)
         for project in gone_projects:
             self._projects.pop(project.project, None)
+            state.agenda.suspended.discard(project.project)
             self._gone_projects[project.project] = project
         state.log.info("scenarios_gone", scenarios=len(gone), projects=[row.project for row in gone_projects])
 

@@ -43,7 +43,7 @@ def read_sign(error: DSSError | None, *, probe: bool) -> Sign | DownReason:
         case DSSUnauthorized():
             return DownReason.UNAUTHORIZED
         case DSSForbidden():
-            return DownReason.FORBIDDEN if probe else Sign.ALIVE
+            return DownReason.FORBIDDEN if probe else Sign.NOTHING
         case DSSInvalidReply():
             return DownReason.INVALID_REPLY
         case DSSNotFound():
@@ -81,7 +81,8 @@ class Health:
             case Sign.NOTHING:
                 pass
             case _:
-                self.failures += 1
+                # Without the right to list projects there is nothing to watch: no need to see that repeated.
+                self.failures = max(self.failures + 1, REPEATED if sign is DownReason.FORBIDDEN else 0)
                 self.reason, self.problem = sign, problem
                 self.open = self.open or self.failures >= REPEATED
 

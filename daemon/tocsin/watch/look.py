@@ -9,15 +9,15 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 
-from tocsin.dss import DSSClient, DSSError, DSSForbidden, DSSNotFound
+from tocsin.dss import DSSClient, DSSError, DSSForbidden, DSSNotFound, wire
 from tocsin.model.event import Event, EventName
-from tocsin.model.run import Run, RunKey
+from tocsin.model.run import Run, RunKey, ScenarioKey
 from tocsin.store.scenarios import put_follows
 from tocsin.watch.agenda import Watched
 from tocsin.watch.cadence import Reason
 from tocsin.watch.diff import Sight
 from tocsin.watch.queue import Offer, Ticket
-from tocsin.watch.read import Reading, SeenRun, read_runs
+from tocsin.watch.read import FOLLOW, Reading, SeenRun, read_follows, read_runs
 from tocsin.watch.record import Look, Recorded, record_looks
 from tocsin.watch.state import NodeState
 
@@ -56,6 +56,7 @@ class Looks:
         self._missing = missing
         self._details = details
         self._told = told
+        self._asked: set[ScenarioKey] = set()  # definitions that were asked for
 
     def offer(self, now: float) -> Offer | None:
         best = self._state.agenda.best(now)
@@ -76,7 +77,7 @@ class Looks:
             sight = await self._see(one, ticket)
             look = Look(sight, begun, reason.value, one.pending, state.wants_details, state.bounds)
             recorded = await state.write_each(record_looks, look)
-            follows = next((seen.follows for seen in sight.seen if seen.follows is not None), one.row.follows)
+            follows = await self._follows(one, sight, ticket)
             if follows != one.row.follows:
                 await state.write(put_follows, one.key, follows)
             if recorded.known:
@@ -109,6 +110,7 @@ class Looks:
             detected_at=state.clock.now(),
             horizon=horizon,
             late_before=self._late_before(one, now),
+            set_back=state.set_back,
             fresh_from=self._fresh_from(one, reply.reading.items, now),
             scenario_url=f"{state.node.url.rstrip('/')}/projects/{one.key.project}/scenarios/{one.key.scenario}",
         )
@@ -117,6 +119,20 @@ class Looks:
         """What the last look wrote as ended need not be compared again."""
         fresh = [run.run.start for run in seen if run.failed_reporters or _mark(run.run) not in one.settled]
         return min(fresh, default=max(now, seen[0].run.start + datetime.resolution) if seen else now)
+
+    async def _follows(self, one: Watched, sight: Sight, ticket: Ticket) -> tuple[tuple[str, str], ...]:
+        """Whom the scenario follows: as its last run's copy of the definition says, or else the definition itself."""
+        for seen in sight.seen:
+            if seen.follows is not None:
+                return seen.follows
+        if one.key in self._asked or all(seen.run.trigger_type != FOLLOW for seen in sight.seen):
+            return one.row.follows
+        self._asked.add(one.key)
+        request = wire.get_scenario(one.key.project, one.key.scenario)
+        try:
+            return read_follows(await ticket.ask(lambda: self._client.perform(request)), one.key.project)
+        except DSSError:
+            return one.row.follows  # a hint that cannot be had
 
     def _late_before(self, one: Watched, now: datetime) -> datetime | None:
         row, state = one.row, self._state

@@ -5,7 +5,7 @@ each of the three.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from math import inf
@@ -370,8 +370,11 @@ class _Probe:
         left = self._ended + self._pause() - now
         return left if left > 0 else inf
 
-    async def take(self, now: float, ticket: Ticket) -> None:
+    def take(self, now: float, ticket: Ticket) -> Coroutine[object, object, None]:
         self._busy = True
+        return self._probe(ticket)
+
+    async def _probe(self, ticket: Ticket) -> None:
         try:
             await self._ask(ticket)
         finally:

@@ -28,6 +28,7 @@ Item = TypeVar("Item")
 
 _SAMPLES = 31
 _SAME_CLOCK = timedelta(seconds=1)  # Date headers count in seconds: less than that is noise
+_JUMP = timedelta(seconds=10)  # a clock that was set back by less was merely misread
 _LONGEST_WAIT = 30.0
 
 
@@ -59,6 +60,7 @@ class NodeState:
         self.log = structlog.get_logger("tocsin.watch").bind(dss_node=node.name)
         self.agenda = Agenda(clock, node.watch.cold_interval.total_seconds())
         self.agenda.offset = timedelta(milliseconds=row.clock_offset_ms)
+        self._farthest: timedelta | None = None if row.last_ok_at is None else self.agenda.offset
         self._offsets: deque[timedelta] = deque(maxlen=_SAMPLES)
         self._store_trouble = False
         self.dss_version = row.dss_version
@@ -70,6 +72,12 @@ class NodeState:
     def now(self) -> datetime:
         """The present on DSS's clock."""
         return self.clock.now() + self.agenda.offset
+
+    @property
+    def set_back(self) -> timedelta:
+        """How far DSS's clock was set back since the start: runs may now seem to be older than the watch."""
+        back = timedelta(0) if self._farthest is None else self._farthest - self.agenda.offset
+        return back if back >= _JUMP else timedelta(0)
 
     # --- scope -------------------------------------------------------------------------------------------------------
 
@@ -93,6 +101,8 @@ class NodeState:
             self._offsets.append(report.server_date + timedelta(milliseconds=500) - answered)
             middle = median_low(self._offsets)
             self.agenda.offset = middle if abs(middle) >= _SAME_CLOCK else timedelta(0)
+            known = [] if self._farthest is None else [self._farthest]
+            self._farthest = max([*known, self.agenda.offset])
 
     def odd(self, operation: str, count: int, example: str) -> None:
         """Something in a reply made no sense; counted, and shown by its beginning."""

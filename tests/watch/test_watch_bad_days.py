@@ -1,0 +1,432 @@
+"""A node that behaves badly, and a watch that loses nothing, tells nothing twice and does no harm."""
+
+import asyncio
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Connection, select
+
+from tests.fakedss import Dialect, FakeDSS, Life, between, faults
+from tests.watch.conftest import CLOCK, QUICK, Start, Watching, now_ms, settled, until, watching
+from tocsin.model.config import Scope, Watch
+from tocsin.model.event import Event
+from tocsin.store import NotLeader, lease, scenarios, schema
+from tocsin.store.scenarios import ScenarioRow
+
+EVERYTHING_WRONG = [
+    faults.shuffled(),
+    faults.strangers(),
+    faults.cut_json(),
+    faults.truncated(),
+    faults.reset(),
+    faults.status(500),
+    faults.html(502),
+    faults.too_many(),
+    faults.nulled("end", "trigger", "scenario", "payload"),
+    faults.missing("start", "result", "nextRun", "tags"),
+    faults.reply(None),
+    faults.reply([]),
+    faults.not_found(),
+]
+
+
+async def rows(found: Watching) -> dict[tuple[str, str], ScenarioRow]:
+    loaded = await found.store.read(scenarios.load_scenarios, "prod")
+    return {(row.key.project, row.key.scenario): row for row in loaded}
+
+
+async def of_nodes(found: Watching) -> list[tuple[str, str | None]]:
+    return [(event.name.value, event.reason) for event in await found.events() if event.project is None]
+
+
+async def test_whatever_its_replies_are_each_run_is_told_once(dss: FakeDSS, start: Start) -> None:
+    dss.world.populate(4, 5)
+    found = await start(watch=Watch(**fields(QUICK, cold_interval=timedelta(seconds=1))))
+    since = await now_ms()
+    life = Life(dss.world, 30, between(0.02, 1), seed=7)
+    living = asyncio.create_task(life.live())
+    for number, fault in enumerate(EVERYTHING_WRONG):
+        dss.fail(fault, probability=0.05, seed=number)
+    await asyncio.sleep(4)
+    living.cancel()
+    life.finish()
+    dss.rules.clear()
+    await until(lambda: found.agrees(since), seconds=60)
+    assert len(dss.ledger.finished()) > 50
+    assert dss.writes == []
+
+
+def fields(watch: Watch, **more: object) -> dict[str, object]:
+    return {name: getattr(watch, name) for name in Watch.__dataclass_fields__} | more
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        (faults.reset(), "unreachable"),
+        (faults.html(502), "unreachable"),
+        (faults.html(200), "invalid_reply"),
+        (faults.unauthorized(), "unauthorized"),
+        (faults.forbidden(), "forbidden"),
+    ],
+    ids=["reset", "a gateway's page", "a log-in page", "the key is no good", "no rights at all"],
+)
+async def test_a_dead_node_is_told_once_with_its_reason_and_read_back_when_it_returns(
+    dss: FakeDSS, start: Start, fault: faults.Fault, reason: str
+) -> None:
+    dss.world.populate(2, 2)
+    found = await start(watch=Watch(**fields(QUICK, discovery_interval=timedelta(milliseconds=300))))
+    since = await now_ms()
+    with dss.fail(fault):
+        await until(lambda: _has(found, [("node.down", reason)]))
+        dss.world.instant_run("P000", "S000", lasted=timedelta(milliseconds=1))
+        snapshot = found.watcher.snapshot()
+        assert snapshot
+        assert (snapshot.up, snapshot.reason) == (False, reason)
+    await until(lambda: found.agrees(since))
+    assert await of_nodes(found) == [("node.down", reason), ("node.up", None)]
+    assert [event.late for event in await found.events() if event.run] == [True, True]
+    await until(lambda: settled(found))
+
+
+async def _has(found: Watching, told: list[tuple[str, str | None]]) -> bool:
+    return await of_nodes(found) == told
+
+
+async def test_a_node_that_was_down_at_a_restart_is_not_told_again(dss: FakeDSS, tmp_path: Path) -> None:
+    dss.world.populate(1, 1)
+    async with watching(dss, tmp_path) as first:
+        await until(lambda: settled(first))
+        await dss.go_down()
+        await until(lambda: _has(first, [("node.down", "unreachable")]))
+    async with watching(dss, tmp_path) as second:
+        await until(lambda: (second.value("tocsin_dss_requests_total", operation="list_projects", code="unreachable") or 0) > 3)  # fmt: skip
+        await dss.go_up()
+        await until(lambda: settled(second))
+        assert await of_nodes(second) == [("node.down", "unreachable"), ("node.up", None)]
+
+
+async def test_a_node_that_never_answered_is_down_too(dss: FakeDSS, tmp_path: Path) -> None:
+    dss.world.populate(1, 1)
+    dss.revoke_key(dss.admin_key)
+    async with watching(dss, tmp_path) as found:
+        await until(lambda: _has(found, [("node.down", "unauthorized")]))
+        dss.restore_key(dss.admin_key)
+        await until(lambda: settled(found))
+        assert (await of_nodes(found))[1:] == [("node.up", None)]
+
+
+# --- politeness ------------------------------------------------------------------------------------------------------
+
+
+async def test_a_node_never_gets_more_requests_than_it_was_promised(dss: FakeDSS, start: Start) -> None:
+    dss.world.populate(5, 10)
+    dss.delay = 0.05
+    pace = fields(QUICK, max_requests_per_second=40, max_concurrency=3)
+    found = await start(watch=Watch(**pace))
+    life = asyncio.create_task(Life(dss.world, 50, between(0.1, 1)).live())
+    await asyncio.sleep(3)
+    life.cancel()
+    sent = [seen.at for seen in dss.requests]
+    worst = max(sum(begin <= at < begin + 1 for at in sent) for begin in sent)
+    assert worst <= 42  # what leaves within a second may arrive a little closer together
+    assert dss.peak_in_flight <= 3
+    assert {seen.user_agent for seen in dss.requests} == {"tocsin/test"}
+    assert found.value("tocsin_dss_requests_per_second_limit") == 40
+
+
+async def test_a_node_that_complains_is_asked_less(dss: FakeDSS, start: Start) -> None:
+    dss.world.populate(1, 3)
+    found = await start()
+    with dss.fail(faults.too_many("1"), nth=range(1, 9)):
+        await until(lambda: (found.value("tocsin_dss_requests_per_second_limit") or 400) < 400)
+    since = await now_ms()
+    dss.world.instant_run("P000", "S000", lasted=timedelta(milliseconds=1))
+    await until(lambda: found.agrees(since))
+
+
+async def test_hooks_get_a_quarter_of_the_budget_and_one_look_a_second(dss: FakeDSS, start: Start) -> None:
+    dss.world.populate(1, 30)
+    quiet = dict.fromkeys(("sweep_interval", "discovery_interval"), timedelta(hours=1))
+    for one in dss.world.all_scenarios():
+        one.active = False  # no spare looks
+    found = await start(watch=Watch(**fields(QUICK, **quiet, max_requests_per_second=40)))
+    before = dss.asked("last_runs")
+    for _ in range(20):
+        for one in dss.world.all_scenarios():
+            assert found.watcher.nudge(one.project, one.id) is True
+        await asyncio.sleep(0.05)
+    assert dss.asked("last_runs") - before <= 20
+    await until(lambda: dss.asked("last_runs") - before >= 30)
+    assert found.watcher.nudge("NOWHERE", "S") is False
+
+
+# --- the sweep -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("others", ["empty", "forbidden"])
+async def test_without_admin_rights_the_lists_tell_what_runs(tmp_path: Path, others: str) -> None:
+    async with FakeDSS(dialect=Dialect(futures_of_others=others)) as dss:
+        dss.world.populate(3, 3)
+        async with watching(dss, tmp_path, admin=False) as found:
+            await until(lambda: settled(found))
+            since = await now_ms()
+            dss.start_run("P001", "S001")
+            await until(lambda: found.value("tocsin_sweep_trusted") == 0)
+            await until(lambda: found.agrees(since))
+            dss.end_run("P001", "S001")
+            await until(lambda: found.agrees(since))
+            dss.start_run("P002", "S000")
+            await until(lambda: found.agrees(since))
+            assert (await found.store.read(_sweep_trusted)) is False
+
+
+def _sweep_trusted(connection: Connection) -> bool:
+    return bool(connection.execute(select(schema.nodes.c.sweep_trusted)).scalar_one())
+
+
+async def test_the_sweep_may_have_a_key_of_its_own(dss: FakeDSS, start: Start) -> None:
+    from tests.watch.conftest import Key
+
+    dss.world.populate(1, 2)
+    found = await start(admin=False, sweep_api_key=Key(dss.admin_key))
+    since = await now_ms()
+    dss.start_run("P000", "S001")
+    await until(lambda: found.agrees(since))
+    assert {seen.key for seen in dss.requests if seen.call.operation == "futures"} == {dss.admin_key}
+    assert {seen.key for seen in dss.requests if seen.call.operation != "futures"} == {dss.api_key}
+    dss.revoke_key(dss.admin_key)
+    await until(lambda: found.value("tocsin_sweep_trusted") == 0)
+    dss.end_run("P000", "S001")
+    await until(lambda: found.agrees(since))
+    assert await of_nodes(found) == []
+
+
+# --- what comes and goes ---------------------------------------------------------------------------------------------
+
+
+async def test_scenarios_are_renamed_deleted_and_made_again(dss: FakeDSS, start: Start) -> None:
+    dss.world.populate(2, 4)
+    found = await start()
+    since = await now_ms()
+    dss.world.scenario("P000", "S000").name = "Renamed"
+    dss.world.remove_scenario("P000", "S001")
+
+    async def noticed() -> bool:
+        known = await rows(found)
+        return known["P000", "S000"].name == "Renamed" and known["P000", "S001"].gone_at is not None
+
+    await until(noticed)
+    dss.world.add_scenario("P000", "S001", "Made again")
+    dss.world.add_scenario("P001", "NEW")
+    dss.world.add_scenario("P002", "NEWER")
+    for project, scenario in (("P000", "S000"), ("P000", "S001"), ("P001", "NEW"), ("P002", "NEWER")):
+        dss.start_run(project, scenario)
+        dss.end_run(project, scenario)
+    await until(lambda: found.agrees(since))
+    told = [event.scenario.name for event in await found.events() if event.scenario]
+    assert sorted(set(told)) == ["Made again", "NEW", "NEWER", "Renamed"]
+
+
+async def test_if_over_a_fifth_vanishes_at_once_nothing_is_given_up(dss: FakeDSS, start: Start) -> None:
+    dss.world.populate(4, 3)
+    found = await start()
+    before = dss.asked("projects")
+    dss.hide_project("P000", "absent")
+    await until(lambda: dss.asked("projects") >= before + 6)
+    assert [row.gone_at for row in (await rows(found)).values()] == [None] * 12
+    dss.show_project("P000")
+    since = await now_ms()
+    dss.start_run("P000", "S000")
+    await until(lambda: found.agrees(since))
+
+
+async def test_a_project_that_is_gone_and_returns_counts_from_its_return(dss: FakeDSS, start: Start) -> None:
+    dss.world.populate(6, 2)
+    found = await start(admin=False, sweep_api_key=None)
+    dss.hide_project("P000")
+
+    async def gone() -> bool:
+        return (await rows(found))["P000", "S000"].gone_at is not None
+
+    await until(gone)
+    dss.world.instant_run("P000", "S000", ago=timedelta(seconds=10))
+    dss.show_project("P000")
+
+    async def back() -> bool:
+        return (await rows(found))["P000", "S000"].gone_at is None
+
+    await until(back)
+    since = await now_ms()
+    dss.start_run("P000", "S000")
+    dss.end_run("P000", "S000")
+    await until(lambda: found.agrees(since))
+
+
+async def test_a_refusal_is_blindness_and_what_happened_meanwhile_is_read_later(
+    dss: FakeDSS, start: Start
+) -> None:
+    dss.world.populate(3, 2)
+    found = await start(admin=False)
+    since = await now_ms()
+    dss.hide_project("P000", "forbidden")
+    before = dss.asked("scenarios", "P000")
+    await until(lambda: dss.asked("scenarios", "P000") >= before + 5)
+    assert (await rows(found))["P000", "S000"].gone_at is None
+    dss.world.instant_run("P000", "S000", lasted=timedelta(milliseconds=1))
+    dss.show_project("P000")
+    await until(lambda: found.agrees(since))
+
+
+async def test_what_the_configuration_no_longer_names_is_unwatched(dss: FakeDSS, tmp_path: Path) -> None:
+    dss.world.populate(2, 2)
+    async with watching(dss, tmp_path) as first:
+        await until(lambda: settled(first))
+    async with watching(dss, tmp_path, projects=Scope(exclude=("P001",))) as second:
+        await until(lambda: settled(second, scenarios=2))
+        known = await rows(second)
+        assert {key for key, row in known.items() if row.gone_at} == {("P001", "S000"), ("P001", "S001")}
+    dss.world.instant_run("P001", "S000")
+    async with watching(dss, tmp_path) as third:
+        await until(lambda: settled(third))
+        assert await third.events() == []
+
+
+# --- histories and clocks --------------------------------------------------------------------------------------------
+
+
+async def test_a_server_that_gives_short_lists_is_asked_by_date(tmp_path: Path) -> None:
+    async with FakeDSS(dialect=Dialect(max_limit=8)) as dss:
+        dss.world.populate(1, 1)
+        dss.world.instant_run("P000", "S000")
+        async with watching(dss, tmp_path) as found:
+            await until(lambda: settled(found))
+        since = await now_ms()
+        for _ in range(30):
+            await asyncio.sleep(0.002)
+            dss.world.instant_run("P000", "S000", lasted=timedelta(milliseconds=1))
+        async with watching(dss, tmp_path) as again:
+            await until(lambda: again.agrees(since))
+        assert dss.asked("runs_by_date") > 0
+
+
+async def test_a_history_that_was_cleared_loses_nothing_that_comes_after(dss: FakeDSS, start: Start) -> None:
+    dss.world.populate(1, 2)
+    for _ in range(5):
+        dss.world.instant_run("P000", "S000")
+    found = await start()
+    since = await now_ms()
+    dss.start_run("P000", "S000")
+    await until(lambda: found.agrees(since))
+    dss.world.clear_history()
+    dss.end_run("P000", "S000")
+    dss.world.instant_run("P000", "S001", lasted=timedelta(milliseconds=1))
+    await until(lambda: found.agrees(since))
+
+
+@pytest.mark.parametrize("hours", [-3, 5])
+async def test_a_clock_that_is_off_or_jumps_changes_nothing(dss: FakeDSS, start: Start, hours: int) -> None:
+    dss.world.populate(1, 2)
+    dss.jump(timedelta(hours=hours))
+    dss.world.instant_run("P000", "S000", ago=timedelta(seconds=5))
+    found = await start()
+    await asyncio.sleep(0.6)  # a Date header tells the clock to half a second
+    since = await now_ms() + hours * 3_600_000
+    dss.start_run("P000", "S000")
+    await until(lambda: found.agrees(since))
+    dss.jump(timedelta(hours=-1))
+    dss.end_run("P000", "S000")
+    dss.world.instant_run("P000", "S001", lasted=timedelta(milliseconds=1))
+    await until(lambda: _count(found, 4))
+    delays = found.registry.get_sample_value("tocsin_detection_delay_seconds_sum", {"dss_node": "prod"})
+    assert delays is not None
+    assert delays >= 0
+
+
+async def _count(found: Watching, number: int) -> bool:
+    return len([event for event in await found.events() if event.run]) == number
+
+
+# --- single troubles -------------------------------------------------------------------------------------------------
+
+
+async def test_one_broken_scenario_stops_no_other(dss: FakeDSS, start: Start) -> None:
+    dss.world.populate(1, 3)
+    found = await start()
+    since = await now_ms()
+    with dss.fail(faults.status(500), scenario="S000"):
+        for scenario in ("S000", "S001", "S002"):
+            dss.start_run("P000", scenario)
+        await until(lambda: _count(found, 2))
+    await until(lambda: found.agrees(since))
+    assert await of_nodes(found) == []
+
+
+async def test_an_announced_start_is_expected_and_met(dss: FakeDSS, start: Start) -> None:
+    dss.world.populate(1, 2)
+    due = dss.world.now_ms() + 500
+    for one in dss.world.all_scenarios():
+        one.next_run_ms = due
+    found = await start()
+    await until(lambda: dss.world.now_ms() > due)
+    dss.world.scenario("P000", "S001").active = False
+    dss.start_run("P000", "S000")
+
+    def states(connection: Connection) -> dict[str, str]:
+        table = schema.expected_starts.c
+        query = select(table.scenario, table.state)
+        return {row.scenario: row.state for row in connection.execute(query)}
+
+    async def known() -> bool:
+        return await found.store.read(states) == {"S000": "met", "S001": "withdrawn"}
+
+    await until(known)
+
+
+async def test_the_end_of_a_run_nudges_those_who_follow_it(dss: FakeDSS, start: Start) -> None:
+    dss.world.populate(1, 2)
+    follower = dss.world.scenario("P000", "S001")
+    follower.triggers = [{"type": "follow_scenariorun", "params": {"scenarioId": "S000"}}]
+    follower.active = False
+    dss.world.instant_run("P000", "S001", trigger="follow_scenariorun")
+    found = await start()
+
+    async def learned() -> bool:
+        return (await rows(found))["P000", "S001"].follows == (("P000", "S000"),)
+
+    await until(learned)
+    dss.world.instant_run("P000", "S000")
+    await until(lambda: bool(found.value("tocsin_looks_total", reason="follow")))
+
+
+async def test_dss_reporters_that_failed_are_events_even_if_they_fail_late(
+    dss: FakeDSS, start: Start
+) -> None:
+    dss.world.populate(1, 1)
+    found = await start()
+    dss.start_run("P000", "S000")
+    dss.end_run("P000", "S000")
+    await until(lambda: _count(found, 2))
+    dss.ledger.runs[-1].reporters_states.append(
+        {"reporterName": "mail", "messagingType": "mail-scenario", "error": {"message": "no route to host"}}
+    )
+
+    def told(events: list[Event]) -> list[tuple[str, str]]:
+        return [(event.reporter.name, event.reporter.error) for event in events if event.reporter]
+
+    async def known() -> bool:
+        return told(await found.events()) == [("mail", "no route to host")]
+
+    await until(known)
+
+
+async def test_who_no_longer_leads_writes_nothing_and_ends(dss: FakeDSS, start: Start) -> None:
+    dss.world.populate(1, 1)
+    found = await start()
+    await found.store.write(lease.acquire, "another", CLOCK.now(), force=True)
+    with pytest.raises(NotLeader):
+        async with asyncio.timeout(20):
+            await found.task
+    dss.world.instant_run("P000", "S000")
+    assert await found.events() == []

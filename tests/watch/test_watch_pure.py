@@ -1,0 +1,347 @@
+"""The pure parts: budget, cadence, health, trust, reading, inventory."""
+
+from dataclasses import replace
+from datetime import timedelta
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.watch.scenes import EARLY, KEY, T0, at
+from tocsin.dss import (
+    DSSForbidden,
+    DSSInvalidReply,
+    DSSNotFound,
+    DSSServerError,
+    DSSThrottled,
+    DSSUnauthorized,
+    DSSUnreachable,
+)
+from tocsin.model.event import DownReason
+from tocsin.model.run import ScenarioKey
+from tocsin.store.scenarios import ProjectRow, ScenarioRow
+from tocsin.watch.budget import Budget
+from tocsin.watch.cadence import Pace, Rank, Reason, next_look
+from tocsin.watch.health import Health, Sign, read_sign
+from tocsin.watch.inventory import Expectation, When, compare_projects, compare_scenarios, expect, may_go
+from tocsin.watch.read import (
+    Reading,
+    SeenProject,
+    SeenScenario,
+    read_details,
+    read_projects,
+    read_running,
+    read_runs,
+    read_scenarios,
+)
+from tocsin.watch.trust import Watching, confirms, contradicts
+
+# --- budget ----------------------------------------------------------------------------------------------------------
+
+
+@given(
+    rate=st.floats(0.1, 50), wishes=st.lists(st.floats(0, 2), min_size=1, max_size=80), urgent=st.booleans()
+)
+def test_no_second_sees_more_requests_than_the_rate(rate: float, wishes: list[float], urgent: bool) -> None:
+    budget, now, sent = Budget(rate, 8), 0.0, []
+    for wish in wishes:
+        now += wish
+        now += budget.wait(now, urgent=urgent)
+        assert budget.wait(now + 1e-6, urgent=urgent) == 0
+        now += 1e-6
+        budget.sent(now)
+        sent.append(now)
+    window = max(1.0, 1 / rate)
+    assert all(sum(start <= one < start + window for one in sent) <= max(1, -(-rate // 1)) for start in sent)
+
+
+def test_a_suffering_node_is_asked_half_as_much_each_time_and_regains_it_slowly() -> None:
+    budget = Budget(8.0, 8)
+    budget.throttled(100.0)
+    budget.throttled(100.01)  # its neighbour in the same moment is the same warning
+    assert (budget.limit, budget.at_once) == (4.0, 4)
+    budget.throttled(101.0)
+    assert (budget.limit, budget.at_once) == (2.0, 2)
+    budget.succeeded(105.0)
+    assert budget.limit == 2.0
+    budget.succeeded(111.0 + 15.0)
+    assert budget.limit == 4.0
+    budget.succeeded(1000.0)
+    assert (budget.limit, budget.at_once) == (8.0, 8)
+    for second in range(100):
+        budget.throttled(2000.0 + 100 * second)
+    assert budget.limit == 8.0 / 64
+
+
+def test_a_retry_after_is_kept_but_not_for_ever() -> None:
+    budget = Budget(5.0, 8)
+    budget.throttled(100.0, 30.0)
+    assert budget.wait(110.0, urgent=True) == 20.0
+    budget.throttled(200.0, 86_400.0)
+    assert budget.wait(200.0, urgent=True) == 300.0
+
+
+def test_one_broken_scenario_is_no_trouble_of_the_node() -> None:
+    budget = Budget(5.0, 8)
+    for second in range(0, 100, 10):
+        budget.failed(float(second))
+        for _ in range(9):
+            budget.succeeded(float(second))
+    assert budget.limit == 5.0
+    for second in range(200, 203):
+        budget.failed(float(second))
+    assert budget.limit == 2.5
+
+
+# --- cadence ---------------------------------------------------------------------------------------------------------
+
+QUIET = Pace(looked_ago=100.0)
+
+
+@pytest.mark.parametrize(
+    ("pace", "seconds", "rank", "reason"),
+    [
+        (Pace(), 0, Rank.COLD, Reason.BASELINE),
+        (Pace(seen_before=True), 0, Rank.COLD, Reason.BACKFILL),
+        (Pace(seen_before=True, sighted=True), 0, Rank.NUDGED, Reason.BACKFILL),
+        (QUIET, 3500, Rank.COLD, Reason.COLD),
+        (replace(QUIET, sighted=True, sighted_ago=1.0, by_sweep=True), 0, Rank.NUDGED, Reason.SWEEP),
+        (replace(QUIET, sighted=True, sighted_ago=1.0), 0, Rank.NUDGED, Reason.FLAGS),
+        (Pace(looked_ago=0.0, sighted=True, sighted_ago=1.0, unexplained=1), 1, Rank.NUDGED, Reason.FLAGS),
+        (Pace(looked_ago=0.0, sighted=True, sighted_ago=1.0, unexplained=4), 8, Rank.NUDGED, Reason.FLAGS),
+        (Pace(looked_ago=0.0, sighted=True, running_for=20.0, by_sweep=True), 300, Rank.COLD, Reason.RUNNING),
+        (Pace(looked_ago=0.0, running_for=20.0), 5, Rank.COLD, Reason.RUNNING),
+        (Pace(looked_ago=0.0, running_for=400.0), 40, Rank.COLD, Reason.RUNNING),
+        (replace(QUIET, expected_in=50.0), 50, Rank.NUDGED, Reason.EXPECTED),
+        (replace(QUIET, expected_in=-2.0), -2, Rank.NUDGED, Reason.EXPECTED),
+        (Pace(looked_ago=0.0, expected_in=-3.0), 5, Rank.NUDGED, Reason.EXPECTED),
+        (Pace(looked_ago=0.0, expected_in=-600.0), 200, Rank.NUDGED, Reason.EXPECTED),
+        (Pace(looked_ago=0.0, followed_ago=90.0), 30, Rank.NUDGED, Reason.FOLLOW),
+        (Pace(looked_ago=0.0, ended_ago=300.0), 100, Rank.COLD, Reason.LATELY),
+        (replace(QUIET, failures=1, tried_ago=0.0), 1, Rank.NUDGED, Reason.RETRY),
+        (replace(QUIET, failures=9, tried_ago=0.0), 256, Rank.COLD, Reason.RETRY),
+        (replace(QUIET, failures=2, tried_ago=0.0, forbidden=True), 240, Rank.COLD, Reason.RETRY),
+    ],
+)
+def test_when_the_next_look_is_due_and_why(pace: Pace, seconds: float, rank: Rank, reason: Reason) -> None:
+    due = next_look(pace, cold=3600.0)
+    assert (due.seconds, due.rank, due.reason) == (seconds, rank, reason)
+
+
+# --- health ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "probe", "sign"),
+    [
+        (None, False, Sign.ALIVE),
+        (DSSThrottled(), True, Sign.NOTHING),
+        (DSSUnreachable("refused"), False, DownReason.UNREACHABLE),
+        (DSSUnauthorized(), False, DownReason.UNAUTHORIZED),
+        (DSSForbidden(), False, Sign.NOTHING),
+        (DSSForbidden(), True, DownReason.FORBIDDEN),
+        (DSSInvalidReply(), False, DownReason.INVALID_REPLY),
+        (DSSNotFound(error_type="x.NotFoundException"), False, Sign.ALIVE),
+        (DSSNotFound(), False, DownReason.INVALID_REPLY),
+        (DSSServerError(status=502), False, DownReason.UNREACHABLE),
+    ],
+)
+def test_what_an_answer_says_about_the_node(error: None, probe: bool, sign: Sign | DownReason) -> None:
+    assert read_sign(error, probe=probe) is sign
+
+
+def test_a_node_is_down_after_repeated_failures_and_probed_at_growing_pauses() -> None:
+    health = Health()
+    assert (health.open, health.down) == (True, False)
+    health.close()
+    for sign in (DownReason.UNREACHABLE, DownReason.UNREACHABLE, Sign.ALIVE, DownReason.UNREACHABLE):
+        health.answered(sign, "")
+    assert (health.open, health.failures) == (False, 1)
+    pauses = []
+    for _ in range(10):
+        health.answered(DownReason.UNAUTHORIZED, "no")
+        pauses.append(health.pause)
+    assert (health.open, health.down, health.reason) == (True, True, DownReason.UNAUTHORIZED)
+    assert all(before <= after for before, after in pairwise(pauses))
+    assert pauses[-1] == 60.0
+
+
+# --- trust -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "seen", "expected"),
+    [
+        (100.0, 120.0, None, True),
+        (100.0, 120.0, 50.0, True),
+        (100.0, 120.0, 101.0, False),
+        (100.0, 105.0, None, False),
+        (-50.0, 8.0, None, False),
+    ],
+    ids=["never seen", "only an older run was", "seen", "too short", "before the sweeps began"],
+)
+def test_a_long_run_that_no_sweep_showed_ends_the_trust(
+    start: float, end: float, seen: float | None, expected: bool
+) -> None:
+    assert contradicts(Watching(since=0.0, until=500.0, interval=2.0), start, end, seen) is expected
+
+
+def test_a_sweep_on_trial_must_show_all_that_runs() -> None:
+    assert confirms({("P", "A"), ("P", "B")}, {("P", "A")})
+    assert not confirms({("P", "A")}, {("P", "A"), ("P", "B")})
+    assert not confirms({("P", "A")}, set())
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+
+def test_strangers_among_the_runs_are_counted_and_the_others_are_read() -> None:
+    raw = [
+        None,
+        "stranger",
+        {},
+        {"runId": 7, "start": 1000},
+        {"runId": "x", "start": "yesterday"},
+        {"runId": "other", "start": 1000, "scenario": {"id": "ELSEWHERE"}},
+        {"runId": "a", "start": 1000, "end": 2000, "result": {"outcome": "FAILED"}, "trigger": None},
+        {"runId": "a", "start": 1000, "end": 0},
+        {"runId": "b\0", "start": 1000},
+    ]
+    reading = read_runs(raw, KEY, T0)
+    assert [(seen.run.run_id, seen.run.outcome) for seen in reading.items] == [("a", "FAILED")]
+    assert (reading.odd, reading.example) == (7, "null")
+
+
+def test_a_run_has_ended_once_it_has_a_result() -> None:
+    start, end = 1_772_366_400_000, 1_772_366_460_000
+
+    def outcome(**more: object) -> str | None:
+        (seen,) = read_runs([{"runId": "a", "start": start, **more}], KEY, T0).items
+        return seen.run.outcome
+
+    assert outcome(end=0) is None
+    assert outcome(end=end) is None
+    assert outcome(end=end - 10**7) == "UNKNOWN"
+    assert outcome(end=end, result={"outcome": None}) == "UNKNOWN"
+    assert outcome(end=None, result={"outcome": "SUCCESS", "end": end}) == "SUCCESS"
+    assert outcome(end=end, result={"outcome": "NEW\ud800"}) == "NEW?"
+
+
+def test_a_copy_of_the_definition_and_the_trigger_tell_whom_a_scenario_follows() -> None:
+    follow = {"type": "follow_scenariorun", "params": {"scenarioId": "LOAD"}}
+    other = {"type": "follow_scenariorun", "params": {"scenarioId": "X", "projectKey": "P2"}}
+    off = {"type": "follow_scenariorun", "active": False, "params": {"scenarioId": "Y"}}
+    raw = [
+        {"runId": "c", "start": 3000},
+        {"runId": "b", "start": 2000, "trigger": {"trigger": follow}},
+        {"runId": "a", "start": 1000, "scenario": {"triggers": [follow, other, off, None]}},
+    ]
+    follows = [seen.follows for seen in read_runs(raw, KEY, T0).items]
+    assert follows == [None, (("SALES", "LOAD"),), (("SALES", "LOAD"), ("P2", "X"))]
+
+
+def test_lists_and_futures_that_make_no_sense_are_empty() -> None:
+    for raw in (None, {}, "x", 7, {"message": "no"}):
+        assert read_projects(raw).odd == read_running(raw).odd == read_scenarios(raw, "n", "P").odd == 1
+    target = {"projectKey": "P", "objectId": "S"}
+    futures = [
+        {"jobId": "j", "payload": {"targets": [{"objectType": "JOB"}, target]}},
+        {"jobId": "k", "alive": False, "payload": {"targets": [target]}},
+        {"jobId": "l", "payload": None},
+    ]
+    assert read_running(futures) == Reading(((("P", "S"), "j"),), 1, '{"jobId": "l", "payload": null}')
+
+
+def test_details_of_another_run_under_the_same_id_are_not_taken() -> None:
+    from tocsin.model.run import RunKey
+
+    key = RunKey(KEY, "x", at(0))
+    assert read_details({"scenarioRun": {"runId": "x", "start": 1000}}, key, T0).problem is not None
+    assert read_details({}, key, T0).problem is None
+
+
+# --- inventory -------------------------------------------------------------------------------------------------------
+
+PROJECT = ProjectRow("prod", "SALES", "Sales", T0)
+
+
+def row(scenario: str, **more: object) -> ScenarioRow:
+    key = ScenarioKey("prod", "SALES", scenario)
+    base = ScenarioRow(key, scenario, (), None, True, None, (), watched_since=T0, watermark=EARLY)
+    return replace(base, **more)  # type: ignore[arg-type]
+
+
+def listed(*scenarios: str, odd: int = 0, **more: object) -> Reading[SeenScenario]:
+    seen = (
+        SeenScenario(ScenarioKey("prod", "SALES", id_), id_, active=True, **more)  # type: ignore[arg-type]
+        for id_ in scenarios
+    )
+    return Reading(tuple(seen), odd)
+
+
+def compare(known: list[ScenarioRow], seen: Reading[SeenScenario], **more: object) -> dict[str, ScenarioRow]:
+    when = When(at(50), at(50), **more)  # type: ignore[arg-type]
+    rows = compare_scenarios(
+        PROJECT, {one.key.scenario: one for one in known}, seen, lambda id_, tags: "off" not in tags, when
+    )
+    return {one.key.scenario: one for one in rows}
+
+
+def test_a_new_scenario_counts_since_its_project_does_unless_its_scope_is_new() -> None:
+    assert compare([], listed("A"))["A"].watched_since == T0
+    assert compare([], listed("A"), newcomers_since=at(40))["A"].watched_since == at(40)
+
+
+def test_what_a_list_lacks_is_missing_once_more_and_what_it_shows_is_not() -> None:
+    known = [row("A", missing=2), row("B", missing=1)]
+    found = compare(known, listed("B"))
+    assert (found["A"].missing, found["B"].missing) == (3, 0)
+    assert "A" not in compare(known, listed("B", odd=1))
+
+
+def test_a_scenario_that_was_gone_goes_on_where_it_was() -> None:
+    found = compare([row("A", gone_at=at(9), missing=3, backfilled=True)], listed("A"))["A"]
+    assert (found.gone_at, found.missing, found.backfilled, found.watched_since) == (None, 0, False, T0)
+
+
+def test_a_scenario_whose_tags_leave_the_scope_is_gone_at_once() -> None:
+    assert compare([row("A")], listed("A", tags=("off",)))["A"].gone_at == at(50)
+
+
+def test_projects_come_go_missing_and_return() -> None:
+    known = {key: replace(PROJECT, project=key) for key in ("A", "B", "C")}
+    known["C"] = replace(known["C"], gone_at=at(1), missing=3)
+    seen = Reading((SeenProject("A", "New name"), SeenProject("C"), SeenProject("D"), SeenProject("X")))
+    changed = compare_projects(known, seen, "prod", lambda key: key != "X", lambda _: at(7))
+    rows = {one.project: (one.name, one.in_scope_since, one.missing, one.gone_at) for one in changed}
+    assert rows == {
+        "A": ("New name", T0, 0, None),
+        "B": ("Sales", T0, 1, None),
+        "C": (None, at(7), 0, None),
+        "D": (None, at(7), 0, None),
+    }
+
+
+@pytest.mark.parametrize(
+    ("counts", "watched", "expected"),
+    [([3], 1, True), ([3, 3], 10, True), ([3, 3, 3], 10, False), ([300] * 9, 10, True), ([3, 3], 2, False)],
+)
+def test_over_a_fifth_at_once_is_not_believed_for_a_day(
+    counts: list[int], watched: int, expected: bool
+) -> None:
+    missing = [(ScenarioKey("n", "P", str(number)), count) for number, count in enumerate(counts)]
+    assert may_go(missing, watched) is expected
+
+
+def test_an_announced_start_is_expected_until_it_is_taken_back() -> None:
+    soon, later = at(100), at(200)
+    assert expect([], row("A", next_run=soon), T0) == Expectation((soon,))
+    near = soon + timedelta(seconds=20)
+    assert expect([soon], row("A", next_run=near), T0) == Expectation()
+    assert expect([soon], row("A", next_run=later), T0) == Expectation((later,), (soon,))
+    assert expect([soon], row("A", next_run=later), at(150)) == Expectation((later,))
+    assert expect([soon, later], row("A", active=False, next_run=later), at(150)) == Expectation(
+        (), (soon, later)
+    )
+    assert expect([soon], row("A"), T0) == Expectation((), (soon,))
