@@ -25,8 +25,10 @@ from tests.web.rows import (
     a_run,
     ago,
     an_alert,
+    an_event,
     put_alert,
     put_bucket,
+    put_events,
     put_node,
     put_run,
     put_scenario,
@@ -226,7 +228,10 @@ async def test_a_node_that_left_the_configuration_leaves_the_metrics(
 ) -> None:
     await store.write(fill)
     await exposition.refresh(store, NOW, replace(CONFIG, nodes=()))
-    assert [one.name for one in await scrape(exposition)] == ["tocsin_metrics_scenarios_dropped"]
+    assert [one.name for one in await scrape(exposition)] == [
+        "tocsin_events",
+        "tocsin_metrics_scenarios_dropped",
+    ]
 
 
 async def test_a_refresh_reads_what_a_look_wrote_since(store: Store, exposition: Exposition) -> None:
@@ -270,6 +275,23 @@ async def test_alerts_are_counted_by_name_and_silenced_ones_apart(
         ("NodeDown", "firing"): 0, ("NodeDown", "silenced"): 0,
         ("ScenarioFailed", "firing"): 1, ("ScenarioFailed", "silenced"): 1,
     }  # fmt: skip
+
+
+async def test_events_are_counted_by_name_from_rows_that_outlive_them(
+    store: Store, exposition: Exposition
+) -> None:
+    def events(connection: Connection) -> None:
+        put_events(connection, an_event(a_run()), an_event(a_run(minutes_ago=20)))
+        put_events(connection, an_event(a_run(minutes_ago=30, outcome="FAILED")))
+        connection.execute(schema.events.delete())
+
+    await store.write(events)
+    found = samples(await scrape(await refreshed(store, exposition)), "tocsin_events_total")
+    assert {labels["event"]: value for labels, value in found if value} == {
+        "run.finished": 2,
+        "run.failed": 1,
+    }
+    assert len(found) == 7
 
 
 async def test_who_no_longer_leads_shows_own_series_only(store: Store, exposition: Exposition) -> None:

@@ -129,6 +129,10 @@ def _alerts(snapshot: Snapshot, _format: Format) -> Iterable[str]:
     return [f"tocsin_alerts{{{one.labels}}} {one.alerts}\n" for one in snapshot.alerts]
 
 
+def _events(snapshot: Snapshot, _format: Format) -> Iterable[str]:
+    return [f'tocsin_events_total{{event="{name}"}} {count}\n' for name, count in snapshot.events]
+
+
 def _dropped(snapshot: Snapshot, _format: Format) -> Iterable[str]:
     return [f"tocsin_metrics_scenarios_dropped {snapshot.dropped}\n"]
 
@@ -186,6 +190,7 @@ FAMILIES: tuple[Family, ...] = (
            ("dss_node", "project", "outcome"), _project_runs),
     _node_gauge("dss_node_up", "Whether the DSS node answers.", lambda one: _number(one.up)),
     _node_gauge("dss_node_scenarios", "Scenarios that are watched on the node.", lambda one: one.scenarios),
+    Family("tocsin_events", "counter", "Events that were decided, late ones too.", ("event",), _events),
     Family("tocsin_alerts", "gauge", "Alerts that ring now; silenced are those that an active silence mutes.",
            ("alertname", "state"), _alerts),
     Family("tocsin_metrics_scenarios_dropped", "gauge",

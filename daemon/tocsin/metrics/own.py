@@ -3,10 +3,9 @@
 import platform
 from datetime import datetime
 
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client import CollectorRegistry, Gauge
 
 from tocsin import __version__
-from tocsin.model.event import EventName
 
 
 class AppMetrics:
@@ -33,11 +32,6 @@ class AppMetrics:
             "The longest delay of the event loop in the last seconds.",
             registry=registry,
         )
-        self.events = Counter(
-            "tocsin_events", "Events that were written, late ones too.", ["event"], registry=registry
-        )
-        for name in EventName:
-            self.events.labels(name.value)
 
     def reloaded(self, ok: bool, at: datetime) -> None:
         """A reading of the configuration ended, well or not."""

@@ -12,8 +12,10 @@ from sqlalchemy import Connection
 
 from tocsin.metrics.text import labels_text
 from tocsin.model.config import Config
+from tocsin.model.event import EventName
 from tocsin.model.run import ScenarioKey
 from tocsin.store import alerts, series, silences
+from tocsin.store.events import event_totals
 from tocsin.store.series import Bucket, History, NodeFacts, ProjectOutcome, ScenarioFacts
 
 REREAD_EVERY = timedelta(hours=1)
@@ -63,6 +65,7 @@ class Snapshot:
     projects: tuple[ProjectSeries, ...] = ()
     nodes: tuple[NodeSeries, ...] = ()
     alerts: tuple[AlertCount, ...] = ()
+    events: tuple[tuple[str, int], ...] = ()  # name and count of each kind of event
     bounds: tuple[float, ...] = ()  # seconds, of the duration histogram
     dropped: int = 0  # scenarios beyond the budget, without series of their own
 
@@ -96,6 +99,7 @@ class SnapshotReader:
                 if key.node in watched and (key.node, key.project) not in gone
             ),
             nodes=_nodes((one for one in series.node_facts(connection) if one.node in watched), shown),
+            events=_events(connection),
             alerts=_alerts(connection, now, config),
             bounds=config.duration_bounds,
             dropped=len(shown) - len(kept),
@@ -165,3 +169,8 @@ def _alerts(connection: Connection, now: datetime, config: Config) -> tuple[Aler
         AlertCount(labels_text({"alertname": name, "state": state}), count)
         for (name, state), count in sorted(counts.items())
     )
+
+
+def _events(connection: Connection) -> tuple[tuple[str, int], ...]:
+    totals = event_totals(connection)
+    return tuple((name.value, totals.get(name.value, 0)) for name in EventName)

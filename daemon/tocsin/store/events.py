@@ -1,5 +1,6 @@
 """Rows of events: written once, decided once, read in the public order."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -12,6 +13,7 @@ from tocsin.store.schema import counters, events
 from tocsin.store.upsert import chunks, insert
 
 _SEQ = "events.seq"
+_TOTAL = "events.total."
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,7 @@ def mark_decided(connection: Connection, decided: Sequence[Undecided], now: date
             .values(seq=before + numbered.c.place, processed_at=now)
         )
         before += len(part)
+    _count(connection, decided)
     return range(first, first + len(decided))
 
 
@@ -86,6 +89,22 @@ def last_seq(connection: Connection) -> int:
     """The highest place given so far; 0 before the first."""
     return (
         connection.execute(select(counters.c.value).where(counters.c.name == _SEQ)).scalar_one_or_none() or 0
+    )
+
+
+def event_totals(connection: Connection) -> dict[str, int]:
+    """How many events of each name were ever decided; they outlive the events. A name that never came is absent."""
+    query = select(counters.c.name, counters.c.value).where(counters.c.name.startswith(_TOTAL))
+    return {name.removeprefix(_TOTAL): value for name, value in connection.execute(query)}
+
+
+def _count(connection: Connection, decided: Sequence[Undecided]) -> None:
+    fresh = insert(connection, counters)
+    added = {"value": counters.c.value + fresh.excluded.value}
+    totals = Counter(one.event.name.value for one in decided)
+    connection.execute(
+        fresh.on_conflict_do_update(index_elements=["name"], set_=added),
+        [{"name": _TOTAL + name, "value": count} for name, count in sorted(totals.items())],
     )
 
 

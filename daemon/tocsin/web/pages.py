@@ -24,6 +24,7 @@ from tocsin.web.lists import read_story
 from tocsin.web.problems import Problem
 
 _SHOWN = 12
+_FAILURES_SHOWN = 8
 _STATIC = {"tocsin.css": "text/css", "tocsin.js": "text/javascript"}
 
 
@@ -103,7 +104,7 @@ def read_overview(connection: Connection, config: Config) -> Overview:
             RunningNow(run, query.usual_seconds(connection, run.scenario_key)) for run in running.items
         ),
         alerts=alerts.items,
-        failures=tuple(query.last_failures(connection, _SHOWN)),
+        failures=tuple(query.last_failures(connection, _FAILURES_SHOWN)),
         deliveries=deliveries.items,
         more={"running": running.next is not None, "alerts": alerts.next is not None},
     )

@@ -37,6 +37,7 @@ def make_app(context: WebContext) -> web.Application:
     app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[_framed, problems, _bounded])
     app[CONTEXT] = context
     app[STREAMS] = Streams()
+    app[_SILENT] = set()
     app.on_shutdown.append(close_streams)
     routes = {route.key: route for route in all_routes()}
     for (method, shown), route in routes.items():
@@ -61,35 +62,59 @@ class Listener:
     """A server that answers; ``port`` is the one in use, also where 0 was asked for."""
 
     runner: web.AppRunner
+    server: asyncio.Server
     port: int
 
     async def close(self) -> None:
         """Stop listening, give open requests a moment, then cut them."""
+        self.server.close()
         await self.runner.cleanup()
 
 
-async def listen(app: web.Application, address: str) -> Listener:
-    """Serve ``app`` on ``HOST:PORT``. Raises ``OSError`` when the address cannot be had."""
+async def listen(app: web.Application, address: str, *, header_seconds: float = 10.0) -> Listener:
+    """Serve ``app`` on ``HOST:PORT``. Raises ``OSError`` when the address cannot be had.
+
+    Who connects and has not sent a whole request head after ``header_seconds`` is hung up on; aiohttp itself would
+    wait for ever.
+    """
     runner = web.AppRunner(
         app, access_log=None, handler_cancellation=True, shutdown_timeout=3.0, keepalive_timeout=75.0,
         max_line_size=8190, max_field_size=8190, max_headers=64, lingering_time=5.0,
     )  # fmt: skip
     await runner.setup()
+    loop = asyncio.get_running_loop()
+    make_protocol, silent = runner.server, app[_SILENT]
+    assert make_protocol is not None
+
+    def connect() -> asyncio.BaseProtocol:
+        protocol = make_protocol()
+        silent.add(protocol)
+        loop.call_later(header_seconds, hang_up, protocol)
+        return protocol
+
+    def hang_up(protocol: web.RequestHandler) -> None:
+        if protocol in silent:
+            silent.discard(protocol)
+            if protocol.transport is not None:
+                protocol.transport.abort()
+
     host, port = split_listen(address)
     try:
-        await web.TCPSite(runner, host, port).start()
+        server = await loop.create_server(connect, host, port, backlog=128)
     except OSError:
         await runner.cleanup()
         raise
-    return Listener(runner, runner.addresses[0][1])
+    return Listener(runner, server, server.sockets[0].getsockname()[1])
 
 
+_SILENT = web.AppKey("silent", set[web.RequestHandler])
 _ROUTES = web.AppKey("routes", dict[tuple[str, str], Route])
 
 
 @web.middleware
 async def _framed(request: web.Request, handler: Handler) -> web.StreamResponse:
     """One log line and the security headers for every answer."""
+    request.app[_SILENT].discard(request.protocol)
     SUBJECT.set("unknown")  # one connection's requests share a context
     began = request.app[CONTEXT].clock.monotonic()
     status: int | None = None
