@@ -25,6 +25,7 @@ from tocsin.model.notification import GroupNotice, Notification
 from tocsin.model.run import Run, ScenarioKey
 from tocsin.route.tree import RouteSpec, build_tree
 from tocsin.store import Store, alerts, decisions, events, lease, outbox
+from tocsin.store.schema import alerts as alerts_table
 from tocsin.store.schema import decisions as decisions_table
 from tocsin.store.schema import expected_starts, nodes, runs, scenarios
 from tocsin.store.schema import outbox as outbox_table
@@ -266,12 +267,15 @@ class World:
         return said
 
     async def alerts(self, *, firing: bool | None = None) -> list[str]:
-        found = await self.store.read(lambda c: alerts.list_alerts(c, firing=firing))
-        return [alert_word(alert) for alert in reversed(found)]
+        return [alert_word(alert) for alert in await self.every_alert() if firing in (None, alert.firing)]
 
     async def alert(self) -> Alert:
-        found = await self.store.read(lambda c: alerts.list_alerts(c))
-        return found[0]
+        return (await self.every_alert())[-1]
+
+    async def every_alert(self) -> list[Alert]:
+        """All alerts, the oldest first."""
+        query = select(alerts_table).order_by(alerts_table.c.starts_at, alerts_table.c.id.desc())
+        return await self.store.read(lambda c: [alerts.to_alert(row) for row in c.execute(query)])
 
     async def decisions(self) -> list[Decision]:
         query = select(decisions_table).order_by(decisions_table.c.n)

@@ -71,9 +71,9 @@ def test_the_tree_is_shown_as_amtool_shows_it() -> None:
         ".",
         "└── default-route  receiver: default",
         '    ├── {severity="critical"}  continue: true  receiver: oncall',
-        '    │   └── {team=~"a|b"}  receiver: oncall',
+        '    │\xa0\xa0 └── {team=~"a|b"}  receiver: oncall',
         '    ├── {severity="warning"}  receiver: default',
-        '    │   └── {team="a"}  receiver: team-a',
+        '    │\xa0\xa0 └── {team="a"}  receiver: team-a',
         '    └── {severity="warning"}  receiver: never',
     ]
     assert render.show_matching(tree(), {"severity": "warning", "team": "a"}).splitlines() == [

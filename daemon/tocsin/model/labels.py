@@ -112,12 +112,11 @@ def parse_matcher(text: str) -> Matcher:
 
 
 def parse_matchers(text: str) -> tuple[Matcher, ...]:
-    """A list of matchers in one string, with or without braces: ``{project="SALES", severity=~"c.*"}``."""
-    inner = text.strip()
-    if inner.startswith("{") != inner.endswith("}"):
-        raise BadMatcher(f"{text!r} has an opening or a closing brace only")
-    inner = inner[1:-1] if inner.startswith("{") else inner
-    return tuple(parse_matcher(part) for part in _split(inner))
+    """A list of matchers in one string, with or without braces: ``{project="SALES", severity=~"c.*"}``.
+
+    As in Alertmanager a brace at either end is dropped, whether or not there is one at the other.
+    """
+    return tuple(parse_matcher(part) for part in _split(text.removeprefix("{").removesuffix("}")))
 
 
 def matchers_text(matchers: Iterable[Matcher]) -> str:
@@ -135,8 +134,8 @@ def labels_key(labels: Labels) -> tuple[tuple[str, str], ...]:
     return tuple(sorted(labels.items()))
 
 
-def _order(matcher: Matcher) -> tuple[str, str, str]:
-    return matcher.name, matcher.value, matcher.op
+def _order(matcher: Matcher) -> tuple[str, str, int]:
+    return matcher.name, matcher.value, tuple(Op).index(matcher.op)
 
 
 def _parse_classic(text: str) -> Matcher:

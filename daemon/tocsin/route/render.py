@@ -6,6 +6,8 @@ from tocsin.model.config import Route
 from tocsin.model.labels import Labels, matchers_text
 from tocsin.route.tree import matching_routes
 
+_STEM = "│\N{NO-BREAK SPACE}\N{NO-BREAK SPACE} "  # byte for byte what amtool prints
+
 
 def show(root: Route) -> str:
     """The tree with box-drawing branches, each route with its matchers and receiver."""
@@ -52,5 +54,5 @@ def _branches(
     for route in shown:
         last = route is shown[-1]
         lines.append(f"{indent}{'└── ' if last else '├── '}{label(route)}")
-        lines += _branches(route.routes, indent + ("    " if last else "│   "), label, wanted)
+        lines += _branches(route.routes, indent + ("    " if last else _STEM), label, wanted)
     return lines

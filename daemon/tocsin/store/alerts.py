@@ -1,6 +1,6 @@
 """Rows of alerts. Two of one fingerprint never fire at once; ended ones stay until they are pruned."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -54,14 +54,6 @@ def end_alert(
     return None if row is None else to_alert(row)
 
 
-def by_id(connection: Connection, ids: Collection[str]) -> dict[str, Alert]:
-    found: dict[str, Alert] = {}
-    for part in chunks(sorted(set(ids))):
-        for row in connection.execute(select(alerts).where(alerts.c.id.in_(part))):
-            found[row.id] = to_alert(row)
-    return found
-
-
 def firing(connection: Connection, fingerprints: Collection[str] | None = None) -> list[Filed]:
     """The alerts that fire, all or those of these identities."""
     query = select(alerts).where(alerts.c.ends_at.is_(None)).order_by(alerts.c.starts_at, alerts.c.id)
@@ -102,35 +94,6 @@ def orphans(connection: Connection) -> list[tuple[Filed, EndReason]]:
         (_filed(row), EndReason.UNWATCHED if row._mapping["gone"] else EndReason.DEACTIVATED)
         for row in connection.execute(query)
     ]
-
-
-def list_alerts(
-    connection: Connection,
-    *,
-    firing: bool | None = None,
-    equal: Mapping[str, str] | None = None,
-    after: str | None = None,
-    limit: int = 100,
-) -> list[Alert]:
-    """Alerts, the newest first; ``equal`` filters by ``alertname``, ``node``, ``project``, ``scenario``; ``after`` is
-    the id of the last one of the page before."""
-    query = select(alerts).order_by(alerts.c.starts_at.desc(), alerts.c.id).limit(limit)
-    if firing is not None:
-        query = query.where(alerts.c.ends_at.is_(None) if firing else alerts.c.ends_at.is_not(None))
-    for column, value in (equal or {}).items():
-        query = query.where(alerts.c[column] == value)
-    if after is not None:
-        starts = select(alerts.c.starts_at).where(alerts.c.id == after).scalar_subquery()
-        query = query.where(
-            (alerts.c.starts_at < starts) | ((alerts.c.starts_at == starts) & (alerts.c.id > after))
-        )
-    return [to_alert(row) for row in connection.execute(query)]
-
-
-def of_scenario(connection: Connection, scenario: ScenarioKey) -> list[Alert]:
-    """Every alert about a scenario, the oldest first."""
-    query = select(alerts).where(*_is(scenario)).order_by(alerts.c.starts_at, alerts.c.id)
-    return [to_alert(row) for row in connection.execute(query)]
 
 
 def to_alert(row: Row[Any]) -> Alert:

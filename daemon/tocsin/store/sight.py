@@ -4,7 +4,7 @@ from collections.abc import Collection
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, Connection, Row, func, select
+from sqlalchemy import Column, ColumnElement, Connection, Row, func, or_, select
 
 from tocsin.model.run import GOOD_OUTCOMES, RunKey, ScenarioKey
 from tocsin.model.sight import NodeSight, ScenarioSight
@@ -105,10 +105,10 @@ def last_good(connection: Connection, keys: Collection[ScenarioKey]) -> dict[Sce
 
 
 def has_ended(connection: Connection, run: RunKey) -> bool:
-    """Whether a run is known to have ended."""
-    query = select(runs.c.end).where(
-        *_of(run.scenario), runs.c.run_id == run.run_id, runs.c.start == run.start, runs.c.end.is_not(None)
-    )
+    """Whether a run is known to have ended, or was taken out of DSS's history while it ran."""
+    over = or_(runs.c.end.is_not(None), runs.c.absent_since.is_not(None))
+    mine = (*_of(run.scenario), runs.c.run_id == run.run_id, runs.c.start == run.start)
+    query = select(runs.c.run_id).where(*mine, over)
     return connection.execute(query).one_or_none() is not None
 
 

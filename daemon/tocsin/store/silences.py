@@ -72,27 +72,6 @@ def active(connection: Connection, now: datetime) -> list[Silence]:
     ]
 
 
-def list_silences(
-    connection: Connection,
-    now: datetime,
-    *,
-    expired: bool = False,
-    after: str | None = None,
-    limit: int = 100,
-) -> list[Silence]:
-    """Pending and active silences, with ``expired`` all of them; the last to end first. ``after`` is the id of the
-    last one of the page before."""
-    query = select(silences).order_by(silences.c.ends_at.desc(), silences.c.id).limit(limit)
-    if not expired:
-        query = query.where(silences.c.ends_at > now)
-    if after is not None:
-        ends = select(silences.c.ends_at).where(silences.c.id == after).scalar_subquery()
-        query = query.where(
-            (silences.c.ends_at < ends) | ((silences.c.ends_at == ends) & (silences.c.id > after))
-        )
-    return [to_silence(row) for row in connection.execute(query)]
-
-
 def to_silence(row: Row[Any]) -> Silence:
     """A silence from a row with all columns of the table."""
     fields = row._mapping

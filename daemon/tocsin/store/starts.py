@@ -24,6 +24,7 @@ from tocsin.store.keys import among
 from tocsin.store.schema import expected_starts, nodes, runs
 
 _LONGEST = timedelta(days=7)  # a run that began longer ago and is over is not looked for
+_EARLY = 5_000  # milliseconds
 _KEY = ("node", "project", "scenario", "at")
 _COLUMNS = [expected_starts.c[name] for name in _KEY]
 _PENDING = expected_starts.c.state == "pending"
@@ -91,8 +92,9 @@ def runs_around(connection: Connection, keys: Collection[StartKey]) -> dict[Star
     """The runs that were open at each of these moments or began later, the earliest first."""
     same = and_(*(runs.c[name] == expected_starts.c[name] for name in ScenarioKey._fields))
     at, start = type_coerce(expected_starts.c.at, BigInteger), type_coerce(runs.c.start, BigInteger)
-    open_then = or_(runs.c.end.is_(None), type_coerce(runs.c.end, BigInteger) >= at)
-    recent = or_(runs.c.end.is_(None), start >= at - _LONGEST // timedelta(milliseconds=1))
+    goes_on = and_(runs.c.end.is_(None), runs.c.absent_since.is_(None))
+    open_then = or_(goes_on, type_coerce(runs.c.end, BigInteger) >= at, start >= at - _EARLY)
+    recent = or_(goes_on, start >= at - _LONGEST // timedelta(milliseconds=1))
     columns = (runs.c.run_id, runs.c.start, runs.c.end, runs.c.outcome, runs.c.trigger_type)
     query = select(*_COLUMNS, *columns).join(runs, same).where(open_then, recent).order_by(runs.c.start)
     found: dict[StartKey, list[SeenRun]] = {key: [] for key in keys}
