@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from tocsin.cli import check, db, demo, notify, routes, run, sim
+from tocsin.cli import check, db, demo, notify, project, reporter, routes, run_verbs, scenario, sim
 
 app = typer.Typer(
     name="tocsin",
@@ -32,10 +32,13 @@ def _root(
     pass
 
 
-app.command("run")(run.run)
+app.add_typer(run_verbs.app, name="run")
 app.command("demo")(demo.demo)
 app.command("sim")(sim.sim)
 app.command("check")(check.check)
 app.add_typer(routes.app, name="routes")
 app.add_typer(notify.app, name="notify")
 app.add_typer(db.app, name="db")
+app.add_typer(project.app, name="project")
+app.add_typer(scenario.app, name="scenario")
+app.add_typer(reporter.app, name="reporter")

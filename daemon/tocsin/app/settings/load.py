@@ -212,12 +212,7 @@ def from_environment() -> c.Config:
         problems.append(Problem("TOCSIN_DSS_URL is not set; set it, or name a file with --config"))
     elif not urlsplit(url).hostname or urlsplit(url).scheme not in ("http", "https"):
         problems.append(Problem(f"TOCSIN_DSS_URL: {url!r} is not an http or https URL"))
-    key: c.Secret | None = None
-    if os.environ.get("TOCSIN_DSS_API_KEY"):
-        key = EnvSecret("TOCSIN_DSS_API_KEY")
-    elif file := os.environ.get("TOCSIN_DSS_API_KEY_FILE"):
-        key = FileSecret(Path(file))
-    else:
+    if (key := api_key_from_environment()) is None:
         problems.append(Problem("TOCSIN_DSS_API_KEY (or TOCSIN_DSS_API_KEY_FILE) is not set"))
     channels = []
     for number, address in enumerate(os.environ.get("TOCSIN_NOTIFY", "").split(), start=1):
@@ -249,6 +244,14 @@ def from_environment() -> c.Config:
         rules=DEFAULT_RULES,
         route=build_tree(RouteSpec("default", group_by=DEFAULT_GROUP_BY)),
     )
+
+
+def api_key_from_environment() -> c.Secret | None:
+    """What ``TOCSIN_DSS_API_KEY`` or ``TOCSIN_DSS_API_KEY_FILE`` says; None if neither is set."""
+    if os.environ.get("TOCSIN_DSS_API_KEY"):
+        return EnvSecret("TOCSIN_DSS_API_KEY")
+    file = os.environ.get("TOCSIN_DSS_API_KEY_FILE")
+    return FileSecret(Path(file)) if file else None
 
 
 def default_store_url() -> str:

@@ -1,0 +1,64 @@
+"""Changing one definition without changing as whom the scenario runs.
+
+A save makes the credentials' user the last modifier, and a scenario without ``runAsUser`` runs as its last modifier.
+So an edit sets ``runAsUser`` to the user it ran as until then, unless that is the same or the caller lets it change.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from tocsin.cli.bulk import Done, Result, change_all
+from tocsin.cli.exits import NOT_ALLOWED
+from tocsin.cli.session import Session, Target
+from tocsin.cli.trouble import Failure, exit_code, told
+from tocsin.dss import DSSError, PythonScriptBasedScenarioSettings, StepBasedScenarioSettings
+
+Settings = StepBasedScenarioSettings | PythonScriptBasedScenarioSettings
+Change = Callable[[Target, Settings], str | None]
+"""Changes a definition that was read, and says what it did; None if there was nothing to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class How:
+    """The options that all verbs share that change definitions."""
+
+    dry_run: bool
+    keep_run_as: bool
+    as_json: bool
+
+
+async def edit_all(session: Session, targets: Sequence[Target], change: Change, what: str, how: How) -> int:
+    """Read, change and save each definition, and tell what became of it; the exit code."""
+
+    async def one(target: Target) -> Done:
+        return await _edit(session, target, change, how)
+
+    return await change_all(session, targets, one, what=what, as_json=how.as_json)
+
+
+async def _edit(session: Session, target: Target, change: Change, how: How) -> Done:
+    settings = await target.scenario.get_settings()
+    before = settings.effective_run_as
+    detail = change(target, settings)
+    if detail is None:
+        return Done(Result.UNCHANGED)
+    me = await session.user(target.node)
+    moves = settings.run_as is None and before is not None and before != me
+    if moves and how.keep_run_as:
+        settings.run_as = before
+        detail += f"; runAsUser set to {before}, as whom it runs"
+    elif moves:
+        detail += f"; runs as {me or 'another user'} from now on, no longer as {before}"
+    if how.dry_run:
+        return Done(Result.WOULD, detail)
+    try:
+        await settings.save()
+    except DSSError as error:
+        if moves and how.keep_run_as and exit_code(error) == NOT_ALLOWED:
+            raise Failure(
+                f"{told(error)} (it runs as {before}; only an admin key can keep that, "
+                "--no-keep-run-as lets it change)",
+                NOT_ALLOWED,
+            ) from None
+        raise
+    return Done(Result.CHANGED, detail)

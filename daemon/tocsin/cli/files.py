@@ -1,0 +1,52 @@
+"""Files that verbs read and write."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tocsin.cli.exits import NO, USAGE
+from tocsin.cli.trouble import Failure
+
+if TYPE_CHECKING:
+    from tocsin.dss.wire import Raw
+
+STANDARD_INPUT = Path("-")
+
+
+def read_text(path: Path) -> str:
+    """The text of a file, or of standard input for ``-``. Raises ``Failure``."""
+    try:
+        return sys.stdin.read() if path == STANDARD_INPUT else path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise Failure(f"cannot read {path}: {error}") from None
+
+
+def read_object(path: Path) -> "Raw":
+    """The JSON object in a file. Raises ``Failure``."""
+    import json
+
+    try:
+        found = json.loads(read_text(path))
+    except (ValueError, RecursionError) as error:
+        raise Failure(f"{path} is not JSON: {error}", USAGE) from None
+    if not isinstance(found, dict):
+        raise Failure(f"{path} must hold a JSON object", USAGE)
+    return found
+
+
+def write_text(path: Path, text: str, *, private: bool = False) -> None:
+    """Write a file whole or not at all, readable by its owner alone if ``private``. Raises ``Failure``."""
+    import os
+    import tempfile
+
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(handle)
+        if not private:
+            Path(name).chmod(path.stat().st_mode & 0o777 if path.exists() else 0o644)
+        Path(name).replace(path)
+    except OSError as error:
+        raise Failure(f"cannot write {path}: {error.strerror or error}", NO) from None

@@ -1,0 +1,36 @@
+"""``tocsin project``: the projects of DSS."""
+
+import typer
+
+from tocsin.cli import show
+from tocsin.cli.address import shown
+from tocsin.cli.session import Session
+from tocsin.cli.verb import JsonOption, verb
+
+app = typer.Typer(help="Projects of DSS.", no_args_is_help=True)
+
+
+@app.callback()
+def _group() -> None:
+    pass
+
+
+@verb(app, "list")
+async def list_projects(session: Session, as_json: JsonOption = False) -> None:
+    """List the projects that the credentials may see."""
+    from tocsin.dss.fields import text, texts
+
+    rows = [
+        {
+            "address": shown(node, project["projectKey"]),
+            "node": node,
+            "project": project["projectKey"],
+            "name": text(project, "name"),
+            "owner": text(project, "ownerLogin"),
+            "status": text(project, "projectStatus"),
+            "tags": texts(project.get("tags")),
+        }
+        for node in session.nodes
+        for project in await session.client(node).list_projects()
+    ]
+    show.rows(rows, ("address", "name", "owner", "status", "tags"), as_json=as_json)

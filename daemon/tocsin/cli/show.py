@@ -1,0 +1,138 @@
+"""What verbs print: tables for people, JSON for scripts, progress for those who wait.
+
+A row is a mapping of Python values. As JSON it keeps all its keys: times become RFC 3339 in UTC, durations seconds,
+and what is not known is null, never absent. A table shows some of the keys; it is drawn by rich on a terminal, and is
+plain aligned text elsewhere. Text from DSS never reaches a terminal with its control characters.
+"""
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+
+from tocsin.cli.trouble import one_line
+
+Row = Mapping[str, object]
+_COLOURS = {
+    "SUCCESS": "green",
+    "changed": "green",
+    "WARNING": "yellow",
+    "would change": "yellow",
+    "running": "cyan",
+    "FAILED": "bold red",
+    "failed": "bold red",
+    "ABORTED": "magenta",
+    "not tried": "magenta",
+}
+
+
+def rows(items: Sequence[Row], columns: Sequence[str], *, as_json: bool) -> None:
+    """Print a list. A column is a key, or ``heading=key`` where the heading is another."""
+    if as_json:
+        print_json(items)
+    else:
+        headings, keys = zip(*map(_column, columns), strict=True)
+        table(headings, [[cell(item.get(key)) for key in keys] for item in items])
+
+
+def one(item: Row, *, hide: Iterable[str] = ()) -> None:
+    """Print one thing: its keys and values, but for those to ``hide``."""
+    shown = {
+        key.replace("_seconds", "").replace("_", " "): cell(item[key]) for key in item if key not in hide
+    }
+    width = max(map(len, shown), default=0)
+    for key, value in shown.items():
+        print(f"{key:<{width}}  {value}".rstrip())
+
+
+def print_json(value: object) -> None:
+    import json
+
+    print(json.dumps(value, default=_jsonable, indent=2, ensure_ascii=False))
+
+
+def _jsonable(value: object) -> object:
+    from tocsin.kit.clock import isoformat
+
+    match value:
+        case datetime():
+            return isoformat(value)
+        case timedelta():
+            return value.total_seconds()
+        case _:
+            raise TypeError(f"{type(value).__name__} is not JSON")
+
+
+def cell(value: object) -> str:
+    """A value as people read it; times in this machine's zone."""
+    from tocsin.kit.durations import human_duration
+
+    match value:
+        case None:
+            return ""
+        case bool():
+            return "yes" if value else "no"
+        case datetime():
+            return f"{value.astimezone():%Y-%m-%d %H:%M:%S}"
+        case timedelta():
+            return human_duration(value)
+        case float():
+            return f"{value:g}"
+        case list() | tuple():
+            return ", ".join(map(cell, value))
+        case Mapping():
+            return ", ".join(f"{one_line(str(key))}={cell(part)}" for key, part in value.items())
+        case _:
+            return one_line(str(value))
+
+
+def _column(column: str) -> tuple[str, str]:
+    heading, _, key = column.partition("=")
+    return (heading if key else heading.replace("_seconds", "").replace("_", " ")).upper(), key or heading
+
+
+def table(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
+    """Rich on a terminal, else plain."""
+    if not sys.stdout.isatty():
+        widths = [max(map(len, column)) for column in zip(headings, *lines, strict=True)]
+        for line in (headings, *lines):
+            print("  ".join(f"{text:<{width}}" for text, width in zip(line, widths, strict=True)).rstrip())
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    drawn = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in headings:
+        drawn.add_column(heading, overflow="fold")
+    for line in lines:
+        drawn.add_row(*(Text(text, style=_COLOURS.get(text, "")) for text in line))
+    Console().print(drawn)
+
+
+@contextmanager
+def progress(what: str, total: int) -> Iterator[Callable[[], None]]:
+    """A bar on standard error, if that is a terminal and there is more than one thing to do; call what it gives for
+    each that is done."""
+    if not sys.stderr.isatty() or total < 2:
+        yield lambda: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda: bar.advance(task)
+
+
+@contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """A turning wheel on standard error, if that is a terminal."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(what, spinner="dots"):
+        yield
