@@ -10,14 +10,12 @@ from tocsin.model.decision import Decision, Stage
 from tocsin.model.run import RunKey, ScenarioKey
 from tocsin.store.decisions import about, to_decision
 from tocsin.store.query import (
-    AlertRecord,
-    DeliveryRecord,
-    RunRecord,
     alert_records,
     delivery_records,
     get_run,
     usual_seconds,
 )
+from tocsin.store.records import AlertRecord, DeliveryRecord, RunRecord
 from tocsin.store.schema import alerts, decisions, events, outbox
 
 _FLUSHED_WITHIN = timedelta(minutes=10)  # after the end of an alert, for its resolved notice

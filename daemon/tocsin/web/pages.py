@@ -18,7 +18,7 @@ from tocsin import __version__
 from tocsin.kit.durations import human_duration
 from tocsin.model.config import Config
 from tocsin.store import query
-from tocsin.store.query import AlertRecord, DeliveryRecord, NodeRecord, RunRecord
+from tocsin.store.records import AlertRecord, DeliveryRecord, NodeRecord, RunRecord
 from tocsin.web.context import CONTEXT, WebContext
 from tocsin.web.lists import read_story
 from tocsin.web.problems import Problem

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from tocsin.store import query
+from tocsin.store import records
 from tocsin.store.story import RunStory
 from tocsin.web import changes, hooks, lists, probes
 from tocsin.web.access import Access
@@ -70,18 +70,18 @@ def _lists() -> Iterator[Route]:
             handler,
         )
 
-    yield listing("nodes", "Nodes by name", lists.nodes, query.NodeRecord, ("dss_node",))
+    yield listing("nodes", "Nodes by name", lists.nodes, records.NodeRecord, ("dss_node",))
     yield listing("scenarios", "Scenarios by node, project and id; gone ones too", lists.scenarios,
-                  query.ScenarioRecord, lists.SCENARIO_FILTERS)  # fmt: skip
-    yield listing("runs", "Runs, the newest first", lists.runs, query.RunRecord, lists.RUN_FILTERS)
+                  records.ScenarioRecord, lists.SCENARIO_FILTERS)  # fmt: skip
+    yield listing("runs", "Runs, the newest first", lists.runs, records.RunRecord, lists.RUN_FILTERS)
     yield listing("events", "Events in their public order", lists.events, CloudEvent, lists.EVENT_FILTERS)
     yield listing("alerts", "Alerts, the newest first; `state` or any label filters", lists.alerts,
-                  query.AlertRecord, None)  # fmt: skip
+                  records.AlertRecord, None)  # fmt: skip
     yield listing(
-        "silences", "Silences, those that end last first", lists.silences, query.SilenceRecord, ("state",)
+        "silences", "Silences, those that end last first", lists.silences, records.SilenceRecord, ("state",)
     )
     yield listing("deliveries", "Notifications and their tries, the newest first", lists.deliveries,
-                  query.DeliveryRecord, lists.DELIVERY_FILTERS)  # fmt: skip
+                  records.DeliveryRecord, lists.DELIVERY_FILTERS)  # fmt: skip
     following = Operation(
         "GET", "/api/v1/events/stream", "Events as they come; resumes after `Last-Event-ID`", Access.READ,
         lists=True, filters=lists.EVENT_FILTERS, media="text/event-stream",
@@ -95,11 +95,11 @@ def _changes() -> Iterator[Route]:
     ) -> Route:
         return Route(Operation(method, path, summary, Access.CHANGE, answer), handler)
 
-    create = Operation("POST", "/api/v1/silences", "A new silence", Access.CHANGE, query.SilenceRecord,
+    create = Operation("POST", "/api/v1/silences", "A new silence", Access.CHANGE, records.SilenceRecord,
                        body=changes.NewSilence, status=201)  # fmt: skip
     yield Route(create, changes.create_silence)
     yield change(
-        "/api/v1/silences/{id}", "End a silence now", changes.expire_silence, query.SilenceRecord, "DELETE"
+        "/api/v1/silences/{id}", "End a silence now", changes.expire_silence, records.SilenceRecord, "DELETE"
     )
     yield change("/api/v1/alerts/{id}/resolve", "End an alert by hand", changes.resolve_alert)
     yield change("/api/v1/deliveries/{id}/retry", "Send a dead letter again", changes.retry_delivery)
