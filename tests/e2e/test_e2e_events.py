@@ -1,11 +1,10 @@
 """Every run is told once: from the node's history, over the store, to the webhook."""
 
 import asyncio
-import socket
 from datetime import UTC, datetime, timedelta
 from time import time_ns
 
-from tests.fakedss import DaemonProcess, Differences, FakeDSS, config_for, eventually, faults, node
+from tests.fakedss import DaemonProcess, Differences, FakeDSS, config_for, eventually, faults, free_port, node
 
 AGREED = Differences()
 OUTCOMES = ("SUCCESS", "WARNING", "FAILED", "ABORTED", "SUCCESS", "FAILED")
@@ -113,24 +112,24 @@ async def test_a_node_that_hangs_does_not_delay_another(tmp_path, dss, sink):
             await eventually(lambda: not told(sink, dss).lost)
             dss.end_run("P000", "S000")
             assert await nothing_lost(daemon, dss, "prod") == AGREED
-            assert await daemon.metric('dss_node_up{dss_node="prod"}') == 1
+
+            async def up():
+                return await daemon.metric('dss_node_up{dss_node="prod"}') == 1
+
+            await eventually(up)
 
 
 async def test_three_environment_variables_are_enough(tmp_path, dss, sink):
-    def default_port_is_free():
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            return probe.connect_ex(("127.0.0.1", 8080)) != 0
-
-    await eventually(default_port_is_free, within=60)
+    listen = f"127.0.0.1:{free_port()}"
     env = {
         "TOCSIN_DSS_URL": dss.url,
         "TOCSIN_DSS_API_KEY": dss.api_key,
         "TOCSIN_NOTIFY": f"json://127.0.0.1:{sink.port}/one\njson://127.0.0.1:{sink.port}/two",
         "HOME": str(tmp_path),
         "XDG_STATE_HOME": str(tmp_path / "state"),
+        "TOCSIN_HTTP_LISTEN": listen,  # the default port may be taken here
     }
-    async with DaemonProcess(env=env) as daemon:
+    async with DaemonProcess(env=env, url=f"http://{listen}") as daemon:
         await daemon.watching(6)
         dss.start_run("P000", "S000")
         dss.end_run("P000", "S000", "FAILED", error="no such table")

@@ -49,7 +49,7 @@ class Leader:
             log.warning("lost_leadership")
 
     async def _acquire(self) -> Leadership:
-        waiting_told = False
+        waiting_told = trouble_told = False
         while True:
             try:
                 taken = await self._store.write(
@@ -60,8 +60,11 @@ class Leader:
                 if not waiting_told:
                     log.info("standing_by")
                     waiting_told = True
+                trouble_told = False
             except StoreUnavailable as error:
-                log.warning("cannot_ask_for_the_lease", error=str(error))
+                if not trouble_told:
+                    log.warning("cannot_ask_for_the_lease", error=str(error), action="trying again")
+                trouble_told = True
             await asyncio.sleep(lease.RENEW_EVERY.total_seconds() / 2)
 
     async def _lead_while_held(self, leadership: Leadership) -> None:

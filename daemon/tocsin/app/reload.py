@@ -5,7 +5,8 @@ start reads (the store, the listener) is named when it changed, and left as it i
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Protocol
@@ -49,10 +50,17 @@ class Live:
         self._config = replace(config, loaded_at=clock.now())
         self._listeners: list[Callable[[], None]] = []
         self._one_at_a_time = asyncio.Lock()
+        self._adapt: Callable[[Config], Config] | None = None
+        self._asked = asyncio.Event()
         self.last = ReloadResult(clock.now())
 
     def __call__(self) -> Config:
         return self._config
+
+    def adapt(self, change: Callable[[Config], Config]) -> None:
+        """Apply ``change`` to the present configuration and to each one that is read from now on."""
+        self._adapt = change
+        self._config = change(self._config)
 
     def on_change(self, listener: Callable[[], None]) -> None:
         """Call ``listener`` after each swap."""
@@ -65,9 +73,11 @@ class Live:
             now = self._clock.now()
             try:
                 fresh = await asyncio.to_thread(self._source.load)
+                fresh = self._adapt(fresh) if self._adapt else fresh
             except BadConfig as error:
-                self.last = ReloadResult(now, tuple(str(problem) for problem in error.problems))
-                log.error("reload_failed", problems=self.last.problems, action="the old configuration stays")
+                self._keep(now, [str(problem) for problem in error.problems])
+            except Exception as error:  # noqa: BLE001 - one reading is one unit of work: the old configuration stays
+                self._keep(now, [f"{type(error).__name__}: {error}"], error)
             else:
                 needs_restart = tuple(_fixed_changes(self._config, fresh))
                 self._config = replace(
@@ -79,11 +89,24 @@ class Live:
                 listener()
             return self.last
 
+    def _keep(self, now: datetime, problems: Sequence[str], error: Exception | None = None) -> None:
+        self.last = ReloadResult(now, tuple(problems))
+        log.error(
+            "reload_failed", problems=self.last.problems, action="the old configuration stays", exc_info=error
+        )
+
+    def reload_soon(self) -> None:
+        """Ask ``follow`` for a reload; for signal handlers."""
+        self._asked.set()
+
     async def follow(self) -> None:
-        """Reload whenever the source has changed; for ever."""
+        """Reload whenever the source has changed or somebody asked; for ever."""
         while True:
-            await asyncio.sleep(_LOOK_EVERY_SECONDS)
-            if await asyncio.to_thread(self._source.signature) != self._signature:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_EVERY_SECONDS):
+                    await self._asked.wait()
+            if self._asked.is_set() or await asyncio.to_thread(self._source.signature) != self._signature:
+                self._asked.clear()
                 await self.reload()
 
 

@@ -19,8 +19,7 @@ from tocsin.app.build import Daemon, build
 from tocsin.app.logs import configure_logging
 from tocsin.app.reload import ConfigSource
 from tocsin.kit.clock import Clock, SystemClock
-from tocsin.model.config import Config
-from tocsin.store import StoreError, StoreRefused
+from tocsin.store import StoreError
 
 GRACE = timedelta(seconds=20)
 log = structlog.get_logger("tocsin.app.run")
@@ -54,8 +53,9 @@ async def serve(
     configure_logging(log_level or config.log_level, config.log_format)
     stop = stop or asyncio.Event()
     _stop_on_signals(stop)
-    daemon = build(source, await _named(config), clock or SystemClock(), slack_url)
+    daemon = build(source, config, clock or SystemClock(), slack_url)
     await _open(daemon)
+    config = daemon.live()
     log.info("started", version=__version__, listen=config.http.listen, nodes=[n.name for n in config.nodes])
     if ready is not None:
         await ready(daemon)
@@ -68,7 +68,9 @@ async def serve(
 async def _open(daemon: Daemon) -> None:
     try:
         await daemon.store.open()
-    except StoreRefused as error:
+        await _name_node(daemon)
+    except StoreError as error:
+        await daemon.store.close()
         raise CannotStart(str(error)) from None
     try:
         await daemon.listen()
@@ -77,8 +79,7 @@ async def _open(daemon: Daemon) -> None:
         listen = daemon.live().http.listen
         raise CannotStart(f"cannot listen on {listen}: {error.strerror or error}; set http.listen") from None
     daemon.start()
-    loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGHUP, lambda: loop.create_task(daemon.live.reload(), name="reload"))
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, daemon.live.reload_soon)
 
 
 def _stop_on_signals(stop: asyncio.Event) -> None:
@@ -111,10 +112,10 @@ async def _shut_down(daemon: Daemon) -> None:
         log.error("stop_incomplete", error=str(error), action="leaving; rows are as of the last commit")
 
 
-async def _named(config: Config) -> Config:
-    """Where the node has no name of its own choosing (no file), ask it for one."""
-    if config.source is not None:
-        return config
-    from tocsin.app.naming import node_named_by_itself  # noqa: PLC0415 - only without a file
+async def _name_node(daemon: Daemon) -> None:
+    """Where no file names the node, it does so itself."""
+    config = daemon.live()
+    if config.source is None:
+        from tocsin.app.naming import named_by_itself  # noqa: PLC0415 - only without a file
 
-    return await node_named_by_itself(config)
+        daemon.live.adapt(await named_by_itself(config, daemon.store))

@@ -28,4 +28,4 @@ def load_config(path: Path | None) -> "Config":
     try:
         return Source(path).load()
     except BadConfig as error:
-        fail("the configuration cannot be used\n" + "\n".join(str(problem) for problem in error.problems), NO)
+        fail(str(error), NO)

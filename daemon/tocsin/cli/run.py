@@ -16,10 +16,7 @@ def run(config: ConfigOption = None) -> None:
 
     try:
         code = asyncio.run(serve(Source(config)))
-    except BadConfig as error:
-        print("tocsin: the configuration cannot be used", *error.problems, sep="\n", file=sys.stderr)
-        code = NO
-    except CannotStart as error:
+    except (BadConfig, CannotStart) as error:
         print(f"tocsin: {error}", file=sys.stderr)
         code = NO
     leave(code)

@@ -58,8 +58,8 @@ class Store:
     def _open(self, exclusive: bool) -> None:
         from tocsin.store.migrate import bring_up_to_date  # noqa: PLC0415 - it imports this package's schema lazily
 
-        if self.is_sqlite:
-            path = sqlite_path(self.url)
+        path = sqlite_path(self.url) if self.is_sqlite else None
+        if path is not None:
             check_sqlite_place(path)
             if exclusive:
                 lock = FileLock(path)
@@ -70,7 +70,8 @@ class Store:
             try:
                 bring_up_to_date(self._write_engine, self.url)
             except DatabaseError as error:
-                raise StoreRefused(f"cannot open the store: {reason(error)}") from None
+                place = path if path else self.url.render_as_string()
+                raise StoreRefused(f"cannot open the store {place}: {reason(error)}") from None
         except Exception:
             self._dispose()
             raise

@@ -100,7 +100,8 @@ def check_sqlite_place(path: Path) -> None:
         try:
             directory.mkdir(parents=True)
         except OSError as error:
-            raise StoreRefused(f"cannot make the store's directory {directory}: {error.strerror}") from None
+            why = "it is not a directory" if isinstance(error, FileExistsError) else error.strerror
+            raise StoreRefused(f"cannot make the directory of the store {path}: {why}") from None
     if not os.access(directory, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
         raise StoreRefused(
             f"cannot write the store {path}: permission denied; give the directory to this user"

@@ -78,6 +78,7 @@ class Discovery:
         self._due = 0.0
         self._read_at = -inf
         self._busy = False
+        self._failures = 0
         self._scope = repr((state.node.projects, state.node.scenarios))
         self._held_back = False
         self._giving_up = asyncio.Lock()
@@ -189,8 +190,11 @@ class Discovery:
         try:
             raw = await ticket.ask(self._client.list_projects_raw)
         except DSSError as error:
-            self._state.failed("projects_unreadable", error)
+            self._failures += 1
+            if self._failures == 1:
+                self._state.failed("projects_unreadable", error)
         else:
+            self._failures = 0
             await self._alive()
             await self._projects_read(read_projects(raw))
         finally:
@@ -241,7 +245,7 @@ class Discovery:
             self._unreadable(project, error)
         else:
             seen = read_scenarios(raw, state.name, key)
-            state.odd("list_scenarios", seen.odd, seen.example)
+            state.odd("list_scenarios", seen.odd, seen.example, project=key)
             self._readable(project)
             await self._scenarios_read(project, seen, when)
             project.new_scope = False

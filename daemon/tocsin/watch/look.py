@@ -99,7 +99,8 @@ class Looks:
         now = state.now()
         horizon = now - state.node.watch.backfill.max_age
         reply = await self._read(one, ticket, now, horizon)
-        state.odd("get_last_runs", reply.reading.odd, reply.reading.example)
+        read = reply.reading
+        state.odd("get_last_runs", read.odd, read.example, project=one.key.project, scenario=one.key.scenario)
         return Sight(
             one.key,
             row.facts,

@@ -164,6 +164,7 @@ class _Watch:
         )
         self._probe = _Probe(self._ask_probe, lambda: self._health.pause)
         self._resumed = False
+        self._told_down = False
 
     async def run(self) -> None:
         await self._discovery.load()
@@ -211,7 +212,10 @@ class _Watch:
     # --- answers -----------------------------------------------------------------------------------------------------
 
     def _admin_answered(self, report: RequestReport) -> None:
-        self._answered(report, own_key=isinstance(report.error, DSSUnauthorized | DSSForbidden))
+        refused = isinstance(report.error, DSSUnauthorized | DSSForbidden)
+        # That its key is good says nothing for the other one.
+        others = report.error is None and self._health.reason is DownReason.UNAUTHORIZED
+        self._answered(report, own_key=refused or others)
 
     def _answered(self, report: RequestReport, *, own_key: bool = False) -> None:
         """Every answer to a request passes here; ``own_key``: it tells of the sweep's own key alone."""
@@ -230,6 +234,8 @@ class _Watch:
                 self._budget.failed(now)
         if own_key:
             return
+        if error is None:
+            self._state.tell_failures(before=now - report.seconds)
         was_open = self._health.open
         sign = read_sign(error, probe=report.operation == "list_projects")
         self._health.answered(sign, str(error) if error else None)
@@ -242,12 +248,15 @@ class _Watch:
         if not health.down:
             return
         reason = health.reason.value if health.reason else None
+        state.forget_failures()
+        if not self._told_down:
+            self._told_down = True
+            state.log.error("node_down", reason=reason, problem=health.problem)
         if state.row.down_event_id is not None:
             if state.row.down_reason != reason:
                 await state.save(down_reason=reason, problem=health.problem)
             return
         event = self._node_event(EventName.NODE_DOWN, health.reason)
-        state.log.error("node_down", reason=reason, problem=health.problem)
         state.row = replace(
             state.row,
             up=False,
@@ -272,6 +281,7 @@ class _Watch:
         """The watch begins or goes on after a gap: what happened in it is late, and is read back first."""
         state, row = self._state, self._state.row
         event = self._node_event(EventName.NODE_UP) if row.down_event_id is not None else None
+        self._told_down = False
         if event is not None:
             state.log.info("node_up", was=row.down_reason)
         since = row.watched_since if row.last_ok_at else row.watched_since + state.agenda.offset

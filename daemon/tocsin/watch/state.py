@@ -2,8 +2,8 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
 from statistics import median_low
@@ -30,6 +30,16 @@ _SAMPLES = 31
 _SAME_CLOCK = timedelta(seconds=1)  # Date headers count in seconds: less than that is noise
 _JUMP = timedelta(seconds=10)  # a clock that was set back by less was merely misread
 _LONGEST_WAIT = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """A request failed at ``at`` (monotonic seconds), and was not told yet."""
+
+    at: float
+    event: str
+    error: str
+    facts: Mapping[str, object]
 
 
 class NodeState:
@@ -63,6 +73,8 @@ class NodeState:
         self._farthest: timedelta | None = None if row.last_ok_at is None else self.agenda.offset
         self._offsets: deque[timedelta] = deque(maxlen=_SAMPLES)
         self._store_trouble = False
+        self._failures: dict[Hashable, _Failure] = {}
+        self._odd: set[Hashable] = set()
         self.dss_version = row.dss_version
 
     @property
@@ -104,14 +116,32 @@ class NodeState:
             known = [] if self._farthest is None else [self._farthest]
             self._farthest = max([*known, self.agenda.offset])
 
-    def odd(self, operation: str, count: int, example: str) -> None:
-        """Something in a reply made no sense; counted, and shown by its beginning."""
-        if count:
-            self.metrics.oddities.labels(self.name, operation).inc(count)
-            self.log.warning("dss_reply_odd", operation=operation, items=count, example=example)
+    def odd(self, operation: str, count: int, example: str, **place: str) -> None:
+        """How many items of a reply made no sense: counted, and told by its beginning until a reply is good again."""
+        key = (operation, *place.values())
+        if not count:
+            self._odd.discard(key)
+            return
+        self.metrics.oddities.labels(self.name, operation).inc(count)
+        if key not in self._odd:
+            self._odd.add(key)
+            self.log.warning("dss_reply_odd", operation=operation, items=count, example=example, **place)
 
     def failed(self, event: str, error: DSSError, **facts: object) -> None:
-        self.log.warning(event, error=str(error), **facts)
+        """A request failed for the first time. Whether that is worth a line of its own is known a little later."""
+        key = (event, *facts.values())
+        self._failures.setdefault(key, _Failure(self.clock.monotonic(), event, str(error), facts))
+
+    def tell_failures(self, before: float) -> None:
+        """A request that left at ``before`` was answered well: what had failed till then had reasons of its own."""
+        for key, failure in list(self._failures.items()):
+            if failure.at <= before:
+                del self._failures[key]
+                self.log.warning(failure.event, error=failure.error, **failure.facts)
+
+    def forget_failures(self) -> None:
+        """The node is down, and one line says so for all of them."""
+        self._failures.clear()
 
     # --- the store ---------------------------------------------------------------------------------------------------
 

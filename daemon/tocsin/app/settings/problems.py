@@ -1,6 +1,7 @@
 """What is wrong with a configuration, told so that one can mend it: file, line, key, and the nearest known key."""
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -28,10 +29,12 @@ class Problem:
 
 
 class BadConfig(Exception):
-    """The configuration cannot be used."""
+    """The configuration cannot be used; as text one line for a single problem, else a line for each after the first."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
-        super().__init__("\n".join(str(problem) for problem in problems))
+        lines = [str(problem) for problem in problems]
+        head = "the configuration cannot be used"
+        super().__init__(f"{head}: {lines[0]}" if len(lines) == 1 else "\n".join([head, *lines]))
         self.problems = tuple(problems)
 
 
@@ -74,12 +77,18 @@ def explain(error: ValidationError, model: type[BaseModel], file: str | None, li
                 message = str(found["ctx"]["error"]) if "ctx" in found else found["msg"]
             case "model_type" | "model_attributes_type":
                 message = "must be a mapping of keys to values"
-            case "literal_error":
+            case "literal_error" | "enum":
                 message = f"{found['input']!r} is not one of {found['ctx']['expected']}"
+                message += did_you_mean(str(found["input"]), _quoted(found["ctx"]["expected"]))
             case _:
                 message = found["msg"][0].lower() + found["msg"][1:]
         problems.append(Problem(message, file, line_of(path, lines), dotted(path)))
     return sorted(problems, key=lambda problem: problem.line or 0)
+
+
+def _quoted(words: str) -> list[str]:
+    """The values in pydantic's list of them."""
+    return re.findall(r"'([^']*)'", words)
 
 
 def _keys_at(model: type[BaseModel], path: Path_) -> list[str]:
