@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from tocsin.app.decide import Decider
 from tocsin.app.leader import Leader
 from tocsin.app.loops import Bell, Step, run_loop
+from tocsin.app.pruning import Pruning
 from tocsin.deliver.heartbeat import Heartbeat
 from tocsin.deliver.sender import Sender
 from tocsin.kit.clock import Clock
@@ -47,6 +48,9 @@ class Stages:
         async with asyncio.TaskGroup() as group:
             group.create_task(watch, name="watch")
             group.create_task(self._loop("decide", decide, self.decide_bell), name="decide")
+            group.create_task(
+                self._loop("prune", Pruning(self._store, self._clock).step, Bell()), name="prune"
+            )
             group.create_task(self._loop("heartbeat", beat, Bell()), name="heartbeat")
 
     async def deliver(self, sender: Sender) -> None:

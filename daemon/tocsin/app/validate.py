@@ -1,14 +1,16 @@
 """Everything that can be said about a configuration without using it."""
 
 from collections.abc import Iterator
+from datetime import datetime
 
 from tocsin.app.settings import BadConfig, Problem
 from tocsin.app.source import Source
 from tocsin.deliver.trial import check_templates
 from tocsin.model.config import Config, Secret
+from tocsin.route.lint import lint
 
 
-def validate(source: Source, *, offline: bool) -> list[Problem]:
+def validate(source: Source, now: datetime, *, offline: bool) -> list[Problem]:
     """What is wrong (errors) and what is odd (warnings), in that order."""
     try:
         config = source.load()
@@ -17,8 +19,12 @@ def validate(source: Source, *, offline: bool) -> list[Problem]:
     problems = []
     if not offline:
         problems += list(_absent_secrets(config))
+    problems += [
+        Problem(f"{found.where}: {found.message}", config.source, found.line, severity=found.severity)
+        for found in lint(config, now)
+    ]
     problems += [Problem(words, config.source, severity="warning") for words in check_templates(config)]
-    return problems
+    return sorted(problems, key=lambda one: one.severity)
 
 
 def _absent_secrets(config: Config) -> Iterator[Problem]:

@@ -22,9 +22,10 @@ def check(
     """Check a configuration: form, names, secrets, templates, routes. Exit 1 when it cannot be used."""
     from tocsin.app.source import Source
     from tocsin.app.validate import validate
+    from tocsin.kit.clock import SystemClock
 
     source = Source(config)
-    problems = validate(source, offline=offline)
+    problems = validate(source, SystemClock().now(), offline=offline)
     errors = [problem for problem in problems if problem.severity == "error"]
     if as_json:
         print(

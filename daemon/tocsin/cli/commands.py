@@ -4,7 +4,23 @@ from typing import Annotated
 
 import typer
 
-from tocsin.cli import check, db, demo, notify, project, reporter, routes, run_verbs, scenario, sim
+from tocsin.cli import (
+    alerts,
+    check,
+    db,
+    deliveries,
+    demo,
+    events,
+    explain,
+    notify,
+    project,
+    reporter,
+    routes,
+    run_verbs,
+    scenario,
+    silence,
+    sim,
+)
 
 app = typer.Typer(
     name="tocsin",
@@ -42,3 +58,8 @@ app.add_typer(db.app, name="db")
 app.add_typer(project.app, name="project")
 app.add_typer(scenario.app, name="scenario")
 app.add_typer(reporter.app, name="reporter")
+app.add_typer(events.app, name="events")
+app.add_typer(alerts.app, name="alerts")
+app.add_typer(silence.app, name="silence")
+app.add_typer(deliveries.app, name="deliveries")
+app.command("explain")(explain.explain)

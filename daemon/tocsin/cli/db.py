@@ -81,6 +81,31 @@ def backup(
     print(f"{source} -> {target}")
 
 
+@app.command()
+def prune(config: ConfigOption = None) -> None:
+    """Delete what is older than the retention, in small steps; works while the daemon runs."""
+    import asyncio
+
+    from tocsin.app.pruning import prune_all
+    from tocsin.kit.clock import SystemClock
+    from tocsin.store import Store, StoreError
+
+    settings = load_config(config)
+    store = Store(settings.store.url)
+
+    async def work() -> int:
+        await store.open(exclusive=False)
+        try:
+            return await prune_all(store, SystemClock().now(), settings.store.retention)
+        finally:
+            await store.close()
+
+    try:
+        print(f"deleted {asyncio.run(work())} rows")
+    except StoreError as error:
+        fail(str(error), NO)
+
+
 def _closed_store(config: Path | None) -> "Store":
     from tocsin.store import Store, StoreRefused
 

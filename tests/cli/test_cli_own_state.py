@@ -1,0 +1,207 @@
+"""The verbs on the daemon's own state, straight from the store."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Connection, insert
+from typer.testing import CliRunner, Result
+
+from tocsin.cli.commands import app
+from tocsin.model.alert import Alert
+from tocsin.model.event import Event, EventName, ScenarioFacts, run_event_id
+from tocsin.model.notification import EventNotice, Notification, NotificationState
+from tocsin.model.run import Outcome, Run, ScenarioKey
+from tocsin.store import Store, alerts, events, outbox
+from tocsin.store.schema import nodes, runs
+
+NOW = datetime.now(UTC).replace(microsecond=0)
+RUN = Run(
+    ScenarioKey("prod", "SALES", "NIGHTLY"),
+    "2026-03-01-02-00-00-000",
+    NOW - timedelta(minutes=9),
+    NOW,
+    Outcome.FAILED,
+    "temporal",
+)
+Tocsin = Callable[..., Result]
+
+
+def happened(name: EventName) -> Event:
+    time = RUN.start if name is EventName.RUN_STARTED else NOW
+    return Event(
+        run_event_id(RUN, name),
+        name,
+        "prod",
+        time,
+        NOW,
+        "SALES",
+        ScenarioFacts("NIGHTLY", "Nightly\x1b[31m"),
+        RUN,
+    )
+
+
+def fill(connection: Connection) -> None:
+    connection.execute(insert(nodes).values(node="prod", watched_since=NOW - timedelta(days=1)))
+    connection.execute(
+        insert(runs).values(
+            node="prod",
+            project="SALES",
+            scenario="NIGHTLY",
+            run_id=RUN.run_id,
+            start=RUN.start,
+            end=RUN.end,
+            outcome="FAILED",
+            baseline=False,
+            seen_at=NOW,
+            seen_by="sweep",
+        )
+    )
+    events.insert_events(connection, [happened(EventName.RUN_STARTED), happened(EventName.RUN_FAILED)])
+    events.mark_decided(connection, events.undecided(connection, 10), NOW)
+    labels = {
+        "alertname": "ScenarioFailed",
+        "severity": "warning",
+        "dss_node": "prod",
+        "project": "SALES",
+        "scenario": "NIGHTLY",
+    }
+    alert = Alert("a" * 32, "f" * 32, labels, NOW, annotations={"summary": "it failed"}, run=RUN.key)
+    alerts.put_alerts(connection, [alerts.Filed(alert, "ScenarioFailed")], NOW)
+    outbox.owe(connection, [Notification(
+        "d" * 32, "ops", "ops/json", "lane", EventNotice(happened(EventName.RUN_FAILED), "nightly"), NOW, NOW,
+        NotificationState.DEAD, reason="refused",
+    )])  # fmt: skip
+
+
+@pytest.fixture
+def tocsin(tmp_path: Path) -> Tocsin:
+    """The command line on a store with one failed run, one firing alert and one dead letter."""
+    url = f"sqlite:///{tmp_path / 'a.db'}"
+    config = tmp_path / "tocsin.yaml"
+    config.write_text(f"""
+nodes: [{{name: prod, url: 'http://127.0.0.1:1', api_key: k}}]
+store: {{url: '{url}'}}
+receivers: [{{name: ops, channels: [{{url: 'json://127.0.0.1:1'}}]}}]
+route: {{receiver: ops}}
+""")
+
+    async def prepare() -> None:
+        store = Store(url)
+        await store.open()
+        await store.write(fill)
+        await store.close()
+
+    asyncio.run(prepare())
+    return lambda *words: CliRunner().invoke(app, [*words, "--config", str(config)])
+
+
+def test_events_are_listed_in_their_public_order(tocsin: Tocsin) -> None:
+    found = json.loads(tocsin("events", "list", "--json").stdout)
+    assert [(one["seq"], one["type"]) for one in found] == [
+        (1, "tocsin.run.started"),
+        (2, "tocsin.run.failed"),
+    ]
+    assert [one["seq"] for one in json.loads(tocsin("events", "list", "--json", "--after", "1").stdout)] == [
+        2
+    ]
+    table = tocsin("events", "list", "--event", "run.failed").stdout.splitlines()
+    assert len(table) == 2
+    assert "prod/SALES/NIGHTLY" in table[1]
+
+
+def test_a_table_carries_no_control_characters(tocsin: Tocsin) -> None:
+    assert "\x1b" not in tocsin("events", "list").stdout + tocsin("deliveries", "list").stdout
+
+
+def test_tail_begins_where_it_is_told_and_ends_after_its_count(tocsin: Tocsin) -> None:
+    told = tocsin("events", "tail", "--after", "1", "--count", "1", "--json")
+    assert [json.loads(line)["seq"] for line in told.stdout.splitlines()] == [2]
+
+
+def test_an_alert_is_resolved_by_hand_once(tocsin: Tocsin) -> None:
+    assert [one["state"] for one in json.loads(tocsin("alerts", "list", "--json").stdout)] == ["firing"]
+    assert tocsin("alerts", "resolve", "a" * 32).exit_code == 0
+    assert json.loads(tocsin("alerts", "list", "--json").stdout) == []
+    assert [
+        one["end_reason"] for one in json.loads(tocsin("alerts", "list", "--state", "all", "--json").stdout)
+    ] == ["by_hand"]
+    again = tocsin("alerts", "resolve", "a" * 32)
+    assert (again.exit_code, "no firing alert" in again.stderr) == (1, True)
+
+
+def test_a_silence_is_added_listed_and_expired(tocsin: Tocsin) -> None:
+    made = tocsin(
+        "silence",
+        "add",
+        "project=SALES",
+        "scenario=~N.*",
+        "--duration",
+        "2h",
+        "--author",
+        "ann",
+        "--comment",
+        "moving house",
+    )
+    assert made.exit_code == 0
+    (listed,) = json.loads(tocsin("silence", "list", "--json").stdout)
+    assert (listed["id"], listed["state"], listed["created_by"], listed["comment"]) == (
+        made.stdout.strip(),
+        "active",
+        "ann",
+        "moving house",
+    )
+    assert tocsin("silence", "expire", listed["id"]).exit_code == 0
+    assert json.loads(tocsin("silence", "list", "--json").stdout) == []
+    assert [
+        one["state"] for one in json.loads(tocsin("silence", "list", "--state", "expired", "--json").stdout)
+    ] == ["expired"]
+
+
+@pytest.mark.parametrize(("words", "told"), [
+    (["project=~("], "regular expression"),
+    (["nonsense"], "not a matcher"),
+])  # fmt: skip
+def test_a_silence_that_cannot_be_is_refused_with_one_line(
+    tocsin: Tocsin, words: list[str], told: str
+) -> None:
+    refused = tocsin("silence", "add", *words, "--duration", "2h")
+    assert refused.exit_code == 1
+    assert len(refused.stderr.splitlines()) == 1
+
+
+def test_a_silence_without_an_end_is_a_usage_error(tocsin: Tocsin) -> None:
+    assert tocsin("silence", "add", "project=SALES").exit_code == 2
+
+
+def test_a_dead_letter_is_shown_with_its_reason_and_sent_again(tocsin: Tocsin) -> None:
+    assert "refused" in tocsin("deliveries", "list", "--state", "dead").stdout
+    assert "refused" in tocsin("deliveries", "show", "d" * 32).stdout
+    assert tocsin("deliveries", "retry", "d" * 32).exit_code == 0
+    assert [one["state"] for one in json.loads(tocsin("deliveries", "list", "--json").stdout)] == ["owed"]
+    assert tocsin("deliveries", "show", "e" * 32).exit_code == 1
+
+
+def test_a_run_is_explained_by_its_address(tocsin: Tocsin) -> None:
+    for address in (f"SALES/NIGHTLY/{RUN.run_id}", f"prod/SALES/NIGHTLY/{RUN.run_id}", "SALES/NIGHTLY/last"):
+        told = tocsin("explain", address)
+        assert told.exit_code == 0
+        assert "run.failed" in told.stdout
+    assert tocsin("explain", "SALES/NIGHTLY").exit_code == 2
+    assert tocsin("explain", "SALES/NIGHTLY/none").exit_code == 1
+
+
+def test_a_daemon_that_does_not_answer_is_exit_3(tocsin: Tocsin) -> None:
+    refused = tocsin("events", "list", "--url", "http://127.0.0.1:1")
+    assert (refused.exit_code, len(refused.stderr.splitlines())) == (3, 1)
+
+
+def test_the_store_can_be_backed_up_pruned_and_asked_for_its_revision(tocsin: Tocsin, tmp_path: Path) -> None:
+    assert tocsin("db", "backup", str(tmp_path / "copy.db")).exit_code == 0
+    assert (tmp_path / "copy.db").stat().st_size > 0
+    assert tocsin("db", "current").stdout.startswith("0001")
+    assert tocsin("db", "upgrade").exit_code == 0
+    assert tocsin("db", "prune").stdout == "deleted 0 rows\n"
