@@ -10,7 +10,9 @@ from tests.web.rows import CONFIG, NOW
 from tocsin.metrics.exposition import Exposition
 from tocsin.model.cloudevent import Json
 from tocsin.model.config import Config
+from tocsin.model.run import ScenarioKey
 from tocsin.store import Store
+from tocsin.store.story import RunStory, Silent, tell
 from tocsin.web.context import WebContext
 
 Serve = Callable[[], Awaitable[aiohttp.ClientSession]]
@@ -57,6 +59,7 @@ class Daemon:
     nudge_answer: bool = True
     resolved: list[tuple[str, str]] = field(default_factory=list)
     retried: list[str] = field(default_factory=list)
+    silent: tuple[Silent, ...] = ()
     known: set[str] = field(default_factory=set)
 
     def http(self, **changes: object) -> None:
@@ -74,6 +77,10 @@ class Daemon:
             self.retried.append(id)
             return id in self.known
 
+        async def explain(scenario: ScenarioKey, run_id: str) -> RunStory | None:
+            found = await self.store.read(tell, scenario, run_id, sorted(self.config.channels()))
+            return None if found is None else replace(found, silent=self.silent)
+
         def nudge(node: str, project: str | None, scenario: str | None) -> bool:
             self.nudges.append((node, project, scenario))
             return self.nudge_answer
@@ -82,4 +89,5 @@ class Daemon:
             store=self.store, config=lambda: self.config, clock=self.clock, exposition=self.exposition,
             alive=lambda: self.tasks, loop_turned_at=lambda: self.turned_at, ready=lambda: self.not_ready,
             status=lambda: {"nodes": self.nodes}, reload=reload, nudge=nudge, resolve_alert=resolve, retry_delivery=retry,
+            explain=explain,
         )  # fmt: skip

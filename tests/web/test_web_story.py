@@ -23,6 +23,7 @@ from tocsin.model.decision import Decision, Stage, Verdict
 from tocsin.model.notification import EventNotice, GroupNotice
 from tocsin.model.run import ScenarioKey
 from tocsin.store.decisions import record
+from tocsin.store.story import Silent
 
 FAILED = a_run(outcome="FAILED", run_id="2026-03-01-11-50-00-000")
 OTHER = a_run(minutes_ago=90, outcome="FAILED", run_id="2026-03-01-10-30-00-000")
@@ -56,6 +57,8 @@ def fill(connection: Connection) -> None:
 
 
 def with_channels(daemon: Daemon) -> None:
+    """Two channels that may have heard, and a reporter that did not speak."""
+    daemon.silent = (Silent(Stage.REPORTER, "weekly", "it hears of run.aborted only"),)
     from dataclasses import replace
 
     daemon.config = replace(
@@ -75,6 +78,7 @@ async def test_a_story_holds_every_decision_on_the_run_its_alerts_and_their_grou
     await daemon.store.write(fill)
     status, story = await explain(client, ADDRESS)
     assert status == 200
+    assert story["silent"] == [{"stage": "reporter", "name": "weekly", "why": "it hears of run.aborted only"}]
     assert [(one["stage"], one["verdict"], one["note"]) for one in story["decisions"]] == [
         ("reporter", "owed", None), ("rule", "rang", None), ("route", "routed", "to ops"), ("flush", "first", None),
         ("flush", "silenced", "by ann"),
@@ -108,7 +112,7 @@ async def test_the_page_of_a_run_tells_its_story(client: ClientSession, daemon: 
     await daemon.store.write(fill)
     async with client.get(f"/runs/{ADDRESS}") as answer:
         text = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", "", await answer.text()))
-    for sentence in ("prod / SALES / NIGHTLY", "build: disk full", "silenced by ann", "g1 → mail", "ScenarioFailed",
+    for sentence in ("prod / SALES / NIGHTLY", "build: disk full", "silenced by ann", "it hears of run.aborted only", "g1 → mail", "ScenarioFailed",
                      "ops-slack data-ops", "FAILED"):  # fmt: skip
         assert sentence in text
 

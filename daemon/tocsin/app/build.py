@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from tocsin import __version__
 from tocsin.app.decide import DecideMetrics, Decider, resolve_by_hand
+from tocsin.app.explain import explain
 from tocsin.app.leader import Leader
 from tocsin.app.reload import ConfigSource, Live
 from tocsin.app.settings.load import process_name
@@ -28,9 +29,11 @@ from tocsin.kit.tasks import RootTasks
 from tocsin.metrics import AppMetrics, Exposition
 from tocsin.model.config import Config, Node
 from tocsin.model.event import Event
+from tocsin.model.run import ScenarioKey
 from tocsin.route.reporters import wants_details
 from tocsin.store import Store, deliveries
 from tocsin.store.lease import Leadership
+from tocsin.store.story import RunStory
 from tocsin.watch.metrics import WatchMetrics
 from tocsin.watch.node import NodeWatcher
 from tocsin.web import Listener, WebContext, listen, make_app
@@ -111,6 +114,7 @@ def build(source: ConfigSource, config: Config, clock: Clock, slack_url: str | N
         nudge=lambda node, project, scenario: watchers.nudge(node, project, scenario),
         resolve_alert=daemon.resolve_alert,
         retry_delivery=daemon.retry_delivery,
+        explain=daemon.explain,
     )
     return daemon
 
@@ -173,6 +177,9 @@ class Daemon:
         log.info("alert_resolved_by_hand", alert=alert_id, alertname=ended.name, by=by)
         self.stages.decide_bell.ring()
         return True
+
+    async def explain(self, scenario: ScenarioKey, run_id: str) -> RunStory | None:
+        return await self.store.read(explain, scenario, run_id, self.live())
 
     async def retry_delivery(self, notification_id: str) -> bool:
         done = await self.store.write(deliveries.retry, [notification_id], self.clock.now())

@@ -5,7 +5,7 @@ configuration: the rules and reporters that a run did not concern, and what is m
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from pydantic import TypeAdapter
@@ -24,29 +24,12 @@ from tocsin.model.run import ScenarioKey
 from tocsin.store import events, rule_states
 from tocsin.store.rule_states import StateKey
 from tocsin.store.schema import runs
-from tocsin.store.story import RunStory, tell
-
-
-@dataclass(frozen=True, slots=True)
-class Silent:
-    """A rule or reporter of the present configuration that this run did not move, and why."""
-
-    stage: Stage
-    name: str
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class Story:
-    """Everything about one run."""
-
-    run: RunStory
-    silent: tuple[Silent, ...]
+from tocsin.store.story import RunStory, Silent, tell
 
 
 def explain(
     connection: Connection, scenario: ScenarioKey, run_id: str | None, config: Config
-) -> Story | None:
+) -> RunStory | None:
     """The story of a run, of the scenario's newest one without ``run_id``; None when it is not known."""
     if run_id is None:
         newest = (
@@ -61,7 +44,8 @@ def explain(
         return None
     happened = events.events_by_id(connection, [one.id for one in story.events])
     ordered = [happened[one.id] for one in story.events]
-    return Story(story, tuple(_silent(connection, make_plan(config), scenario, story, ordered)))
+    silent = _silent(connection, make_plan(config), scenario, story, ordered)
+    return replace(story, silent=tuple(silent))
 
 
 def _silent(
@@ -150,17 +134,17 @@ def _unmatched(matchers: Sequence[Matcher], labels: Labels) -> str | None:
 
 # --- for people and programs ---------------------------------------------------------------------------------------------
 
-_JSON = TypeAdapter(Story)
+_JSON = TypeAdapter(RunStory)
 
 
-def to_json(story: Story) -> str:
+def to_json(story: RunStory) -> str:
     """The story as one JSON document."""
     return _JSON.dump_json(story, indent=2).decode()
 
 
-def to_text(story: Story) -> str:
+def to_text(story: RunStory) -> str:
     """The story as lines for a terminal, in the order of time; nothing in it is markup."""
-    run = story.run.run
+    run = story.run
     lines = [f"{run.node}/{run.project}/{run.scenario}/{run.run_id}: {run.outcome or 'running'}"]
     trigger = " ".join(filter(None, (run.trigger_type, run.trigger_name)))
     took = (
@@ -177,16 +161,16 @@ def to_text(story: Story) -> str:
         lines.append(f"  first error{step}: {run.error.message or run.error.title}")
     lines += _section("Events", [
         f"{isoformat(one.time)}  {one.event}, seen {_after(one.time, one.detected_at)} later"
-        f"{', not yet decided' if one.seq is None else f', number {one.seq}'}" for one in story.run.events
+        f"{', not yet decided' if one.seq is None else f', number {one.seq}'}" for one in story.events
     ])  # fmt: skip
-    lines += _section("Decisions", [_decision(one) for one in story.run.decisions])
+    lines += _section("Decisions", [_decision(one) for one in story.decisions])
     lines += _section("Alerts", [
         f"{one.labels['alertname']} from {isoformat(one.starts_at)}, "
         f"{'firing' if one.ends_at is None else f'{one.end_reason} {isoformat(one.ends_at)}'}"
-        for one in story.run.alerts
+        for one in story.alerts
     ])  # fmt: skip
     deliveries: list[str] = []
-    for sent in story.run.deliveries:
+    for sent in story.deliveries:
         deliveries.append(f"{isoformat(sent.owed_at)}  {sent.channel}: {sent.state}{_because(sent.reason)}")
         deliveries += [
             f"    try {one.number} {isoformat(one.started_at)}: {one.outcome}{_because(one.note)}"
@@ -209,8 +193,8 @@ def _because(note: str | None) -> str:
     return f" ({note})" if note else ""
 
 
-def _flags(story: Story) -> str:
-    run = story.run.run
+def _flags(story: RunStory) -> str:
+    run = story.run
     return (", read back after a downtime" if run.late else "") + (
         ", before it was watched" if run.baseline else ""
     )

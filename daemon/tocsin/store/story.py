@@ -42,6 +42,15 @@ class EventRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class Silent:
+    """A rule or reporter of the present configuration that a run did not move, and why."""
+
+    stage: Stage
+    name: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class RunStory:
     """Everything that is known about a run; lists are in the order of time and cut at 200.
 
@@ -59,6 +68,7 @@ class RunStory:
     alerts: tuple[AlertRecord, ...]
     decisions: tuple[Decision, ...]
     deliveries: tuple[DeliveryRecord, ...]
+    silent: tuple[Silent, ...] = ()  # filled in by who knows the configuration: not in rows
 
 
 def tell(

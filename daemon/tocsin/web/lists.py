@@ -16,7 +16,7 @@ from tocsin.store import query
 from tocsin.store.details import get_details
 from tocsin.store.events import list_events
 from tocsin.store.query import Page, Wanted
-from tocsin.store.story import RunStory, tell
+from tocsin.store.story import RunStory
 from tocsin.web.context import CONTEXT
 from tocsin.web.params import ListQuery, list_query, whole_number
 from tocsin.web.problems import Problem
@@ -77,15 +77,15 @@ async def events(request: web.Request) -> web.Response:
 
 
 async def explain(request: web.Request) -> web.Response:
-    """Why a run rang or did not: its events, the decisions on them, what was sent."""
+    """Why a run rang or did not: its events, the decisions on them, what was sent, and who said nothing."""
     return web.json_response(to_json(await read_story(request)))
 
 
 async def read_story(request: web.Request) -> RunStory:
     """The story of the run that the address names. Raises ``Problem`` 404."""
-    context, place = request.app[CONTEXT], request.match_info
+    place = request.match_info
     key = ScenarioKey(place["node"], place["project"], place["scenario"])
-    story = await context.store.read(tell, key, place["run"], sorted(context.config().channels()))
+    story = await request.app[CONTEXT].explain(key, place["run"])
     if story is None:
         raise Problem(404, "this run is not known")
     return story
