@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from tocsin.model.labels import BadMatcher, matchers_text, parse_matchers
-from tocsin.route import render
+from tocsin.route import intervals, render
 from tocsin.route.tree import RouteSpec, build_tree
 
 AMTOOL = shutil.which("amtool")
@@ -198,3 +198,60 @@ def test_random_texts_are_read_as_alertmanager_reads_them(tmp_path: Path) -> Non
             assert matchers_text(ours) == theirs, text
         else:  # only the UTF-8 writing, which amtool 0.25 does not know
             assert '"' in text or any(not CLASSIC.fullmatch(one.name) for one in ours), text
+
+
+INTERVALS = {
+    "weekdays": ["monday", "Monday:Friday", "friday:monday", "sunday:saturday", "saturday:sunday", "mon", "1", "1:5", "",
+                 " monday ", "monday : friday", "monday:", "a:b:c"],
+    "months": ["1", "12", "0", "13", "january", "JANUARY:march", "march:january", "1:march", "jan", "1:3", "3:1", "december:1"],
+    "days_of_month": ["1", "31", "32", "0", "-1", "-31", "-32", "1:7", "7:1", "-3:-1", "-1:-3", "15:-1", "-3:5", "31:-1", "30:-1",
+                      "29:-1", "28:-2", "28:-3", "31:-5", "1:-31", "1:-29", "1:-30", "27:-1", "28:-1", "1:-27", "1:-28", "27:-2", "26:-2", "a", "1:2:3", "+1"],
+    "years": ["2026", "2026:2028", "2028:2026", "x", "0", "-1", "2026:"],
+    "location": ["UTC", "Europe/Paris", "Mars/Olympus", "Local", ""],
+    "times": ["09:00-17:00", "00:00-24:00", "22:00-06:00", "9:00-10:00", "09:00-09:00", "24:00-24:00", "09:60-10:00",
+              "00:00-24:01", "09:00:00-10:00", "-"],
+}  # fmt: skip
+READERS = {
+    "weekdays": intervals.parse_weekdays,
+    "months": intervals.parse_months,
+    "days_of_month": intervals.parse_days_of_month,
+    "years": intervals.parse_years,
+    "location": intervals.check_location,
+    "times": lambda text: intervals.parse_time_range(*text.split("-", 1)),
+}
+
+
+def interval(kind: str, text: str) -> dict[str, object]:
+    if kind == "location":
+        return {"location": text}
+    if kind == "times":
+        start, end = text.split("-", 1)
+        return {"times": [{"start_time": start, "end_time": end}]}
+    return {kind: [text]}
+
+
+@pytest.mark.parametrize("kind", INTERVALS)
+def test_time_intervals_are_accepted_and_refused_as_alertmanager_does(kind: str, tmp_path: Path) -> None:
+    def theirs(numbered: tuple[int, str]) -> bool:
+        number, text = numbered
+        place = tmp_path / f"{number}.yml"
+        one = {"name": "i", "time_intervals": [interval(kind, text)]}
+        file = {"route": {"receiver": "r"}, "receivers": [{"name": "r"}], "time_intervals": [one]}
+        place.write_text(yaml.safe_dump(file), "utf-8")
+        return amtool("check-config", str(place)).returncode == 0
+
+    def ours(text: str) -> bool:
+        try:
+            READERS[kind](text)
+        except intervals.BadInterval:
+            return False
+        return True
+
+    texts = INTERVALS[kind]
+    with ThreadPoolExecutor(4) as pool:
+        accepted = dict(zip(texts, pool.map(theirs, enumerate(texts)), strict=True))
+    stricter = {"months": {"0", "13"}, "location": {"Local"}}  # never, and another thing on every machine
+    for text in stricter.get(kind, ()):
+        assert accepted.pop(text), text
+        assert not ours(text)
+    assert {text: ours(text) for text in accepted} == accepted

@@ -18,7 +18,7 @@ _WEEKDAYS = ("sunday", "monday", "tuesday", "wednesday", "thursday", "friday", "
 _MONTHS = ("january", "february", "march", "april", "may", "june", "july", "august", "september", "october",
            "november", "december")  # fmt: skip
 _TIME = re.compile(r"(?:([01][0-9]|2[0-3]):([0-5][0-9])|(24):(00))")
-_NUMBER = re.compile(r"-?[0-9]+")
+_NUMBER = re.compile(r"[+-]?[0-9]+")
 
 Range = tuple[int, int]
 Member = Callable[[str], int]
@@ -59,15 +59,15 @@ def parse_days_of_month(text: str) -> Range:
     first, last = _ends(text, _day)
     if first < 0 <= last:
         raise BadInterval(f"{text!r}: a range that begins at a negative day must end at a negative day")
-    if (first < 0) == (last < 0) and first > last:
+    if (first if first > 0 else 28 + first) > (last if last > 0 else 28 + last):  # Alertmanager's own measure
         raise BadInterval(f"{text!r} runs backwards")
-    if first > 0 > last and first > 31 + last + 1:
-        raise BadInterval(f"{text!r} is empty in every month")
     return first, last
 
 
 def check_location(name: str) -> str:
-    """The name of a time zone, as ``Europe/Paris``. Raises ``BadInterval`` for one that is not known."""
+    """The name of a time zone, as ``Europe/Paris``; empty is UTC. Raises ``BadInterval`` for one that is not known,
+    and for ``Local``, which would mean another thing on every machine."""
+    name = name or "UTC"
     try:
         _zone(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):
@@ -121,8 +121,8 @@ def _ends(text: str, member: Member) -> Range:
     parts = text.split(":")
     if len(parts) > 2:
         raise BadInterval(f"{text!r} is not a range; write it like FIRST:LAST")
-    first = member(parts[0].strip().lower())
-    return first, member(parts[1].strip().lower()) if len(parts) == 2 else first
+    first = member(parts[0].lower())
+    return first, member(parts[1].lower()) if len(parts) == 2 else first
 
 
 def _range(text: str, member: Member) -> Range:

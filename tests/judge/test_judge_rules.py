@@ -1,0 +1,171 @@
+"""Rules as pure functions: tables, and that batches and restarts make no difference."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tocsin.judge import rules as judge
+from tocsin.judge.stalled import Cohort, clusters
+from tocsin.judge.view import View
+from tocsin.judge.words import fill
+from tocsin.model.config import Rule
+from tocsin.model.event import Event, EventName, ScenarioFacts, end_event_name, run_event_id
+from tocsin.model.labels import parse_matcher
+from tocsin.model.rule_state import AnyRuleState
+from tocsin.model.run import Run, ScenarioKey
+from tocsin.model.sight import NodeSight, ScenarioSight
+
+T0 = datetime(2026, 3, 2, 6, tzinfo=UTC)
+KEY = ScenarioKey("prod", "SALES", "NIGHTLY")
+SIGHT = ScenarioSight(KEY, "Nightly", ("b", "a"), active=True)
+OUTCOMES = st.sampled_from(["SUCCESS", "WARNING", "FAILED", "FAILED", "ABORTED", "ODD"])
+
+
+def view(now: datetime) -> View:
+    return View(now, NodeSight("prod", up=True), SIGHT, base_url="https://dss")
+
+
+def end(index: int, outcome: str) -> Event:
+    start = T0 + timedelta(hours=index)
+    run = Run(KEY, f"r{index}", start, start + timedelta(minutes=5), outcome)
+    name = end_event_name(outcome)
+    facts = ScenarioFacts("NIGHTLY", "Nightly", ("a", "b"))
+    return Event(run_event_id(run, name), name, "prod", run.end or start, start, "SALES", facts, run)
+
+
+def play(rule: Rule, outcomes: Iterable[str], *, hold_until: int = 0) -> list[str]:
+    """What changes over a row of runs; the first ``hold_until`` are read back together."""
+    state: AnyRuleState | None = None
+    said: list[str] = []
+    for index, outcome in enumerate(outcomes):
+        event = end(index, outcome)
+        state = judge.hear(rule, state, event)
+        if state is None or index + 1 < hold_until:
+            continue
+        state, change = judge.settle(
+            rule, judge.judge(rule, state, view(event.time)), view(event.time), event.time
+        )
+        match change:
+            case judge.Rang(alert):
+                said.append(f"{index} rang {alert.count}")
+            case judge.Changed(alert):
+                said.append(f"{index} {alert.count}")
+            case judge.Ended():
+                said.append(f"{index} ended")
+            case None:
+                pass
+    return said
+
+
+@pytest.mark.parametrize(
+    ("after", "resolve_after", "outcomes", "expected"),
+    [
+        (1, 1, "FSF", ["0 rang 1", "1 ended", "2 rang 1"]),
+        (1, 1, "FFW", ["0 rang 1", "1 2", "2 ended"]),
+        (3, 1, "FFSFFF", ["5 rang 3"]),
+        (3, 1, "FAFAF", ["4 rang 3"]),
+        (1, 2, "FSFSS", ["0 rang 1", "2 2", "4 ended"]),
+        (1, 2, "FSAS", ["0 rang 1", "3 ended"]),
+        (2, 2, "FSFF", ["3 rang 2"]),
+        (1, 1, "SSAA", []),
+        (1, 1, "FO", ["0 rang 1"]),
+    ],
+)
+def test_failures_in_a_row_ring_and_good_runs_end(
+    after: int, resolve_after: int, outcomes: str, expected: list[str]
+) -> None:
+    words = {"F": "FAILED", "S": "SUCCESS", "W": "WARNING", "A": "ABORTED", "O": "ODD"}
+    rule = Rule("X", "failed", after=after, resolve_after=resolve_after)
+    assert play(rule, [words[letter] for letter in outcomes]) == expected
+
+
+def test_aborted_counts_where_a_rule_says_so() -> None:
+    rule = Rule("X", "failed", outcomes=("FAILED", "ABORTED", "WARNING"))
+    assert play(rule, ["ABORTED", "WARNING", "SUCCESS"]) == ["0 rang 1", "1 2", "2 ended"]
+
+
+@given(st.lists(OUTCOMES, min_size=1, max_size=12), st.integers(1, 3), st.integers(1, 3), st.integers(1, 12))
+def test_reading_back_ends_where_living_through_it_ends(
+    outcomes: list[str], after: int, resolve_after: int, hold: int
+) -> None:
+    rule = Rule("X", "failed", after=after, resolve_after=resolve_after)
+    lived = play(rule, outcomes)
+    read_back = play(rule, outcomes, hold_until=min(hold, len(outcomes)))
+
+    def ringing(said: Sequence[str]) -> bool:
+        return bool(said) and not said[-1].endswith("ended")
+
+    assert ringing(lived) == ringing(read_back)
+    assert len(read_back) <= len(lived)
+
+
+def test_an_alert_carries_labels_that_do_not_change_and_words_that_do() -> None:
+    rule = Rule(
+        "X", "failed", labels={"team": "sales"}, annotations={"runbook": "https://wiki/${project}/${unknown}", "summary": "${scenario_name}: ${count}"}
+    )  # fmt: skip
+    state = judge.hear(rule, None, end(0, "FAILED"))
+    assert state
+    _, change = judge.settle(rule, judge.judge(rule, state, view(T0)), view(T0), T0)
+    assert isinstance(change, judge.Rang)
+    assert change.alert.labels == {
+        "alertname": "X", "severity": "warning", "dss_node": "prod", "project": "SALES", "scenario": "NIGHTLY",
+        "tags": ",a,b,", "team": "sales",
+    }  # fmt: skip
+    assert change.alert.annotations == {
+        "summary": "Nightly: 1",
+        "description": "Run r0 ended FAILED; failing since 2026-03-02 06:05:00 UTC.",
+        "scenario_url": "https://dss/projects/SALES/scenarios/NIGHTLY/",
+        "runbook": "https://wiki/SALES/${unknown}",
+    }
+
+
+def test_a_rule_is_known_by_what_it_watches_not_by_how_strict_it_is() -> None:
+    plain = Rule("X", "failed")
+    assert judge.live(replace(plain, severity="critical", after=3)).id == judge.live(plain).id
+    others = [
+        replace(plain, alert="Y"),
+        replace(plain, kind="stale"),
+        replace(plain, labels={"a": "b"}),
+        replace(plain, match=(parse_matcher("a=b"),)),
+    ]
+    assert len({judge.live(rule).id for rule in (plain, *others)}) == 5
+
+
+def test_events_about_other_things_leave_a_state_as_it_is() -> None:
+    started = replace(end(0, "FAILED"), name=EventName.REPORTER_FAILED)
+    for kind in ("failed", "missed", "overlong", "stale", "node_down"):
+        assert judge.hear(Rule("X", kind), None, started) is None  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("cohort", "stalled", "undecided"),
+    [
+        ((0, 10, 0), True, False),
+        ((0, 9, 0), False, False),
+        ((0, 9, 1), False, True),
+        ((40, 10, 0), True, False),
+        ((41, 10, 0), False, False),
+        ((41, 10, 1), False, True),
+        ((100, 5, 10), False, False),
+    ],
+)
+def test_a_cohort_is_stalled_from_a_fifth_and_ten_on(
+    cohort: tuple[int, int, int], stalled: bool, undecided: bool
+) -> None:
+    met, missed, unseen = cohort
+    one = Cohort(T0, T0, met, missed, unseen)
+    assert (one.stalled, one.undecided) == (stalled, undecided)
+
+
+def test_starts_that_lie_close_together_are_one_cluster() -> None:
+    moments = [T0 + timedelta(minutes=minute) for minute in (0, 40, 14, 28)]
+    assert clusters(moments) == [(T0, T0 + timedelta(minutes=40))]
+    assert clusters([T0, T0 + timedelta(minutes=16)]) == [(T0, T0), (T0 + timedelta(minutes=16),) * 2]
+
+
+def test_unknown_variables_of_an_annotation_stay() -> None:
+    assert fill("${a} ${b} $c ${d", {"a": "1", "c": "2"}) == "1 ${b} $c ${d"
