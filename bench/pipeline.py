@@ -217,6 +217,7 @@ def looks(keys: list[ScenarioKey], runs: int, now: datetime) -> list[Look]:
             horizon=now - timedelta(days=1),
             late_before=None,
             fresh_from=start,
+            set_back=timedelta(0),
         )
         made.append(Look(sight, now, "sweep", (), lambda _event: False, DURATION_BUCKETS))
     return made
