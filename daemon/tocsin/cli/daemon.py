@@ -152,11 +152,14 @@ async def _served_from_the_store(config: "Config") -> AsyncIterator[str]:
     from prometheus_client import CollectorRegistry
 
     from tocsin.app.decide import resolve_by_hand
+    from tocsin.app.explain import explain
     from tocsin.app.logs import configure_logging
     from tocsin.kit.clock import SystemClock
     from tocsin.metrics import Exposition
     from tocsin.model.config import Http
+    from tocsin.model.run import ScenarioKey
     from tocsin.store import Store, StoreError, deliveries
+    from tocsin.store.story import RunStory
     from tocsin.web import WebContext, listen, make_app
 
     configure_logging("warning", "auto")
@@ -169,6 +172,9 @@ async def _served_from_the_store(config: "Config") -> AsyncIterator[str]:
 
     async def retry(notification_id: str) -> bool:
         return bool(await store.write(deliveries.retry, [notification_id], clock.now()))
+
+    async def story(scenario: ScenarioKey, run_id: str) -> RunStory | None:
+        return await store.read(explain, scenario, run_id, own)
 
     async def reload() -> Any:
         raise StoreError("there is no daemon here to reload; use --url")
@@ -191,6 +197,7 @@ async def _served_from_the_store(config: "Config") -> AsyncIterator[str]:
         nudge=lambda _node, _project, _scenario: False,
         resolve_alert=resolve,
         retry_delivery=retry,
+        explain=story,
     )
     listener = await listen(make_app(context), own.http.listen)
     try:

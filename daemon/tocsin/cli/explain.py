@@ -24,6 +24,11 @@ def explain(
     as_json: JsonOption = False,
 ) -> None:
     """Tell a run's story: when and how it was seen, what was decided and why, what was sent to whom."""
+    from pydantic import TypeAdapter
+
+    from tocsin.app.explain import to_text
+    from tocsin.store.story import RunStory
+
     parts = [unquote(part) for part in address.split("/")]
     if len(parts) not in (3, 4) or not all(parts):
         fail(f"{address!r} is not [NODE/]PROJECT/SCENARIO/RUN", USAGE)
@@ -40,7 +45,9 @@ def explain(
     if as_json:
         print_json(story)
     else:
-        print("\n".join(map(one_line, tell(story))))
+        for line in to_text(TypeAdapter(RunStory).validate_python(story)).splitlines():
+            words = line.lstrip(" ")
+            print(" " * (len(line) - len(words)) + one_line(words))
 
 
 async def _only_node(api: Api) -> str:
@@ -58,42 +65,3 @@ async def _last_run(api: Api, node: str, project: str, scenario: str) -> str:
     if not found:
         fail(f"no run of {node}/{project}/{scenario} is known")
     return str(found[0]["run_id"])
-
-
-def tell(story: Answer) -> list[str]:
-    """The story as lines for people, in the order of time."""
-    run = story["run"]
-    lines = [
-        f"{run['node']}/{run['project']}/{run['scenario']}  run {run['run_id']}",
-        f"  started {run['start']}"
-        + (f", ended {run['end']} {run['outcome']}" if run["end"] else ", still running"),
-        f"  seen {run['seen_at']} by {run['seen_by'] or 'unknown'}" + ("  late" if run["late"] else ""),
-    ]
-    if run["baseline"]:
-        lines.append("  it ended before the scenario was watched: it makes no event")
-    if run["error"]:
-        lines.append(f"  first error: {run['error']['message']}")
-    for title, rows in (
-        ("events", [f"{e['time']}  {e['event']}  seq {e['seq']}" for e in story["events"]]),
-        ("decisions", [_decision(d) for d in story["decisions"]]),
-        (
-            "alerts",
-            [f"{a['starts_at']}  {a['labels'].get('alertname')}  {a['state']}" for a in story["alerts"]],
-        ),
-        ("deliveries", [_delivery(d) for d in story["deliveries"]]),
-    ):
-        lines.append(f"{title}{':' if rows else ': none'}")
-        lines += [f"  {row}" for row in rows]
-    return lines
-
-
-def _decision(made: Answer) -> str:
-    note = f"  {made['note']}" if made.get("note") else ""
-    return f"{made['at']}  {made['stage']}  {made['subject']}: {made['verdict']}{note}"
-
-
-def _delivery(owed: Answer) -> str:
-    reason = f"  {owed['reason']}" if owed.get("reason") else ""
-    return (
-        f"{owed['owed_at']}  {owed['channel']}: {owed['state']} after {len(owed['attempts'])} tries{reason}"
-    )
