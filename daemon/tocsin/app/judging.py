@@ -57,8 +57,9 @@ class Judging:
     def hear(self, event: Event, place: Place, labels: Labels, *, withhold: bool) -> None:
         """Tell every rule an event. With ``withhold`` states go on, and alerts wait for ``catch_up``."""
         for live in self.plan.scenario_rules if place[2] else self.plan.node_rules:
-            if live.matches(labels):
-                self._hear(live, StateKey(live.id, *place), event, withhold)
+            key = StateKey(live.id, *place)
+            if (key in self.states or event.name in live.begins) and live.matches(labels):
+                self._hear(live, key, event, withhold)
 
     def _hear(self, live: LiveRule, key: StateKey, event: Event, withhold: bool) -> None:
         known = self.states.get(key)

@@ -18,7 +18,7 @@ from tocsin.judge.words import fill
 from tocsin.kit.clock import isoformat, to_ms
 from tocsin.model.alert import Alert, EndReason, alert_id, fingerprint
 from tocsin.model.config import Rule
-from tocsin.model.event import Event, tags_label
+from tocsin.model.event import Event, EventName, end_event_name, tags_label
 from tocsin.model.labels import Labels, all_match, matchers_text
 from tocsin.model.rule_state import (
     AnyRuleState,
@@ -38,6 +38,9 @@ class LiveRule:
 
     id: str
     rule: Rule
+    begins: frozenset[
+        EventName
+    ]  # events that matter although nothing is remembered; others change only what is
 
     @property
     def about_nodes(self) -> bool:
@@ -56,7 +59,24 @@ def live(rule: Rule) -> LiveRule:
     """Identity is the alert name, with a digest of the kind, the matchers and the rule's own labels."""
     own = sorted(rule.labels.items())
     text = f"{rule.kind}|{matchers_text(rule.match)}|{own!r}"
-    return LiveRule(f"{rule.alert}:{hashlib.blake2b(text.encode(), digest_size=4).hexdigest()}", rule)
+    id_ = f"{rule.alert}:{hashlib.blake2b(text.encode(), digest_size=4).hexdigest()}"
+    return LiveRule(id_, rule, _begins(rule))
+
+
+def _begins(rule: Rule) -> frozenset[EventName]:
+    match rule.kind:
+        case "failed":
+            return frozenset(end_event_name(outcome) for outcome in rule.outcomes)
+        case "overlong":
+            return frozenset({EventName.RUN_STARTED})
+        case "stale":
+            return frozenset({EventName.RUN_FINISHED})
+        case "node_down":
+            return frozenset({EventName.NODE_DOWN})
+        case "missed":
+            return frozenset()  # what is missed is no event
+        case _:
+            assert_never(rule.kind)
 
 
 def hear(rule: Rule, state: AnyRuleState | None, event: Event) -> AnyRuleState | None:

@@ -1,17 +1,20 @@
 """Rows of what is read about a run after its end."""
 
 from collections.abc import Iterable
-from typing import Any
 
-from sqlalchemy import Connection, Select, delete, exists, select, tuple_, update
+from sqlalchemy import Connection, delete, exists, select, tuple_, update
 
 from tocsin.kit.clock import to_ms
 from tocsin.model.run import Details, RunKey, ScenarioKey
-from tocsin.store.keys import among
+from tocsin.store.keys import Keyed
 from tocsin.store.schema import outbox, outbox_waits, run_details, runs
 from tocsin.store.upsert import chunks, insert
 
 _KEY = ("node", "project", "scenario", "run_id", "start")
+_DETAILS_KEY = [run_details.c[name] for name in _KEY]
+_RUNS_KEY = [runs.c[name] for name in _KEY]
+_WITH_DETAILS = Keyed(select(*_DETAILS_KEY), _DETAILS_KEY)
+_AWAITED = Keyed(select(*_RUNS_KEY).where(runs.c.details_due_at.is_not(None)), _RUNS_KEY)
 
 
 def put_details(connection: Connection, details: Details) -> None:
@@ -51,23 +54,17 @@ def get_details(connection: Connection, runs: Iterable[RunKey]) -> dict[RunKey, 
 
 def with_details(connection: Connection, runs: Iterable[RunKey]) -> set[RunKey]:
     """Those of these runs whose details were read."""
-    key = [run_details.c[name] for name in _KEY]
-    return _keys(connection, among(connection, select(*key), key, _flat(runs)))
+    return _keys(_WITH_DETAILS, connection, runs)
 
 
 def awaited(connection: Connection, wanted: Iterable[RunKey]) -> set[RunKey]:
     """Those of these runs whose details are due and not read yet."""
-    key = [runs.c[name] for name in _KEY]
-    due = select(*key).where(runs.c.details_due_at.is_not(None))
-    return _keys(connection, among(connection, due, key, _flat(wanted)))
+    return _keys(_AWAITED, connection, wanted)
 
 
-def _flat(wanted: Iterable[RunKey]) -> list[tuple[object, ...]]:
-    return [(*run.scenario, run.run_id, run.start) for run in wanted]
-
-
-def _keys(connection: Connection, query: Select[Any]) -> set[RunKey]:
-    return {RunKey(ScenarioKey(*row[:3]), row[3], row[4]) for row in connection.execute(query)}
+def _keys(keyed: Keyed, connection: Connection, wanted: Iterable[RunKey]) -> set[RunKey]:
+    rows = keyed.rows(connection, [(*run.scenario, run.run_id, run.start) for run in wanted])
+    return {RunKey(ScenarioKey(*row[:3]), row[3], row[4]) for row in rows}
 
 
 def run_columns(run: RunKey) -> dict[str, object]:

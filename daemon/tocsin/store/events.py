@@ -5,10 +5,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from sqlalchemy import Connection, func, select, update
+from sqlalchemy import Connection, select, update
 
 from tocsin.model.event import Event
 from tocsin.model.run import ScenarioKey
+from tocsin.store.keys import pack, unfold
 from tocsin.store.schema import counters, events
 from tocsin.store.upsert import chunks, insert
 
@@ -50,18 +51,10 @@ def mark_decided(connection: Connection, decided: Sequence[Undecided], now: date
     if not decided:
         return range(0)
     first = _take(connection, len(decided))
-    place = func.row_number().over(order_by=events.c.n)
-    before = first - 1
-    for part in chunks(decided):
-        mine = events.c.n.in_([one.n for one in part])
-        numbered = select(events.c.n, place.label("place")).where(mine).subquery()
-        connection.execute(
-            update(events)
-            .where(events.c.n == numbered.c.n)
-            .values(seq=before + numbered.c.place, processed_at=now)
-        )
-        before += len(part)
-    _count(connection, decided)
+    packed = pack((one.n, first + index) for index, one in enumerate(decided))
+    places = unfold(connection.dialect.name, (events.c.n, events.c.seq))
+    placed = update(events).where(events.c.n == places.c.k0).values(seq=places.c.k1, processed_at=now)
+    connection.execute(placed, {"keys": packed})
     return range(first, first + len(decided))
 
 

@@ -9,7 +9,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from sqlalchemy import Connection, bindparam, delete, func, select
 
 from tocsin.model.rule_state import STATE_VERSION, AnyRuleState
-from tocsin.store.keys import among
+from tocsin.store.keys import Keyed
 from tocsin.store.schema import nodes, rule_states
 from tocsin.store.upsert import insert
 
@@ -23,6 +23,8 @@ _COLUMNS = (
     rule_states.c.state,
     rule_states.c.due_at,
 )
+
+_LOADED = Keyed(select(*_COLUMNS), (rule_states.c.node, rule_states.c.project, rule_states.c.scenario))
 
 
 class StateKey(NamedTuple):
@@ -46,8 +48,7 @@ class Remembered:
 def load(connection: Connection, places: Collection[tuple[str, str, str]]) -> dict[StateKey, Remembered]:
     """What all rules remember of these (node, project, scenario)."""
     found: dict[StateKey, Remembered] = {}
-    place = (rule_states.c.node, rule_states.c.project, rule_states.c.scenario)
-    for row in connection.execute(among(connection, select(*_COLUMNS), place, places)):
+    for row in _LOADED.rows(connection, places):
         one = _remembered(row)
         found[one.key] = one
     return found

@@ -305,6 +305,7 @@ rule_states = Table(
     Column("due_at", Moment),  # when time alone may change the verdict
     PrimaryKeyConstraint("rule", "node", "project", "scenario"),
 )
+Index("ix_rule_states_place", rule_states.c.node, rule_states.c.project, rule_states.c.scenario)
 Index("ix_rule_states_due", rule_states.c.due_at, sqlite_where=rule_states.c.due_at.is_not(None),
       postgresql_where=rule_states.c.due_at.is_not(None))  # fmt: skip
 

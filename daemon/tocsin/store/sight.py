@@ -1,14 +1,14 @@
 """What rules look at besides events: nodes, scenarios and runs as watch left them. Reads only."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, Connection, Row, func, or_, select
+from sqlalchemy import Column, ColumnElement, Connection, func, or_, select
 
 from tocsin.model.run import GOOD_OUTCOMES, RunKey, ScenarioKey
 from tocsin.model.sight import NodeSight, ScenarioSight
-from tocsin.store.keys import among
+from tocsin.store.keys import Keyed
 from tocsin.store.schema import nodes, runs, scenarios
 
 _NODE: tuple[Column[Any], ...] = (
@@ -33,7 +33,14 @@ _SCENARIO: tuple[Column[Any], ...] = (
     scenarios.c.next_run,
     scenarios.c.backfilled,
 )
-_PLACE = (scenarios.c.node, scenarios.c.project, scenarios.c.scenario)
+_SIGHTS = Keyed(select(*_SCENARIO), (scenarios.c.node, scenarios.c.project, scenarios.c.scenario))
+_RUN_PLACE = (runs.c.node, runs.c.project, runs.c.scenario)
+_LAST_GOOD = Keyed(
+    select(*_RUN_PLACE, func.max(runs.c.end))
+    .where(runs.c.outcome.in_(sorted(GOOD_OUTCOMES)))
+    .group_by(*_RUN_PLACE),
+    _RUN_PLACE,
+)
 
 
 def node_sights(connection: Connection) -> dict[str, NodeSight]:
@@ -56,8 +63,8 @@ def scenario_sights(
 ) -> dict[ScenarioKey, ScenarioSight]:
     """These scenarios; one without a row is absent."""
     found: dict[ScenarioKey, ScenarioSight] = {}
-    for row in connection.execute(among(connection, select(*_SCENARIO), _PLACE, keys)):
-        sight = to_scenario_sight(row)
+    for row in _SIGHTS.rows(connection, keys):
+        sight = _to_scenario_sight(row)
         found[sight.key] = sight
     return found
 
@@ -65,23 +72,14 @@ def scenario_sights(
 def watched_scenarios(connection: Connection) -> list[ScenarioSight]:
     """Every scenario that is not gone."""
     query = select(*_SCENARIO).where(scenarios.c.gone_at.is_(None))
-    return [to_scenario_sight(row) for row in connection.execute(query)]
+    return [_to_scenario_sight(row) for row in connection.execute(query)]
 
 
-def to_scenario_sight(row: Row[Any]) -> ScenarioSight:
-    """A sight from a row with the scenario columns."""
-    fields = row._mapping
+def _to_scenario_sight(row: Sequence[Any]) -> ScenarioSight:
+    node, project, scenario, name, tags, active, gone_at, since, looked, read, following, backfilled = row
+    key = ScenarioKey(node, project, scenario)
     return ScenarioSight(
-        key=ScenarioKey(fields["node"], fields["project"], fields["scenario"]),
-        name=fields["name"],
-        tags=fields["tags"],
-        active=fields["active"],
-        gone=fields["gone_at"] is not None,
-        watched_since=fields["watched_since"],
-        looked_at=fields["looked_at"],
-        status_read_at=fields["status_read_at"],
-        next_run=fields["next_run"],
-        backfilled=fields["backfilled"],
+        key, name, tags, active, gone_at is not None, since, looked, read, following, backfilled
     )
 
 
@@ -98,10 +96,7 @@ def good_durations(connection: Connection, scenario: ScenarioKey, count: int) ->
 
 def last_good(connection: Connection, keys: Collection[ScenarioKey]) -> dict[ScenarioKey, datetime]:
     """When the last good run of each scenario ended, baseline runs too."""
-    place = (runs.c.node, runs.c.project, runs.c.scenario)
-    query = select(*place, func.max(runs.c.end)).where(runs.c.outcome.in_(sorted(GOOD_OUTCOMES)))
-    rows = connection.execute(among(connection, query, place, keys).group_by(*place))
-    return {ScenarioKey(*row[:3]): row[3] for row in rows}
+    return {ScenarioKey(*row[:3]): row[3] for row in _LAST_GOOD.rows(connection, keys)}
 
 
 def has_ended(connection: Connection, run: RunKey) -> bool:

@@ -2,12 +2,13 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import NamedTuple
+from datetime import datetime
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     BigInteger,
     Connection,
+    Select,
     and_,
     bindparam,
     func,
@@ -20,14 +21,43 @@ from sqlalchemy import (
 from tocsin.kit.clock import to_ms
 from tocsin.model.run import RunKey, ScenarioKey
 from tocsin.model.sight import SeenRun
-from tocsin.store.keys import among
+from tocsin.store.keys import Keyed, plain
 from tocsin.store.schema import expected_starts, nodes, runs
 
-_LONGEST = timedelta(days=7)  # a run that began longer ago and is over is not looked for
-_EARLY = 5_000  # milliseconds
+_LONGEST_MS = 7 * 86_400_000  # a run that took longer and is over is not looked for
+_EARLY_MS = 5_000  # a run may seem to start this much before its time
 _KEY = ("node", "project", "scenario", "at")
 _COLUMNS = [expected_starts.c[name] for name in _KEY]
 _PENDING = expected_starts.c.state == "pending"
+
+
+def _following() -> Select[Any]:
+    later = expected_starts.alias()
+    same = and_(*(later.c[name] == expected_starts.c[name] for name in ScenarioKey._fields))
+    return (
+        select(*_COLUMNS, func.min(later.c.at))
+        .join(later, same)
+        .where(later.c.at > expected_starts.c.at)
+        .group_by(*_COLUMNS)
+    )
+
+
+def _around(*, goes_on: bool) -> Select[Any]:
+    """Runs with the starts that they may explain: those that go on, or those that ended, lately."""
+    same = and_(*(runs.c[name] == expected_starts.c[name] for name in ScenarioKey._fields))
+    at, start, end = plain(expected_starts.c.at), plain(runs.c.start), plain(runs.c.end)
+    columns = (runs.c.run_id, runs.c.start, runs.c.end, runs.c.outcome, runs.c.trigger_type)
+    query = select(*_COLUMNS, *columns).join(runs, same)
+    if goes_on:
+        return query.where(runs.c.end.is_(None), runs.c.absent_since.is_(None))
+    return query.where(
+        start >= at - _LONGEST_MS, or_(end >= at, start >= at - _EARLY_MS), runs.c.end.is_not(None)
+    )
+
+
+_FOLLOWING = Keyed(_following(), _COLUMNS)
+_OPEN = Keyed(_around(goes_on=True), _COLUMNS)
+_ENDED = Keyed(_around(goes_on=False), _COLUMNS)
 
 
 class StartKey(NamedTuple):
@@ -75,30 +105,15 @@ def next_start(connection: Connection, now: datetime) -> datetime | None:
 
 def following(connection: Connection, keys: Collection[StartKey]) -> dict[StartKey, datetime]:
     """The next expected start after each of these, where one is known."""
-    later = expected_starts.alias()
-    first = (
-        select(*_COLUMNS, func.min(later.c.at))
-        .join(later, and_(*(later.c[name] == expected_starts.c[name] for name in ScenarioKey._fields)))
-        .where(later.c.at > expected_starts.c.at)
-        .group_by(*_COLUMNS)
-    )
-    found: dict[StartKey, datetime] = {}
-    for row in connection.execute(among(connection, first, _COLUMNS, _flat(keys))):
-        found[StartKey(ScenarioKey(*row[:3]), row[3])] = row[4]
-    return found
+    rows = _FOLLOWING.rows(connection, [(*key.scenario, key.at) for key in keys])
+    return {StartKey(ScenarioKey(*row[:3]), row[3]): row[4] for row in rows}
 
 
 def runs_around(connection: Connection, keys: Collection[StartKey]) -> dict[StartKey, list[SeenRun]]:
-    """The runs that were open at each of these moments or began later, the earliest first."""
-    same = and_(*(runs.c[name] == expected_starts.c[name] for name in ScenarioKey._fields))
-    at, start = type_coerce(expected_starts.c.at, BigInteger), type_coerce(runs.c.start, BigInteger)
-    goes_on = and_(runs.c.end.is_(None), runs.c.absent_since.is_(None))
-    open_then = or_(goes_on, type_coerce(runs.c.end, BigInteger) >= at, start >= at - _EARLY)
-    recent = or_(goes_on, start >= at - _LONGEST // timedelta(milliseconds=1))
-    columns = (runs.c.run_id, runs.c.start, runs.c.end, runs.c.outcome, runs.c.trigger_type)
-    query = select(*_COLUMNS, *columns).join(runs, same).where(open_then, recent).order_by(runs.c.start)
+    """The runs that were open at each of these moments or began later."""
     found: dict[StartKey, list[SeenRun]] = {key: [] for key in keys}
-    for row in connection.execute(among(connection, query, _COLUMNS, _flat(keys))):
+    wanted = [(*key.scenario, key.at) for key in keys]
+    for row in (*_OPEN.rows(connection, wanted), *_ENDED.rows(connection, wanted)):
         scenario = ScenarioKey(*row[:3])
         run = SeenRun(RunKey(scenario, row[4], row[5]), row[6], row[7], row[8])
         found[StartKey(scenario, row[3])].append(run)
@@ -144,7 +159,3 @@ def last_met(connection: Connection, node: str) -> datetime | None:
     )
     found: datetime | None = connection.execute(query).scalar_one_or_none()
     return found
-
-
-def _flat(keys: Collection[StartKey]) -> list[tuple[object, ...]]:
-    return [(*key.scenario, key.at) for key in keys]
