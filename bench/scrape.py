@@ -126,6 +126,20 @@ async def compare(store: Store, config: Config) -> None:
         )
 
 
+class Collections:
+    """How long the longest run of the garbage collector took: the whole process stands still for it."""
+
+    def __init__(self) -> None:
+        self.longest = self._began = 0.0
+        gc.callbacks.append(self._tell)
+
+    def _tell(self, phase: str, _info: dict[str, int]) -> None:
+        if phase == "start":
+            self._began = time.perf_counter()
+        else:
+            self.longest = max(self.longest, time.perf_counter() - self._began)
+
+
 async def lag(seconds: float, sink: list[float]) -> None:
     end = time.perf_counter() + seconds
     while time.perf_counter() < end:
@@ -166,6 +180,7 @@ async def serve(store: Store, config: Config, seconds: float) -> None:
             refreshes.append(time.perf_counter() - began)
             await asyncio.sleep(3)
 
+    collections = Collections()
     refreshing = asyncio.create_task(refresh())
     await lag(seconds, busy)
     refreshing.cancel()
@@ -181,6 +196,7 @@ async def serve(store: Store, config: Config, seconds: float) -> None:
             f"loop lag {name:8} p99 {lags[int(len(lags) * 0.99)] * 1000:.1f} ms, "
             f"worst {lags[-1] * 1000:.1f} ms (budget 20 ms)"
         )
+    print(f"longest garbage collection meanwhile {collections.longest * 1000:.1f} ms")
     await listener.close()
     exposition.close()
 

@@ -79,6 +79,7 @@ class SnapshotReader:
     _buckets: dict[ProjectOutcome, tuple[Bucket, ...]] = field(default_factory=dict)
     _series: dict[ScenarioKey, ScenarioSeries] = field(default_factory=dict)
     _reread_at: datetime | None = None
+    made: int = 0  # series that the last reading had to make anew
 
     def read(self, connection: Connection, now: datetime, config: Config) -> Snapshot:
         """The present state of the rows of the nodes that ``config`` names."""
@@ -88,6 +89,7 @@ class SnapshotReader:
         shown = [one for one in facts.values() if one.key.node in watched]
         kept = shown[: config.max_scenarios]
         running = series.running_since(connection)
+        self.made = 0
         self._series = {one.key: self._scenario(one, running.get(one.key)) for one in kept}
         gone = series.gone_projects(connection)
         return Snapshot(
@@ -135,6 +137,7 @@ class SnapshotReader:
             return before
         else:
             labels = before.labels
+        self.made += 1
         return ScenarioSeries(labels, facts, history, running_since)
 
 
