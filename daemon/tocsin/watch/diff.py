@@ -47,9 +47,9 @@ class Sight:
     detected_at: datetime
     horizon: datetime  # what ended before it is too old to be told
     late_before: datetime | None  # what happened before it happened in a downtime
-    set_back: timedelta  # DSS's clock was set back by so much since the watch began
     fresh_from: datetime  # of what started earlier, all that is seen is known to have ended
     scenario_url: str = ""
+    set_back: timedelta = timedelta(0)  # DSS's clock was set back by so much since the watch began
 
 
 @dataclass(frozen=True, slots=True)

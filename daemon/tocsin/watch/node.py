@@ -167,6 +167,10 @@ class _Watch:
         self._told_down = False
 
     async def run(self) -> None:
+        # What an earlier life knew about the node is old: nobody may judge by it before the first answer.
+        row = self._state.row
+        self._state.row = replace(row, up=None if row.down_event_id is None else False, backfilling=True)
+        await self._state.write(_write_node, self._state.row, None, backfill=True)
         await self._discovery.load()
         await self._details.load()
         self._state.agenda.sighting = Reason.SWEEP if self._sweep.trusted else Reason.FLAGS

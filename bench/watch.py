@@ -1,0 +1,270 @@
+"""The detection budget: how soon the watch knows what happened on a large node, beside a plain loop over dataikuapi.
+
+Run: ``python -m bench watch -- [--seconds 120] [--projects 200] [--scenarios 50] [--rate 0.5] [--requests 5]``. The
+node is the faked DSS of the tests in a process of its own, answering in 50 ms. The loop asks each scenario for its
+last runs in turn, as scripts do, at the same number of requests a second, in a third process against the same node;
+since its round is far longer than this measurement, what it has not found by the end counts as found just then, and
+the ratio is a lower bound.
+"""
+
+import argparse
+import asyncio
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+
+import structlog
+from prometheus_client import CollectorRegistry
+from sqlalchemy import Connection, select
+
+from tocsin.kit.clock import SystemClock, to_ms
+from tocsin.model.config import DURATION_BUCKETS, Node, Watch
+from tocsin.model.event import END_EVENTS, Event, EventName
+from tocsin.store import Store, lease, schema
+from tocsin.watch.metrics import WatchMetrics
+from tocsin.watch.node import NodeSnapshot, NodeWatcher
+
+ROOT = Path(__file__).parents[1]
+CLOCK = SystemClock()
+
+LOOP = """
+import json, sys, time
+import dataikuapi
+url, key, rate, seconds = sys.argv[1], sys.argv[2], float(sys.argv[3]), float(sys.argv[4])
+client = dataikuapi.DSSClient(url, key)
+scenarios = [(p, s["id"]) for p in client.list_project_keys() for s in client.get_project(p).list_scenarios()]
+found, begun, asked = {}, time.time(), 0
+while time.time() < begun + seconds:
+    project, scenario = scenarios[asked % len(scenarios)]
+    asked += 1
+    for run in client.get_project(project).get_scenario(scenario).get_last_runs(limit=10):
+        if not run.running:
+            found.setdefault(f"{project}/{scenario}/{run.id}", time.time() * 1000)
+    time.sleep(max(0.0, begun + asked / rate - time.time()))
+print(json.dumps({"found": found, "asked": asked, "seconds": time.time() - begun}))
+"""
+
+
+class Key:
+    def __init__(self, value: str) -> None:
+        self.value = value
+
+    def reveal(self) -> str:
+        return self.value
+
+
+class FakeNode:
+    """The faked DSS in another process."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        words = f"-m tests.fakedss --projects {options.projects} --scenarios {options.scenarios} --delay 0.05"
+        words += f" --rate {options.rate} --durations {options.durations} --seed 1"
+        self.process = subprocess.Popen(
+            [sys.executable, *words.split()], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        )
+        assert self.process.stdout is not None
+        told = json.loads(self.process.stdout.readline())
+        self.url, self.key = told["url"], told["admin_key"]
+
+    def get(self, what: str) -> object:
+        with urllib.request.urlopen(f"{self.url}/fake/{what}", timeout=60) as answer:
+            return json.load(answer)
+
+    def do(self, action: Mapping[str, object]) -> None:
+        request = urllib.request.Request(f"{self.url}/fake/do", json.dumps(action).encode())
+        request.add_header("Content-Type", "application/json")
+        urllib.request.urlopen(request, timeout=60).close()
+
+    def end(self) -> None:
+        self.process.terminate()
+        self.process.wait(10)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="The detection budget.")
+    parser.add_argument("--seconds", type=float, default=120, help="how long to measure, after the warm-up")
+    parser.add_argument("--projects", type=int, default=200)
+    parser.add_argument("--scenarios", type=int, default=50, help="in each project")
+    parser.add_argument("--rate", type=float, default=0.5, help="run starts a second")
+    parser.add_argument("--durations", default="4:60", help="SHORTEST:LONGEST seconds of a run")
+    parser.add_argument("--requests", type=float, default=5, help="a second")
+    parser.add_argument("--burst", type=int, default=500, help="runs that start at once at the end; 0: none")
+    options = parser.parse_args(arguments)
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
+    node = FakeNode(options)
+    try:
+        asyncio.run(measure(node, options))
+    finally:
+        node.end()
+
+
+async def measure(fake: FakeNode, options: argparse.Namespace) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(f"sqlite:///{folder}/tocsin.db")
+        await store.open()
+        leader = await store.write(lease.acquire, "bench", CLOCK.now())
+        assert leader is not None
+        watcher = NodeWatcher(
+            Node(
+                "bench",
+                fake.url,
+                api_key=Key(fake.key),
+                watch=Watch(max_requests_per_second=options.requests),
+            ),
+            store=store,
+            leadership=leader,
+            clock=CLOCK,
+            ring=lambda: None,
+            metrics=WatchMetrics(CollectorRegistry()),
+            wants_details=lambda event: False,
+            user_agent="tocsin/bench",
+            duration_buckets=DURATION_BUCKETS,
+        )
+        task = asyncio.create_task(watcher.run())
+        try:
+            await _measure(fake, options, store, watcher)
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            await store.close()
+
+
+async def _measure(fake: FakeNode, options: argparse.Namespace, store: Store, watcher: NodeWatcher) -> None:
+    total = options.projects * options.scenarios
+    began = time.monotonic()
+    while (snapshot := watcher.snapshot()) is None or snapshot.scenarios < total:
+        await asyncio.sleep(0.5)
+    print(
+        f"{total} scenarios known after {time.monotonic() - began:.0f} s at {options.requests:g} requests/s"
+    )
+    await asyncio.sleep(5)
+    since, cpu = to_ms(CLOCK.now()), time.process_time()
+    asked = await _asked(fake)
+    loop = await asyncio.create_subprocess_exec(
+        sys.executable, "-W", "ignore", "-c", LOOP, fake.url, fake.key, str(options.requests), str(options.seconds),
+        stdout=subprocess.PIPE,
+    )  # fmt: skip
+    await asyncio.sleep(options.seconds)
+    cpu, until = time.process_time() - cpu, to_ms(CLOCK.now())
+    out, _ = await loop.communicate()
+    told = json.loads(out)
+    both = await _asked(fake) - asked
+    await asyncio.sleep(15)
+    _report(await store.read(_events), await _ledger(fake), told, options, since, until)
+    ours = (both - told["asked"] - options.projects) / options.seconds
+    print(f"requests: {ours:.1f}/s by the watch, {told['asked'] / told['seconds']:.1f}/s by the loop")
+    print(f"the watch used {100 * cpu / options.seconds:.0f} % of a core")
+    _show(watcher.snapshot())
+    if options.burst:
+        await _burst(fake, options, store)
+
+
+def _report(
+    events: Sequence[Event],
+    ledger: Sequence[Mapping[str, object]],
+    loop: Mapping[str, Mapping[str, float]],
+    options: argparse.Namespace,
+    since: int,
+    until: int,
+) -> None:
+    sweeps = 3 * Watch().sweep_interval / timedelta(milliseconds=1)
+    long = {
+        f"{run['project']}/{run['scenario']}/{run['id']}": run
+        for run in ledger
+        if int(str(run["end_ms"])) - int(str(run["start_ms"])) > sweeps or not run["end_ms"]
+    }
+    starts, ends, plain = [], [], []
+    for event in events:
+        assert event.run is not None
+        name = f"{event.project}/{event.run.scenario.scenario}/{event.run.run_id}"
+        if name not in long or not since <= to_ms(event.time) < until:
+            continue
+        delay = (event.detected_at - event.time).total_seconds()
+        if event.name is EventName.RUN_STARTED:
+            starts.append(delay)
+        elif event.name in END_EVENTS:
+            ends.append(delay)
+            plain.append((loop["found"].get(name, until) - to_ms(event.time)) / 1000)
+    owed = sum(since <= int(str(run["end_ms"])) < until for run in long.values())
+    print(f"ends told: {len(ends)} of {owed} runs that lasted longer than three sweeps")
+    _delays("starts", starts)
+    _delays("ends", ends)
+    if ends and plain:
+        ratio = statistics.median(plain) / max(0.001, statistics.median(ends))
+        round_trip = options.projects * options.scenarios / options.requests
+        print(
+            f"a loop over dataikuapi: median at least {statistics.median(plain):.1f} s (a round takes {round_trip:.0f} s)"
+        )
+        print(f"ratio of the medians: at least {ratio:.0f}; over a whole round about "
+              f"{round_trip / 2 / max(0.001, statistics.median(ends)):.0f}")  # fmt: skip
+
+
+def _delays(what: str, delays: Sequence[float]) -> None:
+    if len(delays) > 1:
+        p99 = statistics.quantiles(delays, n=100, method="inclusive")[98]
+        print(f"detection of {what}: median {statistics.median(delays):.2f} s, p99 {p99:.2f} s, "
+              f"worst {max(delays):.2f} s of {len(delays)}")  # fmt: skip
+
+
+async def _burst(fake: FakeNode, options: argparse.Namespace, store: Store) -> None:
+    """Many starts in one moment: reported apart, since the budget alone decides how long they take."""
+    known = {(str(run["project"]), str(run["scenario"])) for run in await _ledger(fake) if not run["end_ms"]}
+    idle = [
+        (f"P{p:03}", f"S{s:03}")
+        for s in range(options.scenarios)
+        for p in range(options.projects)
+        if (f"P{p:03}", f"S{s:03}") not in known
+    ][: options.burst]
+    since = to_ms(CLOCK.now())
+
+    def start_all() -> None:
+        for project, scenario in idle:
+            fake.do({"do": "start_run", "project": project, "scenario": scenario})
+
+    await asyncio.to_thread(start_all)
+    names = {(project, scenario) for project, scenario in idle}
+    bound = time.monotonic() + 2 * options.burst / options.requests + 30
+    delays: list[float] = []
+    while len(delays) < len(idle) and time.monotonic() < bound:
+        await asyncio.sleep(1)
+        delays = [
+            (event.detected_at - event.time).total_seconds()
+            for event in await store.read(_events)
+            if event.name is EventName.RUN_STARTED and to_ms(event.time) >= since
+            and event.run and (event.run.scenario.project, event.run.scenario.scenario) in names
+        ]  # fmt: skip
+    print(f"a burst of {len(idle)} starts: {len(delays)} told")
+    _delays("the burst", delays)
+
+
+def _show(snapshot: NodeSnapshot | None) -> None:
+    if snapshot is not None:
+        print(f"sweep trusted: {snapshot.sweep_trusted}; longest without a look: {snapshot.look_bound:.0f} s")
+
+
+def _events(connection: Connection) -> list[Event]:
+    query = select(schema.events.c.body).where(schema.events.c.event.like("run.%"))
+    return list(connection.execute(query).scalars())
+
+
+async def _ledger(fake: FakeNode) -> list[Mapping[str, object]]:
+    found = await asyncio.to_thread(fake.get, "ledger")
+    assert isinstance(found, list)
+    return found
+
+
+async def _asked(fake: FakeNode) -> int:
+    counts = await asyncio.to_thread(fake.get, "counts")
+    assert isinstance(counts, dict)
+    return sum(counts["by_operation"].values())
+
+
+if __name__ == "__main__":
+    main()
