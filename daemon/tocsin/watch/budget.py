@@ -8,6 +8,7 @@ from collections import deque
 from math import ceil, inf
 
 _MARGIN = 1.05  # requests are counted where they arrive, not where they leave
+_EVEN_SHARE = 0.8  # of the rate, for what is not urgent: the urgent finds room at once
 _FLOOR = 1 / 64  # of the configured rate: a node is never given up
 _CALM = 10.0  # seconds without trouble before the limit grows again
 _REGAIN = 60.0  # seconds of calm from nothing to the whole
@@ -35,13 +36,13 @@ class Budget:
         return max(1, round(self.concurrency * self.limit / self.rate))
 
     def wait(self, now: float, *, urgent: bool) -> float:
-        """Seconds until the next request may leave. What is not urgent keeps an even pace, so that the urgent finds room."""
+        """Seconds until the next request may leave. What is not urgent keeps an even pace and leaves some room."""
         waits = [self._closed_until - now]
         allowed = max(1, ceil(self.limit))
         if len(self._sent) >= allowed:
             waits.append(self._sent[-allowed] + _MARGIN * allowed / self.limit - now)
         if self._sent and not urgent:
-            waits.append(self._sent[-1] + _MARGIN / self.limit - now)
+            waits.append(self._sent[-1] + _MARGIN / (_EVEN_SHARE * self.limit) - now)
         return max(0.0, *waits)
 
     def sent(self, now: float) -> None:

@@ -23,7 +23,9 @@ from tocsin.watch.state import NodeState
 
 _LIMITS = (5, 25, 125, 625)
 _BASELINE_LIMITS = (20, 125, 625)  # usual durations want some runs to begin with
+_SHORTEST_CUT = 5  # no server cuts its lists to fewer runs
 _DAY = timedelta(days=1)
+_DAYS = 3 * _DAY  # what one request by date asks for
 _SETTLED = 5
 _BLIND_FOR = 3  # cold intervals without a look make what is found then late
 
@@ -158,7 +160,7 @@ class Looks:
             reply = _Reply(reading, None if all_history else oldest)
             if oldest is not None and oldest < bound:
                 return reply
-            if all_history and (oldest is None or oldest <= bound):
+            if all_history and (len(raw) < _SHORTEST_CUT or oldest is None or oldest <= bound):
                 return reply
             if all_history:
                 break
@@ -183,8 +185,8 @@ class Looks:
         raws: list[object] = []
         try:
             while day <= last:
-                raws += await ticket.ask(partial(scenario.get_runs_by_date_raw, day, day + _DAY))
-                day += _DAY
+                raws += await ticket.ask(partial(scenario.get_runs_by_date_raw, day, day + _DAYS))
+                day += _DAYS
         except DSSError as error:
             if error.transient:
                 raise

@@ -86,7 +86,8 @@ class Sweep:
         finally:
             self._busy = False
             pause = self.interval if self.trusted else self._trial_pause
-            self._due = max(begun + pause, clock.monotonic())
+            # Counted from when it was due, so that waiting in the line makes no slower rhythm.
+            self._due = max(self._due + pause, begun + pause / 2, clock.monotonic())
 
     async def _swept(self, running: dict[tuple[str, str], str], begun: float) -> None:
         if not self.trusted:
