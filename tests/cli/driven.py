@@ -87,6 +87,13 @@ class Said:
         return self.out.splitlines()
 
 
+async def end_of(process: asyncio.subprocess.Process, stdin: str = "") -> Said:
+    """The end of a process."""
+    out, err = await process.communicate(stdin.encode())
+    assert "Traceback" not in err.decode(), err.decode()
+    return Said(process.returncode or 0, out.decode(), err.decode())
+
+
 Fault = Callable[[web.BaseRequest], "web.StreamResponse | None"]
 
 
@@ -121,7 +128,9 @@ class Driven:
     proxy: Proxy
     folder: Path
 
-    async def run(self, *words: str, key: str = DEFAULT_KEY, stdin: str = "", **environment: str) -> Said:
+    async def begin(
+        self, *words: str, key: str = DEFAULT_KEY, **environment: str
+    ) -> asyncio.subprocess.Process:
         kept = {k: v for k, v in os.environ.items() if not k.startswith("TOCSIN_")}
         environment = {
             "TOCSIN_DSS_URL": self.proxy.url,
@@ -131,7 +140,7 @@ class Driven:
             "NO_PROXY": "*",
             **environment,
         }
-        process = await asyncio.create_subprocess_exec(
+        return await asyncio.create_subprocess_exec(
             sys.executable,
             *("-m", "tocsin", *words),
             env={**kept, **{k: v for k, v in environment.items() if v}},
@@ -140,15 +149,15 @@ class Driven:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
-        out, err = await process.communicate(stdin.encode())
-        assert "Traceback" not in err.decode(), err.decode()
-        return Said(process.returncode or 0, out.decode(), err.decode())
+
+    async def run(self, *words: str, stdin: str = "", **options: str) -> Said:
+        return await end_of(await self.begin(*words, **options), stdin)
 
     async def ask(self, *words: str, **options: Any) -> Any:
         """The JSON answer of a verb that succeeds."""
-        said = await self.run(*words, "--json", **options)
-        assert (said.code, said.err) == (0, "")
-        return said.json
+        done = await self.run(*words, "--json", **options)
+        assert (done.code, done.err) == (0, "")
+        return done.json
 
     def definition(self, scenario: str, project: str = "SALES") -> dict[str, Any]:
         return self.sim.world.scenario(project, scenario).definition

@@ -2,10 +2,11 @@
 
 import asyncio
 import json
+import signal
 
 from aiohttp import web
 
-from tests.cli.driven import READER, WRITER
+from tests.cli.driven import READER, WRITER, end_of
 from tocsin.cli.address import shown
 
 
@@ -54,6 +55,18 @@ async def test_a_wait_that_never_ends_ends_in_time_and_says_that_the_run_goes_on
     assert set(results(idle).values()) == {"unchanged"}
 
 
+async def test_who_interrupts_a_wait_is_told_what_goes_on(dss):
+    process = await dss.begin("scenario", "run", "SALES/ENDLESS", "SALES/NIGHTLY_A", "--wait")
+    while not any(path.endswith("/ENDLESS/get-last-runs") for _, path in dss.proxy.asked):
+        await asyncio.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    ended = await end_of(process)
+    assert (ended.code, ended.err) == (130, "tocsin: interrupted\n")
+    (line,) = [line for line in ended.lines if "/SALES/ENDLESS/" in line]
+    assert line.endswith("goes on in DSS")
+    assert dss.sim.world.scenario("SALES", "ENDLESS").current is not None
+
+
 async def test_what_is_disabled_with_save_is_enabled_from_there_and_nothing_else(dss):
     tried = await dss.ask("scenario", "disable", "SALES/*", "--save", "kept.json", "--dry-run")
     assert (dss.folder / "kept.json").exists() is False
@@ -62,6 +75,9 @@ async def test_what_is_disabled_with_save_is_enabled_from_there_and_nothing_else
     assert {k for k, v in results(tried).items() if v == "would change"} == {"NIGHTLY_A", "NIGHTLY_B"}
     assert {k for k, v in results(done).items() if v == "changed"} == {"NIGHTLY_A", "NIGHTLY_B"}
     assert [s.id for s in dss.sim.world.every_scenario() if s.definition["active"]] == ["X", "X"]
+    assert not any(
+        path.endswith("/scenarios/BROKEN") for _, path in dss.proxy.asked
+    )  # it is off: nothing to read
     twice = await dss.run("scenario", "disable", "SALES/*", "--save", "kept.json")
     assert (twice.code, "remembers an earlier disable" in twice.err) == (1, True)
     back = await dss.ask("scenario", "enable", "--from", "kept.json")

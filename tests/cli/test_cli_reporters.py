@@ -202,6 +202,9 @@ async def test_reporters_are_carried_over_and_what_cannot_be_is_named_one_by_one
             ["a@example.org"],
             ["b@example.org"],
         ]
+        assert made["receivers"][-1]["channels"][0]["headers"] == {"X-Token": "t0ken"}
+        printed = await dss.run("reporter", "import")
+        assert (printed.code, "t0ken" in printed.out + printed.err) == (0, False)
         assert reporters["P/A/slack"]["receiver"] == reporters["P/A/slack again"]["receiver"]
 
 

@@ -1,6 +1,7 @@
 """How one of DSS's reporters reaches people, in Tocsin's terms: an apprise URL, or a native webhook. Pure."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -47,13 +48,18 @@ def way_of(messaging: "Raw", channels: "Mapping[str, Raw]") -> Way:
         case "mail-scenario":
             return _mail(configuration, channel_id, channel)
         case "slack-scenario":
-            return _slack(configuration, channel_id, {**configuration, **channel})
+            return _slack(configuration, channel_id, _reached(configuration, channel))
         case "msft-teams-scenario" | "google-chat-scenario" as kind:
-            return _chat(kind.removesuffix("-scenario"), configuration, {**configuration, **channel})
+            return _chat(kind.removesuffix("-scenario"), configuration, _reached(configuration, channel))
         case "webhook-scenario":
             return _webhook(configuration)
         case kind:
             raise NotCarried(f"Tocsin has nothing for reporters of type {kind}")
+
+
+def _reached(configuration: "Raw", channel: "Raw") -> "Raw":
+    """Where a chat is reached: by the messaging channel, unless the reporter has an address of its own."""
+    return {**configuration, **channel} if configuration.get("useGlobalChannel", True) else configuration
 
 
 def _mail(mail: "Raw", channel_id: str | None, channel: "Raw") -> Way:
@@ -156,7 +162,7 @@ def _slack(reporter: "Raw", channel_id: str | None, way: "Raw") -> Way:
 
 
 def _room(channel: str) -> str:
-    return channel if channel[:1] in "#@C" else f"#{channel}"
+    return channel if channel[:1] in "#@" or re.fullmatch(r"[CDG][A-Z0-9]{8,}", channel) else f"#{channel}"
 
 
 def _chat(kind: str, reporter: "Raw", way: "Raw") -> Way:

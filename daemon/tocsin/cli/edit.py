@@ -27,11 +27,19 @@ class How:
     as_json: bool
 
 
-async def edit_all(session: Session, targets: Sequence[Target], change: Change, what: str, how: How) -> int:
-    """Read, change and save each definition, and tell what became of it; the exit code."""
+async def edit_all(
+    session: Session,
+    targets: Sequence[Target],
+    change: Change,
+    what: str,
+    how: How,
+    settled: Callable[[Target], bool] = lambda _: False,
+) -> int:
+    """Read, change and save each definition, and tell what became of it; the exit code. A target that is ``settled`` is
+    known to need nothing, and is not read."""
 
     async def one(target: Target) -> Done:
-        return await _edit(session, target, change, how)
+        return Done(Result.UNCHANGED) if settled(target) else await _edit(session, target, change, how)
 
     return await change_all(session, targets, one, what=what, as_json=how.as_json)
 

@@ -40,6 +40,8 @@ def write_text(path: Path, text: str, *, private: bool = False) -> None:
     import tempfile
 
     try:
+        if private:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text)

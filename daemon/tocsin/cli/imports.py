@@ -143,8 +143,14 @@ class Import:
             words["attach"] = ["log"]
         return words
 
+    def hide_secrets(self) -> None:
+        """For where everybody may read: headers stand in the configuration itself, and may be secrets."""
+        for name, held in self.receivers.items():
+            if headers := held["channel"].pop("headers", None):
+                self._note(name, f"its headers {', '.join(headers)} are left out; --output writes them")
+
     def as_json(self) -> "Raw":
-        """The configuration and the notes; secrets stay out."""
+        """The configuration and the notes."""
         return {"configuration": self._configuration(), "secrets": sorted(self.secrets), "notes": self.notes}
 
     def as_yaml(self) -> str:

@@ -163,15 +163,16 @@ async def import_reporters(
     await made.read_channels()
     for target, reporter in found:
         made.add(target, reporter)
+    if output is not None:
+        for name, secret in made.secrets.items():
+            write_text(output.parent / name, secret + "\n", private=True)
+        write_text(output, made.as_yaml(), private=True)
+    if output is None or as_json:
+        made.hide_secrets()
     if as_json:
         return show.print_json(made.as_json())
     if output is None:
         print(made.as_yaml(), end="")
-    else:
-        for name, secret in made.secrets.items():
-            (output.parent / name).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            write_text(output.parent / name, secret + "\n", private=True)
-        write_text(output, made.as_yaml(), private=True)
     for note in made.notes:
         print(f"tocsin: {note}", file=sys.stderr)
     told = f"{made.carried} of {len(found)} reporters carried over"

@@ -8,7 +8,6 @@ import typer
 from tocsin.cli import remembered
 from tocsin.cli.address import scenario_address
 from tocsin.cli.exits import NO, USAGE
-from tocsin.cli.remembered import recall
 from tocsin.cli.session import Session, Target
 from tocsin.cli.trouble import Failure
 from tocsin.cli.verb import (
@@ -92,8 +91,13 @@ async def abort(
 @verb(app, "enable")
 async def enable(
     session: Session,
-    addresses: ScopeArgument = None,
-    remembered: Annotated[
+    addresses: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[ADDRESS...]", help="[NODE/]PROJECT/SCENARIO; globs allowed.", show_default=False
+        ),
+    ] = None,
+    file: Annotated[
         Path | None,
         typer.Option("--from", metavar="FILE", help="Those that `disable --save` remembered there."),
     ] = None,
@@ -104,9 +108,9 @@ async def enable(
     """Switch automatic triggers on."""
     from tocsin.cli.edit import How
 
-    if bool(addresses) == (remembered is not None):
+    if bool(addresses) == (file is not None):
         raise Failure("say either which scenarios, or --from FILE", USAGE)
-    wanted = recall(remembered) if remembered else map(scenario_address, addresses or [])
+    wanted = remembered.recall(file) if file else map(scenario_address, addresses or [])
     targets = await session.find(wanted)
     return await _switch(session, targets, True, How(dry_run, keep_run_as, as_json))
 
@@ -144,7 +148,11 @@ async def _switch(session: Session, targets: list[Target], on: bool, how: "How")
         settings.active = on
         return "switched on" if on else "switched off"
 
-    return await edit_all(session, targets, turn, "switching on" if on else "switching off", how)
+    def settled(target: Target) -> bool:
+        return bool(target.item) and bool(target.item.get("active")) == on
+
+    what = "switching on" if on else "switching off"
+    return await edit_all(session, targets, turn, what, how, settled)
 
 
 @verb(app, "reassign")

@@ -111,22 +111,6 @@ def table(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
 
 
 @contextmanager
-def progress(what: str, total: int) -> Iterator[Callable[[], None]]:
-    """A bar on standard error, if that is a terminal and there is more than one thing to do; call what it gives for
-    each that is done."""
-    if not sys.stderr.isatty() or total < 2:
-        yield lambda: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=total)
-        yield lambda: bar.advance(task)
-
-
-@contextmanager
 def waiting(what: str) -> Iterator[None]:
     """A turning wheel on standard error, if that is a terminal."""
     if not sys.stderr.isatty():
@@ -136,3 +120,19 @@ def waiting(what: str) -> Iterator[None]:
 
     with Console(stderr=True).status(what, spinner="dots"):
         yield
+
+
+@contextmanager
+def progress(what: str, total: int) -> Iterator[Callable[[], None]]:
+    """A bar on standard error, if that is a terminal; call what it gives for each thing that is done."""
+    if not sys.stderr.isatty() or total < 2:
+        with waiting(what):
+            yield lambda: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda: bar.advance(task)
