@@ -10,7 +10,7 @@ from aiohttp import web
 from sqlalchemy import Connection
 
 from tocsin.model.cloudevent import Json, to_cloudevent
-from tocsin.model.event import Event, event_labels
+from tocsin.model.event import END_EVENTS, Event, event_labels
 from tocsin.model.run import ScenarioKey
 from tocsin.store import query
 from tocsin.store.details import get_details
@@ -137,8 +137,11 @@ def _wanted(event: Event, inside: Wanted) -> bool:
 
 
 def _cloudevents(connection: Connection, found: Sequence[Event]) -> list[dict[str, Json]]:
-    details = get_details(connection, {event.run.key for event in found if event.run})
-    return [to_cloudevent(event, details.get(event.run.key) if event.run else None) for event in found]
+    ended = {event.id: event.run.key for event in found if event.run and event.name in END_EVENTS}
+    details = get_details(connection, ended.values())  # a start knows nothing of the end
+    return [
+        to_cloudevent(event, details.get(ended[event.id]) if event.id in ended else None) for event in found
+    ]
 
 
 def _events_text(connection: Connection, asked: ListQuery, after: int) -> str:
