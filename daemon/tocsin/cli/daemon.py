@@ -5,7 +5,6 @@ same API is served to this process alone, on loopback, as long as the verb runs;
 the daemon is down.
 """
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -114,6 +113,8 @@ def ask(
     work: Callable[[Api], Awaitable[T]], url: str | None, token_file: Path | None, config: Path | None
 ) -> T:
     """Do ``work`` against the daemon's API; what goes wrong on the way is one line and an exit code."""
+    import asyncio
+
     return asyncio.run(_ask(work, url, token_file, config))
 
 
