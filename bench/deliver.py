@@ -163,7 +163,7 @@ async def native(port: int, count: int) -> float:
 
 async def through_apprise(port: int, count: int) -> float:
     async def work(store: Store) -> float:
-        await fill(store, rows(count, 2_000, "json"))
+        await fill(store, rows(count, 200, "json"))
         return count / await drain(
             store, config(Channel("json", "ops", url=Plain(f"json://127.0.0.1:{port}/")))
         )

@@ -58,7 +58,7 @@ async def test_only_the_first_row_of_a_lane_has_its_turn(store: Store) -> None:
     assert [one.id for one in loaded.values()] == [rows[0].id, rows[2].id]
     waiting = (await store.read(sending.waiting, {"ops/hook": 9}, NOW))["ops/hook"]
     assert (waiting.turns, waiting.blocked) == ([], True)
-    await store.write_each(sending.settle, receipt(rows[0], NotificationState.DELIVERED))
+    await store.write(sending.settle, [receipt(rows[0], NotificationState.DELIVERED)])
     loaded = await store.read(sending.load, (await claim(store)).rows)
     assert [one.id for one in loaded.values()] == [rows[1].id]
 
@@ -93,10 +93,10 @@ async def test_a_failure_told_by_one_who_lost_the_lease_changes_nothing_but_a_de
     await store.write(outbox.owe, [one])
     await claim(store, "a")
     await claim(store, "b", NOW + LEASE)
-    await store.write_each(sending.settle, receipt(one, NotificationState.OWED, holder="a"))
+    await store.write(sending.settle, [receipt(one, NotificationState.OWED, holder="a")])
     assert await state(store, one) == NotificationState.SENDING
-    await store.write_each(sending.settle, receipt(one, NotificationState.DELIVERED, holder="a"))
-    await store.write_each(sending.settle, receipt(one, NotificationState.OWED, holder="b", number=2))
+    await store.write(sending.settle, [receipt(one, NotificationState.DELIVERED, holder="a")])
+    await store.write(sending.settle, [receipt(one, NotificationState.OWED, holder="b", number=2)])
     assert await state(store, one) == NotificationState.DELIVERED
 
 
@@ -111,7 +111,7 @@ async def test_receipts_of_one_moment_are_one_batch(store: Store) -> None:
         NotificationState.SENDING,
     ]
     receipts = [receipt(one, states[n % 4], due=NOW + LEASE) for n, one in enumerate(rows)]
-    await store.write(lambda connection: list(sending.settle(connection, receipts)))
+    await store.write(sending.settle, receipts)
     found = await store.read(outbox.notifications, [one.id for one in rows])
     assert [found[one.id].state for one in rows] == [states[n % 4] for n in range(40)]
     assert [found[one.id].attempts for one in rows] == [1, 1, 1, 0] * 10
@@ -151,7 +151,7 @@ async def test_a_group_row_under_way_is_not_superseded(store: Store) -> None:
     await claim(store)
     await store.write(outbox.owe, [second])
     assert (await claim(store, "b")).rows == []
-    await store.write_each(sending.settle, receipt(first, NotificationState.DELIVERED))
+    await store.write(sending.settle, [receipt(first, NotificationState.DELIVERED)])
     assert len((await claim(store, "b")).rows) == 1
 
 
@@ -159,7 +159,7 @@ async def test_the_end_of_what_only_a_dead_letter_told_is_cancelled(store: Store
     start, end = owed(group(alert(1)), lane="g"), owed(group(alert(1, ended=True)), lane="g")
     await store.write(outbox.owe, [start])
     await claim(store)
-    await store.write_each(sending.settle, receipt(start, NotificationState.DEAD))
+    await store.write(sending.settle, [receipt(start, NotificationState.DEAD)])
     await store.write(outbox.owe, [end])
     assert (await claim(store)).settled == [Settled("ops", "ops/hook", NotificationState.CANCELLED)]
 
@@ -170,7 +170,7 @@ async def test_the_end_of_what_was_delivered_before_a_dead_repeat_is_sent(store:
     for one, became in ((start, NotificationState.DELIVERED), (repeat, NotificationState.DEAD)):
         await store.write(outbox.owe, [one])
         await claim(store)
-        await store.write_each(sending.settle, receipt(one, became))
+        await store.write(sending.settle, [receipt(one, became)])
     await store.write(outbox.owe, [end])
     claimed = await claim(store)
     assert (len(claimed.rows), claimed.settled) == (1, [])
@@ -192,7 +192,7 @@ async def test_the_depth_counts_open_rows_their_oldest_and_dead_letters(store: S
     dead = owed(lane="dead")
     await store.write(outbox.owe, [dead, owed(at=NOW - LEASE, channel="x"), owed(lane="late")])
     await claim(store)
-    await store.write_each(sending.settle, receipt(dead, NotificationState.DEAD))
+    await store.write(sending.settle, [receipt(dead, NotificationState.DEAD)])
     depth = await store.read(deliveries.depth)
     assert (depth.open, depth.oldest_owed_at, depth.dead) == (2, NOW - LEASE, 1)
     assert depth.channels == {"x", "ops/hook"}

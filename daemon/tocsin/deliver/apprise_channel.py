@@ -24,6 +24,7 @@ import structlog
 from apprise import Apprise, AppriseAsset, AppriseAttachment, NotifyFormat, NotifyType
 from apprise.attachment.memory import AttachMemory
 from apprise.conversion import convert_between
+from apprise.exception import AppriseImproperlyConfigured
 from apprise.manager_plugins import NotificationManager
 from apprise.plugins import NotifyBase
 from apprise.plugins.email.base import NotifyEmail
@@ -91,12 +92,12 @@ class Way:
         plugin = self._plugin(url)
         if isinstance(plugin, str):
             return refused(plugin)
-        kind = kind_of(plugin, self._channel.template)
+        kind: Kind = self._local.kind
         rendered = self._render(parcel, kind)
         if isinstance(plugin, NotifyEmail):
             verdict = self._mail(plugin, rendered, parcel)
         else:
-            verdict = self._notify(plugin, kind, rendered, parcel, secrets_of(url))
+            verdict = self._notify(plugin, kind, rendered, parcel)
         for note in rendered.notes:
             log.warning("template_noted", channel=self._channel.name, note=note)
         return verdict if not rendered.notes else _noted(verdict, rendered.notes)
@@ -104,10 +105,14 @@ class Way:
     def _plugin(self, url: str) -> NotifyBase | str:
         """This thread's plugin for the present URL, or why there is none."""
         if getattr(self._local, "url", None) != url:
-            self._local.plugin = connect(url, self._channel, self._slack_url)
-            self._local.url = url
-        plugin: NotifyBase | str = self._local.plugin
-        return plugin
+            plugin = connect(url, self._channel, self._slack_url)
+            self._local.kind = (
+                Kind.TEXT if isinstance(plugin, str) else kind_of(plugin, self._channel.template)
+            )
+            self._local.secrets = secrets_of(url)
+            self._local.plugin, self._local.url = plugin, url
+        kept: NotifyBase | str = self._local.plugin
+        return kept
 
     def _render(self, parcel: Parcel, kind: Kind) -> Rendered:
         templates = parcel.config.templates
@@ -125,26 +130,25 @@ class Way:
         password = [str(plugin.password)] if plugin.password else []
         return replace(verdict, note=mask(verdict.note, password))
 
-    def _notify(
-        self, plugin: NotifyBase, kind: Kind, rendered: Rendered, parcel: Parcel, secrets: Sequence[str]
-    ) -> Verdict:
+    def _notify(self, plugin: NotifyBase, kind: Kind, rendered: Rendered, parcel: Parcel) -> Verdict:
         title, body, body_format = _shape(plugin, kind, rendered)
         files = [AttachMemory(text, name) for name, text in attached(parcel.notification.notice, rendered)]
         attachment = None
         if files and plugin.attachment_support:
             attachment = AppriseAttachment(asset=plugin.asset)
             attachment.attachments = files
-        notifier = Apprise(asset=plugin.asset)
-        notifier.add(plugin)
         with _listening() as lines:
-            done = notifier.notify(
-                body=body,
-                title=title,
-                notify_type=_TONES[rendered.message.tone],
-                body_format=body_format,
-                attach=attachment,
-            )
-        return delivered() if done else of_log([mask(line, secrets) for line in lines])
+            try:
+                done = plugin.notify(
+                    body=body,
+                    title=title,
+                    notify_type=_TONES[rendered.message.tone],
+                    body_format=body_format,
+                    attach=attachment,
+                )
+            except AppriseImproperlyConfigured as error:
+                return refused(mask(str(error), self._local.secrets))
+        return delivered() if done else of_log([mask(line, self._local.secrets) for line in lines])
 
 
 def check_channel_url(url: str) -> str | None:

@@ -4,15 +4,17 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from tocsin.deliver.transport import Parcel, Transport
 from tocsin.kit.clock import Clock
 from tocsin.model.config import Channel
+from tocsin.store.sending import Turn, Waiting
 
 _AHEAD_SECONDS = 1.0  # how much work is claimed before its turn; what waits here can no longer be superseded
 _MOST_AHEAD = 512
 _SMOOTHING = 0.1
+_TURNS_FOR = timedelta(seconds=1)
 
 
 @dataclass(slots=True, eq=False)
@@ -40,11 +42,17 @@ class Bulkhead:
         self.channel = channel
         self.transport = transport
         self.failures = 0  # tries since the last one that was delivered
-        self.more = False  # whether rows wait that did not fit, or behind one on its way
+        self.next_due: datetime | None = None  # of what is not due yet, as far as is known
         self._send = send
         self._clock = clock
+        self._turns: deque[Turn] = (
+            deque()
+        )  # rows found that were not claimed yet; a claim sees whether they still may
+        self._turns_until = datetime.min.replace(tzinfo=UTC)
+        self._blocked = False  # whether rows wait behind one on its way
         self._queue: deque[Job] = deque()
-        self._flying: dict[asyncio.Task[None], Job] = {}
+        self._flying: dict[asyncio.Task[None], Job] = {}  # until they have their receipt
+        self._places = 0  # taken at the transport
         self._next_turn = clock.monotonic()
         self._seconds_each = _AHEAD_SECONDS
         self._quiet_until: datetime | None = None
@@ -72,9 +80,23 @@ class Bulkhead:
             return 0
         return max(self._target() - len(self._queue) - len(self._flying), 0)
 
+    def wants_turns(self, now: datetime) -> bool:
+        """Whether it is time to look again for rows that may be sent."""
+        return not self._turns or now >= self._turns_until
+
+    def scanned(self, waiting: Waiting, now: datetime) -> None:
+        """Remember what a look found, for a moment: looking again for each few rows would cost more than sending."""
+        self._turns = deque(waiting.turns)
+        self._turns_until = now + _TURNS_FOR
+        self.next_due, self._blocked = waiting.next_due, waiting.blocked
+
+    def take_turns(self, most: int) -> list[Turn]:
+        return [self._turns.popleft() for _ in range(min(most, len(self._turns)))]
+
     def runs_low(self) -> bool:
         """Whether rows are known to wait and less than half of what could be held is left."""
-        return self.more and len(self._queue) + len(self._flying) <= self._target() // 2
+        more = bool(self._turns) or self._blocked
+        return more and len(self._queue) + len(self._flying) <= self._target() // 2
 
     def put(self, jobs: Iterable[Job]) -> None:
         self._queue.extend(jobs)
@@ -108,12 +130,16 @@ class Bulkhead:
         """Jobs whose task waits for its turn."""
         return [job for job in self._flying.values() if job.started is None]
 
+    def sent(self) -> None:
+        """Free a place at the transport: the next send need not wait for the receipt of this one."""
+        self._places -= 1
+        self._fill()
+
     def leave_behind(self, job: Job) -> set["asyncio.Task[None]"]:
-        """Free the place of a send that is no longer waited for; answers its task, unless it has ended meanwhile."""
+        """Forget a send that is no longer waited for; answers its task, unless it has ended meanwhile."""
         left = {task for task, mine in self._flying.items() if mine is job}
         for task in left:
             del self._flying[task]
-        self._fill()
         return left
 
     async def finish(self, grace: timedelta) -> list[Job]:
@@ -131,15 +157,15 @@ class Bulkhead:
         ahead = _AHEAD_SECONDS / max(self._seconds_each, 0.001) * width
         if self.channel.rate is not None:
             ahead = min(ahead, self.channel.rate * _AHEAD_SECONDS)
-        return width + min(int(ahead), _MOST_AHEAD) - 1
+        return max(width, min(int(ahead), _MOST_AHEAD))
 
     def _fill(self) -> None:
-        while self._queue and len(self._flying) < self.transport.concurrency:
+        while self._queue and self._places < self.transport.concurrency:
             job = self._queue.popleft()
+            self._places += 1
             task = asyncio.create_task(self._send(self, job), name=f"deliver {self.channel.name}")
             self._flying[task] = job
             task.add_done_callback(self._landed)
 
     def _landed(self, task: "asyncio.Task[None]") -> None:
-        if self._flying.pop(task, None) is not None and not task.cancelled():
-            self._fill()
+        self._flying.pop(task, None)

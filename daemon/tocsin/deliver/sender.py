@@ -18,8 +18,9 @@ import structlog
 from tocsin.deliver.backoff import next_try
 from tocsin.deliver.bulkhead import Bulkhead, Job
 from tocsin.deliver.connect import connector
-from tocsin.deliver.facts import Loaded, load
+from tocsin.deliver.facts import Loaded, Usual, load
 from tocsin.deliver.metrics import Count, DeliverMetrics
+from tocsin.deliver.receipts import Receipts
 from tocsin.deliver.transport import Parcel, Transport
 from tocsin.deliver.verdict import Verdict, failed, unknown
 from tocsin.kit.clock import Clock
@@ -33,8 +34,9 @@ log = structlog.get_logger()
 _LEASE = timedelta(seconds=30)
 _RENEW_EVERY = timedelta(seconds=10)
 _SURVEY_EVERY = timedelta(seconds=5)
+_SCAN = 500  # turns that are looked for at once
 _OUTAGE = 3  # failures in a row after which a success sends at once what waits for its next try
-_PAUSES = (0.1, 5.0)  # seconds: between tries to write to a store that is away, first and longest
+_PAUSES = (0.1, 5.0)  # seconds: between steps while the store is away, first and longest
 
 
 class Sender:
@@ -55,6 +57,7 @@ class Sender:
         ring: Callable[[], None] = lambda: None,
     ) -> None:
         self._store = store
+        self._receipts = Receipts(store)
         self._holder = holder
         self._clock = clock
         self._metrics = metrics
@@ -66,6 +69,7 @@ class Sender:
         self._claimed: dict[int, datetime] = {}  # rows that are not loaded yet, and the ends of their leases
         self._watches: set[asyncio.Task[None]] = set()  # of sends that are past their deadline
         self._late: set[asyncio.Task[None]] = set()  # sends that were left behind
+        self._usual = Usual()
         self._started = False
         self._renew_at: datetime | None = None
         self._survey_at: datetime | None = None
@@ -104,11 +108,12 @@ class Sender:
         left = await asyncio.gather(*(self._finish(one, grace) for one in self._all()))
         hanging = [receipt for part in left for receipt in part]
         with suppress(StoreUnavailable):
-            await asyncio.gather(*(self._store.write_each(sending.settle, one) for one in hanging))
+            await self._store.write(sending.settle, hanging)
         behind = self._late | self._watches
         for task in behind:
             task.cancel()
         await asyncio.gather(*behind, return_exceptions=True)
+        await self._receipts.close()
         await asyncio.gather(*(one.transport.close() for one in self._all()))
 
     # --- a step --------------------------------------------------------------------------------------------------------
@@ -168,26 +173,28 @@ class Sender:
                 job.lease_until = until
 
     async def _claim(self, now: datetime, config: Config) -> datetime | None:
-        wanted = {name: room for name, one in self._bulkheads.items() if (room := one.room(now))}
-        found = await self._store.read(sending.waiting, wanted, now)
-        for name, waiting in found.items():
-            self._bulkheads[name].more = waiting.blocked or len(waiting.turns) == wanted[name]
-        turns = [turn for waiting in found.values() for turn in waiting.turns]
+        rooms = {name: room for name, one in self._bulkheads.items() if (room := one.room(now))}
+        blank = {
+            name: max(room, _SCAN) for name, room in rooms.items() if self._bulkheads[name].wants_turns(now)
+        }
+        for name, waiting in (await self._store.read(sending.waiting, blank, now)).items():
+            self._bulkheads[name].scanned(waiting, now)
+        turns = [turn for name, room in rooms.items() for turn in self._bulkheads[name].take_turns(room)]
         if turns:
             claimed = await self._store.write(sending.claim, turns, self._holder, now, now + _LEASE)
             self._count(claimed.settled)
             self._claimed |= dict.fromkeys(claimed.rows, now + _LEASE)
         await self._hand_over(now, config)
         quiet = (one.quiet_until(now) for one in self._bulkheads.values())
-        due = [moment for moment in (*(one.next_due for one in found.values()), *quiet) if moment is not None]
-        return min(due, default=None)
+        later = (self._bulkheads[name].next_due for name in rooms)
+        return min((moment for moment in (*later, *quiet) if moment is not None), default=None)
 
     async def _hand_over(self, now: datetime, config: Config) -> None:
         if not self._claimed:
             return
         people = frozenset(name for name, one in self._bulkheads.items() if one.channel.url is not None)
         try:
-            loaded = await self._store.read(load, list(self._claimed), people)
+            loaded = await self._store.read(load, list(self._claimed), people, self._usual, now)
         except ValueError:
             loaded = await self._load_one_by_one(now, people)
         jobs: dict[str, list[Job]] = {}
@@ -206,7 +213,7 @@ class Sender:
         loaded: list[Loaded] = []
         for n in self._claimed:
             try:
-                loaded += await self._store.read(load, [n], people)
+                loaded += await self._store.read(load, [n], people, self._usual, now)
             except ValueError as error:
                 log.error("notification_unreadable", row=n, error=type(error).__name__)
                 await self._store.write(sending.bury, n, "its row cannot be read", now)
@@ -215,28 +222,36 @@ class Sender:
     # --- one send ------------------------------------------------------------------------------------------------------
 
     async def _carry_out(self, bulkhead: Bulkhead, job: Job) -> None:
+        try:
+            verdict = await self._send(bulkhead, job)
+        finally:
+            if not job.given_up:
+                bulkhead.sent()
+        if job.watch is not None and not job.given_up:
+            job.watch.cancel()
+        if verdict is None:
+            await self._give_back([job])
+        elif job.given_up:
+            await self._arrived_late(bulkhead.channel, job, verdict)
+        else:
+            await self._conclude(bulkhead, job, verdict)
+
+    async def _send(self, bulkhead: Bulkhead, job: Job) -> Verdict | None:
+        """The outcome of one send; None when it was not begun, since the row may be another's by now."""
         await bulkhead.turn()
         started = self._clock.now()
-        if started >= job.lease_until:  # this process slept: the row may be another's by now
-            await self._give_back([job])
-            return
+        if started >= job.lease_until:
+            return None
         job.started = started
-        timer = asyncio.get_running_loop().call_later(
-            bulkhead.channel.timeout.total_seconds(), self._overdue, bulkhead, job
-        )
+        seconds = bulkhead.channel.timeout.total_seconds()
+        timer = asyncio.get_running_loop().call_later(seconds, self._overdue, bulkhead, job)
         try:
-            verdict = await bulkhead.transport.send(job.parcel)
+            return await bulkhead.transport.send(job.parcel)
         except Exception as error:
             log.exception("transport_broke", channel=bulkhead.channel.name)
-            verdict = failed(f"internal error: {type(error).__name__}")
+            return failed(f"internal error: {type(error).__name__}")
         finally:
             timer.cancel()
-        if job.given_up:
-            await self._arrived_late(bulkhead.channel, job, verdict)
-            return
-        if job.watch is not None:
-            job.watch.cancel()
-        await self._conclude(bulkhead, job, verdict)
 
     def _overdue(self, bulkhead: Bulkhead, job: Job) -> None:
         job.watch = asyncio.create_task(self._watch(bulkhead, job), name=f"overdue {bulkhead.channel.name}")
@@ -245,22 +260,25 @@ class Sender:
 
     async def _watch(self, bulkhead: Bulkhead, job: Job) -> None:
         """The deadline has passed: the outcome is unknown. The send is waited for once as long again, and left behind."""
-        await self._record(self._receipt(bulkhead.channel, job, _NO_ANSWER, held=True))
+        await self._receipts.write(self._receipt(bulkhead.channel, job, _NO_ANSWER, held=True))
         await asyncio.sleep(bulkhead.channel.timeout.total_seconds())
         job.given_up = True
+        for task in bulkhead.leave_behind(job):
+            self._late.add(task)
+            task.add_done_callback(self._late.discard)
+        bulkhead.sent()
         await self._conclude(bulkhead, job, _NO_ANSWER)
-        self._late |= bulkhead.leave_behind(job)
 
     async def _arrived_late(self, channel: Channel, job: Job, verdict: Verdict) -> None:
         if verdict.outcome is AttemptOutcome.DELIVERED:
             about = {"channel": channel.name, "notification": job.parcel.notification.id}
             log.info("notification_delivered_late", **about)
-            await self._record(self._receipt(channel, job, verdict))
+            await self._receipts.write(self._receipt(channel, job, verdict))
 
     async def _conclude(self, bulkhead: Bulkhead, job: Job, verdict: Verdict) -> None:
         notification, channel = job.parcel.notification, bulkhead.channel
         receipt = self._receipt(channel, job, verdict)
-        await self._record(receipt)
+        await self._receipts.write(receipt)
         self._metrics.count(notification.receiver, channel.name, _counted(receipt))
         about = {"channel": channel.name, "notification": notification.id, "attempt": receipt.attempt.number}
         match receipt.state:
@@ -317,18 +335,6 @@ class Sender:
                     return Receipt(self._holder, attempt, NotificationState.DEAD, now, why)
                 return Receipt(self._holder, attempt, NotificationState.OWED, again, verdict.note)
         assert_never(verdict.outcome)
-
-    async def _record(self, receipt: Receipt) -> None:
-        """Write a receipt, however long the store is away."""
-        pause, longest = _PAUSES
-        while True:
-            try:
-                await self._store.write_each(sending.settle, receipt)
-            except StoreUnavailable:
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, longest)
-            else:
-                return
 
     # --- the rest ------------------------------------------------------------------------------------------------------
 

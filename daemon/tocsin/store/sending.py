@@ -11,9 +11,21 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import NamedTuple
 
-from sqlalchemy import Connection, Select, bindparam, delete, literal_column, or_, select, update
+from sqlalchemy import (
+    BigInteger,
+    Connection,
+    Select,
+    bindparam,
+    delete,
+    literal_column,
+    or_,
+    select,
+    type_coerce,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 
+from tocsin.kit.clock import from_ms, to_ms
 from tocsin.model.notification import (
     Attempt,
     AttemptOutcome,
@@ -27,6 +39,7 @@ from tocsin.store.schema import attempts, outbox, outbox_waits
 from tocsin.store.upsert import Insert, chunks, insert
 
 _PAGE = 1_000
+_ENOUGH = 4  # a quarter of what is wanted will do, once four times as many rows were looked at
 _CLOCK_SKEW = timedelta(hours=1)  # an alert's start is on DSS's clock, a receipt on ours
 _DIED = "the process that sent it ended before it knew the outcome"
 # Written out, not bound: a partial index serves only a query whose condition the planner can read.
@@ -94,65 +107,58 @@ def waiting(connection: Connection, wanted: Mapping[str, int], now: datetime) ->
 
 
 def _waiting(connection: Connection, channel: str, limit: int, now: datetime) -> Waiting:
-    heads: dict[str, datetime | None] = {}  # a lane's due time; None while one of its rows is on its way
+    now_ms = to_ms(now)
+    heads: dict[str, int | None] = {}  # a lane's due time; None while one of its rows is on its way
     groups: dict[str, int] = {}
     singles: list[Turn] = []
     blocked = False
-    for row in _open_rows(connection, channel):
-        if row.lane not in heads:
-            flying = _flies(row, now)
-            heads[row.lane] = None if flying else row.due_at
-            if row.kind == "group":
-                groups[row.lane] = row.n
-            elif not flying and row.due_at <= now:
-                singles.append(Turn(row.n, channel, row.lane, False))
-        elif heads[row.lane] is None:
+    for looked, row in enumerate(_open_rows(connection, channel), 1):
+        n, lane, kind, state, due, lease_until = row
+        if lane not in heads:
+            flying = state == "sending" and lease_until > now_ms
+            heads[lane] = None if flying else due
+            if kind == "group":
+                groups[lane] = n
+            elif not flying and due <= now_ms:
+                singles.append(Turn(n, channel, lane, False))
+        elif (head := heads[lane]) is None:
             blocked = True
-        elif row.lane in groups:
-            heads[row.lane] = row.due_at
-        else:
-            blocked = blocked or _is_due(heads[row.lane], now)
-        if len(singles) >= limit:
+        elif lane in groups:
+            heads[lane] = due
+        elif head <= now_ms:
+            blocked = True
+        if len(singles) >= limit or (_ENOUGH * len(singles) >= limit and looked >= _ENOUGH * limit):
             break
-    ready = [Turn(n, channel, lane, True) for lane, n in groups.items() if _is_due(heads[lane], now)]
-    later = [due for due in heads.values() if due is not None and due > now]
-    turns = sorted(singles + ready, key=lambda turn: turn.n)
-    return Waiting(turns[:limit], min(later, default=None), blocked)
+    due_lanes = {lane for lane, due in heads.items() if due is not None and due <= now_ms}
+    turns = singles + [Turn(n, channel, lane, True) for lane, n in groups.items() if lane in due_lanes]
+    turns.sort(key=lambda turn: turn.n)
+    later = min((due for due in heads.values() if due is not None and due > now_ms), default=None)
+    return Waiting(turns[:limit], None if later is None else from_ms(later), blocked)
 
 
-def _is_due(due: datetime | None, now: datetime) -> bool:
-    return due is not None and due <= now
-
-
-class _Open(NamedTuple):
-    n: int
-    lane: str
-    kind: str
-    state: str
-    due_at: datetime
-    lease_until: datetime | None
-
-
-def _flies(row: "_Open | _Locked", now: datetime) -> bool:
-    return row.state == "sending" and row.lease_until is not None and row.lease_until > now
-
-
-_HEADS = (
-    select(*(outbox.c[name] for name in _Open._fields))
+_HEADS = (  # plain numbers: of the thousands of rows that a look reads, few are used
+    select(
+        outbox.c.n,
+        outbox.c.lane,
+        outbox.c.kind,
+        outbox.c.state,
+        type_coerce(outbox.c.due_at, BigInteger),
+        type_coerce(outbox.c.lease_until, BigInteger),
+    )
     .where(OPEN, outbox.c.channel == bindparam("channel"), outbox.c.n > bindparam("after"))
     .order_by(outbox.c.n)
     .limit(_PAGE)
 )
 
 
-def _open_rows(connection: Connection, channel: str) -> Iterator[_Open]:
+def _open_rows(connection: Connection, channel: str) -> Iterator[tuple[int, str, str, str, int, int]]:
     after = 0
     while True:
-        page = [_Open(*row) for row in connection.execute(_HEADS, {"channel": channel, "after": after})]
-        yield from page
+        page = connection.execute(_HEADS, {"channel": channel, "after": after}).all()
+        yield from map(tuple, page)
         if len(page) < _PAGE:
             return
-        after = page[-1].n
+        after = page[-1][0]
 
 
 # --- claim -----------------------------------------------------------------------------------------------------------
@@ -200,6 +206,10 @@ class _Locked(NamedTuple):
 
 
 _LOCKED = select(*(outbox.c[name] for name in _Locked._fields)).where(OPEN)
+
+
+def _flies(row: _Locked, now: datetime) -> bool:
+    return row.state == "sending" and row.lease_until is not None and row.lease_until > now
 
 
 def _lock(connection: Connection, numbers: Sequence[int], now: datetime) -> list[_Locked]:
@@ -355,16 +365,16 @@ _NOT_YET = (
 )
 
 
-def settle(connection: Connection, receipts: Sequence[Receipt]) -> Sequence[None]:
-    """Write receipts; for ``Store.write_each``."""
+def settle(connection: Connection, receipts: Sequence[Receipt]) -> None:
+    """Write receipts, of one row in their order."""
     done = [_delivered(one) for one in receipts if one.state is NotificationState.DELIVERED]
     others = [_not_yet(one) for one in receipts if one.state is not NotificationState.DELIVERED]
     if others:
         connection.execute(_NOT_YET, others)
     if done:
         connection.execute(_DELIVERED, done)
-    connection.execute(_put_attempt(connection.dialect.name), [_attempt(one.attempt) for one in receipts])
-    return [None] * len(receipts)
+    if receipts:
+        connection.execute(_put_attempt(connection.dialect.name), [_attempt(one.attempt) for one in receipts])
 
 
 @lru_cache(maxsize=2)

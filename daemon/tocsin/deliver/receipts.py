@@ -1,0 +1,60 @@
+"""Receipts, written together: those of the next few milliseconds share one transaction.
+
+A transaction costs as much as a send, so that one each would halve what a channel can do.
+"""
+
+import asyncio
+
+import structlog
+
+from tocsin.store import Store, StoreUnavailable, sending
+from tocsin.store.sending import Receipt
+
+log = structlog.get_logger()
+
+_LINGER_SECONDS = 0.020
+_PAUSES_SECONDS = (0.1, 5.0)  # between tries while the store is away: first and longest
+
+
+class Receipts:
+    """The way from sends to their rows."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._batch: list[Receipt] = []
+        self._written: asyncio.Future[None] | None = None
+        self._writers: set[asyncio.Task[None]] = set()
+
+    async def write(self, receipt: Receipt) -> None:
+        """Returns once the receipt is durable, however long the store is away. Cancelling the caller cancels no write."""
+        self._batch.append(receipt)
+        if self._written is None:
+            self._written = asyncio.get_running_loop().create_future()
+            writer = asyncio.create_task(self._write(self._written), name="receipts")
+            self._writers.add(writer)
+            writer.add_done_callback(self._writers.discard)
+        await asyncio.shield(self._written)
+
+    async def close(self) -> None:
+        """Write what waits, if the store answers; else the leases run out."""
+        if self._writers:
+            await asyncio.wait(self._writers, timeout=_PAUSES_SECONDS[1])
+        for writer in self._writers:
+            writer.cancel()
+
+    async def _write(self, written: "asyncio.Future[None]") -> None:
+        await asyncio.sleep(_LINGER_SECONDS)
+        batch, self._batch, self._written = self._batch, [], None
+        pause, longest = _PAUSES_SECONDS
+        while True:
+            try:
+                await self._store.write(sending.settle, batch)
+            except StoreUnavailable:
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, longest)
+            except Exception as error:
+                written.set_exception(error)
+                raise
+            else:
+                written.set_result(None)
+                return
