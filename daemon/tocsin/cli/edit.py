@@ -51,7 +51,7 @@ async def _edit(session: Session, target: Target, change: Change, how: How) -> D
     if detail is None:
         return Done(Result.UNCHANGED)
     me = await session.user(target.node)
-    moves = settings.run_as is None and before is not None and before != me
+    moves = not settings.run_as and before is not None and before != me
     if moves and how.keep_run_as:
         settings.run_as = before
         detail += f"; runAsUser set to {before}, as whom it runs"

@@ -86,8 +86,8 @@ async def abort(
 
     limit = seconds(timeout)
     target, run = await session.run(run_address(address))
-    current = run if run.running else None
-    if current is None or (await target.scenario.get_current_run() or run).id != run.id:
+    current = await target.scenario.get_current_run()
+    if current is None or current.id != run.id:
         raise Failure(f"run {run.id} of {target.address} has ended already")
     await target.scenario.abort()
     if limit is not None:
