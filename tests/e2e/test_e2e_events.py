@@ -22,7 +22,7 @@ async def nothing_lost(daemon, dss, node=None):
         found = dss.ledger.compare(await daemon.events(node))
         return None if found.lost else found
 
-    return await eventually(compare, within=60)
+    return await eventually(compare)
 
 
 async def looked_again(dss):
@@ -133,7 +133,7 @@ async def test_three_environment_variables_are_enough(tmp_path, dss, sink):
         await daemon.watching(6)
         dss.start_run("P000", "S000")
         dss.end_run("P000", "S000", "FAILED", error="no such table")
-        await eventually(lambda: {post.path for post in sink.posts} == {"/one", "/two"}, within=60)
+        await eventually(lambda: {post.path for post in sink.posts} == {"/one", "/two"})
         assert all("S000" in post.body.decode() or "Scenario 0" in post.body.decode() for post in sink.posts)
         assert await daemon.metric('dss_node_up{dss_node="fake"}') == 1
         assert list((tmp_path / "state").rglob("*.db")) != []

@@ -74,7 +74,7 @@ async def test_broken_nodes_are_down_for_a_reason_told_once_and_recover(tmp_path
         async def all_down():
             return set((await ups()).values()) == {0.0}
 
-        await eventually(all_down, within=60)
+        await eventually(all_down)
         asked = {case: bad.counts.total() + 2 for case, bad in broken.items()}
         await eventually(
             lambda: all(broken[case].counts.total() >= count for case, count in asked.items()), within=60
@@ -98,7 +98,7 @@ async def test_broken_nodes_are_down_for_a_reason_told_once_and_recover(tmp_path
         async def all_up():
             return set((await ups()).values()) == {1.0}
 
-        await eventually(all_up, within=60)
+        await eventually(all_up)
         await daemon.watching(6 + 2 * len(broken))
         for bad in broken.values():
             bad.world.instant_run("P000", "S000", "FAILED")
@@ -115,7 +115,7 @@ async def test_broken_nodes_are_down_for_a_reason_told_once_and_recover(tmp_path
         async def all_told():
             return not await lost()
 
-        await eventually(all_told, within=60)
+        await eventually(all_told)
 
 
 async def test_a_daemon_starts_while_dss_refuses_connections_and_finds_it_later(tmp_path, dss, sink):
@@ -143,12 +143,12 @@ async def test_one_scenario_that_makes_no_sense_stops_no_other(tmp_path, dss, si
                 lost = dss.ledger.compare(await daemon.events()).lost
                 return rule.applied and {fact[1:3] for fact in lost} == {("P000", "S000")}
 
-            await eventually(all_but_one, within=60)
+            await eventually(all_but_one)
 
         async def all_told():
             return not dss.ledger.compare(await daemon.events()).lost
 
-        await eventually(all_told, within=60)
+        await eventually(all_told)
         assert dss.ledger.compare(await daemon.events()) == Differences()
 
 

@@ -9,6 +9,8 @@ import pytest
 import yaml
 
 from tests.fakedss import DaemonProcess, config_for, free_port
+from tocsin.app.source import Source
+from tocsin.app.validate import validate
 
 
 def complaints(daemon):
@@ -112,6 +114,8 @@ async def test_a_wrong_configuration_names_file_line_key_and_what_was_meant(tmp_
     code, said = await refused(config)
     text = "\n".join(said)
     assert code == 1
+    checked = [str(problem) for problem in validate(Source(config), offline=True)]
+    assert [line for line in checked if line not in text] == []
     assert re.search(rf"tocsin\.yaml:{line}\b", text), text
     assert (key in text, meant in text, "Traceback" in text, "secret" in text) == (
         True,

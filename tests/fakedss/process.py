@@ -65,7 +65,7 @@ def config_for(
     return path
 
 
-async def eventually(condition: Callable[[], object], within: float = 30.0, every: float = 0.05) -> object:
+async def eventually(condition: Callable[[], object], within: float = 60.0, every: float = 0.05) -> object:
     """Ask again until the condition (plain or a coroutine function) is true; its value then."""
     async with asyncio.timeout(within):
         while True:
@@ -77,14 +77,19 @@ async def eventually(condition: Callable[[], object], within: float = 30.0, ever
 
 
 class DaemonProcess:
-    """``tocsin run`` as a process; ``start`` again after ``kill9`` or ``sigterm`` is a restart.
+    """``tocsin run`` (or another verb) as a process; ``start`` again after ``kill9`` or ``sigterm`` is a restart.
 
     As an async context manager it starts, waits until ready, and leaves nothing behind. ``stdout`` and
     ``stderr`` keep all lines of all its lives.
     """
 
     def __init__(
-        self, config: Path | None = None, *, url: str = "", env: Mapping[str, str] | None = None
+        self,
+        config: Path | None = None,
+        *,
+        url: str = "",
+        env: Mapping[str, str] | None = None,
+        verb: Sequence[str] = ("run",),
     ) -> None:
         self.url = url or "http://" + (_listen(config) if config else "127.0.0.1:8080")
         self.stdout: list[str] = []
@@ -93,7 +98,7 @@ class DaemonProcess:
             sys.executable,
             "-m",
             "tocsin",
-            "run",
+            *verb,
             *(["--config", str(config)] if config else []),
         ]
         self._env = _environment() | dict(env or {})
@@ -129,7 +134,7 @@ class DaemonProcess:
             if stream is not None
         ]
 
-    async def ready(self, within: float = 30.0) -> None:
+    async def ready(self, within: float = 60.0) -> None:
         """Until ``/-/ready`` says 200; a daemon that ended instead fails with what it wrote."""
 
         async def answers() -> bool:
@@ -144,7 +149,7 @@ class DaemonProcess:
         try:
             async with aiohttp.ClientSession() as session, session.get(self.url + path) as response:
                 return response.status
-        except aiohttp.ClientError:
+        except (aiohttp.ClientError, ConnectionError):
             return 0
 
     async def text(self, path: str) -> str:
@@ -153,6 +158,11 @@ class DaemonProcess:
             session.get(self.url + path) as response,
         ):
             return await response.text()
+
+    async def post(self, path: str) -> tuple[int, dict[str, Any]]:
+        """Status and JSON of a POST without a body."""
+        async with aiohttp.ClientSession() as session, session.post(self.url + path) as response:
+            return response.status, await response.json(content_type=None)
 
     async def json(self, path: str) -> dict[str, object]:
         value = json.loads(await self.text(path))
@@ -204,13 +214,16 @@ class DaemonProcess:
             self._process.kill()
         await self._reap()
 
-    async def sigterm(self, within: float = 30.0) -> int:
-        """SIGTERM, and the exit code."""
+    def send_signal(self, number: signal.Signals) -> None:
         assert self._process is not None
-        self._process.send_signal(signal.SIGTERM)
+        self._process.send_signal(number)
+
+    async def sigterm(self, within: float = 60.0) -> int:
+        """SIGTERM, and the exit code."""
+        self.send_signal(signal.SIGTERM)
         return await self.wait(within)
 
-    async def wait(self, within: float = 30.0) -> int:
+    async def wait(self, within: float = 60.0) -> int:
         """The exit code of a daemon that ends by itself."""
         assert self._process is not None
         async with asyncio.timeout(within):

@@ -183,6 +183,19 @@ def test_an_alias_bomb_is_refused(tmp_path: Path) -> None:
     assert problems(tmp_path, "\n".join(lines))[0].endswith("is nested too deeply or has too many aliases")
 
 
+def test_a_bottomless_list_is_refused(tmp_path: Path) -> None:
+    assert problems(tmp_path, "nodes: " + "[" * 5000) == [
+        "tocsin.yaml: is nested too deeply or has too many aliases"
+    ]
+
+
+def test_an_event_that_is_none_is_told_with_the_nearest(tmp_path: Path) -> None:
+    text = NODE + "receivers: [{name: ops}]\nreporters: [{name: r, on: [run.fialed], receiver: ops}]\n"
+    (told,) = problems(tmp_path, text)
+    assert told.startswith("tocsin.yaml:3: reporters[0].on[0]: 'run.fialed' is not one of 'run.started', ")
+    assert told.endswith("did you mean 'run.failed'?")
+
+
 def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(BadConfig, match="there is no such file"):
         load_file(tmp_path / "absent.yaml")

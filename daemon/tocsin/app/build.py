@@ -79,6 +79,7 @@ def build(source: ConfigSource, config: Config, clock: Clock, slack_url: str | N
                 wants_details=wanted,
                 user_agent=USER_AGENT,
                 duration_buckets=config.duration_bounds,
+                details_read=stages.deliver_bell.ring,
             )
 
         decider = Decider(store, leadership, decide_metrics, stages.deliver_bell.ring)

@@ -63,6 +63,6 @@ class WatchMetrics:
         self.detection_delay.labels(node)
 
     def forget(self, node: str) -> None:
-        """The node is no longer configured: its gauges go, its counters stay."""
+        """The node is no longer watched here: its gauges go, its counters stay."""
         for gauge in (self.limit, self.sweep_trusted, self.look_bound):
             gauge.remove(node)

@@ -79,9 +79,11 @@ class NodeWatcher:
         wants_details: Callable[[Event], bool],
         user_agent: str,
         duration_buckets: tuple[float, ...],
+        details_read: Callable[[], None] = lambda: None,
     ) -> None:
         """``ring`` is called when there are new events; ``wants_details`` must be pure, it runs on the store's thread.
-        ``duration_buckets`` are upper bounds in seconds, ascending."""
+        ``duration_buckets`` are upper bounds in seconds, ascending. ``details_read`` is called when messages that waited
+        for the details of a run may go."""
         self.node = node
         self._store = store
         self._leadership = leadership
@@ -91,6 +93,7 @@ class NodeWatcher:
         self._wants_details = wants_details
         self._user_agent = user_agent
         self._bounds = duration_buckets
+        self._details_read = details_read
         self._watch: _Watch | None = None
 
     async def run(self) -> None:
@@ -102,6 +105,7 @@ class NodeWatcher:
         finally:
             await self._watch.close()
             self._watch = None
+            self._metrics.forget(self.node.name)
 
     async def _state(self) -> NodeState:
         """The node's row, made if it is new; waits for the store."""
@@ -125,6 +129,7 @@ class NodeWatcher:
             metrics=self._metrics,
             wants_details=self._wants_details,
             bounds=self._bounds,
+            details_read=self._details_read,
         )
 
     def nudge(self, project: str, scenario: str, reason: str = "hook") -> bool:

@@ -57,6 +57,7 @@ class NodeState:
         metrics: WatchMetrics,
         wants_details: Callable[[Event], bool],
         bounds: tuple[float, ...],
+        details_read: Callable[[], None],
     ) -> None:
         self.node = node
         self.row = row
@@ -67,6 +68,7 @@ class NodeState:
         self.metrics = metrics
         self.wants_details = wants_details
         self.bounds = bounds
+        self.details_read = details_read
         self.log = structlog.get_logger("tocsin.watch").bind(dss_node=node.name)
         self.agenda = Agenda(clock, node.watch.cold_interval.total_seconds())
         self.agenda.offset = timedelta(milliseconds=row.clock_offset_ms)

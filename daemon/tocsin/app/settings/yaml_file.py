@@ -12,6 +12,8 @@ import yaml
 
 from tocsin.app.settings.problems import BadConfig, Lines, Path_, Problem
 
+_TOO_DEEP = "is nested too deeply or has too many aliases"
+
 
 class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 - PyYAML's own way
@@ -51,6 +53,8 @@ def parse_yaml(text: str, name: str) -> tuple[object, Lines]:
             return loader.construct_document(root), lines
         finally:
             loader.dispose()
+    except RecursionError:
+        raise BadConfig([Problem(_TOO_DEEP, name)]) from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         words = " ".join(part for part in (error.context, error.problem) if part)
@@ -62,9 +66,7 @@ def parse_yaml(text: str, name: str) -> tuple[object, Lines]:
 def _walk(node: yaml.Node, path: Path_, lines: Lines, name: str, depth: int = 0) -> None:
     lines.setdefault(path, node.start_mark.line + 1)
     if depth > 50 or len(lines) > 500_000:
-        raise BadConfig(
-            [Problem("is nested too deeply or has too many aliases", name, node.start_mark.line + 1)]
-        )
+        raise BadConfig([Problem(_TOO_DEEP, name, node.start_mark.line + 1)])
     if isinstance(node, yaml.MappingNode):
         seen: dict[Hashable, int] = {}
         for key, value in node.value:

@@ -1,0 +1,137 @@
+"""A reload swaps the whole configuration while the watch goes on, or nothing at all."""
+
+import asyncio
+import os
+import re
+import signal
+from datetime import timedelta
+
+import pytest
+import yaml
+
+from tests.fakedss import DaemonProcess, Differences, FakeDSS, config_for, eventually, node
+
+SUCCESSFUL = "tocsin_config_last_reload_successful"
+COUNTS = re.compile(r"^tocsin_\w+_(total|bucket|count|sum)\{")  # what was counted stays counted
+
+
+def change(config, **keys):
+    """Write the file anew with these top-level keys replaced."""
+    config.write_text(yaml.safe_dump(yaml.safe_load(config.read_text()) | keys))
+
+
+def two_hooks(sink):
+    """Keys that make a second receiver hear what the first one hears."""
+    names = {"hook": sink.url, "second": sink.url.replace("/hook", "/second")}
+    return {
+        "receivers": [{"name": n, "channels": [{"name": n, "webhook": url}]} for n, url in names.items()],
+        "reporters": [
+            {"name": n, "on": ["run.started", "run.finished", "run.failed", "run.aborted"], "receiver": n}
+            for n in names
+        ],
+    }
+
+
+async def last_reload(daemon):
+    return (await daemon.json("/api/v1/status"))["config"]["last_reload"]
+
+
+@pytest.mark.parametrize("how", ["signal", "post", "file alone", "symlink swap"])
+async def test_a_new_receiver_hears_and_no_run_is_lost_or_told_twice(tmp_path, dss, sink, how):
+    config = config_for(tmp_path, {"prod": dss}, sink)
+    if how == "symlink swap":  # as Kubernetes mounts a ConfigMap
+        (tmp_path / "..1").mkdir()
+        config.rename(tmp_path / "..1" / "tocsin.yaml")
+        (tmp_path / "..data").symlink_to("..1")
+        config.symlink_to("..data/tocsin.yaml")
+    async with DaemonProcess(config) as daemon:
+        await daemon.watching(6)
+        dss.start_run("P000", "S000")
+        await eventually(lambda: len(sink.posts) == 1)
+        asked, before = dss.asked("projects"), (await last_reload(daemon))["at"]
+        match how:
+            case "symlink swap":
+                (tmp_path / "..2").mkdir()
+                (tmp_path / "..2" / "tocsin.yaml").write_text(config.read_text())
+                change(tmp_path / "..2" / "tocsin.yaml", **two_hooks(sink))
+                (tmp_path / "..data_tmp").symlink_to("..2")
+                os.replace(tmp_path / "..data_tmp", tmp_path / "..data")
+            case _:
+                change(config, **two_hooks(sink))
+        if how == "signal":
+            daemon.send_signal(signal.SIGHUP)
+        if how == "post":
+            status, told = await daemon.post("/-/reload")
+            assert (status, told["needs_restart"]) == (200, [])
+
+        async def reloaded():
+            return (await last_reload(daemon))["at"] != before
+
+        await eventually(reloaded)
+        assert (await last_reload(daemon))["successful"]
+        dss.end_run("P000", "S000", "FAILED")
+        dss.world.instant_run("P001", "S001")
+        await eventually(lambda: len(sink.posts) >= 1 + 2 * 3)
+        told = sorted((post.path, post.json["type"].removeprefix("tocsin.run.")) for post in sink.posts)
+        ends = ["failed", "finished", "started"]
+        assert told == sorted([("/hook", "started"), *((p, e) for p in ("/hook", "/second") for e in ends)])
+        assert dss.ledger.compare(await daemon.events()) == Differences()
+        assert await daemon.metric(SUCCESSFUL) == 1
+        assert dss.asked("projects") - asked < 60  # the watch went on; it did not begin anew
+
+
+async def test_a_broken_reload_changes_nothing_and_says_why(tmp_path, dss, sink):
+    config = config_for(tmp_path, {"prod": dss}, sink)
+    async with DaemonProcess(config) as daemon:
+        await daemon.watching(6)
+        good = config.read_text()
+        config.write_text(good + "reciever: []\n")
+        status, told = await daemon.post("/-/reload")
+        line = good.count("\n") + 1
+        assert status == 422
+        assert [f"{config}:{line}: reciever: unknown key; did you mean 'receivers'?"] == told["errors"]
+        assert (await last_reload(daemon))["successful"] is False
+        assert await daemon.metric(SUCCESSFUL) == 0
+        for broken in ("", "nodes: [", "\0", "nodes: " + "[" * 2000, "- 1"):
+            config.write_text(broken)
+            status, told = await daemon.post("/-/reload")
+            assert (status, len(told["errors"]) > 0) == (422, True), broken
+        config.unlink()
+        assert (await daemon.post("/-/reload"))[0] == 422
+        dss.start_run("P000", "S000")
+        await eventually(lambda: [post.json["type"] for post in sink.posts] == ["tocsin.run.started"])
+
+        async def good_again():
+            return await daemon.metric(SUCCESSFUL) == 1
+
+        config.write_text(good)
+        await eventually(good_again)
+        assert [line for line in daemon.stderr if "Traceback" in line] == []
+
+
+async def test_nodes_come_and_go_by_reload_and_the_others_do_not_notice(tmp_path, dss, sink):
+    config = config_for(tmp_path, {"prod": dss}, sink)
+    async with DaemonProcess(config) as daemon, FakeDSS(node_name="other") as other:
+        other.world.populate(1, 2)
+        await daemon.watching(6)
+        dss.start_run("P000", "S000")
+        await eventually(lambda: len(sink.posts) == 1)
+        change(config, nodes=[node("prod", dss), node("other", other)])
+        assert (await daemon.post("/-/reload"))[0] == 200
+        await daemon.watching(8)
+        other.world.instant_run("P000", "S000", lasted=timedelta(milliseconds=1))
+        await eventually(lambda: len(sink.posts) == 3)
+        change(config, nodes=[node("prod", dss)], http={"listen": "127.0.0.1:1"})
+        assert (await daemon.post("/-/reload"))[1]["needs_restart"] == ["http.listen"]
+        asked = other.counts.total()
+        dss.end_run("P000", "S000")
+        await eventually(lambda: len(sink.posts) == 4)
+
+        async def forgotten():
+            lines = [line for line in (await daemon.text("/metrics")).splitlines() if '"other"' in line]
+            return not [line for line in lines if not COUNTS.search(line)]
+
+        await eventually(forgotten)
+        await asyncio.sleep(0.5)
+        assert other.counts.total() - asked <= 8  # what was on its way
+        assert dss.ledger.compare(await daemon.events("prod")) == Differences()
