@@ -219,7 +219,7 @@ def looks(keys: list[ScenarioKey], runs: int, now: datetime) -> list[Look]:
             fresh_from=start,
             set_back=timedelta(0),
         )
-        made.append(Look(sight, now, "sweep", (), lambda _event: False, DURATION_BUCKETS))
+        made.append(Look(sight, now, "sweep", (), lambda _event, _own: False, DURATION_BUCKETS))
     return made
 
 

@@ -91,7 +91,9 @@ async def dss() -> AsyncIterator[FakeDSS]:
 
 
 @asynccontextmanager
-async def watching(dss: FakeDSS, path: Path, admin: bool = True, **more: object) -> AsyncIterator[Watching]:
+async def watching(
+    dss: FakeDSS, path: Path, admin: bool = True, mirroring: bool = False, **more: object
+) -> AsyncIterator[Watching]:
     """Watch a faked DSS with a store of its own, or that of an earlier watch on the same path."""
     store = Store(f"sqlite:///{path / 'tocsin.db'}")
     await store.open()
@@ -108,7 +110,8 @@ async def watching(dss: FakeDSS, path: Path, admin: bool = True, **more: object)
         clock=CLOCK,
         ring=lambda: rings.append(None),
         metrics=WatchMetrics(registry),
-        wants_details=lambda event: False,
+        wants_details=lambda event, own: False,
+        wants_mail_reporters=lambda: mirroring,
         user_agent="tocsin/test",
         duration_buckets=DURATION_BUCKETS,
     )

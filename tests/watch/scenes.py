@@ -69,7 +69,7 @@ def sight(
 
 
 def look(seen: Sight, pending: Sequence[datetime] = (), reason: str = "cold") -> Look:
-    return Look(seen, seen.now, reason, tuple(pending), lambda event: False, (1.0, 60.0, 3600.0))
+    return Look(seen, seen.now, reason, tuple(pending), lambda event, own: False, (1.0, 60.0, 3600.0))
 
 
 def told(events: Sequence[Event]) -> list[tuple[str, str]]:

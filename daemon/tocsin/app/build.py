@@ -29,7 +29,9 @@ from tocsin.kit.tasks import RootTasks
 from tocsin.metrics import AppMetrics, Exposition
 from tocsin.model.config import Config, Node
 from tocsin.model.event import Event
+from tocsin.model.mail_reporter import MailReporter
 from tocsin.model.run import ScenarioKey
+from tocsin.route import mirror
 from tocsin.route.reporters import wants_details
 from tocsin.store import Store, deliveries
 from tocsin.store.lease import Leadership
@@ -63,8 +65,10 @@ def build(source: ConfigSource, config: Config, clock: Clock, slack_url: str | N
         ring=stages.deliver_bell.ring,
     )
 
-    def wanted(event: Event) -> bool:
+    def wanted(event: Event, dss_reporters: tuple[MailReporter, ...]) -> bool:
         config = live()
+        if mirror.wants_details(config.dss_reporters, event, dss_reporters):
+            return True
         return wants_details(config.reporters, config.channels())(event)
 
     async def lead(leadership: Leadership) -> None:
@@ -77,6 +81,7 @@ def build(source: ConfigSource, config: Config, clock: Clock, slack_url: str | N
                 ring=stages.decide_bell.ring,
                 metrics=watch_metrics,
                 wants_details=wanted,
+                wants_mail_reporters=lambda: live().dss_reporters.mode != "off",
                 user_agent=USER_AGENT,
                 duration_buckets=config.duration_bounds,
                 details_read=stages.deliver_bell.ring,

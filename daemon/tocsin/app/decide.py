@@ -14,7 +14,7 @@ import structlog
 from prometheus_client import CollectorRegistry, Counter
 from sqlalchemy import Connection
 
-from tocsin.app import flush, starts
+from tocsin.app import flush, mirroring, starts
 from tocsin.app.judging import Judging, Place, enter_groups
 from tocsin.app.plan import Plan, make_plan
 from tocsin.judge import rules as judge
@@ -31,6 +31,7 @@ from tocsin.model.notification import Notification
 from tocsin.model.rule_state import NodeDownState, OverlongState, StaleState, StalledState
 from tocsin.model.run import RunKey, ScenarioKey
 from tocsin.model.sight import NodeSight, scenario_labels
+from tocsin.route import mirror
 from tocsin.route import reporters as report
 from tocsin.store import (
     Store,
@@ -151,7 +152,8 @@ def decide_events(connection: Connection, plan: Plan, now: datetime) -> Outcome:
     keys = [one.event.key for one in waiting]
     judging = _judging(connection, plan, now, {key for key in keys if key is not None},
                        {one.event.node for one in waiting})  # fmt: skip
-    telling = _Telling(connection, plan, now, judging.nodes)
+    own = mirroring.own(connection, plan.config, (one.event for one in waiting))
+    telling = _Telling(connection, plan, now, judging.nodes, own)
     late: set[ScenarioKey] = set()
     for one, key in zip(waiting, keys, strict=True):
         event, labels = one.event, event_labels(one.event)
@@ -202,6 +204,7 @@ class _Telling:
     plan: Plan
     now: datetime
     nodes: dict[str, NodeSight]
+    own: mirroring.Own
     made: list[Decision] = field(default_factory=list)
     errors: list[tuple[str, str, Exception]] = field(default_factory=list)
     _owed: list[tuple[Event, list[Notification]]] = field(default_factory=list)
@@ -217,6 +220,40 @@ class _Telling:
                 continue
             if asked is not None:
                 self._weigh(asked, event)
+        if mirror.concerns(self.own.config, event):
+            self._hear_own(event)
+
+    def _hear_own(self, event: Event) -> None:
+        """What DSS's own mail reporters say to an event."""
+        failed = event.reporter.name if event.reporter else "all"
+        try:
+            found = self.own.about(event)
+        except Exception as error:  # noqa: BLE001 - one event; reported, the others go on
+            self.errors.append((f"DSS: {failed}", event.id, error))
+            self._decide(f"DSS: {failed}", Verdict.ERROR, f"{type(error).__name__}: {error}", event)
+            return
+        if found is None:
+            self._decide(f"DSS: {failed}", Verdict.UNKNOWN_REPORTER, None, event)
+        for one in found or ():
+            self._weigh_own(one, event)
+
+    def _weigh_own(self, one: mirror.Mirrored, event: Event) -> None:
+        name, receiver = f"DSS: {one.reporter.name}", self.own.config.receiver or ""
+        note = "; ".join(one.notes) or None
+        if one.left_out or one.verdict is Verdict.NOT_ALLOWED:
+            self._decide(name, Verdict.NOT_ALLOWED, mirror.named(one.left_out), event)
+        if one.verdict is Verdict.CONDITION:
+            self._decide(name, one.verdict, note, event)
+        elif one.mails and not self.own.channels:
+            self._decide(name, Verdict.NO_CHANNEL, f"receiver {receiver} has no mail channel", event)
+        elif one.mails and self._too_late(event):
+            self._late.append((event.node, receiver, event.id))
+            self._decide(name, Verdict.LATE, "told in the summary", event)
+        else:
+            owed = mirror.notifications(one, self.own.channels, self.now)
+            self._owed.append((one.event, owed))
+            for notification in owed:
+                self._decide(name, one.verdict, note, event, notification.id)
 
     def _weigh(self, asked: report.Report, event: Event) -> None:
         reporter = asked.reporter

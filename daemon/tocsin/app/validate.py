@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from datetime import datetime
 
+from tocsin.app import mirroring
 from tocsin.app.settings import BadConfig, Problem
 from tocsin.app.source import Source
 from tocsin.deliver.trial import check_templates
@@ -23,7 +24,8 @@ def validate(source: Source, now: datetime, *, offline: bool) -> list[Problem]:
         Problem(f"{found.where}: {found.message}", config.source, found.line, severity=found.severity)
         for found in lint(config, now)
     ]
-    problems += [Problem(words, config.source, severity="warning") for words in check_templates(config)]
+    odd = (*check_templates(config), *mirroring.warnings(config))
+    problems += [Problem(words, config.source, severity="warning") for words in odd]
     return sorted(problems, key=lambda one: one.severity)
 
 

@@ -81,7 +81,8 @@ def compose(
     mail = EmailMessage(policy=SMTP)
     mail["Subject"] = rendered.subject
     mail["From"] = envelope.sender
-    mail["To"] = envelope.to
+    if envelope.to:
+        mail["To"] = envelope.to
     if envelope.cc:
         mail["Cc"] = envelope.cc
     if envelope.reply_to:

@@ -5,7 +5,7 @@ that cannot render never stops a notification: the built-in one is sent instead,
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import lru_cache
@@ -25,7 +25,7 @@ from markupsafe import Markup
 
 from tocsin.deliver import escape
 from tocsin.deliver.context import Facts, Line, Link, Message, message
-from tocsin.deliver.variables import dss_variables, translate
+from tocsin.deliver.variables import dss_variables, fill, translate
 from tocsin.model.config import Config
 from tocsin.model.notification import EventNotice, GroupNotice, Notice, SummaryNotice
 
@@ -89,7 +89,9 @@ class Renderer:
         own = (notice.template if isinstance(notice, EventNotice) else None) or template
         custom = None if own is None or own in set(Kind) else own
         rendered: Rendered | None = None
-        if custom is not None:
+        if isinstance(notice, EventNotice) and notice.plain and notice.template is not None:
+            rendered = self._plain(notice.template, notice.plain == "html", kind, said, values, notes)
+        elif custom is not None:
             try:
                 rendered = self._custom(custom, kind, said, values, notes)
             except _TEMPLATE_ERRORS as error:
@@ -120,6 +122,13 @@ class Renderer:
         body = self._fill(source, "html" if as_html else _DIALECT_OF[kind], values, notes)
         return Rendered("", None, body, said) if as_html else Rendered("", body, None, said)
 
+    def _plain(
+        self, text: str, html: bool, kind: Kind, said: Message, values: Mapping[str, object], notes: list[str]
+    ) -> Rendered:
+        as_html = html and kind is Kind.MAIL
+        body = self._literal(text, "html" if as_html else _DIALECT_OF[kind], values, notes)
+        return Rendered("", None, body, said) if as_html else Rendered("", body, None, said)
+
     def _built_in(self, kind: Kind, said: Message, values: Mapping[str, object]) -> Rendered:
         def made(dialect: str, name: str) -> str:
             return self._environments[dialect].get_template(name).render(values)[:_LONGEST]
@@ -132,8 +141,9 @@ class Renderer:
         wanted = notice.subject if isinstance(notice, EventNotice) else None
         if wanted is None:
             return escape.one_line(said.headline, _SUBJECT)
+        write = self._literal if isinstance(notice, EventNotice) and notice.plain else self._fill
         try:
-            return escape.one_line(self._fill(wanted, "raw", values, notes), _SUBJECT)
+            return escape.one_line(write(wanted, "raw", values, notes), _SUBJECT)
         except _TEMPLATE_ERRORS as error:
             notes.append(f"the subject could not be rendered: {_why(error)}")
             return escape.one_line(said.headline, _SUBJECT)
@@ -141,9 +151,17 @@ class Renderer:
     def _fill(self, source: str, dialect: str, values: Mapping[str, object], notes: list[str]) -> str:
         known = values["dss"]
         translated = translate(source, known if isinstance(known, dict) else ())
-        if translated.unknown:
-            notes.append("unknown variables: " + ", ".join(translated.unknown[:10]))
+        _note_unknown(translated.unknown, notes)
         return self._compile(translated.source, dialect).render(values)[:_LONGEST]
+
+    def _literal(self, text: str, dialect: str, values: Mapping[str, object], notes: list[str]) -> str:
+        """A text with its known variables filled in and nothing else done to it."""
+        known = values["dss"]
+        filled, unknown = fill(
+            escape.clean(text), known if isinstance(known, dict) else {}, _DIALECTS[dialect].write
+        )
+        _note_unknown(unknown, notes)
+        return filled[:_LONGEST]
 
     def _compiled(self, source: str, dialect: str) -> Template:
         return self._environments[dialect].from_string(source)
@@ -158,6 +176,11 @@ def _values(notice: Notice, facts: Facts, said: Message) -> dict[str, object]:
         "group": notice if isinstance(notice, GroupNotice) else None,
         "summary": notice if isinstance(notice, SummaryNotice) else None,
     }
+
+
+def _note_unknown(unknown: Sequence[str], notes: list[str]) -> None:
+    if unknown:
+        notes.append("unknown variables: " + ", ".join(unknown[:10]))
 
 
 def _why(error: Exception) -> str:

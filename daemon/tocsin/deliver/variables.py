@@ -5,7 +5,7 @@ expression, so that its value is escaped like any other; an unknown one stays as
 """
 
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -32,6 +32,13 @@ def translate(text: str, known: Collection[str]) -> Translated:
         lambda found: f"{{{{ dss['{found[1]}'] }}}}" if found[1] in known else found[0], text
     )
     return Translated(source, tuple(dict.fromkeys(_EXPRESSION.findall(source))))
+
+
+def fill(text: str, known: Mapping[str, str], write: Callable[[str], str]) -> tuple[str, tuple[str, ...]]:
+    """``${name}`` → its value as ``write`` makes it, for known names; and the unknown ones, which stay as they are."""
+    unknown = [found[0] for found in _EXPRESSION.finditer(text) if found[0][2:-1] not in known]
+    filled = _VARIABLE.sub(lambda found: write(known[found[1]]) if found[1] in known else found[0], text)
+    return filled, tuple(dict.fromkeys(unknown))
 
 
 def dss_variables(notice: Notice, facts: Facts) -> dict[str, str]:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
+from typing import Literal
 
 from tocsin.model.alert import Alert
 from tocsin.model.event import Event
@@ -55,6 +56,9 @@ class EventNotice:
     attach: tuple[str, ...] = ()
     variables: Mapping[str, str] = field(default_factory=dict)  # of individual mails
     template: str | None = None  # a file or an inline message of the reporter, over the channel's
+    # Subject and template are texts of strangers, the template of this kind: their ${variables} are filled, nothing
+    # in them is executed.
+    plain: Literal["text", "html"] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,14 +1,14 @@
 """Rows of events: written once, decided once, read in the public order."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, select, tuple_, update
 
-from tocsin.model.event import Event
-from tocsin.model.run import ScenarioKey
+from tocsin.model.event import Event, EventName
+from tocsin.model.run import RunKey, ScenarioKey
 from tocsin.store.keys import pack, unfold
 from tocsin.store.schema import counters, events
 from tocsin.store.upsert import chunks, insert
@@ -133,3 +133,18 @@ def late_after(connection: Connection, n: int) -> set[ScenarioKey]:
         .where(events.c.processed_at.is_(None), events.c.n > n, events.c.late, events.c.scenario.is_not(None))
     )
     return {ScenarioKey(*row) for row in connection.execute(query)}
+
+
+def early_failures(connection: Connection, runs: Collection[RunKey]) -> dict[RunKey, list[Event]]:
+    """The failed reporters of these runs that were seen while the run went on: such an event bears the run's start."""
+    place = [events.c[name] for name in ("node", "project", "scenario", "time")]
+    query = (
+        select(events.c.body).where(events.c.event == EventName.REPORTER_FAILED.value).order_by(events.c.n)
+    )
+    found: dict[RunKey, list[Event]] = {}
+    for part in chunks(sorted(runs), 200):
+        starts = [(*run.scenario, run.start) for run in part]
+        for event in connection.execute(query.where(tuple_(*place).in_(starts))).scalars():
+            if event.run is not None and event.run.end is None and event.run.key in runs:
+                found.setdefault(event.run.key, []).append(event)
+    return found

@@ -29,6 +29,7 @@ from sqlalchemy import (
 
 from tocsin.kit.clock import from_ms, to_ms
 from tocsin.model.event import Event
+from tocsin.model.mail_reporter import MailReporter
 from tocsin.model.notification import EventNotice, GroupNotice, SummaryNotice
 from tocsin.model.run import RunError, Step
 
@@ -178,6 +179,15 @@ scenarios = Table(
     Column("gone_at", Moment),
     Column("backfilled", Boolean, nullable=False, server_default=text("false")),
     Column("reporter_failures", BigInteger, nullable=False, server_default="0"),
+    PrimaryKeyConstraint("node", "project", "scenario"),
+)
+
+# DSS's own mail reporters, by the last run that was seen; without a row they were never read.
+mail_reporters = Table(
+    "mail_reporters",
+    metadata,
+    *_scenario_columns(),
+    Column("reporters", Document(tuple[MailReporter, ...]), nullable=False),
     PrimaryKeyConstraint("node", "project", "scenario"),
 )
 

@@ -28,6 +28,7 @@ class Watched:
 
     row: ScenarioRow
     open_runs: tuple[Run, ...] = ()
+    mail_reporters: int | None = None  # a mark of those that this process last wrote
     settled: tuple[int, ...] = ()  # marks of runs that the last look wrote as ended
     pending: tuple[datetime, ...] = ()  # expected starts, on DSS's clock
     sighted: str | None = None  # the run that sweep or list show as running

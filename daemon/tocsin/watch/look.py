@@ -11,13 +11,14 @@ from functools import partial
 
 from tocsin.dss import DSSClient, DSSError, DSSForbidden, DSSNotFound, wire
 from tocsin.model.event import Event, EventName
+from tocsin.model.mail_reporter import MailReporter
 from tocsin.model.run import Run, RunKey, ScenarioKey
 from tocsin.store.scenarios import put_follows
 from tocsin.watch.agenda import Watched
-from tocsin.watch.cadence import Reason
+from tocsin.watch.cadence import Rank, Reason
 from tocsin.watch.diff import Sight
 from tocsin.watch.queue import Offer, Ticket
-from tocsin.watch.read import FOLLOW, Reading, SeenRun, read_follows, read_runs
+from tocsin.watch.read import FOLLOW, Reading, SeenRun, read_follows, read_mail_reporters, read_runs
 from tocsin.watch.record import Look, Recorded, record_looks
 from tocsin.watch.state import NodeState
 
@@ -59,6 +60,8 @@ class Looks:
         self._details = details
         self._told = told
         self._asked: set[ScenarioKey] = set()  # definitions that were asked for
+        # Where the runs' copies do not tell: what the definition told, and a mark of what it was asked for.
+        self._defined: dict[ScenarioKey, tuple[int, tuple[MailReporter, ...] | None]] = {}
 
     def offer(self, now: float) -> Offer | None:
         best = self._state.agenda.best(now)
@@ -77,8 +80,16 @@ class Looks:
         begun, begun_at = state.clock.now(), state.clock.monotonic()
         try:
             sight = await self._see(one, ticket)
+            reporters = (
+                await self._mail_reporters(one, sight, ticket) if state.wants_mail_reporters() else None
+            )
             look = Look(sight, begun, reason.value, one.pending, state.wants_details, state.bounds)
+            if reporters is not None:
+                new = hash(reporters) != one.mail_reporters
+                look = replace(look, mail_reporters=reporters, put_mail_reporters=new)
             recorded = await state.write_each(record_looks, look)
+            if recorded.known and reporters is not None:
+                one.mail_reporters = hash(reporters)
             follows = await self._follows(one, sight, ticket)
             if follows != one.row.follows:
                 await state.write(put_follows, one.key, follows)
@@ -137,6 +148,29 @@ class Looks:
         except DSSError:
             return one.row.follows  # a hint that cannot be had
 
+    async def _mail_reporters(
+        self, one: Watched, sight: Sight, ticket: Ticket
+    ) -> tuple[MailReporter, ...] | None:
+        """DSS's own mail reporters as the newest run's copy of the definition has them, or else the definition itself,
+        asked at the start and at the end of each run that makes events; None: not known."""
+        for seen in sight.seen:
+            if seen.mail_reporters is not None:
+                return seen.mail_reporters
+        mark, known = self._defined.get(one.key, (None, None))
+        newest = sight.seen[0].run if sight.seen else None
+        if newest is None or not _is_news(newest, one) or mark == (asked := hash((newest.key, newest.end))):
+            return known
+        request = wire.get_scenario(one.key.project, one.key.scenario)
+        try:
+            told = await ticket.ask(lambda: self._client.perform(request), Rank.DETAILS)
+            known = read_mail_reporters(told)
+        except DSSError as error:
+            self._state.failed(
+                "mail_reporters_unreadable", error, project=one.key.project, scenario=one.key.scenario
+            )
+        self._defined[one.key] = (asked, known)
+        return known
+
     def _late_before(self, one: Watched, now: datetime) -> datetime | None:
         row, state = one.row, self._state
         blind = (
@@ -154,7 +188,7 @@ class Looks:
         reply = _Reply(Reading(()), None)
         for limit in _LIMITS if one.row.cursor else _BASELINE_LIMITS:
             raw = await ticket.ask(partial(scenario.get_last_runs_raw, limit))
-            reading = read_runs(raw, one.key, now)
+            reading = read_runs(raw, one.key, now, mail_reporters=self._state.wants_mail_reporters())
             oldest = reading.items[-1].run.start if reading.items else None
             all_history = len(raw) < limit
             reply = _Reply(reading, None if all_history else oldest)
@@ -264,6 +298,14 @@ class Looks:
         one.not_found = isinstance(error, DSSNotFound)
         if one.not_found:
             self._missing(one)
+
+
+def _is_news(newest: Run, one: Watched) -> bool:
+    """Whether this look may make an event about the newest run."""
+    if newest.end is not None and newest.end < one.row.watched_since:
+        return False
+    since = one.row.cursor
+    return since is None or newest.start > since or bool(one.open_runs) or newest.end is None
 
 
 def _mark(run: Run) -> int:

@@ -35,6 +35,7 @@ from tocsin.watch.health import Health, read_sign
 from tocsin.watch.look import Looks
 from tocsin.watch.metrics import WatchMetrics
 from tocsin.watch.queue import Line, Offer, Source, Ticket
+from tocsin.watch.record import WantsDetails
 from tocsin.watch.state import NodeState
 from tocsin.watch.sweep import Sweep
 
@@ -76,12 +77,14 @@ class NodeWatcher:
         clock: Clock,
         ring: Callable[[], None],
         metrics: WatchMetrics,
-        wants_details: Callable[[Event], bool],
+        wants_details: WantsDetails,
+        wants_mail_reporters: Callable[[], bool],
         user_agent: str,
         duration_buckets: tuple[float, ...],
         details_read: Callable[[], None] = lambda: None,
     ) -> None:
         """``ring`` is called when there are new events; ``wants_details`` must be pure, it runs on the store's thread.
+        ``wants_mail_reporters``: whether DSS's own mail reporters are to be read; asked anew at each look.
         ``duration_buckets`` are upper bounds in seconds, ascending. ``details_read`` is called when messages that waited
         for the details of a run may go."""
         self.node = node
@@ -91,6 +94,7 @@ class NodeWatcher:
         self._ring = ring
         self._metrics = metrics
         self._wants_details = wants_details
+        self._wants_mail_reporters = wants_mail_reporters
         self._user_agent = user_agent
         self._bounds = duration_buckets
         self._details_read = details_read
@@ -128,6 +132,7 @@ class NodeWatcher:
             ring=self._ring,
             metrics=self._metrics,
             wants_details=self._wants_details,
+            wants_mail_reporters=self._wants_mail_reporters,
             bounds=self._bounds,
             details_read=self._details_read,
         )

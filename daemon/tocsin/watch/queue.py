@@ -60,12 +60,13 @@ class Ticket:
         self._rank = rank
         self._granted = True
 
-    async def ask(self, call: Callable[[], Awaitable[T]]) -> T:
-        """One request. Raises ``DSSError``, also when the node went down while this waited."""
+    async def ask(self, call: Callable[[], Awaitable[T]], rank: Rank | None = None) -> T:
+        """One request, of the job's rank or another. Raises ``DSSError``, also when the node went down while this
+        waited."""
         if self._granted:
             self._granted = False
         else:
-            await self._line.wait(self._rank)
+            await self._line.wait(self._rank if rank is None else rank)
         try:
             return await call()
         finally:

@@ -16,6 +16,7 @@ from tocsin.dss.fields import mapping, moment, objects, text, texts
 from tocsin.dss.wire import Raw
 from tocsin.kit.clock import to_ms
 from tocsin.model.event import FailedReporter
+from tocsin.model.mail_reporter import MailReporter
 from tocsin.model.run import Details, Run, RunError, RunKey, ScenarioKey, Step
 
 T = TypeVar("T")
@@ -28,6 +29,9 @@ _ID_LENGTH = 512
 _NAME_LENGTH = 1_000
 _TEXT_LENGTH = 8_000
 _MOST_STEPS = 500
+_MOST_REPORTERS = 50
+_LIST_LENGTH = 200_000  # characters of a list of recipients
+_MESSAGE_LENGTH = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +52,7 @@ class SeenRun:
     follows: tuple[tuple[str, str], ...] | None = (
         None  # [project, scenario] pairs; None: the reply does not say
     )
+    mail_reporters: tuple[MailReporter, ...] | None = None  # None: not asked for, or the reply does not say
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +76,13 @@ class SeenProject:
     created: datetime | None = None
 
 
-def read_runs(raw: object, scenario: ScenarioKey, now: datetime) -> Reading[SeenRun]:
-    """The runs of a look's reply, each once, the newest first whatever their order was. ``now`` is DSS's."""
-    reading = _read(raw, lambda item: _run(item, scenario, now))
+def read_runs(
+    raw: object, scenario: ScenarioKey, now: datetime, *, mail_reporters: bool = False
+) -> Reading[SeenRun]:
+    """The runs of a look's reply, each once, the newest first whatever their order was. ``now`` is DSS's.
+
+    ``mail_reporters``: whether those of the runs' copies of the scenario are wanted too."""
+    reading = _read(raw, lambda item: _run(item, scenario, now, mail_reporters))
     unique: dict[tuple[str, datetime], SeenRun] = {}
     for seen in reading.items:
         key = (seen.run.run_id, seen.run.start)
@@ -135,6 +144,21 @@ def read_failed_reporters(run: Raw) -> tuple[FailedReporter, ...]:
     return tuple(found)
 
 
+def read_mail_reporters(definition: Raw) -> tuple[MailReporter, ...] | None:
+    """The active mail reporters of a scenario, from its definition or a run's copy of it; None: it does not say."""
+    listed = definition.get("reporters")
+    if not isinstance(listed, list):
+        return None
+    found: dict[str, MailReporter] = {}
+    for number, raw in enumerate(objects(listed)):
+        messaging = mapping(raw, "messaging")
+        if raw.get("active") is not False and messaging.get("type") == "mail-scenario":
+            id_ = _clean(text(raw, "id"), _ID_LENGTH) or str(number)
+            id_ = f"{id_}/{number}" if id_ in found else id_
+            found[id_] = _mail_reporter(raw, mapping(messaging, "configuration"), id_, number)
+    return tuple(found.values())[:_MOST_REPORTERS]
+
+
 def clean(words: str, length: int = _TEXT_LENGTH) -> str:
     """A text that any database can hold: no NUL, no lone surrogates, not longer than ``length``."""
     return words[:length].replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode()
@@ -170,7 +194,7 @@ def _clean(words: str | None, length: int = _NAME_LENGTH) -> str | None:
     return clean(words, length) if words else None
 
 
-def _run(raw: Raw, scenario: ScenarioKey, now: datetime) -> SeenRun | None:
+def _run(raw: Raw, scenario: ScenarioKey, now: datetime, mail_reporters: bool) -> SeenRun | None:
     copy = mapping(raw, "scenario")
     run_id, start = _id(raw, "runId"), moment(raw, "start")
     stranger = (text(copy, "id") or scenario.scenario) != scenario.scenario
@@ -194,7 +218,12 @@ def _run(raw: Raw, scenario: ScenarioKey, now: datetime) -> SeenRun | None:
         fire_id=_clean(text(fire, "runId")),
         run_as=_run_as(raw),
     )
-    return SeenRun(run, read_failed_reporters(raw), _follows(copy, trigger, scenario.project))
+    return SeenRun(
+        run,
+        read_failed_reporters(raw),
+        _follows(copy, trigger, scenario.project),
+        read_mail_reporters(copy) if mail_reporters else None,
+    )
 
 
 def _run_as(raw: Raw) -> str | None:
@@ -217,6 +246,37 @@ def _followed(trigger: Raw, project: str) -> tuple[str, str] | None:
     params = mapping(trigger, "params")
     scenario = _id(params, "scenarioId")
     return (_id(params, "projectKey") or project, scenario) if scenario else None
+
+
+def _mail_reporter(raw: Raw, mail: Raw, id_: str, number: int) -> MailReporter:
+    def said(key: str, length: int = _TEXT_LENGTH) -> str:
+        return clean(text(mail, key) or "", length)
+
+    def listed(key: str) -> str:
+        words = clean(text(mail, key) or "", _LIST_LENGTH + 1)
+        return words if len(words) <= _LIST_LENGTH else words.rpartition(",")[0]  # never half an address
+
+    from_file = text(mail, "messageSource") == "TEMPLATE_FILE"
+    return MailReporter(
+        id_,
+        _clean(text(raw, "name")) or f"reporter {number + 1}",
+        phase="START" if raw.get("phase") == "START" else "END",
+        condition=clean(text(raw, "runCondition") or "") if raw.get("runConditionEnabled") is True else None,
+        sender=said("sender", _NAME_LENGTH),
+        recipient=listed("recipient"),
+        cc=listed("ccRecipient"),
+        bcc=listed("bccRecipient"),
+        subject=said("subject"),
+        message="" if from_file else said("message", _MESSAGE_LENGTH),
+        template=said("templateName", _NAME_LENGTH) if from_file else "",
+        freemarker=mail.get("templateFormat") != "FORMULA",
+        html=mail.get("sendAsHTML") is True,
+        attachments=tuple(
+            dict.fromkeys(
+                clean(kind, 100) for one in objects(mail.get("attachments")) if (kind := text(one, "type"))
+            )
+        ),
+    )
 
 
 def _scenario(raw: Raw, node: str, project: str) -> SeenScenario | None:

@@ -11,11 +11,17 @@ from datetime import datetime
 from sqlalchemy import Connection
 
 from tocsin.model.event import END_EVENTS, Event, EventName
+from tocsin.model.mail_reporter import MailReporter
 from tocsin.model.run import Run, RunKey
-from tocsin.store import events, runs, scenarios, totals
+from tocsin.store import events, mail_reporters, runs, scenarios, totals
 from tocsin.store.runs import Known, RunRow
 from tocsin.store.scenarios import Looked, Past
 from tocsin.watch.diff import Diff, RunChange, Sight, diff, settle
+
+WantsDetails = Callable[[Event, tuple[MailReporter, ...]], bool]
+"""Whether the details of the run that an event ended are wanted, by the scenario's own mail reporters too.
+
+Pure; it is called on the store's thread."""
 
 _DETAILS_AT_ONCE = frozenset({EventName.RUN_FAILED, EventName.RUN_ABORTED})
 
@@ -28,8 +34,10 @@ class Look:
     begun_at: datetime
     reason: str
     pending: tuple[datetime, ...]  # expected starts
-    wants_details: Callable[[Event], bool]  # pure; it is called on the store's thread
+    wants_details: WantsDetails
     bounds: tuple[float, ...]  # of the duration histogram, in seconds
+    mail_reporters: tuple[MailReporter, ...] = ()  # DSS's own, as far as they are known and wanted
+    put_mail_reporters: bool = False  # they are new to the store
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +81,14 @@ def record_looks(connection: Connection, looks: Sequence[Look]) -> list[Recorded
         looked.append(_looked(look, recorded[-1]))
     runs.put_runs(connection, changed)
     scenarios.scenarios_looked(connection, looked)
+    mail_reporters.put(
+        connection,
+        [
+            (look.sight.key, look.mail_reporters)
+            for look, one in zip(looks, recorded, strict=True)
+            if look.put_mail_reporters and one.known
+        ],
+    )
     _settle(connection, looks, recorded)
     _count(connection, looks, fresh)
     return recorded
@@ -84,7 +100,7 @@ def _rows(look: Look, one: Diff, new: Sequence[Event]) -> list[RunRow]:
         for event in new
         if event.run
         and event.name in END_EVENTS
-        and (event.name in _DETAILS_AT_ONCE or look.wants_details(event))
+        and (event.name in _DETAILS_AT_ONCE or look.wants_details(event, look.mail_reporters))
     }
     return [_row(look, change, change.run.key in wanted) for change in one.runs]
 

@@ -15,12 +15,12 @@ from sqlalchemy import Connection
 from tocsin.dss import DSSError, RequestReport
 from tocsin.kit.clock import Clock
 from tocsin.model.config import Node, Scope
-from tocsin.model.event import Event
 from tocsin.store import Store, StoreUnavailable
 from tocsin.store.lease import Leadership
 from tocsin.store.nodes import NodeRow, save_node
 from tocsin.watch.agenda import Agenda
 from tocsin.watch.metrics import WatchMetrics
+from tocsin.watch.record import WantsDetails
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -55,7 +55,8 @@ class NodeState:
         clock: Clock,
         ring: Callable[[], None],
         metrics: WatchMetrics,
-        wants_details: Callable[[Event], bool],
+        wants_details: WantsDetails,
+        wants_mail_reporters: Callable[[], bool],
         bounds: tuple[float, ...],
         details_read: Callable[[], None],
     ) -> None:
@@ -67,6 +68,7 @@ class NodeState:
         self.ring = ring
         self.metrics = metrics
         self.wants_details = wants_details
+        self.wants_mail_reporters = wants_mail_reporters
         self.bounds = bounds
         self.details_read = details_read
         self.log = structlog.get_logger("tocsin.watch").bind(dss_node=node.name)

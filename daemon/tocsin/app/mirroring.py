@@ -1,0 +1,80 @@
+"""DSS's own mail reporters in the deciders' hands: their rows, the mail channels, what a configuration forgets."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection
+
+from tocsin.model.config import Channel, Config, DssReporters
+from tocsin.model.event import END_EVENTS, Event
+from tocsin.model.mail_reporter import MailReporter
+from tocsin.model.run import RunKey, ScenarioKey
+from tocsin.route import mirror
+from tocsin.store import mail_reporters
+from tocsin.store.events import early_failures
+
+_MAIL = ("mailto:", "mailtos:")  # the schemes whose mails take another sender and other recipients
+
+
+@dataclass(frozen=True, slots=True)
+class Own:
+    """DSS's own reporters as one batch of events needs them; a scenario whose were never read is absent."""
+
+    config: DssReporters
+    reporters: Mapping[ScenarioKey, tuple[MailReporter, ...]]
+    early: Mapping[RunKey, Sequence[Event]]  # failures of reporters that came before the end of their run
+    channels: Sequence[Channel]
+
+    def about(self, event: Event) -> Sequence[mirror.Mirrored] | None:
+        """What they do about an event that concerns them; None when that is not known."""
+        known = None if event.key is None else self.reporters.get(event.key)
+        if self.config.mode == "fallback" and event.name in END_EVENTS:
+            return [
+                one
+                for failed in (self.early.get(event.run.key, ()) if event.run and known else ())
+                for one in mirror.stood_in_for(self.config, failed, known or (), event.run) or ()
+            ]
+        if known is None or self.config.mode == "mirror":
+            return None if known is None else mirror.mirrored(self.config, event, known)
+        return mirror.stood_in_for(self.config, event, known)
+
+
+def own(connection: Connection, config: Config, events: Iterable[Event]) -> Own:
+    """What these events need; nothing is read for those that do not concern DSS's reporters."""
+    wanted = config.dss_reporters
+    mine = [event for event in events if mirror.concerns(wanted, event)]
+    early: dict[RunKey, list[Event]] = {}
+    if wanted.mode == "fallback":
+        ended = {event.run.key for event in mine if event.run and event.name in END_EVENTS}
+        early = early_failures(connection, ended)
+        mine = [event for event in mine if event.reporter or (event.run and event.run.key in early)]
+    keys = {event.key for event in mine if event.key is not None}
+    return Own(wanted, mail_reporters.of(connection, keys), early, mail_channels(config) if keys else ())
+
+
+def mail_channels(config: Config) -> list[Channel]:
+    """The mail channels of the receiver of DSS's reporters. One whose URL cannot be read now counts as one: what is
+    owed to it waits until it can."""
+    receiver = config.receiver(config.dss_reporters.receiver or "")
+    return [channel for channel in (receiver.channels if receiver else ()) if _is_mail(channel)]
+
+
+def _is_mail(channel: Channel) -> bool:
+    if channel.url is None:
+        return False
+    try:
+        return channel.url.reveal().strip().lower().startswith(_MAIL)
+    except OSError:
+        return True
+
+
+def warnings(config: Config) -> Iterator[str]:
+    """What makes ``dss_reporters`` send nothing although it is switched on."""
+    wanted = config.dss_reporters
+    if wanted.mode == "off":
+        return
+    for name in ("allow_recipients", "allow_senders"):
+        if not getattr(wanted, name):
+            yield f"dss_reporters: {name} is empty, so mode {wanted.mode} sends nothing; name globs on addresses"
+    if not mail_channels(config):
+        yield f"dss_reporters: receiver {wanted.receiver!r} has no mailto:// or mailtos:// channel"

@@ -1,0 +1,37 @@
+"""Rows of DSS's own mail reporters: one a scenario, written by looks and read by the decider."""
+
+from collections.abc import Collection, Sequence
+
+from sqlalchemy import Connection, select, tuple_
+
+from tocsin.model.mail_reporter import MailReporter
+from tocsin.model.run import ScenarioKey
+from tocsin.store.schema import mail_reporters
+from tocsin.store.upsert import chunks, insert
+
+_PLACE = ("node", "project", "scenario")
+
+
+def put(connection: Connection, rows: Sequence[tuple[ScenarioKey, tuple[MailReporter, ...]]]) -> None:
+    """Write what these scenarios have now; rows that say so already are not touched."""
+    if not rows:
+        return
+    statement = insert(connection, mail_reporters)
+    now = statement.excluded.reporters
+    connection.execute(
+        statement.on_conflict_do_update(
+            index_elements=list(_PLACE), set_={"reporters": now}, where=mail_reporters.c.reporters != now
+        ),
+        [key._asdict() | {"reporters": reporters} for key, reporters in rows],
+    )
+
+
+def of(connection: Connection, keys: Collection[ScenarioKey]) -> dict[ScenarioKey, tuple[MailReporter, ...]]:
+    """The mail reporters of these scenarios; one whose reporters were never read is absent."""
+    place = [mail_reporters.c[name] for name in _PLACE]
+    found: dict[ScenarioKey, tuple[MailReporter, ...]] = {}
+    for part in chunks(sorted(keys), 200):
+        query = select(*place, mail_reporters.c.reporters).where(tuple_(*place).in_(part))
+        for row in connection.execute(query):
+            found[ScenarioKey(row.node, row.project, row.scenario)] = row.reporters
+    return found
