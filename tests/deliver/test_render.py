@@ -1,5 +1,6 @@
 """Words: every kind of notice in every dialect, and hostile texts in all of them."""
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import cast
 
@@ -260,3 +261,22 @@ def test_templates_are_tried_on_samples_and_problems_told_by_name() -> None:
         "reporter s: message",
     ]
     assert cast(str, problems[0]).endswith("; the built-in message would be sent")
+
+
+def test_a_text_of_strangers_is_filled_and_never_executed() -> None:
+    hostile = "{{ 7 * 7 }} {% for x in range(9999999) %}{{ x }}{% endfor %} ${scenarioName} ${nobodyKnows}{${outcome}}"
+    named = event(name="<b>{{ 8 * 8 }}</b>")
+    one = EventNotice(named, "r", subject=hostile, template=hostile, plain="text")
+    said = render(one, Kind.MAIL)
+    expected = hostile.replace("${scenarioName}", "<b>{{ 8 * 8 }}</b>").replace("${outcome}", "FAILED")
+    assert (said.text, said.html, said.notes) == (expected, None, ("unknown variables: ${nobodyKnows}",) * 2)
+    assert said.subject == expected
+    page = render(replace(one, plain="html"), Kind.MAIL).html
+    assert page == expected.replace("<b>{{ 8 * 8 }}</b>", "&lt;b&gt;{{ 8 * 8 }}&lt;/b&gt;")
+
+
+def test_a_text_of_strangers_names_no_template() -> None:
+    renderer = Renderer({"secret.j2": "for admins"})
+    for name in ("secret.j2", "mail", "mail.txt.j2"):
+        one = EventNotice(event(), "r", template=name, plain="text")
+        assert renderer.render(one, Facts(), CONFIG, Kind.MAIL, None).text == name

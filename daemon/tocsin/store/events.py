@@ -5,11 +5,11 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from sqlalchemy import Connection, select, tuple_, update
+from sqlalchemy import Connection, select, update
 
 from tocsin.model.event import Event, EventName
 from tocsin.model.run import RunKey, ScenarioKey
-from tocsin.store.keys import pack, unfold
+from tocsin.store.keys import Keyed, pack, unfold
 from tocsin.store.schema import counters, events
 from tocsin.store.upsert import chunks, insert
 
@@ -137,14 +137,14 @@ def late_after(connection: Connection, n: int) -> set[ScenarioKey]:
 
 def early_failures(connection: Connection, runs: Collection[RunKey]) -> dict[RunKey, list[Event]]:
     """The failed reporters of these runs that were seen while the run went on: such an event bears the run's start."""
-    place = [events.c[name] for name in ("node", "project", "scenario", "time")]
-    query = (
-        select(events.c.body).where(events.c.event == EventName.REPORTER_FAILED.value).order_by(events.c.n)
-    )
     found: dict[RunKey, list[Event]] = {}
-    for part in chunks(sorted(runs), 200):
-        starts = [(*run.scenario, run.start) for run in part]
-        for event in connection.execute(query.where(tuple_(*place).in_(starts))).scalars():
-            if event.run is not None and event.run.end is None and event.run.key in runs:
-                found.setdefault(event.run.key, []).append(event)
+    for (event,) in _AT.rows(connection, ((*run.scenario, run.start) for run in runs)):
+        if event.reporter and event.run and event.run.end is None and event.run.key in runs:
+            found.setdefault(event.run.key, []).append(event)
     return found
+
+
+_AT = Keyed(
+    select(events.c.body).where(events.c.event == EventName.REPORTER_FAILED.value).order_by(events.c.n),
+    [events.c[name] for name in ("node", "project", "scenario", "time")],
+)

@@ -2,12 +2,13 @@
 
 from collections.abc import Collection, Sequence
 
-from sqlalchemy import Connection, select, tuple_
+from sqlalchemy import Connection, select
 
 from tocsin.model.mail_reporter import MailReporter
 from tocsin.model.run import ScenarioKey
+from tocsin.store.keys import Keyed
 from tocsin.store.schema import mail_reporters
-from tocsin.store.upsert import chunks, insert
+from tocsin.store.upsert import insert
 
 _PLACE = ("node", "project", "scenario")
 
@@ -28,10 +29,8 @@ def put(connection: Connection, rows: Sequence[tuple[ScenarioKey, tuple[MailRepo
 
 def of(connection: Connection, keys: Collection[ScenarioKey]) -> dict[ScenarioKey, tuple[MailReporter, ...]]:
     """The mail reporters of these scenarios; one whose reporters were never read is absent."""
-    place = [mail_reporters.c[name] for name in _PLACE]
-    found: dict[ScenarioKey, tuple[MailReporter, ...]] = {}
-    for part in chunks(sorted(keys), 200):
-        query = select(*place, mail_reporters.c.reporters).where(tuple_(*place).in_(part))
-        for row in connection.execute(query):
-            found[ScenarioKey(row.node, row.project, row.scenario)] = row.reporters
-    return found
+    return {ScenarioKey(*place): reporters for *place, reporters in _OF.rows(connection, keys)}
+
+
+_KEY = [mail_reporters.c[name] for name in _PLACE]
+_OF = Keyed(select(*_KEY, mail_reporters.c.reporters), _KEY)
