@@ -45,7 +45,7 @@ async def test_a_start_that_does_not_come_rings_once_it_is_due_and_ends_at_the_n
 async def test_several_misses_are_one_alert_with_a_count(missing: World) -> None:
     for hour in range(3):
         await missing.expect(T0 + minutes(60 * hour))
-    await missing.run_until(T0, T0 + minutes(150))
+    await missing.run_until(T0, T0 + minutes(150), minutes(3))
     assert await missing.alerts() == ["ScenarioMissed"]
     assert (await missing.alert()).count == 3
     told = await missing.told()
@@ -156,7 +156,7 @@ async def test_automatic_triggers_off_ring_once_for_the_node(missing: World) -> 
     for name in names:
         await missing.expect(T0, key(name))
         await missing.expect(T0 + minutes(60), key(name))
-    await missing.run_until(T0, T0 + minutes(80))
+    await missing.run_until(T0, T0 + minutes(80), minutes(2))
     assert await missing.alerts() == ["NodeSchedulerStalled"]
     alert = await missing.alert()
     assert (alert.count, alert.labels["severity"], alert.labels.get("scenario")) == (60, "critical", None)

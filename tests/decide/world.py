@@ -236,7 +236,7 @@ class World:
         raise AssertionError("the decider never comes to rest")
 
     async def run_until(
-        self, start: datetime, end: datetime, every: timedelta = timedelta(seconds=30)
+        self, start: datetime, end: datetime, every: timedelta = timedelta(minutes=1)
     ) -> None:
         """Look and step again and again, as the daemon would."""
         now = start

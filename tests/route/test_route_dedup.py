@@ -7,7 +7,7 @@ from tocsin.model.decision import Verdict
 from tocsin.model.group import Notified
 from tocsin.model.labels import parse_matchers
 from tocsin.route.dedup import decide
-from tocsin.route.mute import inhibited
+from tocsin.route.mute import Inhibitor
 
 NOW = datetime(2026, 3, 2, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -72,4 +72,4 @@ RULE = InhibitRule(parse_matchers("kind=source"), parse_matchers("kind=~.+"), ("
 def test_a_firing_source_inhibits_what_is_equal(
     target: dict[str, str], firing: list[dict[str, str]], expected: bool
 ) -> None:
-    assert (inhibited(target, [RULE], firing) is not None) is expected
+    assert (Inhibitor([RULE], firing).inhibits(target) is not None) is expected

@@ -5,6 +5,7 @@ one on the groups that are due to be told. Each is a plain function of (connecti
 did; counters and log lines follow only when it has committed.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -127,8 +128,8 @@ class Decider:
         self, work: Callable[[Connection, Plan, datetime], Outcome], plan: Plan, now: datetime
     ) -> Outcome:
         outcome = await self._store.write_guarded(self._leadership.guard, work, plan, now)
+        _log(outcome.made)
         for made in outcome.made:
-            _log(made)
             if made.verdict in SUPPRESSIONS:
                 self._metrics.suppressed.labels(made.verdict.value).inc()
         for verdict, count in outcome.suppressed.items():
@@ -548,15 +549,23 @@ def resolve_by_hand(connection: Connection, alert_id: str, now: datetime, config
     return ended
 
 
-def _log(made: Decision) -> None:
-    quiet = made.verdict in (Verdict.CONDITION, Verdict.NO_CHANGE, Verdict.ROUTED)
-    (log.debug if quiet else log.info)(
-        "decided",
-        stage=made.stage.value,
-        subject=made.subject,
-        verdict=made.verdict.value,
-        note=made.note,
-        event_id=made.event_id,
-        alert_id=made.alert_id,
-        notification_id=made.notification_id,
-    )
+def _log(made: Sequence[Decision]) -> None:
+    """One line a decision; what happens all the time only where the log wants every detail."""
+    line, verbose = log.bind(), logging.getLogger(__name__).isEnabledFor(logging.DEBUG)
+    for one in made:
+        usual = one.verdict in (Verdict.CONDITION, Verdict.NO_CHANGE, Verdict.ROUTED)
+        if usual and not verbose:
+            continue
+        known = {
+            "note": one.note,
+            "event_id": one.event_id,
+            "alert": one.alert_id,
+            "notification": one.notification_id,
+        }
+        (line.debug if usual else line.info)(
+            "decided",
+            stage=one.stage.value,
+            subject=one.subject,
+            verdict=one.verdict.value,
+            **{name: value for name, value in known.items() if value is not None},
+        )

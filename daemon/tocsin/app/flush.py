@@ -19,12 +19,11 @@ from tocsin.model.alert import Alert
 from tocsin.model.config import Channel, Route, Watch
 from tocsin.model.decision import Decision, Stage, Verdict
 from tocsin.model.group import Group, Member, Notified
-from tocsin.model.labels import Labels
 from tocsin.model.notification import GroupNotice, Notification
 from tocsin.model.run import RunKey
 from tocsin.model.silence import Silence
 from tocsin.route.dedup import Wanted, decide
-from tocsin.route.mute import Muted, inhibited, muted_by_time, silenced
+from tocsin.route.mute import Inhibitor, Muted, muted_by_time, silenced
 from tocsin.store import alerts, decisions, details, groups, outbox, silences
 from tocsin.store.groups import Told
 
@@ -49,7 +48,7 @@ class _Flush:
 
     plan: Plan
     now: datetime
-    firing: Sequence[Labels]
+    inhibitor: Inhibitor
     silences: Sequence[Silence]
     told: dict[tuple[str, str], Told]
     result: Flushed = field(default_factory=Flushed)
@@ -84,9 +83,8 @@ class _Flush:
         """The members that nothing mutes, and what muted the last of the others."""
         heard: list[Member] = []
         muted: Muted | None = None
-        rules = self.plan.config.inhibit_rules
         for member in members:
-            found = inhibited(member.alert.labels, rules, self.firing)
+            found = self.inhibitor.inhibits(member.alert.labels)
             muted = found or muted
             if found is None:
                 heard.append(member)
@@ -187,8 +185,9 @@ def flush(connection: Connection, plan: Plan, now: datetime, limit: int = GROUPS
         return Flushed()
     keys = [group.key for group in due]
     inside = groups.members(connection, keys)
-    firing = alerts.firing_labels(connection) if plan.config.inhibit_rules else []
-    work = _Flush(plan, now, firing, silences.active(connection, now), groups.told(connection, keys))
+    rules = plan.config.inhibit_rules
+    inhibitor = Inhibitor(rules, alerts.firing_labels(connection) if rules else [])
+    work = _Flush(plan, now, inhibitor, silences.active(connection, now), groups.told(connection, keys))
     for group in due:
         work.flush(group, inside[group.key])
     work.result.owed = _with_waits(connection, plan, work.result.owed, now)

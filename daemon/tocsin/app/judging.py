@@ -49,7 +49,7 @@ class Judging:
     _views: dict[Place, View] = field(default_factory=dict)
     _fresh: set[StateKey] = field(default_factory=set)  # those without a row before this transaction
     _filed: dict[str, Filed] = field(default_factory=dict)  # to be written, by alert id
-    _rang: dict[str, str] = field(default_factory=dict)  # fingerprint → alert id, of this transaction
+    _firing: dict[str, str] | None = None  # fingerprint → alert id, read when something first rings
     _entering: dict[str, Alert] = field(default_factory=dict)  # alerts to be routed
 
     # --- facts and time ----------------------------------------------------------------------------------------------
@@ -143,15 +143,14 @@ class Judging:
         self, live: LiveRule, state: AnyRuleState, alert: Alert, view: View, event: Event | None
     ) -> AnyRuleState:
         """A new alert; where another rule already holds one of this identity, that one is shared."""
-        shared = self._rang.get(alert.fingerprint)
-        if shared is None:
-            others = alerts.firing(self.connection, [alert.fingerprint])
-            shared = others[0].alert.id if others else None
+        if self._firing is None:
+            self._firing = alerts.firing_ids(self.connection)
+        shared = self._firing.get(alert.fingerprint)
         if shared is not None:
             self.decide(live, Verdict.WITHHELD, "another rule's alert already says it", event, alert)
             assert state.ringing is not None
             return replace(state, ringing=replace(state.ringing, alert_id=shared))
-        self._rang[alert.fingerprint] = alert.id
+        self._firing[alert.fingerprint] = alert.id
         self.file(alert, live.id, view)
         self.decide(live, Verdict.RANG, alert.annotations.get("summary"), event, alert)
         return state
@@ -174,7 +173,8 @@ class Judging:
             self._entering.pop(alert_id, None)
         if ended is None:
             return  # it had ended before, by hand or by another rule
-        self._rang.pop(ended.fingerprint, None)
+        if self._firing is not None:
+            self._firing.pop(ended.fingerprint, None)
         self.changed += 1
         subject = self.plan.rules.get(rule_id)
         name = subject.rule.alert if subject else ended.name

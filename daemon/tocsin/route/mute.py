@@ -19,22 +19,36 @@ class Muted:
     note: str
 
 
-def inhibited(labels: Labels, rules: Sequence[InhibitRule], firing: Sequence[Labels]) -> Muted | None:
-    """Whether a firing alert inhibits this one. An alert that is source and target of a rule does not inhibit others
-    of that kind, itself least of all."""
-    for rule in rules:
-        if not all_match(rule.target_matchers, labels):
-            continue
-        both_sides = all_match(rule.source_matchers, labels)
-        for source in firing:
-            if not all_match(rule.source_matchers, source):
+class Inhibitor:
+    """Inhibit rules with what fires now, found by the values of their ``equal`` labels."""
+
+    def __init__(self, rules: Sequence[InhibitRule], firing: Sequence[Labels]) -> None:
+        self._rules = [(rule, self._sources(rule, firing)) for rule in rules]
+
+    @staticmethod
+    def _sources(rule: InhibitRule, firing: Sequence[Labels]) -> dict[tuple[str, ...], list[Labels]]:
+        found: dict[tuple[str, ...], list[Labels]] = {}
+        for labels in firing:
+            if all_match(rule.source_matchers, labels):
+                found.setdefault(_values(rule, labels), []).append(labels)
+        return found
+
+    def inhibits(self, labels: Labels) -> Muted | None:
+        """Whether a firing alert inhibits this one. An alert that is source and target of a rule does not inhibit
+        others of that kind, itself least of all."""
+        for rule, sources in self._rules:
+            near = sources.get(_values(rule, labels))
+            if not near or not all_match(rule.target_matchers, labels):
                 continue
-            if any(source.get(name, "") != labels.get(name, "") for name in rule.equal):
-                continue
-            if both_sides and all_match(rule.target_matchers, source):
-                continue
-            return Muted(Verdict.INHIBITED, f"by {source.get('alertname', 'an alert')}")
-    return None
+            both_sides = all_match(rule.source_matchers, labels)
+            for source in near:
+                if not (both_sides and all_match(rule.target_matchers, source)):
+                    return Muted(Verdict.INHIBITED, f"by {source.get('alertname', 'an alert')}")
+        return None
+
+
+def _values(rule: InhibitRule, labels: Labels) -> tuple[str, ...]:
+    return tuple(labels.get(name, "") for name in rule.equal)
 
 
 def muted_by_time(route: Route, intervals: Mapping[str, TimeInterval], now: datetime) -> Muted | None:

@@ -1,6 +1,6 @@
 """Rows of alerts. Two of one fingerprint never fire at once; ended ones stay until they are pruned."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -11,7 +11,7 @@ from tocsin.model.alert import Alert, EndReason
 from tocsin.model.labels import Labels
 from tocsin.model.run import RunKey, ScenarioKey
 from tocsin.store.schema import alerts, scenarios
-from tocsin.store.upsert import chunks, insert
+from tocsin.store.upsert import insert
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,17 +54,16 @@ def end_alert(
     return None if row is None else to_alert(row)
 
 
-def firing(connection: Connection, fingerprints: Collection[str] | None = None) -> list[Filed]:
-    """The alerts that fire, all or those of these identities."""
+def firing(connection: Connection) -> list[Filed]:
+    """The alerts that fire, the oldest first."""
     query = select(alerts).where(alerts.c.ends_at.is_(None)).order_by(alerts.c.starts_at, alerts.c.id)
-    if fingerprints is None:
-        return [_filed(row) for row in connection.execute(query)]
-    parts = chunks(sorted(set(fingerprints)))
-    return [
-        _filed(row)
-        for part in parts
-        for row in connection.execute(query.where(alerts.c.fingerprint.in_(part)))
-    ]
+    return [_filed(row) for row in connection.execute(query)]
+
+
+def firing_ids(connection: Connection) -> dict[str, str]:
+    """The id of each firing alert by its fingerprint."""
+    rows = connection.execute(select(alerts.c.fingerprint, alerts.c.id).where(alerts.c.ends_at.is_(None)))
+    return {row[0]: row[1] for row in rows}
 
 
 def firing_labels(connection: Connection) -> list[Labels]:
