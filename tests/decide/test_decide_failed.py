@@ -6,6 +6,7 @@ from datetime import timedelta
 import pytest
 
 from tests.decide.world import T0, World, channel, config, key, minutes, tree
+from tocsin.app.decide import resolve_by_hand
 from tocsin.judge.defaults import DEFAULT_RULES
 from tocsin.model.config import Receiver, Reporter, Rule
 from tocsin.model.decision import Verdict
@@ -200,3 +201,36 @@ async def test_a_rule_that_raises_for_one_scenario_stops_no_other(world: World) 
     await world.step(T0 + minutes(5))
     assert await world.alerts() == ["ScenarioFailed", "ScenarioFailed"]
     assert (await world.verdicts()).count("error") == 2
+
+
+async def test_a_reload_gives_ringing_alerts_of_all_kinds_the_new_severity(world: World) -> None:
+    limit = Rule("Long", "overlong", longer_than=timedelta(minutes=5))
+    world.config = config(rules=(limit,))
+    await world.start(T0)
+    await world.run_until(T0 + minutes(6), T0 + minutes(7))
+    assert await world.alerts() == ["Long"]
+    world.config = config(rules=(replace(limit, severity="critical"),))
+    await world.node(backfilling=True)
+    await world.restart(T0 + minutes(8))
+    await world.step(T0 + minutes(8))
+    assert (await world.alert()).labels["severity"] == "critical"
+
+
+async def test_what_is_said_of_a_gone_scenario_or_an_unknown_node_rings_nothing(world: World) -> None:
+    await world.look(T0, gone_at=T0)
+    await world.run(T0, "FAILED")
+    await world.down(T0, "other")
+    await world.step(T0 + minutes(5))
+    assert await world.alerts() == []
+
+
+async def test_a_later_failure_rings_again_after_one_was_ended_by_hand(world: World) -> None:
+    await world.run(T0, "FAILED")
+    await world.step(T0 + minutes(1))
+    alert = await world.alert()
+    await world.store.write(resolve_by_hand, alert.id, T0 + minutes(2), world.config)
+    await world.step(T0 + minutes(3))
+    await world.run(T0 + minutes(4), "FAILED")
+    await world.step(T0 + minutes(6))
+    assert await world.alerts() == ["ScenarioFailed!by_hand", "ScenarioFailed"]
+    assert (await world.alert()).starts_at > T0 + minutes(3)

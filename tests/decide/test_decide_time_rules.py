@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from tests.decide.world import T0, World, config, key, minutes
+from tocsin.app.decide import resolve_by_hand
 from tocsin.judge.defaults import DEFAULT_RULES
 from tocsin.model.config import Rule
 from tocsin.store.schema import nodes
@@ -169,6 +170,19 @@ async def test_automatic_triggers_off_ring_once_for_the_node(missing: World) -> 
     assert await missing.alerts() == ["NodeSchedulerStalled!resolved"]
 
 
+async def test_a_stall_that_is_ended_by_hand_rings_again_for_further_misses(missing: World) -> None:
+    for name in await fleet(missing, 12):
+        await missing.expect(T0, key(name))
+        await missing.expect(T0 + minutes(60), key(name))
+    await missing.run_until(T0 + minutes(12), T0 + minutes(13))
+    alert = await missing.alert()
+    await missing.store.write(resolve_by_hand, alert.id, T0 + minutes(14), missing.config)
+    await missing.run_until(T0 + minutes(15), T0 + minutes(70), minutes(5))
+    assert await missing.alerts() == ["NodeSchedulerStalled!by_hand"]
+    await missing.run_until(T0 + minutes(72), T0 + minutes(73))
+    assert await missing.alerts() == ["NodeSchedulerStalled!by_hand", "NodeSchedulerStalled"]
+
+
 @pytest.mark.parametrize(
     ("missed_ones", "all_of_them", "stalled"), [(9, 30, False), (10, 50, True), (10, 60, False)]
 )
@@ -263,8 +277,6 @@ async def test_a_fixed_limit_needs_no_history(running: World) -> None:
 
 
 async def test_by_hand_is_not_rung_again_for_the_same_run(running: World) -> None:
-    from tocsin.app.decide import resolve_by_hand
-
     await running.run_until(T0, T0 + minutes(32), minutes(2))
     alert = await running.alert()
     await running.store.write(resolve_by_hand, alert.id, T0 + minutes(33), running.config)

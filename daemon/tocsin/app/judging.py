@@ -123,15 +123,15 @@ class Judging:
 
     def _settle(self, live: LiveRule, key: StateKey, judgement: Judgement, event: Event | None) -> None:
         view = self.view(key)
-        if key.scenario and view.scenario is None:
-            return  # its row is gone; what rings is ended with it
+        if key.scenario and (view.scenario is None or view.scenario.gone):
+            return  # what rings is ended with the scenario
         state, change = judge.settle(live.rule, judgement, view, self.now)
         due_at = None if judgement.due is None else judgement.due - view.node.clock_offset
         match change:
             case Rang(alert):
-                state = self._ring(live, state, alert, view, event)
+                state = self._ring(live, key, state, alert, event)
             case Changed(alert):
-                self.file(alert, live.id, view)
+                self.file(alert, key)
                 self.decide(live, Verdict.CHANGED, f"count {alert.count}", event, alert)
             case Ended(alert_id, at, reason):
                 self.end(live.id, alert_id, at, reason, event)
@@ -140,7 +140,7 @@ class Judging:
         self.put(key, state, due_at)
 
     def _ring(
-        self, live: LiveRule, state: AnyRuleState, alert: Alert, view: View, event: Event | None
+        self, live: LiveRule, key: StateKey, state: AnyRuleState, alert: Alert, event: Event | None
     ) -> AnyRuleState:
         """A new alert; where another rule already holds one of this identity, that one is shared."""
         if self._firing is None:
@@ -151,14 +151,16 @@ class Judging:
             assert state.ringing is not None
             return replace(state, ringing=replace(state.ringing, alert_id=shared))
         self._firing[alert.fingerprint] = alert.id
-        self.file(alert, live.id, view)
+        self.file(alert, key)
         self.decide(live, Verdict.RANG, alert.annotations.get("summary"), event, alert)
         return state
 
-    def file(self, alert: Alert, rule_id: str, view: View) -> None:
-        active = view.scenario is not None and view.scenario.active is True
-        overlong = rule_id in self.plan.rules and self.plan.rules[rule_id].rule.kind == "overlong"
-        self._filed[alert.id] = Filed(alert, rule_id, active and not overlong)
+    def file(self, alert: Alert, key: StateKey) -> None:
+        """Write an alert and put it where the tree wants it. An overlong run outlives its scenario's switch."""
+        scenario, live = self.view(key).scenario, self.plan.rules.get(key.rule)
+        active = scenario is not None and scenario.active is True
+        overlong = live is not None and live.rule.kind == "overlong"
+        self._filed[alert.id] = Filed(alert, key.rule, active and not overlong)
         self._entering[alert.id] = alert
 
     def end(
@@ -235,3 +237,8 @@ def enter_groups(
                 )
             )  # fmt: skip
     return joining, made
+
+
+def place_of(alert: Alert) -> Place:
+    """What an alert is about, as rules remember it."""
+    return alert.labels["dss_node"], alert.labels.get("project", ""), alert.labels.get("scenario", "")

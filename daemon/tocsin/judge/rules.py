@@ -197,21 +197,29 @@ def _ring(
     return changed, Changed(picture(rule, changed, view, shown, now))
 
 
-def repaint(rule: Rule, state: AnyRuleState, view: View, now: datetime) -> Changed | None:
-    """The open alert as it would look now; for a rule whose severity or annotations a reload changed."""
-    if state.ringing is None or judge(rule, state, view).verdict is not Verdict.RING:
-        return None
-    return Changed(picture(rule, state, view, _portrait(rule, state, view), now))
-
-
 def picture(rule: Rule, state: AnyRuleState, view: View, shown: Portrait, now: datetime) -> Alert:
     """The whole alert: labels, annotations, identity."""
+    labels = alert_labels(rule, state, view)
+    key = view.scenario.key if view.scenario else None
+    identity = fingerprint(labels["alertname"], view.node.node, key, rule.labels)
+    starts_at = state.ringing.starts_at if state.ringing else shown.starts_at
+    return Alert(
+        id=state.ringing.alert_id if state.ringing else alert_id(identity, to_ms(starts_at), to_ms(now)),
+        fingerprint=identity,
+        labels=labels,
+        starts_at=starts_at,
+        annotations=_annotations(rule, labels, shown, view),
+        count=shown.count,
+        run=shown.run,
+    )
+
+
+def alert_labels(rule: Rule, state: AnyRuleState, view: View) -> Labels:
+    """The labels of a rule's alert; empty ones are left out, as an absent label is an empty one."""
     name, severity = rule.alert, rule.severity
     if isinstance(state, StalledState):
         name, severity = STALLED_ALERT, STALLED_SEVERITY
     key = view.scenario.key if view.scenario else None
-    identity = fingerprint(name, view.node.node, key, rule.labels)
-    starts_at = state.ringing.starts_at if state.ringing else shown.starts_at
     labels = {
         **rule.labels,
         "alertname": name,
@@ -221,15 +229,7 @@ def picture(rule: Rule, state: AnyRuleState, view: View, shown: Portrait, now: d
         "scenario": key.scenario if key else "",
         "tags": tags_label(view.scenario.tags) if view.scenario else "",
     }
-    return Alert(
-        id=state.ringing.alert_id if state.ringing else alert_id(identity, to_ms(starts_at), to_ms(now)),
-        fingerprint=identity,
-        labels={label: value for label, value in labels.items() if value},
-        starts_at=starts_at,
-        annotations=_annotations(rule, labels, shown, view),
-        count=shown.count,
-        run=shown.run,
-    )
+    return {label: value for label, value in labels.items() if value}
 
 
 def _annotations(rule: Rule, labels: Mapping[str, str], shown: Portrait, view: View) -> dict[str, str]:

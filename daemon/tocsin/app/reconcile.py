@@ -1,0 +1,89 @@
+"""Bringing rows in line with a configuration that has just come into force."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+
+from sqlalchemy import Connection
+
+from tocsin.app.judging import Judging, enter_groups, place_of
+from tocsin.app.outcome import Outcome
+from tocsin.app.plan import Plan
+from tocsin.judge.rules import alert_labels
+from tocsin.model.alert import EndReason
+from tocsin.model.rule_state import NodeDownState
+from tocsin.model.run import ScenarioKey
+from tocsin.store import alerts, groups, rule_states, sight
+from tocsin.store.rule_states import StateKey
+
+
+def reconcile(connection: Connection, plan: Plan, now: datetime) -> Outcome:
+    """Bring rows in line with a configuration that has just come into force, at the start or by a reload.
+
+    Alerts of rules and nodes that were taken away end as unwatched; those that ring on take over the rules' present
+    severity and labels; all are put where the present tree wants them. A group that is still there is not touched.
+    """
+    judging = Judging(connection, plan, now, sight.node_sights(connection), {}, {})
+    ringing = alerts.firing(connection)
+    for filed in ringing:
+        if filed.rule not in plan.rule_ids or filed.alert.labels["dss_node"] not in plan.nodes:
+            judging.end(filed.rule, filed.alert.id, now, EndReason.UNWATCHED)
+    rule_states.forget_rules(connection, plan.rule_ids)
+    rule_states.forget_nodes(connection, plan.nodes)
+    _repaint(judging, [filed for filed in ringing if filed.rule in plan.rule_ids])
+    _remember_down(judging)
+    judging.write()
+    _regroup(connection, plan, now)
+    return Outcome(alerts=judging.changed, made=judging.made, errors=judging.errors)
+
+
+def _repaint(judging: Judging, ringing: Sequence[alerts.Filed]) -> None:
+    places = {place_of(filed.alert) for filed in ringing}
+    judging.scenarios |= sight.scenario_sights(
+        judging.connection, {ScenarioKey(*place) for place in places if place[2]}
+    )
+    judging.states |= rule_states.load(judging.connection, places)
+    for filed in ringing:
+        key = StateKey(filed.rule, *place_of(filed.alert))
+        known = judging.states.get(key)
+        live = judging.plan.rules.get(filed.rule.removesuffix("/stalled"))
+        if known is None or known.state is None or live is None:
+            continue
+        labels = alert_labels(live.rule, known.state, judging.view(key))
+        if labels != filed.alert.labels:
+            judging.file(replace(filed.alert, labels=labels), key)
+
+
+def _remember_down(judging: Judging) -> None:
+    """Let rules about nodes know what is down already; its event came before they did."""
+    known = judging.plan.nodes
+    down = {name: node for name, node in judging.nodes.items() if node.up is False and name in known}
+    states = rule_states.load(judging.connection, [(name, "", "") for name in down])
+    for name, node in down.items():
+        for live in judging.plan.node_rules:
+            key = StateKey(live.id, name)
+            if key not in states and live.matches({"dss_node": name}):
+                judging.tick(key, NodeDownState(since=node.down_since, reason=node.down_reason), live)
+
+
+def _regroup(connection: Connection, plan: Plan, now: datetime) -> None:
+    """Put every alert that a receiver may still hear of where the tree wants it, and take it out of where not."""
+    known = groups.every(connection)
+    inside = groups.members(connection, [group.key for group in known])
+    live = {filed.alert.id: filed.alert for filed in alerts.firing(connection)}
+    live |= {member.alert.id: member.alert for members in inside.values() for member in members}
+    joining, _ = enter_groups(plan, live.values(), now)
+    wanted = {(one.group.key, one.fingerprint) for one in joining}
+    standing = {
+        (key, member.alert.fingerprint): member for key, members in inside.items() for member in members
+    }
+    groups.leave(connection, [place for place in standing if place not in wanted])
+    groups.join(
+        connection,
+        [
+            one
+            for one in joining
+            if (one.group.key, one.fingerprint) not in standing and live[one.alert_id].firing
+        ],
+    )
+    groups.drop_empty(connection)
