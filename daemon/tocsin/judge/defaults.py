@@ -12,6 +12,3 @@ DEFAULT_RULES: tuple[Rule, ...] = (
     ),
     Rule(alert="NodeDown", kind="node_down", severity="critical", hold=timedelta(minutes=2)),
 )
-
-STALLED_ALERT = "NodeSchedulerStalled"
-STALLED_SEVERITY = "critical"  # rung by ``missed`` rules, whatever their own severity

@@ -12,11 +12,10 @@ from datetime import datetime
 from typing import assert_never
 
 from tocsin.judge import failed, missed, node_down, overlong, stale, stalled
-from tocsin.judge.defaults import STALLED_ALERT, STALLED_SEVERITY
 from tocsin.judge.view import Judgement, Portrait, Verdict, View
 from tocsin.judge.words import fill
 from tocsin.kit.clock import isoformat, to_ms
-from tocsin.model.alert import Alert, EndReason, alert_id, fingerprint
+from tocsin.model.alert import STALLED_ALERT, STALLED_SEVERITY, Alert, EndReason, alert_id, fingerprint
 from tocsin.model.config import Rule
 from tocsin.model.event import Event, EventName, end_event_name, tags_label
 from tocsin.model.labels import Labels, all_match, matchers_text

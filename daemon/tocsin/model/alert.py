@@ -9,6 +9,10 @@ from tocsin.kit.ids import derived_id
 from tocsin.model.labels import Labels
 from tocsin.model.run import RunKey, ScenarioKey
 
+# Rung by rules about missed starts, for a whole node and whatever their own severity.
+STALLED_ALERT = "NodeSchedulerStalled"
+STALLED_SEVERITY = "critical"
+
 
 class EndReason(StrEnum):
     """Why an alert no longer rings; the notice says which."""

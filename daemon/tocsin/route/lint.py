@@ -5,12 +5,13 @@ names; so what can never match is known for certain. Of open ones (``project``, 
 matchers say of each other is used: a finding is never a guess.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from difflib import get_close_matches
 from typing import Literal
 
+from tocsin.model.alert import STALLED_ALERT, STALLED_SEVERITY
 from tocsin.model.config import Config, Route, Rule, TimeInterval
 from tocsin.model.labels import Labels, Matcher, Op, matchers_text
 from tocsin.route.formula import BadFormula, parse
@@ -42,9 +43,9 @@ class Kind:
     of_scenario: bool
 
 
-def lint(config: Config, now: datetime, node_alerts: Mapping[str, str] | None = None) -> list[Finding]:
-    """Everything that is wrong, errors first. ``node_alerts`` names further alerts about nodes and their severity."""
-    kinds = list(_kinds(config, node_alerts or {}))
+def lint(config: Config, now: datetime) -> list[Finding]:
+    """Everything that is wrong, errors first."""
+    kinds = list(_kinds(config))
     found = [*_names(config), *_intervals(config, now), *_reporters(config), *_rules(config)]
     if config.route is not None:
         found += [*_routes(config, config.route, kinds), *_muted_critical(config, config.route, kinds, now)]
@@ -52,14 +53,14 @@ def lint(config: Config, now: datetime, node_alerts: Mapping[str, str] | None = 
     return sorted(found, key=lambda one: (one.severity != "error", one.line or 0))
 
 
-def _kinds(config: Config, node_alerts: Mapping[str, str]) -> Iterator[Kind]:
+def _kinds(config: Config) -> Iterator[Kind]:
     nodes = [node.name for node in config.nodes] or [""]
     for node in nodes:
         for rule in config.rules:
             labels = {**rule.labels, "alertname": rule.alert, "severity": rule.severity, "dss_node": node}
             yield Kind(labels, rule.kind != "node_down")
-        for name, severity in node_alerts.items():
-            yield Kind({"alertname": name, "severity": severity, "dss_node": node}, False)
+            if rule.kind == "missed":
+                yield Kind({**labels, "alertname": STALLED_ALERT, "severity": STALLED_SEVERITY}, False)
 
 
 # --- names ---------------------------------------------------------------------------------------------------------------
