@@ -200,5 +200,5 @@ async def test_a_thousand_individual_mails_are_bounded(world: World) -> None:
     await have(world, replace(MAIL, recipient=json.dumps({"mails": mails})))
     await world.run(T0, "FAILED")
     await world.step(T0 + minutes(1))
-    assert len(await told(world)) == 200
+    assert len(await told(world)) == 100
     assert (await world.verdicts())[0] == Verdict.NOT_ALLOWED

@@ -59,7 +59,7 @@ def test_a_definition_is_read_with_tolerance(
 
 def test_reporters_with_one_id_are_two_and_there_are_not_too_many() -> None:
     found = read_mail_reporters({"reporters": [RAW] * 500}) or ()
-    assert (len(found), len({one.id for one in found})) == (50, 50)
+    assert (len(found), len({one.id for one in found})) == (20, 20)
 
 
 def test_a_list_that_is_too_long_ends_with_a_whole_address() -> None:
@@ -67,7 +67,7 @@ def test_a_list_that_is_too_long_ends_with_a_whole_address() -> None:
         messaging={"type": "mail-scenario", "configuration": {"recipient": "ann@example.com," * 20_000}}
     )
     (found,) = read_mail_reporters({"reporters": [long]}) or ()
-    assert 150_000 < len(found.recipient) <= 200_000
+    assert 49_900 < len(found.recipient) <= 50_000
     assert set(found.recipient.split(",")) == {"ann@example.com"}
 
 

@@ -7,7 +7,7 @@ a text holds makes the built-in mail, or DSS's default subject, take its place.
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from fnmatch import fnmatchcase
@@ -24,8 +24,8 @@ from tocsin.route.formula import BadFormula, Value, holds
 from tocsin.route.reporters import dss_variables
 
 DEFAULT_SUBJECT = "DSS scenario ${scenarioName}: ${outcome}"
-MOST_ADDRESSES = 1_000  # that one reporter may write to about one event
-MOST_MAILS = 200  # individual ones
+MOST_ADDRESSES = 1_000  # of one reporter about one event that are looked at
+MOST_MAILS = 100  # individual ones
 _NAMED = 20  # addresses that a note names
 _LONGEST = 500  # characters of one address with its name
 
@@ -33,7 +33,8 @@ _VARIABLE = re.compile(r"\$\{([A-Za-z_]\w*)\}")
 _FREEMARKER = re.compile(r"</?[#@]|#\{|\A\s*\[#ftl")
 _STOCK = ("_rawScenarioRun", "_fullStepRuns")  # what only DSS's default message reads
 _ONE = re.compile(r'(?:"[^"]*"|<[^<>]*>|[^,;])+')
-_SPEC = re.compile(r'[^\s<>"(),:;@\[\]\\{}]+@[^\s<>"(),:;@\[\]\\{}]+')
+_ATOM = r"[A-Za-z0-9!#$%&'*+/=^_`|~-]+"
+_SPEC = re.compile(rf"{_ATOM}(?:\.{_ATOM})*@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*")
 _WITH_NAME = re.compile(r"([^<>]*)<([^<>]*)>")
 
 
@@ -173,67 +174,61 @@ class _Post:
     room: int = MOST_ADDRESSES
 
     def mails(self, reporter: MailReporter) -> Iterator[Mail]:
-        if empty := [
-            name for name in ("allow_recipients", "allow_senders") if not getattr(self.config, name)
-        ]:
+        lists = ("allow_recipients", "allow_senders")
+        if empty := [name for name in lists if not getattr(self.config, name)]:
             self.left_out.append(f"all: {' and '.join(empty)} allow nobody")
             return
-        sender = self._sender(reporter.sender)
+        sender = self._sender(reporter.sender.strip())
         try:
             individual = list(islice(_individual(reporter.recipient), MOST_MAILS + 1))
         except ValueError as error:
             self.left_out.append(f"all recipients: {error}")
-            return
+            individual = [([], {})]
         if len(individual) > MOST_MAILS:
-            self.left_out.append(f"all individual mails after the first {MOST_MAILS}")
-        for to, variables in individual[:MOST_MAILS]:
-            filled = {
-                **self.variables,
-                **{f"mailVariables_{name}": value for name, value in variables.items()},
-            }
-            lists = [self._allowed(part, filled) for part in (to, _split(reporter.cc), _split(reporter.bcc))]
-            if any(lists):
-                yield Mail(MailOverrides(sender, *lists), variables)
+            self.left_out.append(f"all individual mails after {MOST_MAILS}")
+        cc, bcc = _split(reporter.cc), _split(reporter.bcc)
+        for to, own in individual[:MOST_MAILS]:
+            known = {**self.variables, **{f"mailVariables_{name}": value for name, value in own.items()}}
+            who = [self._allowed(part, known) for part in (to, cc, bcc)]
+            if any(who):
+                yield Mail(MailOverrides(sender, *who), own)
 
     def _sender(self, written: str) -> str | None:
         """The sender, or None for the channel's own."""
-        if not written.strip():
+        try:
+            return _address(written, self.variables, self.config.allow_senders) if written else None
+        except ValueError as error:
+            self.left_out.append(f"sender {_shown(written)} ({error})")
             return None
-        allowed, why = self._read(written, self.variables, self.config.allow_senders)
-        if why:
-            self.left_out.append(f"sender {_shown(written)} ({why})")
-        return allowed
 
-    def _allowed(self, written: Iterable[str], variables: Mapping[str, Value]) -> tuple[str, ...]:
+    def _allowed(self, written: Sequence[str], variables: Mapping[str, Value]) -> tuple[str, ...]:
         found: dict[str, None] = {}
-        for one in written:
-            allowed, why = self._read(one, variables, self.config.allow_recipients)
-            if allowed is not None and self.room <= 0:
-                why = f"more than {MOST_ADDRESSES}"
-            elif allowed is not None:
-                self.room -= allowed not in found
-                found[allowed] = None
-            if why:
-                self.left_out.append(f"{_shown(one)} ({why})")
+        if len(written) > self.room:
+            self.left_out.append(f"all after {MOST_ADDRESSES} addresses")
+        for one in written[: self.room]:
+            try:
+                found[_address(one, variables, self.config.allow_recipients)] = None
+            except ValueError as error:
+                self.left_out.append(f"{_shown(one)} ({error})")
+        self.room = max(self.room - len(written), 0)
         return tuple(found)
 
-    def _read(
-        self, written: str, variables: Mapping[str, Value], allowed: Sequence[str]
-    ) -> tuple[str | None, str | None]:
-        """An address in a form that has one reading only, or why it gets nothing."""
-        text = _VARIABLE.sub(
-            lambda found: str(variables[found[1]]) if found[1] in variables else found[0], written
-        ).strip()
-        if unknown := _VARIABLE.search(text):
-            return None, f"the variable {unknown[0]} is not known here"
-        parts = _WITH_NAME.fullmatch(text)
-        name, spec = (parts[1], parts[2].strip()) if parts else ("", text)
-        if not text.isprintable() or len(text) > _LONGEST or not _SPEC.fullmatch(spec):
-            return None, "not an address"
-        if not any(fnmatchcase(spec.lower(), glob.lower()) for glob in allowed):
-            return None, "not allowed"
-        name = re.sub(r'["\\]', "", name).strip()
-        return (f'"{name}" <{spec}>' if name else spec), None
+
+def _address(written: str, variables: Mapping[str, Value], globs: Sequence[str]) -> str:
+    """The address in a form that has one reading only. Raises ``ValueError``: why it gets nothing."""
+    text = _VARIABLE.sub(
+        lambda found: str(variables[found[1]]) if found[1] in variables else found[0], written
+    )
+    if unknown := _VARIABLE.search(text):
+        raise ValueError(f"the variable {unknown[0]} is not known here")
+    named = _WITH_NAME.fullmatch(text)
+    name, spec = (named[1], named[2].strip()) if named else ("", text)
+    if not text.isprintable() or len(text) > _LONGEST or not _SPEC.fullmatch(spec):
+        raise ValueError("not an address")
+    if not any(fnmatchcase(spec.lower(), glob.lower()) for glob in globs):
+        raise ValueError("not allowed")
+    name = re.sub(r'["\\]', "", name).strip()
+    return f'"{name}" <{spec}>' if name else spec
 
 
 def _individual(written: str) -> Iterator[tuple[list[str], dict[str, str]]]:

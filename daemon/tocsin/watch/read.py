@@ -29,9 +29,8 @@ _ID_LENGTH = 512
 _NAME_LENGTH = 1_000
 _TEXT_LENGTH = 8_000
 _MOST_STEPS = 500
-_MOST_REPORTERS = 50
-_LIST_LENGTH = 200_000  # characters of a list of recipients
-_MESSAGE_LENGTH = 100_000
+_MOST_REPORTERS = 20
+_LIST_LENGTH = 50_000  # characters of a list of recipients, and of a reporter's message
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,7 +266,7 @@ def _mail_reporter(raw: Raw, mail: Raw, id_: str, number: int) -> MailReporter:
         cc=listed("ccRecipient"),
         bcc=listed("bccRecipient"),
         subject=said("subject"),
-        message="" if from_file else said("message", _MESSAGE_LENGTH),
+        message="" if from_file else said("message", _LIST_LENGTH),
         template=said("templateName", _NAME_LENGTH) if from_file else "",
         freemarker=mail.get("templateFormat") != "FORMULA",
         html=mail.get("sendAsHTML") is True,
