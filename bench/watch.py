@@ -123,7 +123,8 @@ async def measure(fake: FakeNode, options: argparse.Namespace) -> None:
             clock=CLOCK,
             ring=lambda: None,
             metrics=WatchMetrics(CollectorRegistry()),
-            wants_details=lambda event: False,
+            wants_details=lambda event, own: False,
+            wants_mail_reporters=lambda: False,
             user_agent="tocsin/bench",
             duration_buckets=DURATION_BUCKETS,
         )

@@ -1,11 +1,11 @@
 """The rows that the watch stage writes: nodes, projects, scenarios, runs, totals; and its transaction on both databases."""
 
 from dataclasses import replace
-from datetime import timedelta
 
 from tests.watch.scenes import EARLY, KEY, T0, at, look, ran, sight, told
 from tocsin.model.run import ScenarioKey
 from tocsin.store import Store, nodes, runs, scenarios, totals
+from tocsin.store.prune import forget_runs
 from tocsin.store.scenarios import Looked, Past, ProjectRow, ScenarioRow
 from tocsin.watch.record import record_looks
 
@@ -118,12 +118,11 @@ async def test_pruning_keeps_the_newest_and_the_open_runs_and_raises_the_waterma
     await store.write(scenarios.put_scenarios, [scenario()])
     seen = [ran(0), ran(10, 11), ran(20, 21), ran(30, 31), ran(40, 41)]
     await store.write(record_looks, [look(sight(seen, now=50))])
-    assert await store.write(runs.prune_runs, at(35), 2, 1) == 1
-    assert await store.write(runs.prune_runs, at(35), 2, 10) == 1
-    assert await store.write(runs.prune_runs, at(35), 2, 10) == 0
+    assert await store.write(forget_runs, at(35), None, 2) == (2, None)
+    assert await store.write(forget_runs, at(35), None, 2) == (0, None)
     rows = await store.read(runs.recent_runs, KEY, 10)
     assert [row.run.run_id for row in rows] == ["run-40", "run-30", "run-0"]
     found = await store.read(scenarios.pasts, [KEY])
-    assert found[KEY].watermark == at(20) + timedelta(milliseconds=1)
+    assert found[KEY].watermark == at(30)
     (again,) = await store.write(record_looks, [look(sight(seen, now=60))])
     assert again.events == ()

@@ -14,6 +14,7 @@ from tests.watch.scenes import EARLY, T0, look, sight
 from tocsin.model.event import END_EVENTS, EventName
 from tocsin.model.run import Run, ScenarioKey
 from tocsin.store import runs as run_rows
+from tocsin.store.prune import forget_runs
 from tocsin.store.scenarios import ScenarioRow, put_scenarios
 from tocsin.store.schema import events, metadata, outcome_totals
 from tocsin.watch.record import record_looks
@@ -67,7 +68,7 @@ def prune(connection: Connection, key: ScenarioKey, history: list[tuple[int, int
     ended = {row.run.run_id for row in run_rows.recent_runs(connection, key, 100) if row.run.end}
     unseen = [start for number, (start, _, _) in enumerate(history) if f"r{number}" not in ended]
     before = min([now - 50, *unseen])
-    run_rows.prune_runs(connection, T0 + timedelta(seconds=before), keep=1, limit=100)
+    forget_runs(connection, T0 + timedelta(seconds=before), keep=1)
 
 
 @settings(max_examples=100, deadline=None)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, Connection, Table, and_, delete, exists, or_, select, tuple_
+from sqlalchemy import ColumnElement, Connection, Table, and_, delete, exists, or_, select, tuple_, update
 
 from tocsin.model.notification import NotificationState
 from tocsin.model.run import ScenarioKey
@@ -74,7 +74,7 @@ def prune(
         connection, outbox_waits, and_(outbox_waits.c.start < before, unwaited)
     )
     full = any(count >= ROWS for count in forgotten.values())
-    forgotten["runs"], reached = _forget_runs(connection, before, after)
+    forgotten["runs"], reached = forget_runs(connection, before, after)
     return Pruned(forgotten, reached, full or reached is not None)
 
 
@@ -94,8 +94,8 @@ def _forget(connection: Connection, table: Table, old: ColumnElement[bool]) -> i
     return connection.execute(delete(table).where(tuple_(*key).in_(batch))).rowcount
 
 
-def _forget_runs(
-    connection: Connection, before: datetime, after: ScenarioKey | None
+def forget_runs(
+    connection: Connection, before: datetime, after: ScenarioKey | None = None, keep: int = KEEP_RUNS
 ) -> tuple[int, ScenarioKey | None]:
     """Forget runs of the next scenarios; answers how many, and the last of these scenarios while there are more."""
     place = (scenarios.c.node, scenarios.c.project, scenarios.c.scenario)
@@ -106,9 +106,7 @@ def _forget_runs(
     count = 0
     for key in keys:
         mine = [runs.c[name] == value for name, value in key._asdict().items()]
-        newest = (
-            select(runs.c.start).where(*mine).order_by(runs.c.start.desc()).limit(1).offset(KEEP_RUNS - 1)
-        )
+        newest = select(runs.c.start).where(*mine).order_by(runs.c.start.desc()).limit(1).offset(keep - 1)
         oldest_kept = connection.execute(newest).scalar_one_or_none()
         if oldest_kept is None:
             continue
@@ -116,6 +114,10 @@ def _forget_runs(
         gone = connection.execute(delete(runs).where(*old)).rowcount
         if gone:
             count += gone
+            # A look that shows them again must know that they are the past.
+            here = [scenarios.c[name] == value for name, value in key._asdict().items()]
+            lower = scenarios.c.watermark < oldest_kept
+            connection.execute(update(scenarios).where(*here, lower).values(watermark=oldest_kept))
             _forget_details(connection, key, oldest_kept)
     return count, keys[-1] if len(keys) >= SCENARIOS else None
 

@@ -1,21 +1,28 @@
-"""Rows of runs: upserted by looks, read by everybody, pruned behind a watermark."""
+"""Rows of runs: upserted by looks, read by everybody."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, Select, and_, bindparam, delete, or_, select, tuple_, update
+from sqlalchemy import Connection, select, update
 
 from tocsin.model.run import Run, RunKey, ScenarioKey
 from tocsin.store.details import run_columns
-from tocsin.store.schema import runs, scenarios
-from tocsin.store.upsert import chunks, insert
+from tocsin.store.keys import Keyed
+from tocsin.store.schema import runs
+from tocsin.store.upsert import insert
 
-_KEY = ("node", "project", "scenario", "run_id", "start")
-_PLACE = ("node", "project", "scenario")
-_SLOTS = 25
+_KEY = [runs.c[name] for name in ("node", "project", "scenario", "run_id", "start")]
+_RUN = [runs.c[name] for name in ("end", "outcome", "trigger_type", "trigger_name", "fire_id", "run_as")]
+_SEEN = [
+    runs.c[name]
+    for name in (
+        *("baseline", "late", "seen_at", "seen_by", "end_seen_at"),
+        *("absent_since", "details_due_at", "details_tries"),
+    )
+]
+_ROW = select(*_KEY, *_RUN, *_SEEN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +45,10 @@ def put_runs(connection: Connection, rows: Sequence[RunRow]) -> None:
     if not rows:
         return
     statement = insert(connection, runs)
-    kept = {*_KEY, "baseline", "seen_at", "seen_by", "details_tries"}
-    changing = {c.name: statement.excluded[c.name] for c in runs.columns if c.name not in kept}
+    kept = {"baseline", "seen_at", "seen_by", "details_tries"}
+    changing = {c.name: statement.excluded[c.name] for c in (*_RUN, *_SEEN) if c.name not in kept}
     connection.execute(
-        statement.on_conflict_do_update(index_elements=list(_KEY), set_=changing),
-        [_columns(row) for row in rows],
+        statement.on_conflict_do_update(index_elements=_KEY, set_=changing), [_columns(row) for row in rows]
     )
 
 
@@ -61,61 +67,34 @@ Known = dict[tuple[str, datetime], KnownRun]
 
 
 def known_runs(
-    connection: Connection, wanted: Sequence[tuple[ScenarioKey, datetime]]
+    connection: Connection, looked: Sequence[ScenarioKey], seen: Iterable[RunKey]
 ) -> dict[ScenarioKey, Known]:
-    """Of each scenario the open runs and those that started at or after the given moment."""
-    found: dict[ScenarioKey, Known] = {key: {} for key, _ in wanted}
-    for part in chunks(wanted, _SLOTS):
-        padded = [*part, *[part[-1]] * (_SLOTS - len(part))] if len(part) > 1 else part
-        values: dict[str, object] = {}
-        for slot, (key, since) in enumerate(padded):
-            values |= {
-                f"n{slot}": key.node,
-                f"p{slot}": key.project,
-                f"s{slot}": key.scenario,
-                f"t{slot}": since,
-            }
-        for node, project, scenario, run_id, start, baseline, seen in connection.execute(
-            _ended(len(padded)), values
-        ):
-            known = KnownRun(None, baseline, seen)
-            found[ScenarioKey(node, project, scenario)][run_id, start] = known
-    place = tuple_(*(runs.c[name] for name in _PLACE))
-    for keys in chunks(list(found), 200):
-        query = select(runs).where(place.in_(keys), runs.c.end.is_(None))
-        for row in map(_row, connection.execute(query).mappings()):
-            known = KnownRun(row.run, row.baseline, row.end_seen_at, row.absent_since)
-            found[row.run.scenario][row.run.run_id, row.run.start] = known
+    """Of each scenario the open runs, and those of ``seen`` that are known."""
+    found: dict[ScenarioKey, Known] = {key: {} for key in looked}
+    keys = ((*run.scenario, run.run_id, run.start) for run in seen)
+    for *place, run_id, start, baseline, seen_at in _KNOWN.rows(connection, keys):
+        found[ScenarioKey(*place)][run_id, start] = KnownRun(None, baseline, seen_at)
+    for row in map(_row, _OPEN.rows(connection, looked)):
+        known = KnownRun(row.run, row.baseline, row.end_seen_at, row.absent_since)
+        found[row.run.scenario][row.run.run_id, row.run.start] = known
     return found
 
 
-@lru_cache(maxsize=2)
-def _ended(slots: int) -> Select[tuple[Any, ...]]:
-    """One statement for so many scenarios, built once: building costs more than running."""
-    terms = [
-        and_(
-            runs.c.node == bindparam(f"n{slot}"),
-            runs.c.project == bindparam(f"p{slot}"),
-            runs.c.scenario == bindparam(f"s{slot}"),
-            runs.c.start >= bindparam(f"t{slot}"),
-        )
-        for slot in range(slots)
-    ]
-    columns = (*(runs.c[name] for name in _KEY), runs.c.baseline, runs.c.end_seen_at)
-    return select(*columns).where(or_(*terms), runs.c.end.is_not(None))
+_KNOWN = Keyed(select(*_KEY, runs.c.baseline, runs.c.end_seen_at), _KEY)
+_OPEN = Keyed(_ROW.where(runs.c.end.is_(None)), _KEY[:3])
 
 
 def open_runs(connection: Connection, node: str) -> list[RunRow]:
     """The runs of a node that have not been seen to end, the oldest first."""
-    query = select(runs).where(runs.c.node == node, runs.c.end.is_(None)).order_by(runs.c.start)
-    return [_row(row) for row in connection.execute(query).mappings()]
+    query = _ROW.where(runs.c.node == node, runs.c.end.is_(None)).order_by(runs.c.start)
+    return [_row(row) for row in connection.execute(query)]
 
 
 def recent_runs(connection: Connection, key: ScenarioKey, limit: int) -> list[RunRow]:
     """A scenario's last runs, the newest first."""
-    mine = [runs.c[name] == value for name, value in zip(_PLACE, key, strict=True)]
-    query = select(runs).where(*mine).order_by(runs.c.start.desc()).limit(limit)
-    return [_row(row) for row in connection.execute(query).mappings()]
+    mine = [column == value for column, value in zip(_KEY, key, strict=False)]
+    query = _ROW.where(*mine).order_by(runs.c.start.desc()).limit(limit)
+    return [_row(row) for row in connection.execute(query)]
 
 
 # --- details ---------------------------------------------------------------------------------------------------------
@@ -123,13 +102,8 @@ def recent_runs(connection: Connection, key: ScenarioKey, limit: int) -> list[Ru
 
 def details_due(connection: Connection, node: str, limit: int) -> list[RunRow]:
     """The runs whose details are still owed, the most urgent first."""
-    query = (
-        select(runs)
-        .where(runs.c.node == node, runs.c.details_due_at.is_not(None))
-        .order_by(runs.c.details_due_at)
-        .limit(limit)
-    )
-    return [_row(row) for row in connection.execute(query).mappings()]
+    mine = _ROW.where(runs.c.node == node, runs.c.details_due_at.is_not(None))
+    return [_row(row) for row in connection.execute(mine.order_by(runs.c.details_due_at).limit(limit))]
 
 
 def plan_details(connection: Connection, run: RunKey, due_at: datetime | None, tries: int) -> None:
@@ -138,82 +112,14 @@ def plan_details(connection: Connection, run: RunKey, due_at: datetime | None, t
     connection.execute(update(runs).where(*mine).values(details_due_at=due_at, details_tries=tries))
 
 
-# --- pruning ---------------------------------------------------------------------------------------------------------
-
-
-def prune_runs(connection: Connection, before: datetime, keep: int, limit: int) -> int:
-    """Delete up to ``limit`` runs that ended before ``before``, but the ``keep`` newest of each scenario.
-
-    Raises each scenario's watermark over what goes, so that DSS showing it again makes no event. Answers how many.
-    """
-    newer = runs.alias("newer")
-    same = [newer.c[name] == runs.c[name] for name in _PLACE]
-    crowd = (
-        select(newer.c.start).where(*same, newer.c.start > runs.c.start).offset(keep - 1).limit(1).exists()
-    )
-    query = select(*(runs.c[name] for name in _KEY)).where(runs.c.end < before, crowd).order_by(runs.c.end)
-    gone = list(connection.execute(query.limit(limit)))
-    newest: dict[tuple[str, ...], datetime] = {}
-    for *place_, _run_id, start in gone:
-        mine = tuple(place_)
-        newest[mine] = max(start, newest.get(mine, start))
-    _raise_watermarks(connection, newest)
-    for part in chunks(gone, 200):
-        key = tuple_(*(runs.c[name] for name in _KEY))
-        connection.execute(delete(runs).where(key.in_([tuple(row) for row in part])))
-    return len(gone)
-
-
-def _raise_watermarks(connection: Connection, newest: Mapping[tuple[str, ...], datetime]) -> None:
-    if not newest:
-        return
-    mine = [scenarios.c[name] == bindparam(f"key_{name}") for name in _PLACE]
-    above = bindparam("above", type_=scenarios.c.watermark.type)
-    statement = update(scenarios).where(*mine, scenarios.c.watermark < above).values(watermark=above)
-    after = [
-        dict(zip((f"key_{name}" for name in _PLACE), key, strict=True)) | {"above": _just_after(start)}
-        for key, start in newest.items()
-    ]
-    connection.execute(statement, after)
-
-
-def _just_after(moment: datetime) -> datetime:
-    return moment + datetime.resolution * 1000
-
-
 # --- rows ------------------------------------------------------------------------------------------------------------
 
 
 def _columns(row: RunRow) -> dict[str, object]:
-    run = row.run
-    return {
-        "node": run.scenario.node,
-        "project": run.scenario.project,
-        "scenario": run.scenario.scenario,
-        "run_id": run.run_id,
-        "start": run.start,
-        "end": run.end,
-        "outcome": run.outcome,
-        "trigger_type": run.trigger_type,
-        "trigger_name": run.trigger_name,
-        "fire_id": run.fire_id,
-        "run_as": run.run_as,
-        "baseline": row.baseline,
-        "late": row.late,
-        "seen_at": row.seen_at,
-        "seen_by": row.seen_by,
-        "end_seen_at": row.end_seen_at,
-        "absent_since": row.absent_since,
-        "details_due_at": row.details_due_at,
-        "details_tries": row.details_tries,
-    }
+    values = {column.name: getattr(row.run, column.name) for column in _RUN}
+    return run_columns(row.run.key) | values | {column.name: getattr(row, column.name) for column in _SEEN}
 
 
-def _row(fields: RowMapping) -> RunRow:
-    run = Run(
-        ScenarioKey(fields["node"], fields["project"], fields["scenario"]),
-        *(fields[name] for name in ("run_id", "start", "end", "outcome")),
-        *(fields[name] for name in ("trigger_type", "trigger_name", "fire_id", "run_as")),
-    )
-    names = ("seen_at", "seen_by", "end_seen_at", "absent_since", "details_due_at", "details_tries")
-    return RunRow(run, fields["baseline"], fields["late"], *(fields[name] for name in names))
+def _row(values: Sequence[Any]) -> RunRow:
+    node, project, scenario, *run = values[: len(_KEY) + len(_RUN)]
+    return RunRow(Run(ScenarioKey(node, project, scenario), *run), *values[len(_KEY) + len(_RUN) :])

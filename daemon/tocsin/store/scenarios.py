@@ -4,13 +4,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import BigInteger, Connection, RowMapping, bindparam, select, tuple_, update
+from sqlalchemy import BigInteger, Connection, RowMapping, bindparam, select, update
 
 from tocsin.kit.clock import EPOCH
 from tocsin.model.event import ScenarioFacts
 from tocsin.model.run import ScenarioKey
+from tocsin.store.keys import Keyed
 from tocsin.store.schema import expected_starts, projects, scenarios
-from tocsin.store.upsert import chunks, insert
+from tocsin.store.upsert import insert
 
 _PLACE = ("node", "project", "scenario")
 
@@ -113,16 +114,12 @@ def load_scenarios(connection: Connection, node: str) -> list[ScenarioRow]:
 
 def pasts(connection: Connection, keys: Sequence[ScenarioKey]) -> dict[ScenarioKey, Past]:
     """What looks at these scenarios must know; one that is not in the store is absent."""
-    found: dict[ScenarioKey, Past] = {}
-    place = [scenarios.c[name] for name in _PLACE]
-    past = (
-        scenarios.c[name] for name in ("watched_since", "watermark", "cursor", "last_end", "last_outcome")
-    )
-    query = select(*place, *past)
-    for part in chunks(keys, 200):
-        for node, project, scenario, *values in connection.execute(query.where(tuple_(*place).in_(part))):
-            found[ScenarioKey(node, project, scenario)] = Past(*values)
-    return found
+    return {ScenarioKey(*row[:3]): Past(*row[3:]) for row in _PASTS.rows(connection, keys)}
+
+
+_PLACE_COLUMNS = [scenarios.c[name] for name in _PLACE]
+_PAST = ("watched_since", "watermark", "cursor", "last_end", "last_outcome")
+_PASTS = Keyed(select(*_PLACE_COLUMNS, *(scenarios.c[name] for name in _PAST)), _PLACE_COLUMNS)
 
 
 def put_scenarios(connection: Connection, rows: Sequence[ScenarioRow]) -> None:

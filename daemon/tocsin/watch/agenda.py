@@ -4,6 +4,7 @@ Everything here can be made again from the store; nothing is lost when the proce
 is sent are one look, one look a scenario is on its way, and a nudge that comes meanwhile makes one more after it.
 """
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from tocsin.store.scenarios import ScenarioRow
 from tocsin.watch.cadence import Due, Pace, Rank, Reason, next_look
 from tocsin.watch.diff import LAUNCH_DELAY
 
+_AT_ONCE = 200  # plans before others get their turn
 _SPARE_AFTER = 5.0  # a scenario is not looked at again sooner only because there is room
 _HOOK_SHARE = 0.25  # of the budget
 _HOOK_PAUSE = 1.0  # seconds between two looks at a scenario that hooks ask for
@@ -32,6 +34,7 @@ class Watched:
     settled: tuple[int, ...] = ()  # marks of runs that the last look wrote as ended
     pending: tuple[datetime, ...] = ()  # expected starts, on DSS's clock
     sighted: str | None = None  # the run that sweep or list show as running
+    told: bool = False  # whether they said anything since they became the ones to say it
     doubted_at: float = -inf  # when they began to differ from what looks say
     unexplained: int = 0
     looked_at: float | None = None  # the last good look of this process
@@ -109,10 +112,10 @@ class Agenda:
 
     def sight(self, one: Watched, run: str | None) -> None:
         """What the sweep or a list shows: a name of the run that is running, or None."""
-        changed = one.sighted != run
+        changed = one.sighted != run or not one.told
         differs = (run is not None) != bool(one.open_runs)
         swapped = changed and run is not None and one.sighted is not None
-        one.sighted = run
+        one.sighted, one.told = run, True
         if changed and (differs or swapped):
             one.doubted_at = self.clock.monotonic()
             one.unexplained = 0
@@ -135,11 +138,19 @@ class Agenda:
                 one.followed_at = self.clock.monotonic()
                 self.plan(one)
 
-    def wake(self, ones: Iterable[Watched]) -> None:
+    async def add_all(self, ones: Iterable[Watched]) -> None:
+        for number, one in enumerate(sorted(ones, key=_urgency)):
+            self.add(one)
+            if number % _AT_ONCE == _AT_ONCE - 1:
+                await asyncio.sleep(0)
+
+    async def wake(self, ones: Iterable[Watched]) -> None:
         """These are due for a look: the node, or the right to see them, came back."""
-        for one in sorted(ones, key=lambda one: (not one.open_runs, one.row.active is False)):
+        for number, one in enumerate(sorted(ones, key=_urgency)):
             one.looked_at, one.failures = None, 0
             self.plan(one)
+            if number % _AT_ONCE == _AT_ONCE - 1:
+                await asyncio.sleep(0)
 
     def rest(self, project: str) -> None:
         """No looks into a project that cannot be read."""
@@ -147,9 +158,9 @@ class Agenda:
         for one in self.of_project(project):
             self.plan(one)
 
-    def resume(self, project: str) -> None:
+    async def resume(self, project: str) -> None:
         self.suspended.discard(project)
-        self.wake(self.of_project(project))
+        await self.wake(self.of_project(project))
 
     def of_project(self, project: str) -> list[Watched]:
         return [self.watched[key] for key in self._by_project.get(project, ())]
@@ -205,7 +216,7 @@ class Agenda:
             tried_ago=now - one.tried_at,
             failures=one.failures,
             forbidden=one.forbidden,
-            sighted=None if self.sighting is None else one.sighted is not None,
+            sighted=one.sighted is not None if one.told else None,
             sighted_ago=now - one.doubted_at,
             unexplained=one.unexplained,
             by_sweep=self.sighting is Reason.SWEEP,
@@ -293,3 +304,9 @@ class Agenda:
         """Seconds since the least recent good look at a scenario, or since it is watched if there was none."""
         looked = (one.added_at if one.looked_at is None else one.looked_at for one in self.watched.values())
         return max((now - at for at in looked), default=0.0)
+
+
+def _urgency(one: Watched) -> tuple[bool, bool, float]:
+    """In which order to look when all are due: what runs, what is active, what was not looked at for long."""
+    looked = one.row.looked_at.timestamp() if one.row.looked_at else 0.0
+    return (not one.open_runs, one.row.active is False, looked)

@@ -22,7 +22,7 @@ from tocsin.watch.read import clean, read_details, read_failed_reporters
 from tocsin.watch.state import NodeState
 
 _TRIES = 6
-_LOADED = 1_000
+_LOADED = 10_000
 _LOG_BYTES = 64 * 1024
 
 

@@ -5,7 +5,7 @@ the sweep is not trusted their running flags tell what runs, and they are read a
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from math import inf
@@ -64,7 +64,7 @@ class Discovery:
         *,
         limit: Callable[[], float],
         show: Callable[[Watched], None],
-        alive: Callable[[], Coroutine[object, object, None]],
+        alive: Callable[[], Awaitable[None]],
     ) -> None:
         self._state = state
         self._client = client
@@ -168,9 +168,7 @@ class Discovery:
             mine = tuple(row.run for row in opened.get(scenario.key, ()))
             starts = tuple(pending.get(scenario.key, ()))
             watched.append(Watched(scenario, open_runs=mine, pending=starts))
-        watched.sort(key=_most_urgent)
-        for one in watched:
-            state.agenda.add(one)
+        await state.agenda.add_all(watched)
         out = [one for one in watched if not self._wanted(one.row)]
         await self._give_up(
             out, [row for row in projects if row.gone_at is None and not state.in_scope(row.project)]
@@ -214,7 +212,7 @@ class Discovery:
                 self._projects[row.project] = _Project(row)
             else:
                 project.row = row
-        await state.save(last_discovery_at=state.clock.now(), scope=self._scope)
+        await state.save({"last_discovery_at": state.clock.now(), "scope": self._scope})
         await self._give_up_missing()
 
     def _since(self, dss_now: datetime) -> Callable[[SeenProject], datetime]:
@@ -246,7 +244,7 @@ class Discovery:
         else:
             seen = read_scenarios(raw, state.name, key)
             state.odd("list_scenarios", seen.odd, seen.example, project=key)
-            self._readable(project)
+            await self._readable(project)
             await self._scenarios_read(project, seen, when)
             project.new_scope = False
         finally:
@@ -262,13 +260,13 @@ class Discovery:
             project.blind = True
             self._state.agenda.rest(project.row.project)
 
-    def _readable(self, project: _Project) -> None:
+    async def _readable(self, project: _Project) -> None:
         if project.failures:
             self._state.log.info("scenarios_readable", project=project.row.project, failures=project.failures)
         project.failures = 0
         if project.blind:
             project.blind = False
-            self._state.agenda.resume(project.row.project)
+            await self._state.agenda.resume(project.row.project)
 
     async def _scenarios_read(self, project: _Project, seen: Reading[SeenScenario], when: When) -> None:
         state, agenda = self._state, self._state.agenda
@@ -380,11 +378,6 @@ class Discovery:
 
 
 _FROM_LOOKS = ("watermark", "cursor", "looked_at", "last_end", "last_outcome", "follows", "backfilled")
-
-
-def _most_urgent(one: Watched) -> tuple[bool, bool, float]:
-    looked = one.row.looked_at.timestamp() if one.row.looked_at else 0.0
-    return (not one.open_runs, one.row.active is False, looked)
 
 
 def _write(

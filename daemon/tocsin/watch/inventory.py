@@ -17,6 +17,7 @@ _MISSING_FOR_SURE = 288  # after a day of lists that agree, even a fifth of a no
 _TOO_MUCH = 5  # a fifth
 _SAME_START = timedelta(seconds=30)  # `nextRun` is approximate: so near it is the same start
 _PAST = timedelta(minutes=10)
+_FORGOTTEN = timedelta(days=7)  # what neither came nor was judged in so long will not be
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +113,8 @@ def expect(pending: Iterable[datetime], row: ScenarioRow, dss_now: datetime) -> 
         return Expectation(withdrawn=waiting)
     start = row.next_run
     same = [at for at in waiting if start is not None and abs(at - start) <= _SAME_START]
-    withdrawn = tuple(at for at in waiting if at > dss_now and at not in same)
+    old = dss_now - _FORGOTTEN
+    withdrawn = tuple(at for at in waiting if at < old or (at > dss_now and at not in same))
     if start is None or same or start < dss_now - _PAST:
         return Expectation(withdrawn=withdrawn)
     return Expectation((start,), withdrawn)

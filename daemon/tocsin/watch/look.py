@@ -173,10 +173,8 @@ class Looks:
 
     def _late_before(self, one: Watched, now: datetime) -> datetime | None:
         row, state = one.row, self._state
-        blind = (
-            row.looked_at is not None
-            and state.clock.now() - row.looked_at > _BLIND_FOR * state.node.watch.cold_interval
-        )
+        long = max(_BLIND_FOR * state.node.watch.cold_interval, timedelta(hours=1))
+        blind = row.looked_at is not None and state.clock.now() - row.looked_at > long
         if blind:
             return now
         return state.row.resumed_at if one.looked_at is None else None

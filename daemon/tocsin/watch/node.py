@@ -5,12 +5,9 @@ each of the three.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from math import inf
-
-from sqlalchemy import Connection
 
 from tocsin.dss import (
     DSSClient,
@@ -23,18 +20,18 @@ from tocsin.dss import (
 )
 from tocsin.kit.clock import Clock
 from tocsin.model.config import Node, Secret
-from tocsin.model.event import DownReason, Event, EventName, node_event_id
+from tocsin.model.event import DownReason
 from tocsin.model.run import ScenarioKey
-from tocsin.store import Store, StoreUnavailable, events, nodes, scenarios
+from tocsin.store import Store, StoreUnavailable, nodes
 from tocsin.store.lease import Leadership
 from tocsin.watch.budget import Budget
-from tocsin.watch.cadence import Rank, Reason
+from tocsin.watch.cadence import Reason
+from tocsin.watch.circuit import Circuit
 from tocsin.watch.details import DetailsReader
 from tocsin.watch.discover import Discovery
-from tocsin.watch.health import Health, read_sign
 from tocsin.watch.look import Looks
 from tocsin.watch.metrics import WatchMetrics
-from tocsin.watch.queue import Line, Offer, Source, Ticket
+from tocsin.watch.queue import Line, Source, Ticket
 from tocsin.watch.record import WantsDetails
 from tocsin.watch.state import NodeState
 from tocsin.watch.sweep import Sweep
@@ -151,7 +148,6 @@ class _Watch:
 
     def __init__(self, state: NodeState, user_agent: str) -> None:
         node, self._state = state.node, state
-        self._health = Health()
         self._budget = Budget(node.watch.max_requests_per_second, node.watch.max_concurrency)
         self._line = Line(self._budget, state.clock, self._sources, state.log)
         self._client = _client(node, node.api_key, node.bearer, user_agent, self._answered)
@@ -160,8 +156,9 @@ class _Watch:
         self._sweep = Sweep(
             state, self._admin, limit=self._limit, stranger=self._stranger, changed=self._sighting_changed
         )
+        self._circuit = Circuit(state, self._probe)
         self._discovery = Discovery(
-            state, self._client, limit=self._limit, show=self._sweep.show_again, alive=self._alive
+            state, self._client, limit=self._limit, show=self._sweep.show_again, alive=self._circuit.alive
         )
         self._details = DetailsReader(state, self._client)
         self._looks = Looks(
@@ -172,15 +169,11 @@ class _Watch:
             details=self._details.owe,
             told=self._sweep.judge,
         )
-        self._probe = _Probe(self._ask_probe, lambda: self._health.pause)
-        self._resumed = False
-        self._told_down = False
 
     async def run(self) -> None:
         # What an earlier life knew about the node is old: nobody may judge by it before the first answer.
-        row = self._state.row
-        self._state.row = replace(row, up=None if row.down_event_id is None else False, backfilling=True)
-        await self._state.write(_write_node, self._state.row, None, backfill=True)
+        up = None if self._state.row.down_event_id is None else False
+        await self._state.save({"up": up}, backfill=True)
         await self._discovery.load()
         await self._details.load()
         self._state.agenda.sighting = Reason.SWEEP if self._sweep.trusted else Reason.FLAGS
@@ -200,9 +193,12 @@ class _Watch:
         return self._budget.limit
 
     def _sources(self) -> Sequence[Source]:
-        if self._health.open:
-            return (self._probe,)
+        if self._circuit.health.open:
+            return (self._circuit,)
         return (self._sweep, self._looks, self._details, self._discovery)
+
+    async def _probe(self, ticket: Ticket) -> None:
+        await self._discovery.read_projects(ticket)
 
     # --- nudges ------------------------------------------------------------------------------------------------------
 
@@ -228,7 +224,7 @@ class _Watch:
     def _admin_answered(self, report: RequestReport) -> None:
         refused = isinstance(report.error, DSSUnauthorized | DSSForbidden)
         # That its key is good says nothing for the other one.
-        others = report.error is None and self._health.reason is DownReason.UNAUTHORIZED
+        others = report.error is None and self._circuit.health.reason is DownReason.UNAUTHORIZED
         self._answered(report, own_key=refused or others)
 
     def _answered(self, report: RequestReport, *, own_key: bool = False) -> None:
@@ -250,76 +246,8 @@ class _Watch:
             return
         if error is None:
             self._state.tell_failures(before=now - report.seconds)
-        was_open = self._health.open
-        sign = read_sign(error, probe=report.operation == "list_projects")
-        self._health.answered(sign, str(error) if error else None)
-        if self._health.open and not was_open:
+        if self._circuit.answered(report):
             self._line.turn_away()
-
-    async def _ask_probe(self, ticket: Ticket) -> None:
-        await self._discovery.read_projects(ticket)
-        state, health = self._state, self._health
-        if not health.down:
-            return
-        reason = health.reason.value if health.reason else None
-        state.forget_failures()
-        if not self._told_down:
-            self._told_down = True
-            state.log.error("node_down", reason=reason, problem=health.problem)
-        if state.row.down_event_id is not None:
-            if state.row.down_reason != reason:
-                await state.save(down_reason=reason, problem=health.problem)
-            return
-        event = self._node_event(EventName.NODE_DOWN, health.reason)
-        state.row = replace(
-            state.row,
-            up=False,
-            down_reason=reason,
-            down_since=event.time,
-            down_event_id=event.id,
-            problem=health.problem,
-        )
-        await state.write(_write_node, state.row, event)
-        state.ring()
-
-    async def _alive(self) -> None:
-        """The list of projects was read: the node can be watched."""
-        was_down = self._state.row.down_event_id is not None
-        if self._health.open:
-            self._health.close()
-            if was_down or not self._resumed:
-                await self._resume()
-        self._resumed = True
-
-    async def _resume(self) -> None:
-        """The watch begins or goes on after a gap: what happened in it is late, and is read back first."""
-        state, row = self._state, self._state.row
-        event = self._node_event(EventName.NODE_UP) if row.down_event_id is not None else None
-        self._told_down = False
-        if event is not None:
-            state.log.info("node_up", was=row.down_reason)
-        since = row.watched_since if row.last_ok_at else row.watched_since + state.agenda.offset
-        state.row = replace(
-            row,
-            watched_since=since,
-            up=True,
-            down_reason=None,
-            down_since=None,
-            down_event_id=None,
-            problem=None,
-            last_ok_at=state.clock.now(),
-            resumed_at=state.now(),
-            backfilling=True,
-        )
-        await state.write(_write_node, state.row, event, backfill=True)
-        state.agenda.wake(state.agenda.watched.values())
-        if event is not None:
-            state.ring()
-
-    def _node_event(self, name: EventName, reason: DownReason | None = None) -> Event:
-        state, time = self._state, self._state.now()
-        id_ = node_event_id(state.name, name, time)
-        return Event(id_, name, state.name, time, detected_at=state.clock.now(), reason=reason)
 
     # --- housekeeping ------------------------------------------------------------------------------------------------
 
@@ -344,18 +272,22 @@ class _Watch:
             changes["clock_offset_ms"] = offset_ms
         if state.dss_version not in (None, row.dss_version):
             changes["dss_version"] = state.dss_version
-        if not self._health.open:
+        if not self._circuit.health.open:
             if row.last_ok_at is None or state.clock.now() - row.last_ok_at >= _OK_EVERY:
                 changes["last_ok_at"] = state.clock.now()
             if row.backfilling and self._discovery.complete and self._all_looked_at():
                 changes["backfilling"] = False
                 state.log.info("backfill_complete")
         if changes:
-            await state.save(**changes)
+            await state.save(changes)
 
     def _all_looked_at(self) -> bool:
         watched = self._state.agenda.watched.values()
-        return all(one.looked_at is not None or one.failures or one.row.active is False for one in watched)
+        blind = self._state.agenda.suspended
+        return all(
+            one.looked_at is not None or one.failures or one.row.active is False or one.key.project in blind
+            for one in watched
+        )
 
     def snapshot(self) -> NodeSnapshot:
         state, watched = self._state, self._state.agenda.watched.values()
@@ -376,45 +308,6 @@ class _Watch:
             last_ok_at=state.row.last_ok_at,
             dss_version=state.dss_version,
         )
-
-
-class _Probe:
-    """The only source while the circuit is open."""
-
-    def __init__(self, ask: Callable[[Ticket], Awaitable[None]], pause: Callable[[], float]) -> None:
-        self._ask = ask
-        self._pause = pause
-        self._ended = -inf
-        self._busy = False
-
-    def offer(self, now: float) -> Offer | None:
-        return Offer(Rank.SWEEP, now) if not self._busy and self.due_in(now) == inf else None
-
-    def due_in(self, now: float) -> float:
-        left = self._ended + self._pause() - now
-        return left if left > 0 else inf
-
-    def take(self, now: float, ticket: Ticket) -> Coroutine[object, object, None]:
-        self._busy = True
-        return self._probe(ticket)
-
-    async def _probe(self, ticket: Ticket) -> None:
-        try:
-            await self._ask(ticket)
-        finally:
-            self._busy = False
-            self._ended = ticket.now()
-
-
-def _write_node(
-    connection: Connection, row: nodes.NodeRow, event: Event | None, backfill: bool = False
-) -> None:
-    """A node's going down or coming back, with its event, in one transaction."""
-    if event is not None:
-        events.insert_events(connection, [event])
-    nodes.save_node(connection, row)
-    if backfill:
-        scenarios.begin_backfill(connection, row.node)
 
 
 def _client(

@@ -60,13 +60,16 @@ def record_looks(connection: Connection, looks: Sequence[Look]) -> list[Recorded
     if len(set(keys)) < len(keys):  # each must see what the one before it wrote
         return [record_looks(connection, [look])[0] for look in looks]
     pasts = scenarios.pasts(connection, keys)
-    known = runs.known_runs(connection, [(look.sight.key, look.sight.fresh_from) for look in looks])
+    fresh = [
+        seen.run.key for look in looks for seen in look.sight.seen if seen.run.start >= look.sight.fresh_from
+    ]
+    known = runs.known_runs(connection, keys, fresh)
     diffs = [
         diff(known[look.sight.key], look.sight, past) if (past := pasts.get(look.sight.key)) else None
         for look in looks
     ]
-    fresh = events.insert_events(connection, [event for one in diffs if one for event in one.events])
-    new = {event.id for event in fresh}
+    told = events.insert_events(connection, [event for one in diffs if one for event in one.events])
+    new = {event.id for event in told}
     recorded: list[Recorded] = []
     changed: list[RunRow] = []
     looked: list[Looked] = []
@@ -90,7 +93,7 @@ def record_looks(connection: Connection, looks: Sequence[Look]) -> list[Recorded
         ],
     )
     _settle(connection, looks, recorded)
-    _count(connection, looks, fresh)
+    _count(connection, looks, told)
     return recorded
 
 

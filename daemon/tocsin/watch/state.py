@@ -15,9 +15,12 @@ from sqlalchemy import Connection
 from tocsin.dss import DSSError, RequestReport
 from tocsin.kit.clock import Clock
 from tocsin.model.config import Node, Scope
+from tocsin.model.event import Event
 from tocsin.store import Store, StoreUnavailable
+from tocsin.store.events import insert_events
 from tocsin.store.lease import Leadership
 from tocsin.store.nodes import NodeRow, save_node
+from tocsin.store.scenarios import begin_backfill
 from tocsin.watch.agenda import Agenda
 from tocsin.watch.metrics import WatchMetrics
 from tocsin.watch.record import WantsDetails
@@ -176,10 +179,22 @@ class NodeState:
                 self.log.info("store_available", stage="watch")
             return result
 
-    async def save(self, **changes: object) -> None:
-        """Change the node's row."""
+    async def save(
+        self, changes: Mapping[str, object], event: Event | None = None, *, backfill: bool = False
+    ) -> None:
+        """Change the node's row, and write an event about the node with it; ``backfill``: its history is owed."""
         self.row = replace(self.row, **changes)  # type: ignore[arg-type]
-        await self.write(save_node, self.row)
+        if backfill:
+            self.row = replace(self.row, backfilling=True)
+
+        def write(connection: Connection) -> None:
+            if event is not None:
+                insert_events(connection, [event])
+            save_node(connection, self.row)  # as it is now: an older one must not overtake it
+            if backfill:
+                begin_backfill(connection, self.name)
+
+        await self.write(write)
 
 
 def _matches(scope: Scope, name: str) -> bool:

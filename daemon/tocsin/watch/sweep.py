@@ -20,6 +20,7 @@ from tocsin.watch.trust import RETRY_EVERY, Watching, confirms, contradicts
 _SHARE = 0.5  # of the budget, at most
 _STRETCH = 4.0  # a node that answers in t seconds is swept every 4 t at most
 _NOTHING_RAN = 60.0  # a trial that nothing could confirm is repeated so soon
+_FAILURES = 3  # so many sweeps in a row may fail before the lists take over
 _FRESH = 30.0  # seconds for which a look tells what runs now
 
 
@@ -97,13 +98,18 @@ class Sweep:
                 return
             self._state.log.info("sweep_trusted_again")
             await self._trust(True)
+        first = self._last is None
         if self._last is None or begun - self._last > 3 * self.interval:
             self._since = begun  # a row of sweeps begins; a gap says nothing about what ran in it
         self._last = begun
         before, self._running = self._running, running
         self._seen |= dict.fromkeys(running, begun)
-        for place in before.keys() | running.keys():
-            self._show(place, running.get(place))
+        places = before.keys() | running.keys()
+        if first:  # what an earlier life, or the lists, left as running
+            open_ = (one.key for one in self._state.agenda.watched.values() if one.open_runs)
+            places |= {(key.project, key.scenario) for key in open_}
+        for place in places:
+            self._show(place, running.get(place), before.get(place))
 
     def _known_to_run(self, now: float) -> set[tuple[str, str]]:
         return {
@@ -112,11 +118,11 @@ class Sweep:
             if one.open_runs and one.looked_at is not None and now - one.looked_at < _FRESH
         }
 
-    def _show(self, place: tuple[str, str], run: str | None) -> None:
+    def _show(self, place: tuple[str, str], run: str | None, before: str | None) -> None:
         one = self._state.agenda.watched.get(ScenarioKey(self._state.name, *place))
         if one is not None:
             self._state.agenda.sight(one, run)
-        elif run is not None:
+        elif run is not None and run != before:
             self._stranger(*place)
 
     def show_again(self, one: Watched) -> None:
@@ -125,14 +131,14 @@ class Sweep:
             self._state.agenda.sight(one, self._running.get((one.key.project, one.key.scenario)))
 
     async def _failed(self, error: DSSError) -> None:
-        """Without the right to see everybody's futures the sweep is of no use; anything else passes."""
+        """Without the right to see everybody's futures the sweep is of no use; what merely fails is soon tried again."""
         self._failures += 1
         self._since = self._last = None
-        self._trial_pause = RETRY_EVERY
         refused = isinstance(error, DSSForbidden | DSSUnauthorized)
+        self._trial_pause = RETRY_EVERY if refused else _NOTHING_RAN
         if self._failures == 1 and self.trusted:
             self._state.failed("sweep_refused" if refused else "sweep_failed", error)
-        if refused and self.trusted:
+        if self.trusted and (refused or self._failures >= _FAILURES):
             await self._trust(False)
 
     # --- trust -------------------------------------------------------------------------------------------------------
@@ -167,9 +173,9 @@ class Sweep:
             self._due = 0.0
         else:
             self._running.clear()
-            self._due = state.clock.monotonic() + RETRY_EVERY
+            self._due = state.clock.monotonic() + self._trial_pause
         state.agenda.sighting = Reason.SWEEP if trusted else Reason.FLAGS
         for one in state.agenda.watched.values():
-            one.sighted, one.unexplained = None, 0
+            one.sighted, one.told, one.unexplained = None, False, 0
         self._changed()
-        await state.save(sweep_trusted=trusted)
+        await state.save({"sweep_trusted": trusted})
