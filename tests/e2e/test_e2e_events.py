@@ -134,6 +134,24 @@ async def test_three_environment_variables_are_enough(tmp_path, dss, sink):
         dss.start_run("P000", "S000")
         dss.end_run("P000", "S000", "FAILED", error="no such table")
         await eventually(lambda: {post.path for post in sink.posts} == {"/one", "/two"})
+        before = await daemon.events()
+        assert {event["data"]["node"] for event in before} == {dss.node_name}
+        assert await daemon.sigterm() == 0
+        await dss.go_down()  # it cannot tell its name now, and keeps it all the same
+        await daemon.start()
+        await daemon.ready()
+        await dss.go_up()
+        dss.world.instant_run("P000", "S001", lasted=timedelta(milliseconds=1))
+
+        async def seen():
+            return len(await daemon.events("fake")) >= len(before) + 2
+
+        await eventually(seen)
+        assert len(await daemon.items("/api/v1/nodes")) == 1
         assert all("S000" in post.body.decode() or "Scenario 0" in post.body.decode() for post in sink.posts)
-        assert await daemon.metric('dss_node_up{dss_node="fake"}') == 1
+
+        async def up():
+            return await daemon.metric('dss_node_up{dss_node="fake"}') == 1
+
+        await eventually(up)
         assert list((tmp_path / "state").rglob("*.db")) != []

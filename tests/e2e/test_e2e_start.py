@@ -7,10 +7,10 @@ import sqlite3
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 from tests.fakedss import DaemonProcess, config_for, free_port
-from tocsin.app.source import Source
-from tocsin.app.validate import validate
+from tocsin.cli.commands import app
 
 
 def complaints(daemon):
@@ -114,8 +114,9 @@ async def test_a_wrong_configuration_names_file_line_key_and_what_was_meant(tmp_
     code, said = await refused(config)
     text = "\n".join(said)
     assert code == 1
-    checked = [str(problem) for problem in validate(Source(config), offline=True)]
-    assert [line for line in checked if line not in text] == []
+    checked = CliRunner().invoke(app, ["check", "--config", str(config)])
+    assert checked.exit_code == 1
+    assert [line for line in checked.output.splitlines() if line not in text] == []
     assert re.search(rf"tocsin\.yaml:{line}\b", text), text
     assert (key in text, meant in text, "Traceback" in text, "secret" in text) == (
         True,
