@@ -74,3 +74,11 @@ def test_turns_that_were_found_serve_for_a_moment_and_are_looked_for_again() -> 
     assert one.take_turns(2) == turns[2:]
     assert one.wants_turns(NOW)
     assert not one.runs_low()
+
+
+async def test_sends_of_a_limited_channel_get_their_turns_at_its_rate() -> None:
+    one = bulkhead(rate=200.0)
+    start = one._clock.monotonic()
+    for _ in range(4):
+        await one.turn()
+    assert one._next_turn == start + 4 / 200

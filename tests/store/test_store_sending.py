@@ -2,8 +2,16 @@
 
 import asyncio
 from datetime import timedelta
+from random import Random
 
-from tests.deliver.builders import NOW, alert, event, group, owed
+from prometheus_client import CollectorRegistry
+
+from tests.deliver.builders import NOW, alert, config, event, group, hook, owed
+from tocsin.deliver.metrics import DeliverMetrics
+from tocsin.deliver.sender import Sender
+from tocsin.deliver.transport import Parcel
+from tocsin.deliver.verdict import Verdict, delivered
+from tocsin.kit.clock import SystemClock
 from tocsin.model.notification import (
     Attempt,
     AttemptOutcome,
@@ -215,3 +223,44 @@ async def test_a_long_blocked_lane_does_not_hide_what_comes_after_it(store: Stor
     await store.write(outbox.owe, [last])
     loaded = await store.read(sending.load, (await claim(store)).rows)
     assert [one.id for one in loaded.values()][1:] == [last.id]
+
+
+async def test_two_senders_on_one_store_send_everything_once(store: Store) -> None:
+    sent: list[str] = []
+
+    class Record:
+        concurrency = 8
+
+        async def send(self, parcel: Parcel) -> Verdict:
+            await asyncio.sleep(0.001)
+            sent.append(parcel.notification.id)
+            return delivered()
+
+        async def close(self) -> None: ...
+
+    clock = SystemClock()
+    rows = [owed(lane=f"l{n % 30}") for n in range(150)] + [
+        owed(group(alert(n)), lane=f"g{n % 10}") for n in range(30)
+    ]
+    await store.write(outbox.owe, rows)
+    senders = [
+        Sender(store, holder=holder, clock=clock, metrics=DeliverMetrics(CollectorRegistry()), random=Random(1),
+               connect=lambda _channel: Record())
+        for holder in ("a", "b")
+    ]  # fmt: skip
+    for one in senders:
+        one._started = True  # as on PostgreSQL: none takes the other's leases
+    settings = config(hook("http://127.0.0.1:9/"))
+    while (await store.read(deliveries.depth)).open:
+        await asyncio.gather(*(one.step(clock.now(), settings) for one in senders))
+        await asyncio.gather(*(one.idle() for one in senders))
+    for one in senders:
+        await one.close(timedelta(0))
+    assert len(sent) == len(set(sent)) == 160
+    found = await store.read(outbox.notifications, [one.id for one in rows])
+    states = [found[one.id].state for one in rows]
+    assert states.count(NotificationState.SUPERSEDED) == 20
+    order = {id_: place for place, id_ in enumerate(sent)}
+    for lane in range(30):
+        places = [order[one.id] for one in rows[lane:150:30]]
+        assert places == sorted(places)

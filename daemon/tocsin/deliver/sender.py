@@ -95,7 +95,7 @@ class Sender:
     async def idle(self) -> None:
         """Wait until every send begun so far has its receipt."""
         while tasks := {task for one in self._all() for task in one.tasks} | self._watches:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(tasks, timeout=0.05)  # a send may be left behind meanwhile
 
     async def close(self, grace: timedelta) -> None:
         """Begin nothing more, give back what waits, and give sends under way ``grace`` to end.

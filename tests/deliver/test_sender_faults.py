@@ -1,0 +1,233 @@
+"""What may go wrong around the sender: kills, a store that is away, threads that hang, a changed configuration."""
+
+import asyncio
+import subprocess
+import sys
+import textwrap
+from collections import Counter
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from random import Random
+from typing import Concatenate, ParamSpec, TypeVar
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+from sqlalchemy import Connection
+
+from tests.deliver.builders import HandClock, Inbox, Plain, config, hook, owed, sqlite_url
+from tocsin.deliver.metrics import DeliverMetrics
+from tocsin.deliver.sender import Sender
+from tocsin.kit.clock import SystemClock
+from tocsin.model.config import Channel
+from tocsin.model.notification import AttemptOutcome, Notification, NotificationState
+from tocsin.store import Store, StoreUnavailable, deliveries, outbox
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def sender_of(store: Store, clock: HandClock | SystemClock, holder: str = "me") -> Sender:
+    return Sender(
+        store, holder=holder, clock=clock, metrics=DeliverMetrics(CollectorRegistry()), random=Random(1)
+    )
+
+
+async def state_of(store: Store, one: Notification) -> NotificationState:
+    found = await store.read(deliveries.get_delivery, one.id)
+    assert found
+    return found.notification.state
+
+
+async def drain(sender: Sender, store: Store, settings, clock) -> None:
+    for _ in range(500):
+        await sender.step(clock.now(), settings)
+        await sender.idle()
+        if not (await store.read(deliveries.depth)).open:
+            return
+    raise AssertionError("the outbox did not drain")
+
+
+_DAEMON = """
+import asyncio, sys
+from random import Random
+from prometheus_client import CollectorRegistry
+from tests.deliver.builders import config, hook
+from tocsin.deliver.metrics import DeliverMetrics
+from tocsin.deliver.sender import Sender
+from tocsin.kit.clock import SystemClock
+from tocsin.store import Store
+
+async def main(store_url, hook_url):
+    store, clock, bell = Store(store_url), SystemClock(), asyncio.Event()
+    await store.open()
+    sender = Sender(store, holder="doomed", clock=clock, metrics=DeliverMetrics(CollectorRegistry()),
+                    random=Random(1), ring=bell.set)
+    while True:
+        bell.clear()
+        await sender.step(clock.now(), config(hook(hook_url)))
+        await asyncio.wait([asyncio.create_task(bell.wait())], timeout=0.2)
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+async def test_killed_again_and_again_nothing_is_lost_and_only_sends_without_receipt_repeat(
+    tmp_path: Path, inbox: Inbox, python_env: dict[str, str], repository: Path
+) -> None:
+    rows = [owed(lane=f"lane {n % 40}") for n in range(400)]
+    store = Store(sqlite_url(tmp_path))
+    await store.open()
+    await store.write(outbox.owe, rows)
+    await store.close()
+    env = python_env | {"PYTHONPATH": f"{repository / 'daemon'}:{repository}"}
+    for goal in (60, 150, 240):
+        doomed = subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(_DAEMON), sqlite_url(tmp_path), inbox.url],
+            env=env,
+            stdout=subprocess.DEVNULL,
+        )
+        while len(inbox.received) < goal:
+            await asyncio.sleep(0.005)
+            assert doomed.poll() is None
+        doomed.kill()
+        await asyncio.to_thread(doomed.wait)
+    await store.open()
+    sender = sender_of(store, SystemClock())
+    await drain(sender, store, config(hook(inbox.url)), SystemClock())
+    await sender.close(timedelta(0))
+    await store.close()
+    times = Counter(inbox.ids)
+    assert set(times) == {one.id for one in rows}
+    assert max(times.values()) <= 4
+    assert sum(times.values()) - len(rows) < 200
+
+
+async def test_a_store_that_is_away_pauses_the_stage_and_loses_no_receipt(
+    tmp_path: Path, inbox: Inbox, clock: HandClock
+) -> None:
+    class Flaky(Store):
+        away = False
+
+        async def write(
+            self, work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs
+        ) -> T:
+            if self.away:
+                raise StoreUnavailable("disk full")
+            return await super().write(work, *args, **kwargs)
+
+    store = Flaky(sqlite_url(tmp_path))
+    await store.open()
+    one, other = owed(), owed(lane="other")
+    await store.write(outbox.owe, [one])
+    sender = sender_of(store, clock)
+    settings = config(hook(inbox.url))
+
+    async def answer(_request: web.Request) -> web.Response:
+        store.away = True
+        return web.Response()
+
+    inbox.answer = answer
+    await sender.step(clock.now(), settings)
+    while not store.away:
+        await asyncio.sleep(0.01)
+    clock.forward(seconds=20)
+    assert await sender.step(clock.now(), settings) == clock.now() + timedelta(milliseconds=100)
+    assert await sender.step(clock.now(), settings) == clock.now() + timedelta(milliseconds=200)
+    inbox.answer, store.away = None, False
+    await sender.idle()
+    assert await state_of(store, one) == NotificationState.DELIVERED
+    await store.write(outbox.owe, [other])
+    await drain(sender, store, settings, clock)
+    assert inbox.ids == [one.id, other.id]
+    await sender.close(timedelta(0))
+    await store.close()
+
+
+async def test_a_thread_that_comes_back_long_after_its_deadline_still_writes_the_receipt(
+    store: Store, inbox: Inbox, clock: HandClock
+) -> None:
+    hang = asyncio.Event()
+
+    async def answer(_request: web.Request) -> web.Response:
+        await hang.wait()
+        return web.Response()
+
+    inbox.answer = answer
+    url = inbox.url.replace("http", "json") + "?rto=20&cto=20"
+    channel = Channel("ops/json", "ops", url=Plain(url), timeout=timedelta(seconds=20))
+    slow = Channel("ops/json", "ops", url=Plain(url), timeout=timedelta(milliseconds=300))
+    sender = sender_of(store, clock)
+    # The thread's own timeouts come from the long deadline, the sender's patience from the short one.
+    from tocsin.deliver.connect import connector
+
+    sender._connect = lambda _channel: connector(clock)(channel)
+    one = owed(channel="ops/json")
+    await store.write(outbox.owe, [one])
+    await sender.step(clock.now(), config(slow))
+    await sender.idle()
+    found = await store.read(deliveries.get_delivery, one.id)
+    assert found
+    assert found.notification.state == NotificationState.OWED
+    assert [attempt.outcome for attempt in found.attempts] == [AttemptOutcome.UNKNOWN]
+    hang.set()
+    while await state_of(store, one) != NotificationState.DELIVERED:
+        await asyncio.sleep(0.01)
+    await sender.step(clock.forward(minutes=1), config(slow))
+    await sender.idle()
+    assert len(inbox.received) == 1
+    await sender.close(timedelta(0))
+
+
+async def test_a_changed_channel_is_used_at_once_and_sends_under_way_end_on_the_old_one(
+    store: Store, inbox: Inbox, clock: HandClock
+) -> None:
+    hang = asyncio.Event()
+
+    async def answer(request: web.Request) -> web.Response:
+        if request.path == "/hook/old":
+            await hang.wait()
+        return web.Response()
+
+    inbox.answer = answer
+    first, second = owed(lane="a"), owed(lane="b")
+    sender = sender_of(store, clock)
+    await store.write(outbox.owe, [first])
+    await sender.step(clock.now(), config(hook(inbox.url + "/old")))
+    while not inbox.received:
+        await asyncio.sleep(0.01)
+    await store.write(outbox.owe, [second])
+    await sender.step(clock.now(), config(hook(inbox.url + "/new")))
+    while len(inbox.received) < 2:
+        await asyncio.sleep(0.01)
+    hang.set()
+    await sender.idle()
+    assert [(one.path, one.id) for one in inbox.received] == [
+        ("/hook/old", first.id),
+        ("/hook/new", second.id),
+    ]
+    assert [await state_of(store, one) for one in (first, second)] == [NotificationState.DELIVERED] * 2
+    await sender.close(timedelta(0))
+
+
+async def test_a_row_that_cannot_be_read_becomes_a_dead_letter_and_the_others_go(
+    store: Store, inbox: Inbox, clock: HandClock
+) -> None:
+    bad, good = owed(lane="a"), owed(lane="b")
+    await store.write(outbox.owe, [bad, good])
+    await store.write(
+        lambda connection: connection.exec_driver_sql(
+            "UPDATE outbox SET notice = '{\"nonsense\": 1}' WHERE id = ?", (bad.id,)
+        )
+    )
+    sender = sender_of(store, clock)
+    await sender.step(clock.now(), config(hook(inbox.url)))
+    await sender.idle()
+    assert inbox.ids == [good.id]
+    rows = await store.read(
+        lambda connection: connection.exec_driver_sql(
+            "SELECT state, reason FROM outbox WHERE id = ?", (bad.id,)
+        ).all()
+    )
+    assert [tuple(row) for row in rows] == [("dead", "its row cannot be read")]
+    await sender.close(timedelta(0))
