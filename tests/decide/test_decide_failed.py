@@ -1,7 +1,9 @@
 """Timelines of ``failed`` and ``node_down``: rows in, notifications owed out."""
 
+import random
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
@@ -12,7 +14,7 @@ from tocsin.model.config import Receiver, Reporter, Rule
 from tocsin.model.decision import Verdict
 from tocsin.model.event import EventName
 from tocsin.model.notification import EventNotice
-from tocsin.store import NotLeader, lease
+from tocsin.store import NotLeader, Store, lease
 
 SECOND = timedelta(seconds=1)
 
@@ -234,3 +236,35 @@ async def test_a_later_failure_rings_again_after_one_was_ended_by_hand(world: Wo
     await world.step(T0 + minutes(6))
     assert await world.alerts() == ["ScenarioFailed!by_hand", "ScenarioFailed"]
     assert (await world.alert()).starts_at > T0 + minutes(3)
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_however_events_are_batched_and_restarts_come_the_history_of_alerts_is_one(
+    world: World, seed: int, tmp_path: Path
+) -> None:
+    chance = random.Random(seed)
+    world.config = config(rules=(replace(DEFAULT_RULES[0], after=2, resolve_after=2), Rule("Once", "failed")))
+    words = ["SUCCESS", "FAILED", "FAILED", "ABORTED", "WARNING"]
+    runs = [(key(f"S{index % 3}"), chance.choice(words)) for index in range(45)]
+    histories = []
+    for place in ("often", "seldom"):
+        store = Store(f"sqlite:///{tmp_path / place}.db")
+        await store.open()
+        mine = await World(store, world.config).begin()
+        for index in range(3):
+            await mine.scenario(key(f"S{index}"))
+        for index, (of, outcome) in enumerate(runs):
+            now = T0 + minutes(2 * index)
+            await mine.run(now, outcome, of)
+            if place == "often" or chance.random() < 0.1:
+                await mine.step(now + minutes(1))
+            if chance.random() < 0.1:
+                await mine.restart(now + minutes(1))
+        await mine.step(T0 + minutes(100))
+        found = await mine.every_alert()
+        histories.append(
+            sorted((one.labels["scenario"], one.name, one.starts_at, one.ends_at, one.count) for one in found)
+        )
+        await store.close()
+    assert histories[0] == histories[1]
+    assert len(histories[0]) > 5

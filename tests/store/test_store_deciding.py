@@ -4,10 +4,11 @@ from datetime import timedelta
 
 import pytest
 
-from tests.decide.world import T0, World, channel, config, minutes
+from tests.decide.world import T0, World, channel, config, key, minutes
 from tocsin.app import decide
-from tocsin.model.config import InhibitRule, Receiver, Reporter
-from tocsin.model.event import EventName
+from tocsin.judge.defaults import DEFAULT_RULES
+from tocsin.model.config import InhibitRule, Receiver, Reporter, Rule
+from tocsin.model.event import END_EVENTS, EventName
 from tocsin.model.labels import parse_matcher
 from tocsin.model.silence import SilenceState
 from tocsin.store import Store, rule_states, silences
@@ -92,3 +93,47 @@ async def test_a_state_of_another_version_is_read_as_none(store: Store) -> None:
     assert [one.state for one in loaded.values()] == [None]
     await world.run(T0 + minutes(3), "SUCCESS")
     await world.step(T0 + minutes(4))
+
+
+async def test_a_timeline_of_every_rule_of_time(store: Store) -> None:
+    stale = Rule("ScenarioStale", "stale", no_success_for=timedelta(hours=3))
+    world = World(
+        store, config(rules=(*DEFAULT_RULES, stale), reporters=(Reporter("all", "ops", END_EVENTS),))
+    )
+    await world.begin()
+    for day in range(1, 7):
+        await world.run(T0 - timedelta(days=day), "SUCCESS", length=minutes(10), baseline=True)
+    await world.scenario(key("OTHER"), watched_since=T0 - minutes(100))
+    await world.expect(T0, key("OTHER"))
+    await world.expect(T0 + minutes(60), key("OTHER"))
+    await world.expect(T0, key())
+    await world.start(T0 + minutes(1))
+    await world.run_until(T0 + minutes(10), T0 + minutes(34), minutes(6))
+    assert await world.alerts() == ["ScenarioStale", "ScenarioMissed", "ScenarioOverlong"]
+    assert await world.starts(key()) == [(T0, "met")]
+    await world.end(T0 + minutes(40), "SUCCESS")
+    await world.start(T0 + minutes(61), key("OTHER"))
+    await world.end(T0 + minutes(62), "SUCCESS", key("OTHER"))
+    await world.run_until(T0 + minutes(64), T0 + minutes(76), minutes(6))
+    assert await world.alerts(firing=True) == []
+    assert await world.starts(key("OTHER")) == [(T0, "missed"), (T0 + minutes(60), "met")]
+
+
+async def test_a_stalled_scheduler_and_a_summary(store: Store) -> None:
+    world = World(store, config(reporters=(Reporter("all", "ops", END_EVENTS),)))
+    await world.begin()
+    for index in range(12):
+        await world.scenario(key(f"S{index}"))
+        await world.expect(T0, key(f"S{index}"))
+    await world.run_until(T0 + minutes(12), T0 + minutes(14))
+    assert await world.alerts() == ["NodeSchedulerStalled"]
+    await world.node(backfilling=True)
+    await world.run(T0 - timedelta(days=1), "FAILED", late=True)
+    await world.step(T0 + minutes(20))
+    await world.node(backfilling=False)
+    await world.notifications()
+    await world.step(T0 + minutes(21))
+    assert [type(one.notice).__name__ for one in await world.notifications()] == [
+        "SummaryNotice",
+        "GroupNotice",  # of the late failure
+    ]

@@ -167,12 +167,11 @@ class Judging:
         self, rule_id: str, alert_id: str, at: datetime, reason: EndReason, event: Event | None = None
     ) -> None:
         """End an alert, one of this transaction or an older one."""
-        filed = self._filed.get(alert_id)
-        ended = alerts.end_alert(self.connection, alert_id, at, reason, self.now)
-        if filed is not None:
-            ended = replace(filed.alert, ends_at=at, end_reason=reason)
-            self._filed[alert_id] = replace(filed, alert=ended)
+        filed = self._filed.pop(alert_id, None)
+        if filed is not None:  # what it showed last is part of its history
+            alerts.put_alerts(self.connection, [filed], self.now)
             self._entering.pop(alert_id, None)
+        ended = alerts.end_alert(self.connection, alert_id, at, reason, self.now)
         if ended is None:
             return  # it had ended before, by hand or by another rule
         if self._firing is not None:
