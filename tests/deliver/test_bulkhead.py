@@ -2,6 +2,8 @@
 
 from datetime import timedelta
 
+import pytest
+
 from tests.deliver.builders import NOW, HandClock, config, hook, owed
 from tocsin.deliver.bulkhead import Bulkhead, Job
 from tocsin.deliver.transport import Parcel
@@ -81,4 +83,4 @@ async def test_sends_of_a_limited_channel_get_their_turns_at_its_rate() -> None:
     start = one._clock.monotonic()
     for _ in range(4):
         await one.turn()
-    assert one._next_turn == start + 4 / 200
+    assert one._next_turn == pytest.approx(start + 4 / 200)
