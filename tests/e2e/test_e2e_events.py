@@ -50,6 +50,17 @@ async def test_each_run_gives_one_start_and_one_end_and_each_is_posted_once(tmp_
         }
         assert dss.writes == []
 
+        async def counted():
+            started = await daemon.metric('tocsin_events_total{event="run.started"}')
+            runs = [
+                await daemon.metric(f'dss_project_runs_total{{dss_node="prod",project="{p}",outcome="{o}"}}')
+                for p in dss.world.projects
+                for o in set(OUTCOMES)
+            ]
+            return (started, sum(filter(None, runs))) == (6, 6)
+
+        await eventually(counted)
+
 
 async def test_runs_too_fast_for_any_sweep_are_found_by_looks(tmp_path, dss, sink):
     async with DaemonProcess(config_for(tmp_path, {"prod": dss}, sink)) as daemon:

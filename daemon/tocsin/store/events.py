@@ -55,6 +55,7 @@ def mark_decided(connection: Connection, decided: Sequence[Undecided], now: date
     places = unfold(connection.dialect.name, (events.c.n, events.c.seq))
     placed = update(events).where(events.c.n == places.c.k0).values(seq=places.c.k1, processed_at=now)
     connection.execute(placed, {"keys": packed})
+    _count(connection, decided)
     return range(first, first + len(decided))
 
 
