@@ -1,11 +1,13 @@
 """A node that behaves badly, and a watch that loses nothing, tells nothing twice and does no harm."""
 
 import asyncio
+import sqlite3
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from sqlalchemy import Connection, select
+from structlog.testing import capture_logs
 
 from tests.fakedss import Dialect, FakeDSS, Life, between, faults
 from tests.watch.conftest import CLOCK, QUICK, Start, Watching, now_ms, settled, until, watching
@@ -431,3 +433,22 @@ async def test_who_no_longer_leads_writes_nothing_and_ends(dss: FakeDSS, start: 
             await found.task
     dss.world.instant_run("P000", "S000")
     assert await found.events() == []
+
+
+async def test_a_store_that_cannot_be_written_delays_and_loses_nothing(
+    dss: FakeDSS, start: Start, tmp_path: Path
+) -> None:
+    dss.world.populate(1, 2)
+    found = await start()
+    since = await now_ms()
+    other = sqlite3.connect(tmp_path / "tocsin.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with capture_logs() as lines:
+        dss.start_run("P000", "S000")
+        await until(lambda: "store_unavailable" in [line["event"] for line in lines])
+        dss.end_run("P000", "S000")
+        other.execute("ROLLBACK")
+        other.close()
+        await until(lambda: found.agrees(since))
+        await until(lambda: "store_available" in [line["event"] for line in lines])
+    assert [line["event"] for line in lines if line["log_level"] != "info"] == ["store_unavailable"]

@@ -280,10 +280,17 @@ def listed(*scenarios: str, odd: int = 0, **more: object) -> Reading[SeenScenari
     return Reading(tuple(seen), odd)
 
 
-def compare(known: list[ScenarioRow], seen: Reading[SeenScenario], **more: object) -> dict[str, ScenarioRow]:
+def compare(
+    known: list[ScenarioRow], seen: Reading[SeenScenario], counts: bool = True, **more: object
+) -> dict[str, ScenarioRow]:
     when = When(at(50), at(50), **more)  # type: ignore[arg-type]
     rows = compare_scenarios(
-        PROJECT, {one.key.scenario: one for one in known}, seen, lambda id_, tags: "off" not in tags, when
+        PROJECT,
+        {one.key.scenario: one for one in known},
+        seen,
+        lambda id_, tags: "off" not in tags,
+        lambda row: counts,
+        when,
     )
     return {one.key.scenario: one for one in rows}
 
@@ -298,6 +305,7 @@ def test_what_a_list_lacks_is_missing_once_more_and_what_it_shows_is_not() -> No
     found = compare(known, listed("B"))
     assert (found["A"].missing, found["B"].missing) == (3, 0)
     assert "A" not in compare(known, listed("B", odd=1))
+    assert "A" not in compare(known, listed("B"), counts=False)
 
 
 def test_a_scenario_that_was_gone_goes_on_where_it_was() -> None:

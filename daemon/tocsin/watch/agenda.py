@@ -131,6 +131,13 @@ class Agenda:
         """DSS called: a look as soon as the share of hooks in the budget allows."""
         self._hooked.setdefault(one.key, self.clock.monotonic())
 
+    def spend_hook(self, now: float, limit: float) -> bool:
+        """Take one request from the share of hooks, if there is one."""
+        free = now >= self._hook_free_at
+        if free:
+            self._hook_free_at = now + 1 / (_HOOK_SHARE * limit)
+        return free
+
     def ended(self, key: ScenarioKey) -> None:
         """A run ended: the scenarios that follow it will start soon."""
         for follower in self._followers.get((key.project, key.scenario), ()):
@@ -258,7 +265,7 @@ class Agenda:
         key = self._hook_key(now) if self._hooked else None
         if rank is Rank.NUDGED and key is not None:
             del self._hooked[key]
-            self._hook_free_at = now + 1 / (_HOOK_SHARE * limit)
+            self.spend_hook(now, limit)
             reason = Reason.HOOK
         elif rank is Rank.SPARE:
             key, reason = next(iter(self._spare)), Reason.SPARE

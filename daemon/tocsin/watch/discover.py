@@ -42,6 +42,7 @@ class _Project:
     row: ProjectRow
     due: float = 0.0
     read_at: float = -inf
+    counted_at: float = -inf  # the last list that counted what is missing
     busy: bool = False
     blind: bool = False
     failures: int = 0
@@ -117,6 +118,9 @@ class Discovery:
     def _next(self) -> _Project | None:
         waiting = (project for project in self._projects.values() if not project.busy)
         return min(waiting, key=lambda project: project.due, default=None)
+
+    def knows(self, project: str) -> bool:
+        return project in self._projects
 
     def nudge(self, project: str) -> bool:
         """Read a project's list soon; False if the project is not known."""
@@ -272,7 +276,15 @@ class Discovery:
         state, agenda = self._state, self._state.agenda
         mine = {key.scenario: row for key, row in self._gone.items() if key.project == project.row.project}
         mine |= {one.key.scenario: one.row for one in agenda.of_project(project.row.project)}
-        changed = compare_scenarios(project.row, mine, seen, state.scenario_in_scope, when)
+        now, pace = state.clock.monotonic(), state.node.watch.discovery_interval.total_seconds()
+        full = now - project.counted_at >= pace / 2
+        if full:
+            project.counted_at = now
+
+        def counts(row: ScenarioRow) -> bool:
+            return full or self._not_found(row)
+
+        changed = compare_scenarios(project.row, mine, seen, state.scenario_in_scope, counts, when)
         changed = [self._confirmed_missing(row) for row in changed]
         worth = [row for row in changed if self._worth_writing(row, mine.get(row.key.scenario), when)]
         expected = [_Expected(row.key, self._expect(row, when.dss_now)) for row in changed]
@@ -286,10 +298,13 @@ class Discovery:
 
     def _confirmed_missing(self, row: ScenarioRow) -> ScenarioRow:
         """DSS answered a look with 404, and now its list agrees: that is enough."""
-        one = self._state.agenda.watched.get(row.key)
-        if one is None or not row.missing or not one.not_found:
+        if not row.missing or not self._not_found(row):
             return row
         return replace(row, missing=max(row.missing, MISSING_BEFORE_GONE))
+
+    def _not_found(self, row: ScenarioRow) -> bool:
+        one = self._state.agenda.watched.get(row.key)
+        return one is not None and one.not_found
 
     def _worth_writing(self, row: ScenarioRow, before: ScenarioRow | None, when: When) -> bool:
         if before is None or before.status_read_at is None:

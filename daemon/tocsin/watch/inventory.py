@@ -58,9 +58,12 @@ def compare_scenarios(
     known: Mapping[str, ScenarioRow],
     seen: Reading[SeenScenario],
     in_scope: Callable[[str, Sequence[str]], bool],
+    counts: Callable[[ScenarioRow], bool],
     when: When,
 ) -> list[ScenarioRow]:
-    """The rows of a project's scenarios as its list has them: all that are listed in scope, and those missing now."""
+    """The rows of a project's scenarios as its list has them: all that are listed in scope, and those missing now.
+
+    ``counts`` tells whether one that is missing is so once more: lists soon after another say nothing new."""
     rows: list[ScenarioRow] = []
     listed = {one.key.scenario: one for one in seen.items}
     for scenario, one in listed.items():
@@ -70,7 +73,9 @@ def compare_scenarios(
         elif row is not None and row.gone_at is None:
             rows.append(replace(row, gone_at=when.now, tags=one.tags))
     if not seen.odd:
-        absent = [row for id_, row in known.items() if id_ not in listed and row.gone_at is None]
+        absent = [
+            row for id_, row in known.items() if id_ not in listed and row.gone_at is None and counts(row)
+        ]
         rows += [replace(row, missing=row.missing + 1) for row in absent]
     return rows
 

@@ -23,7 +23,7 @@ from tocsin.watch.record import Look, Recorded, record_looks
 from tocsin.watch.state import NodeState
 
 _LIMITS = (5, 25, 125, 625)
-_BASELINE_LIMITS = (20, 125, 625)  # usual durations want some runs to begin with
+_BASELINE_LIMITS = (10, 125, 625)  # usual durations want some runs to begin with
 _SHORTEST_CUT = 5  # no server cuts its lists to fewer runs
 _DAY = timedelta(days=1)
 _DAYS = 3 * _DAY  # what one request by date asks for

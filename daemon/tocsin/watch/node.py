@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 
 from tocsin.dss import (
     DSSClient,
+    DSSError,
     DSSForbidden,
     DSSServerError,
     DSSThrottled,
@@ -199,6 +200,13 @@ class _Watch:
 
     async def _probe(self, ticket: Ticket) -> None:
         await self._discovery.read_projects(ticket)
+        if self._circuit.health.open or self._state.row.node_type is not None:
+            return
+        try:
+            info = await ticket.ask(self._client.get_instance_info)
+        except DSSError:
+            return  # pages do without
+        await self._state.save({"node_type": info.node_type})
 
     # --- nudges ------------------------------------------------------------------------------------------------------
 
@@ -208,7 +216,12 @@ class _Watch:
             self._state.agenda.hook(one)
             self._line.ring()
             return True
-        return self._state.in_scope(project) and self._discovery.nudge(project)
+        if not (self._state.in_scope(project) and self._discovery.knows(project)):
+            return False
+        # Perhaps it is new. One that nobody finds costs a request as well.
+        return self._state.agenda.spend_hook(self._state.clock.monotonic(), self._limit()) and (
+            self._discovery.nudge(project)
+        )
 
     def _stranger(self, project: str, scenario: str) -> None:
         """The sweep shows a scenario that is not known: new, or out of scope."""

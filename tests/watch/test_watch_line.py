@@ -1,0 +1,287 @@
+"""The line of requests and the agenda of looks, each by itself."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from math import inf
+
+import pytest
+import structlog
+
+from tests.watch.scenes import EARLY, KEY, T0, at, ran
+from tocsin.dss import DSSUnreachable
+from tocsin.model.run import ScenarioKey
+from tocsin.store.scenarios import ScenarioRow
+from tocsin.watch.agenda import Agenda, Watched
+from tocsin.watch.budget import Budget
+from tocsin.watch.cadence import Rank, Reason
+from tocsin.watch.queue import Line, Offer, Ticket
+
+LOG = structlog.get_logger()
+
+
+@dataclass
+class Hands:
+    """A clock that a test moves."""
+
+    seconds: float = 1000.0
+
+    def now(self) -> datetime:
+        return T0 + timedelta(seconds=self.seconds - 1000.0)
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+
+class Ticking(Hands):
+    """A clock that goes on by itself whenever it is read."""
+
+    def monotonic(self) -> float:
+        self.seconds += 0.001
+        return self.seconds
+
+
+@dataclass
+class Jobs:
+    """A source with jobs of given ranks, oldest first within a rank."""
+
+    waiting: list[tuple[Rank, float, str]]
+    done: list[str] = field(default_factory=list)
+    work: Callable[[Ticket], Awaitable[None]] | None = None
+
+    def offer(self, now: float) -> Offer | None:
+        return Offer(*min(self.waiting)[:2]) if self.waiting else None
+
+    def due_in(self, now: float) -> float:
+        return inf
+
+    async def _run(self, name: str, ticket: Ticket) -> None:
+        if self.work is not None:
+            await self.work(ticket)
+        self.done.append(name)
+
+    def take(self, now: float, ticket: Ticket) -> Coroutine[object, object, None]:
+        job = min(self.waiting)
+        self.waiting.remove(job)
+        return self._run(job[2], ticket)
+
+
+@contextmanager
+def running(line: Line) -> "Iterator[asyncio.Task[None]]":
+    task = asyncio.create_task(line.run())
+    try:
+        yield task
+    finally:
+        task.cancel()
+
+
+async def turns(number: int = 20) -> None:
+    for _ in range(number):
+        await asyncio.sleep(0)
+
+
+def a_line(clock: Hands, *sources: Jobs, rate: float = 1e6, concurrency: int = 1000) -> Line:
+    return Line(Budget(rate, concurrency), clock, lambda: sources, LOG)
+
+
+async def test_the_most_urgent_goes_first_and_every_eighth_place_goes_to_who_waited_longest() -> None:
+    urgent = Jobs([(Rank.NUDGED, float(number), f"urgent-{number}") for number in range(20)])
+    patient = Jobs([(Rank.COLD, -5.0, "patient")])
+    done: list[str] = []
+    urgent.done = patient.done = done
+    with running(a_line(Ticking(), urgent, patient)):
+        await turns()
+    assert done.index("patient") == 7
+    assert [name for name in done if name != "patient"] == [f"urgent-{number}" for number in range(20)]
+
+
+async def test_no_more_requests_are_on_their_way_than_allowed_and_a_lost_one_frees_its_place() -> None:
+    gate, inside = asyncio.Event(), []
+
+    async def call() -> None:
+        inside.append(None)
+        await gate.wait()
+
+    source = Jobs(
+        [(Rank.NUDGED, 0.0, str(number)) for number in range(5)], work=lambda ticket: ticket.ask(call)
+    )
+    line = a_line(Hands(), source, concurrency=2)
+    with running(line):
+        await turns()
+        assert len(inside) == 2
+        gate.set()
+        await turns(50)
+        assert (len(inside), len(source.done)) == (5, 5)
+
+
+async def test_who_waits_for_a_dead_node_is_turned_away() -> None:
+    caught: list[Exception] = []
+
+    async def nothing() -> None: ...
+
+    async def work(ticket: Ticket) -> None:
+        await ticket.ask(nothing)
+        try:
+            await ticket.ask(nothing)
+        except DSSUnreachable as error:
+            caught.append(error)
+
+    line = a_line(Hands(), Jobs([(Rank.NUDGED, 0.0, "job")], work=work), rate=1.0)
+    with running(line):
+        await turns()
+        line.turn_away()
+        await turns()
+    assert [str(error) for error in caught] == ["DSS did not answer: the node is down"]
+
+
+async def test_a_job_that_breaks_stops_no_other() -> None:
+    async def breaks(ticket: Ticket) -> None:
+        raise ZeroDivisionError
+
+    broken = Jobs([(Rank.NUDGED, 0.0, "broken")], work=breaks)
+    sound = Jobs([(Rank.COLD, 0.0, "sound")])
+    with (
+        running(a_line(Ticking(), broken, sound, concurrency=1)) as task,
+        structlog.testing.capture_logs() as lines,
+    ):
+        await turns(50)
+        assert (sound.done, task.done()) == (["sound"], False)
+    assert [line["event"] for line in lines] == ["watch_job_failed"]
+
+
+# --- the agenda ------------------------------------------------------------------------------------------------------
+
+
+def scenario(name: str, **more: object) -> Watched:
+    key = ScenarioKey("prod", "SALES", name)
+    row = ScenarioRow(key, name, (), None, True, None, (), watched_since=EARLY, watermark=EARLY)
+    return Watched(replace(row, **more))  # type: ignore[arg-type]
+
+
+def an_agenda(clock: Hands, *ones: Watched) -> Agenda:
+    """All were just looked at, and nothing is due."""
+    agenda = Agenda(clock, cold=3600.0, sighting=Reason.SWEEP)
+    for one in ones:
+        agenda.add(one)
+        one.looked_at = clock.seconds
+        look(agenda, clock)
+    return agenda
+
+
+def look(agenda: Agenda, clock: Hands) -> tuple[str, Reason] | None:
+    """Make the look that is due, and let it land well."""
+    if agenda.best(clock.seconds) is None:
+        return None
+    one, reason = agenda.pop(clock.seconds, limit=4.0)
+    one.looked_at = clock.seconds
+    agenda.landed(one)
+    return one.key.scenario, reason
+
+
+def test_several_nudges_are_one_look_and_one_that_comes_meanwhile_makes_another() -> None:
+    clock, one = Hands(), scenario("A")
+    agenda = an_agenda(clock, one)
+    for _ in range(3):
+        agenda.nudge(one, Reason.FLAGS)
+    popped, reason = agenda.pop(clock.seconds, limit=4.0)
+    assert (popped, reason, agenda.best(clock.seconds)) == (one, Reason.FLAGS, None)
+    agenda.nudge(one, Reason.FLAGS)
+    assert agenda.best(clock.seconds) is None
+    one.looked_at = clock.seconds
+    agenda.landed(one)
+    assert look(agenda, clock) == ("A", Reason.FLAGS)
+    assert look(agenda, clock) is None
+
+
+def test_spare_room_goes_to_the_active_scenario_that_was_not_looked_at_for_longest() -> None:
+    clock = Hands()
+    agenda = an_agenda(clock, scenario("A"), scenario("B"), scenario("OFF", active=False))
+    assert look(agenda, clock) is None
+    clock.seconds += 6
+    assert [look(agenda, clock) for _ in range(3)] == [("A", Reason.SPARE), ("B", Reason.SPARE), None]
+    clock.seconds += 3600
+    assert look(agenda, clock) == ("OFF", Reason.COLD)
+
+
+def test_a_sweep_that_no_look_explains_is_asked_again_ever_later() -> None:
+    clock, one = Hands(), scenario("A", active=False)
+    agenda = an_agenda(clock, one)
+    clock.seconds += 1
+    agenda.sight(one, "run-1")
+    waits = []
+    for _ in range(4):
+        began = clock.seconds
+        while (made := look(agenda, clock)) is None:
+            clock.seconds += 0.5
+            agenda.ripen(clock.seconds)
+        assert made == ("A", Reason.SWEEP)
+        waits.append(clock.seconds - began)
+        one.unexplained += 1
+        agenda.plan(one)
+    assert waits == [0, 1, 2, 4]
+
+
+def test_a_run_that_follows_another_at_once_is_noticed_by_its_name() -> None:
+    clock, one = Hands(), scenario("A")
+    agenda = an_agenda(clock, one)
+    clock.seconds += 1
+    agenda.sight(one, "run-1")
+    assert look(agenda, clock) == ("A", Reason.SWEEP)
+    one.open_runs = (ran(0),)
+    agenda.plan(one)
+    agenda.sight(one, "run-1")
+    assert look(agenda, clock) is None
+    clock.seconds += 1
+    agenda.sight(one, "run-2")
+    assert look(agenda, clock) == ("A", Reason.SWEEP)
+
+
+def test_an_expected_start_is_looked_for_a_minute_after_its_time() -> None:
+    clock, one = Hands(), scenario("A", active=False)
+    one.pending = (at(100),)
+    agenda = an_agenda(clock, one)
+    clock.seconds += 159
+    assert look(agenda, clock) is None
+    clock.seconds += 2
+    assert look(agenda, clock) == ("A", Reason.EXPECTED)
+    assert look(agenda, clock) is None
+
+
+def test_the_end_of_a_run_wakes_those_who_follow() -> None:
+    clock = Hands()
+    agenda = an_agenda(clock, scenario("A"), scenario("B", active=False, follows=(("SALES", "A"),)))
+    clock.seconds += 1
+    agenda.ended(ScenarioKey("prod", "SALES", "A"))
+    assert look(agenda, clock) == ("B", Reason.FOLLOW)
+
+
+def test_hooks_share_a_quarter_and_a_scenario_that_is_gone_is_forgotten() -> None:
+    clock = Hands()
+    ones = [scenario(name, active=False) for name in "ABC"]
+    agenda = an_agenda(clock, *ones)
+    clock.seconds += 10
+    for one in ones:
+        agenda.hook(one)
+        agenda.hook(one)
+    assert [look(agenda, clock), look(agenda, clock)] == [("A", Reason.HOOK), None]
+    agenda.remove(ones[1].key)
+    clock.seconds += 1
+    assert look(agenda, clock) == ("C", Reason.HOOK)
+    clock.seconds += 1
+    assert look(agenda, clock) is None
+
+
+@pytest.mark.parametrize("project", [KEY.project])
+async def test_looks_into_a_project_that_cannot_be_read_rest_until_it_can(project: str) -> None:
+    clock, one = Hands(), scenario("A")
+    agenda = an_agenda(clock, one)
+    agenda.nudge(one, Reason.FLAGS)
+    agenda.rest(project)
+    clock.seconds += 7200
+    assert look(agenda, clock) is None
+    await agenda.resume(project)
+    made = look(agenda, clock)
+    assert made is not None
+    assert made[0] == "A"
