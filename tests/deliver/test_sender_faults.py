@@ -87,11 +87,13 @@ async def test_killed_again_and_again_nothing_is_lost_and_only_sends_without_rec
             env=env,
             stdout=subprocess.DEVNULL,
         )
-        while len(inbox.received) < goal:
-            await asyncio.sleep(0.005)
-            assert doomed.poll() is None
-        doomed.kill()
-        await asyncio.to_thread(doomed.wait)
+        try:
+            while len(inbox.received) < goal:
+                await asyncio.sleep(0.005)
+                assert doomed.poll() is None
+        finally:
+            doomed.kill()
+            await asyncio.to_thread(doomed.wait)
     await store.open()
     sender = sender_of(store, SystemClock())
     await drain(sender, store, config(hook(inbox.url)), SystemClock())
@@ -231,3 +233,38 @@ async def test_a_row_that_cannot_be_read_becomes_a_dead_letter_and_the_others_go
     )
     assert [tuple(row) for row in rows] == [("dead", "its row cannot be read")]
     await sender.close(timedelta(0))
+
+
+async def test_a_narrow_channel_asks_for_its_next_row_as_soon_as_a_place_is_free(
+    store: Store, inbox: Inbox, clock: HandClock
+) -> None:
+    bell = asyncio.Event()
+    sender = Sender(store, holder="me", clock=clock, metrics=DeliverMetrics(CollectorRegistry()), random=Random(1),
+                    ring=bell.set)  # fmt: skip
+    channel = Channel("ops/json", "ops", url=Plain(inbox.url.replace("http", "json")))
+    rows = [owed(channel="ops/json", lane=f"lane {n % 3}") for n in range(12)]
+    await store.write(outbox.owe, rows)
+    await sender.step(clock.now(), config(channel))
+    while len(inbox.received) < len(rows):
+        if bell.is_set():
+            bell.clear()
+            await sender.step(clock.now(), config(channel))
+        await asyncio.sleep(0.01)
+    await sender.idle()
+    assert (await store.read(deliveries.depth)).open == 0
+    await sender.close(timedelta(0))
+
+
+async def test_what_waits_for_its_turn_at_a_stop_is_given_back_unsent(
+    store: Store, inbox: Inbox, clock: HandClock
+) -> None:
+    rows = [owed(lane=f"{n}") for n in range(3)]
+    await store.write(outbox.owe, rows)
+    sender = sender_of(store, clock)
+    await sender.step(clock.now(), config(hook(inbox.url, rate=1.0)))
+    while not inbox.received:
+        await asyncio.sleep(0.01)
+    await sender.close(timedelta(seconds=5))
+    assert len(inbox.received) == 1
+    states = Counter([await state_of(store, one) for one in rows])
+    assert states == {NotificationState.DELIVERED: 1, NotificationState.OWED: 2}

@@ -78,7 +78,7 @@ class Bulkhead:
         """How many more rows to claim: what can be on its way, and a second's work ahead at the present pace."""
         if self.quiet_until(now) is not None:
             return 0
-        return max(self._target() - len(self._queue) - len(self._flying), 0)
+        return max(self._target() - len(self._queue) - self._places, 0)
 
     def wants_turns(self, now: datetime) -> bool:
         """Whether it is time to look again for rows that may be sent."""
@@ -96,7 +96,7 @@ class Bulkhead:
     def runs_low(self) -> bool:
         """Whether rows are known to wait and less than half of what could be held is left."""
         more = bool(self._turns) or self._blocked
-        return more and len(self._queue) + len(self._flying) <= self._target() // 2
+        return more and len(self._queue) + self._places <= self._target() // 2
 
     def put(self, jobs: Iterable[Job]) -> None:
         self._queue.extend(jobs)
@@ -126,9 +126,12 @@ class Bulkhead:
         """Learn the pace from a send that was delivered."""
         self._seconds_each += _SMOOTHING * (duration.total_seconds() - self._seconds_each)
 
-    def unstarted(self) -> list[Job]:
-        """Jobs whose task waits for its turn."""
-        return [job for job in self._flying.values() if job.started is None]
+    def call_back(self, now: datetime) -> list[Job]:
+        """Take back what has not been begun, and what waits for its turn, which then finds its lease gone."""
+        waiting = [job for job in self._flying.values() if job.started is None]
+        for job in waiting:
+            job.lease_until = now
+        return self.drain() + waiting
 
     def sent(self) -> None:
         """Free a place at the transport: the next send need not wait for the receipt of this one."""

@@ -102,7 +102,8 @@ class Sender:
 
         What still hangs then counts as unknown and is tried again by whoever comes next.
         """
-        waiting = [job.n for one in self._all() for job in (*one.drain(), *one.unstarted())]
+        now = self._clock.now()
+        waiting = [job.n for one in self._all() for job in one.call_back(now)]
         with suppress(StoreUnavailable):  # the leases run out by themselves
             await self._store.write(sending.release, [*waiting, *self._claimed], self._holder)
         left = await asyncio.gather(*(self._finish(one, grace) for one in self._all()))
@@ -120,8 +121,8 @@ class Sender:
 
     async def _step(self, now: datetime, config: Config) -> datetime | None:
         if not self._started:
-            if self._store.is_sqlite:  # nobody else can be sending from this file
-                await self._store.write(sending.free_leases, self._holder, now)
+            if self._store.is_sqlite:  # whoever sent from this file before is dead
+                await self._store.write(sending.free_leases, now)
             self._started = True
         if await self._reconcile(config):
             self._survey_at = None
@@ -247,7 +248,7 @@ class Sender:
         timer = asyncio.get_running_loop().call_later(seconds, self._overdue, bulkhead, job)
         try:
             return await bulkhead.transport.send(job.parcel)
-        except Exception as error:
+        except Exception as error:  # a bug in a transport is one try that failed, and is made again
             log.exception("transport_broke", channel=bulkhead.channel.name)
             return failed(f"internal error: {type(error).__name__}")
         finally:

@@ -342,12 +342,9 @@ def release(connection: Connection, numbers: Sequence[int], holder: str) -> None
         connection.execute(mine.values(state="owed", lease_holder=None, lease_until=None))
 
 
-def free_leases(connection: Connection, holder: str, now: datetime) -> None:
-    """End every lease but the holder's: for a store that only one process can use, right after its start."""
-    flying = outbox.c.state == "sending"
-    connection.execute(
-        update(outbox).where(OPEN, flying, outbox.c.lease_holder != holder).values(lease_until=now)
-    )
+def free_leases(connection: Connection, now: datetime) -> None:
+    """End every lease: for a store that only one process can use, right after its start."""
+    connection.execute(update(outbox).where(OPEN, outbox.c.state == "sending").values(lease_until=now))
 
 
 _DELIVERED = (
