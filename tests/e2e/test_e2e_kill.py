@@ -5,6 +5,8 @@ import random
 import signal
 from collections import defaultdict
 
+import pytest
+
 from tests.fakedss import DaemonProcess, Differences, Life, between, config_for, eventually, faults
 from tests.fakedss.ledger import fact_of
 
@@ -126,6 +128,19 @@ def in_order(daemon):
     wild = [line for line in daemon.stderr if not line.startswith("{")]
     assert (loud, wild) == ([], [])
     return lines[-1]["event"] == "stopped"
+
+
+@pytest.mark.parametrize("seconds", [0, 0.5, 1])
+async def test_sigterm_at_any_moment_of_the_start_is_no_failure(tmp_path, dss, sink, seconds):
+    daemon = DaemonProcess(config_for(tmp_path, {"prod": dss}, sink))
+    try:
+        await daemon.start()
+        await eventually(lambda: daemon.catches(signal.SIGTERM), every=0.01)
+        await asyncio.sleep(seconds)
+        assert await daemon.sigterm() == 0
+        assert [line for line in daemon.stderr if not line.startswith("{")] == []
+    finally:
+        await daemon.kill9()
 
 
 async def test_sigterm_during_the_start_ends_it_too(tmp_path, dss, sink):

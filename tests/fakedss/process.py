@@ -218,6 +218,13 @@ class DaemonProcess:
         assert self._process is not None
         self._process.send_signal(number)
 
+    def catches(self, number: signal.Signals) -> bool:
+        """Whether the process has a handler for a signal by now (Linux)."""
+        assert self._process is not None
+        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        (caught,) = (line.split()[1] for line in status.splitlines() if line.startswith("SigCgt:"))
+        return bool(int(caught, 16) >> (number - 1) & 1)
+
     async def sigterm(self, within: float = 60.0) -> int:
         """SIGTERM, and the exit code."""
         self.send_signal(signal.SIGTERM)
