@@ -154,7 +154,8 @@ async def test_hooks_get_a_quarter_of_the_budget_and_one_look_a_second(dss: Fake
     for one in dss.world.all_scenarios():
         one.active = False  # no spare looks
     found = await start(watch=Watch(**fields(QUICK, **quiet, max_requests_per_second=40)))
-    before, began = dss.asked("last_runs"), CLOCK.monotonic()
+    await until(lambda: dss.asked("last_runs") == 30)
+    before, began = 30, CLOCK.monotonic()
     for _ in range(20):
         for one in dss.world.all_scenarios():
             assert found.watcher.nudge(one.project, one.id) is True

@@ -111,13 +111,14 @@ def forget_runs(
         if oldest_kept is None:
             continue
         old = [*mine, runs.c.start < oldest_kept, runs.c.end < before]
-        gone = connection.execute(delete(runs).where(*old)).rowcount
+        gone = list(connection.execute(delete(runs).where(*old).returning(runs.c.start)).scalars())
         if gone:
-            count += gone
+            count += len(gone)
             # A look that shows them again must know that they are the past.
             here = [scenarios.c[name] == value for name, value in key._asdict().items()]
-            lower = scenarios.c.watermark < oldest_kept
-            connection.execute(update(scenarios).where(*here, lower).values(watermark=oldest_kept))
+            past = max(gone) + timedelta(milliseconds=1)
+            lower = scenarios.c.watermark < past
+            connection.execute(update(scenarios).where(*here, lower).values(watermark=past))
             _forget_details(connection, key, oldest_kept)
     return count, keys[-1] if len(keys) >= SCENARIOS else None
 

@@ -170,7 +170,6 @@ scenarios = Table(
     Column("watermark", Moment, nullable=False),  # runs that start before it and are not open are the past
     Column("cursor", Moment),  # start of the newest run that a whole look saw: the next one must reach it
     Column("looked_at", Moment),  # when the last good look was begun
-    Column("look_due_at", Moment),
     Column("status_read_at", Moment),  # when the request that told `active` and `next_run` was begun
     Column("next_run", Moment),
     Column("last_end", Moment),

@@ -303,7 +303,8 @@ class Agenda:
             return None
         for key in self._hooked:
             one = self.watched.get(key)
-            if one is not None and not one.in_flight and now - one.tried_at >= _HOOK_PAUSE:
+            rests = one is None or one.in_flight or key.project in self.suspended
+            if one is not None and not rests and now - one.tried_at >= _HOOK_PAUSE:
                 return key
         return None
 

@@ -72,7 +72,7 @@ class DetailsReader:
             read = read_details(raw, run, state.clock.now())
             if read.problem is None:
                 read = await self._with_log(read, ticket)
-        except DSSError as error:
+        except (DSSError, ValueError) as error:  # DSS may use ids that no path can hold
             await self._failed(owed, error)
             return
         await state.write(_write, read, owed.tries)
@@ -93,7 +93,7 @@ class DetailsReader:
             return read
         return replace(read, log_tail=clean(log, _LOG_BYTES)) if log.strip() else read
 
-    async def _failed(self, owed: _Owed, error: DSSError) -> None:
+    async def _failed(self, owed: _Owed, error: DSSError | ValueError) -> None:
         state = self._state
         if owed.tries < _TRIES and not isinstance(error, DSSNotFound):
             pause = 2.0**owed.tries

@@ -90,13 +90,10 @@ class Looks:
             recorded = await state.write_each(record_looks, look)
             if recorded.known and reporters is not None:
                 one.mail_reporters = hash(reporters)
-            follows = await self._follows(one, sight, ticket)
-            if follows != one.row.follows:
-                await state.write(put_follows, one.key, follows)
             if recorded.known:
-                one.settled = tuple(_mark(seen.run) for seen in sight.seen[:_SETTLED] if seen.run.end)
-            self._recorded(one, recorded, follows, begun, begun_at)
+                self._recorded(one, sight, recorded, begun, begun_at)
             await self._told(sight)
+            await self._learn_follows(one, sight, ticket)
         except DSSError as error:
             self._failed(one, error)
         except Exception:  # one look is one unit of work: the line tells, and it is tried again later
@@ -134,19 +131,23 @@ class Looks:
         fresh = [run.run.start for run in seen if run.failed_reporters or _mark(run.run) not in one.settled]
         return min(fresh, default=max(now, seen[0].run.start + datetime.resolution) if seen else now)
 
-    async def _follows(self, one: Watched, sight: Sight, ticket: Ticket) -> tuple[tuple[str, str], ...]:
+    async def _learn_follows(self, one: Watched, sight: Sight, ticket: Ticket) -> None:
         """Whom the scenario follows: as its last run's copy of the definition says, or else the definition itself."""
-        for seen in sight.seen:
-            if seen.follows is not None:
-                return seen.follows
-        if one.key in self._asked or all(seen.run.trigger_type != FOLLOW for seen in sight.seen):
-            return one.row.follows
-        self._asked.add(one.key)
-        request = wire.get_scenario(one.key.project, one.key.scenario)
-        try:
-            return read_follows(await ticket.ask(lambda: self._client.perform(request)), one.key.project)
-        except DSSError:
-            return one.row.follows  # a hint that cannot be had
+        follows = next((seen.follows for seen in sight.seen if seen.follows is not None), None)
+        if follows is None and any(seen.run.trigger_type == FOLLOW for seen in sight.seen):
+            if one.key in self._asked:
+                return
+            self._asked.add(one.key)
+            request = wire.get_scenario(one.key.project, one.key.scenario)
+            try:
+                follows = read_follows(
+                    await ticket.ask(lambda: self._client.perform(request)), one.key.project
+                )
+            except DSSError:
+                return  # a hint that cannot be had
+        if follows is not None and follows != one.row.follows:
+            await self._state.write(put_follows, one.key, follows)
+            self._state.agenda.update(one, replace(one.row, follows=follows))
 
     async def _mail_reporters(
         self, one: Watched, sight: Sight, ticket: Ticket
@@ -237,16 +238,10 @@ class Looks:
     # --- afterwards --------------------------------------------------------------------------------------------------
 
     def _recorded(
-        self,
-        one: Watched,
-        recorded: Recorded,
-        follows: tuple[tuple[str, str], ...],
-        begun: datetime,
-        begun_at: float,
+        self, one: Watched, sight: Sight, recorded: Recorded, begun: datetime, begun_at: float
     ) -> None:
         state = self._state
-        if not recorded.known:
-            return
+        one.settled = tuple(_mark(seen.run) for seen in sight.seen[:_SETTLED] if seen.run.end)
         if one.failures:
             state.log.info(
                 "look_recovered", project=one.key.project, scenario=one.key.scenario, failures=one.failures
@@ -265,7 +260,6 @@ class Looks:
             cursor=recorded.cursor,
             last_end=recorded.last_end,
             last_outcome=recorded.last_outcome,
-            follows=follows,
             backfilled=True,
         )
         state.agenda.update(one, row)

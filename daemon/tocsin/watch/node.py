@@ -287,7 +287,7 @@ class _Watch:
             changes["dss_version"] = state.dss_version
         if not self._circuit.health.open:
             if row.last_ok_at is None or state.clock.now() - row.last_ok_at >= _OK_EVERY:
-                changes["last_ok_at"] = state.clock.now()
+                changes |= {"last_ok_at": state.clock.now(), "last_sweep_at": self._sweep.swept_at}
             if row.backfilling and self._discovery.complete and self._all_looked_at():
                 changes["backfilling"] = False
                 state.log.info("backfill_complete")

@@ -134,7 +134,7 @@ class NodeState:
             self._odd.add(key)
             self.log.warning("dss_reply_odd", operation=operation, items=count, example=example, **place)
 
-    def failed(self, event: str, error: DSSError, **facts: object) -> None:
+    def failed(self, event: str, error: DSSError | ValueError, **facts: object) -> None:
         """A request failed for the first time. Whether that is worth a line of its own is known a little later."""
         key = (event, *facts.values())
         self._failures.setdefault(key, _Failure(self.clock.monotonic(), event, str(error), facts))

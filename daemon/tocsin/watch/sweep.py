@@ -4,6 +4,7 @@ A difference between what it shows and what looks say nudges that scenario until
 """
 
 from collections.abc import Callable, Coroutine
+from datetime import datetime
 from functools import partial
 
 from tocsin.dss import DSSClient, DSSError, DSSForbidden, DSSUnauthorized
@@ -20,7 +21,7 @@ from tocsin.watch.trust import RETRY_EVERY, Watching, confirms, contradicts
 _SHARE = 0.5  # of the budget, at most
 _STRETCH = 4.0  # a node that answers in t seconds is swept every 4 t at most
 _NOTHING_RAN = 60.0  # a trial that nothing could confirm is repeated so soon
-_FAILURES = 3  # so many sweeps in a row may fail before the lists take over
+_FAILURES = 5  # so many sweeps in a row may fail before the lists take over; a dead node shows sooner
 _FRESH = 30.0  # seconds for which a look tells what runs now
 
 
@@ -42,6 +43,8 @@ class Sweep:
         self._stranger = stranger
         self._changed = changed
         self.trusted = state.row.sweep_trusted
+        self._doubted = not self.trusted  # what it showed, or that it was refused; it did not merely fail
+        self.swept_at: datetime | None = None
         self._due = 0.0
         self._trial_pause = RETRY_EVERY
         self._busy = False
@@ -73,7 +76,7 @@ class Sweep:
     # --- sweeping ----------------------------------------------------------------------------------------------------
 
     async def _sweep(self, ticket: Ticket) -> None:
-        clock = self._state.clock
+        clock, due = self._state.clock, self._due
         begun = clock.monotonic()
         try:
             raw = await ticket.ask(partial(self._client.list_running_scenarios_raw, all_users=True))
@@ -82,18 +85,18 @@ class Sweep:
             await self._failed(error)
         else:
             self._took = clock.monotonic() - begun
-            self._failures = 0
+            self._failures, self.swept_at = 0, self._state.clock.now()
             await self._swept(dict(read_running(raw).items), begun)
         finally:
             self._busy = False
             pause = self.interval if self.trusted else self._trial_pause
             # Counted from when it was due, so that waiting in the line makes no slower rhythm.
-            self._due = max(self._due + pause, begun + pause / 2, clock.monotonic())
+            self._due = max(due + pause, begun + pause / 2, clock.monotonic())
 
     async def _swept(self, running: dict[tuple[str, str], str], begun: float) -> None:
         if not self.trusted:
             known = self._known_to_run(begun)
-            if not confirms(running, known):
+            if self._doubted and not confirms(running, known):
                 self._trial_pause = RETRY_EVERY if known else _NOTHING_RAN
                 return
             self._state.log.info("sweep_trusted_again")
@@ -139,6 +142,7 @@ class Sweep:
         if self._failures == 1 and self.trusted:
             self._state.failed("sweep_refused" if refused else "sweep_failed", error)
         if self.trusted and (refused or self._failures >= _FAILURES):
+            self._doubted = refused
             await self._trust(False)
 
     # --- trust -------------------------------------------------------------------------------------------------------
@@ -163,6 +167,7 @@ class Sweep:
                     run=run.run_id,
                     hint="give an admin key as sweep_api_key_file to see every user's runs",
                 )
+                self._doubted, self._trial_pause = True, RETRY_EVERY
                 await self._trust(False)
                 return
 

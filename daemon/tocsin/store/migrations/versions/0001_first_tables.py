@@ -374,7 +374,6 @@ def upgrade() -> None:
         sa.Column("watermark", sa.BigInteger(), nullable=False),
         sa.Column("cursor", sa.BigInteger(), nullable=True),
         sa.Column("looked_at", sa.BigInteger(), nullable=True),
-        sa.Column("look_due_at", sa.BigInteger(), nullable=True),
         sa.Column("status_read_at", sa.BigInteger(), nullable=True),
         sa.Column("next_run", sa.BigInteger(), nullable=True),
         sa.Column("last_end", sa.BigInteger(), nullable=True),
