@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
-from tests.watch.scenes import EARLY, KEY, T0, at, look, ran, sight, told
+from tests.watch.scenes import EARLY, KEY, T0, at, buckets_of, look, ran, runs_of, sight, told, totals_of
 from tocsin.model.run import ScenarioKey
-from tocsin.store import Store, nodes, runs, scenarios, totals
+from tocsin.store import Store, nodes, runs, scenarios
 from tocsin.store.prune import forget_runs
 from tocsin.store.scenarios import Looked, Past, ProjectRow, ScenarioRow
 from tocsin.watch.record import record_looks
@@ -97,14 +97,13 @@ async def test_a_look_writes_its_runs_events_and_totals_once(store: Store) -> No
     again = await store.write(record_looks, [mine, theirs])
     assert [one.events for one in again] == [(), ()]
     counted = {("SALES", "NIGHTLY", "FAILED"): (1, 1.0), ("SALES", "NIGHTLY", "SUCCESS"): (1, 70.0)}
-    assert await store.read(totals.totals_of, "prod") == counted | {("SALES", "HOURLY", "SUCCESS"): (1, 1.0)}
-    assert await store.read(totals.buckets_of, "prod") == {
+    assert await store.read(totals_of) == counted | {("SALES", "HOURLY", "SUCCESS"): (1, 1.0)}
+    assert await store.read(buckets_of) == {
         ("SALES", "FAILED", 1000): 1,
         ("SALES", "SUCCESS", 1000): 1,
         ("SALES", "SUCCESS", 3_600_000): 1,
     }
-    rows = await store.read(runs.recent_runs, KEY, 10)
-    assert [(row.run, row.baseline) for row in rows] == [
+    assert await store.read(runs_of, KEY) == [
         (run, run.start < T0) for run in sorted(seen, key=lambda run: run.start, reverse=True)
     ]
     assert [row.run for row in await store.read(runs.open_runs, "prod")] == [ran(90)]
@@ -120,8 +119,7 @@ async def test_pruning_keeps_the_newest_and_the_open_runs_and_raises_the_waterma
     await store.write(record_looks, [look(sight(seen, now=50))])
     assert await store.write(forget_runs, at(35), None, 2) == (2, None)
     assert await store.write(forget_runs, at(35), None, 2) == (0, None)
-    rows = await store.read(runs.recent_runs, KEY, 10)
-    assert [row.run.run_id for row in rows] == ["run-40", "run-30", "run-0"]
+    assert [run.run_id for run, _ in await store.read(runs_of, KEY)] == ["run-40", "run-30", "run-0"]
     found = await store.read(scenarios.pasts, [KEY])
     assert found[KEY].watermark == at(20.001)
     (again,) = await store.write(record_looks, [look(sight(seen, now=60))])

@@ -3,8 +3,11 @@
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
+from sqlalchemy import Connection, select
+
 from tocsin.model.event import Event, ScenarioFacts
 from tocsin.model.run import Run, ScenarioKey
+from tocsin.store import schema
 from tocsin.watch.diff import Sight
 from tocsin.watch.read import SeenRun
 from tocsin.watch.record import Look
@@ -75,3 +78,28 @@ def look(seen: Sight, pending: Sequence[datetime] = (), reason: str = "cold") ->
 def told(events: Sequence[Event]) -> list[tuple[str, str]]:
     """Event name and run id, in order."""
     return [(event.name.value, event.run.run_id if event.run else "") for event in events]
+
+
+def runs_of(connection: Connection, key: ScenarioKey) -> list[tuple[Run, bool]]:
+    """A scenario's runs as the store has them and whether each is baseline, the newest first."""
+    names = ("run_id", "start", "end", "outcome", "trigger_type")
+    table = schema.runs.c
+    query = select(*(table[name] for name in names), table.baseline).where(
+        table.node == key.node, table.project == key.project, table.scenario == key.scenario
+    )
+    rows = connection.execute(query.order_by(table.start.desc()))
+    return [(Run(key, *values), baseline) for *values, baseline in rows]
+
+
+def totals_of(connection: Connection) -> dict[tuple[str, str, str], tuple[int, float]]:
+    """Runs and seconds by project, scenario and outcome."""
+    table = schema.outcome_totals.c
+    query = select(table.project, table.scenario, table.outcome, table.runs, table.seconds)
+    return {(p, s, outcome): (count, seconds) for p, s, outcome, count, seconds in connection.execute(query)}
+
+
+def buckets_of(connection: Connection) -> dict[tuple[str, str, int], int]:
+    """Runs by project, outcome and the bucket's upper bound."""
+    table = schema.duration_buckets.c
+    query = select(table.project, table.outcome, table.le_ms, table.runs)
+    return {(project, outcome, le_ms): count for project, outcome, le_ms, count in connection.execute(query)}

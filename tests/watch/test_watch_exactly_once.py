@@ -10,10 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Connection, Engine, create_engine, select
 
-from tests.watch.scenes import EARLY, T0, look, sight
+from tests.watch.scenes import EARLY, T0, look, runs_of, sight
 from tocsin.model.event import END_EVENTS, EventName
 from tocsin.model.run import Run, ScenarioKey
-from tocsin.store import runs as run_rows
 from tocsin.store.prune import forget_runs
 from tocsin.store.scenarios import ScenarioRow, put_scenarios
 from tocsin.store.schema import events, metadata, outcome_totals
@@ -65,7 +64,7 @@ def shown(key: ScenarioKey, history: list[tuple[int, int, str]], now: int) -> li
 
 def prune(connection: Connection, key: ScenarioKey, history: list[tuple[int, int, str]], now: int) -> None:
     """Prune as the daemon does: only where every look has reached, which is long before retention ends."""
-    ended = {row.run.run_id for row in run_rows.recent_runs(connection, key, 100) if row.run.end}
+    ended = {run.run_id for run, _ in runs_of(connection, key) if run.end}
     unseen = [start for number, (start, _, _) in enumerate(history) if f"r{number}" not in ended]
     before = min([now - 50, *unseen])
     forget_runs(connection, T0 + timedelta(seconds=before), keep=1)

@@ -90,13 +90,6 @@ def open_runs(connection: Connection, node: str) -> list[RunRow]:
     return [_row(row) for row in connection.execute(query)]
 
 
-def recent_runs(connection: Connection, key: ScenarioKey, limit: int) -> list[RunRow]:
-    """A scenario's last runs, the newest first."""
-    mine = [column == value for column, value in zip(_KEY, key, strict=False)]
-    query = _ROW.where(*mine).order_by(runs.c.start.desc()).limit(limit)
-    return [_row(row) for row in connection.execute(query)]
-
-
 # --- details ---------------------------------------------------------------------------------------------------------
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection
 
 from tocsin.model.run import Run
 from tocsin.store.schema import duration_buckets, outcome_totals
@@ -97,17 +97,3 @@ def _add_buckets(connection: Connection, buckets: Mapping[tuple[str, str, str, i
         ),
         rows,
     )
-
-
-def totals_of(connection: Connection, node: str) -> dict[tuple[str, str, str], tuple[int, float]]:
-    """Runs and seconds by (project, scenario, outcome)."""
-    query = select(outcome_totals).where(outcome_totals.c.node == node)
-    return {
-        (row.project, row.scenario, row.outcome): (row.runs, row.seconds) for row in connection.execute(query)
-    }
-
-
-def buckets_of(connection: Connection, node: str) -> dict[tuple[str, str, int], int]:
-    """Runs by (project, outcome, ``le_ms``), not cumulated."""
-    query = select(duration_buckets).where(duration_buckets.c.node == node)
-    return {(row.project, row.outcome, row.le_ms): row.runs for row in connection.execute(query)}
