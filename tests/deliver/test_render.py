@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import cast
 
 import pytest
@@ -280,3 +281,13 @@ def test_a_text_of_strangers_names_no_template() -> None:
     for name in ("secret.j2", "mail", "mail.txt.j2"):
         one = EventNotice(event(), "r", template=name, plain="text")
         assert renderer.render(one, Facts(), CONFIG, Kind.MAIL, None).text == name
+
+
+def test_every_name_that_templates_may_use_is_documented(repository: Path) -> None:
+    from tocsin.deliver.context import Message
+
+    page = (repository / "docs" / "messages.md").read_text("utf-8")
+    names = {*Message.__dataclass_fields__, "subject", "event", "group", "summary", "dss"}
+    assert [name for name in sorted(names) if f"| `{name}` |" not in page] == []
+    known = dss_variables(EventNotice(event(), "r"), Facts())
+    assert [name for name in known if f"${{{name}}}" not in page] == []
