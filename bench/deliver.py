@@ -81,13 +81,7 @@ def rows(count: int, lanes: int, channel: str) -> list[tuple[Notification, Detai
     for n in range(count):
         key = ScenarioKey("prod", f"P{n % 40}", f"SCENARIO_{n % lanes}")
         run = Run(
-            key,
-            f"run-{n}",
-            now + timedelta(seconds=n),
-            now + timedelta(seconds=n + 90),
-            "FAILED",
-            "temporal",
-            "t",
+            key, f"run-{n}", now + timedelta(seconds=n), now + timedelta(seconds=n + 90), "FAILED", "temporal", "t"
         )
         event = Event(run_event_id(run, EventName.RUN_FAILED), EventName.RUN_FAILED, "prod", now, now, key.project,
                       ScenarioFacts(key.scenario, "A scenario", ("daily",)), run, "https://dss.example.com/x")  # fmt: skip
@@ -101,9 +95,7 @@ def rows(count: int, lanes: int, channel: str) -> list[tuple[Notification, Detai
 
 
 def config(*channels: Channel) -> Config:
-    return Config(
-        (Node("prod", "https://dss.example.com"),), StoreConfig(""), receivers=(Receiver("ops", channels),)
-    )
+    return Config((Node("prod", "https://dss.example.com"),), StoreConfig(""), receivers=(Receiver("ops", channels),))
 
 
 async def fill(store: Store, made: list[tuple[Notification, Details]]) -> None:
@@ -116,9 +108,7 @@ async def fill(store: Store, made: list[tuple[Notification, Details]]) -> None:
         await store.write(write, made[start : start + 1_000])
 
 
-async def drain(
-    store: Store, settings: Config, on_progress: Callable[[float, int], None] | None = None
-) -> float:
+async def drain(store: Store, settings: Config, on_progress: Callable[[float, int], None] | None = None) -> float:
     """Seconds until nothing is open, with the loop as the daemon runs it."""
     bell, clock = asyncio.Event(), SystemClock()
     sender = Sender(store, holder="bench", clock=clock, metrics=DeliverMetrics(CollectorRegistry()), random=Random(1),
@@ -263,9 +253,7 @@ def main(arguments: list[str]) -> None:
         print(f"apprise alone                              {bare[-1]}")
         print(f"through apprise, with words and receipts   {ours[-1]}")
         for name in ("by_clock", "by_processor"):
-            ratios = [
-                getattr(one, name) / getattr(other, name) for one, other in zip(ours, bare, strict=True)
-            ]
+            ratios = [getattr(one, name) / getattr(other, name) for one, other in zip(ours, bare, strict=True)]
             print(f"  ratio {name:13}                      {statistics.median(ratios):7.2f}")
         with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections and never answers
             alone, beside = asyncio.run(beside_hanging(port, silent.getsockname()[1], 24))

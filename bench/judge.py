@@ -52,9 +52,7 @@ async def measure(name: str, count: int, fleet: int, fail_every: int) -> None:
         plan = make_plan(configuration())
         now = T0 + count * SECOND
         took = await store.write(timed, decide.decide_events, plan, now)
-        print(
-            f"{name:20} events {took * 1e6 / count:7.0f} µs each   {count / took:8.0f} a second of processor time"
-        )
+        print(f"{name:20} events {took * 1e6 / count:7.0f} µs each   {count / took:8.0f} a second of processor time")
         took = await store.write(timed, decide.flush_groups, plan, now + timedelta(minutes=1))
         print(f"{'':20} groups told in {took * 1000:7.1f} ms")
         took = await store.write(timed, decide.decide_time, plan, now + timedelta(minutes=2))
@@ -63,10 +61,7 @@ async def measure(name: str, count: int, fleet: int, fail_every: int) -> None:
 
 
 def timed(
-    connection: Connection,
-    work: Callable[[Connection, Plan, datetime], decide.Outcome],
-    plan: Plan,
-    now: datetime,
+    connection: Connection, work: Callable[[Connection, Plan, datetime], decide.Outcome], plan: Plan, now: datetime
 ) -> float:
     """Processor seconds until nothing of this kind waits."""
     began = time.thread_time()
@@ -78,8 +73,7 @@ def timed(
 def configuration() -> Config:
     """The shipped rules, a tree of some size, an inhibit rule, and a reporter with the usual condition."""
     teams = tuple(
-        RouteSpec(matchers=parse_matchers(f'project=~"P{n}.*"'), group_by=("alertname", "project"))
-        for n in range(10)
+        RouteSpec(matchers=parse_matchers(f'project=~"P{n}.*"'), group_by=("alertname", "project")) for n in range(10)
     )
     return Config(
         nodes=(Node("bench", "https://dss.example.com"),),
@@ -89,9 +83,7 @@ def configuration() -> Config:
         rules=DEFAULT_RULES,
         route=build_tree(RouteSpec("ops", group_by=("alertname",), routes=teams)),
         inhibit_rules=(
-            InhibitRule(
-                parse_matchers("alertname=NodeDown"), parse_matchers('alertname=~"Scenario.*"'), ("dss_node",)
-            ),
+            InhibitRule(parse_matchers("alertname=NodeDown"), parse_matchers('alertname=~"Scenario.*"'), ("dss_node",)),
         ),
     )
 
@@ -101,10 +93,7 @@ def prepare(connection: Connection, keys: list[ScenarioKey]) -> None:
     nodes.save_node(connection, replace(row, up=True))
     scenarios.put_scenarios(
         connection,
-        [
-            ScenarioRow(key, key.scenario, ("daily",), "step_based", True, None, (), T0, backfilled=True)
-            for key in keys
-        ],
+        [ScenarioRow(key, key.scenario, ("daily",), "step_based", True, None, (), T0, backfilled=True) for key in keys],
     )
 
 

@@ -27,16 +27,7 @@ from tocsin.deliver.metrics import DeliverMetrics
 from tocsin.deliver.sender import Sender
 from tocsin.judge.defaults import DEFAULT_RULES
 from tocsin.kit.clock import SystemClock
-from tocsin.model.config import (
-    DURATION_BUCKETS,
-    Channel,
-    Config,
-    Node,
-    Receiver,
-    Reporter,
-    Route,
-    StoreConfig,
-)
+from tocsin.model.config import DURATION_BUCKETS, Channel, Config, Node, Receiver, Reporter, Route, StoreConfig
 from tocsin.model.event import EventName, ScenarioFacts
 from tocsin.model.labels import parse_matcher
 from tocsin.model.run import Run, ScenarioKey
@@ -85,9 +76,7 @@ def main(arguments: list[str]) -> None:
         try:
             with tempfile.TemporaryDirectory() as folder, Path(os.devnull).open("w") as nowhere:
                 configure_logging("info", "json", nowhere)  # lines are made, as in earnest, and dropped
-                asyncio.run(
-                    measure(Path(folder), options.runs, options.scenarios, f"http://127.0.0.1:{port}/")
-                )
+                asyncio.run(measure(Path(folder), options.runs, options.scenarios, f"http://127.0.0.1:{port}/"))
         finally:
             sink.terminate()
 
@@ -153,16 +142,7 @@ async def prepare(store: Store, keys: list[ScenarioKey], now: datetime) -> None:
             connection,  # type: ignore[arg-type]
             [
                 ScenarioRow(
-                    key,
-                    key.scenario.title(),
-                    ("daily",),
-                    "step_based",
-                    True,
-                    None,
-                    (),
-                    since,
-                    since,
-                    backfilled=True,
+                    key, key.scenario.title(), ("daily",), "step_based", True, None, (), since, since, backfilled=True
                 )
                 for key in keys
             ],

@@ -82,9 +82,7 @@ def fill(connection: Connection, scenarios: int, runs_each: int) -> None:
         connection.execute(schema.runs.insert(), [key | run for key in keys])
     open_run = {"run_id": "now", "start": now, "baseline": False, "seen_at": now}
     connection.execute(schema.runs.insert(), [key | open_run for key in keys[::100]])
-    totals = [
-        key | {"outcome": outcome, "runs": 12, "seconds": 876.5} for key in keys for outcome in OUTCOMES[:2]
-    ]
+    totals = [key | {"outcome": outcome, "runs": 12, "seconds": 876.5} for key in keys for outcome in OUTCOMES[:2]]
     connection.execute(schema.outcome_totals.insert(), totals)
     buckets = [
         {"node": "prod", "project": project, "outcome": outcome, "le_ms": round(bound * 1000), "runs": 5, "seconds": bound,
@@ -115,9 +113,7 @@ async def compare(store: Store, config: Config) -> None:
         body = render_body(snapshot, CollectorRegistry(), format, compressed=False)
         registry = CollectorRegistry(auto_describe=False)
         registry.register(Ready(list(parse(body.decode()))))
-        ours = best(
-            lambda format=format: render_body(snapshot, CollectorRegistry(), format, compressed=False)
-        )
+        ours = best(lambda format=format: render_body(snapshot, CollectorRegistry(), format, compressed=False))
         other = best(lambda theirs=theirs, registry=registry: theirs(registry), times=3)
         lines = body.count(b"\n")
         print(
@@ -186,9 +182,7 @@ async def serve(store: Store, config: Config, seconds: float) -> None:
     refreshing.cancel()
     out, _ = await scraper.communicate()
     count, median, size = out.decode().split()
-    print(
-        f"{count} compressed scrapes over HTTP: median {float(median) * 1000:.0f} ms, {int(size) / 1e6:.2f} MB"
-    )
+    print(f"{count} compressed scrapes over HTTP: median {float(median) * 1000:.0f} ms, {int(size) / 1e6:.2f} MB")
     print(f"refresh while scraped: median {statistics.median(refreshes) * 1000:.0f} ms")
     for name, lags in (("idle", idle), ("scraped", busy)):
         lags.sort()
@@ -222,8 +216,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--seconds", type=float, default=12.0)
     asked = parser.parse_args(arguments)
     structlog.configure(
-        processors=[structlog.processors.JSONRenderer()],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        processors=[structlog.processors.JSONRenderer()], logger_factory=structlog.PrintLoggerFactory(sys.stderr)
     )
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(30))
     asyncio.run(measure(asked.scenarios, asked.runs_each, asked.seconds))

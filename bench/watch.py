@@ -66,9 +66,7 @@ class FakeNode:
     def __init__(self, options: argparse.Namespace) -> None:
         words = f"-m tests.fakedss --projects {options.projects} --scenarios {options.scenarios} --delay 0.05"
         words += f" --rate {options.rate} --durations {options.durations} --seed 1"
-        self.process = subprocess.Popen(
-            [sys.executable, *words.split()], cwd=ROOT, stdout=subprocess.PIPE, text=True
-        )
+        self.process = subprocess.Popen([sys.executable, *words.split()], cwd=ROOT, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
         told = json.loads(self.process.stdout.readline())
         self.url, self.key = told["url"], told["admin_key"]
@@ -112,12 +110,7 @@ async def measure(fake: FakeNode, options: argparse.Namespace) -> None:
         leader = await store.write(lease.acquire, "bench", CLOCK.now())
         assert leader is not None
         watcher = NodeWatcher(
-            Node(
-                "bench",
-                fake.url,
-                api_key=Key(fake.key),
-                watch=Watch(max_requests_per_second=options.requests),
-            ),
+            Node("bench", fake.url, api_key=Key(fake.key), watch=Watch(max_requests_per_second=options.requests)),
             store=store,
             leadership=leader,
             clock=CLOCK,
@@ -142,9 +135,7 @@ async def _measure(fake: FakeNode, options: argparse.Namespace, store: Store, wa
     began = time.monotonic()
     while (snapshot := watcher.snapshot()) is None or snapshot.scenarios < total:
         await asyncio.sleep(0.5)
-    print(
-        f"{total} scenarios known after {time.monotonic() - began:.0f} s at {options.requests:g} requests/s"
-    )
+    print(f"{total} scenarios known after {time.monotonic() - began:.0f} s at {options.requests:g} requests/s")
     await asyncio.sleep(5)
     since, cpu = to_ms(CLOCK.now()), time.process_time()
     asked = await _asked(fake)

@@ -113,10 +113,7 @@ class Panel:
                 }
         if self.kind == "table":
             for name in ("dss_node", "project", "scenario"):
-                yield {
-                    "matcher": {"id": "byName", "options": name},
-                    "properties": [{"id": "unit", "value": "string"}],
-                }
+                yield {"matcher": {"id": "byName", "options": name}, "properties": [{"id": "unit", "value": "string"}]}
 
     def _options(self) -> dict[str, object]:
         match self.kind:
@@ -148,10 +145,7 @@ class Panel:
             return []
         order = {name: index for index, name in enumerate((*self.columns, "Value"))}
         return [
-            {
-                "id": "organize",
-                "options": {"excludeByName": {"Time": True}, "indexByName": order, "renameByName": {}},
-            }
+            {"id": "organize", "options": {"excludeByName": {"Time": True}, "indexByName": order, "renameByName": {}}}
         ]
 
 
@@ -253,9 +247,7 @@ def table(title: str, expr: str, width: int = 12, **how: object) -> Panel:
 
 
 NODE = Variable("dss_node", "label_values(dss_node_up, dss_node)", several=True)
-PROJECT = Variable(
-    "project", 'label_values(dss_scenario_active{dss_node=~"$dss_node"}, project)', several=True
-)
+PROJECT = Variable("project", 'label_values(dss_scenario_active{dss_node=~"$dss_node"}, project)', several=True)
 BAD_IF_ANY = (("green", None), ("red", 1))
 IN_SCOPE = '{dss_node=~"$dss_node", project=~"$project"}'
 TO_SCENARIO = (
@@ -289,10 +281,7 @@ def fleet() -> dict[str, object]:
                 ),
                 stat("Scenarios failing", f"count({failing}) or vector(0)", steps=BAD_IF_ANY),
                 stat("Runs in progress", f"sum({scoped('dss_scenario_running')}) or vector(0)"),
-                stat(
-                    "Scenarios watched",
-                    'sum(max by (dss_node) (dss_node_scenarios{dss_node=~"$dss_node"}))',
-                ),
+                stat("Scenarios watched", 'sum(max by (dss_node) (dss_node_scenarios{dss_node=~"$dss_node"}))'),
                 stat(
                     "Success over the span",
                     f'sum(increase(dss_project_runs_total{IN_SCOPE[:-1]}, outcome=~"SUCCESS|WARNING"}}[$__range]))'
@@ -300,12 +289,7 @@ def fleet() -> dict[str, object]:
                     unit="percentunit",
                     steps=(("red", None), ("yellow", 0.95), ("green", 0.99)),
                 ),
-                table(
-                    "Failing scenarios",
-                    failing,
-                    description="Failures in a row.",
-                    link=TO_SCENARIO,
-                ),
+                table("Failing scenarios", failing, description="Failures in a row.", link=TO_SCENARIO),
                 table(
                     "Overdue",
                     f"time() - {scoped('dss_scenario_next_run_timestamp_seconds')} > 120"
@@ -433,9 +417,7 @@ def scenario() -> dict[str, object]:
         Variable("dss_node", "label_values(dss_node_up, dss_node)", several=False),
         Variable("project", 'label_values(dss_scenario_active{dss_node="$dss_node"}, project)', False),
         Variable(
-            "scenario",
-            'label_values(dss_scenario_active{dss_node="$dss_node", project="$project"}, scenario)',
-            False,
+            "scenario", 'label_values(dss_scenario_active{dss_node="$dss_node", project="$project"}, scenario)', False
         ),
     )
     rows = (
@@ -449,40 +431,15 @@ def scenario() -> dict[str, object]:
                     text="name",
                     outcomes=True,
                 ),
-                stat(
-                    "Failures in a row",
-                    one("dss_scenario_consecutive_failures"),
-                    steps=BAD_IF_ANY,
-                ),
-                stat(
-                    "Last success, ago",
-                    f"time() - {one('dss_scenario_last_success_timestamp_seconds')}",
-                    unit="s",
-                ),
-                stat(
-                    "Last end, ago",
-                    f"time() - {one('dss_scenario_last_run_end_timestamp_seconds')}",
-                    unit="s",
-                ),
-                stat(
-                    "Next start, in", f"{one('dss_scenario_next_run_timestamp_seconds')} - time()", unit="s"
-                ),
-                stat(
-                    "Active",
-                    one("dss_scenario_active"),
-                    mappings=(("0", "off", "orange"), ("1", "on", "green")),
-                ),
+                stat("Failures in a row", one("dss_scenario_consecutive_failures"), steps=BAD_IF_ANY),
+                stat("Last success, ago", f"time() - {one('dss_scenario_last_success_timestamp_seconds')}", unit="s"),
+                stat("Last end, ago", f"time() - {one('dss_scenario_last_run_end_timestamp_seconds')}", unit="s"),
+                stat("Next start, in", f"{one('dss_scenario_next_run_timestamp_seconds')} - time()", unit="s"),
+                stat("Active", one("dss_scenario_active"), mappings=(("0", "off", "orange"), ("1", "on", "green"))),
                 stat("Last duration", one("dss_scenario_last_run_duration_seconds"), unit="s"),
                 stat("Mean duration", usual, unit="s"),
-                stat(
-                    "Running for",
-                    f"time() - {one('dss_scenario_running_start_timestamp_seconds')}",
-                    unit="s",
-                ),
-                stat(
-                    "Runs over the span",
-                    f"sum(increase(dss_scenario_runs_total{only}[$__range]))",
-                ),
+                stat("Running for", f"time() - {one('dss_scenario_running_start_timestamp_seconds')}", unit="s"),
+                stat("Runs over the span", f"sum(increase(dss_scenario_runs_total{only}[$__range]))"),
                 stat(
                     "Success over the span",
                     f'sum(increase(dss_scenario_runs_total{only[:-1]}, outcome=~"SUCCESS|WARNING"}}[$__range]))'
@@ -516,10 +473,7 @@ def scenario() -> dict[str, object]:
                 ),
                 graph(
                     "Runs ended",
-                    (
-                        f"sum by (outcome) (increase(dss_scenario_runs_total{only}[$__rate_interval]))",
-                        "{{outcome}}",
-                    ),
+                    (f"sum by (outcome) (increase(dss_scenario_runs_total{only}[$__rate_interval]))", "{{outcome}}"),
                     bars=True,
                     stacked=True,
                     outcomes=True,
@@ -609,10 +563,7 @@ def tocsin() -> dict[str, object]:
                         f"sum by (dss_node, operation) (rate(tocsin_dss_requests_total{noded}[$__rate_interval]))",
                         "{{dss_node}} {{operation}}",
                     ),
-                    (
-                        f"max by (dss_node) (tocsin_dss_requests_per_second_limit{noded})",
-                        "{{dss_node}} limit",
-                    ),
+                    (f"max by (dss_node) (tocsin_dss_requests_per_second_limit{noded})", "{{dss_node}} limit"),
                     unit="reqps",
                 ),
                 graph(
@@ -670,8 +621,7 @@ def tocsin() -> dict[str, object]:
                 graph(
                     "Notifications",
                     (
-                        "sum by (channel, outcome) "
-                        f"(increase(tocsin_notifications_total{own}[$__rate_interval]))",
+                        f"sum by (channel, outcome) (increase(tocsin_notifications_total{own}[$__rate_interval]))",
                         "{{channel}} {{outcome}}",
                     ),
                     bars=True,
@@ -680,8 +630,7 @@ def tocsin() -> dict[str, object]:
                 graph(
                     "Not sent, by reason",
                     (
-                        "sum by (reason) "
-                        f"(increase(tocsin_notifications_suppressed_total{own}[$__rate_interval]))",
+                        f"sum by (reason) (increase(tocsin_notifications_suppressed_total{own}[$__rate_interval]))",
                         "{{reason}}",
                     ),
                     bars=True,
@@ -692,11 +641,7 @@ def tocsin() -> dict[str, object]:
                     (f"max(tocsin_outbox_depth{own})", "owed"),
                     (f"max(tocsin_dead_letters{own})", "dead letters"),
                 ),
-                graph(
-                    "Oldest notification owed",
-                    (f"max(tocsin_outbox_oldest_age_seconds{own})", "age"),
-                    unit="s",
-                ),
+                graph("Oldest notification owed", (f"max(tocsin_outbox_oldest_age_seconds{own})", "age"), unit="s"),
             ),
         ),
         Row(
@@ -724,11 +669,7 @@ def tocsin() -> dict[str, object]:
     )
 
 
-DASHBOARDS: dict[str, Callable[[], dict[str, object]]] = {
-    "fleet": fleet,
-    "scenario": scenario,
-    "tocsin": tocsin,
-}
+DASHBOARDS: dict[str, Callable[[], dict[str, object]]] = {"fleet": fleet, "scenario": scenario, "tocsin": tocsin}
 
 
 def render(name: str) -> str:

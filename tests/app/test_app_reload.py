@@ -29,9 +29,7 @@ class Given:
 
 
 async def test_a_reload_swaps_and_names_what_only_a_start_reads() -> None:
-    live = Live(
-        Given(replace(FIRST, max_scenarios=2, store=StoreConfig("sqlite:////second"))), FIRST, SystemClock()
-    )
+    live = Live(Given(replace(FIRST, max_scenarios=2, store=StoreConfig("sqlite:////second"))), FIRST, SystemClock())
     done = await live.reload()
     assert (done.ok, done.needs_restart) == (True, ("store.url",))
     assert (live().max_scenarios, live().store.url) == (2, "sqlite:////first")
@@ -41,10 +39,7 @@ async def test_whatever_is_wrong_with_the_new_one_the_old_one_stays() -> None:
     given = Given(BadConfig([Problem("is missing", "t.yaml", 3, "nodes")]), RecursionError("too deep"))
     live = Live(given, FIRST, SystemClock())
     first, second = await live.reload(), await live.reload()
-    assert (first.problems, second.problems) == (
-        ("t.yaml:3: nodes: is missing",),
-        ("RecursionError: too deep",),
-    )
+    assert (first.problems, second.problems) == (("t.yaml:3: nodes: is missing",), ("RecursionError: too deep",))
     assert live().max_scenarios == 1
 
 

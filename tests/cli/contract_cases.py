@@ -181,10 +181,7 @@ async def disable_and_enable(client: Any, ask: Ask) -> object:
 @case
 async def run_as_and_reassign(client: Any, ask: Ask) -> object:
     async def everyone() -> list[object]:
-        found = [
-            await ask(one.get_settings)
-            for one in await ask(project(client).list_scenarios, as_type="objects")
-        ]
+        found = [await ask(one.get_settings) for one in await ask(project(client).list_scenarios, as_type="objects")]
         return [(one.run_as, one.effective_run_as) for one in found]
 
     before = await everyone()
@@ -215,10 +212,7 @@ async def jobs_errors_and_steps(client: Any, ask: Ask) -> object:
         details.first_error_details,
         [step.first_error_details for step in details.steps],
         status["baseStatus"]["state"],
-        [
-            item["jobId"] if "jobId" in item else item["def"]["id"]
-            for item in await ask(project(client).list_jobs)
-        ]
+        [item["jobId"] if "jobId" in item else item["def"]["id"] for item in await ask(project(client).list_jobs)]
         == jobs,
         "Out of memory" in await ask(project(client).get_job(jobs[0]).get_log),
     )

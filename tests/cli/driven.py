@@ -128,9 +128,7 @@ class Driven:
     proxy: Proxy
     folder: Path
 
-    async def begin(
-        self, *words: str, key: str = DEFAULT_KEY, **environment: str
-    ) -> asyncio.subprocess.Process:
+    async def begin(self, *words: str, key: str = DEFAULT_KEY, **environment: str) -> asyncio.subprocess.Process:
         kept = {k: v for k, v in os.environ.items() if not k.startswith("TOCSIN_")}
         environment = {
             "TOCSIN_DSS_URL": self.proxy.url,

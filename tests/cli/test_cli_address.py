@@ -96,11 +96,7 @@ def test_a_project_alone_lists_all_its_scenarios():
     assert listing_address("SALES") == Address(None, Part("SALES"), Part("*"))
 
 
-@given(
-    st.lists(
-        st.text(min_size=1).filter(lambda t: t not in (".", "..") and t.isprintable()), min_size=3, max_size=3
-    )
-)
+@given(st.lists(st.text(min_size=1).filter(lambda t: t not in (".", "..") and t.isprintable()), min_size=3, max_size=3))
 def test_what_is_shown_can_be_typed_back_in(parts):
     address = scenario_address(shown(*parts))
     assert [part.exact for part in (address.node, address.project, address.scenario)] == parts

@@ -75,9 +75,7 @@ async def test_what_is_disabled_with_save_is_enabled_from_there_and_nothing_else
     assert {k for k, v in results(tried).items() if v == "would change"} == {"NIGHTLY_A", "NIGHTLY_B"}
     assert {k for k, v in results(done).items() if v == "changed"} == {"NIGHTLY_A", "NIGHTLY_B"}
     assert [s.id for s in dss.sim.world.every_scenario() if s.definition["active"]] == ["X", "X"]
-    assert not any(
-        path.endswith("/scenarios/BROKEN") for _, path in dss.proxy.asked
-    )  # it is off: nothing to read
+    assert not any(path.endswith("/scenarios/BROKEN") for _, path in dss.proxy.asked)  # it is off: nothing to read
     twice = await dss.run("scenario", "disable", "SALES/*", "--save", "kept.json")
     assert (twice.code, "remembers an earlier disable" in twice.err) == (1, True)
     back = await dss.ask("scenario", "enable", "--from", "kept.json")
@@ -107,9 +105,7 @@ async def test_an_edit_keeps_as_whom_a_scenario_runs(dss):
 async def test_a_bulk_change_that_fails_half_way_tells_what_is_done_and_goes_on_when_run_again(dss):
     def broken(request):
         if request.method == "PUT" and "NIGHTLY_B" in request.path:
-            return web.json_response(
-                {"errorType": "java.lang.Error", "message": "disk full, invalid"}, status=500
-            )
+            return web.json_response({"errorType": "java.lang.Error", "message": "disk full, invalid"}, status=500)
         return None
 
     dss.proxy.faults.append(broken)
@@ -149,17 +145,13 @@ async def test_scenarios_are_handed_over_to_another_user(dss):
     assert {row["project"] for row in done if row["result"] == "changed"} == {"SALES"}
     assert dss.definition("BROKEN")["runAsUser"] == "bob"
     assert "runAsUser" not in dss.definition("X", "OTHER")
-    refused = await dss.run(
-        "scenario", "reassign", "OTHER/X", "--from", "jonas", "--to", "bob", key=WRITER.secret
-    )
+    refused = await dss.run("scenario", "reassign", "OTHER/X", "--from", "jonas", "--to", "bob", key=WRITER.secret)
     assert refused.code == 4
 
 
 async def test_a_scenario_is_created_defined_and_deleted(dss):
     (dss.folder / "script.py").write_text("print(1)\n")
-    made = await dss.ask(
-        "scenario", "create", "SALES/Été (v2)", "--type", "custom_python", "--code", "script.py"
-    )
+    made = await dss.ask("scenario", "create", "SALES/Été (v2)", "--type", "custom_python", "--code", "script.py")
     assert made["scenario"] == "TV2"
     address = made["address"]
     code = await dss.run("scenario", "code", address)
@@ -179,9 +171,7 @@ async def test_a_scenario_is_created_defined_and_deleted(dss):
 async def test_a_definition_is_printed_edited_and_set_unless_somebody_saved_meanwhile(dss):
     read = await dss.run("scenario", "settings", "SALES/BROKEN")
     (dss.folder / "d.json").write_text(read.out.replace('"name": "BROKEN"', '"name": "Broken"'))
-    assert (await dss.ask("scenario", "settings", "SALES/BROKEN", "--set", "d.json"))[0][
-        "result"
-    ] == "changed"
+    assert (await dss.ask("scenario", "settings", "SALES/BROKEN", "--set", "d.json"))[0]["result"] == "changed"
     assert dss.definition("BROKEN")["name"] == "Broken"
     late = await dss.run("scenario", "settings", "SALES/BROKEN", "--set", "d.json")
     assert (late.code, "saved by somebody" in late.err, late.err.count("\n")) == (1, True, 1)
@@ -197,10 +187,7 @@ async def test_a_definition_that_changes_between_read_and_save_is_not_written_ov
         if request.method == "GET" and request.path.endswith("/scenarios/NIGHTLY_A"):
             reads.append(request)
             if len(reads) == 2:
-                dss.definition("NIGHTLY_A")["versionTag"] = {
-                    "versionNumber": 9,
-                    "lastModifiedBy": {"login": "eve"},
-                }
+                dss.definition("NIGHTLY_A")["versionTag"] = {"versionNumber": 9, "lastModifiedBy": {"login": "eve"}}
         return
 
     dss.proxy.faults.append(another_editor)
@@ -222,13 +209,7 @@ async def test_triggers_of_each_kind_are_added_listed_and_removed(dss):
     for words in kinds:
         await dss.ask("scenario", "trigger", "add", "SALES/NIGHTLY_OFF", *words, stdin=follow)
     rows = await dss.ask("scenario", "trigger", "list", "SALES/NIGHTLY_OFF")
-    assert [row["params"].get("frequency") for row in rows] == [
-        "Minutely",
-        "Hourly",
-        "Weekly",
-        "Monthly",
-        None,
-    ]
+    assert [row["params"].get("frequency") for row in rows] == ["Minutely", "Hourly", "Weekly", "Monthly", None]
     assert (rows[2]["params"]["daysOfWeek"], rows[2]["params"]["hour"]) == (["Monday", "Friday"], 3)
     assert [row["name"] for row in rows[3:]] == ["month", "after"]
     await dss.ask("scenario", "trigger", "remove", "SALES/NIGHTLY_OFF", rows[0]["id"])

@@ -33,14 +33,7 @@ Tocsin = Callable[..., Result]
 def happened(name: EventName) -> Event:
     time = RUN.start if name is EventName.RUN_STARTED else NOW
     return Event(
-        run_event_id(RUN, name),
-        name,
-        "prod",
-        time,
-        NOW,
-        "SALES",
-        ScenarioFacts("NIGHTLY", "Nightly\x1b[31m"),
-        RUN,
+        run_event_id(RUN, name), name, "prod", time, NOW, "SALES", ScenarioFacts("NIGHTLY", "Nightly\x1b[31m"), RUN
     )
 
 
@@ -101,13 +94,8 @@ route: {{receiver: ops}}
 
 def test_events_are_listed_in_their_public_order(tocsin: Tocsin) -> None:
     found = json.loads(tocsin("events", "list", "--json").stdout)
-    assert [(one["seq"], one["type"]) for one in found] == [
-        (1, "tocsin.run.started"),
-        (2, "tocsin.run.failed"),
-    ]
-    assert [one["seq"] for one in json.loads(tocsin("events", "list", "--json", "--after", "1").stdout)] == [
-        2
-    ]
+    assert [(one["seq"], one["type"]) for one in found] == [(1, "tocsin.run.started"), (2, "tocsin.run.failed")]
+    assert [one["seq"] for one in json.loads(tocsin("events", "list", "--json", "--after", "1").stdout)] == [2]
     table = tocsin("events", "list", "--event", "run.failed").stdout.splitlines()
     assert len(table) == 2
     assert "prod/SALES/NIGHTLY" in table[1]
@@ -126,9 +114,9 @@ def test_an_alert_is_resolved_by_hand_once(tocsin: Tocsin) -> None:
     assert [one["state"] for one in json.loads(tocsin("alerts", "list", "--json").stdout)] == ["firing"]
     assert tocsin("alerts", "resolve", "a" * 32).exit_code == 0
     assert json.loads(tocsin("alerts", "list", "--json").stdout) == []
-    assert [
-        one["end_reason"] for one in json.loads(tocsin("alerts", "list", "--state", "all", "--json").stdout)
-    ] == ["by_hand"]
+    assert [one["end_reason"] for one in json.loads(tocsin("alerts", "list", "--state", "all", "--json").stdout)] == [
+        "by_hand"
+    ]
     again = tocsin("alerts", "resolve", "a" * 32)
     assert (again.exit_code, "no firing alert" in again.stderr) == (1, True)
 
@@ -156,18 +144,16 @@ def test_a_silence_is_added_listed_and_expired(tocsin: Tocsin) -> None:
     )
     assert tocsin("silence", "expire", listed["id"]).exit_code == 0
     assert json.loads(tocsin("silence", "list", "--json").stdout) == []
-    assert [
-        one["state"] for one in json.loads(tocsin("silence", "list", "--state", "expired", "--json").stdout)
-    ] == ["expired"]
+    assert [one["state"] for one in json.loads(tocsin("silence", "list", "--state", "expired", "--json").stdout)] == [
+        "expired"
+    ]
 
 
 @pytest.mark.parametrize(("words", "told"), [
     (["project=~("], "regular expression"),
     (["nonsense"], "not a matcher"),
 ])  # fmt: skip
-def test_a_silence_that_cannot_be_is_refused_with_one_line(
-    tocsin: Tocsin, words: list[str], told: str
-) -> None:
+def test_a_silence_that_cannot_be_is_refused_with_one_line(tocsin: Tocsin, words: list[str], told: str) -> None:
     refused = tocsin("silence", "add", *words, "--duration", "2h")
     assert refused.exit_code == 1
     assert len(refused.stderr.splitlines()) == 1

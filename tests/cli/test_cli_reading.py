@@ -52,15 +52,8 @@ async def test_off_a_terminal_a_table_is_plain_aligned_text(dss):
 
 async def test_one_scenario_is_shown_with_its_last_run(dss):
     row = await dss.ask("scenario", "show", "SALES/NIGHTLY_A")
-    assert set(row) == ITEM_KEYS | {
-        *("description", "run_as", "effective_run_as", "steps", "reporters", "last_run"),
-    }
-    assert (row["run_as"], row["effective_run_as"], row["steps"], row["reporters"]) == (
-        None,
-        "amelie",
-        2,
-        ["everyone"],
-    )
+    assert set(row) == ITEM_KEYS | {*("description", "run_as", "effective_run_as", "steps", "reporters", "last_run")}
+    assert (row["run_as"], row["effective_run_as"], row["steps"], row["reporters"]) == (None, "amelie", 2, ["everyone"])
     assert (set(row["last_run"]), row["last_run"]["outcome"]) == (RUN_KEYS, "SUCCESS")
 
 
@@ -68,9 +61,7 @@ async def test_runs_are_listed_by_count_by_time_and_by_day(dss):
     newest, since, day, none = await asyncio.gather(
         dss.ask("scenario", "runs", "SALES/NIGHTLY_A", "--limit", "2"),
         dss.ask("scenario", "runs", "SALES/NIGHTLY_A", "--from", "52h", "--finished"),
-        dss.ask(
-            "scenario", "runs", "SALES/NIGHTLY_A", "--from", "2020-01-01", "--to", "2020-02-01T00:00:00Z"
-        ),
+        dss.ask("scenario", "runs", "SALES/NIGHTLY_A", "--from", "2020-01-01", "--to", "2020-02-01T00:00:00Z"),
         dss.ask("scenario", "runs", "SALES/BROKEN"),
     )
     assert all(set(row) == RUN_KEYS for row in newest)
@@ -127,16 +118,9 @@ async def test_a_failed_run_tells_its_steps_errors_jobs_and_log(dss):
     assert set(shown) == RUN_KEYS | {"running", "steps", "first_error"}
     assert (shown["outcome"], shown["running"], shown["trigger"]["type"]) == ("FAILED", False, "manual")
     assert shown["steps"] == steps
-    assert [(step["name"], step["outcome"]) for step in steps] == [
-        ("Check", "SUCCESS"),
-        ("Build orders", "FAILED"),
-    ]
+    assert [(step["name"], step["outcome"]) for step in steps] == [("Check", "SUCCESS"), ("Build orders", "FAILED")]
     assert (errors[0], len(errors)) == (shown["first_error"], 1)
-    assert (errors[0]["step"], errors[0]["code"], errors[0]["message"]) == (
-        "Build orders",
-        "ERR_OOM",
-        "Out of memory",
-    )
+    assert (errors[0]["step"], errors[0]["code"], errors[0]["message"]) == ("Build orders", "ERR_OOM", "Out of memory")
     assert [(job["job"], job["step"], job["state"]) for job in jobs] == [
         (steps[1]["job_ids"][0], "Build orders", "FAILED")
     ]
@@ -168,12 +152,8 @@ async def test_an_identifier_with_odd_letters_is_addressed_and_shown_so_that_it_
 
 async def test_a_scenario_is_talked_about(dss):
     begun = await dss.ask("scenario", "discussions", "SALES/BROKEN", "--topic", "Late", "--message", "why?")
-    assert [(one["topic"], [said["text"] for said in one["replies"]]) for one in begun] == [
-        ("Late", ["why?"])
-    ]
-    said = await dss.run(
-        "scenario", "discussions", "SALES/BROKEN", "--reply", begun[0]["id"], "--message", "who knows"
-    )
+    assert [(one["topic"], [said["text"] for said in one["replies"]]) for one in begun] == [("Late", ["why?"])]
+    said = await dss.run("scenario", "discussions", "SALES/BROKEN", "--reply", begun[0]["id"], "--message", "who knows")
     assert [line.rpartition(": ")[2] for line in said.lines[1:]] == ["why?", "who knows"]
     wrong = await dss.run("scenario", "discussions", "SALES/BROKEN", "--topic", "Late")
     assert wrong.code == 2

@@ -57,13 +57,9 @@ projects:
 
 
 async def test_every_reporter_of_every_scenario_is_listed(dss):
-    rows, none = await asyncio.gather(
-        dss.ask("reporter", "list"), dss.ask("reporter", "list", "--type", "slack")
-    )
+    rows, none = await asyncio.gather(dss.ask("reporter", "list"), dss.ask("reporter", "list", "--type", "slack"))
     assert (len(rows), none) == (1, [])
-    assert {
-        key: rows[0][key] for key in ("scenario", "name", "type", "active", "phase", "condition", "channel")
-    } == {
+    assert {key: rows[0][key] for key in ("scenario", "name", "type", "active", "phase", "condition", "channel")} == {
         "scenario": "NIGHTLY_A",
         "name": "everyone",
         "type": "mail-scenario",
@@ -97,14 +93,7 @@ async def test_the_from_of_all_mail_reporters_is_changed_and_nothing_else(dss):
 
 async def test_hooks_are_installed_once_brought_up_to_date_and_removed(dss):
     (dss.folder / "secret").write_text("s3cret\n")
-    place = (
-        "--external-url",
-        "https://tocsin.example.org/base/",
-        "--secret-file",
-        "secret",
-        "--node",
-        "127.0.0.1",
-    )
+    place = ("--external-url", "https://tocsin.example.org/base/", "--secret-file", "secret", "--node", "127.0.0.1")
     first = await dss.ask("reporter", "install-hook", "SALES/NIGHTLY_*", *place)
     assert {row["result"] for row in first} == {"changed"}
     assert dss.definition("NIGHTLY_A")["runAsUser"] == "amelie"
@@ -121,9 +110,7 @@ async def test_hooks_are_installed_once_brought_up_to_date_and_removed(dss):
     assert {row["result"] for row in again} == {"unchanged"}
     (dss.folder / "secret").write_text("rotated\n")
     await dss.ask("reporter", "install-hook", "SALES/NIGHTLY_A", *place)
-    headers = [
-        r["messaging"]["configuration"].get("headers") for r in dss.definition("NIGHTLY_A")["reporters"]
-    ]
+    headers = [r["messaging"]["configuration"].get("headers") for r in dss.definition("NIGHTLY_A")["reporters"]]
     assert headers[1:] == [[{"key": "X-Tocsin-Secret", "value": "rotated"}]] * 2
     await dss.ask("reporter", "remove-hook")
     assert [r["name"] for r in dss.definition("NIGHTLY_A")["reporters"]] == ["everyone"]
@@ -158,10 +145,7 @@ async def test_reporters_are_carried_over_and_what_cannot_be_is_named_one_by_one
             "get": "GET",
             "shell": "shell-scenario",
         }.items():
-            assert any(
-                f"P/A/{left_out}: not carried over: " in line and why in line
-                for line in said.err.splitlines()
-            )
+            assert any(f"P/A/{left_out}: not carried over: " in line and why in line for line in said.err.splitlines())
         for in_part, why in {
             "team": "attachment DATASET",
             "each": "FreeMarker",
@@ -176,9 +160,7 @@ async def test_reporters_are_carried_over_and_what_cannot_be_is_named_one_by_one
         assert (checked.code, checked.out) == (0, "imported.yaml: good\n")
         made = yaml.safe_load((tmp_path / "imported.yaml").read_text())
         assert "hooks.slack.com" not in (tmp_path / "imported.yaml").read_text()
-        assert (
-            (tmp_path / "secrets" / "dss-slack-team-slack").read_text().startswith("https://hooks.slack.com/")
-        )
+        assert (tmp_path / "secrets" / "dss-slack-team-slack").read_text().startswith("https://hooks.slack.com/")
         assert stat.S_IMODE((tmp_path / "secrets" / "dss-slack-team-slack").stat().st_mode) == 0o600
         mailto = (tmp_path / "secrets" / "dss-mail-smtp-main").read_text()
         assert mailto.startswith("mailtos://dss:p%20w@mail.example.org:587?")

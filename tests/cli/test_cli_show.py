@@ -7,20 +7,13 @@ from datetime import UTC, datetime, timedelta
 from tocsin.cli import show
 
 ROWS = [
-    {
-        "name": "a \x1b[31m[red]b",
-        "active": True,
-        "at": datetime(2026, 3, 1, 2, tzinfo=UTC),
-        "tags": ["x", "y"],
-    },
+    {"name": "a \x1b[31m[red]b", "active": True, "at": datetime(2026, 3, 1, 2, tzinfo=UTC), "tags": ["x", "y"]},
     {"name": "été", "active": False, "at": None, "tags": []},
 ]
 
 
 def test_json_keeps_every_key_and_writes_times_in_utc_and_durations_as_seconds(capsys):
-    show.rows(
-        [{"at": ROWS[0]["at"], "none": None, "took_seconds": timedelta(seconds=1.5)}], ("at",), as_json=True
-    )
+    show.rows([{"at": ROWS[0]["at"], "none": None, "took_seconds": timedelta(seconds=1.5)}], ("at",), as_json=True)
     assert capsys.readouterr().out == (
         '[\n  {\n    "at": "2026-03-01T02:00:00.000Z",\n    "none": null,\n    "took_seconds": 1.5\n  }\n]\n'
     )
@@ -42,9 +35,7 @@ def test_no_rows_are_a_heading_alone_and_an_empty_list(capsys):
 
 
 def test_one_thing_is_shown_line_by_line(capsys):
-    show.one(
-        {"run_as": None, "duration_seconds": timedelta(minutes=2, seconds=5), "steps": [1]}, hide=("steps",)
-    )
+    show.one({"run_as": None, "duration_seconds": timedelta(minutes=2, seconds=5), "steps": [1]}, hide=("steps",))
     assert capsys.readouterr().out == "run as\nduration  2m 5s\n"
 
 

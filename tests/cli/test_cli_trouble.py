@@ -44,15 +44,7 @@ async def test_keys_and_connections_are_told_apart(dss):
         dss.run("project", "list", "--url", dss.proxy.url, "--api-key-file", "missing"),
         dss.run("project", "list", TOCSIN_DSS_URL="http://127.0.0.1:9"),
         dss.run(
-            "project",
-            "list",
-            "--url",
-            dss.proxy.url,
-            "--api-key-file",
-            "key",
-            "--node",
-            "here",
-            TOCSIN_DSS_URL="",
+            "project", "list", "--url", dss.proxy.url, "--api-key-file", "key", "--node", "here", TOCSIN_DSS_URL=""
         ),
     )
     assert (wrong.code, empty.code, nobody.code, given.code) == (4, 4, 3, 0)
@@ -111,9 +103,7 @@ async def test_several_nodes_must_be_told_apart_and_scopes_bound_what_globs_find
 
 
 async def test_run_alone_is_still_the_daemon_and_lists_its_verbs(dss):
-    helped, daemon = await asyncio.gather(
-        dss.run("run", "--help"), dss.run("run", "--config", "missing.yaml")
-    )
+    helped, daemon = await asyncio.gather(dss.run("run", "--help"), dss.run("run", "--config", "missing.yaml"))
     for name in ("show", "wait", "abort", "jobs", "errors", "steps", "log", "report", "-c, --config"):
         assert re.search(rf"^\s+{name}\b", helped.out, re.M)
     assert (daemon.code, "there is no such file" in daemon.err) == (1, True)
@@ -138,9 +128,7 @@ def test_every_verb_and_option_stands_in_the_guide():
     for noun in ("project", "scenario", "run", "reporter"):
         for name, command in root.commands[noun].commands.items():
             inner = getattr(command, "commands", None)
-            for words, one in (
-                [((noun, name, k), v) for k, v in inner.items()] if inner else [((noun, name), command)]
-            ):
+            for words, one in [((noun, name, k), v) for k, v in inner.items()] if inner else [((noun, name), command)]:
                 assert f"tocsin {' '.join(words)}" in guide, words
                 for parameter in one.params:
                     for option in (o for o in parameter.opts if o.startswith("--")):

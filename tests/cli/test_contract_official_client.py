@@ -108,9 +108,7 @@ def packages_of(cache, version):
     folder = cache.mkdir("dataiku-api-client") / version
     if not (folder / "dataikuapi").is_dir():
         command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder)]
-        done = subprocess.run(
-            [*command, f"dataiku-api-client=={version}"], capture_output=True, text=True, check=False
-        )
+        done = subprocess.run([*command, f"dataiku-api-client=={version}"], capture_output=True, text=True, check=False)
         if done.returncode:
             pytest.skip(f"pip cannot install dataiku-api-client {version}: {done.stderr.strip()[-200:]}")
     return folder

@@ -57,11 +57,7 @@ Told = list[tuple[str, ...]]
 
 def ours_config() -> object:
     spec = RouteSpec(
-        "ops",
-        group_by=("alertname",),
-        group_wait=SECOND,
-        group_interval=2 * SECOND,
-        repeat_interval=9 * SECOND,
+        "ops", group_by=("alertname",), group_wait=SECOND, group_interval=2 * SECOND, repeat_interval=9 * SECOND
     )
     return config(
         rules=(Rule("ScenarioFailed", "failed"), Rule("NodeDown", "node_down", hold=timedelta(0))),
@@ -69,9 +65,7 @@ def ours_config() -> object:
         receivers=(Receiver("ops", (channel("ops/hook"),)),),
         inhibit_rules=(
             InhibitRule(
-                parse_matchers("alertname=NodeDown"),
-                parse_matchers("alertname=ScenarioFailed"),
-                ("dss_node",),
+                parse_matchers("alertname=NodeDown"), parse_matchers("alertname=ScenarioFailed"), ("dss_node",)
             ),
         ),
     )
@@ -97,13 +91,7 @@ async def ours(world: World) -> Told:
                     await world.end(now, "FAILED" if what == "fire" else "SUCCESS", key(name))
                 case "silence":
                     silence = await world.store.write(
-                        silences.add,
-                        parse_matchers(f"scenario={name}"),
-                        now,
-                        now + timedelta(hours=1),
-                        "me",
-                        "",
-                        now,
+                        silences.add, parse_matchers(f"scenario={name}"), now, now + timedelta(hours=1), "me", "", now
                     )
                 case "unsilence":
                     assert silence
@@ -126,11 +114,7 @@ async def ours(world: World) -> Told:
 async def alertmanager(place: Path, told: Told) -> AsyncIterator[str]:
     async def hook(request: web.Request) -> web.Response:
         body = await request.json()
-        told.append(
-            tuple(
-                sorted(f"{one['labels'].get('scenario', 'node')} {one['status']}" for one in body["alerts"])
-            )
-        )
+        told.append(tuple(sorted(f"{one['labels'].get('scenario', 'node')} {one['status']}" for one in body["alerts"])))
         return web.Response()
 
     app = web.Application()
@@ -194,12 +178,7 @@ async def theirs(place: Path) -> Told:
                 continue
             labels = {"alertname": "NodeDown", "dss_node": "prod"}
             if what in ("fire", "end"):
-                labels = {
-                    "alertname": "ScenarioFailed",
-                    "dss_node": "prod",
-                    "project": "SALES",
-                    "scenario": name,
-                }
+                labels = {"alertname": "ScenarioFailed", "dss_node": "prod", "project": "SALES", "scenario": name}
             ends = now if what in ("end", "up") else now + timedelta(hours=1)
             alert = {"labels": labels, "startsAt": now.isoformat(), "endsAt": ends.isoformat()}
             if what in ("end", "up"):

@@ -48,10 +48,7 @@ async def test_further_failures_are_counted_in_one_alert(world: World) -> None:
         await world.run(T0 + minutes(10 * index), "FAILED")
     await world.step(T0 + minutes(30))
     alert = await world.alert()
-    assert (alert.count, alert.annotations["summary"]) == (
-        3,
-        "prod: SALES / Nightly ended FAILED 3 times in a row",
-    )
+    assert (alert.count, alert.annotations["summary"]) == (3, "prod: SALES / Nightly ended FAILED 3 times in a row")
     assert alert.starts_at == T0 + minutes(1)
     assert alert.labels == {
         "alertname": "ScenarioFailed",
@@ -152,14 +149,9 @@ async def test_a_short_fall_of_a_node_does_not_ring(world: World) -> None:
 
 async def test_reporters_owe_one_notification_a_channel_and_a_replay_owes_nothing_twice(world: World) -> None:
     reporter = Reporter(
-        "nightly",
-        "ops",
-        frozenset({EventName.RUN_FAILED, EventName.RUN_FINISHED}),
-        condition="outcome != 'SUCCESS'",
+        "nightly", "ops", frozenset({EventName.RUN_FAILED, EventName.RUN_FINISHED}), condition="outcome != 'SUCCESS'"
     )
-    world.config = config(
-        rules=(), reporters=(reporter,), receivers=(Receiver("ops", (channel("a"), channel("b"))),)
-    )
+    world.config = config(rules=(), reporters=(reporter,), receivers=(Receiver("ops", (channel("a"), channel("b"))),))
     await world.run(T0, "FAILED")
     await world.run(T0 + minutes(10), "SUCCESS")
     await world.step(T0 + minutes(11))
@@ -168,9 +160,7 @@ async def test_reporters_owe_one_notification_a_channel_and_a_replay_owes_nothin
     assert {one.due_at - one.owed_at for one in owed} == {15 * SECOND}
     assert await world.verdicts() == [Verdict.OWED, Verdict.OWED, Verdict.CONDITION]
     assert world.rung == 1
-    suppressed = world.registry.get_sample_value(
-        "tocsin_notifications_suppressed_total", {"reason": "condition"}
-    )
+    suppressed = world.registry.get_sample_value("tocsin_notifications_suppressed_total", {"reason": "condition"})
     assert suppressed == 1
 
 

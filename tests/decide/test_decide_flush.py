@@ -48,10 +48,7 @@ async def test_new_alerts_wait_for_the_group_interval_and_repeats_for_theirs(wor
     await ring(world, minutes(1), "OTHER")
     assert await steps(world, minutes(1), minutes(4)) == []
     assert await steps(world, minutes(4), minutes(10)) == [(5, "ops/slack", "new_alerts")]
-    assert await steps(world, minutes(10), minutes(600)) == [
-        (250, "ops/slack", "repeat"),
-        (495, "ops/slack", "repeat"),
-    ]
+    assert await steps(world, minutes(10), minutes(600)) == [(250, "ops/slack", "repeat"), (495, "ops/slack", "repeat")]
 
 
 async def test_an_alert_that_ends_and_rings_again_between_two_flushes_is_no_news(world: World) -> None:
@@ -101,19 +98,14 @@ async def test_a_silenced_alert_is_told_when_the_silence_ends(world: World) -> N
 
 
 async def test_scenarios_are_inhibited_while_their_node_is_down(world: World) -> None:
-    rule = InhibitRule(
-        parse_matchers('alertname="NodeDown"'), parse_matchers('alertname=~"Scenario.*"'), ("dss_node",)
-    )
+    rule = InhibitRule(parse_matchers('alertname="NodeDown"'), parse_matchers('alertname=~"Scenario.*"'), ("dss_node",))
     world.config = config(inhibit_rules=(rule,))
     await world.down(T0 - minutes(3))
     await world.step(T0)
     await ring(world, minutes(0))
     assert await steps(world, minutes(0), minutes(8)) == [(0, "ops/slack", "first")]  # of the node
     await world.up(T0 + minutes(9))
-    assert await steps(world, minutes(9), minutes(16)) == [
-        (10, "ops/slack", "resolved"),
-        (10, "ops/slack", "first"),
-    ]
+    assert await steps(world, minutes(9), minutes(16)) == [(10, "ops/slack", "resolved"), (10, "ops/slack", "first")]
     assert "inhibited" in await world.verdicts()
 
 
@@ -143,8 +135,7 @@ async def test_two_routes_with_continue_tell_two_receivers_and_a_receiver_withou
         RouteSpec("nobody", (parse_matcher("severity=warning"),)),
     )
     world.config = config(
-        route=tree(routes=routes),
-        receivers=(Receiver("ops", ()), Receiver("oncall", (channel("pager", "oncall"),))),
+        route=tree(routes=routes), receivers=(Receiver("ops", ()), Receiver("oncall", (channel("pager", "oncall"),)))
     )
     await ring(world, minutes(0))
     assert await steps(world, minutes(0), minutes(1)) == [(0, "pager", "first")]
@@ -166,13 +157,10 @@ async def test_a_reload_that_moves_routes_sends_nothing_again_and_a_new_receiver
     await ring(world, minutes(0))
     await steps(world, minutes(0), minutes(1))
     moved = tree(routes=(RouteSpec("other", (parse_matcher("project=OTHER"),)),))
-    world.config = config(
-        route=moved, receivers=(*world.config.receivers, Receiver("other", (channel("o", "other"),)))
-    )
+    world.config = config(route=moved, receivers=(*world.config.receivers, Receiver("other", (channel("o", "other"),))))
     assert await steps(world, minutes(1), minutes(20)) == []
     world.config = config(
-        route=tree(routes=(RouteSpec("other", (parse_matcher("project=SALES"),)),)),
-        receivers=world.config.receivers,
+        route=tree(routes=(RouteSpec("other", (parse_matcher("project=SALES"),)),)), receivers=world.config.receivers
     )
     assert await steps(world, minutes(20), minutes(40)) == [(20, "o", "first")]
 

@@ -71,21 +71,14 @@ async def test_active_mail_reporters_tell_starts_and_ends_through_the_mail_chann
     await have(world, MAIL, START)
     await world.start(T0)
     await world.step(T0)
-    assert await told(world) == [
-        ("ops/mail", "start mail", "run.started"),
-        ("ops/second", "start mail", "run.started"),
-    ]
+    assert await told(world) == [("ops/mail", "start mail", "run.started"), ("ops/second", "start mail", "run.started")]
     await world.end(T0 + minutes(1), "FAILED")
     await world.step(T0 + minutes(1))
     owed = await world.notifications()
     assert [one.channel for one in owed] == ["ops/mail", "ops/second"]
     notice = owed[0].notice
     assert isinstance(notice, EventNotice)
-    assert (notice.mail, notice.subject, notice.plain) == (
-        MailOverrides(to=("a@example.com",)),
-        MAIL.subject,
-        "text",
-    )
+    assert (notice.mail, notice.subject, notice.plain) == (MailOverrides(to=("a@example.com",)), MAIL.subject, "text")
     await world.run(T0 + minutes(5), "SUCCESS")
     await world.step(T0 + minutes(6))
     assert [name for _, name, _ in await told(world)] == ["start mail", "start mail"]

@@ -25,9 +25,7 @@ def missing(world: World) -> World:
 # --- missed ----------------------------------------------------------------------------------------------------------
 
 
-async def test_a_start_that_does_not_come_rings_once_it_is_due_and_ends_at_the_next_start(
-    missing: World,
-) -> None:
+async def test_a_start_that_does_not_come_rings_once_it_is_due_and_ends_at_the_next_start(missing: World) -> None:
     await missing.expect(T0)
     await missing.look(T0 + minutes(10))
     assert await missing.step(T0 + minutes(10)) == T0 + minutes(11)
@@ -129,9 +127,7 @@ async def test_the_clock_of_the_node_counts(missing: World) -> None:
     assert await missing.store.read(lambda c: c.execute(nodes.select()).one().clock_offset_ms) == 3_600_000
 
 
-@pytest.mark.parametrize(
-    "night", [datetime(2026, 3, 29, 1, 30, tzinfo=UTC), datetime(2026, 10, 25, 0, 30, tzinfo=UTC)]
-)
+@pytest.mark.parametrize("night", [datetime(2026, 3, 29, 1, 30, tzinfo=UTC), datetime(2026, 10, 25, 0, 30, tzinfo=UTC)])
 async def test_a_clock_change_in_europe_moves_no_expected_start(missing: World, night: datetime) -> None:
     hours = [night + timedelta(hours=hour) for hour in range(3)]
     for at in hours:
@@ -183,9 +179,7 @@ async def test_a_stall_that_is_ended_by_hand_rings_again_for_further_misses(miss
     assert await missing.alerts() == ["NodeSchedulerStalled!by_hand", "NodeSchedulerStalled"]
 
 
-@pytest.mark.parametrize(
-    ("missed_ones", "all_of_them", "stalled"), [(9, 30, False), (10, 50, True), (10, 60, False)]
-)
+@pytest.mark.parametrize(("missed_ones", "all_of_them", "stalled"), [(9, 30, False), (10, 50, True), (10, 60, False)])
 async def test_a_fifth_and_at_least_ten_are_a_stall(
     missing: World, missed_ones: int, all_of_them: int, stalled: bool
 ) -> None:
@@ -195,9 +189,7 @@ async def test_a_fifth_and_at_least_ten_are_a_stall(
             await missing.start(T0 + minutes(1), key(name))
             await missing.end(T0 + minutes(2), "SUCCESS", key(name))
     await missing.run_until(T0 + minutes(12), T0 + minutes(13))
-    assert await missing.alerts() == (
-        ["NodeSchedulerStalled"] if stalled else ["ScenarioMissed"] * missed_ones
-    )
+    assert await missing.alerts() == (["NodeSchedulerStalled"] if stalled else ["ScenarioMissed"] * missed_ones)
 
 
 async def test_single_misses_wait_while_others_that_are_due_were_not_looked_at(missing: World) -> None:
@@ -314,9 +306,7 @@ async def test_what_never_succeeded_counts_from_when_it_was_watched(world: World
     assert await world.alerts() == ["ScenarioStale"]
 
 
-async def test_a_scenario_that_is_switched_off_is_not_stale_and_counts_anew_when_it_is_on(
-    world: World,
-) -> None:
+async def test_a_scenario_that_is_switched_off_is_not_stale_and_counts_anew_when_it_is_on(world: World) -> None:
     world.config = config(rules=(STALE,))
     await world.scenario(key(), watched_since=T0)
     await world.run_until(T0, T0 + timedelta(hours=27), timedelta(hours=1))

@@ -12,15 +12,7 @@ from tocsin.judge.defaults import DEFAULT_RULES
 from tocsin.model.alert import Alert
 from tocsin.model.config import Channel, Config, Node, Receiver, Route, StoreConfig
 from tocsin.model.decision import Decision
-from tocsin.model.event import (
-    DownReason,
-    Event,
-    EventName,
-    ScenarioFacts,
-    end_event_name,
-    node_event_id,
-    run_event_id,
-)
+from tocsin.model.event import DownReason, Event, EventName, ScenarioFacts, end_event_name, node_event_id, run_event_id
 from tocsin.model.notification import GroupNotice, Notification
 from tocsin.model.run import Run, ScenarioKey
 from tocsin.route.tree import RouteSpec, build_tree
@@ -90,17 +82,10 @@ class World:
         self.decider = Decider(self.store, leadership, DecideMetrics(self.registry), ring)
 
     async def node(self, name: str = "prod", **values: object) -> None:
-        row = {
-            "node": name,
-            "watched_since": T0 - timedelta(days=30),
-            "up": True,
-            "backfilling": False,
-        } | values
+        row = {"node": name, "watched_since": T0 - timedelta(days=30), "up": True, "backfilling": False} | values
         await self.store.write(
             lambda c: (
-                c.execute(
-                    insert(c, nodes).values(row).on_conflict_do_update(index_elements=["node"], set_=row)
-                )
+                c.execute(insert(c, nodes).values(row).on_conflict_do_update(index_elements=["node"], set_=row))
                 and None
             )
         )
@@ -235,9 +220,7 @@ class World:
                 return due
         raise AssertionError("the decider never comes to rest")
 
-    async def run_until(
-        self, start: datetime, end: datetime, every: timedelta = timedelta(minutes=1)
-    ) -> None:
+    async def run_until(self, start: datetime, end: datetime, every: timedelta = timedelta(minutes=1)) -> None:
         """Look and step again and again, as the daemon would."""
         now = start
         while now <= end:
@@ -248,11 +231,7 @@ class World:
     async def notifications(self) -> list[Notification]:
         """What has become owed since the last time of asking, in order."""
         query = select(outbox_table.c.id).order_by(outbox_table.c.n)
-        ids = [
-            id_
-            for id_ in await self.store.read(lambda c: list(c.execute(query).scalars()))
-            if id_ not in self.seen
-        ]
+        ids = [id_ for id_ in await self.store.read(lambda c: list(c.execute(query).scalars())) if id_ not in self.seen]
         self.seen |= set(ids)
         found = await self.store.read(outbox.notifications, ids)
         return [found[id_] for id_ in ids]

@@ -49,9 +49,7 @@ class HandClock:
         return self.at
 
 
-def config(
-    *channels: Channel, external_url: str | None = "https://tocsin.example.com", **more: object
-) -> Config:
+def config(*channels: Channel, external_url: str | None = "https://tocsin.example.com", **more: object) -> Config:
     receivers: dict[str, list[Channel]] = {}
     for channel in channels:
         receivers.setdefault(channel.receiver, []).append(channel)
@@ -65,22 +63,16 @@ def config(
 
 
 def hook(url: str, name: str = "ops/hook", **more: object) -> Channel:
-    return Channel(
-        name=name, receiver="ops", webhook=Plain(url), **({"timeout": timedelta(seconds=5)} | more)
-    )  # type: ignore[arg-type]
+    return Channel(name=name, receiver="ops", webhook=Plain(url), **({"timeout": timedelta(seconds=5)} | more))  # type: ignore[arg-type]
 
 
 def run(number: int = 1, outcome: str | None = "FAILED", key: ScenarioKey = KEY) -> Run:
     start = NOW - timedelta(hours=1) + timedelta(seconds=number)
     end = start + timedelta(minutes=4, seconds=12) if outcome else None
-    return Run(
-        key, f"2026-03-01-12-00-{number:02}-000", start, end, outcome, "temporal", "Every night", None, "jane"
-    )
+    return Run(key, f"2026-03-01-12-00-{number:02}-000", start, end, outcome, "temporal", "Every night", None, "jane")
 
 
-def event(
-    number: int = 1, outcome: str | None = "FAILED", name: str = "Nightly load", key: ScenarioKey = KEY
-) -> Event:
+def event(number: int = 1, outcome: str | None = "FAILED", name: str = "Nightly load", key: ScenarioKey = KEY) -> Event:
     one = run(number, outcome, key)
     what = end_event_name(outcome) if outcome else EventName.RUN_STARTED
     return Event(
@@ -123,11 +115,7 @@ def group(*alerts: Alert, key: str = "{}:{project}", reason: str = "first") -> G
 
 
 def owed(
-    notice: Notice | None = None,
-    channel: str = "ops/hook",
-    lane: str = "lane",
-    at: datetime = NOW,
-    **more: object,
+    notice: Notice | None = None, channel: str = "ops/hook", lane: str = "lane", at: datetime = NOW, **more: object
 ) -> Notification:
     return Notification(
         fresh_id(),

@@ -89,9 +89,7 @@ async def test_nothing_from_dss_can_ping_or_format_in_slack(send: Send) -> None:
 async def test_a_slack_group_lists_its_alerts(send: Send) -> None:
     async with SlackSink() as sink:
         await send(
-            channel(SLACK),
-            owed(group(*(alert(n) for n in range(20)), alert(30, ended=True))),
-            slack_url=sink.url,
+            channel(SLACK), owed(group(*(alert(n) for n in range(20)), alert(30, ended=True))), slack_url=sink.url
         )
         header, body = blocks(sink)
         assert header == "Alerts in SALES: 20 firing, 1 ended"
@@ -99,9 +97,7 @@ async def test_a_slack_group_lists_its_alerts(send: Send) -> None:
         assert "• and 6 more" in body
 
 
-async def test_a_template_of_the_configuration_is_used_and_a_broken_one_replaced_with_a_note(
-    send: Send,
-) -> None:
+async def test_a_template_of_the_configuration_is_used_and_a_broken_one_replaced_with_a_note(send: Send) -> None:
     async with SlackSink() as sink:
         own = channel(SLACK, template="short.j2")
         await send(own, slack_url=sink.url, templates={"short.j2": "*{{ event.scenario.name }}* {{ error }}"})
@@ -130,9 +126,7 @@ async def test_what_slack_answers_is_told_apart(
     send: Send, inbox: Inbox, status: int, text: str, outcome: AttemptOutcome
 ) -> None:
     async def answer(_request: web.Request) -> web.Response:
-        return web.Response(
-            status=status, text=text, headers={"Location": inbox.url} if status == 302 else None
-        )
+        return web.Response(status=status, text=text, headers={"Location": inbox.url} if status == 302 else None)
 
     inbox.answer = answer
     verdict = await send(channel(SLACK), slack_url=inbox.url)
@@ -187,9 +181,7 @@ async def test_chats_that_read_markdown_get_it_with_every_name_escaped(send: Sen
     )
 
 
-async def test_a_send_that_hangs_keeps_its_thread_and_the_next_gets_another(
-    clock: HandClock, inbox: Inbox
-) -> None:
+async def test_a_send_that_hangs_keeps_its_thread_and_the_next_gets_another(clock: HandClock, inbox: Inbox) -> None:
     hang = asyncio.Event()
 
     async def answer(_request: web.Request) -> web.Response:

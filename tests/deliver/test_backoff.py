@@ -10,21 +10,15 @@ from tocsin.deliver.backoff import next_try, wait_before
 LATER = NOW + timedelta(hours=24)
 
 
-@pytest.mark.parametrize(
-    ("number", "seconds"), [(1, 2), (2, 4), (3, 8), (8, 256), (9, 512), (10, 600), (10_000, 600)]
-)
+@pytest.mark.parametrize(("number", "seconds"), [(1, 2), (2, 4), (3, 8), (8, 256), (9, 512), (10, 600), (10_000, 600)])
 def test_waits_double_up_to_ten_minutes(number: int, seconds: int) -> None:
     assert wait_before(number, lambda: 0.0) == timedelta(seconds=seconds)
     assert wait_before(number, lambda: 1.0) == timedelta(seconds=seconds / 2)
 
 
 def test_the_receiver_may_ask_for_longer_but_not_for_shorter() -> None:
-    assert next_try(NOW, 3, LATER, lambda: 0.0, retry_after=timedelta(minutes=1)) == NOW + timedelta(
-        minutes=1
-    )
-    assert next_try(NOW, 3, LATER, lambda: 0.0, retry_after=timedelta(seconds=1)) == NOW + timedelta(
-        seconds=8
-    )
+    assert next_try(NOW, 3, LATER, lambda: 0.0, retry_after=timedelta(minutes=1)) == NOW + timedelta(minutes=1)
+    assert next_try(NOW, 3, LATER, lambda: 0.0, retry_after=timedelta(seconds=1)) == NOW + timedelta(seconds=8)
 
 
 def test_the_last_try_comes_at_the_end_and_none_after_it() -> None:

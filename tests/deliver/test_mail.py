@@ -21,13 +21,7 @@ from tocsin.deliver.sender import Sender
 from tocsin.deliver.transport import Parcel
 from tocsin.deliver.verdict import Verdict
 from tocsin.model.config import Channel, Tls
-from tocsin.model.notification import (
-    AttemptOutcome,
-    EventNotice,
-    MailOverrides,
-    Notification,
-    NotificationState,
-)
+from tocsin.model.notification import AttemptOutcome, EventNotice, MailOverrides, Notification, NotificationState
 from tocsin.model.run import Details, RunError, Step
 from tocsin.store import Store, deliveries, outbox
 
@@ -37,9 +31,7 @@ Send = Callable[..., Coroutine[None, None, Verdict]]
 def mail(port: int, query: str = "", scheme: str = "mailto", user: str = "", **more: object) -> Channel:
     who = "from=Tocsin <tocsin@example.com>&to=ops@example.com"
     url = f"{scheme}://{user}127.0.0.1:{port}?{quote(query or who, safe='=&')}"
-    return Channel(
-        name="ops/mail", receiver="ops", url=Plain(url), **({"timeout": timedelta(seconds=5)} | more)
-    )  # type: ignore[arg-type]
+    return Channel(name="ops/mail", receiver="ops", url=Plain(url), **({"timeout": timedelta(seconds=5)} | more))  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -69,9 +61,7 @@ def details() -> Facts:
         Step("s2", "Train", "build_flowitem", "FAILED", timedelta(seconds=130)),
     )
     error = RunError("disk full <b>", title="Job failed", step="Train")
-    return Facts(
-        {run.key: Details(run.key, NOW, error, steps, "first line\nlast line")}, {KEY: timedelta(minutes=2)}
-    )
+    return Facts({run.key: Details(run.key, NOW, error, steps, "first line\nlast line")}, {KEY: timedelta(minutes=2)})
 
 
 def parts(one: Mail) -> tuple[str, str]:
@@ -127,9 +117,7 @@ async def test_a_reporter_sets_sender_and_recipients_and_all_of_them_get_one_mes
         ("c@example.com",),
         ("d@example.com",),
     )
-    await send(
-        mail(server.port), owed(EventNotice(event(), "r", subject="${scenarioName}: ${outcome}", mail=who))
-    )
+    await send(mail(server.port), owed(EventNotice(event(), "r", subject="${scenarioName}: ${outcome}", mail=who)))
     (got,) = server.mails
     assert got.sender == "nightly@example.org"
     assert got.recipients == ("a@example.com", "b@example.com", "c@example.com", "d@example.com")
@@ -173,9 +161,7 @@ async def test_an_inline_html_message_gets_a_text_beside_it(send: Send, server: 
     assert verdict.note == "the server took it; unknown variables: ${nobodyKnows}"
 
 
-async def test_a_group_is_a_readable_list_and_an_end_says_how_long_it_lasted(
-    send: Send, server: SmtpSink
-) -> None:
+async def test_a_group_is_a_readable_list_and_an_end_says_how_long_it_lasted(send: Send, server: SmtpSink) -> None:
     await send(mail(server.port), owed(group(alert(1), alert(2, ended=True))))
     text, html = parts(server.mails[0])
     assert server.mails[0].message["Subject"] == "Alerts in SALES: 1 firing, 1 ended"
@@ -187,10 +173,7 @@ async def test_a_group_is_a_readable_list_and_an_end_says_how_long_it_lasted(
 
 async def test_hostile_names_stay_text_and_break_no_header(send: Send, server: SmtpSink) -> None:
     name = "x\r\nBcc: evil@example.com\r\n\r\n<script>alert(1)</script>\u202egnp.exe🔥\ud800" + "A" * 10_000
-    await send(
-        mail(server.port),
-        owed(EventNotice(event(name=name), "r", subject="${scenarioName}", attach=("log",))),
-    )
+    await send(mail(server.port), owed(EventNotice(event(name=name), "r", subject="${scenarioName}", attach=("log",))))
     (got,) = server.mails
     assert got.recipients == ("ops@example.com",)
     assert got.message["Bcc"] is None
@@ -203,9 +186,7 @@ async def test_hostile_names_stay_text_and_break_no_header(send: Send, server: S
     assert "\u202e" not in text + html
 
 
-async def test_starttls_and_login_are_used(
-    send: Send, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_starttls_and_login_are_used(send: Send, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = make_certificate(tmp_path)
     monkeypatch.setenv("SSL_CERT_FILE", str(made.cert_file))
     async with SmtpSink(tls=made.server_context(), user="bell", password="pass word") as server:
@@ -223,9 +204,7 @@ async def test_starttls_and_login_are_used(
     assert [one.user for one in server.mails] == ["bell", "bell"]
 
 
-async def test_an_unknown_recipient_is_refused_and_a_busy_server_tried_again(
-    send: Send, server: SmtpSink
-) -> None:
+async def test_an_unknown_recipient_is_refused_and_a_busy_server_tried_again(send: Send, server: SmtpSink) -> None:
     server.refuse("RCPT", "550 5.1.1 no such user", times=1)
     verdict = await send(mail(server.port))
     assert verdict.outcome == AttemptOutcome.REFUSED
@@ -261,10 +240,7 @@ async def test_a_server_that_hangs_after_the_mail_leaves_the_outcome_unknown(sen
 async def test_bad_addresses_are_refused_before_anything_is_sent(send: Send, server: SmtpSink) -> None:
     bad = owed(EventNotice(event(), "r", mail=MailOverrides(to=("not an address",))))
     verdict = await send(mail(server.port), bad)
-    assert (verdict.outcome, verdict.note) == (
-        AttemptOutcome.REFUSED,
-        "'not an address' is not a mail address",
-    )
+    assert (verdict.outcome, verdict.note) == (AttemptOutcome.REFUSED, "'not an address' is not a mail address")
     assert server.mails == []
 
 
@@ -291,21 +267,15 @@ def test_a_list_in_one_string_is_split_outside_quotes() -> None:
     assert [one.addr_spec for one in found] == ["a@example.com", "c@example.com", "d@example.com"]
 
 
-async def test_three_hours_without_a_mail_server_end_with_every_mail_in_order(
-    store: Store, clock: HandClock
-) -> None:
+async def test_three_hours_without_a_mail_server_end_with_every_mail_in_order(store: Store, clock: HandClock) -> None:
     sink = SmtpSink()
     async with sink:
         port = sink.port
     settings = config(mail(port))
-    sender = Sender(
-        store, holder="me", clock=clock, metrics=DeliverMetrics(CollectorRegistry()), random=Random(1)
-    )
+    sender = Sender(store, holder="me", clock=clock, metrics=DeliverMetrics(CollectorRegistry()), random=Random(1))
     rows: list[Notification] = []
     for minutes in range(0, 180, 10):
-        rows.append(
-            owed(EventNotice(event(minutes), "r", subject=f"mail {minutes}"), "ops/mail", at=clock.now())
-        )
+        rows.append(owed(EventNotice(event(minutes), "r", subject=f"mail {minutes}"), "ops/mail", at=clock.now()))
         await store.write(outbox.owe, rows[-1:])
         due = await sender.step(clock.now(), settings)
         await sender.idle()
@@ -319,9 +289,7 @@ async def test_three_hours_without_a_mail_server_end_with_every_mail_in_order(
         for _ in range(60):
             await sender.step(clock.forward(seconds=20), settings)
             await sender.idle()
-        assert [one.message["Subject"] for one in sink.mails] == [
-            f"mail {minutes}" for minutes in range(0, 180, 10)
-        ]
+        assert [one.message["Subject"] for one in sink.mails] == [f"mail {minutes}" for minutes in range(0, 180, 10)]
     await sender.close(timedelta(0))
 
 
@@ -335,9 +303,7 @@ async def test_a_hanging_mail_server_holds_up_no_other_channel(store: Store, clo
             for n in range(24)
         ]
         settings = config(*hanging, mail(good.port))
-        sender = Sender(
-            store, holder="me", clock=clock, metrics=DeliverMetrics(CollectorRegistry()), random=Random(1)
-        )
+        sender = Sender(store, holder="me", clock=clock, metrics=DeliverMetrics(CollectorRegistry()), random=Random(1))
         await store.write(outbox.owe, [owed(channel=f"m{n}") for n in range(24)])
         await sender.step(clock.now(), settings)
         while len(stuck.mails) < 24:

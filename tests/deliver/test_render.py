@@ -50,11 +50,7 @@ def reporter_failed() -> Event:
         (event(outcome=None), "Nightly load started in SALES on prod", Tone.INFO),
         (node_event(EventName.NODE_DOWN), "DSS node prod cannot be watched: unreachable", Tone.BAD),
         (node_event(EventName.NODE_UP), "DSS node prod answers again", Tone.GOOD),
-        (
-            reporter_failed(),
-            "Reporter Mail to boss of Nightly load could not send in SALES on prod",
-            Tone.BAD,
-        ),
+        (reporter_failed(), "Reporter Mail to boss of Nightly load could not send in SALES on prod", Tone.BAD),
     ],
 )
 def test_the_first_line_says_what_happened_and_where(one: Event, headline: str, tone: Tone) -> None:
@@ -93,16 +89,12 @@ def test_a_single_alert_is_told_in_full_and_its_end_with_how_long_and_how_many_r
 )
 def test_an_end_says_how(reason: EndReason, words: str) -> None:
     one = alert(1, ended=True)
-    ended = type(one)(
-        **{name: getattr(one, name) for name in one.__dataclass_fields__} | {"end_reason": reason}
-    )
+    ended = type(one)(**{name: getattr(one, name) for name in one.__dataclass_fields__} | {"end_reason": reason})
     assert render(group(ended)).subject == f"{words}: S1 failed"
 
 
 def test_a_summary_counts_and_lists_the_worst() -> None:
-    notice = SummaryNotice(
-        "prod", NOW - timedelta(hours=3), NOW, {"SUCCESS": 10, "FAILED": 2}, (event(1), event(2))
-    )
+    notice = SummaryNotice("prod", NOW - timedelta(hours=3), NOW, {"SUCCESS": 10, "FAILED": 2}, (event(1), event(2)))
     rendered = render(notice)
     assert rendered.subject == "12 runs on prod were seen late: 2 FAILED, 10 SUCCESS"
     assert (rendered.text or "").count("Nightly load FAILED") == 2
@@ -115,7 +107,9 @@ def test_long_lists_are_cut_and_say_so() -> None:
 
 # --- hostile texts -----------------------------------------------------------------------------------------------------
 
-EVIL = "<b>x</b> *b* _i_ `c` [l](http://e) <!channel> <@U1> @everyone {{ 7*7 }} {% raw %} \r\nBcc: a@b\u202e\x00\ud800🔥"
+EVIL = (
+    "<b>x</b> *b* _i_ `c` [l](http://e) <!channel> <@U1> @everyone {{ 7*7 }} {% raw %} \r\nBcc: a@b\u202e\x00\ud800🔥"
+)
 
 
 @pytest.mark.parametrize("kind", list(Kind))
@@ -162,13 +156,11 @@ def test_one_line_is_one_line_and_short_enough(value: str, most: int) -> None:
 def test_a_link_cannot_leave_its_place() -> None:
     one = event()
     evil = type(one)(
-        **{name: getattr(one, name) for name in one.__dataclass_fields__}
-        | {"run_url": 'javascript:alert("x")'}
+        **{name: getattr(one, name) for name in one.__dataclass_fields__} | {"run_url": 'javascript:alert("x")'}
     )
     assert "javascript" not in (render(EventNotice(evil, "r"), Kind.MAIL).html or "")
     evil = type(one)(
-        **{name: getattr(one, name) for name in one.__dataclass_fields__}
-        | {"run_url": "https://d/>|<!channel>)"}
+        **{name: getattr(one, name) for name in one.__dataclass_fields__} | {"run_url": "https://d/>|<!channel>)"}
     )
     assert "<!channel" not in (render(EventNotice(evil, "r"), Kind.SLACK).text or "")
 
@@ -218,9 +210,7 @@ def test_a_value_of_a_variable_is_not_read_as_a_template() -> None:
         "{{ 'x' * 10**12 }}" if False else "{{ headline.nope.nope }}",
     ],
 )
-def test_a_template_that_may_not_or_cannot_render_gives_the_built_in_message_with_a_note(
-    template: str,
-) -> None:
+def test_a_template_that_may_not_or_cannot_render_gives_the_built_in_message_with_a_note(template: str) -> None:
     rendered = render(EventNotice(event(), "r", template=template))
     assert "Outcome: FAILED" in (rendered.text or "")
     assert "Note: the template could not be rendered" in (rendered.text or "")

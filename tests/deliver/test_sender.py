@@ -33,9 +33,7 @@ def answers(*statuses: int, **headers: str):
     left = list(statuses)
 
     async def answer(_request: web.Request) -> web.Response:
-        return web.Response(
-            status=left.pop(0) if len(left) > 1 else left[0], headers=headers, text="so it is"
-        )
+        return web.Response(status=left.pop(0) if len(left) > 1 else left[0], headers=headers, text="so it is")
 
     return answer
 
@@ -275,9 +273,7 @@ async def test_while_a_send_hangs_its_lane_is_held_and_another_process_leaves_it
 
     inbox.answer = answer
     await sender.step(clock.now(), settings)
-    other = Sender(
-        store, holder="other", clock=clock, metrics=DeliverMetrics(CollectorRegistry()), random=Random(1)
-    )
+    other = Sender(store, holder="other", clock=clock, metrics=DeliverMetrics(CollectorRegistry()), random=Random(1))
     other._started = True  # as on PostgreSQL: it does not take the leases of the living
     await other.step(clock.now(), settings)
     await other.close(timedelta(0))
@@ -295,9 +291,7 @@ async def test_a_process_that_was_killed_leaves_rows_that_the_next_one_sends(
     await put(store, one)
     turns = (await store.read(sending.waiting, {"ops/hook": 5}, clock.now()))["ops/hook"].turns
     await store.write(sending.claim, turns, "killed", clock.now(), clock.now() + timedelta(seconds=30))
-    sender = Sender(
-        store, holder="next", clock=clock, metrics=DeliverMetrics(CollectorRegistry()), random=Random(1)
-    )
+    sender = Sender(store, holder="next", clock=clock, metrics=DeliverMetrics(CollectorRegistry()), random=Random(1))
     await sender.step(clock.now(), config(hook(inbox.url)))
     await sender.idle()
     await sender.close(timedelta(0))
@@ -308,14 +302,10 @@ async def test_a_process_that_was_killed_leaves_rows_that_the_next_one_sends(
     ]
 
 
-async def test_a_stop_gives_back_what_waits_and_marks_what_hangs(
-    store: Store, inbox: Inbox, clock: HandClock
-) -> None:
+async def test_a_stop_gives_back_what_waits_and_marks_what_hangs(store: Store, inbox: Inbox, clock: HandClock) -> None:
     hanging, waiting = owed(), owed(lane="other")
     await put(store, hanging)
-    sender = Sender(
-        store, holder="me", clock=clock, metrics=DeliverMetrics(CollectorRegistry()), random=Random(1)
-    )
+    sender = Sender(store, holder="me", clock=clock, metrics=DeliverMetrics(CollectorRegistry()), random=Random(1))
     settings = config(hook(inbox.url))
 
     async def answer(_request: web.Request) -> web.Response:
@@ -329,9 +319,7 @@ async def test_a_stop_gives_back_what_waits_and_marks_what_hangs(
     await put(store, waiting)
     await sender.close(timedelta(milliseconds=10))
     assert await state_of(store, waiting) == NotificationState.OWED
-    assert await outcomes(store, hanging) == [
-        (AttemptOutcome.UNKNOWN, "Tocsin stopped before the answer came")
-    ]
+    assert await outcomes(store, hanging) == [(AttemptOutcome.UNKNOWN, "Tocsin stopped before the answer came")]
     found = await store.read(deliveries.get_delivery, hanging.id)
     assert found
     assert found.notification.due_at >= clock.now() + timedelta(seconds=10)

@@ -28,9 +28,7 @@ T = TypeVar("T")
 
 
 def sender_of(store: Store, clock: HandClock | SystemClock, holder: str = "me") -> Sender:
-    return Sender(
-        store, holder=holder, clock=clock, metrics=DeliverMetrics(CollectorRegistry()), random=Random(1)
-    )
+    return Sender(store, holder=holder, clock=clock, metrics=DeliverMetrics(CollectorRegistry()), random=Random(1))
 
 
 async def state_of(store: Store, one: Notification) -> NotificationState:
@@ -111,9 +109,7 @@ async def test_a_store_that_is_away_pauses_the_stage_and_loses_no_receipt(
     class Flaky(Store):
         away = False
 
-        async def write(
-            self, work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs
-        ) -> T:
+        async def write(self, work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
             if self.away:
                 raise StoreUnavailable("disk full")
             return await super().write(work, *args, **kwargs)
@@ -204,10 +200,7 @@ async def test_a_changed_channel_is_used_at_once_and_sends_under_way_end_on_the_
         await asyncio.sleep(0.01)
     hang.set()
     await sender.idle()
-    assert [(one.path, one.id) for one in inbox.received] == [
-        ("/hook/old", first.id),
-        ("/hook/new", second.id),
-    ]
+    assert [(one.path, one.id) for one in inbox.received] == [("/hook/old", first.id), ("/hook/new", second.id)]
     assert [await state_of(store, one) for one in (first, second)] == [NotificationState.DELIVERED] * 2
     await sender.close(timedelta(0))
 
@@ -227,9 +220,7 @@ async def test_a_row_that_cannot_be_read_becomes_a_dead_letter_and_the_others_go
     await sender.idle()
     assert inbox.ids == [good.id]
     rows = await store.read(
-        lambda connection: connection.exec_driver_sql(
-            "SELECT state, reason FROM outbox WHERE id = ?", (bad.id,)
-        ).all()
+        lambda connection: connection.exec_driver_sql("SELECT state, reason FROM outbox WHERE id = ?", (bad.id,)).all()
     )
     assert [tuple(row) for row in rows] == [("dead", "its row cannot be read")]
     await sender.close(timedelta(0))

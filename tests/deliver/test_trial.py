@@ -77,9 +77,7 @@ def test_what_apprises_log_says_is_told_apart(lines: list[str], outcome: Attempt
 
 
 def test_a_wait_in_apprises_log_is_read() -> None:
-    assert of_log(["error=429.", 'Response Details: {"retry_after": 2.5}']).retry_after == timedelta(
-        seconds=2.5
-    )
+    assert of_log(["error=429.", 'Response Details: {"retry_after": 2.5}']).retry_after == timedelta(seconds=2.5)
 
 
 def test_masking_takes_the_longest_secret_first_and_leaves_short_words() -> None:
@@ -100,9 +98,7 @@ async def test_the_heart_beats_when_all_is_well_and_once_an_interval(inbox: Inbo
 
 
 async def test_a_heartbeat_that_nobody_hears_is_logged_once(capsys: pytest.CaptureFixture[str]) -> None:
-    settings = config(
-        heartbeat=HeartbeatConfig(Plain("http://127.0.0.1:9/secret-uuid"), timedelta(seconds=1))
-    )
+    settings = config(heartbeat=HeartbeatConfig(Plain("http://127.0.0.1:9/secret-uuid"), timedelta(seconds=1)))
     heart = Heartbeat()
     for seconds in range(0, 10, 2):
         await heart.step(NOW + timedelta(seconds=seconds), settings, True)

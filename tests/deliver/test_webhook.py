@@ -61,12 +61,7 @@ async def test_a_group_is_what_alertmanager_posts(send, inbox: Inbox) -> None:
         "status": "firing",
         "receiver": "ops",
         "groupLabels": {"project": "SALES"},
-        "commonLabels": {
-            "alertname": "ScenarioFailed",
-            "severity": "warning",
-            "dss_node": "prod",
-            "project": "SALES",
-        },
+        "commonLabels": {"alertname": "ScenarioFailed", "severity": "warning", "dss_node": "prod", "project": "SALES"},
         "commonAnnotations": {},
         "externalURL": "https://tocsin.example.com",
     }
@@ -76,9 +71,7 @@ async def test_a_group_is_what_alertmanager_posts(send, inbox: Inbox) -> None:
     ]
 
 
-async def test_a_group_shows_at_most_two_hundred_alerts_and_says_how_many_it_leaves_out(
-    send, inbox: Inbox
-) -> None:
+async def test_a_group_shows_at_most_two_hundred_alerts_and_says_how_many_it_leaves_out(send, inbox: Inbox) -> None:
     await send(hook(inbox.url), owed(group(*(alert(n, ended=True) for n in range(230)))))
     document = json.loads(inbox.received[0].body)
     assert (len(document["alerts"]), document["truncatedAlerts"], document["status"]) == (200, 30, "resolved")
@@ -97,9 +90,7 @@ async def test_a_summary_is_a_cloudevent_of_its_own_type(send, inbox: Inbox) -> 
     ("secret", "key"),
     [("plain secret\n", b"plain secret"), ("whsec_" + base64.b64encode(b"\x00key").decode(), b"\x00key")],
 )
-async def test_a_body_is_signed_as_standard_webhooks_says(
-    send, inbox: Inbox, secret: str, key: bytes
-) -> None:
+async def test_a_body_is_signed_as_standard_webhooks_says(send, inbox: Inbox, secret: str, key: bytes) -> None:
     one = owed()
     await send(hook(inbox.url, hmac_secret=Plain(secret), headers={"X-Team": Plain("data\n")}), one)
     (got,) = inbox.received
@@ -134,9 +125,7 @@ async def test_a_redirect_is_not_followed(send, inbox: Inbox) -> None:
 
 async def test_what_a_receiver_says_is_noted_without_the_secrets_it_repeats(send, inbox: Inbox) -> None:
     async def answer(_request: web.Request) -> web.Response:
-        return web.Response(
-            status=429, headers={"Retry-After": "7"}, text="slow\r\ndown, token s3cret-token!"
-        )
+        return web.Response(status=429, headers={"Retry-After": "7"}, text="slow\r\ndown, token s3cret-token!")
 
     inbox.answer = answer
     verdict = await send(hook(inbox.url, headers={"Authorization": Plain("s3cret-token")}))
@@ -170,13 +159,9 @@ async def test_no_answer_at_all_is_unknown(send, inbox: Inbox) -> None:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]"])
-async def test_private_addresses_can_be_forbidden_by_number_and_by_name(
-    send, inbox: Inbox, host: str
-) -> None:
+async def test_private_addresses_can_be_forbidden_by_number_and_by_name(send, inbox: Inbox, host: str) -> None:
     verdict = await send(hook(inbox.url.replace("127.0.0.1", host), allow_private=False))
-    assert verdict == Verdict(
-        AttemptOutcome.REFUSED, "the webhook's address is private, and allow_private is off"
-    )
+    assert verdict == Verdict(AttemptOutcome.REFUSED, "the webhook's address is private, and allow_private is off")
     assert inbox.received == []
 
 

@@ -89,12 +89,7 @@ class Build:
         for place in self._placed:
             command = re.sub(rf"(?<![\w.]){place}(?=[/\s]|$)", str(self.root) + place, command)
         done = subprocess.run(
-            ["sh", "-euc", command],
-            cwd=workdir,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            timeout=300,
+            ["sh", "-euc", command], cwd=workdir, env=self.environment, capture_output=True, text=True, timeout=300
         )
         assert done.returncode == 0, f"RUN {command}\n{done.stdout}\n{done.stderr}"
 

@@ -14,19 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.deploy.charts import (
-    CHART,
-    HERE,
-    VALUES,
-    Chart,
-    config_of,
-    container_of,
-    kinds,
-    only,
-    pod_of,
-    run,
-    serving,
-)
+from tests.deploy.charts import CHART, HERE, VALUES, Chart, config_of, container_of, kinds, only, pod_of, run, serving
 
 SWITCHES = (
     "serviceMonitor.enabled=true",
@@ -161,9 +149,7 @@ def test_the_configuration_holds_what_was_written_and_what_the_chart_knows(chart
 
 
 def test_an_external_url_that_was_written_stays(chart: Chart) -> None:
-    manifests = chart.render(
-        sets=["ingress.enabled=true", "config.http.external_url=https://bell.example.com/x"]
-    )
+    manifests = chart.render(sets=["ingress.enabled=true", "config.http.external_url=https://bell.example.com/x"])
     assert config_of(manifests)["http"]["external_url"] == "https://bell.example.com/x"
 
 
@@ -216,9 +202,7 @@ def test_the_rendered_configuration_passes_the_daemon_s_own_check(chart: Chart, 
         folder.mkdir()
         for name, text in secret.items():
             (folder / name).write_text(text, encoding="utf-8")
-        assert len(load_file(folder / "tocsin.yaml").nodes) == len(
-            yaml.safe_load(secret["tocsin.yaml"])["nodes"]
-        )
+        assert len(load_file(folder / "tocsin.yaml").nodes) == len(yaml.safe_load(secret["tocsin.yaml"])["nodes"])
 
 
 def test_the_schema_knows_every_key_of_the_configuration() -> None:
@@ -226,9 +210,7 @@ def test_the_schema_knows_every_key_of_the_configuration() -> None:
         from tocsin.app.settings import schema
     except ImportError:
         pytest.skip("the settings are not written yet")
-    known = json.loads((CHART / "values.schema.json").read_text("utf-8"))["properties"]["config"][
-        "properties"
-    ]
+    known = json.loads((CHART / "values.schema.json").read_text("utf-8"))["properties"]["config"]["properties"]
     assert set(known) == set(schema.File.model_fields)
 
 
@@ -287,10 +269,7 @@ def secret_in_a_cluster(namespace: str, name: str, data: dict[str, str]) -> Iter
     answers = {
         "/version": {"major": "1", "minor": "33", "gitVersion": "v1.33.0"},
         "/api": {"kind": "APIVersions", "versions": ["v1"]},
-        "/apis": {
-            "kind": "APIGroupList",
-            "groups": [{"name": "apps", "versions": [apps], "preferredVersion": apps}],
-        },
+        "/apis": {"kind": "APIGroupList", "groups": [{"name": "apps", "versions": [apps], "preferredVersion": apps}]},
         "/api/v1": resources("v1", "Secret", "ServiceAccount", "PersistentVolumeClaim", "Service", "Pod"),
         "/apis/apps/v1": resources("apps/v1", "Deployment"),
         f"/api/v1/namespaces/{namespace}/secrets/{name}": {
@@ -300,10 +279,7 @@ def secret_in_a_cluster(namespace: str, name: str, data: dict[str, str]) -> Iter
                 "name": name,
                 "namespace": namespace,
                 "labels": {"app.kubernetes.io/managed-by": "Helm"},
-                "annotations": {
-                    "meta.helm.sh/release-name": "bell",
-                    "meta.helm.sh/release-namespace": namespace,
-                },
+                "annotations": {"meta.helm.sh/release-name": "bell", "meta.helm.sh/release-namespace": namespace},
             },
             "data": encoded,
         },
@@ -347,9 +323,7 @@ def test_sqlite_has_one_pod_that_is_stopped_before_the_next_and_a_volume_that_st
 
 
 def test_a_volume_that_need_not_stay_says_so(chart: Chart) -> None:
-    claim = only(
-        chart.render(sets=["store.sqlite.keep=false", "store.sqlite.storageClass=-"]), "PersistentVolumeClaim"
-    )
+    claim = only(chart.render(sets=["store.sqlite.keep=false", "store.sqlite.storageClass=-"]), "PersistentVolumeClaim")
     assert "annotations" not in claim["metadata"]
     assert claim["spec"]["storageClassName"] == ""
 
@@ -420,10 +394,7 @@ def test_the_image_is_named_by_registry_tag_or_digest(chart: Chart) -> None:
     assert container_of(chart.render())["image"] == "tocsin:0.1.0"
     assert container_of(chart.render("everything"))["image"] == "registry.example.com/mirror/tocsin:1.2.3"
     assert container_of(chart.render("postgresql"))["image"].startswith("tocsin@sha256:0123")
-    assert pod_of(chart.render("everything"))["spec"]["imagePullSecrets"] == [
-        {"name": "shared"},
-        {"name": "mine"},
-    ]
+    assert pod_of(chart.render("everything"))["spec"]["imagePullSecrets"] == [{"name": "shared"}, {"name": "mine"}]
 
 
 def test_commands_in_the_pod_find_the_configuration_by_themselves(chart: Chart) -> None:

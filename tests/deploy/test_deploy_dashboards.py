@@ -38,9 +38,7 @@ def expressions(dashboard: Dashboard) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def program() -> ModuleType:
-    spec = importlib.util.spec_from_file_location(
-        "dashboards", REPOSITORY / "deploy" / "grafana" / "dashboards.py"
-    )
+    spec = importlib.util.spec_from_file_location("dashboards", REPOSITORY / "deploy" / "grafana" / "dashboards.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -101,10 +99,7 @@ def test_every_query_parses(tool: Callable[[str], str], tmp_path: Path, file: Pa
 def lively_series() -> Iterator[dict[str, str]]:
     """Four hours of one node that is up and one that is down, as two pods that both just led would show them."""
     values = {
-        "dss_scenario_next_run_timestamp_seconds": {
-            "S": "3600x240",
-            "T": "90000x240",
-        },  # one late, one to come
+        "dss_scenario_next_run_timestamp_seconds": {"S": "3600x240", "T": "90000x240"},  # one late, one to come
         "tocsin_look_bound_seconds": {"": "3600x240"},
     }
     extra = {
@@ -129,12 +124,7 @@ def lively_series() -> Iterator[dict[str, str]]:
         grows = name in COUNTERS or name not in GAUGES
         for pod, place, more in product(("a", "b"), places, extra.get(family, [""])):
             for bound in ("1", "+Inf") if name.endswith("_bucket") else ("",):
-                labels = [
-                    f'job="x", instance="{pod}", dss_node="x"',
-                    place,
-                    more,
-                    f'le="{bound}"' if bound else "",
-                ]
+                labels = [f'job="x", instance="{pod}", dss_node="x"', place, more, f'le="{bound}"' if bound else ""]
                 found = re.search(r'scenario="(.)"', place)
                 shape = values.get(name, {}).get(found[1] if found else "", "0+3x240" if grows else "1x240")
                 yield {"series": f"{name}{{{', '.join(filter(None, labels))}}}", "values": shape}
@@ -142,17 +132,12 @@ def lively_series() -> Iterator[dict[str, str]]:
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_every_query_shows_something_on_a_lively_node(
-    tool: Callable[[str], str], tmp_path: Path, file: Path
-) -> None:
+def test_every_query_shows_something_on_a_lively_node(tool: Callable[[str], str], tmp_path: Path, file: Path) -> None:
     """A query that parses may still match nothing, or many to many."""
     everything = [expr.replace('scenario="x"', 'scenario="S"') for expr in expressions(load(file))]
     everything = [expr.replace('=~"x"', '=~".*"') for expr in everything]
     one = {"labels": "{}", "value": 1}
-    cases = [
-        {"expr": f"clamp_max(count(({expr})), 1)", "eval_time": "3h", "exp_samples": [one]}
-        for expr in everything
-    ]
+    cases = [{"expr": f"clamp_max(count(({expr})), 1)", "eval_time": "3h", "exp_samples": [one]} for expr in everything]
     test = {"interval": "1m", "input_series": list(lively_series()), "promql_expr_test": cases}
     (tmp_path / "test.yaml").write_text(yaml.safe_dump({"rule_files": [], "tests": [test]}), encoding="utf-8")
     run(tool("promtool"), "test", "rules", tmp_path / "test.yaml")
@@ -164,9 +149,7 @@ def test_every_metric_is_the_contract_s(file: Path) -> None:
     variables = [v["definition"] for v in dashboard["templating"]["list"] if v["type"] == "query"]
     for text in (*expressions(dashboard), *variables):
         without_strings = re.sub(r'"[^"]*"', "", text)
-        names = set(re.findall(r"\b(?:dss|tocsin|process|python|go|up)_[a-z_]+\b", without_strings)) - {
-            "dss_node"
-        }
+        names = set(re.findall(r"\b(?:dss|tocsin|process|python|go|up)_[a-z_]+\b", without_strings)) - {"dss_node"}
         assert names <= SAMPLES, text
         assert names, text
 
@@ -182,5 +165,5 @@ def test_together_they_show_nearly_the_whole_contract() -> None:
     text = "".join(file.read_text("utf-8") for file in FILES)
     families = {re.sub(r"_(bucket|sum|count)$", "", name) for name in SAMPLES}
     assert {name for name in families if name not in text} == {
-        "dss_scenario_last_run_start_timestamp_seconds",  # its end and duration are shown
+        "dss_scenario_last_run_start_timestamp_seconds"  # its end and duration are shown
     }

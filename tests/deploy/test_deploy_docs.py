@@ -51,9 +51,7 @@ def test_every_value_is_described(readme: ModuleType) -> None:
     text = (CHART / "values.yaml").read_text("utf-8")
     described = {value.key for value in readme.documented(text)}
     inside = ("probes", "config")
-    assert {
-        key for key in _keys(yaml.safe_load(text)) if key not in described and not key.startswith(inside)
-    } == set()
+    assert {key for key in _keys(yaml.safe_load(text)) if key not in described and not key.startswith(inside)} == set()
 
 
 def test_the_schema_knows_the_values_and_nothing_else() -> None:
@@ -73,9 +71,7 @@ def test_the_schema_knows_the_values_and_nothing_else() -> None:
 
 def test_the_page_names_only_values_that_exist() -> None:
     values = yaml.safe_load((CHART / "values.yaml").read_text("utf-8"))
-    tops = "|".join(
-        key for key, value in values.items() if isinstance(value, dict) and value and key not in OPAQUE
-    )
+    tops = "|".join(key for key, value in values.items() if isinstance(value, dict) and value and key not in OPAQUE)
     for dotted in re.findall(rf"`((?:{tops})\.[A-Za-z.]+)", PAGE.read_text("utf-8")):
         here: Any = values
         for part in dotted.rstrip(".").split("."):

@@ -50,9 +50,7 @@ def test_every_pin_has_hashes_and_no_registry_is_named(name: str) -> None:
 def test_the_pins_fulfil_what_the_package_asks_for() -> None:
     project = PYPROJECT["project"]
     extras = project["optional-dependencies"]
-    wanted = [
-        Requirement(text) for text in (*project["dependencies"], *extras["postgres"], *extras["uvloop"])
-    ]
+    wanted = [Requirement(text) for text in (*project["dependencies"], *extras["postgres"], *extras["uvloop"])]
     pins = pinned("requirements.txt")
     for requirement in wanted:
         name = canonicalize_name(requirement.name)
@@ -63,9 +61,7 @@ def test_the_pins_fulfil_what_the_package_asks_for() -> None:
 
 
 def test_nothing_that_only_development_needs_is_pinned() -> None:
-    assert (
-        not {"pytest", "mypy", "ruff", "hypothesis", "dataiku-api-client"} & pinned("requirements.txt").keys()
-    )
+    assert not {"pytest", "mypy", "ruff", "hypothesis", "dataiku-api-client"} & pinned("requirements.txt").keys()
 
 
 def test_the_build_tools_are_those_of_the_build_system() -> None:
@@ -88,11 +84,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("image")
     outside = root / "outside"
     run(python, "-m", "venv", outside)
-    keep = {
-        name: value
-        for name, value in os.environ.items()
-        if name.startswith(("PIP_", "SSL_")) or name == "HOME"
-    }
+    keep = {name: value for name, value in os.environ.items() if name.startswith(("PIP_", "SSL_")) or name == "HOME"}
     environment = keep | {"PATH": f"{outside / 'bin'}:/usr/bin:/bin", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
     build = Build(root, REPOSITORY, environment)
     for stage in stages()[:-1]:
@@ -104,9 +96,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.timeout(600)
 def test_the_built_environment_holds_tocsin_and_just_the_pins(built: Path) -> None:
     script = "from importlib.metadata import distributions as d; print(*sorted(x.name.lower() for x in d()))"
-    names = {
-        canonicalize_name(name) for name in run(built / "opt/tocsin/bin/python", "-c", script).stdout.split()
-    }
+    names = {canonicalize_name(name) for name in run(built / "opt/tocsin/bin/python", "-c", script).stdout.split()}
     assert "tocsin" in names
     assert names - {"tocsin"} <= pinned("requirements.txt").keys()
     assert "pip" not in names
@@ -116,9 +106,7 @@ def test_the_built_environment_holds_tocsin_and_just_the_pins(built: Path) -> No
 @pytest.mark.timeout(600)
 def test_the_built_command_runs_from_the_wheel_alone(built: Path, tmp_path: Path) -> None:
     command = built / "opt" / "tocsin" / "bin" / "tocsin"
-    done = subprocess.run(
-        [command, "--help"], capture_output=True, text=True, cwd=tmp_path, env={}, timeout=60
-    )
+    done = subprocess.run([command, "--help"], capture_output=True, text=True, cwd=tmp_path, env={}, timeout=60)
     if "nothing here yet" in done.stderr:
         pytest.skip("the command line is not written yet")
     assert done.returncode == 0, done.stderr
@@ -133,9 +121,7 @@ def test_byte_code_is_there_so_that_a_read_only_root_starts_fast(built: Path) ->
 
 def test_what_the_steps_copy_is_not_ignored() -> None:
     rules = [
-        line
-        for line in (REPOSITORY / ".dockerignore").read_text("utf-8").splitlines()
-        if line[:1] not in ("#", "")
+        line for line in (REPOSITORY / ".dockerignore").read_text("utf-8").splitlines() if line[:1] not in ("#", "")
     ]
     kept = [rule[1:] for rule in rules if rule.startswith("!")]
     copied = [
@@ -197,9 +183,7 @@ def test_the_health_check_says_what_the_daemon_says(status: int, code: int) -> N
         text = final().last("HEALTHCHECK").partition("CMD ")[2].replace("8080", str(port))
         program, *arguments = exec_form(text)
         # A proxy in the environment must not stand between.
-        done = subprocess.run(
-            [sys.executable, *arguments], env={"HTTP_PROXY": "http://127.0.0.1:9"}, timeout=30
-        )
+        done = subprocess.run([sys.executable, *arguments], env={"HTTP_PROXY": "http://127.0.0.1:9"}, timeout=30)
     assert (program, done.returncode) == ("python", code)
 
 

@@ -55,10 +55,7 @@ def test_the_operator_s_kinds_are_what_the_operator_knows(
 @pytest.mark.parametrize("kind", OPERATOR_KINDS)
 def test_the_operator_s_kinds_use_only_old_fields(chart: Chart, kind: str) -> None:
     """An operator of any age takes them: a field that it does not know, it drops in silence."""
-    fields = {
-        "ServiceMonitor": {"selector", "namespaceSelector", "endpoints"},
-        "PrometheusRule": {"groups"},
-    }
+    fields = {"ServiceMonitor": {"selector", "namespaceSelector", "endpoints"}, "PrometheusRule": {"groups"}}
     endpoint = {
         "port", "path", "interval", "scrapeTimeout", "authorization", "relabelings", "metricRelabelings",
     }  # fmt: skip
@@ -69,9 +66,7 @@ def test_the_operator_s_kinds_use_only_old_fields(chart: Chart, kind: str) -> No
 
 
 @pytest.mark.slow
-def test_the_policy_finds_nothing_but_what_is_excused(
-    chart: Chart, tool: Callable[[str], str], tmp_path: Path
-) -> None:
+def test_the_policy_finds_nothing_but_what_is_excused(chart: Chart, tool: Callable[[str], str], tmp_path: Path) -> None:
     checkov = tool("checkov")
     digest = "image.digest=sha256:" + "0" * 64
     sets = [digest, "image.pullPolicy=Always", "networkPolicy.enabled=true"]
@@ -80,16 +75,7 @@ def test_the_policy_finds_nothing_but_what_is_excused(
         file.write_text(yaml.safe_dump_all(chart.render(values, sets=sets)), encoding="utf-8")
     (tmp_path / "Dockerfile").write_text((REPOSITORY / "Dockerfile").read_text("utf-8"), encoding="utf-8")
     excused = ",".join(EXCUSED)
-    command = (
-        checkov,
-        "--directory",
-        tmp_path,
-        "--framework",
-        "kubernetes",
-        "dockerfile",
-        "--skip-check",
-        excused,
-    )
+    command = (checkov, "--directory", tmp_path, "--framework", "kubernetes", "dockerfile", "--skip-check", excused)
     found = run(*command, "--compact", "--quiet", "--skip-download", "--output", "json", ok=False)
     reports = json.loads(found.stdout)
     failed = [

@@ -17,10 +17,7 @@ RULES = sorted((CHART / "files" / "rules").glob("*.yaml"))
 
 def rules() -> list[dict[str, str]]:
     return [
-        rule
-        for file in RULES
-        for group in yaml.safe_load(file.read_text("utf-8"))["groups"]
-        for rule in group["rules"]
+        rule for file in RULES for group in yaml.safe_load(file.read_text("utf-8"))["groups"] for rule in group["rules"]
     ]
 
 

@@ -41,9 +41,7 @@ class ScriptedDSS:
         return [asked.target for asked in self.asked]
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        self.asked.append(
-            Asked(request.method, request.raw_path, dict(request.headers), await request.read())
-        )
+        self.asked.append(Asked(request.method, request.raw_path, dict(request.headers), await request.read()))
         answer = self.answer(request) if callable(self.answer) else self.answer
         if isinstance(answer, Awaitable):
             answer = await answer

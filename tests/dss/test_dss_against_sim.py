@@ -88,10 +88,7 @@ async def test_a_failed_run_tells_its_error_its_steps_and_their_jobs(client: DSS
     with pytest.raises(DSSRunFailed) as caught:
         await scenario(client, "BROKEN").run_and_wait(timeout=60)
     details = await caught.value.run.get_details()
-    assert [(step.name, step.outcome) for step in details.steps] == [
-        ("Check", "SUCCESS"),
-        ("Build orders", "FAILED"),
-    ]
+    assert [(step.name, step.outcome) for step in details.steps] == [("Check", "SUCCESS"), ("Build orders", "FAILED")]
     assert details.first_error_details is not None
     assert details.first_error_details["message"] == "Out of memory"
     [job_id] = details.steps[1].job_ids
@@ -145,9 +142,7 @@ async def test_runs_are_read_by_day_and_by_moment(client: DSSClient) -> None:
     assert len(history) == 5
     assert {run.id for run in history} <= {run.id for run in await nightly.get_runs_by_date("2000-01-01")}
     third = history[2].start_time
-    assert [r.id for r in await nightly.get_runs_by_date(third, third + timedelta(milliseconds=1))] == [
-        history[2].id
-    ]
+    assert [r.id for r in await nightly.get_runs_by_date(third, third + timedelta(milliseconds=1))] == [history[2].id]
     assert (await nightly.get_last_successful_run()).good
     assert (await nightly.get_average_duration() or 0) > 0
     with pytest.raises(ValueError, match="no finished run"):
@@ -277,9 +272,7 @@ async def test_the_guides_examples_run(client: DSSClient, capsys: pytest.Capture
     blocks = re.findall(r"```python\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.S)
     _, *examples = blocks  # the first one names a host
     names: dict[str, Any] = {"client": client, "asyncio": asyncio}
-    code = compile(
-        "\n".join(examples), str(GUIDE), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True
-    )
+    code = compile("\n".join(examples), str(GUIDE), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
     await eval(code, names)
     assert [run.outcome for run in names["runs"]] == ["SUCCESS", "WARNING", "FAILED"]
     assert "SUCCESS" in capsys.readouterr().out

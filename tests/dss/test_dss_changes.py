@@ -11,9 +11,7 @@ from tocsin.dss import DSSError, DSSInvalidReply, DSSWaitTimeout
 
 def told(dss: Any) -> list[tuple[str, str, Any]]:
     prefix = "/dip/publicapi"
-    return [
-        (a.method, a.target.removeprefix(prefix), json.loads(a.body) if a.body else None) for a in dss.asked
-    ]
+    return [(a.method, a.target.removeprefix(prefix), json.loads(a.body) if a.body else None) for a in dss.asked]
 
 
 async def test_a_scenario_is_made_from_a_definition_that_stays_as_it_was(serve: Any, connect: Any) -> None:
@@ -80,9 +78,7 @@ async def test_discussions_are_listed_begun_and_answered(serve: Any, connect: An
     full = {"id": "D1", "topic": "late again", "replies": replies}
     dss = await serve(
         lambda r: (
-            [{"id": "D1", "topic": "late again"}, None, {}]
-            if r.path.endswith("/S/") and r.method == "GET"
-            else full
+            [{"id": "D1", "topic": "late again"}, None, {}] if r.path.endswith("/S/") and r.method == "GET" else full
         )
     )
     discussions = connect(dss).get_project("P").get_scenario("S").get_object_discussions()
@@ -105,19 +101,12 @@ async def test_discussions_are_listed_begun_and_answered(serve: Any, connect: An
     ]
 
 
-async def test_a_future_is_peeked_at_until_its_result_is_there_and_fetched_once(
-    serve: Any, connect: Any
-) -> None:
+async def test_a_future_is_peeked_at_until_its_result_is_there_and_fetched_once(serve: Any, connect: Any) -> None:
     states = iter([{"alive": True}, {"alive": True, "hasResult": False}, {"hasResult": True}])
-    dss = await serve(
-        lambda r: next(states) if r.query["peek"] == "True" else {"hasResult": True, "result": 42}
-    )
+    dss = await serve(lambda r: next(states) if r.query["peek"] == "True" else {"hasResult": True, "result": 42})
     client = connect(dss, poll_pauses=(0.001, 0.01))
     assert await client.get_future("J 1").wait_for_result(timeout=10) == 42
-    assert dss.targets[-2:] == [
-        "/dip/publicapi/futures/J%201?peek=True",
-        "/dip/publicapi/futures/J%201?peek=False",
-    ]
+    assert dss.targets[-2:] == ["/dip/publicapi/futures/J%201?peek=True", "/dip/publicapi/futures/J%201?peek=False"]
     assert len(dss.asked) == 4
 
 
@@ -157,20 +146,12 @@ async def test_variables_are_replaced_as_a_whole_and_updated_in_part(serve: Any,
 async def test_resolved_and_global_variables_are_read(serve: Any, connect: Any) -> None:
     dss = await serve({"a": "1"})
     client = connect(dss, default_project_key="P")
-    assert (
-        await client.get_resolved_variables(typed=True) == await client.get_global_variables() == {"a": "1"}
-    )
+    assert await client.get_resolved_variables(typed=True) == await client.get_global_variables() == {"a": "1"}
     assert dss.targets[0].endswith("/projects/P/variables-resolved?typed=true")
 
 
 async def test_messaging_channels_are_listed_and_read(serve: Any, connect: Any) -> None:
-    channel = {
-        "id": "mail",
-        "type": "smtp",
-        "family": "mail",
-        "sender": "dss@x",
-        "useCurrentUserAsSender": True,
-    }
+    channel = {"id": "mail", "type": "smtp", "family": "mail", "sender": "dss@x", "useCurrentUserAsSender": True}
     dss = await serve(lambda r: [channel, None] if r.path.endswith("/messaging-channels/") else channel)
     client = connect(dss)
     [listed] = await client.list_messaging_channels(channel_family="mail")

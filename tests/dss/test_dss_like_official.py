@@ -53,14 +53,7 @@ def answer(request: web.BaseRequest) -> Any:
             return DISCUSSION
     if path.endswith("/discussions/SCENARIO/S/"):
         return [DISCUSSION] if request.method == "GET" else DISCUSSION
-    return {
-        "id": "S",
-        "type": "custom_python",
-        "active": True,
-        "triggers": [],
-        "script": "x",
-        "jobId": "J",
-    } | CHANNEL
+    return {"id": "S", "type": "custom_python", "active": True, "triggers": [], "script": "x", "jobId": "J"} | CHANNEL
 
 
 Call = Callable[[Any], Any]
@@ -165,18 +158,14 @@ async def test_both_clients_send_the_same(serve: Any, connect: Any, name: str) -
 
 
 NOT_OURS = {
-    "DSSFuture": {"from_resp", "get_result_wait_if_needed"},  # for calls that ours does not have
+    "DSSFuture": {"from_resp", "get_result_wait_if_needed"}  # for calls that ours does not have
 }
 
 
 @pytest.mark.parametrize(
     ("module", "name"),
     [
-        *(
-            ("scenario", n)
-            for n, _ in inspect.getmembers(dataikuapi.dss.scenario, inspect.isclass)
-            if n in vars(dss)
-        ),
+        *(("scenario", n) for n, _ in inspect.getmembers(dataikuapi.dss.scenario, inspect.isclass) if n in vars(dss)),
         *(("job", n) for n in ("DSSJob", "DSSJobListItem")),
         *(("discussion", n) for n in ("DSSObjectDiscussions", "DSSDiscussion", "DSSDiscussionReply")),
         ("future", "DSSFuture"),

@@ -59,9 +59,7 @@ async def test_a_finished_run_tells_its_outcome_times_and_trigger(serve: Any, co
     assert seen.get_info() is seen.get_raw()
 
 
-async def test_a_running_run_has_neither_outcome_nor_end_but_a_duration_until_now(
-    serve: Any, connect: Any
-) -> None:
+async def test_a_running_run_has_neither_outcome_nor_end_but_a_duration_until_now(serve: Any, connect: Any) -> None:
     [seen] = await (await scenario_with(serve, connect, [run(outcome=None)])).get_last_runs()
     assert (seen.running, seen.good, seen.duration) == (True, False, 3600.0)
     with pytest.raises(ValueError, match="no outcome yet"):
@@ -76,13 +74,7 @@ async def test_a_running_run_has_neither_outcome_nor_end_but_a_duration_until_no
         {},
         {"start": "yesterday", "end": None, "result": None},
         {"start": True, "end": 1e300, "result": {"outcome": 7}},
-        {
-            "start": float("inf"),
-            "end": -1,
-            "result": {"outcome": None, "end": []},
-            "trigger": "x",
-            "scenario": 1,
-        },
+        {"start": float("inf"), "end": -1, "result": {"outcome": None, "end": []}, "trigger": "x", "scenario": 1},
         {"start": 10**30, "trigger": {"trigger": None}},
     ],
 )
@@ -128,16 +120,8 @@ async def test_the_current_run_is_the_newest_if_it_runs(serve: Any, connect: Any
     assert await idle.get_current_run() is None
 
 
-async def test_the_last_finished_run_may_have_failed_the_last_successful_one_not(
-    serve: Any, connect: Any
-) -> None:
-    runs = [
-        run("now", None),
-        run("bad", "FAILED"),
-        run("gone", "ABORTED"),
-        run("warned", "WARNING"),
-        run("good"),
-    ]
+async def test_the_last_finished_run_may_have_failed_the_last_successful_one_not(serve: Any, connect: Any) -> None:
+    runs = [run("now", None), run("bad", "FAILED"), run("gone", "ABORTED"), run("warned", "WARNING"), run("good")]
     scenario = await scenario_with(serve, connect, history(*runs))
     assert (await scenario.get_last_finished_run()).id == "bad"
     assert (await scenario.get_last_successful_run()).id == "warned"
@@ -176,10 +160,7 @@ async def test_the_average_duration_counts_good_runs_only(serve: Any, connect: A
         (("2025-09-01",), "fromDate=2025-09-01&toDate=2025-10-03"),
         ((datetime(2025, 9, 1, 23), datetime(2025, 10, 1)), "fromDate=2025-09-01&toDate=2025-10-01"),
         (
-            (
-                datetime(2025, 9, 1, 1, tzinfo=timezone(timedelta(hours=2))),
-                datetime(2025, 9, 1, 23, tzinfo=UTC),
-            ),
+            (datetime(2025, 9, 1, 1, tzinfo=timezone(timedelta(hours=2))), datetime(2025, 9, 1, 23, tzinfo=UTC)),
             "fromDate=2025-08-30&toDate=2025-09-03",
         ),
     ],
@@ -225,21 +206,14 @@ async def test_details_give_steps_jobs_and_the_first_error(serve: Any, connect: 
     assert details.first_error_details == {"message": "in the job"}
     assert details.last_step.first_error_details == {"message": "later"}
     first = details.steps[0]
-    assert (first.id, first.name, first.type, first.outcome) == (
-        "build",
-        "Build x",
-        "build_flowitem",
-        "SUCCESS",
-    )
+    assert (first.id, first.name, first.type, first.outcome) == ("build", "Build x", "build_flowitem", "SUCCESS")
     assert (first.duration, first.running) == (300.38, False)
     assert details["stepRuns"] == steps
 
 
 def test_a_step_that_threw_by_itself_tells_that_before_its_jobs() -> None:
     items = [{"outcome": "FAILED", "thrown": {"message": "job"}}]
-    assert DSSStepRunDetails(step("FAILED", items, {"message": "step"})).first_error_details == {
-        "message": "step"
-    }
+    assert DSSStepRunDetails(step("FAILED", items, {"message": "step"})).first_error_details == {"message": "step"}
 
 
 @pytest.mark.parametrize(
@@ -256,17 +230,10 @@ def test_details_without_steps_or_results_are_empty_not_a_crash(odd: dict[str, A
 
 def test_an_ongoing_step_has_no_outcome_yet() -> None:
     ongoing = DSSStepRunDetails(step(None))
-    assert (ongoing.running, ongoing.outcome, ongoing.duration, ongoing.first_error_details) == (
-        True,
-        None,
-        None,
-        None,
-    )
+    assert (ongoing.running, ongoing.outcome, ongoing.duration, ongoing.first_error_details) == (True, None, None, None)
 
 
-async def test_refresh_reads_the_run_again_and_keeps_it_if_dss_leaves_it_out(
-    serve: Any, connect: Any
-) -> None:
+async def test_refresh_reads_the_run_again_and_keeps_it_if_dss_leaves_it_out(serve: Any, connect: Any) -> None:
     answers = iter([{"scenarioRun": run(outcome=None)}, {"scenarioRun": run()}, {"stepRuns": []}])
     scenario = await scenario_with(serve, connect, lambda request: next(answers))
     seen = await scenario.get_run("R")
@@ -296,9 +263,7 @@ async def test_status_and_list_items_tell_what_they_know(serve: Any, connect: An
         "nextRun": END,
         "tags": ["a", 1],
     }
-    client = connect(
-        await serve(lambda r: item if r.path.endswith("/light") else [item, {"id": "T", "nextRun": 0}])
-    )
+    client = connect(await serve(lambda r: item if r.path.endswith("/light") else [item, {"id": "T", "nextRun": 0}]))
     nightly, bare = await client.get_project("P").list_scenarios()
     assert (nightly.id, nightly.name, nightly.active, nightly.running, nightly.tags) == (
         "S",
@@ -307,13 +272,7 @@ async def test_status_and_list_items_tell_what_they_know(serve: Any, connect: An
         True,
         ["a"],
     )
-    assert (bare.name, bare.active, bare.running, bare.start_time, bare.next_run) == (
-        "T",
-        False,
-        False,
-        None,
-        None,
-    )
+    assert (bare.name, bare.active, bare.running, bare.start_time, bare.next_run) == ("T", False, False, None, None)
     status = await nightly.to_scenario().get_status()
     assert (status.active, status.running) == (True, True)
     assert (status.start_time, status.next_run) == (nightly.start_time, nightly.next_run)
@@ -341,10 +300,7 @@ async def test_the_default_project_is_the_one_that_the_client_was_given(connect:
 async def test_testing_status_counts_outcomes(serve: Any, connect: Any) -> None:
     raw = {"nbTotalRanScenarios": 3, "nbScenariosPerOutcome": {"SUCCESS": 2, "FAILED": 1, "x": None}}
     status = await connect(await serve(raw)).get_project("P").get_testing_status()
-    assert (status.nb_total_ran_scenarios, status.nb_scenarios_per_outcome) == (
-        3,
-        {"SUCCESS": 2, "FAILED": 1},
-    )
+    assert (status.nb_total_ran_scenarios, status.nb_scenarios_per_outcome) == (3, {"SUCCESS": 2, "FAILED": 1})
     assert status.get_raw() == raw
 
 
@@ -355,8 +311,5 @@ async def test_jobs_of_both_shapes_tell_their_names_and_times(serve: Any, connec
     ]
     client = connect(await serve(shapes))
     first, second = await client.list_running_jobs()
-    assert [(j.project_key, j.job_id, j.to_job().id) for j in (first, second)] == [
-        ("P", "J", "J"),
-        ("P", "K", "K"),
-    ]
+    assert [(j.project_key, j.job_id, j.to_job().id) for j in (first, second)] == [("P", "J", "J"), ("P", "K", "K")]
     assert (first.start_time is not None, first.end_time, second.start_time) == (True, None, None)

@@ -124,9 +124,7 @@ async def test_without_a_version_tag_the_definition_itself_is_compared(serve: An
         await settings.save()
 
 
-async def test_a_script_is_saved_and_a_script_saved_by_somebody_else_is_a_conflict(
-    serve: Any, connect: Any
-) -> None:
+async def test_a_script_is_saved_and_a_script_saved_by_somebody_else_is_a_conflict(serve: Any, connect: Any) -> None:
     shelf = Shelf("custom_python")
     settings = await settings_of(serve, connect, shelf)
     settings.code = "print(2)"
@@ -141,9 +139,7 @@ async def test_a_script_is_saved_and_a_script_saved_by_somebody_else_is_a_confli
 
 
 async def test_missing_lists_are_made_when_they_are_first_used(serve: Any, connect: Any) -> None:
-    settings = (
-        await connect(await serve({"type": "step_based"})).get_project("P").get_scenario("S").get_settings()
-    )
+    settings = await connect(await serve({"type": "step_based"})).get_project("P").get_scenario("S").get_settings()
     settings.raw_steps.append({"id": "s"})
     assert (settings.raw_triggers, settings.raw_reporters) == ([], [])
     assert settings.get_raw()["params"] == {"steps": [{"id": "s"}]}
@@ -151,11 +147,7 @@ async def test_missing_lists_are_made_when_they_are_first_used(serve: Any, conne
 
 @pytest.mark.parametrize(
     ("more", "run_as", "effective"),
-    [
-        ({"runAsUser": "svc"}, "svc", "svc"),
-        ({}, None, "ann"),
-        ({"runAsUser": None}, None, "ann"),
-    ],
+    [({"runAsUser": "svc"}, "svc", "svc"), ({}, None, "ann"), ({"runAsUser": None}, None, "ann")],
 )
 async def test_a_scenario_runs_as_its_user_else_as_its_last_modifier(
     serve: Any, connect: Any, more: dict[str, Any], run_as: str | None, effective: str
@@ -254,9 +246,7 @@ async def test_triggers_are_written_as_dss_writes_them(serve: Any, connect: Any)
 
 
 @pytest.mark.parametrize("wrong", [{"timezone": "Europe/Pari"}, {"month": 13}, {"month": 2, "day": 30}])
-async def test_a_day_or_zone_that_does_not_exist_is_refused(
-    serve: Any, connect: Any, wrong: dict[str, Any]
-) -> None:
+async def test_a_day_or_zone_that_does_not_exist_is_refused(serve: Any, connect: Any, wrong: dict[str, Any]) -> None:
     settings = await settings_of(serve, connect, Shelf())
     with pytest.raises(ValueError, match=r"."):
         settings.add_daily_trigger(**wrong)

@@ -31,9 +31,7 @@ from tocsin.dss import (
 
 
 @asynccontextmanager
-async def raw_server(
-    talk: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Any],
-) -> AsyncIterator[str]:
+async def raw_server(talk: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Any]) -> AsyncIterator[str]:
     """Bytes on a socket, for what no HTTP server would say."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -109,15 +107,7 @@ async def test_no_secret_at_all_is_refused() -> None:
 
 @pytest.mark.parametrize(
     "url",
-    [
-        "dss.example.com",
-        "ftp://dss",
-        "http://",
-        "http://u:p@dss",
-        "http://dss?x=1",
-        "http://dss#x",
-        "http://a..b",
-    ],
+    ["dss.example.com", "ftp://dss", "http://", "http://u:p@dss", "http://dss?x=1", "http://dss#x", "http://a..b"],
 )
 def test_a_url_that_cannot_be_a_dss_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="DSS URL"):
@@ -126,18 +116,9 @@ def test_a_url_that_cannot_be_a_dss_is_refused(url: str) -> None:
 
 @pytest.mark.parametrize(
     ("path", "base"),
-    [
-        ("", ""),
-        ("/", ""),
-        ("//", ""),
-        ("/a/b/", "/a/b"),
-        ("/with space", "/with%20space"),
-        ("/a%2Fb", "/a%2Fb"),
-    ],
+    [("", ""), ("/", ""), ("//", ""), ("/a/b/", "/a/b"), ("/with space", "/with%20space"), ("/a%2Fb", "/a%2Fb")],
 )
-async def test_a_path_of_a_reverse_proxy_stands_before_the_api(
-    serve: Any, connect: Any, path: str, base: str
-) -> None:
+async def test_a_path_of_a_reverse_proxy_stands_before_the_api(serve: Any, connect: Any, path: str, base: str) -> None:
     dss = await serve()
     await connect(dss.url + path).get_instance_info()
     assert dss.targets == [f"{base}/dip/publicapi/instance-info"]
@@ -154,11 +135,7 @@ async def test_own_headers_are_sent_but_never_replace_secret_or_name(serve: Any,
     extra = {"X-Gateway": "yes", "authorization": "mine", "user-agent": "mine"}
     await connect(dss, extra_headers=extra, user_agent="tocsin/1", jwt_bearer_token="t").get_auth_info()
     headers = {name.lower(): value for name, value in dss.asked[0].headers.items()}
-    assert (headers["x-gateway"], headers["authorization"], headers["user-agent"]) == (
-        "yes",
-        "Bearer t",
-        "tocsin/1",
-    )
+    assert (headers["x-gateway"], headers["authorization"], headers["user-agent"]) == ("yes", "Bearer t", "tocsin/1")
 
 
 def test_a_header_that_would_break_the_request_is_refused() -> None:
@@ -399,9 +376,7 @@ async def test_retries_can_be_switched_off(serve: Any, connect: Any) -> None:
         await connect(dss, retries=0).get_auth_info()
 
 
-async def test_a_short_retry_after_is_waited_for_and_a_long_one_is_the_callers_matter(
-    serve: Any, connect: Any
-) -> None:
+async def test_a_short_retry_after_is_waited_for_and_a_long_one_is_the_callers_matter(serve: Any, connect: Any) -> None:
     slept: list[float] = []
 
     async def sleep(seconds: float) -> None:
@@ -445,16 +420,10 @@ async def test_reports_name_what_has_no_status(serve: Any, connect: Any) -> None
             await connect(url, on_request=reports.append, retries=0, timeout=0.03).get_auth_info()
     with pytest.raises(DSSUnreachable):
         await connect(url, on_request=reports.append, retries=0).get_auth_info()
-    assert [(r.code, r.status) for r in reports] == [
-        ("invalid", 200),
-        ("timeout", None),
-        ("unreachable", None),
-    ]
+    assert [(r.code, r.status) for r in reports] == [("invalid", 200), ("timeout", None), ("unreachable", None)]
 
 
-async def test_a_cancelled_request_leaves_the_client_usable_and_makes_no_report(
-    serve: Any, connect: Any
-) -> None:
+async def test_a_cancelled_request_leaves_the_client_usable_and_makes_no_report(serve: Any, connect: Any) -> None:
     reports: list[RequestReport] = []
     arrived, slow = asyncio.Event(), True
 
@@ -515,10 +484,7 @@ async def proxy() -> AsyncIterator[tuple[str, list[str]]]:
 
 async def test_a_proxy_forwards_plain_requests_and_gets_its_own_password(serve: Any) -> None:
     dss = await serve({"authIdentifier": "me"})
-    async with (
-        proxy() as (address, heads),
-        DSSClient(dss.url, "key", proxy=f"http://u:pw@{address}") as client,
-    ):
+    async with proxy() as (address, heads), DSSClient(dss.url, "key", proxy=f"http://u:pw@{address}") as client:
         assert await client.get_auth_info() == {"authIdentifier": "me"}
     assert heads[0].startswith(f"GET {dss.url}/dip/publicapi/auth/info?withSecrets=False ")
     assert "Proxy-Authorization: Basic " + base64.b64encode(b"u:pw").decode() in heads[0]
@@ -633,15 +599,11 @@ async def test_checking_can_be_switched_off(serve: Any, connect: Any, pki: Path)
     assert await connect(dss, no_check_certificate=True).get_auth_info() == {}
 
 
-async def test_a_client_certificate_is_shown_with_and_without_checking(
-    serve: Any, connect: Any, pki: Path
-) -> None:
+async def test_a_client_certificate_is_shown_with_and_without_checking(serve: Any, connect: Any, pki: Path) -> None:
     dss = await serve(peer_name, server_context(pki, ask_client=True))
     pair = (str(pki / "client.pem"), str(pki / "client.key"))
     for trust in ({"ca_file": str(pki / "ca.pem")}, {"no_check_certificate": True}):
-        assert await connect(dss, client_certificate=pair, **trust).get_auth_info() == {
-            "authIdentifier": "client"
-        }
+        assert await connect(dss, client_certificate=pair, **trust).get_auth_info() == {"authIdentifier": "client"}
 
 
 async def test_a_rotated_client_certificate_serves_at_once_and_a_torn_pair_changes_nothing(
@@ -660,9 +622,7 @@ async def test_a_rotated_client_certificate_serves_at_once_and_a_torn_pair_chang
     assert names == ["client", "client", "second"]
 
 
-async def test_tls_files_that_are_missing_are_unreachable_with_their_name(
-    serve: Any, connect: Any, pki: Path
-) -> None:
+async def test_tls_files_that_are_missing_are_unreachable_with_their_name(serve: Any, connect: Any, pki: Path) -> None:
     dss = await serve({}, server_context(pki))
     with pytest.raises(DSSUnreachable, match=r"nowhere\.pem"):
         await connect(dss, ca_file="/nowhere.pem", retries=0).get_auth_info()

@@ -247,12 +247,8 @@ async def test_closing_the_client_ends_its_waits(serve: Any, connect: Any) -> No
         await wait
 
 
-@pytest.mark.parametrize(
-    "fire", [{}, {"trigger": {"id": "m"}}, {"runId": "F"}, {"trigger": None, "runId": "F"}]
-)
-async def test_a_fire_that_says_not_which_it_is_is_an_invalid_reply(
-    serve: Any, connect: Any, fire: Any
-) -> None:
+@pytest.mark.parametrize("fire", [{}, {"trigger": {"id": "m"}}, {"runId": "F"}, {"trigger": None, "runId": "F"}])
+async def test_a_fire_that_says_not_which_it_is_is_an_invalid_reply(serve: Any, connect: Any, fire: Any) -> None:
     scenario = await scenario_of(serve, connect, fire)
     with pytest.raises(DSSInvalidReply):
         await scenario.run()

@@ -209,9 +209,7 @@ def test_retry_after_is_seconds_or_a_date(header: str, seconds: float | None) ->
 
 
 def test_a_dated_retry_after_counts_from_the_servers_own_clock() -> None:
-    headers = CIMultiDict(
-        {"date": "Sun, 01 Mar 2026 15:00:00 GMT", "retry-after": "Sun, 01 Mar 2026 15:00:20 GMT"}
-    )
+    headers = CIMultiDict({"date": "Sun, 01 Mar 2026 15:00:00 GMT", "retry-after": "Sun, 01 Mar 2026 15:00:20 GMT"})
     assert wire.retry_after(headers, NOW) == 20.0
 
 

@@ -45,9 +45,7 @@ async def test_each_run_gives_one_start_and_one_end_and_each_is_posted_once(tmp_
         assert told(sink, dss) == AGREED
         assert dss.ledger.compare(await daemon.events()) == AGREED
         assert len({post.headers["webhook-id"] for post in sink.posts}) == len(sink.posts) == 12
-        assert {post.headers["Content-Type"].split(";")[0] for post in sink.posts} == {
-            "application/cloudevents+json"
-        }
+        assert {post.headers["Content-Type"].split(";")[0] for post in sink.posts} == {"application/cloudevents+json"}
         assert dss.writes == []
 
         async def counted():
@@ -81,9 +79,7 @@ async def test_without_an_admin_key_the_running_flags_serve(tmp_path, dss, sink)
         assert await nothing_lost(daemon, dss) == AGREED
 
 
-async def test_a_run_from_before_the_first_watch_gives_its_end_only_and_older_ones_nothing(
-    tmp_path, dss, sink
-):
+async def test_a_run_from_before_the_first_watch_gives_its_end_only_and_older_ones_nothing(tmp_path, dss, sink):
     dss.world.instant_run("P000", "S000", "FAILED", ago=timedelta(minutes=5))
     run = dss.start_run("P000", "S001", dss.world.now() - timedelta(minutes=1))
     async with DaemonProcess(config_for(tmp_path, {"prod": dss}, sink)) as daemon:
@@ -91,9 +87,7 @@ async def test_a_run_from_before_the_first_watch_gives_its_end_only_and_older_on
         dss.end_run("P000", "S001")
         await eventually(daemon.events)
         await looked_again(dss)
-        assert [(event["type"], event["subject"]) for event in await daemon.events()] == [
-            ("tocsin.run.finished", run)
-        ]
+        assert [(event["type"], event["subject"]) for event in await daemon.events()] == [("tocsin.run.finished", run)]
 
 
 async def test_two_runs_that_share_an_id_in_the_autumn_night_are_two(tmp_path, sink):

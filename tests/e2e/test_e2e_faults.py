@@ -10,17 +10,7 @@ from time import time_ns
 
 import pytest
 
-from tests.fakedss import (
-    DaemonProcess,
-    Differences,
-    FakeDSS,
-    Life,
-    between,
-    config_for,
-    eventually,
-    faults,
-    node,
-)
+from tests.fakedss import DaemonProcess, Differences, FakeDSS, Life, between, config_for, eventually, faults, node
 
 Act = Callable[[FakeDSS], object]
 LOUD = ("warning", "error", "critical")
@@ -76,9 +66,7 @@ async def test_broken_nodes_are_down_for_a_reason_told_once_and_recover(tmp_path
 
         await eventually(all_down)
         asked = {case: bad.counts.total() + 2 for case, bad in broken.items()}
-        await eventually(
-            lambda: all(broken[case].counts.total() >= count for case, count in asked.items()), within=60
-        )
+        await eventually(lambda: all(broken[case].counts.total() >= count for case, count in asked.items()), within=60)
         downs = [event for event in await daemon.events() if event["type"] == "tocsin.node.down"]
         reasons = {event["data"]["node"]: event["data"]["reason"] for event in downs}
         assert reasons == {case: reason or reasons.get(case) for case, (_, reason) in BROKEN.items()}
@@ -108,8 +96,7 @@ async def test_broken_nodes_are_down_for_a_reason_told_once_and_recover(tmp_path
             return {
                 case: diff
                 for case, bad in broken.items()
-                if (diff := bad.ledger.compare(e for e in events if e["data"]["node"] == case))
-                != Differences()
+                if (diff := bad.ledger.compare(e for e in events if e["data"]["node"] == case)) != Differences()
             }
 
         async def all_told():
@@ -212,13 +199,9 @@ async def test_after_every_trouble_the_ledger_and_the_event_log_agree(tmp_path, 
     async with AsyncExitStack() as stack:
         fleet = {}
         for name, trial in TRIALS.items():
-            fleet[name] = await stack.enter_async_context(
-                FakeDSS(node_name=name, clock_ms=started_at(trial.clock))
-            )
+            fleet[name] = await stack.enter_async_context(FakeDSS(node_name=name, clock_ms=started_at(trial.clock)))
             fleet[name].world.populate(2, 2)
-        config = config_for(
-            tmp_path, [node(name, dss, sweep_interval="1s") for name, dss in fleet.items()], sink
-        )
+        config = config_for(tmp_path, [node(name, dss, sweep_interval="1s") for name, dss in fleet.items()], sink)
         daemon = await stack.enter_async_context(DaemonProcess(config))
         await daemon.watching(4 * len(fleet))
         lives = [Life(dss.world, 0.7, between(0.1, 4), seed=i) for i, dss in enumerate(fleet.values())]

@@ -11,9 +11,7 @@ from tests.fakedss import DaemonProcess, Differences, Life, between, config_for,
 from tests.fakedss.ledger import fact_of
 
 
-async def test_killed_again_and_again_it_has_every_event_once_and_every_notification_under_one_id(
-    tmp_path, dss, sink
-):
+async def test_killed_again_and_again_it_has_every_event_once_and_every_notification_under_one_id(tmp_path, dss, sink):
     chance = random.Random(7)
     daemon = DaemonProcess(config_for(tmp_path, {"prod": dss}, sink))
     try:
@@ -107,9 +105,7 @@ async def test_sigterm_ends_while_sends_hang_and_they_are_repeated_after_a_new_s
         sink.default = None
         await daemon.start()
         await daemon.ready()
-        await eventually(
-            lambda: sorted(heard(sink, "/hook")) == ["tocsin.run.failed", *2 * ["tocsin.run.started"]]
-        )
+        await eventually(lambda: sorted(heard(sink, "/hook")) == ["tocsin.run.failed", *2 * ["tocsin.run.started"]])
         await eventually(lambda: len(heard(sink, "/thread")) == 3)
         started = {p.headers["webhook-id"] for p in sink.posts if p.json.get("type") == "tocsin.run.started"}
         assert len(started) == 1

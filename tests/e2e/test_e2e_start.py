@@ -16,11 +16,7 @@ from tocsin.cli.commands import app
 def complaints(daemon):
     """All that was said on stderr but log lines of level info and below."""
     lines = [line for line in daemon.stderr if line.strip()]
-    return [
-        line
-        for line in lines
-        if not (line.startswith("{") and json.loads(line).get("level") in ("debug", "info"))
-    ]
+    return [line for line in lines if not (line.startswith("{") and json.loads(line).get("level") in ("debug", "info"))]
 
 
 async def refused(config):
@@ -38,9 +34,7 @@ async def test_a_port_in_use(tmp_path, dss, sink):
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        code, said = await refused(
-            config_for(tmp_path, {"prod": dss}, sink, http={"listen": f"127.0.0.1:{port}"})
-        )
+        code, said = await refused(config_for(tmp_path, {"prod": dss}, sink, http={"listen": f"127.0.0.1:{port}"}))
     assert (code != 0, len(said)) == (True, 1)
     assert str(port) in said[0]
 
@@ -118,12 +112,7 @@ async def test_a_wrong_configuration_names_file_line_key_and_what_was_meant(tmp_
     assert checked.exit_code == 1
     assert [line for line in checked.output.splitlines() if line not in text] == []
     assert re.search(rf"tocsin\.yaml:{line}\b", text), text
-    assert (key in text, meant in text, "Traceback" in text, "secret" in text) == (
-        True,
-        True,
-        False,
-        False,
-    ), text
+    assert (key in text, meant in text, "Traceback" in text, "secret" in text) == (True, True, False, False), text
 
 
 async def test_a_file_that_is_not_there(tmp_path):

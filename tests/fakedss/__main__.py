@@ -43,16 +43,8 @@ class RemoteFakeDSS(FakeDSS):
     def _actions(self) -> dict[str, Callable[..., object]]:
         world = self.world
         here = (self.start_run, self.end_run, self.revoke_key, self.restore_key)
-        there = (
-            world.restart,
-            world.clear_history,
-            world.forget_running,
-            world.populate,
-            world.remove_scenario,
-        )
-        return {
-            action.__name__: action for action in (*here, *there, self.hide_project, self.show_project)
-        } | {
+        there = (world.restart, world.clear_history, world.forget_running, world.populate, world.remove_scenario)
+        return {action.__name__: action for action in (*here, *there, self.hide_project, self.show_project)} | {
             "add_scenario": lambda **more: world.add_scenario(**more).id,
             "instant_run": lambda ago=0, lasted=0.2, **more: world.instant_run(
                 **more, ago=timedelta(seconds=ago), lasted=timedelta(seconds=lasted)
@@ -77,11 +69,7 @@ class RemoteFakeDSS(FakeDSS):
         return web.json_response([asdict(run) for run in self.ledger.runs])
 
     async def _counts(self, request: web.Request) -> web.Response:
-        counts = {
-            "by_operation": self.counts,
-            "by_second": self.per_second,
-            "peak_in_flight": self.peak_in_flight,
-        }
+        counts = {"by_operation": self.counts, "by_second": self.per_second, "peak_in_flight": self.peak_in_flight}
         return web.json_response(counts | {"writes": self.writes})
 
 
@@ -99,11 +87,7 @@ async def serve(options: argparse.Namespace) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
     dss = RemoteFakeDSS(
-        zone=options.zone,
-        delay=options.delay,
-        port=options.port,
-        api_key=options.api_key,
-        admin_key=options.admin_key,
+        zone=options.zone, delay=options.delay, port=options.port, api_key=options.api_key, admin_key=options.admin_key
     )
     dss.world.populate(options.projects, options.scenarios)
     script = json.loads(options.script.read_text()) if options.script else []

@@ -23,9 +23,7 @@ Fault = Callable[[Answer], Answer]
 _PROXY_PAGE = b"<html><head><title>%d</title></head><body><h1>%d</h1><hr>nginx</body></html>\r\n"
 
 
-def status(
-    code: int, message: str = "Something broke", error_type: str = "java.lang.RuntimeException"
-) -> Fault:
+def status(code: int, message: str = "Something broke", error_type: str = "java.lang.RuntimeException") -> Fault:
     """An error in DSS's own shape."""
     return _always(Answer.of(error(error_type, message), code))
 
@@ -103,9 +101,7 @@ def reply(value: object) -> Fault:
 
 def shuffled(seed: int = 0) -> Fault:
     """The list in another order."""
-    return _in_json(
-        lambda value: random.Random(seed).sample(value, len(value)) if isinstance(value, list) else value
-    )
+    return _in_json(lambda value: random.Random(seed).sample(value, len(value)) if isinstance(value, list) else value)
 
 
 def strangers(seed: int = 0) -> Fault:
@@ -113,14 +109,7 @@ def strangers(seed: int = 0) -> Fault:
 
     def mix(value: object) -> object:
         chance = random.Random(seed)
-        unknown: tuple[object, ...] = (
-            None,
-            "stranger",
-            7,
-            [],
-            {},
-            {"id": None, "runId": None, "projectKey": None},
-        )
+        unknown: tuple[object, ...] = (None, "stranger", 7, [], {}, {"id": None, "runId": None, "projectKey": None})
         if isinstance(value, list):
             for stranger in unknown:
                 value.insert(chance.randint(0, len(value)), stranger)
@@ -136,9 +125,7 @@ def nulled(*fields: str) -> Fault:
 
 def missing(*fields: str) -> Fault:
     """These fields are absent, in the object or in each object of the list."""
-    return _in_json(
-        lambda value: _each(value, lambda item: {k: v for k, v in item.items() if k not in fields})
-    )
+    return _in_json(lambda value: _each(value, lambda item: {k: v for k, v in item.items() if k not in fields}))
 
 
 def huge(megabytes: float = 10) -> Fault:

@@ -44,10 +44,7 @@ def node(name: str, dss: FakeDSS, *, sweep: bool = True, **watch: object) -> dic
 
 
 def config_for(
-    folder: Path,
-    nodes: Mapping[str, FakeDSS] | Sequence[dict[str, object]],
-    sink: WebhookSink,
-    **more: object,
+    folder: Path, nodes: Mapping[str, FakeDSS] | Sequence[dict[str, object]], sink: WebhookSink, **more: object
 ) -> Path:
     """Write ``tocsin.yaml``: these nodes, one webhook receiver, one reporter of all run events. ``more`` are
     top-level keys that replace the given ones (None: leave the key out)."""
@@ -94,13 +91,7 @@ class DaemonProcess:
         self.url = url or "http://" + (_listen(config) if config else "127.0.0.1:8080")
         self.stdout: list[str] = []
         self.stderr: list[str] = []
-        self._command = [
-            sys.executable,
-            "-m",
-            "tocsin",
-            *verb,
-            *(["--config", str(config)] if config else []),
-        ]
+        self._command = [sys.executable, "-m", "tocsin", *verb, *(["--config", str(config)] if config else [])]
         self._env = _environment() | dict(env or {})
         self._process: asyncio.subprocess.Process | None = None
         self._readers: list[asyncio.Task[None]] = []
@@ -153,10 +144,7 @@ class DaemonProcess:
             return 0
 
     async def text(self, path: str) -> str:
-        async with (
-            aiohttp.ClientSession(raise_for_status=True) as session,
-            session.get(self.url + path) as response,
-        ):
+        async with aiohttp.ClientSession(raise_for_status=True) as session, session.get(self.url + path) as response:
             return await response.text()
 
     async def post(self, path: str) -> tuple[int, dict[str, Any]]:
@@ -251,11 +239,7 @@ def _listen(config: Path) -> str:
 
 def _environment() -> dict[str, str]:
     """This process's own without the settings of a daemon or a proxy, and with the source on the path."""
-    kept = {
-        k: v
-        for k, v in os.environ.items()
-        if not k.startswith("TOCSIN_") and not k.lower().endswith("_proxy")
-    }
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("TOCSIN_") and not k.lower().endswith("_proxy")}
     return kept | {"PYTHONPATH": str(ROOT / "daemon"), "PYTHONUNBUFFERED": "1"}
 
 

@@ -120,9 +120,7 @@ class FakeDSS:
     def ledger(self) -> Ledger:
         return self.world.ledger
 
-    def start_run(
-        self, project: str, scenario: str, at: datetime | None = None, trigger: str = "temporal"
-    ) -> str:
+    def start_run(self, project: str, scenario: str, at: datetime | None = None, trigger: str = "temporal") -> str:
         return self.world.start_run(project, scenario, at, trigger)
 
     def end_run(
@@ -175,9 +173,7 @@ class FakeDSS:
     def asked(self, operation: str, project: str = "*", scenario: str = "*") -> int:
         """How many of the last 20 000 requests match these globs."""
         rule = Rule(lambda answer: answer, operation, project, scenario)
-        return sum(
-            rule.matches(seen.call.operation, seen.call.project, seen.call.scenario) for seen in self.requests
-        )
+        return sum(rule.matches(seen.call.operation, seen.call.project, seen.call.scenario) for seen in self.requests)
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
         call, key = parse(request.raw_path), _key_of(request)

@@ -277,10 +277,7 @@ async def test_the_ledger_keeps_what_dss_forgets(dss, web):
 
 def cloud_event(fact):
     name, project, scenario, run = fact
-    return {
-        "type": f"tocsin.{name}",
-        "data": {"project": project, "scenario": {"id": scenario}, "run": {"id": run}},
-    }
+    return {"type": f"tocsin.{name}", "data": {"project": project, "scenario": {"id": scenario}, "run": {"id": run}}}
 
 
 async def test_the_ledger_tells_what_an_event_log_lost_repeated_and_invented(dss):
@@ -337,17 +334,7 @@ async def test_ten_thousand_scenarios_are_listed_and_counted(web):
 async def test_as_a_process_it_follows_its_script_and_its_remote_control(tmp_path, web):
     script = tmp_path / "script.json"
     script.write_text(json.dumps([{"at": 0, "do": "start_run", "project": "P000", "scenario": "S001"}]))
-    command = [
-        sys.executable,
-        "-m",
-        "tests.fakedss",
-        "--scenarios",
-        "2",
-        "--script",
-        str(script),
-        "--rate",
-        "50",
-    ]
+    command = [sys.executable, "-m", "tests.fakedss", "--scenarios", "2", "--script", str(script), "--rate", "50"]
     process = await asyncio.create_subprocess_exec(*command, "--durations", "0.01:0.1", cwd=ROOT, stdout=-1)
     try:
         url = json.loads(await process.stdout.readline())["url"]
@@ -366,9 +353,7 @@ async def test_as_a_process_it_follows_its_script_and_its_remote_control(tmp_pat
         await eventually(the_scripted_run)
         assert (await do(do="instant_run", project="P000", scenario="S001"))[0] == 400  # it runs
         assert (await do(do="fail", fault="status", args=[503], nth=[1]))[0] == 200
-        async with web.get(
-            url + "/public/api/projects/", headers={"X-DKU-APITicket": "admin-key"}
-        ) as response:
+        async with web.get(url + "/public/api/projects/", headers={"X-DKU-APITicket": "admin-key"}) as response:
             assert response.status == 503
         async with web.get(url + "/fake/counts") as response:
             assert (await response.json())["by_operation"] == {"projects": 1}

@@ -68,12 +68,7 @@ def run_details(run: Run, owner: Scenario) -> JSON:
 
 
 def _step(run: Run, step: str, kind: str, outcome: str | None, start: int, end: int) -> JSON:
-    target: JSON = {
-        "type": "SCENARIO_STEP",
-        "projectKey": run.project,
-        "scenarioId": run.scenario,
-        "stepId": step,
-    }
+    target: JSON = {"type": "SCENARIO_STEP", "projectKey": run.project, "scenarioId": run.scenario, "stepId": step}
     items: list[JSON] = []
     if kind == "build_flowitem":
         job: JSON = {"type": "JOB_EXECUTED", "jobId": f"Build_{run.id}", "outcome": outcome, "start": start}
@@ -107,9 +102,7 @@ def run_log(run: Run) -> str:
     stamp = f"{datetime.fromtimestamp(run.start_ms / 1000, UTC):%Y/%m/%d-%H:%M:%S}.000"
     lines = [f"[{stamp}] [Scenario-{run.scenario}] [INFO] [dku.scenarios]  - Starting run {run.id}"]
     if run.outcome == "FAILED":
-        lines.append(
-            f"[{stamp}] [Scenario-{run.scenario}] [ERROR] [dku.scenarios]  - {run.error or 'Job failed'}"
-        )
+        lines.append(f"[{stamp}] [Scenario-{run.scenario}] [ERROR] [dku.scenarios]  - {run.error or 'Job failed'}")
     if run.end_ms:
         lines.append(f"[{stamp}] [Scenario-{run.scenario}] [INFO] [dku.scenarios]  - Done: {run.outcome}")
     return "\n".join(lines) + "\n"

@@ -102,12 +102,7 @@ class World:
     # Runs
 
     def start_run(
-        self,
-        project: str,
-        scenario: str,
-        at: datetime | None = None,
-        trigger: str = "temporal",
-        run_as: str = "admin",
+        self, project: str, scenario: str, at: datetime | None = None, trigger: str = "temporal", run_as: str = "admin"
     ) -> str:
         """A run begins, now or at ``at`` (server's clock); the answer is its run id, which is local time."""
         owner = self.scenario(project, scenario)
@@ -186,9 +181,7 @@ class World:
             owner.history = [run for run in owner.history if id(run) not in gone]
 
     def _matching(self, project: str, scenario: str) -> Iterable[Scenario]:
-        return [
-            s for s in self.all_scenarios() if fnmatchcase(s.project, project) and fnmatchcase(s.id, scenario)
-        ]
+        return [s for s in self.all_scenarios() if fnmatchcase(s.project, project) and fnmatchcase(s.id, scenario)]
 
 
 def _ms(at: datetime) -> int:

@@ -46,9 +46,7 @@ def play(rule: Rule, outcomes: Iterable[str], *, hold_until: int = 0) -> list[st
         state = judge.hear(rule, state, event)
         if state is None or index + 1 < hold_until:
             continue
-        state, change = judge.settle(
-            rule, judge.judge(rule, state, view(event.time)), view(event.time), event.time
-        )
+        state, change = judge.settle(rule, judge.judge(rule, state, view(event.time)), view(event.time), event.time)
         match change:
             case judge.Rang(alert):
                 said.append(f"{index} rang {alert.count}")

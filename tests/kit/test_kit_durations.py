@@ -9,9 +9,7 @@ from hypothesis import strategies as st
 
 from tocsin.kit.durations import BadDuration, format_duration, human_duration, parse_duration
 
-MILLISECONDS = st.integers(0, timedelta.max // timedelta(milliseconds=1)).map(
-    lambda ms: timedelta(milliseconds=ms)
-)
+MILLISECONDS = st.integers(0, timedelta.max // timedelta(milliseconds=1)).map(lambda ms: timedelta(milliseconds=ms))
 
 
 @pytest.mark.parametrize(

@@ -17,9 +17,7 @@ def test_a_derived_id_is_the_same_in_every_process_and_version() -> None:
 
 
 def test_where_one_fact_ends_and_the_next_begins_matters() -> None:
-    assert (
-        len({derived_id("a", "bc"), derived_id("ab", "c"), derived_id("abc"), derived_id("a", "b", "c")}) == 4
-    )
+    assert len({derived_id("a", "bc"), derived_id("ab", "c"), derived_id("abc"), derived_id("a", "b", "c")}) == 4
 
 
 @given(FACTS, FACTS)

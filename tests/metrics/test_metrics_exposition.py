@@ -94,12 +94,7 @@ async def scrape(exposition: Exposition, accept: str = TEXT) -> list[Metric]:
 
 
 def samples(families: Iterable[Metric], name: str) -> list[tuple[dict[str, str], float]]:
-    return [
-        (sample.labels, sample.value)
-        for family in families
-        for sample in family.samples
-        if sample.name == name
-    ]
+    return [(sample.labels, sample.value) for family in families for sample in family.samples if sample.name == name]
 
 
 async def refreshed(store: Store, exposition: Exposition) -> Exposition:
@@ -142,9 +137,7 @@ async def test_a_series_says_what_the_rows_say(
 
 async def test_buckets_are_cumulated_over_all_bounds(store: Store, exposition: Exposition) -> None:
     await store.write(fill)
-    found = samples(
-        await scrape(await refreshed(store, exposition)), "dss_scenario_run_duration_seconds_bucket"
-    )
+    found = samples(await scrape(await refreshed(store, exposition)), "dss_scenario_run_duration_seconds_bucket")
     by_bound = {labels["le"]: value for labels, value in found}
     assert {bound: by_bound[bound] for bound in ("1.0", "5.0", "30.0", "60.0", "86400.0", "+Inf")} == {
         "1.0": 0, "5.0": 1, "30.0": 1, "60.0": 2, "86400.0": 2, "+Inf": 3,
@@ -180,16 +173,12 @@ async def test_exemplars_name_the_run_within_the_limit(store: Store, exposition:
     await store.write(more)
     families = await scrape(await refreshed(store, exposition), OPENMETRICS)
     exemplars = [sample.exemplar for family in families for sample in family.samples if sample.exemplar]
-    assert [one.labels for one in exemplars if one.labels["run_id"] == run.run_id] == [
-        {"run_id": run.run_id}
-    ] * 3
+    assert [one.labels for one in exemplars if one.labels["run_id"] == run.run_id] == [{"run_id": run.run_id}] * 3
     assert {tuple(one.labels) for one in exemplars} == {("run_id",), ("run_id", "scenario")}
     assert all(sum(len(name) + len(text) for name, text in one.labels.items()) <= 128 for one in exemplars)
 
 
-async def test_the_newest_scenarios_beyond_the_budget_have_no_series(
-    store: Store, exposition: Exposition
-) -> None:
+async def test_the_newest_scenarios_beyond_the_budget_have_no_series(store: Store, exposition: Exposition) -> None:
     def two(connection: Connection) -> None:
         put_scenario(connection, ScenarioKey("prod", "A", "NEW"), watched_since=NOW)
         put_scenario(connection)
@@ -201,18 +190,14 @@ async def test_the_newest_scenarios_beyond_the_budget_have_no_series(
     assert samples(families, "tocsin_metrics_scenarios_dropped") == [({}, 1)]
 
 
-async def test_gone_things_go_away_and_counters_of_pruned_runs_stay(
-    store: Store, exposition: Exposition
-) -> None:
+async def test_gone_things_go_away_and_counters_of_pruned_runs_stay(store: Store, exposition: Exposition) -> None:
     await store.write(fill)
     await refreshed(store, exposition)
 
     def later(connection: Connection) -> None:
         connection.execute(schema.runs.delete().where(schema.runs.c.end.is_not(None)))
         scenarios = schema.scenarios
-        connection.execute(
-            scenarios.update().where(scenarios.c.scenario == HOSTILE.scenario).values(gone_at=NOW)
-        )
+        connection.execute(scenarios.update().where(scenarios.c.scenario == HOSTILE.scenario).values(gone_at=NOW))
 
     await store.write(later)
     restarted = Exposition(CollectorRegistry())
@@ -223,15 +208,10 @@ async def test_gone_things_go_away_and_counters_of_pruned_runs_stay(
     assert (SCENARIO | {"outcome": "SUCCESS"}, 7) in samples(families, "dss_scenario_runs_total")
 
 
-async def test_a_node_that_left_the_configuration_leaves_the_metrics(
-    store: Store, exposition: Exposition
-) -> None:
+async def test_a_node_that_left_the_configuration_leaves_the_metrics(store: Store, exposition: Exposition) -> None:
     await store.write(fill)
     await exposition.refresh(store, NOW, replace(CONFIG, nodes=()))
-    assert [one.name for one in await scrape(exposition)] == [
-        "tocsin_events",
-        "tocsin_metrics_scenarios_dropped",
-    ]
+    assert [one.name for one in await scrape(exposition)] == ["tocsin_events", "tocsin_metrics_scenarios_dropped"]
 
 
 async def test_a_refresh_reads_what_a_look_wrote_since(store: Store, exposition: Exposition) -> None:
@@ -244,9 +224,7 @@ async def test_a_refresh_reads_what_a_look_wrote_since(store: Store, exposition:
         connection.execute(totals.update().where(totals.c.outcome == "SUCCESS").values(runs=8))
         put_bucket(connection, KEY, "SUCCESS", 30_000, 1, 30)
         connection.execute(
-            scenarios.update()
-            .where(scenarios.c.scenario == KEY.scenario)
-            .values(looked_at=NOW + timedelta(seconds=1))
+            scenarios.update().where(scenarios.c.scenario == KEY.scenario).values(looked_at=NOW + timedelta(seconds=1))
         )
 
     await store.write(look)
@@ -256,9 +234,7 @@ async def test_a_refresh_reads_what_a_look_wrote_since(store: Store, exposition:
     assert (PROJECT | {"outcome": "SUCCESS"}, 1) in samples(families, "dss_project_runs_total")
 
 
-async def test_alerts_are_counted_by_name_and_silenced_ones_apart(
-    store: Store, exposition: Exposition
-) -> None:
+async def test_alerts_are_counted_by_name_and_silenced_ones_apart(store: Store, exposition: Exposition) -> None:
     def ring(connection: Connection) -> None:
         put_alert(connection, an_alert())
         other = ScenarioKey("prod", "SALES", "WEEKLY")
@@ -277,9 +253,7 @@ async def test_alerts_are_counted_by_name_and_silenced_ones_apart(
     }  # fmt: skip
 
 
-async def test_events_are_counted_by_name_from_rows_that_outlive_them(
-    store: Store, exposition: Exposition
-) -> None:
+async def test_events_are_counted_by_name_from_rows_that_outlive_them(store: Store, exposition: Exposition) -> None:
     def events(connection: Connection) -> None:
         put_events(connection, an_event(a_run()), an_event(a_run(minutes_ago=20)))
         put_events(connection, an_event(a_run(minutes_ago=30, outcome="FAILED")))
@@ -287,10 +261,7 @@ async def test_events_are_counted_by_name_from_rows_that_outlive_them(
 
     await store.write(events)
     found = samples(await scrape(await refreshed(store, exposition)), "tocsin_events_total")
-    assert {labels["event"]: value for labels, value in found if value} == {
-        "run.finished": 2,
-        "run.failed": 1,
-    }
+    assert {labels["event"]: value for labels, value in found if value} == {"run.finished": 2, "run.failed": 1}
     assert len(found) == 7
 
 
@@ -357,9 +328,7 @@ class Again(Collector):
             copy = kind(family.name, family.documentation)
             copy.samples = [
                 sample._replace(
-                    exemplar=Exemplar(
-                        sample.exemplar.labels, sample.exemplar.value, sample.exemplar.timestamp
-                    )
+                    exemplar=Exemplar(sample.exemplar.labels, sample.exemplar.value, sample.exemplar.timestamp)
                     if sample.exemplar
                     else None
                 )

@@ -90,11 +90,7 @@ async def stages(
         smtp = await stack.enter_async_context(SmtpSink())
         server = {"host": "127.0.0.1", "port": 1 if broken else smtp.port, "sender": "dss@example.com"}
         world.channels["mail"] = {"id": "mail", "type": "smtp", "configuration": server, "permissions": None}
-        step = {
-            "type": "build_flowitem",
-            "name": "b",
-            "params": {"sim": {"outcomes": "FAILED", "duration": "1s"}},
-        }
+        step = {"type": "build_flowitem", "name": "b", "params": {"sim": {"outcomes": "FAILED", "duration": "1s"}}}
         definition = {"id": "S", "name": name, "reporters": list(reporters), "params": {"steps": [step]}}
         world.add_scenario(world.add_project("P"), definition)
         sim = await stack.enter_async_context(running(world, speed=1))
@@ -102,9 +98,7 @@ async def stages(
         who = "from=Tocsin <tocsin@example.com>&to=ops@example.com"
         channel = Channel("ops/mail", "ops", url=Plain(f"mailto://127.0.0.1:{smtp.port}?{quote(who, safe='=&')}"),
                           timeout=timedelta(seconds=10))  # fmt: skip
-        node = Node(
-            "prod", url, api_key=Plain(DEFAULT_KEY), watch=replace(QUICK, details_wait=timedelta(seconds=1))
-        )
+        node = Node("prod", url, api_key=Plain(DEFAULT_KEY), watch=replace(QUICK, details_wait=timedelta(seconds=1)))
         config = Config(
             nodes=(node,),
             store=StoreConfig("sqlite:////unused"),
@@ -129,9 +123,7 @@ async def stages(
         sender = Sender(store, holder="me", clock=CLOCK, metrics=DeliverMetrics(registry), random=Random(1))
         task = asyncio.create_task(watcher.run())
         try:
-            await until(
-                lambda: bool((seen := watcher.snapshot()) and seen.scenarios == 1 and not seen.backfilling)
-            )
+            await until(lambda: bool((seen := watcher.snapshot()) and seen.scenarios == 1 and not seen.backfilling))
             await sim.ask(sim.scenario("S", "P").run)
             yield Stages(smtp, decider, sender, config, store)
         finally:
@@ -146,19 +138,12 @@ def told(one: Mail) -> tuple[object, ...]:
     body = one.message.get_body(("plain", "html"))
     assert body is not None
     head = tuple(one.message[name] for name in ("From", "To", "Cc", "Subject"))
-    return (
-        one.sender.partition("<")[2].rstrip(">") or one.sender,
-        one.recipients,
-        head,
-        body.get_content().strip(),
-    )
+    return (one.sender.partition("<")[2].rstrip(">") or one.sender, one.recipients, head, body.get_content().strip())
 
 
 async def test_mirrored_mails_are_those_that_dss_sends(tmp_path: Path) -> None:
     people = '{"mails": [{"to": "a@example.com", "variables": {"name": "Ann"}}, {"to": "b@example.com"}]}'
-    each = reporter(
-        "each", recipient=people, subject="For ${mailVariables_name}", message="Hello", ccRecipient=""
-    )
+    each = reporter("each", recipient=people, subject="For ${mailVariables_name}", message="Hello", ccRecipient="")
     async with stages(tmp_path, "mirror", reporter(), each) as run:
         theirs = await run.mails(by_dss, 3)
         ours = await run.mails(by_tocsin, 3)
@@ -205,10 +190,7 @@ async def test_names_are_text_and_templates_of_strangers_are_not_executed(tmp_pa
     assert subject == "{{ 7 * 7 }} " + evil
     page = first.get_body(("html",))
     assert page is not None
-    assert (
-        "&lt;script&gt;alert(1)&lt;/script&gt; {{ 7 * 7 }} {% for x in range(9999999) %}"
-        in page.get_content()
-    )
+    assert "&lt;script&gt;alert(1)&lt;/script&gt; {{ 7 * 7 }} {% for x in range(9999999) %}" in page.get_content()
     text, page = built_in.get_body(("plain",)), built_in.get_body(("html",))
     assert text is not None
     assert page is not None

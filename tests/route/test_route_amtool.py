@@ -24,26 +24,9 @@ TREES = int(os.environ.get("TOCSIN_FUZZ_TREES", "300"))
 CLASSIC = re.compile("[a-zA-Z_:][a-zA-Z0-9_:]*")
 NAMES = ["a", "b", "severity", "team"]
 VALUES = ["x", "y", "xy", "", "x y", 'q"q', "back\\slash", "new\nline", "ümlaut", "x,y", "{x}", "="]
-REGEXES = [
-    "x|y",
-    "x.*",
-    ".*",
-    ".+",
-    "",
-    "[xy]+",
-    "(?i)X",
-    "^x$",
-    "x$|^y",
-    r"\w+",
-    r"x\|y",
-    "ü.*",
-    "[^x]",
-    "x{2}",
-]
+REGEXES = ["x|y", "x.*", ".*", ".+", "", "[xy]+", "(?i)X", "^x$", "x$|^y", r"\w+", r"x\|y", "ü.*", "[^x]", "x{2}"]
 
-pytestmark = pytest.mark.skipif(
-    AMTOOL is None, reason="amtool (Debian: prometheus-alertmanager) is not installed"
-)
+pytestmark = pytest.mark.skipif(AMTOOL is None, reason="amtool (Debian: prometheus-alertmanager) is not installed")
 
 
 def amtool(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -72,9 +55,7 @@ def random_route(chance: random.Random, depth: int = 0) -> dict[str, object]:
         route["matchers"] = [random_matcher(chance) for _ in range(chance.choice([0, 1, 1, 1, 2]))]
         route["continue"] = chance.random() < 0.4
     if depth < 4:
-        children = [
-            random_route(chance, depth + 1) for _ in range(chance.choice([0, 0, 1, 2, 3]) + (depth == 0))
-        ]
+        children = [random_route(chance, depth + 1) for _ in range(chance.choice([0, 0, 1, 2, 3]) + (depth == 0))]
         route["routes"] = children
     return route
 
@@ -116,9 +97,7 @@ def compare(seed: int, place: Path) -> list[str]:
         asked = [f"{name}={quoted(value)}" for name, value in labels.items()]
         told = amtool("config", "routes", "test", "--config.file", file, *asked)
         if told.returncode or told.stdout.strip() != render.receivers(root, labels):
-            differs.append(
-                f"seed {seed} {asked}: {told.stdout}{told.stderr} {render.receivers(root, labels)}"
-            )
+            differs.append(f"seed {seed} {asked}: {told.stdout}{told.stderr} {render.receivers(root, labels)}")
     return differs
 
 

@@ -43,12 +43,7 @@ def test_what_was_told_is_told_again_only_when_it_changed(
     before: Notified | None, firing: str, ended: str, send_resolved: bool, expected: Verdict
 ) -> None:
     wanted = decide(
-        before,
-        frozenset(firing),
-        frozenset(ended),
-        send_resolved=send_resolved,
-        repeat_interval=HOUR,
-        now=NOW,
+        before, frozenset(firing), frozenset(ended), send_resolved=send_resolved, repeat_interval=HOUR, now=NOW
     )
     assert wanted.verdict is expected
     assert wanted.send is (expected is not Verdict.NO_CHANGE)

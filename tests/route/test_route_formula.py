@@ -6,13 +6,7 @@ from hypothesis import strategies as st
 
 from tocsin.route.formula import BadFormula, holds, parse
 
-VARIABLES = {
-    "outcome": "FAILED",
-    "projectKey": "SALES",
-    "scenarioTriggerParam_n": "12",
-    "flag": True,
-    "none": None,
-}
+VARIABLES = {"outcome": "FAILED", "projectKey": "SALES", "scenarioTriggerParam_n": "12", "flag": True, "none": None}
 
 
 @pytest.mark.parametrize(

@@ -63,8 +63,7 @@ def test_what_alertmanager_refuses_is_refused(parse, text: str) -> None:  # type
 
 
 @pytest.mark.parametrize(
-    ("start", "end"),
-    [("22:00", "06:00"), ("09:00", "09:00"), ("9:00", "10:00"), ("00:00", "24:01"), ("x", "y")],
+    ("start", "end"), [("22:00", "06:00"), ("09:00", "09:00"), ("9:00", "10:00"), ("00:00", "24:01"), ("x", "y")]
 )
 def test_times_over_midnight_and_odd_ones_are_refused(start: str, end: str) -> None:
     with pytest.raises(BadInterval):
@@ -86,9 +85,7 @@ def test_times_over_midnight_and_odd_ones_are_refused(start: str, end: str) -> N
         (Times(times=((0, 60),), location="Asia/Tokyo"), ["2026-03-01T15:30"], ["2026-03-01T00:30"]),
     ],
 )  # fmt: skip
-def test_a_moment_is_inside_when_every_part_says_so(
-    times: Times, inside: list[str], outside: list[str]
-) -> None:
+def test_a_moment_is_inside_when_every_part_says_so(times: Times, inside: list[str], outside: list[str]) -> None:
     assert [contains(times, utc(text)) for text in inside] == [True] * len(inside)
     assert [contains(times, utc(text)) for text in outside] == [False] * len(outside)
 

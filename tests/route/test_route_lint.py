@@ -51,9 +51,7 @@ def test_a_sound_configuration_has_no_findings() -> None:
         route('severity="warning", project="B"'),
         route('alertname="NodeSchedulerStalled"'),
         time_intervals=(NIGHTS,),
-        inhibit_rules=(
-            InhibitRule(parse_matchers("alertname=NodeDown"), parse_matchers('alertname=~"S.*"')),
-        ),
+        inhibit_rules=(InhibitRule(parse_matchers("alertname=NodeDown"), parse_matchers('alertname=~"S.*"')),),
     )
     assert findings(sound) == []
 
@@ -88,9 +86,7 @@ def test_unknown_and_unused_names_are_found() -> None:
             route("project=A", "opps", mute_time_intervals=("night",)),
             receivers=(Receiver("ops", (Channel("ops/a", "ops"),)), Receiver("idle", ())),
             time_intervals=(NIGHTS,),
-            reporters=(
-                Reporter("mail", "nobody", frozenset({EventName.RUN_FAILED}), condition="outcome or"),
-            ),
+            reporters=(Reporter("mail", "nobody", frozenset({EventName.RUN_FAILED}), condition="outcome or"),),
         )
     )
     assert found == [
@@ -106,9 +102,7 @@ def test_unknown_and_unused_names_are_found() -> None:
 
 
 def test_a_critical_alert_that_nobody_hears_at_night_is_a_warning() -> None:
-    muted = config(
-        route("severity=critical", None, mute_time_intervals=("nights",)), time_intervals=(NIGHTS,)
-    )
+    muted = config(route("severity=critical", None, mute_time_intervals=("nights",)), time_intervals=(NIGHTS,))
     (found,) = findings(muted)
     assert "a critical NodeSchedulerStalled would be told to nobody at Monday 00:00 UTC" in found
     covered = config(
@@ -123,10 +117,7 @@ def test_intervals_without_a_day_and_short_repeats_are_found() -> None:
     found = findings(
         config(
             route(
-                "project=A",
-                None,
-                mute_time_intervals=("never", "empty", "leap"),
-                repeat_interval=timedelta(minutes=1),
+                "project=A", None, mute_time_intervals=("never", "empty", "leap"), repeat_interval=timedelta(minutes=1)
             ),
             time_intervals=(
                 TimeInterval("never", (Times(days_of_month=((30, 31),), months=((2, 2),)),)),
@@ -148,12 +139,7 @@ def test_rules_that_cannot_be_told_apart_or_never_end_are_found() -> None:
     blind = Rule("B", "failed", match=parse_matchers("outcome=FAILED"))
     empty = Rule("C", "overlong"), Rule("D", "stale")
     found = findings(config(rules=(*twice, blind, *empty)))
-    assert [line.split(":")[0] for line in found] == [
-        "error rule A",
-        "error rule C",
-        "error rule D",
-        "warning rule B",
-    ]
+    assert [line.split(":")[0] for line in found] == ["error rule A", "error rule C", "error rule D", "warning rule B"]
 
 
 def test_the_root_takes_everything() -> None:

@@ -85,10 +85,7 @@ def test_recipients_are_read_as_dss_writes_them(recipient: str, expected: list[s
         ("<a@example.com> eve@example.org", "<a@example.com> eve@example.org (not an address)"),
         ('"eve@example.org"@example.com', '"eve@example.org"@example.com (not an address)'),
         ("eve@example.org@example.com", "eve@example.org@example.com (not an address)"),
-        (
-            "a@example.com\r\nBcc: eve@example.org",
-            "'a@example.com\\r\\nBcc: eve@example.org' (not an address)",
-        ),
+        ("a@example.com\r\nBcc: eve@example.org", "'a@example.com\\r\\nBcc: eve@example.org' (not an address)"),
         ("x\0@example.com", "'x\\x00@example.com' (not an address)"),
         ("nobody", "nobody (not an address)"),
         ("a..b@example.com", "a..b@example.com (not an address)"),
@@ -109,9 +106,7 @@ def test_who_is_not_allowed_or_no_address_is_left_out_and_named(recipient: str, 
 
 
 def test_sender_and_copies_are_dss_s_and_the_same_lists_hold_for_them() -> None:
-    reporter = replace(
-        MAIL, sender="Nightly <n@example.com>", cc="c@example.com, eve@example.org", bcc="d@example.com"
-    )
+    reporter = replace(MAIL, sender="Nightly <n@example.com>", cc="c@example.com, eve@example.org", bcc="d@example.com")
     found = one(reporter)
     assert [mail.who for mail in found.mails] == [
         MailOverrides('"Nightly" <n@example.com>', ("a@example.com",), ("c@example.com",), ("d@example.com",))
@@ -130,10 +125,7 @@ def test_a_sender_that_is_not_allowed_gives_way_to_the_channels_own() -> None:
     [
         ({"allow_recipients": ()}, "all: allow_recipients allow nobody"),
         ({"allow_senders": ()}, "all: allow_senders allow nobody"),
-        (
-            {"allow_recipients": (), "allow_senders": ()},
-            "all: allow_recipients and allow_senders allow nobody",
-        ),
+        ({"allow_recipients": (), "allow_senders": ()}, "all: allow_recipients and allow_senders allow nobody"),
     ],
 )
 @pytest.mark.parametrize("mode", ["mirror", "fallback"])

@@ -24,11 +24,7 @@ def test_url_key_and_notify_make_a_configuration(monkeypatch: pytest.MonkeyPatch
     assert (config.nodes[0].name, config.nodes[0].url) == ("dss.example.com", "https://dss.example.com:11200")
     assert config.nodes[0].api_key
     assert config.nodes[0].api_key.reveal() == "key"
-    assert [channel.name for channel in config.receivers[0].channels] == [
-        "default/1",
-        "default/2",
-        "default/3",
-    ]
+    assert [channel.name for channel in config.receivers[0].channels] == ["default/1", "default/2", "default/3"]
     assert config.store.url == f"sqlite:///{tmp_path}/tocsin/tocsin.db"
     assert config.http.listen == "127.0.0.1:8080"
     assert config.route
@@ -47,10 +43,7 @@ def test_the_key_may_be_in_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 def test_what_is_missing_is_told_at_once() -> None:
     with pytest.raises(BadConfig) as caught:
         from_environment()
-    assert [problem.message.split()[0] for problem in caught.value.problems] == [
-        "TOCSIN_DSS_URL",
-        "TOCSIN_DSS_API_KEY",
-    ]
+    assert [problem.message.split()[0] for problem in caught.value.problems] == ["TOCSIN_DSS_URL", "TOCSIN_DSS_API_KEY"]
 
 
 def test_a_bad_notification_address_is_told_by_its_number(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,12 +33,7 @@ def problems(tmp_path: Path, text: str) -> list[str]:
 def test_the_smallest_file_gets_every_default(tmp_path: Path) -> None:
     config = load(tmp_path, NODE)
     assert config.nodes[0].watch.sweep_interval == timedelta(seconds=2)
-    assert [rule.alert for rule in config.rules] == [
-        "ScenarioFailed",
-        "ScenarioMissed",
-        "ScenarioOverlong",
-        "NodeDown",
-    ]
+    assert [rule.alert for rule in config.rules] == ["ScenarioFailed", "ScenarioMissed", "ScenarioOverlong", "NodeDown"]
     assert config.route is None
 
 
@@ -150,8 +145,7 @@ def test_all_mistakes_are_told_at_once_in_the_order_of_the_file(tmp_path: Path) 
 def test_a_secret_stands_in_no_message(tmp_path: Path) -> None:
     told = "\n".join(
         problems(
-            tmp_path,
-            "nodes:\n- {name: prod, url: 'https://x', api_key: hunter2, api_key_file: f, bearer: [hunter3]}\n",
+            tmp_path, "nodes:\n- {name: prod, url: 'https://x', api_key: hunter2, api_key_file: f, bearer: [hunter3]}\n"
         )
     )
     assert "hunter" not in told
@@ -184,9 +178,7 @@ def test_an_alias_bomb_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_bottomless_list_is_refused(tmp_path: Path) -> None:
-    assert problems(tmp_path, "nodes: " + "[" * 5000) == [
-        "tocsin.yaml: is nested too deeply or has too many aliases"
-    ]
+    assert problems(tmp_path, "nodes: " + "[" * 5000) == ["tocsin.yaml: is nested too deeply or has too many aliases"]
 
 
 def test_an_event_that_is_none_is_told_with_the_nearest(tmp_path: Path) -> None:

@@ -111,10 +111,7 @@ async def test_a_script_reaches_its_instance_and_sets_variables():
 
 async def test_sql_runs_on_sqlite_and_its_rows_are_variables(tmp_path):
     sql = "create table t(a, b); insert into t values (1, 'x; y'), (2, 'z'); select a, b from t order by a"
-    condition = {
-        "runConditionType": "RUN_CONDITIONALLY",
-        "runConditionExpression": "stepOutput_q.rows[0][1] == 'x; y'",
-    }
+    condition = {"runConditionType": "RUN_CONDITIONALLY", "runConditionExpression": "stepOutput_q.rows[0][1] == 'x; y'"}
     built = world(
         {"type": "exec_sql", "name": "q", "params": {"connection": "warehouse", "sql": sql}},
         build(name="after", **condition),
@@ -156,9 +153,7 @@ async def test_a_step_runs_another_scenario_and_takes_its_outcome():
         {"type": "run_scenario", "name": "sub", "params": {"scenarioId": "CHILD"}},
     )
     condition = {"runConditionType": "RUN_CONDITIONALLY", "runConditionExpression": "day == 'monday'"}
-    built.add_scenario(
-        built.project("P"), {"id": "CHILD", "params": {"steps": [build("FAILED", **condition)]}}
-    )
+    built.add_scenario(built.project("P"), {"id": "CHILD", "params": {"steps": [build("FAILED", **condition)]}})
     async with running(built, speed=20) as sim:
         found, details = await run(sim)
         child = (await sim.ask(sim.scenario("CHILD", "P").get_last_runs))[0]
@@ -198,11 +193,7 @@ async def test_steps_set_variables_of_the_project_and_of_the_instance():
             "name": "p",
             "params": {"variables": {"a": "x${scenarioId}"}, "definitions": [{"key": "b", "value": "1"}]},
         },
-        {
-            "type": "set_global_vars",
-            "name": "g",
-            "params": {"evaluateValues": True, "variables": {"c": "1 + 1"}},
-        },
+        {"type": "set_global_vars", "name": "g", "params": {"evaluateValues": True, "variables": {"c": "1 + 1"}}},
     )
     async with running(built, speed=20) as sim:
         await run(sim)
@@ -221,9 +212,7 @@ async def outcomes_of(*steps):
 
 
 async def test_a_failed_step_is_tried_again_and_each_attempt_is_listed():
-    outcome, steps = await outcomes_of(
-        build("FAILED, FAILED, SUCCESS", maxRetriesOnFail=5, delayBetweenRetries=30)
-    )
+    outcome, steps = await outcomes_of(build("FAILED, FAILED, SUCCESS", maxRetriesOnFail=5, delayBetweenRetries=30))
     assert outcome == "SUCCESS"
     assert steps == [("b", 0, "FAILED"), ("b", 1, "FAILED"), ("b", 2, "SUCCESS")]
 
@@ -242,9 +231,7 @@ async def test_steps_after_a_failure_run_only_if_they_ask_for_it():
 
 
 async def test_a_failure_can_be_passed_over_or_forgotten():
-    assert (await outcomes_of(build("FAILED", params={"proceedOnFailure": True}), build(name="next")))[
-        0
-    ] == "WARNING"
+    assert (await outcomes_of(build("FAILED", params={"proceedOnFailure": True}), build(name="next")))[0] == "WARNING"
     reset = build(name="reset", runConditionType="RUN_ALWAYS", resetScenarioStatus=True)
     assert (await outcomes_of(build("FAILED"), reset))[0] == "SUCCESS"
 

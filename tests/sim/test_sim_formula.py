@@ -4,14 +4,7 @@ import pytest
 
 from tocsin.sim.formula import BadFormula, evaluate, expand, is_true
 
-KNOWN = {
-    "outcome": "FAILED",
-    "n": 3,
-    "deep": {"a b": [1, {"c": "x"}]},
-    "flag": True,
-    "none": None,
-    "import": "odd",
-}
+KNOWN = {"outcome": "FAILED", "n": 3, "deep": {"a b": [1, {"c": "x"}]}, "flag": True, "none": None, "import": "odd"}
 
 
 @pytest.mark.parametrize(

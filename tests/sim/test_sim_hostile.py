@@ -57,9 +57,7 @@ DEFINITION = {
 
 def places(value, path=()):
     yield path
-    children = (
-        value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    )
+    children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, child in children:
         yield from places(child, (*path, key))
 
@@ -81,15 +79,10 @@ def mutated(rng):
 @pytest.mark.parametrize("seed", range(4))
 async def test_mutated_definitions_are_refused_or_lived_with(seed):
     rng = random.Random(seed)
-    async with (
-        running(api_keys=["k"]) as sim,
-        aiohttp.ClientSession(headers={"Authorization": "Bearer k"}) as http,
-    ):
+    async with running(api_keys=["k"]) as sim, aiohttp.ClientSession(headers={"Authorization": "Bearer k"}) as http:
 
         async def call(method, path, **options):
-            async with http.request(
-                method, f"{sim.url}/public/api/projects/SALES/scenarios{path}", **options
-            ) as reply:
+            async with http.request(method, f"{sim.url}/public/api/projects/SALES/scenarios{path}", **options) as reply:
                 return reply.status, await reply.json()
 
         for turn in range(60):
@@ -129,10 +122,7 @@ async def test_mutated_definitions_are_refused_or_lived_with(seed):
 async def test_bodies_that_make_no_sense_are_a_400(sim, method, path, body):
     session = aiohttp.ClientSession(headers={"Authorization": f"Bearer {DEFAULT_KEY}"})
     async with session, session.request(method, f"{sim.url}/public/api/{path}", json=body) as reply:
-        assert (reply.status, (await reply.json())["errorType"]) == (
-            400,
-            "java.lang.IllegalArgumentException",
-        )
+        assert (reply.status, (await reply.json())["errorType"]) == (400, "java.lang.IllegalArgumentException")
 
 
 async def test_an_interceptor_can_answer_in_dsss_place(sim):

@@ -36,9 +36,7 @@ async def test_definitions_and_history_survive_a_restart(tmp_path):
         assert (await sim.ask(sim.scenario().get_settings)).active is False
         assert (await sim.ask(sim.scenario(created.id, "EMPTY").get_settings)).code == ""
         assert "AFTER" not in sim.sim.world.project("SALES").scenarios
-        assert (await sim.ask(sim.client().get_project("SALES").get_variables))["standard"] == {
-            "country": "DE"
-        }
+        assert (await sim.ask(sim.client().get_project("SALES").get_variables))["standard"] == {"country": "DE"}
         kept = await sim.ask((await sim.ask(sim.scenario().get_object_discussions)).list_discussions)
         assert [one.get_metadata()["topic"] for one in kept] == ["Why?"]
         assert sim.sim.clock.now().timestamp() * 1000 >= before[0]["end"]
@@ -78,9 +76,7 @@ async def test_the_bound_of_the_history_holds_in_the_file_too(tmp_path):
         sim.sim.engine.clear_history(sim.world_scenario())
     async with running(world, archive=SqliteArchive(path)) as sim:
         await sim.ask(sim.scenario().get_settings)
-        assert sim.sim.archive._db.execute(
-            "SELECT count(*) FROM runs WHERE scenario = 'NIGHTLY'"
-        ).fetchone() == (0,)
+        assert sim.sim.archive._db.execute("SELECT count(*) FROM runs WHERE scenario = 'NIGHTLY'").fetchone() == (0,)
 
 
 @pytest.mark.parametrize("content", [b"hello, I am a text file and quite a long one" * 100, None])
@@ -122,9 +118,7 @@ def start(*arguments):
 
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
 def test_the_command_says_where_it_is_and_ends_cleanly(tmp_path, ending):
-    process = start(
-        "--listen", "127.0.0.1:0", "--api-key", "k", "--db", str(tmp_path / "s.db"), "--speed", "10"
-    )
+    process = start("--listen", "127.0.0.1:0", "--api-key", "k", "--db", str(tmp_path / "s.db"), "--speed", "10")
     try:
         line = process.stdout.readline()
         url = line.split()[3]

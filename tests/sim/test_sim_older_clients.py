@@ -19,15 +19,7 @@ def installed(version: str) -> Path:
     """A folder that holds this version of the client, installed once a machine."""
     folder = Path(tempfile.gettempdir()) / "tocsin-test-clients" / version
     if not (folder / "dataikuapi").is_dir():
-        command = [
-            sys.executable,
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--no-deps",
-            "--disable-pip-version-check",
-        ]
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--disable-pip-version-check"]
         with tempfile.TemporaryDirectory() as fresh:
             done = subprocess.run(
                 [*command, "--target", fresh, f"dataiku-api-client=={version}"],

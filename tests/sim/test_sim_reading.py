@@ -15,11 +15,7 @@ PARIS = ZoneInfo("Europe/Paris")
 async def test_projects_are_listed_with_their_names(sim):
     assert await sim.ask(sim.client().list_project_keys) == ["SALES", "EMPTY"]
     listed = await sim.ask(sim.client().list_projects)
-    assert tuple(listed[0][key] for key in ("projectKey", "name", "ownerLogin")) == (
-        "SALES",
-        "Sales",
-        "amelie",
-    )
+    assert tuple(listed[0][key] for key in ("projectKey", "name", "ownerLogin")) == ("SALES", "Sales", "amelie")
 
 
 async def test_scenarios_are_listed_with_what_the_client_reads(sim):

@@ -68,22 +68,11 @@ def world(*reporters, port=0, outcome="FAILED", configuration=None, **more):
     built.channels["mail"] = {
         "id": "mail",
         "type": "smtp",
-        "configuration": {
-            "host": "127.0.0.1",
-            "port": port,
-            "sender": "dss@example.com",
-            **(configuration or {}),
-        },
+        "configuration": {"host": "127.0.0.1", "port": port, "sender": "dss@example.com", **(configuration or {})},
         "permissions": None,
     }
     step = {"type": "build_flowitem", "name": "b", "params": {"sim": {"outcomes": outcome}}}
-    definition = {
-        "id": "S",
-        "name": "Nightly",
-        "reporters": list(reporters),
-        "params": {"steps": [step]},
-        **more,
-    }
+    definition = {"id": "S", "name": "Nightly", "reporters": list(reporters), "params": {"steps": [step]}, **more}
     built.add_scenario(built.add_project("P"), definition)
     return built
 
@@ -104,10 +93,7 @@ def mail(condition=None, **configuration):
 
 
 def hook(url, **configuration):
-    return {
-        "name": "h",
-        "messaging": {"type": "webhook-scenario", "configuration": {"url": url, **configuration}},
-    }
+    return {"name": "h", "messaging": {"type": "webhook-scenario", "configuration": {"url": url, **configuration}}}
 
 
 async def ended(sim):
@@ -132,9 +118,7 @@ async def test_a_mail_reporter_sends_through_its_channel(smtp):
     body = message.get_body().get_content()
     assert body.strip() == f"see https://dss.example.com/projects/P/scenarios/S/runs/list/{found.id}"
     assert "Starting step b" in next(message.iter_attachments()).get_content()
-    assert [(s["reporterName"], s["messagingType"], s["activated"]) for s in states] == [
-        ("m", "mail-scenario", True)
-    ]
+    assert [(s["reporterName"], s["messagingType"], s["activated"]) for s in states] == [("m", "mail-scenario", True)]
     assert "error" not in states[0]
 
 
@@ -180,10 +164,7 @@ async def test_individual_mails_have_variables_of_their_own(smtp):
     async with running(world(told, port=smtp.port), speed=20) as sim:
         await ended(sim)
     bodies = [(to, m.get_content_type(), m.get_content().strip()) for _, to, m in smtp.mails]
-    assert bodies == [
-        (["a@example.com"], "text/html", "Hello Ann"),
-        (["b@example.com"], "text/html", "Hello"),
-    ]
+    assert bodies == [(["a@example.com"], "text/html", "Hello Ann"), (["b@example.com"], "text/html", "Hello")]
 
 
 async def test_a_start_reporter_sends_before_the_end(smtp):
@@ -209,12 +190,7 @@ async def test_a_webhook_reporter_posts_its_template():
         async with running(world(told), speed=20) as sim:
             found, _ = await ended(sim)
     method, path, headers, body = got[0]
-    assert (method, path, headers["X-Token"], headers["Content-Type"]) == (
-        "POST",
-        "/in?p=P",
-        "t",
-        "application/json",
-    )
+    assert (method, path, headers["X-Token"], headers["Content-Type"]) == ("POST", "/in?p=P", "t", "application/json")
     assert body == f'{{"o": "FAILED", "f": "{found.run["trigger"]["runId"]}"}}'
 
 
@@ -235,9 +211,7 @@ async def test_a_chat_reporter_posts_to_its_webhook():
 async def test_a_step_sends_a_report_in_the_middle_of_a_run(smtp):
     built = world(port=smtp.port)
     step = {"type": "send_report", "name": "r", "params": {"messaging": mail()["messaging"]}}
-    built.add_scenario(
-        built.project("P"), {"id": "T", "params": {"steps": [step, {**step, "name": "again"}]}}
-    )
+    built.add_scenario(built.project("P"), {"id": "T", "params": {"steps": [step, {**step, "name": "again"}]}})
     async with running(built, speed=20) as sim:
         assert (await sim.ask(sim.scenario("T", "P").run_and_wait)).outcome == "SUCCESS"
     assert len(smtp.mails) == 2
@@ -254,21 +228,11 @@ async def test_channels_are_created_used_changed_and_deleted(smtp):
         creator.with_authorized_domains(["example.com"])
         creator.with_permissions(["admins"], ["eve"])
         channel = await sim.ask(creator.create)
-        assert (channel.id, channel.type, channel.family, channel.sender) == (
-            "ops",
-            "smtp",
-            "mail",
-            "ops@example.com",
-        )
+        assert (channel.id, channel.type, channel.family, channel.sender) == ("ops", "smtp", "mail", "ops@example.com")
         assert [c.id for c in await sim.ask(bob.list_messaging_channels, channel_family="mail")] == ["ops"]
         assert await sim.ask(bob.list_messaging_channels, channel_type="slack") == []
         await sim.ask(
-            channel.send,
-            "SALES",
-            ["x@example.com"],
-            "Hi\nthere",
-            "<b>yo</b>",
-            attachments=[("n.txt", b"note")],
+            channel.send, "SALES", ["x@example.com"], "Hi\nthere", "<b>yo</b>", attachments=[("n.txt", b"note")]
         )
         with pytest.raises(DataikuException, match="outside of the authorized domains"):
             await sim.ask(channel.send, "SALES", ["x@elsewhere.org"], "Hi", "yo")

@@ -66,9 +66,7 @@ class Calendar:
         if p["frequency"] == "Daily":
             return (day - start).days % every == 0
         if p["frequency"] == "Weekly":
-            weeks = (
-                (day - timedelta(days=day.weekday())) - (start - timedelta(days=start.weekday()))
-            ).days // 7
+            weeks = ((day - timedelta(days=day.weekday())) - (start - timedelta(days=start.weekday()))).days // 7
             return day.weekday() in weekdays and weeks % every == 0
         if ((day.year - start.year) * 12 + day.month - start.month) % every:
             return False
@@ -140,11 +138,7 @@ def test_a_time_that_the_autumn_night_has_twice_happens_the_first_time_only():
 
 
 def test_the_day_of_starting_from_counts_as_written_whatever_its_offset():
-    monthly = {
-        "frequency": "Monthly",
-        "monthlyRunOn": "ON_THE_DAY",
-        "startingFrom": "2025-10-01T00:00:00.000+0200",
-    }
+    monthly = {"frequency": "Monthly", "monthlyRunOn": "ON_THE_DAY", "startingFrom": "2025-10-01T00:00:00.000+0200"}
     found = occurrences(
         {**monthly, "timezone": "UTC"}, datetime(2025, 9, 1, tzinfo=UTC), datetime(2025, 12, 31, tzinfo=UTC)
     )

@@ -14,10 +14,7 @@ def basic(user, password):
 
 
 async def get(sim, path, headers, **options):
-    async with (
-        aiohttp.ClientSession() as session,
-        session.get(sim.url + path, headers=headers, **options) as reply,
-    ):
+    async with aiohttp.ClientSession() as session, session.get(sim.url + path, headers=headers, **options) as reply:
         return reply.status, await reply.json(content_type=None), reply.headers
 
 
@@ -39,9 +36,7 @@ async def test_every_way_to_present_a_key_is_accepted(headers):
     assert "DSS-API-Version" in answered
 
 
-@pytest.mark.parametrize(
-    "headers", [{}, basic("wrong", ""), {"Authorization": "Basic ///"}, {"Authorization": "x"}]
-)
+@pytest.mark.parametrize("headers", [{}, basic("wrong", ""), {"Authorization": "Basic ///"}, {"Authorization": "x"}])
 async def test_an_unknown_key_is_refused_in_dsss_words(sim, headers):
     status, body, answered = await get(sim, "/dip/publicapi/projects/", headers)
     assert status == 401

@@ -11,13 +11,7 @@ from tocsin.sim import ApiKey
 async def test_a_manual_fire_has_the_shape_of_the_recorded_one(sim):
     fire = await sim.ask(sim.scenario().run, {"day": "monday"})
     raw = fire.get_raw()
-    assert raw["trigger"] == {
-        "id": "manual",
-        "type": "manual",
-        "name": "API run",
-        "delay": 0,
-        "active": False,
-    }
+    assert raw["trigger"] == {"id": "manual", "type": "manual", "name": "API run", "delay": 0, "active": False}
     assert (raw["cancelled"], raw["params"]) == (False, {"day": "monday"})
     assert raw["triggerAuthCtx"]["realUserLogin"] == "admin"
     assert fire.run_id.endswith(f"{(raw['timestamp'] + 1) % 1000:03d}")
@@ -54,10 +48,7 @@ async def test_a_fire_that_finds_its_scenario_running_is_cancelled(sim):
 @pytest.mark.parametrize(("squash", "runs"), [(True, 2), (False, 3)])
 async def test_delayed_fires_run_after_the_current_run(sim, squash, runs):
     settings = await sim.ask(sim.scenario().get_settings)
-    settings.get_raw()["delayedTriggersBehavior"] = {
-        "delayWhileRunning": True,
-        "squashDelayedTriggers": squash,
-    }
+    settings.get_raw()["delayedTriggersBehavior"] = {"delayWhileRunning": True, "squashDelayedTriggers": squash}
     await sim.ask(settings.save)
     fires = [await sim.ask(sim.scenario().run)]
     await sim.push("2s")
@@ -142,11 +133,7 @@ async def test_the_light_form_changes_five_fields_only(sim):
     with pytest.warns(DeprecationWarning, match="get_settings"):
         await sim.ask(sim.scenario().set_definition, light)
     definition = (await sim.ask(sim.scenario().get_settings)).get_raw()
-    assert (definition["active"], definition["shortDesc"], definition["name"]) == (
-        False,
-        "soon",
-        "Nightly rebuild",
-    )
+    assert (definition["active"], definition["shortDesc"], definition["name"]) == (False, "soon", "Nightly rebuild")
     light.pop("name")
     with (
         pytest.warns(DeprecationWarning, match="get_settings"),
@@ -176,10 +163,7 @@ async def test_only_an_admin_sets_the_user_that_a_scenario_runs_as():
         root.run_as = "eve"
         await sim.ask(root.save)
         saved = await sim.ask(sim.client("root").get_project("SALES").get_scenario("NIGHTLY").get_settings)
-        assert (saved.effective_run_as, saved.get_raw()["versionTag"]["lastModifiedBy"]["login"]) == (
-            "eve",
-            "admin",
-        )
+        assert (saved.effective_run_as, saved.get_raw()["versionTag"]["lastModifiedBy"]["login"]) == ("eve", "admin")
         await sim.ask(sim.client("root").get_project("SALES").get_scenario("NIGHTLY").run)
         await sim.push("1s")
         assert sim.world_scenario().current.document["runAsUser"]["realUserLogin"] == "eve"
@@ -187,12 +171,7 @@ async def test_only_an_admin_sets_the_user_that_a_scenario_runs_as():
 
 async def test_a_definition_that_is_none_is_refused_and_loses_nothing(sim):
     before = (await sim.ask(sim.scenario().get_settings)).get_raw()
-    for broken in (
-        {"params": []},
-        {"triggers": ["x"]},
-        {"triggers": [{}]},
-        {"params": {"steps": [{"name": "x"}]}},
-    ):
+    for broken in ({"params": []}, {"triggers": ["x"]}, {"triggers": [{}]}, {"params": {"steps": [{"name": "x"}]}}):
         with pytest.raises(DataikuException, match="Could not parse a Scenario"):
             await sim.ask(sim.client()._perform_json, "PUT", "/projects/SALES/scenarios/NIGHTLY", body=broken)
     assert (await sim.ask(sim.scenario().get_settings)).get_raw() == before
@@ -214,9 +193,7 @@ async def test_variables_of_a_project_and_of_the_instance(sim):
     await sim.ask(variables.save)
     path = "/projects/SALES/variables-resolved"
     for typed, region in ((True, {"n": 1}), (False, '{"n": 1}')):
-        resolved = await sim.ask(
-            sim.client()._perform_json, "GET", path, params={"typed": str(typed).lower()}
-        )
+        resolved = await sim.ask(sim.client()._perform_json, "GET", path, params={"typed": str(typed).lower()})
         assert resolved == {"country": "DE", "region": region}
 
 
@@ -250,9 +227,7 @@ async def test_a_discussion_grows_by_replies(sim):
         ("It failed again", "admin"),
         ("Out of memory", "admin"),
     ]
-    assert (await sim.ask(discussions.get_discussion, discussion.discussion_id)).get_metadata()[
-        "topic"
-    ] == "Why!"
+    assert (await sim.ask(discussions.get_discussion, discussion.discussion_id)).get_metadata()["topic"] == "Why!"
 
 
 async def test_projects_come_and_go(sim):

@@ -73,8 +73,7 @@ async def test_silences_are_added_and_expired(store: Store) -> None:
 
 
 @pytest.mark.parametrize(
-    ("matchers", "ends", "author"),
-    [([], 1, "me"), (["a=~.*"], 1, "me"), (["a=b"], -1, "me"), (["a=b"], 1, " ")],
+    ("matchers", "ends", "author"), [([], 1, "me"), (["a=~.*"], 1, "me"), (["a=b"], -1, "me"), (["a=b"], 1, " ")]
 )
 async def test_a_silence_that_makes_no_sense_is_refused(
     store: Store, matchers: list[str], ends: int, author: str
@@ -97,9 +96,7 @@ async def test_a_state_of_another_version_is_read_as_none(store: Store) -> None:
 
 async def test_a_timeline_of_every_rule_of_time(store: Store) -> None:
     stale = Rule("ScenarioStale", "stale", no_success_for=timedelta(hours=3))
-    world = World(
-        store, config(rules=(*DEFAULT_RULES, stale), reporters=(Reporter("all", "ops", END_EVENTS),))
-    )
+    world = World(store, config(rules=(*DEFAULT_RULES, stale), reporters=(Reporter("all", "ops", END_EVENTS),)))
     await world.begin()
     for day in range(1, 7):
         await world.run(T0 - timedelta(days=day), "SUCCESS", length=minutes(10), baseline=True)

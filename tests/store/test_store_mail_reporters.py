@@ -53,9 +53,7 @@ async def test_a_look_writes_reporters_with_its_events_or_not_at_all(store: Stor
 async def test_the_reporters_say_whose_details_are_wanted(store: Store) -> None:
     await store.write(scenarios.put_scenarios, [scenario()])
     seen = replace(
-        look(sight([ran(10, 20)], 30)),
-        wants_details=lambda event, own: own == (MAIL,),
-        mail_reporters=(MAIL,),
+        look(sight([ran(10, 20)], 30)), wants_details=lambda event, own: own == (MAIL,), mail_reporters=(MAIL,)
     )
     (recorded,) = await store.write(record_looks, [seen])
     assert [key.run_id for key in recorded.details] == ["run-10"]

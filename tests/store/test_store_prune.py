@@ -46,14 +46,7 @@ async def test_what_is_old_goes_and_what_is_needed_stays(store: Store) -> None:
     await store.write(lambda c: c.execute(sent.values(state="delivered", settled_at=T0)) and None)
     dead = schema.outbox.update().where(schema.outbox.c.n == 40)
     await store.write(lambda c: c.execute(dead.values(state="dead")) and None)
-    row = {
-        "notification_id": "x",
-        "number": 1,
-        "started_at": T0,
-        "ended_at": T0,
-        "outcome": "failed",
-        "note": "",
-    }
+    row = {"notification_id": "x", "number": 1, "started_at": T0, "ended_at": T0, "outcome": "failed", "note": ""}
     await store.write(lambda c: c.execute(insert(schema.attempts), row) and None)
     await world.start(T0 + timedelta(days=2), trigger="manual")  # not decided
     owed = await count(store, "outbox") - 39

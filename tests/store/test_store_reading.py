@@ -61,9 +61,7 @@ def fill(connection: Connection) -> None:
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("limit", [1, 2, 3, 100])
-async def test_pages_hold_every_row_once_in_one_order(
-    store: Store, read: Reading, count: int, limit: int
-) -> None:
+async def test_pages_hold_every_row_once_in_one_order(store: Store, read: Reading, count: int, limit: int) -> None:
     await store.write(fill)
     whole = (await store.read(read, {}, 100)).items
     seen: list[Any] = []
@@ -243,9 +241,7 @@ async def test_a_story_is_told_from_rows(store: Store) -> None:
         put_alert(connection, alert)
         put_notification(connection, "d1", EventNotice(event, "nightly"))
         made = [
-            Decision(
-                ago(minutes=5), Stage.RULE, "ScenarioFailed", Verdict.RANG, None, event.id, None, alert.id
-            ),
+            Decision(ago(minutes=5), Stage.RULE, "ScenarioFailed", Verdict.RANG, None, event.id, None, alert.id),
             Decision(ago(minutes=5), Stage.ROUTE, "g", Verdict.ROUTED, None, None, None, alert.id),
             Decision(ago(minutes=4), Stage.FLUSH, "g → pager", Verdict.FIRST, None),
             Decision(NOW + timedelta(hours=1), Stage.FLUSH, "g → pager", Verdict.FIRST, None),

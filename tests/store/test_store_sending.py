@@ -34,9 +34,7 @@ async def claim(store: Store, holder: str = "a", now=NOW) -> Claimed:
     return await store.write(sending.claim, await turns(store, now=now), holder, now, now + LEASE)
 
 
-def receipt(
-    one: Notification, state: NotificationState, *, holder: str = "a", number: int = 1, due=NOW
-) -> Receipt:
+def receipt(one: Notification, state: NotificationState, *, holder: str = "a", number: int = 1, due=NOW) -> Receipt:
     outcome = AttemptOutcome.DELIVERED if state is NotificationState.DELIVERED else AttemptOutcome.FAILED
     return Receipt(holder, Attempt(one.id, number, NOW, NOW, outcome, "note"), state, due, "why")
 
@@ -94,9 +92,7 @@ async def test_a_lease_that_ran_out_can_be_claimed_and_the_lost_try_counts(store
     assert found.notification.attempts == 1
 
 
-async def test_a_failure_told_by_one_who_lost_the_lease_changes_nothing_but_a_delivery_counts(
-    store: Store,
-) -> None:
+async def test_a_failure_told_by_one_who_lost_the_lease_changes_nothing_but_a_delivery_counts(store: Store) -> None:
     one = owed()
     await store.write(outbox.owe, [one])
     await claim(store, "a")
@@ -112,12 +108,7 @@ async def test_receipts_of_one_moment_are_one_batch(store: Store) -> None:
     rows = [owed(lane=f"l{n}") for n in range(40)]
     await store.write(outbox.owe, rows)
     await claim(store)
-    states = [
-        NotificationState.DELIVERED,
-        NotificationState.OWED,
-        NotificationState.DEAD,
-        NotificationState.SENDING,
-    ]
+    states = [NotificationState.DELIVERED, NotificationState.OWED, NotificationState.DEAD, NotificationState.SENDING]
     receipts = [receipt(one, states[n % 4], due=NOW + LEASE) for n, one in enumerate(rows)]
     await store.write(sending.settle, receipts)
     found = await store.read(outbox.notifications, [one.id for one in rows])
@@ -239,9 +230,7 @@ async def test_two_senders_on_one_store_send_everything_once(store: Store) -> No
         async def close(self) -> None: ...
 
     clock = SystemClock()
-    rows = [owed(lane=f"l{n % 30}") for n in range(150)] + [
-        owed(group(alert(n)), lane=f"g{n % 10}") for n in range(30)
-    ]
+    rows = [owed(lane=f"l{n % 30}") for n in range(150)] + [owed(group(alert(n)), lane=f"g{n % 10}") for n in range(30)]
     await store.write(outbox.owe, rows)
     senders = [
         Sender(store, holder=holder, clock=clock, metrics=DeliverMetrics(CollectorRegistry()), random=Random(1),

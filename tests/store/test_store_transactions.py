@@ -210,9 +210,7 @@ async def test_a_full_disk_is_told_and_loses_nothing_that_was_written(tmp_path: 
 
 async def test_an_unwritable_directory_is_refused_with_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(
-        StoreRefused, match=r"cannot make the directory of the store .*: it is not a directory"
-    ):
+    with pytest.raises(StoreRefused, match=r"cannot make the directory of the store .*: it is not a directory"):
         await Store(sqlite_url(tmp_path / "file" / "a.db")).open()
 
 

@@ -14,24 +14,14 @@ OTHER = ScenarioKey("prod", "SALES", "HOURLY")
 
 def scenario(key: ScenarioKey = KEY) -> ScenarioRow:
     return ScenarioRow(
-        key,
-        "Nightly",
-        ("daily",),
-        "step_based",
-        True,
-        "jo",
-        (("SALES", "LOAD"),),
-        watched_since=T0,
-        watermark=EARLY,
+        key, "Nightly", ("daily",), "step_based", True, "jo", (("SALES", "LOAD"),), watched_since=T0, watermark=EARLY
     )
 
 
 async def test_a_node_is_watched_since_its_first_watch(store: Store) -> None:
     first = await store.write(nodes.ensure_node, "prod", T0)
     assert first == nodes.NodeRow("prod", T0)
-    down = replace(
-        first, up=False, down_reason="unreachable", down_since=at(5), clock_offset_ms=-40, scope="x"
-    )
+    down = replace(first, up=False, down_reason="unreachable", down_since=at(5), clock_offset_ms=-40, scope="x")
     await store.write(nodes.save_node, down)
     assert await store.write(nodes.ensure_node, "prod", at(99)) == down
     assert await store.read(nodes.all_nodes) == [down]
@@ -80,9 +70,7 @@ async def test_a_look_writes_its_runs_events_and_totals_once(store: Store) -> No
     seen = [ran(-20, -10), ran(1, 2, "FAILED"), ran(10, 80), ran(90)]
     mine = look(sight(seen, now=100), pending=[T0], reason="sweep")
     theirs = look(sight([ran(5, 6, key=OTHER)], now=100, key=OTHER))
-    found = await store.write(
-        record_looks, [mine, theirs, look(sight([], 100, key=ScenarioKey("x", "y", "z")))]
-    )
+    found = await store.write(record_looks, [mine, theirs, look(sight([], 100, key=ScenarioKey("x", "y", "z")))])
     assert told(found[0].events) == [
         ("run.started", "run-1"),
         ("run.failed", "run-1"),

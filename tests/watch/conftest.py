@@ -22,9 +22,7 @@ from tocsin.watch.node import NodeWatcher
 
 CLOCK = SystemClock()
 QUICK = Watch(
-    sweep_interval=timedelta(milliseconds=100),
-    discovery_interval=timedelta(seconds=1),
-    max_requests_per_second=400,
+    sweep_interval=timedelta(milliseconds=100), discovery_interval=timedelta(seconds=1), max_requests_per_second=400
 )
 
 

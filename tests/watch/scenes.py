@@ -22,20 +22,13 @@ def at(seconds: float) -> datetime:
 
 
 def ran(
-    start: float,
-    end: float | None = None,
-    outcome: str = "SUCCESS",
-    *,
-    key: ScenarioKey = KEY,
-    **more: object,
+    start: float, end: float | None = None, outcome: str = "SUCCESS", *, key: ScenarioKey = KEY, **more: object
 ) -> Run:
     """A run from ``start`` to ``end``, in seconds from ``T0``."""
     run_id = str(more.pop("run_id", f"run-{start:g}"))
     trigger = str(more.pop("trigger", "temporal"))
     assert not more
-    return Run(
-        key, run_id, at(start), None if end is None else at(end), None if end is None else outcome, trigger
-    )
+    return Run(key, run_id, at(start), None if end is None else at(end), None if end is None else outcome, trigger)
 
 
 def sight(

@@ -268,9 +268,7 @@ async def test_a_project_that_is_gone_and_returns_counts_from_its_return(dss: Fa
     await until(lambda: found.agrees(since))
 
 
-async def test_a_refusal_is_blindness_and_what_happened_meanwhile_is_read_later(
-    dss: FakeDSS, start: Start
-) -> None:
+async def test_a_refusal_is_blindness_and_what_happened_meanwhile_is_read_later(dss: FakeDSS, start: Start) -> None:
     dss.world.populate(3, 2)
     found = await start(admin=False)
     since = await now_ms()
@@ -404,9 +402,7 @@ async def test_the_end_of_a_run_nudges_those_who_follow_it(dss: FakeDSS, start: 
     await until(lambda: bool(found.value("tocsin_looks_total", reason="follow")))
 
 
-async def test_dss_reporters_that_failed_are_events_even_if_they_fail_late(
-    dss: FakeDSS, start: Start
-) -> None:
+async def test_dss_reporters_that_failed_are_events_even_if_they_fail_late(dss: FakeDSS, start: Start) -> None:
     dss.world.populate(1, 1)
     found = await start()
     dss.start_run("P000", "S000")

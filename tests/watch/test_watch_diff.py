@@ -92,9 +92,7 @@ def test_two_runs_in_one_millisecond_are_two_runs() -> None:
 
 def test_one_run_id_an_hour_apart_is_two_runs() -> None:
     found = diff(
-        known(ran(0, 1, run_id="x")),
-        sight([ran(3600, run_id="x"), ran(0, 1, run_id="x")], now=3601),
-        LONG_AGO,
+        known(ran(0, 1, run_id="x")), sight([ran(3600, run_id="x"), ran(0, 1, run_id="x")], now=3601), LONG_AGO
     )
     assert told(found.events) == [("run.started", "x")]
 
@@ -116,18 +114,12 @@ def test_an_open_run_that_dss_forgets_is_closed_without_an_outcome_after_a_while
     assert [change.absent_since for change in back.runs] == [None]
     last = diff(absent, sight([], now=100 + 600), LONG_AGO)
     assert told(last.events) == [("run.finished", "run-0")]
-    assert [(event.run.end, event.run.outcome) for event in last.events if event.run] == [
-        (at(100), "UNKNOWN")
-    ]
+    assert [(event.run.end, event.run.outcome) for event in last.events if event.run] == [(at(100), "UNKNOWN")]
 
 
 @pytest.mark.parametrize(
     "blind",
-    [
-        sight([ran(500, 501)], now=1000, all_history=False),
-        sight([], now=1000, whole=False),
-        sight([], now=30),
-    ],
+    [sight([ran(500, 501)], now=1000, all_history=False), sight([], now=1000, whole=False), sight([], now=30)],
     ids=["the reply does not reach it", "something was unreadable", "the reply is older than the run"],
 )
 def test_an_open_run_is_absent_only_if_the_reply_would_have_shown_it(blind: object) -> None:

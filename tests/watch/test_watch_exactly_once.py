@@ -44,9 +44,7 @@ def histories(draw: st.DrawFn) -> list[tuple[int, int, str]]:
 
 # (seconds since the one before, how many runs it shows, "skip" leaves every second one out, how long it lies about)
 LOOKS = st.lists(
-    st.tuples(
-        SECONDS, st.integers(1, 6), st.booleans(), st.integers(0, 3), st.sampled_from(["", "prune", "twice"])
-    ),
+    st.tuples(SECONDS, st.integers(1, 6), st.booleans(), st.integers(0, 3), st.sampled_from(["", "prune", "twice"])),
     max_size=12,
 )
 
@@ -73,10 +71,7 @@ def prune(connection: Connection, key: ScenarioKey, history: list[tuple[int, int
 @settings(max_examples=100, deadline=None)
 @given(history=histories(), looks=LOOKS, since=st.integers(0, 500))
 def test_each_run_starts_once_and_ends_once(
-    engine: Engine,
-    history: list[tuple[int, int, str]],
-    looks: list[tuple[int, int, bool, int, str]],
-    since: int,
+    engine: Engine, history: list[tuple[int, int, str]], looks: list[tuple[int, int, bool, int, str]], since: int
 ) -> None:
     key = ScenarioKey("prod", "P", f"S{next(NUMBERS)}")
     began = T0 + timedelta(seconds=since)

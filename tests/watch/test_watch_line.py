@@ -104,9 +104,7 @@ async def test_no_more_requests_are_on_their_way_than_allowed_and_a_lost_one_fre
         inside.append(None)
         await gate.wait()
 
-    source = Jobs(
-        [(Rank.NUDGED, 0.0, str(number)) for number in range(5)], work=lambda ticket: ticket.ask(call)
-    )
+    source = Jobs([(Rank.NUDGED, 0.0, str(number)) for number in range(5)], work=lambda ticket: ticket.ask(call))
     line = a_line(Hands(), source, concurrency=2)
     with running(line):
         await turns()
@@ -142,10 +140,7 @@ async def test_a_job_that_breaks_stops_no_other() -> None:
 
     broken = Jobs([(Rank.NUDGED, 0.0, "broken")], work=breaks)
     sound = Jobs([(Rank.COLD, 0.0, "sound")])
-    with (
-        running(a_line(Ticking(), broken, sound, concurrency=1)) as task,
-        structlog.testing.capture_logs() as lines,
-    ):
+    with running(a_line(Ticking(), broken, sound, concurrency=1)) as task, structlog.testing.capture_logs() as lines:
         await turns(50)
         assert (sound.done, task.done()) == (["sound"], False)
     assert [line["event"] for line in lines] == ["watch_job_failed"]

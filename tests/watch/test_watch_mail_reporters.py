@@ -51,9 +51,7 @@ def other(**changes: object) -> dict[str, object]:
         ),
     ],
 )  # fmt: skip
-def test_a_definition_is_read_with_tolerance(
-    reporters: object, expected: tuple[MailReporter, ...] | None
-) -> None:
+def test_a_definition_is_read_with_tolerance(reporters: object, expected: tuple[MailReporter, ...] | None) -> None:
     assert read_mail_reporters({"reporters": reporters}) == expected
 
 
@@ -63,9 +61,7 @@ def test_reporters_with_one_id_are_two_and_there_are_not_too_many() -> None:
 
 
 def test_a_list_that_is_too_long_ends_with_a_whole_address() -> None:
-    long = other(
-        messaging={"type": "mail-scenario", "configuration": {"recipient": "ann@example.com," * 20_000}}
-    )
+    long = other(messaging={"type": "mail-scenario", "configuration": {"recipient": "ann@example.com," * 20_000}})
     (found,) = read_mail_reporters({"reporters": [long]}) or ()
     assert 49_900 < len(found.recipient) <= 50_000
     assert set(found.recipient.split(",")) == {"ann@example.com"}

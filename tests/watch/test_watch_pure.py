@@ -40,9 +40,7 @@ from tocsin.watch.trust import Watching, confirms, contradicts
 # --- budget ----------------------------------------------------------------------------------------------------------
 
 
-@given(
-    rate=st.floats(0.1, 50), wishes=st.lists(st.floats(0, 2), min_size=1, max_size=80), urgent=st.booleans()
-)
+@given(rate=st.floats(0.1, 50), wishes=st.lists(st.floats(0, 2), min_size=1, max_size=80), urgent=st.booleans())
 def test_no_second_sees_more_requests_than_the_rate(rate: float, wishes: list[float], urgent: bool) -> None:
     budget, now, sent = Budget(rate, 8), 0.0, []
     for wish in wishes:
@@ -335,9 +333,7 @@ def test_projects_come_go_missing_and_return() -> None:
     ("counts", "watched", "expected"),
     [([3], 1, True), ([3, 3], 10, True), ([3, 3, 3], 10, False), ([300] * 9, 10, True), ([3, 3], 2, False)],
 )
-def test_over_a_fifth_at_once_is_not_believed_for_a_day(
-    counts: list[int], watched: int, expected: bool
-) -> None:
+def test_over_a_fifth_at_once_is_not_believed_for_a_day(counts: list[int], watched: int, expected: bool) -> None:
     missing = [(ScenarioKey("n", "P", str(number)), count) for number, count in enumerate(counts)]
     assert may_go(missing, watched) is expected
 
@@ -349,7 +345,5 @@ def test_an_announced_start_is_expected_until_it_is_taken_back() -> None:
     assert expect([soon], row("A", next_run=near), T0) == Expectation()
     assert expect([soon], row("A", next_run=later), T0) == Expectation((later,), (soon,))
     assert expect([soon], row("A", next_run=later), at(150)) == Expectation((later,))
-    assert expect([soon, later], row("A", active=False, next_run=later), at(150)) == Expectation(
-        (), (soon, later)
-    )
+    assert expect([soon, later], row("A", active=False, next_run=later), at(150)) == Expectation((), (soon, later))
     assert expect([soon], row("A"), T0) == Expectation((), (soon,))

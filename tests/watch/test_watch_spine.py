@@ -20,10 +20,7 @@ async def test_a_run_is_seen_from_its_start_to_its_end_with_its_details(dss: Fak
     await until(lambda: found.agrees(since))
     event = (await found.events())[-1]
     assert event.run
-    assert (event.run.run_id, event.run_url) == (
-        run,
-        f"{dss.url}/projects/P001/scenarios/S002/runs/list/{run}",
-    )
+    assert (event.run.run_id, event.run_url) == (run, f"{dss.url}/projects/P001/scenarios/S002/runs/list/{run}")
 
     async def read() -> bool:
         return bool(await found.store.read(details.get_details, [event.run.key]))  # type: ignore[union-attr]

@@ -31,15 +31,7 @@ def a_run(key: ScenarioKey = KEY, minutes_ago: float = 10, seconds: float | None
     start = ago(minutes=minutes_ago)
     end = None if seconds is None else start + timedelta(seconds=seconds)
     return Run(
-        key,
-        run_id or isoformat(start),
-        start,
-        end,
-        outcome if end else None,
-        "temporal",
-        "Nightly",
-        None,
-        "ann",
+        key, run_id or isoformat(start), start, end, outcome if end else None, "temporal", "Nightly", None, "ann"
     )
 
 
@@ -109,22 +101,16 @@ def an_alert(
     labels = {"alertname": name, "severity": severity, "dss_node": key.node, "project": key.project,
               "scenario": key.scenario, "tags": ",daily,"}  # fmt: skip
     identity = fingerprint(name, key.node, key, {})
-    alert = Alert(
-        alert_id(identity, 0), identity, labels, ago(minutes=5), annotations={"summary": f"{name} rings"}
-    )
+    alert = Alert(alert_id(identity, 0), identity, labels, ago(minutes=5), annotations={"summary": f"{name} rings"})
     return replace(alert, **changes)  # type: ignore[arg-type]
 
 
 def put_alert(connection: Connection, alert: Alert) -> None:
-    put_alerts(
-        connection, [Filed(replace(alert, ends_at=None, end_reason=None), alert.name)], alert.starts_at
-    )
+    put_alerts(connection, [Filed(replace(alert, ends_at=None, end_reason=None), alert.name)], alert.starts_at)
     if alert.ends_at is not None and alert.end_reason is not None:
         end_alert(connection, alert.id, alert.ends_at, alert.end_reason, alert.ends_at)
 
 
-def put_notification(
-    connection: Connection, id: str, notice: EventNotice | GroupNotice, **changes: object
-) -> None:
+def put_notification(connection: Connection, id: str, notice: EventNotice | GroupNotice, **changes: object) -> None:
     one = Notification(id, "data-ops", "ops-slack", "lane", notice, ago(minutes=1), ago(minutes=1))
     owe(connection, [replace(one, **changes)])  # type: ignore[arg-type]

@@ -13,14 +13,7 @@ from tocsin.web.tokens import TokenFile, parse_tokens
 
 OPEN = ["/-/healthy", "/-/ready"]
 SHOWN_TO_ALL = ["/metrics", "/api/v1/status"]
-READING = [
-    "/",
-    "/static/tocsin.css",
-    "/api/v1/runs",
-    "/api/v1/config",
-    "/api/v1/openapi.json",
-    "/api/v1/events",
-]
+READING = ["/", "/static/tocsin.css", "/api/v1/runs", "/api/v1/config", "/api/v1/openapi.json", "/api/v1/events"]
 CHANGING = [
     ("POST", "/-/reload"), ("POST", "/api/v1/silences"), ("DELETE", "/api/v1/silences/x"),
     ("POST", "/api/v1/alerts/x/resolve"), ("POST", "/api/v1/deliveries/x/retry"),
@@ -53,9 +46,7 @@ async def test_on_loopback_without_tokens_everything_can_be_read_and_changed(cli
         assert (path, await status(client, method, path)) not in [(path, 401), (path, 403)]
 
 
-@pytest.mark.parametrize(
-    "listen", ["0.0.0.0:8080", "[::]:8080", ":8080", "10.1.2.3:8080", "tocsin.example.com:80"]
-)
+@pytest.mark.parametrize("listen", ["0.0.0.0:8080", "[::]:8080", ":8080", "10.1.2.3:8080", "tocsin.example.com:80"])
 async def test_without_tokens_others_see_probes_metrics_and_status_only(
     daemon: Daemon, serve: Serve, listen: str
 ) -> None:
@@ -69,9 +60,7 @@ async def test_without_tokens_others_see_probes_metrics_and_status_only(
         assert (path, await status(client, method, path)) == (path, 403)
 
 
-async def test_a_reload_that_names_another_address_does_not_open_the_listener(
-    daemon: Daemon, serve: Serve
-) -> None:
+async def test_a_reload_that_names_another_address_does_not_open_the_listener(daemon: Daemon, serve: Serve) -> None:
     daemon.http(listen="0.0.0.0:8080")
     client = await serve()
     daemon.http(listen="127.0.0.1:8080")
@@ -87,9 +76,7 @@ async def test_a_reload_that_names_another_address_does_not_open_the_listener(
         {"Sec-Fetch-Site": "cross-site"}, {"Sec-Fetch-Site": "same-site"},
     ],
 )  # fmt: skip
-async def test_a_change_that_may_come_from_elsewhere_is_refused(
-    client: ClientSession, headers: dict[str, str]
-) -> None:
+async def test_a_change_that_may_come_from_elsewhere_is_refused(client: ClientSession, headers: dict[str, str]) -> None:
     for method, path in CHANGING:
         assert await status(client, method, path, headers=headers) == 403
     assert await status(client, "GET", "/api/v1/runs", headers=headers) in (200, 400)
@@ -148,16 +135,12 @@ async def test_a_browser_may_give_its_token_as_a_password_but_not_for_another_si
     assert await status(client, "POST", "/-/reload", headers=auth | crossing) == 403
 
 
-@pytest.mark.parametrize(
-    "value", ["", "Bearer", "Bearer ", "Bearer wrong", "Basic !!!", "Basic d3Jvbmc=", "Digest x"]
-)
+@pytest.mark.parametrize("value", ["", "Bearer", "Bearer ", "Bearer wrong", "Basic !!!", "Basic d3Jvbmc=", "Digest x"])
 async def test_what_is_no_token_does_not_open(tokens: dict[str, str], serve: Serve, value: str) -> None:
     assert await status(await serve(), "GET", "/api/v1/runs", headers={"Authorization": value}) == 401
 
 
-async def test_the_digest_of_a_token_is_not_a_token(
-    daemon: Daemon, tokens: dict[str, str], serve: Serve
-) -> None:
+async def test_the_digest_of_a_token_is_not_a_token(daemon: Daemon, tokens: dict[str, str], serve: Serve) -> None:
     digest = Path(daemon.config.http.tokens_file or "").read_text().split()[-1]
     assert await status(await serve(), "GET", "/api/v1/runs", headers=bearer(digest)) == 401
 

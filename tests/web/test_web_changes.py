@@ -20,11 +20,7 @@ async def send(client: ClientSession, method: str, path: str, status: int, **mor
 
 
 async def test_a_silence_is_made_listed_and_ended(client: ClientSession) -> None:
-    wanted = {
-        "matchers": ['project="SALES"', "scenario=~NIGHTLY.*"],
-        "duration": "2h",
-        "comment": "moving house",
-    }
+    wanted = {"matchers": ['project="SALES"', "scenario=~NIGHTLY.*"], "duration": "2h", "comment": "moving house"}
     made = await send(client, "POST", "/api/v1/silences", 201, json=wanted)
     assert made == {
         "id": made["id"], "state": "active", "matchers": ['project="SALES"', 'scenario=~"NIGHTLY.*"'],
@@ -57,9 +53,7 @@ async def test_an_author_is_who_the_token_says(daemon: Daemon, serve: Serve, tmp
         {"starts_at": "9999-12-31T23:00:00Z", "duration": "2h"},
     ],
 )  # fmt: skip
-async def test_a_silence_that_makes_no_sense_is_refused(
-    client: ClientSession, changes: dict[str, object]
-) -> None:
+async def test_a_silence_that_makes_no_sense_is_refused(client: ClientSession, changes: dict[str, object]) -> None:
     wanted = {"matchers": ["project=SALES"], "duration": "1h"} | changes
     assert (await send(client, "POST", "/api/v1/silences", 400, json=wanted))["detail"]
 
@@ -78,18 +72,14 @@ async def test_a_body_that_is_not_json_or_too_large_is_refused(
     await send(client, "POST", "/api/v1/silences", status, data=body, headers={"Content-Type": kind})
 
 
-async def test_what_is_not_there_cannot_be_ended_resolved_sent_again_or_explained(
-    client: ClientSession,
-) -> None:
+async def test_what_is_not_there_cannot_be_ended_resolved_sent_again_or_explained(client: ClientSession) -> None:
     await send(client, "DELETE", "/api/v1/silences/x", 404)
     await send(client, "POST", "/api/v1/alerts/x/resolve", 404)
     await send(client, "POST", "/api/v1/deliveries/x/retry", 404)
     await send(client, "GET", "/api/v1/explain/prod/SALES/NIGHTLY/x", 404)
 
 
-async def test_alerts_are_resolved_and_deliveries_sent_again_by_who_asks(
-    client: ClientSession, daemon: Daemon
-) -> None:
+async def test_alerts_are_resolved_and_deliveries_sent_again_by_who_asks(client: ClientSession, daemon: Daemon) -> None:
     daemon.known = {"a1", "d1"}
     assert await send(client, "POST", "/api/v1/alerts/a1/resolve", 200) == {"id": "a1", "resolved": True}
     assert await send(client, "POST", "/api/v1/deliveries/d1/retry", 200) == {"id": "d1", "owed": True}

@@ -27,9 +27,7 @@ def test_every_filter_is_in_the_documentation(repository: Path) -> None:
 
 def every_struct() -> tuple[CollectorRegistry, list[object]]:
     registry = CollectorRegistry()
-    return registry, [
-        struct(registry) for struct in (AppMetrics, DecideMetrics, DeliverMetrics, WatchMetrics)
-    ]
+    return registry, [struct(registry) for struct in (AppMetrics, DecideMetrics, DeliverMetrics, WatchMetrics)]
 
 
 def test_no_series_has_a_label_that_prometheus_owns() -> None:

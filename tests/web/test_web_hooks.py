@@ -30,15 +30,11 @@ def hooked(daemon: Daemon) -> Daemon:
 
 async def post(client: ClientSession, path: str = "/hooks/dss/prod", **more: Any) -> int:
     async with client.post(path, **more) as answer:
-        assert answer.content_type == (
-            "application/json" if answer.status < 400 else "application/problem+json"
-        )
+        assert answer.content_type == ("application/json" if answer.status < 400 else "application/problem+json")
         return answer.status
 
 
-def signed(
-    body: bytes, key: bytes = SECRET.encode(), at: float = NOW.timestamp(), id_: str = "m1"
-) -> dict[str, str]:
+def signed(body: bytes, key: bytes = SECRET.encode(), at: float = NOW.timestamp(), id_: str = "m1") -> dict[str, str]:
     digest = hmac.digest(key, f"{id_}.{int(at)}.".encode() + body, hashlib.sha256)
     signature = f"v1,{base64.b64encode(digest).decode()}"
     return {"webhook-id": id_, "webhook-timestamp": str(int(at)), "webhook-signature": f"v1,AAAA {signature}"}
@@ -53,16 +49,11 @@ async def test_without_a_secret_hooks_are_off(client: ClientSession, daemon: Dae
 
 
 @pytest.mark.parametrize("listen", ["127.0.0.1:0", "0.0.0.0:8080"])
-async def test_who_knows_the_secret_may_nudge_from_anywhere(
-    hooked: Daemon, serve: Serve, listen: str
-) -> None:
+async def test_who_knows_the_secret_may_nudge_from_anywhere(hooked: Daemon, serve: Serve, listen: str) -> None:
     hooked.http(listen=listen)
     client = await serve()
     assert (
-        await post(
-            client, headers=PLAIN | {"Origin": "https://dss.example.com", "X-Forwarded-For": "1.2.3.4"}
-        )
-        == 202
+        await post(client, headers=PLAIN | {"Origin": "https://dss.example.com", "X-Forwarded-For": "1.2.3.4"}) == 202
     )
     assert hooked.nudges == [("prod", None, None)]
 

@@ -121,9 +121,7 @@ async def test_runs_come_newest_first_page_by_page_with_their_first_error(
     assert items[0]["duration_seconds"] == 60.0
 
 
-async def test_runs_that_start_in_the_same_millisecond_are_all_listed(
-    client: ClientSession, daemon: Daemon
-) -> None:
+async def test_runs_that_start_in_the_same_millisecond_are_all_listed(client: ClientSession, daemon: Daemon) -> None:
     keys = [ScenarioKey("prod", "SALES", f"S{n}") for n in range(5)]
 
     def fill(connection: Connection) -> None:
@@ -222,9 +220,7 @@ async def test_an_empty_list_is_a_list(client: ClientSession, name: str) -> None
     assert await get(client, f"/api/v1/{name}") == {"items": [], "next": None}
 
 
-@pytest.mark.parametrize(
-    ("method", "path", "status"), [("GET", "/nowhere", 404), ("PUT", "/api/v1/runs", 405)]
-)
+@pytest.mark.parametrize(("method", "path", "status"), [("GET", "/nowhere", 404), ("PUT", "/api/v1/runs", 405)])
 async def test_wrong_addresses_and_methods_are_problems(
     client: ClientSession, method: str, path: str, status: int
 ) -> None:

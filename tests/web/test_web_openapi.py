@@ -72,40 +72,16 @@ async def test_answers_are_as_described(client: ClientSession, daemon: Daemon) -
         put_notification(connection, "d1", EventNotice(an_event(run), "nightly"))
         connection.execute(
             schema.attempts.insert(),
-            {
-                "notification_id": "d1",
-                "number": 1,
-                "started_at": NOW,
-                "ended_at": NOW,
-                "outcome": "failed",
-                "note": "",
-            },
+            {"notification_id": "d1", "number": 1, "started_at": NOW, "ended_at": NOW, "outcome": "failed", "note": ""},
         )
         connection.execute(
             schema.silences.insert(),
-            {
-                "id": "s",
-                "matchers": ("a=b",),
-                "starts_at": NOW,
-                "ends_at": NOW,
-                "created_by": "ann",
-                "comment": "",
-            },
+            {"id": "s", "matchers": ("a=b",), "starts_at": NOW, "ends_at": NOW, "created_by": "ann", "comment": ""},
         )
 
     await daemon.store.write(fill)
     document = await described(client)
-    for name in (
-        "nodes",
-        "scenarios",
-        "runs",
-        "events",
-        "alerts",
-        "silences",
-        "deliveries",
-        "status",
-        "config",
-    ):
+    for name in ("nodes", "scenarios", "runs", "events", "alerts", "silences", "deliveries", "status", "config"):
         path = f"/api/v1/{name}"
         answers = document["paths"][path]["get"]["responses"]
         async with client.get(path) as answer:

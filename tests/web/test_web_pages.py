@@ -46,9 +46,7 @@ async def test_the_page_tells_what_is_up_what_runs_what_rings_and_what_failed(
     failed = a_run(minutes_ago=5, outcome="FAILED")
 
     def fill(connection: Connection) -> None:
-        put_node(
-            connection, up=False, down_reason="unreachable", down_since=ago(minutes=3), problem="no route"
-        )
+        put_node(connection, up=False, down_reason="unreachable", down_since=ago(minutes=3), problem="no route")
         put_scenario(connection)
         for minutes in (120, 90, 60):
             put_run(connection, a_run(minutes_ago=minutes, seconds=600))
@@ -86,9 +84,7 @@ async def test_hostile_names_stay_text(client: ClientSession, daemon: Daemon) ->
     assert "<script>" not in text
 
 
-async def test_nothing_is_inline_so_that_the_policy_can_forbid_it(
-    client: ClientSession, daemon: Daemon
-) -> None:
+async def test_nothing_is_inline_so_that_the_policy_can_forbid_it(client: ClientSession, daemon: Daemon) -> None:
     await daemon.store.write(put_node)
     text = await page(client)
     assert not re.search(r"<style|style=|<script>| on[a-z]+=", text)
@@ -99,12 +95,7 @@ async def test_nothing_is_inline_so_that_the_policy_can_forbid_it(
 
 
 async def test_style_and_script_are_served_and_nothing_else_is(client: ClientSession) -> None:
-    for name, status in (
-        ("tocsin.css", 200),
-        ("tocsin.js", 200),
-        ("base.html", 404),
-        ("..%2f__init__.py", 404),
-    ):
+    for name, status in (("tocsin.css", 200), ("tocsin.js", 200), ("base.html", 404), ("..%2f__init__.py", 404)):
         async with client.get(f"/static/{name}") as answer:
             assert (name, answer.status) == (name, status)
 

@@ -52,9 +52,7 @@ async def test_metrics_show_what_the_last_refresh_read(client: ClientSession, da
 
 
 async def test_openmetrics_is_served_to_who_asks(client: ClientSession) -> None:
-    async with client.get(
-        "/metrics", headers={"Accept": "application/openmetrics-text;version=1.0.0"}
-    ) as answer:
+    async with client.get("/metrics", headers={"Accept": "application/openmetrics-text;version=1.0.0"}) as answer:
         assert answer.headers["Content-Type"] == "application/openmetrics-text; version=1.0.0; charset=utf-8"
         assert (await answer.text()).endswith("# EOF\n")
 

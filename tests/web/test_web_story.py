@@ -7,17 +7,7 @@ from aiohttp import ClientSession
 from sqlalchemy import Connection
 
 from tests.web.harness import Daemon
-from tests.web.rows import (
-    a_run,
-    ago,
-    an_alert,
-    an_event,
-    put_alert,
-    put_error,
-    put_events,
-    put_notification,
-    put_run,
-)
+from tests.web.rows import a_run, ago, an_alert, an_event, put_alert, put_error, put_events, put_notification, put_run
 from tocsin.model.config import Channel, Receiver
 from tocsin.model.decision import Decision, Stage, Verdict
 from tocsin.model.notification import EventNotice, GroupNotice
@@ -117,9 +107,7 @@ async def test_the_page_of_a_run_tells_its_story(client: ClientSession, daemon: 
         assert sentence in text
 
 
-async def test_the_page_of_a_run_from_before_says_that_it_made_no_event(
-    client: ClientSession, daemon: Daemon
-) -> None:
+async def test_the_page_of_a_run_from_before_says_that_it_made_no_event(client: ClientSession, daemon: Daemon) -> None:
     await daemon.store.write(lambda connection: put_run(connection, FAILED, baseline=True))
     async with client.get(f"/runs/{ADDRESS}") as answer:
         assert "It ended before it was watched" in await answer.text()
@@ -143,13 +131,9 @@ async def test_hostile_texts_stay_text_on_the_page_of_a_run(client: ClientSessio
     assert "javascript:" not in text
 
 
-async def test_links_of_the_front_page_lead_to_the_pages_of_runs(
-    client: ClientSession, daemon: Daemon
-) -> None:
+async def test_links_of_the_front_page_lead_to_the_pages_of_runs(client: ClientSession, daemon: Daemon) -> None:
     odd = ScenarioKey("prod", "SALES", "a/b ?#%")
-    await daemon.store.write(
-        lambda connection: put_run(connection, a_run(odd, outcome="FAILED", run_id="r 1"))
-    )
+    await daemon.store.write(lambda connection: put_run(connection, a_run(odd, outcome="FAILED", run_id="r 1")))
     async with client.get("/") as answer:
         links = re.findall(r'href="(runs/[^"]*)"', await answer.text())
     assert links

@@ -33,17 +33,12 @@ async def put(daemon: Daemon, *minutes: float, outcome: str = "SUCCESS") -> None
     await daemon.store.write(lambda connection: put_events(connection, *made))
 
 
-async def test_a_stream_resumes_after_the_last_event_that_was_heard(
-    client: ClientSession, daemon: Daemon
-) -> None:
+async def test_a_stream_resumes_after_the_last_event_that_was_heard(client: ClientSession, daemon: Daemon) -> None:
     await put(daemon, 9, 8, 7)
     async with client.get("/api/v1/events/stream", headers={"Last-Event-ID": "1"}) as answer:
         assert answer.content_type == "text/event-stream"
         heard = await messages(answer, 2)
-    assert [(one["id"], one["event"]) for one in heard] == [
-        ("2", "tocsin.run.finished"),
-        ("3", "tocsin.run.finished"),
-    ]
+    assert [(one["id"], one["event"]) for one in heard] == [("2", "tocsin.run.finished"), ("3", "tocsin.run.finished")]
     assert json.loads(heard[0]["data"])["seq"] == 2
 
 

@@ -51,19 +51,14 @@ class DecideMetrics:
         for verdict in SUPPRESSIONS:
             self.suppressed.labels(verdict.value)
         self.rule_errors = Counter(
-            "tocsin_rule_errors_total",
-            "Rules that failed on one scenario or node",
-            ["rule"],
-            registry=registry,
+            "tocsin_rule_errors_total", "Rules that failed on one scenario or node", ["rule"], registry=registry
         )
 
 
 class Decider:
     """Owns what is kept between two steps: the plan of the present configuration, nothing else."""
 
-    def __init__(
-        self, store: Store, leadership: Leadership, metrics: DecideMetrics, ring: Callable[[], None]
-    ) -> None:
+    def __init__(self, store: Store, leadership: Leadership, metrics: DecideMetrics, ring: Callable[[], None]) -> None:
         self._store = store
         self._leadership = leadership
         self._metrics = metrics
@@ -92,9 +87,7 @@ class Decider:
             return now
         return min(filter(None, (timed.next_due, told.next_due)), default=None)
 
-    async def _do(
-        self, work: Callable[[Connection, Plan, datetime], Outcome], plan: Plan, now: datetime
-    ) -> Outcome:
+    async def _do(self, work: Callable[[Connection, Plan, datetime], Outcome], plan: Plan, now: datetime) -> Outcome:
         outcome = await self._store.write_guarded(self._leadership.guard, work, plan, now)
         _log(outcome.made)
         for made in outcome.made:
@@ -149,9 +142,7 @@ def decide_events(connection: Connection, plan: Plan, now: datetime) -> Outcome:
     )
 
 
-def _judging(
-    connection: Connection, plan: Plan, now: datetime, keys: set[ScenarioKey], nodes: set[str]
-) -> Judging:
+def _judging(connection: Connection, plan: Plan, now: datetime, keys: set[ScenarioKey], nodes: set[str]) -> Judging:
     places: set[Place] = set(keys) | {(node, "", "") for node in nodes}
     return Judging(
         connection,
@@ -204,12 +195,7 @@ def _log(made: Sequence[Decision]) -> None:
         usual = one.verdict in (Verdict.CONDITION, Verdict.NO_CHANGE, Verdict.ROUTED)
         if usual and not verbose:
             continue
-        known = {
-            "note": one.note,
-            "event_id": one.event_id,
-            "alert": one.alert_id,
-            "notification": one.notification_id,
-        }
+        known = {"note": one.note, "event_id": one.event_id, "alert": one.alert_id, "notification": one.notification_id}
         (line.debug if usual else line.info)(
             "decided",
             stage=one.stage.value,

@@ -27,9 +27,7 @@ from tocsin.store.schema import runs
 from tocsin.store.story import RunStory, Silent, tell
 
 
-def explain(
-    connection: Connection, scenario: ScenarioKey, run_id: str | None, config: Config
-) -> RunStory | None:
+def explain(connection: Connection, scenario: ScenarioKey, run_id: str | None, config: Config) -> RunStory | None:
     """The story of a run, of the scenario's newest one without ``run_id``; None when it is not known."""
     if run_id is None:
         newest = (
@@ -84,11 +82,7 @@ def _rule_why(live: LiveRule, story: RunStory, labels: Sequence[Labels], state: 
         case "overlong":
             return _overlong_why(story)
         case "stale":
-            return (
-                "no alert was open that a good run could end"
-                if is_good(run.outcome)
-                else "the run was not good"
-            )
+            return "no alert was open that a good run could end" if is_good(run.outcome) else "the run was not good"
         case _:
             return "it is about starts that do not come, and this one came"
 
@@ -112,11 +106,7 @@ def _reporter_why(reporter: Reporter, story: RunStory, happened: Sequence[Event]
     if all(reasons):
         return reasons[-1] or ""
     undecided = [event for event in heard if event.seq is None]
-    return (
-        "its event waits for a decision"
-        if undecided
-        else "it was not configured then, or its decision was pruned"
-    )
+    return "its event waits for a decision" if undecided else "it was not configured then, or its decision was pruned"
 
 
 def _no_event(story: RunStory) -> str:
@@ -147,15 +137,9 @@ def to_text(story: RunStory) -> str:
     run = story.run
     lines = [f"{run.node}/{run.project}/{run.scenario}/{run.run_id}: {run.outcome or 'running'}"]
     trigger = " ".join(filter(None, (run.trigger_type, run.trigger_name)))
-    took = (
-        ""
-        if run.duration_seconds is None
-        else f", took {human_duration(timedelta(seconds=run.duration_seconds))}"
-    )
+    took = "" if run.duration_seconds is None else f", took {human_duration(timedelta(seconds=run.duration_seconds))}"
     lines.append(f"  started {isoformat(run.start)} by {trigger or 'an unknown trigger'}{took}")
-    lines.append(
-        f"  first seen {isoformat(run.seen_at)} by a look for: {run.seen_by or 'unknown'}{_flags(story)}"
-    )
+    lines.append(f"  first seen {isoformat(run.seen_at)} by a look for: {run.seen_by or 'unknown'}{_flags(story)}")
     if run.error is not None:
         step = f" in step {run.error.step}" if run.error.step else ""
         lines.append(f"  first error{step}: {run.error.message or run.error.title}")
@@ -195,9 +179,7 @@ def _because(note: str | None) -> str:
 
 def _flags(story: RunStory) -> str:
     run = story.run
-    return (", read back after a downtime" if run.late else "") + (
-        ", before it was watched" if run.baseline else ""
-    )
+    return (", read back after a downtime" if run.late else "") + (", before it was watched" if run.baseline else "")
 
 
 def _after(first: datetime, second: datetime) -> str:

@@ -67,9 +67,7 @@ class _Flush:
         for channel in channels:
             self._tell(group, route, channel, heard, muted)
         if not channels:
-            self._note(
-                group, "", Wanted(Verdict.NO_CHANNEL, False, False, f"receiver {group.receiver}"), None
-            )
+            self._note(group, "", Wanted(Verdict.NO_CHANNEL, False, False, f"receiver {group.receiver}"), None)
         audible = {member.alert.fingerprint for member in heard}
         for member in members:
             if member.alert.firing:
@@ -99,9 +97,7 @@ class _Flush:
                 audible.append(member)
         return audible, muted
 
-    def _tell(
-        self, group: Group, route: Route, channel: Channel, heard: Sequence[Member], muted: Muted | None
-    ) -> None:
+    def _tell(self, group: Group, route: Route, channel: Channel, heard: Sequence[Member], muted: Muted | None) -> None:
         mine = [member.alert for member in heard if not member.kept or channel.resolve_what_was_sent]
         firing = frozenset(alert.fingerprint for alert in mine if alert.firing)
         ended = frozenset(alert.fingerprint for alert in mine if not alert.firing)
@@ -148,12 +144,7 @@ class _Flush:
         return owed
 
     def _note(
-        self,
-        group: Group,
-        channel: str,
-        wanted: Wanted,
-        renewed: Notified | None,
-        owed: Notification | None = None,
+        self, group: Group, channel: str, wanted: Wanted, renewed: Notified | None, owed: Notification | None = None
     ) -> None:
         """Remember the verdict; a decision row and a log line only when it is news."""
         before = self.told.get((group.key, channel))
@@ -201,9 +192,7 @@ def flush(connection: Connection, plan: Plan, now: datetime, limit: int = GROUPS
     return work.result
 
 
-def _with_waits(
-    connection: Connection, plan: Plan, owed: Sequence[Notification], now: datetime
-) -> list[Notification]:
+def _with_waits(connection: Connection, plan: Plan, owed: Sequence[Notification], now: datetime) -> list[Notification]:
     """Owe the notifications; those whose runs' details are still to be read wait for them a little."""
     runs_of = {one.id: _runs(one) for one in owed}
     awaited = details.awaited(connection, {run for runs in runs_of.values() for run in runs})

@@ -163,9 +163,7 @@ class Judging:
         self._filed[alert.id] = Filed(alert, key.rule, active and not overlong)
         self._entering[alert.id] = alert
 
-    def end(
-        self, rule_id: str, alert_id: str, at: datetime, reason: EndReason, event: Event | None = None
-    ) -> None:
+    def end(self, rule_id: str, alert_id: str, at: datetime, reason: EndReason, event: Event | None = None) -> None:
         """End an alert, one of this transaction or an older one."""
         filed = self._filed.pop(alert_id, None)
         if filed is not None:  # what it showed last is part of its history
@@ -187,12 +185,7 @@ class Judging:
         )  # fmt: skip
 
     def decide(
-        self,
-        live: LiveRule,
-        verdict: Verdict,
-        note: str | None,
-        event: Event | None,
-        alert: Alert | None = None,
+        self, live: LiveRule, verdict: Verdict, note: str | None, event: Event | None, alert: Alert | None = None
     ) -> None:
         self.made.append(
             Decision(
@@ -215,9 +208,7 @@ class Judging:
         decisions.record(self.connection, self.made)
 
 
-def enter_groups(
-    plan: Plan, entering: Iterable[Alert], now: datetime
-) -> tuple[list[Joining], list[Decision]]:
+def enter_groups(plan: Plan, entering: Iterable[Alert], now: datetime) -> tuple[list[Joining], list[Decision]]:
     """Where the tree puts alerts, with one decision for each group."""
     joining: list[Joining] = []
     made: list[Decision] = []
@@ -225,9 +216,7 @@ def enter_groups(
         return joining, made
     for alert in entering:
         for match in plan.router.match(alert.labels):
-            group = Group(
-                match.group_key, match.receiver, match.path, match.group_labels, now + match.route.group_wait
-            )
+            group = Group(match.group_key, match.receiver, match.path, match.group_labels, now + match.route.group_wait)
             joining.append(Joining(group, alert.fingerprint, alert.id))
             made.append(
                 Decision(

@@ -90,10 +90,7 @@ class Leader:
                 await self._store.write(lease.renew, leadership, self._clock.now())
                 last = self._clock.monotonic()
             except StoreUnavailable:
-                if (
-                    not self._store.is_sqlite
-                    and self._clock.monotonic() - last > lease.LEASE_FOR.total_seconds()
-                ):
+                if not self._store.is_sqlite and self._clock.monotonic() - last > lease.LEASE_FOR.total_seconds():
                     raise NotLeader("the lease could not be renewed") from None
 
     async def release(self, leadership: Leadership) -> None:

@@ -50,9 +50,7 @@ class Pause:
 
     async def after(self, error: Exception) -> None:
         if not self._seconds:
-            log.warning(
-                "store_unavailable", stage=self._stage, error=str(error), action="paused, trying again"
-            )
+            log.warning("store_unavailable", stage=self._stage, error=str(error), action="paused, trying again")
         self._seconds = min(max(self._seconds * 2, _FIRST_PAUSE_SECONDS), _LONGEST_PAUSE_SECONDS)
         await asyncio.sleep(self._seconds)
 

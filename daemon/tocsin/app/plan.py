@@ -52,10 +52,7 @@ def make_plan(config: Config) -> Plan:
         rules=rules,
         node_rules=tuple(rule for rule in rules.values() if rule.about_nodes),
         scenario_rules=tuple(rule for rule in rules.values() if not rule.about_nodes),
-        reporters={
-            name: tuple(reporter for reporter in config.reporters if name in reporter.on)
-            for name in EventName
-        },
+        reporters={name: tuple(reporter for reporter in config.reporters if name in reporter.on) for name in EventName},
         channels={receiver.name: receiver.channels for receiver in config.receivers},
         intervals={interval.name: interval for interval in config.time_intervals},
         router=None if config.route is None else Router(config.route),

@@ -74,16 +74,10 @@ def _regroup(connection: Connection, plan: Plan, now: datetime) -> None:
     live |= {member.alert.id: member.alert for members in inside.values() for member in members}
     joining, _ = enter_groups(plan, live.values(), now)
     wanted = {(one.group.key, one.fingerprint) for one in joining}
-    standing = {
-        (key, member.alert.fingerprint): member for key, members in inside.items() for member in members
-    }
+    standing = {(key, member.alert.fingerprint): member for key, members in inside.items() for member in members}
     groups.leave(connection, [place for place in standing if place not in wanted])
     groups.join(
         connection,
-        [
-            one
-            for one in joining
-            if (one.group.key, one.fingerprint) not in standing and live[one.alert_id].firing
-        ],
+        [one for one in joining if (one.group.key, one.fingerprint) not in standing and live[one.alert_id].firing],
     )
     groups.drop_empty(connection)

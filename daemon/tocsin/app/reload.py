@@ -80,9 +80,7 @@ class Live:
                 self._keep(now, [f"{type(error).__name__}: {error}"], error)
             else:
                 needs_restart = tuple(_fixed_changes(self._config, fresh))
-                self._config = replace(
-                    fresh, store=replace(fresh.store, url=self._config.store.url), loaded_at=now
-                )
+                self._config = replace(fresh, store=replace(fresh.store, url=self._config.store.url), loaded_at=now)
                 self.last = ReloadResult(now, (), needs_restart)
                 log.info("reloaded", needs_restart=needs_restart)
             for listener in self._listeners:
@@ -91,9 +89,7 @@ class Live:
 
     def _keep(self, now: datetime, problems: Sequence[str], error: Exception | None = None) -> None:
         self.last = ReloadResult(now, tuple(problems))
-        log.error(
-            "reload_failed", problems=self.last.problems, action="the old configuration stays", exc_info=error
-        )
+        log.error("reload_failed", problems=self.last.problems, action="the old configuration stays", exc_info=error)
 
     def reload_soon(self) -> None:
         """Ask ``follow`` for a reload; for signal handlers."""

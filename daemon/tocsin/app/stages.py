@@ -41,16 +41,12 @@ class Stages:
             return due
 
         async def beat(now: datetime, config: Config) -> datetime | None:
-            return await heartbeat.step(
-                now, config, self._clock.monotonic() - self._decided_at < _HEALTHY_SECONDS
-            )
+            return await heartbeat.step(now, config, self._clock.monotonic() - self._decided_at < _HEALTHY_SECONDS)
 
         async with asyncio.TaskGroup() as group:
             group.create_task(watch, name="watch")
             group.create_task(self._loop("decide", decide, self.decide_bell), name="decide")
-            group.create_task(
-                self._loop("prune", Pruning(self._store, self._clock).step, Bell()), name="prune"
-            )
+            group.create_task(self._loop("prune", Pruning(self._store, self._clock).step, Bell()), name="prune")
             group.create_task(self._loop("heartbeat", beat, Bell()), name="heartbeat")
 
     async def deliver(self, sender: Sender) -> None:

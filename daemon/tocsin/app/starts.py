@@ -74,9 +74,7 @@ def _judge(judging: Judging, key: StartKey, around: Sequence[SeenRun], following
     if following is None and scenario is not None:
         following = scenario.next_run
     labels = scenario_labels(scenario) if scenario else {}
-    rules = [
-        live for live in judging.plan.scenario_rules if live.rule.kind == "missed" and live.matches(labels)
-    ]
+    rules = [live for live in judging.plan.scenario_rules if live.rule.kind == "missed" and live.matches(labels)]
     misses: list[_Miss] = []
     row: StartVerdict | None = None
     soonest: datetime | None = None
@@ -148,12 +146,7 @@ def _owner(judging: Judging) -> LiveRule:
 
 
 def _cohort(
-    judging: Judging,
-    node: str,
-    first: datetime,
-    last: datetime,
-    missed_now: set[StartKey],
-    judged: Sequence[_Judged],
+    judging: Judging, node: str, first: datetime, last: datetime, missed_now: set[StartKey], judged: Sequence[_Judged]
 ) -> Cohort:
     begin = min(first, last - stalled.WINDOW)
     rows = starts.tally(judging.connection, node, begin, last)

@@ -16,14 +16,7 @@ from tocsin.watch.node import NodeSnapshot
 class Status:
     """Gathers the present state of the parts; asks nobody over the network."""
 
-    def __init__(
-        self,
-        started_at: datetime,
-        store: Store,
-        live: Live,
-        leader: Leader,
-        watchers: Watchers,
-    ) -> None:
+    def __init__(self, started_at: datetime, store: Store, live: Live, leader: Leader, watchers: Watchers) -> None:
         self._started_at = started_at
         self._store = store
         self._live = live

@@ -109,17 +109,10 @@ class Telling:
         )
 
     def _decide(
-        self,
-        reporter: str,
-        verdict: Verdict,
-        note: str | None,
-        event: Event,
-        notification_id: str | None = None,
+        self, reporter: str, verdict: Verdict, note: str | None, event: Event, notification_id: str | None = None
     ) -> None:
         self.made.append(
-            Decision(
-                self.now, Stage.REPORTER, reporter, verdict, note, event.id, notification_id=notification_id
-            )
+            Decision(self.now, Stage.REPORTER, reporter, verdict, note, event.id, notification_id=notification_id)
         )
 
     def write(self) -> list[Notification]:

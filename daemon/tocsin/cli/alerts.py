@@ -4,17 +4,7 @@ from typing import Annotated
 
 import typer
 
-from tocsin.cli.daemon import (
-    Answer,
-    Api,
-    ConfigOption,
-    JsonOption,
-    LimitOption,
-    TokenOption,
-    UrlOption,
-    ask,
-    wanted,
-)
+from tocsin.cli.daemon import Answer, Api, ConfigOption, JsonOption, LimitOption, TokenOption, UrlOption, ask, wanted
 from tocsin.cli.show import print_json, rows
 
 app = typer.Typer(help="What rings until it is fixed.", no_args_is_help=True)

@@ -45,9 +45,7 @@ class Done:
 Change = Callable[[Target], Awaitable[Done]]
 
 
-async def change_all(
-    session: Session, targets: Sequence[Target], change: Change, *, what: str, as_json: bool
-) -> int:
+async def change_all(session: Session, targets: Sequence[Target], change: Change, *, what: str, as_json: bool) -> int:
     """Apply ``change`` to each target, print what became of each, and answer the exit code."""
     done: dict[str, Done] = {}
     begun: set[str] = set()
@@ -81,11 +79,7 @@ async def change_all(
 def _failed(error: DSSError | Failure) -> Done:
     if isinstance(error, Failure):
         return Done(Result.FAILED, str(error), error.code)
-    unsure = (
-        "; it may have been done all the same"
-        if isinstance(error, DSSUnreachable) and error.timed_out
-        else ""
-    )
+    unsure = "; it may have been done all the same" if isinstance(error, DSSUnreachable) and error.timed_out else ""
     again = "; run this again" if isinstance(error, DSSConflict) else ""
     return Done(Result.FAILED, told(error) + unsure + again, exit_code(error))
 
@@ -104,6 +98,4 @@ def _print(targets: Sequence[Target], done: Mapping[str, Done], as_json: bool) -
     counts = [(sum(d.result is result for _, d in results), result) for result in Result]
     alone = len(results) == 1 and results[0][1].result is not Result.UNCHANGED
     if not (as_json or alone):
-        print(
-            f"tocsin: {', '.join(f'{count} {result}' for count, result in counts if count)}", file=sys.stderr
-        )
+        print(f"tocsin: {', '.join(f'{count} {result}' for count, result in counts if count)}", file=sys.stderr)

@@ -74,9 +74,7 @@ def _mail(mail: "Raw", channel_id: str | None, channel: "Raw") -> Way:
         )
     sender = text(mail, "sender") or text(channel, "sender")
     if channel.get("useCurrentUserAsSender") or not sender:
-        notes.append(
-            "DSS sends it in the name of the user who runs the scenario; write a From into its `mail:`"
-        )
+        notes.append("DSS sends it in the name of the user who runs the scenario; write a From into its `mail:`")
     notes += [
         f"its attachment {text(one, 'type')} cannot be had from outside of DSS"
         for one in objects(mail.get("attachments"))
@@ -121,10 +119,7 @@ def _overrides(mail: "Raw", sender: str | None) -> "tuple[Raw, ...]":
     groups = [_addresses(text(one, "to") or "") for one in several]
     if not several:
         groups = [[str(one) for one in parsed] if isinstance(parsed, list) else _addresses(written)]
-    copies = {
-        key: _addresses(text(mail, name) or "")
-        for key, name in (("cc", "ccRecipient"), ("bcc", "bccRecipient"))
-    }
+    copies = {key: _addresses(text(mail, name) or "") for key, name in (("cc", "ccRecipient"), ("bcc", "bccRecipient"))}
     everyone = [address for group in (*groups, *copies.values()) for address in group]
     if any("${" in address for address in everyone):
         raise NotCarried("its recipients are made of variables")
@@ -151,12 +146,7 @@ def _slack(reporter: "Raw", channel_id: str | None, way: "Raw") -> Way:
         if not room:
             raise NotCarried("it names no Slack channel")
         return _usable(
-            Way(
-                name,
-                f"slack://{quote(token, safe='')}/{quote(_room(room), safe='')}",
-                message=message,
-                notes=notes,
-            )
+            Way(name, f"slack://{quote(token, safe='')}/{quote(_room(room), safe='')}", message=message, notes=notes)
         )
     raise NotCarried(_unreadable(channel_id))
 
@@ -171,9 +161,7 @@ def _chat(kind: str, reporter: "Raw", way: "Raw") -> Way:
     if not url:
         raise NotCarried(_unreadable(channel_id))
     if (key := text(way, "webhookKey")) and "key=" not in url:
-        url += (
-            f"{'&' if '?' in url else '?'}{urlencode({'key': key, 'token': text(way, 'webhookToken') or ''})}"
-        )
+        url += f"{'&' if '?' in url else '?'}{urlencode({'key': key, 'token': text(way, 'webhookToken') or ''})}"
     message = text(reporter, "message") or ""
     card = message.lstrip().startswith("{")
     name = f"dss-{kind}-{channel_id}" if channel_id else f"dss-{kind}"

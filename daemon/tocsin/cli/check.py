@@ -28,9 +28,7 @@ def check(
     problems = validate(source, SystemClock().now(), offline=offline)
     errors = [problem for problem in problems if problem.severity == "error"]
     if as_json:
-        print(
-            json.dumps({"ok": not errors, "problems": [_as_json(problem) for problem in problems]}, indent=2)
-        )
+        print(json.dumps({"ok": not errors, "problems": [_as_json(problem) for problem in problems]}, indent=2))
     else:
         for problem in problems:
             print(f"{problem}" if problem.severity == "error" else f"{problem} (warning)")

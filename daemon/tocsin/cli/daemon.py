@@ -27,15 +27,11 @@ Answer = dict[str, Any]
 
 UrlOption = Annotated[
     str | None,
-    typer.Option(
-        "--url", envvar="TOCSIN_URL", help="A running daemon; without it the store of the configuration."
-    ),
+    typer.Option("--url", envvar="TOCSIN_URL", help="A running daemon; without it the store of the configuration."),
 ]
 TokenOption = Annotated[
     Path | None,
-    typer.Option(
-        "--token-file", envvar="TOCSIN_TOKEN_FILE", help="A file with a token for the daemon at --url."
-    ),
+    typer.Option("--token-file", envvar="TOCSIN_TOKEN_FILE", help="A file with a token for the daemon at --url."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="For scripts.")]
 LimitOption = Annotated[int, typer.Option(min=1, help="At most so many.")]
@@ -64,9 +60,7 @@ class Api:
         found: list[Answer] = []
         after: Mapping[str, str] = {}
         while len(found) < limit:
-            page = await self.get(
-                f"/api/v1/{name}", {**query, **after, "limit": str(min(limit - len(found), 500))}
-            )
+            page = await self.get(f"/api/v1/{name}", {**query, **after, "limit": str(min(limit - len(found), 500))})
             found += page["items"]
             if page["next"] is None:
                 break
@@ -109,24 +103,18 @@ async def _complain(response: "aiohttp.ClientResponse") -> None:
     fail(str(words), NOT_ALLOWED if response.status in (401, 403) else NO)
 
 
-def ask(
-    work: Callable[[Api], Awaitable[T]], url: str | None, token_file: Path | None, config: Path | None
-) -> T:
+def ask(work: Callable[[Api], Awaitable[T]], url: str | None, token_file: Path | None, config: Path | None) -> T:
     """Do ``work`` against the daemon's API; what goes wrong on the way is one line and an exit code."""
     import asyncio
 
     return asyncio.run(_ask(work, url, token_file, config))
 
 
-async def _ask(
-    work: Callable[[Api], Awaitable[T]], url: str | None, token_file: Path | None, config: Path | None
-) -> T:
+async def _ask(work: Callable[[Api], Awaitable[T]], url: str | None, token_file: Path | None, config: Path | None) -> T:
     import aiohttp
 
     headers = {"Authorization": f"Bearer {_token(token_file)}"} if token_file else {}
-    async with aiohttp.ClientSession(
-        headers=headers, timeout=aiohttp.ClientTimeout(total=60, connect=10)
-    ) as session:
+    async with aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(total=60, connect=10)) as session:
         try:
             if url is not None:
                 return await work(Api(session, url.rstrip("/")))

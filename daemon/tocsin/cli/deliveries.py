@@ -4,17 +4,7 @@ from typing import Annotated
 
 import typer
 
-from tocsin.cli.daemon import (
-    Answer,
-    Api,
-    ConfigOption,
-    JsonOption,
-    LimitOption,
-    TokenOption,
-    UrlOption,
-    ask,
-    wanted,
-)
+from tocsin.cli.daemon import Answer, Api, ConfigOption, JsonOption, LimitOption, TokenOption, UrlOption, ask, wanted
 from tocsin.cli.exits import NO, fail
 from tocsin.cli.show import one, print_json, rows
 
@@ -24,9 +14,7 @@ Filter = Annotated[str | None, typer.Option(help="Only these.")]
 
 @app.command("list")
 def list_deliveries(
-    state: Annotated[
-        str | None, typer.Option(help="owed, sending, delivered, dead, superseded or cancelled.")
-    ] = None,
+    state: Annotated[str | None, typer.Option(help="owed, sending, delivered, dead, superseded or cancelled.")] = None,
     receiver: Filter = None,
     channel: Filter = None,
     project: Filter = None,

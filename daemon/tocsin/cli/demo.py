@@ -39,9 +39,7 @@ route:
 
 def demo(
     listen: Annotated[str, typer.Option(help="Where Tocsin listens.")] = "127.0.0.1:8080",
-    seconds: Annotated[
-        int | None, typer.Option(help="End by itself after so many seconds, with exit 0.")
-    ] = None,
+    seconds: Annotated[int | None, typer.Option(help="End by itself after so many seconds, with exit 0.")] = None,
 ) -> None:
     """Show Tocsin at work on an emulated DSS. Nothing leaves this machine."""
     import asyncio
@@ -83,12 +81,7 @@ async def _demo(listen: str, seconds: int | None) -> int:
         config = folder / "tocsin.yaml"
         config.write_text(
             _CONFIG.format(
-                dss=dss,
-                key=DEFAULT_KEY,
-                folder=folder,
-                listen=listen,
-                address=listen,
-                smtp=inboxes.mail.port,
+                dss=dss, key=DEFAULT_KEY, folder=folder, listen=listen, address=listen, smtp=inboxes.mail.port
             )
         )
         if seconds is not None:
@@ -137,10 +130,6 @@ async def _tell_events(daemon: "Daemon") -> None:
             after = event.seq or after
             place = f"{event.project}/{event.scenario.id}" if event.scenario else event.node
             took = event.run.duration if event.run else None
-            end = (
-                f"  {event.run.outcome or ''} after {human_duration(took)}"
-                if event.run and took is not None
-                else ""
-            )
+            end = f"  {event.run.outcome or ''} after {human_duration(took)}" if event.run and took is not None else ""
             print(f"{event.detected_at:%H:%M:%S}  event  {event.name:<13} {place}{end}", flush=True)
         await asyncio.sleep(0.3)

@@ -5,17 +5,7 @@ from typing import Annotated
 
 import typer
 
-from tocsin.cli.daemon import (
-    Answer,
-    Api,
-    ConfigOption,
-    JsonOption,
-    LimitOption,
-    TokenOption,
-    UrlOption,
-    ask,
-    wanted,
-)
+from tocsin.cli.daemon import Answer, Api, ConfigOption, JsonOption, LimitOption, TokenOption, UrlOption, ask, wanted
 from tocsin.cli.show import print_json, rows
 
 app = typer.Typer(help="What happened: runs, nodes, failed reporters.", no_args_is_help=True)
@@ -38,9 +28,7 @@ def list_events(
     as_json: JsonOption = False,
 ) -> None:
     """List events in their public order, the oldest first."""
-    query = wanted(
-        event=event, node=node, project=project, scenario=scenario, outcome=outcome, after=str(after)
-    )
+    query = wanted(event=event, node=node, project=project, scenario=scenario, outcome=outcome, after=str(after))
 
     async def work(api: Api) -> list[Answer]:
         return await api.items("events", query, limit)

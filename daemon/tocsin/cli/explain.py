@@ -13,10 +13,7 @@ from tocsin.cli.trouble import one_line
 
 def explain(
     address: Annotated[
-        str,
-        typer.Argument(
-            metavar="[NODE/]PROJECT/SCENARIO/RUN", help="RUN may be `last`. Percent-encode a slash."
-        ),
+        str, typer.Argument(metavar="[NODE/]PROJECT/SCENARIO/RUN", help="RUN may be `last`. Percent-encode a slash.")
     ],
     url: UrlOption = None,
     token_file: TokenOption = None,
@@ -53,10 +50,7 @@ def explain(
 async def _only_node(api: Api) -> str:
     nodes = [one["node"] for one in await api.items("nodes", {}, 100)]
     if len(nodes) != 1:
-        fail(
-            f"there are {len(nodes)} nodes; write NODE/PROJECT/SCENARIO/RUN with one of: {', '.join(nodes)}",
-            USAGE,
-        )
+        fail(f"there are {len(nodes)} nodes; write NODE/PROJECT/SCENARIO/RUN with one of: {', '.join(nodes)}", USAGE)
     return str(nodes[0])
 
 

@@ -94,9 +94,7 @@ def _reporter(target: Target, name: str, phase: str, base: str, secret: str) -> 
 def _covers(found: object, wanted: object) -> bool:
     """Whether all that is wanted stands in what was found; DSS adds ids and defaults of its own."""
     if isinstance(wanted, dict):
-        return isinstance(found, dict) and all(
-            _covers(found.get(key), value) for key, value in wanted.items()
-        )
+        return isinstance(found, dict) and all(_covers(found.get(key), value) for key, value in wanted.items())
     if isinstance(wanted, list):
         return isinstance(found, list) and len(found) == len(wanted) and all(map(_covers, found, wanted))
     return found == wanted

@@ -26,15 +26,7 @@ _HEAD = """\
 """
 _VARIABLE = re.compile(r"\$\{([^}]*)\}")
 _KNOWN = frozenset(
-    {
-        "projectKey",
-        "scenarioProjectKey",
-        "scenarioId",
-        "scenarioName",
-        "outcome",
-        "triggerName",
-        "triggerType",
-    }
+    {"projectKey", "scenarioProjectKey", "scenarioId", "scenarioName", "outcome", "triggerName", "triggerType"}
     | {"scenarioRunURL", "dssURL", "scenarioTriggerRunId", "scenarioTriggerTime"}
 )
 
@@ -104,9 +96,7 @@ class Import:
         """The receiver for this way; reporters that lead to the same address share one."""
         name = next((known for known, held in self.receivers.items() if held["way"] == way.key), None)
         if name is None:
-            number = 1 + sum(
-                1 for known in self.receivers if known.rpartition("-")[0] == way.name or known == way.name
-            )
+            number = 1 + sum(1 for known in self.receivers if known.rpartition("-")[0] == way.name or known == way.name)
             name = way.name if number == 1 else f"{way.name}-{number}"
             channel: Raw = {"name": name}
             if way.secret:

@@ -66,9 +66,7 @@ class MailInbox:
 
     async def start(self) -> None:
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(
-            lambda: SMTP(self, hostname="inbox", loop=loop), "127.0.0.1", 0
-        )
+        self._server = await loop.create_server(lambda: SMTP(self, hostname="inbox", loop=loop), "127.0.0.1", 0)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
@@ -159,9 +157,7 @@ class Inboxes:
         )  # fmt: skip
 
     async def _posts_json(self, _request: web.Request) -> web.Response:
-        return web.json_response(
-            [{"at": post.at.isoformat(), "text": post.text} for post in list(self.posts)]
-        )
+        return web.json_response([{"at": post.at.isoformat(), "text": post.text} for post in list(self.posts)])
 
 
 def _slack_text(payload: object) -> str:

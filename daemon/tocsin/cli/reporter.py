@@ -19,9 +19,7 @@ if TYPE_CHECKING:
     from tocsin.dss.wire import Raw
 
 app = typer.Typer(help="DSS's own reporters, over all scenarios.", no_args_is_help=True)
-NameOption = Annotated[
-    str, typer.Option(help="How the hook is called in DSS; one that exists is brought up to date.")
-]
+NameOption = Annotated[str, typer.Option(help="How the hook is called in DSS; one that exists is brought up to date.")]
 
 
 @verb(app, "list")
@@ -38,31 +36,15 @@ async def list_reporters(
 
     rows = [reporter_row(target, reporter) for target, reporter in await _reporters(session, addresses)]
     if kind is not None:
-        rows = [
-            row
-            for row in rows
-            if str(row["type"]).removesuffix("-scenario") == kind.removesuffix("-scenario")
-        ]
-    columns = (
-        "scenario=address",
-        "name",
-        "type",
-        "active",
-        "phase",
-        "condition",
-        "channel",
-        "sender",
-        "recipients",
-    )
+        rows = [row for row in rows if str(row["type"]).removesuffix("-scenario") == kind.removesuffix("-scenario")]
+    columns = ("scenario=address", "name", "type", "active", "phase", "condition", "channel", "sender", "recipients")
     show.rows(rows, columns, as_json=as_json)
 
 
 @verb(app, "set-sender")
 async def set_sender(
     session: Session,
-    sender: Annotated[
-        str, typer.Argument(metavar="FROM", help="The new From, as 'Data team <data@example.com>'.")
-    ],
+    sender: Annotated[str, typer.Argument(metavar="FROM", help="The new From, as 'Data team <data@example.com>'.")],
     addresses: ScopeArgument = None,
     former: Annotated[
         str | None, typer.Option("--only", metavar="FROM", help="Only where the From is this one now.")
@@ -99,8 +81,7 @@ async def install_hook(
         str | None, typer.Option(help="Where DSS reaches Tocsin; else the configuration's http.external_url.")
     ] = None,
     secret_file: Annotated[
-        Path | None,
-        typer.Option(help="The secret of the hooks; else the configuration's http.hooks_secret_file."),
+        Path | None, typer.Option(help="The secret of the hooks; else the configuration's http.hooks_secret_file.")
     ] = None,
     name: NameOption = "tocsin",
     dry_run: DryRunOption = False,

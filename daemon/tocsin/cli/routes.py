@@ -29,12 +29,9 @@ def who_hears(
     labels: Annotated[list[str], typer.Argument(metavar="LABEL=VALUE…", help="The labels of an alert.")],
     config: ConfigOption = None,
     expect: Annotated[
-        list[str] | None,
-        typer.Option(help="A receiver that must hear; several in order, or comma-separated."),
+        list[str] | None, typer.Option(help="A receiver that must hear; several in order, or comma-separated.")
     ] = None,
-    tree: Annotated[
-        bool, typer.Option("--tree", help="Show the part of the tree that the labels take.")
-    ] = False,
+    tree: Annotated[bool, typer.Option("--tree", help="Show the part of the tree that the labels take.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Print the receivers that would hear of an alert with these labels, comma-separated on one line."""

@@ -85,8 +85,7 @@ def reporter_row(target: Target, reporter: Raw) -> Item:
         "channel": text(configuration, "channelId"),
         "sender": text(configuration, "sender"),
         "recipients": next(
-            (found for key in ("recipient", "channel", "toNumber") if (found := text(configuration, key))),
-            None,
+            (found for key in ("recipient", "channel", "toNumber") if (found := text(configuration, key))), None
         ),
     }
 

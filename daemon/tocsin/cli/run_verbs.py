@@ -71,9 +71,7 @@ async def wait(
     target, run = await session.run(run_address(address))
     with show.waiting(f"waiting for {target.address}"):
         await run.wait_for_completion(no_fail=True, timeout=limit)
-    show.rows(
-        [run_row(target, run)], ("run=address", "outcome", "start", "duration_seconds"), as_json=as_json
-    )
+    show.rows([run_row(target, run)], ("run=address", "outcome", "start", "duration_seconds"), as_json=as_json)
     return DONE if run.outcome == "SUCCESS" or (run.good and not strict) else NO
 
 
@@ -163,17 +161,13 @@ async def report(
     session: Session,
     address: RunArgument,
     step: Annotated[str | None, typer.Option(help="Only that of the step with this id or name.")] = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write it there.")
-    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write it there.")] = None,
 ) -> None:
     """Print the JUnit report of a run; only test scenarios have one."""
 
     target, run = await session.run(run_address(address))
     try:
-        xml = await (
-            run.get_report() if step is None else run.get_step_run_report(await _step_id(target, run, step))
-        )
+        xml = await (run.get_report() if step is None else run.get_step_run_report(await _step_id(target, run, step)))
     except ValueError as error:  # of a scenario that is no test
         raise Failure(str(error)) from None
     text = xml.decode("utf-8", "replace")

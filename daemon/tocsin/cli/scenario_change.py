@@ -35,8 +35,7 @@ async def run(
     wait: WaitOption = False,
     timeout: TimeoutOption = None,
     param: Annotated[
-        list[str] | None,
-        typer.Option(metavar="KEY=VALUE", help="A parameter of the trigger; repeat it for more."),
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="A parameter of the trigger; repeat it for more.")
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="With --wait: a WARNING is no success.")] = False,
     dry_run: DryRunOption = False,
@@ -93,13 +92,10 @@ async def enable(
     session: Session,
     addresses: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="[ADDRESS...]", help="[NODE/]PROJECT/SCENARIO; globs allowed.", show_default=False
-        ),
+        typer.Argument(metavar="[ADDRESS...]", help="[NODE/]PROJECT/SCENARIO; globs allowed.", show_default=False),
     ] = None,
     file: Annotated[
-        Path | None,
-        typer.Option("--from", metavar="FILE", help="Those that `disable --save` remembered there."),
+        Path | None, typer.Option("--from", metavar="FILE", help="Those that `disable --save` remembered there.")
     ] = None,
     dry_run: DryRunOption = False,
     keep_run_as: KeepRunAsOption = True,
@@ -120,8 +116,7 @@ async def disable(
     session: Session,
     addresses: ScenariosArgument,
     save: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Remember which were active, for `enable --from FILE`."),
+        Path | None, typer.Option(metavar="FILE", help="Remember which were active, for `enable --from FILE`.")
     ] = None,
     dry_run: DryRunOption = False,
     keep_run_as: KeepRunAsOption = True,
@@ -182,9 +177,7 @@ async def reassign(
 async def delete(
     session: Session,
     addresses: ScenariosArgument,
-    yes: Annotated[
-        bool, typer.Option("--yes", "-y", help="Delete what a pattern matches without asking.")
-    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Delete what a pattern matches without asking.")] = False,
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> int:

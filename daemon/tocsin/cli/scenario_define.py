@@ -26,12 +26,9 @@ async def create(
     address: Annotated[str, typer.Argument(metavar="[NODE/]PROJECT/NAME", show_default=False)],
     kind: Annotated[str, typer.Option("--type", help="step_based or custom_python.")] = "step_based",
     definition: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="JSON of all that it shall hold; - for standard input."),
+        Path | None, typer.Option(metavar="FILE", help="JSON of all that it shall hold; - for standard input.")
     ] = None,
-    code: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The script of a custom_python scenario.")
-    ] = None,
+    code: Annotated[Path | None, typer.Option(metavar="FILE", help="The script of a custom_python scenario.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Create a scenario. DSS makes its id from the name; the new address is printed."""
@@ -42,9 +39,7 @@ async def create(
     body = read_object(definition) if definition else {}
     script = read_text(code) if code else None
     target = session.one(scenario_address(address))
-    made = (
-        await session.client(target.node).get_project(target.project).create_scenario(target.id, kind, body)
-    )
+    made = await session.client(target.node).get_project(target.project).create_scenario(target.id, kind, body)
     place = shown(target.node, target.project, made.id)
     if script is not None:
         try:
@@ -53,9 +48,7 @@ async def create(
                 settings.code = script
                 await settings.save()
         except DSSError as error:
-            raise Failure(
-                f"{place} was created, but without its code: {told(error)}", exit_code(error)
-            ) from None
+            raise Failure(f"{place} was created, but without its code: {told(error)}", exit_code(error)) from None
     row: Item = {"address": place, "node": target.node, "project": target.project, "scenario": made.id}
     show.print_json(row) if as_json else print(place)
 
@@ -90,9 +83,7 @@ async def settings(
     def replace(_: Target, found: "Settings") -> str | None:
         now, read = found.get_raw(), definition.get("versionTag")
         if not force and read is not None and read != now.get("versionTag"):
-            raise Failure(
-                f"{target.address} was saved by somebody since {new} was read; --force writes over that"
-            )
+            raise Failure(f"{target.address} was saved by somebody since {new} was read; --force writes over that")
         if {**now, "versionTag": None} == {**definition, "versionTag": None}:
             return None
         now.clear()
@@ -150,12 +141,8 @@ async def steps(session: Session, address: ScenarioArgument, as_json: JsonOption
 async def discussions(
     session: Session,
     address: ScenarioArgument,
-    topic: Annotated[
-        str | None, typer.Option(help="Begin a discussion of this topic with --message.")
-    ] = None,
-    reply: Annotated[
-        str | None, typer.Option(metavar="ID", help="Reply to this discussion with --message.")
-    ] = None,
+    topic: Annotated[str | None, typer.Option(help="Begin a discussion of this topic with --message.")] = None,
+    reply: Annotated[str | None, typer.Option(metavar="ID", help="Reply to this discussion with --message.")] = None,
     message: Annotated[str | None, typer.Option(help="What is said, in Markdown.")] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -185,11 +172,7 @@ async def _discussion_row(discussion: "DSSDiscussion") -> "Item":
         "id": discussion.discussion_id,
         "topic": text(discussion.get_metadata(), "topic"),
         "replies": [
-            {
-                "author": said.get_author(),
-                "time": moment(said.get_raw_data(), "time"),
-                "text": said.get_text(),
-            }
+            {"author": said.get_author(), "time": moment(said.get_raw_data(), "time"), "text": said.get_text()}
             for said in await discussion.get_replies()
         ],
     }

@@ -43,11 +43,7 @@ async def list_scenarios(
         and (not tag or not set(tag).isdisjoint(texts(target.item.get("tags"))))
     ]
     rows = [scenario_row(target, target.item) for target in targets]
-    show.rows(
-        rows,
-        ("scenario=address", "name", "active", "running", "next_run", "triggers", "tags"),
-        as_json=as_json,
-    )
+    show.rows(rows, ("scenario=address", "name", "active", "running", "next_run", "triggers", "tags"), as_json=as_json)
 
 
 @verb(app, "show")
@@ -80,8 +76,7 @@ async def list_runs(
     session: Session,
     addresses: ScenariosArgument,
     since: Annotated[
-        str | None,
-        typer.Option("--from", help="A day of the server's (2026-03-01), a time, or how long ago (7d)."),
+        str | None, typer.Option("--from", help="A day of the server's (2026-03-01), a time, or how long ago (7d).")
     ] = None,
     until: Annotated[str | None, typer.Option("--to", help="As --from; that moment or day left out.")] = None,
     finished: Annotated[bool, typer.Option("--finished", help="Leave out what still runs.")] = False,
@@ -106,9 +101,7 @@ async def list_runs(
     rows = [run_row(target, run) for target, runs in found for run in runs]
     if not as_json:
         rows = [{**row, "outcome": row["outcome"] or "running"} for row in rows]
-    show.rows(
-        rows, ("run=address", "outcome", "start", "duration_seconds", "trigger", "run_as"), as_json=as_json
-    )
+    show.rows(rows, ("run=address", "outcome", "start", "duration_seconds", "trigger", "run_as"), as_json=as_json)
 
 
 @verb(app, "next-run")

@@ -35,15 +35,11 @@ async def list_triggers(session: Session, address: ScenarioArgument, as_json: Js
 async def add(
     session: Session,
     address: ScenarioArgument,
-    kind: Annotated[
-        str | None, typer.Argument(metavar="periodic|hourly|daily|monthly", show_default=False)
-    ] = None,
+    kind: Annotated[str | None, typer.Argument(metavar="periodic|hourly|daily|monthly", show_default=False)] = None,
     every: Annotated[
         int, typer.Option(min=1, help="Every so many minutes, hours, days (weeks with --days), months.")
     ] = 1,
-    at: Annotated[
-        str, typer.Option(metavar="HH:MM", help="For hourly: the first hour, and the minute.")
-    ] = "02:00",
+    at: Annotated[str, typer.Option(metavar="HH:MM", help="For hourly: the first hour, and the minute.")] = "02:00",
     days: Annotated[str | None, typer.Option(help="For daily: only on these, as Monday,Friday.")] = None,
     day: Annotated[int, typer.Option(min=1, max=31, help="For monthly: the day of the month.")] = 1,
     run_on: Annotated[
@@ -52,8 +48,7 @@ async def add(
     timezone: Annotated[str, typer.Option(help="SERVER, or a name like Europe/Paris.")] = "SERVER",
     name: Annotated[str | None, typer.Option(help="For people.")] = None,
     definition: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="A trigger of any kind as JSON instead; - for standard input."),
+        Path | None, typer.Option(metavar="FILE", help="A trigger of any kind as JSON instead; - for standard input.")
     ] = None,
     dry_run: DryRunOption = False,
     keep_run_as: KeepRunAsOption = True,
@@ -77,9 +72,7 @@ async def add(
             case "daily":
                 settings.add_daily_trigger(hour, minute, weekdays, repeat_every=every, timezone=timezone)
             case "monthly":
-                settings.add_monthly_trigger(
-                    day, hour, minute, run_on=run_on, repeat_every=every, timezone=timezone
-                )
+                settings.add_monthly_trigger(day, hour, minute, run_on=run_on, repeat_every=every, timezone=timezone)
             case _:
                 settings.raw_triggers.append({"active": True, **(ready or {})})
         if name is not None:
@@ -100,9 +93,7 @@ async def add(
 async def remove(
     session: Session,
     address: ScenarioArgument,
-    trigger: Annotated[
-        str, typer.Argument(metavar="TRIGGER", help="Its id, or its name if only one has it.")
-    ],
+    trigger: Annotated[str, typer.Argument(metavar="TRIGGER", help="Its id, or its name if only one has it.")],
     dry_run: DryRunOption = False,
     keep_run_as: KeepRunAsOption = True,
     as_json: JsonOption = False,
@@ -114,9 +105,7 @@ async def remove(
 
     def shrink(target: Target, settings: "Settings") -> str | None:
         raw = settings.raw_triggers
-        found = [one for one in raw if one.get("id") == trigger] or [
-            one for one in raw if one.get("name") == trigger
-        ]
+        found = [one for one in raw if one.get("id") == trigger] or [one for one in raw if one.get("name") == trigger]
         if len(found) != 1:
             count = "no trigger" if not found else f"{len(found)} triggers"
             raise Failure(f"{target.address} has {count} with the id or name {trigger!r}")
@@ -142,9 +131,7 @@ def _weekdays(text: str) -> list[str]:
     week = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
     found = []
     for word in text.split(","):
-        begun = [
-            day for day in week if len(word.strip()) > 1 and day.lower().startswith(word.strip().lower())
-        ]
+        begun = [day for day in week if len(word.strip()) > 1 and day.lower().startswith(word.strip().lower())]
         if len(begun) != 1:
             raise Failure(f"--days: {word!r} is no day of the week; write them like Monday,Friday", USAGE)
         found += begun

@@ -43,9 +43,7 @@ class Target:
 class Session:
     """The nodes of this invocation, each connected when it is first needed."""
 
-    def __init__(
-        self, config: Path | None, node: str | None, url: str | None, api_key_file: Path | None
-    ) -> None:
+    def __init__(self, config: Path | None, node: str | None, url: str | None, api_key_file: Path | None) -> None:
         from tocsin.kit.clock import SystemClock
 
         if api_key_file is not None and url is None:
@@ -53,11 +51,7 @@ class Session:
         self.clock = SystemClock()
         self.code = DONE
         self.config: Config | None = load_config(config) if url is None or config is not None else None
-        nodes = (
-            self.config.nodes
-            if self.config and url is None
-            else (_given_node(url or "", api_key_file, node),)
-        )
+        nodes = self.config.nodes if self.config and url is None else (_given_node(url or "", api_key_file, node),)
         if node is not None and node not in [known.name for known in nodes]:
             raise Failure(_unknown(node, nodes), USAGE)
         self.nodes = {known.name: known for known in nodes if node in (None, known.name)}
@@ -96,9 +90,7 @@ class Session:
         """The nodes that an address means; the only one if it does not say. Raises ``Failure``."""
         if part is None and len(self.nodes) > 1:
             names = ", ".join(self.nodes)
-            raise Failure(
-                f"there are several nodes ({names}): begin the address with one, or say --node", USAGE
-            )
+            raise Failure(f"there are several nodes ({names}): begin the address with one, or say --node", USAGE)
         found = [name for name in self.nodes if part is None or part.matches(name)]
         if not found and part is not None:
             raise Failure(_unknown(part.exact, self.nodes.values()), USAGE)
@@ -116,9 +108,7 @@ class Session:
         every target has its list entry. Raises ``Failure`` for an address that means nothing."""
         found: dict[str, Target] = {}
         for address in addresses:
-            some = [
-                t for node in self.nodes_of(address.node) for t in await self._find(node, address, listed)
-            ]
+            some = [t for node in self.nodes_of(address.node) for t in await self._find(node, address, listed)]
             if not some:
                 raise Failure(f"no scenario matches {address}")
             found |= {target.address: target for target in some}
@@ -160,11 +150,7 @@ class Session:
         return [key for key in keys if part.matches(key) and in_scope(key, scope.include, scope.exclude)]
 
     async def each(
-        self,
-        what: str,
-        things: Sequence[T],
-        read: Callable[[T], Awaitable[R]],
-        name: Callable[[T], str],
+        self, what: str, things: Sequence[T], read: Callable[[T], Awaitable[R]], name: Callable[[T], str]
     ) -> list[tuple[T, R]]:
         """Read something of each, a few at a time. One of many that cannot be read is told and left out."""
         import asyncio
@@ -207,9 +193,7 @@ class Session:
             case id:
                 found = await target.scenario.get_run(id)
         if found is None:
-            raise Failure(
-                f"{target.address} {'is not running' if address.run == 'current' else 'has no run yet'}"
-            )
+            raise Failure(f"{target.address} {'is not running' if address.run == 'current' else 'has no run yet'}")
         return target, found
 
 

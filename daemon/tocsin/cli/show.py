@@ -37,9 +37,7 @@ def rows(items: Sequence[Row], columns: Sequence[str], *, as_json: bool) -> None
 
 def one(item: Row, *, hide: Iterable[str] = ()) -> None:
     """Print one thing: its keys and values, but for those to ``hide``."""
-    shown = {
-        key.replace("_seconds", "").replace("_", " "): cell(item[key]) for key in item if key not in hide
-    }
+    shown = {key.replace("_seconds", "").replace("_", " "): cell(item[key]) for key in item if key not in hide}
     width = max(map(len, shown), default=0)
     for key, value in shown.items():
         print(f"{key:<{width}}  {value}".rstrip())

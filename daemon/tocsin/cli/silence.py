@@ -5,23 +5,11 @@ from typing import Annotated
 
 import typer
 
-from tocsin.cli.daemon import (
-    Answer,
-    Api,
-    ConfigOption,
-    JsonOption,
-    LimitOption,
-    TokenOption,
-    UrlOption,
-    ask,
-    wanted,
-)
+from tocsin.cli.daemon import Answer, Api, ConfigOption, JsonOption, LimitOption, TokenOption, UrlOption, ask, wanted
 from tocsin.cli.exits import USAGE, fail
 from tocsin.cli.show import print_json, rows
 
-app = typer.Typer(
-    help="Silences: alerts that match are not told; they go on all the same.", no_args_is_help=True
-)
+app = typer.Typer(help="Silences: alerts that match are not told; they go on all the same.", no_args_is_help=True)
 
 
 @app.command("add")
@@ -61,9 +49,7 @@ def add(
 
 @app.command("list")
 def list_silences(
-    state: Annotated[
-        str | None, typer.Option(help="pending, active or expired; without it those not expired.")
-    ] = None,
+    state: Annotated[str | None, typer.Option(help="pending, active or expired; without it those not expired.")] = None,
     limit: LimitOption = 100,
     url: UrlOption = None,
     token_file: TokenOption = None,

@@ -11,12 +11,8 @@ def sim(
         str, typer.Option(metavar="HOST:PORT", help="Where to listen; port 0 takes any.")
     ] = "127.0.0.1:11200",
     api_key: Annotated[str, typer.Option(metavar="KEY", help="The key of an administrator.")] = "",
-    db: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Keep definitions and history in this file.")
-    ] = None,
-    world: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The world to begin with, in YAML.")
-    ] = None,
+    db: Annotated[Path | None, typer.Option(metavar="FILE", help="Keep definitions and history in this file.")] = None,
+    world: Annotated[Path | None, typer.Option(metavar="FILE", help="The world to begin with, in YAML.")] = None,
     speed: Annotated[
         float, typer.Option(metavar="X", help="How many seconds pass in one.", min=0.0, max=100_000.0)
     ] = 1.0,
@@ -53,9 +49,7 @@ def sim(
     def ready(url: str) -> None:
         typer.echo(f"Emulated DSS on {url}  API key: {key}")
         if host.strip("[]") not in ("127.0.0.1", "::1", "localhost"):
-            typer.echo(
-                "Careful: it executes the code of its scenarios, and others can reach it here.", err=True
-            )
+            typer.echo("Careful: it executes the code of its scenarios, and others can reach it here.", err=True)
 
     async def main() -> None:
         stop = asyncio.Event()

@@ -34,12 +34,9 @@ KeepRunAsOption = Annotated[
 TimeoutOption = Annotated[
     str | None, typer.Option(metavar="DURATION", help="Wait no longer than this, as 30m.", show_default=False)
 ]
-ScenarioArgument = Annotated[
-    str, typer.Argument(metavar="ADDRESS", help="[NODE/]PROJECT/SCENARIO", show_default=False)
-]
+ScenarioArgument = Annotated[str, typer.Argument(metavar="ADDRESS", help="[NODE/]PROJECT/SCENARIO", show_default=False)]
 ScenariosArgument = Annotated[
-    list[str],
-    typer.Argument(metavar="ADDRESS...", help="[NODE/]PROJECT/SCENARIO; globs allowed.", show_default=False),
+    list[str], typer.Argument(metavar="ADDRESS...", help="[NODE/]PROJECT/SCENARIO; globs allowed.", show_default=False)
 ]
 ScopeArgument = Annotated[
     list[str] | None,
@@ -60,15 +57,11 @@ RunArgument = Annotated[
 
 _WHERE: dict[str, object] = {
     "config": ConfigOption,
-    "node": Annotated[
-        str | None, typer.Option("--node", help="The node, where the configuration has several.")
-    ],
+    "node": Annotated[str | None, typer.Option("--node", help="The node, where the configuration has several.")],
     "url": Annotated[str | None, typer.Option("--url", help="Ask this DSS instead of a configured node.")],
     "api_key_file": Annotated[
         Path | None,
-        typer.Option(
-            "--api-key-file", help="With --url: the file of its key; else TOCSIN_DSS_API_KEY[_FILE]."
-        ),
+        typer.Option("--api-key-file", help="With --url: the file of its key; else TOCSIN_DSS_API_KEY[_FILE]."),
     ],
 }
 

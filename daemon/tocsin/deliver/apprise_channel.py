@@ -106,9 +106,7 @@ class Way:
         """This thread's plugin for the present URL, or why there is none."""
         if getattr(self._local, "url", None) != url:
             plugin = connect(url, self._channel, self._slack_url)
-            self._local.kind = (
-                Kind.TEXT if isinstance(plugin, str) else kind_of(plugin, self._channel.template)
-            )
+            self._local.kind = Kind.TEXT if isinstance(plugin, str) else kind_of(plugin, self._channel.template)
             self._local.secrets = secrets_of(url)
             self._local.plugin, self._local.url = plugin, url
         kept: NotifyBase | str = self._local.plugin
@@ -163,9 +161,7 @@ def connect(url: str, channel: Channel, slack_url: str | None) -> NotifyBase | s
     scheme = url.partition(":")[0].strip().lower()
     if scheme not in ALLOWED | {"https"}:
         known = NotificationManager().schemas(include_disabled=True)
-        return f"{cut(scheme, 40)!r} is not " + (
-            "allowed" if scheme in known else "a scheme that apprise knows"
-        )
+        return f"{cut(scheme, 40)!r} is not " + ("allowed" if scheme in known else "a scheme that apprise knows")
     asset = AppriseAsset(
         service_timeout=0,  # 0: in the calling thread, with no deadline of its own
         http_redirects=False,
@@ -178,9 +174,7 @@ def connect(url: str, channel: Channel, slack_url: str | None) -> NotifyBase | s
     with _listening() as lines:
         plugin = Apprise.instantiate(url, asset=asset)
     if plugin is None:
-        said = next(
-            (line for line in reversed(lines) if "is disabled" in line or "invalid" in line.lower()), ""
-        )
+        said = next((line for line in reversed(lines) if "is disabled" in line or "invalid" in line.lower()), "")
         why = f": {mask(said, secrets_of(url))}" if said else ""
         return f"apprise cannot read the {scheme}:// URL{cut(why, 200)}"
     plugin.request_rate_per_sec = 0  # despite its name the seconds that it sleeps between sends
@@ -233,11 +227,7 @@ def _shape(plugin: NotifyBase, kind: Kind, rendered: Rendered) -> tuple[str, str
     text, subject = rendered.text or "", rendered.subject
     match kind:
         case Kind.SLACK if isinstance(plugin, NotifySlack):
-            return (
-                _slack_title(escape.quiet(subject)),
-                _slack_fit(text) or " ",
-                None,
-            )  # undeclared: sent as it is
+            return (_slack_title(escape.quiet(subject)), _slack_fit(text) or " ", None)  # undeclared: sent as it is
         case Kind.MAIL if rendered.html is not None:
             return subject, rendered.html, NotifyFormat.HTML
         case Kind.MARKDOWN if set(plugin.schemas()) & _TITLED:

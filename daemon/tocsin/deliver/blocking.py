@@ -24,9 +24,7 @@ class AppriseTransport:
         self._channel = channel
         self._clock = clock
         self._slack_url = slack_url
-        self._threads: DaemonThreads[Verdict] = DaemonThreads(
-            f"tocsin-channel {channel.name}", channel.workers
-        )
+        self._threads: DaemonThreads[Verdict] = DaemonThreads(f"tocsin-channel {channel.name}", channel.workers)
         self._way: Way | None = None
         self._loading = threading.Lock()
 

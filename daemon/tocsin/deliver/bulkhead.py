@@ -45,9 +45,7 @@ class Bulkhead:
         self.next_due: datetime | None = None  # of what is not due yet, as far as is known
         self._send = send
         self._clock = clock
-        self._turns: deque[Turn] = (
-            deque()
-        )  # rows found that were not claimed yet; a claim sees whether they still may
+        self._turns: deque[Turn] = deque()  # rows found that were not claimed yet; a claim sees whether they still may
         self._turns_until = datetime.min.replace(tzinfo=UTC)
         self._blocked = False  # whether rows wait behind one on its way
         self._queue: deque[Job] = deque()

@@ -161,9 +161,7 @@ def _event_lines(event: Event, details: Details | None, usual: timedelta | None)
     run = event.run
     if run is not None:
         lines += _run_lines(run, usual)
-    failed = (
-        next((step for step in details.steps if step.outcome == Outcome.FAILED), None) if details else None
-    )
+    failed = next((step for step in details.steps if step.outcome == Outcome.FAILED), None) if details else None
     if failed is not None:
         lines.append(Line("Failed step", one_line(failed.name or failed.id or "unnamed", _NAME)))
     if event.previous_outcome:
@@ -246,9 +244,7 @@ def _error(details: Details | None) -> ErrorText | None:
     if said is None:
         return ErrorText("", None, details.log_tail) if details.log_tail else None
     title = said.title if said.title and said.title not in (said.message or "") else None
-    text = (
-        ": ".join(part for part in (title, said.message) if part) or said.code or "an error without a message"
-    )
+    text = ": ".join(part for part in (title, said.message) if part) or said.code or "an error without a message"
     step = one_line(said.step, _NAME) if said.step else None
     return ErrorText(cut(text, _ERROR), step, details.log_tail)
 
@@ -338,9 +334,7 @@ def _severity_tone(alert: Alert) -> Tone:
 def _summary(summary: SummaryNotice, facts: Facts, home: tuple[Link, ...], notes: tuple[str, ...]) -> Message:
     counts = ", ".join(f"{number} {outcome}" for outcome, number in sorted(summary.runs_by_outcome.items()))
     total = sum(summary.runs_by_outcome.values())
-    tone = max(
-        (outcome_tone(outcome) for outcome in summary.runs_by_outcome), key=_RANK.index, default=Tone.INFO
-    )
+    tone = max((outcome_tone(outcome) for outcome in summary.runs_by_outcome), key=_RANK.index, default=Tone.INFO)
     return Message(
         headline=one_line(f"{total} runs on {summary.node} were seen late: {counts or 'none ended'}", 300),
         tone=tone,

@@ -22,9 +22,7 @@ from tocsin.model.notification import EventNotice, GroupNotice, Notice, Notifica
 _MOST_LOG = 500_000  # characters of an attached log; the newest are kept
 _HEADER_NAME = re.compile(r"[!-9;-~]+")
 # What a channel's own headers may not set: it would break the message or its threading.
-_OURS = frozenset(
-    {"subject", "from", "to", "cc", "bcc", "date", "message-id", "content-type", "mime-version"}
-)
+_OURS = frozenset({"subject", "from", "to", "cc", "bcc", "date", "message-id", "content-type", "mime-version"})
 
 
 class BadAddress(ValueError):
@@ -63,9 +61,7 @@ def address(text: str) -> Address:
 
 def addresses(texts: Iterable[str]) -> tuple[Address, ...]:
     """Several, each perhaps a comma-separated list."""
-    parts = [
-        part for text in texts for part in re.split(r",(?![^<]*>)(?=(?:[^\"]*\"[^\"]*\")*[^\"]*$)", text)
-    ]
+    parts = [part for text in texts for part in re.split(r",(?![^<]*>)(?=(?:[^\"]*\"[^\"]*\")*[^\"]*$)", text)]
     return tuple(address(part) for part in parts if part.strip())
 
 
@@ -108,9 +104,7 @@ def compose(
     if rendered.html is not None:
         mail.add_alternative(rendered.html, subtype="html", cte="quoted-printable")
     for filename, text in attached(notification.notice, rendered):
-        mail.add_attachment(
-            text.encode("utf-8"), "text", "plain", filename=filename, params={"charset": "utf-8"}
-        )
+        mail.add_attachment(text.encode("utf-8"), "text", "plain", filename=filename, params={"charset": "utf-8"})
     return mail
 
 

@@ -29,9 +29,7 @@ class DeliverMetrics:
             ["receiver", "channel", "outcome"],
             registry=registry,
         )
-        self.outbox_depth = Gauge(
-            "tocsin_outbox_depth", "Notifications owed and not settled.", registry=registry
-        )
+        self.outbox_depth = Gauge("tocsin_outbox_depth", "Notifications owed and not settled.", registry=registry)
         self.outbox_oldest_age = Gauge(
             "tocsin_outbox_oldest_age_seconds",
             "How long ago the oldest open notification was owed; 0 when none is open.",

@@ -26,9 +26,7 @@ class Payload:
     body: bytes
 
 
-def payload(
-    notification: Notification, details: Mapping[RunKey, Details], external_url: str | None
-) -> Payload:
+def payload(notification: Notification, details: Mapping[RunKey, Details], external_url: str | None) -> Payload:
     """The body for this notification, in ASCII: what is not is escaped, so that no name can break it."""
     document: Json
     match notification.notice:

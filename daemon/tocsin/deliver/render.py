@@ -11,15 +11,7 @@ from enum import StrEnum
 from functools import lru_cache
 from urllib.parse import quote
 
-from jinja2 import (
-    BaseLoader,
-    ChoiceLoader,
-    DictLoader,
-    PackageLoader,
-    StrictUndefined,
-    Template,
-    TemplateError,
-)
+from jinja2 import BaseLoader, ChoiceLoader, DictLoader, PackageLoader, StrictUndefined, Template, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from markupsafe import Markup
 
@@ -31,18 +23,8 @@ from tocsin.model.notification import EventNotice, GroupNotice, Notice, SummaryN
 
 _SUBJECT = 200
 _LONGEST = 200_000  # characters of a rendered body
-_HTML = re.compile(
-    r"<(?:!doctype|html|body|div|p|table|h[1-6]|ul|ol|a|b|i|br|span|strong|em|img)\b", re.IGNORECASE
-)
-_TEMPLATE_ERRORS = (
-    TemplateError,
-    ArithmeticError,
-    LookupError,
-    TypeError,
-    ValueError,
-    AttributeError,
-    RecursionError,
-)
+_HTML = re.compile(r"<(?:!doctype|html|body|div|p|table|h[1-6]|ul|ol|a|b|i|br|span|strong|em|img)\b", re.IGNORECASE)
+_TEMPLATE_ERRORS = (TemplateError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError, RecursionError)
 
 
 class Kind(StrEnum):
@@ -76,9 +58,7 @@ class Renderer:
         self._environments = {dialect: _environment(dialect, templates) for dialect in _DIALECTS}
         self._compile = lru_cache(maxsize=256)(self._compiled)
 
-    def render(
-        self, notice: Notice, facts: Facts, config: Config, kind: Kind, template: str | None
-    ) -> Rendered:
+    def render(self, notice: Notice, facts: Facts, config: Config, kind: Kind, template: str | None) -> Rendered:
         """The message for a channel of this kind. ``template`` is the channel's, under the notice's own: the name of
         a template of the configuration, of a built-in kind, or an inline text."""
         said = message(notice, facts, config)
@@ -111,14 +91,10 @@ class Renderer:
             return _why(error)
         return None
 
-    def _custom(
-        self, name: str, kind: Kind, said: Message, values: Mapping[str, object], notes: list[str]
-    ) -> Rendered:
+    def _custom(self, name: str, kind: Kind, said: Message, values: Mapping[str, object], notes: list[str]) -> Rendered:
         inline = name not in self._templates
         source = name if inline else self._templates[name]
-        as_html = kind is Kind.MAIL and (
-            _HTML.search(source) is not None or ".html" in ("" if inline else name)
-        )
+        as_html = kind is Kind.MAIL and (_HTML.search(source) is not None or ".html" in ("" if inline else name))
         body = self._fill(source, "html" if as_html else _DIALECT_OF[kind], values, notes)
         return Rendered("", None, body, said) if as_html else Rendered("", body, None, said)
 
@@ -157,9 +133,7 @@ class Renderer:
     def _literal(self, text: str, dialect: str, values: Mapping[str, object], notes: list[str]) -> str:
         """A text with its known variables filled in and nothing else done to it."""
         known = values["dss"]
-        filled, unknown = fill(
-            escape.clean(text), known if isinstance(known, dict) else {}, _DIALECTS[dialect].write
-        )
+        filled, unknown = fill(escape.clean(text), known if isinstance(known, dict) else {}, _DIALECTS[dialect].write)
         _note_unknown(unknown, notes)
         return filled[:_LONGEST]
 
@@ -205,16 +179,10 @@ def _html_text(value: str) -> str:
 
 _DIALECTS: dict[str, _Dialect] = {
     "raw": _Dialect(escape.clean, lambda label, url: url, lambda label, value: f"{label}: {value}"),
-    "plain": _Dialect(
-        escape.clean, lambda label, url: f"{label}: {url}", lambda label, value: f"{label}: {value}"
-    ),
-    "text": _Dialect(
-        escape.text, lambda label, url: f"{label}: {url}", lambda label, value: f"{label}: {value}"
-    ),
+    "plain": _Dialect(escape.clean, lambda label, url: f"{label}: {url}", lambda label, value: f"{label}: {value}"),
+    "text": _Dialect(escape.text, lambda label, url: f"{label}: {url}", lambda label, value: f"{label}: {value}"),
     "markdown": _Dialect(
-        escape.markdown,
-        lambda label, url: f"[{label}](<{url}>)",
-        lambda label, value: f"**{label}:** {value}",
+        escape.markdown, lambda label, url: f"[{label}](<{url}>)", lambda label, value: f"**{label}:** {value}"
     ),
     "slack": _Dialect(
         escape.slack,
@@ -260,13 +228,7 @@ def _environment(dialect: str, templates: Mapping[str, str]) -> ImmutableSandbox
         keep_trailing_newline=False,
         auto_reload=False,
     )
-    environment.filters |= {
-        "link": link,
-        "line": line,
-        "block": block,
-        "cut": escape.cut,
-        "tail": escape.tail,
-    }
+    environment.filters |= {"link": link, "line": line, "block": block, "cut": escape.cut, "tail": escape.tail}
     return environment
 
 

@@ -145,9 +145,7 @@ class Sender:
         fresh = [channel for name, channel in wanted.items() if name not in self._bulkheads]
         self._metrics.know(fresh)
         for channel in fresh:
-            self._bulkheads[channel.name] = Bulkhead(
-                channel, self._connect(channel), self._carry_out, self._clock
-            )
+            self._bulkheads[channel.name] = Bulkhead(channel, self._connect(channel), self._carry_out, self._clock)
         for old in [one for one in self._retired if not one.busy]:
             self._retired.remove(old)
             await old.transport.close()
@@ -175,9 +173,7 @@ class Sender:
 
     async def _claim(self, now: datetime, config: Config) -> datetime | None:
         rooms = {name: room for name, one in self._bulkheads.items() if (room := one.room(now))}
-        blank = {
-            name: max(room, _SCAN) for name, room in rooms.items() if self._bulkheads[name].wants_turns(now)
-        }
+        blank = {name: max(room, _SCAN) for name, room in rooms.items() if self._bulkheads[name].wants_turns(now)}
         for name, waiting in (await self._store.read(sending.waiting, blank, now)).items():
             self._bulkheads[name].scanned(waiting, now)
         turns = [turn for name, room in rooms.items() for turn in self._bulkheads[name].take_turns(room)]

@@ -66,9 +66,7 @@ class Mailbox:
             return failed(f"cannot connect: {error}")
         except OSError as error:
             known = error.errno is not None and error.errno > 0 and not error.strerror
-            return failed(
-                f"cannot connect: {os.strerror(error.errno or 0) if known else error.strerror or error}"
-            )
+            return failed(f"cannot connect: {os.strerror(error.errno or 0) if known else error.strerror or error}")
         if isinstance(rejected, Verdict):
             return rejected
         return self._judged(notification.id, left, rejected, bool(taken))

@@ -60,9 +60,7 @@ class DaemonThreads(Generic[T]):
 
 
 class _Thread(threading.Thread, Generic[T]):
-    def __init__(
-        self, name: str, loop: asyncio.AbstractEventLoop, free: "Callable[[_Thread[T]], None]"
-    ) -> None:
+    def __init__(self, name: str, loop: asyncio.AbstractEventLoop, free: "Callable[[_Thread[T]], None]") -> None:
         super().__init__(name=name, daemon=True)
         self._loop = loop
         self._free = free

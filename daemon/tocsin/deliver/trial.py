@@ -15,14 +15,7 @@ from tocsin.kit.ids import fresh_id
 from tocsin.model.alert import Alert, EndReason
 from tocsin.model.config import Channel, Config
 from tocsin.model.event import Event, EventName, ScenarioFacts
-from tocsin.model.notification import (
-    AttemptOutcome,
-    EventNotice,
-    GroupNotice,
-    Notice,
-    Notification,
-    SummaryNotice,
-)
+from tocsin.model.notification import AttemptOutcome, EventNotice, GroupNotice, Notice, Notification, SummaryNotice
 from tocsin.model.run import Details, Outcome, Run, RunError, ScenarioKey, Step
 
 _WHEN = datetime(2026, 1, 1, 3, tzinfo=UTC)
@@ -82,14 +75,10 @@ async def _try(
 ) -> ChannelOutcome:
     now, began = clock.now(), clock.monotonic()
     node = config.nodes[0].name if config.nodes else "test"
-    run = Run(
-        ScenarioKey(node, "TOCSIN", "TEST"), "test", now, now, Outcome.SUCCESS, "manual", "tocsin notify test"
-    )
+    run = Run(ScenarioKey(node, "TOCSIN", "TEST"), "test", now, now, Outcome.SUCCESS, "manual", "tocsin notify test")
     facts = ScenarioFacts("TEST", "A test of Tocsin (nothing is wrong)")
     event = Event(fresh_id(), EventName.RUN_FINISHED, node, now, now, "TOCSIN", facts, run)
-    sample = Notification(
-        fresh_id(), channel.receiver, channel.name, "test", EventNotice(event, "test"), now, now
-    )
+    sample = Notification(fresh_id(), channel.receiver, channel.name, "test", EventNotice(event, "test"), now, now)
     transport = connect(channel)
     try:
         async with asyncio.timeout(channel.timeout.total_seconds()):
@@ -131,12 +120,7 @@ def _uses(config: Config) -> Iterator[tuple[str, str, Kind, list[_Sample]]]:
     everything = samples()
     for channel in config.channels().values():
         if channel.template is not None and channel.template not in set(Kind):
-            yield (
-                f"channel {channel.name}: template {channel.template}",
-                channel.template,
-                Kind.TEXT,
-                everything,
-            )
+            yield (f"channel {channel.name}: template {channel.template}", channel.template, Kind.TEXT, everything)
     for reporter in config.reporters:
         for part in ("subject", "message", "template"):
             source: str | None = getattr(reporter, part)
@@ -151,29 +135,15 @@ def samples() -> list[_Sample]:
               "Every night", "fire", "jane")  # fmt: skip
     url = "https://dss.example.com/projects/SALES/scenarios/NIGHTLY/runs/list/2026-01-01-04-00-00-000"
     scenario = ScenarioFacts("NIGHTLY", "Nightly load", ("daily",), "step_based")
-    event = Event(
-        "e" * 32, EventName.RUN_FAILED, "prod", _WHEN, _WHEN, "SALES", scenario, run, url, "SUCCESS"
-    )
+    event = Event("e" * 32, EventName.RUN_FAILED, "prod", _WHEN, _WHEN, "SALES", scenario, run, url, "SUCCESS")
     steps = (Step("s1", "Build", "build_flowitem", Outcome.FAILED, timedelta(minutes=3), ("job",)),)
-    details = Details(
-        run.key, _WHEN, RunError("disk full", title="Job failed", step="Build"), steps, "log\nlines"
-    )
+    details = Details(run.key, _WHEN, RunError("disk full", title="Job failed", step="Build"), steps, "log\nlines")
     facts = Facts({run.key: details}, {key: timedelta(minutes=2)})
     labels = {"alertname": "ScenarioFailed", "severity": "warning", "dss_node": "prod", "project": "SALES"}
-    firing = Alert(
-        "a" * 32, "f" * 32, labels, _WHEN, annotations={"summary": "it failed", "run_url": url}, run=run.key
-    )
+    firing = Alert("a" * 32, "f" * 32, labels, _WHEN, annotations={"summary": "it failed", "run_url": url}, run=run.key)
     ended = Alert("b" * 32, "g" * 32, labels, _WHEN, _WHEN + timedelta(hours=1), EndReason.RESOLVED, count=3)
     return [
         ("an event", EventNotice(event, "sample"), facts),
-        (
-            "a group of alerts",
-            GroupNotice("{}", "sample", {"project": "SALES"}, (firing, ended), "first"),
-            facts,
-        ),
-        (
-            "a summary",
-            SummaryNotice("prod", _WHEN, _WHEN + timedelta(hours=2), {"FAILED": 1}, (event,)),
-            facts,
-        ),
+        ("a group of alerts", GroupNotice("{}", "sample", {"project": "SALES"}, (firing, ended), "first"), facts),
+        ("a summary", SummaryNotice("prod", _WHEN, _WHEN + timedelta(hours=2), {"FAILED": 1}, (event,)), facts),
     ]

@@ -28,9 +28,7 @@ class Translated:
 
 def translate(text: str, known: Collection[str]) -> Translated:
     """``${name}`` → ``{{ dss['name'] }}`` for known names."""
-    source = _VARIABLE.sub(
-        lambda found: f"{{{{ dss['{found[1]}'] }}}}" if found[1] in known else found[0], text
-    )
+    source = _VARIABLE.sub(lambda found: f"{{{{ dss['{found[1]}'] }}}}" if found[1] in known else found[0], text)
     return Translated(source, tuple(dict.fromkeys(_EXPRESSION.findall(source))))
 
 

@@ -107,11 +107,7 @@ class Webhook:
             if self._session is None:
                 self._session = await _session(self._channel)
         async with self._session.post(
-            url,
-            data=body,
-            headers=headers,
-            allow_redirects=False,
-            proxy=self._channel.proxy or env_proxy(url),
+            url, data=body, headers=headers, allow_redirects=False, proxy=self._channel.proxy or env_proxy(url)
         ) as reply:
             if 200 <= reply.status < 300:
                 if reply.content_length and reply.content_length <= _SAID:
@@ -165,10 +161,7 @@ async def _session(channel: Channel) -> aiohttp.ClientSession:
         total=2 * channel.timeout.total_seconds(), sock_connect=channel.timeout.total_seconds()
     )
     return aiohttp.ClientSession(
-        connector=connector,
-        timeout=timeout,
-        cookie_jar=aiohttp.DummyCookieJar(),
-        auto_decompress=False,
+        connector=connector, timeout=timeout, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False
     )
 
 

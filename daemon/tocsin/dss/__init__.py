@@ -23,11 +23,7 @@ from tocsin.dss.messaging import DSSMessagingChannel
 from tocsin.dss.project import DSSProject, DSSProjectSettings, DSSTestingStatus
 from tocsin.dss.run import DSSScenarioRun, DSSScenarioRunDetails, DSSStepRunDetails
 from tocsin.dss.scenario import DSSScenario, DSSScenarioListItem, DSSScenarioStatus
-from tocsin.dss.settings import (
-    DSSScenarioSettings,
-    PythonScriptBasedScenarioSettings,
-    StepBasedScenarioSettings,
-)
+from tocsin.dss.settings import DSSScenarioSettings, PythonScriptBasedScenarioSettings, StepBasedScenarioSettings
 from tocsin.dss.transport import RequestReport, Transport
 from tocsin.dss.trigger import DSSScenarioRunWaiter, DSSTriggerFire
 

@@ -55,15 +55,11 @@ class DSSClient:
         is waited for, ``max_polls`` is how many looks may be under way at once. See ``Transport`` for the rest.
         Raises ``ValueError`` without any secret.
         """
-        cert, key = (
-            client_certificate if isinstance(client_certificate, tuple) else (client_certificate, None)
-        )
+        cert, key = client_certificate if isinstance(client_certificate, tuple) else (client_certificate, None)
         self.host = host
         self.clock = clock or SystemClock()
         self.default_project_key = default_project_key
-        self.waits = SharedWaits(
-            first_pause=poll_pauses[0], longest_pause=poll_pauses[1], concurrency=max_polls
-        )
+        self.waits = SharedWaits(first_pause=poll_pauses[0], longest_pause=poll_pauses[1], concurrency=max_polls)
         self.transport = Transport(
             host,
             _auth(api_key, internal_ticket, jwt_bearer_token),

@@ -59,9 +59,7 @@ class DSSDiscussion:
 
     async def add_reply(self, text: str) -> None:
         """A reply in Markdown, as the user of the credentials."""
-        self._take(
-            await self.client.perform(wire.reply_to_discussion(*self._path, json_body={"reply": text}))
-        )
+        self._take(await self.client.perform(wire.reply_to_discussion(*self._path, json_body={"reply": text})))
 
     async def _load(self) -> None:
         if not self._complete:

@@ -33,14 +33,10 @@ class DSSProject:
         return await self.client.perform(wire.list_scenarios(self.project_key))
 
     @overload
-    async def list_scenarios(
-        self, as_type: Literal["listitems"] = "listitems"
-    ) -> list[DSSScenarioListItem]: ...
+    async def list_scenarios(self, as_type: Literal["listitems"] = "listitems") -> list[DSSScenarioListItem]: ...
     @overload
     async def list_scenarios(self, as_type: Literal["objects"]) -> list[DSSScenario]: ...
-    async def list_scenarios(
-        self, as_type: str = "listitems"
-    ) -> list[DSSScenarioListItem] | list[DSSScenario]:
+    async def list_scenarios(self, as_type: str = "listitems") -> list[DSSScenarioListItem] | list[DSSScenario]:
         """All scenarios that the credentials may see. Items that are no objects are left out, with
         ``as_type="objects"`` also those without an id."""
         if as_type not in ("listitems", "objects"):
@@ -50,9 +46,7 @@ class DSSProject:
             return [self.get_scenario(id) for id, _ in with_id(raw)]
         return [DSSScenarioListItem(self.client, self.project_key, item) for item in objects(raw)]
 
-    async def create_scenario(
-        self, scenario_name: str, type: str, definition: Raw | None = None
-    ) -> DSSScenario:
+    async def create_scenario(self, scenario_name: str, type: str, definition: Raw | None = None) -> DSSScenario:
         """``type`` is step_based or custom_python. ``definition`` may hold all that a saved one holds."""
         body = {"params": {}, **(definition or {}), "type": type, "name": scenario_name}
         made = await self.client.perform(wire.create_scenario(self.project_key, json_body=body))

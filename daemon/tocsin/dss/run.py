@@ -110,9 +110,7 @@ class DSSScenarioRun:
         """The run once it has a result. All who wait for runs of one scenario share the polls of its last runs."""
         last_runs = wire.get_last_runs(self.project_key, self.scenario_id, limit=3, onlyFinishedRuns=False)
         run = await self.client.waits.until(
-            ("last-runs", self.project_key, self.scenario_id),
-            lambda: self.client.perform(last_runs),
-            self._find_ended,
+            ("last-runs", self.project_key, self.scenario_id), lambda: self.client.perform(last_runs), self._find_ended
         )
         # Empty: newer runs have pushed it off that short list, so that it must have ended. It tells itself how.
         return run or await self.client.waits.until(

@@ -10,12 +10,7 @@ from tocsin.dss.discussion import DSSObjectDiscussions
 from tocsin.dss.errors import DSSInvalidReply
 from tocsin.dss.fields import mapping, moment, needed, objects, text, texts
 from tocsin.dss.run import DSSScenarioRun
-from tocsin.dss.settings import (
-    PythonScriptBasedScenarioSettings,
-    StepBasedScenarioSettings,
-    read_script,
-    read_settings,
-)
+from tocsin.dss.settings import PythonScriptBasedScenarioSettings, StepBasedScenarioSettings, read_script, read_settings
 from tocsin.dss.trigger import DSSScenarioRunWaiter, DSSTriggerFire
 from tocsin.dss.waits import within
 from tocsin.dss.wire import Raw
@@ -78,9 +73,7 @@ class DSSScenario:
 
     async def get_status(self) -> "DSSScenarioStatus":
         """The light summary: active, running, next run."""
-        return DSSScenarioStatus(
-            self, await self.client.perform(wire.get_scenario_status(self.project_key, self.id))
-        )
+        return DSSScenarioStatus(self, await self.client.perform(wire.get_scenario_status(self.project_key, self.id)))
 
     async def get_last_runs_raw(self, limit: int = 10, only_finished_runs: bool = False) -> list[Any]:
         """The list as DSS sent it, newest first, whatever its items are."""
@@ -98,9 +91,7 @@ class DSSScenario:
             wire.get_runs_by_date(self.project_key, self.id, fromDate=_day(from_day), toDate=_day(to_day))
         )
 
-    async def get_runs_by_date(
-        self, from_date: date | str, to_date: date | str | None = None
-    ) -> list[DSSScenarioRun]:
+    async def get_runs_by_date(self, from_date: date | str, to_date: date | str | None = None) -> list[DSSScenarioRun]:
         """Runs that started in [from, to), the newest first; without ``to_date`` up to now.
 
         Dates, ``YYYY-MM-DD`` strings and naive datetimes mean days in the server's time zone. Aware datetimes are
@@ -119,9 +110,7 @@ class DSSScenario:
         """One run by its id."""
         details = await self.client.perform(wire.get_run(self.project_key, self.id, run_id))
         if not (run := mapping(details, "scenarioRun")):
-            raise DSSInvalidReply(
-                "run details without scenarioRun", operation="get_run", body=str(details)[:200]
-            )
+            raise DSSInvalidReply("run details without scenarioRun", operation="get_run", body=str(details)[:200])
         return self._run(run)
 
     async def get_current_run(self) -> DSSScenarioRun | None:
@@ -165,9 +154,7 @@ class DSSScenario:
         """Deprecated: use ``get_settings``, its ``code`` and its ``save``."""
         _deprecated("set_payload", "get_settings")
         body = {"script": script, "extension": extension}
-        return await self.client.perform(
-            wire.save_scenario_payload(self.project_key, self.id, json_body=body)
-        )
+        return await self.client.perform(wire.save_scenario_payload(self.project_key, self.id, json_body=body))
 
     async def _last_where(
         self, wanted: int, suits: Callable[[DSSScenarioRun], bool], what: str
@@ -180,9 +167,7 @@ class DSSScenario:
             if len(found) == wanted > 0:
                 return found
             if len(raw) < limit or limit >= _DEEPEST_SEARCH:
-                raise ValueError(
-                    f"{self.project_key}/{self.id} has no {what} run" + " (or too few)" * (wanted > 1)
-                )
+                raise ValueError(f"{self.project_key}/{self.id} has no {what} run" + " (or too few)" * (wanted > 1))
             limit = min(4 * limit, _DEEPEST_SEARCH)
 
     def _run(self, raw: Raw) -> DSSScenarioRun:

@@ -120,13 +120,7 @@ class DSSScenarioSettings:
         THIRD_WEEK, FOURTH_WEEK or LAST_WEEK. Without a month it counts from January."""
         start = self._start(year, month or 1, day, timezone)
         self._add_time_trigger(
-            {
-                "frequency": "Monthly",
-                "monthlyRunOn": run_on,
-                "hour": hour,
-                "minute": minute,
-                "startingFrom": start,
-            }
+            {"frequency": "Monthly", "monthlyRunOn": run_on, "hour": hour, "minute": minute, "startingFrom": start}
             | {"repeatFrequency": repeat_every, "timezone": timezone}
         )
 
@@ -141,9 +135,7 @@ class DSSScenarioSettings:
         now = self.client.clock.now()
         zone: tzinfo | None = None if timezone == "SERVER" else _zone(timezone)
         today = now.astimezone(zone)
-        naive = datetime(year or today.year, month or today.month, day or today.day, tzinfo=UTC).replace(
-            tzinfo=None
-        )
+        naive = datetime(year or today.year, month or today.month, day or today.day, tzinfo=UTC).replace(tzinfo=None)
         midnight = naive.astimezone() if zone is None else naive.replace(tzinfo=zone)
         return midnight.strftime("%Y-%m-%dT%H:%M:%S.000%z")
 
@@ -165,9 +157,7 @@ class DSSScenarioSettings:
             self._conflict(_modifier(now, "versionTag"))
 
     async def _write(self) -> None:
-        await self.client.perform(
-            wire.save_scenario(self.scenario.project_key, self.scenario.id, json_body=self.data)
-        )
+        await self.client.perform(wire.save_scenario(self.scenario.project_key, self.scenario.id, json_body=self.data))
 
     @property
     def _read(self) -> wire.Request[Raw]:
@@ -175,9 +165,7 @@ class DSSScenarioSettings:
 
     def _conflict(self, by: str | None) -> NoReturn:
         where = f"{self.scenario.project_key}/{self.scenario.id}"
-        raise DSSConflict(
-            f"{where} was saved by {by or 'an unknown user'}", changed_by=by, operation="save_scenario"
-        )
+        raise DSSConflict(f"{where} was saved by {by or 'an unknown user'}", changed_by=by, operation="save_scenario")
 
 
 class StepBasedScenarioSettings(DSSScenarioSettings):
@@ -218,9 +206,7 @@ class PythonScriptBasedScenarioSettings(DSSScenarioSettings):
         self._script_read = self.script
 
 
-async def read_settings(
-    scenario: "DSSScenario",
-) -> StepBasedScenarioSettings | PythonScriptBasedScenarioSettings:
+async def read_settings(scenario: "DSSScenario") -> StepBasedScenarioSettings | PythonScriptBasedScenarioSettings:
     """The settings, of the class that fits the scenario's type."""
     data = await scenario.client.perform(wire.get_scenario(scenario.project_key, scenario.id))
     if data.get("type") == "step_based":

@@ -202,9 +202,7 @@ class Transport:
                     url = onward
                 raise DSSInvalidReply("too many redirects", operation=request.operation, url=shown)
         except TimeoutError:  # aiohttp's own time limits are among them
-            reason = (
-                f"no complete answer within {self._timeout:g} s (connecting: {self._connect_timeout:g} s)"
-            )
+            reason = f"no complete answer within {self._timeout:g} s (connecting: {self._connect_timeout:g} s)"
             raise DSSUnreachable(reason, timed_out=True, operation=request.operation, url=shown) from None
         except aiohttp.ClientHttpProxyError as error:  # its text shows the proxy's address, password and all
             reason = f"the proxy answered {error.status} {error.message}"

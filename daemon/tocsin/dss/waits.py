@@ -63,9 +63,7 @@ class _Watch:
 class SharedWaits:
     """The polling loop of one client. It lives only while somebody waits."""
 
-    def __init__(
-        self, *, first_pause: float = 0.2, longest_pause: float = 15.0, concurrency: int = 8
-    ) -> None:
+    def __init__(self, *, first_pause: float = 0.2, longest_pause: float = 15.0, concurrency: int = 8) -> None:
         """Pauses in seconds; ``concurrency`` is how many polls may be under way at once."""
         self._first_pause = first_pause
         self._longest_pause = longest_pause
@@ -77,9 +75,7 @@ class SharedWaits:
         self._loop: asyncio.Task[None] | None = None
         self._polls: set[asyncio.Task[None]] = set()
 
-    async def until(
-        self, key: Hashable, fetch: Callable[[], Awaitable[T]], judge: Callable[[T], R | None]
-    ) -> R:
+    async def until(self, key: Hashable, fetch: Callable[[], Awaitable[T]], judge: Callable[[T], R | None]) -> R:
         """Poll ``fetch`` until ``judge`` makes something of what it gave. Raises what either of them raises, except
         errors that pass. Waits with the same key must mean the same fetch."""
         waiter = _Waiter(judge, asyncio.get_running_loop().create_future())
@@ -91,9 +87,7 @@ class SharedWaits:
             self._enqueue(watch, after=0)
         if self._loop is None or self._loop.done():
             self._loop = asyncio.create_task(self._run(), name="dss-waits")
-            self._loop.add_done_callback(
-                self._ended
-            )  # runs even if the task was cancelled before its first step
+            self._loop.add_done_callback(self._ended)  # runs even if the task was cancelled before its first step
         try:
             result: R = await waiter.future
             return result

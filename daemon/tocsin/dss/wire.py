@@ -74,9 +74,7 @@ class Endpoint(Generic[T]):
         if unknown := query.keys() - set(self.query):
             raise TypeError(f"{self.operation} takes no query {', '.join(sorted(unknown))}")
         if len(parts) != self.template.count("{}"):
-            raise TypeError(
-                f"{self.operation} takes {self.template.count('{}')} path parts, not {len(parts)}"
-            )
+            raise TypeError(f"{self.operation} takes {self.template.count('{}')} path parts, not {len(parts)}")
         target = self.template.format(*map(quote_part, parts))
         pairs = "&".join(f"{k}={quote(str(v), safe='')}" for k, v in query.items() if v is not None)
         return Request(
@@ -139,9 +137,7 @@ def _json(body: bytes) -> Any:
 
 
 def _kind(value: object) -> str:
-    return {dict: "an object", list: "a list", str: "a string", type(None): "null"}.get(
-        type(value), "a scalar"
-    )
+    return {dict: "an object", list: "a list", str: "a string", type(None): "null"}.get(type(value), "a scalar")
 
 
 def _is_html(body: bytes) -> bool:
@@ -165,9 +161,7 @@ def read(request: Request[T], reply: Reply, now: datetime) -> T:
 
 def invalid(operation: str, reply: Reply, reason: str) -> DSSInvalidReply:
     """The error for a reply that is not DSS's; the beginning of its body is kept."""
-    return DSSInvalidReply(
-        reason, operation=operation, url=reply.url, status=reply.status, body=_beginning(reply.body)
-    )
+    return DSSInvalidReply(reason, operation=operation, url=reply.url, status=reply.status, body=_beginning(reply.body))
 
 
 _MISSING = ("not found", "does not exist", "doesn't exist")
@@ -230,9 +224,7 @@ def _told(body: bytes) -> tuple[str | None, str]:
         return None, body[: 4 * BODY_SHOWN].decode("utf-8", "replace").strip()
     if not isinstance(told, dict):
         return None, told if isinstance(told, str) else ""
-    words = next(
-        (w for k in ("detailedMessage", "message", "title") if isinstance(w := told.get(k), str) and w), ""
-    )
+    words = next((w for k in ("detailedMessage", "message", "title") if isinstance(w := told.get(k), str) and w), "")
     error_type = told.get("errorType")
     return (error_type if isinstance(error_type, str) and error_type else None), words
 
@@ -272,9 +264,7 @@ def _get(operation: str, template: str, parse: Callable[[bytes], T], *query: str
     return Endpoint(operation, "GET", template, parse, query, repeatable=True)
 
 
-def _change(
-    operation: str, method: str, template: str, parse: Callable[[bytes], T], *query: str
-) -> Endpoint[T]:
+def _change(operation: str, method: str, template: str, parse: Callable[[bytes], T], *query: str) -> Endpoint[T]:
     return Endpoint(operation, method, template, parse, query)
 
 
@@ -295,16 +285,12 @@ abort_scenario = _change("abort_scenario", "POST", f"{_S}/abort", as_receipt)
 get_last_runs = _get("get_last_runs", f"{_S}/get-last-runs", as_list, "limit", "onlyFinishedRuns")
 get_runs_by_date = _get("get_runs_by_date", f"{_S}/get-runs-by-date", as_list, "fromDate", "toDate")
 get_run = _get("get_run", f"{_S}/{{}}/", as_object)
-get_run_for_trigger = _get(
-    "get_run_for_trigger", f"{_S}/get-run-for-trigger", as_object, "triggerId", "triggerRunId"
-)
+get_run_for_trigger = _get("get_run_for_trigger", f"{_S}/get-run-for-trigger", as_object, "triggerId", "triggerRunId")
 get_trigger_fire = _get("get_trigger_fire", f"{_P}/scenarios/trigger/{{}}/{{}}", as_object, "triggerRunId")
 get_run_log = _get("get_run_log", f"{_S}/{{}}/log", as_text, "stepId")
 get_run_report = _get("get_run_report", f"{_S}/{{}}/scenario-run-report", as_bytes)
 get_step_run_report = _get("get_step_run_report", f"{_S}/{{}}/step-run-report", as_bytes, "stepId")
-get_test_report = _get(
-    "get_test_report", f"{_P}/scenarios/last-test-scenario-runs-report", as_bytes, "bundleId"
-)
+get_test_report = _get("get_test_report", f"{_P}/scenarios/last-test-scenario-runs-report", as_bytes, "bundleId")
 get_test_html_report = _get(
     "get_test_html_report", f"{_P}/scenarios/last-test-scenario-runs-html-report", as_bytes, "bundleId"
 )
@@ -322,9 +308,7 @@ get_instance_info = _get("get_instance_info", "/instance-info", as_object)
 
 list_futures = _get("list_futures", "/futures/", as_list, "withScenarios", "withNotScenarios", "allUsers")
 peek_future = _get("peek_future", "/futures/{}", as_object, "peek")
-get_future = Endpoint(
-    "get_future", "GET", "/futures/{}", as_object, ("peek",)
-)  # hands the result out, maybe once
+get_future = Endpoint("get_future", "GET", "/futures/{}", as_object, ("peek",))  # hands the result out, maybe once
 abort_future = _change("abort_future", "DELETE", "/futures/{}", as_receipt)
 
 list_jobs = _get("list_jobs", f"{_P}/jobs/", as_list)

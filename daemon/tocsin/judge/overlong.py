@@ -25,9 +25,7 @@ def hear(_rule: Rule, state: OverlongState | None, event: Event) -> OverlongStat
         return state
     if event.name is EventName.RUN_STARTED:
         kept = state or OverlongState()
-        return OverlongState(
-            run=event.run.key, url=event.run_url, ringing=kept.ringing, dismissed=kept.dismissed
-        )
+        return OverlongState(run=event.run.key, url=event.run_url, ringing=kept.ringing, dismissed=kept.dismissed)
     if event.name in END_EVENTS and state is not None and state.run == event.run.key:
         return replace(state, ended=event.time)
     return state
@@ -60,9 +58,7 @@ def _not_yet(state: OverlongState) -> Verdict:
     return Verdict.WAIT if state.ringing is None else Verdict.QUIET
 
 
-def _limit(
-    rule: Rule, start: datetime, durations: tuple[timedelta, ...]
-) -> tuple[datetime | None, float | None]:
+def _limit(rule: Rule, start: datetime, durations: tuple[timedelta, ...]) -> tuple[datetime | None, float | None]:
     if rule.longer_than is not None:
         return start + rule.longer_than, None
     if rule.times_usual is None or len(durations) < max(rule.min_runs, 1):

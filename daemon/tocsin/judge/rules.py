@@ -37,9 +37,7 @@ class LiveRule:
 
     id: str
     rule: Rule
-    begins: frozenset[
-        EventName
-    ]  # events that matter although nothing is remembered; others change only what is
+    begins: frozenset[EventName]  # events that matter although nothing is remembered; others change only what is
 
     @property
     def about_nodes(self) -> bool:
@@ -154,9 +152,7 @@ class Ended:
 AlertChange = Rang | Changed | Ended
 
 
-def settle(
-    rule: Rule, judgement: Judgement, view: View, now: datetime
-) -> tuple[AnyRuleState, AlertChange | None]:
+def settle(rule: Rule, judgement: Judgement, view: View, now: datetime) -> tuple[AnyRuleState, AlertChange | None]:
     """Hold a verdict against the open alert: the state to keep, and what changes. ``now`` is on Tocsin's clock."""
     state = judgement.state
     ringing = state.ringing
@@ -176,9 +172,7 @@ def settle(
             assert_never(judgement.verdict)
 
 
-def _ring(
-    rule: Rule, state: AnyRuleState, view: View, now: datetime
-) -> tuple[AnyRuleState, AlertChange | None]:
+def _ring(rule: Rule, state: AnyRuleState, view: View, now: datetime) -> tuple[AnyRuleState, AlertChange | None]:
     shown = _portrait(rule, state, view)
     ringing = state.ringing
     if ringing is None:

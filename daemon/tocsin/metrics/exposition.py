@@ -69,14 +69,10 @@ class Exposition:
 
     async def _render(self, format: Format, compressed: bool) -> bytes:
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(
-            self._thread, render_body, self._snapshot, self.registry, format, compressed
-        )
+        return await loop.run_in_executor(self._thread, render_body, self._snapshot, self.registry, format, compressed)
 
 
-def render_body(
-    snapshot: Snapshot | None, registry: CollectorRegistry, format: Format, compressed: bool
-) -> bytes:
+def render_body(snapshot: Snapshot | None, registry: CollectorRegistry, format: Format, compressed: bool) -> bytes:
     """All families as one body, compressed piece by piece so that the whole text never stands in memory twice."""
     parts = (part.encode("utf-8", "replace") for part in _texts(snapshot, format))
     if format is Format.OPENMETRICS:

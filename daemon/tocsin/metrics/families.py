@@ -50,9 +50,7 @@ def _scenario_gauge(
 
     def lines(snapshot: Snapshot, _format: Format) -> Iterable[str]:
         return [
-            f"{sample}{{{one.labels}}} {known}\n"
-            for one in snapshot.scenarios
-            if (known := value(one)) is not None
+            f"{sample}{{{one.labels}}} {known}\n" for one in snapshot.scenarios if (known := value(one)) is not None
         ]
 
     return Family(name, kind, documentation, _SCENARIO, lines)
@@ -103,9 +101,7 @@ def _layout(one: ProjectSeries, bounds: tuple[float, ...]) -> list[tuple[float, 
 def _exemplar(bucket: Bucket) -> str:
     if bucket.exemplar_run is None or bucket.exemplar_seconds is None or bucket.exemplar_at is None:
         return ""
-    return exemplar(
-        bucket.exemplar_run, bucket.exemplar_scenario, bucket.exemplar_seconds, bucket.exemplar_at / 1000
-    )
+    return exemplar(bucket.exemplar_run, bucket.exemplar_scenario, bucket.exemplar_seconds, bucket.exemplar_at / 1000)
 
 
 def _project_runs(snapshot: Snapshot, format: Format) -> Iterator[str]:
@@ -118,9 +114,7 @@ def _project_runs(snapshot: Snapshot, format: Format) -> Iterator[str]:
 
 def _node_gauge(name: str, documentation: str, value: Callable[[NodeSeries], int | None]) -> Family:
     def lines(snapshot: Snapshot, _format: Format) -> Iterable[str]:
-        return [
-            f"{name}{{{one.labels}}} {known}\n" for one in snapshot.nodes if (known := value(one)) is not None
-        ]
+        return [f"{name}{{{one.labels}}} {known}\n" for one in snapshot.nodes if (known := value(one)) is not None]
 
     return Family(name, "gauge", documentation, ("dss_node",), lines)
 

@@ -14,9 +14,7 @@ class AppMetrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         build = Gauge("tocsin_build_info", "1, with the version.", ["version", "python"], registry=registry)
         build.labels(__version__, platform.python_version()).set(1)
-        self.leader = Gauge(
-            "tocsin_leader", "Whether this process watches, decides and prunes.", registry=registry
-        )
+        self.leader = Gauge("tocsin_leader", "Whether this process watches, decides and prunes.", registry=registry)
         self.reload_successful = Gauge(
             "tocsin_config_last_reload_successful",
             "Whether the last reading of the configuration succeeded.",

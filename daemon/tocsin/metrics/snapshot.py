@@ -107,9 +107,7 @@ class SnapshotReader:
             dropped=len(shown) - len(kept),
         )
 
-    def _read_changes(
-        self, connection: Connection, now: datetime, facts: dict[ScenarioKey, ScenarioFacts]
-    ) -> None:
+    def _read_changes(self, connection: Connection, now: datetime, facts: dict[ScenarioKey, ScenarioFacts]) -> None:
         before, self._facts = self._facts, facts
         if self._reread_at is None or now >= self._reread_at:
             self._histories = series.histories(connection, 0)
@@ -154,9 +152,7 @@ def _nodes(nodes: Iterable[NodeFacts], scenarios: Iterable[ScenarioFacts]) -> tu
     for one in scenarios:
         counts[one.key.node] = counts.get(one.key.node, 0) + 1
     return tuple(
-        NodeSeries(
-            labels_text({"dss_node": one.node}), one.up, counts.get(one.node, 0) if one.discovered else None
-        )
+        NodeSeries(labels_text({"dss_node": one.node}), one.up, counts.get(one.node, 0) if one.discovered else None)
         for one in nodes
     )
 

@@ -39,9 +39,7 @@ class Alert:
     end_reason: EndReason | None = None
     annotations: Mapping[str, str] = field(default_factory=dict)
     count: int = 1  # failed runs, missed starts: what the rule counts
-    run: RunKey | None = (
-        None  # the latest run it speaks of; its details are joined when a message is rendered
-    )
+    run: RunKey | None = None  # the latest run it speaks of; its details are joined when a message is rendered
 
     @property
     def firing(self) -> bool:

@@ -14,9 +14,7 @@ Json = dict[str, "Json"] | list["Json"] | str | int | float | bool | None
 
 def event_schema() -> dict[str, Json]:
     """The JSON Schema of what ``to_cloudevent`` makes."""
-    loaded: dict[str, Json] = json.loads(
-        files("tocsin.model").joinpath("cloudevent.schema.json").read_text("utf-8")
-    )
+    loaded: dict[str, Json] = json.loads(files("tocsin.model").joinpath("cloudevent.schema.json").read_text("utf-8"))
     return loaded
 
 
@@ -44,12 +42,7 @@ def to_cloudevent(event: Event, details: Details | None = None) -> dict[str, Jso
             "project": event.project,
             "scenario": None
             if scenario is None
-            else {
-                "id": scenario.id,
-                "name": scenario.name,
-                "tags": list(scenario.tags),
-                "type": scenario.type,
-            },
+            else {"id": scenario.id, "name": scenario.name, "tags": list(scenario.tags), "type": scenario.type},
             "run": None if run is None else _run(run, event.run_url),
             "previous_outcome": event.previous_outcome,
             "late": event.late,

@@ -82,9 +82,7 @@ class Channel:
     receiver: str
     url: Secret | None = None  # apprise
     webhook: Secret | None = None  # native; exactly one of both is set
-    template: str | None = (
-        None  # text, slack, mail, markdown, or the name of a template file; None: by scheme
-    )
+    template: str | None = None  # text, slack, mail, markdown, or the name of a template file; None: by scheme
     send_resolved: bool = True
     resolve_what_was_sent: bool = False
     timeout: timedelta = timedelta(seconds=30)

@@ -31,9 +31,7 @@ class Verdict(StrEnum):
     OWED_UNREADABLE = "owed_unreadable"  # its condition could not be evaluated, which counts as true
     CONDITION = "condition"  # its condition was false
     LATE = "late"  # too old to be told one by one
-    NOT_ALLOWED = (
-        "not_allowed"  # addresses that DSS's own reporter names, and the configuration does not allow
-    )
+    NOT_ALLOWED = "not_allowed"  # addresses that DSS's own reporter names, and the configuration does not allow
     UNKNOWN_REPORTER = "unknown_reporter"  # what this reporter of DSS would send was never read
     # flushes that notify
     FIRST = "first"

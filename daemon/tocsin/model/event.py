@@ -83,9 +83,7 @@ class Event:
 def run_event_id(run: Run, name: EventName, part: str = "") -> str:
     """The id of an event about a run; ``part`` tells apart several of the same name, as failed reporters."""
     scenario = run.scenario
-    return derived_id(
-        scenario.node, scenario.project, scenario.scenario, run.run_id, to_ms(run.start), name, part
-    )
+    return derived_id(scenario.node, scenario.project, scenario.scenario, run.run_id, to_ms(run.start), name, part)
 
 
 def node_event_id(node: str, name: EventName, time: datetime) -> str:

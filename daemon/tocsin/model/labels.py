@@ -39,17 +39,7 @@ _WORD = r"""("(?:[^"\\\n]|\\.)*"|[^\s{}!=~,\\"'`]+)"""
 _UTF8 = re.compile(rf"\s*{_WORD}\s*(=~|!~|!=|=)\s*{_WORD}\s*")
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 _GO_ESCAPE = re.compile(r"\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|([0-3][0-7]{2})|(.))")
-_GO_LETTERS = {
-    "a": "\a",
-    "b": "\b",
-    "f": "\f",
-    "n": "\n",
-    "r": "\r",
-    "t": "\t",
-    "v": "\v",
-    "\\": "\\",
-    '"': '"',
-}
+_GO_LETTERS = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v", "\\": "\\", '"': '"'}
 
 
 @lru_cache(maxsize=4096)
@@ -141,9 +131,7 @@ def _order(matcher: Matcher) -> tuple[str, str, int]:
 def _parse_classic(text: str) -> Matcher:
     found = _CLASSIC.fullmatch(text)
     if found is None:
-        raise BadMatcher(
-            f'{text!r} is not a matcher; write it like severity="critical" or project=~"SALES.*"'
-        )
+        raise BadMatcher(f'{text!r} is not a matcher; write it like severity="critical" or project=~"SALES.*"')
     name, op, raw = found.groups()
     quoted = raw.startswith('"')
     body = raw[1:] if quoted else raw

@@ -103,9 +103,7 @@ def _meant(name: str, known: Iterable[str]) -> str:
 
 def _routes(config: Config, root: Route, kinds: Sequence[Kind]) -> Iterator[Finding]:
     if root.matchers or root.continues or root.mute_time_intervals or root.active_time_intervals:
-        message = (
-            "the root route takes no matchers, no continue and no time intervals: every alert ends there"
-        )
+        message = "the root route takes no matchers, no continue and no time intervals: every alert ends there"
         yield Finding("error", message, "route", root.line)
     silent: set[int] = set()  # routes below a finding, which say nothing new
     for placed in walk(root):
@@ -117,17 +115,12 @@ def _routes(config: Config, root: Route, kinds: Sequence[Kind]) -> Iterator[Find
             silent.add(id(placed.route))
             yield Finding("error", problem, _where(placed), placed.route.line)
         if placed.route.repeat_interval < placed.route.group_interval:
-            message = (
-                "repeat_interval is shorter than group_interval, which is the soonest that a group is told"
-            )
+            message = "repeat_interval is shorter than group_interval, which is the soonest that a group is told"
             yield Finding("warning", message, _where(placed), placed.route.line)
         for name in placed.route.group_by:
             if not _exists(name, kinds):
                 yield Finding(
-                    "warning",
-                    f"no alert has the label {name!r} of group_by",
-                    _where(placed),
-                    placed.route.line,
+                    "warning", f"no alert has the label {name!r} of group_by", _where(placed), placed.route.line
                 )
 
 
@@ -143,9 +136,7 @@ def _never(placed: Placed, kinds: Sequence[Kind]) -> str | None:
         thief = next((one for one in thieves if certain(one.matchers, kind, matchers)), None)
         if thief is None:
             return None
-    return (
-        f"never reached: {matchers_text(thief.matchers)} before it takes all of its alerts" if thief else None
-    )
+    return f"never reached: {matchers_text(thief.matchers)} before it takes all of its alerts" if thief else None
 
 
 def _way(placed: Placed) -> Iterator[Placed]:
@@ -245,9 +236,7 @@ def _muted_critical(config: Config, root: Route, kinds: Sequence[Kind], now: dat
             continue
         seen.add(tuple(map(id, routes)))
         moments = (now + step * _STEP for step in range(2 * 24 * 366))
-        mute = next(
-            (one for one in moments if all(muted_by_time(route, intervals, one) for route in timed)), None
-        )
+        mute = next((one for one in moments if all(muted_by_time(route, intervals, one) for route in timed)), None)
         if mute is not None:
             name = kind.labels["alertname"]
             message = f"a critical {name} would be told to nobody at {mute:%A %H:%M} UTC: every route that hears it is mute then"
@@ -263,9 +252,7 @@ def _rules(config: Config) -> Iterator[Finding]:
         where = f"rule {rule.alert}"
         identity = (rule.alert, tuple(sorted(rule.labels.items())))
         if identity in known and known[identity].match == rule.match:
-            yield Finding(
-                "error", "another rule has the same alert name, matchers and labels; give one a label", where
-            )
+            yield Finding("error", "another rule has the same alert name, matchers and labels; give one a label", where)
         known.setdefault(identity, rule)
         one_run = sorted({matcher.name for matcher in rule.match} & {"event", "outcome"})
         if rule.kind in ("failed", "overlong", "missed") and one_run:

@@ -146,9 +146,7 @@ def _asked(reporter: MailReporter, event: Event) -> tuple[Verdict, str | None]:
     return (Verdict.OWED, None) if true else (Verdict.CONDITION, reporter.condition)
 
 
-def _one(
-    config: DssReporters, event: Event, reporter: MailReporter, asked: tuple[Verdict, str | None]
-) -> Mirrored:
+def _one(config: DssReporters, event: Event, reporter: MailReporter, asked: tuple[Verdict, str | None]) -> Mirrored:
     verdict, why = asked
     if verdict is Verdict.CONDITION:
         return Mirrored(reporter, event, verdict, (why or "",))
@@ -216,9 +214,7 @@ class _Post:
 
 def _address(written: str, variables: Mapping[str, Value], globs: Sequence[str]) -> str:
     """The address in a form that has one reading only. Raises ``ValueError``: why it gets nothing."""
-    text = _VARIABLE.sub(
-        lambda found: str(variables[found[1]]) if found[1] in variables else found[0], written
-    )
+    text = _VARIABLE.sub(lambda found: str(variables[found[1]]) if found[1] in variables else found[0], written)
     if unknown := _VARIABLE.search(text):
         raise ValueError(f"the variable {unknown[0]} is not known here")
     named = _WITH_NAME.fullmatch(text)

@@ -70,9 +70,7 @@ def dss_variables(event: Event) -> dict[str, Value]:
     return variables
 
 
-def is_too_late(
-    event: Event, node_now: datetime, notify_max_age: timedelta, ended: Callable[[RunKey], bool]
-) -> bool:
+def is_too_late(event: Event, node_now: datetime, notify_max_age: timedelta, ended: Callable[[RunKey], bool]) -> bool:
     """Whether a late event is not told one by one: it is too old, or the start of a run that is already over."""
     if not event.late:
         return False

@@ -48,9 +48,7 @@ class SqliteArchive:
         self._db = sqlite3.connect(path, isolation_level=None)
         try:
             version = self._db.execute("PRAGMA user_version").fetchone()[0]
-            tables = {
-                name for (name,) in self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
-            }
+            tables = {name for (name,) in self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
             if version not in (0, _FORMAT) or (version == 0 and tables):
                 raise NotAnArchive(f"{path} is not a database of this simulator")
             self._db.executescript(f"{_SCHEMA}PRAGMA user_version = {_FORMAT};")
@@ -101,17 +99,9 @@ class SqliteArchive:
             "future": run.future_id,
             "steps": run.step_runs,
             "log": run.log.lines,
-            "jobs": [
-                {**{name: getattr(job, name) for name in _JOB_FIELDS}, "log": job.log.lines} for job in jobs
-            ],
+            "jobs": [{**{name: getattr(job, name) for name in _JOB_FIELDS}, "log": job.log.lines} for job in jobs],
         }
-        row = (
-            scenario.project_key,
-            scenario.id,
-            run.id,
-            run.document["start"],
-            json.dumps(body, default=str),
-        )
+        row = (scenario.project_key, scenario.id, run.id, run.document["start"], json.dumps(body, default=str))
         self._db.execute(_KEEP_RUN, row)
         for old in dropped:
             key = (scenario.project_key, scenario.id, old)
@@ -145,12 +135,8 @@ class SqliteArchive:
         for (body,) in self._db.execute("SELECT body FROM scenarios ORDER BY rowid"):
             self._load_scenario(world, json.loads(body))
         latest = 0
-        for project, scenario, body in self._db.execute(
-            "SELECT project, scenario, body FROM runs ORDER BY start"
-        ):
-            latest = max(
-                latest, _load_run(world.project(project), world.scenario(project, scenario), json.loads(body))
-            )
+        for project, scenario, body in self._db.execute("SELECT project, scenario, body FROM runs ORDER BY start"):
+            latest = max(latest, _load_run(world.project(project), world.scenario(project, scenario), json.loads(body)))
         return from_ms(latest)
 
     @staticmethod
@@ -159,11 +145,7 @@ class SqliteArchive:
         raw = kept["behaviour"]
         behaviour = Behaviour.parse(raw, str(definition["id"])) if raw is not None else None
         scenario = world.add_scenario(world.project(definition["projectKey"]), definition, behaviour)
-        scenario.payload, scenario.discussions, scenario.turns = (
-            kept["payload"],
-            kept["discussions"],
-            kept["turns"],
-        )
+        scenario.payload, scenario.discussions, scenario.turns = (kept["payload"], kept["discussions"], kept["turns"])
         scenario.evaluated = {key: from_ms(at) for key, at in kept["evaluated"].items()}
 
 

@@ -78,9 +78,7 @@ class Outcomes:
             parts = raw if isinstance(raw, list) else str(raw).split(",")
             names = tuple(str(part).strip() for part in parts)
         if not names or (unknown := [name for name in names if name not in OUTCOMES]):
-            raise BadWorld(
-                f"{where}: {', '.join(unknown) or 'nothing'} is no outcome; known: {', '.join(OUTCOMES)}"
-            )
+            raise BadWorld(f"{where}: {', '.join(unknown) or 'nothing'} is no outcome; known: {', '.join(OUTCOMES)}")
         return cls(names, weights)
 
 

@@ -104,24 +104,13 @@ def light_replaced(old: Document, light: Document, login: str, now: datetime) ->
 def normalised(document: Document) -> Document:
     """The definition as DSS stores it: ids and defaults filled in, what it does not keep dropped. In place."""
     for trigger in document["triggers"]:
-        for key, default in (
-            ("id", opaque_id()),
-            ("name", ""),
-            ("delay", 5),
-            ("active", True),
-            ("params", {}),
-        ):
+        for key, default in (("id", opaque_id()), ("name", ""), ("delay", 5), ("active", True), ("params", {})):
             trigger.setdefault(key, default)
         if trigger["type"] == "temporal" and not trigger["name"]:
             trigger["name"] = "Time-based"
     for reporter in document["reporters"]:
         reporter.setdefault("id", opaque_id())
-        for key, default in (
-            ("name", ""),
-            ("active", True),
-            ("phase", "END"),
-            ("runConditionEnabled", False),
-        ):
+        for key, default in (("name", ""), ("active", True), ("phase", "END"), ("runConditionEnabled", False)):
             reporter.setdefault(key, default)
         messaging = reporter.setdefault("messaging", {})
         messaging.pop("channelId", None)
@@ -177,9 +166,7 @@ def effective_login(scenario: Document) -> str:
     return str(scenario.get("runAsUser") or scenario["versionTag"]["lastModifiedBy"]["login"])
 
 
-def scenario_run(
-    snapshot: Document, run_id: str, start: datetime, fire: Document, variables: Document
-) -> Document:
+def scenario_run(snapshot: Document, run_id: str, start: datetime, fire: Document, variables: Document) -> Document:
     login = effective_login(snapshot)
     return {
         "scenario": snapshot,
@@ -195,9 +182,7 @@ def scenario_run(
     }
 
 
-def result(
-    kind: str, outcome: str, target: Document, start: int, end: int, part: Document | None = None
-) -> Document:
+def result(kind: str, outcome: str, target: Document, start: int, end: int, part: Document | None = None) -> Document:
     """A report item, the result of a step or of a run; ``part`` adds ``thrown``, ``logTail``, ``warnings`` or ids."""
     return {"type": kind, "outcome": outcome, "target": target, "start": start, "end": end, **(part or {})}
 

@@ -84,9 +84,7 @@ class Engine:
         """Take up a scenario that is new or whose definition was changed."""
         scenario.reread(self.world.zone)
         if scenario.trouble:
-            log.warning(
-                "trigger_unreadable", project=scenario.project_key, scenario=scenario.id, why=scenario.trouble
-            )
+            log.warning("trigger_unreadable", project=scenario.project_key, scenario=scenario.id, why=scenario.trouble)
         self._arm(scenario)
         if self.archive is not None:
             self.archive.keep_scenario(scenario)
@@ -211,9 +209,7 @@ class Engine:
         return fire
 
     def _free_stamp(self, now: datetime, taken: set[str]) -> str:
-        stamps = (
-            documents.run_stamp(now + timedelta(milliseconds=n), self.world.zone) for n in itertools.count(1)
-        )
+        stamps = (documents.run_stamp(now + timedelta(milliseconds=n), self.world.zone) for n in itertools.count(1))
         return next(stamp for stamp in stamps if stamp not in taken)
 
     def _meanwhile(self, scenario: Scenario, fire: Fire, *, wait_for_turn: bool = False) -> None:
@@ -228,9 +224,7 @@ class Engine:
                 scenario.delayed.clear()
         scenario.delayed.append(fire)
 
-    def _await_launch(
-        self, scenario: Scenario, fire: Fire, delay: timedelta, *, imminent: bool = False
-    ) -> None:
+    def _await_launch(self, scenario: Scenario, fire: Fire, delay: timedelta, *, imminent: bool = False) -> None:
         if scenario.waiting is not None:
             scenario.waiting.cancel()
         fire.imminent = imminent
@@ -322,9 +316,7 @@ class Engine:
                 try:
                     await self._sender(scenario, run, reporter, outcome)
                 except Exception:  # this one reporter is silent; the run goes on
-                    log.exception(
-                        "reporter_broke", project=scenario.project_key, scenario=scenario.id, run=run.id
-                    )
+                    log.exception("reporter_broke", project=scenario.project_key, scenario=scenario.id, run=run.id)
 
     def _keep(self, scenario: Scenario, run: Run, dropped: list[str]) -> None:
         project = self.world.projects.get(scenario.project_key)

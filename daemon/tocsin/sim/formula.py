@@ -79,9 +79,7 @@ def _as_python(formula: str) -> str:
         kind, token = str(match.lastgroup), match[str(match.lastgroup)]
         if kind == "name":
             token = f"v_{token}"  # so that no name is one of Python's words
-        parts.append(
-            repr(re.sub(r"\\(.)", r"\1", token[1:-1])) if kind == "text" else _PYTHON.get(token, token)
-        )
+        parts.append(repr(re.sub(r"\\(.)", r"\1", token[1:-1])) if kind == "text" else _PYTHON.get(token, token))
         at = match.end()
     return " ".join(parts)
 

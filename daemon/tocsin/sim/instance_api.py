@@ -47,12 +47,7 @@ async def get_summary(call: Call) -> object:
 async def get_project_settings(call: Call) -> object:
     document = call.project.document
     settings = {key: document[key] for key in _KEPT_IN_SETTINGS if key in document}
-    return {
-        "projectKey": document["projectKey"],
-        "settings": {},
-        "exposedObjects": {"objects": []},
-        **settings,
-    }
+    return {"projectKey": document["projectKey"], "settings": {}, "exposedObjects": {"objects": []}, **settings}
 
 
 async def put_project_settings(call: Call) -> object:
@@ -81,10 +76,7 @@ async def resolved_variables(call: Call) -> object:
     resolved = project_variables(call.sim.world, call.project.key)
     if call.flag("typed"):
         return resolved
-    return {
-        key: value if isinstance(value, str) else web.json_response(value).text
-        for key, value in resolved.items()
-    }
+    return {key: value if isinstance(value, str) else web.json_response(value).text for key, value in resolved.items()}
 
 
 async def get_global_variables(call: Call) -> object:

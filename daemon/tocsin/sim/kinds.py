@@ -60,9 +60,7 @@ class Kinds:
         name, sql = str(step["params"].get("connection")), str(step["params"].get("sql") or "")
         path = performance.director.world.connections.get(name)
         if path is None:
-            return Ending.failed(
-                _ILLEGAL, f"Connection does not exist: {name}", code="ERR_CONNECTION_NOT_FOUND"
-            )
+            return Ending.failed(_ILLEGAL, f"Connection does not exist: {name}", code="ERR_CONNECTION_NOT_FOUND")
         database = sqlite3.connect(path, timeout=10, check_same_thread=False)
         work = asyncio.create_task(asyncio.to_thread(_execute, database, sql))
         try:
@@ -108,9 +106,7 @@ class Kinds:
             step_run["additionalReportItems"].append(item)
         if outcome in ("SUCCESS", "WARNING"):
             return Ending(outcome)
-        return Ending.failed(
-            "com.dataiku.dip.scheduler.ScenarioFailed", f"Scenario {target.id} ended: {outcome}"
-        )
+        return Ending.failed("com.dataiku.dip.scheduler.ScenarioFailed", f"Scenario {target.id} ended: {outcome}")
 
     async def _kill_scenario(self, performance: Performance, step: Document, step_run: Document) -> Ending:
         target = _target(performance, step)
@@ -123,9 +119,7 @@ class Kinds:
         params, world = step["params"], performance.director.world
         now = performance.variables()
         try:
-            values = {
-                key: _valued(value, params, now) for key, value in (params.get("variables") or {}).items()
-            }
+            values = {key: _valued(value, params, now) for key, value in (params.get("variables") or {}).items()}
             for entry in listed(params.get("definitions")):
                 values[str(entry["key"])] = _valued(entry.get("value"), params, {**now, **values})
         except (BadFormula, KeyError, TypeError, AttributeError) as error:
@@ -143,9 +137,7 @@ class Kinds:
 
     async def _send_report(self, performance: Performance, step: Document, step_run: Document) -> Ending:
         try:
-            await self._reporters.send(
-                performance.run, step["params"].get("messaging") or {}, performance.variables()
-            )
+            await self._reporters.send(performance.run, step["params"].get("messaging") or {}, performance.variables())
         except NotSent as error:
             return Ending.failed("com.dataiku.dip.exceptions.MessagingException", str(error))
         return Ending()

@@ -195,9 +195,7 @@ class Scenario:
     def trim(self, limit: int) -> list[str]:
         """Forget the oldest runs beyond ``limit``, and what fired long ago. The ids of the runs forgotten."""
         surplus = len(self.runs) - limit
-        dropped = list(
-            itertools.islice((key for key, run in self.runs.items() if run.ended), max(0, surplus))
-        )
+        dropped = list(itertools.islice((key for key, run in self.runs.items() if run.ended), max(0, surplus)))
         for key in dropped:
             del self.runs[key]
         if len(self.fires) > 2 * limit + 20:

@@ -200,8 +200,7 @@ class Performance:
         """A build: its error sits in the report item of the job, not in the step's own result."""
         builds = step["params"].get("builds") or [{"itemId": step["name"]}]
         outputs = [
-            {"type": b.get("type", "DATASET"), "id": b.get("itemId"), "projectKey": b.get("projectKey")}
-            for b in builds
+            {"type": b.get("type", "DATASET"), "id": b.get("itemId"), "projectKey": b.get("projectKey")} for b in builds
         ]
         definition = {"type": step["params"].get("jobType", "RECURSIVE_BUILD"), "outputs": outputs}
         login = documents.effective_login(self.run.document["scenario"])
@@ -231,9 +230,7 @@ def part_of(step: Document, attempt: int, rng: random.Random) -> Part:
     try:
         behaviour = Behaviour.parse(raw, f"step {step['id']}: params.sim")
     except BadWorld as error:
-        return Part(
-            timedelta(0), "FAILED", Ending.failed("java.lang.IllegalArgumentException", str(error)).thrown
-        )
+        return Part(timedelta(0), "FAILED", Ending.failed("java.lang.IllegalArgumentException", str(error)).thrown)
     return behaviour.plan(behaviour.outcomes.draw(attempt, rng), attempt, [step], rng)[step["id"]]
 
 
@@ -271,9 +268,7 @@ async def run_job(job: Job, part: Part, timeline: Timeline) -> Ending:
             job.live = job.live or Handle()
             done = await race(_true(timeline.sleep_until(until)), job.live.abort.wait())
         if done:
-            state = (
-                "FAILED" if part.outcome == "FAILED" else "ABORTED" if part.outcome == "ABORTED" else "DONE"
-            )
+            state = "FAILED" if part.outcome == "FAILED" else "ABORTED" if part.outcome == "ABORTED" else "DONE"
             ending = Ending(part.outcome, part.thrown if state == "FAILED" else None, part.warnings)
     finally:
         job.state, job.end, job.live = state, to_ms(timeline.now()), None

@@ -85,6 +85,4 @@ async def _listen(process: asyncio.subprocess.Process, most: int, say: Callable[
 
 
 def _killed(message: str) -> Ending:
-    return Ending.failed(
-        "com.dataiku.dip.exceptions.ProcessDiedException", message, code="ERR_SCENARIO_PYTHON"
-    )
+    return Ending.failed("com.dataiku.dip.exceptions.ProcessDiedException", message, code="ERR_SCENARIO_PYTHON")

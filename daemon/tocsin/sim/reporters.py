@@ -232,9 +232,7 @@ async def _call(configuration: Document, variables: Document) -> None:
     """A webhook reporter: method, address, query, headers and body as configured, templates filled."""
 
     def filled(key: str) -> dict[str, str]:
-        return {
-            str(p["key"]): expand(str(p.get("value", "")), variables) for p in listed(configuration.get(key))
-        }
+        return {str(p["key"]): expand(str(p.get("value", "")), variables) for p in listed(configuration.get(key))}
 
     mime = str(configuration.get("mime") or "application/json")
     headers = {"Content-Type": mime, **filled("headers")}
@@ -251,10 +249,7 @@ async def _call(configuration: Document, variables: Document) -> None:
 async def _post(method: str, url: str, options: Document) -> None:
     timeout = aiohttp.ClientTimeout(total=SEND_TIMEOUT_SECONDS)
     try:
-        async with (
-            aiohttp.ClientSession(timeout=timeout) as session,
-            session.request(method, url, **options) as reply,
-        ):
+        async with aiohttp.ClientSession(timeout=timeout) as session, session.request(method, url, **options) as reply:
             if reply.status >= 400:
                 raise NotSent(f"HTTP {reply.status} from the webhook: {(await reply.text())[:200]}")
     except (aiohttp.ClientError, TimeoutError, ValueError) as error:

@@ -76,9 +76,7 @@ def _suite(run: Run, steps: list[Document]) -> ElementTree.Element:
 def first_error(step: Document) -> Document | None:
     """What a step threw: itself, else in one of its report items."""
     items = [step["result"], *step["additionalReportItems"]]
-    return next(
-        (item["thrown"] for item in items if item.get("thrown") and item["outcome"] == "FAILED"), None
-    )
+    return next((item["thrown"] for item in items if item.get("thrown") and item["outcome"] == "FAILED"), None)
 
 
 def _text(root: ElementTree.Element) -> str:

@@ -64,9 +64,7 @@ async def put_light(call: Call) -> object:
     body, scenario = await _definition(call), call.scenario
     if not body.get("name"):
         raise bad_request("Could not parse a Scenario from request body")
-    scenario.definition = documents.light_replaced(
-        scenario.definition, body, call.key.user, call.sim.clock.now()
-    )
+    scenario.definition = documents.light_replaced(scenario.definition, body, call.key.user, call.sim.clock.now())
     call.sim.engine.changed(scenario)
     return done(f"Updated scenario {scenario.project_key}.{scenario.id}")
 
@@ -161,11 +159,7 @@ async def list_discussions(call: Call) -> object:
 
 async def create_discussion(call: Call) -> object:
     body, kept = await call.body(), _discussed(call)
-    discussion = {
-        "id": documents.opaque_id(),
-        "topic": str(body.get("topic", "")),
-        "replies": [_reply(call, body)],
-    }
+    discussion = {"id": documents.opaque_id(), "topic": str(body.get("topic", "")), "replies": [_reply(call, body)]}
     kept[str(discussion["id"])] = discussion
     call.sim.engine.changed(call.scenario_at(2))
     return discussion

@@ -58,9 +58,7 @@ class Sim:
         await self.engine.start()
         if kept is None and self.archive is not None:
             self.archive.keep_world(self.world)
-        runner = web.AppRunner(
-            Api(self, _ROUTES, self.api_keys).application(), access_log=None, shutdown_timeout=1.0
-        )
+        runner = web.AppRunner(Api(self, _ROUTES, self.api_keys).application(), access_log=None, shutdown_timeout=1.0)
         await runner.setup()
         self._runner = runner
         try:

@@ -63,8 +63,6 @@ def _fit(raw: object, shape: Shape, where: str) -> Document:
         raise Misfit(f"{where.rstrip('.') or 'it'} must be an object")
     fit = {key: value for key, value in raw.items() if value is not None or key not in shape}
     for key, kind in shape.items():
-        if key in fit and (
-            not isinstance(fit[key], kind) or (isinstance(fit[key], bool) and kind is not bool)
-        ):
+        if key in fit and (not isinstance(fit[key], kind) or (isinstance(fit[key], bool) and kind is not bool)):
             raise Misfit(f"{where}{key} has a value of the wrong type")
     return fit

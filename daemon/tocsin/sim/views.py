@@ -48,11 +48,7 @@ def light(scenario: Scenario, now: datetime) -> Document:
     if definition.get("runAsUser"):
         document["runAsUser"] = definition["runAsUser"]
     if (run := scenario.current) is not None:
-        document |= {
-            "start": run.document["start"],
-            "futureId": run.future_id,
-            "trigger": run.document["trigger"],
-        }
+        document |= {"start": run.document["start"], "futureId": run.future_id, "trigger": run.document["trigger"]}
     return document
 
 
@@ -70,9 +66,7 @@ def future(scenario: Scenario, run: Run, now: datetime, *, with_result: bool = F
         "progress": {"states": []},
         "payload": {
             "displayName": f"Scenario {run.document['scenario']['name']}",
-            "targets": [
-                {"objectType": "SCENARIO", "projectKey": scenario.project_key, "objectId": scenario.id}
-            ],
+            "targets": [{"objectType": "SCENARIO", "projectKey": scenario.project_key, "objectId": scenario.id}],
         },
     }
     if run.ended and with_result:

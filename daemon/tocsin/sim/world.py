@@ -161,12 +161,7 @@ def _world(raw: object) -> World:
     world.connections = {str(name): str(path) for name, path in (data.get("connections") or {}).items()}
     for channel in listed(data.get("channels")):
         checked_keys(channel, {"id", "type", "configuration", "permissions"}, "channels")
-        world.channels[str(channel["id"])] = {
-            "configuration": {},
-            "permissions": None,
-            "type": "smtp",
-            **channel,
-        }
+        world.channels[str(channel["id"])] = {"configuration": {}, "permissions": None, "type": "smtp", **channel}
     for entry in listed(data.get("projects")):
         _project(world, entry)
     return world
@@ -178,9 +173,7 @@ def _project(world: World, raw: object) -> None:
     if not data.get("key"):
         raise BadWorld("projects: an entry without key")
     more = {key: data[key] for key in ("tags", "shortDesc", "disableAutomaticTriggers") if key in data}
-    project = world.add_project(
-        str(data["key"]), str(data.get("name", "")), str(data.get("owner", "")), **more
-    )
+    project = world.add_project(str(data["key"]), str(data.get("name", "")), str(data.get("owner", "")), **more)
     project.variables["standard"] = dict(data.get("variables") or {})
     for entry in listed(data.get("scenarios")):
         _scenario(world, project, entry)

@@ -98,17 +98,12 @@ class Store:
             self._lock.release()
             self._lock = None
 
-    async def write(
-        self, work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs
-    ) -> T:
+    async def write(self, work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run one transaction. It may share its commit with others, and run twice if one of those fails."""
         return await self._write(None, work, *args, **kwargs)
 
     async def write_each(
-        self,
-        work: Callable[[Connection, Sequence[Item]], Sequence[Result]],
-        item: Item,
-        guard: Guard | None = None,
+        self, work: Callable[[Connection, Sequence[Item]], Sequence[Result]], item: Item, guard: Guard | None = None
     ) -> Result:
         """Run ``work`` on this item together with the items of other waiting callers of the same ``work``.
 
@@ -118,12 +113,7 @@ class Store:
         return cast("Result", await self.writer.submit(cast("Work", work), item, guard))
 
     async def _write(
-        self,
-        guard: Guard | None,
-        work: Callable[Concatenate[Connection, P], T],
-        /,
-        *args: P.args,
-        **kwargs: P.kwargs,
+        self, guard: Guard | None, work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs
     ) -> T:
         def alone(connection: Connection, _items: Sequence[object]) -> Sequence[object]:
             return (work(connection, *args, **kwargs),)
@@ -131,19 +121,12 @@ class Store:
         return cast("T", await self.writer.submit(alone, None, guard))
 
     async def write_guarded(
-        self,
-        guard: Guard,
-        work: Callable[Concatenate[Connection, P], T],
-        /,
-        *args: P.args,
-        **kwargs: P.kwargs,
+        self, guard: Guard, work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """As ``write``, after ``guard`` agreed in the same transaction; see ``lease.Leadership.guard``."""
         return await self._write(guard, work, *args, **kwargs)
 
-    async def read(
-        self, work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs
-    ) -> T:
+    async def read(self, work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a reading function on a snapshot of its own, off the loop."""
         if self._readers is None:
             raise StoreUnavailable("the store is not open")
@@ -153,9 +136,7 @@ class Store:
 
         return await asyncio.get_running_loop().run_in_executor(self._readers, run)
 
-    def read_now(
-        self, work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs
-    ) -> T:
+    def read_now(self, work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """As ``read``, for callers that have a thread of their own."""
         if self._read_engine is None:
             raise StoreUnavailable("the store is not open")

@@ -33,16 +33,12 @@ def put_alerts(connection: Connection, filed: Sequence[Filed], now: datetime) ->
         for name in ("labels", "annotations", "count", "run_id", "run_start", "updated_at")
     }
     connection.execute(
-        statement.on_conflict_do_update(
-            index_elements=["id"], set_=changed, where=alerts.c.ends_at.is_(None)
-        ),
+        statement.on_conflict_do_update(index_elements=["id"], set_=changed, where=alerts.c.ends_at.is_(None)),
         [_row(one, now) for one in filed],
     )
 
 
-def end_alert(
-    connection: Connection, alert_id: str, at: datetime, reason: EndReason, now: datetime
-) -> Alert | None:
+def end_alert(connection: Connection, alert_id: str, at: datetime, reason: EndReason, now: datetime) -> Alert | None:
     """End an alert that fires; answers it ended, or None when it did not fire."""
     query = (
         update(alerts)

@@ -30,10 +30,7 @@ def put_details(connection: Connection, details: Details) -> None:
     connection.execute(
         statement.on_conflict_do_update(
             index_elements=["node", "project", "scenario", "run_id", "start"],
-            set_={
-                name: statement.excluded[name]
-                for name in ("read_at", "error", "steps", "log_tail", "problem")
-            },
+            set_={name: statement.excluded[name] for name in ("read_at", "error", "steps", "log_tail", "problem")},
         )
     )
     _release(connection, details)

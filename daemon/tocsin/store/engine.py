@@ -18,9 +18,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from tocsin.store.errors import StoreRefused
 
-_NETWORK_FILE_SYSTEMS = frozenset(
-    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "lustre"}
-)
+_NETWORK_FILE_SYSTEMS = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "lustre"})
 _BUSY_TIMEOUT_MS = 5_000
 
 
@@ -29,9 +27,7 @@ def parse_url(text: str) -> URL:
     try:
         url = make_url(text)
     except ArgumentError:
-        raise StoreRefused(
-            "store.url is not a database URL; write sqlite:////path/to/file or postgresql://…"
-        ) from None
+        raise StoreRefused("store.url is not a database URL; write sqlite:////path/to/file or postgresql://…") from None
     match url.get_backend_name():
         case "sqlite":
             if not url.database or url.database == ":memory:":
@@ -40,9 +36,7 @@ def parse_url(text: str) -> URL:
         case "postgresql" | "postgres":
             return url.set(drivername="postgresql+psycopg")
         case other:
-            raise StoreRefused(
-                f"store.url: {other} is not supported; use sqlite:////path/to/file or postgresql://…"
-            )
+            raise StoreRefused(f"store.url: {other} is not supported; use sqlite:////path/to/file or postgresql://…")
 
 
 def is_sqlite(url: URL) -> bool:
@@ -103,9 +97,7 @@ def check_sqlite_place(path: Path) -> None:
             why = "it is not a directory" if isinstance(error, FileExistsError) else error.strerror
             raise StoreRefused(f"cannot make the directory of the store {path}: {why}") from None
     if not os.access(directory, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
-        raise StoreRefused(
-            f"cannot write the store {path}: permission denied; give the directory to this user"
-        )
+        raise StoreRefused(f"cannot write the store {path}: permission denied; give the directory to this user")
     kind = _file_system(directory)
     if kind in _NETWORK_FILE_SYSTEMS or kind.startswith("fuse.sshfs"):
         raise StoreRefused(

@@ -37,12 +37,7 @@ def insert_events(connection: Connection, new: Sequence[Event]) -> list[Event]:
 
 def undecided(connection: Connection, limit: int) -> list[Undecided]:
     """The oldest events that no decision was made on, in order of insertion."""
-    query = (
-        select(events.c.n, events.c.body)
-        .where(events.c.processed_at.is_(None))
-        .order_by(events.c.n)
-        .limit(limit)
-    )
+    query = select(events.c.n, events.c.body).where(events.c.processed_at.is_(None)).order_by(events.c.n).limit(limit)
     return [Undecided(n, body) for n, body in connection.execute(query)]
 
 
@@ -63,9 +58,7 @@ def list_events(
     connection: Connection, *, after: int = 0, limit: int = 100, equal: Mapping[str, str] | None = None
 ) -> list[Event]:
     """Decided events with ``seq`` above ``after`` in order; ``equal`` filters by columns: event, node, project…"""
-    query = (
-        select(events.c.seq, events.c.body).where(events.c.seq > after).order_by(events.c.seq).limit(limit)
-    )
+    query = select(events.c.seq, events.c.body).where(events.c.seq > after).order_by(events.c.seq).limit(limit)
     for column, value in (equal or {}).items():
         query = query.where(events.c[column] == value)
     return [replace(body, seq=seq) for seq, body in connection.execute(query)]
@@ -81,9 +74,7 @@ def events_by_id(connection: Connection, ids: Iterable[str]) -> dict[str, Event]
 
 def last_seq(connection: Connection) -> int:
     """The highest place given so far; 0 before the first."""
-    return (
-        connection.execute(select(counters.c.value).where(counters.c.name == _SEQ)).scalar_one_or_none() or 0
-    )
+    return connection.execute(select(counters.c.value).where(counters.c.name == _SEQ)).scalar_one_or_none() or 0
 
 
 def event_totals(connection: Connection) -> dict[str, int]:
@@ -104,9 +95,9 @@ def _count(connection: Connection, decided: Sequence[Undecided]) -> None:
 
 def _take(connection: Connection, count: int) -> int:
     fresh = insert(connection, counters).values(name=_SEQ, value=count)
-    taken = fresh.on_conflict_do_update(
-        index_elements=["name"], set_={"value": counters.c.value + count}
-    ).returning(counters.c.value)
+    taken = fresh.on_conflict_do_update(index_elements=["name"], set_={"value": counters.c.value + count}).returning(
+        counters.c.value
+    )
     return int(connection.execute(taken).scalar_one()) - count + 1
 
 

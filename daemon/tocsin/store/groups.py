@@ -55,8 +55,7 @@ def join(connection: Connection, joining: Sequence[Joining]) -> None:
     rows = {(one.group.key, one.fingerprint): one.alert_id for one in joining}
     connection.execute(
         entering.on_conflict_do_update(
-            index_elements=["group_key", "fingerprint"],
-            set_={"alert_id": entering.excluded.alert_id, "kept": False},
+            index_elements=["group_key", "fingerprint"], set_={"alert_id": entering.excluded.alert_id, "kept": False}
         ),
         [
             {"group_key": key, "fingerprint": fingerprint, "alert_id": alert_id, "kept": False}
@@ -67,9 +66,7 @@ def join(connection: Connection, joining: Sequence[Joining]) -> None:
 
 def due(connection: Connection, now: datetime, limit: int) -> list[Group]:
     """The groups that are to be flushed, the longest overdue first."""
-    query = (
-        select(groups).where(groups.c.flush_at <= now).order_by(groups.c.flush_at, groups.c.key).limit(limit)
-    )
+    query = select(groups).where(groups.c.flush_at <= now).order_by(groups.c.flush_at, groups.c.key).limit(limit)
     return [_group(row) for row in connection.execute(query)]
 
 
@@ -112,12 +109,8 @@ def told(connection: Connection, keys: Collection[str]) -> dict[tuple[str, str],
     found: dict[tuple[str, str], Told] = {}
     for part in chunks(sorted(keys)):
         for row in connection.execute(select(group_notified).where(group_notified.c.group_key.in_(part))):
-            notified = (
-                None if row.at is None else Notified(frozenset(row.firing), frozenset(row.ended), row.at)
-            )
-            found[row.group_key, row.channel] = Told(
-                row.group_key, row.channel, notified, Verdict(row.verdict)
-            )
+            notified = None if row.at is None else Notified(frozenset(row.firing), frozenset(row.ended), row.at)
+            found[row.group_key, row.channel] = Told(row.group_key, row.channel, notified, Verdict(row.verdict))
     return found
 
 
@@ -169,9 +162,7 @@ def flushed(connection: Connection, next_flush_at: Sequence[tuple[str, datetime]
     """Note the flush of groups and when each is due again."""
     if next_flush_at:
         connection.execute(
-            update(groups)
-            .where(groups.c.key == bindparam("k"))
-            .values(flush_at=bindparam("due"), flushed_at=now),
+            update(groups).where(groups.c.key == bindparam("k")).values(flush_at=bindparam("due"), flushed_at=now),
             [{"k": key, "due": due_at} for key, due_at in next_flush_at],
         )
 

@@ -47,9 +47,7 @@ class Pruned:
     more: bool
 
 
-def prune(
-    connection: Connection, now: datetime, retention: timedelta, after: ScenarioKey | None = None
-) -> Pruned:
+def prune(connection: Connection, now: datetime, retention: timedelta, after: ScenarioKey | None = None) -> Pruned:
     """Forget a batch of what is older than ``retention``. ``after`` is where the batch before it stopped."""
     before = now - retention
     forgotten = {
@@ -58,10 +56,7 @@ def prune(
             (events, _old_events(before)),
             (decisions, decisions.c.at < before),
             (outbox, and_(outbox.c.settled_at < before, outbox.c.state.in_([one.value for one in _DONE]))),
-            (
-                alerts,
-                and_(alerts.c.ends_at < before, ~exists().where(group_alerts.c.alert_id == alerts.c.id)),
-            ),
+            (alerts, and_(alerts.c.ends_at < before, ~exists().where(group_alerts.c.alert_id == alerts.c.id))),
             (silences, silences.c.ends_at < before),
             (expected_starts, and_(expected_starts.c.at < before, expected_starts.c.state != "pending")),
             (group_notified, _old_memories(now)),
@@ -70,9 +65,7 @@ def prune(
     orphaned = ~exists().where(outbox.c.id == attempts.c.notification_id)
     forgotten["attempts"] = _forget(connection, attempts, and_(attempts.c.ended_at < before, orphaned))
     unwaited = ~exists().where(outbox.c.id == outbox_waits.c.notification_id)
-    forgotten["outbox_waits"] = _forget(
-        connection, outbox_waits, and_(outbox_waits.c.start < before, unwaited)
-    )
+    forgotten["outbox_waits"] = _forget(connection, outbox_waits, and_(outbox_waits.c.start < before, unwaited))
     full = any(count >= ROWS for count in forgotten.values())
     forgotten["runs"], reached = forget_runs(connection, before, after)
     return Pruned(forgotten, reached, full or reached is not None)

@@ -67,13 +67,9 @@ class Page(Generic[Item]):
     next: str | None
 
 
-def list_nodes(
-    connection: Connection, wanted: Wanted, limit: int, after: str | None = None
-) -> Page[NodeRecord]:
+def list_nodes(connection: Connection, wanted: Wanted, limit: int, after: str | None = None) -> Page[NodeRecord]:
     by_label = {"dss_node": nodes.c.node}
-    return _page(
-        connection, _where(select(nodes), wanted, by_label), [nodes.c.node], _record(NodeRecord), limit, after
-    )
+    return _page(connection, _where(select(nodes), wanted, by_label), [nodes.c.node], _record(NodeRecord), limit, after)
 
 
 def list_scenarios(
@@ -86,9 +82,7 @@ def list_scenarios(
     return _page(connection, query, keys, _record(ScenarioRecord), limit, after)
 
 
-def list_runs(
-    connection: Connection, wanted: Wanted, limit: int, after: str | None = None
-) -> Page[RunRecord]:
+def list_runs(connection: Connection, wanted: Wanted, limit: int, after: str | None = None) -> Page[RunRecord]:
     """Runs, the newest start first, with their first error; ``state`` is running or ended."""
     by_label = _place(runs.c) | {
         "outcome": runs.c.outcome, "trigger_type": runs.c.trigger_type, "run_as": runs.c.run_as,
@@ -100,9 +94,7 @@ def list_runs(
     return Page(tuple(_with_errors(connection, page.items)), page.next)
 
 
-def list_alerts(
-    connection: Connection, wanted: Wanted, limit: int, after: str | None = None
-) -> Page[AlertRecord]:
+def list_alerts(connection: Connection, wanted: Wanted, limit: int, after: str | None = None) -> Page[AlertRecord]:
     """Alerts, the newest first; ``state`` is firing or ended, every other filter is a label."""
     by_label = _place(alerts.c) | {"alertname": alerts.c.alertname}
     query = _state(select(alerts), wanted, {"firing": alerts.c.ends_at.is_(None)}, "ended")
@@ -145,9 +137,7 @@ def list_deliveries(
     return Page(tuple(delivery_records(connection, page.items)), page.next)
 
 
-def get_run(
-    connection: Connection, scenario: ScenarioKey, run_id: str
-) -> tuple[RunRecord, Details | None] | None:
+def get_run(connection: Connection, scenario: ScenarioKey, run_id: str) -> tuple[RunRecord, Details | None] | None:
     """The newest run of this id with its details; None when it is unknown."""
     query = (
         select(runs)
@@ -179,10 +169,7 @@ def usual_seconds(connection: Connection, scenario: ScenarioKey) -> float | None
 def last_failures(connection: Connection, limit: int) -> list[RunRecord]:
     """The failed runs that ended last, with their first errors."""
     query = (
-        select(runs)
-        .where(runs.c.outcome == "FAILED", runs.c.end.is_not(None))
-        .order_by(runs.c.end.desc())
-        .limit(limit)
+        select(runs).where(runs.c.outcome == "FAILED", runs.c.end.is_not(None)).order_by(runs.c.end.desc()).limit(limit)
     )
     return _with_errors(connection, connection.execute(query).mappings().all())
 
@@ -265,9 +252,7 @@ def _page(
             return Page(tuple(items), None)
 
 
-def _beyond(
-    keys: Sequence[ColumnElement[Any]], place: Sequence[object], newest_first: bool
-) -> ColumnElement[bool]:
+def _beyond(keys: Sequence[ColumnElement[Any]], place: Sequence[object], newest_first: bool) -> ColumnElement[bool]:
     here = tuple_(*keys)
     return here < place if newest_first else here > place
 
@@ -384,25 +369,10 @@ def delivery_records(connection: Connection, rows: Sequence[RowMapping]) -> list
         for row in connection.execute(query).mappings():
             tries.setdefault(row["notification_id"], []).append(
                 AttemptRecord(
-                    row["number"],
-                    row["started_at"],
-                    row["ended_at"],
-                    AttemptOutcome(row["outcome"]),
-                    row["note"],
+                    row["number"], row["started_at"], row["ended_at"], AttemptOutcome(row["outcome"]), row["note"]
                 )
             )
-    same = (
-        "id",
-        "receiver",
-        "channel",
-        "kind",
-        "state",
-        "reason",
-        "owed_at",
-        "due_at",
-        "settled_at",
-        "event_id",
-    )
+    same = ("id", "receiver", "channel", "kind", "state", "reason", "owed_at", "due_at", "settled_at", "event_id")
     return [
         DeliveryRecord(
             **{name: row[name] for name in same},

@@ -79,18 +79,14 @@ def save(connection: Connection, states: Sequence[Remembered]) -> None:
     gone = [one.key._asdict() for one in states if one.state is None]
     if gone:
         connection.execute(
-            delete(rule_states).where(
-                *(rule_states.c[name] == bindparam(f"k_{name}") for name in StateKey._fields)
-            ),
+            delete(rule_states).where(*(rule_states.c[name] == bindparam(f"k_{name}") for name in StateKey._fields)),
             [{f"k_{name}": value for name, value in key.items()} for key in gone],
         )
     kept = [_row(one) for one in states if one.state is not None]
     if kept:
         statement = insert(connection, rule_states)
         changed = {name: statement.excluded[name] for name in ("version", "state", "due_at")}
-        connection.execute(
-            statement.on_conflict_do_update(index_elements=list(StateKey._fields), set_=changed), kept
-        )
+        connection.execute(statement.on_conflict_do_update(index_elements=list(StateKey._fields), set_=changed), kept)
 
 
 def forget_rules(connection: Connection, keep: Iterable[str]) -> int:

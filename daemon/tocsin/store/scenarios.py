@@ -129,8 +129,7 @@ def put_scenarios(connection: Connection, rows: Sequence[ScenarioRow]) -> None:
     statement = insert(connection, scenarios)
     changing = {name: statement.excluded[name] for name in (*_READ_IN_LISTS, *_STATE)}
     connection.execute(
-        statement.on_conflict_do_update(index_elements=list(_PLACE), set_=changing),
-        [_columns(row) for row in rows],
+        statement.on_conflict_do_update(index_elements=list(_PLACE), set_=changing), [_columns(row) for row in rows]
     )
 
 
@@ -197,13 +196,10 @@ def pending_starts(connection: Connection, node: str) -> dict[ScenarioKey, list[
     return found
 
 
-def expect_starts(
-    connection: Connection, starts: Iterable[tuple[ScenarioKey, datetime]], now: datetime
-) -> None:
+def expect_starts(connection: Connection, starts: Iterable[tuple[ScenarioKey, datetime]], now: datetime) -> None:
     """Remember starts that DSS announces; one that was withdrawn is expected again, others stay as they are."""
     rows = [
-        dict(zip(_PLACE, key, strict=True)) | {"at": at, "state": "pending", "learned_at": now}
-        for key, at in starts
+        dict(zip(_PLACE, key, strict=True)) | {"at": at, "state": "pending", "learned_at": now} for key, at in starts
     ]
     if not rows:
         return
@@ -218,9 +214,7 @@ def expect_starts(
     )
 
 
-def settle_starts(
-    connection: Connection, settled: Iterable[tuple[ScenarioKey, datetime, str]], now: datetime
-) -> None:
+def settle_starts(connection: Connection, settled: Iterable[tuple[ScenarioKey, datetime, str]], now: datetime) -> None:
     """Mark pending starts as ``met`` or ``withdrawn``."""
     rows = [
         dict(zip((f"key_{name}" for name in _PLACE), key, strict=True)) | {"key_at": at, "new_state": state}
@@ -231,23 +225,13 @@ def settle_starts(
     mine = [expected_starts.c[name] == bindparam(f"key_{name}") for name in (*_PLACE, "at")]
     statement = update(expected_starts).where(*mine, expected_starts.c.state == "pending")
     connection.execute(
-        statement.values(state=bindparam("new_state", type_=expected_starts.c.state.type), settled_at=now),
-        rows,
+        statement.values(state=bindparam("new_state", type_=expected_starts.c.state.type), settled_at=now), rows
     )
 
 
 # --- rows ------------------------------------------------------------------------------------------------------------
 
-_FIELDS = (
-    *_READ_IN_LISTS,
-    *_STATE,
-    "follows",
-    "watermark",
-    "cursor",
-    "looked_at",
-    "last_end",
-    "last_outcome",
-)
+_FIELDS = (*_READ_IN_LISTS, *_STATE, "follows", "watermark", "cursor", "looked_at", "last_end", "last_outcome")
 
 
 def _columns(row: ScenarioRow) -> dict[str, object]:

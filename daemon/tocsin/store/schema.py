@@ -33,9 +33,7 @@ from tocsin.model.mail_reporter import MailReporter
 from tocsin.model.notification import EventNotice, GroupNotice, SummaryNotice
 from tocsin.model.run import RunError, Step
 
-SCHEMA_REVISION = (
-    "0001"  # the newest migration; compared at start, so that Alembic is loaded only when behind
-)
+SCHEMA_REVISION = "0001"  # the newest migration; compared at start, so that Alembic is loaded only when behind
 
 
 class Document(TypeDecorator[Any]):
@@ -109,12 +107,7 @@ leases = Table(
     Column("until", Moment, nullable=False),
 )
 
-counters = Table(
-    "counters",
-    metadata,
-    _name("name", primary_key=True),
-    Column("value", BigInteger, nullable=False),
-)
+counters = Table("counters", metadata, _name("name", primary_key=True), Column("value", BigInteger, nullable=False))
 
 # --- what is watched -----------------------------------------------------------------------------------------------
 
@@ -147,9 +140,7 @@ projects = Table(
     _name("project"),
     Column("name", Text),
     Column("in_scope_since", Moment, nullable=False),
-    Column(
-        "missing", Integer, nullable=False, server_default="0"
-    ),  # complete discoveries that did not list it
+    Column("missing", Integer, nullable=False, server_default="0"),  # complete discoveries that did not list it
     Column("gone_at", Moment),
     PrimaryKeyConstraint("node", "project"),
 )
@@ -337,9 +328,7 @@ alerts = Table(
     Column("run_id", Text),
     Column("run_start", Moment),
     Column("updated_at", Moment, nullable=False),
-    Column(
-        "was_active", Boolean, nullable=False
-    ),  # the scenario's own switch when it rang; off since: deactivated
+    Column("was_active", Boolean, nullable=False),  # the scenario's own switch when it rang; off since: deactivated
 )
 Index("uq_alerts_firing", alerts.c.fingerprint, unique=True, sqlite_where=alerts.c.ends_at.is_(None),
       postgresql_where=alerts.c.ends_at.is_(None))  # fmt: skip
@@ -352,9 +341,7 @@ groups = Table(
     metadata,
     _name("key", primary_key=True),
     _name("receiver"),
-    Column(
-        "route", Document(tuple[str, ...]), nullable=False
-    ),  # the matchers from the root to the route, as text
+    Column("route", Document(tuple[str, ...]), nullable=False),  # the matchers from the root to the route, as text
     Column("labels", Document(dict[str, str]), nullable=False),
     Column("flush_at", Moment),  # null: nothing to do
     Column("flushed_at", Moment),  # null until the first flush
@@ -383,9 +370,7 @@ group_notified = Table(
     Column("firing", Document(tuple[str, ...]), nullable=False),  # fingerprints
     Column("ended", Document(tuple[str, ...]), nullable=False),
     Column("at", Moment),  # null until it was told something
-    Column(
-        "verdict", String(32), nullable=False
-    ),  # of the last flush; only a change of it is a new decision row
+    Column("verdict", String(32), nullable=False),  # of the last flush; only a change of it is a new decision row
     PrimaryKeyConstraint("group_key", "channel"),
 )
 Index("ix_group_notified_at", group_notified.c.at)
@@ -473,10 +458,7 @@ outbox_waits = Table(
     Column("start", Moment, nullable=False),
     PrimaryKeyConstraint("notification_id", "node", "project", "scenario", "run_id", "start"),
 )
-Index(
-    "ix_outbox_waits_run",
-    *(outbox_waits.c[name] for name in ("node", "project", "scenario", "run_id", "start")),
-)
+Index("ix_outbox_waits_run", *(outbox_waits.c[name] for name in ("node", "project", "scenario", "run_id", "start")))
 
 attempts = Table(
     "attempts",

@@ -164,14 +164,10 @@ def _open_rows(connection: Connection, channel: str) -> Iterator[tuple[int, str,
 # --- claim -----------------------------------------------------------------------------------------------------------
 
 
-def claim(
-    connection: Connection, turns: Sequence[Turn], holder: str, now: datetime, until: datetime
-) -> Claimed:
+def claim(connection: Connection, turns: Sequence[Turn], holder: str, now: datetime, until: datetime) -> Claimed:
     """Lease the rows whose turn it still is; a turn that another sender took meanwhile is left out."""
     taken = [
-        row
-        for part in chunks([turn.n for turn in turns if not turn.group])
-        for row in _lock(connection, part, now)
+        row for part in chunks([turn.n for turn in turns if not turn.group]) for row in _lock(connection, part, now)
     ]
     settled: list[Settled] = []
     lanes: dict[str, list[str]] = {}
@@ -226,9 +222,7 @@ def _lock_lanes(connection: Connection, channel: str, lanes: Sequence[str]) -> I
     return by_lane.values()
 
 
-def _newest(
-    connection: Connection, rows: Sequence[_Locked], now: datetime, settled: list[Settled]
-) -> _Locked | None:
+def _newest(connection: Connection, rows: Sequence[_Locked], now: datetime, settled: list[Settled]) -> _Locked | None:
     """The row of a group's lane to send; older ones are superseded, and all are cancelled if nothing is left to say."""
     *older, newest = rows
     if any(_flies(row, now) for row in rows) or newest.due_at > now:
@@ -254,26 +248,20 @@ def _told_before(connection: Connection, newest: _Locked) -> bool:
     """Whether the flush before this one was delivered, as almost always, or there was none."""
     before = (
         select(outbox.c.state)
-        .where(
-            _GROUP, outbox.c.channel == newest.channel, outbox.c.lane == newest.lane, outbox.c.n < newest.n
-        )
+        .where(_GROUP, outbox.c.channel == newest.channel, outbox.c.lane == newest.lane, outbox.c.n < newest.n)
         .order_by(outbox.c.n.desc())
         .limit(1)
     )
     return connection.execute(before).scalar_one_or_none() in (None, "delivered")
 
 
-def _told(
-    connection: Connection, newest: _Locked, notices: Sequence[GroupNotice], now: datetime
-) -> frozenset[str]:
+def _told(connection: Connection, newest: _Locked, notices: Sequence[GroupNotice], now: datetime) -> frozenset[str]:
     """The alerts whose start has arrived on this lane, or may have."""
     started = min((alert.starts_at for notice in notices for alert in notice.ended), default=now)
     uncertain = select(attempts.c.notification_id).where(attempts.c.outcome == AttemptOutcome.UNKNOWN.value)
     arrived = or_(outbox.c.state.in_(["delivered", "sending"]), outbox.c.id.in_(uncertain))
     recent = or_(outbox.c.settled_at.is_(None), outbox.c.settled_at >= started - _CLOCK_SKEW)
-    told = _BODIES.where(
-        _GROUP, outbox.c.channel == newest.channel, outbox.c.lane == newest.lane, arrived, recent
-    )
+    told = _BODIES.where(_GROUP, outbox.c.channel == newest.channel, outbox.c.lane == newest.lane, arrived, recent)
     return frozenset(alert.id for body in connection.execute(told) for alert in body.notice.firing)
 
 

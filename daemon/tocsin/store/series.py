@@ -25,14 +25,7 @@ from sqlalchemy import (
 )
 
 from tocsin.model.run import GOOD_OUTCOMES, Outcome, ScenarioKey
-from tocsin.store.schema import (
-    duration_buckets,
-    nodes,
-    outcome_totals,
-    projects,
-    runs,
-    scenarios,
-)
+from tocsin.store.schema import duration_buckets, nodes, outcome_totals, projects, runs, scenarios
 
 _KEY = ("node", "project", "scenario")
 _INFINITY_MS = -1

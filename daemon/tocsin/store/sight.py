@@ -36,9 +36,7 @@ _SCENARIO: tuple[Column[Any], ...] = (
 _SIGHTS = Keyed(select(*_SCENARIO), (scenarios.c.node, scenarios.c.project, scenarios.c.scenario))
 _RUN_PLACE = (runs.c.node, runs.c.project, runs.c.scenario)
 _LAST_GOOD = Keyed(
-    select(*_RUN_PLACE, func.max(runs.c.end))
-    .where(runs.c.outcome.in_(sorted(GOOD_OUTCOMES)))
-    .group_by(*_RUN_PLACE),
+    select(*_RUN_PLACE, func.max(runs.c.end)).where(runs.c.outcome.in_(sorted(GOOD_OUTCOMES))).group_by(*_RUN_PLACE),
     _RUN_PLACE,
 )
 
@@ -58,9 +56,7 @@ def node_sights(connection: Connection) -> dict[str, NodeSight]:
     }
 
 
-def scenario_sights(
-    connection: Connection, keys: Collection[ScenarioKey]
-) -> dict[ScenarioKey, ScenarioSight]:
+def scenario_sights(connection: Connection, keys: Collection[ScenarioKey]) -> dict[ScenarioKey, ScenarioSight]:
     """These scenarios; one without a row is absent."""
     found: dict[ScenarioKey, ScenarioSight] = {}
     for row in _SIGHTS.rows(connection, keys):
@@ -78,9 +74,7 @@ def watched_scenarios(connection: Connection) -> list[ScenarioSight]:
 def _to_scenario_sight(row: Sequence[Any]) -> ScenarioSight:
     node, project, scenario, name, tags, active, gone_at, since, looked, read, following, backfilled = row
     key = ScenarioKey(node, project, scenario)
-    return ScenarioSight(
-        key, name, tags, active, gone_at is not None, since, looked, read, following, backfilled
-    )
+    return ScenarioSight(key, name, tags, active, gone_at is not None, since, looked, read, following, backfilled)
 
 
 def good_durations(connection: Connection, scenario: ScenarioKey, count: int) -> tuple[timedelta, ...]:
@@ -108,8 +102,4 @@ def has_ended(connection: Connection, run: RunKey) -> bool:
 
 
 def _of(scenario: ScenarioKey) -> tuple[ColumnElement[bool], ...]:
-    return (
-        runs.c.node == scenario.node,
-        runs.c.project == scenario.project,
-        runs.c.scenario == scenario.scenario,
-    )
+    return (runs.c.node == scenario.node, runs.c.project == scenario.project, runs.c.scenario == scenario.scenario)

@@ -67,9 +67,7 @@ def get(connection: Connection, silence_id: str) -> Silence | None:
 def active(connection: Connection, now: datetime) -> list[Silence]:
     """The silences that hold at ``now``."""
     query = select(silences).where(silences.c.starts_at <= now, silences.c.ends_at > now)
-    return [
-        to_silence(row) for row in connection.execute(query.order_by(silences.c.starts_at, silences.c.id))
-    ]
+    return [to_silence(row) for row in connection.execute(query.order_by(silences.c.starts_at, silences.c.id))]
 
 
 def to_silence(row: Row[Any]) -> Silence:

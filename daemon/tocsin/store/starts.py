@@ -5,18 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import (
-    BigInteger,
-    Connection,
-    Select,
-    and_,
-    bindparam,
-    func,
-    or_,
-    select,
-    type_coerce,
-    update,
-)
+from sqlalchemy import BigInteger, Connection, Select, and_, bindparam, func, or_, select, type_coerce, update
 
 from tocsin.kit.clock import to_ms
 from tocsin.model.run import RunKey, ScenarioKey
@@ -50,9 +39,7 @@ def _around(*, goes_on: bool) -> Select[Any]:
     query = select(*_COLUMNS, *columns).join(runs, same)
     if goes_on:
         return query.where(runs.c.end.is_(None), runs.c.absent_since.is_(None))
-    return query.where(
-        start >= at - _LONGEST_MS, or_(end >= at, start >= at - _EARLY_MS), runs.c.end.is_not(None)
-    )
+    return query.where(start >= at - _LONGEST_MS, or_(end >= at, start >= at - _EARLY_MS), runs.c.end.is_not(None))
 
 
 _FOLLOWING = Keyed(_following(), _COLUMNS)
@@ -95,9 +82,7 @@ def to_judge(connection: Connection, now: datetime, limit: int) -> list[StartKey
 
 def next_start(connection: Connection, now: datetime) -> datetime | None:
     """When a pending start is next worth a judgement."""
-    judge_at = func.coalesce(
-        expected_starts.c.judge_at, expected_starts.c.at, type_=expected_starts.c.at.type
-    )
+    judge_at = func.coalesce(expected_starts.c.judge_at, expected_starts.c.at, type_=expected_starts.c.at.type)
     query = select(func.min(judge_at)).where(_PENDING, judge_at > now)
     found: datetime | None = connection.execute(query).scalar_one_or_none()
     return found
@@ -120,9 +105,7 @@ def runs_around(connection: Connection, keys: Collection[StartKey]) -> dict[Star
     return found
 
 
-def settle(
-    connection: Connection, settled: Sequence[tuple[StartKey, str, datetime | None]], now: datetime
-) -> None:
+def settle(connection: Connection, settled: Sequence[tuple[StartKey, str, datetime | None]], now: datetime) -> None:
     """Write verdicts: a state, or for one that stays pending when it is judged again."""
     if not settled:
         return
@@ -137,9 +120,7 @@ def settle(
         "judge_at": bindparam("again", type_=moment),
         "settled_at": bindparam("over", type_=moment),
     }
-    mine = [
-        expected_starts.c[name] == bindparam(f"k_{name}", type_=expected_starts.c[name].type) for name in _KEY
-    ]
+    mine = [expected_starts.c[name] == bindparam(f"k_{name}", type_=expected_starts.c[name].type) for name in _KEY]
     connection.execute(update(expected_starts).where(*mine).values(values), rows)
 
 

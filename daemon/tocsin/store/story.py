@@ -9,12 +9,7 @@ from sqlalchemy import Connection, or_, select
 from tocsin.model.decision import Decision, Stage
 from tocsin.model.run import RunKey, ScenarioKey
 from tocsin.store.decisions import about, to_decision
-from tocsin.store.query import (
-    alert_records,
-    delivery_records,
-    get_run,
-    usual_seconds,
-)
+from tocsin.store.query import alert_records, delivery_records, get_run, usual_seconds
 from tocsin.store.records import AlertRecord, DeliveryRecord, RunRecord
 from tocsin.store.schema import alerts, decisions, events, outbox
 
@@ -71,9 +66,7 @@ class RunStory:
     silent: tuple[Silent, ...] = ()  # filled in by who knows the configuration: not in rows
 
 
-def tell(
-    connection: Connection, scenario: ScenarioKey, run_id: str, channels: Collection[str]
-) -> RunStory | None:
+def tell(connection: Connection, scenario: ScenarioKey, run_id: str, channels: Collection[str]) -> RunStory | None:
     """The story of the newest run of this id; None when it is unknown. ``channels`` names those that may have heard."""
     found = get_run(connection, scenario, run_id)
     if found is None:

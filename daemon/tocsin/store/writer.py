@@ -113,9 +113,7 @@ class Writer:
                     part = self._one_by_one(jobs)
             except Exception as error:  # noqa: BLE001 - any job may be the culprit: each is tried again by itself
                 part = self._one_by_one(jobs)
-                if not any(
-                    one.error for one in part
-                ):  # correct, but slow: the function cannot do several at once
+                if not any(one.error for one in part):  # correct, but slow: the function cannot do several at once
                     log.warning("batch_failed_though_each_part_works", items=len(part), error=repr(error))
             done += part
             self.transactions += 1
@@ -179,9 +177,7 @@ def _alone(connection: Connection, job: Job) -> Done:
 def is_transient(error: DBAPIError) -> bool:
     """Whether the store is busy, full, read-only or away, rather than the statement wrong."""
     words = str(error.orig).lower()
-    return error.connection_invalidated or not any(
-        word in words for word in ("no such", "syntax error", 'near "')
-    )
+    return error.connection_invalidated or not any(word in words for word in ("no such", "syntax error", 'near "'))
 
 
 def reason(error: DBAPIError) -> str:

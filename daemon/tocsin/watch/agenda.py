@@ -100,9 +100,7 @@ class Agenda:
         one.row = row
         self.plan(one)
 
-    def _follow(
-        self, key: ScenarioKey, before: Iterable[tuple[str, str]], now: Iterable[tuple[str, str]]
-    ) -> None:
+    def _follow(self, key: ScenarioKey, before: Iterable[tuple[str, str]], now: Iterable[tuple[str, str]]) -> None:
         for leader in set(before) - set(now):
             self._followers.get(leader, set()).discard(key)
         for leader in now:

@@ -87,9 +87,7 @@ def _urgency(due: Due) -> tuple[float, int]:
 
 def _retry(pace: Pace, cold: float) -> Due:
     pause = (
-        min(60.0 * 2**pace.failures, cold)
-        if pace.forbidden
-        else min(2.0 ** min(pace.failures - 1, 10), 300.0, cold)
+        min(60.0 * 2**pace.failures, cold) if pace.forbidden else min(2.0 ** min(pace.failures - 1, 10), 300.0, cold)
     )
     rank = Rank.NUDGED if pace.failures <= 3 and not pace.forbidden else Rank.COLD
     return Due(pause - pace.tried_ago, rank, Reason.RETRY)
@@ -99,9 +97,7 @@ def _candidates(pace: Pace, looked_ago: float, cold: float) -> Iterator[Due]:
     yield Due(cold - looked_ago, Rank.COLD, Reason.COLD)
     running = pace.running_for is not None
     if pace.sighted is not None and (pace.sighted != running or pace.sighted_ago < looked_ago):
-        pause = (
-            0.0 if pace.sighted_ago < looked_ago else min(2.0 ** min(pace.unexplained - 1, 10), 60.0, cold)
-        )
+        pause = 0.0 if pace.sighted_ago < looked_ago else min(2.0 ** min(pace.unexplained - 1, 10), 60.0, cold)
         reason = Reason.SWEEP if pace.by_sweep else Reason.FLAGS
         yield Due(pause - looked_ago if pause else 0.0, Rank.NUDGED, reason)
     if pace.running_for is not None:
@@ -115,9 +111,7 @@ def _candidates(pace: Pace, looked_ago: float, cold: float) -> Iterator[Due]:
         yield from _after(pace.ended_ago, looked_ago, 15.0, cold, Rank.COLD, Reason.LATELY)
 
 
-def _after(
-    ago: float, looked_ago: float, soon: float, until: float, rank: Rank, reason: Reason
-) -> Iterator[Due]:
+def _after(ago: float, looked_ago: float, soon: float, until: float, rank: Rank, reason: Reason) -> Iterator[Due]:
     """Looks after a moment that was ``ago`` seconds ago: at it, then at distances that grow with its age."""
     if looked_ago > ago:
         yield Due(-ago, rank, reason)

@@ -9,14 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from tocsin.model.event import (
-    Event,
-    EventName,
-    FailedReporter,
-    ScenarioFacts,
-    end_event_name,
-    run_event_id,
-)
+from tocsin.model.event import Event, EventName, FailedReporter, ScenarioFacts, end_event_name, run_event_id
 from tocsin.model.run import Run, ScenarioKey
 from tocsin.store.runs import Known, KnownRun
 from tocsin.store.scenarios import Past

@@ -174,14 +174,10 @@ class Discovery:
             watched.append(Watched(scenario, open_runs=mine, pending=starts))
         await state.agenda.add_all(watched)
         out = [one for one in watched if not self._wanted(one.row)]
-        await self._give_up(
-            out, [row for row in projects if row.gone_at is None and not state.in_scope(row.project)]
-        )
+        await self._give_up(out, [row for row in projects if row.gone_at is None and not state.in_scope(row.project)])
 
     def _wanted(self, row: ScenarioRow) -> bool:
-        return self._state.in_scope(row.key.project) and self._state.scenario_in_scope(
-            row.key.scenario, row.tags
-        )
+        return self._state.in_scope(row.key.project) and self._state.scenario_in_scope(row.key.scenario, row.tags)
 
     # --- projects ----------------------------------------------------------------------------------------------------
 
@@ -354,9 +350,7 @@ class Discovery:
 
     async def _judge_missing(self) -> None:
         agenda = self._state.agenda
-        lost = [
-            project.row for project in self._projects.values() if project.row.missing >= MISSING_BEFORE_GONE
-        ]
+        lost = [project.row for project in self._projects.values() if project.row.missing >= MISSING_BEFORE_GONE]
         counts = {row.project: row.missing for row in lost}
         missing = [
             (one, max(one.row.missing, counts.get(one.key.project, 0)))

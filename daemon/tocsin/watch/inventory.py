@@ -73,9 +73,7 @@ def compare_scenarios(
         elif row is not None and row.gone_at is None:
             rows.append(replace(row, gone_at=when.now, tags=one.tags))
     if not seen.odd:
-        absent = [
-            row for id_, row in known.items() if id_ not in listed and row.gone_at is None and counts(row)
-        ]
+        absent = [row for id_, row in known.items() if id_ not in listed and row.gone_at is None and counts(row)]
         rows += [replace(row, missing=row.missing + 1) for row in absent]
     return rows
 

@@ -80,9 +80,7 @@ class Looks:
         begun, begun_at = state.clock.now(), state.clock.monotonic()
         try:
             sight = await self._see(one, ticket)
-            reporters = (
-                await self._mail_reporters(one, sight, ticket) if state.wants_mail_reporters() else None
-            )
+            reporters = await self._mail_reporters(one, sight, ticket) if state.wants_mail_reporters() else None
             look = Look(sight, begun, reason.value, one.pending, state.wants_details, state.bounds)
             if reporters is not None:
                 new = hash(reporters) != one.mail_reporters
@@ -140,18 +138,14 @@ class Looks:
             self._asked.add(one.key)
             request = wire.get_scenario(one.key.project, one.key.scenario)
             try:
-                follows = read_follows(
-                    await ticket.ask(lambda: self._client.perform(request)), one.key.project
-                )
+                follows = read_follows(await ticket.ask(lambda: self._client.perform(request)), one.key.project)
             except DSSError:
                 return  # a hint that cannot be had
         if follows is not None and follows != one.row.follows:
             await self._state.write(put_follows, one.key, follows)
             self._state.agenda.update(one, replace(one.row, follows=follows))
 
-    async def _mail_reporters(
-        self, one: Watched, sight: Sight, ticket: Ticket
-    ) -> tuple[MailReporter, ...] | None:
+    async def _mail_reporters(self, one: Watched, sight: Sight, ticket: Ticket) -> tuple[MailReporter, ...] | None:
         """DSS's own mail reporters as the newest run's copy of the definition has them, or else the definition itself,
         asked at the start and at the end of each run that makes events; None: not known."""
         for seen in sight.seen:
@@ -166,9 +160,7 @@ class Looks:
             told = await ticket.ask(lambda: self._client.perform(request), Rank.DETAILS)
             known = read_mail_reporters(told)
         except DSSError as error:
-            self._state.failed(
-                "mail_reporters_unreadable", error, project=one.key.project, scenario=one.key.scenario
-            )
+            self._state.failed("mail_reporters_unreadable", error, project=one.key.project, scenario=one.key.scenario)
         self._defined[one.key] = (asked, known)
         return known
 
@@ -205,9 +197,7 @@ class Looks:
         opened = [run.start for run in one.open_runs]
         return max(horizon, min([since, now, *opened]))
 
-    async def _by_date(
-        self, one: Watched, ticket: Ticket, now: datetime, bound: datetime, reply: _Reply
-    ) -> _Reply:
+    async def _by_date(self, one: Watched, ticket: Ticket, now: datetime, bound: datetime, reply: _Reply) -> _Reply:
         """The list ended before it reached what is known: the history was cleared, or DSS gives no longer lists.
 
         Days are the server's, whose zone is unknown: one more on each side.
@@ -223,29 +213,21 @@ class Looks:
         except DSSError as error:
             if error.transient:
                 raise
-            self._state.failed(
-                "runs_by_date_unavailable", error, project=one.key.project, scenario=one.key.scenario
-            )
+            self._state.failed("runs_by_date_unavailable", error, project=one.key.project, scenario=one.key.scenario)
             return reply
         older = read_runs(raws, one.key, now)
         known = {(seen.run.run_id, seen.run.start) for seen in reply.reading.items}
         more = [seen for seen in older.items if (seen.run.run_id, seen.run.start) not in known]
-        items = sorted(
-            (*reply.reading.items, *more), key=lambda seen: (seen.run.start, seen.run.run_id), reverse=True
-        )
+        items = sorted((*reply.reading.items, *more), key=lambda seen: (seen.run.start, seen.run.run_id), reverse=True)
         return _Reply(Reading(tuple(items), reply.reading.odd + older.odd, older.example), bound)
 
     # --- afterwards --------------------------------------------------------------------------------------------------
 
-    def _recorded(
-        self, one: Watched, sight: Sight, recorded: Recorded, begun: datetime, begun_at: float
-    ) -> None:
+    def _recorded(self, one: Watched, sight: Sight, recorded: Recorded, begun: datetime, begun_at: float) -> None:
         state = self._state
         one.settled = tuple(_mark(seen.run) for seen in sight.seen[:_SETTLED] if seen.run.end)
         if one.failures:
-            state.log.info(
-                "look_recovered", project=one.key.project, scenario=one.key.scenario, failures=one.failures
-            )
+            state.log.info("look_recovered", project=one.key.project, scenario=one.key.scenario, failures=one.failures)
         one.failures, one.forbidden, one.not_found, one.problem = 0, False, False, None
         one.looked_at = begun_at
         one.open_runs = recorded.open_runs
@@ -267,9 +249,7 @@ class Looks:
             self._observe(event)
         for run in recorded.details:
             self._details(run)
-        if any(
-            event.name not in (EventName.RUN_STARTED, EventName.REPORTER_FAILED) for event in recorded.events
-        ):
+        if any(event.name not in (EventName.RUN_STARTED, EventName.REPORTER_FAILED) for event in recorded.events):
             state.agenda.ended(one.key)
         if recorded.events:
             state.ring()

@@ -37,10 +37,7 @@ class WatchMetrics:
             registry=registry,
         )
         self.sweep_trusted = Gauge(
-            "tocsin_sweep_trusted",
-            "Whether one request tells all running scenarios.",
-            node,
-            registry=registry,
+            "tocsin_sweep_trusted", "Whether one request tells all running scenarios.", node, registry=registry
         )
         self.looks = Counter("tocsin_looks", "Looks at scenarios.", (*node, "reason"), registry=registry)
         self.look_bound = Gauge(
@@ -50,10 +47,7 @@ class WatchMetrics:
             registry=registry,
         )
         self.oddities = Counter(
-            "tocsin_dss_oddities",
-            "Items of DSS's replies that made no sense.",
-            (*node, "operation"),
-            registry=registry,
+            "tocsin_dss_oddities", "Items of DSS's replies that made no sense.", (*node, "operation"), registry=registry
         )
 
     def begin(self, node: str) -> None:

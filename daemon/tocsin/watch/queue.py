@@ -85,9 +85,7 @@ class Ticket:
 class Line:
     """The line itself. ``sources`` is asked anew each time, so that a dead node can offer its probe alone."""
 
-    def __init__(
-        self, budget: Budget, clock: Clock, sources: Callable[[], Sequence[Source]], log: BoundLogger
-    ) -> None:
+    def __init__(self, budget: Budget, clock: Clock, sources: Callable[[], Sequence[Source]], log: BoundLogger) -> None:
         self.budget = budget
         self.clock = clock
         self._log = log
@@ -155,9 +153,7 @@ class Line:
                 return min((one.due_in(now) for one in self._sources()), default=inf)
             rank = min(rank for rank in (ahead, offer.rank if offer else None) if rank is not None)
             pause = (
-                inf
-                if self._in_flight >= self.budget.at_once
-                else self.budget.wait(now, urgent=rank <= Rank.DETAILS)
+                inf if self._in_flight >= self.budget.at_once else self.budget.wait(now, urgent=rank <= Rank.DETAILS)
             )
             if pause > 0:
                 return min([pause, *(one.due_in(now) for one in self._sources())])

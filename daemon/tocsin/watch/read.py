@@ -48,9 +48,7 @@ class SeenRun:
 
     run: Run
     failed_reporters: tuple[FailedReporter, ...] = ()
-    follows: tuple[tuple[str, str], ...] | None = (
-        None  # [project, scenario] pairs; None: the reply does not say
-    )
+    follows: tuple[tuple[str, str], ...] | None = None  # [project, scenario] pairs; None: the reply does not say
     mail_reporters: tuple[MailReporter, ...] | None = None  # None: not asked for, or the reply does not say
 
 
@@ -75,9 +73,7 @@ class SeenProject:
     created: datetime | None = None
 
 
-def read_runs(
-    raw: object, scenario: ScenarioKey, now: datetime, *, mail_reporters: bool = False
-) -> Reading[SeenRun]:
+def read_runs(raw: object, scenario: ScenarioKey, now: datetime, *, mail_reporters: bool = False) -> Reading[SeenRun]:
     """The runs of a look's reply, each once, the newest first whatever their order was. ``now`` is DSS's.
 
     ``mail_reporters``: whether those of the runs' copies of the scenario are wanted too."""
@@ -271,9 +267,7 @@ def _mail_reporter(raw: Raw, mail: Raw, id_: str, number: int) -> MailReporter:
         freemarker=mail.get("templateFormat") != "FORMULA",
         html=mail.get("sendAsHTML") is True,
         attachments=tuple(
-            dict.fromkeys(
-                clean(kind, 100) for one in objects(mail.get("attachments")) if (kind := text(one, "type"))
-            )
+            dict.fromkeys(clean(kind, 100) for one in objects(mail.get("attachments")) if (kind := text(one, "type")))
         ),
     )
 
@@ -326,9 +320,7 @@ def _problem(error: object) -> str | None:
 def _error(thrown: Raw, step: DSSStepRunDetails | None) -> RunError:
     name = (step.name or step.id) if step else None
     return RunError(
-        _clean(
-            text(thrown, "message") or text(thrown, "detailedMessage") or text(thrown, "clazz"), _TEXT_LENGTH
-        ),
+        _clean(text(thrown, "message") or text(thrown, "detailedMessage") or text(thrown, "clazz"), _TEXT_LENGTH),
         code=_clean(text(thrown, "code")),
         title=_clean(text(thrown, "title")),
         step=_clean(name),

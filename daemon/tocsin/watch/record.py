@@ -60,13 +60,10 @@ def record_looks(connection: Connection, looks: Sequence[Look]) -> list[Recorded
     if len(set(keys)) < len(keys):  # each must see what the one before it wrote
         return [record_looks(connection, [look])[0] for look in looks]
     pasts = scenarios.pasts(connection, keys)
-    fresh = [
-        seen.run.key for look in looks for seen in look.sight.seen if seen.run.start >= look.sight.fresh_from
-    ]
+    fresh = [seen.run.key for look in looks for seen in look.sight.seen if seen.run.start >= look.sight.fresh_from]
     known = runs.known_runs(connection, keys, fresh)
     diffs = [
-        diff(known[look.sight.key], look.sight, past) if (past := pasts.get(look.sight.key)) else None
-        for look in looks
+        diff(known[look.sight.key], look.sight, past) if (past := pasts.get(look.sight.key)) else None for look in looks
     ]
     told = events.insert_events(connection, [event for one in diffs if one for event in one.events])
     new = {event.id for event in told}
@@ -125,9 +122,7 @@ def _row(look: Look, change: RunChange, details: bool) -> RunRow:
 def _recorded(
     look: Look, one: Diff, new: tuple[Event, ...], written: Sequence[RunRow], past: Past, known: Known
 ) -> Recorded:
-    now = {was.run.key: was.run for was in known.values() if was.run} | {
-        one.run.key: one.run for one in written
-    }
+    now = {was.run.key: was.run for was in known.values() if was.run} | {one.run.key: one.run for one in written}
     cursors = [moment for moment in (past.cursor, one.cursor) if moment is not None]
     return Recorded(
         new,

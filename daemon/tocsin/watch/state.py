@@ -152,9 +152,7 @@ class NodeState:
 
     # --- the store ---------------------------------------------------------------------------------------------------
 
-    async def write(
-        self, work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs
-    ) -> T:
+    async def write(self, work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """A guarded transaction, tried until the store takes it. Raises ``NotLeader``."""
         return await self._patiently(lambda: self.store.write_guarded(self.guard, work, *args, **kwargs))
 
@@ -179,9 +177,7 @@ class NodeState:
                 self.log.info("store_available", stage="watch")
             return result
 
-    async def save(
-        self, changes: Mapping[str, object], event: Event | None = None, *, backfill: bool = False
-    ) -> None:
+    async def save(self, changes: Mapping[str, object], event: Event | None = None, *, backfill: bool = False) -> None:
         """Change the node's row, and write an event about the node with it; ``backfill``: its history is owed."""
         self.row = replace(self.row, **changes)  # type: ignore[arg-type]
         if backfill:

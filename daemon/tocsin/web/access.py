@@ -48,9 +48,7 @@ class Gate:
         if access is Access.STATUS:
             return "anyone"
         if self._open_to_others:
-            raise Problem(
-                403, "only probes, metrics and status are served here until http.tokens_file is set"
-            )
+            raise Problem(403, "only probes, metrics and status are served here until http.tokens_file is set")
         if access is Access.CHANGE:
             _require_loopback(request)
         return "loopback"

@@ -44,13 +44,7 @@ async def create_silence(request: web.Request) -> web.Response:
     by = SUBJECT.get() if context.config().http.tokens_file else asked.created_by or SUBJECT.get()
     try:
         silence = await context.store.write(
-            silences.add,
-            _matchers(asked.matchers),
-            starts_at,
-            _ends_at(asked, starts_at),
-            by,
-            asked.comment,
-            now,
+            silences.add, _matchers(asked.matchers), starts_at, _ends_at(asked, starts_at), by, asked.comment, now
         )
     except BadSilence as error:
         raise Problem(400, str(error)) from None

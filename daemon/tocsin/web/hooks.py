@@ -107,9 +107,7 @@ def _fields(content_type: str, body: bytes) -> dict[str, str]:
         found = json.loads(text)
     except (ValueError, RecursionError):
         return {}
-    return (
-        {name: one for name, one in found.items() if isinstance(one, str)} if isinstance(found, dict) else {}
-    )
+    return {name: one for name, one in found.items() if isinstance(one, str)} if isinstance(found, dict) else {}
 
 
 def _first(told: Mapping[str, str], names: tuple[str, ...]) -> str | None:

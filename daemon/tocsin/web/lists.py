@@ -29,17 +29,7 @@ PLACE = ("dss_node", "project", "scenario")
 EVENT_FILTERS = ("event", *PLACE, "scenario_name", "outcome", "trigger_type", "run_as", "tags")
 SCENARIO_FILTERS = (*PLACE, "scenario_name", "run_as")
 RUN_FILTERS = (*PLACE, "outcome", "trigger_type", "run_as", "run", "state")
-DELIVERY_FILTERS = (
-    "state",
-    "receiver",
-    "channel",
-    "kind",
-    "event_id",
-    "id",
-    "alertname",
-    "severity",
-    *EVENT_FILTERS,
-)
+DELIVERY_FILTERS = ("state", "receiver", "channel", "kind", "event_id", "id", "alertname", "severity", *EVENT_FILTERS)
 _EVENT_COLUMNS = {"event": "event", "dss_node": "node", "project": "project", "scenario": "scenario"}
 
 
@@ -107,11 +97,7 @@ class Stretch:
 
 def read_events(connection: Connection, wanted: Wanted, limit: int, after: int) -> Stretch:
     """Up to ``limit`` wanted events with their details joined."""
-    equal = {
-        column: wanted[label][0]
-        for label, column in _EVENT_COLUMNS.items()
-        if len(wanted.get(label, ())) == 1
-    }
+    equal = {column: wanted[label][0] for label, column in _EVENT_COLUMNS.items() if len(wanted.get(label, ())) == 1}
     inside = {name: values for name, values in wanted.items() if _EVENT_COLUMNS.get(name) not in equal}
     kept: list[Event] = []
     seen = 0
@@ -139,9 +125,7 @@ def _wanted(event: Event, inside: Wanted) -> bool:
 def _cloudevents(connection: Connection, found: Sequence[Event]) -> list[dict[str, Json]]:
     ended = {event.id: event.run.key for event in found if event.run and event.name in END_EVENTS}
     details = get_details(connection, ended.values())  # a start knows nothing of the end
-    return [
-        to_cloudevent(event, details.get(ended[event.id]) if event.id in ended else None) for event in found
-    ]
+    return [to_cloudevent(event, details.get(ended[event.id]) if event.id in ended else None) for event in found]
 
 
 def _events_text(connection: Connection, asked: ListQuery, after: int) -> str:

@@ -117,19 +117,11 @@ def _list_parameters(filters: tuple[str, ...] | None) -> list[Json]:
     limit: dict[str, Json] = {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT}
     parameters: list[Json] = [
         {"name": "limit", "in": "query", "schema": limit},
-        {
-            "name": "after",
-            "in": "query",
-            "schema": {"type": "string"},
-            "description": "A cursor: `next` of a page",
-        },
+        {"name": "after", "in": "query", "schema": {"type": "string"}, "description": "A cursor: `next` of a page"},
     ]
     if filters is None:
         labels: dict[str, Json] = {"type": "object", "additionalProperties": {"type": "string"}}
-        return [
-            *parameters,
-            {"name": "labels", "in": "query", "style": "form", "explode": True, "schema": labels},
-        ]
+        return [*parameters, {"name": "labels", "in": "query", "style": "form", "explode": True, "schema": labels}]
     parameters.extend({"name": name, "in": "query", "schema": _texts()} for name in filters)
     return parameters
 

@@ -100,9 +100,7 @@ def read_overview(connection: Connection, config: Config) -> Overview:
     deliveries = query.list_deliveries(connection, {}, _SHOWN)
     return Overview(
         nodes=nodes.items,
-        running=tuple(
-            RunningNow(run, query.usual_seconds(connection, run.scenario_key)) for run in running.items
-        ),
+        running=tuple(RunningNow(run, query.usual_seconds(connection, run.scenario_key)) for run in running.items),
         alerts=alerts.items,
         failures=tuple(query.last_failures(connection, _FAILURES_SHOWN)),
         deliveries=deliveries.items,

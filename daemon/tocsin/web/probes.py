@@ -32,8 +32,7 @@ async def ready(request: web.Request) -> web.Response:
 
 async def metrics(request: web.Request) -> web.Response:
     body, headers = await request.app[CONTEXT].exposition.render(
-        ",".join(request.headers.getall("Accept", ())),
-        ",".join(request.headers.getall("Accept-Encoding", ())),
+        ",".join(request.headers.getall("Accept", ())), ",".join(request.headers.getall("Accept-Encoding", ()))
     )
     return web.Response(body=body, headers=headers)
 

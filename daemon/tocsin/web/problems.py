@@ -17,9 +17,7 @@ log = structlog.get_logger()
 class Problem(Exception):
     """A request that is answered with an error; ``detail`` is a sentence for the caller."""
 
-    def __init__(
-        self, status: int, detail: str, headers: Mapping[str, str] | None = None, **more: object
-    ) -> None:
+    def __init__(self, status: int, detail: str, headers: Mapping[str, str] | None = None, **more: object) -> None:
         super().__init__(detail)
         self.status = status
         self.detail = detail
@@ -35,10 +33,7 @@ class Problem(Exception):
             **self.more,
         }
         return web.Response(
-            status=self.status,
-            text=json.dumps(body),
-            content_type="application/problem+json",
-            headers=self.headers,
+            status=self.status, text=json.dumps(body), content_type="application/problem+json", headers=self.headers
         )
 
 

@@ -62,12 +62,9 @@ def _state() -> Iterator[Route]:
 
 
 def _lists() -> Iterator[Route]:
-    def listing(
-        name: str, summary: str, handler: Handler, answer: type, filters: tuple[str, ...] | None
-    ) -> Route:
+    def listing(name: str, summary: str, handler: Handler, answer: type, filters: tuple[str, ...] | None) -> Route:
         return Route(
-            Operation("GET", f"/api/v1/{name}", summary, Access.READ, answer, lists=True, filters=filters),
-            handler,
+            Operation("GET", f"/api/v1/{name}", summary, Access.READ, answer, lists=True, filters=filters), handler
         )
 
     yield listing("nodes", "Nodes by name", lists.nodes, records.NodeRecord, ("dss_node",))
@@ -77,9 +74,7 @@ def _lists() -> Iterator[Route]:
     yield listing("events", "Events in their public order", lists.events, CloudEvent, lists.EVENT_FILTERS)
     yield listing("alerts", "Alerts, the newest first; `state` or any label filters", lists.alerts,
                   records.AlertRecord, None)  # fmt: skip
-    yield listing(
-        "silences", "Silences, those that end last first", lists.silences, records.SilenceRecord, ("state",)
-    )
+    yield listing("silences", "Silences, those that end last first", lists.silences, records.SilenceRecord, ("state",))
     yield listing("deliveries", "Notifications and their tries, the newest first", lists.deliveries,
                   records.DeliveryRecord, lists.DELIVERY_FILTERS)  # fmt: skip
     following = Operation(
@@ -90,23 +85,17 @@ def _lists() -> Iterator[Route]:
 
 
 def _changes() -> Iterator[Route]:
-    def change(
-        path: str, summary: str, handler: Handler, answer: type | None = None, method: str = "POST"
-    ) -> Route:
+    def change(path: str, summary: str, handler: Handler, answer: type | None = None, method: str = "POST") -> Route:
         return Route(Operation(method, path, summary, Access.CHANGE, answer), handler)
 
     create = Operation("POST", "/api/v1/silences", "A new silence", Access.CHANGE, records.SilenceRecord,
                        body=changes.NewSilence, status=201)  # fmt: skip
     yield Route(create, changes.create_silence)
-    yield change(
-        "/api/v1/silences/{id}", "End a silence now", changes.expire_silence, records.SilenceRecord, "DELETE"
-    )
+    yield change("/api/v1/silences/{id}", "End a silence now", changes.expire_silence, records.SilenceRecord, "DELETE")
     yield change("/api/v1/alerts/{id}/resolve", "End an alert by hand", changes.resolve_alert)
     yield change("/api/v1/deliveries/{id}/retry", "Send a dead letter again", changes.retry_delivery)
     yield change("/-/reload", "Read the configuration again", changes.reload)
-    nudge = Operation(
-        "POST", "/hooks/dss/{node}", "A hint that a look is due; never a fact", Access.HOOK, status=202
-    )
+    nudge = Operation("POST", "/hooks/dss/{node}", "A hint that a look is due; never a fact", Access.HOOK, status=202)
     yield Route(nudge, hooks.nudge)
 
 

@@ -40,9 +40,7 @@ def _rate(value: object) -> object:
 def _matchers(value: object) -> object:
     if not isinstance(value, list) or not all(isinstance(item, str | Matcher) for item in value):
         raise ValueError("""must be a list of matchers, as ['severity="critical"', 'project=~"SALES.*"']""")
-    return tuple(
-        m for item in value for m in ((item,) if isinstance(item, Matcher) else parse_matchers(item))
-    )
+    return tuple(m for item in value for m in ((item,) if isinstance(item, Matcher) else parse_matchers(item)))
 
 
 def http_url(value: str) -> str:
@@ -70,16 +68,10 @@ def not_empty(value: tuple[T, ...]) -> tuple[T, ...]:
     return value
 
 
-_DURATION_SCHEMA = {
-    "type": "string",
-    "pattern": r"^([0-9]+(y|w|d|h|m|s|ms))+$",
-    "examples": ["30s", "1h30m", "7d"],
-}
+_DURATION_SCHEMA = {"type": "string", "pattern": r"^([0-9]+(y|w|d|h|m|s|ms))+$", "examples": ["30s", "1h30m", "7d"]}
 Duration = Annotated[timedelta, BeforeValidator(_duration), WithJsonSchema(_DURATION_SCHEMA)]
 PositiveDuration = Annotated[Duration, AfterValidator(_positive)]
-Rate = Annotated[
-    float, BeforeValidator(_rate), WithJsonSchema({"type": "string", "examples": ["1/s", "30/m"]})
-]
+Rate = Annotated[float, BeforeValidator(_rate), WithJsonSchema({"type": "string", "examples": ["1/s", "30/m"]})]
 Matchers = Annotated[
     tuple[Matcher, ...],
     BeforeValidator(_matchers),

@@ -16,16 +16,7 @@ from urllib.parse import urlsplit
 from pydantic import ValidationError
 
 from tocsin.app.settings import schema
-from tocsin.app.settings.problems import (
-    BadConfig,
-    Lines,
-    Path_,
-    Problem,
-    did_you_mean,
-    dotted,
-    explain,
-    line_of,
-)
+from tocsin.app.settings.problems import BadConfig, Lines, Path_, Problem, did_you_mean, dotted, explain, line_of
 from tocsin.app.settings.secrets import EnvSecret, FileSecret, InlineSecret
 from tocsin.app.settings.yaml_file import read_yaml
 from tocsin.deliver.connect import check_channel_url
@@ -84,8 +75,7 @@ class _Builder:
             rules=rules,
             route=self._root(file.route),
             inhibit_rules=tuple(
-                c.InhibitRule(rule.source_matchers, rule.target_matchers, rule.equal)
-                for rule in file.inhibit_rules
+                c.InhibitRule(rule.source_matchers, rule.target_matchers, rule.equal) for rule in file.inhibit_rules
             ),
             time_intervals=tuple(
                 c.TimeInterval(interval.name, tuple(times.build() for times in interval.time_intervals))
@@ -128,9 +118,7 @@ class _Builder:
         if root.matchers:
             self._wrong(("route", "matchers"), "the root route catches everything and may not have matchers")
         if root.continues:
-            self._wrong(
-                ("route", "continue"), "the root route has no next one; continue belongs to its routes"
-            )
+            self._wrong(("route", "continue"), "the root route has no next one; continue belongs to its routes")
         if root.mute_time_intervals or root.active_time_intervals:
             self._wrong(("route",), "the root route may not have mute or active time intervals")
         if root.receiver is None:
@@ -174,23 +162,18 @@ class _Builder:
         for index, reporter in enumerate(file.reporters):
             self._receiver_is_known(("reporters", index, "receiver"), reporter.receiver, receivers)
         if file.dss_reporters.mode != "off":
-            self._receiver_is_known(
-                ("dss_reporters", "receiver"), file.dss_reporters.receiver or "", receivers
-            )
+            self._receiver_is_known(("dss_reporters", "receiver"), file.dss_reporters.receiver or "", receivers)
         if file.route is not None:
             self._route_names(file.route, ("route",), receivers, intervals)
 
-    def _route_names(
-        self, route: schema.Route, path: Path_, receivers: set[str], intervals: set[str]
-    ) -> None:
+    def _route_names(self, route: schema.Route, path: Path_, receivers: set[str], intervals: set[str]) -> None:
         if route.receiver is not None:
             self._receiver_is_known((*path, "receiver"), route.receiver, receivers)
         for key in ("mute_time_intervals", "active_time_intervals"):
             for index, name in enumerate(getattr(route, key)):
                 if name not in intervals:
                     self._wrong(
-                        (*path, key, index),
-                        f"no time interval is named {name!r}{did_you_mean(name, intervals)}",
+                        (*path, key, index), f"no time interval is named {name!r}{did_you_mean(name, intervals)}"
                     )
         for index, child in enumerate(route.routes):
             self._route_names(child, (*path, "routes", index), receivers, intervals)

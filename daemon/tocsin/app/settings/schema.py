@@ -12,14 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    model_validator,
-)
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from tocsin.app.settings.fields import (
     Duration,
@@ -85,9 +78,7 @@ class Tls(Model):
         def place(file: str | None) -> str | None:
             return None if file is None else str(base / file)
 
-        return c.Tls(
-            self.verify, place(self.ca_file), place(self.client_cert_file), place(self.client_key_file)
-        )
+        return c.Tls(self.verify, place(self.ca_file), place(self.client_cert_file), place(self.client_key_file))
 
 
 class ProjectScope(Model):
@@ -189,15 +180,11 @@ class Channel(SecretsModel):
     def _one_address(self) -> "Channel":
         ways = self.written("url") + self.written("webhook")
         if len(ways) != 1:
-            raise ValueError(
-                "needs exactly one of url, url_file, url_env, webhook, webhook_file and webhook_env"
-            )
+            raise ValueError("needs exactly one of url, url_file, url_env, webhook, webhook_file and webhook_env")
         if self.webhook is not None:
             http_url(self.webhook)
         if self.written("url") and (self.headers or self.written("hmac_secret")):
-            raise ValueError(
-                "headers and hmac_secret belong to webhook; an apprise url carries its own headers"
-            )
+            raise ValueError("headers and hmac_secret belong to webhook; an apprise url carries its own headers")
         return self
 
     @property
@@ -299,9 +286,9 @@ class Rule(Model):
     annotations: dict[str, str] = {}
     after: Annotated[int, Field(ge=1)] = 1
     resolve_after: Annotated[int, Field(ge=1)] = 1
-    outcomes: Annotated[
-        tuple[Literal["SUCCESS", "WARNING", "FAILED", "ABORTED"], ...], AfterValidator(not_empty)
-    ] = ("FAILED",)
+    outcomes: Annotated[tuple[Literal["SUCCESS", "WARNING", "FAILED", "ABORTED"], ...], AfterValidator(not_empty)] = (
+        "FAILED",
+    )
     grace: Duration = timedelta(minutes=10)
     times_usual: Annotated[float, Field(gt=1)] | None = None
     at_least: Duration = timedelta(minutes=15)

@@ -73,11 +73,7 @@ def _walk(node: yaml.Node, path: Path_, lines: Lines, name: str, depth: int = 0)
             line = key.start_mark.line + 1
             if key.value in seen:
                 raise BadConfig(
-                    [
-                        Problem(
-                            f"the key {key.value!r} stands twice, first in line {seen[key.value]}", name, line
-                        )
-                    ]
+                    [Problem(f"the key {key.value!r} stands twice, first in line {seen[key.value]}", name, line)]
                 )
             seen[key.value] = line
             lines[(*path, key.value)] = line

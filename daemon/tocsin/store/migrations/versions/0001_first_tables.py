@@ -58,9 +58,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "decisions",
-        sa.Column(
-            "n", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False
-        ),
+        sa.Column("n", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
         sa.Column("at", sa.BigInteger(), nullable=False),
         sa.Column("stage", sa.String(length=16), nullable=False),
         sa.Column("subject", sa.Text(), nullable=False),
@@ -91,9 +89,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "events",
-        sa.Column(
-            "n", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False
-        ),
+        sa.Column("n", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
         sa.Column("seq", sa.BigInteger(), nullable=True),
         sa.Column("id", sa.String(length=32), nullable=False),
         sa.Column("event", sa.String(length=32), nullable=False),
@@ -203,9 +199,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "outbox",
-        sa.Column(
-            "n", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False
-        ),
+        sa.Column("n", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
         sa.Column("id", sa.String(length=32), nullable=False),
         sa.Column("receiver", sa.Text(), nullable=False),
         sa.Column("channel", sa.Text(), nullable=False),
@@ -256,10 +250,7 @@ def upgrade() -> None:
         ),
     )
     op.create_index(
-        "ix_outbox_waits_run",
-        "outbox_waits",
-        ["node", "project", "scenario", "run_id", "start"],
-        unique=False,
+        "ix_outbox_waits_run", "outbox_waits", ["node", "project", "scenario", "run_id", "start"], unique=False
     )
     op.create_table(
         "outcome_totals",
@@ -313,9 +304,7 @@ def upgrade() -> None:
         sa.Column("steps", sa.Text(), nullable=False),
         sa.Column("log_tail", sa.Text(), nullable=True),
         sa.Column("problem", sa.Text(), nullable=True),
-        sa.PrimaryKeyConstraint(
-            "node", "project", "scenario", "run_id", "start", name=op.f("pk_run_details")
-        ),
+        sa.PrimaryKeyConstraint("node", "project", "scenario", "run_id", "start", name=op.f("pk_run_details")),
     )
     op.create_table(
         "runs",
