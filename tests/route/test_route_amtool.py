@@ -8,6 +8,7 @@ import random
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import tocsin
 from tocsin.model.labels import BadMatcher, matchers_text, parse_matchers
 from tocsin.route import intervals, render
 from tocsin.route.tree import RouteSpec, build_tree
@@ -104,6 +106,32 @@ def compare(seed: int, place: Path) -> list[str]:
 def test_random_trees_route_as_amtool_routes_them(tmp_path: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda seed: compare(seed, tmp_path), range(TREES)))
+    assert [line for lines in found for line in lines] == []
+
+
+def test_the_command_line_answers_as_amtool_does(tmp_path: Path) -> None:
+    """A verb takes a second to start, so it is asked about every thirtieth tree only."""
+
+    def differs(seed: int) -> list[str]:
+        chance = random.Random(seed)
+        route = random_route(chance)
+        theirs, ours = str(write(tmp_path / f"{seed}.yml", route)), tmp_path / f"tocsin-{seed}.yml"
+        ours.write_text(yaml.safe_dump({
+            "nodes": [{"name": "prod", "url": "http://127.0.0.1:1", "api_key": "k"}], "route": route,
+            "receivers": [{"name": f"r{index}", "channels": [{"webhook": "http://127.0.0.1:1"}]} for index in range(6)],
+        }), "utf-8")  # fmt: skip
+        asked = [f"{name}={quoted(chance.choice(VALUES))}" for name in chance.sample(NAMES, 3)]
+        told = amtool("config", "routes", "test", "--config.file", theirs, *asked)
+        answer = subprocess.run(
+            [sys.executable, "-m", "tocsin", "routes", "test", "--config", str(ours), *asked, "--expect", told.stdout.strip()],
+            env=os.environ | {"PYTHONPATH": str(Path(tocsin.__file__).parents[1])},
+            capture_output=True, text=True, check=False, timeout=60,
+        )  # fmt: skip
+        same = (told.stdout.strip(), told.returncode) == (answer.stdout.strip(), answer.returncode)
+        return [] if same else [f"seed {seed} {asked}: {told} {answer}"]
+
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(differs, range(0, TREES, 30)))
     assert [line for lines in found for line in lines] == []
 
 

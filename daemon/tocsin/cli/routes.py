@@ -37,13 +37,7 @@ def who_hears(
     """Print the receivers that would hear of an alert with these labels, comma-separated on one line."""
     from tocsin.route import render
 
-    root = _root(load_config(config))
-    given = {}
-    for text in labels:
-        name, equals, value = text.partition("=")
-        if not equals or not name:
-            fail(f"{text!r} is not LABEL=VALUE", USAGE)
-        given[name] = value.removeprefix('"').removesuffix('"')
+    root, given = _root(load_config(config)), dict(map(_label, labels))
     heard = render.receivers(root, given)
     if tree:
         print(render.show_matching(root, given))
@@ -51,6 +45,19 @@ def who_hears(
     expected = [name for text in expect or [] for name in text.split(",")]
     if expected and not render.verdict(root, given, expected):
         fail(f"expected {','.join(expected)}", NO)
+
+
+def _label(text: str) -> tuple[str, str]:
+    """A label as amtool reads it: a matcher with an equals sign, its value quoted or not."""
+    from tocsin.model.labels import BadMatcher, Op, parse_matcher
+
+    try:
+        matcher = parse_matcher(text)
+    except BadMatcher:
+        fail(f"{text!r} is not LABEL=VALUE", USAGE)
+    if matcher.op is not Op.EQUAL:
+        fail(f"{text!r} is not LABEL=VALUE: an alert has one value for each label", USAGE)
+    return matcher.name, matcher.value
 
 
 def _root(config: "Config") -> "Route":
