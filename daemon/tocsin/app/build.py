@@ -105,7 +105,7 @@ def build(source: ConfigSource, config: Config, clock: Clock, slack_url: str | N
     leader = Leader(store, process_name(), clock, lead, led)
     live.on_change(reconfigured)
     app_metrics.reloaded(True, clock.now())
-    status = Status(clock.now(), store, live, leader, watchers)
+    status = Status(clock.now(), store, live, leader, watchers, sender)
     daemon = Daemon(live, clock, store, tasks, leader, sender, exposition, stages)
     daemon.context = WebContext(
         store=store,

@@ -1,7 +1,7 @@
 """The decide loop: events and time → alerts → notifications owed.
 
 ``Decider.step`` makes up to three transactions: one on a batch of undecided events, one on what is due by time alone,
-one on the groups that are due to be told. Each is a plain function of (connection, plan, now) that answers what it
+one on the groups that are due to be told; now and then one on channels that do not deliver. Each is a plain function of (connection, plan, now) that answers what it
 did; counters and log lines follow only when it has committed.
 """
 
@@ -15,7 +15,7 @@ import structlog
 from prometheus_client import CollectorRegistry, Counter
 from sqlalchemy import Connection
 
-from tocsin.app import mirroring
+from tocsin.app import channels, mirroring
 from tocsin.app.flush import flush
 from tocsin.app.judging import Judging, Place
 from tocsin.app.outcome import Outcome
@@ -36,6 +36,7 @@ log = structlog.get_logger(__name__)
 
 BATCH = 500
 _SYNC_EVERY = timedelta(minutes=1)
+_LISTEN_EVERY = timedelta(seconds=10)
 
 
 class DecideMetrics:
@@ -65,6 +66,7 @@ class Decider:
         self._ring = ring
         self._plan: Plan | None = None
         self._synced: datetime | None = None
+        self._listened: datetime | None = None  # for channels that do not deliver
 
     async def step(self, now: datetime, config: Config) -> datetime | None:
         """Decide what waits; answers when it is worth calling again, ``now`` when more waits already.
@@ -82,6 +84,10 @@ class Decider:
             fresh = await self._store.read(untimed, plan)
             self._synced = now
         timed = await self._do(partial(decide_time, fresh=fresh), plan, now)
+        if self._listened is None or not self._listened <= now < self._listened + _LISTEN_EVERY:
+            if changes := await self._store.read(channels.look, plan, now):
+                await self._do(partial(channels.change, changes=changes), plan, now)
+            self._listened = now
         told = await self._do(flush_groups, plan, now)
         if decided.full or timed.full or told.full:
             return now

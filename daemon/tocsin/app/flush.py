@@ -98,13 +98,19 @@ class _Flush:
         return audible, muted
 
     def _tell(self, group: Group, route: Route, channel: Channel, heard: Sequence[Member], muted: Muted | None) -> None:
-        mine = [member.alert for member in heard if not member.kept or channel.resolve_what_was_sent]
+        mine = [
+            member.alert
+            for member in heard
+            if (not member.kept or channel.resolve_what_was_sent) and member.alert.failing_channel != channel.name
+        ]
         firing = frozenset(alert.fingerprint for alert in mine if alert.firing)
         ended = frozenset(alert.fingerprint for alert in mine if not alert.firing)
         if not heard and muted is not None:
             wanted = Wanted(muted.verdict, False, False, muted.note)
         elif not mine:
-            wanted = Wanted(Verdict.NO_CHANGE, False, False)
+            own = any(member.alert.failing_channel == channel.name for member in heard)
+            why = "a channel that fails is not told so itself" if own else None
+            wanted = Wanted(Verdict.NO_CHANNEL if own else Verdict.NO_CHANGE, False, False, why)
         else:
             row = self.told.get((group.key, channel.name))
             wanted = decide(

@@ -160,8 +160,16 @@ class Judging:
         scenario, live = self.view(key).scenario, self.plan.rules.get(key.rule)
         active = scenario is not None and scenario.active is True
         overlong = live is not None and live.rule.kind == "overlong"
-        self._filed[alert.id] = Filed(alert, key.rule, active and not overlong)
-        self._entering[alert.id] = alert
+        self.put_in(Filed(alert, key.rule, active and not overlong))
+
+    def put_in(self, filed: Filed) -> None:
+        """Write an alert, and put it where the tree wants it."""
+        self._filed[filed.alert.id] = filed
+        self._entering[filed.alert.id] = filed.alert
+
+    def route_again(self, standing: Iterable[Alert]) -> None:
+        """Put alerts that are written already where the tree wants them now."""
+        self._entering |= {alert.id: alert for alert in standing}
 
     def end(self, rule_id: str, alert_id: str, at: datetime, reason: EndReason, event: Event | None = None) -> None:
         """End an alert, one of this transaction or an older one."""
@@ -209,13 +217,19 @@ class Judging:
 
 
 def enter_groups(plan: Plan, entering: Iterable[Alert], now: datetime) -> tuple[list[Joining], list[Decision]]:
-    """Where the tree puts alerts, with one decision for each group."""
+    """Where the tree puts alerts, with one decision for each group.
+
+    Of channels that do not deliver all alerts enter together, so that each comes where a channel that does hears it.
+    """
     joining: list[Joining] = []
     made: list[Decision] = []
     if plan.router is None:
         return joining, made
+    entering = list(entering)
+    deaf = {alert.failing_channel for alert in entering if alert.firing}
+    hears = {name for name, channels in plan.channels.items() if any(one.name not in deaf for one in channels)}
     for alert in entering:
-        for match in plan.router.match(alert.labels):
+        for match in plan.router.match(alert.labels, hears if alert.failing_channel else None):
             group = Group(match.group_key, match.receiver, match.path, match.group_labels, now + match.route.group_wait)
             joining.append(Joining(group, alert.fingerprint, alert.id))
             made.append(

@@ -26,6 +26,8 @@ def reconcile(connection: Connection, plan: Plan, now: datetime) -> Outcome:
     judging = Judging(connection, plan, now, sight.node_sights(connection), {}, {})
     ringing = alerts.firing(connection)
     for filed in ringing:
+        if filed.alert.failing_channel is not None:
+            continue
         if filed.rule not in plan.rule_ids or filed.alert.labels["dss_node"] not in plan.nodes:
             judging.end(filed.rule, filed.alert.id, now, EndReason.UNWATCHED)
     rule_states.forget_rules(connection, plan.rule_ids)

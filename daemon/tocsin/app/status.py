@@ -7,6 +7,7 @@ from tocsin import __version__
 from tocsin.app.leader import Leader
 from tocsin.app.reload import Live
 from tocsin.app.watchers import Watchers
+from tocsin.deliver.sender import Sender
 from tocsin.kit.clock import isoformat
 from tocsin.model.cloudevent import Json
 from tocsin.store import Store
@@ -16,12 +17,15 @@ from tocsin.watch.node import NodeSnapshot
 class Status:
     """Gathers the present state of the parts; asks nobody over the network."""
 
-    def __init__(self, started_at: datetime, store: Store, live: Live, leader: Leader, watchers: Watchers) -> None:
+    def __init__(
+        self, started_at: datetime, store: Store, live: Live, leader: Leader, watchers: Watchers, sender: Sender
+    ) -> None:
         self._started_at = started_at
         self._store = store
         self._live = live
         self._leader = leader
         self._watchers = watchers
+        self._sender = sender
 
     def __call__(self) -> Mapping[str, Json]:
         config = self._live()
@@ -47,6 +51,7 @@ class Status:
                 "items": writer.items,
                 "largest_batch": writer.largest,
             },
+            "failing_channels": dict(self._sender.failing()),
             "nodes": {name: _node(watcher.snapshot()) for name, watcher in self._watchers.watchers.items()},
         }
 

@@ -92,6 +92,10 @@ class Sender:
             self._pause = None
         return due
 
+    def failing(self) -> dict[str, int]:
+        """How many tries of each channel have failed in a row; without those whose last one was delivered."""
+        return {name: one.failures for name, one in self._bulkheads.items() if one.failures}
+
     async def idle(self) -> None:
         """Wait until every send begun so far has its receipt."""
         while tasks := {task for one in self._all() for task in one.tasks} | self._watches:

@@ -12,6 +12,9 @@ from tocsin.model.run import RunKey, ScenarioKey
 # Rung by rules about missed starts, for a whole node and whatever their own severity.
 STALLED_ALERT = "NodeSchedulerStalled"
 STALLED_SEVERITY = "critical"
+# Rung for a channel that delivers nothing any more; labels `receiver` and `channel` say which.
+CHANNEL_ALERT = "ChannelFailing"
+CHANNEL_SEVERITY = "critical"
 
 
 class EndReason(StrEnum):
@@ -48,6 +51,11 @@ class Alert:
     @property
     def name(self) -> str:
         return self.labels["alertname"]
+
+    @property
+    def failing_channel(self) -> str | None:
+        """The channel that this alert says does not deliver; None for every other alert."""
+        return self.labels.get("channel") if self.name == CHANNEL_ALERT else None
 
 
 def fingerprint(alertname: str, node: str, scenario: ScenarioKey | None, own_labels: Labels) -> str:

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from difflib import get_close_matches
 from typing import Literal
 
-from tocsin.model.alert import STALLED_ALERT, STALLED_SEVERITY
+from tocsin.model.alert import CHANNEL_ALERT, CHANNEL_SEVERITY, STALLED_ALERT, STALLED_SEVERITY
 from tocsin.model.config import Config, Route, Rule, TimeInterval
 from tocsin.model.labels import Labels, Matcher, Op, matchers_text
 from tocsin.route.formula import BadFormula, parse
@@ -61,6 +61,9 @@ def _kinds(config: Config) -> Iterator[Kind]:
             yield Kind(labels, rule.kind != "node_down")
             if rule.kind == "missed":
                 yield Kind({**labels, "alertname": STALLED_ALERT, "severity": STALLED_SEVERITY}, False)
+    for channel in config.channels().values():
+        own = {"receiver": channel.receiver, "channel": channel.name}
+        yield Kind({**own, "alertname": CHANNEL_ALERT, "severity": CHANNEL_SEVERITY}, False)
 
 
 # --- names ---------------------------------------------------------------------------------------------------------------

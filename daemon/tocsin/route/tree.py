@@ -8,9 +8,10 @@ A group is identified by the matchers along the path, the receiver and the group
 file: after a reload that only moves routes, nothing is sent again.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from itertools import islice
 
 from tocsin.model.config import Route
 from tocsin.model.labels import Labels, Matcher, all_match, matchers_text
@@ -142,10 +143,16 @@ class Router:
             self._by_path.setdefault((placed.route.receiver, placed.path), placed.route)
         self._names = tuple(sorted(names))
 
-    def match(self, labels: Labels) -> tuple[Match, ...]:
-        """The matches of a label set; of several with one group key only the first."""
+    def match(self, labels: Labels, hearing: Collection[str] | None = None) -> tuple[Match, ...]:
+        """The matches of a label set; of several with one group key only the first.
+
+        ``hearing``: receivers of which one must be among them; else the first route of the tree that has one is too.
+        """
         found: dict[str, Match] = {}
-        for placed in self._way(labels):
+        way = self._way(labels)
+        if hearing is not None and not any(placed.route.receiver in hearing for placed in way):
+            way += tuple(islice((placed for placed in walk(self.root) if placed.route.receiver in hearing), 1))
+        for placed in way:
             own = _group_labels(placed.route, labels)
             key = group_key(placed.route.receiver, placed.path, own)
             found.setdefault(key, Match(placed.route.receiver, placed.route, placed.path, own, key))

@@ -56,6 +56,12 @@ def firing(connection: Connection) -> list[Filed]:
     return [_filed(row) for row in connection.execute(query)]
 
 
+def of_rule(connection: Connection, rule: str, since: datetime) -> list[Alert]:
+    """The alerts of one rule that fire, or that ended after a moment."""
+    query = select(alerts).where(or_(alerts.c.ends_at.is_(None), alerts.c.ends_at > since), alerts.c.rule == rule)
+    return [to_alert(row) for row in connection.execute(query)]
+
+
 def firing_ids(connection: Connection) -> dict[str, str]:
     """The id of each firing alert by its fingerprint."""
     rows = connection.execute(select(alerts.c.fingerprint, alerts.c.id).where(alerts.c.ends_at.is_(None)))
@@ -126,7 +132,7 @@ def _row(filed: Filed, now: datetime) -> dict[str, object]:
         "fingerprint": alert.fingerprint,
         "alertname": alert.name,
         "rule": filed.rule,
-        "node": alert.labels["dss_node"],
+        "node": alert.labels.get("dss_node", ""),
         "project": alert.labels.get("project", ""),
         "scenario": alert.labels.get("scenario", ""),
         "labels": dict(alert.labels),

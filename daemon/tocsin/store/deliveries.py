@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, func, select, update
+from sqlalchemy import Connection, and_, func, or_, select, update
 
 from tocsin.model.notification import Attempt, AttemptOutcome, Notification, NotificationState
 from tocsin.store.outbox import to_notification
@@ -20,6 +20,14 @@ class Delivery:
     notification: Notification
     settled_at: datetime | None
     attempts: tuple[Attempt, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """A channel that has delivered nothing after ``since``, when it owed or gave up something; ``reason``: in words."""
+
+    since: datetime
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,3 +103,30 @@ def depth(connection: Connection) -> OutboxDepth:
         connection.execute(dead).scalar_one(),
         frozenset(row.channel for row in waiting),
     )
+
+
+def troubles(connection: Connection, owed_before: datetime) -> dict[str, Trouble]:
+    """Channels that do not deliver, by name: since the newest row that speaks against them they delivered nothing.
+
+    Rows that do: open ones tried twice that were owed before ``owed_before``, dead ones tried twice, and dead alert
+    groups. A reporter's message that was refused at once may be to blame itself, with its recipients.
+    """
+    waiting = (OPEN, outbox.c.attempts > 1, outbox.c.owed_at <= owed_before)
+    given_up = (
+        outbox.c.state == "dead",
+        or_(outbox.c.attempts > 1, and_(outbox.c.kind == "group", outbox.c.attempts > 0)),
+    )
+    found: dict[str, Trouble] = {}
+    for at, those in ((outbox.c.owed_at, waiting), (outbox.c.settled_at, given_up)):
+        newest = select(outbox.c.channel, func.max(at).label("at")).where(*those).group_by(outbox.c.channel)
+        for row in connection.execute(newest).all():
+            if row.channel not in found and not delivered_since(connection, row.channel, row.at):
+                said = select(outbox.c.reason).where(outbox.c.channel == row.channel, at == row.at, *those).limit(1)
+                found[row.channel] = Trouble(row.at, connection.execute(said).scalar_one() or "")
+    return found
+
+
+def delivered_since(connection: Connection, channel: str, moment: datetime) -> bool:
+    """Whether a channel delivered anything after a moment."""
+    later = select(outbox.c.n).where(outbox.c.settled_at > moment, outbox.c.state == "delivered")
+    return connection.execute(later.where(outbox.c.channel == channel).limit(1)).first() is not None
