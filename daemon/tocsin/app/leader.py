@@ -65,7 +65,7 @@ class Leader:
                 if not trouble_told:
                     log.warning("cannot_ask_for_the_lease", error=str(error), action="trying again")
                 trouble_told = True
-            await asyncio.sleep(lease.RENEW_EVERY.total_seconds() / 2)
+            await asyncio.sleep(lease.ASK_EVERY.total_seconds())
 
     async def _lead_while_held(self, leadership: Leadership) -> None:
         work = asyncio.ensure_future(self._lead(leadership))

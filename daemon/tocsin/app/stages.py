@@ -59,6 +59,8 @@ class Stages:
         async def step(now: datetime, config: Config) -> datetime:
             if leader.leadership is not None:
                 await exposition.refresh(self._store, now, config)
+            if leader.leadership is None:  # also when it was lost during the reading
+                exposition.forget()
             return self._clock.now() + _REFRESH_EVERY
 
         await self._loop("metrics", step, Bell())

@@ -15,8 +15,9 @@ from tocsin.store.schema import leases
 from tocsin.store.upsert import insert
 
 LEADER = "leader"
-LEASE_FOR = timedelta(seconds=15)
-RENEW_EVERY = timedelta(seconds=5)
+LEASE_FOR = timedelta(seconds=8)  # how long a dead leader is missed; also how far apart the replicas' clocks may be
+RENEW_EVERY = timedelta(seconds=2)
+ASK_EVERY = timedelta(seconds=1)  # by who stands by
 
 
 @dataclass(frozen=True, slots=True)
