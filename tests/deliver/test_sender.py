@@ -343,3 +343,22 @@ async def test_when_a_channel_works_again_what_waits_goes_at_once(
     await sender.step(clock.now(), settings)
     await sender.idle()
     assert sorted(inbox.ids) == sorted(one.id for one in rows)
+
+
+async def test_the_bell_alone_empties_an_outbox_deeper_than_what_is_looked_at_at_once(
+    store: Store, inbox: Inbox, clock: HandClock
+) -> None:
+    bell = asyncio.Event()
+    sender = Sender(store, holder="one", clock=clock, metrics=DeliverMetrics(CollectorRegistry()), random=Random(1),
+                    ring=bell.set)  # fmt: skip
+    rows = [owed(lane=f"l{n}") for n in range(1_200)]
+    await put(store, *rows)
+    settings = config(hook(inbox.url))
+    async with asyncio.timeout(20):
+        while len(inbox.ids) < len(rows):
+            bell.clear()
+            await sender.step(clock.now(), settings)
+            while not bell.is_set() and len(inbox.ids) < len(rows):
+                await asyncio.sleep(0.01)
+    await sender.close(timedelta(seconds=5))
+    assert sorted(inbox.ids) == sorted(one.id for one in rows)

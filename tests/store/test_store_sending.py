@@ -63,7 +63,7 @@ async def test_only_the_first_row_of_a_lane_has_its_turn(store: Store) -> None:
     loaded = await store.read(sending.load, claimed.rows)
     assert [one.id for one in loaded.values()] == [rows[0].id, rows[2].id]
     waiting = (await store.read(sending.waiting, {"ops/hook": 9}, NOW))["ops/hook"]
-    assert (waiting.turns, waiting.blocked) == ([], True)
+    assert (waiting.turns, waiting.more) == ([], True)
     await store.write(sending.settle, [receipt(rows[0], NotificationState.DELIVERED)])
     loaded = await store.read(sending.load, (await claim(store)).rows)
     assert [one.id for one in loaded.values()] == [rows[1].id]

@@ -47,7 +47,7 @@ class Bulkhead:
         self._clock = clock
         self._turns: deque[Turn] = deque()  # rows found that were not claimed yet; a claim sees whether they still may
         self._turns_until = datetime.min.replace(tzinfo=UTC)
-        self._blocked = False  # whether rows wait behind one on its way
+        self._more = False  # whether rows wait beyond the turns
         self._queue: deque[Job] = deque()
         self._flying: dict[asyncio.Task[None], Job] = {}  # until they have their receipt
         self._places = 0  # taken at the transport
@@ -86,15 +86,14 @@ class Bulkhead:
         """Remember what a look found, for a moment: looking again for each few rows would cost more than sending."""
         self._turns = deque(waiting.turns)
         self._turns_until = now + _TURNS_FOR
-        self.next_due, self._blocked = waiting.next_due, waiting.blocked
+        self.next_due, self._more = waiting.next_due, waiting.more
 
     def take_turns(self, most: int) -> list[Turn]:
         return [self._turns.popleft() for _ in range(min(most, len(self._turns)))]
 
     def runs_low(self) -> bool:
         """Whether rows are known to wait and less than half of what could be held is left."""
-        more = bool(self._turns) or self._blocked
-        return more and len(self._queue) + self._places <= self._target() // 2
+        return (self._more or bool(self._turns)) and len(self._queue) + self._places <= self._target() // 2
 
     def put(self, jobs: Iterable[Job]) -> None:
         self._queue.extend(jobs)

@@ -61,12 +61,12 @@ class Turn:
 class Waiting:
     """What a channel may send now, oldest first, and when more falls due; None: nothing more is known.
 
-    ``blocked``: some rows only wait for the one before them, which is on its way.
+    ``more``: another look soon will find more, behind these or behind a row that is on its way.
     """
 
     turns: list[Turn]
     next_due: datetime | None
-    blocked: bool
+    more: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,7 @@ def _waiting(connection: Connection, channel: str, limit: int, now: datetime) ->
     heads: dict[str, int | None] = {}  # a lane's due time; None while one of its rows is on its way
     groups: dict[str, int] = {}
     singles: list[Turn] = []
-    blocked = False
+    more = False
     for looked, row in enumerate(_open_rows(connection, channel), 1):
         n, lane, kind, state, due, lease_until = row
         if lane not in heads:
@@ -122,18 +122,19 @@ def _waiting(connection: Connection, channel: str, limit: int, now: datetime) ->
             elif not flying and due <= now_ms:
                 singles.append(Turn(n, channel, lane, False))
         elif (head := heads[lane]) is None:
-            blocked = True
+            more = True
         elif lane in groups:
             heads[lane] = due
         elif head <= now_ms:
-            blocked = True
+            more = True
         if len(singles) >= limit or (_ENOUGH * len(singles) >= limit and looked >= _ENOUGH * limit):
+            more = True
             break
     due_lanes = {lane for lane, due in heads.items() if due is not None and due <= now_ms}
     turns = singles + [Turn(n, channel, lane, True) for lane, n in groups.items() if lane in due_lanes]
     turns.sort(key=lambda turn: turn.n)
     later = min((due for due in heads.values() if due is not None and due > now_ms), default=None)
-    return Waiting(turns[:limit], None if later is None else from_ms(later), blocked)
+    return Waiting(turns[:limit], None if later is None else from_ms(later), more or len(turns) > limit)
 
 
 _HEADS = (  # plain numbers: of the thousands of rows that a look reads, few are used
