@@ -17,6 +17,7 @@ from tocsin.model.run import Details, RunKey
 
 MAX_ALERTS = 200
 _CLOUDEVENT = "application/cloudevents+json"
+_compact = json.JSONEncoder(separators=(",", ":")).encode
 _NEVER = "0001-01-01T00:00:00Z"  # Alertmanager's end of an alert that fires
 
 
@@ -39,7 +40,7 @@ def payload(notification: Notification, details: Mapping[RunKey, Details], exter
         case SummaryNotice() as summary:
             document = _summary(summary, notification.id)
             kind = _CLOUDEVENT
-    return Payload(kind, json.dumps(document, separators=(",", ":")).encode("ascii"))
+    return Payload(kind, _compact(document).encode("ascii"))
 
 
 def _group(group: GroupNotice, external_url: str) -> Json:

@@ -50,4 +50,5 @@ def from_ms(epoch_ms: int) -> datetime:
 
 def isoformat(moment: datetime) -> str:
     """RFC 3339 in UTC with milliseconds, as ``2026-03-01T02:00:00.120Z``."""
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    utc = moment if moment.tzinfo is UTC else moment.astimezone(UTC)
+    return utc.isoformat(timespec="milliseconds")[:-6] + "Z"

@@ -11,7 +11,7 @@ from tocsin.model.alert import Alert, EndReason
 from tocsin.model.labels import Labels
 from tocsin.model.run import RunKey, ScenarioKey
 from tocsin.store.schema import alerts, scenarios
-from tocsin.store.upsert import insert
+from tocsin.store.upsert import upsert
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,17 +25,11 @@ class Filed:
 
 def put_alerts(connection: Connection, filed: Sequence[Filed], now: datetime) -> None:
     """Write alerts that ring, or that ring on and show something new."""
-    if not filed:
-        return
-    statement = insert(connection, alerts)
-    changed = {
-        name: statement.excluded[name]
-        for name in ("labels", "annotations", "count", "run_id", "run_start", "updated_at")
-    }
-    connection.execute(
-        statement.on_conflict_do_update(index_elements=["id"], set_=changed, where=alerts.c.ends_at.is_(None)),
-        [_row(one, now) for one in filed],
-    )
+    changed = ("labels", "annotations", "count", "run_id", "run_start", "updated_at")
+    upsert(connection, alerts, [_row(one, now) for one in filed], changed, where=_FIRING)
+
+
+_FIRING = alerts.c.ends_at.is_(None)
 
 
 def end_alert(connection: Connection, alert_id: str, at: datetime, reason: EndReason, now: datetime) -> Alert | None:

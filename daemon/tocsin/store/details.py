@@ -8,7 +8,7 @@ from tocsin.kit.clock import to_ms
 from tocsin.model.run import Details, RunKey, ScenarioKey
 from tocsin.store.keys import Keyed
 from tocsin.store.schema import outbox, outbox_waits, run_details, runs
-from tocsin.store.upsert import chunks, insert
+from tocsin.store.upsert import chunks, upsert
 
 _KEY = ("node", "project", "scenario", "run_id", "start")
 _DETAILS_KEY = [run_details.c[name] for name in _KEY]
@@ -26,13 +26,7 @@ def put_details(connection: Connection, details: Details) -> None:
         "log_tail": details.log_tail,
         "problem": details.problem,
     }
-    statement = insert(connection, run_details).values(row)
-    connection.execute(
-        statement.on_conflict_do_update(
-            index_elements=["node", "project", "scenario", "run_id", "start"],
-            set_={name: statement.excluded[name] for name in ("read_at", "error", "steps", "log_tail", "problem")},
-        )
-    )
+    upsert(connection, run_details, [row], ("read_at", "error", "steps", "log_tail", "problem"))
     _release(connection, details)
 
 

@@ -11,7 +11,7 @@ from tocsin.model.event import Event, EventName
 from tocsin.model.run import RunKey, ScenarioKey
 from tocsin.store.keys import Keyed, pack, unfold
 from tocsin.store.schema import counters, events
-from tocsin.store.upsert import chunks, insert
+from tocsin.store.upsert import chunks, insert, upsert
 
 _SEQ = "events.seq"
 _TOTAL = "events.total."
@@ -84,21 +84,14 @@ def event_totals(connection: Connection) -> dict[str, int]:
 
 
 def _count(connection: Connection, decided: Sequence[Undecided]) -> None:
-    fresh = insert(connection, counters)
-    added = {"value": counters.c.value + fresh.excluded.value}
     totals = Counter(one.event.name.value for one in decided)
-    connection.execute(
-        fresh.on_conflict_do_update(index_elements=["name"], set_=added),
-        [{"name": _TOTAL + name, "value": count} for name, count in sorted(totals.items())],
-    )
+    rows = [{"name": _TOTAL + name, "value": count} for name, count in sorted(totals.items())]
+    upsert(connection, counters, rows, added=("value",))
 
 
 def _take(connection: Connection, count: int) -> int:
-    fresh = insert(connection, counters).values(name=_SEQ, value=count)
-    taken = fresh.on_conflict_do_update(index_elements=["name"], set_={"value": counters.c.value + count}).returning(
-        counters.c.value
-    )
-    return int(connection.execute(taken).scalar_one()) - count + 1
+    upsert(connection, counters, [{"name": _SEQ, "value": count}], added=("value",))
+    return last_seq(connection) - count + 1
 
 
 def _row(event: Event) -> dict[str, object]:

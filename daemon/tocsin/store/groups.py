@@ -11,7 +11,7 @@ from tocsin.model.decision import Verdict
 from tocsin.model.group import Group, Member, Notified
 from tocsin.store.alerts import to_alert
 from tocsin.store.schema import alerts, group_alerts, group_notified, groups
-from tocsin.store.upsert import chunks, insert
+from tocsin.store.upsert import chunks, insert, upsert
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,17 +51,12 @@ def join(connection: Connection, joining: Sequence[Joining]) -> None:
             for group in fresh.values()
         ],
     )
-    entering = insert(connection, group_alerts)
-    rows = {(one.group.key, one.fingerprint): one.alert_id for one in joining}
-    connection.execute(
-        entering.on_conflict_do_update(
-            index_elements=["group_key", "fingerprint"], set_={"alert_id": entering.excluded.alert_id, "kept": False}
-        ),
-        [
-            {"group_key": key, "fingerprint": fingerprint, "alert_id": alert_id, "kept": False}
-            for (key, fingerprint), alert_id in rows.items()
-        ],
-    )
+    entering = {(one.group.key, one.fingerprint): one.alert_id for one in joining}
+    rows = [
+        {"group_key": key, "fingerprint": fingerprint, "alert_id": alert_id, "kept": False}
+        for (key, fingerprint), alert_id in entering.items()
+    ]
+    upsert(connection, group_alerts, rows, ("alert_id", "kept"))
 
 
 def due(connection: Connection, now: datetime, limit: int) -> list[Group]:
@@ -116,24 +111,18 @@ def told(connection: Connection, keys: Collection[str]) -> dict[tuple[str, str],
 
 def remember(connection: Connection, rows: Sequence[Told]) -> None:
     """Write the channels' memories over older ones."""
-    if not rows:
-        return
-    statement = insert(connection, group_notified)
-    changed = {name: statement.excluded[name] for name in ("firing", "ended", "at", "verdict")}
-    connection.execute(
-        statement.on_conflict_do_update(index_elements=["group_key", "channel"], set_=changed),
-        [
-            {
-                "group_key": one.group_key,
-                "channel": one.channel,
-                "firing": tuple(sorted(one.notified.firing)) if one.notified else (),
-                "ended": tuple(sorted(one.notified.ended)) if one.notified else (),
-                "at": one.notified.at if one.notified else None,
-                "verdict": one.verdict.value,
-            }
-            for one in rows
-        ],
-    )
+    told = [
+        {
+            "group_key": one.group_key,
+            "channel": one.channel,
+            "firing": tuple(sorted(one.notified.firing)) if one.notified else (),
+            "ended": tuple(sorted(one.notified.ended)) if one.notified else (),
+            "at": one.notified.at if one.notified else None,
+            "verdict": one.verdict.value,
+        }
+        for one in rows
+    ]
+    upsert(connection, group_notified, told, ("firing", "ended", "at", "verdict"))
 
 
 def leave(connection: Connection, left: Sequence[tuple[str, str]]) -> None:

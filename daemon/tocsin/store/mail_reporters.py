@@ -2,29 +2,24 @@
 
 from collections.abc import Collection, Sequence
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, literal_column, select
 
 from tocsin.model.mail_reporter import MailReporter
 from tocsin.model.run import ScenarioKey
 from tocsin.store.keys import Keyed
 from tocsin.store.schema import mail_reporters
-from tocsin.store.upsert import insert
+from tocsin.store.upsert import upsert
 
 _PLACE = ("node", "project", "scenario")
 
 
 def put(connection: Connection, rows: Sequence[tuple[ScenarioKey, tuple[MailReporter, ...]]]) -> None:
     """Write what these scenarios have now; rows that say so already are not touched."""
-    if not rows:
-        return
-    statement = insert(connection, mail_reporters)
-    now = statement.excluded.reporters
-    connection.execute(
-        statement.on_conflict_do_update(
-            index_elements=list(_PLACE), set_={"reporters": now}, where=mail_reporters.c.reporters != now
-        ),
-        [key._asdict() | {"reporters": reporters} for key, reporters in rows],
-    )
+    new = [key._asdict() | {"reporters": reporters} for key, reporters in rows]
+    upsert(connection, mail_reporters, new, ("reporters",), where=_OTHER)
+
+
+_OTHER = mail_reporters.c.reporters != literal_column("excluded.reporters")
 
 
 def of(connection: Connection, keys: Collection[ScenarioKey]) -> dict[ScenarioKey, tuple[MailReporter, ...]]:

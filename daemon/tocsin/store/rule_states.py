@@ -11,7 +11,7 @@ from sqlalchemy import Connection, bindparam, delete, func, select
 from tocsin.model.rule_state import STATE_VERSION, AnyRuleState
 from tocsin.store.keys import Keyed
 from tocsin.store.schema import nodes, rule_states
-from tocsin.store.upsert import insert
+from tocsin.store.upsert import upsert
 
 _STATE: TypeAdapter[AnyRuleState] = TypeAdapter(Annotated[AnyRuleState, Field(discriminator="kind")])
 _COLUMNS = (
@@ -83,10 +83,7 @@ def save(connection: Connection, states: Sequence[Remembered]) -> None:
             [{f"k_{name}": value for name, value in key.items()} for key in gone],
         )
     kept = [_row(one) for one in states if one.state is not None]
-    if kept:
-        statement = insert(connection, rule_states)
-        changed = {name: statement.excluded[name] for name in ("version", "state", "due_at")}
-        connection.execute(statement.on_conflict_do_update(index_elements=list(StateKey._fields), set_=changed), kept)
+    upsert(connection, rule_states, kept, ("version", "state", "due_at"))
 
 
 def forget_rules(connection: Connection, keep: Iterable[str]) -> int:

@@ -11,7 +11,7 @@ from tocsin.model.run import Run, RunKey, ScenarioKey
 from tocsin.store.details import run_columns
 from tocsin.store.keys import Keyed
 from tocsin.store.schema import runs
-from tocsin.store.upsert import insert
+from tocsin.store.upsert import upsert
 
 _KEY = [runs.c[name] for name in ("node", "project", "scenario", "run_id", "start")]
 _RUN = [runs.c[name] for name in ("end", "outcome", "trigger_type", "trigger_name", "fire_id", "run_as")]
@@ -42,14 +42,9 @@ class RunRow:
 
 def put_runs(connection: Connection, rows: Sequence[RunRow]) -> None:
     """Write runs; of known ones only what may still change. ``rows`` names each run once."""
-    if not rows:
-        return
-    statement = insert(connection, runs)
     kept = {"baseline", "seen_at", "seen_by", "details_tries"}
-    changing = {c.name: statement.excluded[c.name] for c in (*_RUN, *_SEEN) if c.name not in kept}
-    connection.execute(
-        statement.on_conflict_do_update(index_elements=_KEY, set_=changing), [_columns(row) for row in rows]
-    )
+    changing = [column.name for column in (*_RUN, *_SEEN) if column.name not in kept]
+    upsert(connection, runs, [_columns(row) for row in rows], changing)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,14 +4,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import BigInteger, Connection, RowMapping, bindparam, select, update
+from sqlalchemy import BigInteger, Connection, RowMapping, bindparam, literal_column, select, update
 
 from tocsin.kit.clock import EPOCH
 from tocsin.model.event import ScenarioFacts
 from tocsin.model.run import ScenarioKey
 from tocsin.store.keys import Keyed
 from tocsin.store.schema import expected_starts, projects, scenarios
-from tocsin.store.upsert import insert
+from tocsin.store.upsert import upsert
 
 _PLACE = ("node", "project", "scenario")
 
@@ -89,15 +89,9 @@ def load_projects(connection: Connection, node: str) -> list[ProjectRow]:
 
 def put_projects(connection: Connection, rows: Sequence[ProjectRow]) -> None:
     """Write projects over what is known of them."""
-    if not rows:
-        return
     names = [column.name for column in projects.columns]
-    statement = insert(connection, projects)
-    changing = {name: statement.excluded[name] for name in names if name not in ("node", "project")}
-    connection.execute(
-        statement.on_conflict_do_update(index_elements=["node", "project"], set_=changing),
-        [{name: getattr(row, name) for name in names} for row in rows],
-    )
+    changing = [name for name in names if name not in ("node", "project")]
+    upsert(connection, projects, [{name: getattr(row, name) for name in names} for row in rows], changing)
 
 
 # --- scenarios -------------------------------------------------------------------------------------------------------
@@ -117,6 +111,7 @@ def pasts(connection: Connection, keys: Sequence[ScenarioKey]) -> dict[ScenarioK
     return {ScenarioKey(*row[:3]): Past(*row[3:]) for row in _PASTS.rows(connection, keys)}
 
 
+_WITHDRAWN = expected_starts.c.state == literal_column("'withdrawn'")
 _PLACE_COLUMNS = [scenarios.c[name] for name in _PLACE]
 _PAST = ("watched_since", "watermark", "cursor", "last_end", "last_outcome")
 _PASTS = Keyed(select(*_PLACE_COLUMNS, *(scenarios.c[name] for name in _PAST)), _PLACE_COLUMNS)
@@ -124,13 +119,7 @@ _PASTS = Keyed(select(*_PLACE_COLUMNS, *(scenarios.c[name] for name in _PAST)), 
 
 def put_scenarios(connection: Connection, rows: Sequence[ScenarioRow]) -> None:
     """Write what lists and discovery say; what looks say (cursor, last run, watermark) stays as it is."""
-    if not rows:
-        return
-    statement = insert(connection, scenarios)
-    changing = {name: statement.excluded[name] for name in (*_READ_IN_LISTS, *_STATE)}
-    connection.execute(
-        statement.on_conflict_do_update(index_elements=list(_PLACE), set_=changing), [_columns(row) for row in rows]
-    )
+    upsert(connection, scenarios, [_columns(row) for row in rows], (*_READ_IN_LISTS, *_STATE))
 
 
 def scenarios_looked(connection: Connection, looked: Sequence[Looked]) -> None:
@@ -198,20 +187,9 @@ def pending_starts(connection: Connection, node: str) -> dict[ScenarioKey, list[
 
 def expect_starts(connection: Connection, starts: Iterable[tuple[ScenarioKey, datetime]], now: datetime) -> None:
     """Remember starts that DSS announces; one that was withdrawn is expected again, others stay as they are."""
-    rows = [
-        dict(zip(_PLACE, key, strict=True)) | {"at": at, "state": "pending", "learned_at": now} for key, at in starts
-    ]
-    if not rows:
-        return
-    statement = insert(connection, expected_starts)
-    connection.execute(
-        statement.on_conflict_do_update(
-            index_elements=[*_PLACE, "at"],
-            set_={"state": "pending", "learned_at": now, "settled_at": None},
-            where=expected_starts.c.state == "withdrawn",
-        ),
-        rows,
-    )
+    expected = {"state": "pending", "learned_at": now, "settled_at": None}
+    rows = [dict(zip(_PLACE, key, strict=True)) | {"at": at} | expected for key, at in starts]
+    upsert(connection, expected_starts, rows, (*expected,), where=_WITHDRAWN)
 
 
 def settle_starts(connection: Connection, settled: Iterable[tuple[ScenarioKey, datetime, str]], now: datetime) -> None:

@@ -8,7 +8,6 @@ Any number of replicas may call these functions; a row whose lease ran out belon
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import lru_cache
 from typing import NamedTuple
 
 from sqlalchemy import (
@@ -23,7 +22,6 @@ from sqlalchemy import (
     type_coerce,
     update,
 )
-from sqlalchemy.dialects import postgresql, sqlite
 
 from tocsin.kit.clock import from_ms, to_ms
 from tocsin.model.notification import (
@@ -36,7 +34,7 @@ from tocsin.model.notification import (
 )
 from tocsin.store.outbox import to_notification
 from tocsin.store.schema import attempts, outbox, outbox_waits
-from tocsin.store.upsert import Insert, chunks, insert
+from tocsin.store.upsert import chunks, insert, upsert
 
 _PAGE = 1_000
 _ENOUGH = 4  # a quarter of what is wanted will do, once four times as many rows were looked at
@@ -359,16 +357,7 @@ def settle(connection: Connection, receipts: Sequence[Receipt]) -> None:
         connection.execute(_NOT_YET, others)
     if done:
         connection.execute(_DELIVERED, done)
-    if receipts:
-        connection.execute(_put_attempt(connection.dialect.name), [_attempt(one.attempt) for one in receipts])
-
-
-@lru_cache(maxsize=2)
-def _put_attempt(dialect: str) -> Insert:
-    """Built once: building it takes longer than running it."""
-    row: Insert = sqlite.insert(attempts) if dialect == "sqlite" else postgresql.insert(attempts)
-    again = {name: row.excluded[name] for name in ("ended_at", "outcome", "note")}
-    return row.on_conflict_do_update(index_elements=["notification_id", "number"], set_=again)
+    upsert(connection, attempts, [_attempt(one.attempt) for one in receipts], ("ended_at", "outcome", "note"))
 
 
 def _delivered(one: Receipt) -> dict[str, object]:

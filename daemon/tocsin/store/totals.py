@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 
 from tocsin.model.run import Run
 from tocsin.store.schema import duration_buckets, outcome_totals
-from tocsin.store.upsert import insert
+from tocsin.store.upsert import upsert
 
 INFINITE = -1
 """``le_ms`` of the last bucket, which has no bound."""
@@ -62,38 +62,21 @@ def count_runs(connection: Connection, ended: Iterable[Run], bounds: Sequence[fl
 
 
 def _add_totals(connection: Connection, totals: Mapping[tuple[str, ...], _Sum]) -> None:
-    if not totals:
-        return
     names = ("node", "project", "scenario", "outcome")
-    statement = insert(connection, outcome_totals)
-    connection.execute(
-        statement.on_conflict_do_update(
-            index_elements=list(names),
-            set_={name: outcome_totals.c[name] + statement.excluded[name] for name in ("runs", "seconds")},
-        ),
-        [
-            dict(zip(names, key, strict=True)) | {"runs": sum_.runs, "seconds": sum_.seconds}
-            for key, sum_ in sorted(totals.items())
-        ],
-    )
+    rows = [
+        dict(zip(names, key, strict=True)) | {"runs": sum_.runs, "seconds": sum_.seconds}
+        for key, sum_ in sorted(totals.items())
+    ]
+    upsert(connection, outcome_totals, rows, added=("runs", "seconds"))
 
 
 def _add_buckets(connection: Connection, buckets: Mapping[tuple[str, str, str, int], _Sum]) -> None:
-    if not buckets:
-        return
     names = ("node", "project", "outcome", "le_ms")
-    statement = insert(connection, duration_buckets)
     exemplar = ("exemplar_scenario", "exemplar_run", "exemplar_seconds", "exemplar_at")
-    counts = {name: duration_buckets.c[name] + statement.excluded[name] for name in ("runs", "seconds")}
     rows = []
     for key, sum_ in sorted(buckets.items()):
         assert sum_.exemplar is not None
         told = sum_.exemplar
         values = (sum_.runs, sum_.seconds, told.scenario, told.run_id, told.seconds, told.at)
         rows.append(dict(zip((*names, "runs", "seconds", *exemplar), (*key, *values), strict=True)))
-    connection.execute(
-        statement.on_conflict_do_update(
-            index_elements=list(names), set_=counts | {name: statement.excluded[name] for name in exemplar}
-        ),
-        rows,
-    )
+    upsert(connection, duration_buckets, rows, exemplar, added=("runs", "seconds"))
