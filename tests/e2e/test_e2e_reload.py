@@ -135,3 +135,20 @@ async def test_nodes_come_and_go_by_reload_and_the_others_do_not_notice(tmp_path
         await asyncio.sleep(0.5)
         assert other.counts.total() - asked <= 8  # what was on its way
         assert dss.ledger.compare(await daemon.events("prod")) == Differences()
+
+
+async def test_a_reload_changes_what_a_package_logs(tmp_path, dss, sink):
+    config = config_for(tmp_path, {"prod": dss}, sink)
+    change(config, log={"levels": {"app": "error"}})
+
+    def said(daemon):
+        return [line["event"] for line in daemon.log].count("reloaded")
+
+    async with DaemonProcess(config) as daemon:
+        await daemon.watching(6)
+        change(config, log={"levels": {}})
+        await daemon.post("/-/reload")
+        before = said(daemon)
+        await daemon.post("/-/reload")
+        await eventually(lambda: said(daemon) == 1)
+        assert before == 0

@@ -16,7 +16,7 @@ import structlog
 
 from tocsin import __version__
 from tocsin.app.build import Daemon, build
-from tocsin.app.logs import configure_logging
+from tocsin.app.logs import configure_logging, set_levels
 from tocsin.app.reload import ConfigSource
 from tocsin.kit.clock import Clock, SystemClock
 from tocsin.store import StoreError
@@ -50,10 +50,11 @@ async def serve(
     ``ready`` is called once everything runs. Raises ``BadConfig`` and ``CannotStart`` before anything was started.
     """
     config = source.load()
-    configure_logging(log_level or config.log_level, config.log_format)
+    configure_logging(log_level or config.log_level, config.log_format, levels=config.log_levels)
     stop = stop or asyncio.Event()
     _stop_on_signals(stop)
     daemon = build(source, config, clock or SystemClock(), slack_url)
+    daemon.live.on_change(lambda: set_levels(log_level or daemon.live().log_level, daemon.live().log_levels))
     await _open(daemon)
     config = daemon.live()
     log.info("started", version=__version__, listen=config.http.listen, nodes=[n.name for n in config.nodes])

@@ -152,7 +152,7 @@ async def _served_from_the_store(config: "Config") -> AsyncIterator[str]:
     from tocsin.web import WebContext, listen, make_app
 
     configure_logging("warning", "auto")
-    structlog.get_logger()
+    structlog.get_logger(__name__)
     clock, store = SystemClock(), Store(config.store.url)
     own = replace(config, http=Http(listen="127.0.0.1:0"))
 

@@ -43,7 +43,7 @@ from tocsin.deliver.verdict import Verdict, delivered, failed, of_log, refused
 from tocsin.kit.clock import Clock
 from tocsin.model.config import Channel
 
-log = structlog.get_logger()
+log = structlog.get_logger(__name__)
 
 # Schemes that reach other machines. Left out: those that act on this one (dbus, gnome, macosx, windows, syslog…), and
 # xmpp, which answers "sent" and delivers nothing.

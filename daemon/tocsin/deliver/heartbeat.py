@@ -9,7 +9,7 @@ import structlog
 from tocsin import __version__
 from tocsin.model.config import Config
 
-log = structlog.get_logger()
+log = structlog.get_logger(__name__)
 
 _TIMEOUT = aiohttp.ClientTimeout(total=10)
 

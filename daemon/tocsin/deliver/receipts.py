@@ -10,7 +10,7 @@ import structlog
 from tocsin.store import Store, StoreUnavailable, sending
 from tocsin.store.sending import Receipt
 
-log = structlog.get_logger()
+log = structlog.get_logger(__name__)
 
 _LINGER_SECONDS = 0.020
 _PAUSES_SECONDS = (0.1, 5.0)  # between tries while the store is away: first and longest

@@ -29,7 +29,7 @@ from tocsin.model.notification import Attempt, AttemptOutcome, NotificationState
 from tocsin.store import Store, StoreUnavailable, deliveries, sending
 from tocsin.store.sending import Receipt, Settled
 
-log = structlog.get_logger()
+log = structlog.get_logger(__name__)
 
 _LEASE = timedelta(seconds=30)
 _RENEW_EVERY = timedelta(seconds=10)

@@ -243,6 +243,7 @@ class Config:
     heartbeat: Heartbeat = Heartbeat()
     log_level: str = "info"
     log_format: Literal["auto", "console", "json"] = "auto"
+    log_levels: Mapping[str, str] = field(default_factory=dict)  # of packages, over log_level
     max_scenarios: int = 10_000
     duration_buckets: tuple[float, ...] = ()  # seconds; empty: the built-in ones
     receivers: tuple[Receiver, ...] = ()

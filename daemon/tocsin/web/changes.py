@@ -17,7 +17,7 @@ from tocsin.web.context import CONTEXT, SUBJECT
 from tocsin.web.problems import Problem
 from tocsin.web.shapes import to_json
 
-log = structlog.get_logger()
+log = structlog.get_logger(__name__)
 
 
 class NewSilence(BaseModel):

@@ -23,7 +23,7 @@ from tocsin.model.config import Secret
 from tocsin.web.context import CONTEXT
 from tocsin.web.problems import Problem
 
-log = structlog.get_logger()
+log = structlog.get_logger(__name__)
 
 _TOLERANCE_SECONDS = 300
 _LONGEST_NAME = 300

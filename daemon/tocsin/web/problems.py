@@ -11,7 +11,7 @@ from aiohttp.typedefs import Handler
 from tocsin.store import StoreError
 from tocsin.store.query import BadCursor
 
-log = structlog.get_logger()
+log = structlog.get_logger(__name__)
 
 
 class Problem(Exception):

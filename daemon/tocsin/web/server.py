@@ -14,7 +14,7 @@ from tocsin.web.problems import problems
 from tocsin.web.routes import Route, all_routes
 from tocsin.web.stream import STREAMS, Streams, close_streams
 
-log = structlog.get_logger()
+log = structlog.get_logger(__name__)
 
 MAX_BODY_BYTES = 256 * 1024
 _HANDLER_SECONDS = 30.0

@@ -22,7 +22,7 @@ from tocsin.web.lists import EVENT_FILTERS, Stretch, read_events
 from tocsin.web.params import list_query, whole_number
 from tocsin.web.problems import Problem
 
-log = structlog.get_logger()
+log = structlog.get_logger(__name__)
 
 MAX_STREAMS = 50
 BATCH = 200

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import structlog
 
-log = structlog.get_logger()
+log = structlog.get_logger(__name__)
 
 _LARGEST_FILE = 1 << 20
 

@@ -67,6 +67,7 @@ class _Builder:
             heartbeat=c.Heartbeat(file.heartbeat.secret("url", self._base), file.heartbeat.interval),
             log_level=file.log.level,
             log_format=file.log.format,
+            log_levels={str(package): level for package, level in file.log.levels.items()},
             max_scenarios=file.metrics.max_scenarios,
             duration_buckets=tuple(bucket.total_seconds() for bucket in file.metrics.duration_buckets or ()),
             receivers=receivers,

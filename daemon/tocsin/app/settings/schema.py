@@ -428,9 +428,14 @@ class Heartbeat(SecretsModel):
     interval: PositiveDuration = timedelta(minutes=1)
 
 
+Level = Literal["debug", "info", "warning", "error"]
+Package = Literal["app", "deliver", "metrics", "store", "watch", "web"]
+
+
 class Log(Model):
-    level: Literal["debug", "info", "warning", "error"] = "info"
+    level: Level = "info"
     format: Literal["auto", "console", "json"] = "auto"
+    levels: dict[Package, Level] = {}
 
 
 class Metrics(Model):
