@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help install demo test lint format fuzz bench schema clean
+.PHONY: help install demo test lint format fuzz chaos bench schema clean
 
 help:            ## this list
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort
@@ -35,6 +35,9 @@ format: install  ## put the code in form
 
 fuzz: install    ## routing against amtool on thousands of random trees
 	TOCSIN_FUZZ_TREES=5000 $(BIN)/python -m pytest --timeout 3600 tests/route/test_route_amtool.py $(ARGS)
+
+chaos: install   ## kills and faults at random; then the node's ledger and what was told must agree (--seed, --minutes)
+	$(BIN)/python -m tests.e2e.chaos $(ARGS)
 
 bench: install   ## the figures of bench/README.md
 	$(BIN)/python -m bench

@@ -77,7 +77,7 @@ class DaemonProcess:
     """``tocsin run`` (or another verb) as a process; ``start`` again after ``kill9`` or ``sigterm`` is a restart.
 
     As an async context manager it starts, waits until ready, and leaves nothing behind. ``stdout`` and
-    ``stderr`` keep all lines of all its lives.
+    ``stderr`` keep all lines of all its lives. ``module`` is what the next life runs: Tocsin, or what wraps it.
     """
 
     def __init__(
@@ -91,7 +91,8 @@ class DaemonProcess:
         self.url = url or "http://" + (_listen(config) if config else "127.0.0.1:8080")
         self.stdout: list[str] = []
         self.stderr: list[str] = []
-        self._command = [sys.executable, "-m", "tocsin", *verb, *(["--config", str(config)] if config else [])]
+        self.module: Sequence[str] = ("tocsin",)
+        self._words = [*verb, *(["--config", str(config)] if config else [])]
         self._env = _environment() | dict(env or {})
         self._process: asyncio.subprocess.Process | None = None
         self._readers: list[asyncio.Task[None]] = []
@@ -111,7 +112,7 @@ class DaemonProcess:
     async def start(self) -> None:
         pipe = asyncio.subprocess.PIPE
         self._process = await asyncio.create_subprocess_exec(
-            *self._command,
+            *(sys.executable, "-m", *self.module, *self._words),
             env=self._env,
             cwd=ROOT,
             stdin=asyncio.subprocess.DEVNULL,
@@ -125,11 +126,15 @@ class DaemonProcess:
             if stream is not None
         ]
 
+    @property
+    def alive(self) -> bool:
+        return self._process is not None and self._process.returncode is None
+
     async def ready(self, within: float = 60.0) -> None:
         """Until ``/-/ready`` says 200; a daemon that ended instead fails with what it wrote."""
 
         async def answers() -> bool:
-            if self._process is None or self._process.returncode is not None:
+            if not self.alive:
                 raise AssertionError("the daemon ended before it was ready:\n" + "\n".join(self.stderr[-20:]))
             return (await self.status_of("/-/ready")) == 200
 
@@ -198,7 +203,7 @@ class DaemonProcess:
 
     async def kill9(self) -> None:
         """SIGKILL; nothing happens to one that ended."""
-        if self._process is not None and self._process.returncode is None:
+        if self.alive and self._process is not None:
             self._process.kill()
         await self._reap()
 

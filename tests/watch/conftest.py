@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 from sqlalchemy import Connection, select
 
 from tests.fakedss import Differences, FakeDSS
-from tocsin.kit.clock import SystemClock, to_ms
+from tocsin.kit.clock import Clock, SystemClock, to_ms
 from tocsin.model.cloudevent import to_cloudevent
 from tocsin.model.config import DURATION_BUCKETS, Node, Watch
 from tocsin.model.event import Event
@@ -24,6 +24,15 @@ CLOCK = SystemClock()
 QUICK = Watch(
     sweep_interval=timedelta(milliseconds=100), discovery_interval=timedelta(seconds=1), max_requests_per_second=400
 )
+
+
+class Jumping(SystemClock):
+    """The machine's clock, which somebody sets."""
+
+    jumped = timedelta(0)
+
+    def now(self) -> datetime:
+        return super().now() + self.jumped
 
 
 @dataclass(frozen=True)
@@ -90,7 +99,7 @@ async def dss() -> AsyncIterator[FakeDSS]:
 
 @asynccontextmanager
 async def watching(
-    dss: FakeDSS, path: Path, admin: bool = True, mirroring: bool = False, **more: object
+    dss: FakeDSS, path: Path, admin: bool = True, mirroring: bool = False, clock: Clock = CLOCK, **more: object
 ) -> AsyncIterator[Watching]:
     """Watch a faked DSS with a store of its own, or that of an earlier watch on the same path."""
     store = Store(f"sqlite:///{path / 'tocsin.db'}")
@@ -105,7 +114,7 @@ async def watching(
         node,
         store=store,
         leadership=leader,
-        clock=CLOCK,
+        clock=clock,
         ring=lambda: rings.append(None),
         metrics=WatchMetrics(registry),
         wants_details=lambda event, own: False,

@@ -55,10 +55,10 @@ def sight(
         reaches=None if all_history or not seen else seen[-1].run.start,
         whole=whole,
         now=at(now),
+        earliest=at(now),
         detected_at=at(now),
         horizon=at(now - max_age),
         late_before=None if late_before is None else at(late_before),
-        set_back=timedelta(0),
         fresh_from=at(fresh_from),
         scenario_url="https://dss/projects/SALES/scenarios/NIGHTLY",
     )

@@ -421,13 +421,16 @@ async def test_dss_reporters_that_failed_are_events_even_if_they_fail_late(dss: 
     await until(known)
 
 
-async def test_who_no_longer_leads_writes_nothing_and_ends(dss: FakeDSS, start: Start) -> None:
+async def test_who_no_longer_leads_writes_nothing_shows_nothing_and_ends(dss: FakeDSS, start: Start) -> None:
     dss.world.populate(1, 1)
     found = await start()
+    gauges = ("tocsin_sweep_trusted", "tocsin_look_bound_seconds", "tocsin_dss_requests_per_second_limit")
+    assert None not in [found.value(gauge) for gauge in gauges]
     await found.store.write(lease.acquire, "another", CLOCK.now(), force=True)
     with pytest.raises(NotLeader):
         async with asyncio.timeout(20):
             await found.task
+    assert [found.value(gauge) for gauge in gauges] == [None, None, None]
     dss.world.instant_run("P000", "S000")
     assert await found.events() == []
 

@@ -56,14 +56,22 @@ def test_the_end_of_a_known_open_run_is_told_once() -> None:
         (ran(-20), []),
         (ran(0, 5), ["run.started", "run.finished"]),
         (ran(3), ["run.started"]),
+        (ran(3, -3600), ["run.started", "run.finished"]),
     ],
-    ids=["ended before", "started before", "runs since before", "starts with it", "starts later"],
+    ids=[
+        "ended before",
+        "started before",
+        "runs since before",
+        "starts with it",
+        "starts later",
+        "seems to end before",
+    ],
 )
 def test_what_the_beginning_of_the_watch_means_for_a_run(run: Run, events: list[str]) -> None:
     found = diff({}, sight([run], now=10), Past(watched_since=T0, watermark=EARLY))
     assert [event.name.value for event in found.events] == events
     assert [change.run for change in found.runs] == [run]
-    assert [change.baseline for change in found.runs] == [run.end is not None and run.end < T0]
+    assert [change.baseline for change in found.runs] == [not events and run.end is not None]
 
 
 def test_a_run_before_the_watermark_makes_no_event_unless_it_is_known_as_open() -> None:

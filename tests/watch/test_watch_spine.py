@@ -1,11 +1,12 @@
 """The whole watch of a node against a faked DSS: what happens there becomes events, once each."""
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 from tests.fakedss import FakeDSS
-from tests.watch.conftest import Start, Watching, now_ms, settled, until, watching
+from tests.watch.conftest import QUICK, Start, Watching, now_ms, settled, until, watching
 from tocsin.store import details, runs
 
 
@@ -67,6 +68,26 @@ async def test_short_runs_between_two_looks_are_all_seen(dss: FakeDSS, start: St
     found.watcher.nudge("P000", "S000")
     await until(lambda: found.agrees(since))
     assert len(await found.names()) == 80
+
+
+async def test_new_runs_are_told_while_the_baseline_of_a_large_node_is_still_being_read(
+    dss: FakeDSS, tmp_path: Path
+) -> None:
+    dss.world.populate(5, 100)
+    pace = replace(QUICK, sweep_interval=timedelta(seconds=0.5), max_requests_per_second=40)
+    async with watching(dss, tmp_path, watch=pace) as found:
+        await until(lambda: dss.asked("futures") >= 1)
+        ran = [(f"P{project:03}", "S099") for project in range(5)]
+        for project, scenario in ran:  # the first are not even known yet
+            dss.start_run(project, scenario)
+        await until(lambda: _has(found, 5 * ["run.started"]))
+        for project, scenario in ran:
+            dss.end_run(project, scenario)
+        await until(lambda: _has(found, 5 * ["run.started"] + 5 * ["run.finished"]))
+        snapshot = found.watcher.snapshot()
+        assert snapshot
+        assert snapshot.backfilling
+        assert dss.asked("last_runs") < 250  # of 500 scenarios
 
 
 async def test_a_downtime_is_read_back_late_and_nothing_is_told_twice(

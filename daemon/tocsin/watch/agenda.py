@@ -8,7 +8,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from heapq import heappop, heappush
 from math import inf
 
@@ -57,11 +57,10 @@ class Watched:
 
 @dataclass(slots=True)
 class Agenda:
-    """``offset`` is DSS's clock minus ours; ``sighting`` who tells what runs now: the sweep, the lists or nobody."""
+    """``clock`` is DSS's; ``sighting`` who tells what runs now: the sweep, the lists or nobody."""
 
     clock: Clock
     cold: float
-    offset: timedelta = timedelta(0)
     sighting: Reason | None = None
     suspended: set[str] = field(default_factory=set)  # projects that cannot be read
     watched: dict[ScenarioKey, Watched] = field(default_factory=dict)
@@ -207,7 +206,7 @@ class Agenda:
         one.queued, one.due_at = None, inf
 
     def _pace(self, one: Watched, now: float) -> Pace:
-        dss_now = self.clock.now() + self.offset
+        dss_now = self.clock.now()
 
         def ago(moment: datetime | None) -> float | None:
             return None if moment is None else (dss_now - moment).total_seconds()

@@ -89,7 +89,7 @@ class Circuit:
         self._told_down = False
         if event is not None:
             state.log.info("node_up", was=row.down_reason)
-        since = row.watched_since if row.last_ok_at else row.watched_since + state.agenda.offset
+        since = row.watched_since if row.last_ok_at else row.watched_since + state.dss_clock.offset
         nothing = dict.fromkeys(("down_reason", "down_since", "down_event_id", "problem"))
         began = {"watched_since": since, "resumed_at": state.now(), "last_ok_at": state.clock.now()}
         await state.save({"up": True, **nothing, **began}, event, backfill=True)

@@ -37,12 +37,13 @@ class Sight:
     reaches: datetime | None  # ``seen`` holds every run that started later; None: DSS's whole history
     whole: bool  # no item was unreadable
     now: datetime
+    earliest: datetime  # what ``now`` may be, if DSS's clock was just set back
     detected_at: datetime
     horizon: datetime  # what ended before it is too old to be told
     late_before: datetime | None  # what happened before it happened in a downtime
     fresh_from: datetime  # of what started earlier, all that is seen is known to have ended
     scenario_url: str = ""
-    set_back: timedelta = timedelta(0)  # DSS's clock was set back by so much since the watch began
+    set_back: timedelta = timedelta(0)  # DSS's clock was, by so much; a watch that seems to begin later began before
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +109,8 @@ def _compare(
         return (RunChange(run) if was.absent_since is not None else None), ()
     if run.start < past.watermark:
         return None, ()
-    since = past.watched_since - sight.set_back
-    if run.end is not None and run.end < max(since, sight.horizon):
+    since = past.watched_since - (sight.set_back if past.watched_since > sight.earliest else timedelta(0))
+    if run.end is not None and max(run.start, run.end) < max(since, sight.horizon):  # a clock may run backwards
         return RunChange(run, baseline=True), ()
     start = (EventName.RUN_STARTED,) if run.start >= since else ()
     return RunChange(run, late=late, ended=bool(end)), (*start, *end)

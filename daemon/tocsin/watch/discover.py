@@ -7,7 +7,7 @@ the sweep is not trusted their running flags tell what runs, and they are read a
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from math import inf
 
 from sqlalchemy import Connection
@@ -176,6 +176,18 @@ class Discovery:
         out = [one for one in watched if not self._wanted(one.row)]
         await self._give_up(out, [row for row in projects if row.gone_at is None and not state.in_scope(row.project)])
 
+    async def set_back(self, by: timedelta) -> None:
+        """DSS's clock was: what seems to be watched since a moment that is yet to come is watched since before."""
+        now, watched = self._state.now(), self._state.agenda.watched
+        late = [one for one in self._projects.values() if one.row.in_scope_since > now]
+        for project in late:
+            project.row = replace(project.row, in_scope_since=project.row.in_scope_since - by)
+        later = [one for one in watched.values() if one.row.watched_since > now]
+        for one in later:
+            one.row = replace(one.row, watched_since=one.row.watched_since - by)
+        projects = [project.row for project in late]
+        await self._state.write(_write, [one.row for one in later], (), self._state.clock.now(), projects)
+
     def _wanted(self, row: ScenarioRow) -> bool:
         return self._state.in_scope(row.key.project) and self._state.scenario_in_scope(row.key.scenario, row.tags)
 
@@ -223,7 +235,7 @@ class Discovery:
             return lambda _: row.watched_since
         if row.scope != self._scope:
             return lambda _: dss_now
-        last = before + self._state.agenda.offset
+        last = min(before + self._state.dss_clock.offset, dss_now)
 
         def since(project: SeenProject) -> datetime:
             old = project.created is not None and project.created < last

@@ -116,10 +116,11 @@ class Looks:
             reply.reaches,
             whole=not reply.reading.odd,
             now=now,
+            earliest=state.dss_clock.earliest(),
             detected_at=state.clock.now(),
             horizon=horizon,
             late_before=self._late_before(one, now),
-            set_back=state.set_back,
+            set_back=state.dss_clock.set_back,
             fresh_from=self._fresh_from(one, reply.reading.items, now),
             scenario_url=f"{state.node.url.rstrip('/')}/projects/{one.key.project}/scenarios/{one.key.scenario}",
         )
@@ -165,20 +166,20 @@ class Looks:
         return known
 
     def _late_before(self, one: Watched, now: datetime) -> datetime | None:
-        row, state = one.row, self._state
+        state = self._state
+        if one.looked_at is None:
+            return state.row.resumed_at
         long = max(_BLIND_FOR * state.node.watch.cold_interval, timedelta(hours=1))
-        blind = row.looked_at is not None and state.clock.now() - row.looked_at > long
-        if blind:
-            return now
-        return state.row.resumed_at if one.looked_at is None else None
+        return now if state.clock.monotonic() - one.looked_at > long.total_seconds() else None
 
     async def _read(self, one: Watched, ticket: Ticket, now: datetime, horizon: datetime) -> _Reply:
         """Ask for more and more runs until they reach back to what the last look had seen."""
-        bound = self._bound(one, now, horizon)
+        bound = now
         scenario = self._client.get_project(one.key.project).get_scenario(one.key.scenario)
         reply = _Reply(Reading(()), None)
         for limit in _LIMITS if one.row.cursor else _BASELINE_LIMITS:
             raw = await ticket.ask(partial(scenario.get_last_runs_raw, limit))
+            bound = self._bound(one, now, horizon)  # not before: this answer may show that the clock was set back
             reading = read_runs(raw, one.key, now, mail_reporters=self._state.wants_mail_reporters())
             oldest = reading.items[-1].run.start if reading.items else None
             all_history = len(raw) < limit
@@ -193,9 +194,18 @@ class Looks:
 
     def _bound(self, one: Watched, now: datetime, horizon: datetime) -> datetime:
         """Runs that started before it were handled by earlier looks, but for those still open."""
-        since = one.row.cursor or one.row.watched_since
+        since = one.row.cursor or one.row.watched_since - self._state.dss_clock.set_back
         opened = [run.start for run in one.open_runs]
-        return max(horizon, min([since, now, *opened]))
+        return max(horizon, min([since, now, self._last_look(one), *opened]))
+
+    def _last_look(self, one: Watched) -> datetime:
+        """The last look on DSS's clock: where either clock was set back, later runs may seem older than its newest."""
+        state = self._state
+        if one.looked_at is not None:
+            ago = state.clock.monotonic() - one.looked_at
+        else:  # a look of an earlier life that seems to come yet was made before our clock was set back
+            ago = abs(state.clock.now() - (one.row.looked_at or state.clock.now())).total_seconds()
+        return state.dss_clock.earliest(ago)
 
     async def _by_date(self, one: Watched, ticket: Ticket, now: datetime, bound: datetime, reply: _Reply) -> _Reply:
         """The list ended before it reached what is known: the history was cleared, or DSS gives no longer lists.
@@ -258,7 +268,7 @@ class Looks:
         state = self._state
         if event.late or event.name is EventName.REPORTER_FAILED:
             return
-        delay = event.detected_at + state.agenda.offset - event.time
+        delay = event.detected_at + state.dss_clock.offset - event.time
         state.metrics.detection_delay.labels(state.name).observe(max(0.0, delay.total_seconds()))
 
     def _failed(self, one: Watched, error: DSSError) -> None:

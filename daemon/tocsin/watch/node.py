@@ -105,9 +105,9 @@ class NodeWatcher:
         try:
             await self._watch.run()
         finally:
+            self._metrics.forget(self.node.name)
             await self._watch.close()
             self._watch = None
-            self._metrics.forget(self.node.name)
 
     async def _state(self) -> NodeState:
         """The node's row, made if it is new; waits for the store."""
@@ -280,13 +280,20 @@ class _Watch:
     async def _save_row(self) -> None:
         state, row = self._state, self._state.row
         changes: dict[str, object] = {}
-        offset_ms = state.agenda.offset // timedelta(milliseconds=1)
+        if back := state.dss_clock.surely_set_back:
+            state.log.warning("dss_clock_set_back", seconds=round(back.total_seconds()))
+            await self._discovery.set_back(back)
+            moments = {"watched_since": row.watched_since, "resumed_at": row.resumed_at}
+            changes |= {name: at - back for name, at in moments.items() if at is not None and at > state.now()}
+            state.dss_clock.moved_back()
+        offset_ms = state.dss_clock.offset // timedelta(milliseconds=1)
         if abs(offset_ms - row.clock_offset_ms) >= 500:
             changes["clock_offset_ms"] = offset_ms
         if state.dss_version not in (None, row.dss_version):
             changes["dss_version"] = state.dss_version
         if not self._circuit.health.open:
-            if row.last_ok_at is None or state.clock.now() - row.last_ok_at >= _OK_EVERY:
+            swept = self._sweep.swept_at is not None and row.last_sweep_at is None
+            if swept or row.last_ok_at is None or abs(state.clock.now() - row.last_ok_at) >= _OK_EVERY:
                 changes |= {"last_ok_at": state.clock.now(), "last_sweep_at": self._sweep.swept_at}
             if row.backfilling and self._discovery.complete and self._all_looked_at():
                 changes["backfilling"] = False
@@ -317,7 +324,7 @@ class _Watch:
             running=sum(bool(one.open_runs) for one in watched),
             failing=sum(bool(one.failures) for one in watched),
             backfilling=state.row.backfilling,
-            clock_offset=state.agenda.offset,
+            clock_offset=state.dss_clock.offset,
             last_ok_at=state.row.last_ok_at,
             dss_version=state.dss_version,
         )

@@ -1,12 +1,10 @@
 """What the parts of one node's watch share: its configuration, its row, the two clocks and the way to the store."""
 
 import asyncio
-from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
-from statistics import median_low
 from typing import Concatenate, ParamSpec, TypeVar
 
 import structlog
@@ -23,15 +21,13 @@ from tocsin.store.nodes import NodeRow, save_node
 from tocsin.store.scenarios import begin_backfill
 from tocsin.watch.agenda import Agenda
 from tocsin.watch.metrics import WatchMetrics
+from tocsin.watch.nodeclock import NodeClock
 from tocsin.watch.record import WantsDetails
 
 P = ParamSpec("P")
 T = TypeVar("T")
 Item = TypeVar("Item")
 
-_SAMPLES = 31
-_SAME_CLOCK = timedelta(seconds=1)  # Date headers count in seconds: less than that is noise
-_JUMP = timedelta(seconds=10)  # a clock that was set back by less was merely misread
 _LONGEST_WAIT = 30.0
 
 
@@ -75,10 +71,8 @@ class NodeState:
         self.bounds = bounds
         self.details_read = details_read
         self.log = structlog.get_logger("tocsin.watch").bind(dss_node=node.name)
-        self.agenda = Agenda(clock, node.watch.cold_interval.total_seconds())
-        self.agenda.offset = timedelta(milliseconds=row.clock_offset_ms)
-        self._farthest: timedelta | None = None if row.last_ok_at is None else self.agenda.offset
-        self._offsets: deque[timedelta] = deque(maxlen=_SAMPLES)
+        self.dss_clock = NodeClock(clock, timedelta(milliseconds=row.clock_offset_ms), row.last_ok_at)
+        self.agenda = Agenda(self.dss_clock, node.watch.cold_interval.total_seconds())
         self._store_trouble = False
         self._failures: dict[Hashable, _Failure] = {}
         self._odd: set[Hashable] = set()
@@ -90,13 +84,7 @@ class NodeState:
 
     def now(self) -> datetime:
         """The present on DSS's clock."""
-        return self.clock.now() + self.agenda.offset
-
-    @property
-    def set_back(self) -> timedelta:
-        """How far DSS's clock was set back since the start: runs may now seem to be older than the watch."""
-        back = timedelta(0) if self._farthest is None else self._farthest - self.agenda.offset
-        return back if back >= _JUMP else timedelta(0)
+        return self.dss_clock.now()
 
     # --- scope -------------------------------------------------------------------------------------------------------
 
@@ -110,18 +98,12 @@ class NodeState:
     # --- requests ----------------------------------------------------------------------------------------------------
 
     def heard(self, report: RequestReport) -> None:
-        """Count a request, and learn from its Date header how far DSS's clock is off."""
+        """Count a request, and learn from its Date header what DSS's clock shows."""
         self.metrics.requests.labels(self.name, report.operation, report.code).inc()
         self.metrics.request_duration.labels(self.name, report.operation).observe(report.seconds)
         self.dss_version = report.dss_version or self.dss_version
-        if report.server_date is not None:
-            # The header tells the second in which the answer was made: its middle is the best guess.
-            answered = self.clock.now() - timedelta(seconds=report.seconds / 2)
-            self._offsets.append(report.server_date + timedelta(milliseconds=500) - answered)
-            middle = median_low(self._offsets)
-            self.agenda.offset = middle if abs(middle) >= _SAME_CLOCK else timedelta(0)
-            known = [] if self._farthest is None else [self._farthest]
-            self._farthest = max([*known, self.agenda.offset])
+        if report.server_date is not None and report.error is None:
+            self.dss_clock.told(report.server_date, report.seconds)
 
     def odd(self, operation: str, count: int, example: str, **place: str) -> None:
         """How many items of a reply made no sense: counted, and told by its beginning until a reply is good again."""
