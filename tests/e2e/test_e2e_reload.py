@@ -2,14 +2,16 @@
 
 import asyncio
 import os
+import random
 import re
 import signal
+from collections import Counter
 from datetime import timedelta
 
 import pytest
 import yaml
 
-from tests.fakedss import DaemonProcess, Differences, FakeDSS, config_for, eventually, node
+from tests.fakedss import DaemonProcess, Differences, FakeDSS, Life, between, config_for, eventually, node
 
 SUCCESSFUL = "tocsin_config_last_reload_successful"
 COUNTS = re.compile(r"^tocsin_\w+_(total|bucket|count|sum)\{")  # what was counted stays counted
@@ -32,6 +34,18 @@ def two_hooks(sink):
     }
 
 
+def mount(config, text):
+    """Show the file as Kubernetes mounts a Secret: its folder is a link that is swapped for another."""
+    fresh = config.parent / f"..{len(list(config.parent.iterdir()))}"
+    fresh.mkdir()
+    (fresh / config.name).write_text(text)
+    (config.parent / "..tmp").symlink_to(fresh.name)
+    os.replace(config.parent / "..tmp", config.parent / "..data")
+    if not config.is_symlink():
+        config.unlink()
+        config.symlink_to(f"..data/{config.name}")
+
+
 async def last_reload(daemon):
     return (await daemon.json("/api/v1/status"))["config"]["last_reload"]
 
@@ -39,25 +53,17 @@ async def last_reload(daemon):
 @pytest.mark.parametrize("how", ["signal", "post", "file alone", "symlink swap"])
 async def test_a_new_receiver_hears_and_no_run_is_lost_or_told_twice(tmp_path, dss, sink, how):
     config = config_for(tmp_path, {"prod": dss}, sink)
-    if how == "symlink swap":  # as Kubernetes mounts a ConfigMap
-        (tmp_path / "..1").mkdir()
-        config.rename(tmp_path / "..1" / "tocsin.yaml")
-        (tmp_path / "..data").symlink_to("..1")
-        config.symlink_to("..data/tocsin.yaml")
+    if how == "symlink swap":
+        mount(config, config.read_text())
     async with DaemonProcess(config) as daemon:
         await daemon.watching(6)
         dss.start_run("P000", "S000")
         await eventually(lambda: len(sink.posts) == 1)
         asked, before = dss.asked("projects"), (await last_reload(daemon))["at"]
-        match how:
-            case "symlink swap":
-                (tmp_path / "..2").mkdir()
-                (tmp_path / "..2" / "tocsin.yaml").write_text(config.read_text())
-                change(tmp_path / "..2" / "tocsin.yaml", **two_hooks(sink))
-                (tmp_path / "..data_tmp").symlink_to("..2")
-                os.replace(tmp_path / "..data_tmp", tmp_path / "..data")
-            case _:
-                change(config, **two_hooks(sink))
+        if how == "symlink swap":
+            mount(config, yaml.safe_dump(yaml.safe_load(config.read_text()) | two_hooks(sink)))
+        else:
+            change(config, **two_hooks(sink))
         if how == "signal":
             daemon.send_signal(signal.SIGHUP)
         if how == "post":
@@ -152,3 +158,51 @@ async def test_a_reload_changes_what_a_package_logs(tmp_path, dss, sink):
         await daemon.post("/-/reload")
         await eventually(lambda: said(daemon) == 1)
         assert before == 0
+
+
+BROKEN = ("", "nodes: [", "\0", "- 1", "nodes: []\n", "reciever: []\n")
+
+
+@pytest.mark.slow
+async def test_a_storm_of_reloads_loses_nothing_sends_nothing_twice_and_leaves_nothing_behind(tmp_path, dss, sink):
+    """A hundred under load, by signal, by POST and by a swapped link alone, every third of a broken file."""
+    chance = random.Random(5)
+    config = config_for(tmp_path, {"prod": dss}, sink)
+    good = yaml.safe_load(config.read_text())
+    mount(config, config.read_text())
+
+    def reloads():
+        return Counter(line["event"] for line in daemon.log if str(line["event"]).startswith("reload"))
+
+    async with DaemonProcess(config) as daemon, FakeDSS(node_name="other") as other:
+        other.world.populate(1, 2)
+        await daemon.watching(6)
+        life = Life(dss.world, 10, between(0.05, 2), seed=3)
+        living = asyncio.create_task(life.live())
+        await eventually(lambda: len(sink.posts) > 20)
+        threads, descriptors = daemon.held()
+        for turn in range(100):
+            broken, done = turn % 3 == 2, reloads().total()
+            changed = {"nodes": [*good["nodes"], node("other", other)]} if turn % 10 < 5 else {"rules": []}
+            mount(config, BROKEN[turn % len(BROKEN)] if broken else yaml.safe_dump(good | changed) + f"# {turn}\n")
+            how = chance.choices(["post", "signal", "link"], [5, 4, 1])[0]
+            if how == "signal":
+                daemon.send_signal(signal.SIGHUP)
+            if how == "post":
+                assert (await daemon.post("/-/reload"))[0] == (422 if broken else 200)
+            else:
+                await eventually(lambda done=done: reloads().total() > done)
+        mount(config, yaml.safe_dump(good))
+        assert (await daemon.post("/-/reload"))[0] == 200
+        counts = reloads()
+        assert (counts.total() > 100, counts["reload_failed"] >= 33) == (True, True)
+        living.cancel()
+        life.finish()
+        await eventually(lambda: len(sink.posts) >= 2 * len(dss.world.ledger.runs))
+        assert dss.ledger.compare(await daemon.events("prod")) == Differences()
+        assert [id for id, times in Counter(post.json["id"] for post in sink.posts).items() if times > 1] == []
+        begun = Counter(line["dss_node"] for line in daemon.log if line["event"] == "backfill_complete")
+        assert begun["prod"] == 1  # it was never watched anew
+        assert [line for line in daemon.stderr if "Traceback" in line] == []
+        now = daemon.held()  # pools fill up to a few; what a reload left behind would stand here a hundred times
+        assert (now[0] - threads < 12, now[1] - descriptors < 20) == (True, True), (threads, descriptors, now)

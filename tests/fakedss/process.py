@@ -218,6 +218,12 @@ class DaemonProcess:
         (caught,) = (line.split()[1] for line in status.splitlines() if line.startswith("SigCgt:"))
         return bool(int(caught, 16) >> (number - 1) & 1)
 
+    def held(self) -> tuple[int, int]:
+        """How many threads and how many file descriptors the process has now (Linux)."""
+        assert self._process is not None
+        place = Path(f"/proc/{self._process.pid}")
+        return len(list((place / "task").iterdir())), len(list((place / "fd").iterdir()))
+
     async def sigterm(self, within: float = 60.0) -> int:
         """SIGTERM, and the exit code."""
         self.send_signal(signal.SIGTERM)
