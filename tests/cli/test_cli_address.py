@@ -4,16 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tocsin.cli.address import (
-    Address,
-    BadAddress,
-    Part,
-    listing_address,
-    project_address,
-    run_address,
-    scenario_address,
-    shown,
-)
+from tocsin.cli.address import Address, BadAddress, Part, listing_address, run_address, scenario_address, shown
 
 
 @pytest.mark.parametrize(
@@ -64,7 +55,6 @@ def test_a_run_is_an_id_last_or_current(text, run):
         (run_address, "SALES"),
         (run_address, "SALES/*"),
         (run_address, "a/b/c/d/e"),
-        (project_address, "a/b/c"),
         (listing_address, ""),
     ],
 )

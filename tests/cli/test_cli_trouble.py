@@ -135,8 +135,22 @@ def test_every_verb_and_option_stands_in_the_guide():
                         assert option in guide, (words, option)
 
 
-def test_the_verbs_load_nothing_heavy_before_they_run(python_env, python):
-    heavy = ("asyncio", "aiohttp", "pydantic", "sqlalchemy", "apprise", "rich", "yaml", "tocsin.dss")
-    code = f"import sys, tocsin.cli.commands; print([m for m in {heavy!r} if m in sys.modules])"
+HEAVY = ("aiohttp", "alembic", "apprise", "jinja2", "prometheus_client", "rich", "sqlalchemy", "structlog", "yaml")
+
+
+@pytest.mark.parametrize(
+    ("words", "heavy"),
+    [
+        (None, ("typer", "pydantic", "asyncio", "tocsin.dss", "tocsin.cli.commands", *HEAVY)),
+        ("--help", ("pydantic", "asyncio", "tocsin.dss", "tocsin.sim", "tocsin.app", "tocsin.cli.scenario", *HEAVY)),
+        ("--version", ("pydantic", "asyncio", "tocsin.dss", "tocsin.sim", "tocsin.app", "tocsin.cli.scenario", *HEAVY)),
+        ("scenario list --help", ("tocsin.app", "tocsin.model", "tocsin.sim", "tocsin.cli.run", *HEAVY)),
+        ("silence list --help", ("tocsin.dss", "tocsin.app", "tocsin.store", "tocsin.web", *HEAVY)),
+        ("check --help", ("asyncio", "tocsin.dss", "tocsin.app", *HEAVY)),
+    ],
+)  # fmt: skip
+def test_what_a_question_does_not_need_is_not_loaded(python_env, python, words, heavy):
+    asked = "" if words is None else f"sys.argv[1:] = {words.split()!r}; tocsin.cli.main()"
+    code = f"import atexit, sys, tocsin.cli; atexit.register(lambda: print([m for m in {heavy!r} if m in sys.modules])); {asked}"
     said = subprocess.run([python, "-c", code], env=python_env, capture_output=True, text=True, check=True)
-    assert said.stdout == "[]\n"
+    assert said.stdout.splitlines()[-1] == "[]"

@@ -11,12 +11,17 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from urllib.parse import quote, unquote
 
+from tocsin.cli.exits import USAGE, Failure
+
 _ENCODED = re.compile(r"(?:%[0-9A-Fa-f]{2})+")
 _SPECIAL = re.compile(r"[/%*?\[\x00-\x1f\x7f]")
 
 
-class BadAddress(ValueError):
+class BadAddress(Failure):
     """An address that cannot be read; the message says how it is written."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, USAGE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +64,6 @@ class Address:
 
     def __str__(self) -> str:
         return "/".join(part.written for part in (self.node, self.project, self.scenario) if part is not None)
-
-
-def project_address(text: str) -> Address:
-    """``[NODE/]PROJECT``. Raises ``BadAddress``."""
-    *node, project = _parts(text, (1, 2), "[NODE/]PROJECT")
-    return Address(node[0] if node else None, project)
 
 
 def scenario_address(text: str) -> Address:

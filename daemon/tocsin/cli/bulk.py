@@ -6,20 +6,15 @@ interrupts, the rest is told as not tried.
 """
 
 import asyncio
-import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
 
 from tocsin.cli import show
-from tocsin.cli.exits import DONE
+from tocsin.cli.exits import DONE, Failure, tell
 from tocsin.cli.session import Session, Target
-from tocsin.cli.trouble import Failure, exit_code, told
-from tocsin.dss import DSSConflict, DSSError, DSSUnauthorized, DSSUnreachable
-
-if TYPE_CHECKING:
-    pass
+from tocsin.cli.trouble import exit_code, told
+from tocsin.dss.errors import DSSConflict, DSSError, DSSUnauthorized, DSSUnreachable
 
 
 class Result(StrEnum):
@@ -42,13 +37,11 @@ class Done:
     code: int = DONE
 
 
-Change = Callable[[Target], Awaitable[Done]]
-
-
-async def change_all(session: Session, targets: Sequence[Target], change: Change, *, what: str, as_json: bool) -> int:
+async def change_all(
+    session: Session, targets: Sequence[Target], change: Callable[[Target], Awaitable[Done]], what: str, as_json: bool
+) -> int:
     """Apply ``change`` to each target, print what became of each, and answer the exit code."""
-    done: dict[str, Done] = {}
-    begun: set[str] = set()
+    done: dict[Target, Done] = {}
     slots = {name: asyncio.Semaphore(node.watch.max_concurrency) for name, node in session.nodes.items()}
     hopeless: set[str] = set()  # nodes on which nothing can succeed any more
 
@@ -56,11 +49,11 @@ async def change_all(session: Session, targets: Sequence[Target], change: Change
         async with slots[target.node]:
             if target.node in hopeless:
                 return
-            begun.add(target.address)
+            done[target] = Done(Result.CUT_OFF)
             try:
-                done[target.address] = await change(target)
+                done[target] = await change(target)
             except (DSSError, Failure) as error:
-                done[target.address] = _failed(error)
+                done[target] = _failed(error)
                 if isinstance(error, DSSUnreachable | DSSUnauthorized):
                     hopeless.add(target.node)
             step()
@@ -69,10 +62,7 @@ async def change_all(session: Session, targets: Sequence[Target], change: Change
         with show.progress(what, len(targets)) as step:
             await asyncio.gather(*map(one, targets))
     finally:
-        for target in targets:
-            cut_off = Result.CUT_OFF if target.address in begun else Result.NOT_TRIED
-            done.setdefault(target.address, Done(cut_off))
-        _print(targets, done, as_json)
+        _print({target: done.get(target, Done(Result.NOT_TRIED)) for target in targets}, as_json)
     return max((outcome.code for outcome in done.values()), default=DONE)
 
 
@@ -84,18 +74,17 @@ def _failed(error: DSSError | Failure) -> Done:
     return Done(Result.FAILED, told(error) + unsure + again, exit_code(error))
 
 
-def _print(targets: Sequence[Target], done: Mapping[str, Done], as_json: bool) -> None:
+def _print(done: Mapping[Target, Done], as_json: bool) -> None:
     """Rows of what was or would be changed; what failed is told on standard error, and what needed nothing counted."""
-    results = [(target, done[target.address]) for target in targets]
-    if as_json:
-        show.print_json([{**t.place, "result": d.result, "detail": d.detail or None} for t, d in results])
-    elif told := [(t, d) for t, d in results if d.result in (Result.CHANGED, Result.WOULD)]:
-        rows = [{"address": t.address, "result": d.result, "detail": d.detail} for t, d in told]
-        show.rows(rows, ("scenario=address", "result", "detail"), as_json=False)
-    for target, outcome in results:
-        if outcome.result is Result.FAILED:
-            print(f"tocsin: {target.address}: {outcome.detail}", file=sys.stderr)
-    counts = [(sum(d.result is result for _, d in results), result) for result in Result]
-    alone = len(results) == 1 and results[0][1].result is not Result.UNCHANGED
+    rows = [{**target.place, "result": one.result, "detail": one.detail or None} for target, one in done.items()]
+    changed = [row for row in rows if row["result"] in (Result.CHANGED, Result.WOULD)]
+    if as_json or changed:
+        show.rows(rows if as_json else changed, ("scenario=address", "result", "detail"), as_json=as_json)
+    results = [one.result for one in done.values()]
+    for target, one in done.items():
+        if one.result is Result.FAILED:
+            tell(f"{target}: {one.detail}")
+    alone = len(results) == 1 and Result.UNCHANGED not in results
     if not (as_json or alone):
-        print(f"tocsin: {', '.join(f'{count} {result}' for count, result in counts if count)}", file=sys.stderr)
+        counts = ((results.count(result), result) for result in Result)
+        tell(", ".join(f"{count} {result}" for count, result in counts if count))

@@ -4,13 +4,11 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode
 
+from tocsin.deliver.connect import check_channel_url
 from tocsin.dss.fields import mapping, objects, text
-
-if TYPE_CHECKING:
-    from tocsin.dss.wire import Raw
+from tocsin.dss.wire import Raw
 
 _UNKNOWN_SERVER = "smtp.example.com"
 
@@ -27,11 +25,11 @@ class Way:
     address: str
     kind: str = "url"  # or webhook
     secret: bool = True
-    options: "Raw" = field(default_factory=dict)  # further keys of the channel
+    options: Raw = field(default_factory=dict)  # further keys of the channel
     subject: str = ""
     message: str = ""
     log: bool = False
-    mails: "tuple[Raw, ...]" = ()
+    mails: tuple[Raw, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
@@ -39,7 +37,7 @@ class Way:
         return self.kind, self.address, json.dumps(self.options, sort_keys=True)
 
 
-def way_of(messaging: "Raw", channels: "Mapping[str, Raw]") -> Way:
+def way_of(messaging: Raw, channels: Mapping[str, Raw]) -> Way:
     """``channels`` are DSS's messaging channels by id, with their settings as far as known. Raises ``NotCarried``."""
     configuration = mapping(messaging, "configuration")
     channel_id = text(configuration, "channelId")
@@ -57,12 +55,12 @@ def way_of(messaging: "Raw", channels: "Mapping[str, Raw]") -> Way:
             raise NotCarried(f"Tocsin has nothing for reporters of type {kind}")
 
 
-def _reached(configuration: "Raw", channel: "Raw") -> "Raw":
+def _reached(configuration: Raw, channel: Raw) -> Raw:
     """Where a chat is reached: by the messaging channel, unless the reporter has an address of its own."""
     return {**configuration, **channel} if configuration.get("useGlobalChannel", True) else configuration
 
 
-def _mail(mail: "Raw", channel_id: str | None, channel: "Raw") -> Way:
+def _mail(mail: Raw, channel_id: str | None, channel: Raw) -> Way:
     if (kind := text(channel, "type")) not in (None, "smtp"):
         raise NotCarried(f"its channel {channel_id} is of type {kind}, which is not SMTP")
     notes = []
@@ -97,7 +95,7 @@ def _mail(mail: "Raw", channel_id: str | None, channel: "Raw") -> Way:
     )
 
 
-def _mailto(channel: "Raw", host: str, sender: str) -> str:
+def _mailto(channel: Raw, host: str, sender: str) -> str:
     mode = "ssl" if channel.get("useSSL") else "starttls" if channel.get("useTLS") else "insecure"
     login, password, port = text(channel, "login"), text(channel, "password"), channel.get("port")
     account = f"{quote(login, safe='')}:{quote(password or '', safe='')}@" if login else ""
@@ -106,7 +104,7 @@ def _mailto(channel: "Raw", host: str, sender: str) -> str:
     return f"{'mailto' if mode == 'insecure' else 'mailtos'}://{account}{place}?{query}"
 
 
-def _overrides(mail: "Raw", sender: str | None) -> "tuple[Raw, ...]":
+def _overrides(mail: Raw, sender: str | None) -> tuple[Raw, ...]:
     """One override for each message that DSS would send: to a list, or to each of some people."""
     written = text(mail, "recipient") or ""
     try:
@@ -134,7 +132,7 @@ def _addresses(text: str) -> list[str]:
     return [address.strip() for address in text.replace(";", ",").split(",") if address.strip()]
 
 
-def _slack(reporter: "Raw", channel_id: str | None, way: "Raw") -> Way:
+def _slack(reporter: Raw, channel_id: str | None, way: Raw) -> Way:
     blocks = text(reporter, "messageMode") == "BLOCK_KIT_API"
     message = "" if blocks else text(reporter, "message") or ""
     notes = ("its blocks are left out for Tocsin's own message",) if blocks else ()
@@ -155,7 +153,7 @@ def _room(channel: str) -> str:
     return channel if channel[:1] in "#@" or re.fullmatch(r"[CDG][A-Z0-9]{8,}", channel) else f"#{channel}"
 
 
-def _chat(kind: str, reporter: "Raw", way: "Raw") -> Way:
+def _chat(kind: str, reporter: Raw, way: Raw) -> Way:
     channel_id = text(reporter, "channelId")
     url = text(way, "webhookUrl")
     if not url:
@@ -169,7 +167,7 @@ def _chat(kind: str, reporter: "Raw", way: "Raw") -> Way:
     return _usable(Way(name, url, message="" if card else message, notes=notes))
 
 
-def _webhook(reporter: "Raw") -> Way:
+def _webhook(reporter: Raw) -> Way:
     method, url = text(reporter, "method") or "POST", text(reporter, "url") or ""
     pairs = {key: _pairs(reporter.get(key)) for key in ("parameters", "headers")}
     if method != "POST":
@@ -197,8 +195,6 @@ def _unreadable(channel_id: str | None) -> str:
 
 def _usable(way: Way) -> Way:
     """The way itself if apprise can read its URL. Raises ``NotCarried``."""
-    from tocsin.deliver.connect import check_channel_url
-
     if trouble := check_channel_url(way.address):
         raise NotCarried(trouble)
     return way

@@ -1,23 +1,24 @@
 """``tocsin check``: is this configuration good, before it is used."""
 
-import json
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import asdict
+from typing import Annotated
 
 import typer
 
-from tocsin.cli.configuration import ConfigOption
+from tocsin.cli import show
 from tocsin.cli.exits import DONE, NO
+from tocsin.cli.verb import ConfigOption, JsonOption, typer_app
 
-if TYPE_CHECKING:
-    from tocsin.app.settings import Problem
+app = typer_app()
 
 
+@app.command()
 def check(
     config: ConfigOption = None,
     offline: Annotated[
         bool, typer.Option("--offline", help="Do not look for secrets: they need not be on this machine.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Check a configuration: form, names, secrets, templates, routes. Exit 1 when it cannot be used."""
     from tocsin.app.source import Source
@@ -26,22 +27,12 @@ def check(
 
     source = Source(config)
     problems = validate(source, SystemClock().now(), offline=offline)
-    errors = [problem for problem in problems if problem.severity == "error"]
+    good = all(problem.severity != "error" for problem in problems)
     if as_json:
-        print(json.dumps({"ok": not errors, "problems": [_as_json(problem) for problem in problems]}, indent=2))
+        show.print_json({"ok": good, "problems": list(map(asdict, problems))})
     else:
         for problem in problems:
             print(f"{problem}" if problem.severity == "error" else f"{problem} (warning)")
-        if not errors:
+        if good:
             print(f"{source.path or 'the environment'}: good" + (", with warnings" if problems else ""))
-    raise typer.Exit(NO if errors else DONE)
-
-
-def _as_json(problem: "Problem") -> dict[str, object]:
-    return {
-        "severity": problem.severity,
-        "message": problem.message,
-        "file": problem.file,
-        "line": problem.line,
-        "key": problem.key,
-    }
+    raise typer.Exit(DONE if good else NO)

@@ -1,29 +1,63 @@
-"""The verbs and their names. Each verb lives in a module of its own and loads what it needs when it runs."""
+"""The verbs and what they are for. A verb's module is loaded when the verb is asked for, and with it what it needs."""
 
-from typing import Annotated
+from importlib import import_module
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
+from typer.main import get_command, get_group
 
-from tocsin.cli import (
-    alerts,
-    check,
-    db,
-    deliveries,
-    demo,
-    events,
-    explain,
-    notify,
-    project,
-    reporter,
-    routes,
-    run_verbs,
-    scenario,
-    silence,
-    sim,
-)
+from tocsin import __version__
+
+_VERBS = {
+    "run": "Run the daemon until SIGTERM or SIGINT. With a command: look at one run of a scenario.",
+    "demo": "Show Tocsin at work on an emulated DSS. Nothing leaves this machine.",
+    "sim": "An emulated DSS: the scenario API of a node, with a lively world or one of your own.",
+    "check": "Check a configuration: form, names, secrets, templates, routes.",
+    "routes": "The routing tree of alerts.",
+    "notify": "Try receivers.",
+    "db": "The store: its version, its upgrade, a backup, pruning.",
+    "project": "Projects of DSS.",
+    "scenario": "Scenarios of DSS: look at them, run them, change them.",
+    "reporter": "DSS's own reporters, over all scenarios.",
+    "events": "What happened: runs, nodes, failed reporters.",
+    "alerts": "What rings until it is fixed.",
+    "silence": "Silences: alerts that match are not told; they go on all the same.",
+    "deliveries": "The log of deliveries, and sending again.",
+    "explain": "Tell a run's story: how it was seen, what was decided and why, what was sent to whom.",
+}
+_ALONE = ("demo", "sim", "check", "explain")  # the others are groups of verbs
+
+
+class _Loaded(dict[str, Any]):
+    """Each verb's command, made when it is first asked for."""
+
+    def __getitem__(self, name: str) -> Any:
+        if super().__getitem__(name) is None:
+            app = import_module(f"tocsin.cli.{name}").app
+            self[name] = get_command(app) if name in _ALONE else get_group(app)
+            if name not in _ALONE:
+                self[name].help = _VERBS[name]
+        return super().__getitem__(name)
+
+
+class _Verbs(TyperGroup):
+    """The group of all verbs, which lists them without loading one."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.commands = _Loaded((name, None) for name in _VERBS)
+
+    def get_command(self, _context: object, name: str) -> Any:
+        return self.commands[name] if name in _VERBS else None
+
+    def format_commands(self, _context: object, formatter: Any) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_VERBS.items()))
+
 
 app = typer.Typer(
-    name="tocsin",
+    cls=_Verbs,
     help="The alarm bell for Dataiku DSS: watches scenario runs, keeps metrics, raises alerts, notifies.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -33,8 +67,6 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from tocsin import __version__
-
         print(f"tocsin {__version__}")
         raise typer.Exit
 
@@ -46,20 +78,3 @@ def _root(
     ] = False,
 ) -> None:
     pass
-
-
-app.add_typer(run_verbs.app, name="run")
-app.command("demo")(demo.demo)
-app.command("sim")(sim.sim)
-app.command("check")(check.check)
-app.add_typer(routes.app, name="routes")
-app.add_typer(notify.app, name="notify")
-app.add_typer(db.app, name="db")
-app.add_typer(project.app, name="project")
-app.add_typer(scenario.app, name="scenario")
-app.add_typer(reporter.app, name="reporter")
-app.add_typer(events.app, name="events")
-app.add_typer(alerts.app, name="alerts")
-app.add_typer(silence.app, name="silence")
-app.add_typer(deliveries.app, name="deliveries")
-app.command("explain")(explain.explain)

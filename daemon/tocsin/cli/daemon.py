@@ -6,92 +6,113 @@ the daemon is down.
 """
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
-import typer
-
-from tocsin.cli.configuration import ConfigOption, load_config
-from tocsin.cli.exits import NO, NOT_ALLOWED, UNREACHABLE, fail
+from tocsin.cli import show
+from tocsin.cli.exits import DONE, NO, NOT_ALLOWED, UNREACHABLE, Failure
+from tocsin.cli.files import read_text
+from tocsin.cli.verb import Daemon, load_config
 
 if TYPE_CHECKING:
     import aiohttp
 
     from tocsin.model.config import Config
 
-T = TypeVar("T")
 Answer = dict[str, Any]
-
-UrlOption = Annotated[
-    str | None,
-    typer.Option("--url", envvar="TOCSIN_URL", help="A running daemon; without it the store of the configuration."),
-]
-TokenOption = Annotated[
-    Path | None,
-    typer.Option("--token-file", envvar="TOCSIN_TOKEN_FILE", help="A file with a token for the daemon at --url."),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="For scripts.")]
-LimitOption = Annotated[int, typer.Option(min=1, help="At most so many.")]
-
-__all__ = ["Api", "ConfigOption", "JsonOption", "LimitOption", "TokenOption", "UrlOption", "ask", "wanted"]
 
 
 @dataclass(frozen=True, slots=True)
 class Api:
-    """One daemon's HTTP API, spoken to over one session."""
+    """One daemon's HTTP API, spoken to over one session. What it refuses is a ``Failure`` with its own words."""
 
     session: "aiohttp.ClientSession"
     base: str
+    code = DONE
 
-    async def get(self, path: str, query: Mapping[str, str] | None = None) -> Answer:
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, daemon: Daemon) -> AsyncIterator["Api"]:
+        import aiohttp
+
+        headers = {"Authorization": f"Bearer {_token(daemon.token_file)}"} if daemon.token_file else {}
+        timeout = aiohttp.ClientTimeout(total=60, connect=10)
+        try:
+            async with aiohttp.ClientSession(headers=headers, timeout=timeout) as session:
+                if daemon.url is not None:
+                    yield cls(session, daemon.url.rstrip("/"))
+                    return
+                async with _served_from_the_store(load_config(daemon.config)) as base:
+                    yield cls(session, base)
+        except (aiohttp.ClientError, TimeoutError) as error:
+            why = str(error) or type(error).__name__
+            raise Failure(f"cannot reach the daemon at {daemon.url}: {why}", UNREACHABLE) from None
+
+    async def get(self, *path: str, **query: str) -> Answer:
         return await self._call("GET", path, query=query)
 
-    async def post(self, path: str, body: object = None) -> Answer:
+    async def post(self, *path: str, body: object = None) -> Answer:
         return await self._call("POST", path, body=body)
 
-    async def delete(self, path: str) -> Answer:
+    async def delete(self, *path: str) -> Answer:
         return await self._call("DELETE", path)
 
-    async def items(self, name: str, query: Mapping[str, str], limit: int) -> list[Answer]:
+    async def items(self, name: str, limit: int, **filters: str | None) -> list[Answer]:
         """Up to ``limit`` items of a list, page by page."""
-        found: list[Answer] = []
-        after: Mapping[str, str] = {}
+        query, found = wanted(filters), list[Answer]()
         while len(found) < limit:
-            page = await self.get(f"/api/v1/{name}", {**query, **after, "limit": str(min(limit - len(found), 500))})
+            page = await self.get(name, **query, limit=str(min(limit - len(found), 500)))
             found += page["items"]
             if page["next"] is None:
                 break
-            after = {"after": page["next"]}
+            query["after"] = page["next"]
         return found
 
-    async def lines(self, path: str, query: Mapping[str, str]) -> AsyncIterator[str]:
-        """The lines of a stream that does not end by itself."""
+    async def stream(self, *path: str, **filters: str | None) -> AsyncIterator[Answer]:
+        """What the daemon sends as it happens; without an end of its own."""
         import aiohttp
 
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=120)
-        async with self.session.get(self.base + path, params=query, timeout=timeout) as response:
+        async with self.session.get(self._url(path), params=wanted(filters), timeout=timeout) as response:
             await _complain(response)
             async for line in response.content:
-                yield line.decode("utf-8", "replace").rstrip("\r\n")
+                if line.startswith(b"data:"):
+                    yield json.loads(line.removeprefix(b"data:"))
+
+    def _url(self, path: Sequence[str]) -> str:
+        return f"{self.base}/api/v1/{'/'.join(quote(part, safe='') for part in path)}"
 
     async def _call(
-        self, method: str, path: str, query: Mapping[str, str] | None = None, body: object = None
+        self, method: str, path: Sequence[str], query: Mapping[str, str] | None = None, body: object = None
     ) -> Answer:
-        async with self.session.request(method, self.base + path, params=query, json=body) as response:
+        async with self.session.request(method, self._url(path), params=query, json=body) as response:
             await _complain(response)
             text = await response.text()
         try:
             answer = json.loads(text) if text else {}
         except json.JSONDecodeError:
-            fail(f"{self.base} does not answer as Tocsin does: {text[:80]!r}", UNREACHABLE)
+            raise Failure(f"{self.base} does not answer as Tocsin does: {text[:80]!r}", UNREACHABLE) from None
         return answer if isinstance(answer, dict) else {}
 
 
+def listing(found: Sequence[Answer], row: Callable[[Answer], Answer], columns: Sequence[str], as_json: bool) -> None:
+    """Print a list: as the API gave it, or a row of each."""
+    if as_json:
+        show.print_json(found)
+    else:
+        show.rows([row(one) for one in found], columns)
+
+
+def wanted(filters: Mapping[str, str | None]) -> dict[str, str]:
+    """The filters that were given; ``node`` is the label ``dss_node``."""
+    return {"dss_node" if k == "node" else k: value for k, value in filters.items() if value is not None}
+
+
 async def _complain(response: "aiohttp.ClientResponse") -> None:
-    """Leave with the daemon's own words when it refused."""
     if response.status < 400:
         return
     text = await response.text()
@@ -100,44 +121,18 @@ async def _complain(response: "aiohttp.ClientResponse") -> None:
         words = said.get("detail") or said.get("title") or text
     except (json.JSONDecodeError, AttributeError):
         words = f"HTTP {response.status}"
-    fail(str(words), NOT_ALLOWED if response.status in (401, 403) else NO)
-
-
-def ask(work: Callable[[Api], Awaitable[T]], url: str | None, token_file: Path | None, config: Path | None) -> T:
-    """Do ``work`` against the daemon's API; what goes wrong on the way is one line and an exit code."""
-    import asyncio
-
-    return asyncio.run(_ask(work, url, token_file, config))
-
-
-async def _ask(work: Callable[[Api], Awaitable[T]], url: str | None, token_file: Path | None, config: Path | None) -> T:
-    import aiohttp
-
-    headers = {"Authorization": f"Bearer {_token(token_file)}"} if token_file else {}
-    async with aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(total=60, connect=10)) as session:
-        try:
-            if url is not None:
-                return await work(Api(session, url.rstrip("/")))
-            async with _served_from_the_store(load_config(config)) as base:
-                return await work(Api(session, base))
-        except (aiohttp.ClientError, TimeoutError) as error:
-            fail(f"cannot reach the daemon at {url}: {str(error) or type(error).__name__}", UNREACHABLE)
+    raise Failure(str(words), NOT_ALLOWED if response.status in (401, 403) else NO)
 
 
 def _token(file: Path) -> str:
-    try:
-        token = file.read_text("utf-8").strip()
-    except OSError as error:
-        fail(f"cannot read the token in {file}: {error.strerror}", NO)
-    if not token:
-        fail(f"{file} is empty", NO)
+    if not (token := read_text(file).strip()):
+        raise Failure(f"{file} is empty")
     return token
 
 
 @asynccontextmanager
 async def _served_from_the_store(config: "Config") -> AsyncIterator[str]:
     """The API over the store of ``config``, beside a daemon that may be running on it."""
-    import structlog
     from prometheus_client import CollectorRegistry
 
     from tocsin.app.decide import resolve_by_hand
@@ -152,7 +147,6 @@ async def _served_from_the_store(config: "Config") -> AsyncIterator[str]:
     from tocsin.web import WebContext, listen, make_app
 
     configure_logging("warning", "auto")
-    structlog.get_logger(__name__)
     clock, store = SystemClock(), Store(config.store.url)
     own = replace(config, http=Http(listen="127.0.0.1:0"))
 
@@ -171,7 +165,7 @@ async def _served_from_the_store(config: "Config") -> AsyncIterator[str]:
     try:
         await store.open(exclusive=False)
     except StoreError as error:
-        fail(str(error), NO)
+        raise Failure(str(error)) from None
     exposition = Exposition(CollectorRegistry())
     context = WebContext(
         store=store,
@@ -195,9 +189,3 @@ async def _served_from_the_store(config: "Config") -> AsyncIterator[str]:
         await listener.close()
         exposition.close()
         await store.close()
-
-
-def wanted(**filters: str | None) -> dict[str, str]:
-    """The filters that were given; ``node`` is the label ``dss_node``."""
-    names = {"node": "dss_node"}
-    return {names.get(name, name): value for name, value in filters.items() if value is not None}

@@ -1,17 +1,19 @@
 """``tocsin db``: the store."""
 
+import asyncio
+import sqlite3
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tocsin.cli.configuration import ConfigOption, load_config
-from tocsin.cli.exits import NO, fail
+from tocsin.cli.exits import fail
+from tocsin.cli.verb import ConfigOption, load_config, typer_app
 
 if TYPE_CHECKING:
     from tocsin.store import Store
 
-app = typer.Typer(help="The store: its version, its upgrade, a backup, pruning.", no_args_is_help=True)
+app = typer_app()
 
 
 @app.command()
@@ -32,7 +34,7 @@ def current(config: ConfigOption = None) -> None:
         with reader.connect() as connection:
             print(f"{current_revision(connection) or 'empty'}; this version wants {SCHEMA_REVISION}")
     except OperationalError as error:
-        fail(f"cannot read the store: {error.orig}", NO)
+        fail(f"cannot read the store: {error.orig}")
     finally:
         reader.dispose()
 
@@ -40,8 +42,6 @@ def current(config: ConfigOption = None) -> None:
 @app.command()
 def upgrade(config: ConfigOption = None) -> None:
     """Bring the store to this version; a SQLite file is backed up beside itself first."""
-    import asyncio
-
     from tocsin.store import StoreRefused
 
     store = _closed_store(config)
@@ -53,7 +53,7 @@ def upgrade(config: ConfigOption = None) -> None:
     try:
         asyncio.run(work())
     except StoreRefused as error:
-        fail(str(error), NO)
+        fail(str(error))
     print("the store is up to date")
 
 
@@ -63,29 +63,25 @@ def backup(
     config: ConfigOption = None,
 ) -> None:
     """Copy a SQLite store, also while the daemon runs."""
-    import sqlite3
-
     from tocsin.store.engine import sqlite_path
     from tocsin.store.migrate import backup_sqlite
 
     store = _closed_store(config)
     if not store.is_sqlite:
-        fail("a PostgreSQL store is backed up with pg_dump", NO)
+        fail("a PostgreSQL store is backed up with pg_dump")
     source = sqlite_path(store.url)
     if not source.exists():
-        fail(f"there is no store at {source}", NO)
+        fail(f"there is no store at {source}")
     try:
         backup_sqlite(source, target)
     except (sqlite3.Error, OSError) as error:
-        fail(f"cannot back up {source} to {target}: {error}", NO)
+        fail(f"cannot back up {source} to {target}: {error}")
     print(f"{source} -> {target}")
 
 
 @app.command()
 def prune(config: ConfigOption = None) -> None:
     """Delete what is older than the retention, in small steps; works while the daemon runs."""
-    import asyncio
-
     from tocsin.app.pruning import prune_all
     from tocsin.kit.clock import SystemClock
     from tocsin.store import Store, StoreError
@@ -103,7 +99,7 @@ def prune(config: ConfigOption = None) -> None:
     try:
         print(f"deleted {asyncio.run(work())} rows")
     except StoreError as error:
-        fail(str(error), NO)
+        fail(str(error))
 
 
 def _closed_store(config: Path | None) -> "Store":
@@ -112,4 +108,4 @@ def _closed_store(config: Path | None) -> "Store":
     try:
         return Store(load_config(config).store.url)
     except StoreRefused as error:
-        fail(str(error), NO)
+        fail(str(error))

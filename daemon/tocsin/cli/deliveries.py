@@ -4,76 +4,53 @@ from typing import Annotated
 
 import typer
 
-from tocsin.cli.daemon import Answer, Api, ConfigOption, JsonOption, LimitOption, TokenOption, UrlOption, ask, wanted
-from tocsin.cli.exits import NO, fail
-from tocsin.cli.show import one, print_json, rows
+from tocsin.cli import show
+from tocsin.cli.daemon import Api, listing
+from tocsin.cli.exits import Failure
+from tocsin.cli.verb import Filter, JsonOption, LimitOption, typer_app, verb
 
-app = typer.Typer(help="The log of deliveries, and sending again.", no_args_is_help=True)
-Filter = Annotated[str | None, typer.Option(help="Only these.")]
+app = typer_app()
 
 
-@app.command("list")
-def list_deliveries(
+@verb(app, "list")
+async def list_deliveries(
+    api: Api,
     state: Annotated[str | None, typer.Option(help="owed, sending, delivered, dead, superseded or cancelled.")] = None,
     receiver: Filter = None,
     channel: Filter = None,
     project: Filter = None,
     scenario: Filter = None,
     limit: LimitOption = 100,
-    url: UrlOption = None,
-    token_file: TokenOption = None,
-    config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """List notifications, the newest first."""
-    query = wanted(state=state, receiver=receiver, channel=channel, project=project, scenario=scenario)
-
-    async def work(api: Api) -> list[Answer]:
-        return await api.items("deliveries", query, limit)
-
-    found = ask(work, url, token_file, config)
-    if as_json:
-        print_json(found)
-    else:
-        shown = [one | {"tries": len(one["attempts"])} for one in found]
-        rows(shown, ("id", "state", "channel", "subject", "owed=owed_at", "tries", "reason"), as_json=False)
+    found = await api.items(
+        "deliveries", limit, state=state, receiver=receiver, channel=channel, project=project, scenario=scenario
+    )
+    columns = ("id", "state", "channel", "subject", "owed=owed_at", "tries", "reason")
+    listing(found, lambda one: one | {"tries": len(one["attempts"])}, columns, as_json)
 
 
-@app.command("show")
-def show(
+@verb(app, "show")
+async def show_delivery(
+    api: Api,
     delivery_id: Annotated[str, typer.Argument(metavar="ID", help="As `tocsin deliveries list` shows it.")],
-    url: UrlOption = None,
-    token_file: TokenOption = None,
-    config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show one notification with all of its attempts."""
-
-    async def work(api: Api) -> list[Answer]:
-        return await api.items("deliveries", {"id": delivery_id}, 1)
-
-    found = ask(work, url, token_file, config)
+    found = await api.items("deliveries", 1, id=delivery_id)
     if not found:
-        fail(f"no delivery has the id {delivery_id}", NO)
-    if as_json:
-        print_json(found[0])
-    else:
-        one(found[0], hide=("attempts",))
-        rows(found[0]["attempts"], ("try=number", "started=started_at", "outcome", "note"), as_json=False)
+        raise Failure(f"no delivery has the id {delivery_id}")
+    show.one(found[0], hide=("attempts",), as_json=as_json)
+    if not as_json:
+        show.rows(found[0]["attempts"], ("try=number", "started=started_at", "outcome", "note"))
 
 
-@app.command("retry")
-def retry(
-    ids: Annotated[list[str], typer.Argument(metavar="ID…", help="Dead or waiting notifications.")],
-    url: UrlOption = None,
-    token_file: TokenOption = None,
-    config: ConfigOption = None,
+@verb(app, "retry")
+async def retry(
+    api: Api, ids: Annotated[list[str], typer.Argument(metavar="ID…", help="Dead or waiting notifications.")]
 ) -> None:
     """Send notifications again, or now; a running daemon does it within seconds."""
-
-    async def work(api: Api) -> None:
-        for delivery_id in ids:
-            await api.post(f"/api/v1/deliveries/{delivery_id}/retry")
-            print(f"{delivery_id} will be sent again")
-
-    ask(work, url, token_file, config)
+    for delivery_id in ids:
+        await api.post("deliveries", delivery_id, "retry")
+        print(f"{delivery_id} will be sent again")

@@ -1,8 +1,15 @@
 """``tocsin demo``: an emulated DSS with lively projects, the daemon, and two inboxes, all on this machine."""
 
+import asyncio
+import contextlib
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from tocsin.cli.exits import NO, tell
+from tocsin.cli.verb import typer_app
 
 if TYPE_CHECKING:
     from tocsin.app.build import Daemon
@@ -16,7 +23,7 @@ nodes:
     api_key: {key}
     watch: {{sweep_interval: 1s, discovery_interval: 10s, cold_interval: 1m, max_requests_per_second: 20}}
 store: {{url: "sqlite:///{folder}/tocsin.db"}}
-http: {{listen: "{listen}", external_url: "http://{address}"}}
+http: {{listen: "{listen}", external_url: "http://{listen}"}}
 receivers:
   - name: team
     channels:
@@ -37,31 +44,27 @@ route:
 """
 
 
+app = typer_app()
+
+
+@app.command()
 def demo(
     listen: Annotated[str, typer.Option(help="Where Tocsin listens.")] = "127.0.0.1:8080",
     seconds: Annotated[int | None, typer.Option(help="End by itself after so many seconds, with exit 0.")] = None,
 ) -> None:
     """Show Tocsin at work on an emulated DSS. Nothing leaves this machine."""
-    import asyncio
-    import sys
-
     from tocsin.app.run import CannotStart, leave
     from tocsin.app.settings import BadConfig
 
     try:
         code = asyncio.run(_demo(listen, seconds))
     except (CannotStart, BadConfig) as error:
-        print(f"tocsin: {error}", file=sys.stderr)
-        code = 1
+        tell(str(error))
+        code = NO
     leave(code)
 
 
 async def _demo(listen: str, seconds: int | None) -> int:
-    import asyncio
-    import contextlib
-    import tempfile
-    from pathlib import Path
-
     from tocsin.app.run import serve
     from tocsin.app.source import Source
     from tocsin.cli.inboxes import Inboxes
@@ -79,11 +82,8 @@ async def _demo(listen: str, seconds: int | None) -> int:
         await inboxes.start()
         stack.push_async_callback(inboxes.stop)
         config = folder / "tocsin.yaml"
-        config.write_text(
-            _CONFIG.format(
-                dss=dss, key=DEFAULT_KEY, folder=folder, listen=listen, address=listen, smtp=inboxes.mail.port
-            )
-        )
+        smtp = inboxes.mail.port
+        config.write_text(_CONFIG.format(dss=dss, key=DEFAULT_KEY, folder=folder, listen=listen, smtp=smtp))
         if seconds is not None:
             asyncio.get_running_loop().call_later(seconds, stop.set)
 
@@ -119,8 +119,6 @@ def _tell_where(daemon: "Daemon", dss: str, inboxes: "Inboxes", config: object) 
 
 async def _tell_events(daemon: "Daemon") -> None:
     """Print each event once it has its place in the public order."""
-    import asyncio
-
     from tocsin.kit.durations import human_duration
     from tocsin.store import events
 

@@ -1,16 +1,16 @@
-"""Changing one definition without changing as whom the scenario runs.
+"""Changing definitions without changing as whom their scenarios run.
 
 A save makes the credentials' user the last modifier, and a scenario without ``runAsUser`` runs as its last modifier.
 So an edit sets ``runAsUser`` to the user it ran as until then, unless that is the same or the caller lets it change.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from tocsin.cli.bulk import Done, Result, change_all
-from tocsin.cli.exits import NOT_ALLOWED
+from tocsin.cli.exits import NOT_ALLOWED, Failure
 from tocsin.cli.session import Session, Target
-from tocsin.cli.trouble import Failure, exit_code, told
+from tocsin.cli.trouble import exit_code, told
+from tocsin.cli.verb import Edit
 from tocsin.dss import DSSError, PythonScriptBasedScenarioSettings, StepBasedScenarioSettings
 
 Settings = StepBasedScenarioSettings | PythonScriptBasedScenarioSettings
@@ -18,21 +18,12 @@ Change = Callable[[Target, Settings], str | None]
 """Changes a definition that was read, and says what it did; None if there was nothing to do."""
 
 
-@dataclass(frozen=True, slots=True)
-class How:
-    """The options that all verbs share that change definitions."""
-
-    dry_run: bool
-    keep_run_as: bool
-    as_json: bool
-
-
 async def edit_all(
     session: Session,
     targets: Sequence[Target],
     change: Change,
-    what: str,
-    how: How,
+    how: Edit,
+    what: str = "changing",
     settled: Callable[[Target], bool] = lambda _: False,
 ) -> int:
     """Read, change and save each definition, and tell what became of it; the exit code. A target that is ``settled`` is
@@ -41,10 +32,10 @@ async def edit_all(
     async def one(target: Target) -> Done:
         return Done(Result.UNCHANGED) if settled(target) else await _edit(session, target, change, how)
 
-    return await change_all(session, targets, one, what=what, as_json=how.as_json)
+    return await change_all(session, targets, one, what, how.as_json)
 
 
-async def _edit(session: Session, target: Target, change: Change, how: How) -> Done:
+async def _edit(session: Session, target: Target, change: Change, how: Edit) -> Done:
     settings = await target.scenario.get_settings()
     before = settings.effective_run_as
     detail = change(target, settings)
@@ -63,10 +54,7 @@ async def _edit(session: Session, target: Target, change: Change, how: How) -> D
         await settings.save()
     except DSSError as error:
         if moves and how.keep_run_as and exit_code(error) == NOT_ALLOWED:
-            raise Failure(
-                f"{told(error)} (it runs as {before}; only an admin key can keep that, "
-                "--no-keep-run-as lets it change)",
-                NOT_ALLOWED,
-            ) from None
+            hint = f"it runs as {before}; only an admin key can keep that, --no-keep-run-as lets it change"
+            raise Failure(f"{told(error)} ({hint})", NOT_ALLOWED) from None
         raise
     return Done(Result.CHANGED, detail)

@@ -5,16 +5,16 @@ from typing import Annotated
 
 import typer
 
-from tocsin.cli.daemon import Answer, Api, ConfigOption, JsonOption, LimitOption, TokenOption, UrlOption, ask, wanted
-from tocsin.cli.show import print_json, rows
+from tocsin.cli.daemon import Answer, Api, listing
+from tocsin.cli.exits import DONE, one_line
+from tocsin.cli.verb import Filter, JsonOption, LimitOption, typer_app, verb
 
-app = typer.Typer(help="What happened: runs, nodes, failed reporters.", no_args_is_help=True)
-Filter = Annotated[str | None, typer.Option(help="Only these.")]
-_COLUMNS = ("seq", "time", "event", "place", "run", "outcome", "error")
+app = typer_app()
 
 
-@app.command("list")
-def list_events(
+@verb(app, "list")
+async def list_events(
+    api: Api,
     event: Filter = None,
     node: Filter = None,
     project: Filter = None,
@@ -22,26 +22,18 @@ def list_events(
     outcome: Filter = None,
     after: Annotated[int, typer.Option(help="Only those behind this place in the public order.")] = 0,
     limit: LimitOption = 100,
-    url: UrlOption = None,
-    token_file: TokenOption = None,
-    config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """List events in their public order, the oldest first."""
-    query = wanted(event=event, node=node, project=project, scenario=scenario, outcome=outcome, after=str(after))
-
-    async def work(api: Api) -> list[Answer]:
-        return await api.items("events", query, limit)
-
-    found = ask(work, url, token_file, config)
-    if as_json:
-        print_json(found)
-    else:
-        rows([_row(one) for one in found], _COLUMNS, as_json=False)
+    found = await api.items(
+        "events", limit, event=event, node=node, project=project, scenario=scenario, outcome=outcome, after=str(after)
+    )
+    listing(found, _row, ("seq", "time", "event", "place", "run", "outcome", "error"), as_json)
 
 
-@app.command("tail")
-def tail(
+@verb(app, "tail", interrupted=DONE)
+async def tail(
+    api: Api,
     event: Filter = None,
     node: Filter = None,
     project: Filter = None,
@@ -50,31 +42,15 @@ def tail(
         int | None, typer.Option(help="Begin behind this place; without it, with what comes next.")
     ] = None,
     count: Annotated[int | None, typer.Option(min=1, help="End after so many.")] = None,
-    url: UrlOption = None,
-    token_file: TokenOption = None,
-    config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Print events as they come, until Ctrl-C; with --json one a line."""
-    query = wanted(event=event, node=node, project=project, scenario=scenario)
-    if after is not None:
-        query["after"] = str(after)
-
-    async def work(api: Api) -> None:
-        left = count
-        async for line in api.lines("/api/v1/events/stream", query):
-            if not line.startswith("data:"):
-                continue
-            one = json.loads(line.removeprefix("data:"))
-            print(json.dumps(one, ensure_ascii=False) if as_json else _line(one), flush=True)
-            left = None if left is None else left - 1
-            if left == 0:
-                return
-
-    try:
-        ask(work, url, token_file, config)
-    except KeyboardInterrupt:
-        raise SystemExit(0) from None
+    since = None if after is None else str(after)
+    coming = api.stream("events", "stream", event=event, node=node, project=project, scenario=scenario, after=since)
+    async for one in coming:
+        print(json.dumps(one, ensure_ascii=False) if as_json else _line(one), flush=True)
+        if count is not None and (count := count - 1) == 0:
+            break
 
 
 def _row(event: Answer) -> Answer:
@@ -93,6 +69,4 @@ def _row(event: Answer) -> Answer:
 
 
 def _line(event: Answer) -> str:
-    from tocsin.cli.trouble import one_line
-
     return "  ".join(one_line(str(value)) for value in _row(event).values() if value is not None)

@@ -1,30 +1,25 @@
 """Files that verbs read and write."""
 
+import json
+import os
 import sys
+import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-from tocsin.cli.exits import NO, USAGE
-from tocsin.cli.trouble import Failure
-
-if TYPE_CHECKING:
-    from tocsin.dss.wire import Raw
-
-STANDARD_INPUT = Path("-")
+from tocsin.cli.exits import USAGE, Failure
 
 
 def read_text(path: Path) -> str:
     """The text of a file, or of standard input for ``-``. Raises ``Failure``."""
     try:
-        return sys.stdin.read() if path == STANDARD_INPUT else path.read_text("utf-8")
+        return sys.stdin.read() if path == Path("-") else path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise Failure(f"cannot read {path}: {error}") from None
 
 
-def read_object(path: Path) -> "Raw":
+def read_object(path: Path) -> dict[str, Any]:
     """The JSON object in a file. Raises ``Failure``."""
-    import json
-
     try:
         found = json.loads(read_text(path))
     except (ValueError, RecursionError) as error:
@@ -36,9 +31,6 @@ def read_object(path: Path) -> "Raw":
 
 def write_text(path: Path, text: str, *, private: bool = False) -> None:
     """Write a file whole or not at all, readable by its owner alone if ``private``. Raises ``Failure``."""
-    import os
-    import tempfile
-
     try:
         if private:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -51,4 +43,4 @@ def write_text(path: Path, text: str, *, private: bool = False) -> None:
             Path(name).chmod(path.stat().st_mode & 0o777 if path.exists() else 0o644)
         Path(name).replace(path)
     except OSError as error:
-        raise Failure(f"cannot write {path}: {error.strerror or error}", NO) from None
+        raise Failure(f"cannot write {path}: {error.strerror or error}") from None

@@ -6,16 +6,12 @@ and replaced, so that installing twice changes nothing.
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from tocsin.cli.exits import USAGE
+from tocsin.cli.edit import Settings
+from tocsin.cli.exits import USAGE, Failure
 from tocsin.cli.session import Session, Target
-from tocsin.cli.trouble import Failure
-
-if TYPE_CHECKING:
-    from tocsin.cli.edit import Settings
-    from tocsin.dss.wire import Raw
+from tocsin.dss.wire import Raw
 
 HEADER = "X-Tocsin-Secret"
 _PHASES = ("START", "END")
@@ -42,7 +38,7 @@ def hooks_secret(session: Session, file: Path | None) -> str:
         raise Failure(f"the secret of the hooks cannot be read: {error}") from None
 
 
-def install(settings: "Settings", target: Target, name: str, base: str, secret: str) -> str | None:
+def install(settings: Settings, target: Target, name: str, base: str, secret: str) -> str | None:
     """Add the two reporters, or bring them up to date; what was done, None for nothing."""
     told = []
     for phase in _PHASES:
@@ -57,7 +53,7 @@ def install(settings: "Settings", target: Target, name: str, base: str, secret: 
     return ", ".join(told) or None
 
 
-def remove(settings: "Settings", name: str) -> str | None:
+def remove(settings: Settings, name: str) -> str | None:
     """Remove the two reporters; what was done, None for nothing."""
     names = {_name(name, phase) for phase in _PHASES}
     raw = settings.raw_reporters
@@ -71,7 +67,7 @@ def _name(name: str, phase: str) -> str:
     return f"{name}: {phase.lower()}"
 
 
-def _reporter(target: Target, name: str, phase: str, base: str, secret: str) -> "Raw":
+def _reporter(target: Target, name: str, phase: str, base: str, secret: str) -> Raw:
     body = json.dumps({"project": target.project, "scenario": target.id}, ensure_ascii=False)
     return {
         "name": _name(name, phase),

@@ -5,20 +5,20 @@ is a whole configuration, so that it can be checked and tried as it is; secrets 
 """
 
 import re
-from typing import TYPE_CHECKING
+
+import yaml
 
 from tocsin.app.settings.secrets import EnvSecret, FileSecret
 from tocsin.cli.channels import NotCarried, Way, way_of
+from tocsin.cli.exits import one_line
 from tocsin.cli.session import Session, Target
-from tocsin.cli.trouble import one_line, told
+from tocsin.cli.trouble import told
 from tocsin.dss import DSSError
 from tocsin.dss.fields import mapping, text
+from tocsin.dss.wire import Raw
 from tocsin.model.config import Node
 from tocsin.model.labels import Matcher, Op
 from tocsin.route.formula import BadFormula, parse
-
-if TYPE_CHECKING:
-    from tocsin.dss.wire import Raw
 
 _HEAD = """\
 # Made by `tocsin reporter import` from the reporters of DSS itself. To use it beside a configuration of your own, copy
@@ -59,7 +59,7 @@ class Import:
                     configuration = {}
                 known[channel.id] = {"type": channel.type, "sender": channel.sender, **configuration}
 
-    def add(self, target: Target, reporter: "Raw") -> None:
+    def add(self, target: Target, reporter: Raw) -> None:
         """Carry one reporter over, or note why not."""
         name = f"{target.project}/{target.id}/{text(reporter, 'name') or 'unnamed'}"
         if len(self._session.nodes) > 1:
@@ -108,7 +108,7 @@ class Import:
             self.receivers[name] = {"way": way.key, "channel": channel | way.options}
         return name
 
-    def _condition(self, name: str, reporter: "Raw") -> "Raw":
+    def _condition(self, name: str, reporter: Raw) -> Raw:
         condition = text(reporter, "runCondition") or ""
         if not reporter.get("runConditionEnabled") or not condition.strip():
             return {}
@@ -119,7 +119,7 @@ class Import:
             return {}
         return {"condition": condition}
 
-    def _words(self, name: str, way: Way) -> "Raw":
+    def _words(self, name: str, way: Way) -> Raw:
         """Subject and message, if nothing stands in them that Tocsin does not fill."""
         words: Raw = {}
         for key, written in (("subject", way.subject), ("message", way.message)):
@@ -139,19 +139,17 @@ class Import:
             if headers := held["channel"].pop("headers", None):
                 self._note(name, f"its headers {', '.join(headers)} are left out; --output writes them")
 
-    def as_json(self) -> "Raw":
+    def as_json(self) -> Raw:
         """The configuration and the notes."""
         return {"configuration": self._configuration(), "secrets": sorted(self.secrets), "notes": self.notes}
 
     def as_yaml(self) -> str:
         """The configuration with the notes as comments."""
-        import yaml
-
         notes = "".join(f"#   {note}\n" for note in self.notes)
         head = _HEAD + (f"# Not carried over, or only in part:\n{notes}" if notes else "")
         return head + yaml.safe_dump(self._configuration(), sort_keys=False, allow_unicode=True, width=110)
 
-    def _configuration(self) -> "Raw":
+    def _configuration(self) -> Raw:
         receivers = [{"name": name, "channels": [held["channel"]]} for name, held in self.receivers.items()]
         nodes = [_node(node) for node in self._session.nodes.values()]
         return {"nodes": nodes, "receivers": receivers, "reporters": self.reporters, "rules": []}
@@ -173,7 +171,7 @@ def _strange(written: str) -> str | None:
     return f"Tocsin does not know ${{{strange[0]}}}" if strange else None
 
 
-def _node(node: Node) -> "Raw":
+def _node(node: Node) -> Raw:
     """A node as the configuration writes it, with the place of its key and never the key itself."""
     kind = "bearer" if node.bearer is not None else "api_key"
     match node.bearer or node.api_key:

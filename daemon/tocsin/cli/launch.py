@@ -1,22 +1,17 @@
 """Starting scenarios and waiting for their ends."""
 
 import asyncio
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from tocsin.cli import show
-from tocsin.cli.exits import DONE, NO, USAGE
+from tocsin.cli.exits import DONE, NO, USAGE, Failure, tell
 from tocsin.cli.rows import Item, run_row
 from tocsin.cli.session import Session, Target
-from tocsin.cli.trouble import Failure, exit_code, told
-from tocsin.dss import DSSError, DSSRunCancelled, DSSWaitTimeout
+from tocsin.cli.trouble import exit_code, told
+from tocsin.dss import DSSError, DSSRunCancelled, DSSScenarioRun, DSSTriggerFire, DSSWaitTimeout
 from tocsin.dss.waits import within
-
-if TYPE_CHECKING:
-    from tocsin.dss import DSSScenarioRun, DSSTriggerFire
-    from tocsin.dss.wire import Raw
+from tocsin.dss.wire import Raw
 
 _CANCELLED = "DSS cancelled the start; is it running already?"
 
@@ -26,8 +21,8 @@ class Launch:
     """One scenario on its way: asked for, started, ended, or in trouble."""
 
     target: Target
-    fire: "DSSTriggerFire | None" = None
-    run: "DSSScenarioRun | None" = None
+    fire: DSSTriggerFire | None = None
+    run: DSSScenarioRun | None = None
     note: str | None = None
     code: int = DONE
 
@@ -44,7 +39,7 @@ class Launch:
         return {**row, "fire": self.fire.run_id if self.fire else None, "note": self.note}
 
 
-def parameters(written: Sequence[str]) -> "Raw":
+def parameters(written: Sequence[str]) -> Raw:
     """``KEY=VALUE`` words as an object. Raises ``Failure``."""
     found = {}
     for word in written:
@@ -55,9 +50,9 @@ def parameters(written: Sequence[str]) -> "Raw":
     return found
 
 
-async def start(session: Session, launches: Sequence[Launch], params: "Raw") -> None:
+async def start(session: Session, launches: Sequence[Launch], params: Raw) -> None:
     """Ask for a run of each; what goes wrong stands in the launch."""
-    slots = asyncio.Semaphore(max(node.watch.max_concurrency for node in session.nodes.values()))
+    slots = asyncio.Semaphore(session.concurrency)
 
     async def one(launch: Launch) -> None:
         async with slots:
@@ -79,7 +74,7 @@ async def wait_for(launches: Sequence[Launch], seconds: float | None, *, strict:
         if launch.fire is not None and launch.code == DONE:
             launch.note = "goes on in DSS"
             try:
-                async with within(seconds, launch.target.address):
+                async with within(seconds, str(launch.target)):
                     launch.run = await launch.fire.wait_for_scenario_run()
                     if launch.run is not None:
                         await launch.run.wait_for_completion(no_fail=True)
@@ -97,16 +92,14 @@ async def wait_for(launches: Sequence[Launch], seconds: float | None, *, strict:
         await asyncio.gather(*map(one, launches))
 
 
-def tell(launches: Sequence[Launch], *, as_json: bool) -> int:
+def report(launches: Sequence[Launch], as_json: bool) -> int:
     """A row for each that was started or would be; what failed before on standard error. The exit code."""
+    failed = [launch for launch in launches if launch.fire is None and launch.code != DONE]
     for launch in launches:
         if launch.fire is None and launch.code == DONE:
             launch.note = "would be started"
-    if as_json:
-        show.print_json([launch.row() for launch in launches])
-    elif begun := [launch.row() for launch in launches if launch.fire or launch.code == DONE]:
-        show.rows(begun, ("scenario=address", "outcome", "duration_seconds", "note"), as_json=False)
-    for launch in launches:
-        if launch.fire is None and launch.code != DONE:
-            print(f"tocsin: {launch.target.address}: {launch.note}", file=sys.stderr)
+    if shown := [launch.row() for launch in launches if as_json or launch not in failed]:
+        show.rows(shown, ("scenario=address", "outcome", "duration_seconds", "note"), as_json=as_json)
+    for launch in failed:
+        tell(f"{launch.target}: {launch.note}")
     return max((launch.code for launch in launches), default=DONE)

@@ -1,25 +1,17 @@
 """``tocsin project``: the projects of DSS."""
 
-import typer
-
 from tocsin.cli import show
 from tocsin.cli.address import shown
 from tocsin.cli.session import Session
-from tocsin.cli.verb import JsonOption, verb
+from tocsin.cli.verb import JsonOption, typer_app, verb
+from tocsin.dss.fields import text, texts
 
-app = typer.Typer(help="Projects of DSS.", no_args_is_help=True)
-
-
-@app.callback()
-def _group() -> None:
-    pass
+app = typer_app()
 
 
 @verb(app, "list")
 async def list_projects(session: Session, as_json: JsonOption = False) -> None:
     """List the projects that the credentials may see."""
-    from tocsin.dss.fields import text, texts
-
     rows = [
         {
             "address": shown(node, project["projectKey"]),

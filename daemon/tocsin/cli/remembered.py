@@ -4,23 +4,24 @@ The file is written before anything is changed, and names its end: a disable tha
 run again, while one that was completed is never written over.
 """
 
+import json
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 
-from tocsin.cli.address import Address, BadAddress, scenario_address
-from tocsin.cli.exits import USAGE
+from tocsin.cli.address import BadAddress, scenario_address
+from tocsin.cli.exits import USAGE, Failure
 from tocsin.cli.files import read_object, write_text
-from tocsin.cli.trouble import Failure
+from tocsin.kit.clock import isoformat
 
 
-def recall(path: Path) -> list[Address]:
+def recall(path: Path) -> list[str]:
     """The addresses that a file remembers. Raises ``Failure``."""
     found = read_object(path).get("scenarios")
     try:
         if not isinstance(found, list):
             raise BadAddress("it holds no scenarios")
-        return [scenario_address(str(text)) for text in found]
+        return [str(scenario_address(str(text))) for text in found]
     except BadAddress as error:
         raise Failure(f"{path} was not written by `scenario disable --save`: {error}", USAGE) from None
 
@@ -31,7 +32,7 @@ def begin(path: Path, addresses: Iterable[str], now: datetime) -> list[str]:
     if path.exists():
         if read_object(path).get("complete"):
             raise Failure(f"{path} remembers an earlier disable; name another file, or remove it")
-        known = [str(address) for address in recall(path)]
+        known = recall(path)
     everyone = list(dict.fromkeys([*known, *addresses]))
     _write(path, everyone, now, complete=False)
     return everyone
@@ -43,9 +44,5 @@ def complete(path: Path, addresses: Sequence[str], now: datetime) -> None:
 
 
 def _write(path: Path, addresses: Sequence[str], now: datetime, *, complete: bool) -> None:
-    import json
-
-    from tocsin.kit.clock import isoformat
-
     content = {"saved_at": isoformat(now), "complete": complete, "scenarios": list(addresses)}
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")

@@ -1,24 +1,22 @@
 """``tocsin reporter``: DSS's own reporters, seen over all scenarios."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from tocsin.cli import hooks, show
-from tocsin.cli.address import scenario_address
-from tocsin.cli.exits import USAGE
+from tocsin.cli.edit import Settings, edit_all
+from tocsin.cli.exits import USAGE, Failure, tell
 from tocsin.cli.files import write_text
-from tocsin.cli.hooks import remove
+from tocsin.cli.rows import reporter_row
 from tocsin.cli.session import Session, Target
-from tocsin.cli.trouble import Failure
-from tocsin.cli.verb import DryRunOption, JsonOption, KeepRunAsOption, ScenariosArgument, ScopeArgument, verb
+from tocsin.cli.verb import Edit, JsonOption, ScenariosArgument, ScopeArgument, typer_app, verb
+from tocsin.dss import wire
+from tocsin.dss.fields import mapping, objects, text
+from tocsin.dss.wire import Raw
 
-if TYPE_CHECKING:
-    from tocsin.cli.edit import Settings
-    from tocsin.dss.wire import Raw
-
-app = typer.Typer(help="DSS's own reporters, over all scenarios.", no_args_is_help=True)
+app = typer_app()
 NameOption = Annotated[str, typer.Option(help="How the hook is called in DSS; one that exists is brought up to date.")]
 
 
@@ -32,8 +30,6 @@ async def list_reporters(
     as_json: JsonOption = False,
 ) -> None:
     """List every reporter of every scenario."""
-    from tocsin.cli.rows import reporter_row
-
     rows = [reporter_row(target, reporter) for target, reporter in await _reporters(session, addresses)]
     if kind is not None:
         rows = [row for row in rows if str(row["type"]).removesuffix("-scenario") == kind.removesuffix("-scenario")]
@@ -49,18 +45,14 @@ async def set_sender(
     former: Annotated[
         str | None, typer.Option("--only", metavar="FROM", help="Only where the From is this one now.")
     ] = None,
-    dry_run: DryRunOption = False,
-    keep_run_as: KeepRunAsOption = True,
-    as_json: JsonOption = False,
+    *,
+    how: Edit,
 ) -> int:
     """Change the From of all mail reporters."""
-    from tocsin.cli.edit import How, edit_all
-    from tocsin.dss.fields import mapping, objects, text
-
     if ("@" not in sender and "${" not in sender) or not sender.isprintable():
         raise Failure(f"{sender!r} is no mail address", USAGE)
 
-    def change(_: Target, settings: "Settings") -> str | None:
+    def change(_: Target, settings: Settings) -> str | None:
         mails = [mapping(one, "messaging") for one in objects(settings.raw_reporters)]
         found = [mapping(mail, "configuration") for mail in mails if mail.get("type") == "mail-scenario"]
         wanted = [mail for mail in found if former is None or text(mail, "sender") == former]
@@ -70,7 +62,7 @@ async def set_sender(
         return f"From was {', '.join(old)}" if old else None
 
     targets = await session.find_or_all(addresses)
-    return await edit_all(session, targets, change, "changing senders", How(dry_run, keep_run_as, as_json))
+    return await edit_all(session, targets, change, how, "changing senders")
 
 
 @verb(app, "install-hook")
@@ -84,43 +76,27 @@ async def install_hook(
         Path | None, typer.Option(help="The secret of the hooks; else the configuration's http.hooks_secret_file.")
     ] = None,
     name: NameOption = "tocsin",
-    dry_run: DryRunOption = False,
-    keep_run_as: KeepRunAsOption = True,
-    as_json: JsonOption = False,
+    *,
+    how: Edit,
 ) -> int:
     """Have scenarios nudge Tocsin at their start and end, by webhook reporters. The secret stands in the scenario's
     settings, where all who may read them see it."""
-    from tocsin.cli.edit import How, edit_all
-
     base, secret = hooks.external_url(session, external_url), hooks.hooks_secret(session, secret_file)
 
-    def change(target: Target, settings: "Settings") -> str | None:
+    def change(target: Target, settings: Settings) -> str | None:
         return hooks.install(settings, target, name, base, secret)
 
-    targets = await session.find(map(scenario_address, addresses), listed=True)
-    return await edit_all(session, targets, change, "installing hooks", How(dry_run, keep_run_as, as_json))
+    targets = await session.find(addresses, listed=True)
+    return await edit_all(session, targets, change, how, "installing hooks")
 
 
 @verb(app, "remove-hook")
 async def remove_hook(
-    session: Session,
-    addresses: ScopeArgument = None,
-    name: NameOption = "tocsin",
-    dry_run: DryRunOption = False,
-    keep_run_as: KeepRunAsOption = True,
-    as_json: JsonOption = False,
+    session: Session, addresses: ScopeArgument = None, name: NameOption = "tocsin", *, how: Edit
 ) -> int:
     """Remove what install-hook has put into scenarios."""
-    from tocsin.cli.edit import How, edit_all
-
     targets = await session.find_or_all(addresses)
-    return await edit_all(
-        session,
-        targets,
-        lambda _, settings: remove(settings, name),
-        "removing hooks",
-        How(dry_run, keep_run_as, as_json),
-    )
+    return await edit_all(session, targets, lambda _, settings: hooks.remove(settings, name), how, "removing hooks")
 
 
 @verb(app, "import")
@@ -135,8 +111,6 @@ async def import_reporters(
 ) -> None:
     """Write a configuration whose receivers and reporters do what DSS's own reporters do, and tell on standard error,
     one by one, what could not be carried over and why."""
-    import sys
-
     from tocsin.cli.imports import Import
 
     found = await _reporters(session, addresses)
@@ -155,21 +129,18 @@ async def import_reporters(
     if output is None:
         print(made.as_yaml(), end="")
     for note in made.notes:
-        print(f"tocsin: {note}", file=sys.stderr)
-    told = f"{made.carried} of {len(found)} reporters carried over"
-    print(f"tocsin: {told}{f' to {output}' if output else ''}", file=sys.stderr)
+        tell(note)
+    tell(f"{made.carried} of {len(found)} reporters carried over{f' to {output}' if output else ''}")
     return None
 
 
-async def _reporters(session: Session, addresses: list[str] | None) -> "list[tuple[Target, Raw]]":
+async def _reporters(session: Session, addresses: list[str] | None) -> list[tuple[Target, Raw]]:
     """Every reporter in scope, in the order of the scenarios."""
-    from tocsin.dss import wire
-    from tocsin.dss.fields import objects
 
-    async def read(target: Target) -> "list[Raw]":
+    async def read(target: Target) -> list[Raw]:
         request = wire.get_scenario(target.project, target.id)
         return objects((await session.client(target.node).perform(request)).get("reporters"))
 
     targets = await session.find_or_all(addresses)
-    found = await session.each("reading scenarios", targets, read, lambda target: target.address)
+    found = await session.each("reading scenarios", targets, read)
     return [(target, reporter) for target, reporters in found for reporter in reporters]

@@ -1,27 +1,27 @@
 """``tocsin routes``: the routing tree, and who would hear. Output as amtool prints it."""
 
-import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tocsin.cli.configuration import ConfigOption, load_config
-from tocsin.cli.exits import NO, USAGE, fail
+from tocsin.cli import show
+from tocsin.cli.exits import USAGE, fail
+from tocsin.cli.verb import ConfigOption, JsonOption, load_config, typer_app
 
 if TYPE_CHECKING:
-    from tocsin.model.config import Config, Route
+    from tocsin.model.config import Route
 
-app = typer.Typer(help="The routing tree of alerts.", no_args_is_help=True)
-JsonOption = Annotated[bool, typer.Option("--json", help="For scripts.")]
+app = typer_app()
 
 
 @app.command("show")
-def show(config: ConfigOption = None, as_json: JsonOption = False) -> None:
+def show_tree(config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """Print the tree."""
     from tocsin.route import render
 
-    root = _root(load_config(config))
-    print(json.dumps(_as_json(root), indent=2) if as_json else render.show(root))
+    root = _root(config)
+    show.print_json(_as_json(root)) if as_json else print(render.show(root))
 
 
 @app.command("test")
@@ -37,14 +37,14 @@ def who_hears(
     """Print the receivers that would hear of an alert with these labels, comma-separated on one line."""
     from tocsin.route import render
 
-    root, given = _root(load_config(config)), dict(map(_label, labels))
+    root, given = _root(config), dict(map(_label, labels))
     heard = render.receivers(root, given)
     if tree:
         print(render.show_matching(root, given))
-    print(json.dumps({"receivers": heard.split(",")}) if as_json else heard)
+    show.print_json({"receivers": heard.split(",")}) if as_json else print(heard)
     expected = [name for text in expect or [] for name in text.split(",")]
     if expected and not render.verdict(root, given, expected):
-        fail(f"expected {','.join(expected)}", NO)
+        fail(f"expected {','.join(expected)}")
 
 
 def _label(text: str) -> tuple[str, str]:
@@ -60,10 +60,10 @@ def _label(text: str) -> tuple[str, str]:
     return matcher.name, matcher.value
 
 
-def _root(config: "Config") -> "Route":
-    if config.route is None:
-        fail("the configuration has no route: alerts are told to nobody", NO)
-    return config.route
+def _root(config: Path | None) -> "Route":
+    if (route := load_config(config).route) is None:
+        fail("the configuration has no route: alerts are told to nobody")
+    return route
 
 
 def _as_json(route: "Route") -> dict[str, object]:

@@ -1,15 +1,12 @@
 """Scenarios, runs and steps as rows; the keys are those of docs/cli.md and stay."""
 
 from datetime import timedelta
-from typing import TYPE_CHECKING
 
 from tocsin.cli.address import shown
 from tocsin.cli.session import Target
+from tocsin.dss import DSSScenarioRun, DSSStepRunDetails
 from tocsin.dss.fields import mapping, moment, objects, text, texts
 from tocsin.dss.wire import Raw
-
-if TYPE_CHECKING:
-    from tocsin.dss import DSSScenarioRun, DSSStepRunDetails
 
 Item = dict[str, object]
 
@@ -30,7 +27,7 @@ def scenario_row(target: Target, item: Raw) -> Item:
     }
 
 
-def run_row(target: Target, run: "DSSScenarioRun") -> Item:
+def run_row(target: Target, run: DSSScenarioRun) -> Item:
     trigger = run.trigger
     return {
         **target.place,
@@ -45,7 +42,7 @@ def run_row(target: Target, run: "DSSScenarioRun") -> Item:
     }
 
 
-def step_row(step: "DSSStepRunDetails") -> Item:
+def step_row(step: DSSStepRunDetails) -> Item:
     duration = step.duration
     return {
         "id": step.id,
@@ -59,7 +56,7 @@ def step_row(step: "DSSStepRunDetails") -> Item:
     }
 
 
-def error_row(step: "DSSStepRunDetails", thrown: Raw) -> Item:
+def error_row(step: DSSStepRunDetails, thrown: Raw) -> Item:
     return {
         "step": step.name or step.id,
         "code": text(thrown, "code"),

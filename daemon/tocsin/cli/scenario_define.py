@@ -1,23 +1,26 @@
 """The verbs about what a scenario is: create it, read and replace its definition, code and discussions."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from tocsin.cli import show
-from tocsin.cli.address import scenario_address, shown
-from tocsin.cli.exits import USAGE
+from tocsin.cli.address import shown
+from tocsin.cli.edit import Settings, edit_all
+from tocsin.cli.exits import USAGE, Failure
 from tocsin.cli.files import read_object, read_text
+from tocsin.cli.rows import Item, definition_steps
 from tocsin.cli.session import Session, Target
-from tocsin.cli.trouble import Failure, exit_code, told
-from tocsin.cli.verb import DryRunOption, JsonOption, KeepRunAsOption, ScenarioArgument, verb
+from tocsin.cli.trouble import exit_code, told
+from tocsin.cli.verb import Edit, JsonOption, ScenarioArgument, typer_app, verb
+from tocsin.dss import DSSDiscussion, DSSError, PythonScriptBasedScenarioSettings
+from tocsin.dss.fields import moment, text
 
-if TYPE_CHECKING:
-    from tocsin.cli.rows import Item
-    from tocsin.dss import DSSDiscussion
-
-app = typer.Typer()
+app = typer_app()
+SetOption = Annotated[
+    Path | None, typer.Option("--set", metavar="FILE", help="Replace it by this file; - for standard input.")
+]
 
 
 @verb(app, "create")
@@ -32,13 +35,11 @@ async def create(
     as_json: JsonOption = False,
 ) -> None:
     """Create a scenario. DSS makes its id from the name; the new address is printed."""
-    from tocsin.dss import DSSError, PythonScriptBasedScenarioSettings
-
     if kind not in ("step_based", "custom_python") or (code and kind != "custom_python"):
         raise Failure("--type is step_based or custom_python, and --code belongs to custom_python", USAGE)
     body = read_object(definition) if definition else {}
     script = read_text(code) if code else None
-    target = session.one(scenario_address(address))
+    target = session.one(address)
     made = await session.client(target.node).get_project(target.project).create_scenario(target.id, kind, body)
     place = shown(target.node, target.project, made.id)
     if script is not None:
@@ -53,11 +54,6 @@ async def create(
     show.print_json(row) if as_json else print(place)
 
 
-SetOption = Annotated[
-    Path | None, typer.Option("--set", metavar="FILE", help="Replace it by this file; - for standard input.")
-]
-
-
 @verb(app, "settings")
 async def settings(
     session: Session,
@@ -66,57 +62,44 @@ async def settings(
     force: Annotated[
         bool, typer.Option("--force", help="With --set: also if somebody saved since FILE was read from DSS.")
     ] = False,
-    dry_run: DryRunOption = False,
-    keep_run_as: KeepRunAsOption = True,
-    as_json: JsonOption = False,
+    *,
+    how: Edit,
 ) -> int:
     """Print the whole definition, always as JSON, or replace it. One that was printed, edited and set again does not
     write over what others saved meanwhile."""
-    from tocsin.cli.edit import How, Settings, edit_all
-
-    target = session.one(scenario_address(address))
+    target = session.one(address)
     if new is None:
         show.print_json((await target.scenario.get_settings()).get_raw())
         return 0
     definition = read_object(new)
 
-    def replace(_: Target, found: "Settings") -> str | None:
+    def replace(_: Target, found: Settings) -> str | None:
         now, read = found.get_raw(), definition.get("versionTag")
         if not force and read is not None and read != now.get("versionTag"):
-            raise Failure(f"{target.address} was saved by somebody since {new} was read; --force writes over that")
+            raise Failure(f"{target} was saved by somebody since {new} was read; --force writes over that")
         if {**now, "versionTag": None} == {**definition, "versionTag": None}:
             return None
         now.clear()
         now.update(definition)
         return "definition replaced"
 
-    return await edit_all(session, [target], replace, "changing", How(dry_run, keep_run_as, as_json))
+    return await edit_all(session, [target], replace, how)
 
 
 @verb(app, "code")
-async def code(
-    session: Session,
-    address: ScenarioArgument,
-    new: SetOption = None,
-    dry_run: DryRunOption = False,
-    keep_run_as: KeepRunAsOption = True,
-    as_json: JsonOption = False,
-) -> int:
+async def code(session: Session, address: ScenarioArgument, new: SetOption = None, *, how: Edit) -> int:
     """Print the script of a custom_python scenario, or replace it."""
-    from tocsin.cli.edit import How, Settings, edit_all
-    from tocsin.dss import PythonScriptBasedScenarioSettings
-
-    target = session.one(scenario_address(address))
-    no_code = Failure(f"{target.address} is made of steps and has no code of its own; see `scenario steps`")
+    target = session.one(address)
+    no_code = Failure(f"{target} is made of steps and has no code of its own; see `scenario steps`")
     if new is None:
         found = await target.scenario.get_settings()
         if not isinstance(found, PythonScriptBasedScenarioSettings):
             raise no_code
-        show.print_json({**target.place, "code": found.code}) if as_json else print(found.code, end="")
+        show.print_json({**target.place, "code": found.code}) if how.as_json else print(found.code, end="")
         return 0
     script = read_text(new)
 
-    def replace(_: Target, found: "Settings") -> str | None:
+    def replace(_: Target, found: Settings) -> str | None:
         if not isinstance(found, PythonScriptBasedScenarioSettings):
             raise no_code
         if found.code == script:
@@ -124,15 +107,13 @@ async def code(
         found.code = script
         return "code replaced"
 
-    return await edit_all(session, [target], replace, "changing", How(dry_run, keep_run_as, as_json))
+    return await edit_all(session, [target], replace, how)
 
 
 @verb(app, "steps")
 async def steps(session: Session, address: ScenarioArgument, as_json: JsonOption = False) -> None:
     """List the steps that a scenario is made of."""
-    from tocsin.cli.rows import definition_steps
-
-    target = session.one(scenario_address(address))
+    target = session.one(address)
     rows = definition_steps((await target.scenario.get_settings()).get_raw())
     show.rows(rows, ("id", "name", "type", "enabled", "condition"), as_json=as_json)
 
@@ -147,10 +128,9 @@ async def discussions(
     as_json: JsonOption = False,
 ) -> None:
     """Show what people say about a scenario, or say something."""
-
     if (message is not None) != bool(topic or reply) or (topic and reply):
         raise Failure("to say something give --message, and either --topic or --reply ID", USAGE)
-    kept = session.one(scenario_address(address)).scenario.get_object_discussions()
+    kept = session.one(address).scenario.get_object_discussions()
     if message is not None and topic:
         await kept.create_discussion(topic, message)
     elif message is not None and reply:
@@ -165,9 +145,7 @@ async def discussions(
     return None
 
 
-async def _discussion_row(discussion: "DSSDiscussion") -> "Item":
-    from tocsin.dss.fields import moment, text
-
+async def _discussion_row(discussion: DSSDiscussion) -> Item:
     return {
         "id": discussion.discussion_id,
         "topic": text(discussion.get_metadata(), "topic"),

@@ -1,23 +1,21 @@
 """The verbs that look at scenarios and change nothing."""
 
 from datetime import date, datetime
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from tocsin.cli import show
-from tocsin.cli.address import scenario_address
-from tocsin.cli.exits import USAGE
+from tocsin.cli.exits import USAGE, Failure
+from tocsin.cli.rows import Item, definition_steps, run_row, scenario_row
 from tocsin.cli.session import Session, Target
 from tocsin.cli.statistics import summary
-from tocsin.cli.trouble import Failure
-from tocsin.cli.verb import JsonOption, ScenarioArgument, ScenariosArgument, ScopeArgument, verb
+from tocsin.cli.verb import JsonOption, ScenarioArgument, ScenariosArgument, ScopeArgument, typer_app, verb
+from tocsin.dss import DSSScenarioRun
+from tocsin.dss.fields import moment, objects, text, texts
+from tocsin.kit.durations import BadDuration, parse_duration
 
-if TYPE_CHECKING:
-    from tocsin.cli.rows import Item
-    from tocsin.dss import DSSScenarioRun
-
-app = typer.Typer()
+app = typer_app()
 
 
 @verb(app, "list")
@@ -32,9 +30,6 @@ async def list_scenarios(
     as_json: JsonOption = False,
 ) -> None:
     """List scenarios with their state."""
-    from tocsin.cli.rows import scenario_row
-    from tocsin.dss.fields import texts
-
     targets = [
         target
         for target in await session.find_or_all(addresses)
@@ -49,10 +44,7 @@ async def list_scenarios(
 @verb(app, "show")
 async def show_scenario(session: Session, address: ScenarioArgument, as_json: JsonOption = False) -> None:
     """Show one scenario: its state, its settings in short and its last run."""
-    from tocsin.cli.rows import definition_steps, run_row, scenario_row
-    from tocsin.dss.fields import objects, text
-
-    target = session.one(scenario_address(address))
+    target = session.one(address)
     status = await target.scenario.get_status()
     settings = await target.scenario.get_settings()
     last = next(iter(await target.scenario.get_last_runs(1)), None)
@@ -68,7 +60,7 @@ async def show_scenario(session: Session, address: ScenarioArgument, as_json: Js
     }
     if not as_json and last is not None:
         row["last_run"] = f"{last.id}, {'running' if last.running else last.outcome}"
-    show.print_json(row) if as_json else show.one(row)
+    show.one(row, as_json=as_json)
 
 
 @verb(app, "runs")
@@ -86,18 +78,16 @@ async def list_runs(
     as_json: JsonOption = False,
 ) -> None:
     """List runs, the newest first."""
-    from tocsin.cli.rows import run_row
-
     first, last = (None if text is None else _moment(text, session.clock.now()) for text in (since, until))
-    targets = await session.find(map(scenario_address, addresses))
+    targets = await session.find(addresses)
 
-    async def read(target: Target) -> "list[DSSScenarioRun]":
+    async def read(target: Target) -> list[DSSScenarioRun]:
         if first is None and last is None:
             return await target.scenario.get_last_runs(limit or 10, finished)
         runs = await target.scenario.get_runs_by_date(first or date(1970, 1, 1), last)
         return [run for run in runs if not (finished and run.running)][:limit]
 
-    found = await session.each("reading runs", targets, read, _address)
+    found = await session.each("reading runs", targets, read)
     rows = [run_row(target, run) for target, runs in found for run in runs]
     if not as_json:
         rows = [{**row, "outcome": row["outcome"] or "running"} for row in rows]
@@ -107,8 +97,6 @@ async def list_runs(
 @verb(app, "next-run")
 async def next_run(session: Session, addresses: ScopeArgument = None, as_json: JsonOption = False) -> None:
     """Tell when time triggers fire next, the soonest first; scenarios without such a time come last."""
-    from tocsin.dss.fields import moment, text
-
     rows: list[Item] = [
         {
             **target.place,
@@ -130,11 +118,8 @@ async def stats(
     as_json: JsonOption = False,
 ) -> None:
     """Tell how often the last runs succeeded and how long they took; durations are those of SUCCESS and WARNING."""
-
-    targets = await session.find(map(scenario_address, addresses))
-    found = await session.each(
-        "reading runs", targets, lambda target: target.scenario.get_last_runs(limit, True), _address
-    )
+    targets = await session.find(addresses)
+    found = await session.each("reading runs", targets, lambda target: target.scenario.get_last_runs(limit, True))
     rows: list[Item] = [{**target.place, **summary(runs)} for target, runs in found]
     if len(rows) == 1 and not as_json:
         show.one(rows[0])
@@ -143,26 +128,15 @@ async def stats(
         show.rows(rows, ("scenario=address", *keys), as_json=as_json)
 
 
-def _address(target: Target) -> str:
-    return target.address
-
-
 def _moment(text: str, now: datetime) -> date | datetime:
     """A day stays a day, for it means one of the server's zone; a time without a zone is of this machine's."""
-
-    from tocsin.kit.durations import BadDuration, parse_duration
-
-    try:
-        return date.fromisoformat(text)
-    except ValueError:
-        pass
-    try:
-        return datetime.fromisoformat(text).astimezone()
-    except ValueError:
-        pass
+    for read in (date.fromisoformat, lambda text: datetime.fromisoformat(text).astimezone()):
+        try:
+            return read(text)
+        except ValueError:
+            pass
     try:
         return now - parse_duration(text)
     except (BadDuration, OverflowError):
-        raise Failure(
-            f"{text!r} is neither a day (2026-03-01), a time (2026-03-01T06:00) nor how long ago (7d)", USAGE
-        ) from None
+        known = "a day (2026-03-01), a time (2026-03-01T06:00) nor how long ago (7d)"
+        raise Failure(f"{text!r} is neither {known}", USAGE) from None

@@ -1,32 +1,28 @@
 """``tocsin scenario trigger``: what starts scenarios by itself."""
 
+from datetime import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from tocsin.cli import show
-from tocsin.cli.address import scenario_address
-from tocsin.cli.exits import USAGE
+from tocsin.cli.edit import Settings, edit_all
+from tocsin.cli.exits import USAGE, Failure
 from tocsin.cli.files import read_object
+from tocsin.cli.rows import trigger_row
 from tocsin.cli.session import Session, Target
-from tocsin.cli.trouble import Failure
-from tocsin.cli.verb import DryRunOption, JsonOption, KeepRunAsOption, ScenarioArgument, verb
+from tocsin.cli.verb import Edit, JsonOption, ScenarioArgument, typer_app, verb
+from tocsin.dss.fields import objects
 
-if TYPE_CHECKING:
-    from tocsin.cli.edit import Settings
-
-app = typer.Typer(help="The triggers of a scenario.", no_args_is_help=True)
+app = typer_app()
 _KINDS = ("periodic", "hourly", "daily", "monthly")
 
 
 @verb(app, "list")
 async def list_triggers(session: Session, address: ScenarioArgument, as_json: JsonOption = False) -> None:
     """List the triggers of a scenario."""
-    from tocsin.cli.rows import trigger_row
-    from tocsin.dss.fields import objects
-
-    settings = await session.one(scenario_address(address)).scenario.get_settings()
+    settings = await session.one(address).scenario.get_settings()
     rows = [trigger_row(trigger) for trigger in objects(settings.raw_triggers)]
     show.rows(rows, ("id", "name", "type", "active", "params"), as_json=as_json)
 
@@ -50,43 +46,38 @@ async def add(
     definition: Annotated[
         Path | None, typer.Option(metavar="FILE", help="A trigger of any kind as JSON instead; - for standard input.")
     ] = None,
-    dry_run: DryRunOption = False,
-    keep_run_as: KeepRunAsOption = True,
-    as_json: JsonOption = False,
+    *,
+    how: Edit,
 ) -> int:
     """Add a time trigger, or any trigger by its definition."""
-    from tocsin.cli.edit import How, edit_all
-
     if (kind is None) == (definition is None) or kind not in (None, *_KINDS):
         raise Failure(f"say one of {', '.join(_KINDS)}, or --definition FILE", USAGE)
     hour, minute = _time(at)
     weekdays = None if days is None else _weekdays(days)
-    ready = read_object(definition) if definition else None
+    ready = read_object(definition) if definition else {}
 
-    def extend(settings: "Settings") -> str | None:
-        match kind:
-            case "periodic":
-                settings.add_periodic_trigger(every)
-            case "hourly":
-                settings.add_hourly_trigger(minute, starting_hour=hour, repeat_every=every, timezone=timezone)
-            case "daily":
-                settings.add_daily_trigger(hour, minute, weekdays, repeat_every=every, timezone=timezone)
-            case "monthly":
-                settings.add_monthly_trigger(day, hour, minute, run_on=run_on, repeat_every=every, timezone=timezone)
-            case _:
-                settings.raw_triggers.append({"active": True, **(ready or {})})
-        if name is not None:
-            settings.raw_triggers[-1]["name"] = name
-        return f"trigger added: {kind or settings.raw_triggers[-1].get('type')}"
-
-    def checked(_: Target, settings: "Settings") -> str | None:
+    def extend(_: Target, settings: Settings) -> str | None:
         try:
-            return extend(settings)
+            match kind:
+                case "periodic":
+                    settings.add_periodic_trigger(every)
+                case "hourly":
+                    settings.add_hourly_trigger(minute, starting_hour=hour, repeat_every=every, timezone=timezone)
+                case "daily":
+                    settings.add_daily_trigger(hour, minute, weekdays, repeat_every=every, timezone=timezone)
+                case "monthly":
+                    settings.add_monthly_trigger(
+                        day, hour, minute, run_on=run_on, repeat_every=every, timezone=timezone
+                    )
+                case _:
+                    settings.raw_triggers.append({"active": True, **ready})
         except ValueError as error:  # a time zone or a day that does not exist
             raise Failure(str(error), USAGE) from None
+        if name is not None:
+            settings.raw_triggers[-1]["name"] = name
+        return f"trigger added: {kind or ready.get('type')}"
 
-    target = session.one(scenario_address(address))
-    return await edit_all(session, [target], checked, "changing", How(dry_run, keep_run_as, as_json))
+    return await edit_all(session, [session.one(address)], extend, how)
 
 
 @verb(app, "remove")
@@ -94,30 +85,25 @@ async def remove(
     session: Session,
     address: ScenarioArgument,
     trigger: Annotated[str, typer.Argument(metavar="TRIGGER", help="Its id, or its name if only one has it.")],
-    dry_run: DryRunOption = False,
-    keep_run_as: KeepRunAsOption = True,
-    as_json: JsonOption = False,
+    *,
+    how: Edit,
 ) -> int:
     """Remove a trigger."""
-    from tocsin.cli.edit import How, edit_all
+    target = session.one(address)
 
-    target = session.one(scenario_address(address))
-
-    def shrink(target: Target, settings: "Settings") -> str | None:
+    def shrink(target: Target, settings: Settings) -> str | None:
         raw = settings.raw_triggers
         found = [one for one in raw if one.get("id") == trigger] or [one for one in raw if one.get("name") == trigger]
         if len(found) != 1:
             count = "no trigger" if not found else f"{len(found)} triggers"
-            raise Failure(f"{target.address} has {count} with the id or name {trigger!r}")
+            raise Failure(f"{target} has {count} with the id or name {trigger!r}")
         raw[:] = [one for one in raw if one is not found[0]]
         return f"trigger removed: {found[0].get('name') or found[0].get('type')}"
 
-    return await edit_all(session, [target], shrink, "changing", How(dry_run, keep_run_as, as_json))
+    return await edit_all(session, [target], shrink, how)
 
 
 def _time(text: str) -> tuple[int, int]:
-    from datetime import time
-
     try:
         at = time.fromisoformat(text if len(text) > 4 else f"0{text}")
     except ValueError:
@@ -127,7 +113,6 @@ def _time(text: str) -> tuple[int, int]:
 
 def _weekdays(text: str) -> list[str]:
     """Full English names, as DSS wants them, from names or their beginnings."""
-
     week = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
     found = []
     for word in text.split(","):

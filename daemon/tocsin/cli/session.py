@@ -1,71 +1,89 @@
 """The nodes that one invocation may ask, and what its addresses mean on them."""
 
-import sys
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import urlsplit
 
-from tocsin.cli.address import ANY, Address, Part, listing_address, shown
-from tocsin.cli.configuration import load_config
-from tocsin.cli.exits import DONE, USAGE
-from tocsin.cli.trouble import Failure, exit_code, told
+from tocsin import __version__
+from tocsin.cli.address import ANY, Address, Part, listing_address, run_address, scenario_address, shown
+from tocsin.cli.exits import DONE, USAGE, Failure, tell
+from tocsin.cli.show import progress
+from tocsin.cli.trouble import exit_code, told
+from tocsin.cli.verb import Where, load_config
+from tocsin.dss import (
+    DSSClient,
+    DSSError,
+    DSSForbidden,
+    DSSInvalidReply,
+    DSSNotFound,
+    DSSScenario,
+    DSSScenarioRun,
+    DSSServerError,
+)
+from tocsin.dss.fields import texts
+from tocsin.dss.wire import Raw
+from tocsin.kit.clock import SystemClock
 
 if TYPE_CHECKING:
-    from tocsin.dss import DSSClient, DSSError, DSSScenario, DSSScenarioRun
-    from tocsin.dss.wire import Raw
     from tocsin.model.config import Config, Node
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Target:
     """One scenario that an address names. ``item`` is its entry in the project's list, if that was read."""
 
     node: str
     project: str
     id: str
-    scenario: "DSSScenario"
-    item: "Raw"
+    scenario: DSSScenario
+    item: Raw
 
-    @property
-    def address(self) -> str:
+    def __str__(self) -> str:
         return shown(self.node, self.project, self.id)
 
     @property
     def place(self) -> dict[str, object]:
         """How every row about this scenario begins."""
-        return {"address": self.address, "node": self.node, "project": self.project, "scenario": self.id}
+        return {"address": str(self), "node": self.node, "project": self.project, "scenario": self.id}
 
 
 class Session:
     """The nodes of this invocation, each connected when it is first needed."""
 
-    def __init__(self, config: Path | None, node: str | None, url: str | None, api_key_file: Path | None) -> None:
-        from tocsin.kit.clock import SystemClock
-
-        if api_key_file is not None and url is None:
+    def __init__(self, where: Where) -> None:
+        if where.api_key_file is not None and where.url is None:
             raise Failure("--api-key-file belongs to --url", USAGE)
         self.clock = SystemClock()
         self.code = DONE
-        self.config: Config | None = load_config(config) if url is None or config is not None else None
-        nodes = self.config.nodes if self.config and url is None else (_given_node(url or "", api_key_file, node),)
-        if node is not None and node not in [known.name for known in nodes]:
-            raise Failure(_unknown(node, nodes), USAGE)
-        self.nodes = {known.name: known for known in nodes if node in (None, known.name)}
+        self.config: Config | None = load_config(where.config) if where.url is None or where.config else None
+        nodes = self.config.nodes if self.config and where.url is None else (_given_node(where),)
+        if where.node not in (None, *(known.name for known in nodes)):
+            raise Failure(_unknown(where.node or "", nodes), USAGE)
+        self.nodes = {known.name: known for known in nodes if where.node in (None, known.name)}
+        self.concurrency = max(node.watch.max_concurrency for node in self.nodes.values())
         self._clients: dict[str, DSSClient] = {}
         self._users: dict[str, str | None] = {}
 
-    async def __aenter__(self) -> "Session":
-        return self
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, where: Where) -> AsyncIterator["Session"]:
+        session = cls(where)
+        try:
+            yield session
+        except DSSError as error:
+            raise Failure(told(error), exit_code(error)) from None
+        finally:
+            for client in session._clients.values():
+                await client.close()
 
-    async def __aexit__(self, *_: object) -> None:
-        for client in self._clients.values():
-            await client.close()
-
-    def client(self, node: str) -> "DSSClient":
+    def client(self, node: str) -> DSSClient:
         """The client of a node. Raises ``Failure`` if its address cannot be one."""
         if node not in self._clients:
             try:
@@ -81,9 +99,9 @@ class Session:
             self._users[node] = login if isinstance(login, str) else None
         return self._users[node]
 
-    def trouble(self, where: str, error: "DSSError") -> None:
+    def trouble(self, where: str, error: DSSError) -> None:
         """Tell what an answer is going to lack, and remember it for the exit code."""
-        print(f"tocsin: {where} is left out: {told(error)}", file=sys.stderr)
+        tell(f"{where} is left out: {told(error)}")
         self.code = max(self.code, exit_code(error))
 
     def nodes_of(self, part: Part | None) -> list[str]:
@@ -96,69 +114,77 @@ class Session:
             raise Failure(_unknown(part.exact, self.nodes.values()), USAGE)
         return found
 
-    def one(self, address: Address) -> Target:
+    def one(self, text: str) -> Target:
         """The scenario that an address without globs names; whether it exists is not asked."""
+        return self._exactly(scenario_address(text))
+
+    async def find(self, addresses: Iterable[str], *, listed: bool = False) -> list[Target]:
+        """The scenarios that addresses mean, each once. Globs find what the node's scope lets in; with ``listed``
+        every target has its list entry. Raises ``Failure`` for an address that means nothing."""
+        return await self._find_all(list(map(scenario_address, addresses)), listed)
+
+    async def find_or_all(self, addresses: Sequence[str] | None) -> list[Target]:
+        """As ``find`` with list entries, where a project alone stands for its scenarios, and nothing for everything in
+        the scope of every node."""
+        if addresses:
+            return await self._find_all(list(map(listing_address, addresses)), True)
+        return [target for node in self.nodes for target in await self._find(node, Address(None, ANY), True)]
+
+    async def run(self, text: str) -> tuple[Target, DSSScenarioRun]:
+        """The run that an address names. Raises ``Failure`` if there is no last or no current one."""
+        address = run_address(text)
+        target = self._exactly(address)
+        match address.run:
+            case "last" | None:
+                found = next(iter(await target.scenario.get_last_runs(1)), None)
+            case "current":
+                found = await target.scenario.get_current_run()
+            case id:
+                found = await target.scenario.get_run(id)
+        if found is None:
+            raise Failure(f"{target} {'is not running' if address.run == 'current' else 'has no run yet'}")
+        return target, found
+
+    def _exactly(self, address: Address) -> Target:
         if address.is_glob:
             raise Failure("this takes one scenario, not a pattern", USAGE)
         (node,) = self.nodes_of(address.node)
         return self._target(node, address.project.exact, address.scenario.exact)
 
-    async def find(self, addresses: Iterable[Address], *, listed: bool = False) -> list[Target]:
-        """The scenarios that addresses mean, each once. Globs find what the node's scope lets in; with ``listed``
-        every target has its list entry. Raises ``Failure`` for an address that means nothing."""
+    async def _find_all(self, addresses: Sequence[Address], listed: bool) -> list[Target]:
         found: dict[str, Target] = {}
         for address in addresses:
             some = [t for node in self.nodes_of(address.node) for t in await self._find(node, address, listed)]
             if not some:
                 raise Failure(f"no scenario matches {address}")
-            found |= {target.address: target for target in some}
+            found |= {str(target): target for target in some}
         return list(found.values())
-
-    async def find_or_all(self, addresses: Iterable[str] | None) -> list[Target]:
-        """As ``find`` with list entries, where a project alone stands for its scenarios, and nothing for everything in
-        the scope of every node."""
-        if addresses:
-            return await self.find([listing_address(text) for text in addresses], listed=True)
-        everything = Address(None, ANY)
-        return [target for node in self.nodes for target in await self._find(node, everything, listed=True)]
 
     async def _find(self, node: str, address: Address, listed: bool) -> list[Target]:
         project, scenario = address.project, address.scenario
         if not (project.is_glob or scenario.is_glob or listed):
             return [self._target(node, project.exact, scenario.exact)]
         if project.is_glob:
-            keys = await self.projects(node, project)
+            scope = self.nodes[node].projects
+            keys = await self.client(node).list_project_keys()
+            keys = [key for key in keys if project.matches(key) and in_scope(key, scope.include, scope.exclude)]
             read = await self.each("reading projects", keys, lambda key: self._of_project(node, key), shown)
             some = [target for _, targets in read for target in targets]
         else:
             some = await self._of_project(node, project.exact)
-        scope = self.nodes[node].scenarios
-        return [
-            target
-            for target in some
-            if scenario.matches(target.id)
-            and (not scenario.is_glob or in_scope(target.id, scope.include, scope.exclude))
-            and (not scenario.is_glob or not scope.tags or not set(scope.tags).isdisjoint(_tags(target)))
-        ]
+        found = [target for target in some if scenario.matches(target.id)]
+        return [target for target in found if self._in_scope(target)] if scenario.is_glob else found
 
-    async def projects(self, node: str, part: Part) -> list[str]:
-        """The keys of projects that a part of an address means, in the order of DSS."""
-        if not part.is_glob:
-            return [part.exact]
-        scope = self.nodes[node].projects
-        keys = await self.client(node).list_project_keys()
-        return [key for key in keys if part.matches(key) and in_scope(key, scope.include, scope.exclude)]
+    def _in_scope(self, target: Target) -> bool:
+        scope = self.nodes[target.node].scenarios
+        tagged = not scope.tags or not set(scope.tags).isdisjoint(texts(target.item.get("tags")))
+        return tagged and in_scope(target.id, scope.include, scope.exclude)
 
     async def each(
-        self, what: str, things: Sequence[T], read: Callable[[T], Awaitable[R]], name: Callable[[T], str]
+        self, what: str, things: Sequence[T], read: Callable[[T], Awaitable[R]], name: Callable[[T], str] = str
     ) -> list[tuple[T, R]]:
         """Read something of each, a few at a time. One of many that cannot be read is told and left out."""
-        import asyncio
-
-        from tocsin.cli.show import progress
-        from tocsin.dss import DSSForbidden, DSSInvalidReply, DSSNotFound, DSSServerError
-
-        slots = asyncio.Semaphore(max(node.watch.max_concurrency for node in self.nodes.values()))
+        slots = asyncio.Semaphore(self.concurrency)
         found: dict[int, R] = {}
 
         async def one(place: int, thing: T) -> None:
@@ -179,37 +205,17 @@ class Session:
         items = await self.client(node).get_project(project).list_scenarios()
         return [self._target(node, project, item.id, item) for item in items if item.get("id")]
 
-    def _target(self, node: str, project: str, id: str, item: "Raw | None" = None) -> Target:
+    def _target(self, node: str, project: str, id: str, item: Raw | None = None) -> Target:
         return Target(node, project, id, self.client(node).get_project(project).get_scenario(id), item or {})
-
-    async def run(self, address: Address) -> tuple[Target, "DSSScenarioRun"]:
-        """The run that an address names. Raises ``Failure`` if there is no last or no current one."""
-        target = self.one(address)
-        match address.run:
-            case "last" | None:
-                found = next(iter(await target.scenario.get_last_runs(1)), None)
-            case "current":
-                found = await target.scenario.get_current_run()
-            case id:
-                found = await target.scenario.get_run(id)
-        if found is None:
-            raise Failure(f"{target.address} {'is not running' if address.run == 'current' else 'has no run yet'}")
-        return target, found
 
 
 def in_scope(identifier: str, include: Iterable[str], exclude: Iterable[str]) -> bool:
     """Whether globs of the configuration let an identifier in."""
-    from fnmatch import fnmatchcase
 
-    def matches(glob: str) -> bool:
-        return fnmatchcase(identifier, glob)
+    def found(globs: Iterable[str]) -> bool:
+        return any(fnmatchcase(identifier, glob) for glob in globs)
 
-    return any(map(matches, include)) and not any(map(matches, exclude))
-
-
-def _tags(target: Target) -> list[str]:
-    tags = target.item.get("tags")
-    return [tag for tag in tags if isinstance(tag, str)] if isinstance(tags, list) else []
+    return found(include) and not found(exclude)
 
 
 def _unknown(node: str, nodes: Iterable["Node"]) -> str:
@@ -219,28 +225,24 @@ def _unknown(node: str, nodes: Iterable["Node"]) -> str:
     return f"no node is named {node!r}{did_you_mean(node, names)}; known: {', '.join(names)}"
 
 
-def _given_node(url: str, api_key_file: Path | None, name: str | None) -> "Node":
-    from urllib.parse import urlsplit
-
+def _given_node(where: Where) -> "Node":
     from tocsin.app.settings.load import api_key_from_environment
     from tocsin.app.settings.secrets import FileSecret
     from tocsin.model.config import Node
 
-    key = FileSecret(api_key_file) if api_key_file is not None else api_key_from_environment()
+    key = FileSecret(where.api_key_file) if where.api_key_file is not None else api_key_from_environment()
     if key is None:
         raise Failure("--url needs --api-key-file, or TOCSIN_DSS_API_KEY[_FILE] in the environment", USAGE)
+    url = where.url or ""
     try:
         host = urlsplit(url).hostname
     except ValueError:
         host = None  # the client says what is wrong with it
-    return Node(name or host or url, url, api_key=key)
+    return Node(where.node or host or url, url, api_key=key)
 
 
-def _connect(node: "Node") -> "DSSClient":
+def _connect(node: "Node") -> DSSClient:
     """A client with all that the configuration says of a node. Raises ``ValueError``."""
-    from tocsin import __version__
-    from tocsin.dss import DSSClient
-
     cert, key = node.tls.client_cert_file, node.tls.client_key_file
     return DSSClient(
         node.url,

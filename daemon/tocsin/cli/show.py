@@ -5,12 +5,15 @@ and what is not known is null, never absent. A table shows some of the keys; it 
 plain aligned text elsewhere. Text from DSS never reaches a terminal with its control characters.
 """
 
+import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 
-from tocsin.cli.trouble import one_line
+from tocsin.cli.exits import one_line
+from tocsin.kit.clock import isoformat
+from tocsin.kit.durations import human_duration
 
 Row = Mapping[str, object]
 _COLOURS = {
@@ -26,7 +29,7 @@ _COLOURS = {
 }
 
 
-def rows(items: Sequence[Row], columns: Sequence[str], *, as_json: bool) -> None:
+def rows(items: Sequence[Row], columns: Sequence[str], *, as_json: bool = False) -> None:
     """Print a list. A column is a key, or ``heading=key`` where the heading is another."""
     if as_json:
         print_json(items)
@@ -35,23 +38,22 @@ def rows(items: Sequence[Row], columns: Sequence[str], *, as_json: bool) -> None
         table(headings, [[cell(item.get(key)) for key in keys] for item in items])
 
 
-def one(item: Row, *, hide: Iterable[str] = ()) -> None:
-    """Print one thing: its keys and values, but for those to ``hide``."""
+def one(item: Row, *, hide: Iterable[str] = (), as_json: bool = False) -> None:
+    """Print one thing: its keys and values, in the text but for those to ``hide``."""
+    if as_json:
+        return print_json(item)
     shown = {key.replace("_seconds", "").replace("_", " "): cell(item[key]) for key in item if key not in hide}
     width = max(map(len, shown), default=0)
     for key, value in shown.items():
         print(f"{key:<{width}}  {value}".rstrip())
+    return None
 
 
 def print_json(value: object) -> None:
-    import json
-
     print(json.dumps(value, default=_jsonable, indent=2, ensure_ascii=False))
 
 
 def _jsonable(value: object) -> object:
-    from tocsin.kit.clock import isoformat
-
     match value:
         case datetime():
             return isoformat(value)
@@ -63,8 +65,6 @@ def _jsonable(value: object) -> object:
 
 def cell(value: object) -> str:
     """A value as people read it; times in this machine's zone."""
-    from tocsin.kit.durations import human_duration
-
     match value:
         case None:
             return ""

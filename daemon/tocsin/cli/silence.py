@@ -5,15 +5,17 @@ from typing import Annotated
 
 import typer
 
-from tocsin.cli.daemon import Answer, Api, ConfigOption, JsonOption, LimitOption, TokenOption, UrlOption, ask, wanted
-from tocsin.cli.exits import USAGE, fail
-from tocsin.cli.show import print_json, rows
+from tocsin.cli import show
+from tocsin.cli.daemon import Api, wanted
+from tocsin.cli.exits import USAGE, Failure
+from tocsin.cli.verb import JsonOption, LimitOption, typer_app, verb
 
-app = typer.Typer(help="Silences: alerts that match are not told; they go on all the same.", no_args_is_help=True)
+app = typer_app()
 
 
-@app.command("add")
-def add(
+@verb(app, "add")
+async def add(
+    api: Api,
     matchers: Annotated[
         list[str], typer.Argument(metavar="MATCHER…", help="As project=SALES or 'scenario=~NIGHTLY_.*'.")
     ],
@@ -22,62 +24,35 @@ def add(
     starts: Annotated[str | None, typer.Option(help="From when on; without it from now on.")] = None,
     author: Annotated[str | None, typer.Option(help="Who asks; without it the user of this machine.")] = None,
     comment: Annotated[str, typer.Option(help="Why.")] = "",
-    url: UrlOption = None,
-    token_file: TokenOption = None,
-    config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Add a silence and print its id. All matchers must hold."""
     if (duration is None) == (ends is None):
-        fail("a silence needs --duration or --ends", USAGE)
-    body = {
-        "matchers": matchers,
-        "created_by": author or getpass.getuser(),
-        "comment": comment,
-        **wanted(duration=duration, ends_at=ends, starts_at=starts),
-    }
-
-    async def work(api: Api) -> Answer:
-        return await api.post("/api/v1/silences", body)
-
-    made = ask(work, url, token_file, config)
-    if as_json:
-        print_json(made)
-    else:
-        print(made["id"])
+        raise Failure("a silence needs --duration or --ends", USAGE)
+    times = wanted({"duration": duration, "ends_at": ends, "starts_at": starts})
+    who = {"created_by": author or getpass.getuser(), "comment": comment}
+    made = await api.post("silences", body={"matchers": matchers, **who, **times})
+    show.print_json(made) if as_json else print(made["id"])
 
 
-@app.command("list")
-def list_silences(
+@verb(app, "list")
+async def list_silences(
+    api: Api,
     state: Annotated[str | None, typer.Option(help="pending, active or expired; without it those not expired.")] = None,
     limit: LimitOption = 100,
-    url: UrlOption = None,
-    token_file: TokenOption = None,
-    config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """List silences."""
-
-    async def work(api: Api) -> list[Answer]:
-        return await api.items("silences", wanted(state=state), limit)
-
-    found = ask(work, url, token_file, config)
+    found = await api.items("silences", limit, state=state)
     if state is None:
         found = [one for one in found if one["state"] != "expired"]
-    rows(found, ("id", "state", "matchers", "ends=ends_at", "by=created_by", "comment"), as_json=as_json)
+    show.rows(found, ("id", "state", "matchers", "ends=ends_at", "by=created_by", "comment"), as_json=as_json)
 
 
-@app.command("expire")
-def expire(
-    silence_id: Annotated[str, typer.Argument(metavar="ID", help="As `tocsin silence list` shows it.")],
-    url: UrlOption = None,
-    token_file: TokenOption = None,
-    config: ConfigOption = None,
+@verb(app, "expire")
+async def expire(
+    api: Api, silence_id: Annotated[str, typer.Argument(metavar="ID", help="As `tocsin silence list` shows it.")]
 ) -> None:
     """End a silence now."""
-
-    async def work(api: Api) -> None:
-        await api.delete(f"/api/v1/silences/{silence_id}")
-
-    ask(work, url, token_file, config)
+    await api.delete("silences", silence_id)
     print(f"{silence_id} has ended")

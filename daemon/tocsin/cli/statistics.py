@@ -4,13 +4,11 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import timedelta
 from math import ceil
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from tocsin.dss import DSSScenarioRun
+from tocsin.dss import DSSScenarioRun
 
 
-def summary(runs: "Sequence[DSSScenarioRun]") -> dict[str, object]:
+def summary(runs: Sequence[DSSScenarioRun]) -> dict[str, object]:
     """Counts, rate and durations of finished runs, the newest first. Durations are those of SUCCESS and WARNING, since
     a run that failed early says nothing about how long a good one takes; None where there are none. ``last_…``: starts."""
     good = [run for run in runs if run.good]

@@ -1,42 +1,20 @@
-"""What went wrong, as one line for people and an exit code for scripts."""
+"""What an error of DSS is to people, in one line, and to scripts, as an exit code."""
 
-from typing import TYPE_CHECKING
-
-from tocsin.cli.exits import NO, NOT_ALLOWED, UNREACHABLE
-
-if TYPE_CHECKING:
-    from tocsin.dss import DSSError
+from tocsin.cli.exits import NO, NOT_ALLOWED, UNREACHABLE, one_line
+from tocsin.dss import errors as dss
 
 _NOT_ALLOWED = ("not allowed", "not authorized", "unauthorized", "forbidden", "permission", "denied")
 
 
-class Failure(Exception):
-    """A verb cannot go on; the text is what the user is told."""
-
-    def __init__(self, message: str, code: int = NO) -> None:
-        super().__init__(message)
-        self.code = code
-
-
-def told(error: "DSSError") -> str:
-    """One line: what is wrong, and where if that helps."""
-    from tocsin.dss import DSSInvalidReply, DSSUnreachable
-
+def told(error: dss.DSSError) -> str:
+    """What is wrong, and where if that helps."""
     sentence = (type(error).__doc__ or "").split("\n")[0].rstrip(".")
-    place = f" at {error.url}" if error.url and isinstance(error, DSSUnreachable | DSSInvalidReply) else ""
+    place = f" at {error.url}" if error.url and isinstance(error, dss.DSSUnreachable | dss.DSSInvalidReply) else ""
     reason = one_line(error.reason)
     return f"{sentence}{place}{f': {reason}' if reason else ''}"
 
 
-def one_line(text: str) -> str:
-    """Text from elsewhere, without what could move a terminal's cursor."""
-    return "".join(sign for sign in " ".join(text.split()) if sign.isprintable())
-
-
-def exit_code(error: "DSSError") -> int:
-    """What an error of DSS means to a script."""
-    from tocsin import dss
-
+def exit_code(error: dss.DSSError) -> int:
     match error:
         case dss.DSSUnreachable() | dss.DSSInvalidReply() | dss.DSSThrottled():
             return UNREACHABLE

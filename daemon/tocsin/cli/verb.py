@@ -1,39 +1,40 @@
-"""How a verb that speaks to DSS becomes a command: the options that all share, and its end.
+"""How an async function becomes a command, and the options that many share.
 
-``verb`` makes a command of an async function: it adds the options that say where DSS is, runs the function, and turns
-every error into one line on standard error and an exit code. Nothing heavy is imported before a verb runs.
+A verb's first parameter is what it works on: a ``Session`` with DSS or the ``Api`` of a daemon, opened for it by the
+options that say where that is. A parameter whose type is a dataclass stands for an option a field. What goes wrong
+becomes one line on standard error and an exit code.
 """
 
 import inspect
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from tocsin.cli.address import BadAddress
-from tocsin.cli.configuration import ConfigOption
-from tocsin.cli.exits import USAGE, fail
-from tocsin.cli.trouble import Failure, exit_code, told
+from tocsin.cli.exits import USAGE, Failure, fail
 
 if TYPE_CHECKING:
-    from tocsin.cli.session import Session
+    from tocsin.model.config import Config
 
-P = ParamSpec("P")
-Work = Callable[Concatenate["Session", P], Coroutine[Any, Any, int | None]]
+Work = TypeVar("Work", bound=Callable[..., Coroutine[Any, Any, int | None]])
 
-JsonOption = Annotated[bool, typer.Option("--json", help="For scripts; the shapes stand in docs/cli.md.")]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only tell what would be changed.")]
-KeepRunAsOption = Annotated[
-    bool,
+ConfigOption = Annotated[
+    Path | None,
     typer.Option(
-        help="A save makes you the last modifier, and a scenario without runAsUser runs as that one: set runAsUser "
-        "to the former one, which needs an admin key, or let it change."
+        "--config",
+        "-c",
+        help="The configuration file; without it TOCSIN_CONFIG, or TOCSIN_DSS_URL, TOCSIN_DSS_API_KEY[_FILE] and TOCSIN_NOTIFY.",
     ),
 ]
+JsonOption = Annotated[bool, typer.Option("--json", help="For scripts; the shapes stand in docs/cli.md.")]
 TimeoutOption = Annotated[
     str | None, typer.Option(metavar="DURATION", help="Wait no longer than this, as 30m.", show_default=False)
 ]
+StrictOption = Annotated[bool, typer.Option("--strict", help="A WARNING is no success.")]
+Filter = Annotated[str | None, typer.Option(help="Only these.")]
+LimitOption = Annotated[int, typer.Option(min=1, help="At most so many.")]
 ScenarioArgument = Annotated[str, typer.Argument(metavar="ADDRESS", help="[NODE/]PROJECT/SCENARIO", show_default=False)]
 ScenariosArgument = Annotated[
     list[str], typer.Argument(metavar="ADDRESS...", help="[NODE/]PROJECT/SCENARIO; globs allowed.", show_default=False)
@@ -55,35 +56,108 @@ RunArgument = Annotated[
     ),
 ]
 
-_WHERE: dict[str, object] = {
-    "config": ConfigOption,
-    "node": Annotated[str | None, typer.Option("--node", help="The node, where the configuration has several.")],
-    "url": Annotated[str | None, typer.Option("--url", help="Ask this DSS instead of a configured node.")],
-    "api_key_file": Annotated[
-        Path | None,
-        typer.Option("--api-key-file", help="With --url: the file of its key; else TOCSIN_DSS_API_KEY[_FILE]."),
-    ],
-}
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """Where DSS is."""
+
+    config: ConfigOption = None
+    node: Annotated[str | None, typer.Option(help="The node, where the configuration has several.")] = None
+    url: Annotated[str | None, typer.Option(help="Ask this DSS instead of a configured node.")] = None
+    api_key_file: Annotated[
+        Path | None, typer.Option(help="With --url: the file of its key; else TOCSIN_DSS_API_KEY[_FILE].")
+    ] = None
 
 
-def verb(app: typer.Typer, name: str) -> Callable[[Work[P]], Work[P]]:
-    """Register an async function as the command ``name``. It gets a ``Session`` first and may answer an exit code."""
+@dataclass(frozen=True, slots=True)
+class Daemon:
+    """Where the daemon's state is."""
 
-    def register(work: Work[P]) -> Work[P]:
+    url: Annotated[
+        str | None,
+        typer.Option(envvar="TOCSIN_URL", help="A running daemon; without it the store of the configuration."),
+    ] = None
+    token_file: Annotated[
+        Path | None, typer.Option(envvar="TOCSIN_TOKEN_FILE", help="A file with a token for the daemon at --url.")
+    ] = None
+    config: ConfigOption = None
+
+
+@dataclass(frozen=True, slots=True)
+class Bulk:
+    """How many things are changed at once."""
+
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would be changed.")] = False
+    as_json: JsonOption = False
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """How definitions are changed."""
+
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would be changed.")] = False
+    keep_run_as: Annotated[
+        bool,
+        typer.Option(
+            help="A save makes you the last modifier, and a scenario without runAsUser runs as that one: set runAsUser "
+            "to the former one, which needs an admin key, or let it change."
+        ),
+    ] = True
+    as_json: JsonOption = False
+
+
+def typer_app() -> typer.Typer:
+    """For a group of verbs, or a verb that stands alone; what it is for stands in ``commands``."""
+    return typer.Typer(
+        no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
+    )
+
+
+def verb(app: typer.Typer, name: str, *, interrupted: int = 130) -> Callable[[Work], Work]:
+    """Register an async function as the command ``name``. It may answer an exit code."""
+
+    def register(work: Work) -> Work:
+        first, *own = inspect.signature(work).parameters.values()
+        (where,) = inspect.signature(first.annotation.open).parameters.values()
+        bundles: dict[str, Any] = {p.name: p.annotation for p in (where, *own) if is_dataclass(p.annotation)}
+
         def command(**given: Any) -> None:
-            where = {option: given.pop(option) for option in _WHERE}
-            raise SystemExit(_run(lambda session: work(session, **given), **where))  # type: ignore[call-arg]  # typer calls it by work's own signature
+            for bundle, kind in bundles.items():
+                given[bundle] = kind(**{field.name: given.pop(field.name) for field in fields(kind)})
+            place = given.pop(where.name)
 
-        _, *own = inspect.signature(work).parameters.values()
-        kind = inspect.Parameter.KEYWORD_ONLY
-        options = [inspect.Parameter(n, kind, default=None, annotation=a) for n, a in _WHERE.items()]
-        signature = inspect.Signature([*(parameter.replace(kind=kind) for parameter in own), *options])
-        vars(command).update(__signature__=signature)  # what typer reads
-        command.__doc__ = work.__doc__
-        app.command(name)(command)
+            async def main() -> int:
+                async with first.annotation.open(place) as opened:
+                    return await work(opened, **given) or opened.code
+
+            raise SystemExit(_run(main(), interrupted))
+
+        options = [option for parameter in (*own, where) for option in _options(parameter)]
+        vars(command).update(__signature__=inspect.Signature(options))  # what typer reads
+        app.command(name, help=work.__doc__)(command)
         return work
 
     return register
+
+
+def _options(parameter: inspect.Parameter) -> list[inspect.Parameter]:
+    kind = inspect.Parameter.KEYWORD_ONLY
+    if not is_dataclass(parameter.annotation):
+        return [parameter.replace(kind=kind)]
+    return [inspect.Parameter(f.name, kind, default=f.default, annotation=f.type) for f in fields(parameter.annotation)]
+
+
+def _run(main: Coroutine[Any, Any, int], interrupted: int) -> int:
+    import asyncio
+
+    try:
+        return asyncio.run(main)
+    except Failure as error:
+        fail(str(error), error.code)
+    except KeyboardInterrupt:
+        if interrupted:
+            fail("interrupted", interrupted)
+        return interrupted
 
 
 def seconds(duration: str | None) -> float | None:
@@ -96,29 +170,12 @@ def seconds(duration: str | None) -> float | None:
         raise Failure(str(error), USAGE) from None
 
 
-def _run(
-    work: Callable[["Session"], Coroutine[Any, Any, int | None]],
-    config: Path | None,
-    node: str | None,
-    url: str | None,
-    api_key_file: Path | None,
-) -> int:
-    import asyncio
-
-    from tocsin.cli.session import Session
-    from tocsin.dss import DSSError
-
-    async def main() -> int:
-        async with Session(config, node, url, api_key_file) as session:
-            return await work(session) or session.code
+def load_config(path: Path | None) -> "Config":
+    """The configuration; on problems prints each on a line of its own and leaves with 1."""
+    from tocsin.app.settings import BadConfig
+    from tocsin.app.source import Source
 
     try:
-        return asyncio.run(main())
-    except BadAddress as error:
-        fail(str(error), USAGE)
-    except Failure as error:
-        fail(str(error), error.code)
-    except DSSError as error:
-        fail(told(error), exit_code(error))
-    except KeyboardInterrupt:
-        fail("interrupted", 130)
+        return Source(path).load()
+    except BadConfig as error:
+        fail(str(error))

@@ -24,8 +24,8 @@ from tocsin.dss.project import DSSProject, DSSProjectSettings, DSSTestingStatus
 from tocsin.dss.run import DSSScenarioRun, DSSScenarioRunDetails, DSSStepRunDetails
 from tocsin.dss.scenario import DSSScenario, DSSScenarioListItem, DSSScenarioStatus
 from tocsin.dss.settings import DSSScenarioSettings, PythonScriptBasedScenarioSettings, StepBasedScenarioSettings
-from tocsin.dss.transport import RequestReport, Transport
 from tocsin.dss.trigger import DSSScenarioRunWaiter, DSSTriggerFire
+from tocsin.dss.wire import RequestReport
 
 __all__ = [
     "DSSClient",
@@ -65,5 +65,4 @@ __all__ = [
     "PythonScriptBasedScenarioSettings",
     "RequestReport",
     "StepBasedScenarioSettings",
-    "Transport",
 ]

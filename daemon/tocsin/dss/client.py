@@ -12,9 +12,8 @@ from tocsin.dss.future import DSSFuture
 from tocsin.dss.job import DSSJobListItem
 from tocsin.dss.messaging import DSSMessagingChannel
 from tocsin.dss.project import DSSProject
-from tocsin.dss.transport import MIB, RequestReport, Transport
 from tocsin.dss.waits import SharedWaits
-from tocsin.dss.wire import Raw, Request
+from tocsin.dss.wire import MIB, Raw, Request, RequestReport
 from tocsin.kit.clock import Clock, SystemClock
 
 T = TypeVar("T")
@@ -55,6 +54,8 @@ class DSSClient:
         is waited for, ``max_polls`` is how many looks may be under way at once. See ``Transport`` for the rest.
         Raises ``ValueError`` without any secret.
         """
+        from tocsin.dss.transport import Transport  # noqa: PLC0415 - aiohttp is loaded by the first client, not by imports
+
         cert, key = client_certificate if isinstance(client_certificate, tuple) else (client_certificate, None)
         self.host = host
         self.clock = clock or SystemClock()

@@ -8,8 +8,6 @@ attempt is reported to ``on_request`` once; foreign errors become ``DSSError`` h
 import asyncio
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
-from datetime import datetime
 from types import TracebackType
 from typing import Self, TypeVar
 from urllib.request import getproxies, proxy_bypass
@@ -28,31 +26,15 @@ from yarl import URL
 
 from tocsin.dss.credentials import TLS, Auth, BadCredentials, TLSContexts
 from tocsin.dss.errors import DSSError, DSSInvalidReply, DSSThrottled, DSSUnauthorized, DSSUnreachable
-from tocsin.dss.wire import Reply, Request, invalid, read, retry_after, server_date
+from tocsin.dss.wire import MIB, Reply, Request, RequestReport, invalid, read, retry_after, server_date
 from tocsin.kit.clock import Clock, SystemClock
 
 T = TypeVar("T")
 API_BASE = "/dip/publicapi"
-MIB = 1024 * 1024
 _CHUNK = 64 * 1024
 _MAX_REDIRECTS = 5
 _LONGEST_RETRY_AFTER = 10.0  # seconds; a server that asks for more gets no retry from here
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-
-
-@dataclass(frozen=True, slots=True)
-class RequestReport:
-    """What one attempt at a request came to."""
-
-    operation: str
-    method: str
-    status: int | None
-    code: str  # "200", or "timeout", "unreachable", "invalid"
-    seconds: float
-    server_date: datetime | None = None
-    retry_after: float | None = None
-    dss_version: str | None = None
-    error: DSSError | None = None
 
 
 class Transport:

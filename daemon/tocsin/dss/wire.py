@@ -29,6 +29,7 @@ from tocsin.dss.errors import (
 T = TypeVar("T")
 Raw = dict[str, Any]
 """A JSON object as DSS sent it."""
+MIB = 1024 * 1024
 QueryValue = str | int | bool | None
 
 
@@ -40,6 +41,21 @@ class Reply:
     body: bytes
     headers: Mapping[str, str]  # looked up without regard to case
     url: str = ""  # without query, user and password
+
+
+@dataclass(frozen=True, slots=True)
+class RequestReport:
+    """What one attempt at a request came to."""
+
+    operation: str
+    method: str
+    status: int | None
+    code: str  # "200", or "timeout", "unreachable", "invalid"
+    seconds: float
+    server_date: datetime | None = None
+    retry_after: float | None = None
+    dss_version: str | None = None
+    error: DSSError | None = None
 
 
 @dataclass(frozen=True, slots=True)
