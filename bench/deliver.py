@@ -8,16 +8,21 @@ import argparse
 import asyncio
 import logging
 import multiprocessing
+import os
+import shutil
 import socket
 import statistics
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 from random import Random
 
+import requests
 import structlog
 from apprise import Apprise, AppriseAsset
 from prometheus_client import CollectorRegistry
@@ -41,8 +46,8 @@ class Plain:
         return self.value
 
 
-def receive(port: "multiprocessing.Queue[int]") -> None:
-    """A receiver that answers every POST with an empty 200, as fast as it can."""
+def receive(port: "multiprocessing.Queue[int]", taken: "Synchronized[int]") -> None:
+    """A receiver that answers every POST with an empty 200, as fast as it can, and counts them in ``taken``."""
 
     class Answer(asyncio.Protocol):
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -52,10 +57,11 @@ def receive(port: "multiprocessing.Queue[int]") -> None:
             self.buffer += data
             while True:
                 if self.left:
-                    taken = min(self.left, len(self.buffer))
-                    self.buffer, self.left = self.buffer[taken:], self.left - taken
+                    part = min(self.left, len(self.buffer))
+                    self.buffer, self.left = self.buffer[part:], self.left - part
                     if self.left:
                         return
+                    taken.value += 1
                     self.transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")  # type: ignore[attr-defined]
                 head, found, rest = self.buffer.partition(b"\r\n\r\n")
                 if not found:
@@ -177,6 +183,64 @@ def bare_apprise(port: int, count: int) -> Pace:
     return Pace(count / (time.perf_counter() - began), count / (time.process_time() - used))
 
 
+def alertmanager(port: int, count: int, taken: "Synchronized[int]") -> Pace | None:
+    """As many notifications of one alert each by Debian's Alertmanager; None where it is not installed."""
+    program = shutil.which("prometheus-alertmanager")
+    if program is None:
+        return None
+    with tempfile.TemporaryDirectory() as place, socket.create_server(("127.0.0.1", 0)) as free:
+        (Path(place) / "am.yml").write_text(_ALERTMANAGER.format(url=f"http://127.0.0.1:{port}/"))
+        listen = f"127.0.0.1:{free.getsockname()[1]}"
+        free.close()
+        process = subprocess.Popen(
+            [program, f"--config.file={place}/am.yml", f"--storage.path={place}", f"--web.listen-address={listen}",
+             "--cluster.listen-address=", "--log.level=error"],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        try:
+            _until(lambda: _answers(f"http://{listen}/-/ready"))
+            before, began, used = taken.value, time.perf_counter(), _processor_seconds(process.pid)
+            for start in range(0, count, 500):
+                alerts = [
+                    {"labels": {"alertname": "ScenarioFailed", "project": f"P{n % 40}", "scenario": f"SCENARIO_{n}"},
+                     "annotations": {"description": "it broke\n" * 12}}
+                    for n in range(start, min(count, start + 500))
+                ]  # fmt: skip
+                requests.post(f"http://{listen}/api/v2/alerts", json=alerts, timeout=60).raise_for_status()
+            _until(lambda: taken.value - before >= count)
+            seconds, used = time.perf_counter() - began, _processor_seconds(process.pid) - used
+        finally:
+            process.kill()
+            process.wait()
+    return Pace(count / seconds, count / used)
+
+
+_ALERTMANAGER = """
+route: {{receiver: hook, group_by: ['...'], group_wait: 0s, group_interval: 5m, repeat_interval: 4h}}
+receivers: [{{name: hook, webhook_configs: [{{url: '{url}'}}]}}]
+"""
+
+
+def _answers(url: str) -> bool:
+    try:
+        return requests.get(url, timeout=5).ok
+    except requests.ConnectionError:
+        return False
+
+
+def _until(true: Callable[[], bool], seconds: float = 120) -> None:
+    end = time.perf_counter() + seconds
+    while not true():
+        if time.perf_counter() > end:
+            raise TimeoutError
+        time.sleep(0.01)
+
+
+def _processor_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 async def deep(port: int, count: int) -> str:
     """Whether a deep outbox drains as fast at first, when it is deep, as at last."""
     seen: list[tuple[float, int]] = []
@@ -239,12 +303,17 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     ports: multiprocessing.Queue[int] = multiprocessing.Queue()
-    receiver = multiprocessing.Process(target=receive, args=(ports,), daemon=True)
+    taken = multiprocessing.Value("i", 0, lock=False)
+    receiver = multiprocessing.Process(target=receive, args=(ports, taken), daemon=True)
     receiver.start()
     port = ports.get()
     try:
         hook = Channel("hook", "ops", webhook=Plain(f"http://127.0.0.1:{port}/"), hmac_secret=Plain("secret"))
         print(f"native webhook, signed, with receipts      {asyncio.run(drained(hook, options.rows, 2_000))}")
+        theirs = alertmanager(port, options.rows // 2, taken)
+        print(f"Alertmanager, alerts of as many groups       {theirs or 'not installed here'}")
+        warm = Channel("json", "ops", url=Plain(f"json://127.0.0.1:{port}/"))
+        asyncio.run(drained(warm, 20, 20))  # apprise is loaded at the first send
         few, ours, bare = max(options.rows // 10, 500), [], []
         for _ in range(options.rounds):  # side by side, so that both meet the same machine
             bare.append(bare_apprise(port, few))

@@ -4,6 +4,7 @@ A transaction costs as much as a send, so that one each would halve what a chann
 """
 
 import asyncio
+from dataclasses import dataclass, field
 
 import structlog
 
@@ -21,19 +22,20 @@ class Receipts:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._batch: list[Receipt] = []
-        self._written: asyncio.Future[None] | None = None
+        self._batch = _Batch()
         self._writers: set[asyncio.Task[None]] = set()
 
     async def write(self, receipt: Receipt) -> None:
         """Returns once the receipt is durable, however long the store is away. Cancelling the caller cancels no write."""
-        self._batch.append(receipt)
-        if self._written is None:
-            self._written = asyncio.get_running_loop().create_future()
-            writer = asyncio.create_task(self._write(self._written), name="receipts")
+        batch = self._batch
+        batch.receipts.append(receipt)
+        if len(batch.receipts) == 1:
+            writer = asyncio.create_task(self._write(batch), name="receipts")
             self._writers.add(writer)
             writer.add_done_callback(self._writers.discard)
-        await asyncio.shield(self._written)
+        await batch.written.wait()
+        if batch.error is not None:
+            raise batch.error
 
     async def close(self) -> None:
         """Write what waits, if the store answers; else the leases run out."""
@@ -42,19 +44,27 @@ class Receipts:
         for writer in self._writers:
             writer.cancel()
 
-    async def _write(self, written: "asyncio.Future[None]") -> None:
+    async def _write(self, batch: "_Batch") -> None:
         await asyncio.sleep(_LINGER_SECONDS)
-        batch, self._batch, self._written = self._batch, [], None
+        self._batch = _Batch()
         pause, longest = _PAUSES_SECONDS
         while True:
             try:
-                await self._store.write(sending.settle, batch)
+                await self._store.write(sending.settle, batch.receipts)
             except StoreUnavailable:
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, longest)
             except Exception as error:
-                written.set_exception(error)
+                batch.error = error
+                batch.written.set()
                 raise
             else:
-                written.set_result(None)
+                batch.written.set()
                 return
+
+
+@dataclass(slots=True)
+class _Batch:
+    receipts: list[Receipt] = field(default_factory=list)
+    written: asyncio.Event = field(default_factory=asyncio.Event)  # or given up, for ``error``
+    error: Exception | None = None
