@@ -40,7 +40,7 @@ from tocsin.metrics.families import FAMILIES
 from tocsin.metrics.own import AppMetrics
 from tocsin.model.config import Node, Rule
 from tocsin.model.run import ScenarioKey
-from tocsin.store import Store, schema
+from tocsin.store import Store, schema, totals
 
 SCENARIO = {"dss_node": "prod", "project": "SALES", "scenario": "NIGHTLY"}
 PROJECT = {"dss_node": "prod", "project": "SALES"}
@@ -142,6 +142,20 @@ async def test_buckets_are_cumulated_over_all_bounds(store: Store, exposition: E
     assert {bound: by_bound[bound] for bound in ("1.0", "5.0", "30.0", "60.0", "86400.0", "+Inf")} == {
         "1.0": 0, "5.0": 1, "30.0": 1, "60.0": 2, "86400.0": 2, "+Inf": 3,
     }  # fmt: skip
+
+
+async def test_a_changed_list_of_buckets_begins_the_histogram_anew(store: Store, exposition: Exposition) -> None:
+    await store.write(totals.lay_out, CONFIG.duration_bounds)
+    await store.write(fill)
+    await exposition.refresh(store, NOW, CONFIG)
+    changed = replace(CONFIG, duration_buckets=(2, 20))
+    await store.write(totals.lay_out, changed.duration_bounds)
+    await store.write(put_bucket, KEY, "FAILED", 20_000, 1, 4)
+    await exposition.refresh(store, NOW, changed)
+    families = await scrape(exposition)
+    buckets = samples(families, "dss_scenario_run_duration_seconds_bucket")
+    assert {labels["le"]: value for labels, value in buckets} == {"2.0": 0, "20.0": 1, "+Inf": 1}
+    assert samples(families, "dss_project_runs_total") == [({**PROJECT, "outcome": "FAILED"}, 4)]
 
 
 async def test_what_is_unknown_has_no_sample(store: Store, exposition: Exposition) -> None:

@@ -1,9 +1,11 @@
 from datetime import UTC, datetime, timedelta
 
+from sqlalchemy import Connection, select
+
 from tocsin.model.event import Event, EventName, ScenarioFacts, run_event_id
 from tocsin.model.notification import EventNotice, Notification
 from tocsin.model.run import Details, Run, RunError, ScenarioKey, Step
-from tocsin.store import Store, details, events, lease, outbox
+from tocsin.store import Store, details, events, lease, outbox, schema, totals
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -60,3 +62,31 @@ async def test_only_one_leads_and_the_old_one_cannot_write(store: Store) -> None
     second = await store.write(lease.acquire, "b", NOW + timedelta(seconds=16))
     assert second
     assert second.epoch == first.epoch + 1
+
+
+async def test_other_bounds_begin_the_histograms_anew_and_the_runs_so_far_count_on(store: Store) -> None:
+    def durations(connection: Connection) -> dict[int, tuple[int, float]]:
+        table = schema.duration_buckets.c
+        return {
+            le: (runs, seconds)
+            for le, runs, seconds in connection.execute(select(table.le_ms, table.runs, table.seconds))
+        }
+
+    def ended(number: int, seconds: float) -> Run:
+        start = NOW + timedelta(minutes=number)
+        return Run(
+            ScenarioKey("prod", "SALES", "NIGHTLY"),
+            f"run-{number}",
+            start,
+            start + timedelta(seconds=seconds),
+            "SUCCESS",
+        )
+
+    for bounds, seconds in (((10, 60), 5), ((10, 60), 30), ((10, 20, 60), 15), ((10, 20, 60), 90), ((5,), 1)):
+        await store.write(totals.lay_out, bounds)
+        await store.write(totals.count_runs, [ended(seconds, seconds)], bounds)
+        if seconds == 30:
+            assert await store.read(durations) == {10_000: (1, 5), 60_000: (1, 30)}
+        if seconds == 90:
+            assert await store.read(durations) == {totals.FORMER: (2, 35), 20_000: (1, 15), totals.INFINITE: (1, 90)}
+    assert await store.read(durations) == {totals.FORMER: (4, 140), 5_000: (1, 1)}

@@ -10,13 +10,15 @@ from collections.abc import Callable
 from tocsin.model.config import Config, Node
 from tocsin.watch.node import NodeWatcher
 
+_Settings = tuple[Node, tuple[float, ...]]  # what a watcher is made from: its node, and the bounds of durations
+
 
 class Watchers:
     """Reconciles running watchers with the configuration."""
 
     def __init__(self, config: Callable[[], Config]) -> None:
         self._config = config
-        self._running: dict[str, tuple[Node, NodeWatcher, asyncio.Task[None]]] = {}
+        self._running: dict[str, tuple[_Settings, NodeWatcher, asyncio.Task[None]]] = {}
         self._changed = asyncio.Event()
 
     @property
@@ -58,15 +60,15 @@ class Watchers:
             raise RuntimeError(f"the watcher {task.get_name()} ended by itself")
 
     async def _reconcile(self, config: Config, make: Callable[[Node, Config], NodeWatcher]) -> None:
-        wanted = {node.name: node for node in config.nodes}
-        for name, (node, _, _) in list(self._running.items()):
-            if wanted.get(name) != node:
+        wanted = {node.name: (node, config.duration_bounds) for node in config.nodes}
+        for name, (settings, _, _) in list(self._running.items()):
+            if wanted.get(name) != settings:
                 await self._stop(name)
-        for name, node in wanted.items():
+        for name, settings in wanted.items():
             if name not in self._running:
-                watcher = make(node, config)
+                watcher = make(settings[0], config)
                 task = asyncio.create_task(watcher.run(), name=f"watch {name}")
-                self._running[name] = (node, watcher, task)
+                self._running[name] = (settings, watcher, task)
 
     async def _stop(self, name: str) -> None:
         _, _, task = self._running.pop(name)

@@ -11,6 +11,7 @@ from math import inf
 from tocsin.metrics.snapshot import NodeSeries, ProjectSeries, ScenarioSeries, Snapshot
 from tocsin.metrics.text import Format, exemplar, header, labels_text
 from tocsin.store.series import Bucket
+from tocsin.store.totals import FORMER
 
 Lines = Callable[[Snapshot, Format], Iterable[str]]
 
@@ -93,8 +94,8 @@ def _durations(snapshot: Snapshot, format: Format) -> Iterator[str]:
 
 
 def _layout(one: ProjectSeries, bounds: tuple[float, ...]) -> list[tuple[float, Bucket | None]]:
-    """The configured bounds and those of older configurations that still have rows; +Inf always, and last."""
-    rows = {inf if row.bound_ms is None else row.bound_ms / 1000: row for row in one.buckets}
+    """The configured bounds and all that have rows; +Inf always, and last."""
+    rows = {inf if row.bound_ms is None else row.bound_ms / 1000: row for row in one.buckets if row.bound_ms != FORMER}
     return [(float(bound), rows.get(bound)) for bound in sorted({*bounds, *rows, inf})]
 
 

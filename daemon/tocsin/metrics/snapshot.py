@@ -14,7 +14,7 @@ from tocsin.metrics.text import labels_text
 from tocsin.model.config import Config
 from tocsin.model.event import EventName
 from tocsin.model.run import ScenarioKey
-from tocsin.store import alerts, series, silences
+from tocsin.store import alerts, series, silences, totals
 from tocsin.store.events import event_totals
 from tocsin.store.series import Bucket, History, NodeFacts, ProjectOutcome, ScenarioFacts
 
@@ -79,6 +79,7 @@ class SnapshotReader:
     _buckets: dict[ProjectOutcome, tuple[Bucket, ...]] = field(default_factory=dict)
     _series: dict[ScenarioKey, ScenarioSeries] = field(default_factory=dict)
     _reread_at: datetime | None = None
+    _layout: int | None = None
     made: int = 0  # series that the last reading had to make anew
 
     def read(self, connection: Connection, now: datetime, config: Config) -> Snapshot:
@@ -109,7 +110,8 @@ class SnapshotReader:
 
     def _read_changes(self, connection: Connection, now: datetime, facts: dict[ScenarioKey, ScenarioFacts]) -> None:
         before, self._facts = self._facts, facts
-        if self._reread_at is None or now >= self._reread_at:
+        former, self._layout = self._layout, totals.layout(connection)
+        if self._reread_at is None or now >= self._reread_at or former != self._layout:
             self._histories = series.histories(connection, 0)
             self._buckets = series.project_buckets(connection)
             self._reread_at = now + REREAD_EVERY

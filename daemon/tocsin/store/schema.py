@@ -258,7 +258,7 @@ duration_buckets = Table(
     _name("node"),
     _name("project"),
     _name("outcome"),
-    Column("le_ms", BigInteger, nullable=False),  # upper bound; -1 is +Inf
+    Column("le_ms", BigInteger, nullable=False),  # upper bound; -1 is +Inf, -2 of former bounds
     Column("runs", BigInteger, nullable=False),  # in this bucket alone, not cumulated
     Column("seconds", Float, nullable=False),
     Column("exemplar_scenario", Text),

@@ -26,9 +26,9 @@ from sqlalchemy import (
 
 from tocsin.model.run import GOOD_OUTCOMES, Outcome, ScenarioKey
 from tocsin.store.schema import duration_buckets, nodes, outcome_totals, projects, runs, scenarios
+from tocsin.store.totals import INFINITE
 
 _KEY = ("node", "project", "scenario")
-_INFINITY_MS = -1
 _BATCH = 500
 Rows = Select[*tuple[Any, ...]]
 
@@ -77,7 +77,7 @@ class History:
 
 
 class Bucket(NamedTuple):
-    """One bucket of a project's durations, not cumulated; ``bound_ms`` is None for +Inf."""
+    """One bucket of a project's durations, not cumulated; ``bound_ms`` is None for +Inf, or ``totals.FORMER``."""
 
     bound_ms: int | None
     runs: int
@@ -175,7 +175,7 @@ def project_buckets(
     )
     for one in queries:
         for node, project, outcome, le_ms, *rest in connection.execute(one):
-            bound = None if le_ms == _INFINITY_MS else le_ms
+            bound = None if le_ms == INFINITE else le_ms
             found.setdefault(ProjectOutcome(node, project, outcome), []).append(Bucket(bound, *rest))
     return {key: tuple(sorted(buckets, key=_bound)) for key, buckets in found.items()}
 

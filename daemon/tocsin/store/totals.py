@@ -4,19 +4,23 @@ Written in the transaction that writes a run's end event, and only for events th
 however often it is seen.
 """
 
+import zlib
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, delete, func, literal, select
 
 from tocsin.model.run import Run
-from tocsin.store.schema import duration_buckets, outcome_totals
+from tocsin.store.schema import counters, duration_buckets, outcome_totals
 from tocsin.store.upsert import upsert
 
 INFINITE = -1
 """``le_ms`` of the last bucket, which has no bound."""
+FORMER = -2
+"""``le_ms`` of runs that were counted under other bounds: they count, in no bucket."""
+_LAYOUT = "duration_layout"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,26 @@ class _Sum:
     runs: int = 0
     seconds: float = 0.0
     exemplar: Exemplar | None = None
+
+
+def layout(connection: Connection) -> int | None:
+    """A number that stands for the bounds under which durations are counted now; None before the first."""
+    return connection.execute(select(counters.c.value).where(counters.c.name == _LAYOUT)).scalar_one_or_none()
+
+
+def lay_out(connection: Connection, bounds: Sequence[float]) -> None:
+    """Begin every histogram anew if the runs so far were counted under other bounds; how many they were stays known."""
+    known, wanted = layout(connection), zlib.crc32(repr([float(bound) for bound in bounds]).encode())
+    if known == wanted:
+        return
+    if known is not None:
+        place = [duration_buckets.c[name] for name in ("node", "project", "outcome")]
+        sums = [func.sum(duration_buckets.c[name]).label(name) for name in ("runs", "seconds")]
+        query = select(*place, literal(FORMER).label("le_ms"), *sums).group_by(*place)
+        former = [dict(row) for row in connection.execute(query).mappings()]
+        connection.execute(delete(duration_buckets))
+        upsert(connection, duration_buckets, former, added=("runs", "seconds"))
+    upsert(connection, counters, [{"name": _LAYOUT, "value": wanted}], ("value",))
 
 
 def count_runs(connection: Connection, ended: Iterable[Run], bounds: Sequence[float]) -> None:

@@ -23,7 +23,7 @@ from tocsin.kit.clock import Clock
 from tocsin.model.config import Node, Secret
 from tocsin.model.event import DownReason
 from tocsin.model.run import ScenarioKey
-from tocsin.store import Store, StoreUnavailable, nodes
+from tocsin.store import Store, StoreUnavailable, nodes, totals
 from tocsin.store.lease import Leadership
 from tocsin.watch.budget import Budget
 from tocsin.watch.cadence import Reason
@@ -114,9 +114,9 @@ class NodeWatcher:
         pause = 0.5
         while True:
             try:
-                row = await self._store.write_guarded(
-                    self._leadership.guard, nodes.ensure_node, self.node.name, self._clock.now()
-                )
+                guard, write = self._leadership.guard, self._store.write_guarded
+                await write(guard, totals.lay_out, self._bounds)
+                row = await write(guard, nodes.ensure_node, self.node.name, self._clock.now())
                 break
             except StoreUnavailable:
                 await asyncio.sleep(pause)
