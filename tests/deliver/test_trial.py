@@ -8,8 +8,8 @@ from aiohttp import web
 from tests.deliver.builders import NOW, HandClock, Inbox, Plain, config, hook
 from tocsin.deliver import trial
 from tocsin.deliver.heartbeat import Heartbeat
-from tocsin.deliver.mask import mask
 from tocsin.deliver.verdict import failed, of_log, of_smtp, refused
+from tocsin.kit.mask import mask
 from tocsin.model.config import Channel
 from tocsin.model.config import Heartbeat as HeartbeatConfig
 from tocsin.model.notification import AttemptOutcome

@@ -95,6 +95,18 @@ async def test_a_secret_that_cannot_travel_is_unauthorized_and_never_shown(
     assert secret.strip() == "" or secret not in str(caught.value)
 
 
+async def test_an_error_that_repeats_the_secrets_of_the_request_is_told_without_them(serve: Any, connect: Any) -> None:
+    async def repeat(request: web.Request) -> web.Response:
+        return web.json_response({"message": f"no: {dict(request.headers)} SECRET-KEY"}, status=401)
+
+    url = await serve(repeat)
+    with pytest.raises(DSSUnauthorized) as told:
+        await connect(url, api_key="SECRET-KEY", extra_headers={"X-Gateway": "SECRET-HEADER"}).get_auth_info()
+    assert "no: " in str(told.value)
+    hidden = ("SECRET-KEY", "SECRET-HEADER", base64.b64encode(b"SECRET-KEY:").decode())
+    assert [secret for secret in hidden if secret in str(told.value)] == []
+
+
 async def test_a_secret_file_that_is_gone_is_unauthorized(serve: Any, connect: Any, tmp_path: Path) -> None:
     with pytest.raises(DSSUnauthorized, match="FileNotFoundError"):
         await connect(await serve(), api_key=(tmp_path / "gone").read_text).get_auth_info()

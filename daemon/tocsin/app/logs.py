@@ -61,10 +61,12 @@ def configure_logging(
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.StackInfoRenderer(),
         _plain_secrets_never,
+        _plain_text,
     ]
     encode = json.JSONEncoder(default=str, ensure_ascii=False).encode
     last: list[Processor] = (
-        [structlog.dev.ConsoleRenderer(colors=to.isatty())]
+        # Plain tracebacks: the default shows the variables of each frame, and some of them are secrets.
+        [structlog.dev.ConsoleRenderer(colors=to.isatty(), exception_formatter=structlog.dev.plain_traceback)]
         if console
         else [structlog.processors.format_exc_info, lambda _logger, _method, line: encode(line)]
     )
@@ -105,3 +107,11 @@ def _plain_secrets_never(_logger: WrappedLogger, _method: str, line: EventDict) 
 
 
 _SEEN_PLAIN: set[str] = set()  # names that say nothing of the kind; there are few and they come back in every line
+
+
+def _plain_text(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
+    """Names from DSS forge no line and turn none round: what is not printable is shown as its escape."""
+    for name, value in line.items():
+        if isinstance(value, str) and not value.isprintable():
+            line[name] = "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in value)
+    return line

@@ -9,7 +9,6 @@ as the attempt's note. Attachments are texts in memory; no file or address can b
 import logging
 import smtplib
 import threading
-from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,7 +17,6 @@ from email.utils import formataddr
 from functools import lru_cache
 from importlib.resources import files
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
 
 import structlog
 from apprise import Apprise, AppriseAsset, AppriseAttachment, NotifyFormat, NotifyType
@@ -35,12 +33,12 @@ from tocsin.deliver import escape
 from tocsin.deliver.context import Tone
 from tocsin.deliver.escape import cut, one_line
 from tocsin.deliver.mail import BadAddress, Envelope, address, attached
-from tocsin.deliver.mask import mask
 from tocsin.deliver.render import Kind, Rendered, Renderer
 from tocsin.deliver.smtp import Account, Mailbox
 from tocsin.deliver.transport import Parcel
 from tocsin.deliver.verdict import Verdict, delivered, failed, of_log, refused
 from tocsin.kit.clock import Clock
+from tocsin.kit.mask import mask, secrets_of
 from tocsin.model.config import Channel
 
 log = structlog.get_logger(__name__)
@@ -146,7 +144,13 @@ class Way:
                 )
             except AppriseImproperlyConfigured as error:
                 return refused(mask(str(error), self._local.secrets))
-        return delivered() if done else of_log([mask(line, self._local.secrets) for line in lines])
+            except Exception as error:  # noqa: BLE001 - a plugin that raises is one try that failed, and is made again
+                done = False
+                lines.append(f"{type(error).__name__}: {error}")
+        if done:
+            return delivered()
+        self._local.url = None  # some plugins keep a connection: the next try begins afresh
+        return of_log([mask(line, self._local.secrets) for line in lines])
 
 
 def check_channel_url(url: str) -> str | None:
@@ -177,6 +181,7 @@ def connect(url: str, channel: Channel, slack_url: str | None) -> NotifyBase | s
         said = next((line for line in reversed(lines) if "is disabled" in line or "invalid" in line.lower()), "")
         why = f": {mask(said, secrets_of(url))}" if said else ""
         return f"apprise cannot read the {scheme}:// URL{cut(why, 200)}"
+    untyped: Any = plugin
     plugin.request_rate_per_sec = 0  # despite its name the seconds that it sleeps between sends
     plugin.retry = 0
     whole = channel.timeout.total_seconds()
@@ -185,8 +190,9 @@ def connect(url: str, channel: Channel, slack_url: str | None) -> NotifyBase | s
     if not channel.tls.verify:
         plugin.verify_certificate = False
     elif channel.tls.ca_file:
-        untyped: Any = plugin
         untyped.verify_certificate = channel.tls.ca_file  # requests takes a file's name here too
+    if set(plugin.schemas()) & {"mqtt", "mqtts"}:
+        untyped.qos = max(untyped.qos, 1)  # below it a message counts as sent when it is written to the socket
     if isinstance(plugin, NotifySlack):
         plugin.use_blocks = True  # the one mode in which text that is already escaped stays as it is
         plugin.include_footer = plugin.include_image = False
@@ -208,18 +214,6 @@ def kind_of(plugin: NotifyBase, template: str | None) -> Kind:
         return Kind.MAIL
     reads_markdown = plugin.resolve_format() is NotifyFormat.MARKDOWN or bool(schemes & _CHATS)
     return Kind.MARKDOWN if reads_markdown else Kind.TEXT
-
-
-def secrets_of(url: str) -> list[str]:
-    """Every part of a URL that may be a secret, raw and decoded: all but the scheme and the host."""
-    parts = urlsplit(url)
-    user, password = parts.username or "", parts.password or ""
-    raw = [user, password, *parts.path.split("/"), parts.fragment, *parts.query.split("&")]
-    raw += [value for _name, value in parse_qsl(parts.query)]
-    basic = b64encode(f"{unquote(user)}:{unquote(password)}".encode()).decode()
-    host = parts.netloc.rpartition("@")[2].partition(":")[0]  # of slack:// and the like it is a token
-    raw += [] if "." in host or host == "localhost" else [host]
-    return [url, basic, *raw, *(unquote(one) for one in raw)]
 
 
 def _shape(plugin: NotifyBase, kind: Kind, rendered: Rendered) -> tuple[str, str, NotifyFormat | None]:

@@ -23,15 +23,15 @@ from aiohttp.resolver import ThreadedResolver
 from yarl import URL
 
 from tocsin import __version__
-from tocsin.deliver.mask import mask
 from tocsin.deliver.payload import payload
 from tocsin.deliver.transport import Parcel
 from tocsin.deliver.verdict import Verdict, failed, of_status, parse_retry_after, refused, unknown
 from tocsin.kit.clock import Clock
+from tocsin.kit.mask import mask, secrets_of
 from tocsin.model.config import Channel, Tls
 
 _LANES_A_WORKER: Final = 16
-_SAID: Final = 300  # bytes of a reply that are kept
+_SAID: Final = 300  # characters of a reply that are kept; more are read, so that no secret is cut before it is masked
 _SECRET_PREFIX: Final = "whsec_"
 
 
@@ -114,11 +114,11 @@ class Webhook:
                     await reply.content.read(_SAID)  # a connection with an unread body cannot be used again
                 return of_status(reply.status)
             try:
-                said = (await reply.content.read(_SAID)).decode("utf-8", "replace")
+                said = (await reply.content.read(4 * _SAID)).decode("utf-8", "replace")
             except aiohttp.ClientError:
                 said = ""
             wait = parse_retry_after(reply.headers.get("Retry-After"), self._clock.now())
-            return of_status(reply.status, mask(said, [*headers.values(), str(url)]), wait)
+            return of_status(reply.status, mask(said, [*headers.values(), *secrets_of(str(url))])[:_SAID], wait)
 
 
 def signing_key(secret: str) -> bytes:

@@ -34,12 +34,16 @@ class Auth:
     kind: AuthKind
     secret: Secret = field(repr=False)
 
-    def header(self) -> tuple[str, str]:
-        """Name and value of the header for the next request. Raises ``BadCredentials``."""
+    def reveal(self) -> str:
+        """The secret as it is now. Raises ``BadCredentials``."""
         try:
-            secret = (self.secret if isinstance(self.secret, str) else self.secret()).strip()
+            return (self.secret if isinstance(self.secret, str) else self.secret()).strip()
         except (OSError, ValueError) as error:
             raise BadCredentials(f"the secret cannot be read: {type(error).__name__}") from error
+
+    def header(self) -> tuple[str, str]:
+        """Name and value of the header for the next request. Raises ``BadCredentials``."""
+        secret = self.reveal()
         if not secret:
             raise BadCredentials("the secret is empty")
         if self.kind is AuthKind.API_KEY:

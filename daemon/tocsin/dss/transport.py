@@ -8,6 +8,8 @@ attempt is reported to ``on_request`` once; foreign errors become ``DSSError`` h
 import asyncio
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import replace
 from types import TracebackType
 from typing import Self, TypeVar
 from urllib.request import getproxies, proxy_bypass
@@ -28,6 +30,7 @@ from tocsin.dss.credentials import TLS, Auth, BadCredentials, TLSContexts
 from tocsin.dss.errors import DSSError, DSSInvalidReply, DSSThrottled, DSSUnauthorized, DSSUnreachable
 from tocsin.dss.wire import MIB, Reply, Request, RequestReport, invalid, read, retry_after, server_date
 from tocsin.kit.clock import Clock, SystemClock
+from tocsin.kit.mask import mask
 
 T = TypeVar("T")
 API_BASE = "/dip/publicapi"
@@ -180,7 +183,7 @@ class Transport:
                     ) as response:
                         onward = _redirect(request, url, response)
                         if onward is None:
-                            return await self._reply(request, response, shown)
+                            return self._quiet(await self._reply(request, response, shown), headers)
                     url = onward
                 raise DSSInvalidReply("too many redirects", operation=request.operation, url=shown)
         except TimeoutError:  # aiohttp's own time limits are among them
@@ -210,6 +213,16 @@ class Transport:
                 raise invalid(request.operation, beginning, f"larger than {self._max_reply_bytes} bytes")
         kept = body if tail is None else body[-tail:]
         return Reply(response.status, bytes(kept), response.headers, shown)
+
+    def _quiet(self, reply: Reply, headers: Mapping[str, str]) -> Reply:
+        """An error without the request's secrets, which some gateways repeat: its words go to logs and rows."""
+        if reply.status < 400:
+            return reply
+        sent = [value for name, value in headers.items() if name not in ("User-Agent", "Content-Type")]
+        with suppress(BadCredentials):  # it went away meanwhile
+            sent.append(self._auth.reveal())
+        words = mask(reply.body.decode("latin-1"), [*sent, *(value.rpartition(" ")[2] for value in sent)])
+        return replace(reply, body=words.encode("latin-1"))
 
     def _report(
         self, request: Request[T], reply: Reply | None, error: DSSError | None, seconds: float
