@@ -33,8 +33,9 @@ format: install  ## put the code in form
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-fuzz: install    ## routing against amtool on thousands of random trees
-	TOCSIN_FUZZ_TREES=5000 $(BIN)/python -m pytest --timeout 3600 tests/route/test_route_amtool.py $(ARGS)
+fuzz: install    ## routing against amtool on thousands of random trees; nonsense at the HTTP API for ten minutes
+	TOCSIN_FUZZ_TREES=5000 TOCSIN_FUZZ_SECONDS=600 $(BIN)/python -m pytest --timeout 3600 \
+	  tests/route/test_route_amtool.py tests/e2e/test_e2e_fuzz.py $(ARGS)
 
 chaos: install   ## kills and faults at random; then the node's ledger and what was told must agree (--seed, --minutes)
 	$(BIN)/python -m tests.e2e.chaos $(ARGS)

@@ -93,6 +93,7 @@ def configure_logging(
     root.setLevel(logging.WARNING)
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)  # whoever sends what is no HTTP fills no log
 
 
 def _plain_secrets_never(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
