@@ -259,7 +259,7 @@ async def deep(port: int, count: int) -> str:
     return f"{count / took:7.0f}/s; its first fifth {pace(1, 0.8):.0f}/s, its last {pace(0.2, 0):.0f}/s"
 
 
-async def beside_hanging(port: int, dead_port: int, hanging: int, count: int = 40) -> tuple[float, float]:
+async def beside_hanging(port: int, dead_port: int, hanging: int, count: int) -> tuple[float, float]:
     """Milliseconds from owed to received of a healthy channel, alone and beside channels that hang: medians."""
 
     async def measure(store: Store, settings: Config) -> float:
@@ -298,6 +298,7 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="bench deliver", description=__doc__)
     parser.add_argument("--rows", type=int, default=20_000)
     parser.add_argument("--deep", type=int, default=100_000)
+    parser.add_argument("--beside", type=int, default=40, help="sends of the healthy channel beside those that hang")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args(arguments)
@@ -325,7 +326,7 @@ def main(arguments: list[str]) -> None:
             ratios = [getattr(one, name) / getattr(other, name) for one, other in zip(ours, bare, strict=True)]
             print(f"  ratio {name:13}                      {statistics.median(ratios):7.2f}")
         with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections and never answers
-            alone, beside = asyncio.run(beside_hanging(port, silent.getsockname()[1], 24))
+            alone, beside = asyncio.run(beside_hanging(port, silent.getsockname()[1], 24, options.beside))
         print(f"a healthy channel, alone and beside 24 that hang  {alone:.0f} ms, {beside:.0f} ms")
         if options.deep:
             print(f"an outbox {options.deep} deep drains at          {asyncio.run(deep(port, options.deep))}")

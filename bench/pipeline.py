@@ -27,7 +27,7 @@ from tocsin.deliver.metrics import DeliverMetrics
 from tocsin.deliver.sender import Sender
 from tocsin.judge.defaults import DEFAULT_RULES
 from tocsin.kit.clock import SystemClock
-from tocsin.model.config import DURATION_BUCKETS, Channel, Config, Node, Receiver, Reporter, Route, StoreConfig
+from tocsin.model.config import DURATION_BUCKETS, Channel, Config, Node, Receiver, Reporter, Route, StoreConfig, Watch
 from tocsin.model.event import EventName, ScenarioFacts
 from tocsin.model.labels import parse_matcher
 from tocsin.model.run import Run, ScenarioKey
@@ -154,7 +154,7 @@ async def prepare(store: Store, keys: list[ScenarioKey], now: datetime) -> None:
 def configuration(url: str, webhook: str) -> Config:
     channel = Channel(name="sink", receiver="ops", webhook=Plain(webhook), workers=4)
     return Config(
-        nodes=(Node(name="bench", url="http://127.0.0.1:1"),),
+        nodes=(Node(name="bench", url="http://127.0.0.1:1", watch=Watch(details_wait=timedelta(0))),),
         store=StoreConfig(url),
         receivers=(Receiver("ops", (channel,)),),
         reporters=(
@@ -197,7 +197,7 @@ def looks(keys: list[ScenarioKey], runs: int, now: datetime) -> list[Look]:
             horizon=now - timedelta(days=1),
             late_before=None,
             fresh_from=start,
-            set_back=timedelta(0),
+            earliest=now + timedelta(hours=1),
         )
         made.append(Look(sight, now, "sweep", (), lambda _event, _own: False, DURATION_BUCKETS))
     return made

@@ -10,7 +10,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MS = timedelta(milliseconds=1)
 
 
 class Clock(Protocol):
@@ -37,7 +36,8 @@ class SystemClock:
 
 def to_ms(moment: datetime) -> int:
     """Epoch milliseconds of an aware datetime, rounded down."""
-    return (moment - EPOCH) // _MS
+    since = moment - EPOCH
+    return since.days * 86_400_000 + since.seconds * 1_000 + since.microseconds // 1_000
 
 
 def from_ms(epoch_ms: int) -> datetime:
@@ -45,7 +45,9 @@ def from_ms(epoch_ms: int) -> datetime:
 
     Raises ``OverflowError`` for a moment outside the years 1 to 9999.
     """
-    return EPOCH + timedelta(milliseconds=epoch_ms)
+    return EPOCH + timedelta(
+        0, 0, 0, epoch_ms
+    )  # by place: keywords take half as long again, and rows are full of times
 
 
 def isoformat(moment: datetime) -> str:

@@ -1,0 +1,22 @@
+"""The measurements run and print figures; what the figures say is not asked here."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+SMALL = {
+    "pipeline": "--runs 40 --scenarios 20",
+    "judge": "--events 40 --scenarios 20",
+    "deliver": "--rows 20 --deep 40 --rounds 1 --beside 4",
+    "scrape": "--scenarios 20 --runs-each 2 --seconds 1",
+}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_measurement_prints_figures(name: str) -> None:
+    command = [sys.executable, "-m", "bench", name, "--", *SMALL[name].split()]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert re.search(r"\d", ran.stdout)
