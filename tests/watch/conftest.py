@@ -27,12 +27,16 @@ QUICK = Watch(
 
 
 class Jumping(SystemClock):
-    """The machine's clock, which somebody sets."""
+    """The machine's clock, which somebody sets, and time that passes faster than it does."""
 
     jumped = timedelta(0)
+    hurried = 0.0
 
     def now(self) -> datetime:
         return super().now() + self.jumped
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self.hurried
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,7 @@ class Watching:
         return self.registry.get_sample_value(name, {"dss_node": self.node.name} | labels)
 
 
-async def until(true: Callable[[], Awaitable[bool] | bool], seconds: float = 20.0) -> None:
+async def until(true: Callable[[], Awaitable[bool] | bool], seconds: float = 60.0) -> None:
     """Wait for something to become true; the time is a bound, not a measure."""
     async with asyncio.timeout(seconds):
         while True:

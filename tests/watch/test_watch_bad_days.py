@@ -9,9 +9,9 @@ import pytest
 from sqlalchemy import Connection, select
 from structlog.testing import capture_logs
 
-from tests.fakedss import Dialect, FakeDSS, Life, between, faults
-from tests.watch.conftest import CLOCK, QUICK, Start, Watching, now_ms, settled, until, watching
-from tocsin.model.config import Scope, Watch
+from tests.fakedss import Dialect, FakeDSS, Life, between, faults, make_certificate
+from tests.watch.conftest import CLOCK, QUICK, Jumping, Key, Start, Watching, now_ms, settled, until, watching
+from tocsin.model.config import Scope, Tls, Watch
 from tocsin.model.event import Event
 from tocsin.store import NotLeader, lease, scenarios, schema
 from tocsin.store.scenarios import ScenarioRow
@@ -191,8 +191,6 @@ def _sweep_trusted(connection: Connection) -> bool:
 
 
 async def test_the_sweep_may_have_a_key_of_its_own(dss: FakeDSS, start: Start) -> None:
-    from tests.watch.conftest import Key
-
     dss.world.populate(1, 2)
     found = await start(admin=False, sweep_api_key=Key(dss.admin_key))
     since = await now_ms()
@@ -205,6 +203,24 @@ async def test_the_sweep_may_have_a_key_of_its_own(dss: FakeDSS, start: Start) -
     dss.end_run("P000", "S001")
     await until(lambda: found.agrees(since))
     assert await of_nodes(found) == []
+
+
+async def test_a_sweep_that_shows_all_that_runs_an_hour_later_is_trusted_again(dss: FakeDSS, start: Start) -> None:
+    dss.world.populate(1, 3)
+    clock = Jumping()
+    found = await start(admin=False, sweep_api_key=Key(dss.admin_key), clock=clock)
+    since = await now_ms()
+    dss.revoke_key(dss.admin_key)
+    await until(lambda: found.value("tocsin_sweep_trusted") == 0)
+    dss.restore_key(dss.admin_key)
+    clock.hurried += 3590
+    dss.start_run("P000", "S001")
+    await until(lambda: found.agrees(since))
+    assert found.value("tocsin_sweep_trusted") == 0
+    clock.hurried += 10
+    await until(lambda: found.value("tocsin_sweep_trusted") == 1)
+    dss.end_run("P000", "S001")
+    await until(lambda: found.agrees(since))
 
 
 # --- what comes and goes ---------------------------------------------------------------------------------------------
@@ -452,3 +468,78 @@ async def test_a_store_that_cannot_be_written_delays_and_loses_nothing(
         await until(lambda: found.agrees(since))
         await until(lambda: "store_available" in [line["event"] for line in lines])
     assert [line["event"] for line in lines if line["log_level"] != "info"] == ["store_unavailable"]
+
+
+async def test_a_disk_that_is_full_for_a_while_delays_and_loses_nothing(dss: FakeDSS, start: Start) -> None:
+    dss.world.populate(1, 2)
+    found = await start()
+    since = await now_ms()
+
+    def pages(connection: Connection, most: int) -> None:
+        connection.exec_driver_sql(f"PRAGMA max_page_count = {most}").close()
+
+    with capture_logs() as lines:
+        await found.store.write(pages, 1)  # SQLite's own limit raises the very error that a full disk does
+        number = 0
+        while "store_unavailable" not in [line["event"] for line in lines]:
+            number += 1
+            dss.world.instant_run("P000", f"S00{number % 2}", lasted=timedelta(milliseconds=1))
+            await asyncio.sleep(0.02)
+        await found.store.write(pages, 1_000_000)
+        await until(lambda: found.agrees(since))
+
+
+async def test_a_certificate_that_ran_out_is_a_node_that_is_down_until_there_is_another(tmp_path: Path) -> None:
+    good, old = make_certificate(tmp_path), make_certificate(tmp_path, "old", expired=True)
+    trusted = tmp_path / "trusted.pem"
+    trusted.write_bytes(good.cert_file.read_bytes() + old.cert_file.read_bytes())
+    async with FakeDSS(tls=good) as dss:
+        dss.world.populate(1, 2)
+        async with watching(dss, tmp_path, tls=Tls(ca_file=str(trusted))) as found:
+            await until(lambda: settled(found))
+            since = await now_ms()
+            dss.show_certificate(old)
+            await dss.go_down()
+            await dss.go_up()
+            await until(lambda: _has(found, [("node.down", "unreachable")]))
+            snapshot = found.watcher.snapshot()
+            assert snapshot
+            assert "certificate has expired" in (snapshot.problem or "")
+            dss.world.instant_run("P000", "S000", lasted=timedelta(milliseconds=1))
+            dss.show_certificate(good)
+            await until(lambda: found.agrees(since))
+
+
+async def test_a_flood_of_failures_delays_their_details_and_not_what_is_new(dss: FakeDSS, start: Start) -> None:
+    dss.world.populate(1, 60)
+    found = await start(watch=Watch(**fields(QUICK, max_requests_per_second=50)))
+    since = await now_ms()
+    for number in range(50):
+        dss.start_run("P000", f"S{number:03}")
+    await until(lambda: found.agrees(since))
+    for number in range(50):
+        dss.end_run("P000", f"S{number:03}", "FAILED")
+    await until(lambda: _count(found, 60))  # some of the ends are told
+    dss.start_run("P000", "S055")
+    await until(lambda: found.agrees(since))
+    assert dss.asked("run") < 50
+    await until(lambda: dss.asked("run") == 50)
+
+
+async def test_a_bundle_that_replaces_all_scenarios_of_a_project_loses_no_run(dss: FakeDSS, start: Start) -> None:
+    dss.world.populate(8, 2)
+    found = await start()
+    since = await now_ms()
+    dss.start_run("P000", "S000")
+    await until(lambda: found.agrees(since))
+    before = dict(dss.world.projects["P000"])
+    dss.world.projects["P000"] = {}  # while it is activated
+    asked = dss.asked("scenarios", "P000")
+    await until(lambda: dss.asked("scenarios", "P000") >= asked + 4)
+    dss.world.projects["P000"] = before
+    before["S000"].name, before["S000"].run_as = "Renamed", "deployer"
+    dss.world.add_scenario("P000", "NEW")
+    dss.end_run("P000", "S000")
+    for scenario in ("S001", "NEW"):
+        dss.world.instant_run("P000", scenario, lasted=timedelta(milliseconds=1))
+    await until(lambda: found.agrees(since))

@@ -268,6 +268,33 @@ def test_hooks_share_a_quarter_and_a_scenario_that_is_gone_is_forgotten() -> Non
     assert look(agenda, clock) is None
 
 
+def test_what_the_budget_cannot_hold_is_shown_by_how_long_it_has_been_due() -> None:
+    clock, one, other = Hands(), scenario("A", active=False), scenario("B", active=False)
+    agenda = an_agenda(clock, one, other)
+    agenda.nudge(one, Reason.FLAGS)
+    clock.seconds += 7
+    agenda.nudge(other, Reason.FLAGS)
+    clock.seconds += 5
+    assert (agenda.overdue(clock.seconds), agenda.oldest_look(clock.seconds)) == (12.0, 12.0)
+    assert look(agenda, clock) == ("A", Reason.FLAGS)
+    assert (agenda.overdue(clock.seconds), agenda.oldest_look(clock.seconds)) == (5.0, 12.0)
+
+
+def test_a_scenario_gets_one_look_a_second_however_often_hooks_ask() -> None:
+    clock, one = Hands(), scenario("A", active=False)
+    agenda = an_agenda(clock, one)
+    clock.seconds += 10
+    looks = []
+    for _ in range(50):
+        agenda.hook(one)
+        if agenda.best(clock.seconds) is not None:
+            agenda.pop(clock.seconds, limit=400.0)
+            agenda.landed(one)
+            looks.append(clock.seconds)
+        clock.seconds += 0.125
+    assert looks == [1010.0 + second for second in range(7)]
+
+
 @pytest.mark.parametrize("project", [KEY.project])
 async def test_looks_into_a_project_that_cannot_be_read_rest_until_it_can(project: str) -> None:
     clock, one = Hands(), scenario("A")

@@ -90,6 +90,22 @@ async def test_new_runs_are_told_while_the_baseline_of_a_large_node_is_still_bei
         assert dss.asked("last_runs") < 250  # of 500 scenarios
 
 
+async def test_a_downtime_is_read_back_however_many_runs_it_had(dss: FakeDSS, tmp_path: Path, start: Start) -> None:
+    dss.world.populate(1, 2)
+    async with watching(dss, tmp_path) as first:
+        await until(lambda: settled(first))
+        since = await now_ms()
+    began = dss.world.now()
+    dss.jump(timedelta(seconds=2))
+    for number in range(1500):
+        moment = began + timedelta(milliseconds=number)
+        dss.start_run("P000", "S000", moment)
+        dss.end_run("P000", "S000", at=moment)
+    second = await start()
+    await until(lambda: second.agrees(since))
+    assert {event.late for event in await second.events()} == {True}
+
+
 async def test_a_downtime_is_read_back_late_and_nothing_is_told_twice(
     dss: FakeDSS, tmp_path: Path, start: Start
 ) -> None:

@@ -66,6 +66,7 @@ def _node(shown: NodeSnapshot | None) -> Json:
         "requests_per_second_limit": shown.requests_per_second,
         "sweep_trusted": shown.sweep_trusted,
         "look_bound_seconds": shown.look_bound,
+        "oldest_due_look_seconds": shown.overdue,
         "scenarios": shown.scenarios,
         "active": shown.active,
         "running": shown.running,

@@ -310,6 +310,12 @@ class Agenda:
         looked = (one.added_at if one.looked_at is None else one.looked_at for one in self.watched.values())
         return max((now - at for at in looked), default=0.0)
 
+    def overdue(self, now: float) -> float:
+        """Seconds for which the look that waits longest has been due; spare looks never are."""
+        self.ripen(now)
+        firsts = [next(iter(line.values())) for line in (*self._ready.values(), self._hooked) if line]
+        return max((now - due for due in firsts), default=0.0)
+
 
 def _urgency(one: Watched) -> tuple[bool, bool, float]:
     """In which order to look when all are due: what runs, what is active, what was not looked at for long."""

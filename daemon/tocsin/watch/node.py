@@ -53,6 +53,7 @@ class NodeSnapshot:
     requests_per_second: float
     sweep_trusted: bool
     look_bound: float
+    overdue: float  # for which the look that waits longest in the line has been due
     scenarios: int
     active: int
     running: int
@@ -319,6 +320,7 @@ class _Watch:
             requests_per_second=self._budget.limit,
             sweep_trusted=self._sweep.trusted,
             look_bound=state.agenda.oldest_look(state.clock.monotonic()),
+            overdue=state.agenda.overdue(state.clock.monotonic()),
             scenarios=len(watched),
             active=sum(one.row.active is True for one in watched),
             running=sum(bool(one.open_runs) for one in watched),
