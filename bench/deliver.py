@@ -212,7 +212,8 @@ def alertmanager(port: int, count: int, taken: "Synchronized[int]") -> Pace | No
         finally:
             process.kill()
             process.wait()
-    return Pace(count / seconds, count / used)
+    tick = 1 / os.sysconf("SC_CLK_TCK")  # what the system counts in
+    return Pace(count / seconds, count / max(used, tick))
 
 
 _ALERTMANAGER = """

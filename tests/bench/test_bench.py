@@ -1,11 +1,14 @@
 """The measurements run and print figures; what the figures say is not asked here."""
 
+import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+TOP = Path(__file__).parents[2]
 SMALL = {
     "pipeline": "--runs 40 --scenarios 20",
     "judge": "--events 40 --scenarios 20",
@@ -17,6 +20,7 @@ SMALL = {
 @pytest.mark.parametrize("name", SMALL)
 def test_a_measurement_prints_figures(name: str) -> None:
     command = [sys.executable, "-m", "bench", name, "--", *SMALL[name].split()]
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    env = os.environ | {"PYTHONPATH": str(TOP / "daemon")}
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False, cwd=TOP, env=env)
     assert ran.returncode == 0, ran.stderr
     assert re.search(r"\d", ran.stdout)
