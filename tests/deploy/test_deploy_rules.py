@@ -64,9 +64,25 @@ def test_counters_are_never_compared_by_themselves() -> None:
                 assert re.search(rf"(increase|rate)\({name}\{{", rule["expr"]), rule["alert"]
 
 
-def test_every_rule_is_explained_in_the_docs() -> None:
+def test_every_rule_has_a_runbook_and_every_runbook_a_rule() -> None:
+    pages = {page.stem: page.read_text("utf-8") for page in (REPOSITORY / "docs" / "runbooks").glob("*.md")}
+    assert set(pages) == {rule["alert"] for rule in rules()}
+    for rule in rules():
+        page = pages[rule["alert"]]
+        assert page.startswith(f"# {rule['alert']}\n\nSeverity: {rule['labels']['severity']}.\n"), rule["alert"]  # type: ignore[index]
+        assert "**What to do.**" in page, rule["alert"]
+
+
+def test_every_rule_is_in_the_list_of_the_docs() -> None:
     text = (REPOSITORY / "docs" / "kubernetes.md").read_text("utf-8")
-    assert [rule["alert"] for rule in rules() if f"`{rule['alert']}`" not in text] == []
+    assert [rule["alert"] for rule in rules() if f"(runbooks/{rule['alert']}.md)" not in text] == []
+
+
+def test_the_chart_says_where_an_alert_s_runbook_is(chart: Chart) -> None:
+    sets = ["prometheusRule.enabled=true", "prometheusRule.runbookUrl=https://wiki/runbooks/"]
+    groups = only(chart.render(sets=sets), "PrometheusRule")["spec"]["groups"]
+    told = {rule["alert"]: rule["annotations"]["runbook_url"] for group in groups for rule in group["rules"]}
+    assert told["TocsinDown"] == "https://wiki/runbooks/TocsinDown.md"
 
 
 def test_severities_are_the_two_that_tocsin_uses_too() -> None:
