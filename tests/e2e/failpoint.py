@@ -1,14 +1,16 @@
-"""``python -m tests.e2e.failpoint N VERB …``: Tocsin, killed with -9 at the N-th fail point of its writing.
+"""``python -m tests.e2e.failpoint WHERE VERB …``: Tocsin, killed with -9 at a fail point of its writing.
 
-A fail point lies before each statement that is not only read, after each, before each commit and right after it: all
+``WHERE`` is the number of the point, or regular expressions joined by ``;``: the first point that the last of them
+matches, once the others have matched points before it in their order. A fail point lies before each statement that is not only read, after each, before each commit and right after it: all
 the places between which a crash could part what belongs together. The product knows nothing of this; SQLAlchemy tells.
 """
 
 import os
+import re
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable
 from itertools import count
 
 from sqlalchemy import Engine, Pool, event
@@ -16,15 +18,31 @@ from sqlalchemy import Engine, Pool, event
 from tocsin.cli import main
 
 
-def arm(fatal: int) -> None:
-    """Die at fail point ``fatal``, counted from 1, with one line that says where."""
-    numbers: Iterator[int] = count(1)
+def chosen(where: str) -> Callable[[str], bool]:
+    """Whether a point is the fatal one; to be asked of each point in turn."""
+    if where.isdigit():
+        numbers = count(1)
+        return lambda _point: next(numbers) == int(where)
+    left = [re.compile(part.strip()) for part in where.split(";")]
 
-    def reached(where: str) -> None:
+    def follows(point: str) -> bool:
+        if left and left[0].match(point):
+            del left[0]
+            return not left
+        return False
+
+    return follows
+
+
+def arm(where: str) -> None:
+    """Die at that fail point, with one line that says where it was."""
+    fatal = chosen(where)
+
+    def reached(point: str) -> None:
         if threading.current_thread().name.startswith("tocsin-store-reader"):
             return
-        if next(numbers) == fatal:
-            os.write(2, f"failpoint {fatal}: {' '.join(where.split())[:100]}\n".encode())
+        if fatal(" ".join(point.split())):
+            os.write(2, f"failpoint {where}: {' '.join(point.split())[:100]}\n".encode())
             os.kill(os.getpid(), signal.SIGKILL)
 
     @event.listens_for(Engine, "before_cursor_execute")
@@ -45,5 +63,5 @@ def arm(fatal: int) -> None:
 
 
 if __name__ == "__main__":
-    arm(int(sys.argv.pop(1)))
+    arm(sys.argv.pop(1))
     main()
