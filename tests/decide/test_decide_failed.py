@@ -1,11 +1,13 @@
 """Timelines of ``failed`` and ``node_down``: rows in, notifications owed out."""
 
+import json
 import random
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Connection, select, update
 
 from tests.decide.world import T0, World, channel, config, key, minutes, tree
 from tocsin.app.decide import resolve_by_hand
@@ -15,6 +17,7 @@ from tocsin.model.decision import Verdict
 from tocsin.model.event import EventName
 from tocsin.model.notification import EventNotice
 from tocsin.store import NotLeader, Store, lease
+from tocsin.store.schema import rule_states
 
 SECOND = timedelta(seconds=1)
 
@@ -79,6 +82,29 @@ async def test_a_restart_in_the_middle_changes_nothing(world: World) -> None:
         await world.restart(now + minutes(2))
         expected = {3: ["ScenarioFailed"], 4: ["ScenarioFailed"], 5: ["ScenarioFailed!resolved"]}
         assert await world.alerts() == expected.get(index, [])
+
+
+@pytest.mark.parametrize(("version", "expected"), [(0, "resolved"), (99, "unwatched")])
+async def test_what_an_older_version_remembered_is_read_and_what_a_newer_one_did_ends_its_alert(
+    world: World, version: int, expected: str
+) -> None:
+    await world.run(T0, "FAILED")
+    await world.step(T0 + minutes(1))
+
+    def rewrite(connection: Connection) -> None:
+        state = json.loads(connection.execute(select(rule_states.c.state)).scalar_one())
+        state = {name: value for name, value in state.items() if value is not None} | {"forgotten": 1}
+        connection.execute(update(rule_states).values(version=version, state=json.dumps(state)))
+
+    await world.store.write(rewrite)
+    await world.restart(T0 + minutes(2))
+    await world.step(T0 + minutes(2))
+    await world.run(T0 + minutes(3), "SUCCESS")
+    await world.step(T0 + minutes(4))
+    assert await world.alerts() == [f"ScenarioFailed!{expected}"]
+    await world.run(T0 + minutes(5), "FAILED")
+    await world.step(T0 + minutes(6))
+    assert await world.alerts() == [f"ScenarioFailed!{expected}", "ScenarioFailed"]
 
 
 async def test_a_reload_in_the_middle_sends_nothing_again(world: World) -> None:

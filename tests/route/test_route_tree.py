@@ -22,7 +22,7 @@ def tree() -> Route:
 
 
 def test_children_inherit_what_they_do_not_say() -> None:
-    placed = {one.path: one.route for one in reversed(list(walk(tree())))}
+    placed = {one.route.path: one.route for one in reversed(list(walk(tree())))}
     assert placed["{}", '{severity="warning"}'].receiver == "default"
     assert placed["{}", '{severity="critical"}', '{team=~"a|b"}'].group_by == ("alertname",)
     assert placed["{}", '{severity="warning"}', '{team="a"}'].group_by_all
@@ -54,8 +54,8 @@ def test_a_group_is_known_by_path_receiver_and_labels_not_by_position() -> None:
     assert before.group_key == (
         'team-a:{}/{severity="warning"}/{team="a"}:{alertname="X", severity="warning", team="a"}'
     )
-    assert Router(moved).find("team-a", before.path) is after.route
-    assert Router(moved).find("oncall", before.path) is None
+    assert Router(moved).find("team-a", before.route.path) is after.route
+    assert Router(moved).find("oncall", before.route.path) is None
 
 
 def test_labels_that_no_matcher_tells_apart_take_the_same_way_but_stand_in_their_own_groups() -> None:

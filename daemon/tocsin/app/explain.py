@@ -52,8 +52,8 @@ def _silent(
     spoke = {(one.stage, one.subject) for one in story.decisions}
     labels = [event_labels(event) for event in happened]
     states = rule_states.load(connection, [scenario])
-    for live in plan.scenario_rules:
-        if (Stage.RULE, live.rule.alert) not in spoke:
+    for live in plan.rules.values():
+        if not live.about_nodes and (Stage.RULE, live.rule.alert) not in spoke:
             known = states.get(StateKey(live.id, *scenario))
             state = known.state if known else None
             yield Silent(Stage.RULE, live.rule.alert, _rule_why(live, story, labels, state))

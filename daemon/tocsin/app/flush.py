@@ -21,9 +21,8 @@ from tocsin.model.decision import Decision, Stage, Verdict
 from tocsin.model.group import Group, Member, Notified
 from tocsin.model.notification import GroupNotice, Notification
 from tocsin.model.run import RunKey
-from tocsin.model.silence import Silence
 from tocsin.route.dedup import Wanted, decide
-from tocsin.route.mute import Inhibitor, Muted, muted_by_time, silenced
+from tocsin.route.mute import Inhibitor, Muted, Silencer, muted_by_time
 from tocsin.store import alerts, decisions, details, groups, outbox, silences
 from tocsin.store.groups import Told
 
@@ -49,7 +48,7 @@ class _Flush:
     plan: Plan
     now: datetime
     inhibitor: Inhibitor
-    silences: Sequence[Silence]
+    silencer: Silencer
     told: dict[tuple[str, str], Told]
     result: Flushed = field(default_factory=Flushed)
     remembered: list[Told] = field(default_factory=list)
@@ -91,7 +90,7 @@ class _Flush:
             return [], by_time
         audible: list[Member] = []
         for member in heard:
-            found = silenced(member.alert.labels, self.silences, self.now)
+            found = self.silencer.silences(member.alert.labels)
             muted = found or muted
             if found is None:
                 audible.append(member)
@@ -184,7 +183,7 @@ def flush(connection: Connection, plan: Plan, now: datetime, limit: int = GROUPS
     inside = groups.members(connection, keys)
     rules = plan.config.inhibit_rules
     inhibitor = Inhibitor(rules, alerts.firing_labels(connection) if rules else [])
-    work = _Flush(plan, now, inhibitor, silences.active(connection, now), groups.told(connection, keys))
+    work = _Flush(plan, now, inhibitor, Silencer(silences.active(connection, now)), groups.told(connection, keys))
     for group in due:
         work.flush(group, inside[group.key])
     work.result.owed = _with_waits(connection, plan, work.result.owed, now)

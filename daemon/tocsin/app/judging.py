@@ -56,9 +56,9 @@ class Judging:
 
     def hear(self, event: Event, place: Place, labels: Labels, *, withhold: bool) -> None:
         """Tell every rule an event. With ``withhold`` states go on, and alerts wait for ``catch_up``."""
-        for live in self.plan.scenario_rules if place[2] else self.plan.node_rules:
+        for live in self.plan.rules_for(labels):
             key = StateKey(live.id, *place)
-            if (key in self.states or event.name in live.begins) and live.matches(labels):
+            if live.about_nodes is not bool(place[2]) and (key in self.states or event.name in live.begins):
                 self._hear(live, key, event, withhold)
 
     def _hear(self, live: LiveRule, key: StateKey, event: Event, withhold: bool) -> None:
@@ -85,11 +85,10 @@ class Judging:
 
     def catch_up(self, scenario: ScenarioKey) -> None:
         """Tell the net change of a scenario whose history has been read back."""
-        for live in self.plan.scenario_rules:
-            key = StateKey(live.id, *scenario)
-            known = self.states.get(key)
-            if known is not None and known.state is not None and key in self._dirty:
-                self.tick(key, known.state, live)
+        for key in sorted(key for key in self._dirty if key[1:] == scenario):
+            state, live = self.states[key].state, self.plan.rules.get(key.rule)
+            if state is not None and live is not None:
+                self.tick(key, state, live)
 
     def view(self, key: StateKey) -> View:
         place = key[1:]
@@ -230,11 +229,17 @@ def enter_groups(plan: Plan, entering: Iterable[Alert], now: datetime) -> tuple[
     hears = {name for name, channels in plan.channels.items() if any(one.name not in deaf for one in channels)}
     for alert in entering:
         for match in plan.router.match(alert.labels, hears if alert.failing_channel else None):
-            group = Group(match.group_key, match.receiver, match.path, match.group_labels, now + match.route.group_wait)
+            group = Group(
+                match.group_key,
+                match.route.receiver,
+                match.route.path,
+                match.group_labels,
+                now + match.route.group_wait,
+            )
             joining.append(Joining(group, alert.fingerprint, alert.id))
             made.append(
                 Decision(
-                    now, Stage.ROUTE, match.group_key, Verdict.ROUTED, f"to {match.receiver}",
+                    now, Stage.ROUTE, match.group_key, Verdict.ROUTED, f"to {match.route.receiver}",
                     None, alert.fingerprint, alert.id,
                 )
             )  # fmt: skip

@@ -11,6 +11,8 @@ from tocsin.judge.rules import LiveRule, live
 from tocsin.judge.view import View
 from tocsin.model.config import Channel, Config, Node, Reporter, TimeInterval
 from tocsin.model.event import EventName
+from tocsin.model.labels import Labels
+from tocsin.model.sieve import Sieve, bits
 from tocsin.model.sight import NodeSight, ScenarioSight
 from tocsin.route.tree import Router
 
@@ -21,8 +23,8 @@ class Plan:
 
     config: Config
     rules: Mapping[str, LiveRule]  # by identity
-    node_rules: tuple[LiveRule, ...]
-    scenario_rules: tuple[LiveRule, ...]
+    _rules: tuple[LiveRule, ...]
+    _sieve: Sieve  # of their matchers
     reporters: Mapping[EventName, tuple[Reporter, ...]]
     channels: Mapping[str, tuple[Channel, ...]]  # by receiver
     intervals: Mapping[str, TimeInterval]
@@ -33,6 +35,10 @@ class Plan:
     def rule_ids(self) -> set[str]:
         """Every identity under which a rule of this plan keeps states."""
         return {id_ for rule in self.rules.values() for id_ in (rule.id, rule.stalled_id)}
+
+    def rules_for(self, labels: Labels) -> list[LiveRule]:
+        """The rules whose matchers all hold."""
+        return [self._rules[place] for place in bits(self._sieve.holding(labels))]
 
     def view(self, node: NodeSight, scenario: ScenarioSight | None, now: datetime) -> View:
         """What a rule gets to see; ``now`` is on Tocsin's clock."""
@@ -50,8 +56,8 @@ def make_plan(config: Config) -> Plan:
     return Plan(
         config=config,
         rules=rules,
-        node_rules=tuple(rule for rule in rules.values() if rule.about_nodes),
-        scenario_rules=tuple(rule for rule in rules.values() if not rule.about_nodes),
+        _rules=tuple(rules.values()),
+        _sieve=Sieve(one.rule.match for one in rules.values()),
         reporters={name: tuple(reporter for reporter in config.reporters if name in reporter.on) for name in EventName},
         channels={receiver.name: receiver.channels for receiver in config.receivers},
         intervals={interval.name: interval for interval in config.time_intervals},

@@ -50,6 +50,7 @@ def _repaint(judging: Judging, ringing: Sequence[alerts.Filed]) -> None:
         known = judging.states.get(key)
         live = judging.plan.rules.get(filed.rule.removesuffix("/stalled"))
         if known is None or known.state is None or live is None:
+            judging.end(filed.rule, filed.alert.id, judging.now, EndReason.UNWATCHED)  # else it would never end
             continue
         labels = alert_labels(live.rule, known.state, judging.view(key))
         if labels != filed.alert.labels:
@@ -62,9 +63,9 @@ def _remember_down(judging: Judging) -> None:
     down = {name: node for name, node in judging.nodes.items() if node.up is False and name in known}
     states = rule_states.load(judging.connection, [(name, "", "") for name in down])
     for name, node in down.items():
-        for live in judging.plan.node_rules:
+        for live in judging.plan.rules_for({"dss_node": name}):
             key = StateKey(live.id, name)
-            if key not in states and live.matches({"dss_node": name}):
+            if live.about_nodes and key not in states:
                 judging.tick(key, NodeDownState(since=node.down_since, reason=node.down_reason), live)
 
 

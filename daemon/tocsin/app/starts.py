@@ -74,7 +74,7 @@ def _judge(judging: Judging, key: StartKey, around: Sequence[SeenRun], following
     if following is None and scenario is not None:
         following = scenario.next_run
     labels = scenario_labels(scenario) if scenario else {}
-    rules = [live for live in judging.plan.scenario_rules if live.rule.kind == "missed" and live.matches(labels)]
+    rules = [live for live in judging.plan.rules_for(labels) if live.rule.kind == "missed"]
     misses: list[_Miss] = []
     row: StartVerdict | None = None
     soonest: datetime | None = None
@@ -142,7 +142,7 @@ def _ring(judging: Judging, miss: _Miss) -> None:
 
 def _owner(judging: Judging) -> LiveRule:
     """The rule that holds the alerts about whole nodes: the first of its kind."""
-    return next(live for live in judging.plan.scenario_rules if live.rule.kind == "missed")
+    return next(live for live in judging.plan.rules.values() if live.rule.kind == "missed")
 
 
 def _cohort(

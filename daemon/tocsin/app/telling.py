@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from functools import partial
 
 from sqlalchemy import Connection
 
@@ -105,7 +104,7 @@ class Telling:
         max_age = _watch(self.plan, event.node).backfill.notify_max_age
 
         return report.is_too_late(
-            event, self.now + node.clock_offset, max_age, partial(sight.has_ended, self.connection)
+            event, self.now + node.clock_offset, max_age, lambda run: bool(sight.ended(self.connection, {run}))
         )
 
     def _decide(

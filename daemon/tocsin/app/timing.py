@@ -18,14 +18,14 @@ from tocsin.model.alert import EndReason
 from tocsin.model.decision import Decision, Stage, Verdict
 from tocsin.model.notification import Notification
 from tocsin.model.rule_state import OverlongState, StaleState, StalledState
-from tocsin.model.run import ScenarioKey
+from tocsin.model.run import RunKey, ScenarioKey
 from tocsin.model.sight import ScenarioSight, scenario_labels
 from tocsin.route import reporters as report
 from tocsin.store import alerts, events, outbox, rule_states, sight, withheld
 from tocsin.store.rule_states import Remembered, StateKey
 from tocsin.store.starts import next_start
 
-BATCH = 500
+BATCH = 200  # due states of one transaction
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +52,10 @@ def decide_time(connection: Connection, plan: Plan, now: datetime, fresh: Sequen
         sight.scenario_sights(connection, keys),
         {one.key: one for one in due},
     )
+    runs = {one.state.run for one in due if isinstance(one.state, OverlongState) and one.state.run}
+    over = sight.ended(connection, runs)
     for one in due:
-        _tick(judging, one)
+        _tick(judging, one, over)
     _orphans(judging)
     more = starts.judge_starts(judging)
     _begin_timing(judging, fresh)
@@ -70,7 +72,7 @@ def decide_time(connection: Connection, plan: Plan, now: datetime, fresh: Sequen
     )
 
 
-def _tick(judging: Judging, one: Remembered) -> None:
+def _tick(judging: Judging, one: Remembered, over: set[RunKey]) -> None:
     live = judging.plan.rules.get(one.key.rule.removesuffix("/stalled"))
     view = judging.view(one.key)
     if live is None or one.state is None:
@@ -80,13 +82,13 @@ def _tick(judging: Judging, one: Remembered) -> None:
     elif isinstance(one.state, StalledState):
         starts.look_for_ends(judging, one.key, one.state, live)
     elif isinstance(one.state, OverlongState):
-        _tick_overlong(judging, one.key, one.state, live)
+        _tick_overlong(judging, one.key, one.state, live, over)
     else:
         judging.tick(one.key, one.state, live)
 
 
-def _tick_overlong(judging: Judging, key: StateKey, state: OverlongState, live: LiveRule) -> None:
-    if state.run is not None and state.ended is None and sight.has_ended(judging.connection, state.run):
+def _tick_overlong(judging: Judging, key: StateKey, state: OverlongState, live: LiveRule, over: set[RunKey]) -> None:
+    if state.ended is None and state.run in over:
         judging.put(key, state, judging.now + RECHECK)  # the event of its end is on the way
         return
     usual: tuple[timedelta, ...] = ()
@@ -114,17 +116,18 @@ def _orphans(judging: Judging) -> None:
 
 def untimed(connection: Connection, plan: Plan) -> list[Untimed]:
     """The scenarios that a ``stale`` rule does not time yet. Reads only; it may take a moment in a large fleet."""
-    rules = [live for live in plan.scenario_rules if live.rule.kind == "stale"]
+    rules = {live.id for live in plan.rules.values() if live.rule.kind == "stale"}
     if not rules:
         return []
-    found: list[Untimed] = []
-    watched = sight.watched_scenarios(connection)
-    for live in rules:
-        known = rule_states.known_places(connection, live.id)
-        new = [one for one in watched if one.key not in known and live.matches(scenario_labels(one))]
-        good = sight.last_good(connection, [one.key for one in new])
-        found += [Untimed(live, one, good.get(one.key)) for one in new]
-    return found
+    known = rule_states.known(connection, rules)
+    new = [
+        (live, one)
+        for one in sight.watched_scenarios(connection)
+        for live in plan.rules_for(scenario_labels(one))
+        if live.id in rules and StateKey(live.id, *one.key) not in known
+    ]
+    good = sight.last_good(connection, {one.key for _, one in new})
+    return [Untimed(live, one, good.get(one.key)) for live, one in new]
 
 
 def _begin_timing(judging: Judging, fresh: Sequence[Untimed]) -> None:

@@ -18,7 +18,7 @@ from tocsin.kit.clock import isoformat, to_ms
 from tocsin.model.alert import STALLED_ALERT, STALLED_SEVERITY, Alert, EndReason, alert_id, fingerprint
 from tocsin.model.config import Rule
 from tocsin.model.event import Event, EventName, end_event_name, tags_label
-from tocsin.model.labels import Labels, all_match, matchers_text
+from tocsin.model.labels import Labels, matchers_text
 from tocsin.model.rule_state import (
     AnyRuleState,
     FailedState,
@@ -47,9 +47,6 @@ class LiveRule:
     def stalled_id(self) -> str:
         """The identity under which a ``missed`` rule keeps its view of whole nodes."""
         return f"{self.id}/stalled"
-
-    def matches(self, labels: Labels) -> bool:
-        return not self.rule.match or all_match(self.rule.match, labels)
 
 
 def live(rule: Rule) -> LiveRule:

@@ -14,6 +14,7 @@ from tocsin.metrics.text import labels_text
 from tocsin.model.config import Config
 from tocsin.model.event import EventName
 from tocsin.model.run import ScenarioKey
+from tocsin.route.mute import Silencer
 from tocsin.store import alerts, series, silences, totals
 from tocsin.store.events import event_totals
 from tocsin.store.series import Bucket, History, NodeFacts, ProjectOutcome, ScenarioFacts
@@ -161,10 +162,9 @@ def _nodes(nodes: Iterable[NodeFacts], scenarios: Iterable[ScenarioFacts]) -> tu
 
 def _alerts(connection: Connection, now: datetime, config: Config) -> tuple[AlertCount, ...]:
     counts = {(rule.alert, state): 0 for rule in config.rules for state in ALERT_STATES}
-    quiet = silences.active(connection, now)
+    silencer = Silencer(silences.active(connection, now))
     for labels in alerts.firing_labels(connection):
-        silenced = any(silence.mutes(labels, now) for silence in quiet)
-        key = labels.get("alertname", ""), ALERT_STATES[silenced]
+        key = labels.get("alertname", ""), ALERT_STATES[silencer.silences(labels) is not None]
         counts[key] = counts.get(key, 0) + 1
     return tuple(
         AlertCount(labels_text({"alertname": name, "state": state}), count)

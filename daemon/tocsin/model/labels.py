@@ -29,8 +29,8 @@ class Op(StrEnum):
     NOT_REGEX = "!~"
 
 
-_OPTIONS = re2.Options()
-_OPTIONS.log_errors = False
+OPTIONS = re2.Options()
+OPTIONS.log_errors = False
 _CLASSIC_NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 _CLASSIC = re.compile(
     r"[ \t\n\f\r]*([a-zA-Z_:][a-zA-Z0-9_:]*)[ \t\n\f\r]*(=~|!~|!=|=)[ \t\n\f\r]*(.*?)[ \t\n\f\r]*", re.DOTALL
@@ -46,11 +46,16 @@ _GO_LETTERS = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t",
 def compiled(pattern: str) -> "re2._Regexp[str]":
     """The anchored pattern, compiled once. Raises ``BadMatcher`` with RE2's own reason."""
     try:
-        return re2.compile(f"^(?:{pattern})$", _OPTIONS)
+        return re2.compile(anchored(pattern), OPTIONS)
     except (re2.error, UnicodeError) as error:
         reason = error.args[0] if error.args else error
         words = reason.decode("utf-8", "replace") if isinstance(reason, bytes) else str(reason)
         raise BadMatcher(f"the regular expression {pattern!r} cannot be read: {words}") from None
+
+
+def anchored(pattern: str) -> str:
+    """The pattern as Alertmanager anchors it."""
+    return f"^(?:{pattern})$"
 
 
 @lru_cache(maxsize=65_536)
@@ -87,6 +92,7 @@ class Matcher:
         return f"{name}{self.op}{json.dumps(self.value, ensure_ascii=False)}"
 
 
+@lru_cache(maxsize=16_384)
 def parse_matcher(text: str) -> Matcher:
     """One matcher from its writing. Raises ``BadMatcher`` with a sentence that says what is wrong."""
     try:

@@ -6,7 +6,9 @@ from typing import Literal
 
 from tocsin.model.run import RunKey
 
-STATE_VERSION = 1  # of all states; a row of another version is read as if there were none
+# Of all states. An older row is read as it is: fields are only added, with values that hold for it. What a newer
+# version wrote is not read, and the alert that it held open ends as unwatched.
+STATE_VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from tocsin.model.labels import Labels, Matcher, all_match
+from tocsin.model.labels import Matcher
 
 
 class SilenceState(StrEnum):
@@ -28,6 +28,3 @@ class Silence:
         if now < self.starts_at:
             return SilenceState.PENDING
         return SilenceState.ACTIVE if now < self.ends_at else SilenceState.EXPIRED
-
-    def mutes(self, labels: Labels, now: datetime) -> bool:
-        return self.state(now) is SilenceState.ACTIVE and all_match(self.matchers, labels)

@@ -195,7 +195,7 @@ def _exists(name: str, kinds: Sequence[Kind]) -> bool:
 
 
 def _where(placed: Placed) -> str:
-    return "route " + " ".join(placed.path) if placed.parent else "route"
+    return "route " + " ".join(placed.route.path) if placed.parent else "route"
 
 
 def _inhibitions(config: Config, kinds: Sequence[Kind]) -> Iterator[Finding]:

@@ -7,6 +7,7 @@ from datetime import datetime
 from tocsin.model.config import InhibitRule, Route, TimeInterval
 from tocsin.model.decision import Verdict
 from tocsin.model.labels import Labels, all_match
+from tocsin.model.sieve import Sieve, bits
 from tocsin.model.silence import Silence
 from tocsin.route.intervals import contains
 
@@ -62,12 +63,20 @@ def muted_by_time(route: Route, intervals: Mapping[str, TimeInterval], now: date
     return None
 
 
-def silenced(labels: Labels, silences: Sequence[Silence], now: datetime) -> Muted | None:
-    """Whether an active silence covers the alert."""
-    for silence in silences:
-        if silence.mutes(labels, now):
-            return Muted(Verdict.SILENCED, f"by silence {silence.id} of {silence.created_by}")
-    return None
+class Silencer:
+    """The silences that hold now, however many."""
+
+    def __init__(self, silences: Sequence[Silence]) -> None:
+        self._silences = silences
+        self._sieve = Sieve(silence.matchers for silence in silences)
+
+    def silences(self, labels: Labels) -> Muted | None:
+        """Whether one of them covers the alert; the one that began first is named."""
+        for place in bits(self._sieve.holding(labels)):
+            silence = self._silences[place]
+            why = f": {silence.comment}" if silence.comment else ""
+            return Muted(Verdict.SILENCED, f"by silence {silence.id} of {silence.created_by}{why}")
+        return None
 
 
 def _inside(intervals: Mapping[str, TimeInterval], name: str, now: datetime) -> bool:

@@ -8,13 +8,14 @@ A group is identified by the matchers along the path, the receiver and the group
 file: after a reload that only moves routes, nothing is sent again.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from itertools import islice
 
 from tocsin.model.config import Route
 from tocsin.model.labels import Labels, Matcher, all_match, matchers_text
+from tocsin.model.sieve import Sieve
 
 _CACHE_SIZE = 20_000
 
@@ -66,9 +67,7 @@ def build_tree(spec: RouteSpec, parent: Route | None = None) -> Route:
 class Match:
     """A route that hears of a label set, and the group in which the alert stands there."""
 
-    receiver: str
     route: Route
-    path: tuple[str, ...]  # the matchers from the root to the route, as text
     group_labels: Labels
     group_key: str
 
@@ -78,37 +77,33 @@ class Placed:
     """A route and its place in the tree."""
 
     route: Route
-    path: tuple[str, ...]
     parent: "Placed | None" = None
 
 
 def walk(root: Route) -> Iterator[Placed]:
     """Every route of the tree, parents first, in the order of the file."""
-    waiting = [Placed(root, (matchers_text(root.matchers),))]
+    waiting = [Placed(root)]
     while waiting:
         placed = waiting.pop()
         yield placed
-        waiting += [
-            Placed(child, (*placed.path, matchers_text(child.matchers)), placed)
-            for child in reversed(placed.route.routes)
-        ]
+        waiting += [Placed(child, placed) for child in reversed(placed.route.routes)]
 
 
 def matching_routes(root: Route, labels: Labels) -> tuple[Route, ...]:
     """The routes that hear of ``labels``, in the order of the file; empty when the root itself does not match."""
-    return tuple(placed.route for placed in _enter(Placed(root, ()), labels))
+    return tuple(_enter(root, lambda route: all_match(route.matchers, labels)))
 
 
-def _enter(placed: Placed, labels: Labels) -> list[Placed]:
-    if not all_match(placed.route.matchers, labels):
+def _enter(route: Route, holds: Callable[[Route], object]) -> list[Route]:
+    if not holds(route):
         return []
-    found: list[Placed] = []
-    for child in placed.route.routes:
-        deeper = _enter(Placed(child, (*placed.path, matchers_text(child.matchers)), placed), labels)
+    found: list[Route] = []
+    for child in route.routes:
+        deeper = _enter(child, holds)
         found += deeper
         if deeper and not child.continues:
             break
-    return found or [placed]
+    return found or [route]
 
 
 def route(root: Route, labels: Labels) -> tuple[Match, ...]:
@@ -129,19 +124,20 @@ def _quoted(value: str) -> str:
 
 @dataclass(slots=True)
 class Router:
-    """One tree with a memory: label sets that no matcher tells apart take the same way."""
+    """One tree with a memory: label sets for which the same routes' matchers hold take the same way."""
 
     root: Route
-    _names: tuple[str, ...] = field(init=False)
-    _ways: dict[tuple[str, ...], tuple[Placed, ...]] = field(init=False, default_factory=dict)
+    _sieve: Sieve = field(init=False)
+    _bit: dict[int, int] = field(init=False)  # of the sieve, by the id of a route
+    _ways: dict[int, tuple[Route, ...]] = field(init=False, default_factory=dict)
     _by_path: dict[tuple[str, tuple[str, ...]], Route] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        names: set[str] = set()
-        for placed in walk(self.root):
-            names.update(matcher.name for matcher in placed.route.matchers)
-            self._by_path.setdefault((placed.route.receiver, placed.path), placed.route)
-        self._names = tuple(sorted(names))
+        routes = [placed.route for placed in walk(self.root)]
+        self._sieve = Sieve(route.matchers for route in routes)
+        self._bit = {id(route): 1 << index for index, route in enumerate(routes)}
+        for route in routes:
+            self._by_path.setdefault((route.receiver, route.path), route)
 
     def match(self, labels: Labels, hearing: Collection[str] | None = None) -> tuple[Match, ...]:
         """The matches of a label set; of several with one group key only the first.
@@ -150,26 +146,25 @@ class Router:
         """
         found: dict[str, Match] = {}
         way = self._way(labels)
-        if hearing is not None and not any(placed.route.receiver in hearing for placed in way):
-            way += tuple(islice((placed for placed in walk(self.root) if placed.route.receiver in hearing), 1))
-        for placed in way:
-            own = _group_labels(placed.route, labels)
-            key = group_key(placed.route.receiver, placed.path, own)
-            found.setdefault(key, Match(placed.route.receiver, placed.route, placed.path, own, key))
+        if hearing is not None and not any(route.receiver in hearing for route in way):
+            way += tuple(islice((one.route for one in walk(self.root) if one.route.receiver in hearing), 1))
+        for route in way:
+            own = _group_labels(route, labels)
+            key = group_key(route.receiver, route.path, own)
+            found.setdefault(key, Match(route, own, key))
         return tuple(found.values())
 
     def find(self, receiver: str, path: tuple[str, ...]) -> Route | None:
         """The route of a group that was written earlier; None when the tree no longer has it."""
         return self._by_path.get((receiver, path))
 
-    def _way(self, labels: Labels) -> tuple[Placed, ...]:
-        seen = tuple(labels.get(name, "") for name in self._names)
-        way = self._ways.get(seen)
+    def _way(self, labels: Labels) -> tuple[Route, ...]:
+        holding = self._sieve.holding(labels)
+        way = self._ways.get(holding)
         if way is None:
             if len(self._ways) >= _CACHE_SIZE:
                 self._ways.clear()
-            way = tuple(_enter(Placed(self.root, (matchers_text(self.root.matchers),)), labels))
-            self._ways[seen] = way
+            way = self._ways[holding] = tuple(_enter(self.root, lambda route: holding & self._bit[id(route)]))
         return way
 
 

@@ -1,6 +1,7 @@
 """Rows of what rules remember, and when time alone may change their minds."""
 
 from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, NamedTuple
@@ -96,21 +97,18 @@ def forget_nodes(connection: Connection, keep: Iterable[str]) -> int:
     return connection.execute(delete(rule_states).where(rule_states.c.node.not_in(sorted(keep)))).rowcount
 
 
-def known_places(connection: Connection, rule: str) -> set[tuple[str, str, str]]:
-    """Where a rule has a row."""
-    query = select(rule_states.c.node, rule_states.c.project, rule_states.c.scenario)
-    return {(node, project, scenario) for node, project, scenario in connection.execute(
-        query.where(rule_states.c.rule == rule))}  # fmt: skip
+def known(connection: Connection, rules: Collection[str]) -> set[StateKey]:
+    """What these rules have a row for."""
+    query = select(rule_states.c.rule, rule_states.c.node, rule_states.c.project, rule_states.c.scenario)
+    return {StateKey(*row) for row in connection.execute(query.where(rule_states.c.rule.in_(sorted(rules))))}
 
 
 def _remembered(row: Sequence[object]) -> Remembered:
     rule, node, project, scenario, version, text, due_at = row
     state: AnyRuleState | None = None
-    if version == STATE_VERSION:
-        try:
+    if isinstance(version, int) and version <= STATE_VERSION:
+        with suppress(ValidationError):
             state = _STATE.validate_json(str(text))
-        except ValidationError:
-            state = None
     assert due_at is None or isinstance(due_at, datetime)
     return Remembered(StateKey(str(rule), str(node), str(project), str(scenario)), state, due_at)
 

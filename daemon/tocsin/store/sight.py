@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, Connection, func, or_, select
+from sqlalchemy import Column, Connection, bindparam, func, or_, select
 
 from tocsin.model.run import GOOD_OUTCOMES, RunKey, ScenarioKey
 from tocsin.model.sight import NodeSight, ScenarioSight
@@ -38,6 +38,20 @@ _RUN_PLACE = (runs.c.node, runs.c.project, runs.c.scenario)
 _LAST_GOOD = Keyed(
     select(*_RUN_PLACE, func.max(runs.c.end)).where(runs.c.outcome.in_(sorted(GOOD_OUTCOMES))).group_by(*_RUN_PLACE),
     _RUN_PLACE,
+)
+
+_DURATIONS = (  # built once: building costs more than asking
+    select(runs.c.start, runs.c.end)
+    .where(*(column == bindparam(column.name) for column in _RUN_PLACE))
+    .where(runs.c.end.is_not(None), runs.c.outcome.in_(sorted(GOOD_OUTCOMES)))
+    .order_by(runs.c.start.desc())
+    .limit(bindparam("count"))
+)
+_OVER = Keyed(
+    select(*_RUN_PLACE, runs.c.run_id, runs.c.start).where(
+        or_(runs.c.end.is_not(None), runs.c.absent_since.is_not(None))
+    ),
+    (*_RUN_PLACE, runs.c.run_id, runs.c.start),
 )
 
 
@@ -79,13 +93,8 @@ def _to_scenario_sight(row: Sequence[Any]) -> ScenarioSight:
 
 def good_durations(connection: Connection, scenario: ScenarioKey, count: int) -> tuple[timedelta, ...]:
     """The durations of the last good runs, baseline ones too, the newest first."""
-    query = (
-        select(runs.c.start, runs.c.end)
-        .where(*_of(scenario), runs.c.end.is_not(None), runs.c.outcome.in_(sorted(GOOD_OUTCOMES)))
-        .order_by(runs.c.start.desc())
-        .limit(count)
-    )
-    return tuple(max(end - start, timedelta(0)) for start, end in connection.execute(query))
+    found = connection.execute(_DURATIONS, {**scenario._asdict(), "count": count})
+    return tuple(max(end - start, timedelta(0)) for start, end in found)
 
 
 def last_good(connection: Connection, keys: Collection[ScenarioKey]) -> dict[ScenarioKey, datetime]:
@@ -93,13 +102,7 @@ def last_good(connection: Connection, keys: Collection[ScenarioKey]) -> dict[Sce
     return {ScenarioKey(*row[:3]): row[3] for row in _LAST_GOOD.rows(connection, keys)}
 
 
-def has_ended(connection: Connection, run: RunKey) -> bool:
-    """Whether a run is known to have ended, or was taken out of DSS's history while it ran."""
-    over = or_(runs.c.end.is_not(None), runs.c.absent_since.is_not(None))
-    mine = (*_of(run.scenario), runs.c.run_id == run.run_id, runs.c.start == run.start)
-    query = select(runs.c.run_id).where(*mine, over)
-    return connection.execute(query).one_or_none() is not None
-
-
-def _of(scenario: ScenarioKey) -> tuple[ColumnElement[bool], ...]:
-    return (runs.c.node == scenario.node, runs.c.project == scenario.project, runs.c.scenario == scenario.scenario)
+def ended(connection: Connection, keys: Collection[RunKey]) -> set[RunKey]:
+    """Those that are known to have ended, or were taken out of DSS's history while they ran."""
+    found = _OVER.rows(connection, [(*key.scenario, key.run_id, key.start) for key in keys])
+    return {RunKey(ScenarioKey(*row[:3]), *row[3:]) for row in found}
