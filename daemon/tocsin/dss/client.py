@@ -7,7 +7,7 @@ from typing import Any, Self, TypeVar
 
 from tocsin.dss import wire
 from tocsin.dss.credentials import TLS, Auth, AuthKind, Secret
-from tocsin.dss.fields import objects, text, with_id
+from tocsin.dss.fields import Field, Reading, objects, text, with_id
 from tocsin.dss.future import DSSFuture
 from tocsin.dss.job import DSSJobListItem
 from tocsin.dss.messaging import DSSMessagingChannel
@@ -171,28 +171,17 @@ class DSSClient:
         return await self.perform(wire.get_resolved_variables(key, typed=str(typed).lower()))
 
 
-class DSSInstanceInfo:
+class DSSInstanceInfo(Reading):
     """What a node says about itself."""
 
-    def __init__(self, data: Raw) -> None:
-        self._data = data
+    node_id = Field(text, "nodeId")
+    node_name = Field(text, "nodeName")
+    node_type = Field(text, "nodeType")
+    """DESIGN, AUTOMATION or DEPLOYER."""
 
     @property
     def raw(self) -> Raw:
-        return self._data
-
-    @property
-    def node_id(self) -> str | None:
-        return text(self._data, "nodeId")
-
-    @property
-    def node_name(self) -> str | None:
-        return text(self._data, "nodeName")
-
-    @property
-    def node_type(self) -> str | None:
-        """DESIGN, AUTOMATION or DEPLOYER."""
-        return text(self._data, "nodeType")
+        return self.data
 
 
 def _auth(api_key: Secret | None, ticket: Secret | None, bearer: Secret | None) -> Auth:

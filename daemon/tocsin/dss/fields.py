@@ -1,12 +1,38 @@
 """Reading DSS's JSON objects with tolerance: what is absent, null or of another type is None, never a crash."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from tocsin.dss.errors import DSSInvalidReply
 from tocsin.dss.wire import Raw
 from tocsin.kit.clock import from_ms
+
+T = TypeVar("T", covariant=True)
+
+
+class Reading:
+    """What DSS said about one thing."""
+
+    def __init__(self, data: Raw) -> None:
+        self.data = data
+
+    def get_raw(self) -> Raw:
+        """As DSS sent it."""
+        return self.data
+
+
+class Field(Generic[T]):
+    """An attribute that is read from what DSS said: of the object itself, or of the part ``of`` it."""
+
+    def __init__(self, read: Callable[[Raw, str], T], key: str, *, of: str | None = None) -> None:
+        self._read = read
+        self._key = key
+        self._of = of
+
+    def __get__(self, owner: Reading | dict[str, Any], kind: type) -> T:
+        raw = owner if isinstance(owner, dict) else owner.data
+        return self._read(mapping(raw, self._of) if self._of else raw, self._key)
 
 
 def text(raw: Raw, key: str) -> str | None:
@@ -19,6 +45,10 @@ def needed(raw: Raw, key: str, of: str) -> str:
     if not (value := text(raw, key)):
         raise DSSInvalidReply(f"a {of} without {key}", body=str(raw)[:200])
     return value
+
+
+def flag(raw: Raw, key: str) -> bool:
+    return bool(raw.get(key))
 
 
 def moment(raw: Raw, key: str) -> datetime | None:

@@ -1,10 +1,9 @@
 """Jobs: what a scenario's build steps run."""
 
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from tocsin.dss import wire
-from tocsin.dss.fields import mapping, moment, needed, text
+from tocsin.dss.fields import Field, mapping, moment, needed, text
 from tocsin.dss.wire import Raw
 
 if TYPE_CHECKING:
@@ -38,6 +37,9 @@ class DSSJob:
 class DSSJobListItem(dict[str, Any]):
     """One job of a list, as DSS sent it."""
 
+    start_time = Field(moment, "startTime")
+    end_time = Field(moment, "endTime")
+
     def __init__(self, client: "DSSClient", data: Raw) -> None:
         super().__init__(data)
         self.client = client
@@ -49,14 +51,6 @@ class DSSJobListItem(dict[str, Any]):
     @property
     def job_id(self) -> str:
         return text(self, "jobId") or needed(mapping(self, "def"), "id", "job")
-
-    @property
-    def start_time(self) -> datetime | None:
-        return moment(self, "startTime")
-
-    @property
-    def end_time(self) -> datetime | None:
-        return moment(self, "endTime")
 
     def to_job(self) -> DSSJob:
         return DSSJob(self.client, self.project_key, self.job_id)

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from tocsin.dss import wire
-from tocsin.dss.fields import mapping, needed, objects, with_id
+from tocsin.dss.fields import Reading, mapping, needed, objects, with_id
 from tocsin.dss.job import DSSJob, DSSJobListItem
 from tocsin.dss.scenario import DSSScenario, DSSScenarioListItem
 from tocsin.dss.wire import Raw
@@ -101,31 +101,23 @@ class DSSProject:
         await self.set_variables({**current, type: {**mapping(current, type), **variables}})
 
 
-class DSSProjectSettings:
+class DSSProjectSettings(Reading):
     """A project's settings, to be read."""
 
-    def __init__(self, settings: Raw) -> None:
-        self.settings = settings
-
-    def get_raw(self) -> Raw:
-        return self.settings
+    @property
+    def settings(self) -> Raw:
+        return self.data
 
 
-class DSSTestingStatus:
+class DSSTestingStatus(Reading):
     """What the test scenarios of a project last came to."""
-
-    def __init__(self, raw: Raw) -> None:
-        self._raw = raw
-
-    def get_raw(self) -> Raw:
-        return self._raw
 
     @property
     def nb_total_ran_scenarios(self) -> int:
-        value = self._raw.get("nbTotalRanScenarios")
+        value = self.data.get("nbTotalRanScenarios")
         return value if isinstance(value, int) else 0
 
     @property
     def nb_scenarios_per_outcome(self) -> dict[str, int]:
-        counts = mapping(self._raw, "nbScenariosPerOutcome")
+        counts = mapping(self.data, "nbScenariosPerOutcome")
         return {outcome: count for outcome, count in counts.items() if isinstance(count, int)}

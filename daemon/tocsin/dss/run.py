@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tocsin.dss import wire
 from tocsin.dss.errors import DSSRunFailed
-from tocsin.dss.fields import mapping, moment, needed, objects, text
+from tocsin.dss.fields import Field, mapping, moment, needed, objects, text
 from tocsin.dss.waits import within
 from tocsin.dss.wire import Raw
 
@@ -186,34 +186,17 @@ class DSSScenarioRunDetails(dict[str, Any]):
 class DSSStepRunDetails(dict[str, Any]):
     """One run of one step, as DSS sent it."""
 
-    @property
-    def id(self) -> str | None:
-        return text(mapping(self, "step"), "id")
-
-    @property
-    def name(self) -> str | None:
-        return text(mapping(self, "step"), "name")
-
-    @property
-    def type(self) -> str | None:
-        return text(mapping(self, "step"), "type")
+    id = Field(text, "id", of="step")
+    name = Field(text, "name", of="step")
+    type = Field(text, "type", of="step")
+    outcome = Field(text, "outcome", of="result")
+    """SUCCESS, WARNING, FAILED or ABORTED; None while the step runs."""
+    start_time = Field(moment, "start")
+    end_time = Field(moment, "end")
 
     @property
     def running(self) -> bool:
         return not mapping(self, "result")
-
-    @property
-    def outcome(self) -> str | None:
-        """SUCCESS, WARNING, FAILED or ABORTED; None while the step runs."""
-        return text(mapping(self, "result"), "outcome")
-
-    @property
-    def start_time(self) -> datetime | None:
-        return moment(self, "start")
-
-    @property
-    def end_time(self) -> datetime | None:
-        return moment(self, "end")
 
     @property
     def duration(self) -> float | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tocsin.dss import wire
 from tocsin.dss.discussion import DSSObjectDiscussions
 from tocsin.dss.errors import DSSInvalidReply
-from tocsin.dss.fields import mapping, moment, needed, objects, text, texts
+from tocsin.dss.fields import Field, Reading, flag, mapping, moment, needed, objects, text, texts
 from tocsin.dss.run import DSSScenarioRun
 from tocsin.dss.settings import PythonScriptBasedScenarioSettings, StepBasedScenarioSettings, read_script, read_settings
 from tocsin.dss.trigger import DSSScenarioRunWaiter, DSSTriggerFire
@@ -193,38 +193,29 @@ def _day(day: date | str, margin: timedelta = timedelta(0)) -> str:
             return str(day)
 
 
-class DSSScenarioStatus:
+class DSSScenarioStatus(Reading):
     """The light summary of a scenario."""
 
+    active = Field(flag, "active")
+    """Whether its automatic triggers are on."""
+    running = Field(flag, "running")
+    start_time = Field(moment, "start")
+    """Start of the current run; None when idle."""
+    next_run = Field(moment, "nextRun")
+    """When the next time trigger fires; None if there is none that is active. DSS launches 60 s later."""
+
     def __init__(self, scenario: DSSScenario, data: Raw) -> None:
+        super().__init__(data)
         self.scenario = scenario
-        self.data = data
-
-    def get_raw(self) -> Raw:
-        return self.data
-
-    @property
-    def active(self) -> bool:
-        """Whether its automatic triggers are on."""
-        return bool(self.data.get("active"))
-
-    @property
-    def running(self) -> bool:
-        return bool(self.data.get("running"))
-
-    @property
-    def start_time(self) -> datetime | None:
-        """Start of the current run; None when idle."""
-        return moment(self.data, "start")
-
-    @property
-    def next_run(self) -> datetime | None:
-        """When the next time trigger fires; None if there is none that is active. DSS launches 60 s later."""
-        return moment(self.data, "nextRun")
 
 
 class DSSScenarioListItem(dict[str, Any]):
-    """One scenario of a project's list, as DSS sent it."""
+    """One scenario of a project's list, as DSS sent it; its attributes are as those of ``DSSScenarioStatus``."""
+
+    active = Field(flag, "active")
+    running = Field(flag, "running")
+    start_time = Field(moment, "start")
+    next_run = Field(moment, "nextRun")
 
     def __init__(self, client: "DSSClient", project_key: str, data: Raw) -> None:
         super().__init__(data)
@@ -242,23 +233,6 @@ class DSSScenarioListItem(dict[str, Any]):
     def name(self) -> str:
         """For people; the id if there is no name."""
         return text(self, "name") or self.id
-
-    @property
-    def active(self) -> bool:
-        return bool(self.get("active"))
-
-    @property
-    def running(self) -> bool:
-        return bool(self.get("running"))
-
-    @property
-    def start_time(self) -> datetime | None:
-        """Start of the current run; None when idle."""
-        return moment(self, "start")
-
-    @property
-    def next_run(self) -> datetime | None:
-        return moment(self, "nextRun")
 
     @property
     def tags(self) -> list[str]:
