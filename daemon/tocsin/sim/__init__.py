@@ -5,7 +5,7 @@ from tocsin.sim.behaviour import BadWorld, Behaviour
 from tocsin.sim.clock import WorldClock
 from tocsin.sim.http import ApiKey
 from tocsin.sim.python import Limits
-from tocsin.sim.server import DEFAULT_KEY, Sim, serve
+from tocsin.sim.server import DEFAULT_KEY, Sim
 from tocsin.sim.world import World, lively_world
 
 __all__ = [
@@ -20,5 +20,4 @@ __all__ = [
     "World",
     "WorldClock",
     "lively_world",
-    "serve",
 ]

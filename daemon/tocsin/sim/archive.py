@@ -6,6 +6,7 @@ went on when the process ended come back as ABORTED at their start, without step
 
 import json
 import sqlite3
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 
@@ -26,12 +27,6 @@ CREATE TABLE IF NOT EXISTS runs (
   PRIMARY KEY (project, scenario, run)
 );
 """
-# Not REPLACE, which would move a row to the end: projects and scenarios keep their order.
-_UPDATE = "ON CONFLICT DO UPDATE SET body = excluded.body"
-_KEEP_INSTANCE = f"INSERT INTO instance VALUES (1, ?) {_UPDATE}"
-_KEEP_PROJECT = f"INSERT INTO projects VALUES (?, ?) {_UPDATE}"
-_KEEP_SCENARIO = f"INSERT INTO scenarios VALUES (?, ?, ?) {_UPDATE}"
-_KEEP_RUN = f"INSERT INTO runs VALUES (?, ?, ?, ?, ?) {_UPDATE}"
 _FORMAT = 1
 _JOB_FIELDS = ("id", "definition", "start", "login", "end", "state", "failure")
 
@@ -41,9 +36,13 @@ class NotAnArchive(Exception):
 
 
 class SqliteArchive:
-    """Keeps a world in ``path``. Raises ``NotAnArchive`` if the file is something else, ``sqlite3.Error``, ``OSError``."""
+    """Keeps a world in ``path``, or nothing without one. Raises ``NotAnArchive`` if the file is something else,
+    ``sqlite3.Error``, ``OSError``."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | None) -> None:
+        self._db: sqlite3.Connection | None = None
+        if path is None:
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
         self._db = sqlite3.connect(path, isolation_level=None)
         try:
@@ -58,19 +57,18 @@ class SqliteArchive:
             raise NotAnArchive(f"{path} is not a database of this simulator: {error}") from None
 
     def close(self) -> None:
-        self._db.close()
+        if self._db is not None:
+            self._db.close()
 
     def keep_instance(self, world: World) -> None:
-        body = {"variables": world.variables, "channels": world.channels}
-        self._db.execute(_KEEP_INSTANCE, (json.dumps(body),))
+        self._keep("instance", 1, body={"variables": world.variables, "channels": world.channels})
 
     def keep_project(self, project: Project) -> None:
-        body = {"document": project.document, "variables": project.variables}
-        self._db.execute(_KEEP_PROJECT, (project.key, json.dumps(body)))
+        self._keep("projects", project.key, body={"document": project.document, "variables": project.variables})
 
     def drop_project(self, project_key: str) -> None:
         for table in ("projects", "scenarios", "runs"):
-            self._db.execute(f"DELETE FROM {table} WHERE project = ?", (project_key,))
+            self._drop(table, project_key)
 
     def keep_scenario(self, scenario: Scenario) -> None:
         body = {
@@ -81,19 +79,16 @@ class SqliteArchive:
             "turns": scenario.turns,
             "evaluated": {key: to_ms(at) for key, at in scenario.evaluated.items()},
         }
-        row = (scenario.project_key, scenario.id, json.dumps(body))
-        self._db.execute(_KEEP_SCENARIO, row)
+        self._keep("scenarios", scenario.project_key, scenario.id, body=body)
 
     def drop_scenario(self, scenario: Scenario) -> None:
-        self.drop_runs(scenario)
-        key = (scenario.project_key, scenario.id)
-        self._db.execute("DELETE FROM scenarios WHERE project = ? AND scenario = ?", key)
+        for table in ("scenarios", "runs"):
+            self._drop(table, scenario.project_key, scenario.id)
 
     def drop_runs(self, scenario: Scenario) -> None:
-        key = (scenario.project_key, scenario.id)
-        self._db.execute("DELETE FROM runs WHERE project = ? AND scenario = ?", key)
+        self._drop("runs", scenario.project_key, scenario.id)
 
-    def keep_run(self, scenario: Scenario, run: Run, jobs: list[Job], dropped: list[str]) -> None:
+    def keep_run(self, scenario: Scenario, run: Run, jobs: list[Job], dropped: Iterable[str] = ()) -> None:
         body = {
             "document": run.document,
             "future": run.future_id,
@@ -101,14 +96,14 @@ class SqliteArchive:
             "log": run.log.lines,
             "jobs": [{**{name: getattr(job, name) for name in _JOB_FIELDS}, "log": job.log.lines} for job in jobs],
         }
-        row = (scenario.project_key, scenario.id, run.id, run.document["start"], json.dumps(body, default=str))
-        self._db.execute(_KEEP_RUN, row)
+        self._keep("runs", scenario.project_key, scenario.id, run.id, run.document["start"], body=body)
         for old in dropped:
-            key = (scenario.project_key, scenario.id, old)
-            self._db.execute("DELETE FROM runs WHERE project = ? AND scenario = ? AND run = ?", key)
+            self._drop("runs", scenario.project_key, scenario.id, old)
 
     def keep_world(self, world: World) -> None:
         """Keep everything, for a world that was not loaded from here."""
+        if self._db is None:
+            return
         self._db.execute("BEGIN")
         self.keep_instance(world)
         for project in world.projects.values():
@@ -116,16 +111,27 @@ class SqliteArchive:
             for scenario in project.scenarios.values():
                 self.keep_scenario(scenario)
                 for run in scenario.runs.values():
-                    self.keep_run(scenario, run, project.jobs_of(run), [])
+                    self.keep_run(scenario, run, project.jobs_of(run))
         self._db.execute("COMMIT")
+
+    def _keep(self, table: str, *key: object, body: Document) -> None:
+        if self._db is not None:  # an update, not REPLACE, which would move a row to the end: all keep their order
+            values = ", ".join("?" * (len(key) + 1))
+            row = (*key, json.dumps(body, default=str))
+            update = "ON CONFLICT DO UPDATE SET body = excluded.body"
+            self._db.execute(f"INSERT INTO {table} VALUES ({values}) {update}", row)
+
+    def _drop(self, table: str, *key: str) -> None:
+        if self._db is not None:
+            where = " AND ".join(f"{name} = ?" for name in ("project", "scenario", "run")[: len(key)])
+            self._db.execute(f"DELETE FROM {table} WHERE {where}", key)
 
     def load(self, world: World) -> datetime | None:
         """Put what is kept in the place of the world's projects, variables and channels.
 
         The latest moment in it, for a clock that ran ahead of ours must not go back; ``None`` if nothing is kept.
         """
-        row = self._db.execute("SELECT body FROM instance").fetchone()
-        if row is None:
+        if self._db is None or (row := self._db.execute("SELECT body FROM instance").fetchone()) is None:
             return None
         kept = json.loads(row[0])
         world.variables, world.channels, world.projects = kept["variables"], kept["channels"], {}
@@ -145,7 +151,7 @@ class SqliteArchive:
         raw = kept["behaviour"]
         behaviour = Behaviour.parse(raw, str(definition["id"])) if raw is not None else None
         scenario = world.add_scenario(world.project(definition["projectKey"]), definition, behaviour)
-        scenario.payload, scenario.discussions, scenario.turns = (kept["payload"], kept["discussions"], kept["turns"])
+        scenario.payload, scenario.discussions, scenario.turns = kept["payload"], kept["discussions"], kept["turns"]
         scenario.evaluated = {key: from_ms(at) for key, at in kept["evaluated"].items()}
 
 

@@ -37,10 +37,6 @@ async def create(call: Call) -> object:
     return _item(call.sim.world.channels[channel_id])
 
 
-async def get(call: Call) -> object:
-    return _item(_channel(call))
-
-
 async def delete(call: Call) -> object:
     del call.sim.world.channels[_channel(call)["id"]]
     call.sim.engine.variables_changed(None)
@@ -59,10 +55,6 @@ async def put_settings(call: Call) -> object:
     channel["configuration"] = body["configuration"]
     call.sim.engine.variables_changed(None)
     return web.Response()
-
-
-async def get_permissions(call: Call) -> object:
-    return listed(_channel(call)["permissions"])
 
 
 async def put_permissions(call: Call) -> object:
@@ -139,11 +131,11 @@ def _name(part: object) -> str:
 ROUTES = (
     Route("GET", "messaging-channels", READ, list_channels),
     Route("POST", "messaging-channels", ADMIN, create),
-    Route("GET", "messaging-channels/*", READ, get),
+    Route("GET", "messaging-channels/*", READ, lambda call: _item(_channel(call))),
     Route("DELETE", "messaging-channels/*", ADMIN, delete),
     Route("GET", "messaging-channels/*/settings", ADMIN, get_settings),
     Route("PUT", "messaging-channels/*/settings", ADMIN, put_settings),
-    Route("GET", "messaging-channels/*/permissions", ADMIN, get_permissions),
+    Route("GET", "messaging-channels/*/permissions", ADMIN, lambda call: listed(_channel(call)["permissions"])),
     Route("PUT", "messaging-channels/*/permissions", ADMIN, put_permissions),
     Route("POST", "messaging-channels/*/actions/send", RUN, send),
 )

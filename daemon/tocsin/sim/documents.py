@@ -17,6 +17,14 @@ from tocsin.kit.clock import from_ms, to_ms
 from tocsin.sim.behaviour import Document
 
 _RUN_CONDITIONS = ("DISABLED", "RUN_ALWAYS", "RUN_IF_STATUS_MATCH", "RUN_CONDITIONALLY")
+_STEP: Document = {
+    "runConditionType": "RUN_IF_STATUS_MATCH",
+    "runConditionStatuses": ["SUCCESS", "WARNING"],
+    "runConditionExpression": "",
+    "resetScenarioStatus": False,
+    "maxRetriesOnFail": 0,
+    "delayBetweenRetries": 10,
+}
 _EDITABLE_IN_LIGHT = ("active", "checklists", "description", "shortDesc", "tags")
 
 # The triggers of fires that no stored trigger made, as recorded from DSS.
@@ -104,41 +112,29 @@ def light_replaced(old: Document, light: Document, login: str, now: datetime) ->
 def normalised(document: Document) -> Document:
     """The definition as DSS stores it: ids and defaults filled in, what it does not keep dropped. In place."""
     for trigger in document["triggers"]:
-        for key, default in (("id", opaque_id()), ("name", ""), ("delay", 5), ("active", True), ("params", {})):
-            trigger.setdefault(key, default)
+        _fill(trigger, {"id": opaque_id(), "name": "", "delay": 5, "active": True, "params": {}})
         if trigger["type"] == "temporal" and not trigger["name"]:
             trigger["name"] = "Time-based"
     for reporter in document["reporters"]:
-        reporter.setdefault("id", opaque_id())
-        for key, default in (("name", ""), ("active", True), ("phase", "END"), ("runConditionEnabled", False)):
-            reporter.setdefault(key, default)
+        _fill(reporter, {"id": opaque_id(), "name": "", "active": True, "phase": "END", "runConditionEnabled": False})
         messaging = reporter.setdefault("messaging", {})
         messaging.pop("channelId", None)
         messaging.setdefault("configuration", {})
     if document["type"] == "step_based":
         taken: set[str] = set()
         for number, step in enumerate(document["params"].setdefault("steps", [])):
-            _normalise_step(step, number, taken)
+            given = str(step.get("id") or f"{step.get('type')}_{number}")
+            step["id"] = given if given not in taken else f"{given}_{number}"
+            taken.add(step["id"])
+            _fill(step, {"name": step["id"], "params": {}, **copy.deepcopy(_STEP)})
+            if step["runConditionType"] not in _RUN_CONDITIONS:
+                step["runConditionType"] = None
     return document
 
 
-def _normalise_step(step: Document, number: int, taken: set[str]) -> None:
-    given = str(step.get("id") or f"{step.get('type')}_{number}")
-    step["id"] = given if given not in taken else f"{given}_{number}"
-    taken.add(step["id"])
-    step.setdefault("name", step["id"])
-    step.setdefault("params", {})
-    step.setdefault("runConditionType", "RUN_IF_STATUS_MATCH")
-    if step["runConditionType"] not in _RUN_CONDITIONS:
-        step["runConditionType"] = None
-    for key, default in (
-        ("runConditionStatuses", ["SUCCESS", "WARNING"]),
-        ("runConditionExpression", ""),
-        ("resetScenarioStatus", False),
-        ("maxRetriesOnFail", 0),
-        ("delayBetweenRetries", 10),
-    ):
-        step.setdefault(key, default)
+def _fill(document: Document, defaults: Document) -> None:
+    for key, default in defaults.items():
+        document.setdefault(key, default)
 
 
 def trigger_fire(

@@ -39,12 +39,7 @@ class Engine:
     """The life of one world. Everything is called on the event loop that ``start`` was awaited on."""
 
     def __init__(
-        self,
-        world: World,
-        clock: WorldClock,
-        kinds: Mapping[str, Kind],
-        sender: Sender,
-        archive: SqliteArchive | None = None,
+        self, world: World, clock: WorldClock, kinds: Mapping[str, Kind], sender: Sender, archive: SqliteArchive
     ) -> None:
         self.world = world
         self.clock = clock
@@ -86,8 +81,7 @@ class Engine:
         if scenario.trouble:
             log.warning("trigger_unreadable", project=scenario.project_key, scenario=scenario.id, why=scenario.trouble)
         self._arm(scenario)
-        if self.archive is not None:
-            self.archive.keep_scenario(scenario)
+        self.archive.keep_scenario(scenario)
 
     def delete(self, scenario: Scenario) -> None:
         """Take a scenario out of the world; a run that goes on is aborted."""
@@ -99,8 +93,7 @@ class Engine:
             if fire is not None:
                 fire.cancel()
         self.world.project(scenario.project_key).scenarios.pop(scenario.id, None)
-        if self.archive is not None:
-            self.archive.drop_scenario(scenario)
+        self.archive.drop_scenario(scenario)
 
     def switched(self) -> None:
         """Take up a change of the automatic triggers of the instance or of a project."""
@@ -141,8 +134,7 @@ class Engine:
             if occurrence is not None and occurrence <= now:
                 self._activate(scenario, trigger, {"expectedStart": isoformat(occurrence)})
         self._arm(scenario)
-        if self.archive is not None:
-            self.archive.keep_scenario(scenario)
+        self.archive.keep_scenario(scenario)
 
     def _activate(self, scenario: Scenario, trigger: Document, params: Document) -> None:
         """An automatic trigger's condition holds: promote the scenario, unless it runs and that suppresses triggers."""
@@ -320,15 +312,14 @@ class Engine:
 
     def _keep(self, scenario: Scenario, run: Run, dropped: list[str]) -> None:
         project = self.world.projects.get(scenario.project_key)
-        if self.archive is None or project is None or project.scenarios.get(scenario.id) is not scenario:
+        if project is None or project.scenarios.get(scenario.id) is not scenario:
             return
         self.archive.keep_run(scenario, run, project.jobs_of(run), dropped)
 
     def clear_history(self, scenario: Scenario) -> None:
         """Forget all runs of a scenario that have ended, as the macro that clears scenario logs does."""
         scenario.trim(0)
-        if self.archive is not None:
-            self.archive.drop_runs(scenario)
+        self.archive.drop_runs(scenario)
 
     # Jobs, variables
 
@@ -348,8 +339,7 @@ class Engine:
 
     def variables_changed(self, project_key: str | None) -> None:
         """Variables of a project, or of the instance, were set."""
-        if self.archive is not None:
-            if project_key is None:
-                self.archive.keep_instance(self.world)
-            else:
-                self.archive.keep_project(self.world.project(project_key))
+        if project_key is None:
+            self.archive.keep_instance(self.world)
+        else:
+            self.archive.keep_project(self.world.project(project_key))

@@ -6,8 +6,9 @@ that ``//`` and trailing slashes do not matter and ids may hold anything. Bodies
 
 import base64
 import binascii
+import inspect
 import json
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from email.utils import format_datetime
 from typing import TYPE_CHECKING
@@ -114,7 +115,8 @@ class Call:
         return parsed
 
 
-Handler = Callable[[Call], Awaitable[object]]
+Handler = Callable[[Call], object]
+"""Gives the answer, or an awaitable of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +177,9 @@ class Api:
         route, ids = self._route(request.method, segments[2:])
         if not key.admin:
             self._authorise(key, route, ids)
-        found = await route.handler(Call(self._sim, request, key, ids))
+        found = route.handler(Call(self._sim, request, key, ids))
+        if inspect.isawaitable(found):
+            found = await found
         return found if isinstance(found, web.StreamResponse) else web.json_response(found)
 
     def _authenticated(self, request: web.Request) -> ApiKey:

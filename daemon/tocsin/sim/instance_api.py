@@ -25,8 +25,7 @@ async def create_project(call: Call) -> object:
     more = {name: body[name] for name in ("shortDesc", "tags") if body.get(name)}
     owner = str(body.get("owner") or call.key.user)
     project = call.sim.world.add_project(key, str(body.get("name") or key), owner, **more)
-    if call.sim.archive is not None:
-        call.sim.archive.keep_project(project)
+    call.sim.archive.keep_project(project)
     return done(f"Created project {key}")
 
 
@@ -35,13 +34,8 @@ async def delete_project(call: Call) -> object:
     for scenario in list(project.scenarios.values()):
         call.sim.engine.delete(scenario)
     del call.sim.world.projects[project.key]
-    if call.sim.archive is not None:
-        call.sim.archive.drop_project(project.key)
+    call.sim.archive.drop_project(project.key)
     return done(f"Deleted project {project.key}")
-
-
-async def get_summary(call: Call) -> object:
-    return call.project.document
 
 
 async def get_project_settings(call: Call) -> object:
@@ -56,10 +50,6 @@ async def put_project_settings(call: Call) -> object:
     call.sim.engine.switched()
     call.sim.engine.variables_changed(project.key)
     return done(f"Updated project {project.key}")
-
-
-async def get_variables(call: Call) -> object:
-    return call.project.variables
 
 
 async def put_variables(call: Call) -> object:
@@ -77,10 +67,6 @@ async def resolved_variables(call: Call) -> object:
     if call.flag("typed"):
         return resolved
     return {key: value if isinstance(value, str) else web.json_response(value).text for key, value in resolved.items()}
-
-
-async def get_global_variables(call: Call) -> object:
-    return call.sim.world.variables
 
 
 async def put_global_variables(call: Call) -> object:
@@ -168,10 +154,6 @@ async def start_job(call: Call) -> object:
     return views.job_definition(project, job)
 
 
-async def get_job(call: Call) -> object:
-    return views.job_status(*_job(call))
-
-
 async def job_log(call: Call) -> object:
     return web.Response(text=_job(call)[1].log.text(call.sim.world.zone))
 
@@ -204,14 +186,14 @@ def _job(call: Call) -> tuple[Project, Job]:
 ROUTES = (
     Route("GET", "projects", READ, list_projects),
     Route("POST", "projects", ADMIN, create_project),
-    Route("GET", "projects/*", READ, get_summary),
+    Route("GET", "projects/*", READ, lambda call: call.project.document),
     Route("DELETE", "projects/*", ADMIN, delete_project),
     Route("GET", "projects/*/settings", READ, get_project_settings),
     Route("PUT", "projects/*/settings", WRITE, put_project_settings),
-    Route("GET", "projects/*/variables", READ, get_variables),
+    Route("GET", "projects/*/variables", READ, lambda call: call.project.variables),
     Route("PUT", "projects/*/variables", WRITE, put_variables),
     Route("GET", "projects/*/variables-resolved", READ, resolved_variables),
-    Route("GET", "admin/variables", ADMIN, get_global_variables),
+    Route("GET", "admin/variables", ADMIN, lambda call: call.sim.world.variables),
     Route("PUT", "admin/variables", ADMIN, put_global_variables),
     Route("GET", "admin/monitoring/global-usage-summary", ADMIN, usage_summary),
     Route("GET", "auth/info", READ, auth_info),
@@ -223,7 +205,7 @@ ROUTES = (
     Route("GET", "projects/*/jobs", READ, list_jobs),
     Route("POST", "projects/*/jobs", RUN, start_job),
     Route("GET", "projects/*/jobs/running", READ, running_jobs),
-    Route("GET", "projects/*/jobs/*", READ, get_job),
+    Route("GET", "projects/*/jobs/*", READ, lambda call: views.job_status(*_job(call))),
     Route("GET", "projects/*/jobs/*/log", READ, job_log),
     Route("POST", "projects/*/jobs/*/abort", RUN, abort_job),
 )

@@ -37,10 +37,6 @@ async def create(call: Call) -> object:
     return {**views.light(scenario, now), "msg": f"Created scenario {scenario.project_key}.{scenario.id}"}
 
 
-async def get_definition(call: Call) -> object:
-    return call.scenario.definition
-
-
 async def put_definition(call: Call) -> object:
     body, scenario = await _definition(call), call.scenario
     if body.get("runAsUser") != scenario.definition.get("runAsUser"):
@@ -56,10 +52,6 @@ async def delete(call: Call) -> object:
     return done(f"Deleted scenario {scenario.project_key}.{scenario.id}")
 
 
-async def get_light(call: Call) -> object:
-    return views.light(call.scenario, call.sim.clock.now())
-
-
 async def put_light(call: Call) -> object:
     body, scenario = await _definition(call), call.scenario
     if not body.get("name"):
@@ -67,10 +59,6 @@ async def put_light(call: Call) -> object:
     scenario.definition = documents.light_replaced(scenario.definition, body, call.key.user, call.sim.clock.now())
     call.sim.engine.changed(scenario)
     return done(f"Updated scenario {scenario.project_key}.{scenario.id}")
-
-
-async def get_payload(call: Call) -> object:
-    return {"script": call.scenario.payload}
 
 
 async def put_payload(call: Call) -> object:
@@ -106,10 +94,6 @@ async def runs_by_date(call: Call) -> object:
     return [r.document for r in newest if first <= documents.local_day(r.document["start"], zone) < after]
 
 
-async def run_details(call: Call) -> object:
-    return _run(call).details()
-
-
 async def run_for_trigger(call: Call) -> object:
     fire = call.scenario.fires.get((call.text("triggerId") or "", call.text("triggerRunId") or ""))
     launched = None if fire is None else fire.run
@@ -129,10 +113,6 @@ async def run_log(call: Call) -> object:
     return web.Response(text=_run(call).log.text(call.sim.world.zone, call.text("stepId")))
 
 
-async def run_report(call: Call) -> object:
-    return _xml(junit_run(_tested(call)))
-
-
 async def step_report(call: Call) -> object:
     found = junit_step(_tested(call), call.text("stepId") or "")
     if found is None:
@@ -140,16 +120,8 @@ async def step_report(call: Call) -> object:
     return _xml(found)
 
 
-async def project_report(call: Call) -> object:
-    return _xml(junit_project(call.project))
-
-
 async def project_html_report(call: Call) -> object:
     return web.Response(text=html_report(call.project), content_type="text/html")
-
-
-async def project_testing_status(call: Call) -> object:
-    return testing_status(call.project)
 
 
 async def list_discussions(call: Call) -> object:
@@ -163,10 +135,6 @@ async def create_discussion(call: Call) -> object:
     kept[str(discussion["id"])] = discussion
     call.sim.engine.changed(call.scenario_at(2))
     return discussion
-
-
-async def get_discussion(call: Call) -> object:
-    return _discussion(call)
 
 
 async def put_discussion(call: Call) -> object:
@@ -244,29 +212,29 @@ _TALK = "projects/*/discussions/*/*"
 ROUTES = (
     Route("GET", _ALL, READ, list_scenarios),
     Route("POST", _ALL, WRITE, create),
-    Route("GET", _ONE, READ, get_definition),
+    Route("GET", _ONE, READ, lambda call: call.scenario.definition),
     Route("PUT", _ONE, WRITE, put_definition),
     Route("DELETE", _ONE, WRITE, delete),
-    Route("GET", f"{_ONE}/light", READ, get_light),
+    Route("GET", f"{_ONE}/light", READ, lambda call: views.light(call.scenario, call.sim.clock.now())),
     Route("PUT", f"{_ONE}/light", WRITE, put_light),
-    Route("GET", f"{_ONE}/payload", READ, get_payload),
+    Route("GET", f"{_ONE}/payload", READ, lambda call: {"script": call.scenario.payload}),
     Route("PUT", f"{_ONE}/payload", WRITE, put_payload),
     Route("POST", f"{_ONE}/run", RUN, run),
     Route("POST", f"{_ONE}/abort", RUN, abort),
     Route("GET", f"{_ONE}/get-last-runs", READ, last_runs),
     Route("GET", f"{_ONE}/get-runs-by-date", READ, runs_by_date),
     Route("GET", f"{_ONE}/get-run-for-trigger", READ, run_for_trigger),
-    Route("GET", f"{_ONE}/*", READ, run_details),
+    Route("GET", f"{_ONE}/*", READ, lambda call: _run(call).details()),
     Route("GET", f"{_ONE}/*/log", READ, run_log),
-    Route("GET", f"{_ONE}/*/scenario-run-report", READ, run_report),
+    Route("GET", f"{_ONE}/*/scenario-run-report", READ, lambda call: _xml(junit_run(_tested(call)))),
     Route("GET", f"{_ONE}/*/step-run-report", READ, step_report),
     Route("GET", f"{_ALL}/trigger/*/*", READ, trigger_fire),
-    Route("GET", f"{_ALL}/last-test-scenario-runs-report", READ, project_report),
+    Route("GET", f"{_ALL}/last-test-scenario-runs-report", READ, lambda call: _xml(junit_project(call.project))),
     Route("GET", f"{_ALL}/last-test-scenario-runs-html-report", READ, project_html_report),
-    Route("GET", f"{_ALL}/testing-status", READ, project_testing_status),
+    Route("GET", f"{_ALL}/testing-status", READ, lambda call: testing_status(call.project)),
     Route("GET", _TALK, READ, list_discussions),
     Route("POST", _TALK, WRITE, create_discussion),
-    Route("GET", f"{_TALK}/*", READ, get_discussion),
+    Route("GET", f"{_TALK}/*", READ, lambda call: _discussion(call)),
     Route("PUT", f"{_TALK}/*", WRITE, put_discussion),
     Route("POST", f"{_TALK}/*/replies", WRITE, add_reply),
 )

@@ -1,6 +1,5 @@
 """The emulated DSS as a whole: a world, its engine and the HTTP server before it."""
 
-import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 
 from aiohttp import web
@@ -39,24 +38,24 @@ class Sim:
         archive: SqliteArchive | None = None,
         limits: Limits | None = None,
     ) -> None:
-        self.world = world
-        self.clock = clock or WorldClock()
-        self.archive = archive
+        self.world: World = world
+        self.clock: WorldClock = clock or WorldClock()
+        self.archive = archive or SqliteArchive(None)
         self.api_keys = [ApiKey(key) if isinstance(key, str) else key for key in api_keys]
         self.url = ""  # known once it listens
         self.intercept: Intercept | None = None
         self.reporters = Reporters(world, self.clock.now)
         kinds = Kinds(self.reporters, self._own_api, limits or Limits())
-        self.engine = Engine(world, self.clock, kinds.table(), self.reporters.report, archive)
+        self.engine = Engine(world, self.clock, kinds.table(), self.reporters.report, self.archive)
         self._runner: web.AppRunner | None = None
 
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> str:
         """Begin to live and to listen; the base address, as ``http://127.0.0.1:40123``. Raises ``OSError``."""
-        kept = self.archive.load(self.world) if self.archive is not None else None
+        kept = self.archive.load(self.world)
         if kept is not None:
             self.clock.no_earlier_than(kept)
         await self.engine.start()
-        if kept is None and self.archive is not None:
+        if kept is None:
             self.archive.keep_world(self.world)
         runner = web.AppRunner(Api(self, _ROUTES, self.api_keys).application(), access_log=None, shutdown_timeout=1.0)
         await runner.setup()
@@ -76,19 +75,9 @@ class Sim:
         if runner is not None:
             await runner.cleanup()
         await self.engine.stop()
-        if self.archive is not None:
-            self.archive.close()
+        self.archive.close()
 
     def _own_api(self) -> tuple[str, str]:
         """Where and with which key scripts reach this instance."""
         admins = [key.secret for key in self.api_keys if key.admin]
         return self.url, (admins or [key.secret for key in self.api_keys] or [""])[0]
-
-
-async def serve(sim: Sim, host: str, port: int, ready: Callable[[str], None], until: asyncio.Event) -> None:
-    """Run ``sim`` until ``until`` is set or the caller is cancelled; ``ready`` gets its address."""
-    ready(await sim.start(host, port))
-    try:
-        await until.wait()
-    finally:
-        await sim.stop()

@@ -5,11 +5,12 @@ The format is described in docs/sim.md, and ``lively.yaml`` beside this module i
 
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from importlib import resources
 from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import yaml
@@ -137,31 +138,38 @@ def lively_world() -> World:
     return World.from_yaml(resources.files("tocsin.sim").joinpath("lively.yaml").read_text(encoding="utf-8"))
 
 
+def _duration(raw: object) -> timedelta:
+    return parse_duration(str(raw))
+
+
+def _channels(raw: object) -> dict[str, Document]:
+    blank: Document = {"configuration": {}, "permissions": None, "type": "smtp"}
+    entries = [checked_keys(one, {"id", "type", "configuration", "permissions"}, "channels") for one in listed(raw)]
+    return {str(entry["id"]): {**blank, **entry} for entry in entries}
+
+
+# What stands in a description, and how each is read into the field of the same name (``timezone`` into ``zone``).
+_READ: dict[str, Callable[[Any], object]] = {
+    **dict.fromkeys(("node_name", "node_type", "dss_version", "dss_url", "owner"), str),
+    **dict.fromkeys(("promotion_delay", "launch_delay", "abort_delay"), _duration),
+    "timezone": lambda raw: ZoneInfo(str(raw)),
+    "automatic_triggers": bool,
+    "history_limit": lambda raw: max(1, int(raw)),
+    "seed": int,
+    "variables": lambda raw: dict(raw or {}),
+    "connections": lambda raw: {str(name): str(path) for name, path in (raw or {}).items()},
+    "channels": _channels,
+}
+
+
 def _world(raw: object) -> World:
-    keys = {
-        "node_name", "node_type", "dss_version", "dss_url", "timezone", "owner", "automatic_triggers",
-        "promotion_delay", "launch_delay", "abort_delay", "history_limit", "seed", "variables", "channels",
-        "connections", "projects",
-    }  # fmt: skip
-    data = checked_keys(raw, keys, "world")
-    world = World()
-    for key in ("node_name", "node_type", "dss_version", "dss_url", "owner"):
-        setattr(world, key, str(data.get(key, getattr(world, key))))
-    for key in ("promotion_delay", "launch_delay", "abort_delay"):
+    data, world = checked_keys(raw, {*_READ, "projects"}, "world"), World()
+    for key, read in _READ.items():
         if key in data:
-            setattr(world, key, _duration(data[key], key))
-    try:
-        world.zone = ZoneInfo(str(data.get("timezone", "UTC")))
-        world.seed = int(data.get("seed", 1))
-        world.history_limit = max(1, int(data.get("history_limit", world.history_limit)))
-    except (ZoneInfoNotFoundError, ValueError, TypeError) as error:
-        raise BadWorld(f"timezone, seed or history_limit: {error}") from None
-    world.automatic_triggers = bool(data.get("automatic_triggers", True))
-    world.variables = dict(data.get("variables") or {})
-    world.connections = {str(name): str(path) for name, path in (data.get("connections") or {}).items()}
-    for channel in listed(data.get("channels")):
-        checked_keys(channel, {"id", "type", "configuration", "permissions"}, "channels")
-        world.channels[str(channel["id"])] = {"configuration": {}, "permissions": None, "type": "smtp", **channel}
+            try:
+                setattr(world, "zone" if key == "timezone" else key, read(data[key]))
+            except (BadDuration, ZoneInfoNotFoundError, ValueError, TypeError, KeyError, AttributeError) as error:
+                raise error if isinstance(error, BadWorld) else BadWorld(f"{key}: {error}") from None
     for entry in listed(data.get("projects")):
         _project(world, entry)
     return world
@@ -218,10 +226,3 @@ def _step(raw: object, where: str) -> Document:
     if "type" not in step:
         raise BadWorld(f"{where}.steps: {step.get('name') or step} has neither type, build nor python")
     return step
-
-
-def _duration(raw: object, where: str) -> timedelta:
-    try:
-        return parse_duration(str(raw))
-    except BadDuration as error:
-        raise BadWorld(f"{where}: {error}") from None
