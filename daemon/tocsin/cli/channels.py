@@ -9,6 +9,7 @@ from urllib.parse import quote, urlencode
 from tocsin.deliver.connect import check_channel_url
 from tocsin.dss.fields import mapping, objects, text
 from tocsin.dss.wire import Raw
+from tocsin.route.mirror import addresses, individual
 
 _UNKNOWN_SERVER = "smtp.example.com"
 
@@ -106,30 +107,21 @@ def _mailto(channel: Raw, host: str, sender: str) -> str:
 
 def _overrides(mail: Raw, sender: str | None) -> tuple[Raw, ...]:
     """One override for each message that DSS would send: to a list, or to each of some people."""
-    written = text(mail, "recipient") or ""
     try:
-        parsed = json.loads(written)
-    except ValueError:
-        parsed = None
-    several = [mapping({"": one}, "") for one in objects(mapping({"": parsed}, "").get("mails"))]
-    if any(one.get("variables") for one in several):
+        several = list(individual(text(mail, "recipient") or ""))
+    except ValueError as error:
+        raise NotCarried(f"its recipients: {error}") from None
+    if any(variables for _, variables in several):
         raise NotCarried("its individual mails have variables of their own")
-    groups = [_addresses(text(one, "to") or "") for one in several]
-    if not several:
-        groups = [[str(one) for one in parsed] if isinstance(parsed, list) else _addresses(written)]
-    copies = {key: _addresses(text(mail, name) or "") for key, name in (("cc", "ccRecipient"), ("bcc", "bccRecipient"))}
-    everyone = [address for group in (*groups, *copies.values()) for address in group]
-    if any("${" in address for address in everyone):
+    copies = {key: addresses(text(mail, name) or "") for key, name in (("cc", "ccRecipient"), ("bcc", "bccRecipient"))}
+    shared = {key: copy for key, copy in copies.items() if copy}
+    groups = [to for to, _ in several] or [[]]
+    if any("${" in address for group in (*groups, *shared.values()) for address in group):
         raise NotCarried("its recipients are made of variables")
-    if not any(groups) and not any(copies.values()):
+    if not any(groups) and not shared:
         raise NotCarried("it has no recipient")
     head = {"from": sender} if sender and "${" not in sender else {}
-    shared = {key: copy for key, copy in copies.items() if copy}
     return tuple({**head, "to": group, **shared} for group in groups)
-
-
-def _addresses(text: str) -> list[str]:
-    return [address.strip() for address in text.replace(";", ",").split(",") if address.strip()]
 
 
 def _slack(reporter: Raw, channel_id: str | None, way: Raw) -> Way:

@@ -82,7 +82,7 @@ async def _demo(listen: str, seconds: int | None) -> int:
         await inboxes.start()
         stack.push_async_callback(inboxes.stop)
         config = folder / "tocsin.yaml"
-        smtp = inboxes.mail.port
+        smtp = inboxes.smtp_port
         config.write_text(_CONFIG.format(dss=dss, key=DEFAULT_KEY, folder=folder, listen=listen, smtp=smtp))
         if seconds is not None:
             asyncio.get_running_loop().call_later(seconds, stop.set)

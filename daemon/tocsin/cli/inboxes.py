@@ -8,7 +8,7 @@ import email
 import html
 import json
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from email import policy
@@ -46,82 +46,47 @@ class Mail:
         return None if found is None else str(found.get_content())
 
 
-@dataclass(frozen=True, slots=True)
-class Post:
-    """One message to the Slack webhook."""
-
-    at: datetime
-    text: str
-
-
-class MailInbox:
-    """A real SMTP server on loopback that accepts everything."""
-
-    def __init__(self, clock: Clock, heard: Callable[[Mail], None]) -> None:
-        self._clock = clock
-        self._heard = heard
-        self._server: asyncio.Server | None = None
-        self.mails: deque[Mail] = deque(maxlen=_KEEP)
-        self.port = 0
-
-    async def start(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: SMTP(self, hostname="inbox", loop=loop), "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
-
-    async def stop(self) -> None:
-        if self._server is not None:
-            self._server.close()
-
-    async def handle_DATA(self, _server: SMTP, _session: Session, envelope: Envelope) -> str:
-        content = envelope.content or b""
-        raw = content.encode() if isinstance(content, str) else content
-        mail = Mail(
-            self._clock.now(),
-            str(envelope.mail_from),
-            tuple(envelope.rcpt_tos),
-            email.message_from_bytes(raw, policy=policy.default),
-        )
-        self.mails.appendleft(mail)
-        self._heard(mail)
-        return "250 OK"
-
-
 class Inboxes:
-    """Both inboxes and the pages that show them."""
+    """Both inboxes and the pages that show them. ``heard`` gets a line for each message."""
 
     def __init__(self, clock: Clock, heard: Callable[[str], None]) -> None:
         self._clock = clock
         self._heard = heard
-        self.mail = MailInbox(clock, lambda mail: heard(f"mail   {mail.subject}"))
-        self.posts: deque[Post] = deque(maxlen=_KEEP)
+        self._mails: deque[Mail] = deque(maxlen=_KEEP)
+        self._posts: deque[tuple[datetime, str]] = deque(maxlen=_KEEP)
+        self._smtp: asyncio.Server | None = None
         self._runner: web.AppRunner | None = None
+        self.smtp_port = 0
         self.url = ""
 
     async def start(self) -> None:
         """Listen on two free ports of loopback."""
-        await self.mail.start()
+        loop = asyncio.get_running_loop()
+        self._smtp = await loop.create_server(lambda: SMTP(self, hostname="inbox", loop=loop), "127.0.0.1", 0)
+        self.smtp_port = self._smtp.sockets[0].getsockname()[1]
         app = web.Application(client_max_size=4 * 2**20)
-        app.add_routes(
-            [
-                web.post("/services/{rest:.*}", self._slack),
-                web.get("/", self._index),
-                web.get("/mail", self._mails),
-                web.get("/slack", self._posts),
-                web.get("/mail.json", self._mails_json),
-                web.get("/slack.json", self._posts_json),
-            ]
-        )
+        app.add_routes([web.post("/services/{rest:.*}", self._slack), web.get("/", self._show_mails)])
+        app.add_routes([web.get("/mail", self._show_mails), web.get("/mail.json", self._list_mails)])
+        app.add_routes([web.get("/slack", self._show_posts), web.get("/slack.json", self._list_posts)])
         self._runner = web.AppRunner(app, access_log=None)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
-        await site.start()
+        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
         self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
 
     async def stop(self) -> None:
         if self._runner is not None:
             await self._runner.cleanup()
-        await self.mail.stop()
+        if self._smtp is not None:
+            self._smtp.close()
+
+    async def handle_DATA(self, _server: SMTP, _session: Session, envelope: Envelope) -> str:
+        content = envelope.content or b""
+        raw = content.encode() if isinstance(content, str) else content
+        message = email.message_from_bytes(raw, policy=policy.default)
+        mail = Mail(self._clock.now(), str(envelope.mail_from), tuple(envelope.rcpt_tos), message)
+        self._mails.appendleft(mail)
+        self._heard(f"mail   {mail.subject}")
+        return "250 OK"
 
     async def _slack(self, request: web.Request) -> web.Response:
         """Slack's incoming webhook answers the literal ``ok``."""
@@ -130,34 +95,28 @@ class Inboxes:
         except json.JSONDecodeError:
             return web.Response(status=400, text="invalid_payload")
         text = _slack_text(payload)
-        self.posts.appendleft(Post(self._clock.now(), text))
+        self._posts.appendleft((self._clock.now(), text))
         self._heard(f"slack  {text.strip().splitlines()[0] if text.strip() else '(empty)'}")
         return web.Response(text="ok")
 
-    async def _index(self, _request: web.Request) -> web.Response:
-        return _page("Inboxes", '<p><a href="/mail">Mail</a> · <a href="/slack">Slack</a></p>')
+    async def _show_mails(self, _request: web.Request) -> web.Response:
+        return _page("Mail", map(_mail_article, list(self._mails)))
 
-    async def _mails(self, _request: web.Request) -> web.Response:
-        return _page("Mail", "".join(map(_mail_article, list(self.mail.mails))) or "<p>Nothing yet.</p>")
+    async def _show_posts(self, _request: web.Request) -> web.Response:
+        shown = (f"<small>{at:%H:%M:%S}</small><pre>{html.escape(text)}</pre>" for at, text in list(self._posts))
+        return _page("Slack", shown)
 
-    async def _posts(self, _request: web.Request) -> web.Response:
-        articles = (
-            f"<article><small>{post.at:%H:%M:%S}</small><pre>{html.escape(post.text)}</pre></article>"
-            for post in list(self.posts)
-        )
-        return _page("Slack", "".join(articles) or "<p>Nothing yet.</p>")
-
-    async def _mails_json(self, _request: web.Request) -> web.Response:
+    async def _list_mails(self, _request: web.Request) -> web.Response:
         return web.json_response(
             [
-                {"at": m.at.isoformat(), "from": m.sender, "to": m.recipients, "subject": m.subject,
-                 "text": m.part("plain"), "html": m.part("html")}
-                for m in list(self.mail.mails)
+                {"at": mail.at.isoformat(), "from": mail.sender, "to": mail.recipients, "subject": mail.subject}
+                | {"text": mail.part("plain"), "html": mail.part("html")}
+                for mail in list(self._mails)
             ]
-        )  # fmt: skip
+        )
 
-    async def _posts_json(self, _request: web.Request) -> web.Response:
-        return web.json_response([{"at": post.at.isoformat(), "text": post.text} for post in list(self.posts)])
+    async def _list_posts(self, _request: web.Request) -> web.Response:
+        return web.json_response([{"at": at.isoformat(), "text": text} for at, text in list(self._posts)])
 
 
 def _slack_text(payload: object) -> str:
@@ -187,13 +146,12 @@ def _mail_article(mail: Mail) -> str:
         body += f'<iframe sandbox="" srcdoc="{html.escape(page, quote=True)}"></iframe>'
     if text is not None:
         body += f"<details{'' if page else ' open'}><summary>text</summary><pre>{html.escape(text)}</pre></details>"
-    return (
-        f"<article><h2>{html.escape(mail.subject)}</h2><small>{mail.at:%H:%M:%S} · {html.escape(mail.sender)} → "
-        f"{html.escape(', '.join(mail.recipients))}</small>{body}</article>"
-    )
+    way = html.escape(f"{mail.at:%H:%M:%S} · {mail.sender} → {', '.join(mail.recipients)}")
+    return f"<h2>{html.escape(mail.subject)}</h2><small>{way}</small>{body}"
 
 
-def _page(title: str, body: str) -> web.Response:
+def _page(title: str, articles: Iterable[str]) -> web.Response:
+    body = "".join(f"<article>{article}</article>" for article in articles) or "<p>Nothing yet.</p>"
     return web.Response(
         content_type="text/html",
         text=f"<!doctype html><meta charset=utf-8><meta name=viewport content='width=device-width'>"

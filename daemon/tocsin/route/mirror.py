@@ -178,14 +178,14 @@ class _Post:
             return
         sender = self._sender(reporter.sender.strip())
         try:
-            individual = list(islice(_individual(reporter.recipient), MOST_MAILS + 1))
+            mails = list(islice(individual(reporter.recipient), MOST_MAILS + 1))
         except ValueError as error:
             self.left_out.append(f"all recipients: {error}")
-            individual = [([], {})]
-        if len(individual) > MOST_MAILS:
+            mails = [([], {})]
+        if len(mails) > MOST_MAILS:
             self.left_out.append(f"all individual mails after {MOST_MAILS}")
-        cc, bcc = _split(reporter.cc), _split(reporter.bcc)
-        for to, own in individual[:MOST_MAILS]:
+        cc, bcc = addresses(reporter.cc), addresses(reporter.bcc)
+        for to, own in mails[:MOST_MAILS]:
             known = {**self.variables, **{f"mailVariables_{name}": value for name, value in own.items()}}
             who = [self._allowed(part, known) for part in (to, cc, bcc)]
             if any(who):
@@ -227,18 +227,18 @@ def _address(written: str, variables: Mapping[str, Value], globs: Sequence[str])
     return f'"{name}" <{spec}>' if name else spec
 
 
-def _individual(written: str) -> Iterator[tuple[list[str], dict[str, str]]]:
+def individual(written: str) -> Iterator[tuple[list[str], dict[str, str]]]:
     """The recipients of each mail and its variables: a comma list, a JSON array, or individual mails in JSON. Raises
     ``ValueError``."""
     if written.lstrip()[:1] not in ("[", "{"):
-        yield _split(written), {}
+        yield addresses(written), {}
         return
     try:
         parsed = json.loads(written)
     except (ValueError, RecursionError):
         raise ValueError("they begin as JSON and are none") from None
     if isinstance(parsed, list):
-        yield [part for one in parsed if isinstance(one, str) for part in _split(one)], {}
+        yield [part for one in parsed if isinstance(one, str) for part in addresses(one)], {}
         return
     mails = parsed.get("mails")
     if not isinstance(mails, list):
@@ -247,14 +247,15 @@ def _individual(written: str) -> Iterator[tuple[list[str], dict[str, str]]]:
         to, given = (mail.get("to"), mail.get("variables")) if isinstance(mail, dict) else (None, None)
         if isinstance(to, str):
             named = given.items() if isinstance(given, dict) else ()
-            yield _split(to), {name: _text(value) for name, value in named}
+            yield addresses(to), {name: _text(value) for name, value in named}
 
 
 def _text(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _split(written: str) -> list[str]:
+def addresses(written: str) -> list[str]:
+    """The addresses of a list, as people write one: separated by commas or semicolons, with or without names."""
     return [one.strip() for one in _ONE.findall(written) if one.strip()]
 
 
