@@ -18,9 +18,9 @@ from tocsin.deliver.verdict import Verdict, delivered, failed, refused
 from tocsin.model.config import Channel, Receiver, Reporter
 from tocsin.model.event import EventName
 from tocsin.model.labels import parse_matchers
-from tocsin.model.notification import GroupNotice, NotificationState
+from tocsin.model.notification import GroupNotice
 from tocsin.route.tree import RouteSpec
-from tocsin.store import deliveries
+from tocsin.store import deliveries, query
 
 AWAY, LOCKED = failed("HTTP 503"), refused("HTTP 401")
 
@@ -117,9 +117,9 @@ async def test_an_alert_that_a_channel_refuses_rings_at_once(fleet: Fleet) -> No
     fleet.answers["mail"] = LOCKED
     await fleet.fail()
     assert await fleet.last(minutes=1) == [("slack", "mail: fails")]
-    (dead,) = await fleet.world.store.read(lambda c: deliveries.list_deliveries(c, state=NotificationState.DEAD))
+    dead = (await fleet.world.store.read(query.list_deliveries, {"state": ["dead"]}, 9)).items
     del fleet.answers["mail"]
-    await fleet.world.store.write(deliveries.retry, [dead.notification.id], fleet.clock.now())
+    await fleet.world.store.write(deliveries.retry, [one.id for one in dead], fleet.clock.now())
     assert await fleet.last(minutes=10) == [("slack", "mail: resolved")]
 
 

@@ -197,17 +197,6 @@ async def test_the_depth_counts_open_rows_their_oldest_and_dead_letters(store: S
     assert depth.channels == {"x", "ops/hook"}
 
 
-async def test_deliveries_are_listed_newest_first_and_filtered(store: Store) -> None:
-    rows = [owed(lane=f"l{n}") for n in range(3)] + [owed(channel="x")]
-    await store.write(outbox.owe, rows)
-    listed = await store.read(deliveries.list_deliveries, channel="ops/hook", limit=2)
-    assert [one.notification.id for one in listed] == [rows[2].id, rows[1].id]
-    rest = await store.read(deliveries.list_deliveries, channel="ops/hook", before=listed[-1].n)
-    assert [one.notification.id for one in rest] == [rows[0].id]
-    assert await store.read(deliveries.list_deliveries, state=NotificationState.DEAD) == []
-    assert await store.read(deliveries.get_delivery, "0" * 32) is None
-
-
 async def test_a_long_blocked_lane_does_not_hide_what_comes_after_it(store: Store) -> None:
     await store.write(outbox.owe, [owed() for _ in range(1_050)])
     last = owed(lane="last")

@@ -35,21 +35,6 @@ class Source:
         return tuple(found for place in places if (found := _signature(place)) is not None)
 
 
-class Fixed:
-    """A configuration made by the program itself, as the demo's."""
-
-    path: Path | None = None
-
-    def __init__(self, config: Config) -> None:
-        self._config = config
-
-    def load(self) -> Config:
-        return self._config
-
-    def signature(self) -> Signature:
-        return ()
-
-
 def _signature(place: Path) -> tuple[str, str, int, int] | None:
     try:
         status = os.stat(place)

@@ -47,7 +47,6 @@ class Verdict(StrEnum):
     NO_CHANNEL = "no_channel"
 
 
-NOTIFYING = frozenset({Verdict.FIRST, Verdict.NEW_ALERTS, Verdict.RESOLVED, Verdict.REPEAT})
 SUPPRESSIONS = (
     Verdict.SILENCED,
     Verdict.INHIBITED,

@@ -125,11 +125,6 @@ def all_match(matchers: Iterable[Matcher], labels: Labels) -> bool:
     return all(matcher.matches(labels) for matcher in matchers)
 
 
-def labels_key(labels: Labels) -> tuple[tuple[str, str], ...]:
-    """A hashable form of a label set, independent of the order of its labels."""
-    return tuple(sorted(labels.items()))
-
-
 def _order(matcher: Matcher) -> tuple[str, str, int]:
     return matcher.name, matcher.value, tuple(Op).index(matcher.op)
 

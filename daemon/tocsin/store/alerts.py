@@ -115,10 +115,6 @@ def _filed(row: Row[Any]) -> Filed:
     return Filed(to_alert(row), row._mapping["rule"], row._mapping["was_active"])
 
 
-def _is(scenario: ScenarioKey) -> list[ColumnElement[bool]]:
-    return [alerts.c[name] == value for name, value in scenario._asdict().items()]
-
-
 def _row(filed: Filed, now: datetime) -> dict[str, object]:
     alert = filed.alert
     return {

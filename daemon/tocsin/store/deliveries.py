@@ -6,7 +6,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, and_, func, or_, select, update
 
-from tocsin.model.notification import Attempt, AttemptOutcome, Notification, NotificationState
+from tocsin.model.notification import Attempt, AttemptOutcome, Notification
 from tocsin.store.outbox import to_notification
 from tocsin.store.schema import attempts, outbox
 from tocsin.store.sending import OPEN
@@ -38,27 +38,6 @@ class OutboxDepth:
     oldest_owed_at: datetime | None
     dead: int
     channels: frozenset[str] = frozenset()
-
-
-def list_deliveries(
-    connection: Connection,
-    *,
-    before: int | None = None,
-    limit: int = 100,
-    state: NotificationState | None = None,
-    receiver: str | None = None,
-    channel: str | None = None,
-    event_id: str | None = None,
-) -> list[Delivery]:
-    """The newest first, without their attempts; ``before`` pages: the ``n`` of the last one seen."""
-    query = select(outbox).order_by(outbox.c.n.desc()).limit(limit)
-    if before is not None:
-        query = query.where(outbox.c.n < before)
-    equal = {"state": state and state.value, "receiver": receiver, "channel": channel, "event_id": event_id}
-    for column, value in equal.items():
-        if value is not None:
-            query = query.where(outbox.c[column] == value)
-    return [Delivery(row.n, to_notification(row), row.settled_at) for row in connection.execute(query)]
 
 
 def get_delivery(connection: Connection, id_: str) -> Delivery | None:

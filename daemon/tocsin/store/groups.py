@@ -89,16 +89,6 @@ def members(connection: Connection, keys: Collection[str]) -> dict[str, list[Mem
     return found
 
 
-def groups_of(connection: Connection, fingerprints: Collection[str]) -> list[Group]:
-    """The groups in which these alerts stand."""
-    found: dict[str, Group] = {}
-    for part in chunks(sorted(set(fingerprints))):
-        query = select(groups).join(group_alerts, group_alerts.c.group_key == groups.c.key)
-        for row in connection.execute(query.where(group_alerts.c.fingerprint.in_(part))):
-            found[row.key] = _group(row)
-    return [found[key] for key in sorted(found)]
-
-
 def told(connection: Connection, keys: Collection[str]) -> dict[tuple[str, str], Told]:
     """What the channels were told about these groups, by group key and channel."""
     found: dict[tuple[str, str], Told] = {}
