@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help install demo test lint format fuzz chaos bench schema pictures clean
+.PHONY: help install demo test lint format fuzz chaos bench docs schema clean
 
 help:            ## this list
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort
@@ -46,8 +46,8 @@ bench: install   ## the figures of bench/README.md
 clean:           ## remove what the targets made
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .coverage* htmlcov dist
 
-pictures: install  ## the mails of docs/messages.md, drawn by Chromium from the templates
-	PYTHONPATH=daemon $(BIN)/python docs/images/make.py
+docs: install    ## the references, from the code
+	$(BIN)/python docs/generate.py
 
 schema: install  ## the JSON Schema beside the reference configuration
 	$(BIN)/python -c 'from tocsin.app.settings.schema import json_schema; print(json_schema(), end="")' > config/tocsin.schema.json

@@ -1,18 +1,21 @@
 """One writer, group commit, and what happens when something goes wrong in the middle."""
 
 import asyncio
+import os
 import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from alembic.config import Config
 from sqlalchemy import Connection, insert, select, text, update
 
-from tocsin.store import NotLeader, Store, StoreRefused, StoreUnavailable, lease
+from tocsin.store import NotLeader, Store, StoreRefused, StoreUnavailable, lease, migrate
 from tocsin.store.engine import _file_system, parse_url
-from tocsin.store.migrate import backup_sqlite
-from tocsin.store.schema import counters, metadata
+from tocsin.store.migrate import alembic_config, backup_sqlite
+from tocsin.store.schema import SCHEMA_REVISION, counters, metadata
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -158,6 +161,44 @@ async def test_a_store_of_a_newer_version_is_refused(store_url: str) -> None:
     await store.close()
     with pytest.raises(StoreRefused, match="newer Tocsin"):
         await Store(store_url).open()
+
+
+async def test_an_upgrade_backs_up_first_and_the_version_before_still_opens_the_store(
+    store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = Store(store_url)
+    await before.open()
+    await before.write(put, "from before")
+    await before.close()
+    later = f"{SCHEMA_REVISION}9"
+    (tmp_path / "later.py").write_text(
+        f"import sqlalchemy as sa\nfrom alembic import op\nrevision, down_revision = {later!r}, {SCHEMA_REVISION!r}\n"
+        "def upgrade():\n    op.add_column('counters', sa.Column('note', sa.Text(), nullable=True))\n"
+    )
+
+    def both() -> Config:
+        config = alembic_config()
+        config.set_main_option("path_separator", "os")
+        ours = Path(migrate.__file__).parent / "migrations" / "versions"
+        config.set_main_option("version_locations", f"{ours}{os.pathsep}{tmp_path}")
+        return config
+
+    with monkeypatch.context() as as_later:
+        as_later.setattr(migrate, "SCHEMA_REVISION", later)
+        as_later.setattr(migrate, "alembic_config", both)
+        after = Store(store_url)
+        await after.open()
+        await after.write(lambda c: c.execute(text("UPDATE counters SET note = 'new'")) and None)
+        assert await after.read(migrate.current_revision) == later
+        await after.close()
+    if "sqlite" in store_url:
+        with closing(sqlite3.connect(tmp_path / f"tocsin.db.before-{later}")) as backup:
+            assert backup.execute("SELECT version_num FROM alembic_version").fetchone() == (SCHEMA_REVISION,)
+    again = Store(store_url)
+    await again.open()
+    await again.write(put, "and after")
+    assert sorted(await again.read(names)) == ["and after", "from before"]
+    await again.close()
 
 
 def sqlite_url(path: Path) -> str:

@@ -107,9 +107,9 @@ class Live:
 
 
 def _fixed_changes(old: Config, fresh: Config) -> list[str]:
-    changes = []
-    if old.store.url != fresh.store.url:
-        changes.append("store.url")
-    if old.http.listen != fresh.http.listen:
-        changes.append("http.listen")
-    return changes
+    fixed = {
+        "store.url": (old.store.url, fresh.store.url),
+        "http.listen": (old.http.listen, fresh.http.listen),
+        "log.format": (old.log_format, fresh.log_format),
+    }
+    return [name for name, (before, now) in fixed.items() if before != now]

@@ -1,8 +1,8 @@
 """Bringing the tables up to date, under a lock, after a backup of the SQLite file.
 
 Alembic is imported only when the store is behind; a start with an up-to-date store reads one row. Within a minor
-version migrations only add, so that the previous version can still open the store; a store from a newer version is
-refused.
+version migrations only add, so that the previous version can still open the store; a store from a newer minor version
+is refused.
 """
 
 import sqlite3
@@ -44,6 +44,8 @@ def bring_up_to_date(engine: Engine, url: URL) -> bool:
     config = alembic_config()
     known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
     if revision is not None and revision not in known:
+        if revision.partition("_")[0] == SCHEMA_REVISION.partition("_")[0]:
+            return False  # a later migration of this minor version, which only added something
         raise StoreRefused(
             f"the store was written by a newer Tocsin (its revision is {revision}, this one knows {SCHEMA_REVISION}); "
             "run that version, or restore the backup made before its upgrade"

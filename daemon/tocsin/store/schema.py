@@ -33,7 +33,9 @@ from tocsin.model.mail_reporter import MailReporter
 from tocsin.model.notification import EventNotice, GroupNotice, SummaryNotice
 from tocsin.model.run import RunError, Step
 
-SCHEMA_REVISION = "0001"  # the newest migration; compared at start, so that Alembic is loaded only when behind
+# The newest migration: the minor version that it came with, and a number. Compared at start, so that Alembic is loaded
+# only when behind.
+SCHEMA_REVISION = "0.1_0001"
 
 
 class Document(TypeDecorator[Any]):

@@ -63,9 +63,7 @@ class RunStory:
     alerts: tuple[AlertRecord, ...]
     decisions: tuple[Decision, ...]
     deliveries: tuple[DeliveryRecord, ...]
-    # Filled in by who knows the configuration; not in rows.
-    in_short: str = ""
-    silent: tuple[Silent, ...] = ()
+    silent: tuple[Silent, ...] = ()  # filled in by who knows the configuration: not in rows
 
 
 def tell(connection: Connection, scenario: ScenarioKey, run_id: str, channels: Collection[str]) -> RunStory | None:

@@ -63,10 +63,10 @@ class SecretsModel(Model):
 
 
 class Tls(Model):
-    verify: bool = True
-    ca_file: str | None = None
-    client_cert_file: str | None = None
-    client_key_file: str | None = None
+    verify: bool = True  # false takes any certificate: for a test
+    ca_file: str | None = None  # authorities to trust in place of the built-in ones
+    client_cert_file: str | None = None  # a certificate to show
+    client_key_file: str | None = None  # its key, where the certificate file does not hold it
 
     @model_validator(mode="after")
     def _key_needs_certificate(self) -> "Tls":
@@ -82,26 +82,26 @@ class Tls(Model):
 
 
 class ProjectScope(Model):
-    include: tuple[str, ...] = ("*",)
-    exclude: tuple[str, ...] = ()
+    include: tuple[str, ...] = ("*",)  # globs on keys or ids
+    exclude: tuple[str, ...] = ()  # globs that take out again
 
 
 class ScenarioScope(ProjectScope):
-    tags: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()  # where given, a scenario needs one of them
 
 
 class Backfill(Model):
-    max_age: PositiveDuration = timedelta(days=7)
-    notify_max_age: Duration = timedelta(hours=1)
+    max_age: PositiveDuration = timedelta(days=7)  # how far back missed runs are read after a downtime
+    notify_max_age: Duration = timedelta(hours=1)  # late events older than this notify in one summary only
 
 
 class Watch(Model):
-    sweep_interval: PositiveDuration = timedelta(seconds=2)
-    discovery_interval: PositiveDuration = timedelta(minutes=5)
-    cold_interval: PositiveDuration = timedelta(hours=1)
-    max_requests_per_second: Annotated[float, Field(gt=0, le=1000)] = 5
-    max_concurrency: Annotated[int, Field(ge=1, le=256)] = 8
-    details_wait: Duration = timedelta(seconds=15)
+    sweep_interval: PositiveDuration = timedelta(seconds=2)  # one request tells everything that runs now
+    discovery_interval: PositiveDuration = timedelta(minutes=5)  # projects and scenario lists, spread evenly
+    cold_interval: PositiveDuration = timedelta(hours=1)  # the longest time between two looks at a quiet scenario
+    max_requests_per_second: Annotated[float, Field(gt=0, le=1000)] = 5  # budget of the node, all requests together
+    max_concurrency: Annotated[int, Field(ge=1, le=256)] = 8  # requests on their way at a time
+    details_wait: Duration = timedelta(seconds=15)  # how long a message waits for the run's first error and steps
     backfill: Backfill = Backfill()
 
     def build(self) -> c.Watch:
@@ -110,19 +110,19 @@ class Watch(Model):
 
 
 class Node(SecretsModel):
-    name: Name
-    url: HttpUrl
-    api_key: str | None = None
+    name: Name  # the label `dss_node`; another name starts another history
+    url: HttpUrl  # where DSS is; a proxy's path before DSS's own may follow
+    api_key: str | None = None  # a key; what it may read is watched
     api_key_file: str | None = None
     api_key_env: str | None = None
-    bearer: str | None = None
+    bearer: str | None = None  # a JWT instead of a key
     bearer_file: str | None = None
     bearer_env: str | None = None
-    sweep_api_key: str | None = None
+    sweep_api_key: str | None = None  # an admin key for the sweep's one GET alone
     sweep_api_key_file: str | None = None
     sweep_api_key_env: str | None = None
-    headers: dict[str, str] = {}
-    proxy: HttpUrl | None = None
+    headers: dict[str, str] = {}  # sent with every request, for gateways
+    proxy: HttpUrl | None = None  # else HTTP(S)_PROXY and NO_PROXY count
     tls: Tls = Tls()
     projects: ProjectScope = ProjectScope()
     scenarios: ScenarioScope = ScenarioScope()
@@ -154,27 +154,27 @@ class Node(SecretsModel):
 
 
 class Channel(SecretsModel):
-    name: Name | None = None
-    url: str | None = None
+    name: Name | None = None  # unique over all receivers; by default `<receiver>/<scheme>`
+    url: str | None = None  # an apprise URL
     url_file: str | None = None
     url_env: str | None = None
-    webhook: str | None = None
+    webhook: str | None = None  # native: CloudEvents, and Alertmanager's format for alerts
     webhook_file: str | None = None
     webhook_env: str | None = None
-    template: str | None = None
-    send_resolved: bool = True
-    resolve_what_was_sent: bool = False
-    timeout: PositiveDuration = timedelta(seconds=30)
-    rate: Rate | None = None
-    max_age: PositiveDuration = timedelta(hours=24)
-    workers: Annotated[int, Field(ge=1, le=4)] = 1
-    hmac_secret: str | None = None
+    template: str | None = None  # text, markdown, slack, mail, or the name of a template file; by default by the scheme
+    send_resolved: bool = True  # whether the end of an alert is told
+    resolve_what_was_sent: bool = False  # send an end once a mute is over, though Alertmanager drops it
+    timeout: PositiveDuration = timedelta(seconds=30)  # a send that takes longer counts as unknown and is tried again
+    rate: Rate | None = None  # sends a second or minute, as `1/s`; none: no limit
+    max_age: PositiveDuration = timedelta(hours=24)  # an older undelivered notification becomes a dead letter
+    workers: Annotated[int, Field(ge=1, le=4)] = 1  # 2 to 4 lose the order between groups, not within one
+    hmac_secret: str | None = None  # signs as Standard Webhooks describes
     hmac_secret_file: str | None = None
     hmac_secret_env: str | None = None
-    headers: dict[str, str] = {}
-    proxy: HttpUrl | None = None
+    headers: dict[str, str] = {}  # sent with every webhook
+    proxy: HttpUrl | None = None  # for this channel; else the environment counts
     tls: Tls = Tls()
-    allow_private: bool = True
+    allow_private: bool = True  # false refuses private and loopback addresses
 
     @model_validator(mode="after")
     def _one_address(self) -> "Channel":
@@ -217,7 +217,7 @@ class Channel(SecretsModel):
 
 
 class Receiver(Model):
-    name: Name
+    name: Name  # what routes and reporters name
     channels: tuple[Channel, ...] = ()
 
 
@@ -229,26 +229,26 @@ Addresses = Annotated[tuple[str, ...], BeforeValidator(_addresses)]
 
 
 class Mail(Model):
-    sender: Annotated[str | None, Field(alias="from")] = None
-    to: Addresses = ()
-    cc: Addresses = ()
-    bcc: Addresses = ()
+    sender: Annotated[str | None, Field(alias="from")] = None  # overrides the channel's From
+    to: Addresses = ()  # overrides its recipients; one message to all
+    cc: Addresses = ()  # copies
+    bcc: Addresses = ()  # hidden copies
 
 
 class Reporter(Model):
-    name: Name
-    receiver: Name
+    name: Name  # unique
+    receiver: Name  # who is told
     on: Annotated[tuple[EventName, ...], AfterValidator(not_empty)] = (
         EventName.RUN_FINISHED,
         EventName.RUN_FAILED,
         EventName.RUN_ABORTED,
-    )
-    match: Matchers = ()
-    condition: str | None = None
-    attach: tuple[Literal["log"], ...] = ()
-    subject: str | None = None
-    message: str | None = None
-    template: str | None = None
+    )  # events: run.started, run.finished, run.failed, run.aborted, node.down, node.up, reporter.failed
+    match: Matchers = ()  # matchers on the labels of events
+    condition: str | None = None  # DSS's run condition, as `outcome != 'SUCCESS'`
+    attach: tuple[Literal["log"], ...] = ()  # `log` attaches the run's log
+    subject: str | None = None  # DSS variables or Jinja2
+    message: str | None = None  # the text, likewise
+    template: str | None = None  # a template file instead
     mail: Mail | None = None
 
     def build(self) -> c.Reporter:
@@ -278,24 +278,24 @@ _RESERVED_LABELS = frozenset({"alertname", "severity", "dss_node", "project", "s
 
 
 class Rule(Model):
-    alert: Name
-    kind: c.RuleKind
-    severity: Severity = "warning"
-    match: Matchers = ()
-    labels: dict[str, str] = {}
-    annotations: dict[str, str] = {}
-    after: Annotated[int, Field(ge=1)] = 1
-    resolve_after: Annotated[int, Field(ge=1)] = 1
+    alert: Name  # the alert's name
+    kind: c.RuleKind  # what rings
+    severity: Severity = "warning"  # a label
+    match: Matchers = ()  # matchers on the labels of scenario or node
+    labels: dict[str, str] = {}  # further labels of the alert
+    annotations: dict[str, str] = {}  # further texts of the alert; see docs/rules.md
+    after: Annotated[int, Field(ge=1)] = 1  # failed: so many failures in a row ring
+    resolve_after: Annotated[int, Field(ge=1)] = 1  # failed: so many good runs end it
     outcomes: Annotated[tuple[Literal["SUCCESS", "WARNING", "FAILED", "ABORTED"], ...], AfterValidator(not_empty)] = (
         "FAILED",
-    )
-    grace: Duration = timedelta(minutes=10)
-    times_usual: Annotated[float, Field(gt=1)] | None = None
-    at_least: Duration = timedelta(minutes=15)
-    min_runs: Annotated[int, Field(ge=1)] = 5
-    longer_than: PositiveDuration | None = None
-    no_success_for: PositiveDuration | None = None
-    hold: Annotated[Duration, Field(alias="for")] = timedelta(minutes=2)
+    )  # failed: what counts as a failure
+    grace: Duration = timedelta(minutes=10)  # missed: how late a start may be, beyond the 60 s that DSS waits
+    times_usual: Annotated[float, Field(gt=1)] | None = None  # overlong: so many times the usual duration
+    at_least: Duration = timedelta(minutes=15)  # overlong: but no less than this
+    min_runs: Annotated[int, Field(ge=1)] = 5  # overlong: so many runs tell what is usual
+    longer_than: PositiveDuration | None = None  # overlong: a fixed bound instead, or beside
+    no_success_for: PositiveDuration | None = None  # stale: the longest time without a good run
+    hold: Annotated[Duration, Field(alias="for")] = timedelta(minutes=2)  # node_down: how long it must be down
 
     @model_validator(mode="after")
     def _keys_fit_the_kind(self) -> "Rule":
@@ -317,15 +317,15 @@ class Rule(Model):
 
 
 class Route(Model):
-    receiver: Name | None = None
-    matchers: Matchers = ()
-    continues: Annotated[bool, Field(alias="continue")] = False
-    group_by: tuple[str, ...] | None = None
-    group_wait: Duration | None = None
-    group_interval: PositiveDuration | None = None
-    repeat_interval: PositiveDuration | None = None
-    mute_time_intervals: tuple[str, ...] = ()
-    active_time_intervals: tuple[str, ...] = ()
+    receiver: Name | None = None  # who is told; inherited
+    matchers: Matchers = ()  # all must hold; none on the root
+    continues: Annotated[bool, Field(alias="continue")] = False  # also try the routes that follow
+    group_by: tuple[str, ...] | None = None  # labels that make a group; `['...']`: all
+    group_wait: Duration | None = None  # how long a new group gathers
+    group_interval: PositiveDuration | None = None  # the least time between two messages of a group that changed
+    repeat_interval: PositiveDuration | None = None  # the least time before an unchanged group is told again
+    mute_time_intervals: tuple[str, ...] = ()  # silent during these
+    active_time_intervals: tuple[str, ...] = ()  # silent outside of these
     routes: tuple["Route", ...] = ()
 
     @model_validator(mode="after")
@@ -343,23 +343,23 @@ class Route(Model):
 
 
 class InhibitRule(Model):
-    source_matchers: Matchers
-    target_matchers: Matchers
-    equal: tuple[str, ...] = ()
+    source_matchers: Matchers  # while such an alert rings
+    target_matchers: Matchers  # such alerts are not told
+    equal: tuple[str, ...] = ()  # if these labels are the same on both
 
 
 class TimeOfDay(Model):
-    start_time: str
-    end_time: str
+    start_time: str  # as `18:00`
+    end_time: str  # as `24:00`
 
 
 class Times(Model):
     times: tuple[TimeOfDay, ...] | None = None
-    weekdays: tuple[str, ...] | None = None
-    days_of_month: tuple[str, ...] | None = None
-    months: tuple[str, ...] | None = None
-    years: tuple[str, ...] | None = None
-    location: str = "UTC"
+    weekdays: tuple[str, ...] | None = None  # as `monday:friday`
+    days_of_month: tuple[str, ...] | None = None  # as `1:5`, `-1` is the last
+    months: tuple[str, ...] | None = None  # as `1:3` or `january:march`
+    years: tuple[str, ...] | None = None  # as `2026:2027`
+    location: str = "UTC"  # a time zone, as `Europe/Paris`
 
     @model_validator(mode="before")
     @classmethod
@@ -396,36 +396,36 @@ class Times(Model):
 
 
 class TimeInterval(Model):
-    name: Name
+    name: Name  # what routes name
     time_intervals: tuple[Times, ...]
 
 
 class DssReporters(Model):
-    mode: Literal["off", "fallback", "mirror"] = "off"
-    receiver: str | None = None
-    allow_recipients: tuple[str, ...] = ()
-    allow_senders: tuple[str, ...] = ()
+    mode: Literal["off", "fallback", "mirror"] = "off"  # fallback sends what DSS failed to send, mirror all of it
+    receiver: str | None = None  # whose mail channels send
+    allow_recipients: tuple[str, ...] = ()  # globs on addresses; none: nothing is sent
+    allow_senders: tuple[str, ...] = ()  # globs on addresses; none: nothing is sent
 
 
 class Store(Model):
-    url: str | None = None
-    retention: PositiveDuration = timedelta(days=90)
+    url: str | None = None  # `sqlite:////path` or `postgresql://user@host/db`; none: in the state directory
+    retention: PositiveDuration = timedelta(days=90)  # how long events, runs, alerts and deliveries are kept
 
 
 class Http(SecretsModel):
-    listen: Listen = "127.0.0.1:8080"
-    external_url: HttpUrl | None = None
-    tokens_file: str | None = None
-    hooks_secret: str | None = None
+    listen: Listen = "127.0.0.1:8080"  # host and port; a change needs a restart
+    external_url: HttpUrl | None = None  # where people reach it; links in messages begin with it
+    tokens_file: str | None = None  # viewer and operator tokens, by their digests
+    hooks_secret: str | None = None  # who knows it may call POST /hooks/dss/NODE; none: 403
     hooks_secret_file: str | None = None
     hooks_secret_env: str | None = None
 
 
 class Heartbeat(SecretsModel):
-    url: HttpUrl | None = None
+    url: HttpUrl | None = None  # a GET after each healthy cycle, for a dead man's switch
     url_file: str | None = None
     url_env: str | None = None
-    interval: PositiveDuration = timedelta(minutes=1)
+    interval: PositiveDuration = timedelta(minutes=1)  # how often
 
 
 Level = Literal["debug", "info", "warning", "error"]
@@ -433,13 +433,14 @@ Package = Literal["app", "deliver", "metrics", "store", "watch", "web"]
 
 
 class Log(Model):
-    level: Level = "info"
-    format: Literal["auto", "console", "json"] = "auto"
-    levels: dict[Package, Level] = {}
+    level: Level = "info"  # of all packages
+    format: Literal["auto", "console", "json"] = "auto"  # auto: console on a terminal, else json
+    levels: dict[Package, Level] = {}  # of single packages, as `{watch: debug}`
 
 
 class Metrics(Model):
-    max_scenarios: Annotated[int, Field(ge=0)] = 10_000
+    max_scenarios: Annotated[int, Field(ge=0)] = 10_000  # beyond it the newest scenarios have no series of their own
+    # upper bounds of the duration histogram, 1s to 1d; a change begins it anew
     duration_buckets: Annotated[tuple[PositiveDuration, ...], Field(max_length=40)] | None = None
 
     @model_validator(mode="after")
@@ -466,7 +467,7 @@ class File(Model):
     route: Route | None = None
     inhibit_rules: tuple[InhibitRule, ...] = ()
     time_intervals: tuple[TimeInterval, ...] = ()
-    templates: tuple[str, ...] = ()
+    templates: tuple[str, ...] = ()  # globs on Jinja2 files, relative to this file
 
 
 def json_schema() -> str:

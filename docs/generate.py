@@ -1,0 +1,177 @@
+"""Writes the references from the code: ``docs/configuration.md`` whole, and the tables of ``docs/metrics.md``.
+
+Settings take their words from the comments in ``app/settings/schema.py``, series from their help texts. A setting
+without words is an error, so that none can be forgotten; a test holds the pages against what is written here.
+"""
+
+import ast
+import inspect
+import re
+import typing
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from tocsin.app.decide import DecideMetrics
+from tocsin.app.settings import schema
+from tocsin.deliver.metrics import DeliverMetrics
+from tocsin.kit.durations import format_duration
+from tocsin.metrics import AppMetrics
+from tocsin.metrics.families import FAMILIES
+from tocsin.watch.metrics import WatchMetrics
+
+DOCS = Path(__file__).resolve().parent
+KINDS = {
+    "bool": "true or false", "int": "number", "float": "number", "Duration": "duration", "PositiveDuration": "duration",
+    "HttpUrl": "URL", "Listen": "host:port", "Rate": "rate", "Matchers": "matchers", "Addresses": "addresses",
+    "dict": "mapping", "tuple": "list", "Level": "`debug`, `info`, `warning`, `error`",
+}  # fmt: skip
+
+
+# --- settings ----------------------------------------------------------------------------------------------------------
+
+
+def words() -> dict[tuple[str, str], tuple[str, str]]:
+    """Annotation and comment of each field, by class and name."""
+    source = inspect.getsource(schema)
+    lines = source.splitlines()
+    found = {}
+    for model in (node for node in ast.parse(source).body if isinstance(node, ast.ClassDef)):
+        for field in (node for node in model.body if isinstance(node, ast.AnnAssign)):
+            assert isinstance(field.target, ast.Name)
+            beside = lines[(field.end_lineno or field.lineno) - 1][field.end_col_offset or 0 :].strip()
+            above = lines[field.lineno - 2].strip()
+            comment = next((text[2:] for text in (beside, above) if text.startswith("# ")), "")
+            found[model.name, field.target.id] = ast.unparse(field.annotation), comment
+    return found
+
+
+def settings(model: type[BaseModel], path: str, known: dict[tuple[str, str], tuple[str, str]]) -> Iterator[str]:
+    """A table row for each setting below ``path``. Raises ``LookupError`` for one without words."""
+    fields = model.model_fields
+    for name, field in fields.items():
+        if (name.removesuffix("_file") in fields and name != name.removesuffix("_file")) or name.endswith("_env"):
+            continue
+        shown = f"{path}{field.alias or name}"
+        inner = _model(field.annotation)
+        if inner is model:
+            yield f"| `{shown}` | list | `[]` | the same again, for alerts that match |"
+            continue
+        if inner is not None:
+            many = "tuple" in str(field.annotation)
+            yield from settings(inner, f"{shown}{'[]' if many else ''}.", known)
+            continue
+        annotation, comment = next(
+            (known[owner.__name__, name] for owner in model.__mro__ if (owner.__name__, name) in known), ("", "")
+        )
+        if not comment:
+            raise LookupError(f"{model.__name__}.{name} has no words: put a comment beside it in settings/schema.py")
+        secret = f"{name}_file" in fields
+        spelled = f"`{shown}`, `…_file`, `…_env`" if secret else f"`{shown}`"
+        yield f"| {spelled} | {'secret' if secret else _kind(annotation)} | {_default(field)} | {comment} |"
+
+
+def _model(annotation: object) -> type[BaseModel] | None:
+    """The model inside an annotation, if there is one."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for part in typing.get_args(annotation) if (found := _model(part))), None)
+
+
+def _kind(annotation: str) -> str:
+    choices = re.search(r"Literal\[([^]]*)\]", annotation)
+    if choices:
+        return ", ".join(f"`{one.strip(chr(39))}`" for one in choices[1].split(", "))
+    if annotation == "c.RuleKind":
+        return ", ".join(f"`{kind}`" for kind in typing.get_args(schema.c.RuleKind))
+    name = re.search(r"\w+", annotation.removeprefix("Annotated["))
+    return KINDS.get(name[0] if name else "", "text")
+
+
+def _default(field: FieldInfo) -> str:
+    match field.default:
+        case _ if field.is_required():
+            return "required"
+        case None | ():
+            return ""
+        case bool() as value:
+            return f"`{str(value).lower()}`"
+        case timedelta() as value:
+            return f"`{format_duration(value)}`"
+        case tuple() as values:
+            return f"`[{', '.join(map(str, values))}]`"
+        case dict():
+            return "`{}`"
+        case value:
+            return f"`{value}`"
+
+
+def configuration() -> str:
+    known = words()
+    parts = [
+        "# Configuration reference",
+        "",
+        "Written by `docs/generate.py` from the code. [config/tocsin.yaml](../config/tocsin.yaml) shows the keys in use,",
+        "`config/tocsin.schema.json` serves editors, `tocsin check` names file, line and the nearest known key of a",
+        "mistake. Unknown keys are errors. Durations are written as Prometheus writes them: `30s`, `1h30m`, `7d`. A",
+        "*secret* `x` can be written as `x`, `x_file` (a file, read again when it changes) or `x_env` (a variable).",
+        "All but `store.url`, `http.listen` and `log.format` follows a reload: SIGHUP, `POST /-/reload`, or a changed file.",
+        "",
+    ]
+    for name, field in schema.File.model_fields.items():
+        inner = _model(field.annotation)
+        rows = list(settings(schema.File, "", known)) if inner is None else list(settings(inner, "", known))
+        if inner is None:
+            rows = [row for row in rows if row.startswith(f"| `{name}`")]
+        many = inner is not None and "tuple" in str(field.annotation)
+        parts += [
+            f"## `{name}`{': a list' if many else ''}",
+            "",
+            "| key | kind | default | meaning |",
+            "|---|---|---|---|",
+        ]
+        parts += [*rows, ""]
+    return "\n".join(parts)
+
+
+# --- metrics -----------------------------------------------------------------------------------------------------------
+
+
+def series() -> list[tuple[str, str, tuple[str, ...], str]]:
+    """Name as a query would say it, kind, labels and words of every family."""
+    found = [(one.name, one.kind, one.labels, one.documentation) for one in FAMILIES]
+    registry = CollectorRegistry()
+    for struct in (AppMetrics(registry), WatchMetrics(registry), DecideMetrics(registry), DeliverMetrics(registry)):
+        own = [metric for metric in vars(struct).values() if hasattr(metric, "_labelnames")]
+        found += [(one._name, one._type, tuple(one._labelnames), one._documentation) for one in own]
+    found.append(("tocsin_build_info", "gauge", ("version", "python"), "1, with the version."))
+    return [(f"{name}_total" if kind == "counter" else name, kind, *rest) for name, kind, *rest in found]  # type: ignore[misc]
+
+
+def metrics(page: str) -> str:
+    """The page with its tables written anew."""
+    scenario = ("dss_node", "project", "scenario")
+    tables: dict[str, list[str]] = {"scenarios": [], "projects and nodes": [], "tocsin": []}
+    for name, kind, labels, documentation in sorted(series(), key=lambda one: one[0]):
+        part = "tocsin" if name.startswith("tocsin") else "projects and nodes"
+        if labels[:3] == scenario:
+            part, labels = "scenarios", labels[3:]
+        shown = f"{{{','.join(labels)}}}" if labels else ""
+        tables[part].append(f"| `{name}{shown}` | {kind} | {documentation.rstrip('.')} |")
+    for part, rows in tables.items():
+        begin, end = f"<!-- generated: {part} -->\n", "<!-- end -->"
+        table = "\n".join(["| series | kind | says |", "|---|---|---|", *rows])
+        before, _, rest = page.partition(begin)
+        assert rest, f"docs/metrics.md has no place for {part}"
+        page = f"{before}{begin}\n{table}\n\n{end}{rest.partition(end)[2]}"
+    return page
+
+
+if __name__ == "__main__":
+    (DOCS / "configuration.md").write_text(configuration(), encoding="utf-8")
+    page = DOCS / "metrics.md"
+    page.write_text(metrics(page.read_text("utf-8")), encoding="utf-8")

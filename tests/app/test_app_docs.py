@@ -1,0 +1,70 @@
+"""The references are what the code says: a setting, series, event or address that is not documented fails here."""
+
+import importlib.util
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import typer
+from pydantic import BaseModel
+from typer.core import TyperGroup
+
+from tocsin.cli.commands import app
+from tocsin.model.event import DownReason, EventName
+
+
+@pytest.fixture(scope="module")
+def generate(repository: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location("generate", repository / "docs" / "generate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["generate"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_references_are_what_the_code_says(generate: ModuleType, repository: Path) -> None:
+    docs = repository / "docs"
+    assert (docs / "configuration.md").read_text("utf-8") == generate.configuration(), "run make docs"
+    page = (docs / "metrics.md").read_text("utf-8")
+    assert page == generate.metrics(page), "run make docs"
+
+
+def test_a_setting_without_words_is_refused(generate: ModuleType) -> None:
+    class Undocumented(BaseModel):
+        wordless: bool = True
+
+    with pytest.raises(LookupError, match=r"Undocumented\.wordless"):
+        list(generate.settings(Undocumented, "", generate.words()))
+
+
+def test_every_event_and_every_reason_is_documented(repository: Path) -> None:
+    text = (repository / "docs" / "events.md").read_text("utf-8")
+    assert [name for name in (*EventName, *DownReason) if f"`{name}`" not in text] == []
+
+
+def test_every_command_is_in_the_guide(repository: Path) -> None:
+    text = (repository / "docs" / "cli.md").read_text("utf-8")
+    root = typer.main.get_command(app)
+    assert isinstance(root, TyperGroup)
+    groups = {noun: getattr(root.commands[noun], "commands", {}) for noun in root.commands}
+    verbs = [f"tocsin {noun} {verb}".strip() for noun, inner in groups.items() for verb in inner or [""]]
+    assert len(verbs) > 40
+    assert [words for words in verbs if f"`{words}" not in text] == []
+
+
+def test_every_page_is_reached_from_the_readme(repository: Path) -> None:
+    text = (repository / "README.md").read_text("utf-8")
+    pages = sorted(page.name for page in (repository / "docs").glob("*.md"))
+    assert [page for page in pages if f"docs/{page}" not in text] == []
+
+
+def test_links_between_pages_lead_somewhere(repository: Path) -> None:
+    pages = [repository / "README.md", repository / "bench" / "README.md", *(repository / "docs").rglob("*.md")]
+    links = {page: re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text("utf-8")) for page in pages}
+    ours = [(page, target) for page, targets in links.items() for target in targets if "://" not in target]
+    assert len(ours) > 50
+    assert [(page.name, target) for page, target in ours if not (page.parent / target).exists()] == []
