@@ -8,7 +8,8 @@ import os
 from pathlib import Path
 
 from tocsin.app.settings import from_environment, load_file
-from tocsin.app.settings.load import config_path_from_environment
+from tocsin.app.settings.load import Check, config_path_from_environment
+from tocsin.deliver.connect import check_channel_url
 from tocsin.model.config import Config
 
 Signature = tuple[tuple[str, str, int, int], ...]
@@ -17,15 +18,16 @@ Signature = tuple[tuple[str, str, int, int], ...]
 class Source:
     """A file, or the environment where there is none."""
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, check_url: Check = check_channel_url) -> None:
         self.path = path or config_path_from_environment()
+        self._check_url = check_url
         self._templates: tuple[Path, ...] = ()
 
     def load(self) -> Config:
         """Read it now. Raises ``BadConfig``."""
         if self.path is None:
-            return from_environment()
-        config = load_file(self.path)
+            return from_environment(self._check_url)
+        config = load_file(self.path, self._check_url)
         self._templates = tuple(map(Path, config.template_files))
         return config
 

@@ -9,6 +9,7 @@ import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -132,60 +133,23 @@ def _token(file: Path) -> str:
 
 @asynccontextmanager
 async def _served_from_the_store(config: "Config") -> AsyncIterator[str]:
-    """The API over the store of ``config``, beside a daemon that may be running on it."""
-    from prometheus_client import CollectorRegistry
-
-    from tocsin.app.decide import resolve_by_hand
-    from tocsin.app.explain import explain
+    """A daemon on the store of ``config`` that does nothing but answer, beside another that may be running on it."""
+    from tocsin.app.build import build
     from tocsin.app.logs import configure_logging
+    from tocsin.app.source import Fixed
     from tocsin.kit.clock import SystemClock
-    from tocsin.metrics import Exposition
     from tocsin.model.config import Http
-    from tocsin.model.run import ScenarioKey
-    from tocsin.store import Store, StoreError, deliveries
-    from tocsin.store.story import RunStory
-    from tocsin.web import WebContext, listen, make_app
+    from tocsin.store import StoreError
 
     configure_logging("warning", "auto")
-    clock, store = SystemClock(), Store(config.store.url)
     own = replace(config, http=Http(listen="127.0.0.1:0"))
-
-    async def resolve(alert_id: str, _by: str) -> bool:
-        return await store.write(resolve_by_hand, alert_id, clock.now(), own) is not None
-
-    async def retry(notification_id: str) -> bool:
-        return bool(await store.write(deliveries.retry, [notification_id], clock.now()))
-
-    async def story(scenario: ScenarioKey, run_id: str) -> RunStory | None:
-        return await store.read(explain, scenario, run_id, own)
-
-    async def reload() -> Any:
-        raise StoreError("there is no daemon here to reload; use --url")
-
+    daemon = build(Fixed(own), own, SystemClock())
     try:
-        await store.open(exclusive=False)
+        await daemon.store.open(exclusive=False)
     except StoreError as error:
         raise Failure(str(error)) from None
-    exposition = Exposition(CollectorRegistry())
-    context = WebContext(
-        store=store,
-        config=lambda: own,
-        clock=clock,
-        exposition=exposition,
-        alive=dict,
-        loop_turned_at=clock.monotonic,
-        ready=lambda: None,
-        status=dict,
-        reload=reload,
-        nudge=lambda _node, _project, _scenario: False,
-        resolve_alert=resolve,
-        retry_delivery=retry,
-        explain=story,
-    )
-    listener = await listen(make_app(context), own.http.listen)
     try:
-        yield f"http://127.0.0.1:{listener.port}"
+        await daemon.listen()
+        yield daemon.url
     finally:
-        await listener.close()
-        exposition.close()
-        await store.close()
+        await daemon.stop(timedelta(0))

@@ -27,7 +27,7 @@ def send_sample(
     from tocsin.kit.clock import SystemClock
     from tocsin.model.notification import AttemptOutcome
 
-    settings = load_config(config)
+    settings = load_config(config, to_send=True)
     configure_logging("error", "auto")
     names = [known.name for known in settings.receivers]
     if receiver not in names:

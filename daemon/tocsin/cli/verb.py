@@ -170,12 +170,13 @@ def seconds(duration: str | None) -> float | None:
         raise Failure(str(error), USAGE) from None
 
 
-def load_config(path: Path | None) -> "Config":
-    """The configuration; on problems prints each on a line of its own and leaves with 1."""
+def load_config(path: Path | None, *, to_send: bool = False) -> "Config":
+    """The configuration; on problems prints each on a line of its own and leaves with 1. The channels' URLs are looked
+    at by verbs that send."""
     from tocsin.app.settings import BadConfig
     from tocsin.app.source import Source
 
     try:
-        return Source(path).load()
+        return (Source(path) if to_send else Source(path, lambda _url: None)).load()
     except BadConfig as error:
         fail(str(error))

@@ -8,7 +8,7 @@ import glob
 import os
 import socket
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -27,7 +27,11 @@ from tocsin.route.tree import RouteSpec, build_tree
 DEFAULT_GROUP_BY = ("alertname", "dss_node", "project")
 
 
-def load_file(path: Path) -> c.Config:
+Check = Callable[[str], str | None]
+"""What is wrong with the URL of a channel. Asking apprise loads it, half a second: who sends nothing does without."""
+
+
+def load_file(path: Path, check_url: Check = check_channel_url) -> c.Config:
     """The configuration in a YAML file. Raises ``BadConfig`` with every problem that was found."""
     document, lines = read_yaml(path)
     if document is None:
@@ -38,16 +42,17 @@ def load_file(path: Path) -> c.Config:
         file = schema.File.model_validate(document)
     except ValidationError as error:
         raise BadConfig(explain(error, schema.File, str(path), lines)) from None
-    return _Builder(path, lines).build(file)
+    return _Builder(path, lines, check_url).build(file)
 
 
 class _Builder:
     """Builds the parts of one file and gathers what is wrong with them."""
 
-    def __init__(self, path: Path, lines: Lines) -> None:
+    def __init__(self, path: Path, lines: Lines, check_url: Check) -> None:
         self._path = path
         self._base = path.absolute().parent
         self._lines = lines
+        self._check_url = check_url
         self._problems: list[Problem] = []
         self._template_files: list[str] = []
 
@@ -105,7 +110,7 @@ class _Builder:
                 if channel.name is None:
                     taken[default] += 1
                     default += f"-{taken[default]}" if taken[default] > 1 else ""
-                if channel.url is not None and (trouble := check_channel_url(channel.url)):
+                if channel.url is not None and (trouble := self._check_url(channel.url)):
                     self._wrong(("receivers", number, "channels", index, "url"), trouble)
                 channels.append(channel.build(channel.name or default, receiver.name, self._base))
             receivers.append(c.Receiver(receiver.name, tuple(channels)))
@@ -184,7 +189,7 @@ class _Builder:
             self._wrong(path, f"no receiver is named {name!r}{did_you_mean(name, known)}")
 
 
-def from_environment() -> c.Config:
+def from_environment(check_url: Check = check_channel_url) -> c.Config:
     """A configuration from ``TOCSIN_DSS_URL``, ``TOCSIN_DSS_API_KEY[_FILE]`` and ``TOCSIN_NOTIFY`` alone.
 
     Further variables: ``TOCSIN_STORE_URL``, ``TOCSIN_HTTP_LISTEN``, ``TOCSIN_EXTERNAL_URL``, ``TOCSIN_LOG_LEVEL``.
@@ -200,7 +205,7 @@ def from_environment() -> c.Config:
         problems.append(Problem("TOCSIN_DSS_API_KEY (or TOCSIN_DSS_API_KEY_FILE) is not set"))
     channels = []
     for number, address in enumerate(os.environ.get("TOCSIN_NOTIFY", "").split(), start=1):
-        if trouble := check_channel_url(address):
+        if trouble := check_url(address):
             problems.append(Problem(f"TOCSIN_NOTIFY: entry {number}: {trouble}"))
         channels.append(c.Channel(name=f"default/{number}", receiver="default", url=InlineSecret(address)))
     if problems:
