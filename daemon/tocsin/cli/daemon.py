@@ -22,8 +22,6 @@ from tocsin.cli.verb import Daemon, load_config
 if TYPE_CHECKING:
     import aiohttp
 
-    from tocsin.model.config import Config
-
 Answer = dict[str, Any]
 
 
@@ -47,7 +45,7 @@ class Api:
                 if daemon.url is not None:
                     yield cls(session, daemon.url.rstrip("/"))
                     return
-                async with _served_from_the_store(load_config(daemon.config)) as base:
+                async with _served_from_the_store(daemon.config) as base:
                     yield cls(session, base)
         except (aiohttp.ClientError, TimeoutError) as error:
             why = str(error) or type(error).__name__
@@ -132,18 +130,18 @@ def _token(file: Path) -> str:
 
 
 @asynccontextmanager
-async def _served_from_the_store(config: "Config") -> AsyncIterator[str]:
+async def _served_from_the_store(config: Path | None) -> AsyncIterator[str]:
     """A daemon on the store of ``config`` that does nothing but answer, beside another that may be running on it."""
     from tocsin.app.build import build
     from tocsin.app.logs import configure_logging
-    from tocsin.app.source import Fixed
+    from tocsin.app.source import Source
     from tocsin.kit.clock import SystemClock
     from tocsin.model.config import Http
     from tocsin.store import StoreError
 
     configure_logging("warning", "auto")
-    own = replace(config, http=Http(listen="127.0.0.1:0"))
-    daemon = build(Fixed(own), own, SystemClock())
+    own = replace(load_config(config), http=Http(listen="127.0.0.1:0"))
+    daemon = build(Source(config), own, SystemClock())
     try:
         await daemon.store.open(exclusive=False)
     except StoreError as error:
