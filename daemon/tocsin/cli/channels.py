@@ -9,7 +9,7 @@ from urllib.parse import quote, urlencode
 from tocsin.deliver.connect import check_channel_url
 from tocsin.dss.fields import mapping, objects, text
 from tocsin.dss.wire import Raw
-from tocsin.route.mirror import addresses, individual
+from tocsin.route.mirror import DEFAULT_SUBJECT, addresses, individual
 
 _UNKNOWN_SERVER = "smtp.example.com"
 
@@ -88,7 +88,7 @@ def _mail(mail: Raw, channel_id: str | None, channel: Raw) -> Way:
         name=f"dss-mail-{channel_id}" if channel_id else "dss-mail",
         address=_mailto(channel, host or _UNKNOWN_SERVER, sender or "dss@example.com"),
         secret=bool(text(channel, "login")),
-        subject=text(mail, "subject") or "",
+        subject=text(mail, "subject") or DEFAULT_SUBJECT,
         message=message,
         log=any(text(one, "type") == "LOG" for one in objects(mail.get("attachments"))),
         mails=_overrides(mail, sender),
@@ -111,17 +111,15 @@ def _overrides(mail: Raw, sender: str | None) -> tuple[Raw, ...]:
         several = list(individual(text(mail, "recipient") or ""))
     except ValueError as error:
         raise NotCarried(f"its recipients: {error}") from None
-    if any(variables for _, variables in several):
-        raise NotCarried("its individual mails have variables of their own")
     copies = {key: addresses(text(mail, name) or "") for key, name in (("cc", "ccRecipient"), ("bcc", "bccRecipient"))}
     shared = {key: copy for key, copy in copies.items() if copy}
-    groups = [to for to, _ in several] or [[]]
-    if any("${" in address for group in (*groups, *shared.values()) for address in group):
+    several = several or [([], {})]
+    if any("${" in address for group in (*(to for to, _ in several), *shared.values()) for address in group):
         raise NotCarried("its recipients are made of variables")
-    if not any(groups) and not shared:
+    if not any(to for to, _ in several) and not shared:
         raise NotCarried("it has no recipient")
     head = {"from": sender} if sender and "${" not in sender else {}
-    return tuple({**head, "to": group, **shared} for group in groups)
+    return tuple({**head, "to": to, **shared, **({"variables": own} if own else {})} for to, own in several)
 
 
 def _slack(reporter: Raw, channel_id: str | None, way: Raw) -> Way:

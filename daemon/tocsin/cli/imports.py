@@ -167,7 +167,9 @@ def _strange(written: str) -> str | None:
     if any(sign in written for sign in ("{{", "{%", "{#")):
         return "it holds what Tocsin would read as a template of its own"
     expressions = [found.strip() for found in _VARIABLE.findall(written)]
-    strange = [one for one in expressions if one not in _KNOWN and not re.fullmatch(r"stepOutcome_\w+", one)]
+    strange = [
+        one for one in expressions if one not in _KNOWN and not re.fullmatch(r"(stepOutcome|mailVariables)_\w+", one)
+    ]
     return f"Tocsin does not know ${{{strange[0]}}}" if strange else None
 
 

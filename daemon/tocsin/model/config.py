@@ -108,6 +108,7 @@ class ReporterMail:
     to: tuple[str, ...] = ()
     cc: tuple[str, ...] = ()
     bcc: tuple[str, ...] = ()
+    variables: Mapping[str, str] = field(default_factory=dict)  # of this mail alone: ${mailVariables_NAME}
 
 
 @dataclass(frozen=True, slots=True)

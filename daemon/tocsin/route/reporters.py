@@ -88,6 +88,7 @@ def notice(reporter: Reporter, event: Event) -> EventNotice:
         subject=reporter.subject,
         mail=None if mail is None else MailOverrides(mail.sender, mail.to, mail.cc, mail.bcc),
         attach=reporter.attach,
+        variables={} if mail is None else mail.variables,
         template=reporter.template or reporter.message,
     )
 

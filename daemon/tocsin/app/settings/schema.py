@@ -233,6 +233,7 @@ class Mail(Model):
     to: Addresses = ()  # overrides its recipients; one message to all
     cc: Addresses = ()  # copies
     bcc: Addresses = ()  # hidden copies
+    variables: dict[str, str] = {}  # of this mail alone: ${mailVariables_NAME}
 
 
 class Reporter(Model):
@@ -263,7 +264,7 @@ class Reporter(Model):
             subject=self.subject,
             message=self.message,
             template=self.template,
-            mail=None if mail is None else c.ReporterMail(mail.sender, mail.to, mail.cc, mail.bcc),
+            mail=None if mail is None else c.ReporterMail(mail.sender, mail.to, mail.cc, mail.bcc, mail.variables),
         )
 
 
