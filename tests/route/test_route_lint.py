@@ -80,24 +80,47 @@ def test_routes_that_no_alert_takes_are_errors(routes: list[RouteSpec], expected
     assert all(part in line and line.startswith("error") for part, line in zip(expected, found, strict=True))
 
 
-def test_unknown_and_unused_names_are_found() -> None:
+def test_what_is_misspelt_is_named_with_what_was_meant() -> None:
+    (label,) = findings(config(route('node="prod"')))
+    assert label.endswith("can match: there is no label 'node'; did you mean 'dss_node'?")
+    (value,) = findings(config(route('severity="critcal"')))
+    assert value.endswith("can match: severity is never 'critcal'; did you mean 'critical'?")
+
+
+def test_unused_names_and_reporters_that_hear_nothing_are_found() -> None:
+    failed = frozenset({EventName.RUN_FAILED})
     found = findings(
         config(
-            route("project=A", "opps", mute_time_intervals=("night",)),
             receivers=(Receiver("ops", (Channel("ops/a", "ops"),)), Receiver("idle", ())),
             time_intervals=(NIGHTS,),
-            reporters=(Reporter("mail", "nobody", frozenset({EventName.RUN_FAILED}), condition="outcome or"),),
+            reporters=(
+                Reporter("mail", "ops", failed, condition="outcome or"),
+                Reporter("never", "ops", failed, parse_matchers("outcome=ABORTED")),
+                Reporter("typo", "ops", failed, parse_matchers("scenrio=X")),
+                Reporter(
+                    "good", "ops", failed | {EventName.RUN_FINISHED}, parse_matchers("outcome=WARNING, tags=~.*x.*")
+                ),
+            ),
         )
     )
     assert found == [
-        "error route {} {project=\"A\"}: the receiver 'opps' is not defined; did you mean 'ops'?",
-        "error reporter mail: the receiver 'nobody' is not defined",
-        "error route {} {project=\"A\"}: the time interval 'night' is not defined; did you mean 'nights'?",
         "error reporter mail: its condition cannot be read and counts as true: 'outcome or': expected an operator such "
         "as && or == at position 8, found 'or'",
+        "error reporter never: none of its events can match {outcome=\"ABORTED\"}: outcome is never 'ABORTED'",
+        "error reporter typo: none of its events can match {scenrio=\"X\"}: there is no label 'scenrio'; did you mean "
+        "'scenario'?",
         "warning receiver idle: no route and no reporter uses it",
         "warning receiver idle: it has no channel, so nobody hears",
         "warning time interval nights: no route uses it",
+    ]
+
+
+def test_inhibition_that_cannot_be_or_is_equal_everywhere_is_found() -> None:
+    down, fails = parse_matchers("alertname=NodeDwn"), parse_matchers("severity=warning")
+    assert findings(config(inhibit_rules=(InhibitRule(down, fails, ("dss_nod",)),))) == [
+        'warning inhibit_rules: no alert of these rules can match its source {alertname="NodeDwn"}: alertname is never '
+        "'NodeDwn'; did you mean 'NodeDown'?",
+        "warning inhibit_rules: no alert has the label 'dss_nod' of equal, so it is equal everywhere; did you mean 'dss_node'?",
     ]
 
 
@@ -129,7 +152,7 @@ def test_intervals_without_a_day_and_short_repeats_are_found() -> None:
     assert found == [
         "error time interval empty: it is empty",
         "warning time interval never: one of its entries holds no day in the next 8 years",
-        'warning route {} {project="A"}: repeat_interval is shorter than group_interval, which is the soonest that a '
+        'warning route {project="A"}: repeat_interval is shorter than group_interval, which is the soonest that a '
         "group is told",
     ]
 
@@ -137,17 +160,18 @@ def test_intervals_without_a_day_and_short_repeats_are_found() -> None:
 def test_rules_that_cannot_be_told_apart_or_never_end_are_found() -> None:
     twice = Rule("A", "failed", after=3), Rule("A", "failed", severity="critical")
     blind = Rule("B", "failed", match=parse_matchers("outcome=FAILED"))
-    empty = Rule("C", "overlong"), Rule("D", "stale")
-    found = findings(config(rules=(*twice, blind, *empty)))
-    assert [line.split(":")[0] for line in found] == ["error rule A", "error rule C", "error rule D", "warning rule B"]
-
-
-def test_the_root_takes_everything() -> None:
-    root = build_tree(RouteSpec("ops", parse_matchers("a=b")))
-    assert findings(config(route=root))[0].startswith("error route: the root route takes no matchers")
+    odd = Rule("C", "stale", match=parse_matchers("outcome=FAILED"))
+    typo = Rule("D", "failed", match=parse_matchers("projct=A"))
+    found = findings(config(rules=(*twice, blind, odd, typo)))
+    assert found == [
+        "error rule A: another rule has the same alert name, matchers and labels; give one a label",
+        "error rule D: no scenario can match {projct=\"A\"}: there is no label 'projct'; did you mean 'project'?",
+        "warning rule B: its match on outcome also hides the runs that would end its alerts",
+        "warning rule C: it judges scenarios, which have no outcome; take it out of its match",
+    ]
 
 
 def test_a_label_that_no_alert_has_is_no_group() -> None:
     root = build_tree(RouteSpec("ops", group_by=("alertname", "team", "node")))
     found = findings(config(route=root, rules=(Rule("A", "failed", labels={"team": "x"}),)))
-    assert found == ["warning route: no alert has the label 'node' of group_by"]
+    assert found == ["warning route: no alert has the label 'node' of group_by; did you mean 'dss_node'?"]

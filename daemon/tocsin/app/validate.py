@@ -25,8 +25,14 @@ def validate(source: Source, now: datetime, *, offline: bool) -> list[Problem]:
         for found in lint(config, now)
     ]
     odd = (*check_templates(config), *mirroring.warnings(config))
-    problems += [Problem(words, config.source, severity="warning") for words in odd]
+    problems += [Problem(words, config.source, _line(config, words), severity="warning") for words in odd]
     return sorted(problems, key=lambda one: one.severity)
+
+
+def _line(config: Config, words: str) -> int | None:
+    """Where the reporter stands that these words are about."""
+    about = (index for index, one in enumerate(config.reporters) if words.startswith(f"reporter {one.name}: "))
+    return next((config.lines.get(("reporters", index)) for index in about), None)
 
 
 def _absent_secrets(config: Config) -> Iterator[Problem]:

@@ -22,9 +22,9 @@ def send_sample(
 
     from tocsin.app.logs import configure_logging
     from tocsin.app.run import leave
-    from tocsin.app.settings.problems import did_you_mean
     from tocsin.deliver.trial import test_channels
     from tocsin.kit.clock import SystemClock
+    from tocsin.kit.spelling import did_you_mean
     from tocsin.model.notification import AttemptOutcome
 
     settings = load_config(config, to_send=True)

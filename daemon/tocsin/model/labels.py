@@ -50,6 +50,7 @@ def compiled(pattern: str) -> "re2._Regexp[str]":
     except (re2.error, UnicodeError) as error:
         reason = error.args[0] if error.args else error
         words = reason.decode("utf-8", "replace") if isinstance(reason, bytes) else str(reason)
+        words = words.replace(anchored(pattern), pattern)
         raise BadMatcher(f"the regular expression {pattern!r} cannot be read: {words}") from None
 
 

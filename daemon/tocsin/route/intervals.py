@@ -10,8 +10,9 @@ from calendar import monthrange
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import lru_cache
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
+from tocsin.kit.spelling import did_you_mean
 from tocsin.model.config import Times
 
 _WEEKDAYS = ("sunday", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday")
@@ -71,7 +72,8 @@ def check_location(name: str) -> str:
     try:
         _zone(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise BadInterval(f"{name!r} is not a time zone; write it like Europe/Paris or UTC") from None
+        near = did_you_mean(name, available_timezones()) or "; write it like Europe/Paris or UTC"
+        raise BadInterval(f"{name!r} is not a time zone{near}") from None
     return name
 
 
@@ -134,7 +136,8 @@ def _range(text: str, member: Member) -> Range:
 
 def _named(part: str, names: Sequence[str], what: str) -> int:
     if part not in names:
-        raise BadInterval(f"{part!r} is not a {what}; write it like {names[1]}")
+        near = did_you_mean(part, names) or f"; write it like {names[1]}"
+        raise BadInterval(f"{part!r} is not a {what}{near}")
     return names.index(part)
 
 

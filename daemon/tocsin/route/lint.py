@@ -8,19 +8,22 @@ matchers say of each other is used: a finding is never a guess.
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from difflib import get_close_matches
 from typing import Literal
 
+from tocsin.kit.spelling import did_you_mean
 from tocsin.model.alert import CHANNEL_ALERT, CHANNEL_SEVERITY, STALLED_ALERT, STALLED_SEVERITY
-from tocsin.model.config import Config, Route, Rule, TimeInterval
+from tocsin.model.config import Config, Reporter, Route, Rule, TimeInterval
+from tocsin.model.event import EventName
 from tocsin.model.labels import Labels, Matcher, Op, matchers_text
 from tocsin.route.formula import BadFormula, parse
 from tocsin.route.intervals import contains
 from tocsin.route.mute import muted_by_time
 from tocsin.route.tree import Placed, matching_routes, walk
 
-OPEN_LABELS = frozenset({"project", "scenario", "tags"})
-_BUILT_IN = OPEN_LABELS | {"alertname", "severity", "dss_node"}
+_OF_SCENARIOS = frozenset({"project", "scenario", "tags"})
+_OF_EVENTS = _OF_SCENARIOS | {"scenario_name", "outcome", "trigger_type", "run_as"}
+_OF_RUNS = {"event", "outcome", "trigger_type", "run_as"}
+_OUTCOMES = {EventName.RUN_STARTED: "", EventName.RUN_FAILED: "FAILED", EventName.RUN_ABORTED: "ABORTED"}
 _YEARS_AHEAD = 8  # as far as the next 29th of February may lie
 _STEP = timedelta(minutes=30)
 
@@ -37,94 +40,79 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of alert that the rules can make: its closed labels, and whether it speaks of a scenario."""
+    """A kind of alert or event that there can be: its closed labels, and the names of its open ones."""
 
     labels: Labels
-    of_scenario: bool
+    open: frozenset[str] = frozenset()
 
 
 def lint(config: Config, now: datetime) -> list[Finding]:
     """Everything that is wrong, errors first."""
     kinds = list(_kinds(config))
-    found = [*_names(config), *_intervals(config, now), *_reporters(config), *_rules(config)]
+    found = [*_unused(config), *_intervals(config, now), *_reporters(config), *_rules(config)]
     if config.route is not None:
-        found += [*_routes(config, config.route, kinds), *_muted_critical(config, config.route, kinds, now)]
+        found += [*_routes(config.route, kinds), *_muted_critical(config, config.route, kinds, now)]
     found += _inhibitions(config, kinds)
     return sorted(found, key=lambda one: (one.severity != "error", one.line or 0))
 
 
 def _kinds(config: Config) -> Iterator[Kind]:
-    nodes = [node.name for node in config.nodes] or [""]
-    for node in nodes:
+    """The alerts that there can be."""
+    for node in _nodes(config):
         for rule in config.rules:
             labels = {**rule.labels, "alertname": rule.alert, "severity": rule.severity, "dss_node": node}
-            yield Kind(labels, rule.kind != "node_down")
+            yield Kind(labels, frozenset() if rule.kind == "node_down" else _OF_SCENARIOS)
             if rule.kind == "missed":
-                yield Kind({**labels, "alertname": STALLED_ALERT, "severity": STALLED_SEVERITY}, False)
+                yield Kind({**labels, "alertname": STALLED_ALERT, "severity": STALLED_SEVERITY})
     for channel in config.channels().values():
         own = {"receiver": channel.receiver, "channel": channel.name}
-        yield Kind({**own, "alertname": CHANNEL_ALERT, "severity": CHANNEL_SEVERITY}, False)
+        yield Kind({**own, "alertname": CHANNEL_ALERT, "severity": CHANNEL_SEVERITY})
 
 
-# --- names ---------------------------------------------------------------------------------------------------------------
+def _nodes(config: Config) -> list[str]:
+    return [node.name for node in config.nodes] or [""]
 
 
-def _names(config: Config) -> Iterator[Finding]:
-    known = {receiver.name for receiver in config.receivers}
-    placed = list(walk(config.route)) if config.route else []
-    asked = [(one.route.receiver, _where(one), one.route.line) for one in placed]
-    asked += [(one.receiver, f"reporter {one.name}", None) for one in config.reporters]
-    if config.dss_reporters.receiver is not None:
-        asked.append((config.dss_reporters.receiver, "dss_reporters", None))
-    for name, where, line in asked:
-        if name not in known:
-            yield Finding("error", f"the receiver {name!r} is not defined{_meant(name, known)}", where, line)
-    for receiver in config.receivers:
-        if receiver.name not in {name for name, _, _ in asked}:
-            yield Finding("warning", "no route and no reporter uses it", f"receiver {receiver.name}")
+def _unused(config: Config) -> Iterator[Finding]:
+    routes = [placed.route for placed in walk(config.route)] if config.route else []
+    heard = {route.receiver for route in routes} | {one.receiver for one in config.reporters}
+    heard |= {config.dss_reporters.receiver or ""}
+    for index, receiver in enumerate(config.receivers):
+        where, line = f"receiver {receiver.name}", config.lines.get(("receivers", index))
+        if receiver.name not in heard:
+            yield Finding("warning", "no route and no reporter uses it", where, line)
         if not receiver.channels:
-            yield Finding("warning", "it has no channel, so nobody hears", f"receiver {receiver.name}")
-    intervals = {interval.name for interval in config.time_intervals}
-    used: set[str] = set()
-    for one in placed:
-        for name in (*one.route.mute_time_intervals, *one.route.active_time_intervals):
-            used.add(name)
-            if name not in intervals:
-                message = f"the time interval {name!r} is not defined{_meant(name, intervals)}"
-                yield Finding("error", message, _where(one), one.route.line)
-    for name in sorted(intervals - used):
-        yield Finding("warning", "no route uses it", f"time interval {name}")
+            yield Finding("warning", "it has no channel, so nobody hears", where, line)
+    used = {name for route in routes for name in (*route.mute_time_intervals, *route.active_time_intervals)}
+    for index, interval in enumerate(config.time_intervals):
+        if interval.name not in used:
+            where, line = f"time interval {interval.name}", config.lines.get(("time_intervals", index))
+            yield Finding("warning", "no route uses it", where, line)
 
 
-def _meant(name: str, known: Iterable[str]) -> str:
-    close = get_close_matches(name, sorted(known), 1)
-    return f"; did you mean {close[0]!r}?" if close else ""
+# --- what can never match ------------------------------------------------------------------------------------------------
 
 
-# --- routes --------------------------------------------------------------------------------------------------------------
-
-
-def _routes(config: Config, root: Route, kinds: Sequence[Kind]) -> Iterator[Finding]:
-    if root.matchers or root.continues or root.mute_time_intervals or root.active_time_intervals:
-        message = "the root route takes no matchers, no continue and no time intervals: every alert ends there"
-        yield Finding("error", message, "route", root.line)
+def _routes(root: Route, kinds: Sequence[Kind]) -> Iterator[Finding]:
     silent: set[int] = set()  # routes below a finding, which say nothing new
     for placed in walk(root):
-        if placed.parent is not None and id(placed.parent.route) in silent:
-            silent.add(id(placed.route))
+        route, above = placed.route, placed.parent.route if placed.parent else None
+        where = " ".join(("route", *route.path[1:]))
+        if above is not None and id(above) in silent:
+            silent.add(id(route))
             continue
-        problem = _never(placed, kinds) if placed.parent else None
+        problem = _never(placed, kinds) if above else None
         if problem is not None:
-            silent.add(id(placed.route))
-            yield Finding("error", problem, _where(placed), placed.route.line)
-        if placed.route.repeat_interval < placed.route.group_interval:
+            silent.add(id(route))
+            yield Finding("error", problem, where, route.line)
+        pace = route.repeat_interval, route.group_interval
+        if pace[0] < pace[1] and (above is None or pace != (above.repeat_interval, above.group_interval)):
             message = "repeat_interval is shorter than group_interval, which is the soonest that a group is told"
-            yield Finding("warning", message, _where(placed), placed.route.line)
-        for name in placed.route.group_by:
-            if not _exists(name, kinds):
-                yield Finding(
-                    "warning", f"no alert has the label {name!r} of group_by", _where(placed), placed.route.line
-                )
+            yield Finding("warning", message, where, route.line)
+        for name in () if above is not None and route.group_by == above.group_by else route.group_by:
+            if name not in _names(kinds):
+                message = f"no alert has the label {name!r} of group_by{did_you_mean(name, _names(kinds))}"
+                yield Finding("warning", message, where, route.line)
 
 
 def _never(placed: Placed, kinds: Sequence[Kind]) -> str | None:
@@ -133,7 +121,7 @@ def _never(placed: Placed, kinds: Sequence[Kind]) -> str | None:
     matchers = [matcher for one in way for matcher in one.route.matchers]
     alive = [kind for kind in kinds if possible(matchers, kind)]
     if not alive:
-        return "no alert of these rules can match"
+        return f"no alert of these rules can match{_misspelt(matchers, kinds)}"
     thieves = [thief for one in way for thief in _earlier(one) if not thief.continues]
     for kind in alive:
         thief = next((one for one in thieves if certain(one.matchers, kind, matchers)), None)
@@ -161,7 +149,7 @@ def _earlier(placed: Placed) -> Iterator[Route]:
 def possible(matchers: Sequence[Matcher], kind: Kind) -> bool:
     """Whether an alert of this kind may satisfy all matchers."""
     for matcher in matchers:
-        if _is_open(matcher.name, kind):
+        if matcher.name in kind.open:
             value = _fixed(matcher.name, matchers)
             if value is not None and not matcher.matches({matcher.name: value}):
                 return False
@@ -174,7 +162,7 @@ def certain(matchers: Sequence[Matcher], kind: Kind, known: Sequence[Matcher]) -
     """Whether every alert of this kind that satisfies ``known`` satisfies ``matchers`` too."""
     for matcher in matchers:
         value = _fixed(matcher.name, known)
-        if _is_open(matcher.name, kind) and value is None:
+        if matcher.name in kind.open and value is None:
             if matcher not in known:
                 return False
         elif not matcher.matches(kind.labels if value is None else {matcher.name: value}):
@@ -182,43 +170,54 @@ def certain(matchers: Sequence[Matcher], kind: Kind, known: Sequence[Matcher]) -
     return True
 
 
-def _is_open(name: str, kind: Kind) -> bool:
-    return kind.of_scenario and name in OPEN_LABELS
-
-
 def _fixed(name: str, matchers: Iterable[Matcher]) -> str | None:
     return next((one.value for one in matchers if one.name == name and one.op is Op.EQUAL), None)
 
 
-def _exists(name: str, kinds: Sequence[Kind]) -> bool:
-    return name in _BUILT_IN or any(name in kind.labels for kind in kinds)
+def _names(kinds: Iterable[Kind]) -> set[str]:
+    """The names of the labels that these have."""
+    return {name for kind in kinds for name in (*kind.labels, *kind.open)}
 
 
-def _where(placed: Placed) -> str:
-    return "route " + " ".join(placed.route.path) if placed.parent else "route"
+def _misspelt(matchers: Iterable[Matcher], kinds: Sequence[Kind]) -> str:
+    """The first name or value among the matchers that there is not, if that is what is wrong."""
+    names = _names(kinds)
+    for matcher in matchers:
+        if matcher.name not in names:
+            return f": there is no label {matcher.name!r}{did_you_mean(matcher.name, names)}"
+        if not any(possible([matcher], kind) for kind in kinds):
+            values = {kind.labels.get(matcher.name, "") for kind in kinds}
+            return f": {matcher.name} is never {matcher.value!r}{did_you_mean(matcher.value, values)}"
+    return ""
 
 
 def _inhibitions(config: Config, kinds: Sequence[Kind]) -> Iterator[Finding]:
-    for rule in config.inhibit_rules:
+    for index, rule in enumerate(config.inhibit_rules):
+        line = config.lines.get(("inhibit_rules", index))
         for side, matchers in (("source", rule.source_matchers), ("target", rule.target_matchers)):
             if not any(possible(matchers, kind) for kind in kinds):
-                message = f"no alert of these rules can match its {side} {matchers_text(matchers)}"
-                yield Finding("warning", message, "inhibit_rules")
+                why = f"its {side} {matchers_text(matchers)}{_misspelt(matchers, kinds)}"
+                yield Finding("warning", f"no alert of these rules can match {why}", "inhibit_rules", line)
+        for name in rule.equal:
+            if name not in _names(kinds):
+                near = did_you_mean(name, _names(kinds))
+                message = f"no alert has the label {name!r} of equal, so it is equal everywhere{near}"
+                yield Finding("warning", message, "inhibit_rules", line)
 
 
 # --- time ----------------------------------------------------------------------------------------------------------------
 
 
 def _intervals(config: Config, now: datetime) -> Iterator[Finding]:
-    for interval in config.time_intervals:
-        where = f"time interval {interval.name}"
+    for index, interval in enumerate(config.time_intervals):
+        where, line = f"time interval {interval.name}", config.lines.get(("time_intervals", index))
         if not interval.time_intervals:
-            yield Finding("error", "it is empty", where)
+            yield Finding("error", "it is empty", where, line)
         for times in interval.time_intervals:
             days = TimeInterval(interval.name, (replace(times, times=None),))
             if not any(_inside(days, now + timedelta(days=day)) for day in range(_YEARS_AHEAD * 366)):
                 message = f"one of its entries holds no day in the next {_YEARS_AHEAD} years"
-                yield Finding("warning", message, where)
+                yield Finding("warning", message, where, line)
 
 
 def _inside(interval: TimeInterval, now: datetime) -> bool:
@@ -232,8 +231,7 @@ def _muted_critical(config: Config, root: Route, kinds: Sequence[Kind], now: dat
     for kind in kinds:
         if kind.labels["severity"] != "critical":
             continue
-        unheard_of = dict.fromkeys(OPEN_LABELS, "?") if kind.of_scenario else {}
-        routes = matching_routes(root, {**kind.labels, **unheard_of})
+        routes = matching_routes(root, {**kind.labels, **dict.fromkeys(kind.open, "?")})
         timed = [route for route in routes if route.mute_time_intervals or route.active_time_intervals]
         if not routes or len(timed) < len(routes) or tuple(map(id, routes)) in seen:
             continue
@@ -251,27 +249,48 @@ def _muted_critical(config: Config, root: Route, kinds: Sequence[Kind], now: dat
 
 def _rules(config: Config) -> Iterator[Finding]:
     known: dict[tuple[object, ...], Rule] = {}
-    for rule in config.rules:
-        where = f"rule {rule.alert}"
+    kinds = [Kind({"event": "", "dss_node": node}, _OF_EVENTS | {"event"}) for node in _nodes(config)]
+    for index, rule in enumerate(config.rules):
+        where, line = f"rule {rule.alert}", config.lines.get(("rules", index))
         identity = (rule.alert, tuple(sorted(rule.labels.items())))
         if identity in known and known[identity].match == rule.match:
-            yield Finding("error", "another rule has the same alert name, matchers and labels; give one a label", where)
+            message = "another rule has the same alert name, matchers and labels; give one a label"
+            yield Finding("error", message, where, line)
         known.setdefault(identity, rule)
-        one_run = sorted({matcher.name for matcher in rule.match} & {"event", "outcome"})
-        if rule.kind in ("failed", "overlong", "missed") and one_run:
+        if not any(possible(rule.match, kind) for kind in kinds):
+            message = f"no scenario can match {matchers_text(rule.match)}{_misspelt(rule.match, kinds)}"
+            yield Finding("error", message, where, line)
+        one_run = sorted({matcher.name for matcher in rule.match} & _OF_RUNS)
+        if rule.kind in ("missed", "stale") and one_run:
+            message = f"it judges scenarios, which have no {' and no '.join(one_run)}; take it out of its match"
+            yield Finding("warning", message, where, line)
+        elif rule.kind in ("failed", "overlong") and {"event", "outcome"} & set(one_run):
             message = f"its match on {' and '.join(one_run)} also hides the runs that would end its alerts"
-            yield Finding("warning", message, where)
-        if rule.kind == "overlong" and rule.times_usual is None and rule.longer_than is None:
-            yield Finding("error", "an overlong rule needs times_usual or longer_than", where)
-        if rule.kind == "stale" and rule.no_success_for is None:
-            yield Finding("error", "a stale rule needs no_success_for", where)
+            yield Finding("warning", message, where, line)
 
 
 def _reporters(config: Config) -> Iterator[Finding]:
-    for reporter in config.reporters:
+    for index, reporter in enumerate(config.reporters):
+        where, line = f"reporter {reporter.name}", config.lines.get(("reporters", index))
+        kinds = list(_told(config, reporter))
+        if not any(possible(reporter.match, kind) for kind in kinds):
+            message = f"none of its events can match {matchers_text(reporter.match)}{_misspelt(reporter.match, kinds)}"
+            yield Finding("error", message, where, line)
         if reporter.condition:
             try:
                 parse(reporter.condition)
             except BadFormula as error:
                 message = f"its condition cannot be read and counts as true: {error}"
-                yield Finding("error", message, f"reporter {reporter.name}")
+                line = config.lines.get(("reporters", index, "condition"), line)
+                yield Finding("error", message, where, line)
+
+
+def _told(config: Config, reporter: Reporter) -> Iterator[Kind]:
+    """The events that a reporter hears."""
+    for node in _nodes(config):
+        for name in sorted(reporter.on):
+            labels = {"event": name.value, "dss_node": node, "outcome": _OUTCOMES.get(name, "")}
+            about_nodes = name in (EventName.NODE_DOWN, EventName.NODE_UP)
+            yield Kind(
+                labels, frozenset() if about_nodes else _OF_EVENTS - ({"outcome"} if name in _OUTCOMES else set())
+            )

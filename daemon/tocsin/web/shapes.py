@@ -51,6 +51,7 @@ def config_json(config: Config) -> Json:
     shown = to_json(config)
     if isinstance(shown, dict):
         shown["templates"] = [*sorted(config.templates)]
+        del shown["lines"]
     return _masked(shown)
 
 

@@ -16,11 +16,12 @@ from urllib.parse import urlsplit
 from pydantic import ValidationError
 
 from tocsin.app.settings import schema
-from tocsin.app.settings.problems import BadConfig, Lines, Path_, Problem, did_you_mean, dotted, explain, line_of
+from tocsin.app.settings.problems import BadConfig, Lines, Path_, Problem, dotted, explain, line_of
 from tocsin.app.settings.secrets import EnvSecret, FileSecret, InlineSecret
 from tocsin.app.settings.yaml_file import read_yaml
 from tocsin.deliver.connect import check_channel_url
 from tocsin.judge.defaults import DEFAULT_RULES
+from tocsin.kit.spelling import did_you_mean
 from tocsin.model import config as c
 from tocsin.route.tree import RouteSpec, build_tree
 
@@ -90,6 +91,7 @@ class _Builder:
             templates=self._templates(file.templates),
             template_files=tuple(self._template_files),
             source=str(self._path),
+            lines=self._lines,
         )
         self._names_are_unique(config)
         self._names_are_known(file, {receiver.name for receiver in receivers}, intervals)

@@ -1,12 +1,13 @@
 """What is wrong with a configuration, told so that one can mend it: file, line, key, and the nearest known key."""
 
-import difflib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from pydantic import BaseModel, ValidationError
+
+from tocsin.kit.spelling import did_you_mean
 
 Path_ = tuple[str | int, ...]
 Lines = dict[Path_, int]
@@ -54,12 +55,6 @@ def line_of(path: Path_, lines: Mapping[Path_, int]) -> int | None:
     return None
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """``; did you mean 'x'?`` when something known is near, else nothing."""
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f"; did you mean {near[0]!r}?" if near else ""
-
-
 def explain(error: ValidationError, model: type[BaseModel], file: str | None, lines: Lines) -> list[Problem]:
     """One problem for each finding of pydantic, in the order of the file."""
     problems = []
@@ -69,7 +64,9 @@ def explain(error: ValidationError, model: type[BaseModel], file: str | None, li
             case "extra_forbidden":
                 known = _keys_at(model, path[:-1])
                 message = f"unknown key{did_you_mean(str(path[-1]), known)}"
-                if not message.endswith("?") and known:
+                if (*path[:1], path[-1]) == ("rules", "receiver"):
+                    message = "a rule names no receiver; routes choose it by the alert's labels"
+                elif not message.endswith("?") and known:
                     message += f"; known here: {', '.join(known)}"
             case "missing":
                 message = "is missing"

@@ -1,0 +1,186 @@
+"""``tocsin check`` and ``tocsin routes``: one clear line for each thing that is wrong, with its place in the file."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from tocsin.cli.commands import app
+
+GOOD = """\
+nodes: [{name: prod, url: "https://dss.example.com", api_key: k}]
+receivers:
+  - {name: ops, channels: [{name: hook, webhook: "https://hooks.example.com/x"}]}
+  - {name: oncall, channels: [{name: pager, webhook: "https://hooks.example.com/y"}]}
+rules:
+  - {alert: ScenarioFailed, kind: failed}
+  - {alert: NodeDown, kind: node_down, severity: critical}
+route:
+  receiver: ops
+  routes:
+    - {matchers: ['severity="critical"'], receiver: oncall}
+    - {matchers: ['project="TEST"'], mute_time_intervals: [nights]}
+time_intervals:
+  - {name: nights, time_intervals: [{times: [{start_time: "00:00", end_time: "06:00"}]}]}
+inhibit_rules:
+  - {source_matchers: ['alertname=NodeDown'], target_matchers: ['alertname=~"Scenario.*"'], equal: [dss_node]}
+reporters:
+  - {name: mail, on: [run.failed], receiver: ops}
+"""
+CRITICAL = """    - {matchers: ['severity="critical"'], receiver: oncall}"""
+TIMES = """times: [{start_time: "00:00", end_time: "06:00"}]"""
+
+
+def tocsin(folder: Path, text: str, *words: str) -> Result:
+    (folder / "t.yaml").write_text(text, "utf-8")
+    return CliRunner().invoke(app, [*words, "--config", str(folder / "t.yaml")])
+
+
+def check(folder: Path, text: str) -> list[str]:
+    """What is said, without the folder; the last line of a good file is left out."""
+    told = tocsin(folder, text, "check")
+    lines = told.output.replace(f"{folder}/", "").splitlines()
+    assert told.exit_code == (0 if lines[-1].startswith("t.yaml: good") else 1)
+    return lines if told.exit_code else lines[:-1]
+
+
+def test_a_good_file_is_good(tmp_path: Path) -> None:
+    assert check(tmp_path, GOOD) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ('severity="critical"', 'severity=~"(critical"',
+         "11: route.routes[0].matchers: the regular expression '(critical' cannot be read: missing ): (critical"),
+        ('severity="critical"', 'severity=~"(a{1000}){1000}"',
+         "11: route.routes[0].matchers: the regular expression '(a{1000}){1000}' cannot be read: invalid repetition size: {1000}"),
+        ('severity="critical"', "severity critical",
+         "11: route.routes[0].matchers: 'severity critical' is not a matcher; write it like severity=\"critical\" or "
+         'project=~"SALES.*"'),
+        (TIMES, f"location: Europe/Pariss, {TIMES}",
+         "14: time_intervals[0].time_intervals[0]: 'Europe/Pariss' is not a time zone; did you mean 'Europe/Paris'?"),
+        ('"00:00", end_time', '"22:00", end_time',
+         "14: time_intervals[0].time_intervals[0]: the time 22:00 is not before 06:00; a time over midnight is written as "
+         "two: 22:00 to 24:00 and 00:00 to 06:00"),
+        (TIMES, "weekdays: [monda]",
+         "14: time_intervals[0].time_intervals[0]: 'monda' is not a weekday; did you mean 'monday'?"),
+        (f"[{{{TIMES}}}]", "[]", "14: time interval nights: it is empty"),
+        ("kind: failed", "kind: failed, receiver: ops",
+         "6: rules[0].receiver: a rule names no receiver; routes choose it by the alert's labels"),
+        ("kind: failed", "kind: fail",
+         "6: rules[0].kind: 'fail' is not one of 'failed', 'missed', 'overlong', 'stale' or 'node_down'; did you mean 'failed'?"),
+        ("kind: failed", "kind: failed, afer: 3", "6: rules[0].afer: unknown key; did you mean 'after'?"),
+        ("kind: failed", "kind: failed, grace: 10m", "6: rules[0]: a rule of kind failed does not read grace"),
+        ("kind: failed", "kind: stale", "6: rules[0]: a rule of kind stale needs no_success_for, as 26h"),
+        ("kind: failed", "kind: failed, outcomes: [FAILURE]",
+         "6: rules[0].outcomes[0]: 'FAILURE' is not one of 'SUCCESS', 'WARNING', 'FAILED' or 'ABORTED'; did you mean 'FAILED'?"),
+        ("kind: failed", "kind: failed, match: ['scenrio=X']",
+         '6: rule ScenarioFailed: no scenario can match {scenrio="X"}: there is no label \'scenrio\'; did you mean \'scenario\'?'),
+        ("  - {alert: NodeDown", "  - {alert: ScenarioFailed, kind: failed, after: 3}\n  - {alert: NodeDown",
+         "7: rule ScenarioFailed: another rule has the same alert name, matchers and labels; give one a label"),
+        ("recei", "recie", "2: recievers: unknown key; did you mean 'receivers'?"),
+        ("receiver: oncall", "receiver: on-call", "11: route.routes[0].receiver: no receiver is named 'on-call'; did you mean 'oncall'?"),
+        ("[nights]", "[night]",
+         "12: route.routes[1].mute_time_intervals[0]: no time interval is named 'night'; did you mean 'nights'?"),
+        (CRITICAL, f"    - {{matchers: ['severity=~\"c.*\"']}}\n{CRITICAL}",
+         '12: route {severity="critical"}: never reached: {severity=~"c.*"} before it takes all of its alerts'),
+        ('"critical"', '"crtical"', '11: route {severity="crtical"}: no alert of these rules can match: severity is never '
+         "'crtical'; did you mean 'critical'?"),
+        ("severity=\"", "node=\"", "11: route {node=\"critical\"}: no alert of these rules can match: there is no label 'node'; "
+         "did you mean 'dss_node'?"),
+        ("  receiver: ops\n", "", "8: route: the root route needs a receiver"),
+        ("  receiver: ops\n", "  receiver: ops\n  matchers: [a=b]\n",
+         "10: route.matchers: the root route catches everything and may not have matchers"),
+        ("  receiver: ops\n", "  receiver: ops\n  group_wait: 10sec\n",
+         "10: route.group_wait: '10sec' is not a duration; write it like 30s, 1h30m or 7d"),
+        ("  receiver: ops\n", "  receiver: ops\n  receiver: oncall\n", "10: the key 'receiver' stands twice, first in line 9"),
+        ("receiver: ops}", "receiver: ops, condition: \"outcome = 'x'\"}",
+         "18: reporter mail: its condition cannot be read and counts as true: \"outcome = 'x'\": expected a value at position 7, "
+         "found \"= 'x'\""),
+        ("receiver: ops}", "receiver: ops, match: ['outcome=SUCCESS']}",
+         "18: reporter mail: none of its events can match {outcome=\"SUCCESS\"}: outcome is never 'SUCCESS'"),
+        ("route:\n", "route: [\n", "10: is not YAML: while parsing a flow sequence expected ',' or ']', but got ':'"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_told_in_one_line(tmp_path: Path, old: str, new: str, expected: str) -> None:
+    assert old in GOOD
+    errors = [line for line in check(tmp_path, GOOD.replace(old, new, 1)) if not line.endswith("(warning)")]
+    assert errors == [f"t.yaml:{expected}"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        (", receiver: oncall", "", "4: receiver oncall: no route and no reporter uses it"),
+        (", mute_time_intervals: [nights]", "", "14: time interval nights: no route uses it"),
+        ("  receiver: ops\n", "  receiver: ops\n  group_interval: 5m\n  repeat_interval: 1m\n",
+         "8: route: repeat_interval is shorter than group_interval, which is the soonest that a group is told"),
+        ("  receiver: ops\n", "  receiver: ops\n  group_by: [alertnam]\n",
+         "8: route: no alert has the label 'alertnam' of group_by; did you mean 'alertname'?"),
+        ("alertname=NodeDown", "alertname=NodeDwn",
+         '16: inhibit_rules: no alert of these rules can match its source {alertname="NodeDwn"}: alertname is never '
+         "'NodeDwn'; did you mean 'NodeDown'?"),
+        ("equal: [dss_node]", "equal: [node]",
+         "16: inhibit_rules: no alert has the label 'node' of equal, so it is equal everywhere; did you mean 'dss_node'?"),
+        ("kind: failed", "kind: failed, match: ['outcome=FAILED']",
+         "6: rule ScenarioFailed: its match on outcome also hides the runs that would end its alerts"),
+        ("receiver: ops}", "receiver: ops, subject: '{{ oops('}",
+         "18: reporter mail: subject cannot render an event: TemplateSyntaxError: unexpected 'end of template'; the built-in "
+         "message would be sent"),
+    ],
+)  # fmt: skip
+def test_what_is_odd_is_a_warning(tmp_path: Path, old: str, new: str, expected: str) -> None:
+    assert old in GOOD
+    assert check(tmp_path, GOOD.replace(old, new, 1)) == [f"t.yaml:{expected} (warning)"]
+
+
+def test_a_critical_alert_that_at_some_hours_only_a_muted_route_would_get_is_a_warning(tmp_path: Path) -> None:
+    (line,) = check(tmp_path, GOOD.replace("receiver: oncall}", "receiver: oncall, mute_time_intervals: [nights]}", 1))
+    assert line.startswith('t.yaml:11: route {severity="critical"}: a critical NodeDown would be told to nobody at ')
+    assert line.endswith(": every route that hears it is mute then (warning)")
+
+
+def test_for_scripts_problems_come_apart_with_their_places(tmp_path: Path) -> None:
+    told = tocsin(tmp_path, GOOD.replace(", receiver: oncall", ""), "check", "--json")
+    assert json.loads(told.stdout) == {
+        "ok": True,
+        "problems": [
+            {
+                "severity": "warning",
+                "message": "receiver oncall: no route and no reporter uses it",
+                "file": str(tmp_path / "t.yaml"),
+                "line": 4,
+                "key": None,
+            }
+        ],
+    }
+    broken = json.loads(tocsin(tmp_path, GOOD.replace("route:", "ruote:", 1), "check", "--json").stdout)
+    assert (broken["ok"], broken["problems"][0]["line"], broken["problems"][0]["key"]) == (False, 8, "ruote")
+
+
+def test_the_tree_is_shown_and_tested(tmp_path: Path) -> None:
+    shown = tocsin(tmp_path, GOOD, "routes", "show").stdout.splitlines()
+    assert shown[:3] == [".", "└── default-route  receiver: ops", '    ├── {severity="critical"}  receiver: oncall']
+    assert json.loads(tocsin(tmp_path, GOOD, "routes", "show", "--json").stdout)["routes"][0]["receiver"] == "oncall"
+    told = tocsin(tmp_path, GOOD, "routes", "test", "severity=critical", "project=X")
+    assert (told.stdout, told.exit_code) == ("oncall\n", 0)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "told"),
+    [
+        (["severity=critical", "--expect", "oncall"], 0, ""),
+        (["severity=critical", "--expect", "ops"], 1, "tocsin: expected ops"),
+        (["severity"], 2, "tocsin: 'severity' is not LABEL=VALUE"),
+        (
+            ["severity!=critical"],
+            2,
+            "tocsin: 'severity!=critical' is not LABEL=VALUE: an alert has one value for each label",
+        ),
+    ],
+)
+def test_an_expectation_is_the_exit_code(tmp_path: Path, words: list[str], code: int, told: str) -> None:
+    answer = tocsin(tmp_path, GOOD, "routes", "test", *words)
+    assert (answer.exit_code, answer.stderr.strip()) == (code, told)
