@@ -124,7 +124,7 @@ receivers:
         (NODE + "receivers: [{name: ops}]\nroute:\n  receiver: ops\n  routes:\n  - matchers: ['severity=~\"*a\"']\n",
          "tocsin.yaml:6: route.routes[0].matchers: the regular expression '*a' cannot be read: no argument for repetition operator: *"),
         (NODE + "time_intervals:\n- name: n\n  time_intervals: [{location: Europe/Pariss}]\n",
-         "tocsin.yaml:4: time_intervals[0].time_intervals[0]: 'Europe/Pariss' is not a time zone; write it like Europe/Paris or UTC"),
+         "tocsin.yaml:4: time_intervals[0].time_intervals[0]: 'Europe/Pariss' is not a time zone; did you mean 'Europe/Paris'?"),
         (NODE + "time_intervals:\n- name: n\n  time_intervals: [{times: [{start_time: '22:00', end_time: '06:00'}]}]\n",
          "tocsin.yaml:4: time_intervals[0].time_intervals[0]: the time 22:00 is not before 06:00; a time over midnight is written as two: 22:00 to 24:00 and 00:00 to 06:00"),
         (NODE + "receivers:\n- name: ops\n  channels: [{template: mail}]\n",
