@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, bindparam, or_, select, update
 
 from tocsin.model.alert import Alert, EndReason
 from tocsin.model.labels import Labels
@@ -34,14 +34,16 @@ _FIRING = alerts.c.ends_at.is_(None)
 
 def end_alert(connection: Connection, alert_id: str, at: datetime, reason: EndReason, now: datetime) -> Alert | None:
     """End an alert that fires; answers it ended, or None when it did not fire."""
-    query = (
-        update(alerts)
-        .where(alerts.c.id == alert_id, alerts.c.ends_at.is_(None))
-        .values(ends_at=at, end_reason=reason.value, updated_at=now)
-        .returning(*alerts.c)
-    )
-    row = connection.execute(query).one_or_none()
+    row = connection.execute(_END, {"of": alert_id, "at": at, "why": reason.value, "when": now}).one_or_none()
     return None if row is None else to_alert(row)
+
+
+_END = (
+    update(alerts)
+    .where(alerts.c.id == bindparam("of"), _FIRING)
+    .values(ends_at=bindparam("at"), end_reason=bindparam("why"), updated_at=bindparam("when"))
+    .returning(*alerts.c)
+)
 
 
 def firing(connection: Connection) -> list[Filed]:
