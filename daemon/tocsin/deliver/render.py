@@ -9,9 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import lru_cache
+from traceback import walk_tb
 from urllib.parse import quote
 
 from jinja2 import BaseLoader, ChoiceLoader, DictLoader, PackageLoader, StrictUndefined, Template, TemplateError
+from jinja2.exceptions import TemplateSyntaxError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from markupsafe import Markup
 
@@ -19,6 +21,7 @@ from tocsin.deliver import escape
 from tocsin.deliver.context import Facts, Line, Link, Message, message
 from tocsin.deliver.variables import dss_variables, fill, translate
 from tocsin.model.config import Config
+from tocsin.model.event import END_EVENTS
 from tocsin.model.notification import EventNotice, GroupNotice, Notice, SummaryNotice
 
 _SUBJECT = 200
@@ -68,6 +71,8 @@ class Renderer:
         values["subject"] = subject
         own = (notice.template if isinstance(notice, EventNotice) else None) or template
         custom = None if own is None or own in set(Kind) else own
+        if _lacks_log(notice, said):
+            notes.append("the log of the run could not be had, so it is not attached")
         rendered: Rendered | None = None
         if isinstance(notice, EventNotice) and notice.plain and notice.template is not None:
             rendered = self._plain(notice.template, notice.plain == "html", kind, said, values, notes)
@@ -157,8 +162,19 @@ def _note_unknown(unknown: Sequence[str], notes: list[str]) -> None:
         notes.append("unknown variables: " + ", ".join(unknown[:10]))
 
 
+def _lacks_log(notice: Notice, said: Message) -> bool:
+    asked = isinstance(notice, EventNotice) and "log" in notice.attach and notice.event.name in END_EVENTS
+    return asked and not said.log_tail
+
+
 def _why(error: Exception) -> str:
-    return escape.one_line(f"{type(error).__name__}: {error}", 200)
+    """What is wrong with a template, and on which line of it."""
+    if isinstance(error, TemplateSyntaxError):
+        place = f"line {error.lineno} of {error.name}" if error.name else f"line {error.lineno}"
+        return escape.one_line(f"{place}: {error.message}", 200)
+    lines = [at for frame, at in walk_tb(error.__traceback__) if frame.f_code.co_filename == "<template>"]
+    place = f"line {lines[0]}: " if lines else ""
+    return escape.one_line(f"{place}{type(error).__name__}: {error}", 200)
 
 
 # --- dialects ----------------------------------------------------------------------------------------------------------

@@ -106,10 +106,14 @@ def check_templates(config: Config) -> list[str]:
     renderer = Renderer(config.templates)
     problems: list[str] = []
     for what, source, kind, notices in _uses(config):
+        found: dict[str, list[str]] = {}
         for name, notice, facts in notices:
-            problem = renderer.check(source, kind, notice, facts, config)
-            if problem is not None:
-                problems.append(f"{what} cannot render {name}: {problem}; the built-in message would be sent")
+            if problem := renderer.check(source, kind, notice, facts, config):
+                found.setdefault(problem, []).append(name)
+        problems += [
+            f"{what} cannot render {' and '.join(names)}: {problem}; the built-in message would be sent"
+            for problem, names in found.items()
+        ]
     return problems
 
 
