@@ -4,12 +4,14 @@ Run: ``python -m bench watch -- [--seconds 120] [--projects 200] [--scenarios 50
 node is the faked DSS of the tests in a process of its own, answering in 50 ms. The loop asks each scenario for its
 last runs in turn, as scripts do, at the same number of requests a second, in a third process against the same node;
 since its round is far longer than this measurement, what it has not found by the end counts as found just then, and
-the ratio is a lower bound.
+the ratio is a lower bound. All of it happens while the first look at each scenario is still to come. At the end the
+store is filled with runs, and the whole daemon is started on it to see how much memory it takes.
 """
 
 import argparse
 import asyncio
 import json
+import socket
 import statistics
 import subprocess
 import sys
@@ -17,17 +19,20 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from contextlib import suppress
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import structlog
 from prometheus_client import CollectorRegistry
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select
 
 from tocsin.kit.clock import SystemClock, to_ms
 from tocsin.model.config import DURATION_BUCKETS, Node, Watch
 from tocsin.model.event import END_EVENTS, Event, EventName
+from tocsin.model.run import Run, ScenarioKey
 from tocsin.store import Store, lease, schema
+from tocsin.store.runs import RunRow, put_runs
 from tocsin.watch.metrics import WatchMetrics
 from tocsin.watch.node import NodeSnapshot, NodeWatcher
 
@@ -87,13 +92,14 @@ class FakeNode:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="The detection budget.")
-    parser.add_argument("--seconds", type=float, default=120, help="how long to measure, after the warm-up")
+    parser.add_argument("--seconds", type=float, default=240, help="how long to measure, after the warm-up")
     parser.add_argument("--projects", type=int, default=200)
     parser.add_argument("--scenarios", type=int, default=50, help="in each project")
     parser.add_argument("--rate", type=float, default=0.5, help="run starts a second")
     parser.add_argument("--durations", default="4:60", help="SHORTEST:LONGEST seconds of a run")
     parser.add_argument("--requests", type=float, default=5, help="a second")
     parser.add_argument("--burst", type=int, default=500, help="runs that start at once at the end; 0: none")
+    parser.add_argument("--stored", type=int, default=100_000, help="runs in the daemon's store; 0: leave that out")
     options = parser.parse_args(arguments)
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
     node = FakeNode(options)
@@ -127,18 +133,23 @@ async def measure(fake: FakeNode, options: argparse.Namespace) -> None:
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+            if options.stored:
+                await store.write(_fill, options)
             await store.close()
+        if options.stored:
+            await asyncio.to_thread(_memory, fake, options, Path(folder))
 
 
 async def _measure(fake: FakeNode, options: argparse.Namespace, store: Store, watcher: NodeWatcher) -> None:
     total = options.projects * options.scenarios
-    began = time.monotonic()
+    began, begun = time.monotonic(), to_ms(CLOCK.now())
     while (snapshot := watcher.snapshot()) is None or snapshot.scenarios < total:
         await asyncio.sleep(0.5)
     print(f"{total} scenarios known after {time.monotonic() - began:.0f} s at {options.requests:g} requests/s")
-    await asyncio.sleep(5)
+    known = to_ms(CLOCK.now())
+    await asyncio.sleep(min(5.0, options.seconds))
     since, cpu = to_ms(CLOCK.now()), time.process_time()
-    asked = await _asked(fake)
+    asked, asked_at = await _asked(fake), time.monotonic()
     loop = await asyncio.create_subprocess_exec(
         sys.executable, "-W", "ignore", "-c", LOOP, fake.url, fake.key, str(options.requests), str(options.seconds),
         stdout=subprocess.PIPE,
@@ -147,10 +158,14 @@ async def _measure(fake: FakeNode, options: argparse.Namespace, store: Store, wa
     cpu, until = time.process_time() - cpu, to_ms(CLOCK.now())
     out, _ = await loop.communicate()
     told = json.loads(out)
-    both = await _asked(fake) - asked
-    await asyncio.sleep(15)
-    _report(await store.read(_events), await _ledger(fake), told, options, since, until)
-    ours = (both - told["asked"] - options.projects) / options.seconds
+    both, seconds = await _asked(fake) - asked, time.monotonic() - asked_at
+    await asyncio.sleep(min(15.0, options.seconds))
+    events, ledger = await store.read(_events), await _ledger(fake)
+    _report(events, ledger, told, options, since, until)
+    _delays("starts before all scenarios were known", _starts(events, _long(ledger), begun + 2000, known))
+    looked = await store.read(_looked)
+    print(f"{looked} of {total} scenarios had their first look by then")
+    ours = (both - told["asked"] - options.projects - 1) / seconds
     print(f"requests: {ours:.1f}/s by the watch, {told['asked'] / told['seconds']:.1f}/s by the loop")
     print(f"the watch used {100 * cpu / options.seconds:.0f} % of a core")
     _show(watcher.snapshot())
@@ -166,23 +181,12 @@ def _report(
     since: int,
     until: int,
 ) -> None:
-    sweeps = 3 * Watch().sweep_interval / timedelta(milliseconds=1)
-    long = {
-        f"{run['project']}/{run['scenario']}/{run['id']}": run
-        for run in ledger
-        if int(str(run["end_ms"])) - int(str(run["start_ms"])) > sweeps or not run["end_ms"]
-    }
-    starts, ends, plain = [], [], []
+    long = _long(ledger)
+    starts, ends, plain = _starts(events, long, since, until), [], []
     for event in events:
-        assert event.run is not None
-        name = f"{event.project}/{event.run.scenario.scenario}/{event.run.run_id}"
-        if name not in long or not since <= to_ms(event.time) < until:
-            continue
-        delay = (event.detected_at - event.time).total_seconds()
-        if event.name is EventName.RUN_STARTED:
-            starts.append(delay)
-        elif event.name in END_EVENTS:
-            ends.append(delay)
+        name = _name(event)
+        if name in long and since <= to_ms(event.time) < until and event.name in END_EVENTS:
+            ends.append((event.detected_at - event.time).total_seconds())
             plain.append((loop["found"].get(name, until) - to_ms(event.time)) / 1000)
     owed = sum(since <= int(str(run["end_ms"])) < until for run in long.values())
     print(f"ends told: {len(ends)} of {owed} runs that lasted longer than three sweeps")
@@ -196,6 +200,30 @@ def _report(
         )
         print(f"ratio of the medians: at least {ratio:.0f}; over a whole round about "
               f"{round_trip / 2 / max(0.001, statistics.median(ends)):.0f}")  # fmt: skip
+
+
+def _name(event: Event) -> str:
+    assert event.run is not None
+    return f"{event.project}/{event.run.scenario.scenario}/{event.run.run_id}"
+
+
+def _long(ledger: Sequence[Mapping[str, object]]) -> Mapping[str, Mapping[str, object]]:
+    """The runs that a sweep must have shown."""
+    sweeps = 3 * Watch().sweep_interval / timedelta(milliseconds=1)
+    return {
+        f"{run['project']}/{run['scenario']}/{run['id']}": run
+        for run in ledger
+        if int(str(run["end_ms"])) - int(str(run["start_ms"])) > sweeps or not run["end_ms"]
+    }
+
+
+def _starts(events: Sequence[Event], long: Mapping[str, object], since: int, until: int) -> list[float]:
+    """Seconds from the start of each long run in this span to its being known."""
+    return [
+        (event.detected_at - event.time).total_seconds()
+        for event in events
+        if event.name is EventName.RUN_STARTED and since <= to_ms(event.time) < until and _name(event) in long
+    ]
 
 
 def _delays(what: str, delays: Sequence[float]) -> None:
@@ -234,6 +262,58 @@ async def _burst(fake: FakeNode, options: argparse.Namespace, store: Store) -> N
         ]  # fmt: skip
     print(f"a burst of {len(idle)} starts: {len(delays)} told")
     _delays("the burst", delays)
+
+
+def _fill(connection: Connection, options: argparse.Namespace) -> None:
+    """As many ended runs as the daemon may have to live with, spread over its scenarios and a month."""
+    now, scenarios = CLOCK.now(), options.projects * options.scenarios
+    for begin in range(0, options.stored, 5000):
+        numbers = range(begin, min(begin + 5000, options.stored))
+        put_runs(connection, [_stored(number, scenarios, options, now) for number in numbers])
+
+
+def _stored(number: int, scenarios: int, options: argparse.Namespace, now: datetime) -> RunRow:
+    place = number % scenarios
+    key = ScenarioKey("bench", f"P{place // options.scenarios:03}", f"S{place % options.scenarios:03}")
+    start = now - timedelta(days=30 * (1 - number / options.stored), hours=1)
+    end = start + timedelta(seconds=60 + number % 600)
+    run = Run(key, f"stored-{number}", start, end, "SUCCESS", "temporal", "Every night", f"fire-{number}", "admin")
+    return RunRow(run, baseline=False, late=False, seen_at=end, seen_by="sweep", end_seen_at=end)
+
+
+def _memory(fake: FakeNode, options: argparse.Namespace, folder: Path) -> None:
+    """The whole daemon on this store and node, scraped as Prometheus does."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        listen = f"127.0.0.1:{probe.getsockname()[1]}"
+    (folder / "tocsin.yaml").write_text(f"""
+nodes: [{{name: bench, url: "{fake.url}", api_key: "{fake.key}"}}]
+store: {{url: "sqlite:///{folder}/tocsin.db"}}
+http: {{listen: "{listen}"}}
+receivers: [{{name: hook, channels: [{{name: hook, webhook: "http://127.0.0.1:9/"}}]}}]
+route: {{receiver: hook}}
+""")
+    with (folder / "log").open("wb") as log:
+        command = [sys.executable, "-m", "tocsin", "run", "--config", str(folder / "tocsin.yaml")]
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+    try:
+        samples, ends = 0, time.monotonic() + 60 + options.seconds
+        while time.monotonic() < ends:
+            time.sleep(min(15.0, options.seconds / 5))
+            with suppress(OSError), urllib.request.urlopen(f"http://{listen}/metrics", timeout=60) as answer:
+                ends = ends if samples else time.monotonic() + options.seconds
+                samples = sum(not line.startswith(b"#") for line in answer)
+        status = dict(line.split(":", 1) for line in Path(f"/proc/{process.pid}/status").read_text().splitlines())
+        now, peak = (int(status[name].split()[0]) / 1024 for name in ("VmRSS", "VmHWM"))
+        print(f"the daemon with {options.stored} stored runs and {samples} samples a scrape: {now:.0f} MiB, {peak:.0f} at its peak")  # fmt: skip
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def _looked(connection: Connection) -> int:
+    column = schema.scenarios.c.looked_at
+    return connection.execute(select(func.count()).where(column.is_not(None))).scalar_one()
 
 
 def _show(snapshot: NodeSnapshot | None) -> None:

@@ -80,7 +80,7 @@ class Circuit:
         event = self._event(EventName.NODE_DOWN, health.reason)
         told = {"down_reason": reason, "problem": health.problem}
         await state.save({"up": False, "down_since": event.time, "down_event_id": event.id, **told}, event)
-        state.ring()
+        state.given.ring()
 
     async def _resume(self) -> None:
         """The watch begins or goes on after a gap: what happened in it is late, and is read back first."""
@@ -95,7 +95,7 @@ class Circuit:
         await state.save({"up": True, **nothing, **began}, event, backfill=True)
         await state.agenda.wake(state.agenda.watched.values())
         if event is not None:
-            state.ring()
+            state.given.ring()
 
     def _event(self, name: EventName, reason: DownReason | None = None) -> Event:
         state, time = self._state, self._state.now()

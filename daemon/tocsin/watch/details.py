@@ -76,7 +76,7 @@ class DetailsReader:
             await self._failed(owed, error)
             return
         await state.write(_write, read, owed.tries)
-        state.details_read()
+        state.given.details_read()
         one = state.agenda.watched.get(run.scenario)
         if one is not None and read_failed_reporters(mapping(raw, "scenarioRun")):
             state.agenda.nudge(one, Reason.LATELY)  # reporters may fail only after the look that saw the end
@@ -105,7 +105,7 @@ class DetailsReader:
         state.failed("details_unreadable", error, project=project, scenario=scenario, run=owed.run.run_id)
         problem = Details(owed.run, state.clock.now(), problem=str(error))
         await state.write(_write, problem, owed.tries)
-        state.details_read()
+        state.given.details_read()
 
 
 def _write(connection: Connection, read: Details, tries: int) -> None:

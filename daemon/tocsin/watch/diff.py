@@ -84,7 +84,7 @@ def diff(known: Known, sight: Sight, past: Past) -> Diff:
             before = last_outcome if last_end is not None and last_end <= run.start else None
             events += [_event(sight, name, run, before) for name in names]
             if seen.failed_reporters and _reporters_matter(run, was, names, sight):
-                events += [_reporter_event(sight, run, reporter) for reporter in seen.failed_reporters]
+                events += [_event(sight, EventName.REPORTER_FAILED, run, reporter=one) for one in seen.failed_reporters]
         if run.end is not None and (last_end is None or run.end >= last_end):
             last_end, last_outcome = run.end, run.outcome
     for gone in _absent(known, sight):
@@ -151,14 +151,16 @@ def _is_late(time: datetime, sight: Sight) -> bool:
     return sight.late_before is not None and time < sight.late_before
 
 
-def _event(sight: Sight, name: EventName, run: Run, previous: str | None) -> Event:
+def _event(
+    sight: Sight, name: EventName, run: Run, previous: str | None = None, reporter: FailedReporter | None = None
+) -> Event:
     starts = name is EventName.RUN_STARTED
     time = run.start if starts or run.end is None else max(run.start, run.end)
     late = _is_late(time, sight)
     if starts and not late:  # a late one tells that its run is long over
         run = replace(run, end=None, outcome=None)
     return Event(
-        id=run_event_id(run, name),
+        id=run_event_id(run, name, reporter.name if reporter else ""),
         name=name,
         node=sight.key.node,
         time=time,
@@ -166,31 +168,11 @@ def _event(sight: Sight, name: EventName, run: Run, previous: str | None) -> Eve
         project=sight.key.project,
         scenario=sight.facts,
         run=run,
-        run_url=_url(sight, run),
+        run_url=f"{sight.scenario_url}/runs/list/{run.run_id}" if sight.scenario_url else None,
         previous_outcome=previous,
         late=late,
-    )
-
-
-def _reporter_event(sight: Sight, run: Run, reporter: FailedReporter) -> Event:
-    time = run.end or run.start
-    return Event(
-        id=run_event_id(run, EventName.REPORTER_FAILED, reporter.name),
-        name=EventName.REPORTER_FAILED,
-        node=sight.key.node,
-        time=time,
-        detected_at=sight.detected_at,
-        project=sight.key.project,
-        scenario=sight.facts,
-        run=run,
-        run_url=_url(sight, run),
-        late=_is_late(time, sight),
         reporter=reporter,
     )
-
-
-def _url(sight: Sight, run: Run) -> str | None:
-    return f"{sight.scenario_url}/runs/list/{run.run_id}" if sight.scenario_url else None
 
 
 def settle(pending: Sequence[datetime], runs: Sequence[Run]) -> dict[datetime, str]:

@@ -75,7 +75,6 @@ class Discovery:
         self._projects: dict[str, _Project] = {}
         self._gone_projects: dict[str, ProjectRow] = {}
         self._gone: dict[ScenarioKey, ScenarioRow] = {}
-        self._filtered: set[ScenarioKey] = set()
         self._due = 0.0
         self._read_at = -inf
         self._busy = False

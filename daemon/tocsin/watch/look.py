@@ -80,8 +80,10 @@ class Looks:
         begun, begun_at = state.clock.now(), state.clock.monotonic()
         try:
             sight = await self._see(one, ticket)
-            reporters = await self._mail_reporters(one, sight, ticket) if state.wants_mail_reporters() else None
-            look = Look(sight, begun, reason.value, one.pending, state.wants_details, state.bounds)
+            reporters = await self._mail_reporters(one, sight, ticket) if state.given.wants_mail_reporters() else None
+            look = Look(
+                sight, begun, reason.value, one.pending, state.given.wants_details, state.given.duration_buckets
+            )
             if reporters is not None:
                 new = hash(reporters) != one.mail_reporters
                 look = replace(look, mail_reporters=reporters, put_mail_reporters=new)
@@ -180,7 +182,7 @@ class Looks:
         for limit in _LIMITS if one.row.cursor else _BASELINE_LIMITS:
             raw = await ticket.ask(partial(scenario.get_last_runs_raw, limit))
             bound = self._bound(one, now, horizon)  # not before: this answer may show that the clock was set back
-            reading = read_runs(raw, one.key, now, mail_reporters=self._state.wants_mail_reporters())
+            reading = read_runs(raw, one.key, now, mail_reporters=self._state.given.wants_mail_reporters())
             oldest = reading.items[-1].run.start if reading.items else None
             all_history = len(raw) < limit
             reply = _Reply(reading, None if all_history else oldest)
@@ -262,7 +264,7 @@ class Looks:
         if any(event.name not in (EventName.RUN_STARTED, EventName.REPORTER_FAILED) for event in recorded.events):
             state.agenda.ended(one.key)
         if recorded.events:
-            state.ring()
+            state.given.ring()
 
     def _observe(self, event: Event) -> None:
         state = self._state

@@ -19,22 +19,19 @@ from tocsin.dss import (
     DSSUnreachable,
     RequestReport,
 )
-from tocsin.kit.clock import Clock
 from tocsin.model.config import Node, Secret
 from tocsin.model.event import DownReason
 from tocsin.model.run import ScenarioKey
-from tocsin.store import Store, StoreUnavailable, nodes, totals
-from tocsin.store.lease import Leadership
+from tocsin.store import StoreUnavailable, nodes, totals
+from tocsin.store.nodes import NodeRow
 from tocsin.watch.budget import Budget
 from tocsin.watch.cadence import Reason
 from tocsin.watch.circuit import Circuit
 from tocsin.watch.details import DetailsReader
 from tocsin.watch.discover import Discovery
 from tocsin.watch.look import Looks
-from tocsin.watch.metrics import WatchMetrics
 from tocsin.watch.queue import Line, Source, Ticket
-from tocsin.watch.record import WantsDetails
-from tocsin.watch.state import NodeState
+from tocsin.watch.state import Given, NodeState
 from tocsin.watch.sweep import Sweep
 
 _TIMEOUT = 30.0
@@ -64,79 +61,34 @@ class NodeSnapshot:
     dss_version: str | None
 
 
-class NodeWatcher:
+class NodeWatcher(Given):
     """Watches one node. Its settings are frozen: others need another watcher."""
 
-    def __init__(
-        self,
-        node: Node,
-        *,
-        store: Store,
-        leadership: Leadership,
-        clock: Clock,
-        ring: Callable[[], None],
-        metrics: WatchMetrics,
-        wants_details: WantsDetails,
-        wants_mail_reporters: Callable[[], bool],
-        user_agent: str,
-        duration_buckets: tuple[float, ...],
-        details_read: Callable[[], None] = lambda: None,
-    ) -> None:
-        """``ring`` is called when there are new events; ``wants_details`` must be pure, it runs on the store's thread.
-        ``wants_mail_reporters``: whether DSS's own mail reporters are to be read; asked anew at each look.
-        ``duration_buckets`` are upper bounds in seconds, ascending. ``details_read`` is called when messages that waited
-        for the details of a run may go."""
-        self.node = node
-        self._store = store
-        self._leadership = leadership
-        self._clock = clock
-        self._ring = ring
-        self._metrics = metrics
-        self._wants_details = wants_details
-        self._wants_mail_reporters = wants_mail_reporters
-        self._user_agent = user_agent
-        self._bounds = duration_buckets
-        self._details_read = details_read
-        self._watch: _Watch | None = None
+    _watch: "_Watch | None" = None
 
     async def run(self) -> None:
         """For ever. Raises ``NotLeader`` when another process took over; what fails in DSS or the store is lived with."""
-        self._metrics.begin(self.node.name)
-        self._watch = _Watch(await self._state(), self._user_agent)
+        self.metrics.begin(self.node.name)
+        self._watch = _Watch(NodeState(self, await self._row()), self.user_agent)
         try:
             await self._watch.run()
         finally:
-            self._metrics.forget(self.node.name)
+            self.metrics.forget(self.node.name)
             await self._watch.close()
             self._watch = None
 
-    async def _state(self) -> NodeState:
+    async def _row(self) -> NodeRow:
         """The node's row, made if it is new; waits for the store."""
-        pause = 0.5
+        pause, guard, write = 0.5, self.leadership.guard, self.store.write_guarded
         while True:
             try:
-                guard, write = self._leadership.guard, self._store.write_guarded
-                await write(guard, totals.lay_out, self._bounds)
-                row = await write(guard, nodes.ensure_node, self.node.name, self._clock.now())
-                break
+                await write(guard, totals.lay_out, self.duration_buckets)
+                return await write(guard, nodes.ensure_node, self.node.name, self.clock.now())
             except StoreUnavailable:
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, 30.0)
-        return NodeState(
-            self.node,
-            row,
-            store=self._store,
-            leadership=self._leadership,
-            clock=self._clock,
-            ring=self._ring,
-            metrics=self._metrics,
-            wants_details=self._wants_details,
-            wants_mail_reporters=self._wants_mail_reporters,
-            bounds=self._bounds,
-            details_read=self._details_read,
-        )
 
-    def nudge(self, project: str, scenario: str, reason: str = "hook") -> bool:
+    def nudge(self, project: str, scenario: str) -> bool:
         """Somebody says that something happened to this scenario: at most one look. False if it is not watched."""
         return self._watch is not None and self._watch.nudge(project, scenario)
 

@@ -72,9 +72,6 @@ class Ticket:
         finally:
             self._line.leave()
 
-    def now(self) -> float:
-        return self._line.clock.monotonic()
-
     def close(self) -> None:
         """Give back what was granted and not used."""
         if self._granted:

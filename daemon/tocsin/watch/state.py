@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
 from typing import Concatenate, ParamSpec, TypeVar
@@ -41,37 +41,34 @@ class _Failure:
     facts: Mapping[str, object]
 
 
+@dataclass(eq=False)
+class Given:
+    """What the watch of a node is given."""
+
+    node: Node
+    _: KW_ONLY
+    store: Store
+    leadership: Leadership
+    clock: Clock
+    metrics: WatchMetrics
+    user_agent: str
+    duration_buckets: tuple[float, ...]  # upper bounds in seconds, ascending
+    wants_details: WantsDetails
+    wants_mail_reporters: Callable[[], bool]  # whether DSS's own are to be read; asked anew at each look
+    ring: Callable[[], None]  # there are new events
+    details_read: Callable[[], None] = lambda: None  # messages that waited for the details of a run may go
+
+
 class NodeState:
     """One node, from the start of its watcher to its end."""
 
-    def __init__(
-        self,
-        node: Node,
-        row: NodeRow,
-        *,
-        store: Store,
-        leadership: Leadership,
-        clock: Clock,
-        ring: Callable[[], None],
-        metrics: WatchMetrics,
-        wants_details: WantsDetails,
-        wants_mail_reporters: Callable[[], bool],
-        bounds: tuple[float, ...],
-        details_read: Callable[[], None],
-    ) -> None:
-        self.node = node
+    def __init__(self, given: Given, row: NodeRow) -> None:
+        self.given = given
+        self.node = node = given.node
+        self.store, self.clock, self.metrics = given.store, given.clock, given.metrics
         self.row = row
-        self.store = store
-        self.guard = leadership.guard
-        self.clock = clock
-        self.ring = ring
-        self.metrics = metrics
-        self.wants_details = wants_details
-        self.wants_mail_reporters = wants_mail_reporters
-        self.bounds = bounds
-        self.details_read = details_read
         self.log = structlog.get_logger("tocsin.watch").bind(dss_node=node.name)
-        self.dss_clock = NodeClock(clock, timedelta(milliseconds=row.clock_offset_ms), row.last_ok_at)
+        self.dss_clock = NodeClock(self.clock, timedelta(milliseconds=row.clock_offset_ms), row.last_ok_at)
         self.agenda = Agenda(self.dss_clock, node.watch.cold_interval.total_seconds())
         self._store_trouble = False
         self._failures: dict[Hashable, _Failure] = {}
@@ -136,11 +133,13 @@ class NodeState:
 
     async def write(self, work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """A guarded transaction, tried until the store takes it. Raises ``NotLeader``."""
-        return await self._patiently(lambda: self.store.write_guarded(self.guard, work, *args, **kwargs))
+        return await self._patiently(
+            lambda: self.store.write_guarded(self.given.leadership.guard, work, *args, **kwargs)
+        )
 
     async def write_each(self, work: Callable[[Connection, Sequence[Item]], Sequence[T]], item: Item) -> T:
         """As ``write``, together with the items of others."""
-        return await self._patiently(lambda: self.store.write_each(work, item, self.guard))
+        return await self._patiently(lambda: self.store.write_each(work, item, self.given.leadership.guard))
 
     async def _patiently(self, once: Callable[[], Awaitable[T]]) -> T:
         pause = 0.5
