@@ -92,3 +92,8 @@ def test_what_is_shown_can_be_typed_back_in(parts):
     assert [part.exact for part in (address.node, address.project, address.scenario)] == parts
     assert not address.is_glob
     assert address.scenario.matches(parts[2])
+
+
+def test_three_parts_that_begin_with_a_node_name_its_last_run():
+    assert run_address("prod/SALES/NIGHTLY", ["prod"]) == Address(Part("prod"), Part("SALES"), Part("NIGHTLY"), "last")
+    assert run_address("SALES/NIGHTLY/1", ["prod"]) == Address(None, Part("SALES"), Part("NIGHTLY"), "1")

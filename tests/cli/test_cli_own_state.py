@@ -188,6 +188,6 @@ def test_a_daemon_that_does_not_answer_is_exit_3(tocsin: Tocsin) -> None:
 def test_the_store_can_be_backed_up_pruned_and_asked_for_its_revision(tocsin: Tocsin, tmp_path: Path) -> None:
     assert tocsin("db", "backup", str(tmp_path / "copy.db")).exit_code == 0
     assert (tmp_path / "copy.db").stat().st_size > 0
-    assert tocsin("db", "current").stdout.startswith("0001")
+    assert tocsin("db", "current").stdout.startswith("0.1_0001; ")
     assert tocsin("db", "upgrade").exit_code == 0
     assert tocsin("db", "prune").stdout == "deleted 0 rows\n"

@@ -7,6 +7,7 @@ typed back in. Pure.
 
 import glob
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from urllib.parse import quote, unquote
@@ -78,9 +79,12 @@ def listing_address(text: str) -> Address:
     return Address(None, parts[0]) if len(parts) == 1 else scenario_address(text)
 
 
-def run_address(text: str) -> Address:
-    """``PROJECT/SCENARIO[/RUN]`` or ``NODE/PROJECT/SCENARIO/RUN``; without a run the last one. Raises ``BadAddress``."""
-    parts = _parts(text, (2, 3, 4), "PROJECT/SCENARIO[/RUN] or NODE/PROJECT/SCENARIO/RUN")
+def run_address(text: str, nodes: Collection[str] = ()) -> Address:
+    """``[NODE/]PROJECT/SCENARIO[/RUN]``; without a run the last one. Of three parts the first is a node if it is one of
+    ``nodes``. Raises ``BadAddress``."""
+    parts = _parts(text, (2, 3, 4), "[NODE/]PROJECT/SCENARIO[/RUN]")
+    if len(parts) == 3 and parts[0].exact in nodes:
+        parts.append(Part("last"))
     run = parts.pop().exact if len(parts) > 2 else "last"
     *node, project, scenario = parts
     address = Address(node[0] if node else None, project, scenario, run)

@@ -90,7 +90,8 @@ async def list_runs(
     found = await session.each("reading runs", targets, read)
     rows = [run_row(target, run) for target, runs in found for run in runs]
     if not as_json:
-        rows = [{**row, "outcome": row["outcome"] or "running"} for row in rows]
+        named = [run.trigger.get("name") or run.trigger.get("type") for _, runs in found for run in runs]
+        rows = [r | {"outcome": r["outcome"] or "running", "trigger": t} for r, t in zip(rows, named, strict=True)]
     show.rows(rows, ("run=address", "outcome", "start", "duration_seconds", "trigger", "run_as"), as_json=as_json)
 
 

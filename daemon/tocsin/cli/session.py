@@ -132,7 +132,7 @@ class Session:
 
     async def run(self, text: str) -> tuple[Target, DSSScenarioRun]:
         """The run that an address names. Raises ``Failure`` if there is no last or no current one."""
-        address = run_address(text)
+        address = run_address(text, self.nodes)
         target = self._exactly(address)
         match address.run:
             case "last" | None:

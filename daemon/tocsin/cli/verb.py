@@ -51,7 +51,7 @@ RunArgument = Annotated[
     str,
     typer.Argument(
         metavar="ADDRESS",
-        help="PROJECT/SCENARIO[/RUN] or NODE/PROJECT/SCENARIO/RUN; RUN is an id, last (the default) or current.",
+        help="[NODE/]PROJECT/SCENARIO[/RUN]; RUN is an id, last (the default) or current.",
         show_default=False,
     ),
 ]
