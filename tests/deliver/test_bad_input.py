@@ -1,15 +1,18 @@
 """What can be wrong with a channel or its receiver: each gets the right verdict, and nothing owed is lost."""
 
+import json
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from tests.deliver.builders import HandClock, Plain, config, event, hook, owed
+from tests.deliver.builders import NOW, HandClock, Plain, config, event, hook, owed
 from tests.fakedss import faults
 from tests.fakedss.answers import Answer
 from tests.fakedss.sinks import SmtpSink, WebhookSink
 from tocsin.app.settings.secrets import FileSecret
+from tocsin.app.source import Source
+from tocsin.app.validate import validate
 from tocsin.deliver.sender import Sender
 from tocsin.model.config import Channel
 from tocsin.model.notification import EventNotice, Notification, NotificationState
@@ -100,6 +103,24 @@ async def test_a_receiver_whose_file_is_missing_or_empty_gets_its_mail_when_it_i
         file.write_text(sink.url if kind == "webhook" else f"json://127.0.0.1:{sink.port}/\n")
         found, _ = await desk.send(channel, one, seconds=5)
         assert (found, len(sink.posts)) == (DELIVERED, 1)
+
+
+def test_the_check_names_each_receiver_that_could_not_be_reached(tmp_path: Path) -> None:
+    (tmp_path / "empty").write_text("\n")
+    (tmp_path / "local").write_text("syslog://SECRET-PART\n")
+    (tmp_path / "good").write_text("json://example.com/\n")
+    channels = [{"name": name, "url_file": name} for name in ("missing", "empty", "local", "good")]
+    (tmp_path / "tocsin.yaml").write_text(
+        f"nodes: [{{name: prod, url: 'https://dss.example.com', api_key: k}}]\n"
+        f"receivers: [{{name: ops, channels: {json.dumps(channels)}}}]\nroute: {{receiver: ops}}\n"
+    )
+    problems = validate(Source(tmp_path / "tocsin.yaml"), NOW, offline=False)
+    told = [one.message.replace(f"{tmp_path}/", "") for one in problems if one.severity == "error"]
+    assert told == [
+        "the url of channel 'missing' cannot be read: missing: No such file or directory",
+        "the url of channel 'empty' cannot be read: empty is empty",
+        "the url of channel 'local': 'syslog' is not allowed",
+    ]
 
 
 @pytest.mark.parametrize("url", ["nonsense", "slack://", "syslog://", "dbus://", "xmpp://a:b@c"])

@@ -267,7 +267,9 @@ def test_a_list_in_one_string_is_split_outside_quotes() -> None:
     assert [one.addr_spec for one in found] == ["a@example.com", "c@example.com", "d@example.com"]
 
 
-async def test_three_hours_without_a_mail_server_end_with_every_mail_in_order(store: Store, clock: HandClock) -> None:
+async def test_three_hours_without_a_mail_server_end_with_each_report_in_order_and_the_present_alerts(
+    store: Store, clock: HandClock
+) -> None:
     sink = SmtpSink()
     async with sink:
         port = sink.port
@@ -276,7 +278,8 @@ async def test_three_hours_without_a_mail_server_end_with_every_mail_in_order(st
     rows: list[Notification] = []
     for minutes in range(0, 180, 10):
         rows.append(owed(EventNotice(event(minutes), "r", subject=f"mail {minutes}"), "ops/mail", at=clock.now()))
-        await store.write(outbox.owe, rows[-1:])
+        flush = owed(group(alert(1, ended=minutes > 60), alert(minutes)), "ops/mail", "a group", at=clock.now())
+        await store.write(outbox.owe, [rows[-1], flush])
         due = await sender.step(clock.now(), settings)
         await sender.idle()
         assert due is None or due <= clock.now() + timedelta(minutes=10)
@@ -289,7 +292,13 @@ async def test_three_hours_without_a_mail_server_end_with_every_mail_in_order(st
         for _ in range(60):
             await sender.step(clock.forward(seconds=20), settings)
             await sender.idle()
-        assert [one.message["Subject"] for one in sink.mails] == [f"mail {minutes}" for minutes in range(0, 180, 10)]
+        subjects = [one.message["Subject"] for one in sink.mails]
+        assert [one for one in subjects if one.startswith("mail")] == [
+            f"mail {minutes}" for minutes in range(0, 180, 10)
+        ]
+        (told,) = [one for one in sink.mails if not one.message["Subject"].startswith("mail")]
+        assert "S170 failed" in parts(told)[0]
+        assert "firing: S1 " not in parts(told)[0]
     await sender.close(timedelta(0))
 
 

@@ -226,6 +226,30 @@ async def test_a_row_that_cannot_be_read_becomes_a_dead_letter_and_the_others_go
     await sender.close(timedelta(0))
 
 
+async def test_dead_letters_are_counted_by_why_they_died(store: Store, inbox: Inbox, clock: HandClock) -> None:
+    async def answer(request: web.Request) -> web.Response:
+        return web.Response(status=400 if request.path == "/no" else 503)
+
+    inbox.answer = answer
+    no, away = hook(f"{inbox.url[:-5]}/no", "no"), hook(inbox.url, "away", max_age=timedelta(seconds=30))
+    unreadable = owed(channel="no", lane="x")
+    await store.write(outbox.owe, [owed(channel="no"), owed(channel="away"), owed(channel="gone"), unreadable])
+    broken = "UPDATE outbox SET notice = '{}' WHERE id = ?"
+    await store.write(lambda connection: connection.exec_driver_sql(broken, (unreadable.id,)))
+    registry = CollectorRegistry()
+    sender = Sender(store, holder="me", clock=clock, metrics=DeliverMetrics(registry), random=Random(1))
+    for _ in range(8):
+        await sender.step(clock.forward(seconds=10), config(no, away))
+        await sender.idle()
+    counted = {
+        reason: registry.get_sample_value("tocsin_dead_letters_by_reason", {"reason": reason})
+        for reason in ("refused", "too_old", "channel_gone", "unreadable")
+    }
+    assert counted == dict.fromkeys(counted, 1.0)
+    assert registry.get_sample_value("tocsin_dead_letters") == 4
+    await sender.close(timedelta(0))
+
+
 async def test_a_narrow_channel_asks_for_its_next_row_as_soon_as_a_place_is_free(
     store: Store, inbox: Inbox, clock: HandClock
 ) -> None:

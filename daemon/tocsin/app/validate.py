@@ -6,6 +6,7 @@ from datetime import datetime
 from tocsin.app import mirroring
 from tocsin.app.settings import BadConfig, Problem
 from tocsin.app.source import Source
+from tocsin.deliver.connect import check_channel_url
 from tocsin.deliver.trial import check_templates
 from tocsin.model.config import Config, Secret
 from tocsin.route.lint import lint
@@ -40,11 +41,14 @@ def _absent_secrets(config: Config) -> Iterator[Problem]:
         if secret is None:
             continue
         try:
-            secret.reveal()
+            value = secret.reveal().strip()
         except OSError as error:
             reason = error.strerror or str(error)
             place = f": {error.filename}" if error.filename else ""
             yield Problem(f"{what} cannot be read{place}: {reason}", config.source)
+            continue
+        if what.startswith("the url of channel ") and (trouble := check_channel_url(value)):
+            yield Problem(f"{what}: {trouble}", config.source)
 
 
 def _secrets(config: Config) -> Iterator[tuple[str, Secret | None]]:
@@ -56,5 +60,6 @@ def _secrets(config: Config) -> Iterator[tuple[str, Secret | None]]:
         yield f"the url of channel {channel.name!r}", channel.url
         yield f"the webhook of channel {channel.name!r}", channel.webhook
         yield f"the hmac secret of channel {channel.name!r}", channel.hmac_secret
+        yield from ((f"the header {name} of channel {channel.name!r}", one) for name, one in channel.headers.items())
     yield "the heartbeat's url", config.heartbeat.url
     yield "the hooks' secret", config.http.hooks_secret

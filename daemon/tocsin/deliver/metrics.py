@@ -6,6 +6,7 @@ from enum import StrEnum
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from tocsin.model.config import Channel
+from tocsin.store.deliveries import DEATHS
 
 
 class Count(StrEnum):
@@ -38,6 +39,14 @@ class DeliverMetrics:
         self.dead_letters = Gauge(
             "tocsin_dead_letters", "Notifications given up that were not sent again.", registry=registry
         )
+        self.dead_by_reason = Gauge(
+            "tocsin_dead_letters_by_reason",
+            "The same by why: refused by the receiver, too old, their channel is gone, or their row is unreadable.",
+            ["reason"],
+            registry=registry,
+        )
+        for reason in DEATHS:
+            self.dead_by_reason.labels(reason)
 
     def know(self, channels: Iterable[Channel]) -> None:
         """Start every series of these channels at zero."""

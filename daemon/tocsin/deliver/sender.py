@@ -160,7 +160,9 @@ class Sender:
         self._metrics.outbox_depth.set(depth.open)
         age = now - depth.oldest_owed_at if depth.oldest_owed_at else timedelta(0)
         self._metrics.outbox_oldest_age.set(max(age.total_seconds(), 0.0))
-        self._metrics.dead_letters.set(depth.dead)
+        self._metrics.dead_letters.set(sum(depth.dead.values()))
+        for reason, count in depth.dead.items():
+            self._metrics.dead_by_reason.labels(reason).set(count)
         if not depth.channels <= self._bulkheads.keys():
             buried = await self._store.write(sending.bury_orphans, self._bulkheads.keys(), now)
             self._count(buried)

@@ -1,15 +1,19 @@
 """Deliveries for people: list, show, send a dead letter again, and how much waits."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, and_, func, or_, select, update
+from sqlalchemy import Connection, and_, case, func, or_, select, update
 
 from tocsin.model.notification import Attempt, AttemptOutcome, Notification
 from tocsin.store.outbox import to_notification
 from tocsin.store.schema import attempts, outbox
 from tocsin.store.sending import OPEN
+
+# Why a row is dead, in a word, by how its reason begins. What else there is is what a receiver said.
+_DEATHS = {"too_old": "too old%", "channel_gone": "its channel is no longer%", "unreadable": "its row cannot be read%"}
+DEATHS = (*_DEATHS, "refused")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +36,11 @@ class Trouble:
 
 @dataclass(frozen=True, slots=True)
 class OutboxDepth:
-    """What waits: open rows, when the oldest was owed, for which channels, and how many dead letters there are."""
+    """What waits: open rows, when the oldest was owed, for which channels; and how many dead letters, by ``DEATHS``."""
 
     open: int
     oldest_owed_at: datetime | None
-    dead: int
+    dead: Mapping[str, int]
     channels: frozenset[str] = frozenset()
 
 
@@ -75,11 +79,12 @@ def depth(connection: Connection) -> OutboxDepth:
     ).all()
     first = min((row.first for row in waiting), default=None)
     oldest = select(outbox.c.owed_at).where(outbox.c.n == first)
-    dead = select(func.count()).select_from(outbox).where(outbox.c.state == "dead")
+    why = case(*((outbox.c.reason.like(words), name) for name, words in _DEATHS.items()), else_="refused")
+    dead = select(why, func.count()).where(outbox.c.state == "dead").group_by(why)
     return OutboxDepth(
         sum(row.rows for row in waiting),
         connection.execute(oldest).scalar_one_or_none(),
-        connection.execute(dead).scalar_one(),
+        {**dict.fromkeys(DEATHS, 0), **{row[0]: row[1] for row in connection.execute(dead)}},
         frozenset(row.channel for row in waiting),
     )
 
