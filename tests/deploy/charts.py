@@ -26,14 +26,16 @@ def find_tool(name: str) -> str | None:
     return shutil.which(name, path=f"{TOOLS / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}")
 
 
-def run(*command: str | Path, cwd: Path | None = None, ok: bool = True) -> subprocess.CompletedProcess[str]:
-    """Runs a command to its end; with ``ok`` its failure is the test's, and the message is its output.
+def run(
+    *command: str | Path, cwd: Path | None = None, ok: bool = True, text: str | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Runs a command to its end, with ``text`` as its input; with ``ok`` its failure is the test's, and the message is its output.
 
     Whatever cluster the developer works with is out of reach.
     """
     env = os.environ | {"KUBECONFIG": os.devnull, "KUBECACHEDIR": os.devnull}
     done = subprocess.run(
-        [str(part) for part in command], capture_output=True, text=True, cwd=cwd, env=env, timeout=110
+        [str(part) for part in command], capture_output=True, text=True, input=text, cwd=cwd, env=env, timeout=110
     )
     if ok:
         assert done.returncode == 0, f"{' '.join(map(str, command))}\n{done.stdout}\n{done.stderr}"

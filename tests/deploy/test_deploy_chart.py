@@ -1,6 +1,7 @@
 """What the chart renders, and what it refuses."""
 
 import base64
+import copy
 import hashlib
 import json
 import re
@@ -9,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -51,6 +53,49 @@ def test_a_kubernetes_that_is_too_old_is_refused(chart: Chart) -> None:
 def test_each_switch_alone_renders(chart: Chart) -> None:
     for switch in SWITCHES:
         assert "Deployment" in kinds(chart.render(sets=[switch]))
+
+
+TEMPLATES = {  # that a switch adds
+    "serviceMonitor.enabled": "servicemonitor.yaml",
+    "prometheusRule.enabled": "prometheusrule.yaml",
+    "prometheusRule.scenarios": None,
+    "grafanaDashboard.enabled": "dashboards.yaml",
+    "networkPolicy.enabled": "networkpolicy.yaml",
+    "ingress.enabled": "ingress.yaml",
+    "hooks.enabled": None,
+}
+
+
+def test_every_combination_of_the_switches_renders(tool: Callable[[str], str], tmp_path: Path) -> None:
+    """On both stores, all in one run of Helm: a chart of charts, each with other values."""
+    minimal, postgresql = (
+        yaml.safe_load((HERE / "values" / f"{name}.yaml").read_text("utf-8")) for name in ("minimal", "postgresql")
+    )
+    wanted: dict[str, set[str]] = {}
+    values: dict[str, object] = {}
+    for store, *switched in product((minimal, postgresql), *[(False, True)] * len(TEMPLATES)):
+        name = f"c{len(values)}"
+        values[name] = mine = copy.deepcopy(store)
+        for key, on in zip(TEMPLATES, switched, strict=True):
+            top, switch = key.split(".")
+            mine.setdefault(top, {})[switch] = on
+        wanted[name] = {TEMPLATES[key] or "" for key, on in zip(TEMPLATES, switched, strict=True) if on} - {""}
+        wanted[name] |= {"pvc.yaml"} if store is minimal else {"pdb.yaml"}
+    shutil.copytree(CHART, tmp_path / "charts" / "tocsin")
+    aliases = [{"name": "tocsin", "version": ">=0.0.0", "alias": name} for name in values]
+    chart = {"apiVersion": "v2", "name": "all", "version": "1.0.0", "dependencies": aliases}
+    (tmp_path / "Chart.yaml").write_text(yaml.safe_dump(chart), encoding="utf-8")
+    (tmp_path / "values.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
+    said = run(tool("helm4"), "template", "bell", tmp_path, "--kube-version", "1.33.0").stdout
+    made: dict[str, set[str]] = {name: set() for name in values}
+    for document in said.split("\n---\n"):
+        name, template = re.findall(r"# Source: all/charts/(\w+)/templates/(.+)", document)[0]
+        made[name].add(template)
+        if template != "dashboards.yaml":  # large, and tested by themselves
+            assert "kind" in yaml.load(document, yaml.CSafeLoader)
+    optional = {template for template in TEMPLATES.values() if template} | {"pvc.yaml", "pdb.yaml"}
+    assert {name: templates & optional for name, templates in made.items()} == wanted
+    assert all({"deployment.yaml", "config.yaml", "service.yaml"} <= templates for templates in made.values())
 
 
 def test_helm_3_and_helm_4_render_the_same(tool: Callable[[str], str]) -> None:

@@ -11,6 +11,8 @@ import aiohttp
 import pytest
 import yaml
 
+from tests.deploy.charts import run
+from tests.deploy.metric_names import SAMPLES
 from tests.deploy.test_deploy_dashboards import FILES, expressions, load
 from tests.deploy.test_deploy_rules import RULES, rules
 from tests.fakedss import DaemonProcess, eventually, free_port
@@ -100,7 +102,9 @@ def panels() -> Iterator[tuple[str, str]]:
                 yield panel["title"], expression.replace(f'=~"{CHOSEN["project"]}"', '=~".*"')
 
 
-async def test_a_prometheus_answers_for_durations_exemplars_dashboards_and_rules(prometheus: Prometheus) -> None:
+async def test_a_prometheus_answers_for_durations_exemplars_dashboards_and_rules(
+    demo: DaemonProcess, prometheus: Prometheus, tool: Callable[[str], str]
+) -> None:
     quantile = "histogram_quantile(0.9, sum by (le) (rate(dss_scenario_run_duration_seconds_bucket[1m])))"
     found: Any = await eventually(lambda: prometheus.query(quantile))
     assert 1 < float(found[0]["value"][1]) < 300
@@ -123,7 +127,14 @@ async def test_a_prometheus_answers_for_durations_exemplars_dashboards_and_rules
     except TimeoutError:
         assert {title for title, _ in silent} == QUIET  # names the panel that never had data
 
+    known = set(await prometheus.ask("/api/v1/label/__name__/values"))
+    used = {name for rule in rules() for name in re.findall(r"\b(?:dss|tocsin)_[a-z_]+\b", rule["expr"])} - {"dss_node"}
+    assert (used | SAMPLES) - known == set()
+
     groups = (await prometheus.ask("/api/v1/rules"))["groups"]
     evaluated = [rule for group in groups for rule in group["rules"]]
     assert [(rule["name"], rule["lastError"]) for rule in evaluated if rule["health"] != "ok"] == []
     assert {rule["name"] for rule in evaluated} == {rule["alert"] for rule in rules()}
+
+    checked = run(tool("promtool"), "check", "metrics", text=await demo.text("/metrics"))
+    assert (checked.stdout, checked.stderr) == ("", "")

@@ -2,14 +2,16 @@
 
 import json
 import re
+import shutil
 import socket
 import sqlite3
+import subprocess
 
 import pytest
 import yaml
 from typer.testing import CliRunner
 
-from tests.fakedss import DaemonProcess, config_for, free_port
+from tests.fakedss import DaemonProcess, config_for, eventually, free_port, node
 from tocsin.cli.commands import app
 
 
@@ -19,9 +21,10 @@ def complaints(daemon):
     return [line for line in lines if not (line.startswith("{") and json.loads(line).get("level") in ("debug", "info"))]
 
 
-async def refused(config):
+async def refused(config, inside=()):
     """Run with this configuration; the exit code and what was said."""
     daemon = DaemonProcess(config, url="http://127.0.0.1:1")  # nobody will ask it anything
+    daemon.inside = inside
     try:
         await daemon.start()
         return await daemon.wait(), complaints(daemon)
@@ -45,6 +48,38 @@ async def test_a_store_that_cannot_be_written(tmp_path, dss, sink):
     code, said = await refused(config_for(tmp_path, {"prod": dss}, sink, store={"url": f"sqlite:///{path}"}))
     assert (code != 0, len(said)) == (True, 1)
     assert str(path) in said[0]
+
+
+async def test_a_volume_that_is_read_only(tmp_path, dss, sink):
+    volume = tmp_path / "volume"
+    volume.mkdir()
+    script = f'mount -t tmpfs -o ro none "{volume}" && exec "$@"'
+    mounted = ("unshare", "--mount", "sh", "-c", script, "sh")  # seen by this process alone
+    if shutil.which("unshare") is None or subprocess.run([*mounted, "true"], capture_output=True).returncode:
+        pytest.skip("nothing can be mounted here")
+    config = config_for(tmp_path, {"prod": dss}, sink, store={"url": f"sqlite:///{volume / 'tocsin.db'}"})
+    code, said = await refused(config, mounted)
+    assert (code, len(said)) == (1, 1)
+    assert "ead-only" in said[0]
+    assert str(volume) in said[0]
+
+
+async def test_a_secret_that_is_not_there_is_told_by_check_and_keeps_the_daemon_waiting_for_it(tmp_path, dss, sink):
+    key = tmp_path / "key"
+    prod = node("prod", dss, sweep=False) | {"api_key_file": str(key)}
+    del prod["api_key"]
+    config = config_for(tmp_path, [prod], sink)
+    checked = CliRunner().invoke(app, ["check", "--config", str(config)])
+    assert (checked.exit_code, f"{key}: No such file" in checked.output) == (1, True), checked.output
+    async with DaemonProcess(config) as daemon:
+
+        async def down():
+            return [event["data"]["reason"] for event in await daemon.events()] == ["unauthorized"]
+
+        await eventually(down)
+        key.write_text(dss.api_key)
+        await daemon.watching(6)
+        assert [line for line in daemon.stderr if "Traceback" in line] == []
 
 
 async def test_a_store_of_a_newer_version(tmp_path, dss, sink):

@@ -92,6 +92,7 @@ class DaemonProcess:
         self.stdout: list[str] = []
         self.stderr: list[str] = []
         self.module: Sequence[str] = ("tocsin",)
+        self.inside: Sequence[str] = ()  # a command that runs another one
         self._words = [*verb, *(["--config", str(config)] if config else [])]
         self._env = _environment() | dict(env or {})
         self._process: asyncio.subprocess.Process | None = None
@@ -112,7 +113,7 @@ class DaemonProcess:
     async def start(self) -> None:
         pipe = asyncio.subprocess.PIPE
         self._process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", *self.module, *self._words),
+            *(*self.inside, sys.executable, "-m", *self.module, *self._words),
             env=self._env,
             cwd=ROOT,
             stdin=asyncio.subprocess.DEVNULL,

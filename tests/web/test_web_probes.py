@@ -2,6 +2,7 @@
 
 from aiohttp import ClientSession
 from prometheus_client.parser import text_string_to_metric_families
+from structlog.testing import capture_logs
 
 from tests.web.harness import Daemon
 from tests.web.rows import KEY, NOW, put_node, put_scenario
@@ -49,6 +50,22 @@ async def test_metrics_show_what_the_last_refresh_read(client: ClientSession, da
     assert families["dss_scenario_active"].samples[0].labels == {
         "dss_node": "prod", "project": "SALES", "scenario": KEY.scenario,
     }  # fmt: skip
+
+
+async def test_a_scrape_that_stops_half_way_harms_no_other(client: ClientSession, daemon: Daemon) -> None:
+    await daemon.store.write(put_node)
+    for number in range(400):
+        await daemon.store.write(put_scenario, KEY._replace(scenario=f"S{number}" + "x" * 2_000))
+    await daemon.exposition.refresh(daemon.store, NOW, daemon.config)
+    with capture_logs() as logs:
+        for _ in range(20):
+            async with client.get("/metrics") as answer:
+                await answer.content.read(1_000)
+                answer.close()  # the connection too, with most of the body on its way
+        async with client.get("/metrics") as answer:
+            text = await answer.text()
+    assert text.count("dss_scenario_active{") == 400
+    assert [line for line in logs if line["log_level"] in ("warning", "error")] == []
 
 
 async def test_openmetrics_is_served_to_who_asks(client: ClientSession) -> None:

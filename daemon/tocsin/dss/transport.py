@@ -104,11 +104,11 @@ class Transport:
         return await retrying(self._attempt, request)
 
     async def _attempt(self, request: Request[T]) -> T:
-        session, headers, context = await self._prepare(request)
         began = self._clock.monotonic()
         reply: Reply | None = None
         error: DSSError | None = None
         try:
+            session, headers, context = await self._prepare(request)
             reply = await self._exchange(session, request, headers, context)
             return read(request, reply, self._clock.now())
         except DSSError as caught:
@@ -224,6 +224,8 @@ class Transport:
                 code = "timeout" if error.timed_out else "unreachable"
             case DSSInvalidReply():
                 code = "invalid"
+            case DSSUnauthorized() if status is None:
+                code = "no_secret"  # nothing was sent
             case _:
                 code = str(status)
         headers: Mapping[str, str] = reply.headers if reply else {}

@@ -96,6 +96,8 @@ def check_sqlite_place(path: Path) -> None:
         except OSError as error:
             why = "it is not a directory" if isinstance(error, FileExistsError) else error.strerror
             raise StoreRefused(f"cannot make the directory of the store {path}: {why}") from None
+    if os.statvfs(directory).f_flag & os.ST_RDONLY:
+        raise StoreRefused(f"cannot write the store {path}: its volume is mounted read-only")
     if not os.access(directory, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
         raise StoreRefused(f"cannot write the store {path}: permission denied; give the directory to this user")
     kind = _file_system(directory)
