@@ -4,18 +4,20 @@ import hashlib
 import hmac
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
 
 import jsonschema
 import pytest
 from aiohttp import web
 
-from tests.deliver.builders import NOW, HandClock, Inbox, Plain, alert, config, event, group, hook, owed
+from tests.deliver.builders import NOW, HandClock, Inbox, Plain, alert, config, event, group, hook, owed, run
 from tocsin import __version__
 from tocsin.deliver.context import Facts
 from tocsin.deliver.transport import Parcel
 from tocsin.deliver.verdict import Verdict
 from tocsin.deliver.webhook import Webhook
+from tocsin.model.alert import EndReason
 from tocsin.model.cloudevent import event_schema
 from tocsin.model.config import Channel
 from tocsin.model.notification import AttemptOutcome, EventNotice, Notification, SummaryNotice
@@ -62,13 +64,28 @@ async def test_a_group_is_what_alertmanager_posts(send, inbox: Inbox) -> None:
         "receiver": "ops",
         "groupLabels": {"project": "SALES"},
         "commonLabels": {"alertname": "ScenarioFailed", "severity": "warning", "dss_node": "prod", "project": "SALES"},
-        "commonAnnotations": {},
+        "commonAnnotations": {"count": "1"},
         "externalURL": "https://tocsin.example.com",
     }
     assert [(one["status"], one["startsAt"], one["endsAt"]) for one in document["alerts"]] == [
         ("firing", "2026-03-01T11:30:00.000Z", "0001-01-01T00:00:00Z"),
         ("resolved", "2026-03-01T11:30:00.000Z", "2026-03-01T11:59:00.000Z"),
     ]
+
+
+async def test_an_alert_says_its_first_error_how_many_runs_and_how_it_ended(send, inbox: Inbox) -> None:
+    key = run().key
+    firing, ended = replace(alert(1), run=key, count=3), replace(alert(2, ended=True), end_reason=EndReason.BY_HAND)
+    read = {key: Details(key, NOW, RunError("disk full", title="Job failed", step="Build"))}
+    await send(hook(inbox.url), owed(group(firing, ended)), read)
+    rings, over = (one["annotations"] for one in json.loads(inbox.received[0].body)["alerts"])
+    assert {name: rings.get(name) for name in ("first_error", "failed_step", "count", "end_reason")} == {
+        "first_error": "Job failed: disk full",
+        "failed_step": "Build",
+        "count": "3",
+        "end_reason": None,
+    }
+    assert (over["count"], over["end_reason"]) == ("1", "by_hand")
 
 
 async def test_a_group_shows_at_most_two_hundred_alerts_and_says_how_many_it_leaves_out(send, inbox: Inbox) -> None:

@@ -15,7 +15,7 @@ from tocsin.model.alert import Alert, EndReason
 from tocsin.model.config import Config
 from tocsin.model.event import Event, EventName
 from tocsin.model.notification import EventNotice, GroupNotice, Notice, SummaryNotice
-from tocsin.model.run import Details, Outcome, Run, RunKey, ScenarioKey
+from tocsin.model.run import Details, Outcome, Run, RunError, RunKey, ScenarioKey
 
 MAX_ITEMS = 50
 _NAME = 120
@@ -243,10 +243,15 @@ def _error(details: Details | None) -> ErrorText | None:
     said = details.error
     if said is None:
         return ErrorText("", None, details.log_tail) if details.log_tail else None
+    step = one_line(said.step, _NAME) if said.step else None
+    return ErrorText(error_words(said), step, details.log_tail)
+
+
+def error_words(said: RunError) -> str:
+    """What an error says, with its title where the message does not repeat it."""
     title = said.title if said.title and said.title not in (said.message or "") else None
     text = ": ".join(part for part in (title, said.message) if part) or said.code or "an error without a message"
-    step = one_line(said.step, _NAME) if said.step else None
-    return ErrorText(cut(text, _ERROR), step, details.log_tail)
+    return cut(text, _ERROR)
 
 
 # --- groups ------------------------------------------------------------------------------------------------------------

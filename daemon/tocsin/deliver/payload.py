@@ -4,13 +4,15 @@ Source of the latter's fields: Alertmanager's documentation of ``webhook_config`
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
+from tocsin.deliver.context import error_words
 from tocsin.kit.clock import isoformat
 from tocsin.model.alert import Alert
 from tocsin.model.cloudevent import Json, to_cloudevent
+from tocsin.model.event import Event
 from tocsin.model.labels import Labels
 from tocsin.model.notification import EventNotice, GroupNotice, Notification, SummaryNotice
 from tocsin.model.run import Details, RunKey
@@ -32,19 +34,24 @@ def payload(notification: Notification, details: Mapping[RunKey, Details], exter
     document: Json
     match notification.notice:
         case EventNotice(event=event):
-            document = to_cloudevent(event, details.get(event.run.key) if event.run else None)
+            document = _event(event, details)
             kind = _CLOUDEVENT
         case GroupNotice() as group:
-            document = _group(group, external_url or "")
+            document = _group(group, details, external_url or "")
             kind = "application/json"
         case SummaryNotice() as summary:
-            document = _summary(summary, notification.id)
+            document = _summary(summary, details, notification.id)
             kind = _CLOUDEVENT
     return Payload(kind, _compact(document).encode("ascii"))
 
 
-def _group(group: GroupNotice, external_url: str) -> Json:
+def _event(event: Event, details: Mapping[RunKey, Details]) -> Json:
+    return to_cloudevent(event, details.get(event.run.key) if event.run else None)
+
+
+def _group(group: GroupNotice, details: Mapping[RunKey, Details], external_url: str) -> Json:
     shown = group.alerts[:MAX_ALERTS]
+    annotations = [_annotations(alert, details) for alert in group.alerts]
     return {
         "version": "4",
         "groupKey": group.group_key,
@@ -53,17 +60,29 @@ def _group(group: GroupNotice, external_url: str) -> Json:
         "receiver": group.receiver,
         "groupLabels": dict(group.group_labels),
         "commonLabels": _common([alert.labels for alert in group.alerts]),
-        "commonAnnotations": _common([alert.annotations for alert in group.alerts]),
+        "commonAnnotations": _common(annotations),
         "externalURL": external_url,
-        "alerts": [_alert(alert) for alert in shown],
+        "alerts": [_alert(*one) for one in zip(shown, annotations, strict=False)],
     }
 
 
-def _alert(alert: Alert) -> Json:
+def _annotations(alert: Alert, details: Mapping[RunKey, Details]) -> dict[str, str]:
+    """The alert's own, with what became known after it rang: the first error, how many runs, and how it ended."""
+    read = details.get(alert.run) if alert.run else None
+    later = {
+        "first_error": error_words(read.error) if read and read.error else "",
+        "failed_step": (read.error.step if read and read.error else None) or "",
+        "count": str(alert.count),
+        "end_reason": alert.end_reason or "",
+    }
+    return {name: value for name, value in later.items() if value} | dict(alert.annotations)
+
+
+def _alert(alert: Alert, annotations: Mapping[str, str]) -> Json:
     return {
         "status": "firing" if alert.firing else "resolved",
         "labels": dict(alert.labels),
-        "annotations": dict(alert.annotations),
+        "annotations": dict(annotations),
         "startsAt": isoformat(alert.starts_at),
         "endsAt": isoformat(alert.ends_at) if alert.ends_at else _NEVER,
         "generatorURL": alert.annotations.get("run_url", ""),
@@ -71,12 +90,12 @@ def _alert(alert: Alert) -> Json:
     }
 
 
-def _common(sets: list[Labels]) -> dict[str, Json]:
+def _common(sets: Sequence[Labels]) -> dict[str, Json]:
     first, *others = sets or [{}]
     return {name: value for name, value in first.items() if all(other.get(name) == value for other in others)}
 
 
-def _summary(summary: SummaryNotice, id_: str) -> Json:
+def _summary(summary: SummaryNotice, details: Mapping[RunKey, Details], id_: str) -> Json:
     return {
         "specversion": "1.0",
         "id": id_,
@@ -90,6 +109,6 @@ def _summary(summary: SummaryNotice, id_: str) -> Json:
             "since": isoformat(summary.since),
             "until": isoformat(summary.until),
             "runs_by_outcome": dict(summary.runs_by_outcome),
-            "worst": [to_cloudevent(event) for event in summary.worst],
+            "worst": [_event(event, details) for event in summary.worst],
         },
     }
