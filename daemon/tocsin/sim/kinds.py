@@ -9,7 +9,7 @@ from tocsin.sim import documents
 from tocsin.sim.behaviour import Document, listed
 from tocsin.sim.formula import BadFormula, as_text, evaluate, expand
 from tocsin.sim.nouns import Missing, Scenario
-from tocsin.sim.perform import Director, Ending, Kind, Performance, scenario_target
+from tocsin.sim.perform import Ending, Kind, Performance, scenario_target
 from tocsin.sim.python import Limits, run_python
 from tocsin.sim.reporters import NotSent, Reporters
 
@@ -58,7 +58,7 @@ class Kinds:
 
     async def _sql(self, performance: Performance, step: Document, step_run: Document) -> Ending:
         name, sql = str(step["params"].get("connection")), str(step["params"].get("sql") or "")
-        path = performance.director.world.connections.get(name)
+        path = performance.engine.world.connections.get(name)
         if path is None:
             return Ending.failed(_ILLEGAL, f"Connection does not exist: {name}", code="ERR_CONNECTION_NOT_FOUND")
         database = sqlite3.connect(path, timeout=10, check_same_thread=False)
@@ -84,8 +84,8 @@ class Kinds:
             return Ending.failed(_ILLEGAL, f"Cannot run scenario {step['params'].get('scenarioId')}")
         auth = documents.auth_context(documents.effective_login(performance.run.document["scenario"]))
         variables = {**performance.run.document["variables"], **performance.run.variables}
-        director: Director = performance.director
-        fire = director.launch(target, documents.BY_PARENT, {}, auth, variables=variables, wait_for_turn=True)
+        engine = performance.engine
+        fire = engine.launch(target, documents.BY_PARENT, {}, auth, variables=variables, wait_for_turn=True)
         over = False
         try:
             if fire.settled is not None:
@@ -95,7 +95,7 @@ class Kinds:
             over = True
         finally:
             if not over:
-                fire.cancel() if fire.run is None else director.abort(target)
+                fire.cancel() if fire.run is None else engine.abort(target)
         outcome = fire.run.outcome if fire.run is not None else "ABORTED"
         if fire.run is not None:
             done = fire.run.document
@@ -112,11 +112,11 @@ class Kinds:
         target = _target(performance, step)
         if target is None:
             return Ending.failed(_ILLEGAL, f"scenario does not exist: {step['params'].get('scenarioId')}")
-        performance.director.abort(target)
+        performance.engine.abort(target)
         return Ending()
 
     async def _variables(self, performance: Performance, step: Document, step_run: Document) -> Ending:
-        params, world = step["params"], performance.director.world
+        params, world = step["params"], performance.engine.world
         now = performance.variables()
         try:
             values = {key: _valued(value, params, now) for key, value in (params.get("variables") or {}).items()}
@@ -129,10 +129,10 @@ class Kinds:
                 performance.run.variables.update(values)
             case "set_project_vars":
                 world.project(performance.scenario.project_key).variables["standard"].update(values)
-                performance.director.variables_changed(performance.scenario.project_key)
+                performance.engine.variables_changed(performance.scenario.project_key)
             case _:
                 world.variables.update(values)
-                performance.director.variables_changed(None)
+                performance.engine.variables_changed(None)
         return Ending()
 
     async def _send_report(self, performance: Performance, step: Document, step_run: Document) -> Ending:
@@ -146,7 +146,7 @@ class Kinds:
 def _target(performance: Performance, step: Document) -> Scenario | None:
     project_key = str(step["params"].get("projectKey") or performance.scenario.project_key)
     try:
-        return performance.director.world.scenario(project_key, str(step["params"].get("scenarioId")))
+        return performance.engine.world.scenario(project_key, str(step["params"].get("scenarioId")))
     except Missing:
         return None
 

@@ -11,16 +11,19 @@ import random
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from tocsin.kit.clock import from_ms, to_ms
 from tocsin.sim import documents
 from tocsin.sim.behaviour import BadWorld, Behaviour, Document, Part
 from tocsin.sim.clock import Past, Timeline
 from tocsin.sim.formula import BadFormula, evaluate, is_true
-from tocsin.sim.nouns import Fire, Handle, Job, Run, Scenario
+from tocsin.sim.nouns import Handle, Job, Run, Scenario
 from tocsin.sim.variables import run_variables
 from tocsin.sim.world import World
+
+if TYPE_CHECKING:
+    from tocsin.sim.engine import Engine
 
 SEVERITY = ("SUCCESS", "WARNING", "FAILED")
 _JOB_LOGGER = "dku.flow.jobrunner"
@@ -43,22 +46,6 @@ class Ending:
         return cls("FAILED", {**thrown, "code": code} if code else thrown)
 
 
-class Director(Protocol):
-    """What a performance may ask of the world around it."""
-
-    @property
-    def world(self) -> World: ...
-
-    def launch(
-        self, scenario: Scenario, trigger: Document, params: Document, auth: Document, *,
-        variables: Document | None = None, wait_for_turn: bool = False,
-    ) -> Fire: ...  # fmt: skip
-
-    def abort(self, scenario: Scenario) -> bool: ...
-
-    def variables_changed(self, project_key: str | None) -> None: ...
-
-
 Kind = Callable[["Performance", Document, Document], Awaitable[Ending]]
 
 
@@ -66,9 +53,9 @@ class Performance:
     """One run being performed. Ends are written into the run's documents as they happen."""
 
     def __init__(
-        self, director: Director, scenario: Scenario, run: Run, timeline: Timeline, kinds: Mapping[str, Kind]
+        self, engine: "Engine", scenario: Scenario, run: Run, timeline: Timeline, kinds: Mapping[str, Kind]
     ) -> None:
-        self.director = director
+        self.engine = engine
         self.scenario = scenario
         self.run = run
         self.timeline = timeline
@@ -98,7 +85,7 @@ class Performance:
 
     def variables(self) -> Document:
         """All variables as conditions and templates see them now."""
-        return run_variables(self.director.world, self.scenario, self.run)
+        return run_variables(self.engine.world, self.scenario, self.run)
 
     async def play(self, step: Document, step_run: Document, part: Part) -> Ending:
         """Act a part: take its time, say its lines, meet its end; a build does so in a job of its own."""
@@ -189,7 +176,7 @@ class Performance:
         in_item = any(item.get("thrown") for item in step_run["additionalReportItems"])
         if ending.outcome == "FAILED" and not in_item:
             part["thrown"] = ending.thrown or {"clazz": "", "title": "", "message": "", "stack": ""}
-            part["logTail"] = self.run.log.tail(self.director.world.zone, step["id"])
+            part["logTail"] = self.run.log.tail(self.engine.world.zone, step["id"])
         step_run["end"] = to_ms(self.timeline.now())
         target = {**scenario_target(self.scenario, "SCENARIO_STEP"), "stepId": step["id"]}
         step_run["result"] = documents.result(
@@ -204,7 +191,7 @@ class Performance:
         ]
         definition = {"type": step["params"].get("jobType", "RECURSIVE_BUILD"), "outputs": outputs}
         login = documents.effective_login(self.run.document["scenario"])
-        job = new_job(self.director.world, self.scenario.project_key, definition, login, self.timeline.now())
+        job = new_job(self.engine.world, self.scenario.project_key, definition, login, self.timeline.now())
         self.say(step["id"], f"Started job {job.id}")
         ending = Ending("ABORTED")
         try:
@@ -212,7 +199,7 @@ class Performance:
         finally:
             extra: Document = {"jobId": job.id, "jobProjectKey": self.scenario.project_key}
             if ending.outcome == "FAILED":
-                extra |= {"thrown": ending.thrown, "logTail": job.log.tail(self.director.world.zone)}
+                extra |= {"thrown": ending.thrown, "logTail": job.log.tail(self.engine.world.zone)}
             target = {"type": "JOBS", "projectKey": self.scenario.project_key}
             item = documents.result("JOB_EXECUTED", ending.outcome, target, job.start, job.end, extra)
             step_run.setdefault("additionalReportItems", []).append(item)

@@ -24,6 +24,7 @@ from tocsin.sim.variables import run_variables
 from tocsin.sim.world import World
 
 SEND_TIMEOUT_SECONDS = 15.0
+_CLAZZ = "com.dataiku.dip.exceptions.MessagingException"
 MAIL_TYPES = ("smtp", "aws-ses-mail", "microsoft-graph-mail")
 
 
@@ -66,12 +67,7 @@ class Reporters:
             try:
                 await self.send(run, reporter["messaging"], variables)
             except NotSent as error:
-                thrown = {
-                    "clazz": "com.dataiku.dip.exceptions.MessagingException",
-                    "title": "Failed to send",
-                    "stack": "",
-                }
-                state["error"] = {**thrown, "message": str(error)}
+                state["error"] = {"clazz": _CLAZZ, "title": "Failed to send", "message": str(error), "stack": ""}
         state["ended"] = to_ms(self._now())
         run.document["reportersStates"].append(state)
 
@@ -102,9 +98,7 @@ class Reporters:
         sender = mail.sender or str(configuration.get("sender") or "")
         if configuration.get("useCurrentUserAsSender") and login:
             sender = login if "@" in login else f"{login}@example.com"
-        domains = tuple(
-            f"@{d.strip()}" for d in str(configuration.get("authorizedDomain") or "").split(",") if d.strip()
-        )
+        domains = tuple(f"@{domain}" for domain in _addresses(str(configuration.get("authorizedDomain") or "")))
         everyone = (*mail.to, *mail.cc, *mail.bcc)
         if domains and (others := [address for address in everyone if not address.endswith(domains)]):
             raise NotSent(f"Recipients outside of the authorized domains: {', '.join(others)}")
@@ -124,18 +118,17 @@ class Reporters:
         strict = configuration.get("templateFormat") == "FREEMARKER"
         for to, more in _recipients(expand(str(configuration.get("recipient") or ""), variables)):
             known = {**variables, **more}
-            body = (
-                _stock_body(run, variables)
-                if stock
-                else expand(str(configuration.get("message") or ""), known, strict=strict)
+            sender, cc, bcc, message = (
+                expand(str(configuration.get(key) or ""), known, strict=strict and key == "message" and not stock)
+                for key in ("sender", "ccRecipient", "bccRecipient", "message")
             )
             yield Mail(
                 to=to,
                 subject=expand(subject, known),
-                body=body,
-                sender=expand(str(configuration.get("sender") or ""), known),
-                cc=_addresses(expand(str(configuration.get("ccRecipient") or ""), known)),
-                bcc=_addresses(expand(str(configuration.get("bccRecipient") or ""), known)),
+                body=_stock_body(run, variables) if stock else message,
+                sender=sender,
+                cc=_addresses(cc),
+                bcc=_addresses(bcc),
                 html=bool(configuration.get("sendAsHTML")) and not stock,
                 attachments=files,
             )
@@ -169,13 +162,8 @@ def _recipients(text: str) -> list[tuple[tuple[str, ...], Document]]:
     except ValueError:
         parsed = None
     if isinstance(parsed, dict):
-        return [
-            (
-                _addresses(str(m.get("to") or "")),
-                {f"mailVariables_{k}": v for k, v in (m.get("variables") or {}).items()},
-            )
-            for m in listed(parsed.get("mails"))
-        ]
+        mails = [(mail.get("to") or "", mail.get("variables") or {}) for mail in listed(parsed.get("mails"))]
+        return [(_addresses(str(to)), {f"mailVariables_{k}": v for k, v in own.items()}) for to, own in mails]
     return [(tuple(str(a) for a in parsed) if isinstance(parsed, list) else _addresses(text), {})]
 
 
