@@ -45,7 +45,7 @@ def _row(alert: Answer) -> Answer:
         "state": alert["state"] if alert["state"] == "firing" else alert["end_reason"],
         "alert": labels.get("alertname"),
         "severity": labels.get("severity"),
-        "place": "/".join(labels[name] for name in ("dss_node", "project", "scenario") if labels.get(name)),
+        "place": "/".join(labels[name] for name in ("dss_node", "project", "scenario", "channel") if labels.get(name)),
         "since": alert["starts_at"],
         "summary": alert["annotations"].get("summary"),
     }

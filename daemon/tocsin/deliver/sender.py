@@ -291,6 +291,7 @@ class Sender:
                 await self._works(bulkhead)
             case NotificationState.DEAD:
                 log.warning("notification_dead", **about, reason=receipt.reason)
+                await self._fails(bulkhead, verdict)
             case _:
                 await self._fails(bulkhead, verdict)
         if bulkhead.runs_low() or receipt.state is NotificationState.OWED:

@@ -127,7 +127,7 @@ def _moment(moment: datetime | None) -> str:
 
 
 def _place(labels: Mapping[str, str]) -> str:
-    return " / ".join(labels[name] for name in ("dss_node", "project", "scenario") if labels.get(name))
+    return " / ".join(labels[name] for name in ("dss_node", "project", "scenario", "channel") if labels.get(name))
 
 
 def _part(text: str) -> str:
