@@ -129,7 +129,7 @@ class DSSClient:
 
     async def list_running_scenarios_raw(self, all_users: bool = False) -> list[Any]:
         """The list as DSS sent it, whatever its items are."""
-        return await self._futures(scenarios=True, all_users=all_users)
+        return await self.perform(wire.list_futures(withScenarios=True, withNotScenarios=False, allUsers=all_users))
 
     async def list_futures(self, *, all_users: bool = False) -> list[Raw]:
         """Long tasks other than scenarios; each has at least a ``jobId``."""
@@ -137,12 +137,7 @@ class DSSClient:
 
     async def list_futures_raw(self, *, all_users: bool = False) -> list[Any]:
         """The list as DSS sent it, whatever its items are."""
-        return await self._futures(scenarios=False, all_users=all_users)
-
-    async def _futures(self, *, scenarios: bool, all_users: bool) -> list[Any]:
-        return await self.perform(
-            wire.list_futures(withScenarios=scenarios, withNotScenarios=not scenarios, allUsers=all_users)
-        )
+        return await self.perform(wire.list_futures(withScenarios=False, withNotScenarios=True, allUsers=all_users))
 
     def get_future(self, job_id: str) -> DSSFuture:
         return DSSFuture(self, job_id)

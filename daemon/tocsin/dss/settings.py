@@ -66,7 +66,7 @@ class DSSScenarioSettings:
         return _list(self.data, "reporters")
 
     def add_periodic_trigger(self, every_minutes: int = 5) -> None:
-        self._add_time_trigger({"frequency": "Minutely", "repeatFrequency": every_minutes})
+        self._add_time_trigger(frequency="Minutely", repeatFrequency=every_minutes)
 
     def add_hourly_trigger(
         self,
@@ -79,11 +79,8 @@ class DSSScenarioSettings:
         timezone: str = "SERVER",
     ) -> None:
         """Every ``repeat_every`` hours, from a day on (today unless given)."""
-        start = self._start(year, month, day, timezone)
-        self._add_time_trigger(
-            {"frequency": "Hourly", "hour": starting_hour, "minute": minute_of_hour, "startingFrom": start}
-            | {"repeatFrequency": repeat_every, "timezone": timezone}
-        )
+        when = self._from(year, month, day, timezone, repeat_every)
+        self._add_time_trigger(frequency="Hourly", hour=starting_hour, minute=minute_of_hour, **when)
 
     def add_daily_trigger(
         self,
@@ -97,13 +94,9 @@ class DSSScenarioSettings:
         timezone: str = "SERVER",
     ) -> None:
         """Every ``repeat_every`` days, or with ``days`` (Monday … Sunday) on those days of every so many weeks."""
-        start = self._start(year, month, day, timezone)
-        weekly = {"frequency": "Daily"} if days is None else {"frequency": "Weekly", "daysOfWeek": days}
-        self._add_time_trigger(
-            weekly
-            | {"hour": hour, "minute": minute, "startingFrom": start}
-            | {"repeatFrequency": repeat_every, "timezone": timezone}
-        )
+        when = self._from(year, month, day, timezone, repeat_every)
+        often = {"frequency": "Daily"} if days is None else {"frequency": "Weekly", "daysOfWeek": days}
+        self._add_time_trigger(**often, hour=hour, minute=minute, **when)
 
     def add_monthly_trigger(
         self,
@@ -118,17 +111,15 @@ class DSSScenarioSettings:
     ) -> None:
         """Every ``repeat_every`` months. ``run_on``: ON_THE_DAY, LAST_DAY_OF_THE_MONTH, FIRST_WEEK, SECOND_WEEK,
         THIRD_WEEK, FOURTH_WEEK or LAST_WEEK. Without a month it counts from January."""
-        start = self._start(year, month or 1, day, timezone)
-        self._add_time_trigger(
-            {"frequency": "Monthly", "monthlyRunOn": run_on, "hour": hour, "minute": minute, "startingFrom": start}
-            | {"repeatFrequency": repeat_every, "timezone": timezone}
-        )
+        when = self._from(year, month or 1, day, timezone, repeat_every)
+        self._add_time_trigger(frequency="Monthly", monthlyRunOn=run_on, hour=hour, minute=minute, **when)
 
-    def _add_time_trigger(self, params: Raw) -> None:
+    def _add_time_trigger(self, **params: object) -> None:
         self.raw_triggers.append({"active": True, "type": "temporal", "params": params})
 
-    def _start(self, year: int | None, month: int | None, day: int | None, timezone: str) -> str:
-        """Midnight of a day, today's parts for those not given, as DSS writes it: ``2025-10-01T00:00:00.000+0200``.
+    def _from(self, year: int | None, month: int | None, day: int | None, timezone: str, every: int) -> Raw:
+        """From midnight of a day on, today's parts for those not given, as DSS writes it:
+        ``2025-10-01T00:00:00.000+0200``.
 
         The server's own zone is not known here; this machine's stands in for it.
         """
@@ -137,7 +128,8 @@ class DSSScenarioSettings:
         today = now.astimezone(zone)
         naive = datetime(year or today.year, month or today.month, day or today.day, tzinfo=UTC).replace(tzinfo=None)
         midnight = naive.astimezone() if zone is None else naive.replace(tzinfo=zone)
-        return midnight.strftime("%Y-%m-%dT%H:%M:%S.000%z")
+        start = midnight.strftime("%Y-%m-%dT%H:%M:%S.000%z")
+        return {"startingFrom": start, "repeatFrequency": every, "timezone": timezone}
 
     async def save(self, *, force: bool = False) -> None:
         """Write the definition back. Raises ``DSSConflict``, and writes nothing, if somebody else has saved since it
