@@ -1,5 +1,6 @@
 """Timelines of groups: intervals, mutes, and what each channel was last told."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -7,10 +8,13 @@ import pytest
 from tests.decide.world import T0, World, channel, config, key, minutes, tree
 from tocsin.judge.defaults import DEFAULT_RULES
 from tocsin.model.config import InhibitRule, Receiver, Rule, TimeInterval, Times
+from tocsin.model.event import EventName, ScenarioFacts
 from tocsin.model.labels import parse_matcher, parse_matchers
 from tocsin.model.notification import GroupNotice
+from tocsin.model.run import Run
 from tocsin.route.tree import RouteSpec
 from tocsin.store import silences
+from tocsin.store.schema import silences as silences_table
 
 SECOND = timedelta(seconds=1)
 HOUR = timedelta(hours=1)
@@ -179,3 +183,36 @@ async def test_a_kept_end_is_forgotten_when_the_alert_rings_again(world: World) 
     assert await steps(world, minutes(13), minutes(60.5)) == []  # still firing, as the channel was told
     await heal(world, minutes(61))
     assert await steps(world, minutes(61), minutes(70)) == [(65, "a", "resolved")]
+
+
+async def test_of_ten_thousand_silences_the_right_one_holds_and_a_restart_keeps_them(world: World) -> None:
+    row = {"starts_at": T0, "ends_at": T0 + HOUR, "created_by": "me", "comment": ""}
+    rows = [row | {"id": f"{n:032}", "matchers": (f'scenario=~"S{n}|T{n}"', 'project="SALES"')} for n in range(10_000)]
+    await world.store.write(lambda c: c.execute(silences_table.insert(), rows) and None)
+    for name in ("T9999", "T10000"):
+        await ring(world, minutes(0), name)
+    await world.restart(T0 + 2 * SECOND)
+    assert await steps(world, minutes(0.1), minutes(1)) == [(0, "ops/slack", "first")]
+    await ring(world, minutes(1), "S7")
+    assert await steps(world, minutes(1.1), minutes(8)) == []
+    assert await steps(world, minutes(60), minutes(66)) == [(60, "ops/slack", "new_alerts")]
+
+
+async def test_a_hundred_tags_are_one_label_that_rules_and_routes_match(world: World) -> None:
+    tags = tuple(f"tag-{n:03}" for n in range(100))
+    tagged = parse_matchers('tags=~".*,tag-057,.*"')
+    world.config = config(
+        rules=(
+            Rule("Tagged", "failed", match=tagged),
+            Rule("Other", "failed", match=parse_matchers('tags=~".*,tag,.*"')),
+        ),
+        route=tree(routes=(RouteSpec("hundred", tagged, group_by=("...",)),)),
+        receivers=(Receiver("ops", ()), Receiver("hundred", (channel("h", "hundred"),))),
+    )
+    await world.scenario(key(), tags=tags)
+    run = Run(key(), "r", T0, T0 + SECOND, "FAILED", "temporal")
+    failed = world.event(EventName.RUN_FAILED, run, T0)
+    await world.write_run(run, [replace(failed, scenario=ScenarioFacts("NIGHTLY", "Nightly", tags))])
+    await world.step(T0 + SECOND)
+    assert await steps(world, minutes(0.1), minutes(1)) == [(0, "h", "first")]
+    assert [one.labels["tags"] for one in await world.every_alert()] == [f",{','.join(tags)},"]

@@ -62,6 +62,8 @@ class World:
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
     rung: int = 0
     seen: set[str] = field(default_factory=set)
+    away: bool = False  # nothing of the node is seen
+    reading_back: bool = False  # what happened meanwhile is late
     open_runs: dict[ScenarioKey, Run] = field(default_factory=dict)
 
     async def begin(self) -> "World":

@@ -3,10 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 
 from tocsin.model.config import InhibitRule, Route, TimeInterval
 from tocsin.model.decision import Verdict
-from tocsin.model.labels import Labels, all_match
+from tocsin.model.labels import Labels, Matcher, all_match
 from tocsin.model.sieve import Sieve, bits
 from tocsin.model.silence import Silence
 from tocsin.route.intervals import contains
@@ -63,12 +64,17 @@ def muted_by_time(route: Route, intervals: Mapping[str, TimeInterval], now: date
     return None
 
 
+@lru_cache(maxsize=2)
+def _sieve(conditions: tuple[tuple[Matcher, ...], ...]) -> Sieve:
+    return Sieve(conditions)  # from one flush to the next they are mostly the same
+
+
 class Silencer:
     """The silences that hold now, however many."""
 
     def __init__(self, silences: Sequence[Silence]) -> None:
         self._silences = silences
-        self._sieve = Sieve(silence.matchers for silence in silences)
+        self._sieve = _sieve(tuple(silence.matchers for silence in silences))
 
     def silences(self, labels: Labels) -> Muted | None:
         """Whether one of them covers the alert; the one that began first is named."""
