@@ -1,13 +1,16 @@
 """Timelines of groups: intervals, mutes, and what each channel was last told."""
 
+import logging
 from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from structlog.testing import capture_logs
 
 from tests.decide.world import T0, World, channel, config, key, minutes, tree
 from tocsin.judge.defaults import DEFAULT_RULES
 from tocsin.model.config import InhibitRule, Receiver, Rule, TimeInterval, Times
+from tocsin.model.decision import Stage
 from tocsin.model.event import EventName, ScenarioFacts
 from tocsin.model.labels import parse_matcher, parse_matchers
 from tocsin.model.notification import GroupNotice
@@ -216,3 +219,67 @@ async def test_a_hundred_tags_are_one_label_that_rules_and_routes_match(world: W
     await world.step(T0 + SECOND)
     assert await steps(world, minutes(0.1), minutes(1)) == [(0, "h", "first")]
     assert [one.labels["tags"] for one in await world.every_alert()] == [f",{','.join(tags)},"]
+
+
+async def test_every_reason_stands_in_a_row_a_log_line_and_a_counter(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One timeline through all nine; what says nothing new is logged only where every detail is wanted."""
+    caplog.set_level(logging.DEBUG, "tocsin.app.decide")
+    inhibit = InhibitRule(parse_matchers("alertname=NodeDown"), parse_matchers("project=I"), ("dss_node",))
+    world.config = config(
+        inhibit_rules=(inhibit,),
+        time_intervals=(MORNING,),
+        receivers=(Receiver("ops", (channel("ops/slack"),)), Receiver("nobody", ())),
+        route=tree(
+            routes=(
+                RouteSpec(matchers=parse_matchers("project=M"), mute_time_intervals=("morning",)),
+                RouteSpec("nobody", parse_matchers("project=N")),
+            )
+        ),
+    )
+    reasons = {
+        "first",
+        "new_alerts",
+        "resolved",
+        "repeat",
+        "silenced",
+        "inhibited",
+        "muted_time",
+        "no_change",
+        "no_channel",
+    }
+
+    def counted(metric: str, **labels: str) -> dict[str, float]:
+        samples = next(one for one in world.registry.collect() if one.name == metric).samples
+        return {
+            one.labels["reason"]: one.value
+            for one in samples
+            if one.name.endswith("_total") and labels.items() <= one.labels.items()
+        }
+
+    assert counted("tocsin_decisions", stage="flush") == dict.fromkeys(reasons, 0)
+    assert (
+        counted("tocsin_notifications_suppressed").items()
+        >= dict.fromkeys(reasons - {"first", "new_alerts", "resolved", "repeat"}, 0).items()
+    )
+    await silence(world, "project=S", minutes(0), HOUR)
+    await world.down(T0 - minutes(3))
+    with capture_logs() as lines:
+        for project in ("A", "I", "M", "N", "S"):
+            await world.scenario(key("X", project))
+            await world.run(T0, "FAILED", key("X", project), length=SECOND)
+        await world.step(T0 + SECOND)
+        await steps(world, minutes(0.1), minutes(1))
+        await world.scenario(key("Y", "A"))
+        await world.run(T0 + minutes(1), "FAILED", key("Y", "A"), length=SECOND)
+        await steps(world, minutes(2), minutes(270))
+        await world.run(T0 + minutes(270), "SUCCESS", key("Y", "A"), length=SECOND)
+        await steps(world, minutes(271), minutes(280))
+    rows = {made.verdict.value for made in await world.decisions() if made.stage is Stage.FLUSH}
+    assert rows == reasons
+    assert {line["verdict"] for line in lines if line["event"] == "decided" and line["stage"] == "flush"} == reasons
+    assert {reason for reason, count in counted("tocsin_decisions", stage="flush").items() if count} == reasons
+    assert {reason for reason, count in counted("tocsin_notifications_suppressed").items() if count} == (
+        reasons - {"first", "new_alerts", "resolved", "repeat"}
+    )

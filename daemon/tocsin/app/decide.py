@@ -25,7 +25,7 @@ from tocsin.app.telling import Telling
 from tocsin.app.timing import Untimed, decide_time, untimed
 from tocsin.model.alert import Alert, EndReason
 from tocsin.model.config import Config
-from tocsin.model.decision import SUPPRESSIONS, Decision, Stage, Verdict
+from tocsin.model.decision import FLUSHES, SUPPRESSIONS, Decision, Stage, Verdict
 from tocsin.model.event import event_labels
 from tocsin.model.run import ScenarioKey
 from tocsin.store import Store, alerts, decisions, events, groups, rule_states, sight
@@ -51,6 +51,12 @@ class DecideMetrics:
         )
         for verdict in SUPPRESSIONS:
             self.suppressed.labels(verdict.value)
+        self.decisions = Counter(
+            "tocsin_decisions_total", "Decisions of rules, reporters, routes and groups, by reason", ["stage", "reason"],
+            registry=registry,
+        )  # fmt: skip
+        for verdict in FLUSHES:
+            self.decisions.labels(Stage.FLUSH.value, verdict.value)
         self.rule_errors = Counter(
             "tocsin_rule_errors_total", "Rules that failed on one scenario or node", ["rule"], registry=registry
         )
@@ -97,16 +103,20 @@ class Decider:
         outcome = await self._store.write_guarded(self._leadership.guard, work, plan, now)
         _log(outcome.made)
         for made in outcome.made:
-            if made.verdict in SUPPRESSIONS:
-                self._metrics.suppressed.labels(made.verdict.value).inc()
-        for verdict, count in outcome.suppressed.items():
-            self._metrics.suppressed.labels(verdict.value).inc(count)
+            self._count(made.stage, made.verdict, 1)
+        for verdict, count in outcome.unchanged.items():
+            self._count(Stage.FLUSH, verdict, count)
         for rule, place, error in outcome.errors:
             self._metrics.rule_errors.labels(rule).inc()
             log.error("rule_failed", rule=rule, place=place, exc_info=error)
         if outcome.owed:
             self._ring()
         return outcome
+
+    def _count(self, stage: Stage, verdict: Verdict, count: int) -> None:
+        self._metrics.decisions.labels(stage.value, verdict.value).inc(count)
+        if verdict in SUPPRESSIONS:
+            self._metrics.suppressed.labels(verdict.value).inc(count)
 
 
 def decide_events(connection: Connection, plan: Plan, now: datetime) -> Outcome:
@@ -164,11 +174,7 @@ def flush_groups(connection: Connection, plan: Plan, now: datetime) -> Outcome:
     """Tell the groups that are due."""
     told = flush(connection, plan, now)
     return Outcome(
-        full=told.full,
-        owed=told.owed,
-        made=told.made,
-        suppressed=told.unchanged,
-        next_due=groups.next_flush(connection),
+        full=told.full, owed=told.owed, made=told.made, unchanged=told.unchanged, next_due=groups.next_flush(connection)
     )
 
 

@@ -15,16 +15,18 @@ from tocsin.app.plan import Plan, make_plan
 from tocsin.judge.rules import LiveRule
 from tocsin.kit.clock import isoformat
 from tocsin.kit.durations import human_duration
-from tocsin.model.config import Config, Reporter
-from tocsin.model.decision import Decision, Stage
+from tocsin.model.config import Config, Reporter, Rule
+from tocsin.model.decision import FLUSHES, SUPPRESSIONS, Decision, Stage, Verdict
 from tocsin.model.event import Event, event_labels, is_good
 from tocsin.model.labels import Labels, Matcher
 from tocsin.model.rule_state import FailedState
 from tocsin.model.run import ScenarioKey
-from tocsin.store import events, rule_states
+from tocsin.store import events, groups, rule_states, sight
 from tocsin.store.rule_states import StateKey
 from tocsin.store.schema import runs
 from tocsin.store.story import RunStory, Silent, tell
+
+_RULE_WORDS = {Verdict.RANG: "rang", Verdict.CHANGED: "rings on", Verdict.ENDED: "ended"}
 
 
 def explain(connection: Connection, scenario: ScenarioKey, run_id: str | None, config: Config) -> RunStory | None:
@@ -43,7 +45,24 @@ def explain(connection: Connection, scenario: ScenarioKey, run_id: str | None, c
     happened = events.events_by_id(connection, [one.id for one in story.events])
     ordered = [happened[one.id] for one in story.events]
     silent = _silent(connection, make_plan(config), scenario, story, ordered)
-    return replace(story, silent=tuple(silent))
+    return replace(story, in_short=_in_short(connection, story), silent=tuple(silent))
+
+
+def _in_short(connection: Connection, story: RunStory) -> str:
+    """What rang or ended, and what became of it at each channel, in one line."""
+    by_rules = [one for one in story.decisions if one.stage is Stage.RULE and one.verdict in _RULE_WORDS]
+    said = dict.fromkeys(f"{one.subject} {_RULE_WORDS[one.verdict]}" for one in by_rules)
+    channels = {one.channel: f"{one.state}{_because(one.reason)}" for one in story.deliveries}
+    flushes = [one for one in story.decisions if one.stage is Stage.FLUSH]
+    for one in (*flushes, *(one for one in story.decisions if one.stage is Stage.REPORTER)):
+        if one.verdict in SUPPRESSIONS:
+            channels.setdefault(one.subject.rpartition(" → ")[2], _told(one))
+    if any(one.verdict is Verdict.RANG for one in by_rules) and not flushes:
+        soonest = groups.next_flush_of(connection, {one.fingerprint for one in story.alerts})
+        said["no route takes it" if soonest is None else f"its group is told at {isoformat(soonest)}"] = None
+    undecided = any(one.seq is None for one in story.events)
+    what = "; ".join(said) or ("not decided yet" if undecided else "nothing rang")
+    return "; ".join((what, *(f"{name}: {words}" for name, words in channels.items())))
 
 
 def _silent(
@@ -52,20 +71,24 @@ def _silent(
     spoke = {(one.stage, one.subject) for one in story.decisions}
     labels = [event_labels(event) for event in happened]
     states = rule_states.load(connection, [scenario])
+    sights = sight.scenario_sights(connection, [scenario])
+    complete = scenario not in sights or sights[scenario].backfilled
     for live in plan.rules.values():
         if not live.about_nodes and (Stage.RULE, live.rule.alert) not in spoke:
             known = states.get(StateKey(live.id, *scenario))
             state = known.state if known else None
-            yield Silent(Stage.RULE, live.rule.alert, _rule_why(live, story, labels, state))
+            yield Silent(Stage.RULE, live.rule.alert, _rule_why(live, story, labels, state, complete))
     for reporter in plan.config.reporters:
         if (Stage.REPORTER, reporter.name) not in spoke:
             yield Silent(Stage.REPORTER, reporter.name, _reporter_why(reporter, story, happened))
 
 
-def _rule_why(live: LiveRule, story: RunStory, labels: Sequence[Labels], state: object) -> str:
+def _rule_why(live: LiveRule, story: RunStory, labels: Sequence[Labels], state: object, complete: bool) -> str:
     rule, run = live.rule, story.run
     if not labels:
         return _no_event(story)
+    if any(one.seq is None for one in story.events):
+        return "the run's events wait for a decision"
     missing = _unmatched(rule.match, labels[-1])
     if missing is not None:
         return missing
@@ -73,8 +96,7 @@ def _rule_why(live: LiveRule, story: RunStory, labels: Sequence[Labels], state: 
         case "failed" if run.outcome is None:
             return "the run has not ended"
         case "failed" if run.outcome in rule.outcomes:
-            count = f"; now {state.failures} in a row" if isinstance(state, FailedState) else ""
-            return f"it needs {rule.after} failures in a row{count}"
+            return _failed_why(rule, story, state, complete)
         case "failed" if is_good(run.outcome):
             return "the run was good, and nothing rang that it could end"
         case "failed":
@@ -85,6 +107,17 @@ def _rule_why(live: LiveRule, story: RunStory, labels: Sequence[Labels], state: 
             return "no alert was open that a good run could end" if is_good(run.outcome) else "the run was not good"
         case _:
             return "it is about starts that do not come, and this one came"
+
+
+def _failed_why(rule: Rule, story: RunStory, state: object, complete: bool) -> str:
+    if not complete:
+        return "what happened while nobody watched is still being read back; what is left of it then rings"
+    if any(one.late for one in story.events):
+        return "the run was read back after a downtime, and what failed was over before anyone could be told"
+    count = state.failures if isinstance(state, FailedState) else 0
+    if count < rule.after > 1:
+        return f"it rings after {rule.after} failures in a row; now there are {count}"
+    return "the rule was not there then, or its decision was pruned"
 
 
 def _overlong_why(story: RunStory) -> str:
@@ -139,7 +172,9 @@ def to_text(story: RunStory) -> str:
     trigger = " ".join(filter(None, (run.trigger_type, run.trigger_name)))
     took = "" if run.duration_seconds is None else f", took {human_duration(timedelta(seconds=run.duration_seconds))}"
     lines.append(f"  started {isoformat(run.start)} by {trigger or 'an unknown trigger'}{took}")
-    lines.append(f"  first seen {isoformat(run.seen_at)} by a look for: {run.seen_by or 'unknown'}{_flags(story)}")
+    why = f" because of {run.seen_by}" if run.seen_by else ""
+    lines.append(f"  first seen {isoformat(run.seen_at)}, when Tocsin looked{why}{_flags(story)}")
+    lines.append(f"  in short: {story.in_short}")
     if run.error is not None:
         step = f" in step {run.error.step}" if run.error.step else ""
         lines.append(f"  first error{step}: {run.error.message or run.error.title}")
@@ -155,7 +190,8 @@ def to_text(story: RunStory) -> str:
     ])  # fmt: skip
     deliveries: list[str] = []
     for sent in story.deliveries:
-        deliveries.append(f"{isoformat(sent.owed_at)}  {sent.channel}: {sent.state}{_because(sent.reason)}")
+        again = f"; to send it again: tocsin deliveries retry {sent.id}" if sent.state == "dead" else ""
+        deliveries.append(f"{isoformat(sent.owed_at)}  {sent.channel}: {sent.state}{_because(sent.reason)}{again}")
         deliveries += [
             f"    try {one.number} {isoformat(one.started_at)}: {one.outcome}{_because(one.note)}"
             for one in sent.attempts
@@ -170,7 +206,12 @@ def _section(title: str, lines: Sequence[str]) -> list[str]:
 
 
 def _decision(one: Decision) -> str:
-    return f"{isoformat(one.at)}  {one.stage.value} {one.subject}: {one.verdict.value}{_because(one.note)}"
+    return f"{isoformat(one.at)}  {one.stage.value} {one.subject}: {_told(one)}"
+
+
+def _told(one: Decision) -> str:
+    before = "not told, " if one.verdict in SUPPRESSIONS else "told, " if one.verdict in FLUSHES else ""
+    return f"{before}{one.verdict.value}{_because(one.note)}"
 
 
 def _because(note: str | None) -> str:

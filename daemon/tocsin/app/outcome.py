@@ -16,6 +16,6 @@ class Outcome:
     alerts: int = 0  # changed ones
     owed: list[Notification] = field(default_factory=list)
     made: list[Decision] = field(default_factory=list)
-    suppressed: dict[Verdict, int] = field(default_factory=dict)  # beside those in `made`
+    unchanged: dict[Verdict, int] = field(default_factory=dict)  # of groups, beside those in `made`: no news
     errors: list[tuple[str, str, Exception]] = field(default_factory=list)
     next_due: datetime | None = None

@@ -47,17 +47,9 @@ class Verdict(StrEnum):
     NO_CHANNEL = "no_channel"
 
 
-SUPPRESSIONS = (
-    Verdict.SILENCED,
-    Verdict.INHIBITED,
-    Verdict.MUTED_TIME,
-    Verdict.NO_CHANGE,
-    Verdict.NO_CHANNEL,
-    Verdict.CONDITION,
-    Verdict.LATE,
-    Verdict.NOT_ALLOWED,
-    Verdict.UNKNOWN_REPORTER,
-)
+_MUTES = (Verdict.SILENCED, Verdict.INHIBITED, Verdict.MUTED_TIME, Verdict.NO_CHANGE, Verdict.NO_CHANNEL)
+FLUSHES = (Verdict.FIRST, Verdict.NEW_ALERTS, Verdict.RESOLVED, Verdict.REPEAT, *_MUTES)
+SUPPRESSIONS = (*_MUTES, Verdict.CONDITION, Verdict.LATE, Verdict.NOT_ALLOWED, Verdict.UNKNOWN_REPORTER)
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,6 +89,15 @@ def members(connection: Connection, keys: Collection[str]) -> dict[str, list[Mem
     return found
 
 
+def next_flush_of(connection: Connection, fingerprints: Collection[str]) -> datetime | None:
+    """When one of the groups in which these alerts stand is told next; None when they stand in none."""
+    query = select(func.min(groups.c.flush_at)).join(group_alerts, group_alerts.c.group_key == groups.c.key)
+    found: datetime | None = connection.execute(
+        query.where(group_alerts.c.fingerprint.in_(sorted(fingerprints)))
+    ).scalar_one_or_none()
+    return found
+
+
 def told(connection: Connection, keys: Collection[str]) -> dict[tuple[str, str], Told]:
     """What the channels were told about these groups, by group key and channel."""
     found: dict[tuple[str, str], Told] = {}

@@ -63,7 +63,9 @@ class RunStory:
     alerts: tuple[AlertRecord, ...]
     decisions: tuple[Decision, ...]
     deliveries: tuple[DeliveryRecord, ...]
-    silent: tuple[Silent, ...] = ()  # filled in by who knows the configuration: not in rows
+    # Filled in by who knows the configuration; not in rows.
+    in_short: str = ""
+    silent: tuple[Silent, ...] = ()
 
 
 def tell(connection: Connection, scenario: ScenarioKey, run_id: str, channels: Collection[str]) -> RunStory | None:
