@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help install demo test lint format fuzz chaos bench docs schema clean
+.PHONY: help install demo test lint format fuzz chaos bench docs schema pictures clean
 
 help:            ## this list
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort
@@ -48,6 +48,9 @@ clean:           ## remove what the targets made
 
 docs: install    ## the references, from the code
 	$(BIN)/python docs/generate.py
+
+pictures: install  ## the mails of docs/messages.md, drawn by Chromium from the templates
+	PYTHONPATH=daemon $(BIN)/python docs/images/make.py
 
 schema: install  ## the JSON Schema beside the reference configuration
 	$(BIN)/python -c 'from tocsin.app.settings.schema import json_schema; print(json_schema(), end="")' > config/tocsin.schema.json
