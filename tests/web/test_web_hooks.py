@@ -64,6 +64,7 @@ async def test_who_knows_the_secret_may_nudge_from_anywhere(hooked: Daemon, serv
         (b'{"projectKey": "SALES", "scenarioId": "NIGHTLY", "outcome": "x"}', "application/json", ("SALES", "NIGHTLY")),
         (b'{"project": "SALES", "scenario": "NIGHTLY"}', "text/plain", ("SALES", "NIGHTLY")),
         (b"scenarioProjectKey=SALES&scenario_id=NIGHT+LY", "application/x-www-form-urlencoded", ("SALES", "NIGHT LY")),
+        (b'{"project": "SALES", "scenario": "A"}', "application/x-www-form-urlencoded", ("SALES", "A")),
         (b'{"project": "SALES"}', "application/json", ("SALES", None)),
         (b'{"scenario": "NIGHTLY"}', "application/json", (None, None)),
         (b'{"project": 5, "scenario": ["x"]}', "application/json", (None, None)),

@@ -163,6 +163,7 @@ async def test_nodes_and_scenarios_show_their_state(client: ClientSession, daemo
         ("NIGHTLY", True, "2026-03-01T12:30:00.000Z", ["daily"]), ("WEEKLY", None, None, ["daily"]),
     ]  # fmt: skip
     assert len(await walk(client, "/api/v1/scenarios?scenario_name=WEEKLY%20name")) == 1
+    assert [len(await walk(client, f"/api/v1/scenarios?tags={tags}")) for tags in (",daily,", ",weekly,")] == [2, 0]
 
 
 async def test_alerts_are_filtered_by_state_and_by_any_label(client: ClientSession, daemon: Daemon) -> None:
@@ -208,7 +209,7 @@ async def test_deliveries_show_what_was_tried(client: ClientSession, daemon: Dae
 @pytest.mark.parametrize(
     "query",
     ["limit=0", "limit=x", "limit=1001", "limit=-1", "after=%21", "after=W10", "after=eyJhIjoxfQ", "projct=SALES",
-     "limit=99999999999999999999999"],
+     "limit=99999999999999999999999", "state=runing"],
 )  # fmt: skip
 async def test_a_query_that_makes_no_sense_is_a_problem(client: ClientSession, query: str) -> None:
     async with client.get(f"/api/v1/runs?{query}") as answer:

@@ -28,7 +28,7 @@ from sqlalchemy import (
 )
 
 from tocsin.model.alert import EndReason
-from tocsin.model.event import event_labels
+from tocsin.model.event import event_labels, tags_label
 from tocsin.model.labels import Labels, parse_matcher
 from tocsin.model.notification import AttemptOutcome, EventNotice, GroupNotice, Notice
 from tocsin.model.run import GOOD_OUTCOMES, Details, RunKey, ScenarioKey
@@ -79,7 +79,10 @@ def list_scenarios(
     by_label = _place(scenarios.c) | {"scenario_name": scenarios.c.name, "run_as": scenarios.c.run_as}
     query = _where(select(scenarios), wanted, by_label)
     keys = [scenarios.c.node, scenarios.c.project, scenarios.c.scenario]
-    return _page(connection, query, keys, _record(ScenarioRecord), limit, after)
+    return _page(
+        connection, query, keys, _record(ScenarioRecord), limit, after,
+        keep=lambda one: "tags" not in wanted or tags_label(one.tags) in wanted["tags"],
+    )  # fmt: skip
 
 
 def list_runs(connection: Connection, wanted: Wanted, limit: int, after: str | None = None) -> Page[RunRecord]:

@@ -2,7 +2,7 @@
 
 Whoever calls must know the secret: as the plain header ``X-Tocsin-Secret``, which a DSS webhook reporter can send, or
 by a signature as Standard Webhooks describes. Project and scenario are read from the query, a JSON object or a form
-where they stand under names that DSS users choose; without them the whole node is nudged.
+where they stand under names that DSS users choose; without both of them nothing is nudged.
 """
 
 import asyncio
@@ -98,12 +98,9 @@ def _decoded(text: str) -> bytes:
 def _fields(content_type: str, body: bytes) -> dict[str, str]:
     """Texts by name from a JSON object or a form; nothing from anything else, since a nudge needs no more."""
     text = body.decode("utf-8", "replace")
-    if content_type == "application/x-www-form-urlencoded":
-        try:
-            return dict(parse_qsl(text, max_num_fields=100))
-        except ValueError:
-            return {}
     try:
+        if content_type == "application/x-www-form-urlencoded" and not text.startswith("{"):  # curl calls JSON a form
+            return dict(parse_qsl(text, max_num_fields=100))
         found = json.loads(text)
     except (ValueError, RecursionError):
         return {}

@@ -11,7 +11,9 @@ from sqlalchemy import Connection
 
 from tocsin.model.cloudevent import Json, to_cloudevent
 from tocsin.model.event import END_EVENTS, Event, event_labels
+from tocsin.model.notification import NotificationState
 from tocsin.model.run import ScenarioKey
+from tocsin.model.silence import SilenceState
 from tocsin.store import query
 from tocsin.store.details import get_details
 from tocsin.store.events import list_events
@@ -27,7 +29,7 @@ Reading = Callable[[Connection, Wanted, int, str | None], Page[Item]]
 
 PLACE = ("dss_node", "project", "scenario")
 EVENT_FILTERS = ("event", *PLACE, "scenario_name", "outcome", "trigger_type", "run_as", "tags")
-SCENARIO_FILTERS = (*PLACE, "scenario_name", "run_as")
+SCENARIO_FILTERS = (*PLACE, "scenario_name", "run_as", "tags")
 RUN_FILTERS = (*PLACE, "outcome", "trigger_type", "run_as", "run", "state")
 DELIVERY_FILTERS = ("state", "receiver", "channel", "kind", "event_id", "id", "alertname", "severity", *EVENT_FILTERS)
 _EVENT_COLUMNS = {"event": "event", "dss_node": "node", "project": "project", "scenario": "scenario"}
@@ -42,20 +44,24 @@ async def scenarios(request: web.Request) -> web.Response:
 
 
 async def runs(request: web.Request) -> web.Response:
-    return await _answer(request, list_query(request, RUN_FILTERS), query.list_runs)
+    return await _answer(request, list_query(request, RUN_FILTERS, ("running", "ended")), query.list_runs)
 
 
 async def alerts(request: web.Request) -> web.Response:
-    return await _answer(request, list_query(request, None), query.list_alerts)
+    return await _answer(request, list_query(request, None, ("firing", "ended")), query.list_alerts)
 
 
 async def deliveries(request: web.Request) -> web.Response:
-    return await _answer(request, list_query(request, DELIVERY_FILTERS), query.list_deliveries)
+    return await _answer(
+        request, list_query(request, DELIVERY_FILTERS, tuple(NotificationState)), query.list_deliveries
+    )
 
 
 async def silences(request: web.Request) -> web.Response:
     now = request.app[CONTEXT].clock.now()
-    return await _answer(request, list_query(request, ("state",)), partial(query.list_silences, now=now))
+    return await _answer(
+        request, list_query(request, ("state",), tuple(SilenceState)), partial(query.list_silences, now=now)
+    )
 
 
 async def events(request: web.Request) -> web.Response:

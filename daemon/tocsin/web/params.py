@@ -22,8 +22,9 @@ class ListQuery:
     wanted: dict[str, tuple[str, ...]]
 
 
-def list_query(request: web.Request, filters: Collection[str] | None) -> ListQuery:
-    """Raises ``Problem`` 400. ``filters`` None allows every name that could be a label."""
+def list_query(request: web.Request, filters: Collection[str] | None, states: Collection[str] = ()) -> ListQuery:
+    """Raises ``Problem`` 400. ``filters`` None allows every name that could be a label; ``states`` are the values that
+    the filter ``state`` may have."""
     names = dict.fromkeys(request.query)
     for name in names:
         if name in ("limit", "after"):
@@ -32,20 +33,18 @@ def list_query(request: web.Request, filters: Collection[str] | None) -> ListQue
             known = ", ".join(sorted(filters)) if filters is not None else "labels"
             raise Problem(400, f"{name!r} is not a filter of this list; it takes limit, after and {known}")
     wanted = {name: tuple(request.query.getall(name)) for name in names if name not in ("limit", "after")}
+    for state in wanted.get("state", ()):
+        if state and state not in states:
+            raise Problem(400, f"{state!r} is not a state of this list; it takes {', '.join(states)}")
     return ListQuery(_limit(request.query.get("limit")), request.query.get("after") or None, wanted)
 
 
-def whole_number(text: str, name: str, largest: int = 2**63 - 1) -> int:
-    """A number from 0 on. Raises ``Problem`` 400."""
-    if not (text.isascii() and text.isdigit()) or len(text) > 19 or int(text) > largest:
-        raise Problem(400, f"{name} must be a whole number from 0 to {largest}")
+def whole_number(text: str, name: str, least: int = 0, largest: int = 2**63 - 1) -> int:
+    """A number from ``least`` to ``largest``. Raises ``Problem`` 400."""
+    if not (text.isascii() and text.isdigit()) or len(text) > 19 or not least <= int(text) <= largest:
+        raise Problem(400, f"{name} must be a whole number from {least} to {largest}")
     return int(text)
 
 
 def _limit(text: str | None) -> int:
-    if text is None:
-        return DEFAULT_LIMIT
-    limit = whole_number(text, "limit", MAX_LIMIT)
-    if limit == 0:
-        raise Problem(400, f"limit must be a whole number from 1 to {MAX_LIMIT}")
-    return limit
+    return DEFAULT_LIMIT if text is None else whole_number(text, "limit", 1, MAX_LIMIT)
