@@ -5,6 +5,7 @@ import io
 import json
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -105,7 +106,7 @@ async def test_a_template_of_the_configuration_is_used_and_a_broken_one_replaced
         verdict = await send(own, slack_url=sink.url, templates={"short.j2": "{{ nothing.here }}"})
         assert verdict.outcome == AttemptOutcome.DELIVERED
         assert "the template could not be rendered" in verdict.note
-        assert "_Note: the template could not be rendered: UndefinedError" in blocks(sink)[1]
+        assert "_Note: the template could not be rendered: line 1: UndefinedError" in blocks(sink)[1]
         assert "*Outcome:* FAILED" in blocks(sink)[1]
 
 
@@ -179,6 +180,15 @@ async def test_chats_that_read_markdown_get_it_with_every_name_escaped(send: Sen
     assert text.startswith(
         "**\\*\\*x\\*\\* @\u200bchannel \\<b\\> \\[a\\]\\(http://evil\\) FAILED in SALES on prod**\n\n"
     )
+
+
+async def test_what_is_longer_than_a_service_takes_is_cut_and_arrives(send: Send, inbox: Inbox) -> None:
+    host = inbox.url.removeprefix("http://").removesuffix("/hook")
+    many = owed(group(*(replace(alert(n), annotations={"summary": f"{n} failed " * 20}) for n in range(50))))
+    assert (await send(channel(f"mmost://{host}/{'k' * 26}"), many)).outcome == AttemptOutcome.DELIVERED
+    said = json.loads(inbox.received[0].body)["text"]
+    assert 3_000 < len(said) <= 4_000
+    assert said.startswith("**Alerts in SALES: 50 firing**")
 
 
 async def test_a_send_that_hangs_keeps_its_thread_and_the_next_gets_another(clock: HandClock, inbox: Inbox) -> None:

@@ -68,6 +68,27 @@ def test_every_notice_renders_in_every_dialect_without_a_note(kind: Kind, name: 
     assert (rendered.html is not None) == (kind is Kind.MAIL)
 
 
+@pytest.mark.parametrize("kind", list(Kind))
+def test_each_dialect_tells_a_failure_in_full_and_in_this_order(kind: Kind) -> None:
+    one = event()
+    assert one.run
+    steps = (Step("s", "Train", "build", "FAILED", timedelta(minutes=2)),)
+    details = Details(one.run.key, NOW, RunError("disk full", step="Train"), steps, "first of the log\nlast of the log")
+    facts = Facts({one.run.key: details}, {one.run.scenario: timedelta(minutes=2)})
+    rendered = render(EventNotice(one, "r"), kind, facts)
+    body = rendered.html if kind is Kind.MAIL else rendered.text
+    assert body
+    assert rendered.subject == "Nightly load FAILED in SALES on prod"
+    told = ("Outcome", "FAILED", "Started", "2026-03-01 11:00:01 UTC", "Duration", "4m 12s", "usually 2m", "Trigger",
+            "Every night", "Failed step", "Train", "Previous outcome", "SUCCESS", "Error", "disk full", "last of the log",
+            "https://dss.example.com/projects/SALES", "https://tocsin.example.com/")  # fmt: skip
+    places = [body.find(word, body.find("Outcome")) for word in told]
+    assert [word for word, place in zip(told, places, strict=True) if place < 0] == []
+    ordered = [body.find(word, body.find("Outcome")) for word in ("Started", "Duration", "Trigger", "Failed step", "disk full",
+                                                                  "last of the log", "https://dss")]  # fmt: skip
+    assert ordered == sorted(ordered)
+
+
 def test_a_single_alert_is_told_in_full_and_its_end_with_how_long_and_how_many_runs() -> None:
     one = alert(1, ended=True)
     ended = type(one)(**{name: getattr(one, name) for name in one.__dataclass_fields__} | {"count": 4})

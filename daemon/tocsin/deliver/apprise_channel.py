@@ -19,7 +19,7 @@ from importlib.resources import files
 from typing import Any
 
 import structlog
-from apprise import Apprise, AppriseAsset, AppriseAttachment, NotifyFormat, NotifyType
+from apprise import Apprise, AppriseAsset, AppriseAttachment, NotifyFormat, NotifyType, OverflowMode
 from apprise.attachment.memory import AttachMemory
 from apprise.conversion import convert_between
 from apprise.exception import AppriseImproperlyConfigured
@@ -191,6 +191,8 @@ def connect(url: str, channel: Channel, slack_url: str | None) -> NotifyBase | s
         plugin.verify_certificate = False
     elif channel.tls.ca_file:
         untyped.verify_certificate = channel.tls.ca_file  # requests takes a file's name here too
+    if "overflow=" not in url and not set(plugin.schemas()) & {"irc", "ircs"}:  # IRC sends line by line
+        plugin.overflow_mode = OverflowMode.TRUNCATE  # a service refuses what is longer than it takes
     if set(plugin.schemas()) & {"mqtt", "mqtts"}:
         untyped.qos = max(untyped.qos, 1)  # below it a message counts as sent when it is written to the socket
     if isinstance(plugin, NotifySlack):
