@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from tocsin.app.decide import DecideMetrics
-from tocsin.app.settings import schema
+from tocsin.app.settings import load, schema
 from tocsin.deliver.metrics import DeliverMetrics
 from tocsin.kit.durations import format_duration
 from tocsin.metrics import AppMetrics
@@ -135,7 +135,29 @@ def configuration() -> str:
             "|---|---|---|---|",
         ]
         parts += [*rows, ""]
+    parts += ["## Without a file", "", "The node is named by itself, every alert goes to `TOCSIN_NOTIFY`.", ""]
+    parts += ["| variable | meaning |", "|---|---|", *variables(), ""]
     return "\n".join(parts)
+
+
+VARIABLES = {
+    "TOCSIN_DSS_URL": "where DSS is",
+    "TOCSIN_DSS_API_KEY": "its key; or `TOCSIN_DSS_API_KEY_FILE`",
+    "TOCSIN_NOTIFY": "apprise URLs, separated by blanks or lines",
+    "TOCSIN_STORE_URL": "as `store.url`",
+    "TOCSIN_HTTP_LISTEN": "as `http.listen`",
+    "TOCSIN_EXTERNAL_URL": "as `http.external_url`",
+    "TOCSIN_LOG_LEVEL": "as `log.level`",
+    "TOCSIN_CONFIG": "a file all the same, where no `--config` is given",
+}
+
+
+def variables() -> list[str]:
+    """Table rows of the variables that ``app/settings`` reads. Raises ``LookupError`` for one without words."""
+    read = {name.removesuffix("_FILE") for name in re.findall(r"\"(TOCSIN_[A-Z_]+)\"", inspect.getsource(load))}
+    if read != set(VARIABLES):
+        raise LookupError(f"these variables have no words here, or are not read: {read ^ set(VARIABLES)}")
+    return [f"| `{name}` | {meaning} |" for name, meaning in VARIABLES.items()]
 
 
 # --- metrics -----------------------------------------------------------------------------------------------------------

@@ -642,6 +642,9 @@ def tocsin() -> dict[str, object]:
                     (f"max(tocsin_dead_letters{own})", "dead letters"),
                 ),
                 graph("Oldest notification owed", (f"max(tocsin_outbox_oldest_age_seconds{own})", "age"), unit="s"),
+                graph(
+                    "Dead letters by reason", (f"max by (reason) (tocsin_dead_letters_by_reason{own})", "{{reason}}")
+                ),
             ),
         ),
         Row(
@@ -655,6 +658,14 @@ def tocsin() -> dict[str, object]:
                 graph(
                     "Scenarios without series",
                     (f"max(tocsin_metrics_scenarios_dropped{own})", "over metrics.max_scenarios"),
+                ),
+                graph(
+                    "What made no sense",
+                    (
+                        f"sum(rate(tocsin_dss_oddities_total{own}[$__rate_interval])) or vector(0)",
+                        "items of DSS's replies",
+                    ),
+                    (f"sum(rate(tocsin_rule_errors_total{own}[$__rate_interval])) or vector(0)", "rules that failed"),
                 ),
             ),
         ),

@@ -1,39 +1,26 @@
 """The references are what the code says: a setting, series, event or address that is not documented fails here."""
 
-import importlib.util
 import re
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import typer
 from pydantic import BaseModel
 from typer.core import TyperGroup
 
+from docs import generate
 from tocsin.cli.commands import app
 from tocsin.model.event import DownReason, EventName
 
 
-@pytest.fixture(scope="module")
-def generate(repository: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("generate", repository / "docs" / "generate.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["generate"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_the_references_are_what_the_code_says(generate: ModuleType, repository: Path) -> None:
+def test_the_references_are_what_the_code_says(repository: Path) -> None:
     docs = repository / "docs"
     assert (docs / "configuration.md").read_text("utf-8") == generate.configuration(), "run make docs"
     page = (docs / "metrics.md").read_text("utf-8")
     assert page == generate.metrics(page), "run make docs"
 
 
-def test_a_setting_without_words_is_refused(generate: ModuleType) -> None:
+def test_a_setting_without_words_is_refused() -> None:
     class Undocumented(BaseModel):
         wordless: bool = True
 

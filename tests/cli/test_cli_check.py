@@ -127,7 +127,7 @@ def test_what_is_wrong_is_told_in_one_line(tmp_path: Path, old: str, new: str, e
         ("kind: failed", "kind: failed, match: ['outcome=FAILED']",
          "6: rule ScenarioFailed: its match on outcome also hides the runs that would end its alerts"),
         ("receiver: ops}", "receiver: ops, subject: '{{ oops('}",
-         "18: reporter mail: subject cannot render an event: TemplateSyntaxError: unexpected 'end of template'; the built-in "
+         "18: reporter mail: subject cannot render an event: line 1: unexpected 'end of template'; the built-in "
          "message would be sent"),
     ],
 )  # fmt: skip

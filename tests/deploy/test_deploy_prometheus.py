@@ -21,6 +21,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
 # The panels that a healthy demo has nothing for.
 QUIET = {"Overdue", "Answers of DSS other than 2xx"}
+TROUBLE = {"tocsin_dss_oddities_total", "tocsin_rule_errors_total"}  # no sample until something happens
 CHOSEN = {"job": "tocsin", "dss_node": "demo", "project": "SALES_FORECAST", "scenario": "NIGHTLY_REBUILD"}
 
 
@@ -129,7 +130,7 @@ async def test_a_prometheus_answers_for_durations_exemplars_dashboards_and_rules
 
     known = set(await prometheus.ask("/api/v1/label/__name__/values"))
     used = {name for rule in rules() for name in re.findall(r"\b(?:dss|tocsin)_[a-z_]+\b", rule["expr"])} - {"dss_node"}
-    assert (used | SAMPLES) - known == set()
+    assert (used | SAMPLES) - known <= TROUBLE
 
     groups = (await prometheus.ask("/api/v1/rules"))["groups"]
     evaluated = [rule for group in groups for rule in group["rules"]]

@@ -58,32 +58,25 @@ class _Builder:
         self._template_files: list[str] = []
 
     def build(self, file: schema.File) -> c.Config:
-        receivers = self._receivers(file.receivers)
+        base, receivers = self._base, self._receivers(file.receivers)
         intervals = {interval.name for interval in file.time_intervals}
-        rules = DEFAULT_RULES if file.rules is None else tuple(rule.build() for rule in file.rules)
+        rules = DEFAULT_RULES if file.rules is None else tuple(rule.made(c.Rule, base) for rule in file.rules)
         config = c.Config(
-            nodes=tuple(node.build(self._base) for node in file.nodes),
-            store=c.StoreConfig(file.store.url or default_store_url(), file.store.retention),
-            http=c.Http(
-                file.http.listen,
-                file.http.external_url,
-                None if file.http.tokens_file is None else str(self._base / file.http.tokens_file),
-                file.http.secret("hooks_secret", self._base),
-            ),
-            heartbeat=c.Heartbeat(file.heartbeat.secret("url", self._base), file.heartbeat.interval),
+            nodes=tuple(node.build(base) for node in file.nodes),
+            store=file.store.made(c.StoreConfig, base, url=file.store.url or default_store_url()),
+            http=file.http.build(base),
+            heartbeat=file.heartbeat.made(c.Heartbeat, base),
             log_level=file.log.level,
             log_format=file.log.format,
             log_levels={str(package): level for package, level in file.log.levels.items()},
             max_scenarios=file.metrics.max_scenarios,
             duration_buckets=tuple(bucket.total_seconds() for bucket in file.metrics.duration_buckets or ()),
             receivers=receivers,
-            reporters=tuple(reporter.build() for reporter in file.reporters),
-            dss_reporters=c.DssReporters(**file.dss_reporters.model_dump()),
+            reporters=tuple(reporter.build(base) for reporter in file.reporters),
+            dss_reporters=file.dss_reporters.made(c.DssReporters, base),
             rules=rules,
             route=self._root(file.route),
-            inhibit_rules=tuple(
-                c.InhibitRule(rule.source_matchers, rule.target_matchers, rule.equal) for rule in file.inhibit_rules
-            ),
+            inhibit_rules=tuple(rule.made(c.InhibitRule, base) for rule in file.inhibit_rules),
             time_intervals=tuple(
                 c.TimeInterval(interval.name, tuple(times.build() for times in interval.time_intervals))
                 for interval in file.time_intervals

@@ -8,9 +8,10 @@ import itertools
 import json
 import re
 from collections.abc import Callable
+from dataclasses import fields
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -33,6 +34,11 @@ from tocsin.route import intervals
 from tocsin.route.intervals import Range
 from tocsin.route.tree import RouteSpec
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Made = TypeVar("Made", bound="DataclassInstance")
+
 
 class Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=False, hide_input_in_errors=True)
@@ -45,6 +51,13 @@ class Model(BaseModel):
         if file is not None:
             return FileSecret(base / file)
         return None if env is None else EnvSecret(env)
+
+    def made(self, kind: type[Made], base: Path, **given: object) -> Made:
+        """A ``kind`` from the fields of the same names, secrets from whichever of their keys is set."""
+        known = type(self).model_fields
+        own = [field.name for field in fields(kind) if field.name in known and field.name not in given]
+        values = {n: self.secret(n, base) if f"{n}_file" in known else getattr(self, n) for n in own}
+        return kind(**values, **given)
 
     def written(self, name: str) -> list[str]:
         """Which of the three keys of a secret are set."""
@@ -104,9 +117,8 @@ class Watch(Model):
     details_wait: Duration = timedelta(seconds=15)  # how long a message waits for the run's first error and steps
     backfill: Backfill = Backfill()
 
-    def build(self) -> c.Watch:
-        values = {name: getattr(self, name) for name in type(self).model_fields if name != "backfill"}
-        return c.Watch(**values, backfill=c.Backfill(self.backfill.max_age, self.backfill.notify_max_age))
+    def build(self, base: Path) -> c.Watch:
+        return self.made(c.Watch, base, backfill=self.backfill.made(c.Backfill, base))
 
 
 class Node(SecretsModel):
@@ -138,18 +150,13 @@ class Node(SecretsModel):
         return self
 
     def build(self, base: Path) -> c.Node:
-        return c.Node(
-            name=self.name,
-            url=self.url,
-            api_key=self.secret("api_key", base),
-            bearer=self.secret("bearer", base),
-            sweep_api_key=self.secret("sweep_api_key", base),
-            headers=dict(self.headers),
-            proxy=self.proxy,
+        return self.made(
+            c.Node,
+            base,
             tls=self.tls.build(base),
-            projects=c.Scope(self.projects.include, self.projects.exclude),
-            scenarios=c.Scope(self.scenarios.include, self.scenarios.exclude, self.scenarios.tags),
-            watch=self.watch.build(),
+            projects=self.projects.made(c.Scope, base),
+            scenarios=self.scenarios.made(c.Scope, base),
+            watch=self.watch.build(base),
         )
 
 
@@ -196,24 +203,8 @@ class Channel(SecretsModel):
         return found[1].lower() if found else "url"
 
     def build(self, name: str, receiver: str, base: Path) -> c.Channel:
-        return c.Channel(
-            name=name,
-            receiver=receiver,
-            url=self.secret("url", base),
-            webhook=self.secret("webhook", base),
-            template=self.template,
-            send_resolved=self.send_resolved,
-            resolve_what_was_sent=self.resolve_what_was_sent,
-            timeout=self.timeout,
-            rate=self.rate,
-            max_age=self.max_age,
-            workers=self.workers,
-            hmac_secret=self.secret("hmac_secret", base),
-            headers={key: InlineSecret(value) for key, value in self.headers.items()},
-            proxy=self.proxy,
-            tls=self.tls.build(base),
-            allow_private=self.allow_private,
-        )
+        headers = {key: InlineSecret(value) for key, value in self.headers.items()}
+        return self.made(c.Channel, base, name=name, receiver=receiver, headers=headers, tls=self.tls.build(base))
 
 
 class Receiver(Model):
@@ -252,20 +243,9 @@ class Reporter(Model):
     template: str | None = None  # a template file instead
     mail: Mail | None = None
 
-    def build(self) -> c.Reporter:
-        mail = self.mail
-        return c.Reporter(
-            name=self.name,
-            receiver=self.receiver,
-            on=frozenset(self.on),
-            match=self.match,
-            condition=self.condition,
-            attach=self.attach,
-            subject=self.subject,
-            message=self.message,
-            template=self.template,
-            mail=None if mail is None else c.ReporterMail(mail.sender, mail.to, mail.cc, mail.bcc, mail.variables),
-        )
+    def build(self, base: Path) -> c.Reporter:
+        mail = None if self.mail is None else self.mail.made(c.ReporterMail, base)
+        return self.made(c.Reporter, base, on=frozenset(self.on), mail=mail)
 
 
 _KIND_KEYS = {
@@ -312,9 +292,6 @@ class Rule(Model):
         if reserved:
             raise ValueError(f"labels may not set {', '.join(reserved)}; Tocsin sets them")
         return self
-
-    def build(self) -> c.Rule:
-        return c.Rule(**{name: getattr(self, name) for name in type(self).model_fields})
 
 
 class Route(Model):
@@ -420,6 +397,9 @@ class Http(SecretsModel):
     hooks_secret: str | None = None  # who knows it may call POST /hooks/dss/NODE; none: 403
     hooks_secret_file: str | None = None
     hooks_secret_env: str | None = None
+
+    def build(self, base: Path) -> c.Http:
+        return self.made(c.Http, base, tokens_file=None if self.tokens_file is None else str(base / self.tokens_file))
 
 
 class Heartbeat(SecretsModel):
