@@ -5,6 +5,7 @@ from datetime import timedelta
 from random import Random
 
 from prometheus_client import CollectorRegistry
+from sqlalchemy.event import listens_for
 
 from tests.deliver.builders import NOW, alert, config, event, group, hook, owed
 from tocsin.deliver.metrics import DeliverMetrics
@@ -242,3 +243,21 @@ async def test_two_senders_on_one_store_send_everything_once(store: Store) -> No
     for lane in range(30):
         places = [order[one.id] for one in rows[lane:150:30]]
         assert places == sorted(places)
+
+
+async def test_whether_a_channel_delivered_lately_is_read_from_an_index_alone(store: Store) -> None:
+    if not store.is_sqlite:
+        return
+
+    def plan(connection) -> str:
+        asked: list[tuple[str, object]] = []
+
+        @listens_for(connection, "before_cursor_execute")
+        def note(_connection, _cursor, statement, parameters, _context, _many) -> None:
+            asked.append((statement, parameters))
+
+        deliveries.delivered_since(connection, "ops/hook", NOW)
+        ((statement, parameters), *_) = asked
+        return " ".join(str(row) for row in connection.exec_driver_sql("EXPLAIN QUERY PLAN " + statement, parameters))
+
+    assert "COVERING INDEX ix_outbox_settled_at" in await store.read(plan)

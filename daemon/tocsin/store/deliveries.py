@@ -112,5 +112,7 @@ def troubles(connection: Connection, owed_before: datetime) -> dict[str, Trouble
 
 def delivered_since(connection: Connection, channel: str, moment: datetime) -> bool:
     """Whether a channel delivered anything after a moment."""
-    later = select(outbox.c.n).where(outbox.c.settled_at > moment, outbox.c.state == "delivered")
-    return connection.execute(later.where(outbox.c.channel == channel).limit(1)).first() is not None
+    # Almost every row is a delivered one: hidden from the planner, which would else begin with them.
+    delivered = func.coalesce(outbox.c.state, "") == "delivered"
+    later = select(outbox.c.settled_at).where(outbox.c.settled_at > moment, outbox.c.channel == channel, delivered)
+    return connection.execute(later.limit(1)).first() is not None

@@ -451,7 +451,7 @@ Index("ix_outbox_group", outbox.c.channel, outbox.c.lane, outbox.c.n,
       sqlite_where=outbox.c.kind == "group", postgresql_where=outbox.c.kind == "group")  # fmt: skip
 Index("ix_outbox_state", outbox.c.state, outbox.c.n)
 Index("ix_outbox_event_id", outbox.c.event_id)
-Index("ix_outbox_settled_at", outbox.c.settled_at)
+Index("ix_outbox_settled_at", outbox.c.settled_at, outbox.c.channel, outbox.c.state)
 
 # A notification that wants a run's details is due early once all of its waits are gone.
 outbox_waits = Table(

@@ -235,7 +235,7 @@ def upgrade() -> None:
         sqlite_where=sa.text("state IN ('owed', 'sending')"),
         postgresql_where=sa.text("state IN ('owed', 'sending')"),
     )
-    op.create_index("ix_outbox_settled_at", "outbox", ["settled_at"], unique=False)
+    op.create_index("ix_outbox_settled_at", "outbox", ["settled_at", "channel", "state"], unique=False)
     op.create_index("ix_outbox_state", "outbox", ["state", "n"], unique=False)
     op.create_table(
         "outbox_waits",
