@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
+from tests.conftest import empty_postgres
 from tests.fakedss import DaemonProcess, Differences, FakeDSS, Life, WebhookSink, between, config_for, faults, node
 from tests.fakedss.ledger import fact_of
 
@@ -65,13 +66,15 @@ class Game:
     folder: Path
     dss: FakeDSS
     sink: WebhookSink
+    postgres: str | None = None
     tally: Counter[str] = field(default_factory=Counter)
     deaths: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
         self.chance = random.Random(self.seed)
         self.dss.world.populate(4, 3)
-        self.config = config_for(self.folder, [self._node()], self.sink, receivers=[self._receiver()])
+        store = {"store": {"url": empty_postgres(self.postgres)}} if self.postgres else {}
+        self.config = config_for(self.folder, [self._node()], self.sink, receivers=[self._receiver()], **store)
         self.daemon = DaemonProcess(self.config)
         self._jumped = False
         self._began = time.monotonic()
@@ -244,10 +247,10 @@ class Game:
         )
 
 
-async def play(seed: int, seconds: float, folder: Path) -> Game:
-    """One game. Raises ``Disagreement`` that names the seed."""
+async def play(seed: int, seconds: float, folder: Path, postgres: str | None = None) -> Game:
+    """One game, in SQLite or in this PostgreSQL, which is emptied. Raises ``Disagreement`` that names the seed."""
     async with FakeDSS() as dss, WebhookSink() as sink:
-        game = Game(seed, folder, dss, sink)
+        game = Game(seed, folder, dss, sink, postgres)
         try:
             await game.play(seconds)
         except Disagreement as wrong:
@@ -264,12 +267,13 @@ def main() -> int:
     parser.add_argument("--games", type=int, default=0, help="how many, each with the next seed; 0: as --minutes says")
     parser.add_argument("--minutes", type=float, default=5, help="begin no new game after this")
     parser.add_argument("--seconds", type=float, default=60, help="of trouble in each game")
+    parser.add_argument("--postgres", help="address of a database that may be emptied; without it, SQLite")
     options = parser.parse_args()
     begun, lost, deaths, number = time.monotonic(), 0, Counter[str](), 0
     while number < options.games if options.games else time.monotonic() < begun + 60 * options.minutes:
         folder = Path(tempfile.mkdtemp(prefix="tocsin-chaos-"))
         try:
-            game = asyncio.run(play(options.seed + number, options.seconds, folder))
+            game = asyncio.run(play(options.seed + number, options.seconds, folder, options.postgres))
             print(game, flush=True)
             deaths += game.deaths
         except Disagreement as wrong:

@@ -435,7 +435,11 @@ async def test_dss_reporters_that_failed_are_events_even_if_they_fail_late(dss: 
     async def known() -> bool:
         return told(await found.events()) == [("mail", "no route to host")]
 
+    def counted(connection: Connection) -> int:
+        return connection.execute(select(schema.scenarios.c.reporter_failures)).scalar_one()
+
     await until(known)
+    assert await found.store.read(counted) == 1
 
 
 async def test_who_no_longer_leads_writes_nothing_shows_nothing_and_ends(dss: FakeDSS, start: Start) -> None:

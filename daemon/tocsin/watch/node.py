@@ -37,6 +37,7 @@ from tocsin.watch.sweep import Sweep
 _TIMEOUT = 30.0
 _KEEP_EVERY = 1.0
 _OK_EVERY = timedelta(minutes=1)
+_SURELY = timedelta(minutes=1)  # what is less may be slow answers
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +235,8 @@ class _Watch:
         state, row = self._state, self._state.row
         changes: dict[str, object] = {}
         if back := state.dss_clock.surely_set_back:
-            state.log.warning("dss_clock_set_back", seconds=round(back.total_seconds()))
+            tell = state.log.warning if back >= _SURELY else state.log.info
+            tell("dss_clock_set_back", seconds=round(back.total_seconds()))
             await self._discovery.set_back(back)
             moments = {"watched_since": row.watched_since, "resumed_at": row.resumed_at}
             changes |= {name: at - back for name, at in moments.items() if at is not None and at > state.now()}
