@@ -45,19 +45,14 @@ def _blank(state: FailedState) -> FailedState:
     return FailedState(ringing=state.ringing, dismissed=state.dismissed)
 
 
-def judge(_rule: Rule, state: FailedState, _view: View) -> Judgement:
+def judge(_rule: Rule, state: FailedState, view: View) -> Judgement:
     if state.recovered is not None:
         return Judgement(_blank(state), Verdict.QUIET, at=state.recovered)
-    return Judgement(state, Verdict.QUIET if state.crossed is None else Verdict.RING)
-
-
-def portrait(_rule: Rule, state: FailedState, view: View) -> Portrait:
-    assert state.crossed is not None
-    assert state.run is not None
-    assert state.first is not None
+    if state.crossed is None or state.run is None or state.first is None:
+        return Judgement(state, Verdict.QUIET)
     again = "" if state.failures == 1 else f" {times(state.failures)} in a row"
     before = f" Before that: {state.previous}." if state.previous else ""
-    return Portrait(
+    shown = Portrait(
         starts_at=state.crossed,
         evidence=f"{state.run.run_id}/{to_ms(state.run.start)}",
         summary=f"{place(view)} ended {state.outcome}{again}",
@@ -66,3 +61,4 @@ def portrait(_rule: Rule, state: FailedState, view: View) -> Portrait:
         run=state.run,
         facts={"previous_outcome": state.previous or "", "run_url": state.url or ""},
     )
+    return Judgement(state, Verdict.RING, shown=shown)

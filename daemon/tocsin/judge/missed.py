@@ -90,20 +90,13 @@ def hear(_rule: Rule, state: MissedState | None, event: Event) -> MissedState | 
     return replace(state, met=event.time) if event.time > state.last else state
 
 
-def judge(_rule: Rule, state: MissedState, _view: View) -> Judgement:
-    if state.count == 0 or state.met is not None:
+def judge(_rule: Rule, state: MissedState, view: View) -> Judgement:
+    if state.first is None or state.last is None or state.due is None or state.met is not None:
         calm = MissedState(ringing=state.ringing, dismissed=state.dismissed, judged=state.judged)
         return Judgement(calm, Verdict.QUIET, at=state.met)
-    return Judgement(state, Verdict.RING)
-
-
-def portrait(_rule: Rule, state: MissedState, view: View) -> Portrait:
-    assert state.first is not None
-    assert state.last is not None
-    assert state.due is not None
     again = "" if state.count == 1 else f" {times(state.count)}"
     since = f", and {state.count - 1} more until {moment(state.last)}" if state.count > 1 else ""
-    return Portrait(
+    shown = Portrait(
         starts_at=state.due,
         evidence=isoformat(state.last),
         summary=f"{place(view)} did not start when it should{again}",
@@ -111,3 +104,4 @@ def portrait(_rule: Rule, state: MissedState, view: View) -> Portrait:
         count=state.count,
         facts={"expected_start": isoformat(state.last)},
     )
+    return Judgement(state, Verdict.RING, shown=shown)

@@ -28,17 +28,13 @@ def judge(rule: Rule, state: NodeDownState, view: View) -> Judgement:
     due = state.since + rule.hold
     if view.now < due:
         return Judgement(state, Verdict.WAIT, due)
-    return Judgement(state, Verdict.RING)
-
-
-def portrait(rule: Rule, state: NodeDownState, view: View) -> Portrait:
-    assert state.since is not None
     why = (state.reason or "unreachable").replace("_", " ")
-    return Portrait(
-        starts_at=state.since + rule.hold,
+    shown = Portrait(
+        starts_at=due,
         evidence=isoformat(state.since),
         summary=f"DSS node {view.node.node} cannot be watched: {why}",
         description=f"Down since {moment(state.since)} ({why}). Its scenarios are not seen; what ran meanwhile is "
         "read back when it answers again.",
         facts={"reason": state.reason or ""},
     )
+    return Judgement(state, Verdict.RING, shown=shown)

@@ -16,6 +16,7 @@ from tocsin.kit.durations import human_duration
 from tocsin.model.config import Rule
 from tocsin.model.event import END_EVENTS, Event, EventName
 from tocsin.model.rule_state import OverlongState
+from tocsin.model.run import RunKey
 
 USUAL_OF = 20  # so many of the last good runs make what is usual
 
@@ -32,16 +33,17 @@ def hear(_rule: Rule, state: OverlongState | None, event: Event) -> OverlongStat
 
 
 def judge(rule: Rule, state: OverlongState, view: View) -> Judgement:
-    if state.run is None or state.ended is not None:
+    run = state.run
+    if run is None or state.ended is not None:
         calm = OverlongState(ringing=state.ringing, dismissed=state.dismissed)
         return Judgement(calm, Verdict.QUIET, at=state.ended)
-    earliest = state.run.start + (rule.at_least if rule.longer_than is None else rule.longer_than)
+    earliest = run.start + (rule.at_least if rule.longer_than is None else rule.longer_than)
     if view.now < earliest:
         return Judgement(state, _not_yet(state), earliest)
     if view.durations is None:
         return Judgement(state, Verdict.WAIT, view.now)  # an event: its own end may be the next one
     if state.limit is None:
-        limit, usual = _limit(rule, state.run.start, view.durations)
+        limit, usual = _limit(rule, run.start, view.durations)
         if limit is None:
             return Judgement(state, Verdict.WAIT)  # nothing is usual yet
         state = replace(state, limit=limit, usual_seconds=usual)
@@ -50,7 +52,7 @@ def judge(rule: Rule, state: OverlongState, view: View) -> Judgement:
         return Judgement(state, _not_yet(state), state.limit)
     if not view.fresh(state.limit):
         return Judgement(state, Verdict.WAIT, view.now + RECHECK)
-    return Judgement(state, Verdict.RING)
+    return Judgement(state, Verdict.RING, shown=_portrait(state, run, state.limit, view))
 
 
 def _not_yet(state: OverlongState) -> Verdict:
@@ -67,17 +69,15 @@ def _limit(rule: Rule, start: datetime, durations: tuple[timedelta, ...]) -> tup
     return start + max(rule.at_least, timedelta(seconds=usual * rule.times_usual)), usual
 
 
-def portrait(rule: Rule, state: OverlongState, view: View) -> Portrait:
-    assert state.run is not None
-    assert state.limit is not None
-    allowed = human_duration(state.limit - state.run.start)
+def _portrait(state: OverlongState, run: RunKey, limit: datetime, view: View) -> Portrait:
+    allowed = human_duration(limit - run.start)
     usual = "" if state.usual_seconds is None else human_duration(timedelta(seconds=state.usual_seconds))
     why = f"usually it takes {usual}" if usual else "the limit that its rule sets"
     return Portrait(
-        starts_at=state.limit,
-        evidence=f"{state.run.run_id}/{to_ms(state.run.start)}",
+        starts_at=limit,
+        evidence=f"{run.run_id}/{to_ms(run.start)}",
         summary=f"{place(view)} has been running for more than {allowed}",
-        description=f"Run {state.run.run_id} started {moment(state.run.start)} and still runs after {allowed}; {why}.",
-        run=state.run,
+        description=f"Run {run.run_id} started {moment(run.start)} and still runs after {allowed}; {why}.",
+        run=run,
         facts={"usual_duration": usual, "run_url": state.url or ""},
     )

@@ -109,24 +109,6 @@ def judge(rule: Rule, state: AnyRuleState, view: View) -> Judgement:
             assert_never(state)
 
 
-def _portrait(rule: Rule, state: AnyRuleState, view: View) -> Portrait:
-    match state:
-        case FailedState():
-            return failed.portrait(rule, state, view)
-        case MissedState():
-            return missed.portrait(rule, state, view)
-        case OverlongState():
-            return overlong.portrait(rule, state, view)
-        case StaleState():
-            return stale.portrait(rule, state, view)
-        case NodeDownState():
-            return node_down.portrait(rule, state, view)
-        case StalledState():
-            return stalled.portrait(rule, state, view)
-        case _:
-            assert_never(state)
-
-
 @dataclass(frozen=True, slots=True)
 class Rang:
     alert: Alert
@@ -164,13 +146,15 @@ def settle(rule: Rule, judgement: Judgement, view: View, now: datetime) -> tuple
             ended = Ended(ringing.alert_id, at, EndReason.RESOLVED)
             return replace(state, ringing=None, dismissed=None), ended
         case Verdict.RING:
-            return _ring(rule, state, view, now)
+            assert judgement.shown is not None
+            return _ring(rule, state, judgement.shown, view, now)
         case _:
             assert_never(judgement.verdict)
 
 
-def _ring(rule: Rule, state: AnyRuleState, view: View, now: datetime) -> tuple[AnyRuleState, AlertChange | None]:
-    shown = _portrait(rule, state, view)
+def _ring(
+    rule: Rule, state: AnyRuleState, shown: Portrait, view: View, now: datetime
+) -> tuple[AnyRuleState, AlertChange | None]:
     ringing = state.ringing
     if ringing is None:
         if state.dismissed == shown.evidence:

@@ -37,19 +37,12 @@ def judge(rule: Rule, state: StaleState, view: View) -> Judgement:
         return Judgement(state, Verdict.QUIET, due, at=since if state.good else None)
     if scenario.active is None or not view.fresh(due):
         return Judgement(state, Verdict.WAIT, view.now + RECHECK)
-    return Judgement(state, Verdict.RING)
-
-
-def portrait(rule: Rule, state: StaleState, view: View) -> Portrait:
-    assert state.since is not None
-    assert rule.no_success_for is not None
-    longer = format_duration(rule.no_success_for)
-    last = f"The last good run ended {moment(state.since)}" if state.good else "No good run was seen"
-    since = "" if state.good else f" since {moment(state.since)}"
-    return Portrait(
-        starts_at=state.since + rule.no_success_for,
-        evidence=isoformat(state.since),
-        summary=f"{place(view)} has had no good run for {longer}",
-        description=f"{last}{since}.",
-        facts={"last_good": isoformat(state.since) if state.good else ""},
+    said = "The last good run ended" if state.good else "No good run was seen since"
+    shown = Portrait(
+        starts_at=due,
+        evidence=isoformat(since),
+        summary=f"{place(view)} has had no good run for {format_duration(rule.no_success_for)}",
+        description=f"{said} {moment(since)}.",
+        facts={"last_good": isoformat(since) if state.good else ""},
     )
+    return Judgement(state, Verdict.RING, shown=shown)

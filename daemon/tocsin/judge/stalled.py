@@ -88,12 +88,7 @@ def judge(_rule: Rule, state: StalledState, view: View) -> Judgement:
     if state.since is None or state.over is not None:
         calm = StalledState(ringing=state.ringing, dismissed=state.dismissed)
         return Judgement(calm, Verdict.QUIET, at=state.over)
-    return Judgement(state, Verdict.RING, view.now + RECHECK)
-
-
-def portrait(_rule: Rule, state: StalledState, view: View) -> Portrait:
-    assert state.since is not None
-    return Portrait(
+    shown = Portrait(
         starts_at=view.now,
         evidence=f"{isoformat(state.since)}/{state.missed}",
         summary=f"The scheduler of DSS node {view.node.node} does not start scenarios",
@@ -102,3 +97,4 @@ def portrait(_rule: Rule, state: StalledState, view: View) -> Portrait:
         count=state.missed,
         facts={"expected_start": isoformat(state.since)},
     )
+    return Judgement(state, Verdict.RING, view.now + RECHECK, shown=shown)

@@ -44,6 +44,7 @@ class Judgement:
     verdict: Verdict
     due: datetime | None = None
     at: datetime | None = None
+    shown: "Portrait | None" = None  # of one that rings
 
 
 @dataclass(frozen=True, slots=True)
