@@ -26,10 +26,30 @@ def lines(stream: io.StringIO) -> list[dict[str, object]]:
 
 def test_a_line_says_what_when_and_how_grave_and_hides_what_is_called_a_secret(stream: io.StringIO) -> None:
     configure_logging("info", "json", stream)
-    structlog.get_logger("tocsin.deliver.sender").warning("channel_failing", channel="ops\n", hmac_secret="s3cret")
+    structlog.get_logger("tocsin.deliver.sender").warning("channel_failing", channel="ops", hmac_secret="s3cret")
     (line,) = lines(stream)
     assert line.pop("timestamp")
-    assert line == {"event": "channel_failing", "level": "warning", "channel": "ops\n", "hmac_secret": "<secret>"}
+    assert line == {"event": "channel_failing", "level": "warning", "channel": "ops", "hmac_secret": "<secret>"}
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_a_name_forges_no_line_and_turns_none_round(stream: io.StringIO, form: str) -> None:
+    configure_logging("info", form, stream)
+    structlog.get_logger("tocsin.watch").info("run_seen", scenario="Läufe 日本\n2026 [error] forged\u202e")
+    assert len(stream.getvalue().splitlines()) == 1
+    assert "Läufe 日本" in stream.getvalue()
+    assert "\u202e" not in stream.getvalue()
+
+
+def test_a_traceback_on_a_terminal_shows_no_variables(stream: io.StringIO) -> None:
+    configure_logging("info", "console", stream)
+    password = "pl4nted"
+    try:
+        int(password[:0])
+    except ValueError:
+        structlog.get_logger("tocsin.app").exception("broke")
+    assert "ValueError" in stream.getvalue()
+    assert "pl4nted" not in stream.getvalue()
 
 
 def test_each_package_has_its_level_and_a_reload_changes_it(stream: io.StringIO) -> None:

@@ -1,5 +1,6 @@
 """The configuration file: what it becomes, and how its mistakes are told."""
 
+import json
 from datetime import timedelta
 from pathlib import Path
 
@@ -204,6 +205,21 @@ def test_secret_files_are_read_when_used(tmp_path: Path) -> None:
     (tmp_path / "key").write_text("\n")
     with pytest.raises(OSError, match="is empty"):
         secret.reveal()
+
+
+def test_a_channel_s_address_may_stand_inline_in_a_file_or_in_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PAGER_URL", "json://env.example.com/")
+    (tmp_path / "url").write_text("json://file.example.com/\n")
+    told = [
+        {"name": "a", "url": "json://inline.example.com/"},
+        {"name": "b", "url_file": "url"},
+        {"name": "c", "url_env": "PAGER_URL"},
+    ]
+    channels = load(tmp_path, f"{NODE}receivers: [{{name: ops, channels: {json.dumps(told)}}}]\n").channels()
+    found = [one.url.reveal() for one in channels.values() if one.url]
+    assert found == [f"json://{place}.example.com/" for place in ("inline", "file", "env")]
 
 
 def test_equal_files_make_equal_nodes(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from typing import Any, TextIO
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
-_QUIET = ("aiohttp.access", "apprise", "alembic", "asyncio", "sqlalchemy", "mail.log")
+# Not apprise: its channel listens to all that it says, and lets nothing of it out.
+_QUIET = ("aiohttp.access", "alembic", "asyncio", "sqlalchemy", "mail.log")
 _SECRET = ("password", "secret", "api_key", "token", "authorization")
 
 
