@@ -637,6 +637,15 @@ def tocsin() -> dict[str, object]:
                     stacked=True,
                 ),
                 graph(
+                    "Decisions",
+                    (
+                        f"sum by (stage, reason) (increase(tocsin_decisions_total{own}[$__rate_interval])) > 0",
+                        "{{stage}} {{reason}}",
+                    ),
+                    bars=True,
+                    stacked=True,
+                ),
+                graph(
                     "Outbox",
                     (f"max(tocsin_outbox_depth{own})", "owed"),
                     (f"max(tocsin_dead_letters{own})", "dead letters"),

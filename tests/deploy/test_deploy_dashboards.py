@@ -113,6 +113,7 @@ def lively_series() -> Iterator[dict[str, str]]:
         "tocsin_alerts": ['alertname="ScenarioFailed", state="firing"'],
         "tocsin_notifications_total": ['receiver="x", channel="x", outcome="sent"'],
         "tocsin_notifications_suppressed_total": ['reason="silenced"'],
+        "tocsin_decisions_total": ['stage="rule", reason="rang"'],
     }
     for name in sorted(SAMPLES):
         family = re.sub(r"_(bucket|sum|count)$", "", name) if name not in GAUGES | COUNTERS else name
