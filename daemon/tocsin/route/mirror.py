@@ -20,8 +20,8 @@ from tocsin.model.event import END_EVENTS, Event, EventName, end_event_name
 from tocsin.model.mail_reporter import MailReporter
 from tocsin.model.notification import EventNotice, MailOverrides, Notification
 from tocsin.model.run import Run
-from tocsin.route.formula import BadFormula, Value, holds
-from tocsin.route.reporters import dss_variables
+from tocsin.route.formula import Value
+from tocsin.route.reporters import asked, dss_variables
 
 DEFAULT_SUBJECT = "DSS scenario ${scenarioName}: ${outcome}"
 MOST_ADDRESSES = 1_000  # of one reporter about one event that are looked at
@@ -75,7 +75,7 @@ def concerns(config: DssReporters, event: Event) -> bool:
 def mirrored(config: DssReporters, event: Event, reporters: Sequence[MailReporter]) -> list[Mirrored]:
     """What the reporters do about a start or an end of a run."""
     phase = "START" if event.name is EventName.RUN_STARTED else "END"
-    return [_one(config, event, one, _asked(one, event)) for one in reporters if one.phase == phase]
+    return [_one(config, event, one, asked(one.condition, event)) for one in reporters if one.phase == phase]
 
 
 def stood_in_for(
@@ -133,21 +133,11 @@ def wants_details(config: DssReporters, event: Event, reporters: Sequence[MailRe
     """Whether a mail about the end of a run will be mirrored, which wants the run's steps."""
     if config.mode != "mirror" or event.name not in END_EVENTS or not config.allow_recipients:
         return False
-    return any(one.phase == "END" and _asked(one, event)[0] is not Verdict.CONDITION for one in reporters)
+    return any(one.phase == "END" and asked(one.condition, event)[0] is not Verdict.CONDITION for one in reporters)
 
 
-def _asked(reporter: MailReporter, event: Event) -> tuple[Verdict, str | None]:
-    if reporter.condition is None or not reporter.condition.strip():
-        return Verdict.OWED, None
-    try:
-        true = holds(reporter.condition, dss_variables(event))
-    except BadFormula as error:
-        return Verdict.OWED_UNREADABLE, str(error)
-    return (Verdict.OWED, None) if true else (Verdict.CONDITION, reporter.condition)
-
-
-def _one(config: DssReporters, event: Event, reporter: MailReporter, asked: tuple[Verdict, str | None]) -> Mirrored:
-    verdict, why = asked
+def _one(config: DssReporters, event: Event, reporter: MailReporter, passed: tuple[Verdict, str | None]) -> Mirrored:
+    verdict, why = passed
     if verdict is Verdict.CONDITION:
         return Mirrored(reporter, event, verdict, (why or "",))
     post = _Post(config, dss_variables(event))

@@ -24,7 +24,7 @@ _ALWAYS_DETAILED = frozenset({EventName.RUN_FAILED, EventName.RUN_ABORTED})
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a reporter makes of one event. ``note`` says why a condition could not be read."""
+    """What a reporter makes of one event. ``note`` is the condition that was false, or why one could not be read."""
 
     reporter: Reporter
     verdict: Verdict
@@ -39,13 +39,18 @@ def ask(reporter: Reporter, event: Event, labels: Labels) -> Report | None:
     """What the reporter says to an event; None when it does not concern it (``on``, ``match``)."""
     if event.name not in reporter.on or not all_match(reporter.match, labels):
         return None
-    if reporter.condition is None or not reporter.condition.strip():
-        return Report(reporter, Verdict.OWED)
+    return Report(reporter, *asked(reporter.condition, event))
+
+
+def asked(condition: str | None, event: Event) -> tuple[Verdict, str | None]:
+    """Whether a condition lets an event pass. One that cannot be read counts as true, and the note says why."""
+    if condition is None or not condition.strip():
+        return Verdict.OWED, None
     try:
-        true = holds(reporter.condition, dss_variables(event))
+        true = holds(condition, dss_variables(event))
     except BadFormula as error:
-        return Report(reporter, Verdict.OWED_UNREADABLE, str(error))
-    return Report(reporter, Verdict.OWED if true else Verdict.CONDITION)
+        return Verdict.OWED_UNREADABLE, str(error)
+    return (Verdict.OWED, None) if true else (Verdict.CONDITION, condition)
 
 
 def dss_variables(event: Event) -> dict[str, Value]:

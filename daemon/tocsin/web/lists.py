@@ -83,7 +83,7 @@ async def read_story(request: web.Request) -> RunStory:
     key = ScenarioKey(place["node"], place["project"], place["scenario"])
     story = await request.app[CONTEXT].explain(key, place["run"])
     if story is None:
-        raise Problem(404, "this run is not known")
+        raise Problem(404, f"no run {place['run']!r} of {'/'.join(key)} is known")
     return story
 
 
