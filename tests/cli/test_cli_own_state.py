@@ -150,13 +150,14 @@ def test_a_silence_is_added_listed_and_expired(tocsin: Tocsin) -> None:
 
 
 @pytest.mark.parametrize(("words", "told"), [
-    (["project=~("], "regular expression"),
-    (["nonsense"], "not a matcher"),
+    (["silence", "add", "project=~(", "--duration", "2h"], "regular expression"),
+    (["silence", "add", "nonsense", "--duration", "2h"], "not a matcher"),
+    (["silence", "add", "project=SALES", "--duration", "soon"], "'soon' is not a duration"),
+    (["deliveries", "list", "--state", "deda"], "'deda' is not a state of this list"),
 ])  # fmt: skip
-def test_a_silence_that_cannot_be_is_refused_with_one_line(tocsin: Tocsin, words: list[str], told: str) -> None:
-    refused = tocsin("silence", "add", *words, "--duration", "2h")
-    assert refused.exit_code == 1
-    assert len(refused.stderr.splitlines()) == 1
+def test_what_the_daemon_cannot_read_is_a_usage_error_in_one_line(tocsin: Tocsin, words: list[str], told: str) -> None:
+    refused = tocsin(*words)
+    assert (refused.exit_code, len(refused.stderr.splitlines()), told in refused.stderr) == (2, 1, True)
 
 
 def test_a_silence_without_an_end_is_a_usage_error(tocsin: Tocsin) -> None:

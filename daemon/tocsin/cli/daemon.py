@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from tocsin.cli import show
-from tocsin.cli.exits import DONE, NO, NOT_ALLOWED, UNREACHABLE, Failure
+from tocsin.cli.exits import DONE, NO, NOT_ALLOWED, UNREACHABLE, USAGE, Failure
 from tocsin.cli.files import read_text
 from tocsin.cli.verb import Daemon, load_config
 
@@ -120,7 +120,7 @@ async def _complain(response: "aiohttp.ClientResponse") -> None:
         words = said.get("detail") or said.get("title") or text
     except (json.JSONDecodeError, AttributeError):
         words = f"HTTP {response.status}"
-    raise Failure(str(words), NOT_ALLOWED if response.status in (401, 403) else NO)
+    raise Failure(str(words), {400: USAGE, 401: NOT_ALLOWED, 403: NOT_ALLOWED}.get(response.status, NO))
 
 
 def _token(file: Path) -> str:
