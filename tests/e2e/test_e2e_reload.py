@@ -1,6 +1,7 @@
 """A reload swaps the whole configuration while the watch goes on, or nothing at all."""
 
 import asyncio
+import json
 import os
 import random
 import re
@@ -160,6 +161,27 @@ async def test_a_reload_changes_what_a_package_logs(tmp_path, dss, sink):
         assert before == 0
 
 
+async def test_rotated_secrets_serve_without_restart_and_reload(tmp_path, dss, sink):
+    key, hook = tmp_path / "key", tmp_path / "hook"
+    key.write_text(dss.api_key)
+    hook.write_text(sink.url)
+    prod = node("prod", dss, sweep=False) | {"api_key_file": str(key)}
+    del prod["api_key"]
+    channels = [{"name": "hook", "webhook_file": str(hook)}]
+    config = config_for(tmp_path, [prod], sink, receivers=[{"name": "hook", "channels": channels}])
+    async with DaemonProcess(config) as daemon:
+        await daemon.watching(6)
+        dss.start_run("P000", "S000")
+        await eventually(lambda: [post.path for post in sink.posts] == ["/hook"])
+        dss.api_key = "another"
+        key.write_text("another")
+        hook.write_text(sink.url.replace("/hook", "/moved"))
+        dss.end_run("P000", "S000")
+        await eventually(lambda: [post.path for post in sink.posts] == ["/hook", "/moved"])
+        assert {event["type"] for event in await daemon.events()} == {"tocsin.run.started", "tocsin.run.finished"}
+        assert [line for line in daemon.log if line["event"] == "reloaded"] == []
+
+
 BROKEN = ("", "nodes: [", "\0", "- 1", "nodes: []\n", "reciever: []\n")
 
 
@@ -172,7 +194,10 @@ async def test_a_storm_of_reloads_loses_nothing_sends_nothing_twice_and_leaves_n
     mount(config, config.read_text())
 
     def reloads():
-        return Counter(line["event"] for line in daemon.log if str(line["event"]).startswith("reload"))
+        return Counter(line["event"] for line in map(json.loads, filter(about_reloads, daemon.stderr)))
+
+    def about_reloads(line):
+        return '"event": "reload' in line
 
     async with DaemonProcess(config) as daemon, FakeDSS(node_name="other") as other:
         other.world.populate(1, 2)

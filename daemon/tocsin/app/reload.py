@@ -19,7 +19,7 @@ from tocsin.kit.clock import Clock
 from tocsin.model.config import Config
 
 log = structlog.get_logger("tocsin.app.reload")
-_LOOK_EVERY_SECONDS = 3.0
+_LOOK_EVERY_SECONDS = 1.0
 
 
 class ConfigSource(Protocol):
