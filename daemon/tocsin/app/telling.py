@@ -85,7 +85,7 @@ class Telling:
         reporter = asked.reporter
         channels = self.plan.channels.get(reporter.receiver, ())
         if not asked.owes:
-            self._decide(reporter.name, asked.verdict, reporter.condition, event)
+            self._decide(reporter.name, asked.verdict, asked.note, event)
         elif not channels:
             self._decide(reporter.name, Verdict.NO_CHANNEL, f"receiver {reporter.receiver}", event)
         elif self._too_late(event):
