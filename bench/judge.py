@@ -18,6 +18,7 @@ from pathlib import Path
 from sqlalchemy import Connection, func, select
 
 from tocsin.app import decide
+from tocsin.app.flush import flush
 from tocsin.app.plan import Plan, make_plan
 from tocsin.judge.defaults import DEFAULT_RULES
 from tocsin.model.config import Channel, Config, InhibitRule, Node, Receiver, Reporter, Rule, StoreConfig
@@ -57,7 +58,7 @@ async def measure_events(name: str, plan: Plan, count: int, fleet: int, fail_eve
         took = await store.write(batches, decide.decide_events, plan, now)
         each = sum(took) / count
         print(f"{name:20} events: {each * 1e6:.0f} µs each, {1 / each:,.0f} a second; {tell(took)}")
-        took = await store.write(batches, decide.flush_groups, plan, now + timedelta(minutes=1))
+        took = await store.write(batches, flush, plan, now + timedelta(minutes=1))
         print(f"{'':20} groups told: {tell(took)}")
 
 

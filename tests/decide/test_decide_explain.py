@@ -58,7 +58,7 @@ async def test_a_failure_is_told_from_its_start_to_its_notices(world: World) -> 
         "  2026-03-02T06:03:00.000Z  ops/slack: owed",
         "Did not ring:",
         "  rule ScenarioMissed: it is about starts that do not come, and this one came",
-        "  rule ScenarioOverlong: it took 2m",
+        "  rule ScenarioOverlong: it took 2m, and nothing is usual yet",
         "  rule Thrice: it rings after 3 failures in a row; now there are 1",
         "  rule Other: it wants tags=~\".*,x,.*\", and tags is ''",
         "  reporter starts: it wants project=\"OTHER\", and project is 'SALES'",
@@ -161,3 +161,12 @@ async def test_a_recovery_tells_what_it_ended(world: World) -> None:
     await world.run(T0 + minutes(3), "SUCCESS")
     await world.step(T0 + minutes(8))
     assert await in_short(world) == "ScenarioFailed ended; ops/slack: owed"
+
+
+async def test_an_ordinary_run_is_held_against_what_it_may_take(world: World) -> None:
+    world.config = config(rules=(*DEFAULT_RULES, Rule("Fixed", "overlong", longer_than=minutes(90))))
+    await world.run(T0, "SUCCESS", length=minutes(2))
+    await world.step(T0 + minutes(3))
+    text = await story_of(world)
+    assert "rule ScenarioOverlong: it took 2m, usually 2m; it rings after 3 times that, and 15m at least" in text
+    assert "rule Fixed: it took 2m, and it may take 1h 30m" in text

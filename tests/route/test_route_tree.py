@@ -1,7 +1,7 @@
 from tocsin.model.config import Route
 from tocsin.model.labels import parse_matchers
 from tocsin.route import render
-from tocsin.route.tree import Router, RouteSpec, build_tree, route, walk
+from tocsin.route.tree import Router, RouteSpec, build_tree, walk
 
 
 def spec(matchers: str = "", receiver: str | None = None, *routes: RouteSpec, **more: object) -> RouteSpec:
@@ -39,7 +39,7 @@ def test_the_first_matching_child_ends_the_search_unless_it_continues() -> None:
 
 def test_a_group_is_known_by_path_receiver_and_labels_not_by_position() -> None:
     labels = {"severity": "warning", "team": "a", "alertname": "X"}
-    (before,) = route(tree(), labels)
+    (before,) = Router(tree()).match(labels)
     moved = build_tree(
         spec(
             "",
@@ -49,7 +49,7 @@ def test_a_group_is_known_by_path_receiver_and_labels_not_by_position() -> None:
             group_by=("alertname",),
         )
     )
-    (after,) = route(moved, labels)
+    (after,) = Router(moved).match(labels)
     assert after.group_key == before.group_key
     assert before.group_key == (
         'team-a:{}/{severity="warning"}/{team="a"}:{alertname="X", severity="warning", team="a"}'

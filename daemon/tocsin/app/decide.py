@@ -28,7 +28,7 @@ from tocsin.model.config import Config
 from tocsin.model.decision import FLUSHES, SUPPRESSIONS, Decision, Stage, Verdict
 from tocsin.model.event import event_labels
 from tocsin.model.run import ScenarioKey
-from tocsin.store import Store, alerts, decisions, events, groups, rule_states, sight
+from tocsin.store import Store, alerts, decisions, events, rule_states, sight
 from tocsin.store.lease import Leadership
 from tocsin.store.rule_states import Remembered, StateKey
 
@@ -94,7 +94,7 @@ class Decider:
             if changes := await self._store.read(channels.look, plan, now):
                 await self._do(partial(channels.change, changes=changes), plan, now)
             self._listened = now
-        told = await self._do(flush_groups, plan, now)
+        told = await self._do(flush, plan, now)
         if decided.full or timed.full or told.full:
             return now
         return min(filter(None, (timed.next_due, told.next_due)), default=None)
@@ -167,14 +167,6 @@ def _judging(connection: Connection, plan: Plan, now: datetime, keys: set[Scenar
         sight.node_sights(connection),
         sight.scenario_sights(connection, keys),
         rule_states.load(connection, places),
-    )
-
-
-def flush_groups(connection: Connection, plan: Plan, now: datetime) -> Outcome:
-    """Tell the groups that are due."""
-    told = flush(connection, plan, now)
-    return Outcome(
-        full=told.full, owed=told.owed, made=told.made, unchanged=told.unchanged, next_due=groups.next_flush(connection)
     )
 
 

@@ -102,7 +102,7 @@ def _rule_why(live: LiveRule, story: RunStory, labels: Sequence[Labels], state: 
         case "failed":
             return f"{run.outcome} neither counts as a failure nor ends one"
         case "overlong":
-            return _overlong_why(story)
+            return _overlong_why(rule, story)
         case "stale":
             return "no alert was open that a good run could end" if is_good(run.outcome) else "the run was not good"
         case _:
@@ -120,13 +120,16 @@ def _failed_why(rule: Rule, story: RunStory, state: object, complete: bool) -> s
     return "the rule was not there then, or its decision was pruned"
 
 
-def _overlong_why(story: RunStory) -> str:
-    took = story.run.duration_seconds
-    if took is None:
+def _overlong_why(rule: Rule, story: RunStory) -> str:
+    if story.run.duration_seconds is None:
         return "the run has not been seen to run longer than it may"
-    usual = story.usual_seconds
-    against = "" if usual is None else f", usually {human_duration(timedelta(seconds=usual))}"
-    return f"it took {human_duration(timedelta(seconds=took))}{against}"
+    took = f"it took {human_duration(timedelta(seconds=story.run.duration_seconds))}"
+    if rule.longer_than is not None:
+        return f"{took}, and it may take {human_duration(rule.longer_than)}"
+    if story.usual_seconds is None:
+        return f"{took}, and nothing is usual yet"
+    usual = human_duration(timedelta(seconds=story.usual_seconds))
+    return f"{took}, usually {usual}; it rings after {rule.times_usual:g} times that, and {human_duration(rule.at_least)} at least"
 
 
 def _reporter_why(reporter: Reporter, story: RunStory, happened: Sequence[Event]) -> str:

@@ -12,6 +12,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection
 
+from tocsin.app.outcome import Outcome
 from tocsin.app.plan import Plan
 from tocsin.kit.clock import to_ms
 from tocsin.kit.ids import derived_id
@@ -32,16 +33,6 @@ _DEFAULT_WAIT = Watch().details_wait
 
 
 @dataclass(slots=True)
-class Flushed:
-    """What a flush did. ``unchanged`` counts verdicts that were the same as at the flush before."""
-
-    full: bool = False
-    owed: list[Notification] = field(default_factory=list)
-    made: list[Decision] = field(default_factory=list)
-    unchanged: dict[Verdict, int] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
 class _Flush:
     """One transaction's view of the world, and what it will write."""
 
@@ -50,7 +41,7 @@ class _Flush:
     inhibitor: Inhibitor
     silencer: Silencer
     told: dict[tuple[str, str], Told]
-    result: Flushed = field(default_factory=Flushed)
+    result: Outcome = field(default_factory=Outcome)
     remembered: list[Told] = field(default_factory=list)
     leaving: list[tuple[str, str]] = field(default_factory=list)
     keeping: list[tuple[str, str]] = field(default_factory=list)
@@ -174,11 +165,11 @@ class _Flush:
         return False
 
 
-def flush(connection: Connection, plan: Plan, now: datetime, limit: int = GROUPS) -> Flushed:
-    """Flush the groups that are due, ``limit`` at most."""
-    due = groups.due(connection, now, limit)
+def flush(connection: Connection, plan: Plan, now: datetime) -> Outcome:
+    """Tell the groups that are due, so many of them as one transaction takes."""
+    due = groups.due(connection, now, GROUPS)
     if not due:
-        return Flushed()
+        return Outcome(next_due=groups.next_flush(connection))
     keys = [group.key for group in due]
     inside = groups.members(connection, keys)
     rules = plan.config.inhibit_rules
@@ -193,7 +184,8 @@ def flush(connection: Connection, plan: Plan, now: datetime, limit: int = GROUPS
     groups.flushed(connection, work.again, now)
     groups.drop_empty(connection, keys)
     decisions.record(connection, work.result.made)
-    work.result.full = len(due) >= limit
+    work.result.full = len(due) >= GROUPS
+    work.result.next_due = groups.next_flush(connection)
     return work.result
 
 

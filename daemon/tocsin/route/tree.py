@@ -106,11 +106,6 @@ def _enter(route: Route, holds: Callable[[Route], object]) -> list[Route]:
     return found or [route]
 
 
-def route(root: Route, labels: Labels) -> tuple[Match, ...]:
-    """The matches of a label set; of several with one group key only the first."""
-    return Router(root).match(labels)
-
-
 def group_key(receiver: str, path: Sequence[str], group_labels: Labels) -> str:
     """The identity of a group, readable: ``receiver:{}/{severity="critical"}:{alertname="NodeDown"}``."""
     pairs = ", ".join(f"{name}={_quoted(value)}" for name, value in sorted(group_labels.items()))
