@@ -96,7 +96,7 @@ async def test_a_receiver_whose_file_is_missing_or_empty_gets_its_mail_when_it_i
         file.write_text(content)
     one = owed()
     async with WebhookSink() as sink:
-        channel = Channel("ops/hook", "ops", timeout=timedelta(seconds=5), **{kind: FileSecret(file)})  # type: ignore[arg-type]
+        channel = Channel("ops/hook", "ops", timeout=timedelta(seconds=60), **{kind: FileSecret(file)})  # type: ignore[arg-type]
         found, note = await desk.send(channel, one)
         assert found == OWED
         assert note.startswith("cannot read ")
@@ -132,7 +132,7 @@ async def test_an_address_that_cannot_be_used_is_a_dead_letter_with_its_reason(d
 
 def mail(port: int) -> Channel:
     url = Plain(f"mailto://127.0.0.1:{port}?from=a@example.com&to=ops@example.com")
-    return Channel("ops/mail", "ops", url=url, timeout=timedelta(seconds=5))
+    return Channel("ops/mail", "ops", url=url, timeout=timedelta(seconds=60))
 
 
 async def test_a_log_too_large_is_attached_with_its_end_and_one_that_is_not_there_is_named(

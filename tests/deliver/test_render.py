@@ -13,7 +13,7 @@ from tocsin.deliver import escape
 from tocsin.deliver.context import Facts, Tone, message
 from tocsin.deliver.render import Kind, Renderer
 from tocsin.deliver.trial import check_templates, samples
-from tocsin.deliver.variables import dss_variables, translate
+from tocsin.deliver.variables import dss_variables, fill
 from tocsin.model.alert import EndReason
 from tocsin.model.config import Channel, Config, Receiver, Reporter, StoreConfig
 from tocsin.model.event import DownReason, Event, EventName, FailedReporter
@@ -206,9 +206,9 @@ def test_dss_variables_have_dsss_names() -> None:
 
 def test_unknown_variables_stay_and_are_named() -> None:
     text = "${outcome} ${other} ${if(outcome == 'FAILED','x','y')} $x {plain}"
-    translated = translate(text, {"outcome"})
-    assert translated.source == "{{ dss['outcome'] }} ${other} ${if(outcome == 'FAILED','x','y')} $x {plain}"
-    assert translated.unknown == ("${other}", "${if(outcome == 'FAILED','x','y')}")
+    filled, unknown = fill(text, {"outcome"}, str.upper)
+    assert filled == "OUTCOME ${other} ${if(outcome == 'FAILED','x','y')} $x {plain}"
+    assert unknown == ["${other}", "${if(outcome == 'FAILED','x','y')}"]
 
 
 def test_a_value_of_a_variable_is_not_read_as_a_template() -> None:

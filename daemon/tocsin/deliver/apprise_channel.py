@@ -86,7 +86,7 @@ class Way:
         try:
             url = self._channel.url.reveal().strip()
         except OSError as error:
-            return failed(f"cannot read the channel's URL: {error.strerror}")
+            return failed(f"cannot read the channel's URL: {error.strerror or error}")
         plugin = self._plugin(url)
         if isinstance(plugin, str):
             return refused(plugin)

@@ -19,7 +19,7 @@ from markupsafe import Markup
 
 from tocsin.deliver import escape
 from tocsin.deliver.context import Facts, Line, Link, Message, message
-from tocsin.deliver.variables import dss_variables, fill, translate
+from tocsin.deliver.variables import dss_variables, fill
 from tocsin.model.config import Config
 from tocsin.model.event import END_EVENTS
 from tocsin.model.notification import EventNotice, GroupNotice, Notice, SummaryNotice
@@ -130,15 +130,15 @@ class Renderer:
             return escape.one_line(said.headline, _SUBJECT)
 
     def _fill(self, source: str, dialect: str, values: Mapping[str, object], notes: list[str]) -> str:
-        known = values["dss"]
-        translated = translate(source, known if isinstance(known, dict) else ())
-        _note_unknown(translated.unknown, notes)
-        return self._compile(translated.source, dialect).render(values)[:_LONGEST]
+        """A template rendered. Its variables become Jinja2, so that their values are escaped like any other."""
+        source, unknown = fill(source, _dss(values), lambda name: f"{{{{ dss['{name}'] }}}}")
+        _note_unknown(unknown, notes)
+        return self._compile(source, dialect).render(values)[:_LONGEST]
 
     def _literal(self, text: str, dialect: str, values: Mapping[str, object], notes: list[str]) -> str:
         """A text with its known variables filled in and nothing else done to it."""
-        known = values["dss"]
-        filled, unknown = fill(escape.clean(text), known if isinstance(known, dict) else {}, _DIALECTS[dialect].write)
+        known = _dss(values)
+        filled, unknown = fill(escape.clean(text), known, lambda name: _DIALECTS[dialect].write(known[name]))
         _note_unknown(unknown, notes)
         return filled[:_LONGEST]
 
@@ -155,6 +155,11 @@ def _values(notice: Notice, facts: Facts, said: Message) -> dict[str, object]:
         "group": notice if isinstance(notice, GroupNotice) else None,
         "summary": notice if isinstance(notice, SummaryNotice) else None,
     }
+
+
+def _dss(values: Mapping[str, object]) -> Mapping[str, str]:
+    known = values["dss"]
+    return known if isinstance(known, dict) else {}
 
 
 def _note_unknown(unknown: Sequence[str], notes: list[str]) -> None:

@@ -289,10 +289,9 @@ class Sender:
                 log.info("notification_delivered", **about)
                 bulkhead.took(receipt.attempt.ended_at - receipt.attempt.started_at)
                 await self._works(bulkhead)
-            case NotificationState.DEAD:
-                log.warning("notification_dead", **about, reason=receipt.reason)
-                await self._fails(bulkhead, verdict)
-            case _:
+            case state:
+                if state is NotificationState.DEAD:
+                    log.warning("notification_dead", **about, reason=receipt.reason)
                 await self._fails(bulkhead, verdict)
         if bulkhead.runs_low() or receipt.state is NotificationState.OWED:
             self._ring()

@@ -5,8 +5,7 @@ expression, so that its value is escaped like any other; an unknown one stays as
 """
 
 import re
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
 from urllib.parse import urlsplit
 
 from tocsin.deliver.context import Facts, moment
@@ -18,25 +17,11 @@ _VARIABLE = re.compile(r"\$\{([A-Za-z_][\w.]*)\}")
 _EXPRESSION = re.compile(r"\$\{[^{}]*\}")
 
 
-@dataclass(frozen=True, slots=True)
-class Translated:
-    """A text with its known variables made Jinja2, and the unknown ones as they stand in it."""
-
-    source: str
-    unknown: tuple[str, ...]
-
-
-def translate(text: str, known: Collection[str]) -> Translated:
-    """``${name}`` → ``{{ dss['name'] }}`` for known names."""
-    source = _VARIABLE.sub(lambda found: f"{{{{ dss['{found[1]}'] }}}}" if found[1] in known else found[0], text)
-    return Translated(source, tuple(dict.fromkeys(_EXPRESSION.findall(source))))
-
-
-def fill(text: str, known: Mapping[str, str], write: Callable[[str], str]) -> tuple[str, tuple[str, ...]]:
-    """``${name}`` → its value as ``write`` makes it, for known names; and the unknown ones, which stay as they are."""
+def fill(text: str, known: Collection[str], write: Callable[[str], str]) -> tuple[str, list[str]]:
+    """``${name}`` → what ``write`` makes of a known name; and the unknown ones, which stay as they are."""
     unknown = [found[0] for found in _EXPRESSION.finditer(text) if found[0][2:-1] not in known]
-    filled = _VARIABLE.sub(lambda found: write(known[found[1]]) if found[1] in known else found[0], text)
-    return filled, tuple(dict.fromkeys(unknown))
+    filled = _VARIABLE.sub(lambda found: write(found[1]) if found[1] in known else found[0], text)
+    return filled, list(dict.fromkeys(unknown))
 
 
 def dss_variables(notice: Notice, facts: Facts) -> dict[str, str]:

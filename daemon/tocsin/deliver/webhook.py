@@ -62,7 +62,7 @@ class Webhook:
         except BadSecret as error:
             return refused(str(error))
         except OSError as error:
-            return failed(f"cannot read a secret of the channel: {error.strerror}")
+            return failed(f"cannot read a secret of the channel: {error.strerror or error}")
         url, headers, body = request
         try:
             return await self._post(URL(url), headers, body)
