@@ -7,9 +7,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 from sqlalchemy import create_engine, text
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was() -> Iterator[None]:
+    """What a test or a verb sets up for log lines ends with the test: its stream may be closed, its level another."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")
