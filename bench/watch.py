@@ -31,8 +31,9 @@ from tocsin.kit.clock import SystemClock, to_ms
 from tocsin.model.config import DURATION_BUCKETS, Node, Watch
 from tocsin.model.event import END_EVENTS, Event, EventName
 from tocsin.model.run import Run, ScenarioKey
-from tocsin.store import Store, lease, schema
+from tocsin.store import Store, lease, schema, totals
 from tocsin.store.runs import RunRow, put_runs
+from tocsin.store.scenarios import Looked, scenarios_looked
 from tocsin.watch.metrics import WatchMetrics
 from tocsin.watch.node import NodeSnapshot, NodeWatcher
 
@@ -269,7 +270,11 @@ def _fill(connection: Connection, options: argparse.Namespace) -> None:
     now, scenarios = CLOCK.now(), options.projects * options.scenarios
     for begin in range(0, options.stored, 5000):
         numbers = range(begin, min(begin + 5000, options.stored))
-        put_runs(connection, [_stored(number, scenarios, options, now) for number in numbers])
+        rows = [_stored(number, scenarios, options, now) for number in numbers]
+        put_runs(connection, rows)
+        runs = [row.run for row in rows]
+        totals.count_runs(connection, runs, DURATION_BUCKETS)
+        scenarios_looked(connection, [Looked(run.scenario, now, run.start, run.end, run.outcome) for run in runs])
 
 
 def _stored(number: int, scenarios: int, options: argparse.Namespace, now: datetime) -> RunRow:
@@ -277,7 +282,8 @@ def _stored(number: int, scenarios: int, options: argparse.Namespace, now: datet
     key = ScenarioKey("bench", f"P{place // options.scenarios:03}", f"S{place % options.scenarios:03}")
     start = now - timedelta(days=30 * (1 - number / options.stored), hours=1)
     end = start + timedelta(seconds=60 + number % 600)
-    run = Run(key, f"stored-{number}", start, end, "SUCCESS", "temporal", "Every night", f"fire-{number}", "admin")
+    outcome = "SUCCESS" if number % 20 else "FAILED"
+    run = Run(key, f"stored-{number}", start, end, outcome, "temporal", "Every night", f"fire-{number}", "admin")
     return RunRow(run, baseline=False, late=False, seen_at=end, seen_by="sweep", end_seen_at=end)
 
 

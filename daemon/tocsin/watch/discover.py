@@ -222,7 +222,7 @@ class Discovery:
             if project is None:
                 self._projects[row.project] = _Project(row)
             else:
-                project.row = row
+                project.row = replace(row, in_scope_since=project.row.in_scope_since)
         await state.save({"last_discovery_at": state.clock.now(), "scope": self._scope})
         await self._give_up_missing()
 
@@ -337,9 +337,8 @@ class Discovery:
             self._show(one)
             return
         one.pending = tuple(sorted({*one.pending, *change.new} - set(change.withdrawn)))
-        # What a look wrote while the list was on its way stays.
-        looked = {name: getattr(one.row, name) for name in _FROM_LOOKS}
-        agenda.update(one, replace(row, **looked))
+        # What others wrote while the list was on its way stays.
+        agenda.update(one, replace(row, **{name: getattr(one.row, name) for name in _OF_OTHERS}))
 
     def _flag(self, seen: SeenScenario) -> None:
         """The list's running flag: in place of the sweep, or beside it as a reason for one look."""
@@ -397,7 +396,7 @@ class Discovery:
         state.log.info("scenarios_gone", scenarios=len(gone), projects=[row.project for row in gone_projects])
 
 
-_FROM_LOOKS = ("watermark", "cursor", "looked_at", "last_end", "last_outcome", "follows", "backfilled")
+_OF_OTHERS = ("watched_since", "watermark", "cursor", "looked_at", "last_end", "last_outcome", "follows", "backfilled")
 
 
 def _write(
