@@ -121,6 +121,11 @@ def test_an_alert_carries_labels_that_do_not_change_and_words_that_do() -> None:
     }
 
 
+def test_odd_ids_stand_encoded_in_the_address_of_a_scenario() -> None:
+    address = ScenarioKey("prod", "SALES", "à la carte/2").url("https://dss/")
+    assert address == "https://dss/projects/SALES/scenarios/%C3%A0%20la%20carte%2F2"
+
+
 def test_a_rule_is_known_by_what_it_watches_not_by_how_strict_it_is() -> None:
     plain = Rule("X", "failed")
     assert judge.live(replace(plain, severity="critical", after=3)).id == judge.live(plain).id

@@ -209,8 +209,7 @@ def alert_labels(rule: Rule, state: AnyRuleState, view: View) -> Labels:
 def _annotations(rule: Rule, labels: Mapping[str, str], shown: Portrait, view: View) -> dict[str, str]:
     built_in = {"summary": shown.summary, "description": shown.description, **shown.facts}
     if view.scenario is not None and view.base_url:
-        key = view.scenario.key
-        built_in["scenario_url"] = f"{view.base_url}/projects/{key.project}/scenarios/{key.scenario}/"
+        built_in["scenario_url"] = f"{view.scenario.key.url(view.base_url)}/"
     values = {
         **labels,
         **built_in,

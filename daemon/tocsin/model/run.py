@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import NamedTuple
+from urllib.parse import quote
 
 
 class Outcome(StrEnum):
@@ -28,6 +29,11 @@ class ScenarioKey(NamedTuple):
     node: str
     project: str
     scenario: str
+
+    def url(self, base: str) -> str:
+        """Where its page is in the DSS at ``base``; ids may hold blanks, slashes and letters that a URL may not."""
+        project, scenario = quote(self.project, safe=""), quote(self.scenario, safe="")
+        return f"{base.rstrip('/')}/projects/{project}/scenarios/{scenario}"
 
 
 class RunKey(NamedTuple):

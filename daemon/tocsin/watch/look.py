@@ -124,7 +124,7 @@ class Looks:
             late_before=self._late_before(one, now),
             set_back=state.dss_clock.set_back,
             fresh_from=self._fresh_from(one, reply.reading.items, now),
-            scenario_url=f"{state.node.url.rstrip('/')}/projects/{one.key.project}/scenarios/{one.key.scenario}",
+            scenario_url=one.key.url(state.node.url),
         )
 
     def _fresh_from(self, one: Watched, seen: tuple[SeenRun, ...], now: datetime) -> datetime:
