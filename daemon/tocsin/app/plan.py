@@ -23,6 +23,7 @@ class Plan:
 
     config: Config
     rules: Mapping[str, LiveRule]  # by identity
+    rule_ids: frozenset[str]  # every identity under which a rule keeps states
     _rules: tuple[LiveRule, ...]
     _sieve: Sieve  # of their matchers
     reporters: Mapping[EventName, tuple[Reporter, ...]]
@@ -30,11 +31,6 @@ class Plan:
     intervals: Mapping[str, TimeInterval]
     router: Router | None
     nodes: Mapping[str, Node]
-
-    @property
-    def rule_ids(self) -> set[str]:
-        """Every identity under which a rule of this plan keeps states."""
-        return {id_ for rule in self.rules.values() for id_ in (rule.id, rule.stalled_id)}
 
     def rules_for(self, labels: Labels) -> list[LiveRule]:
         """The rules whose matchers all hold."""
@@ -56,6 +52,7 @@ def make_plan(config: Config) -> Plan:
     return Plan(
         config=config,
         rules=rules,
+        rule_ids=frozenset(id_ for one in rules.values() for id_ in (one.id, one.stalled_id)),
         _rules=tuple(rules.values()),
         _sieve=Sieve(one.rule.match for one in rules.values()),
         reporters={name: tuple(reporter for reporter in config.reporters if name in reporter.on) for name in EventName},
