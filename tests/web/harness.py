@@ -79,7 +79,7 @@ class Daemon:
 
         async def explain(scenario: ScenarioKey, run_id: str) -> RunStory | None:
             found = await self.store.read(tell, scenario, run_id, sorted(self.config.channels()))
-            return None if found is None else replace(found, silent=self.silent)
+            return None if found is None else replace(found, in_short="nothing rang", silent=self.silent)
 
         def nudge(node: str, project: str | None, scenario: str | None) -> bool:
             self.nudges.append((node, project, scenario))

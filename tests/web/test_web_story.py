@@ -102,7 +102,7 @@ async def test_the_page_of_a_run_tells_its_story(client: ClientSession, daemon: 
     await daemon.store.write(fill)
     async with client.get(f"/runs/{ADDRESS}") as answer:
         text = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", "", await answer.text()))
-    for sentence in ("prod / SALES / NIGHTLY", "build: disk full", "silenced by ann", "it hears of run.aborted only", "g1 → mail", "ScenarioFailed",
+    for sentence in ("prod / SALES / NIGHTLY", "build: disk full", "nothing rang", "silenced by ann", "it hears of run.aborted only", "g1 → mail", "ScenarioFailed",
                      "ops-slack data-ops", "FAILED"):  # fmt: skip
         assert sentence in text
 
