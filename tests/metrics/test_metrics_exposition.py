@@ -46,7 +46,7 @@ from tocsin.store import Store, schema, totals
 SCENARIO = {"dss_node": "prod", "project": "SALES", "scenario": "NIGHTLY"}
 PROJECT = {"dss_node": "prod", "project": "SALES"}
 TEXT, OPENMETRICS = "text/plain", "application/openmetrics-text; version=1.0.0"
-HOSTILE = ScenarioKey("prod", "SALES", 'a"b\\c\nd{},é')
+HOSTILE = ScenarioKey("prod", "SALES", 'a"b\\c\nd{},é' + "x" * 10_000)
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """The stages' loops and the bells between them: who leads runs watch, decide and prune; every process delivers."""
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Coroutine
 from datetime import datetime, timedelta
 
@@ -66,12 +67,14 @@ class Stages:
         await self._loop("metrics", step, Bell())
 
     async def turn(self) -> None:
-        """Show that the loop turns, and how late it wakes."""
+        """Show that the loop turns, and how late it woke at most in the last quarter of a minute."""
+        late = deque([0.0], maxlen=int(15 / _LAG_EVERY_SECONDS))
         while True:
             before = self._clock.monotonic()
             await asyncio.sleep(_LAG_EVERY_SECONDS)
             self.turned_at = self._clock.monotonic()
-            self._metrics.loop_lag.set(max(0.0, self.turned_at - before - _LAG_EVERY_SECONDS))
+            late.append(self.turned_at - before - _LAG_EVERY_SECONDS)
+            self._metrics.loop_lag.set(max(0.0, *late))
 
     async def _loop(self, stage: str, step: Step, bell: Bell) -> None:
         await run_loop(stage, step, bell, self._clock, self._config)

@@ -27,7 +27,7 @@ class AppMetrics:
         )
         self.loop_lag = Gauge(
             "tocsin_event_loop_lag_seconds",
-            "The longest delay of the event loop in the last seconds.",
+            "The longest delay of the event loop in the last quarter of a minute.",
             registry=registry,
         )
 
