@@ -1,7 +1,7 @@
 """Channels that do not deliver, told through the others: rows of the outbox → alerts."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
 
@@ -15,19 +15,26 @@ from tocsin.model.decision import Decision, Stage, Verdict
 from tocsin.store import alerts, deliveries
 from tocsin.store.alerts import Filed
 
+_OVERLAP = timedelta(hours=1)  # of two looks: for receipts that came late, and senders whose clock differs
 
-def look(connection: Connection, plan: Plan, now: datetime) -> list[Rang | Ended]:
-    """What is to change. Reads only: an outbox that cannot be emptied may be long."""
-    troubles = deliveries.troubles(connection, now - channel.PATIENCE)
-    oldest = min((one.since for one in troubles.values()), default=now)
-    known = alerts.of_rule(connection, CHANNEL_ALERT, oldest)
+
+def look(connection: Connection, plan: Plan, now: datetime, before: datetime | None) -> list[Rang | Ended]:
+    """What is to change. ``before``: the last look, whose findings stand. Reads only, and not all of a long outbox."""
+    recently = min(before or now, now) - _OVERLAP
+    known = alerts.of_rule(connection, CHANNEL_ALERT, recently)
+    ringing = {one.labels["channel"]: one.starts_at for one in known if one.firing}
     working = {
-        one.labels["channel"]
-        for one in known
-        if one.firing and deliveries.delivered_since(connection, one.labels["channel"], one.starts_at)
+        name
+        for name, since in ringing.items()
+        if deliveries.delivered_since(connection, name, max(since, recently if before else since))
     }
+    configured = plan.config.channels()
+    quiet = [name for name in configured if name not in ringing]
+    troubles = deliveries.troubles(connection, quiet, now - channel.PATIENCE, recently)
+    if troubles:
+        known = alerts.of_rule(connection, CHANNEL_ALERT, min(one.since for one in troubles.values()))
     failing = {name: (one.since, one.reason) for name, one in troubles.items()}
-    return channel.judge(known, failing, working, plan.config.channels(), now)
+    return channel.judge(known, failing, working, configured, now)
 
 
 def change(connection: Connection, plan: Plan, now: datetime, changes: Sequence[Rang | Ended]) -> Outcome:

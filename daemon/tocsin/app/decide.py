@@ -91,7 +91,7 @@ class Decider:
             self._synced = now
         timed = await self._do(partial(decide_time, fresh=fresh), plan, now)
         if self._listened is None or not self._listened <= now < self._listened + _LISTEN_EVERY:
-            if changes := await self._store.read(channels.look, plan, now):
+            if changes := await self._store.read(channels.look, plan, now, self._listened):
                 await self._do(partial(channels.change, changes=changes), plan, now)
             self._listened = now
         told = await self._do(flush, plan, now)

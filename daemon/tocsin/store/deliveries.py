@@ -1,6 +1,6 @@
 """Deliveries for people: list, show, send a dead letter again, and how much waits."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -14,6 +14,7 @@ from tocsin.store.sending import OPEN
 # Why a row is dead, in a word, by how its reason begins. What else there is is what a receiver said.
 _DEATHS = {"too_old": "too old%", "channel_gone": "its channel is no longer%", "unreadable": "its row cannot be read%"}
 DEATHS = (*_DEATHS, "refused")
+_OLDEST = 500  # open rows of a channel that are looked at for tries in vain: the oldest are tried first
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,24 +90,31 @@ def depth(connection: Connection) -> OutboxDepth:
     )
 
 
-def troubles(connection: Connection, owed_before: datetime) -> dict[str, Trouble]:
-    """Channels that do not deliver, by name: since the newest row that speaks against them they delivered nothing.
+def troubles(
+    connection: Connection, channels: Iterable[str], owed_before: datetime, dead_after: datetime
+) -> dict[str, Trouble]:
+    """Those of these channels that do not deliver: since the newest row that speaks against them they delivered nothing.
 
-    Rows that do: open ones tried twice that were owed before ``owed_before``, dead ones tried twice, and dead alert
-    groups. A reporter's message that was refused at once may be to blame itself, with its recipients.
+    Rows that do: open ones tried twice that were owed before ``owed_before``, as far as they are among the oldest of
+    the channel; those that died after ``dead_after`` when they had been tried twice, and alert groups. A reporter's
+    message that was refused at once may be to blame itself, with its recipients.
     """
-    waiting = (OPEN, outbox.c.attempts > 1, outbox.c.owed_at <= owed_before)
-    given_up = (
-        outbox.c.state == "dead",
-        or_(outbox.c.attempts > 1, and_(outbox.c.kind == "group", outbox.c.attempts > 0)),
-    )
     found: dict[str, Trouble] = {}
-    for at, those in ((outbox.c.owed_at, waiting), (outbox.c.settled_at, given_up)):
-        newest = select(outbox.c.channel, func.max(at).label("at")).where(*those).group_by(outbox.c.channel)
-        for row in connection.execute(newest).all():
-            if row.channel not in found and not delivered_since(connection, row.channel, row.at):
-                said = select(outbox.c.reason).where(outbox.c.channel == row.channel, at == row.at, *those).limit(1)
-                found[row.channel] = Trouble(row.at, connection.execute(said).scalar_one() or "")
+    tried = or_(outbox.c.attempts > 1, and_(outbox.c.kind == "group", outbox.c.attempts > 0))
+    dead = select(outbox.c.channel, outbox.c.settled_at, outbox.c.reason).order_by(outbox.c.settled_at)
+    died = {
+        row.channel: row
+        for row in connection.execute(dead.where(outbox.c.state == "dead", outbox.c.settled_at > dead_after, tried))
+    }
+    columns = (outbox.c.owed_at, outbox.c.reason, outbox.c.attempts)
+    for name in channels:
+        oldest = select(*columns).where(OPEN, outbox.c.channel == name).order_by(outbox.c.n).limit(_OLDEST).subquery()
+        waits = select(oldest.c.owed_at, oldest.c.reason).where(oldest.c.attempts > 1, oldest.c.owed_at <= owed_before)
+        against = [tuple(row) for row in connection.execute(waits.order_by(oldest.c.owed_at.desc()).limit(1))]
+        against += [(died[name].settled_at, died[name].reason)] if name in died else []
+        for at, reason in against:
+            if name not in found and not delivered_since(connection, name, at):
+                found[name] = Trouble(at, reason or "")
     return found
 
 
