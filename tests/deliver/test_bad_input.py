@@ -123,6 +123,21 @@ def test_the_check_names_each_receiver_that_could_not_be_reached(tmp_path: Path)
     ]
 
 
+def test_the_check_tells_the_line_of_everything_outside_of_the_file_that_cannot_be_used(tmp_path: Path) -> None:
+    (tmp_path / "tocsin.yaml").write_text(
+        "nodes:\n- {name: prod, url: 'https://dss.example.com',\n   api_key_file: key,\n   tls: {ca_file: ca}}\n"
+        "receivers:\n- name: ops\n  channels:\n  - {webhook: 'https://h',\n     hmac_secret: whsec_!}\n"
+        "route: {receiver: ops}\nhttp:\n  tokens_file: tokens\n"
+    )
+    problems = validate(Source(tmp_path / "tocsin.yaml"), NOW, offline=False)
+    assert [(one.line, one.message.split(":")[0]) for one in problems] == [
+        (3, "the api key of node 'prod' cannot be read"),
+        (4, "the tls.ca_file of node 'prod' cannot be read"),
+        (9, "the hmac secret of channel 'ops/webhook'"),
+        (12, "the tokens file cannot be read"),
+    ]
+
+
 @pytest.mark.parametrize("url", ["nonsense", "slack://", "syslog://", "dbus://", "xmpp://a:b@c"])
 async def test_an_address_that_cannot_be_used_is_a_dead_letter_with_its_reason(desk: Desk, url: str) -> None:
     found, note = await desk.send(Channel("ops/hook", "ops", url=Plain(url)), owed())

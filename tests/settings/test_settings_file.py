@@ -130,6 +130,8 @@ receivers:
          "tocsin.yaml:4: time_intervals[0].time_intervals[0]: the time 22:00 is not before 06:00; a time over midnight is written as two: 22:00 to 24:00 and 00:00 to 06:00"),
         (NODE + "receivers:\n- name: ops\n  channels: [{template: mail}]\n",
          "tocsin.yaml:4: receivers[0].channels[0]: needs exactly one of url, url_file, url_env, webhook, webhook_file and webhook_env"),
+        (NODE + "receivers:\n- name: ops\n  channels: [{url: 'json://h', template: slak}]\n",
+         "tocsin.yaml:4: receivers[0].channels[0].template: no template is named 'slak'; did you mean 'slack'?"),
         (NODE + "receivers: [{name: a}, {name: a}]\n", "tocsin.yaml:2: receivers: the name 'a' stands 2 times; names are unique"),
         (NODE + "templates: [none/*.j2]\n", "tocsin.yaml:2: templates[0]: no file matches 'none/*.j2'"),
     ],

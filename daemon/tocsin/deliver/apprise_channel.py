@@ -33,13 +33,13 @@ from tocsin.deliver import escape
 from tocsin.deliver.context import Tone
 from tocsin.deliver.escape import cut, one_line
 from tocsin.deliver.mail import BadAddress, Envelope, address, attached
-from tocsin.deliver.render import Kind, Rendered, Renderer
+from tocsin.deliver.render import Rendered, Renderer
 from tocsin.deliver.smtp import Account, Mailbox
 from tocsin.deliver.transport import Parcel
 from tocsin.deliver.verdict import Verdict, delivered, failed, of_log, refused
 from tocsin.kit.clock import Clock
 from tocsin.kit.mask import mask, secrets_of
-from tocsin.model.config import Channel
+from tocsin.model.config import Channel, Kind
 
 log = structlog.get_logger(__name__)
 

@@ -7,7 +7,6 @@ that cannot render never stops a notification: the built-in one is sent instead,
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from functools import lru_cache
 from traceback import walk_tb
 from urllib.parse import quote
@@ -20,7 +19,7 @@ from markupsafe import Markup
 from tocsin.deliver import escape
 from tocsin.deliver.context import Facts, Line, Link, Message, message
 from tocsin.deliver.variables import dss_variables, fill
-from tocsin.model.config import Config
+from tocsin.model.config import Config, Kind
 from tocsin.model.event import END_EVENTS
 from tocsin.model.notification import EventNotice, GroupNotice, Notice, SummaryNotice
 
@@ -28,15 +27,6 @@ _SUBJECT = 200
 _LONGEST = 200_000  # characters of a rendered body
 _HTML = re.compile(r"<(?:!doctype|html|body|div|p|table|h[1-6]|ul|ol|a|b|i|br|span|strong|em|img)\b", re.IGNORECASE)
 _TEMPLATE_ERRORS = (TemplateError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError, RecursionError)
-
-
-class Kind(StrEnum):
-    """The dialects that messages are written in."""
-
-    TEXT = "text"
-    MARKDOWN = "markdown"
-    SLACK = "slack"
-    MAIL = "mail"
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,13 +7,13 @@ from datetime import UTC, datetime, timedelta
 
 from tocsin.deliver.connect import connector
 from tocsin.deliver.context import Facts
-from tocsin.deliver.render import Kind, Renderer
+from tocsin.deliver.render import Renderer
 from tocsin.deliver.transport import Parcel, Transport
 from tocsin.deliver.verdict import Verdict, unknown
 from tocsin.kit.clock import Clock
 from tocsin.kit.ids import fresh_id
 from tocsin.model.alert import Alert, EndReason
-from tocsin.model.config import Channel, Config
+from tocsin.model.config import Channel, Config, Kind
 from tocsin.model.event import Event, EventName, ScenarioFacts
 from tocsin.model.notification import AttemptOutcome, EventNotice, GroupNotice, Notice, Notification, SummaryNotice
 from tocsin.model.run import Details, Outcome, Run, RunError, ScenarioKey, Step

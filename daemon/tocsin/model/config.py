@@ -7,10 +7,20 @@ as ``Secret``, which re-reads its source and never prints. Field names are those
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from enum import StrEnum
 from typing import Literal, Protocol
 
 from tocsin.model.event import EventName
 from tocsin.model.labels import Matcher
+
+
+class Kind(StrEnum):
+    """The dialects that messages are written in."""
+
+    TEXT = "text"
+    MARKDOWN = "markdown"
+    SLACK = "slack"
+    MAIL = "mail"
 
 
 class Secret(Protocol):

@@ -6,6 +6,7 @@ twice. Everything that is wrong is told at once.
 
 import glob
 import os
+import re
 import socket
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -25,6 +26,7 @@ from tocsin.kit.spelling import did_you_mean
 from tocsin.model import config as c
 from tocsin.route.tree import RouteSpec, build_tree
 
+_A_NAME = re.compile(r"[\w./-]+")
 DEFAULT_GROUP_BY = ("alertname", "dss_node", "project")
 
 
@@ -87,6 +89,7 @@ class _Builder:
             lines=self._lines,
         )
         self._names_are_unique(config)
+        self._templates_are_known(config)
         self._names_are_known(file, {receiver.name for receiver in receivers}, intervals)
         if self._problems:
             raise BadConfig(sorted(self._problems, key=lambda problem: problem.line or 0))
@@ -158,6 +161,19 @@ class _Builder:
                 if count > 1:
                     kind = "channel " if names is channels else ""
                     self._wrong(path, f"the {kind}name {name!r} stands {count} times; names are unique")
+
+    def _templates_are_known(self, config: c.Config) -> None:
+        """A template that is a mere word is a name; a misspelt one would be sent as the message."""
+        known = {*(kind.value for kind in c.Kind), *config.templates}
+        named: list[tuple[Path_, str | None]] = [
+            (("reporters", index, "template"), reporter.template) for index, reporter in enumerate(config.reporters)
+        ]
+        for number, receiver in enumerate(config.receivers):
+            for index, channel in enumerate(receiver.channels):
+                named.append((("receivers", number, "channels", index, "template"), channel.template))
+        for path, name in named:
+            if name is not None and name not in known and _A_NAME.fullmatch(name):
+                self._wrong(path, f"no template is named {name!r}{did_you_mean(name, known)}")
 
     def _names_are_known(self, file: schema.File, receivers: set[str], intervals: set[str]) -> None:
         for index, reporter in enumerate(file.reporters):
