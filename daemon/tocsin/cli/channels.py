@@ -67,9 +67,13 @@ def _mail(mail: Raw, channel_id: str | None, channel: Raw) -> Way:
     notes = []
     host = text(channel, "host")
     if host is None:
+        why = (
+            "cannot be read with this key"
+            if channel or not channel_id
+            else "is unknown, since DSS lists no such channel"
+        )
         notes.append(
-            f"the server of the mail channel {channel_id or 'of DSS'} cannot be read with this key: put it in the "
-            f"place of {_UNKNOWN_SERVER}"
+            f"the server of the mail channel {channel_id or 'of DSS'} {why}: put it in the place of {_UNKNOWN_SERVER}"
         )
     sender = text(mail, "sender") or text(channel, "sender")
     if channel.get("useCurrentUserAsSender") or not sender:
