@@ -142,6 +142,14 @@ def test_a_critical_alert_that_at_some_hours_only_a_muted_route_would_get_is_a_w
     assert line.endswith(": every route that hears it is mute then (warning)")
 
 
+@pytest.mark.parametrize(
+    "file", sorted((Path(__file__).parents[2] / "config").glob("*.yaml")), ids=lambda file: file.name
+)
+def test_what_we_ship_passes_without_a_warning_secrets_and_all(file: Path) -> None:
+    told = CliRunner().invoke(app, ["check", "--config", str(file)])
+    assert told.output == f"{file}: good\n"
+
+
 def test_for_scripts_problems_come_apart_with_their_places(tmp_path: Path) -> None:
     told = tocsin(tmp_path, GOOD.replace(", receiver: oncall", ""), "check", "--json")
     assert json.loads(told.stdout) == {
