@@ -4,6 +4,7 @@ import asyncio
 import sqlite3
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -248,6 +249,24 @@ async def test_scenarios_are_renamed_deleted_and_made_again(dss: FakeDSS, start:
     await until(lambda: found.agrees(since))
     told = [event.scenario.name for event in await found.events() if event.scenario]
     assert sorted(set(told)) == ["Made again", "NEW", "NEWER", "Renamed"]
+
+
+async def test_a_scenario_made_while_its_projects_list_is_on_its_way_is_found_soon(dss: FakeDSS, start: Start) -> None:
+    dss.world.populate(1, 1)
+    clock, gate = Jumping(), asyncio.Event()
+    found = await start(clock=clock, watch=Watch(**fields(QUICK, discovery_interval=timedelta(hours=1))))
+    since = await now_ms()
+    rule = dss.fail(faults.held(gate), "scenarios")
+    for scenario in ("NEW", "NEWER"):
+        dss.world.add_scenario("P000", scenario)
+        dss.start_run("P000", scenario)
+        clock.hurried += 10
+        await until(lambda: rule.applied == 1)
+        swept = dss.asked("futures") + 3
+        await until(partial(lambda wanted: dss.asked("futures") >= wanted, swept))
+    gate.set()
+    clock.hurried += 10
+    await until(lambda: found.agrees(since))
 
 
 async def test_if_over_a_fifth_vanishes_at_once_nothing_is_given_up(dss: FakeDSS, start: Start) -> None:

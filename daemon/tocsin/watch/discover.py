@@ -194,8 +194,8 @@ class Discovery:
 
     async def read_projects(self, ticket: Ticket) -> None:
         """Read the list of projects; also the probe of a node."""
-        clock = self._state.clock
-        self._busy, self._read_at = True, clock.monotonic()
+        self._busy, self._read_at = True, self._state.clock.monotonic()
+        self._due = self._read_at + self._state.node.watch.discovery_interval.total_seconds()  # or sooner if nudged
         try:
             raw = await ticket.ask(self._client.list_projects_raw)
         except DSSError as error:
@@ -208,7 +208,6 @@ class Discovery:
             await self._projects_read(read_projects(raw))
         finally:
             self._busy = False
-            self._due = clock.monotonic() + self._state.node.watch.discovery_interval.total_seconds()
 
     async def _projects_read(self, seen: Reading[SeenProject]) -> None:
         state = self._state
@@ -248,6 +247,7 @@ class Discovery:
         state, key = self._state, project.row.project
         when = When(state.clock.now(), state.now(), state.now() if project.new_scope else None)
         project.read_at = state.clock.monotonic()
+        project.due = project.read_at + self.interval  # or sooner if nudged
         try:
             raw = await ticket.ask(self._client.get_project(key).list_scenarios_raw)
         except DSSError as error:
@@ -260,7 +260,6 @@ class Discovery:
             project.new_scope = False
         finally:
             project.busy = False
-            project.due = project.read_at + self.interval
 
     def _unreadable(self, project: _Project, error: DSSError) -> None:
         """Without the right to read a project we are blind there: nothing is gone, and its looks rest."""
