@@ -11,7 +11,7 @@ from tocsin.app.plan import Plan
 from tocsin.judge import channel
 from tocsin.judge.rules import Ended, Rang
 from tocsin.model.alert import CHANNEL_ALERT
-from tocsin.model.decision import Decision, Stage, Verdict
+from tocsin.model.decision import Verdict
 from tocsin.store import alerts, deliveries
 from tocsin.store.alerts import Filed
 
@@ -44,10 +44,7 @@ def change(connection: Connection, plan: Plan, now: datetime, changes: Sequence[
         match one:
             case Rang(alert):
                 judging.put_in(Filed(alert, CHANNEL_ALERT))
-                summary = alert.annotations["summary"]
-                judging.made.append(
-                    Decision(now, Stage.RULE, alert.name, Verdict.RANG, summary, None, alert.fingerprint, alert.id)
-                )
+                judging.note(alert.name, Verdict.RANG, alert.annotations["summary"], None, alert)
             case Ended(id_, at, reason):
                 judging.end(CHANNEL_ALERT, id_, at, reason)
     if any(isinstance(one, Rang) for one in changes):

@@ -182,24 +182,17 @@ class Judging:
         if self._firing is not None:
             self._firing.pop(ended.fingerprint, None)
         self.changed += 1
-        subject = self.plan.rules.get(rule_id)
-        name = subject.rule.alert if subject else ended.name
-        self.made.append(
-            Decision(
-                self.now, Stage.RULE, name, Verdict.ENDED, reason.value,
-                event.id if event else None, ended.fingerprint, alert_id,
-            )
-        )  # fmt: skip
+        rule = self.plan.rules.get(rule_id)
+        self.note(rule.rule.alert if rule else ended.name, Verdict.ENDED, reason.value, event, ended)
 
     def decide(
         self, live: LiveRule, verdict: Verdict, note: str | None, event: Event | None, alert: Alert | None = None
     ) -> None:
-        self.made.append(
-            Decision(
-                self.now, Stage.RULE, live.rule.alert, verdict, note, event.id if event else None,
-                alert.fingerprint if alert else None, alert.id if alert else None,
-            )
-        )  # fmt: skip
+        self.note(live.rule.alert, verdict, note, event, alert)
+
+    def note(self, name: str, verdict: Verdict, note: str | None, event: Event | None, alert: Alert | None) -> None:
+        about = (alert.fingerprint, alert.id) if alert else ()
+        self.made.append(Decision(self.now, Stage.RULE, name, verdict, note, event.id if event else None, *about))
 
     # --- rows --------------------------------------------------------------------------------------------------------
 
