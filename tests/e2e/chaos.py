@@ -90,6 +90,9 @@ class Game:
     async def play(self, seconds: float) -> None:
         """Storms and calms for about so many seconds. Raises ``Disagreement``."""
         try:
+            for most in (60, 200):  # while the tables are made, and soon after
+                await self._die_at(self.chance.randrange(1, most), within=60)
+            self.daemon.module = TOCSIN
             await self.daemon.start()
             await self.daemon.ready()
             await self.daemon.watching(12)
@@ -177,20 +180,20 @@ class Game:
             await self.daemon.kill9()
             self.tally["kills"] += 1
             while chance.random() < 0.85:
-                fatal = round(math.exp(chance.uniform(math.log(30), math.log(700))))
-                self.daemon.module = ("tests.e2e.failpoint", str(fatal))
-                await self.daemon.start()
-                try:
-                    await self.daemon.wait(12)
-                except TimeoutError:
-                    await self.daemon.kill9()
-                    self.tally["kills"] += 1
-                else:
-                    self._died()
+                await self._die_at(round(math.exp(chance.uniform(math.log(30), math.log(700)))))
             self.daemon.module = TOCSIN
             await self.daemon.start()
 
-    def _died(self) -> None:
+    async def _die_at(self, fatal: int, within: float = 15) -> None:
+        """A life that ends at a fail point, or from outside if that is not reached."""
+        self.daemon.module = ("tests.e2e.failpoint", str(fatal))
+        await self.daemon.start()
+        try:
+            await self.daemon.wait(within)
+        except TimeoutError:
+            await self.daemon.kill9()
+            self.tally["kills"] += 1
+            return
         last = next((line for line in reversed(self.daemon.stderr) if line.startswith("failpoint ")), None)
         if last is None:
             raise Disagreement("the daemon ended by itself:\n" + "\n".join(self.daemon.stderr[-20:]))

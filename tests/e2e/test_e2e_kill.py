@@ -1,54 +1,11 @@
-"""A daemon that is killed, or asked to stop, loses nothing."""
+"""A daemon that is killed (see also ``chaos``), or asked to stop, loses nothing."""
 
 import asyncio
-import random
 import signal
-from collections import defaultdict
 
 import pytest
 
-from tests.fakedss import DaemonProcess, Differences, Life, between, config_for, eventually, faults
-from tests.fakedss.ledger import fact_of
-
-
-async def test_killed_again_and_again_it_has_every_event_once_and_every_notification_under_one_id(tmp_path, dss, sink):
-    chance = random.Random(7)
-    daemon = DaemonProcess(config_for(tmp_path, {"prod": dss}, sink))
-    try:
-        for _ in range(3):  # in the middle of the very first start, while the tables are made
-            await daemon.start()
-            await asyncio.sleep(chance.uniform(0.5, 3))
-            await daemon.kill9()
-        await daemon.start()
-        await daemon.ready()
-        await daemon.watching(6)
-        life = Life(dss.world, 4, between(0.05, 4), seed=7)
-        living = asyncio.create_task(life.live())
-        for _ in range(8):
-            await asyncio.sleep(chance.uniform(0.2, 4))  # from the middle of a start to well at work
-            await daemon.kill9()
-            await daemon.start()
-        living.cancel()
-        life.finish()
-        await daemon.ready()
-
-        async def all_told():
-            events = await daemon.events()
-            heard = {post.json["id"] for post in sink.posts if fact_of(post.json)}
-            owed = {e["id"] for e in events if not (e["data"]["late"] and e["type"] == "tocsin.run.started")}
-            return not dss.ledger.compare(events).lost and owed <= heard
-
-        await eventually(all_told)
-        assert dss.ledger.compare(await daemon.events()) == Differences()
-        delivery_ids = defaultdict(set)
-        for post in sink.posts:
-            if fact_of(post.json):
-                delivery_ids[post.json["id"]].add(post.headers["webhook-id"])
-        assert [ids for ids in delivery_ids.values() if len(ids) != 1] == []
-        known = {event["id"] for event in await daemon.events()}
-        assert set(delivery_ids) <= known
-    finally:
-        await daemon.kill9()
+from tests.fakedss import DaemonProcess, Differences, config_for, eventually, faults
 
 
 async def test_what_was_only_told_to_a_dead_end_is_sent_again_after_a_kill_under_its_id(tmp_path, dss, sink):
