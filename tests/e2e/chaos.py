@@ -14,6 +14,7 @@ import argparse
 import asyncio
 import math
 import random
+import shutil
 import sys
 import tempfile
 import time
@@ -279,6 +280,7 @@ def main() -> int:
             game = asyncio.run(play(options.seed + number, options.seconds, folder, options.postgres))
             print(game, flush=True)
             deaths += game.deaths
+            shutil.rmtree(folder)  # of a game that was lost everything stays
         except Disagreement as wrong:
             lost += 1
             print(f"DISAGREEMENT {wrong}", flush=True)
