@@ -100,10 +100,21 @@ async def test_old_events_come_in_one_summary_and_young_ones_one_by_one(back: Wo
     assert isinstance(one.notice, SummaryNotice)
     assert one.notice.runs_by_outcome == {"FAILED": 1, "SUCCESS": 1}
     assert [event.time for event in one.notice.worst] == [T0 - 2 * DAY + minutes(1)]
-    assert (one.notice.since, one.notice.until) == (T0 - 2 * DAY, T0 - minutes(30))
+    assert (one.notice.since, one.notice.until) == (T0 - 2 * DAY + minutes(1), T0 - 1 * DAY + minutes(1))
     await back.step(T0 + minutes(2))
     assert await back.notifications() == []
     assert (await back.verdicts()).count("late") == 5
+
+
+async def test_where_every_end_was_told_by_itself_there_is_no_summary_of_starts(back: World) -> None:
+    back.config = config(rules=(), reporters=(REPORTER,))
+    await back.run(T0 - minutes(30), "FAILED", late=True)
+    await back.step(T0)
+    assert len(await back.notifications()) == 1
+    await done(back)
+    await back.step(T0 + minutes(1))
+    assert await back.notifications() == []
+    assert (await back.verdicts()).count("late") == 1
 
 
 async def test_a_node_that_was_down_when_tocsin_began_is_known_to_be_down(world: World) -> None:

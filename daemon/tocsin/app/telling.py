@@ -72,9 +72,8 @@ class Telling:
             self._decide(name, one.verdict, note, event)
         elif one.mails and not self.own.channels:
             self._decide(name, Verdict.NO_CHANNEL, f"receiver {receiver} has no mail channel", event)
-        elif one.mails and self._too_late(event):
-            self._late.append((event.node, receiver, event.id))
-            self._decide(name, Verdict.LATE, "told in the summary", event)
+        elif one.mails and (late := self._late_note(event, receiver)):
+            self._decide(name, Verdict.LATE, late, event)
         else:
             owed = mirror.notifications(one, self.own.channels, self.now)
             self._owed.append((one.event, owed))
@@ -88,24 +87,25 @@ class Telling:
             self._decide(reporter.name, asked.verdict, asked.note, event)
         elif not channels:
             self._decide(reporter.name, Verdict.NO_CHANNEL, f"receiver {reporter.receiver}", event)
-        elif self._too_late(event):
-            self._late.append((event.node, reporter.receiver, event.id))
-            self._decide(reporter.name, Verdict.LATE, "told in the summary", event)
+        elif late := self._late_note(event, reporter.receiver):
+            self._decide(reporter.name, Verdict.LATE, late, event)
         else:
             owed = report.notifications(reporter, event, channels, self.now, self.now)
             self._owed.append((event, owed))
             for one in owed:
                 self._decide(reporter.name, asked.verdict, asked.note, event, one.id)
 
-    def _too_late(self, event: Event) -> bool:
+    def _late_note(self, event: Event, receiver: str) -> str | None:
+        """What becomes of an event that is too late to be told by itself; None for any other."""
         if not event.late:
-            return False
+            return None
+        if report.is_over(event, lambda run: bool(sight.ended(self.connection, {run}))):
+            return "its run is over"
         node = self.nodes.get(event.node) or NodeSight(event.node)
-        max_age = _watch(self.plan, event.node).backfill.notify_max_age
-
-        return report.is_too_late(
-            event, self.now + node.clock_offset, max_age, lambda run: bool(sight.ended(self.connection, {run}))
-        )
+        if self.now + node.clock_offset - event.time <= _watch(self.plan, event.node).backfill.notify_max_age:
+            return None
+        self._late.append((event.node, receiver, event.id))
+        return "told in the summary"
 
     def _decide(
         self, reporter: str, verdict: Verdict, note: str | None, event: Event, notification_id: str | None = None

@@ -7,7 +7,7 @@ A lane is one scenario and one reporter: what is told of a scenario arrives in t
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from tocsin.kit.ids import derived_id
 from tocsin.model.config import Channel, Reporter
@@ -75,13 +75,9 @@ def dss_variables(event: Event) -> dict[str, Value]:
     return variables
 
 
-def is_too_late(event: Event, node_now: datetime, notify_max_age: timedelta, ended: Callable[[RunKey], bool]) -> bool:
-    """Whether a late event is not told one by one: it is too old, or the start of a run that is already over."""
-    if not event.late:
-        return False
-    if node_now - event.time > notify_max_age:
-        return True
-    return event.name is EventName.RUN_STARTED and event.run is not None and ended(event.run.key)
+def is_over(event: Event, ended: Callable[[RunKey], bool]) -> bool:
+    """Whether a late event is the start of a run that has ended since: it is never told, its end is."""
+    return event.late and event.name is EventName.RUN_STARTED and event.run is not None and ended(event.run.key)
 
 
 def notice(reporter: Reporter, event: Event) -> EventNotice:
