@@ -126,6 +126,8 @@ def test_what_is_wrong_is_told_in_one_line(tmp_path: Path, old: str, new: str, e
          "16: inhibit_rules: no alert has the label 'node' of equal, so it is equal everywhere; did you mean 'dss_node'?"),
         ("kind: failed", "kind: failed, match: ['outcome=FAILED']",
          "6: rule ScenarioFailed: its match on outcome also hides the runs that would end its alerts"),
+        ("receiver: ops}", "receiver: ops, condition: \"outcom == 'FAILED'\"}",
+         "18: reporter mail: its condition counts as true: only DSS knows 'outcom'; did you mean 'outcome'?"),
         ("receiver: ops}", "receiver: ops, subject: '{{ oops('}",
          "18: reporter mail: subject cannot render an event: line 1: unexpected 'end of template'; the built-in "
          "message would be sent"),

@@ -19,6 +19,7 @@ from tocsin.model.config import Channel, Config, Kind, Receiver, Reporter, Store
 from tocsin.model.event import DownReason, Event, EventName, FailedReporter
 from tocsin.model.notification import EventNotice, GroupNotice, Notice, SummaryNotice
 from tocsin.model.run import Details, RunError, Step
+from tocsin.route import reporters
 
 CONFIG = config(hook("http://127.0.0.1/"))
 RENDERER = Renderer({})
@@ -186,6 +187,12 @@ def test_a_link_cannot_leave_its_place() -> None:
 
 
 # --- variables and templates ----------------------------------------------------------------------------------------
+
+
+def test_check_knows_every_variable_that_a_condition_may_speak_of() -> None:
+    one = event()
+    assert one.run
+    assert set(reporters.dss_variables(replace(one, run=replace(one.run, fire_id="f")))) == reporters.DSS_VARIABLES
 
 
 def test_dss_variables_have_dsss_names() -> None:

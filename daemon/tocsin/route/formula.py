@@ -74,6 +74,21 @@ def holds(text: str, variables: Variables) -> bool:
     return _truth(_evaluate(parse(text), variables))
 
 
+def names(formula: Formula) -> frozenset[str]:
+    """The variables that a condition speaks of."""
+    match formula:
+        case Literal():
+            return frozenset()
+        case Variable(name):
+            return frozenset({name})
+        case Not(of) | Minus(of):
+            return names(of)
+        case Binary(_, left, right):
+            return names(left) | names(right)
+        case _:
+            assert_never(formula)
+
+
 def _evaluate(formula: Formula, variables: Variables) -> Value:
     match formula:
         case Literal(value):

@@ -15,9 +15,10 @@ from tocsin.model.alert import CHANNEL_ALERT, CHANNEL_SEVERITY, STALLED_ALERT, S
 from tocsin.model.config import Config, Reporter, Route, Rule, TimeInterval
 from tocsin.model.event import EventName
 from tocsin.model.labels import Labels, Matcher, Op, matchers_text
-from tocsin.route.formula import BadFormula, parse
+from tocsin.route.formula import BadFormula, names, parse
 from tocsin.route.intervals import contains
 from tocsin.route.mute import muted_by_time
+from tocsin.route.reporters import DSS_VARIABLES
 from tocsin.route.tree import Placed, matching_routes, walk
 
 _OF_SCENARIOS = frozenset({"project", "scenario", "tags"})
@@ -277,12 +278,18 @@ def _reporters(config: Config) -> Iterator[Finding]:
             message = f"none of its events can match {matchers_text(reporter.match)}{_misspelt(reporter.match, kinds)}"
             yield Finding("error", message, where, line)
         if reporter.condition:
+            line = config.lines.get(("reporters", index, "condition"), line)
             try:
-                parse(reporter.condition)
+                unknown = sorted(names(parse(reporter.condition)) - DSS_VARIABLES)
             except BadFormula as error:
                 message = f"its condition cannot be read and counts as true: {error}"
-                line = config.lines.get(("reporters", index, "condition"), line)
                 yield Finding("error", message, where, line)
+                continue
+            for name in unknown:
+                message = (
+                    f"its condition counts as true: only DSS knows {name!r}{did_you_mean(name, sorted(DSS_VARIABLES))}"
+                )
+                yield Finding("warning", message, where, line)
 
 
 def _told(config: Config, reporter: Reporter) -> Iterator[Kind]:

@@ -53,6 +53,12 @@ def asked(condition: str | None, event: Event) -> tuple[Verdict, str | None]:
     return (Verdict.OWED, None) if true else (Verdict.CONDITION, condition)
 
 
+DSS_VARIABLES = frozenset(
+    ("projectKey", "scenarioProjectKey", "scenarioId", "scenarioName", "outcome", "triggerName", "triggerType",
+     "scenarioTriggerRunId", "scenarioRunURL", "dssURL")
+)  # fmt: skip
+
+
 def dss_variables(event: Event) -> dict[str, Value]:
     """The variables of DSS's conditions and texts, as far as an event tells them. Names are DSS's own."""
     run, scenario = event.run, event.scenario
