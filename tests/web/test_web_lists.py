@@ -121,6 +121,29 @@ async def test_runs_come_newest_first_page_by_page_with_their_first_error(
     assert items[0]["duration_seconds"] == 60.0
 
 
+@pytest.mark.parametrize(
+    ("filters", "expected"),
+    [
+        ("scenario_name=A name", ["A"]),
+        ("tags=,daily,", ["B", "A"]),
+        ("tags=,weekly,", []),
+        ("tags=,daily,&scenario=B", ["B"]),
+    ],
+)
+async def test_runs_are_found_by_the_name_and_tags_of_their_scenario(
+    client: ClientSession, daemon: Daemon, filters: str, expected: list[str]
+) -> None:
+    keys = [ScenarioKey("prod", "SALES", name) for name in ("A", "B")]
+
+    def fill(connection: Connection) -> None:
+        for age, key in enumerate(keys):
+            put_scenario(connection, key)
+            put_run(connection, a_run(key, minutes_ago=9 - age))
+
+    await daemon.store.write(fill)
+    assert [one["scenario"] for one in await walk(client, f"/api/v1/runs?limit=1&{filters}")] == expected
+
+
 async def test_runs_that_start_in_the_same_millisecond_are_all_listed(client: ClientSession, daemon: Daemon) -> None:
     keys = [ScenarioKey("prod", "SALES", f"S{n}") for n in range(5)]
 

@@ -91,9 +91,17 @@ def list_runs(connection: Connection, wanted: Wanted, limit: int, after: str | N
         "outcome": runs.c.outcome, "trigger_type": runs.c.trigger_type, "run_as": runs.c.run_as,
         "run": runs.c.run_id,
     }  # fmt: skip
-    query = _where(_state(select(runs), wanted, {"running": _GOES_ON}, "ended"), wanted, by_label)
+    query: Select[*tuple[Any, ...]] = select(runs)
+    if not {"scenario_name", "tags"}.isdisjoint(wanted):  # as its scenario is called now
+        same = and_(*(scenarios.c[name] == runs.c[name] for name in ScenarioKey._fields))
+        query = query.add_columns(scenarios.c.tags).join(scenarios, same)
+        by_label |= {"scenario_name": scenarios.c.name}
+    query = _where(_state(query, wanted, {"running": _GOES_ON}, "ended"), wanted, by_label)
     keys = [_ms(runs.c.start), runs.c.node, runs.c.project, runs.c.scenario, runs.c.run_id]
-    page = _page(connection, query, keys, _row, limit, after, newest_first=True)
+    page = _page(
+        connection, query, keys, _row, limit, after,
+        newest_first=True, keep=lambda row: "tags" not in wanted or tags_label(row["tags"]) in wanted["tags"],
+    )  # fmt: skip
     return Page(tuple(_with_errors(connection, page.items)), page.next)
 
 

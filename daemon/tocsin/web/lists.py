@@ -30,7 +30,7 @@ Reading = Callable[[Connection, Wanted, int, str | None], Page[Item]]
 PLACE = ("dss_node", "project", "scenario")
 EVENT_FILTERS = ("event", *PLACE, "scenario_name", "outcome", "trigger_type", "run_as", "tags")
 SCENARIO_FILTERS = (*PLACE, "scenario_name", "run_as", "tags")
-RUN_FILTERS = (*PLACE, "outcome", "trigger_type", "run_as", "run", "state")
+RUN_FILTERS = (*PLACE, "scenario_name", "outcome", "trigger_type", "run_as", "tags", "run", "state")
 DELIVERY_FILTERS = ("state", "receiver", "channel", "kind", "event_id", "id", "alertname", "severity", *EVENT_FILTERS)
 _EVENT_COLUMNS = {"event": "event", "dss_node": "node", "project": "project", "scenario": "scenario"}
 
