@@ -77,3 +77,13 @@ def test_an_error_brings_its_traceback(stream: io.StringIO) -> None:
     except ValueError:
         structlog.get_logger("tocsin.app").exception("broke")
     assert "ValueError: so" in str(lines(stream)[0]["exception"])
+
+
+def test_a_line_that_cannot_be_written_is_lost_and_whoever_wrote_it_goes_on() -> None:
+    class Full(io.StringIO):
+        def write(self, _text: str) -> int:
+            raise OSError(28, "No space left on device")
+
+    configure_logging("info", "json", Full())
+    structlog.get_logger("tocsin.store").warning("store_unavailable")
+    structlog.get_logger("tocsin.store").info("store_available")

@@ -190,3 +190,17 @@ async def test_a_reload_keeps_it_and_by_hand_it_ends_until_there_is_something_ne
     await fleet.fail("OTHER")
     await fleet.last(minutes=8)
     assert await fleet.world.alerts(firing=True) == ["ScenarioFailed", "ScenarioFailed", "ChannelFailing"]
+
+
+async def test_who_was_told_in_place_of_another_hears_the_end_though_a_reload_comes_first(fleet: Fleet) -> None:
+    receivers = tuple(Receiver(name, (channel(f"{name}/hook", name),)) for name in ("ops", "oncall"))
+    route = tree(routes=(RouteSpec("oncall", parse_matchers('severity="critical"')), RouteSpec("ops")))
+    fleet.world.config = config(receivers=receivers, route=route)
+    fleet.answers["oncall/hook"] = AWAY
+    await fleet.world.down(fleet.clock.now())
+    assert await fleet.last(minutes=10) == [("ops/hook", "oncall/hook: fails")]
+    del fleet.answers["oncall/hook"]
+    while "ChannelFailing!resolved" not in await fleet.world.alerts():
+        assert await fleet.last(seconds=10) == []
+    fleet.world.config = config(receivers=receivers, route=route, max_scenarios=5)
+    assert ("ops/hook", "oncall/hook: resolved") in await fleet.last(minutes=12)

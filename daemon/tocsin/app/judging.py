@@ -218,7 +218,8 @@ def enter_groups(plan: Plan, entering: Iterable[Alert], now: datetime) -> tuple[
     if plan.router is None:
         return joining, made
     entering = list(entering)
-    deaf = {alert.failing_channel for alert in entering if alert.firing}
+    # Of those that ended too, as long as they stand in a group: who heard the start is to hear the end.
+    deaf = {alert.failing_channel for alert in entering}
     hears = {name for name, channels in plan.channels.items() if any(one.name not in deaf for one in channels)}
     for alert in entering:
         for match in plan.router.match(alert.labels, hears if alert.failing_channel else None):

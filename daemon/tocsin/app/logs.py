@@ -8,6 +8,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, TextIO
 
 import structlog
@@ -40,6 +41,14 @@ class _Lines(structlog.WriteLogger):
     def __init__(self, stream: TextIO, name: str = "") -> None:
         super().__init__(stream)
         self.package = name.removeprefix("tocsin.").partition(".")[0]
+
+    def msg(self, message: str) -> None:
+        """A line that cannot be written (a closed pipe, a full disk) is lost; whoever wrote it goes on."""
+        with suppress(OSError, ValueError):
+            super().msg(message)
+
+    log = debug = info = warn = warning = msg
+    fatal = failure = err = error = critical = exception = msg
 
 
 _levels = _Levels()

@@ -10,7 +10,7 @@ from tocsin.app.judging import Judging, enter_groups, place_of
 from tocsin.app.outcome import Outcome
 from tocsin.app.plan import Plan
 from tocsin.judge.rules import alert_labels
-from tocsin.model.alert import EndReason
+from tocsin.model.alert import CHANNEL_ALERT, EndReason
 from tocsin.model.rule_state import NodeDownState
 from tocsin.model.run import ScenarioKey
 from tocsin.store import alerts, groups, rule_states, sight
@@ -26,7 +26,7 @@ def reconcile(connection: Connection, plan: Plan, now: datetime) -> Outcome:
     judging = Judging(connection, plan, now, sight.node_sights(connection), {}, {})
     ringing = alerts.firing(connection)
     for filed in ringing:
-        if filed.alert.failing_channel is not None:
+        if filed.rule == CHANNEL_ALERT:
             continue
         if filed.rule not in plan.rule_ids or filed.alert.labels["dss_node"] not in plan.nodes:
             judging.end(filed.rule, filed.alert.id, now, EndReason.UNWATCHED)
