@@ -25,6 +25,7 @@ from tocsin.watch.budget import Budget
 from tocsin.watch.cadence import Pace, Rank, Reason, next_look
 from tocsin.watch.health import Health, Sign, read_sign
 from tocsin.watch.inventory import Expectation, When, compare_projects, compare_scenarios, expect, may_go
+from tocsin.watch.look import late_before
 from tocsin.watch.read import (
     Reading,
     SeenProject,
@@ -347,3 +348,26 @@ def test_an_announced_start_is_expected_until_it_is_taken_back() -> None:
     assert expect([soon], row("A", next_run=later), at(150)) == Expectation((later,))
     assert expect([soon, later], row("A", active=False, next_run=later), at(150)) == Expectation((), (soon, later))
     assert expect([soon], row("A"), T0) == Expectation((), (soon,))
+
+
+@pytest.mark.parametrize(
+    ("what", "resumed", "here", "ever", "expected"),
+    [
+        ("looked at lately", 50, 1, 1, None),
+        ("not looked at for long in this life", 50, 4, 4, 0),
+        ("after a short restart", 0.1, None, 0.2, 0.1),
+        ("after a long downtime", 0.1, None, 9, 0.1),
+        ("its project could not be read for long", 50, None, 8, 0),
+        ("its project could not be read since the start", 8, None, 50, 0),
+        ("its project could not be read for a moment", 50, None, 0.5, 50),
+        ("never looked at", 50, None, None, 50),
+    ],
+)
+def test_what_happened_while_nobody_could_look_is_late(
+    what: str, resumed: float, here: float | None, ever: float | None, expected: float | None
+) -> None:
+    def hours(number: float | None) -> timedelta | None:
+        return None if number is None else timedelta(hours=number)
+
+    found = late_before(T0, T0 - timedelta(hours=resumed), hours(here), hours(ever), timedelta(hours=3))
+    assert found == (None if expected is None else T0 - timedelta(hours=expected)), what

@@ -209,7 +209,8 @@ class Transport:
         """An error without the request's secrets, which some gateways repeat: its words go to logs and rows."""
         if reply.status < 400:
             return reply
-        sent = [value for name, value in headers.items() if name not in ("User-Agent", "Content-Type")]
+        named = {name: value for name, value in headers.items() if name not in ("User-Agent", "Content-Type")}
+        sent = [value for value in named.values() if len(value) >= 8]  # shorter ones may be words of the answer itself
         with suppress(BadCredentials):  # it went away meanwhile
             sent.append(self._auth.reveal())
         words = mask(reply.body.decode("latin-1"), [*sent, *(value.rpartition(" ")[2] for value in sent)])

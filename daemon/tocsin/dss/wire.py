@@ -50,7 +50,7 @@ class RequestReport:
     operation: str
     method: str
     status: int | None
-    code: str  # "200", or "timeout", "unreachable", "invalid"
+    code: str  # "200", or "timeout", "unreachable", "invalid", "no_secret"
     seconds: float
     server_date: datetime | None = None
     retry_after: float | None = None

@@ -104,10 +104,7 @@ def troubles(
     # Hidden from the planner, which would else read every dead letter there is: they are kept for ever.
     lately = (func.coalesce(outbox.c.state, "") == "dead", outbox.c.settled_at > dead_after)
     dead = select(outbox.c.channel, outbox.c.settled_at, outbox.c.reason).order_by(outbox.c.settled_at)
-    died = {
-        row.channel: row
-        for row in connection.execute(dead.where(*lately, outbox.c.channel.in_(channels), tried))
-    }
+    died = {row.channel: row for row in connection.execute(dead.where(*lately, outbox.c.channel.in_(channels), tried))}
     columns = (outbox.c.owed_at, outbox.c.reason, outbox.c.attempts)
     for name in channels:
         oldest = select(*columns).where(OPEN, outbox.c.channel == name).order_by(outbox.c.n).limit(_OLDEST).subquery()

@@ -313,7 +313,8 @@ class Agenda:
     def overdue(self, now: float) -> float:
         """Seconds for which the look that waits longest has been due; spare looks never are."""
         self.ripen(now)
-        firsts = [next(iter(line.values())) for line in (*self._ready.values(), self._hooked) if line]
+        firsts = [next(iter(line.values())) for line in self._ready.values() if line]
+        firsts += [since for key, since in self._hooked.items() if key.project not in self.suspended][:1]
         return max((now - due for due in firsts), default=0.0)
 
 

@@ -168,11 +168,11 @@ class Looks:
         return known
 
     def _late_before(self, one: Watched, now: datetime) -> datetime | None:
-        state = self._state
-        if one.looked_at is None:
-            return state.row.resumed_at
+        state, seen = self._state, one.row.looked_at
+        here = None if one.looked_at is None else timedelta(seconds=state.clock.monotonic() - one.looked_at)
+        ever = None if seen is None else state.clock.now() - seen
         long = max(_BLIND_FOR * state.node.watch.cold_interval, timedelta(hours=1))
-        return now if state.clock.monotonic() - one.looked_at > long.total_seconds() else None
+        return late_before(now, state.row.resumed_at, here, ever, long)
 
     async def _read(self, one: Watched, ticket: Ticket, now: datetime, horizon: datetime) -> _Reply:
         """Ask for more and more runs until they reach back to what the last look had seen."""
@@ -295,3 +295,18 @@ def _is_news(newest: Run, one: Watched) -> bool:
 def _mark(run: Run) -> int:
     """A run's identity in little memory."""
     return hash((run.run_id, run.start))
+
+
+def late_before(
+    now: datetime, resumed_at: datetime | None, here: timedelta | None, ever: timedelta | None, long: timedelta
+) -> datetime | None:
+    """What happened before it happened in a downtime, or while nobody could look; None: nothing did.
+
+    The last look was ``here`` ago in this life, where None says: none yet, or none since its project can be read
+    again; ``ever`` ago in any life. Who was not looked at for ``long`` was blind, not slow.
+    """
+    if here is not None:
+        return now if here > long else None
+    if ever is None or resumed_at is None:
+        return resumed_at
+    return now if min(ever, now - resumed_at) > long else resumed_at

@@ -29,6 +29,7 @@ class NodeClock:
         self._latest = None if last_ok_at is None else self._origin + max(timedelta(0), last_ok_at - now)
         self._earliest = self._earliest_before = self._origin if last_ok_at else None
         self._forgets_at = clock.monotonic() + _REMEMBERED
+        self._moved_at = clock.monotonic()  # when it was last seen to be set; before our start nobody knows
 
     def now(self) -> datetime:
         """The present on DSS's clock; ours as long as the two agree."""
@@ -47,18 +48,23 @@ class NodeClock:
         """An answer that took so many seconds had this Date: the second in which it was made."""
         made = self.monotonic() - took / 2
         self._samples.append(date + timedelta(milliseconds=500) - timedelta(seconds=made))
-        self._origin = origin = median_low(self._samples)
+        before, self._origin = self._origin, median_low(self._samples)
+        origin = self._origin
+        if abs(origin - before) >= _JUMP:
+            self._moved_at = self.monotonic()
         self._latest = max(self._latest or origin, origin)
         if self.monotonic() >= self._forgets_at:
             self._earliest_before, self._earliest = self._earliest, origin
             self._forgets_at = self.monotonic() + _REMEMBERED
         self._earliest = min(self._earliest or origin, origin)
 
-    def earliest(self, seconds_ago: float = 0.0) -> datetime:
-        """The earliest that DSS's clock may have shown then or since: each answer counts, the last ones and old ones."""
-        lately = (self._earliest, self._earliest_before, *self._samples)
-        known = [origin for origin in lately if origin is not None]
-        return min(known, default=self._origin) + timedelta(seconds=self.monotonic() - seconds_ago)
+    def earliest(self, seconds_ago: float | None = None) -> datetime:
+        """The earliest that DSS's clock may have shown then or since; without a moment, that it may show by all that is
+        remembered. Each answer counts, the last ones and, unless the clock has not been set since then, old ones."""
+        then = self.monotonic() - (seconds_ago or 0.0)
+        old = () if seconds_ago is not None and then > self._moved_at else (self._earliest, self._earliest_before)
+        known = [origin for origin in (*old, *self._samples) if origin is not None]
+        return min(known, default=self._origin) + timedelta(seconds=then)
 
     @property
     def set_back(self) -> timedelta:
