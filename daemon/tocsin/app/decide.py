@@ -1,8 +1,8 @@
 """The decide loop: events and time → alerts → notifications owed.
 
 ``Decider.step`` makes up to three transactions: one on a batch of undecided events, one on what is due by time alone,
-one on the groups that are due to be told; now and then one on channels that do not deliver. Each is a plain function of (connection, plan, now) that answers what it
-did; counters and log lines follow only when it has committed.
+one on the groups that are due to be told; now and then one on channels that do not deliver. Each is a plain function
+of (connection, plan, now) that answers what it did; counters and log lines follow only when it has committed.
 """
 
 import logging

@@ -129,7 +129,8 @@ def _overlong_why(rule: Rule, story: RunStory) -> str:
     if story.usual_seconds is None:
         return f"{took}, and nothing is usual yet"
     usual = human_duration(timedelta(seconds=story.usual_seconds))
-    return f"{took}, usually {usual}; it rings after {rule.times_usual:g} times that, and {human_duration(rule.at_least)} at least"
+    least = human_duration(rule.at_least)
+    return f"{took}, usually {usual}; it rings after {rule.times_usual:g} times that, and {least} at least"
 
 
 def _reporter_why(reporter: Reporter, story: RunStory, happened: Sequence[Event]) -> str:

@@ -1,7 +1,7 @@
 """Logging by structlog: JSON lines for machines, a console for people. Foreign loggers come out in the same form.
 
 Our own lines go straight to the stream: a line a notification is written on the way of every delivery, and the
-detour over ``logging`` would cost four times as much. Each package has its own level, which a reload may change.
+detour over ``logging`` would cost twice as much. Each package has its own level, which a reload may change.
 """
 
 import json

@@ -284,15 +284,14 @@ class Sender:
         await self._receipts.write(receipt)
         self._metrics.count(notification.receiver, channel.name, _counted(receipt))
         about = {"channel": channel.name, "notification": notification.id, "attempt": receipt.attempt.number}
-        match receipt.state:
-            case NotificationState.DELIVERED:
-                log.info("notification_delivered", **about)
-                bulkhead.took(receipt.attempt.ended_at - receipt.attempt.started_at)
-                await self._works(bulkhead)
-            case state:
-                if state is NotificationState.DEAD:
-                    log.warning("notification_dead", **about, reason=receipt.reason)
-                await self._fails(bulkhead, verdict)
+        if receipt.state is NotificationState.DELIVERED:
+            log.info("notification_delivered", **about)
+            bulkhead.took(receipt.attempt.ended_at - receipt.attempt.started_at)
+            await self._works(bulkhead)
+        else:
+            if receipt.state is NotificationState.DEAD:
+                log.warning("notification_dead", **about, reason=receipt.reason)
+            await self._fails(bulkhead, verdict)
         if bulkhead.runs_low() or receipt.state is NotificationState.OWED:
             self._ring()
 
