@@ -3,11 +3,12 @@
 import io
 import json
 import logging
+import threading
 
 import pytest
 import structlog
 
-from tocsin.app.logs import configure_logging, set_levels
+from tocsin.app.logs import LogQueue, configure_logging, drain_log, dropped_lines, set_levels
 
 
 @pytest.fixture
@@ -20,8 +21,13 @@ def stream():
     root.setLevel(level)
 
 
+def text(stream: io.StringIO) -> str:
+    assert drain_log(60)
+    return stream.getvalue()
+
+
 def lines(stream: io.StringIO) -> list[dict[str, object]]:
-    return [json.loads(line) for line in stream.getvalue().splitlines()]
+    return [json.loads(line) for line in text(stream).splitlines()]
 
 
 def test_a_line_says_what_when_and_how_grave_and_hides_what_is_called_a_secret(stream: io.StringIO) -> None:
@@ -36,9 +42,9 @@ def test_a_line_says_what_when_and_how_grave_and_hides_what_is_called_a_secret(s
 def test_a_name_forges_no_line_and_turns_none_round(stream: io.StringIO, form: str) -> None:
     configure_logging("info", form, stream)
     structlog.get_logger("tocsin.watch").info("run_seen", scenario="Läufe 日本\n2026 [error] forged\u202e")
-    assert len(stream.getvalue().splitlines()) == 1
-    assert "Läufe 日本" in stream.getvalue()
-    assert "\u202e" not in stream.getvalue()
+    assert len(text(stream).splitlines()) == 1
+    assert "Läufe 日本" in text(stream)
+    assert "\u202e" not in text(stream)
 
 
 def test_a_traceback_on_a_terminal_shows_no_variables(stream: io.StringIO) -> None:
@@ -48,8 +54,8 @@ def test_a_traceback_on_a_terminal_shows_no_variables(stream: io.StringIO) -> No
         int(password[:0])
     except ValueError:
         structlog.get_logger("tocsin.app").exception("broke")
-    assert "ValueError" in stream.getvalue()
-    assert "pl4nted" not in stream.getvalue()
+    assert "ValueError" in text(stream)
+    assert "pl4nted" not in text(stream)
 
 
 def test_each_package_has_its_level_and_a_reload_changes_it(stream: io.StringIO) -> None:
@@ -79,11 +85,61 @@ def test_an_error_brings_its_traceback(stream: io.StringIO) -> None:
     assert "ValueError: so" in str(lines(stream)[0]["exception"])
 
 
-def test_a_line_that_cannot_be_written_is_lost_and_whoever_wrote_it_goes_on() -> None:
-    class Full(io.StringIO):
-        def write(self, _text: str) -> int:
-            raise OSError(28, "No space left on device")
+class Full(io.StringIO):
+    """A disk without room, until there is some."""
 
-    configure_logging("info", "json", Full())
+    full = True
+
+    def write(self, text: str) -> int:
+        if self.full:
+            raise OSError(28, "No space left on device")
+        return super().write(text)
+
+
+def test_a_line_that_cannot_be_written_is_lost_counted_and_told_later(stream: io.StringIO) -> None:
+    disk = Full()
+    configure_logging("info", "json", disk)
     structlog.get_logger("tocsin.store").warning("store_unavailable")
+    assert drain_log(60)
+    assert dropped_lines() == 1
+    disk.full = False
     structlog.get_logger("tocsin.store").info("store_available")
+    assert drain_log(60)  # what was dropped is reported behind it
+    assert [(line["event"], line.get("count")) for line in lines(disk)] == [
+        ("store_available", None), ("log_lines_dropped", 1),
+    ]  # fmt: skip
+
+
+class Unread:
+    """A stream whose reader sleeps."""
+
+    def __init__(self) -> None:
+        self.read = threading.Event()
+        self.text = ""
+
+    def __call__(self, line: str) -> None:
+        assert self.read.wait(60)
+        self.text += line
+
+
+def test_whoever_logs_never_waits_for_a_reader_and_what_is_too_much_is_counted() -> None:
+    unread = Unread()
+    lines = LogQueue(unread)
+    for number in range(1_000):
+        lines.write(f"{number} {'x' * 100_000}\n")
+    assert 950 < lines.dropped < 1_000
+    kept = 1_000 - lines.dropped
+    unread.read.set()
+    assert lines.drain(60)
+    assert [line.split()[0] for line in unread.text.splitlines()] == [str(number) for number in range(kept)]
+    lines.close()
+
+
+def test_a_log_that_nobody_reads_is_waited_for_no_longer_than_asked() -> None:
+    unread = Unread()
+    lines = LogQueue(unread)
+    lines.write("a line\n")
+    assert not lines.drain(0)
+    unread.read.set()
+    assert lines.drain(60)
+    lines.close()

@@ -93,6 +93,7 @@ class DaemonProcess:
         self.stderr: list[str] = []
         self.module: Sequence[str] = ("tocsin",)
         self.inside: Sequence[str] = ()  # a command that runs another one
+        self.passing: Sequence[int] = ()  # file descriptors that it inherits
         self._words = [*verb, *(["--config", str(config)] if config else [])]
         self._env = _environment() | dict(env or {})
         self._process: asyncio.subprocess.Process | None = None
@@ -116,6 +117,7 @@ class DaemonProcess:
             *(*self.inside, sys.executable, "-m", *self.module, *self._words),
             env=self._env,
             cwd=ROOT,
+            pass_fds=self.passing,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=pipe,
             stderr=pipe,

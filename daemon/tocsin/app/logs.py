@@ -1,21 +1,31 @@
 """Logging by structlog: JSON lines for machines, a console for people. Foreign loggers come out in the same form.
 
-Our own lines go straight to the stream: a line a notification is written on the way of every delivery, and the
-detour over ``logging`` would cost twice as much. Each package has its own level, which a reload may change.
+Our own lines do not pass ``logging``: one is written for every delivery, and the detour would cost twice as much.
+Each package has its own level, which a reload may change.
+
+Whoever logs never waits for the reader of the log. Lines pass a bounded queue to a thread that writes them; when
+nobody reads (a full pipe, a stopped terminal) the queue fills up and further lines are dropped, counted, and
+reported by one line once there is room.
 """
 
+import atexit
 import json
 import logging
+import os
+import queue
+import select
 import sys
+import threading
 from collections.abc import Callable, Mapping
-from contextlib import suppress
-from typing import Any, TextIO
+from typing import Any, Final, TextIO
 
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
 # Not apprise: its channel listens to all that it says, and lets nothing of it out.
 _QUIET = ("aiohttp.access", "alembic", "asyncio", "sqlalchemy", "mail.log")
+_LONGEST_QUEUE: Final = 4_000_000  # characters, some ten thousand lines
+LAST_LINES_SECONDS: Final = 2.0  # how long the end of the process waits for whoever reads the log
 _SECRET = ("password", "secret", "api_key", "token", "authorization")
 
 
@@ -35,23 +45,98 @@ class _Levels:
         return self._of.get(logger.package, self._default)(logger, **more)
 
 
-class _Lines(structlog.WriteLogger):
+class LogQueue:
+    """Lines on their way to a stream, in the order of ``write``. Safe to use from any thread, and from destructors."""
+
+    def __init__(self, write: Callable[[str], None]) -> None:
+        self._write = write
+        self._lines: queue.SimpleQueue[str | threading.Event | None] = queue.SimpleQueue()
+        self._lock = threading.RLock()  # re-entrant: the garbage collector may run a destructor that logs
+        self._waiting = 0  # characters in the queue
+        self._unreported = 0
+        self.dropped = 0  # lines since the start
+        threading.Thread(target=self._run, name="tocsin log", daemon=True).start()
+
+    def write(self, line: str) -> None:
+        """Take a line, or count it as dropped when too much waits already. Never blocks."""
+        with self._lock:
+            if self._waiting + len(line) > _LONGEST_QUEUE:
+                self._drop(1)
+                return
+            self._waiting += len(line)
+        self._lines.put(line)
+
+    def flush(self) -> None:
+        """Nothing; a stream must have it. ``drain`` waits."""
+
+    def drain(self, seconds: float) -> bool:
+        """Wait until all lines so far are written, at most so long; whether they are."""
+        written = threading.Event()
+        self._lines.put(written)
+        return written.wait(seconds)
+
+    def close(self) -> None:
+        """Let the thread end once it has written what waits."""
+        self._lines.put(None)
+
+    def _drop(self, lines: int) -> None:
+        with self._lock:
+            self.dropped += lines
+            self._unreported += lines
+
+    def _run(self) -> None:
+        while (item := self._lines.get()) is not None:
+            if isinstance(item, threading.Event):
+                item.set()
+                continue
+            report = 0
+            try:
+                self._write(item)
+            except (OSError, ValueError):  # a closed pipe, a full disk: this line is lost, the next may not be
+                self._drop(1)
+            else:
+                report = self._to_report(len(item))
+            with self._lock:
+                self._waiting -= len(item)
+            if report:
+                log.error("log_lines_dropped", count=report, reason="nobody read the log, or it could not be written")
+
+    def _to_report(self, written: int) -> int:
+        """How many lines to report as dropped, now that one could be written: none before there is ample room."""
+        with self._lock:
+            if self._waiting - written > _LONGEST_QUEUE // 2:
+                return 0
+            report, self._unreported = self._unreported, 0
+            return report
+
+
+class _Lines:
     """Writes the lines of one package."""
 
-    def __init__(self, stream: TextIO, name: str = "") -> None:
-        super().__init__(stream)
+    def __init__(self, lines: LogQueue, name: str = "") -> None:
+        self._write = lines.write
         self.package = name.removeprefix("tocsin.").partition(".")[0]
 
     def msg(self, message: str) -> None:
-        """A line that cannot be written (a closed pipe, a full disk) is lost; whoever wrote it goes on."""
-        with suppress(OSError, ValueError):
-            super().msg(message)
+        self._write(message + "\n")
 
     log = debug = info = warn = warning = msg
     fatal = failure = err = error = critical = exception = msg
 
 
+log = structlog.get_logger("tocsin.app.logs")
 _levels = _Levels()
+_queue: LogQueue | None = None  # of the last configure_logging; the log is one for the whole process
+
+
+def dropped_lines() -> int:
+    """How many lines of this process's log were dropped since the start."""
+    return _queue.dropped if _queue else 0
+
+
+def drain_log(seconds: float) -> bool:
+    """Wait until the log is written, at most so long; whether it is."""
+    return _queue is None or _queue.drain(seconds)
 
 
 def set_levels(level: str, levels: Mapping[str, str]) -> None:
@@ -63,7 +148,13 @@ def configure_logging(
     level: str, form: str, stream: TextIO | None = None, levels: Mapping[str, str] | None = None
 ) -> None:
     """Send log lines to ``stream`` (standard error); ``auto`` is a console on a terminal and JSON elsewhere."""
+    global _queue
     to = stream or sys.stderr
+    if _queue is not None:
+        atexit.unregister(_queue.drain)
+        _queue.close()
+    waiting = _queue = LogQueue(_writer(to))
+    atexit.register(waiting.drain, LAST_LINES_SECONDS)
     console = form == "console" or (form == "auto" and to.isatty())
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -84,7 +175,7 @@ def configure_logging(
     made: dict[str, _Lines] = {}
 
     def lines(name: str = "") -> _Lines:
-        return made.get(name) or made.setdefault(name, _Lines(to, name))
+        return made.get(name) or made.setdefault(name, _Lines(waiting, name))
 
     structlog.configure(
         processors=[*shared, *last],
@@ -92,7 +183,7 @@ def configure_logging(
         wrapper_class=_levels,  # type: ignore[arg-type] # called with a logger, as a class would be
         cache_logger_on_first_use=False,  # a reload changes levels
     )
-    handler = logging.StreamHandler(to)
+    handler = logging.StreamHandler(waiting)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last]
@@ -104,6 +195,48 @@ def configure_logging(
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)  # whoever sends what is no HTTP fills no log
+
+
+def _writer(stream: TextIO) -> Callable[[str], None]:
+    """How to write to a stream. A file is written without its buffer, whose lock would be held while a pipe is full."""
+    try:
+        number = stream.fileno()
+    except (OSError, ValueError):  # a stream in memory
+
+        def write_text(line: str) -> None:
+            stream.write(line)
+            stream.flush()
+
+        return write_text
+    encoding = stream.encoding or "utf-8"
+
+    def write_bytes(line: str) -> None:
+        left = memoryview(line.encode(encoding, "backslashreplace"))
+        while left:
+            try:
+                left = left[os.write(number, left) :]
+            except BlockingIOError:  # whoever started us made it non-blocking
+                select.select([], [number], [])
+
+    return write_bytes
+
+
+def log_what_python_says() -> None:
+    """Send warnings, and errors in threads and destructors, to the log: Python would write them to a standard error
+    that nobody may read."""
+    logging.captureWarnings(True)
+    sys.unraisablehook = _unraisable
+    threading.excepthook = _thread_ended
+
+
+def _unraisable(failed: "sys.UnraisableHookArgs") -> None:
+    # Not the object: its repr is called in the middle of its destruction.
+    log.error("error_in_destructor", reason=failed.err_msg, exc_info=failed.exc_value)
+
+
+def _thread_ended(failed: threading.ExceptHookArgs) -> None:
+    if failed.exc_value is not None and not isinstance(failed.exc_value, SystemExit):
+        log.error("thread_ended", thread=failed.thread.name if failed.thread else None, exc_info=failed.exc_value)
 
 
 def _plain_secrets_never(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:

@@ -16,7 +16,7 @@ import structlog
 
 from tocsin import __version__
 from tocsin.app.build import Daemon, build
-from tocsin.app.logs import configure_logging, set_levels
+from tocsin.app.logs import LAST_LINES_SECONDS, configure_logging, drain_log, set_levels
 from tocsin.app.reload import ConfigSource
 from tocsin.kit.clock import Clock, SystemClock
 from tocsin.store import StoreError
@@ -30,9 +30,10 @@ class CannotStart(Exception):
 
 
 def leave(code: int) -> NoReturn:
-    """End the process now: a send that hangs in its thread must not keep it alive."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    """End the process now: neither a send that hangs in its thread nor a log that nobody reads keeps it alive."""
+    if drain_log(LAST_LINES_SECONDS):
+        sys.stdout.flush()
+        sys.stderr.flush()
     os._exit(code)
 
 

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 from tocsin.app.decide import Decider
 from tocsin.app.leader import Leader
+from tocsin.app.logs import dropped_lines
 from tocsin.app.loops import Bell, Step, run_loop
 from tocsin.app.pruning import Pruning
 from tocsin.deliver.heartbeat import Heartbeat
@@ -75,6 +76,7 @@ class Stages:
             self.turned_at = self._clock.monotonic()
             late.append(self.turned_at - before - _LAG_EVERY_SECONDS)
             self._metrics.loop_lag.set(max(0.0, *late))
+            self._metrics.log_lines_dropped(dropped_lines())
 
     async def _loop(self, stage: str, step: Step, bell: Bell) -> None:
         await run_loop(stage, step, bell, self._clock, self._config)

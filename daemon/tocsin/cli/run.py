@@ -3,7 +3,7 @@
 import os
 import signal
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -38,16 +38,21 @@ def run(config: Path | None) -> None:
     # container it would not hear one without a handler.
     signal.signal(signal.SIGTERM, lambda *_: os._exit(DONE))
 
+    from tocsin.app.logs import log_what_python_says
     from tocsin.app.run import CannotStart, leave, serve
     from tocsin.app.settings import BadConfig
     from tocsin.app.source import Source
 
+    log_what_python_says()
+
+    async def daemon() -> NoReturn:
+        leave(await serve(Source(config)))  # inside the loop, whose own end would wait for every thread that hangs
+
     try:
-        code = asyncio.run(serve(Source(config)))
+        asyncio.run(daemon())
     except (BadConfig, CannotStart) as error:
         tell(str(error))
-        code = NO
-    leave(code)
+    leave(NO)
 
 
 @verb(app, "show")

@@ -3,7 +3,7 @@
 import platform
 from datetime import datetime
 
-from prometheus_client import CollectorRegistry, Gauge
+from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from tocsin import __version__
 
@@ -30,6 +30,18 @@ class AppMetrics:
             "The longest delay of the event loop in the last quarter of a minute.",
             registry=registry,
         )
+
+        self.dropped = Counter(
+            "tocsin_log_lines_dropped",
+            "Log lines that nobody read in time or that could not be written.",
+            registry=registry,
+        )
+        self._dropped_before = 0
+
+    def log_lines_dropped(self, total: int) -> None:
+        """So many lines of the log were dropped since the start of the process."""
+        self.dropped.inc(max(0, total - self._dropped_before))
+        self._dropped_before = total
 
     def reloaded(self, ok: bool, at: datetime) -> None:
         """A reading of the configuration ended, well or not."""
