@@ -292,7 +292,7 @@ def _connected(plugin: NotifyEmail) -> Iterator[smtplib.SMTP]:
         user=plugin.user,
         password=plugin.password,
         verify_certificate=plugin.verify_certificate,
-        socket_connect_timeout=plugin.socket_connect_timeout,
+        socket_connect_timeout=plugin.socket_connect_timeout,  # type: ignore[arg-type, unused-ignore] # typed as int
     )
     with controller:
         server: smtplib.SMTP = controller._socket
