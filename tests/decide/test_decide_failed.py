@@ -11,11 +11,14 @@ from sqlalchemy import Connection, select, update
 
 from tests.decide.world import T0, World, channel, config, key, minutes, tree
 from tocsin.app.decide import resolve_by_hand
-from tocsin.judge.defaults import DEFAULT_RULES
-from tocsin.model.config import Receiver, Reporter, Rule
+from tocsin.judge.defaults import DEFAULT_INHIBIT_RULES, DEFAULT_RULES
+from tocsin.model.alert import EndReason
+from tocsin.model.config import Config, Receiver, Reporter, Rule
 from tocsin.model.decision import Verdict
 from tocsin.model.event import EventName
+from tocsin.model.labels import parse_matcher, parse_matchers
 from tocsin.model.notification import EventNotice
+from tocsin.route.tree import RouteSpec
 from tocsin.store import NotLeader, Store, lease
 from tocsin.store.schema import rule_states
 
@@ -130,13 +133,109 @@ async def test_a_rule_that_is_taken_away_ends_its_alerts_as_unwatched(world: Wor
     assert await world.told() == [("ops/slack", "resolved", ["ScenarioFailed!unwatched"])]
 
 
-async def test_a_new_severity_is_taken_over_and_routed(world: World) -> None:
+def crit_apart(*rules: Rule) -> Config:
+    """Critical alerts go to ``crit`` alone, all others to ``ops``; with the shipped inhibit rules."""
+    return config(
+        rules=rules,
+        receivers=(Receiver("ops", (channel("ops"),)), Receiver("crit", (channel("crit", "crit"),))),
+        route=tree(routes=(RouteSpec("crit", (parse_matcher("severity=critical"),)),)),
+        inhibit_rules=DEFAULT_INHIBIT_RULES,
+    )
+
+
+GENERAL = Rule("ScenarioFailed", "failed")
+STRICT = Rule("ScenarioFailed", "failed", match=parse_matchers("project=SALES"), severity="critical")
+
+
+@pytest.mark.parametrize("rules", [(GENERAL, STRICT), (STRICT, GENERAL)])
+async def test_a_stricter_rule_of_one_name_pages_and_keeps_the_general_one_quiet(
+    world: World, rules: tuple[Rule, Rule]
+) -> None:
+    world.config = crit_apart(*rules)
+    others = [key("B"), key("C", "OTHER")]
+    for of in others:
+        await world.scenario(of)
+    for index, of in enumerate((key(), *others)):
+        await world.run(T0 + index * SECOND, "FAILED", of)
+    await world.step(T0 + minutes(1))
+    await world.step(T0 + minutes(1.5))
+    first = ("crit", "first", ["ScenarioFailed", "ScenarioFailed"]), ("ops", "first", ["ScenarioFailed"])
+    assert sorted(await world.told()) == list(first)
+    await world.run(T0 + minutes(2), "FAILED")  # a further failure turns nothing over
+    await world.step(T0 + minutes(4))
+    counts = {one.labels["severity"]: one.count for one in await world.every_alert() if one.count > 1}
+    assert counts == {"critical": 2, "warning": 2}
+    await world.step(T0 + minutes(8))
+    assert await world.told() == []
+    for of in (key(), *others):
+        await world.run(T0 + minutes(9), "SUCCESS", of)
+    await world.step(T0 + minutes(11))
+    await world.step(T0 + minutes(17))
+    ended = [(name, reason, set(alerts)) for name, reason, alerts in sorted(await world.told())]
+    assert ended == [(name, "resolved", {"ScenarioFailed!resolved"}) for name in ("crit", "ops")]
+
+
+async def test_two_thresholds_of_one_rule_are_two_alerts_and_the_milder_gives_way(world: World) -> None:
+    world.config = crit_apart(GENERAL, replace(GENERAL, after=3, severity="critical"))
+    for index in range(3):
+        await world.run(T0 + minutes(10 * index), "FAILED")
+        await world.step(T0 + minutes(10 * index + 2))
+        await world.step(T0 + minutes(10 * index + 3))
+    assert await world.told() == [("ops", "first", ["ScenarioFailed"]), ("crit", "first", ["ScenarioFailed"])]
+    assert [one.labels["severity"] for one in await world.every_alert()] == ["warning", "critical"]
+    await world.step(T0 + minutes(300))
+    assert await world.told() == [("crit", "repeat", ["ScenarioFailed"])]
+
+
+async def test_a_new_severity_ends_the_alert_and_it_fires_as_what_it_is_now(world: World) -> None:
+    world.config = replace(crit_apart(GENERAL), inhibit_rules=())  # else the new alert inhibits the end of the old one
     await world.run(T0, "FAILED")
     await world.step(T0 + minutes(1))
-    world.config = config(rules=(Rule("ScenarioFailed", "failed", severity="critical"),))
     await world.step(T0 + minutes(2))
-    assert (await world.alert()).labels["severity"] == "critical"
+    assert await world.told() == [("ops", "first", ["ScenarioFailed"])]
+    world.config = replace(world.config, rules=(replace(GENERAL, severity="critical"),))
+    await world.step(T0 + minutes(3))
+    old, new = await world.every_alert()
+    assert (old.end_reason, new.labels["severity"], new.firing) == (EndReason.UNWATCHED, "critical", True)
+    assert new.starts_at == old.starts_at
+    await world.step(T0 + minutes(8))
+    assert sorted(await world.told()) == [
+        ("crit", "first", ["ScenarioFailed"]),
+        ("ops", "resolved", ["ScenarioFailed!unwatched"]),
+    ]
+    await world.run(T0 + minutes(9), "SUCCESS")
+    await world.step(T0 + minutes(14))
+    assert await world.told() == [("crit", "resolved", ["ScenarioFailed!resolved"])]
+
+
+async def test_a_streak_goes_on_under_a_new_severity_and_what_was_ended_by_hand_stays_so(world: World) -> None:
+    world.config = config(rules=(replace(GENERAL, after=3),))
+    await world.run(T0, "FAILED")
+    await world.run(T0 + minutes(2), "FAILED")
+    await world.step(T0 + minutes(4))
+    world.config = config(rules=(replace(GENERAL, after=3, severity="critical"),))
+    await world.step(T0 + minutes(5))
+    await world.run(T0 + minutes(6), "FAILED")
+    await world.step(T0 + minutes(8))
+    alert = await world.alert()
+    assert (alert.count, alert.labels["severity"]) == (3, "critical")
+    await world.store.write(resolve_by_hand, alert.id, T0 + minutes(9), world.config)
+    world.config = config(rules=(replace(GENERAL, after=3),))
+    await world.step(T0 + minutes(10))
+    assert await world.alerts() == ["ScenarioFailed!by_hand"]
+
+
+async def test_of_two_rules_that_share_an_alert_the_second_holds_it_when_the_first_is_taken_away(world: World) -> None:
+    sales = replace(GENERAL, match=parse_matchers("project=SALES"))
+    world.config = config(rules=(GENERAL, sales))
+    await world.run(T0, "FAILED")
+    await world.step(T0 + minutes(1))
+    world.config = config(rules=(sales,))
+    await world.step(T0 + minutes(2))
     assert await world.alerts() == ["ScenarioFailed"]
+    await world.run(T0 + minutes(3), "SUCCESS")
+    await world.step(T0 + minutes(5))
+    assert await world.alerts() == ["ScenarioFailed!resolved"]
 
 
 async def test_a_scenario_that_is_switched_off_or_gone_ends_its_alerts(world: World) -> None:
@@ -231,7 +330,12 @@ async def test_a_reload_gives_ringing_alerts_of_all_kinds_the_new_severity(world
     await world.node(backfilling=True)
     await world.restart(T0 + minutes(8))
     await world.step(T0 + minutes(8))
-    assert (await world.alert()).labels["severity"] == "critical"
+    old, new = sorted(await world.every_alert(), key=lambda one: one.firing)
+    assert (old.firing, new.firing, new.labels["severity"]) == (False, True, "critical")
+    await world.node(backfilling=False)
+    await world.end(T0 + minutes(9))
+    await world.step(T0 + minutes(10))
+    assert await world.alerts(firing=True) == []
 
 
 async def test_what_is_said_of_a_gone_scenario_or_an_unknown_node_rings_nothing(world: World) -> None:

@@ -3,7 +3,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tocsin.judge.defaults import DEFAULT_RULES
+from tocsin.judge.defaults import DEFAULT_INHIBIT_RULES, DEFAULT_RULES
 from tocsin.model.config import (
     Channel,
     Config,
@@ -158,17 +158,48 @@ def test_intervals_without_a_day_and_short_repeats_are_found() -> None:
 
 
 def test_rules_that_cannot_be_told_apart_or_never_end_are_found() -> None:
-    twice = Rule("A", "failed", after=3), Rule("A", "failed", severity="critical")
+    twice = Rule("A", "failed", after=3), Rule("A", "failed")
     blind = Rule("B", "failed", match=parse_matchers("outcome=FAILED"))
     odd = Rule("C", "stale", match=parse_matchers("outcome=FAILED"))
     typo = Rule("D", "failed", match=parse_matchers("projct=A"))
     found = findings(config(rules=(*twice, blind, odd, typo)))
     assert found == [
-        "error rule A: another rule has the same alert name, matchers and labels; give one a label",
+        "error rule A: another rule has the same alert name, severity, matchers and labels; give one a label",
         "error rule D: no scenario can match {projct=\"A\"}: there is no label 'projct'; did you mean 'project'?",
         "warning rule B: its match on outcome also hides the runs that would end its alerts",
         "warning rule C: it judges scenarios, which have no outcome; take it out of its match",
     ]
+
+
+@pytest.mark.parametrize(
+    ("other", "shared"),
+    [
+        (Rule("A", "failed", after=3, match=parse_matchers("project=SALES")), True),
+        (Rule("A", "overlong"), True),
+        (Rule("A", "failed", after=3, match=parse_matchers("project=SALES"), severity="critical"), False),
+        (Rule("A", "failed", after=3, match=parse_matchers("project=SALES"), labels={"team": "x"}), False),
+        (Rule("A", "node_down", match=parse_matchers("dss_node=prod")), False),
+    ],
+)
+def test_rules_that_share_one_alert_are_found(other: Rule, shared: bool) -> None:
+    found = findings(config(rules=(Rule("A", "failed", match=parse_matchers("project!=HR")), other)))
+    assert [finding for finding in found if "share one alert" in finding] == (
+        [
+            "warning rule A: another rule of the same alert name, severity and labels holds for the same scenarios, and "
+            "the two share one alert; give one a label or another severity"
+        ]
+        if shared
+        else []
+    )
+    apart = Rule("A", "failed", match=parse_matchers("project=HR"))
+    assert findings(config(rules=(Rule("A", "failed", match=parse_matchers("project!=HR")), apart))) == []
+
+
+def test_shipped_inhibit_rules_that_have_nothing_to_do_are_no_finding() -> None:
+    file = {("rules", 0): 1}
+    assert findings(config(rules=(Rule("A", "failed"),), inhibit_rules=DEFAULT_INHIBIT_RULES, lines=file)) == []
+    written = file | {("inhibit_rules", index): 2 for index in range(2)}
+    assert len(findings(config(rules=(Rule("A", "failed"),), inhibit_rules=DEFAULT_INHIBIT_RULES, lines=written))) == 2
 
 
 def test_a_label_that_no_alert_has_is_no_group() -> None:

@@ -128,7 +128,7 @@ class Judging:
         due_at = None if judgement.due is None else judgement.due - view.node.clock_offset
         match change:
             case Rang(alert):
-                state = self._ring(live, key, state, alert, event)
+                state = self.ring(live, key, state, alert, event)
             case Changed(alert):
                 self.file(alert, key)
                 self.decide(live, Verdict.CHANGED, f"count {alert.count}", event, alert)
@@ -138,7 +138,7 @@ class Judging:
                 pass
         self.put(key, state, due_at)
 
-    def _ring(
+    def ring(
         self, live: LiveRule, key: StateKey, state: AnyRuleState, alert: Alert, event: Event | None
     ) -> AnyRuleState:
         """A new alert; where another rule already holds one of this identity, that one is shared."""
@@ -147,12 +147,11 @@ class Judging:
         shared = self._firing.get(alert.fingerprint)
         if shared is not None:
             self.decide(live, Verdict.WITHHELD, "another rule's alert already says it", event, alert)
-            assert state.ringing is not None
-            return replace(state, ringing=replace(state.ringing, alert_id=shared))
+            return _holding(state, shared)
         self._firing[alert.fingerprint] = alert.id
         self.file(alert, key)
         self.decide(live, Verdict.RANG, alert.annotations.get("summary"), event, alert)
-        return state
+        return _holding(state, alert.id)
 
     def file(self, alert: Alert, key: StateKey) -> None:
         """Write an alert and put it where the tree wants it. An overlong run outlives its scenario's switch."""
@@ -238,6 +237,11 @@ def enter_groups(plan: Plan, entering: Iterable[Alert], now: datetime) -> tuple[
                 )
             )  # fmt: skip
     return joining, made
+
+
+def _holding(state: AnyRuleState, alert_id: str) -> AnyRuleState:
+    assert state.ringing is not None
+    return replace(state, ringing=replace(state.ringing, alert_id=alert_id))
 
 
 def place_of(alert: Alert) -> Place:

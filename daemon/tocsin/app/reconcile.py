@@ -1,6 +1,6 @@
 """Bringing rows in line with a configuration that has just come into force."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 from tocsin.app.judging import Judging, enter_groups, place_of
 from tocsin.app.outcome import Outcome
 from tocsin.app.plan import Plan
-from tocsin.judge.rules import alert_labels
+from tocsin.judge.rules import alert_labels, apart_from_severity, reidentified
 from tocsin.model.alert import CHANNEL_ALERT, EndReason
 from tocsin.model.rule_state import NodeDownState
 from tocsin.model.run import ScenarioKey
@@ -20,16 +20,15 @@ from tocsin.store.rule_states import StateKey
 def reconcile(connection: Connection, plan: Plan, now: datetime) -> Outcome:
     """Bring rows in line with a configuration that has just come into force, at the start or by a reload.
 
-    Alerts of rules and nodes that were taken away end as unwatched; those that ring on take over the rules' present
-    severity and labels; all are put where the present tree wants them. A group that is still there is not touched.
+    Alerts of rules and nodes that were taken away end as unwatched. A rule that got another severity keeps what it
+    remembers; its alerts end as unwatched and fire as what they are now. All are put where the present tree wants
+    them. A group that is still there is not touched.
     """
     judging = Judging(connection, plan, now, sight.node_sights(connection), {}, {})
     ringing = alerts.firing(connection)
-    for filed in ringing:
-        if filed.rule == CHANNEL_ALERT:
-            continue
-        if filed.rule not in plan.rule_ids or filed.alert.labels["dss_node"] not in plan.nodes:
-            judging.end(filed.rule, filed.alert.id, now, EndReason.UNWATCHED)
+    renamed = renamed_rules(rule_states.rules(connection), plan.rule_ids)
+    _rename(judging, renamed, ringing)
+    _end_unwatched(judging, [filed for filed in ringing if filed.rule != CHANNEL_ALERT and filed.rule not in renamed])
     rule_states.forget_rules(connection, plan.rule_ids)
     rule_states.forget_nodes(connection, plan.nodes)
     _repaint(judging, [filed for filed in ringing if filed.rule in plan.rule_ids])
@@ -37,6 +36,59 @@ def reconcile(connection: Connection, plan: Plan, now: datetime) -> Outcome:
     judging.write()
     _regroup(connection, plan, now)
     return Outcome(alerts=judging.changed, made=judging.made, errors=judging.errors)
+
+
+def _end_unwatched(judging: Judging, ringing: Sequence[alerts.Filed]) -> None:
+    """End the alerts of rules and nodes that were taken away; one that another rule shares goes on as that rule's."""
+    plan = judging.plan
+    gone = [one for one in ringing if one.rule not in plan.rule_ids or one.alert.labels["dss_node"] not in plan.nodes]
+    places = {place_of(filed.alert) for filed in gone if filed.alert.labels["dss_node"] in plan.nodes}
+    heirs = {
+        one.state.ringing.alert_id: key.rule
+        for key, one in rule_states.load(judging.connection, places).items()
+        if key.rule in plan.rule_ids and one.state and one.state.ringing
+    }
+    for filed in gone:
+        if filed.alert.id in heirs:
+            judging.put_in(replace(filed, rule=heirs[filed.alert.id]))
+        else:
+            judging.end(filed.rule, filed.alert.id, judging.now, EndReason.UNWATCHED)
+
+
+def renamed_rules(stored: Iterable[str], present: Collection[str]) -> dict[str, str]:
+    """Rules of which nothing but the severity has changed: the identity in the rows → the present one."""
+    gone: dict[tuple[str, str], list[str]] = {}
+    new: dict[tuple[str, str], list[str]] = {}
+    stored = set(stored)
+    for rule in sorted(stored.difference(present)):
+        gone.setdefault(apart_from_severity(rule), []).append(rule)
+    for rule in sorted(set(present) - stored):
+        new.setdefault(apart_from_severity(rule), []).append(rule)
+    return {rules[0]: new[same][0] for same, rules in gone.items() if len(rules) == len(new.get(same, ())) == 1}
+
+
+def _rename(judging: Judging, renamed: Mapping[str, str], ringing: Sequence[alerts.Filed]) -> None:
+    """Carry over what rules remember, and let their alerts go on under their new identities."""
+    states = rule_states.of_rules(judging.connection, renamed)
+    keys = {ScenarioKey(*one.key[1:]) for one in states if one.key.scenario}
+    judging.scenarios |= sight.scenario_sights(judging.connection, keys)
+    held = {filed.alert.id: filed.alert for filed in ringing if filed.rule in renamed}
+    for one in states:
+        key = one.key._replace(rule=renamed[one.key.rule])
+        live, state = judging.plan.rules[key.rule.removesuffix("/stalled")], one.state
+        old = held.pop(state.ringing.alert_id, None) if state and state.ringing else None
+        if state is not None and old is not None and key.node in judging.plan.nodes:
+            alert = reidentified(live.rule, state, judging.view(key), old, judging.now)
+            if alert.fingerprint == old.fingerprint:
+                judging.file(alert, key)
+            else:
+                judging.end(one.key.rule, old.id, judging.now, EndReason.UNWATCHED)
+                state = judging.ring(live, key, state, alert, None)
+        elif old is not None:
+            judging.end(one.key.rule, old.id, judging.now, EndReason.UNWATCHED)
+        judging.put(key, state, one.due_at)
+    for alert_id in held:
+        judging.end("", alert_id, judging.now, EndReason.UNWATCHED)  # no state holds it: else it would never end
 
 
 def _repaint(judging: Judging, ringing: Sequence[alerts.Filed]) -> None:

@@ -40,7 +40,7 @@ def judge(
 
 
 def _picture(channel: Channel, since: datetime, reason: str, now: datetime) -> Alert:
-    identity = fingerprint(CHANNEL_ALERT, "", None, {"channel": channel.name})
+    identity = fingerprint(CHANNEL_ALERT, CHANNEL_SEVERITY, "", None, {"channel": channel.name})
     return Alert(
         id=alert_id(identity, to_ms(since), to_ms(now)),
         fingerprint=identity,

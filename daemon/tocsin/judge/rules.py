@@ -50,11 +50,17 @@ class LiveRule:
 
 
 def live(rule: Rule) -> LiveRule:
-    """Identity is the alert name, with a digest of the kind, the matchers and the rule's own labels."""
+    """Identity is the alert name, a digest of the kind, the matchers and the rule's own labels, and the severity."""
     own = sorted(rule.labels.items())
     text = f"{rule.kind}|{matchers_text(rule.match)}|{own!r}"
-    id_ = f"{rule.alert}:{hashlib.blake2b(text.encode(), digest_size=4).hexdigest()}"
+    id_ = f"{rule.alert}:{hashlib.blake2b(text.encode(), digest_size=4).hexdigest()}:{rule.severity}"
     return LiveRule(id_, rule, _begins(rule))
+
+
+def apart_from_severity(rule_id: str) -> tuple[str, str]:
+    """What rules that differ in nothing but their severity have in common: of ``live``'s ids, or of ``stalled_id``."""
+    head, _, tail = rule_id.rpartition(":")
+    return head, tail.partition("/")[2]
 
 
 def _begins(rule: Rule) -> frozenset[EventName]:
@@ -116,7 +122,7 @@ class Rang:
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """A ringing alert that now shows something else: a further failure, a new severity."""
+    """A ringing alert that now shows something else: a further failure."""
 
     alert: Alert
 
@@ -174,8 +180,7 @@ def _ring(
 def picture(rule: Rule, state: AnyRuleState, view: View, shown: Portrait, now: datetime) -> Alert:
     """The whole alert: labels, annotations, identity."""
     labels = alert_labels(rule, state, view)
-    key = view.scenario.key if view.scenario else None
-    identity = fingerprint(labels["alertname"], view.node.node, key, rule.labels)
+    identity = _identity(rule, labels, view)
     starts_at = state.ringing.starts_at if state.ringing else shown.starts_at
     return Alert(
         id=state.ringing.alert_id if state.ringing else alert_id(identity, to_ms(starts_at), to_ms(now)),
@@ -186,6 +191,19 @@ def picture(rule: Rule, state: AnyRuleState, view: View, shown: Portrait, now: d
         count=shown.count,
         run=shown.run,
     )
+
+
+def reidentified(rule: Rule, state: AnyRuleState, view: View, alert: Alert, now: datetime) -> Alert:
+    """An alert that fires as the rule labels it now; another alert if that changes its identity."""
+    labels = alert_labels(rule, state, view)
+    identity = _identity(rule, labels, view)
+    id_ = alert.id if identity == alert.fingerprint else alert_id(identity, to_ms(alert.starts_at), to_ms(now))
+    return replace(alert, id=id_, fingerprint=identity, labels=labels)
+
+
+def _identity(rule: Rule, labels: Labels, view: View) -> str:
+    key = view.scenario.key if view.scenario else None
+    return fingerprint(labels["alertname"], labels["severity"], view.node.node, key, rule.labels)
 
 
 def alert_labels(rule: Rule, state: AnyRuleState, view: View) -> Labels:

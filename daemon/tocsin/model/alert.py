@@ -30,8 +30,8 @@ class EndReason(StrEnum):
 class Alert:
     """One alert, firing while ``ends_at`` is None.
 
-    ``fingerprint`` is its identity: alert name, node, project, scenario and the rule's own labels. Two alerts of one
-    fingerprint never fire at once; each firing has its own ``id``.
+    ``fingerprint`` is its identity: alert name, severity, node, project, scenario and the rule's own labels. Two
+    alerts of one fingerprint never fire at once; each firing has its own ``id``.
     """
 
     id: str
@@ -58,11 +58,11 @@ class Alert:
         return self.labels.get("channel") if self.name == CHANNEL_ALERT else None
 
 
-def fingerprint(alertname: str, node: str, scenario: ScenarioKey | None, own_labels: Labels) -> str:
-    """An alert's identity. Severity and tags may change while it rings, so they are not in it."""
+def fingerprint(alertname: str, severity: str, node: str, scenario: ScenarioKey | None, own_labels: Labels) -> str:
+    """An alert's identity. The tags of a scenario may change while its alert fires, so they are not in it."""
     place = (scenario.project, scenario.scenario) if scenario else ("", "")
     own = [part for item in sorted(own_labels.items()) for part in item]
-    return derived_id(alertname, node, *place, *own)
+    return derived_id(alertname, severity, node, *place, *own)
 
 
 def alert_id(identity: str, *moments_ms: int) -> str:

@@ -195,6 +195,8 @@ def _misspelt(matchers: Iterable[Matcher], kinds: Sequence[Kind]) -> str:
 def _inhibitions(config: Config, kinds: Sequence[Kind]) -> Iterator[Finding]:
     for index, rule in enumerate(config.inhibit_rules):
         line = config.lines.get(("inhibit_rules", index))
+        if config.lines and line is None:
+            continue  # the shipped ones, of which some may have nothing to do here
         for side, matchers in (("source", rule.source_matchers), ("target", rule.target_matchers)):
             if not any(possible(matchers, kind) for kind in kinds):
                 why = f"its {side} {matchers_text(matchers)}{_misspelt(matchers, kinds)}"
@@ -249,15 +251,21 @@ def _muted_critical(config: Config, root: Route, kinds: Sequence[Kind], now: dat
 
 
 def _rules(config: Config) -> Iterator[Finding]:
-    known: dict[tuple[object, ...], Rule] = {}
+    known: dict[tuple[object, ...], list[Rule]] = {}  # by what an alert's identity takes from its rule
     kinds = [Kind({"event": "", "dss_node": node}, _OF_EVENTS | {"event"}) for node in _nodes(config)]
     for index, rule in enumerate(config.rules):
         where, line = f"rule {rule.alert}", config.lines.get(("rules", index))
-        identity = (rule.alert, tuple(sorted(rule.labels.items())))
-        if identity in known and known[identity].match == rule.match:
-            message = "another rule has the same alert name, matchers and labels; give one a label"
+        same = known.setdefault((rule.alert, rule.severity, tuple(sorted(rule.labels.items()))), [])
+        if any(other.match == rule.match for other in same):
+            message = "another rule has the same alert name, severity, matchers and labels; give one a label"
             yield Finding("error", message, where, line)
-        known.setdefault(identity, rule)
+        elif any(_overlap(other, rule, kind) for other in same for kind in kinds):
+            message = (
+                "another rule of the same alert name, severity and labels holds for the same scenarios, and the two "
+                "share one alert; give one a label or another severity"
+            )
+            yield Finding("warning", message, where, line)
+        same.append(rule)
         if not any(possible(rule.match, kind) for kind in kinds):
             message = f"no scenario can match {matchers_text(rule.match)}{_misspelt(rule.match, kinds)}"
             yield Finding("error", message, where, line)
@@ -268,6 +276,13 @@ def _rules(config: Config) -> Iterator[Finding]:
         elif rule.kind in ("failed", "overlong") and {"event", "outcome"} & set(one_run):
             message = f"its match on {' and '.join(one_run)} also hides the runs that would end its alerts"
             yield Finding("warning", message, where, line)
+
+
+def _overlap(one: Rule, other: Rule, kind: Kind) -> bool:
+    """Whether all that one of two rules watches is watched by the other too."""
+    if (one.kind == "node_down") is not (other.kind == "node_down") or not possible([*one.match, *other.match], kind):
+        return False
+    return certain(one.match, kind, other.match) or certain(other.match, kind, one.match)
 
 
 def _reporters(config: Config) -> Iterator[Finding]:

@@ -25,7 +25,7 @@ class Filed:
 
 def put_alerts(connection: Connection, filed: Sequence[Filed], now: datetime) -> None:
     """Write alerts that ring, or that ring on and show something new."""
-    changed = ("labels", "annotations", "count", "run_id", "run_start", "updated_at")
+    changed = ("rule", "labels", "annotations", "count", "run_id", "run_start", "updated_at")
     upsert(connection, alerts, [_row(one, now) for one in filed], changed, where=_FIRING)
 
 

@@ -87,6 +87,19 @@ def save(connection: Connection, states: Sequence[Remembered]) -> None:
     upsert(connection, rule_states, kept, ("version", "state", "due_at"))
 
 
+def rules(connection: Connection) -> set[str]:
+    """The rules that remember something."""
+    return set(connection.execute(select(rule_states.c.rule).distinct()).scalars())
+
+
+def of_rules(connection: Connection, wanted: Collection[str]) -> list[Remembered]:
+    """All that these rules remember."""
+    if not wanted:
+        return []
+    query = select(*_COLUMNS).where(rule_states.c.rule.in_(sorted(wanted)))
+    return [_remembered(row) for row in connection.execute(query)]
+
+
 def forget_rules(connection: Connection, keep: Iterable[str]) -> int:
     """Take away the rows of rules that are not in ``keep``; answers how many."""
     return connection.execute(delete(rule_states).where(rule_states.c.rule.not_in(sorted(keep)))).rowcount

@@ -21,7 +21,7 @@ from tocsin.app.settings.problems import BadConfig, Lines, Path_, Problem, dotte
 from tocsin.app.settings.secrets import EnvSecret, FileSecret, InlineSecret
 from tocsin.app.settings.yaml_file import read_yaml
 from tocsin.deliver.connect import check_channel_url
-from tocsin.judge.defaults import DEFAULT_RULES
+from tocsin.judge.defaults import DEFAULT_INHIBIT_RULES, DEFAULT_RULES
 from tocsin.kit.spelling import did_you_mean
 from tocsin.model import config as c
 from tocsin.route.tree import RouteSpec, build_tree
@@ -78,7 +78,9 @@ class _Builder:
             dss_reporters=file.dss_reporters.made(c.DssReporters, base),
             rules=rules,
             route=self._root(file.route),
-            inhibit_rules=tuple(rule.made(c.InhibitRule, base) for rule in file.inhibit_rules),
+            inhibit_rules=DEFAULT_INHIBIT_RULES
+            if file.inhibit_rules is None
+            else tuple(rule.made(c.InhibitRule, base) for rule in file.inhibit_rules),
             time_intervals=tuple(
                 c.TimeInterval(interval.name, tuple(times.build() for times in interval.time_intervals))
                 for interval in file.time_intervals
@@ -242,6 +244,7 @@ def from_environment(check_url: Check = check_channel_url) -> c.Config:
         log_level=written.log.level,
         receivers=(c.Receiver("default", tuple(channels)),),
         rules=DEFAULT_RULES,
+        inhibit_rules=DEFAULT_INHIBIT_RULES,
         route=build_tree(RouteSpec("default", group_by=DEFAULT_GROUP_BY)),
     )
 

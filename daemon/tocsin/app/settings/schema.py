@@ -446,7 +446,7 @@ class File(Model):
     dss_reporters: DssReporters = DssReporters()
     rules: tuple[Rule, ...] | None = None
     route: Route | None = None
-    inhibit_rules: tuple[InhibitRule, ...] = ()
+    inhibit_rules: tuple[InhibitRule, ...] | None = None
     time_intervals: tuple[TimeInterval, ...] = ()
     templates: tuple[str, ...] = ()  # globs on Jinja2 files, relative to this file
 
