@@ -12,7 +12,7 @@ from pathlib import Path
 FOLDER = Path(__file__).resolve().parent.parent / "helm" / "tocsin" / "files" / "dashboards"
 
 DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
-OUTCOME_COLORS = {"SUCCESS": "green", "WARNING": "yellow", "FAILED": "red", "ABORTED": "purple"}
+OUTCOME_COLORS = {"SUCCESS": "green", "WARNING": "yellow", "FAILED": "red", "UNKNOWN": "red", "ABORTED": "purple"}
 
 # Only the leader has scenario series; `max by` joins two leaders' series where Prometheus keeps both for a moment.
 SCENARIO = "dss_node, project, scenario"
@@ -328,7 +328,7 @@ def fleet() -> dict[str, object]:
                     "Failures by project",
                     (
                         "topk(10, sum by (dss_node, project) (increase("
-                        f'dss_project_runs_total{IN_SCOPE[:-1]}, outcome="FAILED"}}[$__rate_interval])) > 0)',
+                        f'dss_project_runs_total{IN_SCOPE[:-1]}, outcome=~"FAILED|UNKNOWN"}}[$__rate_interval])) > 0)',
                         "{{dss_node}} {{project}}",
                     ),
                     bars=True,

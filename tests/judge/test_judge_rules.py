@@ -71,12 +71,14 @@ def play(rule: Rule, outcomes: Iterable[str], *, hold_until: int = 0) -> list[st
         (2, 2, "FSFF", ["3 rang 2"]),
         (1, 1, "SSAA", []),
         (1, 1, "FO", ["0 rang 1"]),
+        (1, 1, "LS", ["0 rang 1", "1 ended"]),
+        (2, 1, "LF", ["1 rang 2"]),
     ],
 )
 def test_failures_in_a_row_ring_and_good_runs_end(
     after: int, resolve_after: int, outcomes: str, expected: list[str]
 ) -> None:
-    words = {"F": "FAILED", "S": "SUCCESS", "W": "WARNING", "A": "ABORTED", "O": "ODD"}
+    words = {"F": "FAILED", "S": "SUCCESS", "W": "WARNING", "A": "ABORTED", "O": "ODD", "L": "UNKNOWN"}
     rule = Rule("X", "failed", after=after, resolve_after=resolve_after)
     assert play(rule, [words[letter] for letter in outcomes]) == expected
 
@@ -84,6 +86,16 @@ def test_failures_in_a_row_ring_and_good_runs_end(
 def test_aborted_counts_where_a_rule_says_so() -> None:
     rule = Rule("X", "failed", outcomes=("FAILED", "ABORTED", "WARNING"))
     assert play(rule, ["ABORTED", "WARNING", "SUCCESS"]) == ["0 rang 1", "1 2", "2 ended"]
+
+
+def test_a_lost_run_is_told_in_words_and_rings_nothing_where_a_rule_leaves_it_out() -> None:
+    state = judge.hear(Rule("X", "failed"), None, end(0, "UNKNOWN"))
+    assert state
+    shown = judge.judge(Rule("X", "failed"), state, view(T0)).shown
+    assert shown
+    assert "DSS lost this run" in shown.summary
+    assert "DSS lost this run" in shown.description
+    assert play(Rule("X", "failed", outcomes=("FAILED",)), ["UNKNOWN"]) == []
 
 
 @given(st.lists(OUTCOMES, min_size=1, max_size=12), st.integers(1, 3), st.integers(1, 3), st.integers(1, 12))

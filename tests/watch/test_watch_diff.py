@@ -1,4 +1,5 @@
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -123,6 +124,28 @@ def test_an_open_run_that_dss_forgets_is_closed_without_an_outcome_after_a_while
     last = diff(absent, sight([], now=100 + 600), LONG_AGO)
     assert told(last.events) == [("run.finished", "run-0")]
     assert [(event.run.end, event.run.outcome) for event in last.events if event.run] == [(at(100), "UNKNOWN")]
+
+
+def test_a_run_that_dss_does_not_know_by_its_id_is_closed_at_the_second_look_whatever_the_list_holds() -> None:
+    unreadable = sight([ran(500, 501)], now=1000, whole=False, all_history=False)
+    lost = frozenset({("run-0", at(0))})
+    first = diff(known(ran(0)), replace(unreadable, unknown=lost), LONG_AGO)
+    assert [change.absent_since for change in first.runs if not change.ended] == [at(1000)]
+    absent = known(ran(0), absent_since=at(1000))
+    soon = replace(unreadable, unknown=lost, now=at(1010))
+    assert [change for change in diff(absent, soon, LONG_AGO).runs if change.run.run_id == "run-0"] == []
+    last = diff(absent, replace(unreadable, unknown=lost, now=at(1020)), LONG_AGO)
+    assert [(e.run.end, e.run.outcome) for e in last.events if e.run and e.run.run_id == "run-0"] == [
+        (at(1000), "UNKNOWN")
+    ]
+    young = replace(unreadable, unknown=lost, now=at(50))
+    assert diff(known(ran(0)), young, LONG_AGO).runs == diff({}, young, LONG_AGO).runs
+
+
+def test_the_open_run_of_a_scenario_that_is_gone_is_over_at_once() -> None:
+    found = diff(known(ran(0)), replace(sight([], now=10), gone=True), LONG_AGO)
+    assert told(found.events) == [("run.finished", "run-0")]
+    assert [(change.run.outcome, change.run.end) for change in found.runs] == [("UNKNOWN", at(10))]
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from tocsin.dss import (
     DSSUnauthorized,
     DSSUnreachable,
 )
+from tocsin.kit.clock import to_ms
 from tocsin.model.event import DownReason
 from tocsin.model.run import ScenarioKey
 from tocsin.store.scenarios import ProjectRow, ScenarioRow
@@ -225,6 +226,15 @@ def test_a_run_has_ended_once_it_has_a_result() -> None:
     assert outcome(end=end, result={"outcome": None}) == "UNKNOWN"
     assert outcome(end=None, result={"outcome": "SUCCESS", "end": end}) == "SUCCESS"
     assert outcome(end=end, result={"outcome": "NEW\ud800"}) == "NEW?"
+
+
+@pytest.mark.parametrize(("minutes_ago", "outcome"), [(9, None), (10, "UNKNOWN")])
+def test_a_run_without_result_was_lost_once_its_successor_has_long_begun(minutes_ago: int, outcome: str | None) -> None:
+    next_start = to_ms(T0 - timedelta(minutes=minutes_ago))
+    raw = [{"runId": "b", "start": next_start}, {"runId": "a", "start": next_start - 1000, "end": 0}]
+    newest, lost = read_runs(raw, KEY, T0).items
+    assert (newest.run.outcome, lost.run.outcome) == (None, outcome)
+    assert lost.run.end == (newest.run.start if outcome else None)
 
 
 def test_a_copy_of_the_definition_and_the_trigger_tell_whom_a_scenario_follows() -> None:

@@ -23,6 +23,7 @@ _COLOURS = {
     "would change": "yellow",
     "running": "cyan",
     "FAILED": "bold red",
+    "UNKNOWN": "bold red",
     "failed": "bold red",
     "ABORTED": "magenta",
     "not tried": "magenta",

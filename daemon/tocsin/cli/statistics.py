@@ -22,7 +22,7 @@ def summary(runs: Sequence[DSSScenarioRun]) -> dict[str, object]:
         "p95_seconds": _quantile(took, 0.95),
         "max_seconds": _quantile(took, 1.0),
         "last_success": next((run.start_time for run in good), None),
-        "last_failure": next((run.start_time for run in runs if run.outcome == "FAILED"), None),
+        "last_failure": next((run.start_time for run in runs if run.outcome in ("FAILED", "UNKNOWN")), None),
     }
 
 

@@ -15,7 +15,7 @@ from tocsin.model.alert import Alert, EndReason
 from tocsin.model.config import Config
 from tocsin.model.event import Event, EventName
 from tocsin.model.notification import EventNotice, GroupNotice, Notice, SummaryNotice
-from tocsin.model.run import Details, Outcome, Run, RunError, RunKey, ScenarioKey
+from tocsin.model.run import LOST, Details, Outcome, Run, RunError, RunKey, ScenarioKey
 
 MAX_ITEMS = 50
 _NAME = 120
@@ -153,6 +153,8 @@ def headline(event: Event) -> str:
         case EventName.RUN_ABORTED:
             return f"{name} was ABORTED{where}"
         case EventName.RUN_FINISHED:
+            if outcome == Outcome.UNKNOWN:
+                return f"{name}: {LOST}{where}"
             return f"{name} ended with {one_line(outcome or 'no outcome', 40)}{where}"
 
 
@@ -217,7 +219,7 @@ def outcome_tone(outcome: str | None) -> Tone:
     match outcome:
         case Outcome.SUCCESS:
             return Tone.GOOD
-        case Outcome.FAILED:
+        case Outcome.FAILED | Outcome.UNKNOWN:
             return Tone.BAD
         case None:
             return Tone.INFO

@@ -6,7 +6,7 @@ from tocsin.model.config import InhibitRule, Rule
 from tocsin.model.labels import parse_matchers
 
 DEFAULT_RULES: tuple[Rule, ...] = (
-    Rule(alert="ScenarioFailed", kind="failed", after=1, resolve_after=1, outcomes=("FAILED",)),
+    Rule(alert="ScenarioFailed", kind="failed"),
     Rule(alert="ScenarioMissed", kind="missed", grace=timedelta(minutes=10)),
     Rule(alert="ScenarioOverlong", kind="overlong", times_usual=3.0, at_least=timedelta(minutes=15), min_runs=5),
     Rule(alert="NodeDown", kind="node_down", severity="critical", hold=timedelta(minutes=2)),

@@ -8,6 +8,7 @@ from tocsin.kit.clock import to_ms
 from tocsin.model.config import Rule
 from tocsin.model.event import END_EVENTS, Event, is_good
 from tocsin.model.rule_state import FailedState
+from tocsin.model.run import LOST, Outcome
 
 
 def hear(rule: Rule, state: FailedState | None, event: Event) -> FailedState | None:
@@ -50,13 +51,14 @@ def judge(_rule: Rule, state: FailedState, view: View) -> Judgement:
         return Judgement(_blank(state), Verdict.QUIET, at=state.recovered)
     if state.crossed is None or state.run is None or state.first is None:
         return Judgement(state, Verdict.QUIET)
+    lost = f" ({LOST})" if state.outcome == Outcome.UNKNOWN else ""
     again = "" if state.failures == 1 else f" {times(state.failures)} in a row"
     before = f" Before that: {state.previous}." if state.previous else ""
     shown = Portrait(
         starts_at=state.crossed,
         evidence=f"{state.run.run_id}/{to_ms(state.run.start)}",
-        summary=f"{place(view)} ended {state.outcome}{again}",
-        description=f"Run {state.run.run_id} ended {state.outcome}; failing since {moment(state.first)}.{before}",
+        summary=f"{place(view)} ended {state.outcome}{lost}{again}",
+        description=f"Run {state.run.run_id} ended {state.outcome}{lost}; failing since {moment(state.first)}.{before}",
         count=state.failures,
         run=state.run,
         facts={"previous_outcome": state.previous or "", "run_url": state.url or ""},

@@ -173,7 +173,7 @@ FAMILIES: tuple[Family, ...] = (
                     lambda one: _seconds(one.running_since)),
     _scenario_gauge("dss_scenario_next_run_timestamp_seconds", "When DSS will next start the scenario by itself.",
                     lambda one: _seconds(one.facts.next_run)),
-    _scenario_gauge("dss_scenario_consecutive_failures", "FAILED runs since the last SUCCESS or WARNING.",
+    _scenario_gauge("dss_scenario_consecutive_failures", "FAILED and UNKNOWN runs since the last SUCCESS or WARNING.",
                     lambda one: one.history.failures if one.history.last else None),
     _scenario_gauge("dss_scenario_active", "Whether the scenario's automatic triggers are switched on.",
                     lambda one: _number(one.facts.active)),

@@ -12,6 +12,7 @@ from typing import Literal, Protocol
 
 from tocsin.model.event import EventName
 from tocsin.model.labels import Matcher
+from tocsin.model.run import BAD_OUTCOMES
 
 
 class Kind(StrEnum):
@@ -152,7 +153,7 @@ class Rule:
     annotations: Mapping[str, str] = field(default_factory=dict)  # templates over the built-in ones
     after: int = 1  # failed
     resolve_after: int = 1
-    outcomes: tuple[str, ...] = ("FAILED",)
+    outcomes: tuple[str, ...] = BAD_OUTCOMES
     grace: timedelta = timedelta(minutes=10)  # missed
     times_usual: float | None = None  # overlong
     at_least: timedelta = timedelta(minutes=15)

@@ -12,15 +12,23 @@ from urllib.parse import quote
 
 
 class Outcome(StrEnum):
-    """How a run ended, in DSS's words. DSS may send others; those are kept as they came."""
+    """How a run ended, in DSS's words. DSS may send others; those are kept as they came.
+
+    UNKNOWN is a run that DSS lost: it no longer lists it, or never gave it a result. Dataiku's own client says so too.
+    """
 
     SUCCESS = "SUCCESS"
     WARNING = "WARNING"
     FAILED = "FAILED"
     ABORTED = "ABORTED"
+    UNKNOWN = "UNKNOWN"
 
 
 GOOD_OUTCOMES = frozenset({Outcome.SUCCESS, Outcome.WARNING})
+BAD_OUTCOMES = (Outcome.FAILED.value, Outcome.UNKNOWN.value)
+"""What counts as a failure where nothing else is configured."""
+LOST = "DSS lost this run"
+"""What people read about a run that ended UNKNOWN."""
 
 
 class ScenarioKey(NamedTuple):

@@ -15,7 +15,7 @@ from tocsin.model.decision import Verdict
 from tocsin.model.event import END_EVENTS, Event, EventName, event_labels
 from tocsin.model.labels import Labels, all_match
 from tocsin.model.notification import EventNotice, MailOverrides, Notification, SummaryNotice
-from tocsin.model.run import RunKey
+from tocsin.model.run import BAD_OUTCOMES, RunKey
 from tocsin.route.formula import BadFormula, Value, holds
 
 _WORST = 5  # failures that a summary names
@@ -150,7 +150,7 @@ def summary(
 ) -> list[Notification]:
     """One message a channel on what was withheld; ``late`` is in order of time and not empty."""
     outcomes = [event.run.outcome or "?" for event in late if event.run and event.name in END_EVENTS]
-    failures = [event for event in late if event.name is EventName.RUN_FAILED]
+    failures = [event for event in late if event.run and event.run.outcome in BAD_OUTCOMES]
     notice = SummaryNotice(
         node=node,
         since=late[0].time,

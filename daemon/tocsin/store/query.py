@@ -31,7 +31,7 @@ from tocsin.model.alert import EndReason
 from tocsin.model.event import event_labels, tags_label
 from tocsin.model.labels import Labels, parse_matcher
 from tocsin.model.notification import AttemptOutcome, EventNotice, GroupNotice, Notice
-from tocsin.model.run import GOOD_OUTCOMES, Details, RunKey, ScenarioKey
+from tocsin.model.run import BAD_OUTCOMES, GOOD_OUTCOMES, Details, RunKey, ScenarioKey
 from tocsin.model.silence import Silence
 from tocsin.store.details import get_details
 from tocsin.store.records import (
@@ -178,9 +178,12 @@ def usual_seconds(connection: Connection, scenario: ScenarioKey) -> float | None
 
 
 def last_failures(connection: Connection, limit: int) -> list[RunRecord]:
-    """The failed runs that ended last, with their first errors."""
+    """The failed and lost runs that ended last, with their first errors."""
     query = (
-        select(runs).where(runs.c.outcome == "FAILED", runs.c.end.is_not(None)).order_by(runs.c.end.desc()).limit(limit)
+        select(runs)
+        .where(runs.c.outcome.in_(BAD_OUTCOMES), runs.c.end.is_not(None))
+        .order_by(runs.c.end.desc())
+        .limit(limit)
     )
     return _with_errors(connection, connection.execute(query).mappings().all())
 

@@ -24,7 +24,7 @@ from sqlalchemy import (
     type_coerce,
 )
 
-from tocsin.model.run import GOOD_OUTCOMES, Outcome, ScenarioKey
+from tocsin.model.run import BAD_OUTCOMES, GOOD_OUTCOMES, ScenarioKey
 from tocsin.store.schema import duration_buckets, nodes, outcome_totals, projects, runs, scenarios
 from tocsin.store.totals import INFINITE
 
@@ -196,7 +196,7 @@ def _last_good(connection: Connection, since: int) -> Iterator[tuple[ScenarioKey
 
 
 def _failures(connection: Connection, since: int) -> Iterator[tuple[ScenarioKey, int]]:
-    failed = and_(_ended(runs), runs.c.outcome == Outcome.FAILED)
+    failed = and_(_ended(runs), runs.c.outcome.in_(BAD_OUTCOMES))
     after = _ms(runs.c.start) > func.coalesce(_newest(_good), -1)
     query = _looked(since, runs, failed, after).group_by(*_key(scenarios))
     for *key, count in connection.execute(query.add_columns(func.count(runs.c.start))):

@@ -10,13 +10,15 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from tocsin.model.event import Event, EventName, FailedReporter, ScenarioFacts, end_event_name, run_event_id
-from tocsin.model.run import Run, ScenarioKey
+from tocsin.model.run import Outcome, Run, ScenarioKey
 from tocsin.store.runs import Known, KnownRun
 from tocsin.store.scenarios import Past
-from tocsin.watch.read import UNKNOWN, SeenRun
+from tocsin.watch.read import SeenRun
 
 VANISHED_AFTER = timedelta(minutes=10)
-"""How long an open run must be absent from DSS's history before it is closed without an outcome."""
+"""How long an open run must be absent from DSS's history before it is closed as UNKNOWN."""
+LOST_AFTER = timedelta(seconds=20)
+"""The same for a run that DSS does not know by its id either: the second look confirms the first."""
 REPORTERS_WATCHED_FOR = timedelta(hours=6)
 """DSS's reporters send after the end of a run; so long their errors are looked for."""
 LAUNCH_DELAY = timedelta(seconds=60)
@@ -43,6 +45,8 @@ class Sight:
     late_before: datetime | None  # what happened before it happened in a downtime
     fresh_from: datetime  # of what started earlier, all that is seen is known to have ended
     scenario_url: str = ""
+    unknown: frozenset[tuple[str, datetime]] = frozenset()  # open runs, by id and start, that DSS answers 404 for
+    gone: bool = False  # DSS no longer has the scenario, so its open runs cannot go on
     set_back: timedelta = timedelta(0)  # DSS's clock was, by so much; a watch that seems to begin later began before
 
 
@@ -126,25 +130,26 @@ def _reporters_matter(run: Run, was: KnownRun | None, names: Sequence[EventName]
 
 
 def _absent(known: Known, sight: Sight) -> Iterable[RunChange]:
-    """Open runs that DSS no longer lists: remembered first, closed without an outcome when that lasts.
+    """Open runs that DSS no longer lists: remembered first, closed as UNKNOWN when that lasts.
 
-    A node that crashed, or a cleared history, may lose a run for ever; without a close it would ring as overlong.
+    A node that crashed, or a cleared history, loses a run for ever. A list that is not whole or does not reach back
+    to the run says nothing; that DSS does not know the run by its id says it whatever the list holds.
     """
-    if not sight.whole:
-        return
     listed = {(seen.run.run_id, seen.run.start) for seen in sight.seen}
     for key, was in known.items():
         if was.run is None or key in listed:
             continue
-        shown = sight.reaches is None or was.run.start > sight.reaches
-        if not shown or was.run.start > sight.now - LAUNCH_DELAY:
+        known_by_id = key not in sight.unknown
+        shown = sight.whole and (sight.reaches is None or was.run.start > sight.reaches)
+        if not sight.gone and ((known_by_id and not shown) or was.run.start > sight.now - LAUNCH_DELAY):
             continue
-        if was.absent_since is None:
-            yield RunChange(was.run, absent_since=sight.now)
-        elif sight.now - was.absent_since >= VANISHED_AFTER:
-            end = max(was.run.start, was.absent_since)
-            closed = replace(was.run, end=end, outcome=UNKNOWN)
-            yield RunChange(closed, late=_is_late(end, sight), ended=True, absent_since=was.absent_since)
+        since = was.absent_since or sight.now
+        if sight.gone or (was.absent_since and sight.now - since >= (VANISHED_AFTER if known_by_id else LOST_AFTER)):
+            end = max(was.run.start, since)
+            closed = replace(was.run, end=end, outcome=Outcome.UNKNOWN)
+            yield RunChange(closed, late=_is_late(end, sight), ended=True, absent_since=since)
+        elif was.absent_since is None:
+            yield RunChange(was.run, absent_since=since)
 
 
 def _is_late(time: datetime, sight: Sight) -> bool:

@@ -18,6 +18,7 @@ from tocsin.store import runs, scenarios
 from tocsin.store.scenarios import ProjectRow, ScenarioRow
 from tocsin.watch.agenda import Watched
 from tocsin.watch.cadence import Rank, Reason
+from tocsin.watch.diff import Sight
 from tocsin.watch.inventory import (
     MISSING_BEFORE_GONE,
     Expectation,
@@ -29,6 +30,7 @@ from tocsin.watch.inventory import (
 )
 from tocsin.watch.queue import Offer, Ticket
 from tocsin.watch.read import Reading, SeenProject, SeenScenario, read_projects, read_scenarios
+from tocsin.watch.record import Look, record_looks
 from tocsin.watch.state import NodeState
 
 _FLAGS_SHARE = 0.6  # of the budget, for lists in place of sweeps
@@ -370,29 +372,55 @@ class Discovery:
             self._held_back = False
             return
         if may_go([(one.key, count) for one, count in missing], len(agenda.watched)):
-            await self._give_up([one for one, _ in missing], lost)
+            await self._give_up([one for one, _ in missing], lost, gone=True)
         elif not self._held_back:
             self._held_back = True
             self._state.log.warning(
                 "many_scenarios_missing", missing=len(missing), watched=len(agenda.watched), kept=True
             )
 
-    async def _give_up(self, out: Sequence[Watched], projects: Sequence[ProjectRow]) -> None:
+    async def _give_up(self, out: Sequence[Watched], projects: Sequence[ProjectRow], *, gone: bool = False) -> None:
+        """Watch these no longer. ``gone``: DSS has them no more, so that their open runs are over."""
         if not out and not projects:
             return
         state, now = self._state, self._state.clock.now()
-        gone = [replace(one.row, gone_at=now) for one in out]
+        rows = [replace(one.row, gone_at=now) for one in out]
+        over = [self._over(one) for one in out if gone and one.open_runs]
         withdrawn = [_Expected(one.key, Expectation(withdrawn=one.pending)) for one in out if one.pending]
         gone_projects = [replace(row, gone_at=now) for row in projects]
-        await state.write(_write, gone, withdrawn, now, gone_projects)
-        for row in gone:
+        await state.write(_write, rows, withdrawn, now, gone_projects, over)
+        if over:
+            state.given.ring()
+        for row in rows:
             self._gone[row.key] = row
             state.agenda.remove(row.key)
         for project in gone_projects:
             self._projects.pop(project.project, None)
             state.agenda.suspended.discard(project.project)
             self._gone_projects[project.project] = project
-        state.log.info("scenarios_gone", scenarios=len(gone), projects=[row.project for row in gone_projects])
+        state.log.info("scenarios_gone", scenarios=len(rows), projects=[row.project for row in gone_projects])
+
+    def _over(self, one: Watched) -> Look:
+        """What ends the open runs of a scenario that is gone: a look that shows nothing."""
+        state, now = self._state, self._state.now()
+        sight = Sight(
+            one.key,
+            one.row.facts,
+            seen=(),
+            reaches=None,
+            whole=True,
+            now=now,
+            earliest=now,
+            detected_at=state.clock.now(),
+            horizon=now,
+            late_before=None,
+            fresh_from=now,
+            scenario_url=one.key.url(state.node.url),
+            gone=True,
+        )
+        return Look(
+            sight, state.clock.now(), Reason.FLAGS.value, (), state.given.wants_details, state.given.duration_buckets
+        )
 
 
 _OF_OTHERS = ("watched_since", "watermark", "cursor", "looked_at", "last_end", "last_outcome", "follows", "backfilled")
@@ -404,10 +432,12 @@ def _write(
     expected: Iterable[_Expected],
     now: datetime,
     projects: Sequence[ProjectRow] = (),
+    over: Sequence[Look] = (),
 ) -> None:
     """One list in one transaction."""
     scenarios.put_scenarios(connection, changed)
     scenarios.put_projects(connection, projects)
+    record_looks(connection, over)
     expected = list(expected)
     withdrawn = [(one.key, at, "withdrawn") for one in expected for at in one.change.withdrawn]
     scenarios.settle_starts(connection, withdrawn, now)

@@ -16,7 +16,7 @@ from tocsin.model.run import Run, RunKey, ScenarioKey
 from tocsin.store.scenarios import put_follows
 from tocsin.watch.agenda import Watched
 from tocsin.watch.cadence import Rank, Reason
-from tocsin.watch.diff import Sight
+from tocsin.watch.diff import LAUNCH_DELAY, Sight
 from tocsin.watch.queue import Offer, Ticket
 from tocsin.watch.read import FOLLOW, Reading, SeenRun, read_follows, read_mail_reporters, read_runs
 from tocsin.watch.record import Look, Recorded, record_looks
@@ -111,21 +111,46 @@ class Looks:
         reply = await self._read(one, ticket, now, horizon)
         read = reply.reading
         state.odd("get_last_runs", read.odd, read.example, project=one.key.project, scenario=one.key.scenario)
+        found, unknown = await self._unlisted(one, read.items, ticket, now)
+        items = tuple(sorted((*read.items, *found), key=_newest_last, reverse=True))
         return Sight(
             one.key,
             row.facts,
-            reply.reading.items,
+            items,
             reply.reaches,
-            whole=not reply.reading.odd,
+            whole=not read.odd,
+            unknown=unknown,
             now=now,
             earliest=state.dss_clock.earliest(),
             detected_at=state.clock.now(),
             horizon=horizon,
             late_before=self._late_before(one, now),
             set_back=state.dss_clock.set_back,
-            fresh_from=self._fresh_from(one, reply.reading.items, now),
+            fresh_from=self._fresh_from(one, items, now),
             scenario_url=one.key.url(state.node.url),
         )
+
+    async def _unlisted(
+        self, one: Watched, seen: tuple[SeenRun, ...], ticket: Ticket, now: datetime
+    ) -> tuple[list[SeenRun], frozenset[tuple[str, datetime]]]:
+        """Ask by id for the open runs that the list lacks: those that DSS still has, and those that it does not."""
+        listed = {_mark(shown.run) for shown in seen}
+        found: list[SeenRun] = []
+        unknown: set[tuple[str, datetime]] = set()
+        for run in one.open_runs:
+            if _mark(run) in listed or run.start > now - LAUNCH_DELAY:
+                continue
+            request = wire.get_run(one.key.project, one.key.scenario, run.run_id)
+            try:
+                told = await ticket.ask(partial(self._client.perform, request))
+            except DSSNotFound:
+                unknown.add((run.run_id, run.start))
+            except DSSError as error:  # then its absence from the lists must last
+                self._state.failed("run_unreadable", error, project=one.key.project, scenario=one.key.scenario)
+            else:
+                answer = read_runs([told.get("scenarioRun")], one.key, now)
+                found += [shown for shown in answer.items if shown.run.key == run.key]
+        return found, frozenset(unknown)
 
     def _fresh_from(self, one: Watched, seen: tuple[SeenRun, ...], now: datetime) -> datetime:
         """What the last look wrote as ended need not be compared again."""
@@ -230,7 +255,7 @@ class Looks:
         older = read_runs(raws, one.key, now)
         known = {(seen.run.run_id, seen.run.start) for seen in reply.reading.items}
         more = [seen for seen in older.items if (seen.run.run_id, seen.run.start) not in known]
-        items = sorted((*reply.reading.items, *more), key=lambda seen: (seen.run.start, seen.run.run_id), reverse=True)
+        items = sorted((*reply.reading.items, *more), key=_newest_last, reverse=True)
         return _Reply(Reading(tuple(items), reply.reading.odd + older.odd, older.example), bound)
 
     # --- afterwards --------------------------------------------------------------------------------------------------
@@ -290,6 +315,10 @@ def _is_news(newest: Run, one: Watched) -> bool:
         return False
     since = one.row.cursor
     return since is None or newest.start > since or bool(one.open_runs) or newest.end is None
+
+
+def _newest_last(seen: SeenRun) -> tuple[datetime, str]:
+    return seen.run.start, seen.run.run_id
 
 
 def _mark(run: Run) -> int:

@@ -6,7 +6,7 @@ surrogates, and of bounded length.
 """
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Generic, TypeVar
@@ -17,12 +17,11 @@ from tocsin.dss.wire import Raw
 from tocsin.kit.clock import to_ms
 from tocsin.model.event import FailedReporter
 from tocsin.model.mail_reporter import MailReporter
-from tocsin.model.run import Details, Run, RunError, RunKey, ScenarioKey, Step
+from tocsin.model.run import Details, Outcome, Run, RunError, RunKey, ScenarioKey, Step
 
 T = TypeVar("T")
 
-UNKNOWN = "UNKNOWN"  # what Dataiku's own client calls an outcome that DSS does not tell
-RESULT_WAIT = timedelta(minutes=10)  # how long a run with an end but without a result counts as running
+RESULT_WAIT = timedelta(minutes=10)  # how long a run with an end, or with a successor, but no result counts as running
 FOLLOW = "follow_scenariorun"
 
 _ID_LENGTH = 512
@@ -76,6 +75,8 @@ class SeenProject:
 def read_runs(raw: object, scenario: ScenarioKey, now: datetime, *, mail_reporters: bool = False) -> Reading[SeenRun]:
     """The runs of a look's reply, each once, the newest first whatever their order was. ``now`` is DSS's.
 
+    DSS runs a scenario once at a time: a run without a result that has long had a successor was lost with its node.
+
     ``mail_reporters``: whether those of the runs' copies of the scenario are wanted too."""
     reading = _read(raw, lambda item: _run(item, scenario, now, mail_reporters))
     unique: dict[tuple[str, datetime], SeenRun] = {}
@@ -84,7 +85,16 @@ def read_runs(raw: object, scenario: ScenarioKey, now: datetime, *, mail_reporte
         if key not in unique or unique[key].run.end is None:
             unique[key] = seen
     ordered = sorted(unique.values(), key=lambda seen: (seen.run.start, seen.run.run_id), reverse=True)
-    return replace(reading, items=tuple(ordered))
+    return replace(reading, items=tuple(_without_lost(ordered, now)))
+
+
+def _without_lost(ordered: Iterable[SeenRun], now: datetime) -> Iterator[SeenRun]:
+    """The runs, the newest first, with an end for those that were lost: when their successor started."""
+    successor: datetime | None = None
+    for seen in ordered:
+        lost = seen.run.end is None and successor is not None and now - successor >= RESULT_WAIT
+        yield replace(seen, run=replace(seen.run, end=successor, outcome=Outcome.UNKNOWN)) if lost else seen
+        successor = seen.run.start
 
 
 def read_scenarios(raw: object, node: str, project: str) -> Reading[SeenScenario]:
@@ -207,7 +217,7 @@ def _run(raw: Raw, scenario: ScenarioKey, now: datetime, mail_reporters: bool) -
         run_id,
         start,
         end=end if ended else None,
-        outcome=(_clean(text(result, "outcome"), 64) or UNKNOWN) if ended else None,
+        outcome=(_clean(text(result, "outcome"), 64) or Outcome.UNKNOWN) if ended else None,
         trigger_type=_clean(text(trigger, "type")),
         trigger_name=_clean(text(trigger, "name")),
         fire_id=_clean(text(fire, "runId")),

@@ -267,9 +267,9 @@ class Rule(Model):
     annotations: dict[str, str] = {}  # further texts of the alert; see docs/rules.md
     after: Annotated[int, Field(ge=1)] = 1  # failed: so many failures in a row ring
     resolve_after: Annotated[int, Field(ge=1)] = 1  # failed: so many good runs end it
-    outcomes: Annotated[tuple[Literal["SUCCESS", "WARNING", "FAILED", "ABORTED"], ...], AfterValidator(not_empty)] = (
-        "FAILED",
-    )  # failed: what counts as a failure
+    outcomes: Annotated[
+        tuple[Literal["SUCCESS", "WARNING", "FAILED", "ABORTED", "UNKNOWN"], ...], AfterValidator(not_empty)
+    ] = ("FAILED", "UNKNOWN")  # failed: what counts as a failure; UNKNOWN is a run that DSS lost
     grace: Duration = timedelta(minutes=10)  # missed: how late a start may be, beyond the 60 s that DSS waits
     times_usual: Annotated[float, Field(gt=1)] | None = None  # overlong: so many times the usual duration
     at_least: Duration = timedelta(minutes=15)  # overlong: but no less than this
