@@ -1,20 +1,29 @@
 """The frames round the stages: bells, pauses, and who leads."""
 
 import asyncio
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from prometheus_client import CollectorRegistry
 
+from tocsin.app.decide import DecideMetrics, Decider
 from tocsin.app.leader import Leader
 from tocsin.app.loops import Bell, run_loop
+from tocsin.app.stages import Stages
+from tocsin.deliver.heartbeat import Heartbeat
 from tocsin.kit.clock import SystemClock
 from tocsin.kit.tasks import RootTasks
+from tocsin.metrics import AppMetrics
 from tocsin.model.config import Config, StoreConfig
 from tocsin.store import Store, StoreUnavailable, lease
 from tocsin.store.lease import Leadership
 
 CONFIG = Config(nodes=(), store=StoreConfig("sqlite:////nowhere"))
+Lead = Callable[[Leadership], Awaitable[None]]
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
 
@@ -112,3 +121,143 @@ async def test_an_error_of_the_leaders_work_ends_the_leader(tmp_path: Path) -> N
     with pytest.raises(ZeroDivisionError):
         await Leader(store, "me", SystemClock(), lead, lambda _: None).run()
     await store.close()
+
+
+class MovedClock(SystemClock):
+    """The machine's clock and what a test adds to it, as when the process was stopped for so long."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self.ahead
+
+
+class AsPostgreSQL(Store):
+    """A store whose lease is waited for, as where no lock of a file keeps others out."""
+
+    @property
+    def is_sqlite(self) -> bool:
+        return False
+
+
+async def briefly(seconds: float) -> None:
+    await asyncio.sleep(seconds / 100)
+
+
+@asynccontextmanager
+async def led_by(store: Store, clock: SystemClock, lead: Lead) -> AsyncIterator[tuple[Leader, list[bool]]]:
+    changes: list[bool] = []
+    leader = Leader(store, "me", clock, lead, changes.append, briefly)
+    task = asyncio.create_task(leader.run())
+    try:
+        yield leader, changes
+        assert not task.done(), task.exception()
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def until(true: Callable[[], object]) -> None:
+    async with asyncio.timeout(30):
+        while not true():
+            await asyncio.sleep(0.01)
+
+
+async def test_a_stage_that_finds_the_lease_lost_makes_the_process_stand_by(tmp_path: Path) -> None:
+    """As in the daemon: the stages run beside each other, and one of their writes is refused."""
+    store = AsPostgreSQL(f"sqlite:///{tmp_path / 'a.db'}")
+    await store.open()
+    clock = SystemClock()
+    stages = Stages(store, lambda: CONFIG, clock, AppMetrics(CollectorRegistry()))
+
+    async def watch(leadership: Leadership) -> None:
+        while True:
+            await store.write_guarded(leadership.guard, lambda _: None)
+            await asyncio.sleep(0.01)
+
+    async def lead(leadership: Leadership) -> None:
+        decider = Decider(store, leadership, DecideMetrics(CollectorRegistry()), lambda: None)
+        await stages.lead(leadership, watch(leadership), decider, Heartbeat())
+
+    async with led_by(store, clock, lead) as (leader, changes):
+        await until(lambda: leader.leadership)
+        assert await store.write(lease.acquire, "another", clock.now(), force=True)
+        await until(lambda: changes == [True, False])
+        assert leader.leadership is None
+    await store.close()
+
+
+async def test_leadership_ends_by_the_leaders_own_clock_while_the_store_hangs(tmp_path: Path) -> None:
+    store = AsPostgreSQL(f"sqlite:///{tmp_path / 'a.db'}")
+    await store.open()
+    clock, free = MovedClock(), threading.Event()
+    stopped: list[bool] = []
+
+    async def lead(_leadership: Leadership) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            stopped.append(True)
+
+    async with led_by(store, clock, lead) as (leader, changes):
+        await until(lambda: leader.leadership)
+        hanging = asyncio.create_task(store.write(lambda _: free.wait() and None))
+        clock.ahead = lease.HOLD_FOR.total_seconds()
+        await until(lambda: changes == [True, False])
+        assert stopped == [True]
+        free.set()
+        await hanging
+        await until(lambda: changes == [True, False, True])
+    await store.close()
+
+
+async def test_a_lease_that_was_answered_too_late_is_not_taken_for_held(tmp_path: Path) -> None:
+    store = AsPostgreSQL(f"sqlite:///{tmp_path / 'a.db'}")
+    await store.open()
+    clock, free, begun = MovedClock(), threading.Event(), threading.Event()
+
+    async def lead(_leadership: Leadership) -> None:
+        await asyncio.Event().wait()
+
+    hanging = asyncio.create_task(store.write(lambda _: begun.set() or (free.wait() and None)))
+    await asyncio.to_thread(begun.wait)
+    async with led_by(store, clock, lead) as (leader, changes):
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # it has asked
+        clock.ahead = lease.HOLD_FOR.total_seconds()
+        free.set()
+        await hanging
+        await until(lambda: leader.leadership)
+        assert (changes, leader.leadership and leader.leadership.epoch) == ([True], 2)
+    await store.close()
+
+
+async def test_an_error_of_the_leaders_work_is_not_hidden_by_a_lost_lease(tmp_path: Path) -> None:
+    store = AsPostgreSQL(f"sqlite:///{tmp_path / 'a.db'}")
+    await store.open()
+
+    async def lead(_leadership: Leadership) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise ZeroDivisionError
+
+    clock = MovedClock()
+    leader = Leader(store, "me", clock, lead, lambda _: None, briefly)
+    task = asyncio.create_task(leader.run())
+    await until(lambda: leader.leadership)
+    await store.write(lease.acquire, "another", clock.now(), force=True)
+    with pytest.raises(ZeroDivisionError):
+        await task
+    await store.close()
+
+
+async def test_a_lease_that_cannot_be_given_back_runs_out_by_itself(tmp_path: Path) -> None:
+    store = Store(f"sqlite:///{tmp_path / 'a.db'}")
+    await store.open()
+    leader = Leader(store, "me", SystemClock(), lambda _: asyncio.sleep(0), lambda _: None)
+    held = await store.write(lease.acquire, "me", SystemClock().now())
+    assert held
+    await store.close()
+    await leader.release(held)

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from tocsin.kit.tasks import RootTasks, TaskEnded
+from tocsin.kit.tasks import RootTasks, TaskEnded, until_one_ends
 
 
 async def forever() -> None:
@@ -105,3 +105,22 @@ async def test_stopping_what_failed_or_never_was_raises_nothing() -> None:
     await tasks.stop("bad")
     await tasks.stop("never")
     assert tasks.alive() == {}
+
+
+async def test_the_error_of_the_first_that_ends_comes_as_itself_and_the_others_are_cancelled() -> None:
+    cancelled: list[str] = []
+
+    async def other() -> None:
+        try:
+            await forever()
+        finally:
+            cancelled.append("other")
+
+    with pytest.raises(LookupError, match="gone"):
+        await until_one_ends({"other": other(), "bad": fail()})
+    assert cancelled == ["other"]
+
+
+async def test_one_that_merely_returns_is_an_error_that_names_it() -> None:
+    with pytest.raises(RuntimeError, match="'short' ended by itself"):
+        await until_one_ends({"good": forever(), "short": end()})

@@ -88,7 +88,7 @@ def build(source: ConfigSource, config: Config, clock: Clock, slack_url: str | N
             )
 
         decider = Decider(store, leadership, decide_metrics, stages.deliver_bell.ring)
-        await stages.lead(watchers.run(watcher), decider, heartbeat)
+        await stages.lead(leadership, watchers.run(watcher), decider, heartbeat)
 
     def led(leading: bool) -> None:
         app_metrics.leader.set(leading)
@@ -105,6 +105,7 @@ def build(source: ConfigSource, config: Config, clock: Clock, slack_url: str | N
     leader = Leader(store, process_name(), clock, lead, led)
     live.on_change(reconfigured)
     app_metrics.reloaded(True, clock.now())
+    app_metrics.store_up.set_function(lambda: store.unavailable is None)
     status = Status(clock.now(), store, live, leader, watchers, sender)
     daemon = Daemon(live, clock, store, tasks, leader, sender, exposition, stages)
     daemon.context = WebContext(
@@ -112,7 +113,7 @@ def build(source: ConfigSource, config: Config, clock: Clock, slack_url: str | N
         config=live,
         clock=clock,
         exposition=exposition,
-        alive=tasks.alive,
+        alive=lambda: tasks.alive() | {"store writer": store.alive},
         loop_turned_at=lambda: stages.turned_at,
         ready=daemon.why_not_ready,
         status=status,
@@ -152,6 +153,7 @@ class Daemon:
 
     def start(self) -> None:
         """Start the root tasks."""
+        self.tasks.spawn("store", self.store.watch())
         self.tasks.spawn("leader", self.leader.run())
         self.tasks.spawn("deliver", self.stages.deliver(self.sender))
         self.tasks.spawn("metrics", self.stages.refresh(self.exposition, self.leader))
@@ -174,7 +176,10 @@ class Daemon:
         await self.store.close()
 
     def why_not_ready(self) -> str | None:
-        return "stopping" if self.stopping else None
+        if self.stopping:
+            return "stopping"
+        unavailable = self.store.unavailable
+        return None if unavailable is None else f"the store cannot be used: {unavailable}"
 
     async def resolve_alert(self, alert_id: str, by: str) -> bool:
         ended = await self.store.write(resolve_by_hand, alert_id, self.clock.now(), self.live())

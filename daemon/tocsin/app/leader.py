@@ -1,12 +1,14 @@
 """Leading: holding the lease, and doing the leader's work only while it is held.
 
 On SQLite the file's lock has already decided, so the lease is taken at once. On PostgreSQL several processes may run;
-one leads, the others wait and deliver. A lease that is lost stops the leader's work before another's has begun: the
-epoch in each transaction sees to the rest.
+one leads, the others wait and deliver. Leadership ends by the leader's own clock, before another's can begin: a store
+that hangs, is away or that a stopped process could not reach is no reason to go on. The epoch in each transaction sees
+to what was under way.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from math import inf
 
 import structlog
 
@@ -18,7 +20,10 @@ log = structlog.get_logger("tocsin.app.leader")
 
 
 class Leader:
-    """Runs ``lead`` while this process holds the lease, and cancels it when the lease is lost."""
+    """Runs ``lead`` while this process holds the lease, and cancels it when the lease is lost.
+
+    ``changed`` is called with True before ``lead`` begins, and with False as soon as the lease is lost.
+    """
 
     def __init__(
         self,
@@ -27,36 +32,53 @@ class Leader:
         clock: Clock,
         lead: Callable[[Leadership], Awaitable[None]],
         changed: Callable[[bool], None],
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._store = store
         self._holder = holder
         self._clock = clock
         self._lead = lead
         self._changed = changed
+        self._sleep = sleep
         self.leadership: Leadership | None = None
 
     async def run(self) -> None:
-        """For ever: take the lease, lead, and begin again when it is lost."""
+        """For ever: take the lease, lead, and begin again when it is lost. Raises what ``lead`` raises."""
         while True:
-            self.leadership = await self._acquire()
+            leadership, held_until = await self._acquire()
+            self.leadership = leadership
             self._changed(True)
-            log.info("leading", epoch=self.leadership.epoch)
+            log.info("leading", epoch=leadership.epoch)
             try:
-                await self._lead_while_held(self.leadership)
+                await self._lead_while_held(leadership, held_until)
+            except NotLeader as error:
+                log.warning("lost_leadership", reason=str(error), action="standing by")
             finally:
-                self.leadership = None
-                self._changed(False)
-            log.warning("lost_leadership")
+                self._ended()
 
-    async def _acquire(self) -> Leadership:
+    async def release(self, leadership: Leadership) -> None:
+        """Give the lease back, so that another need not wait for its end."""
+        try:
+            await self._store.write(lease.release, leadership, self._clock.now())
+        except StoreUnavailable as error:
+            log.warning("lease_not_released", error=str(error), action="it runs out by itself")
+
+    def _ended(self) -> None:
+        if self.leadership is not None:
+            self.leadership = None
+            self._changed(False)
+
+    async def _acquire(self) -> tuple[Leadership, float]:
+        """The leadership, and the monotonic time until which it holds without being renewed."""
         waiting_told = trouble_told = False
         while True:
+            asked = self._clock.monotonic()
             try:
                 taken = await self._store.write(
                     lease.acquire, self._holder, self._clock.now(), force=self._store.is_sqlite
                 )
-                if taken is not None:
-                    return taken
+                if taken is not None and (left := self._held_until(asked)) > self._clock.monotonic():
+                    return taken, left
                 if not waiting_told:
                     log.info("standing_by")
                     waiting_told = True
@@ -65,34 +87,42 @@ class Leader:
                 if not trouble_told:
                     log.warning("cannot_ask_for_the_lease", error=str(error), action="trying again")
                 trouble_told = True
-            await asyncio.sleep(lease.ASK_EVERY.total_seconds())
+            await self._sleep(lease.ASK_EVERY.total_seconds())
 
-    async def _lead_while_held(self, leadership: Leadership) -> None:
+    def _held_until(self, asked: float) -> float:
+        """The end of a lease that was asked for at ``asked``; on SQLite the file's lock holds it for good."""
+        return inf if self._store.is_sqlite else asked + lease.HOLD_FOR.total_seconds()
+
+    async def _lead_while_held(self, leadership: Leadership, held_until: float) -> None:
+        """Raises ``NotLeader`` when the lease is lost, and otherwise the error of the leader's work."""
         work = asyncio.ensure_future(self._lead(leadership))
-        hold = asyncio.create_task(self._hold(leadership), name="hold the lease")
+        hold = asyncio.create_task(self._hold(leadership, held_until), name="hold the lease")
         try:
-            done, _ = await asyncio.wait({work, hold}, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()  # an error of the leader's work ends the process
-        except NotLeader:
-            return
+            await asyncio.wait({work, hold}, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            self._ended()  # at once: the work may take a while to stop
             for task in (work, hold):
                 task.cancel()
-            await asyncio.gather(work, hold, return_exceptions=True)
+            errors = await asyncio.gather(work, hold, return_exceptions=True)
+        lost = NotLeader("the leader's work ended by itself")
+        for error in errors:
+            if isinstance(error, NotLeader):
+                lost = error
+            elif isinstance(error, Exception):
+                raise error
+        raise lost
 
-    async def _hold(self, leadership: Leadership) -> None:
-        """Renew until it is lost. A store that cannot be reached for a whole lease is as good as lost."""
-        last = self._clock.monotonic()
+    async def _hold(self, leadership: Leadership, held_until: float) -> None:
+        """Renew until the lease is lost. Raises ``NotLeader``, whatever the store does meanwhile."""
         while True:
-            await asyncio.sleep(lease.RENEW_EVERY.total_seconds())
+            await self._sleep(lease.RENEW_EVERY.total_seconds())
+            asked = self._clock.monotonic()
             try:
-                await self._store.write(lease.renew, leadership, self._clock.now())
-                last = self._clock.monotonic()
-            except StoreUnavailable:
-                if not self._store.is_sqlite and self._clock.monotonic() - last > lease.LEASE_FOR.total_seconds():
-                    raise NotLeader("the lease could not be renewed") from None
-
-    async def release(self, leadership: Leadership) -> None:
-        """Give the lease back, so that another need not wait for its end."""
-        await self._store.write(lease.release, leadership, self._clock.now())
+                async with asyncio.timeout(None if held_until == inf else held_until - asked):
+                    await self._store.write(lease.renew, leadership, self._clock.now())
+                held_until = self._held_until(asked)
+            except TimeoutError:
+                raise NotLeader("the lease could not be renewed in time: the store does not answer") from None
+            except StoreUnavailable as error:
+                if self._clock.monotonic() >= held_until:
+                    raise NotLeader(f"the lease could not be renewed in time: {error}") from None

@@ -19,7 +19,7 @@ from tocsin.app.build import Daemon, build
 from tocsin.app.logs import LAST_LINES_SECONDS, configure_logging, drain_log, set_levels
 from tocsin.app.reload import ConfigSource
 from tocsin.kit.clock import Clock, SystemClock
-from tocsin.store import StoreError
+from tocsin.store import StoreError, StoreFailed
 
 GRACE = timedelta(seconds=20)
 log = structlog.get_logger("tocsin.app.run")
@@ -100,6 +100,9 @@ async def _until_stopped(daemon: Daemon, stop: asyncio.Event) -> int:
         log.info("stopping", grace_seconds=GRACE.total_seconds())
         return 0
     dead = ended.result()
+    if isinstance(dead.error, StoreFailed):
+        log.critical("store_failed", error=str(dead.error), action="the process ends")
+        return 1
     log.critical("root_task_ended", task=dead.name, exc_info=dead.error, action="the process ends")
     return 1
 

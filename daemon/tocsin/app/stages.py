@@ -13,9 +13,11 @@ from tocsin.app.pruning import Pruning
 from tocsin.deliver.heartbeat import Heartbeat
 from tocsin.deliver.sender import Sender
 from tocsin.kit.clock import Clock
+from tocsin.kit.tasks import until_one_ends
 from tocsin.metrics import AppMetrics, Exposition
 from tocsin.model.config import Config
 from tocsin.store import Store
+from tocsin.store.lease import Leadership
 
 _REFRESH_EVERY = timedelta(seconds=3)
 _LAG_EVERY_SECONDS = 0.25
@@ -34,7 +36,9 @@ class Stages:
         self.deliver_bell = Bell()
         self.turned_at = self._decided_at = clock.monotonic()
 
-    async def lead(self, watch: Coroutine[None, None, None], decider: Decider, heartbeat: Heartbeat) -> None:
+    async def lead(
+        self, leadership: Leadership, watch: Coroutine[None, None, None], decider: Decider, heartbeat: Heartbeat
+    ) -> None:
         """The leader's work: watch, decide, prune, beat. Ends with the error of the first that ends."""
 
         async def decide(now: datetime, config: Config) -> datetime | None:
@@ -45,11 +49,14 @@ class Stages:
         async def beat(now: datetime, config: Config) -> datetime | None:
             return await heartbeat.step(now, config, self._clock.monotonic() - self._decided_at < _HEALTHY_SECONDS)
 
-        async with asyncio.TaskGroup() as group:
-            group.create_task(watch, name="watch")
-            group.create_task(self._loop("decide", decide, self.decide_bell), name="decide")
-            group.create_task(self._loop("prune", Pruning(self._store, self._clock).step, Bell()), name="prune")
-            group.create_task(self._loop("heartbeat", beat, Bell()), name="heartbeat")
+        await until_one_ends(
+            {
+                "watch": watch,
+                "decide": self._loop("decide", decide, self.decide_bell),
+                "prune": self._loop("prune", Pruning(self._store, leadership, self._clock).step, Bell()),
+                "heartbeat": self._loop("heartbeat", beat, Bell()),
+            }
+        )
 
     async def deliver(self, sender: Sender) -> None:
         """What is owed goes out; on any process."""

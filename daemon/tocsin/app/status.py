@@ -30,7 +30,7 @@ class Status:
     def __call__(self) -> Mapping[str, Json]:
         config = self._live()
         last = self._live.last
-        writer = self._store.writer
+        writer, unavailable = self._store.writer, self._store.unavailable
         return {
             "version": __version__,
             "started_at": isoformat(self._started_at),
@@ -47,6 +47,7 @@ class Status:
             },
             "store": {
                 "kind": "sqlite" if self._store.is_sqlite else "postgresql",
+                "unavailable": None if unavailable is None else str(unavailable),
                 "transactions": writer.transactions,
                 "items": writer.items,
                 "largest_batch": writer.largest,

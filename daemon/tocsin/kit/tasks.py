@@ -5,8 +5,9 @@ error or by itself, ``watch`` returns and the process is expected to end non-zer
 """
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
+from typing import NoReturn
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,3 +61,20 @@ class RootTasks:
         """Stop every task, the youngest first."""
         for name in reversed(list(self._tasks)):
             await self.stop(name)
+
+
+async def until_one_ends(tasks: Mapping[str, Coroutine[object, None, object]]) -> NoReturn:
+    """Run all until the first ends, then cancel the others and wait for them.
+
+    Raises the error itself, never a group: that of the first that ended, and ``RuntimeError`` when it merely returned.
+    """
+    running = [asyncio.create_task(work, name=name) for name, work in tasks.items()]
+    try:
+        done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+    first = next(task for task in running if task in done)
+    first.result()
+    raise RuntimeError(f"the task {first.get_name()!r} ended by itself")

@@ -15,6 +15,9 @@ class AppMetrics:
         build = Gauge("tocsin_build_info", "1, with the version.", ["version", "python"], registry=registry)
         build.labels(__version__, platform.python_version()).set(1)
         self.leader = Gauge("tocsin_leader", "Whether this process watches, decides and prunes.", registry=registry)
+        self.store_up = Gauge(
+            "tocsin_store_up", "Whether the last transaction could use the database.", registry=registry
+        )
         self.reload_successful = Gauge(
             "tocsin_config_last_reload_successful",
             "Whether the last reading of the configuration succeeded.",

@@ -10,12 +10,20 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Concatenate, ParamSpec, TypeVar, cast
 
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import DatabaseError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.exc import DatabaseError
 
-from tocsin.store.engine import FileLock, check_sqlite_place, is_sqlite, open_engines, parse_url, sqlite_path
-from tocsin.store.errors import NotLeader, StoreError, StoreRefused, StoreUnavailable
-from tocsin.store.writer import Guard, Work, Writer, reason
+from tocsin.store.engine import (
+    FileLock,
+    check_sqlite_place,
+    is_sqlite,
+    open_engines,
+    parse_url,
+    reason,
+    sqlite_path,
+    unavailability,
+)
+from tocsin.store.errors import NotLeader, StoreError, StoreFailed, StoreRefused, StoreUnavailable
+from tocsin.store.writer import Guard, Work, Writer
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -23,6 +31,8 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _READERS = 4
+_WATCH_EVERY_SECONDS = 0.5
+_STUCK_AFTER_SECONDS = 60.0  # of one batch; every wait inside it is bounded far below
 
 
 class Store:
@@ -35,6 +45,7 @@ class Store:
         self._read_engine: Engine | None = None
         self._writer: Writer | None = None
         self._readers: ThreadPoolExecutor | None = None
+        self._failure: StoreFailed | None = None  # found by a reader
 
     @property
     def is_sqlite(self) -> bool:
@@ -46,6 +57,25 @@ class Store:
         if self._writer is None:
             raise StoreUnavailable("the store is not open")
         return self._writer
+
+    @property
+    def alive(self) -> bool:
+        """Whether the writer lives and moves; true before the store is open."""
+        writer = self._writer
+        return writer is None or (writer.failure is None and writer.busy_seconds < _STUCK_AFTER_SECONDS)
+
+    @property
+    def unavailable(self) -> StoreUnavailable | None:
+        """Why the last transaction could not use the database; None when it could."""
+        return None if self._writer is None else self._failure or self._writer.unavailable
+
+    async def watch(self) -> None:
+        """For ever, until the store cannot be used any more. Raises ``StoreFailed``, which is to end the process."""
+        while True:
+            failure = self._failure or self.writer.failure
+            if failure is not None:
+                raise failure
+            await asyncio.sleep(_WATCH_EVERY_SECONDS)
 
     async def open(self, *, exclusive: bool = True) -> None:
         """Connect, bring the tables up to date and start the threads.
@@ -143,10 +173,15 @@ class Store:
         try:
             with self._read_engine.begin() as connection:
                 return work(connection, *args, **kwargs)
-        except OperationalError as error:
-            raise StoreUnavailable(reason(error)) from None
-        except PoolTimeout:
-            raise StoreUnavailable("every reading connection is busy") from None
+        except Exception as error:
+            unavailable = unavailability(error)
+            if unavailable is None:
+                if isinstance(error, StopIteration):  # the future of the reading thread would refuse it
+                    raise RuntimeError("a reading function raised StopIteration") from error
+                raise
+            if isinstance(unavailable, StoreFailed):
+                self._failure = unavailable
+            raise unavailable from None
 
 
-__all__ = ["Guard", "NotLeader", "Store", "StoreError", "StoreRefused", "StoreUnavailable"]
+__all__ = ["Guard", "NotLeader", "Store", "StoreError", "StoreFailed", "StoreRefused", "StoreUnavailable"]

@@ -7,19 +7,30 @@ transactions are off and every write begins with BEGIN IMMEDIATE.
 import errno
 import fcntl
 import os
+import sqlite3
 from pathlib import Path
 from typing import IO
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.engine import URL
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from tocsin.store.errors import StoreRefused
+from tocsin.store.errors import StoreFailed, StoreRefused, StoreUnavailable
 
 _NETWORK_FILE_SYSTEMS = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "lustre"})
 _BUSY_TIMEOUT_MS = 5_000
+_SQLITE_UNAVAILABLE = frozenset({
+    sqlite3.SQLITE_BUSY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_FULL, sqlite3.SQLITE_INTERRUPT, sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_PERM, sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_READONLY,
+})  # fmt: skip
+_SQLITE_DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+# SQLSTATE classes and codes of PostgreSQL that speak of the server, not of the statement: connection, authorization,
+# no such database, deadlock and serialization, resources, locks, shutdown and timeouts, input and output, internal
+# errors; and read-only (a standby), idle too long, transaction too long, permission denied.
+_POSTGRESQL_UNAVAILABLE = ("08", "28", "3D", "40", "53", "55", "57", "58", "XX", "25006", "25P03", "25P04", "42501")
 
 
 def parse_url(text: str) -> URL:
@@ -85,6 +96,38 @@ def _sqlite(url: URL, *, writing: bool) -> Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
 
     return engine
+
+
+def unavailability(error: BaseException) -> StoreUnavailable | None:
+    """What ``error`` says about the database itself; None when the statement or its function is at fault."""
+    match error:
+        case StoreUnavailable():
+            return error
+        case MemoryError():
+            return StoreUnavailable("out of memory")
+        case PoolTimeout():
+            return StoreUnavailable("every connection is busy")
+        case DBAPIError():
+            return _of_driver(error)
+        case _:
+            return None
+
+
+def _of_driver(error: DBAPIError) -> StoreUnavailable | None:
+    if isinstance(error.orig, sqlite3.Error):
+        code = getattr(error.orig, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF  # without the extension
+        if code in _SQLITE_DAMAGED:
+            return StoreFailed(f"the store is damaged ({reason(error)}); restore a backup")
+        return StoreUnavailable(reason(error)) if code in _SQLITE_UNAVAILABLE else None
+    state = getattr(error.orig, "sqlstate", None)
+    if error.connection_invalidated or (isinstance(error, OperationalError | InterfaceError) and state is None):
+        return StoreUnavailable(reason(error))
+    return StoreUnavailable(reason(error)) if state and state.startswith(_POSTGRESQL_UNAVAILABLE) else None
+
+
+def reason(error: DBAPIError) -> str:
+    """The driver's own words on one line."""
+    return " ".join(str(error.orig).split()) or type(error.orig).__name__
 
 
 def check_sqlite_place(path: Path) -> None:

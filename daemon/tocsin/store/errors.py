@@ -2,6 +2,7 @@
 
 StoreError
 ├── StoreUnavailable    busy, full, read-only, disconnected: the stage pauses and tries again
+│   └── StoreFailed     damaged, or its writer is gone: the process ends with one line
 ├── StoreRefused        cannot be opened: the process ends with one line
 └── NotLeader           another process leads now: the write did not happen
 """
@@ -13,6 +14,11 @@ class StoreError(Exception):
 
 class StoreUnavailable(StoreError):
     """The store cannot be written or read just now; nothing was changed, and a later try may work."""
+
+
+class StoreFailed(StoreUnavailable):
+    """The store cannot be used any more by this process; the message says why. Callers that pause need not tell it
+    apart: ``Store.watch`` ends the process."""
 
 
 class StoreRefused(StoreError):

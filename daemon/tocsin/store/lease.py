@@ -15,7 +15,8 @@ from tocsin.store.schema import leases
 from tocsin.store.upsert import insert
 
 LEADER = "leader"
-LEASE_FOR = timedelta(seconds=8)  # how long a dead leader is missed; less RENEW_EVERY, how far clocks may be apart
+LEASE_FOR = timedelta(seconds=8)  # how long a dead leader is missed
+HOLD_FOR = timedelta(seconds=6)  # by the holder's own clock; LEASE_FOR less this is how far clocks may be apart
 RENEW_EVERY = timedelta(seconds=2)
 ASK_EVERY = timedelta(seconds=1)  # by who stands by
 

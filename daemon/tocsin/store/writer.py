@@ -1,22 +1,27 @@
 """The one writer thread, and group commit.
 
 A transaction is one synchronous function. What waits when the writer becomes free goes into one transaction, so that
-a busy daemon commits hundreds of looks at once; when one of them fails, the batch is undone and each is tried again
-under its own savepoint, so that it fails alone. Cancelling a caller never cancels its transaction.
+a busy daemon commits hundreds of polls at once; when one of them fails, the batch is undone and each half of it is
+tried again, so that the job at fault fails alone. Cancelling a caller never cancels its transaction.
+
+Every caller gets a result or an error, whatever happens: an error of the database is ``StoreUnavailable``, and when the
+thread cannot go on, all that waits and all that comes later fails with ``failure``.
 """
 
 import asyncio
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import structlog
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
-from tocsin.store.errors import StoreUnavailable
+from tocsin.store.engine import unavailability
+from tocsin.store.errors import StoreFailed, StoreUnavailable
 
 log = structlog.get_logger(__name__)
 MAX_ITEMS = 500
@@ -47,13 +52,16 @@ class Done:
 
 
 class Writer:
-    """Runs jobs in order on one daemon thread. ``sizes`` remembers how large the last transactions were."""
+    """Runs jobs in order on one daemon thread. ``transactions``, ``items`` and ``largest`` count what was committed."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="tocsin-store-writer", daemon=True)
         self._closing = False
+        self._busy_since: float | None = None
+        self.failure: StoreFailed | None = None  # why the thread has ended
+        self.unavailable: StoreUnavailable | None = None  # what the last transaction found
         self.transactions = 0
         self.items = 0
         self.largest = 0
@@ -61,12 +69,20 @@ class Writer:
     def start(self) -> None:
         self._thread.start()
 
+    @property
+    def busy_seconds(self) -> float:
+        """For how long the present batch has been at work."""
+        since = self._busy_since
+        return 0.0 if since is None else time.perf_counter() - since
+
     async def submit(self, work: Work, item: object, guard: Guard | None) -> object:
         if self._closing:
             raise StoreUnavailable("the store is closed")
         loop = asyncio.get_running_loop()
         job = Job(work, item, guard, loop.create_future(), loop)
         self._queue.put(job)
+        if self.failure is not None:  # perhaps the thread ended before it could see this job
+            self._refuse([])
         return await job.future
 
     async def close(self) -> None:
@@ -78,59 +94,92 @@ class Writer:
     # --- on the thread -----------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        while True:
-            first = self._queue.get()
-            if first is None:
-                return
-            jobs, last = self._gather(first)
-            _answer(self._transaction(jobs))
-            if last:
-                return
+        jobs: deque[Job] = deque()  # taken from the queue and not answered yet
+        try:
+            while self._take(jobs):
+                self._busy_since = time.perf_counter()
+                self._carry_out(jobs)
+                self._busy_since = None
+        except StoreFailed as error:
+            self._end(jobs, error)
+        except BaseException as error:
+            log.critical("store_writer_failed", exc_info=error)
+            self._end(jobs, StoreFailed(f"the store's writer ended with {type(error).__name__}: {error}"))
 
-    def _gather(self, first: Job) -> tuple[list[Job], bool]:
-        jobs = [first]
-        while len(jobs) < MAX_ITEMS:
+    def _take(self, jobs: deque[Job]) -> bool:
+        """Wait for a job and take what waits behind it; false when the writer is to end and nothing is left."""
+        while not self._closing or not self._queue.empty():
+            job = self._queue.get()
+            while job is not None:
+                jobs.append(job)
+                if len(jobs) >= MAX_ITEMS or self._queue.empty():
+                    return True
+                job = self._queue.get()
+            if jobs:
+                return True
+        return False
+
+    def _carry_out(self, jobs: deque[Job]) -> None:
+        """Answer all ``jobs``: in one transaction as long as it stays short, in several otherwise.
+
+        Raises ``StoreFailed`` when no transaction will succeed any more.
+        """
+        parts = [list(jobs)]
+        failed = split = False
+        while parts:
+            part = parts.pop()
             try:
-                job = self._queue.get_nowait()
-            except queue.Empty:
-                break
-            if job is None:
-                return jobs, True
-            jobs.append(job)
-        return jobs, False
+                done = self._transaction(part)
+            except StoreFailed:
+                raise
+            except StoreUnavailable as error:
+                self.unavailable = error
+                _answer([Done(job, error=StoreUnavailable(str(error))) for job in jobs])
+                jobs.clear()
+                return
+            self.unavailable = None
+            if done is None:  # one of them is at fault
+                split, middle = True, len(part) // 2
+                parts += [part[middle:], part[:middle]]
+                continue
+            failed |= any(one.error for one in done)
+            _answer(done)
+            for _ in done:
+                jobs.popleft()
+            if len(done) < len(part):
+                parts.append(part[len(done) :])
+        if split and not failed:  # correct, but slow: a function cannot do several at once
+            log.warning("batch_failed_though_each_part_works")
 
-    def _transaction(self, jobs: list[Job]) -> list[Done]:
-        """Carry out all jobs, in one transaction as long as it stays short, in several otherwise."""
-        done: list[Done] = []
-        while jobs:
-            try:
-                with self._engine.begin() as connection:
-                    part = _together(connection, jobs)
-            except _CONNECTION_ERRORS as error:
-                if is_transient(error):
-                    part = [Done(job, error=StoreUnavailable(reason(error))) for job in jobs]
-                else:
-                    part = self._one_by_one(jobs)
-            except Exception as error:  # noqa: BLE001 - any job may be the culprit: each is tried again by itself
-                part = self._one_by_one(jobs)
-                if not any(one.error for one in part):  # correct, but slow: the function cannot do several at once
-                    log.warning("batch_failed_though_each_part_works", items=len(part), error=repr(error))
-            done += part
-            self.transactions += 1
-            self.items += len(part)
-            self.largest = max(self.largest, len(part))
-            jobs = jobs[len(part) :]
-        return done
+    def _transaction(self, jobs: list[Job]) -> list[Done] | None:
+        """Carry out the first of ``jobs``, or all; None when it was undone and has to be split.
 
-    def _one_by_one(self, jobs: list[Job]) -> list[Done]:
+        Raises ``StoreUnavailable``.
+        """
         try:
             with self._engine.begin() as connection:
-                return [_alone(connection, job) for job in jobs]
-        except _CONNECTION_ERRORS as error:
-            return [Done(job, error=StoreUnavailable(reason(error))) for job in jobs]
+                done = _together(connection, jobs)
+        except BaseException as error:  # noqa: BLE001 - handed to the caller, whose unit of work it is
+            if (unavailable := unavailability(error)) is not None:
+                raise unavailable from None
+            return None if len(jobs) > 1 else [Done(jobs[0], error=error)]
+        self.transactions += 1
+        self.items += len(done)
+        self.largest = max(self.largest, len(done))
+        return done
 
+    def _end(self, jobs: deque[Job], failure: StoreFailed) -> None:
+        self.failure = self.unavailable = failure
+        self._busy_since = None
+        self._refuse(list(jobs))
 
-_CONNECTION_ERRORS = (OperationalError, InterfaceError)
+    def _refuse(self, jobs: list[Job]) -> None:
+        """Fail ``jobs`` and all that waits in the queue."""
+        with suppress(queue.Empty):
+            while True:
+                if (job := self._queue.get_nowait()) is not None:
+                    jobs.append(job)
+        _answer([Done(job, error=StoreFailed(str(self.failure))) for job in jobs])
 
 
 def _together(connection: Connection, jobs: list[Job]) -> list[Done]:
@@ -156,49 +205,25 @@ def _joins(first: Job, other: Job) -> bool:
     return other.work == first.work and other.guard == first.guard
 
 
-def _alone(connection: Connection, job: Job) -> Done:
-    savepoint = connection.begin_nested()
-    try:
-        if job.guard is not None:
-            job.guard(connection)
-        (result,) = job.work(connection, [job.item])
-    except _CONNECTION_ERRORS as error:
-        if is_transient(error):
-            raise
-        savepoint.rollback()
-        return Done(job, error=error)
-    except Exception as error:  # noqa: BLE001 - handed to the caller, whose unit of work it is
-        savepoint.rollback()
-        return Done(job, error=error)
-    savepoint.commit()
-    return Done(job, result)
-
-
-def is_transient(error: DBAPIError) -> bool:
-    """Whether the store is busy, full, read-only or away, rather than the statement wrong."""
-    words = str(error.orig).lower()
-    return error.connection_invalidated or not any(word in words for word in ("no such", "syntax error", 'near "'))
-
-
-def reason(error: DBAPIError) -> str:
-    """The driver's own words on one line."""
-    return " ".join(str(error.orig).split()) or type(error.orig).__name__
-
-
 def _answer(done: list[Done]) -> None:
     by_loop: dict[asyncio.AbstractEventLoop, list[Done]] = {}
     for one in done:
         by_loop.setdefault(one.job.loop, []).append(one)
     for loop, part in by_loop.items():
-        if not loop.is_closed():
+        try:
             loop.call_soon_threadsafe(_settle, part)
+        except RuntimeError:
+            if not loop.is_closed():  # closed: nobody waits any more
+                raise
 
 
 def _settle(done: list[Done]) -> None:
     for one in done:
         if one.job.future.done():
             continue  # the caller was cancelled; the transaction stands
-        if one.error is not None:
+        if isinstance(one.error, StopIteration):  # a future refuses it
+            one.job.future.set_exception(RuntimeError("a transaction's function raised StopIteration"))
+        elif one.error is not None:
             one.job.future.set_exception(one.error)
         else:
             one.job.future.set_result(one.result)

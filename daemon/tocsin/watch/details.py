@@ -43,7 +43,7 @@ class DetailsReader:
 
     async def load(self) -> None:
         """Take up what an earlier life left unread."""
-        for row in await self._state.store.read(runs.details_due, self._state.name, _LOADED):
+        for row in await self._state.read(runs.details_due, self._state.name, _LOADED):
             self._push(_Owed(row.run.key, row.details_tries), 0.0)
 
     def owe(self, run: RunKey) -> None:

@@ -152,7 +152,7 @@ class Discovery:
     async def load(self) -> None:
         """Bring what the store knows into memory; what is no longer in scope is given up."""
         state = self._state
-        read = state.store.read
+        read = state.read
         projects = await read(scenarios.load_projects, state.name)
         known = await read(scenarios.load_scenarios, state.name)
         pending = await read(scenarios.pending_starts, state.name)
@@ -202,7 +202,6 @@ class Discovery:
             raw = await ticket.ask(self._client.list_projects_raw)
         except DSSError as error:
             self._failures += 1
-            self._due = min(self._due, self._read_at + 2.0 ** min(self._failures, 10))
             if self._failures == 1:
                 self._state.failed("projects_unreadable", error)
         else:
@@ -267,8 +266,6 @@ class Discovery:
     def _unreadable(self, project: _Project, error: DSSError) -> None:
         """Without the right to read a project we are blind there: nothing is gone, and its looks rest."""
         project.failures += 1
-        if error.transient:  # soon again: what one bad answer hides must not wait for a whole interval
-            project.due = min(project.due, project.read_at + 2.0 ** min(project.failures, 10))
         if project.failures == 1:
             self._state.failed("scenarios_unreadable", error, project=project.row.project)
         if isinstance(error, DSSForbidden) and not project.blind:

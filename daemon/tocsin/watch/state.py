@@ -141,6 +141,10 @@ class NodeState:
         """As ``write``, together with the items of others."""
         return await self._patiently(lambda: self.store.write_each(work, item, self.given.leadership.guard))
 
+    async def read(self, work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """A reading function, tried until the store answers."""
+        return await self._patiently(lambda: self.store.read(work, *args, **kwargs))
+
     async def _patiently(self, once: Callable[[], Awaitable[T]]) -> T:
         pause = 0.5
         while True:

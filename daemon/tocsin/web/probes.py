@@ -12,7 +12,9 @@ _STUCK_AFTER_SECONDS = 30.0
 
 
 async def healthy(request: web.Request) -> web.Response:
-    """Whether the process is worth keeping: its loop turns and its root tasks live. Never store, DSS or receivers."""
+    """Whether the process is worth keeping: its loop turns, its root tasks and the store's writer live.
+
+    Asks neither store, DSS nor receivers: what ``alive`` knows of the writer is in memory."""
     context = request.app[CONTEXT]
     dead = sorted(name for name, alive in context.alive().items() if not alive)
     if dead:
@@ -23,7 +25,7 @@ async def healthy(request: web.Request) -> web.Response:
 
 
 async def ready(request: web.Request) -> web.Response:
-    """Whether the configuration is loaded and the store open; never DSS."""
+    """Whether the configuration is loaded and the store can be used, as its last transaction found; never DSS."""
     reason = request.app[CONTEXT].ready()
     if reason is not None:
         raise Problem(503, reason)
