@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help install demo test lint format fuzz chaos bench docs schema pictures clean
+.PHONY: help install demo quick check test lint format fuzz chaos bench docs schema pictures clean
 
 help:            ## this list
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort
@@ -19,6 +19,11 @@ $(VENV)/.installed: pyproject.toml
 
 demo: install    ## an emulated DSS, the daemon and two inboxes, all on this machine
 	$(BIN)/tocsin demo $(ARGS)
+
+quick: install   ## the unit tests, in under a minute: nothing that starts a process or waits
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not e2e and not slow" $(ARGS)
+
+check: lint quick  ## what must hold before every commit: lint and the unit tests
 
 test: install    ## all tests
 	$(BIN)/python -m pytest $(ARGS)

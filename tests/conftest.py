@@ -1,16 +1,67 @@
-"""What all tests share."""
+"""What all tests share, and the line between the quick ones and the rest.
 
+A test is a unit test unless it is marked ``e2e`` (it starts a process, a server database or waits for real time) or
+``slow`` (more than ten seconds). ``make quick`` runs the unit tests alone, so a unit test that starts a process or
+sleeps fails with the mark it lacks.
+"""
+
+import asyncio
 import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
 from sqlalchemy import create_engine, text
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+E2E_FOLDERS = {"e2e", "bench", "deploy", "mirror"}
+E2E_FIXTURES = {"postgres_url"}
+LONGEST_SLEEP = 0.1
+"""Seconds. A unit test may yield to the loop and to threads, but not wait for time to pass."""
+
+_unit_test: str | None = None
+_real_sleep = asyncio.sleep
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark by folder and by fixture what needs no mark of its own."""
+    for item in items:
+        folder = item.path.relative_to(REPOSITORY / "tests").parts[0]
+        parameters = (
+            item.callspec.params.values() if isinstance(item, pytest.Function) and hasattr(item, "callspec") else ()
+        )
+        if folder in E2E_FOLDERS or E2E_FIXTURES & set(getattr(item, "fixturenames", ())) or "postgresql" in parameters:
+            item.add_marker(pytest.mark.e2e)
+
+
+def _refuse_process(event: str, _: tuple[Any, ...]) -> None:
+    if _unit_test and event in {"subprocess.Popen", "os.fork", "os.posix_spawn", "os.system"}:
+        raise AssertionError(f"{_unit_test} starts a process: mark it e2e")
+
+
+def _refuse_sleep(delay: float, *args: Any) -> Any:
+    caller = sys._getframe(1).f_code.co_filename
+    if _unit_test and delay > LONGEST_SLEEP and caller.startswith(str(REPOSITORY / "tests")):
+        raise AssertionError(f"{_unit_test} sleeps for {delay} s: mark it e2e, or hand the code a time")
+    return _real_sleep(delay, *args)
+
+
+sys.addaudithook(_refuse_process)
+
+
+@pytest.fixture(autouse=True)
+def _unit_tests_stay_units(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    global _unit_test
+    marks = {mark.name for mark in request.node.iter_markers()}
+    _unit_test = None if marks & {"e2e", "slow"} else request.node.nodeid
+    if _unit_test:
+        monkeypatch.setattr(asyncio, "sleep", _refuse_sleep)
+    yield
+    _unit_test = None
 
 
 @pytest.fixture(autouse=True)

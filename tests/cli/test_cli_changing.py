@@ -4,10 +4,13 @@ import asyncio
 import json
 import signal
 
+import pytest
 from aiohttp import web
 
 from tests.cli.driven import READER, WRITER, end_of
 from tocsin.cli.address import shown
+
+pytestmark = pytest.mark.e2e
 
 
 def results(rows):

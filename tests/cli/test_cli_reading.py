@@ -2,6 +2,10 @@
 
 import asyncio
 
+import pytest
+
+pytestmark = pytest.mark.e2e
+
 ITEM_KEYS = {
     *("address", "node", "project", "scenario", "name", "type", "active", "running", "start", "next_run"),
     *("triggers", "tags", "test"),

@@ -4,9 +4,12 @@ import asyncio
 import json
 import stat
 
+import pytest
 import yaml
 
 from tests.cli.driven import READER, driven
+
+pytestmark = pytest.mark.e2e
 
 EVERY_KIND = """
 node_name: prod

@@ -4,6 +4,8 @@ import os
 import subprocess
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
 from tocsin.cli import show
 
 ROWS = [
@@ -39,6 +41,7 @@ def test_one_thing_is_shown_line_by_line(capsys):
     assert capsys.readouterr().out == "run as\nduration  2m 5s\n"
 
 
+@pytest.mark.e2e
 def test_on_a_terminal_a_table_is_drawn_and_names_are_not_markup(python_env, python):
     code = (
         "from tocsin.cli import show\n"

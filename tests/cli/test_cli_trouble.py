@@ -9,6 +9,8 @@ from aiohttp import web
 
 from tests.cli.driven import DEFAULT_KEY, ROOT
 
+pytestmark = pytest.mark.e2e
+
 
 @pytest.mark.parametrize(
     ("words", "code", "told"),

@@ -19,7 +19,7 @@ from tests.cli.contract_cases import CASES, KEY, WORLD
 from tocsin.dss import DSSClient
 from tocsin.sim import Sim, World, WorldClock
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(400)]
 VERSIONS = ("15.2.0", "14.0.0", "12.6.0")
 NOT_YET = {"12.6.0": {"logs_of_runs", "junit_reports"}}  # cases of which that version has no methods
 

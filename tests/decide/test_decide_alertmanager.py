@@ -34,9 +34,12 @@ from tocsin.model.labels import parse_matchers
 from tocsin.model.notification import GroupNotice
 from tocsin.store import silences
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("prometheus-alertmanager") is None, reason="prometheus-alertmanager is not installed"
-)
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.skipif(
+        shutil.which("prometheus-alertmanager") is None, reason="prometheus-alertmanager is not installed"
+    ),
+]
 
 # Seconds, what happens, project, scenario. Groups wait 1, then look every 2, and repeat after 5. Noon is at 8.
 TIMELINE: list[tuple[float, str, str, str]] = [

@@ -188,6 +188,7 @@ async def test_a_kept_end_is_forgotten_when_the_alert_rings_again(world: World) 
     assert await steps(world, minutes(61), minutes(70)) == [(65, "a", "resolved")]
 
 
+@pytest.mark.e2e
 async def test_of_ten_thousand_silences_the_right_one_holds_and_a_restart_keeps_them(world: World) -> None:
     row = {"starts_at": T0, "ends_at": T0 + minutes(6), "created_by": "me", "comment": ""}
     rows = [row | {"id": f"{n:032}", "matchers": (f'scenario=~"S{n}|T{n}"', 'project="SALES"')} for n in range(10_000)]

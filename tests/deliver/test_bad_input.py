@@ -46,6 +46,7 @@ def status(code: int, **headers: str) -> faults.Fault:
     return lambda _answer: Answer(code, b"so it is", "text/plain", headers)
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize(
     ("fault", "state", "said"),
     [

@@ -21,6 +21,8 @@ from tocsin.model.config import Channel
 from tocsin.model.notification import EventNotice, Notification, NotificationState
 from tocsin.store import Store, deliveries, outbox
 
+pytestmark = pytest.mark.e2e
+
 HOSTILE = "Nightly\r\nQUIT :bye\r\nPRIVMSG #ops :forged \u202e<!channel> 😀 <b>x</b>"
 
 

@@ -186,6 +186,7 @@ async def test_hostile_names_stay_text_and_break_no_header(send: Send, server: S
     assert "\u202e" not in text + html
 
 
+@pytest.mark.e2e
 async def test_starttls_and_login_are_used(send: Send, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = make_certificate(tmp_path)
     monkeypatch.setenv("SSL_CERT_FILE", str(made.cert_file))
@@ -267,6 +268,7 @@ def test_a_list_in_one_string_is_split_outside_quotes() -> None:
     assert [one.addr_spec for one in found] == ["a@example.com", "c@example.com", "d@example.com"]
 
 
+@pytest.mark.e2e
 async def test_three_hours_without_a_mail_server_end_with_each_report_in_order_and_the_present_alerts(
     store: Store, clock: HandClock
 ) -> None:
@@ -302,6 +304,7 @@ async def test_three_hours_without_a_mail_server_end_with_each_report_in_order_a
     await sender.close(timedelta(0))
 
 
+@pytest.mark.e2e
 async def test_a_hanging_mail_server_holds_up_no_other_channel(store: Store, clock: HandClock) -> None:
     async with SmtpSink(hang_after_data=True) as stuck, SmtpSink() as good:
         hanging = [

@@ -3,6 +3,7 @@ import json
 from datetime import timedelta
 from random import Random
 
+import pytest
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
@@ -240,6 +241,7 @@ async def test_an_end_is_sent_when_its_start_may_have_arrived(
     assert inbox.ids == [start.id, end.id]
 
 
+@pytest.mark.e2e
 async def test_a_late_success_after_the_deadline_is_a_receipt(
     store: Store, sender: Sender, inbox: Inbox, clock: HandClock
 ) -> None:
@@ -302,6 +304,7 @@ async def test_a_process_that_was_killed_leaves_rows_that_the_next_one_sends(
     ]
 
 
+@pytest.mark.e2e
 async def test_a_stop_gives_back_what_waits_and_marks_what_hangs(store: Store, inbox: Inbox, clock: HandClock) -> None:
     hanging, waiting = owed(), owed(lane="other")
     await put(store, hanging)
@@ -345,6 +348,7 @@ async def test_when_a_channel_works_again_what_waits_goes_at_once(
     assert sorted(inbox.ids) == sorted(one.id for one in rows)
 
 
+@pytest.mark.e2e
 async def test_the_bell_alone_empties_an_outbox_deeper_than_what_is_looked_at_at_once(
     store: Store, inbox: Inbox, clock: HandClock
 ) -> None:

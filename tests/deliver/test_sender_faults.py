@@ -11,6 +11,7 @@ from pathlib import Path
 from random import Random
 from typing import Concatenate, ParamSpec, TypeVar
 
+import pytest
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 from sqlalchemy import Connection
@@ -22,6 +23,8 @@ from tocsin.kit.clock import SystemClock
 from tocsin.model.config import Channel
 from tocsin.model.notification import AttemptOutcome, Notification, NotificationState
 from tocsin.store import Store, StoreUnavailable, deliveries, outbox
+
+pytestmark = pytest.mark.e2e
 
 P = ParamSpec("P")
 T = TypeVar("T")

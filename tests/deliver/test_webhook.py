@@ -165,6 +165,7 @@ async def test_nobody_listening_is_a_passing_failure(send) -> None:
     assert verdict == Verdict(AttemptOutcome.FAILED, "ClientConnectorError: Connection refused")
 
 
+@pytest.mark.e2e
 async def test_no_answer_at_all_is_unknown(send, inbox: Inbox) -> None:
     async def answer(_request: web.Request) -> web.Response:
         await asyncio.sleep(30)

@@ -248,6 +248,7 @@ async def test_a_node_that_goes_down_refuses_and_comes_back_on_the_same_port(dss
     assert (await runs(web, dss), dss.url) == ([], url)
 
 
+@pytest.mark.e2e
 async def test_tls_is_trusted_by_its_own_file_until_the_certificate_ran_out(tmp_path, web):
     good, old = make_certificate(tmp_path), make_certificate(tmp_path, "old", expired=True)
     trust = ssl.create_default_context(cafile=good.cert_file)
@@ -308,6 +309,7 @@ def a_day_of_life(seed):
     return dss
 
 
+@pytest.mark.e2e
 def test_a_life_has_its_rate_no_overlap_and_is_the_same_for_the_same_seed():
     dss = a_day_of_life(1)
     history = [(r.scenario, r.id, r.end_ms, r.outcome) for r in dss.ledger.runs]
@@ -319,6 +321,7 @@ def test_a_life_has_its_rate_no_overlap_and_is_the_same_for_the_same_seed():
     assert len(dss.world.running) == len(dss.ledger.running())
 
 
+@pytest.mark.e2e
 async def test_ten_thousand_scenarios_are_listed_and_counted(web):
     async with FakeDSS(dialect=Dialect(idle_start=False)) as dss:
         dss.world.populate(200, 50)
@@ -331,6 +334,7 @@ async def test_ten_thousand_scenarios_are_listed_and_counted(web):
         assert sum(dss.per_second.values()) == 200
 
 
+@pytest.mark.e2e
 async def test_as_a_process_it_follows_its_script_and_its_remote_control(tmp_path, web):
     script = tmp_path / "script.json"
     script.write_text(json.dumps([{"at": 0, "do": "start_run", "project": "P000", "scenario": "S001"}]))

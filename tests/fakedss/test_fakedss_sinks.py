@@ -81,6 +81,7 @@ async def test_smtp_keeps_parsed_messages_and_refuses_as_told():
         ]
 
 
+@pytest.mark.e2e
 async def test_smtp_wants_starttls_and_the_right_password(tmp_path):
     certificate = make_certificate(tmp_path)
     trust = ssl.create_default_context(cafile=certificate.cert_file)
@@ -111,6 +112,7 @@ async def test_the_configuration_has_nodes_store_listener_receiver_and_reporter(
     assert config["receivers"][0]["channels"][0]["webhook"] == sink.url
 
 
+@pytest.mark.e2e
 async def test_a_daemon_that_ends_early_fails_with_what_it_wrote(tmp_path):
     config = tmp_path / "tocsin.yaml"
     config.write_text("nodez: []\n")

@@ -367,6 +367,7 @@ async def test_our_writing_says_what_prometheus_client_would_write(
     assert {family.name for family in FAMILIES} >= {one.name for one in families}
 
 
+@pytest.mark.e2e
 async def test_promtool_finds_nothing_to_complain_about(store: Store, exposition: Exposition) -> None:
     promtool = shutil.which("promtool")
     if promtool is None:

@@ -28,7 +28,10 @@ NAMES = ["a", "b", "severity", "team"]
 VALUES = ["x", "y", "xy", "", "x y", 'q"q', "back\\slash", "new\nline", "ümlaut", "x,y", "{x}", "="]
 REGEXES = ["x|y", "x.*", ".*", ".+", "", "[xy]+", "(?i)X", "^x$", "x$|^y", r"\w+", r"x\|y", "ü.*", "[^x]", "x{2}"]
 
-pytestmark = pytest.mark.skipif(AMTOOL is None, reason="amtool (Debian: prometheus-alertmanager) is not installed")
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.skipif(AMTOOL is None, reason="amtool (Debian: prometheus-alertmanager) is not installed"),
+]
 
 
 def amtool(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -7,6 +7,8 @@ import pytest
 from tests.sim.driven import running
 from tocsin.sim import Limits, World
 
+pytestmark = pytest.mark.e2e
+
 
 def world(*steps, **more):
     built = World()

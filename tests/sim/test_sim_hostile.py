@@ -76,6 +76,7 @@ def mutated(rng):
     return definition
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("seed", range(4))
 async def test_mutated_definitions_are_refused_or_lived_with(seed):
     rng = random.Random(seed)

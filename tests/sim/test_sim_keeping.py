@@ -13,6 +13,8 @@ import yaml
 from tests.sim.driven import WORLD, running
 from tocsin.sim import NotAnArchive, SqliteArchive, World
 
+pytestmark = pytest.mark.e2e
+
 ROOT = Path(__file__).parents[2]
 
 

@@ -12,6 +12,8 @@ import pytest
 from tests.sim.driven import running
 from tocsin.sim import DEFAULT_KEY
 
+pytestmark = pytest.mark.e2e
+
 CONTRACT = Path(__file__).with_name("contract.py")
 
 

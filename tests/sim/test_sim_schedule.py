@@ -113,6 +113,7 @@ def random_trigger(rng: random.Random):
     return p
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("zone", WALKS)
 def test_occurrences_are_those_of_a_walk_through_every_minute_of_years(zone):
     begin, end = WALKS[zone]

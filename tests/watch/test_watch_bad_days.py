@@ -18,6 +18,8 @@ from tocsin.model.event import Event
 from tocsin.store import NotLeader, StoreUnavailable, lease, scenarios, schema
 from tocsin.store.scenarios import ScenarioRow
 
+pytestmark = pytest.mark.e2e
+
 EVERYTHING_WRONG = [
     faults.shuffled(),
     faults.strangers(),

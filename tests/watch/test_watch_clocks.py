@@ -10,6 +10,8 @@ from tests.fakedss import FakeDSS
 from tests.watch.conftest import QUICK, Jumping, Watching, settled, until, watching
 from tocsin.store import nodes
 
+pytestmark = pytest.mark.e2e
+
 HOUR = timedelta(hours=1)
 # Nothing is looked at without a nudge.
 ASLEEP = replace(QUICK, sweep_interval=HOUR, discovery_interval=HOUR, cold_interval=HOUR)

@@ -18,6 +18,8 @@ from tocsin.store.scenarios import ScenarioRow, put_scenarios
 from tocsin.store.schema import events, metadata, outcome_totals
 from tocsin.watch.record import record_looks
 
+pytestmark = pytest.mark.e2e
+
 NUMBERS = count()
 HORIZON = 100_000
 SECONDS = st.integers(1, 400)

@@ -11,6 +11,8 @@ from tocsin.model.run import ScenarioKey
 from tocsin.store import mail_reporters
 from tocsin.watch.read import read_mail_reporters, read_runs
 
+pytestmark = pytest.mark.e2e
+
 KEY = ScenarioKey("prod", "P000", "S000")
 RAW: dict[str, object] = {
     "id": "r1",

@@ -5,9 +5,13 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
+import pytest
+
 from tests.fakedss import FakeDSS
 from tests.watch.conftest import QUICK, Start, Watching, now_ms, settled, until, watching
 from tocsin.store import details, runs
+
+pytestmark = pytest.mark.e2e
 
 
 async def test_a_run_is_seen_from_its_start_to_its_end_with_its_details(dss: FakeDSS, start: Start) -> None:

@@ -4,10 +4,13 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import pytest
 from structlog.testing import capture_logs
 
 from tests.fakedss import FakeDSS, faults
 from tests.watch.conftest import Key, Start, until, watching
+
+pytestmark = pytest.mark.e2e
 
 LOUD = ("warning", "error", "critical")
 
