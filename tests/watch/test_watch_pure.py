@@ -1,12 +1,11 @@
-"""The pure parts: budget, cadence, health, trust, reading, inventory."""
+"""The pure parts: cadence, health, trust, reading, inventory."""
 
+import random
 from dataclasses import replace
 from datetime import timedelta
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from tests.watch.scenes import EARLY, KEY, T0, at
 from tocsin.dss import (
@@ -22,7 +21,6 @@ from tocsin.kit.clock import to_ms
 from tocsin.model.event import DownReason
 from tocsin.model.run import ScenarioKey
 from tocsin.store.scenarios import ProjectRow, ScenarioRow
-from tocsin.watch.budget import Budget
 from tocsin.watch.cadence import Pace, Rank, Reason, next_look
 from tocsin.watch.health import Health, Sign, read_sign
 from tocsin.watch.inventory import Expectation, When, compare_projects, compare_scenarios, expect, may_go
@@ -38,61 +36,6 @@ from tocsin.watch.read import (
     read_scenarios,
 )
 from tocsin.watch.trust import Watching, confirms, contradicts
-
-# --- budget ----------------------------------------------------------------------------------------------------------
-
-
-@given(rate=st.floats(0.1, 50), wishes=st.lists(st.floats(0, 2), min_size=1, max_size=80), urgent=st.booleans())
-def test_no_second_sees_more_requests_than_the_rate(rate: float, wishes: list[float], urgent: bool) -> None:
-    budget, now, sent = Budget(rate, 8), 0.0, []
-    for wish in wishes:
-        now += wish
-        now += budget.wait(now, urgent=urgent)
-        assert budget.wait(now + 1e-6, urgent=urgent) == 0
-        now += 1e-6
-        budget.sent(now)
-        sent.append(now)
-    window = max(1.0, 1 / rate)
-    assert all(sum(start <= one < start + window for one in sent) <= max(1, -(-rate // 1)) for start in sent)
-
-
-def test_a_suffering_node_is_asked_half_as_much_each_time_and_regains_it_slowly() -> None:
-    budget = Budget(8.0, 8)
-    budget.throttled(100.0)
-    budget.throttled(100.01)  # its neighbour in the same moment is the same warning
-    assert (budget.limit, budget.at_once) == (4.0, 4)
-    budget.throttled(101.0)
-    assert (budget.limit, budget.at_once) == (2.0, 2)
-    budget.succeeded(105.0)
-    assert budget.limit == 2.0
-    budget.succeeded(111.0 + 15.0)
-    assert budget.limit == 4.0
-    budget.succeeded(1000.0)
-    assert (budget.limit, budget.at_once) == (8.0, 8)
-    for second in range(100):
-        budget.throttled(2000.0 + 100 * second)
-    assert budget.limit == 8.0 / 64
-
-
-def test_a_retry_after_is_kept_but_not_for_ever() -> None:
-    budget = Budget(5.0, 8)
-    budget.throttled(100.0, 30.0)
-    assert budget.wait(110.0, urgent=True) == 20.0
-    budget.throttled(200.0, 86_400.0)
-    assert budget.wait(200.0, urgent=True) == 300.0
-
-
-def test_one_broken_scenario_is_no_trouble_of_the_node() -> None:
-    budget = Budget(5.0, 8)
-    for second in range(0, 100, 10):
-        budget.failed(float(second))
-        for _ in range(9):
-            budget.succeeded(float(second))
-    assert budget.limit == 5.0
-    for second in range(200, 203):
-        budget.failed(float(second))
-    assert budget.limit == 2.5
-
 
 # --- cadence ---------------------------------------------------------------------------------------------------------
 
@@ -136,7 +79,7 @@ def test_when_the_next_look_is_due_and_why(pace: Pace, seconds: float, rank: Ran
     ("error", "probe", "sign"),
     [
         (None, False, Sign.ALIVE),
-        (DSSThrottled(), True, Sign.NOTHING),
+        (DSSThrottled(), True, Sign.THROTTLED),
         (DSSUnreachable("refused"), False, DownReason.UNREACHABLE),
         (DSSUnauthorized(), False, DownReason.UNAUTHORIZED),
         (DSSForbidden(), False, Sign.NOTHING),
@@ -151,20 +94,56 @@ def test_what_an_answer_says_about_the_node(error: None, probe: bool, sign: Sign
     assert read_sign(error, probe=probe) is sign
 
 
-def test_a_node_is_down_after_repeated_failures_and_probed_at_growing_pauses() -> None:
-    health = Health()
+def closed_health() -> Health:
+    health = Health(0.0)
     assert (health.open, health.down) == (True, False)
-    health.close()
-    for sign in (DownReason.UNREACHABLE, DownReason.UNREACHABLE, Sign.ALIVE, DownReason.UNREACHABLE):
-        health.answered(sign, "")
-    assert (health.open, health.failures) == (False, 1)
+    health.close(0.0)
+    return health
+
+
+@pytest.mark.parametrize(
+    ("sign", "every", "failures"),
+    [
+        (DownReason.UNREACHABLE, 2.0, 3),
+        (DownReason.UNREACHABLE, 1.0, 5),
+        (DownReason.UNREACHABLE, 0.01, 8),
+        (DownReason.FORBIDDEN, 0.01, 1),
+        (Sign.THROTTLED, 1.0, 62),
+        (Sign.NOTHING, 1.0, None),
+    ],
+)
+def test_how_many_failures_in_a_row_open_the_circuit(
+    sign: Sign | DownReason, every: float, failures: int | None
+) -> None:
+    health = closed_health()
+    needed = None
+    for number in range(1, 100):
+        health.answered(sign, "", number * every)
+        if health.open:
+            needed = number
+            break
+    assert (needed, health.down) == (failures, failures is not None)
+
+
+def test_errors_sprinkled_at_random_open_no_circuit() -> None:
+    chance, health = random.Random(11), closed_health()
+    for number in range(100_000):
+        health.answered(DownReason.UNREACHABLE if chance.random() < 0.08 else Sign.ALIVE, "", number / 80)
+        assert not health.open
+
+
+def test_a_dead_node_is_probed_at_pauses_that_only_failed_probes_make_longer() -> None:
+    health = closed_health()
+    for _ in range(50):  # as many as were in flight
+        health.answered(DownReason.UNREACHABLE, "", 10.0)
+    assert (health.open, health.pause) == (True, 1.0)
     pauses = []
-    for _ in range(10):
-        health.answered(DownReason.UNAUTHORIZED, "no")
+    for _ in range(20):
+        health.answered(DownReason.UNAUTHORIZED, "no", 11.0, probe=True)
         pauses.append(health.pause)
     assert (health.open, health.down, health.reason) == (True, True, DownReason.UNAUTHORIZED)
-    assert all(before <= after for before, after in pairwise(pauses))
-    assert pauses[-1] == 60.0
+    assert all(before <= after <= 1.5 * before for before, after in pairwise(pauses))
+    assert (pauses[0], pauses[-1]) == (1.0, 60.0)
 
 
 # --- trust -----------------------------------------------------------------------------------------------------------

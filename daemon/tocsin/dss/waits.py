@@ -19,6 +19,7 @@ from tocsin.dss.errors import DSSError, DSSThrottled, DSSWaitTimeout
 T = TypeVar("T")
 R = TypeVar("R")
 _GROWTH = 1.1
+_MAX_RETRY_AFTER = 300.0  # seconds; a wait that is told a longer one polls anyway
 _FAILURES_BORNE = 20  # in a row: minutes of pauses, on top of the transport's own retries
 
 
@@ -158,7 +159,7 @@ class SharedWaits:
                 _settle(asking, error)
                 watch.failures = 0
             if isinstance(error, DSSThrottled):
-                wait = max(wait, error.retry_after or 0.0)
+                wait = max(wait, min(error.retry_after or 0.0, _MAX_RETRY_AFTER))
         else:
             watch.failures = 0
             for waiter in asking:

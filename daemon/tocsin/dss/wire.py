@@ -180,6 +180,7 @@ def invalid(operation: str, reply: Reply, reason: str) -> DSSInvalidReply:
     return DSSInvalidReply(reason, operation=operation, url=reply.url, status=reply.status, body=_beginning(reply.body))
 
 
+_MAX_RETRY_AFTER = 86_400.0  # seconds; what is longer is nonsense
 _MISSING = ("not found", "does not exist", "doesn't exist")
 _PERMANENT = (
     *("not allowed", "not authorized", "unauthorized", "forbidden", "permission", "denied"),
@@ -256,13 +257,13 @@ def server_date(headers: Mapping[str, str]) -> datetime | None:
 
 def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
     """Seconds that a Retry-After header asks for, written as a number or a date; a date is measured from the
-    server's own Date header where there is one. None if absent or unreadable, never negative."""
+    server's own Date header where there is one. None if absent or unreadable, never negative, a day at most."""
     text = headers.get("Retry-After", "").strip()
     if text.isascii() and text.isdigit():
-        return float(text[:9])
+        return min(float(text[:9]), _MAX_RETRY_AFTER)
     if not text or (until := _http_date(text)) is None:
         return None
-    return max(0.0, (until - (server_date(headers) or now)).total_seconds())
+    return min(max(0.0, (until - (server_date(headers) or now)).total_seconds()), _MAX_RETRY_AFTER)
 
 
 def _http_date(text: str) -> datetime | None:

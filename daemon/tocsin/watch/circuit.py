@@ -21,7 +21,7 @@ class Circuit:
     def __init__(self, state: NodeState, probe: Callable[[Ticket], Awaitable[None]]) -> None:
         self._state = state
         self._ask = probe
-        self.health = Health()
+        self.health = Health(state.clock.monotonic())
         self._ended = -inf
         self._busy = False
         self._resumed = False
@@ -54,14 +54,15 @@ class Circuit:
     def answered(self, report: RequestReport) -> bool:
         """Hear an answer; whether it opened the circuit."""
         was_open = self.health.open
-        sign = read_sign(report.error, probe=report.operation == "list_projects")
-        self.health.answered(sign, str(report.error) if report.error else None)
+        probe = report.operation == "list_projects"
+        problem = str(report.error) if report.error else None
+        self.health.answered(read_sign(report.error, probe=probe), problem, self._state.clock.monotonic(), probe=probe)
         return self.health.open and not was_open
 
     async def alive(self) -> None:
         """The list of projects was read: the node can be watched."""
         if self.health.open:
-            self.health.close()
+            self.health.close(self._state.clock.monotonic())
             if self._state.row.down_event_id is not None or not self._resumed:
                 await self._resume()
         self._resumed = True

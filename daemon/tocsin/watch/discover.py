@@ -202,6 +202,7 @@ class Discovery:
             raw = await ticket.ask(self._client.list_projects_raw)
         except DSSError as error:
             self._failures += 1
+            self._due = min(self._due, self._read_at + 2.0 ** min(self._failures, 10))
             if self._failures == 1:
                 self._state.failed("projects_unreadable", error)
         else:
@@ -266,6 +267,8 @@ class Discovery:
     def _unreadable(self, project: _Project, error: DSSError) -> None:
         """Without the right to read a project we are blind there: nothing is gone, and its looks rest."""
         project.failures += 1
+        if error.transient:  # soon again: what one bad answer hides must not wait for a whole interval
+            project.due = min(project.due, project.read_at + 2.0 ** min(project.failures, 10))
         if project.failures == 1:
             self._state.failed("scenarios_unreadable", error, project=project.row.project)
         if isinstance(error, DSSForbidden) and not project.blind:

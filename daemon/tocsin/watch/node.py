@@ -199,16 +199,14 @@ class _Watch:
         self._state.heard(report)
         now, error = self._state.clock.monotonic(), report.error
         match error:
-            case None:
-                self._budget.succeeded(now)
             case DSSThrottled():
                 self._budget.throttled(now, report.retry_after)
-            case DSSUnreachable() if error.timed_out:
-                self._budget.throttled(now)
-            case DSSServerError() if error.error_type is None or error.status == 503:
+            case DSSServerError() if report.retry_after is not None:
                 self._budget.throttled(now, report.retry_after)
-            case DSSServerError():
+            case DSSUnreachable() | DSSServerError():
                 self._budget.failed(now)
+            case _ if report.status is not None:
+                self._budget.succeeded(now)
         if own_key:
             return
         if error is None:

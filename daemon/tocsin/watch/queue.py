@@ -150,7 +150,9 @@ class Line:
                 return min((one.due_in(now) for one in self._sources()), default=inf)
             rank = min(rank for rank in (ahead, offer.rank if offer else None) if rank is not None)
             pause = (
-                inf if self._in_flight >= self.budget.at_once else self.budget.wait(now, urgent=rank <= Rank.DETAILS)
+                inf
+                if self._in_flight >= self.budget.max_in_flight
+                else self.budget.wait(now, urgent=rank <= Rank.DETAILS)
             )
             if pause > 0:
                 return min([pause, *(one.due_in(now) for one in self._sources())])

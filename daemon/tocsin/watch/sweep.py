@@ -3,9 +3,11 @@
 A difference between what it shows and what looks say nudges that scenario until a look explains it.
 """
 
+from collections import deque
 from collections.abc import Callable, Coroutine
 from datetime import datetime
 from functools import partial
+from statistics import median_low
 
 from tocsin.dss import DSSClient, DSSError, DSSForbidden, DSSUnauthorized
 from tocsin.kit.clock import to_ms
@@ -19,7 +21,8 @@ from tocsin.watch.state import NodeState
 from tocsin.watch.trust import RETRY_EVERY, Watching, confirms, contradicts
 
 _SHARE = 0.5  # of the budget, at most
-_STRETCH = 4.0  # a node that answers in t seconds is swept every 4 t at most
+_STRETCH = 4.0  # a node that answers in t seconds is swept every 4 t at most,
+_SPEED_OF = 3  # and t is the median of so many sweeps: one that hangs makes the next ones no rarer
 _NOTHING_RAN = 60.0  # a trial that nothing could confirm is repeated so soon
 _FAILURES = 5  # so many sweeps in a row may fail before the lists take over; a dead node shows sooner
 _FRESH = 30.0  # seconds for which a look tells what runs now
@@ -48,7 +51,7 @@ class Sweep:
         self._due = 0.0
         self._trial_pause = RETRY_EVERY
         self._busy = False
-        self._took = 0.0
+        self._took: deque[float] = deque([0.0], maxlen=_SPEED_OF)
         self._last: float | None = None
         self._since: float | None = None
         self._running: dict[tuple[str, str], str] = {}
@@ -71,7 +74,7 @@ class Sweep:
     def interval(self) -> float:
         """Seconds between two sweeps: longer when the node is slow or the budget is small."""
         wanted = self._state.node.watch.sweep_interval.total_seconds()
-        return max(wanted, _STRETCH * self._took, 1 / (_SHARE * self._limit()))
+        return max(wanted, _STRETCH * median_low(self._took), 1 / (_SHARE * self._limit()))
 
     # --- sweeping ----------------------------------------------------------------------------------------------------
 
@@ -81,10 +84,10 @@ class Sweep:
         try:
             raw = await ticket.ask(partial(self._client.list_running_scenarios_raw, all_users=True))
         except DSSError as error:
-            self._took = clock.monotonic() - begun
+            self._took.append(clock.monotonic() - begun)
             await self._failed(error)
         else:
-            self._took = clock.monotonic() - begun
+            self._took.append(clock.monotonic() - begun)
             self._failures, self.swept_at = 0, self._state.clock.now()
             await self._swept(dict(read_running(raw).items), begun)
         finally:
