@@ -21,7 +21,7 @@ demo: install    ## an emulated DSS, the daemon and two inboxes, all on this mac
 	$(BIN)/tocsin demo $(ARGS)
 
 quick: install   ## the unit tests, in under a minute: nothing that starts a process or waits
-	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not e2e and not slow" $(ARGS)
+	$(if $(wildcard /dev/shm),TMPDIR=/dev/shm) $(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not e2e and not slow" $(ARGS)
 
 check: lint quick  ## what must hold before every commit: lint and the unit tests
 

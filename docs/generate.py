@@ -22,6 +22,7 @@ from tocsin.deliver.metrics import DeliverMetrics
 from tocsin.kit.durations import format_duration
 from tocsin.metrics import AppMetrics
 from tocsin.metrics.families import FAMILIES
+from tocsin.model.config import RuleKind
 from tocsin.watch.metrics import WatchMetrics
 
 DOCS = Path(__file__).resolve().parent
@@ -87,7 +88,7 @@ def _kind(annotation: str) -> str:
     if choices:
         return ", ".join(f"`{one.strip(chr(39))}`" for one in choices[1].split(", "))
     if annotation == "c.RuleKind":
-        return ", ".join(f"`{kind}`" for kind in typing.get_args(schema.c.RuleKind))
+        return ", ".join(f"`{kind}`" for kind in typing.get_args(RuleKind))
     name = re.search(r"\w+", annotation.removeprefix("Annotated["))
     return KINDS.get(name[0] if name else "", "text")
 

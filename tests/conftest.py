@@ -23,6 +23,10 @@ E2E_FIXTURES = {"postgres_url"}
 LONGEST_SLEEP = 0.1
 """Seconds. A unit test may yield to the loop and to threads, but not wait for time to pass."""
 
+_PROCESSORS = [
+    *structlog.get_config()["processors"][:-1],
+    structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
+]
 _unit_test: str | None = None
 _real_sleep = asyncio.sleep
 
@@ -66,9 +70,14 @@ def _unit_tests_stay_units(request: pytest.FixtureRequest, monkeypatch: pytest.M
 
 @pytest.fixture(autouse=True)
 def _logging_as_it_was() -> Iterator[None]:
-    """What a test or a verb sets up for log lines ends with the test: its stream may be closed, its level another."""
+    """What a test or a verb sets up for log lines ends with the test: its stream may be closed, its level another.
+
+    Tracebacks are plain: structlog's own take seconds to draw a deep one.
+    """
+    structlog.configure(processors=_PROCESSORS)
     yield
     structlog.reset_defaults()
+    structlog.configure(processors=_PROCESSORS)
 
 
 @pytest.fixture(scope="session")

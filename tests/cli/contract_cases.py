@@ -357,7 +357,7 @@ async def with_official(urls: dict[str, str]) -> dict[str, object]:
     import dataikuapi
 
     nap = time.sleep
-    time.sleep = lambda seconds: nap(min(seconds, 0.05))  # theirs sleeps up to 5 s between two looks
+    time.sleep = lambda seconds: nap(min(float(seconds), 0.05))  # theirs sleeps up to 5 s between two looks
 
     async def one(name: str, url: str) -> tuple[str, object]:
         try:

@@ -12,6 +12,7 @@ from typing import Any
 
 import aiohttp
 from aiohttp import web
+from yarl import URL
 
 from tocsin.sim import DEFAULT_KEY, ApiKey, Sim, World, WorldClock
 
@@ -112,7 +113,7 @@ class Proxy:
             if (answer := fault(request)) is not None:
                 return answer
         kept = {k: v for k, v in request.headers.items() if k.lower() not in ("host", "content-length")}
-        url = aiohttp.client.URL(self.target + request.raw_path, encoded=True)
+        url = URL(self.target + request.raw_path, encoded=True)
         async with (
             aiohttp.ClientSession() as session,
             session.request(request.method, url, headers=kept, data=await request.read() or None) as reply,

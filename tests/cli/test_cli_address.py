@@ -89,7 +89,7 @@ def test_a_project_alone_lists_all_its_scenarios():
 @given(st.lists(st.text(min_size=1).filter(lambda t: t not in (".", "..") and t.isprintable()), min_size=3, max_size=3))
 def test_what_is_shown_can_be_typed_back_in(parts):
     address = scenario_address(shown(*parts))
-    assert [part.exact for part in (address.node, address.project, address.scenario)] == parts
+    assert [part and part.exact for part in (address.node, address.project, address.scenario)] == parts
     assert not address.is_glob
     assert address.scenario.matches(parts[2])
 

@@ -7,7 +7,8 @@ import subprocess
 import pytest
 from aiohttp import web
 
-from tests.cli.driven import DEFAULT_KEY, ROOT
+from tests.cli.driven import ROOT
+from tocsin.sim import DEFAULT_KEY
 
 pytestmark = pytest.mark.e2e
 
@@ -128,7 +129,7 @@ def test_every_verb_and_option_stands_in_the_guide():
     guide = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
     root = typer.main.get_command(app)
     for noun in ("project", "scenario", "run", "reporter"):
-        for name, command in root.commands[noun].commands.items():
+        for name, command in root.commands[noun].commands.items():  # type: ignore[attr-defined]
             inner = getattr(command, "commands", None)
             for words, one in [((noun, name, k), v) for k, v in inner.items()] if inner else [((noun, name), command)]:
                 assert f"tocsin {' '.join(words)}" in guide, words

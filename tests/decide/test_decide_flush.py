@@ -3,6 +3,7 @@
 import logging
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -125,7 +126,7 @@ async def test_scenarios_are_inhibited_while_their_node_is_down(world: World) ->
     ],
 )
 async def test_a_route_is_mute_by_the_clock(
-    world: World, more: dict[str, tuple[str, ...]], expected: list[tuple[int, str]]
+    world: World, more: dict[str, Any], expected: list[tuple[int, str]]
 ) -> None:
     route = RouteSpec(matchers=(parse_matcher("severity=warning"),), repeat_interval=minutes(29), **more)
     world.config = config(route=tree(routes=(route,), repeat_interval=HOUR), time_intervals=(MORNING,))

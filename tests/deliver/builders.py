@@ -98,7 +98,9 @@ def alert(number: int = 1, *, ended: bool = False, **labels: str) -> Alert:
         "scenario": f"S{number}",
     } | labels
     starts = NOW - timedelta(minutes=30)
-    identity = fingerprint(all_labels["alertname"], "prod", ScenarioKey("prod", "SALES", f"S{number}"), {})
+    identity = fingerprint(
+        all_labels["alertname"], all_labels["severity"], "prod", ScenarioKey("prod", "SALES", f"S{number}"), {}
+    )
     return Alert(
         id=alert_id(identity, to_ms(starts)),
         fingerprint=identity,

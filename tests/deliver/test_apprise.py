@@ -7,12 +7,13 @@ import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from aiohttp import web
 
 from tests.deliver.builders import NOW, HandClock, Inbox, Plain, alert, config, event, group, owed
-from tests.fakedss.sinks import SlackSink
+from tests.fakedss.sinks import SlackSink, WebhookSink
 from tocsin.deliver.connect import check_channel_url, connector
 from tocsin.deliver.context import Facts
 from tocsin.deliver.transport import Parcel
@@ -38,7 +39,7 @@ async def send(clock: HandClock) -> AsyncIterator[Send]:
         one: Notification | None = None,
         facts: Facts | None = None,
         slack_url: str | None = None,
-        **more: object,
+        **more: Any,
     ) -> Verdict:
         opened.append(connector(clock, slack_url=slack_url)(channel))
         return await opened[-1].send(Parcel(one or owed(), config(channel, **more), facts or Facts()))
@@ -48,8 +49,8 @@ async def send(clock: HandClock) -> AsyncIterator[Send]:
         await transport.close()
 
 
-def blocks(sink: SlackSink) -> list[str]:
-    (attachment,) = sink.posts[-1].json["attachments"]  # type: ignore[misc]
+def blocks(sink: WebhookSink) -> list[str]:
+    (attachment,) = sink.posts[-1].json["attachments"]
     return [block["text"]["text"] for block in attachment["blocks"]]
 
 

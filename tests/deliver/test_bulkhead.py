@@ -1,6 +1,7 @@
 """How much a channel takes ahead, and how fast it may go."""
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -23,7 +24,7 @@ class Instant:
 async def nothing(_bulkhead: Bulkhead, _job: Job) -> None: ...
 
 
-def bulkhead(**more: object) -> Bulkhead:
+def bulkhead(**more: Any) -> Bulkhead:
     return Bulkhead(hook("http://x", **more), Instant(), nothing, HandClock())
 
 

@@ -70,7 +70,7 @@ class Subscriber:
     def __init__(self, port: int, topic: str) -> None:
         self.messages: list[str] = []
         self._subscribed = threading.Event()
-        self._client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
+        self._client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)  # type: ignore[attr-defined]
         self._client.on_message = lambda _client, _data, message: self.messages.append(message.payload.decode())
         self._client.on_subscribe = lambda *_: self._subscribed.set()
         self._client.connect("127.0.0.1", port)

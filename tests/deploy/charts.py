@@ -58,7 +58,7 @@ class Chart:
         flags: Iterable[str] = (),
         ok: bool = True,
     ) -> subprocess.CompletedProcess[str]:
-        command = [self.helm, "template", "bell", CHART, "--namespace", "ops", "--kube-version", kube]
+        command: list[str | Path] = [self.helm, "template", "bell", CHART, "--namespace", "ops", "--kube-version", kube]
         if values is not None:
             command += ["--values", HERE / "values" / f"{values}.yaml"]
         for assignment in sets:
@@ -109,7 +109,7 @@ def serving(answer: Callable[[str, Mapping[str, str]], tuple[int, bytes]]) -> It
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            status, body = answer(self.path, self.headers)
+            status, body = answer(self.path, dict(self.headers))
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))

@@ -229,6 +229,7 @@ async def test_test_scenarios_have_reports(client: DSSClient) -> None:
     project = client.get_project("SALES")
     [tested] = await project.list_test_scenarios()
     run = await tested.run_and_wait(timeout=60)
+    assert run
     assert b"<testsuite" in await run.get_report()
     assert b"<testsuite" in await project.get_last_test_scenario_runs_report()
     assert b"<html" in (await project.get_last_test_scenario_runs_html_report()).lower()

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -54,7 +55,7 @@ async def test_the_demo_delivers_a_failure_its_recovery_and_a_slack_message():
 def test_the_wheel_alone_runs_the_demo_in_a_clean_environment(tmp_path, repository):
     env = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "TOCSIN_"))}
 
-    def run(*command: object, **more: object) -> subprocess.CompletedProcess[str]:
+    def run(*command: object, **more: Any) -> subprocess.CompletedProcess[str]:
         """Far from the checkout, so that nothing of it is imported by chance."""
         done = subprocess.run(
             [str(part) for part in command], cwd=tmp_path, env=env, capture_output=True, text=True, **more

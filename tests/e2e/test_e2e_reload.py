@@ -79,9 +79,9 @@ async def test_a_new_receiver_hears_and_no_run_is_lost_or_told_twice(tmp_path, d
         dss.end_run("P000", "S000", "FAILED")
         dss.world.instant_run("P001", "S001")
         await eventually(lambda: len(sink.posts) >= 1 + 2 * 3)
-        told = sorted((post.path, post.json["type"].removeprefix("tocsin.run.")) for post in sink.posts)
+        notices = sorted((post.path, post.json["type"].removeprefix("tocsin.run.")) for post in sink.posts)
         ends = ["failed", "finished", "started"]
-        assert told == sorted([("/hook", "started"), *((p, e) for p in ("/hook", "/second") for e in ends)])
+        assert notices == sorted([("/hook", "started"), *((p, e) for p in ("/hook", "/second") for e in ends)])
         assert dss.ledger.compare(await daemon.events()) == Differences()
         assert await daemon.metric(SUCCESSFUL) == 1
         assert dss.asked("projects") - asked < 60  # the watch went on; it did not begin anew
@@ -216,7 +216,7 @@ async def test_a_storm_of_reloads_loses_nothing_sends_nothing_twice_and_leaves_n
             if how == "post":
                 assert (await daemon.post("/-/reload"))[0] == (422 if broken else 200)
             else:
-                await eventually(lambda done=done: reloads().total() > done)
+                await eventually(lambda done=done: reloads().total() > done)  # type: ignore[misc]
         mount(config, yaml.safe_dump(good))
         assert (await daemon.post("/-/reload"))[0] == 200
         counts = reloads()

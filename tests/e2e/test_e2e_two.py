@@ -1,6 +1,7 @@
 """Two daemons on one PostgreSQL: one leads, both deliver, and whichever dies, nothing is lost or told as two."""
 
 import asyncio
+import functools
 import random
 import signal
 from collections import defaultdict
@@ -39,7 +40,7 @@ async def test_the_leader_is_killed_ten_times_and_the_other_goes_on(dss, sink, p
             leader.send_signal(blow)
             struck = asyncio.get_running_loop().time()
             await leader.wait()
-            await eventually(lambda other=other: leads(other))
+            await eventually(functools.partial(leads, other))
             takeovers.append(asyncio.get_running_loop().time() - struck)
             await leader.start()  # it is ready before the other's lease has run out
             leader, other = other, leader

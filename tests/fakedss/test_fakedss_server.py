@@ -340,6 +340,7 @@ async def test_as_a_process_it_follows_its_script_and_its_remote_control(tmp_pat
     script.write_text(json.dumps([{"at": 0, "do": "start_run", "project": "P000", "scenario": "S001"}]))
     command = [sys.executable, "-m", "tests.fakedss", "--scenarios", "2", "--script", str(script), "--rate", "50"]
     process = await asyncio.create_subprocess_exec(*command, "--durations", "0.01:0.1", cwd=ROOT, stdout=-1)
+    assert process.stdout
     try:
         url = json.loads(await process.stdout.readline())["url"]
 

@@ -3,6 +3,7 @@ configuration that `tocsin reporter import` made of them."""
 
 from email.message import EmailMessage
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -17,7 +18,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*session.login_data.*:Deprecati
 
 PLAIN = "${scenarioName} (${scenarioId}) in ${projectKey}: ${outcome}, by ${triggerName}\nSee ${scenarioRunURL}\n"
 # scenario → its outcome, and its reporters: name, and what differs from a plain mail at the end of each run
-REPORTERS = {
+REPORTERS: dict[str, tuple[str, dict[str, Any]]] = {
     "A": ("FAILED", {
         "plain": {},
         "named sender": {"sender": "Nightly load <nightly@example.com>"},

@@ -1,4 +1,5 @@
 from contextlib import suppress
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -6,7 +7,13 @@ from hypothesis import strategies as st
 
 from tocsin.route.formula import BadFormula, holds, parse
 
-VARIABLES = {"outcome": "FAILED", "projectKey": "SALES", "scenarioTriggerParam_n": "12", "flag": True, "none": None}
+VARIABLES: dict[str, Any] = {
+    "outcome": "FAILED",
+    "projectKey": "SALES",
+    "scenarioTriggerParam_n": "12",
+    "flag": True,
+    "none": None,
+}
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import dataikuapi
 import pytest
 
 _really_sleep = time.sleep
-time.sleep = lambda seconds: _really_sleep(min(seconds, 0.05))  # 12.6 polls every five seconds
+time.sleep = lambda seconds: _really_sleep(min(float(seconds), 0.05))  # 12.6 polls every five seconds
 warnings.simplefilter("ignore")
 
 

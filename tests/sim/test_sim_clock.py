@@ -1,6 +1,7 @@
 """The world's clock: speed, pushes, alarms in order."""
 
 import asyncio
+import functools
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -56,7 +57,7 @@ async def test_a_push_rings_alarms_in_order_and_shows_each_its_own_moment():
             clock.call_at(clock.now() + SECOND, lambda: ring("from a"))
 
     for name, at in (("c", 9), ("a", 1), ("b", 5), ("late", 11)):
-        clock.call_at(NOON + at * SECOND, lambda name=name: ring(name))
+        clock.call_at(NOON + at * SECOND, functools.partial(ring, name))
     clock.call_at(NOON + 3 * SECOND, lambda: ring("never")).cancel()
     await clock.advance(10 * SECOND)
     assert rung == [("a", 1), ("from a", 2), ("b", 5), ("c", 9)]

@@ -2,6 +2,7 @@
 
 import copy
 import random
+from typing import Any
 
 import aiohttp
 import pytest
@@ -66,7 +67,7 @@ def mutated(rng):
     definition = copy.deepcopy(DEFINITION)
     for _ in range(rng.randint(1, 3)):
         path = rng.choice([path for path in places(definition) if path])
-        target = definition
+        target: Any = definition
         for key in path[:-1]:
             target = target[key]
         if rng.random() < 0.2 and isinstance(target, dict):

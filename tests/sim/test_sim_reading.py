@@ -150,6 +150,7 @@ async def test_a_temporal_trigger_fires_and_the_run_starts_a_minute_later(sim):
     await sim.sim.clock.advance(occurrence - sim.sim.clock.now() + timedelta(seconds=59))
     assert scenario.current is None
     await sim.push("2s")
+    assert scenario.current
     assert scenario.current.start == occurrence + timedelta(seconds=60)
     fire = scenario.current.document["trigger"]
     assert (fire["trigger"]["id"], fire["timestamp"]) == ("t1", occurrence.timestamp() * 1000)

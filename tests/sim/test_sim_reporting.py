@@ -19,6 +19,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*session.login_data.*:Deprecati
 class Inbox:
     """Keeps what it is given."""
 
+    port: int
+
     def __init__(self):
         self.mails = []
 

@@ -11,7 +11,7 @@ from tocsin.model.config import InhibitRule, Receiver, Reporter, Rule
 from tocsin.model.event import END_EVENTS, EventName
 from tocsin.model.labels import parse_matcher
 from tocsin.model.silence import SilenceState
-from tocsin.store import Store, rule_states, silences
+from tocsin.store import Store, rule_states, schema, silences
 from tocsin.store.silences import BadSilence
 
 
@@ -87,7 +87,7 @@ async def test_a_state_of_another_version_is_read_as_none(store: Store) -> None:
     world = await World(store).begin()
     await world.run(T0, "FAILED")
     await world.step(T0 + minutes(1))
-    await store.write(lambda c: c.execute(rule_states.rule_states.update().values(state="{}")) and None)
+    await store.write(lambda c: c.execute(schema.rule_states.update().values(state="{}")) and None)
     loaded = await store.read(rule_states.load, {("prod", "SALES", "NIGHTLY")})
     assert [one.state for one in loaded.values()] == [None]
     await world.run(T0 + minutes(3), "SUCCESS")

@@ -3,6 +3,7 @@
 import asyncio
 from datetime import timedelta
 from random import Random
+from typing import Any
 
 from prometheus_client import CollectorRegistry
 from sqlalchemy.event import listens_for
@@ -45,7 +46,7 @@ async def state(store: Store, one: Notification) -> NotificationState:
 
 
 async def test_every_kind_of_notice_comes_back_as_it_was(store: Store) -> None:
-    notices = [
+    notices: list[Any] = [
         EventNotice(event(), "nightly", "subject", None, ("log",), {"a": "b"}, "template"),
         group(alert(1), alert(2, ended=True)),
         SummaryNotice("prod", NOW - LEASE, NOW, {"FAILED": 2}, (event(),)),

@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import Connection, Engine, create_engine, event, text
@@ -106,7 +107,7 @@ def scribble(path: Path) -> None:
 
 @pytest.mark.parametrize("use", [Store.write, Store.read], ids=["writing", "reading"])
 async def test_a_scribbled_file_fails_all_callers_and_the_watch_of_the_store(
-    tmp_path: Path, use: Callable[..., "asyncio.Future[object]"]
+    tmp_path: Path, use: Callable[..., Any]
 ) -> None:
     store = Store(f"sqlite:///{tmp_path / 'a.db'}")
     await store.open()
@@ -134,7 +135,7 @@ class Broken(asyncio.SelectorEventLoop):
 
     broken = False
 
-    def call_soon_threadsafe(self, *args, **kwargs):  # type: ignore[no-untyped-def]
+    def call_soon_threadsafe(self, *args, **kwargs):  # type: ignore[override]
         if self.broken:
             self.broken = False
             raise MemoryError

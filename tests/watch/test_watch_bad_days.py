@@ -6,6 +6,7 @@ from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import Connection, select
@@ -63,7 +64,7 @@ async def test_whatever_its_replies_are_each_run_is_told_once(dss: FakeDSS, star
     assert dss.writes == []
 
 
-def fields(watch: Watch, **more: object) -> dict[str, object]:
+def fields(watch: Watch, **more: Any) -> dict[str, Any]:
     return {name: getattr(watch, name) for name in Watch.__dataclass_fields__} | more
 
 
@@ -154,7 +155,7 @@ async def test_a_node_that_complains_is_asked_less(dss: FakeDSS, start: Start) -
 
 async def test_hooks_get_a_quarter_of_the_budget_and_one_look_a_second(dss: FakeDSS, start: Start) -> None:
     dss.world.populate(1, 30)
-    quiet = dict.fromkeys(("sweep_interval", "discovery_interval"), timedelta(hours=1))
+    quiet: dict[str, Any] = dict.fromkeys(("sweep_interval", "discovery_interval"), timedelta(hours=1))
     for one in dss.world.all_scenarios():
         one.active = False  # no spare looks
     found = await start(watch=Watch(**fields(QUICK, **quiet, max_requests_per_second=40)))

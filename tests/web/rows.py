@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from sqlalchemy import Connection
 
@@ -35,7 +36,7 @@ def a_run(key: ScenarioKey = KEY, minutes_ago: float = 10, seconds: float | None
     )
 
 
-def an_event(run: Run, name: EventName | None = None, **changes: object) -> Event:
+def an_event(run: Run, name: EventName | None = None, **changes: Any) -> Event:
     name = name or (end_event_name(run.outcome) if run.end else EventName.RUN_STARTED)
     key = run.scenario
     event = Event(
@@ -46,13 +47,13 @@ def an_event(run: Run, name: EventName | None = None, **changes: object) -> Even
     return replace(event, **changes)  # type: ignore[arg-type]
 
 
-def put_node(connection: Connection, node: str = "prod", **changes: object) -> None:
+def put_node(connection: Connection, /, node: str = "prod", **changes: Any) -> None:
     row = {"node": node, "watched_since": ago(days=1), "up": True, "last_ok_at": ago(seconds=2),
            "dss_version": "14.1.0", "last_discovery_at": ago(minutes=3)}  # fmt: skip
     connection.execute(schema.nodes.insert(), row | changes)
 
 
-def put_scenario(connection: Connection, key: ScenarioKey = KEY, **changes: object) -> None:
+def put_scenario(connection: Connection, /, key: ScenarioKey = KEY, **changes: Any) -> None:
     row = {
         **key._asdict(), "name": f"{key.scenario} name", "tags": ("daily",), "type": "step_based", "active": True,
         "follows": (), "watched_since": ago(days=1), "watermark": ago(days=1), "looked_at": ago(seconds=30),
@@ -95,12 +96,10 @@ def put_events(connection: Connection, *events: Event) -> list[Event]:
     return list_events(connection, after=placed.start - 1, limit=len(placed))
 
 
-def an_alert(
-    name: str = "ScenarioFailed", key: ScenarioKey = KEY, severity: str = "warning", **changes: object
-) -> Alert:
+def an_alert(name: str = "ScenarioFailed", key: ScenarioKey = KEY, severity: str = "warning", **changes: Any) -> Alert:
     labels = {"alertname": name, "severity": severity, "dss_node": key.node, "project": key.project,
               "scenario": key.scenario, "tags": ",daily,"}  # fmt: skip
-    identity = fingerprint(name, key.node, key, {})
+    identity = fingerprint(name, severity, key.node, key, {})
     alert = Alert(alert_id(identity, 0), identity, labels, ago(minutes=5), annotations={"summary": f"{name} rings"})
     return replace(alert, **changes)  # type: ignore[arg-type]
 
@@ -111,6 +110,6 @@ def put_alert(connection: Connection, alert: Alert) -> None:
         end_alert(connection, alert.id, alert.ends_at, alert.end_reason, alert.ends_at)
 
 
-def put_notification(connection: Connection, id: str, notice: EventNotice | GroupNotice, **changes: object) -> None:
+def put_notification(connection: Connection, id: str, notice: EventNotice | GroupNotice, **changes: Any) -> None:
     one = Notification(id, "data-ops", "ops-slack", "lane", notice, ago(minutes=1), ago(minutes=1))
     owe(connection, [replace(one, **changes)])  # type: ignore[arg-type]
