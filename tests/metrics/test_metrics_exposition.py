@@ -39,6 +39,7 @@ from tocsin.kit.clock import to_ms
 from tocsin.metrics.exposition import Exposition
 from tocsin.metrics.families import FAMILIES
 from tocsin.metrics.own import AppMetrics
+from tocsin.metrics.text import exemplar
 from tocsin.model.config import Node, Rule
 from tocsin.model.run import ScenarioKey
 from tocsin.store import Store, schema, totals
@@ -172,6 +173,18 @@ async def test_hostile_names_survive_both_formats(store: Store, exposition: Expo
     for accept in (TEXT, OPENMETRICS):
         found = samples(await scrape(exposition, accept), "dss_scenario_active")
         assert HOSTILE.scenario in [labels["scenario"] for labels, _ in found]
+
+
+@pytest.mark.parametrize(
+    "id_", ['a"b', "a\nb", "a\\", "\x00", "a\u2028b", 'x",y="', "é # {}", "2026-11-28-03-00-00-123"]
+)
+def test_no_id_breaks_the_exemplars_of_a_scrape(id_: str) -> None:
+    for end in (exemplar(id_, "S", 1.5, 2.5), exemplar("run", id_, 1.5, 2.5)):
+        text = f'# TYPE x histogram\nx_bucket{{le="+Inf"}} 1{end}\nx_count 1\nx_sum 1\n# EOF\n'
+        (family,) = parse_openmetrics(text)
+        found = family.samples[0].exemplar
+        assert found is None or set(found.labels.values()) <= {id_, "S", "run"}
+    assert "run" in exemplar("run", id_, 1.5, 2.5)
 
 
 async def test_exemplars_name_the_run_within_the_limit(store: Store, exposition: Exposition) -> None:

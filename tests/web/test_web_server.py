@@ -4,11 +4,13 @@ import asyncio
 
 import pytest
 from aiohttp import ClientSession
+from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
 from tests.web.harness import Daemon, Serve
+from tocsin.metrics.exposition import Exposition, Rendered
 from tocsin.web import Scope, listen, make_app, make_token
-from tocsin.web.server import split_listen
+from tocsin.web.server import MAX_CONNECTIONS, MAX_WAITING_BYTES, split_listen
 
 
 @pytest.mark.parametrize(
@@ -50,6 +52,66 @@ async def test_who_asked_once_may_stay_connected(daemon: Daemon) -> None:
         assert answer.startswith(b"HTTP/1.1 200")
         await asyncio.sleep(0.1)
     writer.close()
+    await listener.close()
+
+
+class Large(Exposition):
+    """Answers every scrape with five megabytes."""
+
+    async def render(self, accept: str, accept_encoding: str) -> Rendered:
+        return b"x" * 5_000_000, {"Content-Type": "text/plain"}
+
+
+async def test_clients_that_never_read_hold_little_memory_and_lock_nobody_out(daemon: Daemon) -> None:
+    daemon.exposition = Large(CollectorRegistry())
+    listener = await listen(make_app(daemon.context()), "127.0.0.1:0")
+    answers: list[bytes] = []
+    writers: list[asyncio.StreamWriter] = []
+    async with asyncio.timeout(30):
+        for _ in range(40):
+            reader, writer = await asyncio.open_connection("127.0.0.1", listener.port, limit=1024)
+            writer.write(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            answers.append(await reader.readuntil(b"\r\n"))
+            writers.append(writer)
+        server = listener.runner.server
+        assert server is not None
+        buffered = sum(c.transport.get_write_buffer_size() for c in server.connections if c.transport)
+        assert buffered < 40 * 300_000
+        assert {answer.split()[1] for answer in answers} == {b"200", b"503"}
+        assert answers.count(answers[0]) * 5_000_000 <= MAX_WAITING_BYTES
+        for writer in writers:
+            writer.transport.abort()
+        async with ClientSession(f"http://127.0.0.1:{listener.port}") as client:
+            while True:
+                async with client.get("/metrics") as answer:
+                    if answer.status == 200:
+                        assert len(await answer.read()) == 5_000_000
+                        break
+                await asyncio.sleep(0.01)
+            async with client.head("/metrics") as answer:
+                assert (answer.status, await answer.read()) == (200, b"")
+    await listener.close()
+
+
+async def test_a_request_with_two_hosts_is_refused(daemon: Daemon) -> None:
+    listener = await listen(make_app(daemon.context()), "127.0.0.1:0")
+    reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
+    writer.write(b"GET /-/healthy HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\n\r\n")
+    async with asyncio.timeout(10):
+        assert b" 400 " in await reader.readuntil(b"\r\n")
+    writer.close()
+    await listener.close()
+
+
+async def test_connections_are_bounded(daemon: Daemon) -> None:
+    listener = await listen(make_app(daemon.context()), "127.0.0.1:0")
+    async with asyncio.timeout(30):
+        held = [await asyncio.open_connection("127.0.0.1", listener.port) for _ in range(MAX_CONNECTIONS)]
+        reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
+        with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+            await reader.readexactly(1)
+        for _, other in (*held, (reader, writer)):
+            other.transport.abort()
     await listener.close()
 
 

@@ -2,12 +2,13 @@
 
 import asyncio
 import json
+from pathlib import Path
 
 from aiohttp import ClientResponse, ClientSession
 
 from tests.web.harness import Daemon, Serve
 from tests.web.rows import a_run, an_event, put_events
-from tocsin.web import stream
+from tocsin.web import Scope, make_token, stream
 
 
 async def messages(answer: ClientResponse, count: int) -> list[dict[str, str]]:
@@ -79,6 +80,23 @@ async def test_streams_are_few(client: ClientSession) -> None:
             await asyncio.sleep(0.02)
     for one in (*answers, again):
         one.close()
+
+
+async def test_a_withdrawn_token_ends_its_stream_before_the_next_event(
+    daemon: Daemon, serve: Serve, tmp_path: Path
+) -> None:
+    token, line = make_token("ann", Scope.VIEWER)
+    file = tmp_path / "tokens"
+    file.write_text(line)
+    daemon.http(tokens_file=str(file))
+    client = await serve()
+    headers = {"Authorization": f"Bearer {token}"}
+    await put(daemon, 9)
+    async with client.get("/api/v1/events/stream?after=0", headers=headers) as answer, asyncio.timeout(10):
+        assert [message["id"] for message in await messages(answer, 1)] == ["1"]
+        file.write_text("")
+        await put(daemon, 8)
+        assert b"id: 2" not in await answer.content.read()
 
 
 async def test_a_stream_ends_when_the_server_stops(daemon: Daemon, serve: Serve) -> None:

@@ -1,6 +1,7 @@
 """The stages' loops and the bells between them: who leads runs watch, decide and prune; every process delivers."""
 
 import asyncio
+import gc
 from collections import deque
 from collections.abc import Callable, Coroutine
 from datetime import datetime, timedelta
@@ -21,7 +22,20 @@ from tocsin.store.lease import Leadership
 
 _REFRESH_EVERY = timedelta(seconds=3)
 _LAG_EVERY_SECONDS = 0.25
+_MANY_SERIES = 1_000
 _HEALTHY_SECONDS = 30.0  # since the last good decision; loops sleep five at most
+
+
+def settle_garbage() -> None:
+    """Take what lives now out of the collector's sight, after it has looked at all of it once.
+
+    A full collection over the series of ten thousand scenarios stops the process for a tenth of a second, at any time;
+    after this the collector looks at younger objects only. What was taken out before is looked at again first, so that
+    no garbage is kept for ever.
+    """
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
 
 
 class Stages:
@@ -66,8 +80,8 @@ class Stages:
         """Keep the series made from rows fresh; they are the leader's to show."""
 
         async def step(now: datetime, config: Config) -> datetime:
-            if leader.leadership is not None:
-                await exposition.refresh(self._store, now, config)
+            if leader.leadership is not None and await exposition.refresh(self._store, now, config) >= _MANY_SERIES:
+                settle_garbage()
             if leader.leadership is None:  # also when it was lost during the reading
                 exposition.forget()
             return self._clock.now() + _REFRESH_EVERY

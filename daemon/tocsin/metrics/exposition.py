@@ -6,7 +6,6 @@ no longer than Python takes to switch threads.
 """
 
 import asyncio
-import gc
 import zlib
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +21,6 @@ from tocsin.model.config import Config
 from tocsin.store import Store
 
 Rendered = tuple[bytes, Mapping[str, str]]
-_MANY_MADE = 1_000
 _GZIP = 16 + zlib.MAX_WBITS
 
 
@@ -38,15 +36,12 @@ class Exposition:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="tocsin-scrape")
         self._rendering: dict[tuple[Format, bool], asyncio.Task[bytes]] = {}
 
-    async def refresh(self, store: Store, now: datetime, config: Config) -> None:
-        """Take a new snapshot. Raises ``StoreUnavailable``; the former snapshot then stays."""
+    async def refresh(self, store: Store, now: datetime, config: Config) -> int:
+        """Take a new snapshot; how many series had to be made for it. Raises ``StoreUnavailable``; the former snapshot
+        then stays."""
         async with self._refreshing:
             self._snapshot = await store.read(self._reader.read, now, config)
-        if self._reader.made >= _MANY_MADE:
-            # They will live long. Looking through all of them again and again would make each full collection stop
-            # the process for a tenth of a second, at any time; so look once, now, and never again.
-            gc.collect()
-            gc.freeze()
+        return self._reader.made
 
     def forget(self) -> None:
         """This process no longer leads: the series made from rows are now another's to show."""

@@ -48,9 +48,15 @@ def header(name: str, kind: str, documentation: str, format: Format) -> str:
 
 
 def exemplar(run_id: str, scenario: str | None, value: float, at_seconds: float) -> str:
-    """The end of a sample's line that names a run; empty when not even the run id fits into the limit."""
+    """The end of a sample's line that names a run; empty when not even the run id fits into the limit.
+
+    Parsers disagree about escapes in exemplars (prometheus_client's own refuses an escaped quote), so an id that would
+    need one is left out.
+    """
     for labels in ({"run_id": run_id, "scenario": scenario or ""}, {"run_id": run_id}):
         known = {name: text for name, text in labels.items() if text}
+        if any(not text.isprintable() or '"' in text or "\\" in text for text in known.values()):
+            continue
         if sum(len(name) + len(text) for name, text in known.items()) <= EXEMPLAR_LIMIT:
             return f" # {{{labels_text(known)}}} {value} {at_seconds}"
     return ""

@@ -1,22 +1,29 @@
 """Who may do what.
 
 With a tokens file, reading needs a viewer's token and changing an operator's. Without one, a listener that others can
-reach serves probes, metrics and status only, and on loopback a change needs a peer, a Host and no proxy in between
-that could come from elsewhere. A change that a browser makes for another site is always refused.
+reach serves probes, metrics and status only; one on loopback serves requests whose Host is a loopback name or the host
+of ``http.external_url``, so that a page whose name an attacker resolves to 127.0.0.1 (DNS rebinding) reads nothing, and
+a change needs a loopback peer, a loopback Host and no proxy in between. A change that a browser makes for another site
+is always refused, and so is a request whose Host, Origin or Sec-Fetch header can be read in two ways.
 """
 
 import base64
 import binascii
 import ipaddress
+import re
 from enum import Enum
 from urllib.parse import urlsplit
 
 from aiohttp import web
 
+from tocsin.model.config import Http
 from tocsin.web.problems import Problem
 from tocsin.web.tokens import Scope, TokenFile
 
 _FORWARDING = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-IP", "Via")
+_DECIDING = ("Host", "Origin", "Authorization", "Sec-Fetch-Site", "Sec-Fetch-Mode", "Sec-Fetch-Dest")
+# host[:port] of RFC 9110, without the letters that no resolver takes; userinfo and paths have no place in a Host.
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?")
 _ASK = {"WWW-Authenticate": 'Bearer realm="tocsin", Basic realm="tocsin", charset="UTF-8"'}
 
 
@@ -37,20 +44,23 @@ class Gate:
         self._open_to_others = open_to_others
         self._file: TokenFile | None = None
 
-    def admit(self, request: web.Request, access: Access, tokens_file: str | None) -> str:
-        """Who asks, for the log and for what they change. Raises ``Problem`` 401 or 403."""
+    def admit(self, request: web.Request, access: Access, http: Http) -> str:
+        """Who asks, for the log and for what they change. Raises ``Problem`` 400, 401 or 403."""
+        _refuse_ambiguous(request)
         if access is Access.CHANGE:
             _refuse_other_sites(request)
         if access in (Access.PROBE, Access.HOOK):
             return "anyone"
-        if tokens_file is not None:
-            return self._by_token(request, access, tokens_file)
-        if access is Access.STATUS:
-            return "anyone"
+        if http.tokens_file is not None:
+            return self._by_token(request, access, http.tokens_file)
         if self._open_to_others:
+            if access is Access.STATUS:
+                return "anyone"
             raise Problem(403, "only probes, metrics and status are served here until http.tokens_file is set")
         if access is Access.CHANGE:
             _require_loopback(request)
+        else:
+            _require_known_host(request, http.external_url)
         return "loopback"
 
     def _by_token(self, request: web.Request, access: Access, path: str) -> str:
@@ -96,13 +106,32 @@ def _presented(request: web.Request) -> str | None:
             return None
 
 
+def _refuse_ambiguous(request: web.Request) -> None:
+    """Raises ``Problem`` 400 for headers that two readers may understand differently."""
+    for name in _DECIDING:
+        if len(request.headers.getall(name, ())) > 1:
+            raise Problem(400, f"the header {name} stands twice")
+    host = request.headers.get("Host", "")
+    if host and _HOST.fullmatch(host) is None:
+        raise Problem(400, "the header Host is not HOST or HOST:PORT")
+
+
+def _require_known_host(request: web.Request, external_url: str | None) -> None:
+    host = _host(request)
+    if not is_loopback(host) and (not host or host != _external_host(external_url)):
+        raise Problem(
+            403,
+            "without http.tokens_file, only requests to a loopback name or to the host of http.external_url are served",
+        )
+
+
 def _require_loopback(request: web.Request) -> None:
     peer = request.transport.get_extra_info("peername") if request.transport else None
     if not peer or not is_loopback(peer[0]):
         raise Problem(403, "changes are taken from this machine only until http.tokens_file is set")
     if any(name in request.headers for name in _FORWARDING):
         raise Problem(403, "changes are not taken through a proxy until http.tokens_file is set")
-    if not is_loopback(_host_of(f"//{request.headers.get('Host', '')}")):
+    if not is_loopback(_host(request)):
         raise Problem(403, "changes need a Host of this machine until http.tokens_file is set")
 
 
@@ -124,8 +153,14 @@ def _netloc(origin: str) -> str:
         return ""
 
 
-def _host_of(address: str) -> str:
+def _host(request: web.Request) -> str:
+    """The name or address of the Host header, without its port; empty where there is none."""
+    match = _HOST.fullmatch(request.headers.get("Host", ""))
+    return match[1].strip("[]").lower() if match else ""
+
+
+def _external_host(url: str | None) -> str | None:
     try:
-        return urlsplit(address).hostname or ""
+        return urlsplit(url or "").hostname
     except ValueError:
-        return ""
+        return None

@@ -10,13 +10,18 @@ from aiohttp.typedefs import Handler
 
 from tocsin.web.access import GATE, Access, Gate, is_loopback
 from tocsin.web.context import CONTEXT, SUBJECT, WebContext
-from tocsin.web.problems import problems
+from tocsin.web.problems import Problem, problems
 from tocsin.web.routes import Route, all_routes
 from tocsin.web.stream import STREAMS, Streams, close_streams
 
 log = structlog.get_logger(__name__)
 
 MAX_BODY_BYTES = 256 * 1024
+MAX_CONNECTIONS = 512
+MAX_WAITING_BYTES = 64 * 1024 * 1024
+"""Bytes of large answers that clients have asked for and not yet read, all together."""
+_CHUNK_BYTES = 64 * 1024
+_WRITE_SECONDS = 10.0  # for a client to take a chunk
 _HANDLER_SECONDS = 30.0
 _QUIET = frozenset({Access.PROBE, Access.STATUS})
 _HEADERS = {
@@ -39,6 +44,7 @@ def make_app(context: WebContext) -> web.Application:
     app[CONTEXT] = context
     app[STREAMS] = Streams()
     app[_SILENT] = set()
+    app[_WAITING] = Waiting()
     app.on_shutdown.append(close_streams)
     routes = {route.key: route for route in all_routes()}
     for (method, shown), route in routes.items():
@@ -88,6 +94,9 @@ async def listen(app: web.Application, address: str, *, header_seconds: float = 
     assert make_protocol is not None
 
     def connect() -> asyncio.BaseProtocol:
+        if len(make_protocol.connections) >= MAX_CONNECTIONS:
+            log.warning("http_connection_refused", open=MAX_CONNECTIONS)
+            return _Refused()
         protocol = make_protocol()
         silent.add(protocol)
         loop.call_later(header_seconds, hang_up, protocol)
@@ -108,7 +117,23 @@ async def listen(app: web.Application, address: str, *, header_seconds: float = 
     return Listener(runner, server, server.sockets[0].getsockname()[1])
 
 
+class _Refused(asyncio.Protocol):
+    """A connection too many: closed as soon as it is there."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        transport.abort()
+
+
+@dataclass(slots=True)
+class Waiting:
+    """What is being written to clients, in bytes of whole bodies."""
+
+    bytes: int = 0
+
+
 _SILENT = web.AppKey("silent", set[web.RequestHandler])
+_WAITING = web.AppKey("waiting", Waiting)
 _ROUTES = web.AppKey("routes", dict[tuple[str, str], Route])
 
 
@@ -125,7 +150,7 @@ async def _framed(request: web.Request, handler: Handler) -> web.StreamResponse:
         if not response.prepared:
             for name, value in _HEADERS.items():
                 response.headers.setdefault(name, value)
-        return response
+        return await _paced(request, response)
     finally:
         route = _route(request)
         write = log.debug if route is not None and route.access in _QUIET else log.info
@@ -140,14 +165,47 @@ async def _framed(request: web.Request, handler: Handler) -> web.StreamResponse:
         )
 
 
+async def _paced(request: web.Request, response: web.StreamResponse) -> web.StreamResponse:
+    """Write a large body as fast as its client reads it, so that the transport never holds all of it.
+
+    A client that takes no chunk for ten seconds is cut, and while too many bytes wait for their readers, others are
+    asked to come again.
+    """
+    if response.prepared or request.method == "HEAD" or not isinstance(response, web.Response):
+        return response
+    body, waiting = response.body, request.app[_WAITING]
+    if not isinstance(body, bytes) or len(body) <= _CHUNK_BYTES:
+        return response
+    if waiting.bytes and waiting.bytes + len(body) > MAX_WAITING_BYTES:
+        log.warning("http_answers_unread", bytes=waiting.bytes, path=request.path)
+        return Problem(503, "too many clients have not read their answers yet", {"Retry-After": "10"}).response()
+    paced = web.StreamResponse(status=response.status, reason=response.reason, headers=response.headers)
+    paced.content_length = len(body)
+    waiting.bytes += len(body)
+    try:
+        async with asyncio.timeout(_WRITE_SECONDS):
+            await paced.prepare(request)
+        for start in range(0, len(body), _CHUNK_BYTES):
+            async with asyncio.timeout(_WRITE_SECONDS):
+                await paced.write(body[start : start + _CHUNK_BYTES])
+        async with asyncio.timeout(_WRITE_SECONDS):
+            await paced.write_eof()
+    except TimeoutError:
+        log.info("http_reader_cut", path=request.path, peer=request.remote)
+        if request.transport is not None:
+            request.transport.abort()
+    finally:
+        waiting.bytes -= len(body)
+    return paced
+
+
 @web.middleware
 async def _bounded(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Access first, then the handler within its time."""
     route = _route(request)
     if route is None:
         return await handler(request)
-    tokens_file = request.app[CONTEXT].config().http.tokens_file
-    SUBJECT.set(request.app[GATE].admit(request, route.access, tokens_file))
+    SUBJECT.set(request.app[GATE].admit(request, route.access, request.app[CONTEXT].config().http))
     if route.streams:
         return await handler(request)
     async with asyncio.timeout(_HANDLER_SECONDS):

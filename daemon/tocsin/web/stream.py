@@ -79,7 +79,7 @@ async def _follow(request: web.Request, response: web.StreamResponse, wanted: Wa
     context, closing = request.app[CONTEXT], request.app[STREAMS].closing
     quiet = 0
     await _write(response, ": these are tocsin's events\n\n")
-    while not closing.is_set():
+    while not closing.is_set() and _still_admitted(request):
         found = await _read(context, wanted, after)
         if found.events:
             await _write(response, "".join(_message(event) for event in found.events))
@@ -89,8 +89,6 @@ async def _follow(request: web.Request, response: web.StreamResponse, wanted: Wa
             await _pause(closing)
             quiet += 1
         if quiet >= _HEARTBEAT_LOOKS:
-            if not _still_admitted(request):
-                return
             await _write(response, ": heartbeat\n\n")
             quiet = 0
 
@@ -114,7 +112,7 @@ def _message(event: dict[str, Json]) -> str:
 
 def _still_admitted(request: web.Request) -> bool:
     try:
-        request.app[GATE].admit(request, Access.READ, request.app[CONTEXT].config().http.tokens_file)
+        request.app[GATE].admit(request, Access.READ, request.app[CONTEXT].config().http)
     except Problem:
         return False
     return True
