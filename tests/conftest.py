@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import structlog
+from hypothesis import HealthCheck, settings
 from sqlalchemy import create_engine, text
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -27,6 +28,9 @@ _PROCESSORS = [
     *structlog.get_config()["processors"][:-1],
     structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
 ]
+# No verdict depends on how fast this machine is.
+settings.register_profile("tocsin", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tocsin")
 _unit_test: str | None = None
 _real_sleep = asyncio.sleep
 
