@@ -3,7 +3,7 @@ from datetime import timedelta
 import pytest
 
 from tests.deliver.builders import NOW
-from tocsin.deliver.verdict import of_status, one_line, parse_retry_after
+from tocsin.deliver.verdict import failed, of_status, parse_retry_after
 from tocsin.model.notification import AttemptOutcome
 
 DELIVERED, FAILED, REFUSED = AttemptOutcome.DELIVERED, AttemptOutcome.FAILED, AttemptOutcome.REFUSED
@@ -46,6 +46,7 @@ def test_retry_after_is_read_as_seconds_or_as_a_date(value: str | None, seconds:
     assert parse_retry_after(value, NOW) == expected
 
 
-def test_a_note_is_one_short_line() -> None:
-    assert one_line("a\r\n b\t c") == "a b c"
-    assert len(one_line("x" * 10_000)) == 500
+def test_a_note_is_one_short_line_that_any_database_and_display_takes() -> None:
+    assert failed("a\r\n b\t c").note == "a b c"
+    assert failed("a\x00b\ud800c\x1b[31m\u202e").note == "ab\ufffdc[31m"
+    assert len(failed("x" * 10_000).note) == 500

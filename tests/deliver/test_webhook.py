@@ -1,5 +1,6 @@
 import asyncio
 import base64
+import gzip
 import hashlib
 import hmac
 import json
@@ -142,11 +143,11 @@ async def test_a_redirect_is_not_followed(send, inbox: Inbox) -> None:
 
 async def test_what_a_receiver_says_is_noted_without_the_secrets_it_repeats(send, inbox: Inbox) -> None:
     async def answer(_request: web.Request) -> web.Response:
-        return web.Response(status=429, headers={"Retry-After": "7"}, text="slow\r\ndown, token s3cret-token!")
+        return web.Response(status=429, headers={"Retry-After": "7"}, text="slow\r\ndown, key s3cret-token!")
 
     inbox.answer = answer
     verdict = await send(hook(inbox.url, headers={"Authorization": Plain("s3cret-token")}))
-    assert verdict == Verdict(AttemptOutcome.FAILED, "HTTP 429: slow down, token ***!", timedelta(seconds=7))
+    assert verdict == Verdict(AttemptOutcome.FAILED, "HTTP 429: slow down, key ***!", timedelta(seconds=7))
 
 
 async def test_a_connection_reset_after_the_body_is_tried_again(send, inbox: Inbox) -> None:
@@ -196,3 +197,22 @@ async def test_hostile_names_travel_as_data(send, inbox: Inbox) -> None:
     (got,) = inbox.received
     assert json.loads(got.body)["data"]["scenario"]["name"] == name
     assert "X-Evil" not in got.headers
+
+
+async def test_no_compressed_answer_is_asked_for_and_none_becomes_a_note(send, inbox: Inbox) -> None:
+    async def answer(_request: web.Request) -> web.Response:
+        page = gzip.compress(b"<h1>Bad gateway</h1>" * 20)
+        return web.Response(status=502, body=page, headers={"Content-Encoding": "gzip"})
+
+    inbox.answer = answer
+    verdict = await send(hook(inbox.url))
+    assert inbox.received[0].headers["Accept-Encoding"] == "identity"
+    assert verdict.note == "HTTP 502"
+
+
+async def test_an_answer_with_control_characters_is_a_clean_note(send, inbox: Inbox) -> None:
+    async def answer(_request: web.Request) -> web.Response:
+        return web.Response(status=500, body=b"a\x00b \xff\xfe \x1b[2Jend")
+
+    inbox.answer = answer
+    assert (await send(hook(inbox.url))).note == "HTTP 500: ab \ufffd\ufffd [2Jend"

@@ -256,7 +256,7 @@ def _with_text(rendered: Rendered) -> Rendered:
 
 
 def _noted(verdict: Verdict, notes: Sequence[str]) -> Verdict:
-    return replace(verdict, note=one_line("; ".join(part for part in (verdict.note, *notes) if part)))
+    return replace(verdict, note="; ".join(part for part in (verdict.note, *notes) if part))
 
 
 # --- mail --------------------------------------------------------------------------------------------------------------

@@ -6,10 +6,15 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+import structlog
+
 from tocsin.deliver.transport import Parcel, Transport
 from tocsin.kit.clock import Clock
+from tocsin.kit.mask import where
 from tocsin.model.config import Channel
 from tocsin.store.sending import Turn, Waiting
+
+log = structlog.get_logger(__name__)
 
 _AHEAD_SECONDS = 1.0  # how much work is claimed before its turn; what waits here can no longer be superseded
 _MOST_AHEAD = 512
@@ -29,8 +34,14 @@ class Job:
     given_up: bool = False  # its outcome is unknown for good; what comes now is late
 
 
+def report_failure(task: "asyncio.Task[None]") -> None:
+    """Log the error of a task that nobody awaits; the row that it was about is sent again once its lease runs out."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("delivery_task_failed", task=task.get_name(), error=type(error).__name__, at=where(error))
+
+
 class Bulkhead:
-    """What is between the rows of one channel and its transport. ``send`` carries out one job and never raises."""
+    """What is between the rows of one channel and its transport. ``send`` carries out one job."""
 
     def __init__(
         self,
@@ -169,3 +180,4 @@ class Bulkhead:
 
     def _landed(self, task: "asyncio.Task[None]") -> None:
         self._flying.pop(task, None)
+        report_failure(task)

@@ -6,7 +6,7 @@ from enum import StrEnum
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from tocsin.model.config import Channel
-from tocsin.store.deliveries import DEATHS
+from tocsin.model.notification import DeadReason
 
 
 class Count(StrEnum):
@@ -45,7 +45,7 @@ class DeliverMetrics:
             ["reason"],
             registry=registry,
         )
-        for reason in DEATHS:
+        for reason in DeadReason:
             self.dead_by_reason.labels(reason)
 
     def know(self, channels: Iterable[Channel]) -> None:

@@ -16,7 +16,7 @@ from typing import assert_never
 import structlog
 
 from tocsin.deliver.backoff import next_try
-from tocsin.deliver.bulkhead import Bulkhead, Job
+from tocsin.deliver.bulkhead import Bulkhead, Job, report_failure
 from tocsin.deliver.connect import connector
 from tocsin.deliver.facts import Loaded, Usual, load
 from tocsin.deliver.metrics import Count, DeliverMetrics
@@ -24,8 +24,9 @@ from tocsin.deliver.receipts import Receipts
 from tocsin.deliver.transport import Parcel, Transport
 from tocsin.deliver.verdict import Verdict, failed, unknown
 from tocsin.kit.clock import Clock
+from tocsin.kit.mask import where
 from tocsin.model.config import Channel, Config
-from tocsin.model.notification import Attempt, AttemptOutcome, NotificationState
+from tocsin.model.notification import Attempt, AttemptOutcome, DeadReason, NotificationState
 from tocsin.store import Store, StoreUnavailable, deliveries, sending
 from tocsin.store.sending import Receipt, Settled
 
@@ -112,13 +113,11 @@ class Sender:
             await self._store.write(sending.release, [*waiting, *self._claimed], self._holder)
         left = await asyncio.gather(*(self._finish(one, grace) for one in self._all()))
         hanging = [receipt for part in left for receipt in part]
-        with suppress(StoreUnavailable):
-            await self._store.write(sending.settle, hanging)
         behind = self._late | self._watches
         for task in behind:
             task.cancel()
         await asyncio.gather(*behind, return_exceptions=True)
-        await self._receipts.close()
+        await self._receipts.close(hanging)
         await asyncio.gather(*(one.transport.close() for one in self._all()))
 
     # --- a step --------------------------------------------------------------------------------------------------------
@@ -219,7 +218,7 @@ class Sender:
                 loaded += await self._store.read(load, [n], people, self._usual, now)
             except ValueError as error:
                 log.error("notification_unreadable", row=n, error=type(error).__name__)
-                await self._store.write(sending.bury, n, "its row cannot be read", now)
+                await self._store.write(sending.bury, n, now)
         return loaded
 
     # --- one send ------------------------------------------------------------------------------------------------------
@@ -250,8 +249,8 @@ class Sender:
         timer = asyncio.get_running_loop().call_later(seconds, self._overdue, bulkhead, job)
         try:
             return await bulkhead.transport.send(job.parcel)
-        except Exception as error:  # a bug in a transport is one try that failed, and is made again
-            log.exception("transport_broke", channel=bulkhead.channel.name)
+        except Exception as error:  # noqa: BLE001 - a bug in a transport is one try that failed, and is made again
+            log.error("transport_broke", channel=bulkhead.channel.name, error=type(error).__name__, at=where(error))
             return failed(f"internal error: {type(error).__name__}")
         finally:
             timer.cancel()
@@ -260,6 +259,7 @@ class Sender:
         job.watch = asyncio.create_task(self._watch(bulkhead, job), name=f"overdue {bulkhead.channel.name}")
         self._watches.add(job.watch)
         job.watch.add_done_callback(self._watches.discard)
+        job.watch.add_done_callback(report_failure)
 
     async def _watch(self, bulkhead: Bulkhead, job: Job) -> None:
         """The deadline has passed: the outcome is unknown. The send is waited for once as long again, and left behind."""
@@ -290,7 +290,7 @@ class Sender:
             await self._works(bulkhead)
         else:
             if receipt.state is NotificationState.DEAD:
-                log.warning("notification_dead", **about, reason=receipt.reason)
+                log.warning("notification_dead", **about, dead_reason=receipt.dead_reason, reason=receipt.reason)
             await self._fails(bulkhead, verdict)
         if bulkhead.runs_low() or receipt.state is NotificationState.OWED:
             self._ring()
@@ -322,7 +322,7 @@ class Sender:
             case AttemptOutcome.DELIVERED:
                 return Receipt(self._holder, attempt, NotificationState.DELIVERED, now)
             case AttemptOutcome.REFUSED:
-                return Receipt(self._holder, attempt, NotificationState.DEAD, now, verdict.note)
+                return Receipt(self._holder, attempt, NotificationState.DEAD, now, verdict.note, DeadReason.REFUSED)
             case AttemptOutcome.FAILED | AttemptOutcome.UNKNOWN:
                 again = next_try(
                     now,
@@ -334,7 +334,7 @@ class Sender:
                 )
                 if again is None:
                     why = f"too old after {number} {'try' if number == 1 else 'tries'}: {verdict.note}"
-                    return Receipt(self._holder, attempt, NotificationState.DEAD, now, why)
+                    return Receipt(self._holder, attempt, NotificationState.DEAD, now, why, DeadReason.TOO_OLD)
                 return Receipt(self._holder, attempt, NotificationState.OWED, again, verdict.note)
         assert_never(verdict.outcome)
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 
+from tocsin.deliver.escape import one_line
 from tocsin.model.notification import AttemptOutcome
 
 _NOTE_LENGTH = 500
@@ -21,30 +22,36 @@ _LONGEST_RETRY_AFTER = timedelta(days=1)
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """How one try ended. ``note`` is what the receiver or the transport said, on one line, without secrets."""
+    """How one try ended. ``note`` is what the receiver or the transport said, without secrets.
+
+    Whatever a receiver answers, the note is one short line without control characters: it is stored, logged and shown.
+    """
 
     outcome: AttemptOutcome
     note: str = ""
     retry_after: timedelta | None = None
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "note", one_line(self.note, _NOTE_LENGTH))
+
 
 def delivered(note: str = "") -> Verdict:
-    return Verdict(AttemptOutcome.DELIVERED, one_line(note))
+    return Verdict(AttemptOutcome.DELIVERED, note)
 
 
 def failed(note: str, retry_after: timedelta | None = None) -> Verdict:
     """Worth another try."""
-    return Verdict(AttemptOutcome.FAILED, one_line(note), retry_after)
+    return Verdict(AttemptOutcome.FAILED, note, retry_after)
 
 
 def refused(note: str) -> Verdict:
     """Another try would fail the same way."""
-    return Verdict(AttemptOutcome.REFUSED, one_line(note))
+    return Verdict(AttemptOutcome.REFUSED, note)
 
 
 def unknown(note: str) -> Verdict:
     """It may have arrived, or may still."""
-    return Verdict(AttemptOutcome.UNKNOWN, one_line(note))
+    return Verdict(AttemptOutcome.UNKNOWN, note)
 
 
 def of_status(status: int, said: str = "", retry_after: timedelta | None = None) -> Verdict:
@@ -103,9 +110,3 @@ def parse_retry_after(value: str | None, now: datetime) -> timedelta | None:
             return None
         wait = (until if until.tzinfo else until.replace(tzinfo=UTC)) - now
     return min(max(wait, timedelta(0)), _LONGEST_RETRY_AFTER)
-
-
-def one_line(text: str) -> str:
-    """The beginning of a text, on one line."""
-    line = " ".join(text[: 4 * _NOTE_LENGTH].split())
-    return line if len(line) <= _NOTE_LENGTH else line[: _NOTE_LENGTH - 1] + "…"

@@ -11,6 +11,7 @@ import hmac
 import os
 import socket
 import ssl
+from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from ipaddress import ip_address
@@ -27,7 +28,7 @@ from tocsin.deliver.payload import payload
 from tocsin.deliver.transport import Parcel
 from tocsin.deliver.verdict import Verdict, failed, of_status, parse_retry_after, refused, unknown
 from tocsin.kit.clock import Clock
-from tocsin.kit.mask import mask, secrets_of
+from tocsin.kit.mask import mask, secrets_of, secrets_of_header
 from tocsin.model.config import Channel, Tls
 
 _LANES_A_WORKER: Final = 16
@@ -41,6 +42,14 @@ class BadSecret(ValueError):
 
 class PrivateAddress(OSError):
     """The webhook's host has a private address, and the channel does not allow those."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    url: str
+    headers: dict[str, str]
+    body: bytes
+    secret: str | None  # that signs it
 
 
 class Webhook:
@@ -63,9 +72,8 @@ class Webhook:
             return refused(str(error))
         except OSError as error:
             return failed(f"cannot read a secret of the channel: {error.strerror or error}")
-        url, headers, body = request
         try:
-            return await self._post(URL(url), headers, body)
+            return await self._post(request)
         except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError, ValueError) as error:
             return refused(f"the webhook's address or a header of it cannot be used ({type(error).__name__})")
         except PrivateAddress as error:
@@ -88,37 +96,56 @@ class Webhook:
             await self._session.close()
             self._session = None
 
-    def _request(self, parcel: Parcel, now: datetime) -> tuple[str, dict[str, str], bytes]:
-        secret, url = self._channel.hmac_secret, self._channel.webhook
-        if url is None:
+    def _request(self, parcel: Parcel, now: datetime) -> "_Request":
+        channel = self._channel
+        if channel.webhook is None:
             raise BadSecret("the channel has no webhook address")
+        url = channel.webhook.reveal().strip()
+        secret = channel.hmac_secret.reveal().strip() if channel.hmac_secret else None
         made = payload(parcel.notification, parcel.facts.details, parcel.config.http.external_url)
-        headers = {"User-Agent": f"tocsin/{__version__}"}
-        headers |= {name: value.reveal().strip() for name, value in self._channel.headers.items()}
-        headers |= {"Content-Type": made.content_type}
-        key = signing_key(secret.reveal().strip()) if secret else None
+        own = {name: value.reveal().strip() for name, value in channel.headers.items()}
+        headers = {"User-Agent": f"tocsin/{__version__}", "Accept-Encoding": "identity"}
+        headers |= own | {"Content-Type": made.content_type}
+        key = None if secret is None else signing_key(secret)
         headers |= standard_headers(parcel.notification.id, now, made.body, key)
-        return url.reveal().strip(), headers, made.body
+        return _Request(url, headers, made.body, secret)
 
-    async def _post(self, url: URL, headers: dict[str, str], body: bytes) -> Verdict:
+    def _secrets(self, request: "_Request") -> list[str]:
+        """What a receiver might echo."""
+        found = [*secrets_of(request.url), *secrets_of(self._channel.proxy or ""), request.secret or ""]
+        return found + [part for name in self._channel.headers for part in secrets_of_header(request.headers[name])]
+
+    async def _post(self, request: "_Request") -> Verdict:
+        url = URL(request.url)
         if not self._channel.allow_private:
             refuse_private_host(url.host or "")
         async with self._opening:
             if self._session is None:
                 self._session = await _session(self._channel)
         async with self._session.post(
-            url, data=body, headers=headers, allow_redirects=False, proxy=self._channel.proxy or env_proxy(url)
+            url,
+            data=request.body,
+            headers=request.headers,
+            allow_redirects=False,
+            proxy=self._channel.proxy or env_proxy(url),
         ) as reply:
             if 200 <= reply.status < 300:
                 if reply.content_length and reply.content_length <= _SAID:
                     await reply.content.read(_SAID)  # a connection with an unread body cannot be used again
                 return of_status(reply.status)
-            try:
-                said = (await reply.content.read(4 * _SAID)).decode("utf-8", "replace")
-            except aiohttp.ClientError:
-                said = ""
+            said = mask(await _beginning(reply), self._secrets(request))
             wait = parse_retry_after(reply.headers.get("Retry-After"), self._clock.now())
-            return of_status(reply.status, mask(said, [*headers.values(), *secrets_of(str(url))])[:_SAID], wait)
+            return of_status(reply.status, said[:_SAID], wait)
+
+
+async def _beginning(reply: aiohttp.ClientResponse) -> str:
+    """The beginning of an answer, as text; nothing of one that is compressed though that was not asked for."""
+    if reply.headers.get("Content-Encoding", "identity").strip().lower() not in ("", "identity"):
+        return ""
+    try:
+        return (await reply.content.read(4 * _SAID)).decode("utf-8", "replace")
+    except aiohttp.ClientError:
+        return ""
 
 
 def signing_key(secret: str) -> bytes:

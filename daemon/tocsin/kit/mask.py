@@ -1,27 +1,92 @@
 """Secrets out of texts that people and logs will see."""
 
-from base64 import b64encode
+import re
+import traceback
+from base64 import b64decode, b64encode
 from collections.abc import Iterable
-from urllib.parse import parse_qsl, unquote, urlsplit
+from pathlib import PurePath
+from urllib.parse import quote, unquote
 
 MASK = "***"
 _SHORTEST = 4  # shorter ones would mask ordinary words, and guard nothing
+_PART = 5  # characters of a secret in a row that are masked wherever they stand
+# Values in the query of a URL that are settings of apprise and no secrets.
+_PUBLIC = frozenset(("false", "html", "markdown", "split", "text", "true", "truncate", "upstream"))
+# A host with perhaps a port. One word is none: in URLs of apprise it is a token.
+_AUTHORITY = re.compile(
+    r"([a-z0-9-]+(\.[a-z0-9-]+)*\.[a-z][a-z0-9-]*|localhost|[0-9]+(\.[0-9]+){3}|\[[0-9a-f:.]+\])(:[0-9]{1,5})?",
+    re.IGNORECASE,
+)
 
 
 def mask(text: str, secrets: Iterable[str]) -> str:
-    """The text with every secret in it replaced, the longest first."""
-    for secret in sorted({one for one in secrets if len(one) >= _SHORTEST}, key=len, reverse=True):
-        text = text.replace(secret, MASK)
-    return text
+    """The text without the secrets and without any part of one: receivers echo them cut short, too.
+
+    Case does not count, since hosts are put into lower case on their way.
+    """
+    wanted = [secret.translate(_LOWER) for secret in secrets]
+    parts = {secret[i : i + _PART] for secret in wanted for i in range(len(secret) - _PART + 1)}
+    shorts = {secret for secret in wanted if _SHORTEST <= len(secret) < _PART}
+    folded = text.translate(_LOWER)
+    kept, i, end = [], 0, len(text)
+    while i < end:
+        if folded[i : i + _PART] in parts:
+            stop = i + _PART
+            while stop < end and folded[stop - _PART + 1 : stop + 1] in parts:
+                stop += 1
+        elif folded[i : i + _SHORTEST] in shorts:
+            stop = i + _SHORTEST
+        else:
+            kept.append(text[i])
+            i += 1
+            continue
+        kept.append(MASK)
+        i = stop
+    return "".join(kept)
 
 
-def secrets_of(url: str) -> list[str]:
-    """Every part of a URL that may be a secret, raw and decoded: all but the scheme and the host."""
-    parts = urlsplit(url)
-    user, password = parts.username or "", parts.password or ""
-    raw = [user, password, *parts.path.split("/"), parts.fragment, *parts.query.split("&")]
-    raw += [value for _name, value in parse_qsl(parts.query)]
-    basic = b64encode(f"{unquote(user)}:{unquote(password)}".encode()).decode()
-    host = parts.netloc.rpartition("@")[2].partition(":")[0]  # of slack:// and the like it is a token
-    raw += [] if "." in host or host == "localhost" else [host]
-    return [url, basic, *raw, *(unquote(one) for one in raw)]
+def secrets_of(url: str, *, host_is_public: bool = True) -> list[str]:
+    """Every part of a URL that may be a secret, as it is written and decoded: all but the scheme and the host.
+
+    It takes what is no proper URL apart in the same way. In URLs of apprise the place of the host often holds a token:
+    ``host_is_public`` says that it does not.
+    """
+    rest = url.partition("://")[2] or url
+    before_fragment, _, fragment = rest.partition("#")
+    address, _, query = before_fragment.partition("?")
+    login, _, place = address.rpartition("@")
+    authority, *path = place.split("/")
+    user, _, password = login.partition(":")
+    raw = [login, user, password, *password.split("@"), *login.split("/"), *path, fragment]
+    raw += _unless_host(authority) if host_is_public else [authority, *authority.split(":")]
+    for pair in query.split("&"):
+        raw += [part for part in (pair.partition("=")[2], pair) if part.lower() not in _PUBLIC and "=" not in part]
+    decoded = [unquote(part) for part in raw]
+    basic = b64encode(f"{unquote(user)}:{unquote(password)}".encode()).decode() if login else ""
+    return list(dict.fromkeys(part for part in (basic, *raw, *decoded, *map(quote, decoded)) if len(part) >= _SHORTEST))
+
+
+def secrets_of_header(value: str) -> list[str]:
+    """What may be secret in the value of a header: all of it but a scheme as ``Bearer``; of ``Basic`` also the login."""
+    scheme, _, credentials = value.strip().partition(" ")
+    found = [credentials.strip() or scheme]
+    if scheme.lower() == "basic":
+        try:
+            login = b64decode(credentials, validate=True).decode()
+        except ValueError:
+            return found
+        found += [login, *login.split(":", 1)]
+    return found
+
+
+def where(error: BaseException) -> str:
+    """The places that an error passed, the innermost first; its words may hold a secret."""
+    frames = reversed(traceback.extract_tb(error.__traceback__)[-5:])
+    return " < ".join(f"{PurePath(frame.filename).name}:{frame.lineno} {frame.name}" for frame in frames)
+
+
+def _unless_host(authority: str) -> list[str]:
+    return [] if _AUTHORITY.fullmatch(authority) else [authority, *authority.split(":")]
+
+
+_LOWER = {ord(sign): sign.lower() for sign in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"}

@@ -35,6 +35,15 @@ class AttemptOutcome(StrEnum):
     UNKNOWN = "unknown"
 
 
+class DeadReason(StrEnum):
+    """Why a notification was given up."""
+
+    TOO_OLD = "too_old"  # no try was good before the channel's ``max_age``
+    REFUSED = "refused"  # by the receiver or the channel's own settings, for good
+    CHANNEL_GONE = "channel_gone"  # its channel is no longer in the configuration
+    UNREADABLE = "unreadable"  # its row cannot be read back
+
+
 @dataclass(frozen=True, slots=True)
 class MailOverrides:
     """What a reporter sets in the mails that it makes, over the channel's own."""
@@ -128,7 +137,8 @@ class Notification:
     due_at: datetime
     state: NotificationState = NotificationState.OWED
     attempts: int = 0
-    reason: str | None = None  # of a state that is not obvious: why dead, superseded, cancelled
+    reason: str | None = None  # in words, of a state that is not obvious: why dead, superseded, cancelled
+    dead_reason: DeadReason | None = None  # set while it is dead
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,16 +4,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, and_, case, func, or_, select, update
+from sqlalchemy import Connection, and_, func, or_, select, update
 
-from tocsin.model.notification import Attempt, AttemptOutcome, Notification
-from tocsin.store.outbox import to_notification
+from tocsin.model.notification import Attempt, AttemptOutcome, DeadReason, Notification
+from tocsin.store.outbox import dead_reason, to_notification
 from tocsin.store.schema import attempts, outbox
 from tocsin.store.sending import OPEN
 
-# Why a row is dead, in a word, by how its reason begins. What else there is is what a receiver said.
-_DEATHS = {"too_old": "too old%", "channel_gone": "its channel is no longer%", "unreadable": "its row cannot be read%"}
-DEATHS = (*_DEATHS, "refused")
 _OLDEST = 500  # open rows of a channel that are looked at for tries in vain: the oldest are tried first
 
 
@@ -37,11 +34,11 @@ class Trouble:
 
 @dataclass(frozen=True, slots=True)
 class OutboxDepth:
-    """What waits: open rows, when the oldest was owed, for which channels; and how many dead letters, by ``DEATHS``."""
+    """What waits: open rows, when the oldest was owed, for which channels; and how many dead letters, by why."""
 
     open: int
     oldest_owed_at: datetime | None
-    dead: Mapping[str, int]
+    dead: Mapping[DeadReason, int]
     channels: frozenset[str] = frozenset()
 
 
@@ -67,7 +64,7 @@ def retry(connection: Connection, ids: Sequence[str] | None, now: datetime) -> l
     again = update(outbox).where(outbox.c.state == "dead")
     if ids is not None:
         again = again.where(outbox.c.id.in_(ids))
-    fresh = {"state": "owed", "due_at": now, "reason": "sent again by hand", "settled_at": None}
+    fresh = {"state": "owed", "due_at": now, "reason": "sent again by hand", "dead_reason": None, "settled_at": None}
     return list(connection.execute(again.values(**fresh).returning(outbox.c.id)).scalars())
 
 
@@ -80,12 +77,14 @@ def depth(connection: Connection) -> OutboxDepth:
     ).all()
     first = min((row.first for row in waiting), default=None)
     oldest = select(outbox.c.owed_at).where(outbox.c.n == first)
-    why = case(*((outbox.c.reason.like(words), name) for name, words in _DEATHS.items()), else_="refused")
-    dead = select(why, func.count()).where(outbox.c.state == "dead").group_by(why)
+    dead = select(outbox.c.dead_reason, func.count()).where(outbox.c.state == "dead").group_by(outbox.c.dead_reason)
+    given_up = dict.fromkeys(DeadReason, 0)
+    for why, rows in connection.execute(dead):
+        given_up[dead_reason(why) or DeadReason.REFUSED] += rows
     return OutboxDepth(
         sum(row.rows for row in waiting),
         connection.execute(oldest).scalar_one_or_none(),
-        {**dict.fromkeys(DEATHS, 0), **{row[0]: row[1] for row in connection.execute(dead)}},
+        given_up,
         frozenset(row.channel for row in waiting),
     )
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from sqlalchemy import Connection, Row, select
 
-from tocsin.model.notification import EventNotice, GroupNotice, Notice, Notification, NotificationState
+from tocsin.model.notification import DeadReason, EventNotice, GroupNotice, Notice, Notification, NotificationState
 from tocsin.model.run import RunKey
 from tocsin.store.schema import outbox, outbox_waits
 from tocsin.store.upsert import chunks, insert
@@ -51,7 +51,13 @@ def to_notification(row: Row[tuple[object, ...]]) -> Notification:
         state=NotificationState(fields["state"]),
         attempts=fields["attempts"],
         reason=fields["reason"],
+        dead_reason=dead_reason(fields["dead_reason"]),
     )
+
+
+def dead_reason(value: str | None) -> DeadReason | None:
+    """None also for a reason that only a newer version knows: it serves counting alone."""
+    return DeadReason(value) if value in set(DeadReason) else None
 
 
 def kind_of(notice: Notice) -> str:

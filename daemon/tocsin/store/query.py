@@ -386,7 +386,8 @@ def delivery_records(connection: Connection, rows: Sequence[RowMapping]) -> list
                     row["number"], row["started_at"], row["ended_at"], AttemptOutcome(row["outcome"]), row["note"]
                 )
             )
-    same = ("id", "receiver", "channel", "kind", "state", "reason", "owed_at", "due_at", "settled_at", "event_id")
+    same = ("id", "receiver", "channel", "kind", "state", "reason", "dead_reason", "owed_at", "due_at", "settled_at",
+            "event_id")  # fmt: skip
     return [
         DeliveryRecord(
             **{name: row[name] for name in same},

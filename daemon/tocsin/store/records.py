@@ -127,6 +127,7 @@ class DeliveryRecord:
     subject: str
     state: str
     reason: str | None
+    dead_reason: str | None
     owed_at: datetime
     due_at: datetime
     settled_at: datetime | None

@@ -436,7 +436,8 @@ outbox = Table(
     Column("owed_at", Moment, nullable=False),
     Column("due_at", Moment, nullable=False),
     Column("state", String(16), nullable=False),
-    Column("reason", Text),
+    Column("reason", Text),  # in words, for people
+    Column("dead_reason", String(16)),  # of a dead letter: a ``DeadReason``
     Column("attempts", Integer, nullable=False, server_default="0"),
     Column("lease_holder", Text),
     Column("lease_until", Moment),

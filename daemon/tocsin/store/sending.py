@@ -27,6 +27,7 @@ from tocsin.kit.clock import from_ms, to_ms
 from tocsin.model.notification import (
     Attempt,
     AttemptOutcome,
+    DeadReason,
     GroupNotice,
     Notification,
     NotificationState,
@@ -97,6 +98,7 @@ class Receipt:
     state: NotificationState
     due_at: datetime
     reason: str | None = None
+    dead_reason: DeadReason | None = None
 
 
 def waiting(connection: Connection, wanted: Mapping[str, int], now: datetime) -> dict[str, Waiting]:
@@ -344,7 +346,7 @@ _NOT_YET = (
     update(outbox)
     .where(outbox.c.id == bindparam("of"), OPEN, outbox.c.lease_holder == bindparam("by"))
     .values(state=bindparam("new"), attempts=bindparam("tries"), reason=bindparam("why"))
-    .values(due_at=bindparam("due"), settled_at=bindparam("at"))
+    .values(dead_reason=bindparam("dead"), due_at=bindparam("due"), settled_at=bindparam("at"))
     .values(lease_holder=bindparam("holder"), lease_until=bindparam("until"))
 )
 
@@ -372,6 +374,7 @@ def _not_yet(one: Receipt) -> dict[str, object]:
         "new": one.state.value,
         "tries": one.attempt.number - held,  # counted once its outcome is known
         "why": one.reason,
+        "dead": one.dead_reason.value if one.dead_reason else None,
         "due": one.due_at,
         "at": one.attempt.ended_at if one.state is NotificationState.DEAD else None,
         "holder": one.holder if held else None,
@@ -396,9 +399,9 @@ def hasten(connection: Connection, channel: str, now: datetime) -> None:
     connection.execute(update(outbox).where(*waits, outbox.c.due_at > now).values(due_at=now))
 
 
-def bury(connection: Connection, n: int, reason: str, now: datetime) -> None:
-    """Give up one row."""
-    dead = {"state": "dead", "reason": reason, "settled_at": now, "lease_holder": None, "lease_until": None}
+def bury(connection: Connection, n: int, now: datetime) -> None:
+    """Give up one row that cannot be read back."""
+    dead = _given_up(DeadReason.UNREADABLE, "its row cannot be read", now)
     connection.execute(update(outbox).where(outbox.c.n == n, OPEN).values(dead))
 
 
@@ -406,6 +409,11 @@ def bury_orphans(connection: Connection, channels: Iterable[str], now: datetime)
     """Give up what is owed to channels that no longer exist."""
     free = or_(outbox.c.state == "owed", outbox.c.lease_until <= now)
     gone = (OPEN, free, outbox.c.channel.not_in(sorted(channels)))
-    dead = {"state": "dead", "reason": "its channel is no longer in the configuration", "settled_at": now}
-    buried = update(outbox).where(*gone).values(**dead).returning(outbox.c.receiver, outbox.c.channel)
+    dead = _given_up(DeadReason.CHANNEL_GONE, "its channel is no longer in the configuration", now)
+    buried = update(outbox).where(*gone).values(dead).returning(outbox.c.receiver, outbox.c.channel)
     return [Settled(row.receiver, row.channel, NotificationState.DEAD) for row in connection.execute(buried)]
+
+
+def _given_up(why: DeadReason, words: str, now: datetime) -> dict[str, object]:
+    dead = {"state": NotificationState.DEAD.value, "dead_reason": why.value, "reason": words, "settled_at": now}
+    return {**dead, "lease_holder": None, "lease_until": None}

@@ -210,6 +210,7 @@ def upgrade() -> None:
         sa.Column("due_at", sa.BigInteger(), nullable=False),
         sa.Column("state", sa.String(length=16), nullable=False),
         sa.Column("reason", sa.Text(), nullable=True),
+        sa.Column("dead_reason", sa.String(length=16), nullable=True),
         sa.Column("attempts", sa.Integer(), server_default="0", nullable=False),
         sa.Column("lease_holder", sa.Text(), nullable=True),
         sa.Column("lease_until", sa.BigInteger(), nullable=True),

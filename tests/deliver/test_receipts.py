@@ -1,0 +1,86 @@
+"""A receipt that the database refuses concerns no other row."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import pytest
+
+from tests.conftest import empty_postgres
+from tests.deliver.builders import NOW, owed
+from tocsin.deliver.receipts import Receipts
+from tocsin.model.notification import Attempt, AttemptOutcome, Notification, NotificationState
+from tocsin.store import Store, deliveries, outbox, sending
+from tocsin.store.sending import Receipt, Turn
+
+
+def receipt(of: Notification, state: NotificationState, note: str) -> Receipt:
+    outcome = AttemptOutcome.DELIVERED if state is NotificationState.DELIVERED else AttemptOutcome.FAILED
+    reason = None if state is NotificationState.DELIVERED else note
+    return Receipt("me", Attempt(of.id, 1, NOW, NOW, outcome, note), state, NOW, reason)
+
+
+async def claimed(store: Store, *rows: Notification) -> None:
+    await store.write(outbox.owe, rows)
+    turns = [Turn(n, one.channel, one.lane, False) for n, one in enumerate(rows, 1)]
+    await store.write(sending.claim, turns, "me", NOW, NOW)
+
+
+async def written(store: Store, bad: str) -> list[tuple[str, int, str]]:
+    """The rows of three channels after receipts of one batch, the second with words that cannot be stored."""
+    rows = [owed(channel=name, lane=name) for name in ("ops/a", "ops/b", "ops/c")]
+    await claimed(store, *rows)
+    receipts = Receipts(store)
+    words = ("took it", bad, "also")
+    states = (NotificationState.DELIVERED, NotificationState.OWED, NotificationState.DEAD)
+    await asyncio.gather(*(receipts.write(receipt(*one)) for one in zip(rows, states, words, strict=True)))
+    found = [await store.read(deliveries.get_delivery, row.id) for row in rows]
+    return [(one.notification.state.value, one.notification.attempts, one.attempts[0].note) for one in found if one]
+
+
+async def test_a_receipt_that_cannot_be_stored_fails_no_other_and_keeps_its_outcome(store: Store) -> None:
+    assert await written(store, "half a pair: \ud800") == [
+        ("delivered", 1, "took it"),
+        ("owed", 1, "what the receiver answered cannot be stored"),
+        ("dead", 1, "also"),
+    ]
+
+
+@pytest.fixture
+async def postgres(postgres_url: str) -> AsyncIterator[Store]:
+    store = Store(empty_postgres(postgres_url))
+    await store.open()
+    yield store
+    await store.close()
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("bad", ["a NUL: \x00", "half a pair: \ud800"])
+async def test_nor_on_postgresql(postgres: Store, bad: str) -> None:
+    assert [one[:2] for one in await written(postgres, bad)] == [("delivered", 1), ("owed", 1), ("dead", 1)]
+
+
+async def test_a_receipt_that_can_be_written_in_no_way_is_an_error_of_its_sender_alone(store: Store) -> None:
+    one, other = owed(channel="ops/a"), owed(channel="ops/b", lane="other")
+    await claimed(store, one, other)
+    receipts = Receipts(store)
+    impossible = receipt(one, NotificationState.DELIVERED, "")
+    impossible = replace(impossible, attempt=replace(impossible.attempt, number=2**80))
+    answers = await asyncio.gather(
+        receipts.write(impossible), receipts.write(receipt(other, NotificationState.DELIVERED, "")),
+        return_exceptions=True,
+    )  # fmt: skip
+    assert [type(answer).__name__ for answer in answers] == ["OverflowError", "NoneType"]
+
+
+async def test_a_caller_that_is_cancelled_takes_no_receipt_with_it(store: Store) -> None:
+    one = owed()
+    await claimed(store, one)
+    receipts = Receipts(store)
+    writing = asyncio.create_task(receipts.write(receipt(one, NotificationState.DELIVERED, "")))
+    await asyncio.sleep(0)
+    writing.cancel()
+    await receipts.close()
+    found = await store.read(deliveries.get_delivery, one.id)
+    assert found
+    assert found.notification.state == NotificationState.DELIVERED
