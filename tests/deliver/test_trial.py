@@ -1,5 +1,6 @@
 """The test message, the heartbeat, and small pure parts."""
 
+import ssl
 from datetime import timedelta
 
 import pytest
@@ -8,8 +9,7 @@ from aiohttp import web
 from tests.deliver.builders import NOW, HandClock, Inbox, Plain, config, hook
 from tocsin.deliver import trial
 from tocsin.deliver.heartbeat import Heartbeat
-from tocsin.deliver.verdict import failed, of_log, of_smtp, refused
-from tocsin.kit.mask import mask
+from tocsin.deliver.verdict import Cause, Verdict, cause_of, failed, of_smtp, of_status
 from tocsin.model.config import Channel
 from tocsin.model.config import Heartbeat as HeartbeatConfig
 from tocsin.model.notification import AttemptOutcome
@@ -44,44 +44,20 @@ async def test_an_unknown_receiver_is_an_error(clock: HandClock) -> None:
 @pytest.mark.parametrize(
     ("verdict", "advice"),
     [
-        (refused("HTTP 404: gone"), "check the address of the channel: nobody is there"),
-        (refused("HTTP 301: redirects are not followed"), "configure the address that it redirects to"),
+        (of_status(404, "gone"), "check the address of the channel: nobody is there"),
+        (of_status(301), "configure the address that it redirects to"),
+        (of_status(422, "redirects, HTTP 401, certificate"), "the receiver does not take such a message; read what it said"),
         (of_smtp(535, "bad"), "check the credentials of the channel"),
-        (
-            failed("TLS: self-signed certificate"),
-            "set tls.ca_file (for SMTP: SSL_CERT_FILE) to the receiver's authority",
-        ),
+        (failed("self-signed certificate", cause=cause_of(ssl.SSLError())), "set tls.ca_file to the receiver's authority"),
         (failed("something else"), None),
     ],
-)
-def test_advice_fits_the_problem(verdict, advice: str | None) -> None:
+)  # fmt: skip
+def test_advice_fits_the_cause_whatever_the_words(verdict: Verdict, advice: str | None) -> None:
     assert trial.mend(verdict) == advice
 
 
-@pytest.mark.parametrize(
-    ("lines", "outcome"),
-    [
-        (["Failed to send Slack: Too Many Requests., error=429."], AttemptOutcome.FAILED),
-        (["Failed to send JSON POST notification: error=500."], AttemptOutcome.FAILED),
-        (["Failed to send Discord: Unauthorized., error=401."], AttemptOutcome.REFUSED),
-        (["Failed, error=404.", "Response Details: no_service"], AttemptOutcome.REFUSED),
-        (["Failed to send to Slack: , error=200.", "Response Details: b'{\"ok\":false,\"error\":\"invalid_auth\"}'"], AttemptOutcome.REFUSED),
-        (["Failed to send to Slack: , error=200.", "Response Details: b'<html>'"], AttemptOutcome.FAILED),
-        (["A Connection error occurred", "Socket Exception: timed out"], AttemptOutcome.FAILED),
-        ([], AttemptOutcome.FAILED),
-        (["first error=401.", "then error=503."], AttemptOutcome.FAILED),
-    ],
-)  # fmt: skip
-def test_what_apprises_log_says_is_told_apart(lines: list[str], outcome: AttemptOutcome) -> None:
-    assert of_log(lines).outcome == outcome
-
-
-def test_a_wait_in_apprises_log_is_read() -> None:
-    assert of_log(["error=429.", 'Response Details: {"retry_after": 2.5}']).retry_after == timedelta(seconds=2.5)
-
-
-def test_masking_takes_the_longest_secret_first_and_leaves_short_words() -> None:
-    assert mask("token abc-def and abc", ["abc-", "abc-def", "and", ""]) == "token *** and abc"
+def test_there_is_advice_for_every_cause() -> None:
+    assert all(trial.mend(failed("x", cause=cause)) for cause in Cause)
 
 
 async def test_the_heart_beats_when_all_is_well_and_once_an_interval(inbox: Inbox) -> None:

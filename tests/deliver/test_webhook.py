@@ -16,7 +16,7 @@ from tests.deliver.builders import NOW, HandClock, Inbox, Plain, alert, config, 
 from tocsin import __version__
 from tocsin.deliver.context import Facts
 from tocsin.deliver.transport import Parcel
-from tocsin.deliver.verdict import Verdict
+from tocsin.deliver.verdict import Cause, Verdict, failed, refused
 from tocsin.deliver.webhook import Webhook
 from tocsin.model.alert import EndReason
 from tocsin.model.cloudevent import event_schema
@@ -147,7 +147,7 @@ async def test_what_a_receiver_says_is_noted_without_the_secrets_it_repeats(send
 
     inbox.answer = answer
     verdict = await send(hook(inbox.url, headers={"Authorization": Plain("s3cret-token")}))
-    assert verdict == Verdict(AttemptOutcome.FAILED, "HTTP 429: slow down, key ***!", timedelta(seconds=7))
+    assert verdict == failed("HTTP 429: slow down, key ***!", timedelta(seconds=7), cause=Cause.TOO_MANY)
 
 
 async def test_a_connection_reset_after_the_body_is_tried_again(send, inbox: Inbox) -> None:
@@ -163,7 +163,7 @@ async def test_a_connection_reset_after_the_body_is_tried_again(send, inbox: Inb
 
 async def test_nobody_listening_is_a_passing_failure(send) -> None:
     verdict = await send(hook("http://127.0.0.1:9/hook"))
-    assert verdict == Verdict(AttemptOutcome.FAILED, "ClientConnectorError: Connection refused")
+    assert verdict == failed("ClientConnectorError: Connection refused", cause=Cause.CONNECTION)
 
 
 @pytest.mark.e2e
@@ -180,7 +180,7 @@ async def test_no_answer_at_all_is_unknown(send, inbox: Inbox) -> None:
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]"])
 async def test_private_addresses_can_be_forbidden_by_number_and_by_name(send, inbox: Inbox, host: str) -> None:
     verdict = await send(hook(inbox.url.replace("127.0.0.1", host), allow_private=False))
-    assert verdict == Verdict(AttemptOutcome.REFUSED, "the webhook's address is private, and allow_private is off")
+    assert verdict == refused("the webhook's address is private, and allow_private is off", cause=Cause.URL)
     assert inbox.received == []
 
 

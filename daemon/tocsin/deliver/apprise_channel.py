@@ -8,10 +8,13 @@ as the attempt's note. Attachments are texts in memory; no file or address can b
 
 import logging
 import smtplib
+import ssl
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from base64 import b64encode
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from datetime import timedelta
 from email.headerregistry import Address
 from email.utils import formataddr
 from functools import lru_cache
@@ -26,17 +29,20 @@ from apprise.exception import AppriseImproperlyConfigured
 from apprise.manager_plugins import NotificationManager
 from apprise.plugins import NotifyBase
 from apprise.plugins.email.base import NotifyEmail
-from apprise.plugins.email.smtp import AppriseSMTPController
+from apprise.plugins.email.smtp import SMTPSecureMode
+from apprise.plugins.irc import client as irc
 from apprise.plugins.slack import NotifySlack
+from apprise.utils.socket import AppriseSocketError, SocketTransport
 
-from tocsin.deliver import escape
+from tocsin.deliver import bounded, escape
 from tocsin.deliver.context import Tone
 from tocsin.deliver.escape import cut, one_line
 from tocsin.deliver.mail import BadAddress, Envelope, address, attached
 from tocsin.deliver.render import Rendered, Renderer
 from tocsin.deliver.smtp import Account, Mailbox
 from tocsin.deliver.transport import Parcel
-from tocsin.deliver.verdict import Verdict, delivered, failed, of_log, refused
+from tocsin.deliver.verdict import Cause, Verdict, delivered, failed, of_answer, refused
+from tocsin.deliver.webhook import ssl_context
 from tocsin.kit.clock import Clock
 from tocsin.kit.mask import mask, secrets_of
 from tocsin.model.config import Channel, Kind
@@ -57,6 +63,7 @@ _CHATS = frozenset(
 _TITLED = frozenset(
     ("github", "reddit", "squadcast", "ilert", "incidentio", "goalert", "cliq", "zcliq", "zohocliq", "simplepush", "spush", "twist")
 )  # fmt: skip
+_LONGEST_WAIT = timedelta(hours=1)
 _SLACK_TITLE = 150
 _SLACK_MOST = 2_900  # characters of a section block; Slack takes 3000
 _TONES = {
@@ -77,19 +84,20 @@ class Way:
         self._local = threading.local()
         self._renderer: Renderer | None = None
         self._templates: object = None
+        self._clock = clock
         self._mailbox = Mailbox(clock)
 
     def send(self, parcel: Parcel) -> Verdict:
         """Send once; blocks. Every outcome is a verdict."""
         if self._channel.url is None:
-            return refused("the channel has no apprise URL")
+            return refused("the channel has no apprise URL", cause=Cause.URL)
         try:
             url = self._channel.url.reveal().strip()
         except OSError as error:
-            return failed(f"cannot read the channel's URL: {error.strerror or error}")
+            return failed(f"cannot read the channel's URL: {error.strerror or error}", cause=Cause.URL)
         plugin = self._plugin(url)
         if isinstance(plugin, str):
-            return refused(plugin)
+            return refused(plugin, cause=Cause.URL)
         kind: Kind = self._local.kind
         rendered = self._render(parcel, kind)
         if isinstance(plugin, NotifyEmail):
@@ -105,7 +113,9 @@ class Way:
         if getattr(self._local, "url", None) != url:
             plugin = connect(url, self._channel, self._slack_url)
             self._local.kind = Kind.TEXT if isinstance(plugin, str) else kind_of(plugin, self._channel.template)
-            self._local.secrets = secrets_of(url)
+            # Of most services the place of a host in the URL holds a token.
+            named = not isinstance(plugin, str) and "host" in plugin.template_tokens
+            self._local.secrets = secrets_of(url, host_is_public=named)
             self._local.plugin, self._local.url = plugin, url
         kept: NotifyBase | str = self._local.plugin
         return kept
@@ -119,12 +129,13 @@ class Way:
 
     def _mail(self, plugin: NotifyEmail, rendered: Rendered, parcel: Parcel) -> Verdict:
         try:
-            account = _account(plugin)
+            account = _account(plugin, self._channel)
         except BadAddress as error:
-            return refused(str(error))
+            return refused(str(error), cause=Cause.MAIL_ADDRESS)
         verdict = self._mailbox.send(account, parcel.notification, _with_text(rendered))
-        password = [str(plugin.password)] if plugin.password else []
-        return replace(verdict, note=mask(verdict.note, password))
+        user, password = plugin.user or "", plugin.password or ""
+        login = b64encode(f"\0{user}\0{password}".encode()).decode()
+        return replace(verdict, note=mask(verdict.note, [password, login] if password else []))
 
     def _notify(self, plugin: NotifyBase, kind: Kind, rendered: Rendered, parcel: Parcel) -> Verdict:
         title, body, body_format = _shape(plugin, kind, rendered)
@@ -133,7 +144,7 @@ class Way:
         if files and plugin.attachment_support:
             attachment = AppriseAttachment(asset=plugin.asset)
             attachment.attachments = files
-        with _listening() as lines:
+        with _listening() as lines, bounded.answers_of_this_thread() as answers:
             try:
                 done = plugin.notify(
                     body=body,
@@ -144,13 +155,16 @@ class Way:
                 )
             except AppriseImproperlyConfigured as error:
                 return refused(mask(str(error), self._local.secrets))
+            except _MustWait as wish:
+                return failed(str(wish), wish.wait, cause=Cause.TOO_MANY)
             except Exception as error:  # noqa: BLE001 - a plugin that raises is one try that failed, and is made again
                 done = False
                 lines.append(f"{type(error).__name__}: {error}")
         if done:
             return delivered()
         self._local.url = None  # some plugins keep a connection: the next try begins afresh
-        return of_log([mask(line, self._local.secrets) for line in lines])
+        said = " / ".join(mask(line, self._local.secrets) for line in lines if line.strip())
+        return of_answer(answers[-1] if answers else None, said or "apprise gave no reason", self._clock.now())
 
 
 def check_channel_url(url: str) -> str | None:
@@ -183,6 +197,7 @@ def connect(url: str, channel: Channel, slack_url: str | None) -> NotifyBase | s
         return f"apprise cannot read the {scheme}:// URL{cut(why, 200)}"
     untyped: Any = plugin
     plugin.request_rate_per_sec = 0  # despite its name the seconds that it sleeps between sends
+    untyped.throttle = _wait_outside
     plugin.retry = 0
     whole = channel.timeout.total_seconds()
     plugin.socket_connect_timeout = min(float(plugin.socket_connect_timeout), 0.45 * whole)
@@ -195,12 +210,27 @@ def connect(url: str, channel: Channel, slack_url: str | None) -> NotifyBase | s
         plugin.overflow_mode = OverflowMode.TRUNCATE  # a service refuses what is longer than it takes
     if set(plugin.schemas()) & {"mqtt", "mqtts"}:
         untyped.qos = max(untyped.qos, 1)  # below it a message counts as sent when it is written to the socket
+        untyped.client._sock_recv = _bounded_recv(untyped.client._sock_recv)  # a packet may have 256 MB
     if isinstance(plugin, NotifySlack):
         plugin.use_blocks = True  # the one mode in which text that is already escaped stays as it is
         plugin.include_footer = plugin.include_image = False
         if slack_url is not None:
             plugin.webhook_url = slack_url
     return plugin
+
+
+class _MustWait(Exception):
+    """A plugin was told by its service to wait."""
+
+    def __init__(self, wait: timedelta) -> None:
+        super().__init__("the service asks for fewer messages")
+        self.wait = wait
+
+
+def _wait_outside(last_io: object = None, wait: float | None = None) -> None:
+    """In place of a plugin's own sleep between requests, which would keep its thread for as long as a service likes."""
+    if wait is not None and wait > 0:
+        raise _MustWait(timedelta(seconds=min(wait, _LONGEST_WAIT.total_seconds())))
 
 
 def kind_of(plugin: NotifyBase, template: str | None) -> Kind:
@@ -262,7 +292,7 @@ def _noted(verdict: Verdict, notes: Sequence[str]) -> Verdict:
 # --- mail --------------------------------------------------------------------------------------------------------------
 
 
-def _account(plugin: NotifyEmail) -> Account:
+def _account(plugin: NotifyEmail, channel: Channel) -> Account:
     """What a mail URL says. Raises ``BadAddress``."""
 
     def named(spec: object, name: object = None) -> Address:
@@ -276,27 +306,33 @@ def _account(plugin: NotifyEmail) -> Account:
             bcc=tuple(named(spec) for spec in sorted(plugin.bcc)),
             reply_to=tuple(named(spec) for spec in sorted(plugin.reply_to)),
         ),
-        connect=lambda: _connected(plugin),
+        connect=lambda: _connected(plugin, channel),
         headers=plugin.headers,
     )
 
 
 @contextmanager
-def _connected(plugin: NotifyEmail) -> Iterator[smtplib.SMTP]:
-    """apprise's connection: encrypted and logged in as the URL says. It gives the server itself, whose refusals tell
-    more than apprise's yes or no."""
-    controller: Any = AppriseSMTPController(
-        host=plugin.smtp_host,
-        port=plugin.port or 0,
-        secure_mode=str(plugin.secure_mode),
-        user=plugin.user,
-        password=plugin.password,
-        verify_certificate=plugin.verify_certificate,
-        socket_connect_timeout=plugin.socket_connect_timeout,  # type: ignore[arg-type, unused-ignore] # typed as int
-    )
-    with controller:
-        server: smtplib.SMTP = controller._socket
+def _connected(plugin: NotifyEmail, channel: Channel) -> Iterator[smtplib.SMTP]:
+    """A connection encrypted and logged in as the URL says, which lasts as long as the channel waits for a send."""
+    context = ssl_context(channel.tls)
+    if not plugin.verify_certificate:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    host, port, patience = plugin.smtp_host, plugin.port or 0, channel.timeout.total_seconds()
+    server: smtplib.SMTP
+    if plugin.secure_mode == SMTPSecureMode.SSL:
+        server = bounded.BoundedSMTPS(host, port, plugin.socket_connect_timeout, patience, context)
+    else:
+        server = bounded.BoundedSMTP(host, port, plugin.socket_connect_timeout, patience)
+    try:
+        if plugin.secure_mode == SMTPSecureMode.STARTTLS:
+            server.starttls(context=context)
+        if plugin.user and plugin.password:
+            server.login(plugin.user, plugin.password)
         yield server
+    finally:
+        with suppress(OSError, smtplib.SMTPException):
+            server.quit()
 
 
 # --- apprise itself ------------------------------------------------------------------------------------------------------
@@ -311,6 +347,33 @@ def _prepare() -> None:
     logger.handlers = [_LISTENER]
     logging.getLogger("urllib3").setLevel(logging.CRITICAL)  # below, it logs addresses with their tokens
     NotificationManager().enable_only(*ALLOWED)
+    bounded.install()
+    irc.SocketTransport = _BoundedTransport  # type: ignore[attr-defined]
+
+
+class _BoundedTransport(SocketTransport):
+    """apprise's own socket, for IRC; a server may say so much and no more."""
+
+    _said = 0
+
+    def read(self, *args: Any, **more: Any) -> bytes:
+        data = super().read(*args, **more)
+        self._said += len(data)
+        if self._said > bounded.MOST:
+            raise AppriseSocketError("the server says too much")
+        return data
+
+
+def _bounded_recv(recv: Callable[[int], bytes]) -> Callable[[int], bytes]:
+    said = 0
+
+    def bounded_recv(size: int) -> bytes:
+        nonlocal said
+        data = recv(min(size, 65_536))
+        said += len(data)
+        return data if said <= bounded.MOST else b""  # as if the server had closed the connection
+
+    return bounded_recv
 
 
 class _Listener(logging.Handler):

@@ -5,8 +5,10 @@ from datetime import datetime
 
 import aiohttp
 import structlog
+from yarl import URL
 
 from tocsin import __version__
+from tocsin.kit.proxy import environment_proxy
 from tocsin.model.config import Config
 
 log = structlog.get_logger(__name__)
@@ -40,11 +42,13 @@ class Heartbeat:
 
 
 async def _get(reveal: Callable[[], str]) -> str | None:
-    """Why nobody heard it, without the address, which is a secret; None when somebody did."""
+    """Why nobody heard it, without the address, which is a secret; None when somebody did. The answer is not read."""
     try:
+        url = URL(reveal().strip())
+        proxy = environment_proxy(url.scheme, url.host or "", url.port)
         async with (
-            aiohttp.ClientSession(timeout=_TIMEOUT, trust_env=True) as session,
-            session.get(reveal().strip(), headers={"User-Agent": f"tocsin/{__version__}"}) as reply,
+            aiohttp.ClientSession(timeout=_TIMEOUT) as session,
+            session.get(url, headers={"User-Agent": f"tocsin/{__version__}"}, proxy=proxy) as reply,
         ):
             return None if reply.status < 400 else f"HTTP {reply.status}"
     except (aiohttp.ClientError, OSError, ValueError) as error:  # a timeout is an OSError

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from tocsin.deliver.escape import one_line
 from tocsin.deliver.mail import BadAddress, Envelope, address, addresses, compose
 from tocsin.deliver.render import Rendered
-from tocsin.deliver.verdict import Verdict, delivered, failed, of_smtp, refused, unknown
+from tocsin.deliver.verdict import Cause, Verdict, cause_of, delivered, failed, of_smtp, refused, unknown
 from tocsin.kit.clock import Clock
 from tocsin.model.notification import EventNotice, MailOverrides, Notification
 
@@ -47,7 +47,7 @@ class Mailbox:
         try:
             envelope = overridden(account.envelope, overrides)
         except BadAddress as error:
-            return refused(str(error))
+            return refused(str(error), cause=Cause.MAIL_ADDRESS)
         taken = self._taken.get(notification.id, frozenset())
         left = [one for one in envelope.recipients if one not in taken]
         if not left:
@@ -63,10 +63,11 @@ class Mailbox:
         except smtplib.SMTPResponseException as error:
             return failed(f"SMTP {error.smtp_code} when connecting: {_words(error.smtp_error)}")
         except smtplib.SMTPException as error:
-            return failed(f"cannot connect: {error}")
+            return failed(f"cannot connect: {error}", cause=Cause.CONNECTION)
         except OSError as error:
             known = error.errno is not None and error.errno > 0 and not error.strerror
-            return failed(f"cannot connect: {os.strerror(error.errno or 0) if known else error.strerror or error}")
+            words = os.strerror(error.errno or 0) if known else error.strerror or error
+            return failed(f"cannot connect: {words}", cause=cause_of(error))
         if isinstance(rejected, Verdict):
             return rejected
         return self._judged(notification.id, left, rejected, bool(taken))

@@ -9,7 +9,7 @@ from tocsin.deliver.connect import connector
 from tocsin.deliver.context import Facts
 from tocsin.deliver.render import Renderer
 from tocsin.deliver.transport import Parcel, Transport
-from tocsin.deliver.verdict import Verdict, unknown
+from tocsin.deliver.verdict import Cause, Verdict, unknown
 from tocsin.kit.clock import Clock
 from tocsin.kit.ids import fresh_id
 from tocsin.model.alert import Alert, EndReason
@@ -19,22 +19,21 @@ from tocsin.model.notification import AttemptOutcome, EventNotice, GroupNotice, 
 from tocsin.model.run import Details, Outcome, Run, RunError, ScenarioKey, Step
 
 _WHEN = datetime(2026, 1, 1, 3, tzinfo=UTC)
-# Words of a note, and what to do about it; the first that fits.
-_MENDING = (
-    (("HTTP 401", "HTTP 403", "login", "_auth", "SMTP 535"), "check the credentials of the channel"),
-    (("HTTP 404", "HTTP 410", "channel_not_found", "no_service"), "check the address of the channel: nobody is there"),
-    (("redirects",), "configure the address that it redirects to"),
-    (("HTTP 429", "SMTP 4"), "the receiver asks for fewer messages; lower the channel's rate"),
-    (("HTTP 4", "SMTP 5"), "the receiver does not take such a message; read what it said"),
-    (("HTTP 5",), "the receiver is in trouble; try again later"),
-    (("certificate", "TLS", "SSL"), "set tls.ca_file (for SMTP: SSL_CERT_FILE) to the receiver's authority"),
-    (("resolve", "not known", "getaddrinfo", "resolution"), "check the host name, and the DNS of this machine"),
-    (("refused", "unreachable", "No route"), "check host and port, and the firewalls between"),
-    (("in time", "deadline", "timed out"), "check the way to the receiver, or raise the channel's timeout"),
-    (("is not allowed", "cannot read the", "not a scheme"), "mend the channel's URL"),
-    (("whsec_",), "mend the channel's hmac_secret"),
-    (("mail address",), "mend the address"),
-)  # fmt: skip
+_REMEDIES = {
+    Cause.CREDENTIALS: "check the credentials of the channel",
+    Cause.NOBODY_THERE: "check the address of the channel: nobody is there",
+    Cause.REDIRECT: "configure the address that it redirects to",
+    Cause.TOO_MANY: "the receiver asks for fewer messages; lower the channel's rate",
+    Cause.MESSAGE: "the receiver does not take such a message; read what it said",
+    Cause.RECEIVER: "the receiver is in trouble; try again later",
+    Cause.TLS: "set tls.ca_file to the receiver's authority",
+    Cause.DNS: "check the host name, and the DNS of this machine",
+    Cause.CONNECTION: "check host and port, and the firewalls between",
+    Cause.TIMEOUT: "check the way to the receiver, or raise the channel's timeout",
+    Cause.URL: "mend the channel's URL",
+    Cause.SIGNING_SECRET: "mend the channel's hmac_secret",
+    Cause.MAIL_ADDRESS: "mend the address",
+}
 
 
 class UnknownReceiver(LookupError):
@@ -93,9 +92,7 @@ async def _try(
 
 def mend(verdict: Verdict) -> str | None:
     """What a person should do about an outcome; None when it was delivered or nothing better than the note is known."""
-    if verdict.outcome is AttemptOutcome.DELIVERED:
-        return None
-    return next((advice for words, advice in _MENDING if any(word in verdict.note for word in words)), None)
+    return None if verdict.cause is None else _REMEDIES[verdict.cause]
 
 
 # --- templates on samples ------------------------------------------------------------------------------------------------

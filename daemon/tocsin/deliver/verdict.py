@@ -4,11 +4,15 @@ A refusal makes a dead letter at once, so only what another try cannot change is
 recipient, an address that does not exist, a body that the receiver will not take. The rest passes with time.
 """
 
-import re
-from collections.abc import Sequence
+import json
+import socket
+import ssl
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from enum import StrEnum
+from typing import Any
 
 from tocsin.deliver.escape import one_line
 from tocsin.model.notification import AttemptOutcome
@@ -17,7 +21,36 @@ _NOTE_LENGTH = 500
 # 4xx that time may mend: timeout, conflict, locked, too early, too many. 5xx that it will not: the receiver lacks it.
 _PASSING_4XX = frozenset({408, 409, 421, 423, 424, 425, 429})
 _PERMANENT_5XX = frozenset({501, 505})
-_LONGEST_RETRY_AFTER = timedelta(days=1)
+_SMTP_LOGIN = frozenset({530, 534, 535, 538})
+_LONGEST_RETRY_AFTER = timedelta(hours=1)  # whoever asks for more is asked again
+
+
+class Cause(StrEnum):
+    """What kept a send from its receiver, as far as it is known: what to do about it depends on it."""
+
+    CREDENTIALS = "credentials"
+    NOBODY_THERE = "nobody_there"  # the receiver's server knows no such address
+    REDIRECT = "redirect"
+    TOO_MANY = "too_many"
+    MESSAGE = "message"  # the receiver does not take such a message
+    RECEIVER = "receiver"  # it is in trouble itself
+    TLS = "tls"
+    DNS = "dns"
+    CONNECTION = "connection"
+    TIMEOUT = "timeout"
+    URL = "url"  # the channel's URL cannot be used
+    SIGNING_SECRET = "signing_secret"
+    MAIL_ADDRESS = "mail_address"
+
+
+_CAUSES_4XX = {
+    401: Cause.CREDENTIALS,
+    403: Cause.CREDENTIALS,
+    404: Cause.NOBODY_THERE,
+    408: Cause.TIMEOUT,
+    410: Cause.NOBODY_THERE,
+    429: Cause.TOO_MANY,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +63,7 @@ class Verdict:
     outcome: AttemptOutcome
     note: str = ""
     retry_after: timedelta | None = None
+    cause: Cause | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "note", one_line(self.note, _NOTE_LENGTH))
@@ -39,19 +73,19 @@ def delivered(note: str = "") -> Verdict:
     return Verdict(AttemptOutcome.DELIVERED, note)
 
 
-def failed(note: str, retry_after: timedelta | None = None) -> Verdict:
+def failed(note: str, retry_after: timedelta | None = None, *, cause: Cause | None = None) -> Verdict:
     """Worth another try."""
-    return Verdict(AttemptOutcome.FAILED, note, retry_after)
+    return Verdict(AttemptOutcome.FAILED, note, retry_after, cause)
 
 
-def refused(note: str) -> Verdict:
+def refused(note: str, *, cause: Cause | None = None) -> Verdict:
     """Another try would fail the same way."""
-    return Verdict(AttemptOutcome.REFUSED, note)
+    return Verdict(AttemptOutcome.REFUSED, note, None, cause)
 
 
 def unknown(note: str) -> Verdict:
     """It may have arrived, or may still."""
-    return Verdict(AttemptOutcome.UNKNOWN, note)
+    return Verdict(AttemptOutcome.UNKNOWN, note, None, Cause.TIMEOUT)
 
 
 def of_status(status: int, said: str = "", retry_after: timedelta | None = None) -> Verdict:
@@ -60,10 +94,13 @@ def of_status(status: int, said: str = "", retry_after: timedelta | None = None)
     if 200 <= status < 300:
         return delivered(f"HTTP {status}")
     if 300 <= status < 400:
-        return refused(f"HTTP {status}: redirects are not followed; configure the final address")
-    if status < 500:
-        return failed(note, retry_after) if status in _PASSING_4XX else refused(note)
-    return refused(note) if status in _PERMANENT_5XX else failed(note, retry_after)
+        words = f"HTTP {status}: redirects are not followed; configure the final address"
+        return refused(words, cause=Cause.REDIRECT)
+    if status >= 500:
+        for_good = status in _PERMANENT_5XX
+        return refused(note, cause=Cause.MESSAGE) if for_good else failed(note, retry_after, cause=Cause.RECEIVER)
+    cause = _CAUSES_4XX.get(status, Cause.MESSAGE)
+    return failed(note, retry_after, cause=cause) if status in _PASSING_4XX else refused(note, cause=cause)
 
 
 def of_smtp(code: int, said: str) -> Verdict:
@@ -71,42 +108,87 @@ def of_smtp(code: int, said: str) -> Verdict:
     note = f"SMTP {code}: {said}"
     if 200 <= code < 300:
         return delivered(note)
-    return refused(note) if 500 <= code < 600 else failed(note)
+    cause = Cause.CREDENTIALS if code in _SMTP_LOGIN else Cause.MESSAGE
+    return refused(note, cause=cause) if 500 <= code < 600 else failed(note, cause=Cause.TOO_MANY)
 
 
-# apprise tells HTTP statuses in its log lines alone, as "…, error=429."
-_LOGGED_STATUS = re.compile(r"\berror=(\d{3})\b")
+def cause_of(error: OSError) -> Cause:
+    """Why there is no connection."""
+    if isinstance(error, ssl.SSLError):
+        return Cause.TLS
+    if isinstance(error, socket.gaierror):
+        return Cause.DNS
+    return Cause.TIMEOUT if isinstance(error, TimeoutError) else Cause.CONNECTION
+
+
 # Errors that a service reports with status 200, as Slack's API does; source: the services' own references.
-_LOGGED_REFUSAL = re.compile(
-    r"\b(invalid_auth|not_authed|account_inactive|token_revoked|token_expired|invalid_token|no_service|missing_scope"
-    r"|channel_not_found|is_archived|channel_is_archived|not_in_channel|user_not_found|no_permission|restricted_action"
-    r"|team_disabled|org_login_required|invalid_blocks|msg_too_long)\b"
-)
-_LOGGED_RETRY_AFTER = re.compile(r"['\"]?retry[-_]after['\"]?\s*[:=]\s*['\"]?(\d+(?:\.\d+)?)", re.IGNORECASE)
+_REFUSALS = dict.fromkeys(
+    (
+        "account_inactive", "invalid_auth", "invalid_token", "missing_scope", "no_permission", "not_authed",
+        "org_login_required", "restricted_action", "team_disabled", "token_expired", "token_revoked",
+    ),
+    Cause.CREDENTIALS,
+) | dict.fromkeys(
+    ("channel_is_archived", "channel_not_found", "is_archived", "no_service", "not_in_channel", "user_not_found"),
+    Cause.NOBODY_THERE,
+) | dict.fromkeys(("invalid_blocks", "msg_too_long"), Cause.MESSAGE)  # fmt: skip
 
 
-def of_log(lines: Sequence[str]) -> Verdict:
-    """What apprise's log says about a send that it calls failed. ``lines``: without secrets, the oldest first."""
-    said = " / ".join(line for line in lines if line.strip()) or "apprise gave no reason"
-    asked = _LOGGED_RETRY_AFTER.search(said)
-    wait = timedelta(seconds=min(float(asked[1]), 86_400.0)) if asked else None
-    statuses = [int(found[1]) for line in lines for found in _LOGGED_STATUS.finditer(line)]
-    if statuses and not 200 <= statuses[-1] < 300:
-        return of_status(statuses[-1], said, wait)
-    return refused(said) if _LOGGED_REFUSAL.search(said) else failed(said, wait)
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a service answered to one request; ``body``: its beginning."""
+
+    status: int
+    retry_after: str | None
+    body: bytes
+
+
+def of_answer(answer: Answer | Cause | None, said: str, now: datetime) -> Verdict:
+    """What a service's last answer means when its plugin calls the send failed, or why it gave none (None: not known).
+
+    ``said``: what the plugin logged.
+    """
+    if not isinstance(answer, Answer):
+        return failed(said, cause=answer)
+    document = _document(answer.body)
+    wait = parse_retry_after(answer.retry_after, now) or _wait_in(document)
+    if not 200 <= answer.status < 300:
+        return of_status(answer.status, said, wait)
+    error = document.get("error")
+    if isinstance(error, str) and error in _REFUSALS:
+        return refused(said, cause=_REFUSALS[error])
+    return failed(said, wait)
+
+
+def _document(body: bytes) -> Mapping[Any, Any]:
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def _wait_in(document: Mapping[Any, Any]) -> timedelta | None:
+    """The wait that a service asks for in its answer's body: Discord's, Telegram's or Matrix's way."""
+    parts = (document, document.get("parameters"), document.get("error"))
+    for part in (part for part in parts if isinstance(part, dict)):
+        for name, unit in (("retry_after", timedelta(seconds=1)), ("retry_after_ms", timedelta(milliseconds=1))):
+            value = part.get(name)
+            if isinstance(value, int | float) and value > 0:  # neither NaN nor a boolean that says no
+                return min(value, _LONGEST_RETRY_AFTER / unit) * unit
+    return None
 
 
 def parse_retry_after(value: str | None, now: datetime) -> timedelta | None:
-    """The wait that a Retry-After header asks for, in seconds or until a date; None when there is none to read."""
+    """The wait that a Retry-After header asks for, in seconds or until a date, an hour at most; None: none to read."""
     if value is None:
         return None
     text = value.strip()
     if text.isascii() and text.isdigit():
-        wait = timedelta(seconds=min(int(text), _LONGEST_RETRY_AFTER // timedelta(seconds=1)))
-    else:
-        try:
-            until = parsedate_to_datetime(text)
-        except ValueError:
-            return None
+        return min(timedelta(seconds=int(text)), _LONGEST_RETRY_AFTER) if len(text) < 10 else _LONGEST_RETRY_AFTER
+    try:
+        until = parsedate_to_datetime(text)
         wait = (until if until.tzinfo else until.replace(tzinfo=UTC)) - now
+    except (ValueError, OverflowError):
+        return None
     return min(max(wait, timedelta(0)), _LONGEST_RETRY_AFTER)

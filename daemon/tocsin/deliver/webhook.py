@@ -16,7 +16,6 @@ from datetime import datetime
 from functools import lru_cache
 from ipaddress import ip_address
 from typing import Final
-from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -26,9 +25,10 @@ from yarl import URL
 from tocsin import __version__
 from tocsin.deliver.payload import payload
 from tocsin.deliver.transport import Parcel
-from tocsin.deliver.verdict import Verdict, failed, of_status, parse_retry_after, refused, unknown
+from tocsin.deliver.verdict import Cause, Verdict, failed, of_status, parse_retry_after, refused, unknown
 from tocsin.kit.clock import Clock
 from tocsin.kit.mask import mask, secrets_of, secrets_of_header
+from tocsin.kit.proxy import environment_proxy
 from tocsin.model.config import Channel, Tls
 
 _LANES_A_WORKER: Final = 16
@@ -69,27 +69,29 @@ class Webhook:
         try:
             request = self._request(parcel, self._clock.now())
         except BadSecret as error:
-            return refused(str(error))
+            return refused(str(error), cause=Cause.SIGNING_SECRET)
         except OSError as error:
             return failed(f"cannot read a secret of the channel: {error.strerror or error}")
         try:
             return await self._post(request)
         except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError, ValueError) as error:
-            return refused(f"the webhook's address or a header of it cannot be used ({type(error).__name__})")
+            return refused(
+                f"the webhook's address or a header of it cannot be used ({type(error).__name__})", cause=Cause.URL
+            )
         except PrivateAddress as error:
-            return refused(str(error))
+            return refused(str(error), cause=Cause.URL)
         except aiohttp.ClientConnectorDNSError as error:
             if isinstance(error.os_error, PrivateAddress):
-                return refused(str(error.os_error))
-            return failed(f"the name of the host cannot be resolved: {_words(error)}")
+                return refused(str(error.os_error), cause=Cause.URL)
+            return failed(f"the name of the host cannot be resolved: {_words(error)}", cause=Cause.DNS)
         except aiohttp.ConnectionTimeoutError:
-            return failed("no connection in time")
+            return failed("no connection in time", cause=Cause.TIMEOUT)
         except TimeoutError:
             return unknown("no answer in time; it may have arrived")
         except aiohttp.ClientSSLError as error:
-            return failed(f"TLS: {_words(error)}")
+            return failed(f"TLS: {_words(error)}", cause=Cause.TLS)
         except (aiohttp.ClientError, OSError) as error:
-            return failed(f"{type(error).__name__}: {_words(error)}")
+            return failed(f"{type(error).__name__}: {_words(error)}", cause=Cause.CONNECTION)
 
     async def close(self) -> None:
         if self._session is not None:
@@ -170,10 +172,8 @@ def standard_headers(id_: str, now: datetime, body: bytes, key: bytes | None) ->
 
 @lru_cache(maxsize=256)
 def env_proxy(url: URL) -> str | None:
-    """The proxy that HTTP(S)_PROXY and NO_PROXY name for this address; aiohttp would ask anew for every request."""
-    if proxy_bypass(url.host or ""):
-        return None
-    return getproxies().get(url.scheme)
+    """The proxy of the environment for this address; remembered, since it is asked for every request."""
+    return environment_proxy(url.scheme, url.host or "", url.port)
 
 
 async def _session(channel: Channel) -> aiohttp.ClientSession:

@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import TypeVar
-from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from multidict import CIMultiDict
@@ -30,6 +29,7 @@ from tocsin.dss.errors import DSSError, DSSInvalidReply, DSSThrottled, DSSUnauth
 from tocsin.dss.wire import MIB, Reply, Request, RequestReport, invalid, read, retry_after, server_date
 from tocsin.kit.clock import Clock, SystemClock
 from tocsin.kit.mask import mask
+from tocsin.kit.proxy import environment_proxy
 
 T = TypeVar("T")
 API_BASE = "/dip/publicapi"
@@ -272,11 +272,7 @@ def _proxy(address: str) -> URL | None:
 
 def _proxy_from_environment(base: URL) -> str:
     """HTTP(S)_PROXY and NO_PROXY, read once. aiohttp's own ``trust_env`` also sends ~/.netrc's passwords."""
-    assert base.host is not None
-    address = base.host if base.explicit_port is None else f"{base.host}:{base.explicit_port}"
-    if proxy_bypass(base.host) or proxy_bypass(address):
-        return ""
-    return getproxies().get(base.scheme, "")
+    return environment_proxy(base.scheme, base.host or "", base.port) or ""
 
 
 def _redirect(request: Request[T], url: URL, response: aiohttp.ClientResponse) -> URL | None:

@@ -1,0 +1,217 @@
+"""Answers of receivers, bounded in bytes and in time, for libraries that read whatever comes.
+
+``requests`` reads a body to its end and unpacks it, ``http.client`` and ``smtplib`` read lines for as long as some
+come, and each timeout is one of a single read. Here the timeout of a socket is that of a whole answer, what is longer
+than a megabyte is cut, and no more than that is unpacked. apprise's plugins call ``requests`` directly, so the bounds
+stand in the adapter that every session of this process mounts (``install``); it also asks for no compression, follows
+the proxies of the environment as all of Tocsin does, and remembers statuses, which apprise does not tell.
+"""
+
+import http.client
+import io
+import smtplib
+import socket
+import ssl
+import threading
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import requests
+import requests.adapters
+import requests.sessions
+import urllib3
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from yarl import URL
+
+from tocsin.deliver.verdict import Answer, Cause
+from tocsin.kit.clock import SystemClock
+from tocsin.kit.proxy import environment_proxy
+
+MOST = 1_000_000  # bytes of one answer, as they come and unpacked
+_KEPT = 4_000  # bytes of a body that are remembered
+_SECONDS = 30.0  # for an answer on a socket without a timeout
+_CLOCK = SystemClock()
+
+
+class AnswerTooLong(OSError):
+    """A receiver's answer does not end."""
+
+
+class _Bytes(io.RawIOBase):
+    """What comes on a socket until a deadline, and no more than ``MOST``."""
+
+    def __init__(self, sock: socket.socket, seconds: float) -> None:
+        super().__init__()
+        self._socket = sock
+        self._file = sock.makefile("rb", buffering=0)
+        self._deadline = _CLOCK.monotonic() + seconds
+        self._left = MOST
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        seconds = self._deadline - _CLOCK.monotonic()
+        if seconds <= 0:
+            raise TimeoutError("the answer did not end in time")
+        self._socket.settimeout(seconds)
+        count = self._file.readinto(buffer)
+        self._left -= count or 0
+        if self._left < 0:
+            raise AnswerTooLong(f"the answer is longer than {MOST} bytes")
+        return count
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+def bounded_file(sock: socket.socket, seconds: float | None = None) -> io.BufferedReader:
+    """A file of what a socket receives; ``seconds``: until all of it must have come, None for the socket's timeout."""
+    return io.BufferedReader(_Bytes(sock, seconds or sock.gettimeout() or _SECONDS))
+
+
+# --- SMTP ----------------------------------------------------------------------------------------------------------------
+
+
+class BoundedSMTP(smtplib.SMTP):
+    """A connection whose server may say ``MOST`` bytes, each time until the ``patience`` seconds of the whole are over."""
+
+    def __init__(self, host: str, port: int, timeout: float, patience: float) -> None:
+        self._over_at = _CLOCK.monotonic() + patience
+        super().__init__(host, port, timeout=timeout)
+
+    def getreply(self) -> tuple[int, bytes]:
+        if self.file is None and self.sock is not None:
+            self.file = bounded_file(self.sock, max(self._over_at - _CLOCK.monotonic(), 0.001))
+        return super().getreply()
+
+
+class BoundedSMTPS(BoundedSMTP, smtplib.SMTP_SSL):
+    """The same, encrypted from the first byte."""
+
+    def __init__(self, host: str, port: int, timeout: float, patience: float, context: ssl.SSLContext) -> None:
+        self._over_at = _CLOCK.monotonic() + patience
+        smtplib.SMTP_SSL.__init__(self, host, port, timeout=timeout, context=context)
+
+
+# --- HTTP ----------------------------------------------------------------------------------------------------------------
+
+
+class _Files:
+    """A socket as a response sees it: something to make a file of."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+
+    def makefile(self, _mode: str) -> io.BufferedReader:
+        return bounded_file(self._socket)
+
+
+class _Response(http.client.HTTPResponse):
+    def __init__(self, sock: Any, *args: Any, **more: Any) -> None:
+        super().__init__(_Files(sock), *args, **more)  # type: ignore[arg-type] # it makes a file and nothing else
+
+
+class _Connection(HTTPConnection):
+    response_class = _Response
+
+
+class _SecureConnection(HTTPSConnection):
+    response_class = _Response
+
+
+class _Pool(HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _SecurePool(HTTPSConnectionPool):
+    ConnectionCls = _SecureConnection
+
+
+_POOLS = {"http": _Pool, "https": _SecurePool}
+
+
+class Adapter(requests.adapters.HTTPAdapter):
+    """The way of ``requests`` to HTTP servers, with bounds. Bodies are read here, so that nothing else reads them."""
+
+    def init_poolmanager(self, *args: Any, **more: Any) -> None:
+        super().init_poolmanager(*args, **more)
+        self.poolmanager.pool_classes_by_scheme = _POOLS
+
+    def proxy_manager_for(self, proxy: str, **more: Any) -> Any:
+        manager = super().proxy_manager_for(proxy, **more)
+        if not proxy.lower().startswith("socks"):
+            manager.pool_classes_by_scheme = _POOLS
+        return manager
+
+    def send(self, request: requests.PreparedRequest, *args: Any, **more: Any) -> requests.Response:
+        request.headers["Accept-Encoding"] = "identity"
+        url = URL(request.url or "")
+        proxy = environment_proxy(url.scheme, url.host or "", url.port)
+        try:
+            response = super().send(request, *args, **more | {"proxies": {url.scheme: proxy} if proxy else {}})
+        except requests.RequestException as error:
+            _remember(_cause(error))
+            raise
+        body = _read(response.raw, response.headers)
+        response._content = body  # what ``content`` answers once a body was read
+        response._content_consumed = True
+        _remember(Answer(response.status_code, response.headers.get("Retry-After"), body[:_KEPT]))
+        return response
+
+
+def _cause(error: requests.RequestException) -> Cause:
+    if isinstance(error, requests.exceptions.SSLError):
+        return Cause.TLS
+    if isinstance(error, requests.Timeout):
+        return Cause.TIMEOUT
+    reason = getattr(error.args[0] if error.args else None, "reason", None)
+    return Cause.DNS if isinstance(reason, urllib3.exceptions.NameResolutionError) else Cause.CONNECTION
+
+
+def _read(raw: urllib3.BaseHTTPResponse, headers: Mapping[str, str]) -> bytes:
+    """The body, cut at ``MOST``; one that breaks off is as good: its status counts, and what came of it."""
+    body = bytearray()
+    try:
+        while len(body) < MOST and (chunk := raw.read(65_536, decode_content=False)):
+            body += chunk
+    except (urllib3.exceptions.HTTPError, OSError):
+        pass
+    finally:
+        raw.close()
+    encoding = headers.get("Content-Encoding", "identity").strip().lower()
+    if encoding in ("", "identity"):
+        return bytes(body[:MOST])
+    try:
+        return zlib.decompressobj(zlib.MAX_WBITS | 32).decompress(body, MOST)  # gzip or zlib
+    except zlib.error:
+        return b""
+
+
+_local = threading.local()
+
+
+def _remember(answer: Answer | Cause) -> None:
+    answers: list[Answer | Cause] | None = getattr(_local, "answers", None)
+    if answers is not None:
+        answers.append(answer)
+
+
+@contextmanager
+def answers_of_this_thread() -> Iterator[list[Answer | Cause]]:
+    """What services answer to requests that this thread makes meanwhile, in order, or why they do not."""
+    answers: list[Answer | Cause] = []
+    _local.answers = answers
+    try:
+        yield answers
+    finally:
+        _local.answers = None
+
+
+def install() -> None:
+    """Make every session of ``requests`` in this process use ``Adapter``."""
+    requests.sessions.HTTPAdapter = Adapter  # type: ignore[attr-defined]

@@ -1,0 +1,39 @@
+"""The proxy that HTTP(S)_PROXY and NO_PROXY name, read the same way for everything that speaks HTTP.
+
+The standard library, requests and aiohttp each read NO_PROXY in a way of their own: one knows networks, another ports.
+"""
+
+from ipaddress import ip_address, ip_network
+from urllib.request import getproxies
+
+_PORTS = {"http": 80, "https": 443}
+
+
+def environment_proxy(scheme: str, host: str, port: int | None) -> str | None:
+    """The proxy for an address, None when it is reached directly."""
+    proxies = getproxies()
+    proxy = proxies.get(scheme) or proxies.get("all")
+    if not proxy or bypasses(proxies.get("no", ""), host, port or _PORTS.get(scheme, 0)):
+        return None
+    return proxy
+
+
+def bypasses(no_proxy: str, host: str, port: int) -> bool:
+    """Whether NO_PROXY names this host: ``*``, a name with all below it, an address, a network (``10.0.0.0/8``), each
+    but the network perhaps with a port."""
+    host = host.strip("[]").rstrip(".").lower()
+    return any(_covers(entry, host, port) for entry in no_proxy.replace(",", " ").lower().split())
+
+
+def _covers(entry: str, host: str, port: int) -> bool:
+    if entry == "*":
+        return True
+    try:
+        return ip_address(host) in ip_network(entry.strip("[]"), strict=False)
+    except ValueError:
+        pass  # one of both is a name, or something with a port
+    name, colon, number = entry.rpartition(":")
+    if colon and number.isdecimal():
+        return int(number) == port and _covers(name, host, port)
+    name = entry.removeprefix("*").lstrip(".").rstrip(".")
+    return bool(name) and (host == name or host.endswith(f".{name}"))
