@@ -52,3 +52,26 @@ def test_a_bad_notification_address_is_told_by_its_number(monkeypatch: pytest.Mo
     monkeypatch.setenv("TOCSIN_NOTIFY", "json://localhost nonsense://x")
     with pytest.raises(BadConfig, match="entry 2"):
         from_environment()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("TOCSIN_DSS_URL", "https://user:Wv3pHj8sXt5m@dss.example.com"),
+        ("TOCSIN_DSS_URL", "user:Wv3pHj8sXt5m@dss.example.com"),
+        ("TOCSIN_DSS_URL", "https://[Wv3pHj8sXt5m"),
+        ("TOCSIN_DSS_URL", "https://user:Wv3pHj8sXt5m"),
+        ("TOCSIN_NOTIFY", "slack://Wv3pHj8sXt5m"),
+        ("TOCSIN_NOTIFY", "Wv3pHj8sXt5m"),
+        ("TOCSIN_EXTERNAL_URL", "https://user:Wv3pHj8sXt5m@x.example.com"),
+        ("TOCSIN_HTTP_LISTEN", "Wv3pHj8sXt5m"),
+        ("TOCSIN_LOG_LEVEL", "Wv3pHj8sXt5m"),
+    ],
+)
+def test_a_secret_in_the_wrong_variable_is_not_shown(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv("TOCSIN_DSS_URL", "https://dss.example.com")
+    monkeypatch.setenv("TOCSIN_DSS_API_KEY", "key")
+    monkeypatch.setenv(name, value)
+    with pytest.raises(BadConfig) as caught:
+        from_environment()
+    assert not any("Wv3pHj8sXt5m"[i : i + 5].lower() in str(caught.value).lower() for i in range(8))

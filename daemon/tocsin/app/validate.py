@@ -1,17 +1,19 @@
 """Everything that can be said about a configuration without using it."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
 from tocsin.app import mirroring
 from tocsin.app.settings import BadConfig, Problem
-from tocsin.app.settings.problems import Path_, line_of
+from tocsin.app.settings.problems import Path_, is_place, line_of
 from tocsin.app.settings.secrets import FileSecret
 from tocsin.app.source import Source
 from tocsin.deliver.connect import check_channel_url
 from tocsin.deliver.trial import check_templates
 from tocsin.deliver.webhook import BadSecret, signing_key
+from tocsin.kit.mask import mask_tokens
 from tocsin.model.config import Config, Secret, Tls
 from tocsin.route.lint import lint
 
@@ -31,7 +33,8 @@ def validate(source: Source, now: datetime, *, offline: bool) -> list[Problem]:
     ]
     odd = (*check_templates(config), *mirroring.warnings(config))
     problems += [Problem(words, config.source, _line(config, words), severity="warning") for words in odd]
-    return sorted(problems, key=lambda one: one.severity)
+    shown = [replace(one, message=mask_tokens(one.message)) for one in problems]
+    return sorted(shown, key=lambda one: one.severity)
 
 
 def _line(config: Config, words: str) -> int | None:
@@ -47,8 +50,12 @@ def _absent_secrets(config: Config) -> Iterator[Problem]:
         try:
             trouble = _trouble(what, secret.reveal().strip())
         except OSError as error:
-            reason = error.strerror or str(error)
-            trouble = f" cannot be read{f': {error.filename}' if error.filename else ''}: {reason}"
+            place = (
+                f": {error.filename}"
+                if error.filename and is_place(error.filename, Path(config.source or ".").absolute().parent)
+                else ""
+            )
+            trouble = f" cannot be read{place}: {error.strerror or error}"
         if trouble:
             yield Problem(what + trouble, config.source, line_of(path, config.lines))
 

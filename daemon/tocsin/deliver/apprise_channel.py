@@ -179,7 +179,12 @@ def connect(url: str, channel: Channel, slack_url: str | None) -> NotifyBase | s
     scheme = url.partition(":")[0].strip().lower()
     if scheme not in ALLOWED | {"https"}:
         known = NotificationManager().schemas(include_disabled=True)
-        return f"{cut(scheme, 40)!r} is not " + ("allowed" if scheme in known else "a scheme that apprise knows")
+        if scheme in known:
+            return f"{scheme!r} is not allowed"
+        shown = (
+            repr(scheme) if not url or ("://" in url and scheme.isalpha() and len(scheme) <= 20) else "its beginning"
+        )
+        return f"{shown} is not a scheme that apprise knows"
     asset = AppriseAsset(
         service_timeout=0,  # 0: in the calling thread, with no deadline of its own
         http_redirects=False,

@@ -88,7 +88,8 @@ class TLSContexts:
                     self._seen = seen
             except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
                 if self._seen is None:
-                    raise BadCredentials(f"TLS files: {error}") from error
+                    words = (isinstance(error, OSError) and error.strerror) or type(error).__name__
+                    raise BadCredentials(f"TLS files: {words}") from error
             return self._context
 
 

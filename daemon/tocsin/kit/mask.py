@@ -79,6 +79,19 @@ def secrets_of_header(value: str) -> list[str]:
     return found
 
 
+def mask_tokens(text: str) -> str:
+    """The text without words that look like a key or a password: for text whose secrets nobody knows."""
+    return _WORD.sub(lambda found: MASK if any(map(_looks_random, _PLAIN.findall(found[0]))) else found[0], text)
+
+
+def _looks_random(word: str) -> bool:
+    """Whether letters and digits change too often for a name; in ``SALES2024`` and ``ScenarioFailed`` they do not."""
+    if word.isdecimal():
+        return len(word) > 8
+    runs = len(word) / len(_RUN.findall(word))
+    return runs < 2.2 or (len(word) >= 16 and runs < 4)
+
+
 def where(error: BaseException) -> str:
     """The places that an error passed, the innermost first; its words may hold a secret."""
     frames = reversed(traceback.extract_tb(error.__traceback__)[-5:])
@@ -89,4 +102,7 @@ def _unless_host(authority: str) -> list[str]:
     return [] if _AUTHORITY.fullmatch(authority) else [authority, *authority.split(":")]
 
 
+_WORD = re.compile(r"[A-Za-z0-9_+=-]{8,}")
+_PLAIN = re.compile(r"[A-Za-z0-9]{8,}")
+_RUN = re.compile(r"[A-Z]?[a-z]+|[A-Z]+|[0-9]+")
 _LOWER = {ord(sign): sign.lower() for sign in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"}

@@ -5,7 +5,7 @@ Moments are RFC 3339 in UTC, durations are written as in the configuration, secr
 
 import re
 from collections.abc import Mapping, Set
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from datetime import datetime, timedelta
 from enum import Enum
 
@@ -16,7 +16,7 @@ from tocsin.model.config import Config
 from tocsin.model.labels import Matcher
 
 MASK = "***"
-_USERINFO = re.compile(r"(?<=://)[^/@\s]*@")
+_USERINFO = re.compile(r"(?<=://)[^\s]*@")
 
 
 def to_json(value: object) -> Json:
@@ -48,11 +48,18 @@ def to_json(value: object) -> Json:
 
 def config_json(config: Config) -> Json:
     """The configuration in force without its secrets: passwords in addresses, header values and templates go too."""
-    shown = to_json(config)
+    hidden = replace(config, store=replace(config.store, url=_store_url(config.store.url)))
+    shown = to_json(hidden)
     if isinstance(shown, dict):
         shown["templates"] = [*sorted(config.templates)]
         del shown["lines"]
     return _masked(shown)
+
+
+def _store_url(url: str) -> str:
+    """A password may stand in many places of a server's address, so that little of it is shown."""
+    scheme, separator, _rest = url.partition("://")
+    return url if scheme == "sqlite" else f"{scheme}://{MASK}" if separator else MASK
 
 
 def _masked(value: Json, name: str = "") -> Json:
@@ -63,6 +70,8 @@ def _masked(value: Json, name: str = "") -> Json:
             return {key: _masked(one, key) for key, one in value.items()}
         case list():
             return [_masked(one, name) for one in value]
+        case str() if name.endswith("_file"):
+            return MASK  # by mistake it may be the secret itself
         case str():
             return _USERINFO.sub(f"{MASK}@", value)
         case _:

@@ -54,6 +54,20 @@ def http_url(value: str) -> str:
     return value.rstrip("/")
 
 
+def plain_url(value: str) -> str:
+    """An address that is shown and that links begin with: a secret in it would be everywhere."""
+    if "@" in value or "?" in value or "#" in value:
+        raise ValueError("an address holds no user, password, query or fragment; credentials have keys of their own")
+    return value
+
+
+def proxy_url(value: str) -> str:
+    """A user and password may stand before the host: encoded, or a part of them is taken for the address."""
+    if "@" in value.rpartition("@")[0] or "@" in urlsplit(value).path:
+        raise ValueError("write / and @ in the proxy's password as %2F and %40")
+    return value
+
+
 def _listen(value: str) -> str:
     found = re.fullmatch(r"(\[[0-9a-fA-F:]+\]|[^:\[\]]*):([0-9]{1,5})", value)
     if found is None or int(found[2]) > 65_535:
@@ -78,6 +92,10 @@ Matchers = Annotated[
     WithJsonSchema({"type": "array", "items": {"type": "string"}, "examples": [['severity="critical"']]}),
 ]
 HttpUrl = Annotated[str, AfterValidator(http_url)]
+PlainUrl = Annotated[HttpUrl, AfterValidator(plain_url)]
+ProxyUrl = Annotated[HttpUrl, AfterValidator(proxy_url)]
 Listen = Annotated[str, AfterValidator(_listen)]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 Severity = Name
+HeaderName = Annotated[str, Field(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$", max_length=100)]
+Headers = dict[HeaderName, str]

@@ -17,7 +17,8 @@ from urllib.parse import urlsplit
 from pydantic import ValidationError
 
 from tocsin.app.settings import schema
-from tocsin.app.settings.problems import BadConfig, Lines, Path_, Problem, dotted, explain, line_of
+from tocsin.app.settings.fields import http_url, plain_url
+from tocsin.app.settings.problems import BadConfig, Lines, Path_, Problem, dotted, explain, line_of, without_secrets
 from tocsin.app.settings.secrets import EnvSecret, FileSecret, InlineSecret
 from tocsin.app.settings.yaml_file import read_yaml
 from tocsin.deliver.connect import check_channel_url
@@ -42,10 +43,12 @@ def load_file(path: Path, check_url: Check = check_channel_url) -> c.Config:
     if not isinstance(document, dict):
         raise BadConfig([Problem("must be a mapping of keys to values", str(path), 1)])
     try:
-        file = schema.File.model_validate(document)
+        return _Builder(path, lines, check_url).build(schema.File.model_validate(document))
     except ValidationError as error:
-        raise BadConfig(explain(error, schema.File, str(path), lines)) from None
-    return _Builder(path, lines, check_url).build(file)
+        bad = BadConfig(explain(error, schema.File, str(path), lines))
+    except BadConfig as error:
+        bad = error
+    raise without_secrets(bad, document, path.absolute().parent) from None
 
 
 class _Builder:
@@ -212,8 +215,12 @@ def from_environment(check_url: Check = check_channel_url) -> c.Config:
     url = os.environ.get("TOCSIN_DSS_URL", "").rstrip("/")
     if not url:
         problems.append(Problem("TOCSIN_DSS_URL is not set; set it, or name a file with --config"))
-    elif not urlsplit(url).hostname or urlsplit(url).scheme not in ("http", "https"):
-        problems.append(Problem(f"TOCSIN_DSS_URL: {url!r} is not an http or https URL"))
+    else:
+        try:
+            plain_url(http_url(url))
+        except ValueError as error:
+            bad = without_secrets(BadConfig([Problem(f"TOCSIN_DSS_URL: {error}")]), {"url": url}, Path())
+            problems += bad.problems
     if (key := api_key_from_environment()) is None:
         problems.append(Problem("TOCSIN_DSS_API_KEY (or TOCSIN_DSS_API_KEY_FILE) is not set"))
     channels = []
@@ -235,7 +242,8 @@ def from_environment(check_url: Check = check_channel_url) -> c.Config:
             }
         )
     except ValidationError as error:
-        raise BadConfig(explain(error, schema.File, "environment", {})) from None
+        bad = BadConfig(explain(error, schema.File, "environment", {}))
+        raise without_secrets(bad, {"url": os.environ.get("TOCSIN_EXTERNAL_URL", "")}, Path()) from None
     node = replace(written.nodes[0].build(Path()), api_key=key)
     return c.Config(
         nodes=(node,),

@@ -1,16 +1,19 @@
 """What is wrong with a configuration, told so that one can mend it: file, line, key, and the nearest known key."""
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from tocsin.kit.mask import mask, mask_tokens, secrets_of
 from tocsin.kit.spelling import did_you_mean
 
 Path_ = tuple[str | int, ...]
 Lines = dict[Path_, int]
+_NO_BLANK = "a blank is missing after its colon"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,54 @@ class BadConfig(Exception):
         self.problems = tuple(problems)
 
 
+_SECRET_KEYS = ("api", "auth", "bearer", "key", "password", "secret", "token")
+_ADDRESS_KEYS = ("url", "webhook", "proxy")
+_A_VARIABLE = re.compile(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)+")
+
+
+def without_secrets(error: BadConfig, document: object, base: Path) -> BadConfig:
+    """The same findings without what may be a secret, wherever in the file it stands by mistake."""
+    secrets = list(_secrets_in(document, base))
+
+    def said(words: str) -> str:
+        return mask_tokens(mask(words, secrets))
+
+    return BadConfig([replace(one, message=said(one.message), key=one.key and said(one.key)) for one in error.problems])
+
+
+def _secrets_in(document: object, base: Path, name: str = "") -> Iterator[str]:
+    match document:
+        case dict():
+            for key, value in document.items():
+                yield from _secrets_in(value, base, name if name == "headers" else str(key).lower())
+        case list():
+            for item in document:
+                yield from _secrets_in(item, base, name)
+        case str() if name.endswith("_file") and is_place(document, base):
+            pass
+        case str() if name.endswith("_env") and is_variable(document):
+            pass
+        case str() if name == "headers" or any(word in name for word in _SECRET_KEYS):
+            yield document
+        case str() if any(word in name for word in _ADDRESS_KEYS):
+            yield from secrets_of(document)
+
+
+def is_place(file: str | Path, base: Path) -> bool:
+    """Whether this names a file that is there, or may be: else it may be the secret itself, written as its file."""
+    path = base / file
+    if path.exists():
+        return True
+    inside = path.is_relative_to(base)
+    parts = path.relative_to(base if inside else path.anchor).parts
+    return len(parts) > 1 and Path(base if inside else path.anchor, parts[0]).is_dir()
+
+
+def is_variable(name: str) -> bool:
+    """Whether this is a usual name of an environment variable, and not the secret itself, written as its variable."""
+    return _A_VARIABLE.fullmatch(name) is not None
+
+
 def dotted(path: Path_) -> str:
     """``nodes[0].url`` for ("nodes", 0, "url")."""
     words = ""
@@ -63,6 +114,10 @@ def explain(error: ValidationError, model: type[BaseModel], file: str | None, li
         match found["type"]:
             case "extra_forbidden":
                 known = _keys_at(model, path[:-1])
+                key, colon, _value = str(path[-1]).partition(":")
+                if colon:  # the value has become part of the key
+                    problems.append(Problem(_NO_BLANK, file, line_of(path, lines), dotted((*path[:-1], key))))
+                    continue
                 message = f"unknown key{did_you_mean(str(path[-1]), known)}"
                 if (*path[:1], path[-1]) == ("rules", "receiver"):
                     message = "a rule names no receiver; routes choose it by the alert's labels"

@@ -17,11 +17,14 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from tocsin.app.settings.fields import (
     Duration,
+    Headers,
     HttpUrl,
     Listen,
     Matchers,
     Name,
+    PlainUrl,
     PositiveDuration,
+    ProxyUrl,
     Rate,
     Severity,
     http_url,
@@ -123,7 +126,7 @@ class Watch(Model):
 
 class Node(SecretsModel):
     name: Name  # the label `dss_node`; another name starts another history
-    url: HttpUrl  # where DSS is; a proxy's path before DSS's own may follow
+    url: PlainUrl  # where DSS is; a proxy's path before DSS's own may follow
     api_key: str | None = None  # a key; what it may read is watched
     api_key_file: str | None = None
     api_key_env: str | None = None
@@ -133,8 +136,8 @@ class Node(SecretsModel):
     sweep_api_key: str | None = None  # an admin key for the sweep's one GET alone
     sweep_api_key_file: str | None = None
     sweep_api_key_env: str | None = None
-    headers: dict[str, str] = {}  # sent with every request, for gateways
-    proxy: HttpUrl | None = None  # else HTTP(S)_PROXY and NO_PROXY count
+    headers: Headers = {}  # sent with every request, for gateways
+    proxy: ProxyUrl | None = None  # else HTTP(S)_PROXY and NO_PROXY count
     tls: Tls = Tls()
     projects: ProjectScope = ProjectScope()
     scenarios: ScenarioScope = ScenarioScope()
@@ -178,8 +181,8 @@ class Channel(SecretsModel):
     hmac_secret: str | None = None  # signs as Standard Webhooks describes
     hmac_secret_file: str | None = None
     hmac_secret_env: str | None = None
-    headers: dict[str, str] = {}  # sent with every webhook
-    proxy: HttpUrl | None = None  # for this channel; else the environment counts
+    headers: Headers = {}  # sent with every webhook
+    proxy: ProxyUrl | None = None  # for this channel; else the environment counts
     tls: Tls = Tls()
     allow_private: bool = True  # false refuses private and loopback addresses
 
@@ -392,7 +395,7 @@ class Store(Model):
 
 class Http(SecretsModel):
     listen: Listen = "127.0.0.1:8080"  # host and port; a change needs a restart
-    external_url: HttpUrl | None = None  # where people reach it; links in messages begin with it
+    external_url: PlainUrl | None = None  # where people reach it; links in messages begin with it
     tokens_file: str | None = None  # viewer and operator tokens, by their digests
     hooks_secret: str | None = None  # who knows it may call POST /hooks/dss/NODE; none: 403
     hooks_secret_file: str | None = None

@@ -4,6 +4,8 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tocsin.app.settings.problems import is_variable
+
 MASK = "<secret>"
 
 
@@ -29,7 +31,8 @@ class EnvSecret:
     def reveal(self) -> str:
         value = os.environ.get(self.name)
         if not value:
-            raise FileNotFoundError(f"the environment variable {self.name} is not set")
+            shown = f" {self.name}" if is_variable(self.name) else ""
+            raise FileNotFoundError(f"the environment variable{shown} is not set")
         return value
 
     def __str__(self) -> str:

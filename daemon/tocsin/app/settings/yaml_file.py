@@ -11,7 +11,9 @@ from pathlib import Path
 import yaml
 
 from tocsin.app.settings.problems import BadConfig, Lines, Path_, Problem
+from tocsin.kit.mask import mask_tokens
 
+_QUOTED = re.compile(r" '[^'<]{4,}'")  # names of aliases and tags: a secret that begins with * or ! is read as one
 _TOO_DEEP = "is nested too deeply or has too many aliases"
 
 
@@ -57,10 +59,14 @@ def parse_yaml(text: str, name: str) -> tuple[object, Lines]:
         raise BadConfig([Problem(_TOO_DEEP, name)]) from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        words = " ".join(part for part in (error.context, error.problem) if part)
+        words = _QUOTED.sub("", " ".join(part for part in (error.context, error.problem) if part))
         raise BadConfig([Problem(f"is not YAML: {words}", name, mark.line + 1 if mark else None)]) from None
     except yaml.YAMLError as error:
         raise BadConfig([Problem(f"is not YAML: {error}", name)]) from None
+
+
+def _name(key: yaml.Node) -> str:
+    return mask_tokens(str(key.value))
 
 
 def _walk(node: yaml.Node, path: Path_, lines: Lines, name: str, depth: int = 0) -> None:
@@ -73,7 +79,7 @@ def _walk(node: yaml.Node, path: Path_, lines: Lines, name: str, depth: int = 0)
             line = key.start_mark.line + 1
             if key.value in seen:
                 raise BadConfig(
-                    [Problem(f"the key {key.value!r} stands twice, first in line {seen[key.value]}", name, line)]
+                    [Problem(f"the key {_name(key)!r} stands twice, first in line {seen[key.value]}", name, line)]
                 )
             seen[key.value] = line
             lines[(*path, key.value)] = line
