@@ -28,7 +28,7 @@ from tocsin.watch.metrics import WatchMetrics
 DOCS = Path(__file__).resolve().parent
 KINDS = {
     "bool": "true or false", "int": "number", "float": "number", "Duration": "duration", "PositiveDuration": "duration",
-    "HttpUrl": "URL", "Listen": "host:port", "Rate": "rate", "Matchers": "matchers", "Addresses": "addresses",
+    "HttpUrl": "URL", "PlainUrl": "URL", "ProxyUrl": "URL", "Headers": "mapping", "Listen": "host:port", "Rate": "rate", "Matchers": "matchers", "Addresses": "addresses",
     "dict": "mapping", "tuple": "list", "Level": "`debug`, `info`, `warning`, `error`",
 }  # fmt: skip
 

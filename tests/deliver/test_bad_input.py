@@ -118,7 +118,7 @@ def test_the_check_names_each_receiver_that_could_not_be_reached(tmp_path: Path)
     problems = validate(Source(tmp_path / "tocsin.yaml"), NOW, offline=False)
     told = [one.message.replace(f"{tmp_path}/", "") for one in problems if one.severity == "error"]
     assert told == [
-        "the url of channel 'missing' cannot be read: missing: No such file or directory",
+        "the url of channel 'missing' cannot be read: No such file or directory",
         "the url of channel 'empty' cannot be read: empty is empty",
         "the url of channel 'local': 'syslog' is not allowed",
     ]

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 
+from tocsin.kit.mask import mask_tokens
+
 Secret = str | Callable[[], str]
 
 
@@ -88,8 +90,7 @@ class TLSContexts:
                     self._seen = seen
             except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
                 if self._seen is None:
-                    words = (isinstance(error, OSError) and error.strerror) or type(error).__name__
-                    raise BadCredentials(f"TLS files: {words}") from error
+                    raise BadCredentials(f"TLS files: {mask_tokens(str(error))}") from error
             return self._context
 
 

@@ -44,6 +44,7 @@ class BadConfig(Exception):
 
 _SECRET_KEYS = ("api", "auth", "bearer", "key", "password", "secret", "token")
 _ADDRESS_KEYS = ("url", "webhook", "proxy")
+_A_FILE = re.compile(r"[\w-]+\.[a-z]{2,5}")
 _A_VARIABLE = re.compile(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)+")
 
 
@@ -78,7 +79,7 @@ def _secrets_in(document: object, base: Path, name: str = "") -> Iterator[str]:
 def is_place(file: str | Path, base: Path) -> bool:
     """Whether this names a file that is there, or may be: else it may be the secret itself, written as its file."""
     path = base / file
-    if path.exists():
+    if path.exists() or _A_FILE.fullmatch(str(file)):
         return True
     inside = path.is_relative_to(base)
     parts = path.relative_to(base if inside else path.anchor).parts
