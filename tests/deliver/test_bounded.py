@@ -20,7 +20,7 @@ from tests.deliver.builders import NOW, HandClock, Plain, config, owed
 from tocsin.deliver import bounded
 from tocsin.deliver.apprise_channel import Way
 from tocsin.deliver.transport import Parcel
-from tocsin.deliver.verdict import Verdict
+from tocsin.deliver.verdict import Answer, Verdict
 from tocsin.model.config import Channel
 from tocsin.model.notification import AttemptOutcome
 
@@ -199,7 +199,7 @@ def test_a_body_that_is_cut_or_compressed_is_still_read_by_plugins() -> None:
     bounded.install()
     with Endless(talk).serving() as server, bounded.answers_of_this_thread() as answers:
         assert requests.get(f"http://127.0.0.1:{server.port}/", timeout=20).json() == {"ok": True}
-    assert [answer.status for answer in answers if isinstance(answer, bounded.Answer)] == [200]
+    assert [answer.status for answer in answers if isinstance(answer, Answer)] == [200]
 
 
 def test_smtp_over_tls_reads_with_the_same_bounds() -> None:
