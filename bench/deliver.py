@@ -45,6 +45,9 @@ class Plain:
     def reveal(self) -> str:
         return self.value
 
+    async def read(self) -> str:
+        return self.reveal()
+
 
 def receive(port: "multiprocessing.Queue[int]", taken: "Synchronized[int]") -> None:
     """A receiver that answers every POST with an empty 200, as fast as it can, and counts them in ``taken``."""

@@ -62,6 +62,9 @@ class Plain:
     def reveal(self) -> str:
         return self.value
 
+    async def read(self) -> str:
+        return self.reveal()
+
 
 def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="bench pipeline", description=__doc__)

@@ -65,6 +65,9 @@ class Key:
     def reveal(self) -> str:
         return self.value
 
+    async def read(self) -> str:
+        return self.reveal()
+
 
 class FakeNode:
     """The faked DSS in another process."""

@@ -28,6 +28,9 @@ class Plain:
     def reveal(self) -> str:
         return self.value
 
+    async def read(self) -> str:
+        return self.reveal()
+
     def __str__(self) -> str:
         return "***"
 

@@ -1,6 +1,7 @@
 """The configuration file: what it becomes, and how its mistakes are told."""
 
 import json
+import os
 from datetime import timedelta
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 
 from tocsin.app.settings import BadConfig, load_file
 from tocsin.app.settings.schema import json_schema
+from tocsin.app.settings.secrets import FileSecret
 from tocsin.model.config import Config
 from tocsin.model.event import EventName
 
@@ -231,3 +233,23 @@ def test_equal_files_make_equal_nodes(tmp_path: Path) -> None:
 def test_the_json_schema_beside_the_reference_is_up_to_date(repository: Path) -> None:
     written = (repository / "config" / "tocsin.schema.json").read_text()
     assert written == json_schema(), "run: make schema"
+
+
+async def test_a_secret_file_that_hangs_serves_the_value_last_read(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    path.write_text("one\n")
+    secret = FileSecret(path, deadline_seconds=0.01)
+    assert await secret.read() == "one"
+    path.unlink()
+    os.mkfifo(path)  # opening one that nobody writes to hangs as a dead mount does
+    assert (secret.reveal(), await secret.read()) == ("one", "one")
+
+
+async def test_a_secret_file_that_was_never_read_and_hangs_is_an_error_in_time(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    os.mkfifo(path)
+    secret = FileSecret(path, deadline_seconds=0.01)
+    with pytest.raises(OSError, match="does not answer"):
+        await secret.read()
+    with pytest.raises(OSError, match="does not answer"):
+        secret.reveal()

@@ -48,6 +48,9 @@ class Key:
     def reveal(self) -> str:
         return self.value
 
+    async def read(self) -> str:
+        return self.reveal()
+
 
 @dataclass
 class Watching:

@@ -1,6 +1,7 @@
 """Who may do what: every rule of the contract, over a real socket."""
 
 import base64
+import os
 from pathlib import Path
 
 import pytest
@@ -210,13 +211,39 @@ def test_lines_that_are_no_tokens_are_named_and_skipped() -> None:
     assert [problem.split(" is ")[0] for problem in problems] == ["line 3", "line 4", "line 5"]
 
 
-def test_a_file_that_cannot_be_read_lets_nobody_in_until_it_can(tmp_path: Path) -> None:
+async def test_a_file_that_cannot_be_read_lets_nobody_in_until_it_can(tmp_path: Path) -> None:
     path = tmp_path / "tokens"
     file = TokenFile(str(path))
     token, line = make_token("ann", Scope.VIEWER)
-    assert file.find(token) is None
+    assert await file.find(token) is None
     path.write_bytes(b"\xff\xfe")
-    assert file.find(token) is None
+    assert await file.find(token) is None
     path.write_text(line)
-    found = file.find(token)
+    found = await file.find(token)
     assert (found.name if found else None) == "ann"
+
+
+async def test_a_tokens_file_of_equal_size_and_time_is_read_again(tmp_path: Path) -> None:
+    path = tmp_path / "tokens"
+    (kept, kept_line), (withdrawn, withdrawn_line) = make_token("ann", Scope.VIEWER), make_token("bob", Scope.VIEWER)
+    past = 1_700_000_000 * 10**9
+
+    def write(line: str) -> None:
+        path.write_text(line)
+        os.utime(path, ns=(past, past))
+
+    write(withdrawn_line)
+    file = TokenFile(str(path))
+    assert await file.find(withdrawn) is not None
+    write(kept_line)
+    assert (await file.find(withdrawn), await file.find(kept) is not None) == (None, True)
+    os.replace(path, tmp_path / "old")
+    write(withdrawn_line)
+    assert (await file.find(withdrawn) is not None, await file.find(kept)) == (True, None)
+
+
+async def test_a_tokens_file_that_hangs_lets_nobody_in_and_holds_up_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "tokens"
+    os.mkfifo(path)  # opening one that nobody writes to hangs as a dead mount does
+    file = TokenFile(str(path), seconds=0.01)
+    assert await file.find("anything") is None

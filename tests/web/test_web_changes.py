@@ -102,6 +102,9 @@ class Hidden:
     def reveal(self) -> str:
         return "hunter2"
 
+    async def read(self) -> str:
+        return self.reveal()
+
 
 async def test_the_configuration_is_shown_without_its_secrets(client: ClientSession, daemon: Daemon) -> None:
     from dataclasses import replace

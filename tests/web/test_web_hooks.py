@@ -21,6 +21,9 @@ class Secret:
     def reveal(self) -> str:
         return self.value
 
+    async def read(self) -> str:
+        return self.reveal()
+
 
 @pytest.fixture
 def hooked(daemon: Daemon) -> Daemon:

@@ -24,7 +24,7 @@ from tocsin.app.reconcile import reconcile
 from tocsin.app.telling import Telling
 from tocsin.app.timing import Untimed, decide_time, untimed
 from tocsin.model.alert import Alert, EndReason
-from tocsin.model.config import Config
+from tocsin.model.config import Channel, Config
 from tocsin.model.decision import FLUSHES, SUPPRESSIONS, Decision, Stage, Verdict
 from tocsin.model.event import event_labels
 from tocsin.model.run import ScenarioKey
@@ -84,7 +84,8 @@ class Decider:
             plan = make_plan(config)
             await self._do(reconcile, plan, now)
             self._plan, self._synced = plan, None
-        decided = await self._do(decide_events, plan, now)
+        mail = await mirroring.mail_channels(config)
+        decided = await self._do(partial(decide_events, mail_channels=mail), plan, now)
         fresh: Sequence[Untimed] = ()
         if self._synced is None or not self._synced <= now < self._synced + _SYNC_EVERY:
             fresh = await self._store.read(untimed, plan)
@@ -119,7 +120,7 @@ class Decider:
             self._metrics.suppressed.labels(verdict.value).inc(count)
 
 
-def decide_events(connection: Connection, plan: Plan, now: datetime) -> Outcome:
+def decide_events(connection: Connection, plan: Plan, now: datetime, mail_channels: Sequence[Channel] = ()) -> Outcome:
     """One batch of undecided events, in order: rules, reporters, and their place in the public order."""
     waiting = events.undecided(connection, BATCH)
     if not waiting:
@@ -127,7 +128,7 @@ def decide_events(connection: Connection, plan: Plan, now: datetime) -> Outcome:
     keys = [one.event.key for one in waiting]
     judging = _judging(connection, plan, now, {key for key in keys if key is not None},
                        {one.event.node for one in waiting})  # fmt: skip
-    own = mirroring.own(connection, plan.config, (one.event for one in waiting))
+    own = mirroring.own(connection, plan.config, (one.event for one in waiting), mail_channels)
     telling = Telling(connection, plan, now, judging.nodes, own)
     late: set[ScenarioKey] = set()
     for one, key in zip(waiting, keys, strict=True):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
-from tocsin.model.config import Channel, Config, DssReporters
+from tocsin.model.config import Channel, Config, DssReporters, Secret
 from tocsin.model.event import END_EVENTS, Event
 from tocsin.model.mail_reporter import MailReporter
 from tocsin.model.run import RunKey, ScenarioKey
@@ -39,8 +39,9 @@ class Own:
         return mirror.stood_in_for(self.config, event, known)
 
 
-def own(connection: Connection, config: Config, events: Iterable[Event]) -> Own:
-    """What these events need; nothing is read for those that do not concern DSS's reporters."""
+def own(connection: Connection, config: Config, events: Iterable[Event], channels: Sequence[Channel]) -> Own:
+    """What these events need; nothing is read for those that do not concern DSS's reporters. ``channels``: the mail
+    channels."""
     wanted = config.dss_reporters
     mine = [event for event in events if mirror.concerns(wanted, event)]
     early: dict[RunKey, list[Event]] = {}
@@ -49,23 +50,31 @@ def own(connection: Connection, config: Config, events: Iterable[Event]) -> Own:
         early = early_failures(connection, ended)
         mine = [event for event in mine if event.reporter or (event.run and event.run.key in early)]
     keys = {event.key for event in mine if event.key is not None}
-    return Own(wanted, mail_reporters.of(connection, keys), early, mail_channels(config) if keys else ())
+    return Own(wanted, mail_reporters.of(connection, keys), early, channels)
 
 
-def mail_channels(config: Config) -> list[Channel]:
-    """The mail channels of the receiver of DSS's reporters. One whose URL cannot be read now counts as one: what is
-    owed to it waits until it can."""
+async def mail_channels(config: Config) -> list[Channel]:
+    """The mail channels of the receiver of DSS's reporters, none when it sends nothing. One whose URL cannot be read
+    now counts as one: what is owed to it waits until it can."""
+    found = []
+    for channel, url in _by_url(config) if config.dss_reporters.mode != "off" else ():
+        try:
+            if _is_mail(await url.read()):
+                found.append(channel)
+        except OSError:
+            found.append(channel)
+    return found
+
+
+def _by_url(config: Config) -> Iterator[tuple[Channel, Secret]]:
     receiver = config.receiver(config.dss_reporters.receiver or "")
-    return [channel for channel in (receiver.channels if receiver else ()) if _is_mail(channel)]
+    for channel in receiver.channels if receiver else ():
+        if channel.url is not None:
+            yield channel, channel.url
 
 
-def _is_mail(channel: Channel) -> bool:
-    if channel.url is None:
-        return False
-    try:
-        return channel.url.reveal().strip().lower().startswith(_MAIL)
-    except OSError:
-        return True
+def _is_mail(url: str) -> bool:
+    return url.strip().lower().startswith(_MAIL)
 
 
 def warnings(config: Config) -> Iterator[str]:
@@ -76,5 +85,12 @@ def warnings(config: Config) -> Iterator[str]:
     for name in ("allow_recipients", "allow_senders"):
         if not getattr(wanted, name):
             yield f"dss_reporters: {name} is empty, so mode {wanted.mode} sends nothing; name globs on addresses"
-    if not mail_channels(config):
+    if not any(_may_be_mail(url) for _, url in _by_url(config)):
         yield f"dss_reporters: receiver {wanted.receiver!r} has no mailto:// or mailtos:// channel"
+
+
+def _may_be_mail(url: Secret) -> bool:
+    try:
+        return _is_mail(url.reveal())
+    except OSError:
+        return True

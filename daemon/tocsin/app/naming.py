@@ -46,7 +46,7 @@ async def _own_name(node: Node) -> str | None:
     assert node.api_key is not None
     try:
         async with asyncio.timeout(_WAIT_SECONDS):
-            async with DSSClient(node.url, api_key=node.api_key.reveal(), retries=0) as client:
+            async with DSSClient(node.url, api_key=node.api_key.read, retries=0) as client:
                 return (await client.get_instance_info()).node_name or None
     except (DSSError, OSError, TimeoutError) as error:
         log.info("node_did_not_tell_its_name", error=str(error))

@@ -246,8 +246,8 @@ def _connect(node: "Node") -> DSSClient:
     cert, key = node.tls.client_cert_file, node.tls.client_key_file
     return DSSClient(
         node.url,
-        api_key=node.api_key.reveal if node.api_key else None,
-        jwt_bearer_token=node.bearer.reveal if node.bearer else None,
+        api_key=node.api_key.read if node.api_key else None,
+        jwt_bearer_token=node.bearer.read if node.bearer else None,
         extra_headers=node.headers,
         no_check_certificate=not node.tls.verify,
         client_certificate=(cert, key) if cert and key else cert,

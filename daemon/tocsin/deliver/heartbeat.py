@@ -1,6 +1,5 @@
 """The dead man's switch: a GET after each healthy cycle. Whoever waits for it rings when it stops coming."""
 
-from collections.abc import Callable
 from datetime import datetime
 
 import aiohttp
@@ -9,7 +8,7 @@ from yarl import URL
 
 from tocsin import __version__
 from tocsin.kit.proxy import environment_proxy
-from tocsin.model.config import Config
+from tocsin.model.config import Config, Secret
 
 log = structlog.get_logger(__name__)
 
@@ -32,7 +31,7 @@ class Heartbeat:
             return self._due_at
         self._due_at = now + config.heartbeat.interval
         if healthy:
-            problem = await _get(url.reveal)
+            problem = await _get(url)
             if problem is not None and not self._failing:
                 log.warning("heartbeat_failed", reason=problem)
             elif problem is None and self._failing:
@@ -41,10 +40,10 @@ class Heartbeat:
         return self._due_at
 
 
-async def _get(reveal: Callable[[], str]) -> str | None:
+async def _get(address: Secret) -> str | None:
     """Why nobody heard it, without the address, which is a secret; None when somebody did. The answer is not read."""
     try:
-        url = URL(reveal().strip())
+        url = URL((await address.read()).strip())
         proxy = environment_proxy(url.scheme, url.host or "", url.port)
         async with (
             aiohttp.ClientSession(timeout=_TIMEOUT) as session,

@@ -13,7 +13,7 @@ import socket
 import ssl
 from dataclasses import dataclass
 from datetime import datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from ipaddress import ip_address
 from typing import Final
 
@@ -27,6 +27,7 @@ from tocsin.deliver.payload import payload
 from tocsin.deliver.transport import Parcel
 from tocsin.deliver.verdict import Cause, Verdict, failed, of_status, parse_retry_after, refused, unknown
 from tocsin.kit.clock import Clock
+from tocsin.kit.files import SingleFlight
 from tocsin.kit.mask import mask, secrets_of, secrets_of_header
 from tocsin.kit.proxy import environment_proxy
 from tocsin.model.config import Channel, Tls
@@ -52,6 +53,10 @@ class _Request:
     secret: str | None  # that signs it
 
 
+class UnreadableTls(Exception):
+    """A certificate file cannot be read or used; the text says why."""
+
+
 class Webhook:
     """The transport of one native webhook channel."""
 
@@ -60,6 +65,7 @@ class Webhook:
         self._clock = clock
         self._session: aiohttp.ClientSession | None = None
         self._opening = asyncio.Lock()
+        self._tls = SingleFlight(partial(ssl_context, channel.tls), "reading the TLS files")
 
     @property
     def concurrency(self) -> int:
@@ -67,7 +73,7 @@ class Webhook:
 
     async def send(self, parcel: Parcel) -> Verdict:
         try:
-            request = self._request(parcel, self._clock.now())
+            request = await self._request(parcel)
         except BadSecret as error:
             return refused(str(error), cause=Cause.SIGNING_SECRET)
         except OSError as error:
@@ -80,6 +86,8 @@ class Webhook:
             )
         except PrivateAddress as error:
             return refused(str(error), cause=Cause.URL)
+        except UnreadableTls as error:
+            return failed(str(error), cause=Cause.TLS)
         except aiohttp.ClientConnectorDNSError as error:
             if isinstance(error.os_error, PrivateAddress):
                 return refused(str(error.os_error), cause=Cause.URL)
@@ -98,19 +106,26 @@ class Webhook:
             await self._session.close()
             self._session = None
 
-    def _request(self, parcel: Parcel, now: datetime) -> "_Request":
+    async def _request(self, parcel: Parcel) -> "_Request":
         channel = self._channel
         if channel.webhook is None:
             raise BadSecret("the channel has no webhook address")
-        url = channel.webhook.reveal().strip()
-        secret = channel.hmac_secret.reveal().strip() if channel.hmac_secret else None
+        url = (await channel.webhook.read()).strip()
+        secret = (await channel.hmac_secret.read()).strip() if channel.hmac_secret else None
         made = payload(parcel.notification, parcel.facts.details, parcel.config.http.external_url)
-        own = {name: value.reveal().strip() for name, value in channel.headers.items()}
+        own = {name: (await value.read()).strip() for name, value in channel.headers.items()}
         headers = {"User-Agent": f"tocsin/{__version__}", "Accept-Encoding": "identity"}
         headers |= own | {"Content-Type": made.content_type}
         key = None if secret is None else signing_key(secret)
-        headers |= standard_headers(parcel.notification.id, now, made.body, key)
+        headers |= standard_headers(parcel.notification.id, self._clock.now(), made.body, key)
         return _Request(url, headers, made.body, secret)
+
+    async def _tls_context(self) -> ssl.SSLContext:
+        """Raises ``UnreadableTls``."""
+        try:
+            return await self._tls.wait()
+        except OSError as error:  # ssl.SSLError and TimeoutError are among them
+            raise UnreadableTls(f"the TLS files of the channel cannot be used: {error.strerror or error}") from None
 
     def _secrets(self, request: "_Request") -> list[str]:
         """What a receiver might echo."""
@@ -123,7 +138,7 @@ class Webhook:
             refuse_private_host(url.host or "")
         async with self._opening:
             if self._session is None:
-                self._session = await _session(self._channel)
+                self._session = _session(self._channel, await self._tls_context())
         async with self._session.post(
             url,
             data=request.body,
@@ -176,13 +191,9 @@ def env_proxy(url: URL) -> str | None:
     return environment_proxy(url.scheme, url.host or "", url.port)
 
 
-async def _session(channel: Channel) -> aiohttp.ClientSession:
+def _session(channel: Channel, context: ssl.SSLContext) -> aiohttp.ClientSession:
     guarded = not channel.allow_private and channel.proxy is None
-    connector = aiohttp.TCPConnector(
-        ssl=await asyncio.to_thread(ssl_context, channel.tls),
-        limit=0,
-        resolver=_PublicOnly() if guarded else ThreadedResolver(),
-    )
+    connector = aiohttp.TCPConnector(ssl=context, limit=0, resolver=_PublicOnly() if guarded else ThreadedResolver())
     # The sender counts an answer as unknown at the deadline; a send ends by itself at twice that.
     timeout = aiohttp.ClientTimeout(
         total=2 * channel.timeout.total_seconds(), sock_connect=channel.timeout.total_seconds()

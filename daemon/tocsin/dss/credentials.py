@@ -1,20 +1,22 @@
 """What proves who we are and who DSS is: secrets and certificates, both of which rotate.
 
-A secret is a string, or a callable that is asked before each request, so that a rotated one serves at once.
+A secret is a string, or a callable that is asked before each request, so that a rotated one serves at once; it may
+be a coroutine function.
 Certificate files are looked at before each request and read again when they have changed.
 """
 
-import asyncio
 import base64
+import inspect
 import os
 import ssl
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
+from tocsin.kit.files import SingleFlight, Version, version
 from tocsin.kit.mask import mask_tokens
 
-Secret = str | Callable[[], str]
+Secret = str | Callable[[], str | Awaitable[str]]
 
 
 class BadCredentials(Exception):
@@ -36,16 +38,24 @@ class Auth:
     kind: AuthKind
     secret: Secret = field(repr=False)
 
-    def reveal(self) -> str:
+    async def reveal(self) -> str:
         """The secret as it is now. Raises ``BadCredentials``."""
         try:
-            return (self.secret if isinstance(self.secret, str) else self.secret()).strip()
+            secret = self.secret if isinstance(self.secret, str) else self.secret()
+            return (await secret if inspect.isawaitable(secret) else secret).strip()
         except (OSError, ValueError) as error:
             raise BadCredentials(f"the secret cannot be read: {type(error).__name__}") from error
 
-    def header(self) -> tuple[str, str]:
+    def sent_in(self, headers: Mapping[str, str]) -> str:
+        """The secret that these headers, made from ``header``, carry."""
+        if self.kind is AuthKind.TICKET:
+            return headers["X-DKU-APITicket"]
+        value = headers["Authorization"].partition(" ")[2]
+        return value if self.kind is AuthKind.BEARER else base64.b64decode(value).decode().removesuffix(":")
+
+    async def header(self) -> tuple[str, str]:
         """Name and value of the header for the next request. Raises ``BadCredentials``."""
-        secret = self.reveal()
+        secret = await self.reveal()
         if not secret:
             raise BadCredentials("the secret is empty")
         if self.kind is AuthKind.API_KEY:
@@ -73,25 +83,26 @@ class TLSContexts:
     def __init__(self, tls: TLS) -> None:
         self._tls = tls
         self._files = [f for f in (tls.ca_file, tls.client_cert_file, tls.client_key_file) if f]
-        self._seen: list[tuple[int, int, int]] | None = None
+        self._seen: list[Version] | None = None
         self._context: ssl.SSLContext | bool = tls.verify  # what aiohttp takes for "default" and "unchecked"
-        self._lock = asyncio.Lock()
+        self._reading = SingleFlight(self._read, "reading the TLS files")
 
     async def current(self) -> ssl.SSLContext | bool:
-        """Read the files again if they changed. A pair that is only half written leaves the former context in
-        force until it fits. Raises ``BadCredentials`` if there was none."""
-        if not self._files:
-            return self._context
-        async with self._lock:
+        """Read the files again if they changed. A pair that is only half written, or that cannot be read in time,
+        leaves the former context in force until it fits. Raises ``BadCredentials`` if there was none."""
+        if self._files:
             try:
-                seen = [(s.st_ino, s.st_size, s.st_mtime_ns) for s in map(os.stat, self._files)]
-                if seen != self._seen:
-                    self._context = await asyncio.to_thread(_context, self._tls)
-                    self._seen = seen
-            except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+                await self._reading.wait()
+            except (OSError, ValueError) as error:  # ssl.SSLError and TimeoutError are OSErrors
                 if self._seen is None:
                     raise BadCredentials(f"TLS files: {mask_tokens(str(error))}") from error
-            return self._context
+        return self._context
+
+    def _read(self) -> None:
+        seen = [version(os.stat(file)) for file in self._files]
+        if seen != self._seen:
+            self._context = _context(self._tls)
+            self._seen = seen
 
 
 def _context(tls: TLS) -> ssl.SSLContext:

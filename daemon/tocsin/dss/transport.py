@@ -8,7 +8,6 @@ attempt is reported to ``on_request`` once; foreign errors become ``DSSError`` h
 import asyncio
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
 from dataclasses import replace
 from typing import TypeVar
 
@@ -124,7 +123,7 @@ class Transport:
         """Session, headers and TLS for this moment's secret and certificates."""
         session = self._open()
         try:
-            name, value = self._auth.header()
+            name, value = await self._auth.header()
         except BadCredentials as bad:
             raise DSSUnauthorized(str(bad), operation=request.operation, url=str(self.base)) from bad
         headers = self._headers.copy()
@@ -211,8 +210,7 @@ class Transport:
             return reply
         named = {name: value for name, value in headers.items() if name not in ("User-Agent", "Content-Type")}
         sent = [value for value in named.values() if len(value) >= 8]  # shorter ones may be words of the answer itself
-        with suppress(BadCredentials):  # it went away meanwhile
-            sent.append(self._auth.reveal())
+        sent.append(self._auth.sent_in(headers))
         words = mask(reply.body.decode("latin-1"), [*sent, *(value.rpartition(" ")[2] for value in sent)])
         return replace(reply, body=words.encode("latin-1"))
 

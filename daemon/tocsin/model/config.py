@@ -28,7 +28,14 @@ class Secret(Protocol):
     """Something that must not be printed. ``str()`` of it is a mask."""
 
     def reveal(self) -> str:
-        """The present value; a file is read again when it changed. Raises ``OSError`` when it cannot be read."""
+        """The present value; a file is read again when it changed. For threads: it may wait for seconds.
+
+        Raises ``OSError`` when it cannot be read, or not in time.
+        """
+        ...
+
+    async def read(self) -> str:
+        """As ``reveal``, for event loops."""
         ...
 
 

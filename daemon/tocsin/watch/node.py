@@ -295,8 +295,8 @@ def _client(
     cert, key = node.tls.client_cert_file, node.tls.client_key_file
     return DSSClient(
         node.url,
-        api_key=api_key.reveal if api_key else None,
-        jwt_bearer_token=bearer.reveal if bearer else None,
+        api_key=api_key.read if api_key else None,
+        jwt_bearer_token=bearer.read if bearer else None,
         extra_headers=node.headers,
         no_check_certificate=not node.tls.verify,
         ca_file=node.tls.ca_file,

@@ -44,7 +44,7 @@ class Gate:
         self._open_to_others = open_to_others
         self._file: TokenFile | None = None
 
-    def admit(self, request: web.Request, access: Access, http: Http) -> str:
+    async def admit(self, request: web.Request, access: Access, http: Http) -> str:
         """Who asks, for the log and for what they change. Raises ``Problem`` 400, 401 or 403."""
         _refuse_ambiguous(request)
         if access is Access.CHANGE:
@@ -52,7 +52,7 @@ class Gate:
         if access in (Access.PROBE, Access.HOOK):
             return "anyone"
         if http.tokens_file is not None:
-            return self._by_token(request, access, http.tokens_file)
+            return await self._by_token(request, access, http.tokens_file)
         if self._open_to_others:
             if access is Access.STATUS:
                 return "anyone"
@@ -63,11 +63,11 @@ class Gate:
             _require_known_host(request, http.external_url)
         return "loopback"
 
-    def _by_token(self, request: web.Request, access: Access, path: str) -> str:
+    async def _by_token(self, request: web.Request, access: Access, path: str) -> str:
         if self._file is None or self._file.path != path:
             self._file = TokenFile(path)
         presented = _presented(request)
-        token = self._file.find(presented) if presented else None
+        token = await self._file.find(presented) if presented else None
         if token is None:
             raise Problem(401, "this needs a token: Authorization: Bearer TOKEN", _ASK)
         if access is Access.CHANGE and token.scope is not Scope.OPERATOR:

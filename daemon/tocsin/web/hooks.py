@@ -5,7 +5,6 @@ by a signature as Standard Webhooks describes. Project and scenario are read fro
 where they stand under names that DSS users choose; without both of them nothing is nudged.
 """
 
-import asyncio
 import binascii
 import hmac
 import json
@@ -49,7 +48,7 @@ async def nudge(request: web.Request) -> web.Response:
 
 async def _revealed(secret: Secret) -> str:
     try:
-        revealed = (await asyncio.to_thread(secret.reveal)).strip()
+        revealed = (await secret.read()).strip()
     except OSError as error:
         log.error("hooks_secret_unreadable", error=str(error))
         raise Problem(503, "the secret of the hooks cannot be read") from None

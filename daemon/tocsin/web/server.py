@@ -205,7 +205,7 @@ async def _bounded(request: web.Request, handler: Handler) -> web.StreamResponse
     route = _route(request)
     if route is None:
         return await handler(request)
-    SUBJECT.set(request.app[GATE].admit(request, route.access, request.app[CONTEXT].config().http))
+    SUBJECT.set(await request.app[GATE].admit(request, route.access, request.app[CONTEXT].config().http))
     if route.streams:
         return await handler(request)
     async with asyncio.timeout(_HANDLER_SECONDS):

@@ -79,7 +79,7 @@ async def _follow(request: web.Request, response: web.StreamResponse, wanted: Wa
     context, closing = request.app[CONTEXT], request.app[STREAMS].closing
     quiet = 0
     await _write(response, ": these are tocsin's events\n\n")
-    while not closing.is_set() and _still_admitted(request):
+    while not closing.is_set() and await _still_admitted(request):
         found = await _read(context, wanted, after)
         if found.events:
             await _write(response, "".join(_message(event) for event in found.events))
@@ -110,9 +110,9 @@ def _message(event: dict[str, Json]) -> str:
     return f"id: {event['seq']}\nevent: {event['type']}\ndata: {json.dumps(event)}\n\n"
 
 
-def _still_admitted(request: web.Request) -> bool:
+async def _still_admitted(request: web.Request) -> bool:
     try:
-        request.app[GATE].admit(request, Access.READ, request.app[CONTEXT].config().http)
+        await request.app[GATE].admit(request, Access.READ, request.app[CONTEXT].config().http)
     except Problem:
         return False
     return True

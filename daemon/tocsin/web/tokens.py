@@ -18,6 +18,8 @@ from pathlib import Path
 
 import structlog
 
+from tocsin.kit.files import DEADLINE_SECONDS, TextFile
+
 log = structlog.get_logger(__name__)
 
 _LARGEST_FILE = 1 << 20
@@ -60,38 +62,37 @@ def parse_tokens(text: str) -> tuple[list[Token], list[str]]:
 class TokenFile:
     """The tokens of one file, as it is now."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, seconds: float = DEADLINE_SECONDS) -> None:
+        """``seconds``: how long reading may take; a file on a mount that hangs lets nobody in."""
         self.path = path
+        self._file = TextFile(Path(path), _LARGEST_FILE, seconds=seconds)
         self._tokens: list[Token] = []
-        self._version: tuple[int, ...] | None = None
+        self._text: str | None = None  # what the tokens were parsed from
         self._failed = False
 
-    def find(self, presented: str) -> Token | None:
+    async def find(self, presented: str) -> Token | None:
         """The token that was presented. Every entry is compared, in constant time."""
-        self._read_if_changed()
+        await self._read_if_changed()
         digest, found = _digest(presented), None
         for token in self._tokens:
             if hmac.compare_digest(token.sha256, digest):
                 found = token
         return found
 
-    def _read_if_changed(self) -> None:
-        path = Path(self.path)
+    async def _read_if_changed(self) -> None:
         try:
-            stat = path.stat()
-            version = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
-            if version == self._version:
-                return
-            with path.open(encoding="utf-8") as file:
-                text = file.read(_LARGEST_FILE)
-        except (OSError, UnicodeDecodeError) as error:
-            self._tokens, self._version = [], None
+            text = await self._file.wait()
+        except OSError as error:  # also when a mount hangs: TimeoutError
+            self._tokens, self._text = [], None
             if not self._failed:
                 log.error("tokens_file_unreadable", path=self.path, error=str(error))
             self._failed = True
             return
+        self._failed = False
+        if text == self._text:
+            return
         self._tokens, problems = parse_tokens(text)
-        self._version, self._failed = version, False
+        self._text = text
         for problem in problems:
             log.error("tokens_file_line_skipped", path=self.path, problem=problem)
 
