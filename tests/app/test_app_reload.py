@@ -1,11 +1,14 @@
 """A reload swaps the whole configuration or nothing."""
 
 import asyncio
+import os
+import threading
 from dataclasses import replace
+from pathlib import Path
 
 from tocsin.app.reload import Live
 from tocsin.app.settings import BadConfig, Problem
-from tocsin.app.source import Signature
+from tocsin.app.source import Source
 from tocsin.kit.clock import SystemClock
 from tocsin.model.config import Config, StoreConfig
 
@@ -24,8 +27,8 @@ class Given:
             raise found
         return found
 
-    def signature(self) -> Signature:
-        return ()
+    def changed(self) -> bool:
+        return False
 
 
 async def test_a_reload_swaps_and_names_what_only_a_start_reads() -> None:
@@ -62,3 +65,133 @@ async def test_a_signal_asks_for_a_reload() -> None:
     following.cancel()
     await asyncio.gather(following, return_exceptions=True)
     assert live().max_scenarios == 2
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+
+NODE = "nodes: [{name: prod, url: 'https://dss.example.com', api_key: k}]\n"
+REPORTER = """
+templates: [t/*.j2]
+receivers: [{name: ops, channels: [{webhook: 'https://h.example.com'}]}]
+reporters: [{name: all, receiver: ops, template: %s}]
+"""
+
+
+def write(path: Path, text: str) -> None:
+    """Replace a file in one step, as editors and Kubernetes do."""
+    path.parent.mkdir(exist_ok=True)
+    (path.parent / "fresh").write_text(text)
+    os.replace(path.parent / "fresh", path)
+
+
+def live_on(path: Path) -> Live:
+    source = Source(path, lambda _url: None)
+    return Live(source, source.load(), SystemClock())
+
+
+async def reloads(live: Live) -> list[bool]:
+    """What three looks do: whether they reload."""
+    return [await live.reload_if_needed() for _ in range(3)]
+
+
+async def test_one_edit_reloads_once_also_when_it_names_another_template(tmp_path: Path) -> None:
+    file = tmp_path / "tocsin.yaml"
+    write(tmp_path / "t" / "first.j2", "one")
+    write(file, NODE)
+    live = live_on(file)
+    assert await reloads(live) == [False, False, False]
+    write(file, NODE + REPORTER % "first.j2")
+    assert await reloads(live) == [True, False, False]
+    write(tmp_path / "t" / "first.j2", "two")
+    assert await reloads(live) == [True, False, False]
+    assert live().templates == {"first.j2": "two"}
+
+
+async def test_a_file_that_a_glob_of_templates_begins_or_ceases_to_match_is_noticed(tmp_path: Path) -> None:
+    file = tmp_path / "tocsin.yaml"
+    write(tmp_path / "t" / "first.j2", "one")
+    write(file, NODE + REPORTER % "first.j2")
+    live = live_on(file)
+    write(tmp_path / "t" / "second.j2", "another")
+    assert await reloads(live) == [True, False, False]
+    assert sorted(live().templates) == ["first.j2", "second.j2"]
+    (tmp_path / "t" / "second.j2").unlink()
+    assert await reloads(live) == [True, False, False]
+    assert sorted(live().templates) == ["first.j2"]
+
+
+async def test_a_bad_edit_is_read_once_and_what_mends_it_is_noticed(tmp_path: Path) -> None:
+    file = tmp_path / "tocsin.yaml"
+    write(file, NODE)
+    live = live_on(file)
+    write(file, NODE + REPORTER % "first.j2")
+    assert await reloads(live) == [True, False, False]
+    assert not live.last.ok
+    write(tmp_path / "t" / "first.j2", "one")
+    assert await reloads(live) == [True, False, False]
+    assert live.last.ok
+
+
+async def test_a_file_of_equal_size_and_time_is_noticed(tmp_path: Path) -> None:
+    file = tmp_path / "tocsin.yaml"
+
+    def write_of_long_ago(name: str) -> None:
+        file.write_text(NODE.replace("prod", name))
+        os.utime(file, ns=(1_700_000_000 * 10**9,) * 2)
+
+    write_of_long_ago("abcd")
+    live = live_on(file)
+    write_of_long_ago("wxyz")
+    assert await reloads(live) == [True, False, False]
+    assert live().nodes[0].name == "wxyz"
+
+
+async def test_a_template_that_a_reload_would_break_is_refused_and_the_working_one_stays(tmp_path: Path) -> None:
+    file, template = tmp_path / "tocsin.yaml", tmp_path / "t" / "first.j2"
+    write(template, "{{ event.node }}")
+    write(file, NODE + REPORTER % "first.j2")
+    live = live_on(file)
+    for broken, words in (("{{ event.", "line 1"), ("{{ evnt.node }}", "'evnt' is undefined")):
+        write(template, broken)
+        result = await live.reload()
+        assert (len(result.problems), words in result.problems[0]) == (1, True), result.problems
+        assert result.problems[0].startswith(f"{file}:5: reporter all: template cannot render")
+        assert live().templates == {"first.j2": "{{ event.node }}"}
+    write(template, "{{ event.node }}")
+    assert (await live.reload()).ok
+
+
+async def test_a_template_that_was_broken_from_the_start_stops_no_reload_of_something_else(tmp_path: Path) -> None:
+    file = tmp_path / "tocsin.yaml"
+    write(tmp_path / "t" / "first.j2", "{{ evnt.node }}")
+    write(file, NODE + REPORTER % "first.j2")
+    live = live_on(file)
+    write(file, NODE + REPORTER % "first.j2" + "log: {level: debug}\n")
+    assert (await live.reload()).ok
+    assert live().log_level == "debug"
+
+
+async def test_a_hundred_signals_at_once_are_one_reload() -> None:
+    given = Given(replace(FIRST, max_scenarios=2))
+    live = Live(given, FIRST, SystemClock())
+    for _ in range(100):
+        live.reload_soon()
+    assert await reloads(live) == [True, False, False]
+
+
+async def test_a_source_that_hangs_leaves_the_old_one_and_can_be_cancelled(tmp_path: Path) -> None:
+    go = threading.Event()
+
+    class Hanging(Given):
+        def load(self) -> Config:
+            go.wait(60)
+            return super().load()
+
+    live = Live(Hanging(replace(FIRST, max_scenarios=2)), FIRST, SystemClock())
+    reloading = asyncio.create_task(live.reload())
+    await asyncio.sleep(0)
+    reloading.cancel()
+    await asyncio.gather(reloading, return_exceptions=True)
+    assert live().max_scenarios == 1
+    go.set()

@@ -231,3 +231,31 @@ async def test_a_storm_of_reloads_loses_nothing_sends_nothing_twice_and_leaves_n
         assert [line for line in daemon.stderr if "Traceback" in line] == []
         now = daemon.held()  # pools fill up to a few; what a reload left behind would stand here a hundred times
         assert (now[0] - threads < 12, now[1] - descriptors < 20) == (True, True), (threads, descriptors, now)
+
+
+async def test_two_hundred_signals_a_second_for_five_seconds_stop_nothing(tmp_path, dss, sink):
+    config = config_for(tmp_path, {"prod": dss}, sink)
+    async with DaemonProcess(config) as daemon:
+        await daemon.watching(6)
+
+        async def storm():
+            for _ in range(1_000):
+                daemon.send_signal(signal.SIGHUP)
+                await asyncio.sleep(1 / 200)
+
+        storming = asyncio.create_task(storm())
+        probes, runs = [], 0
+        while not storming.done():
+            dss.world.instant_run("P000", "S000", lasted=timedelta(milliseconds=1))
+            runs += 1
+            probes += [await daemon.status_of("/-/healthy"), await daemon.status_of("/-/ready")]
+            await asyncio.sleep(0.1)
+        await storming
+        await eventually(lambda: len(sink.posts) >= 2 * runs)
+        assert set(probes) == {200}
+        assert (await last_reload(daemon))["successful"]
+        assert dss.ledger.compare(await daemon.events()) == Differences()
+        assert len({post.json["id"] for post in sink.posts}) == len(sink.posts) == 2 * runs
+        begun = Counter(line["dss_node"] for line in daemon.log if line["event"] == "backfill_complete")
+        assert begun["prod"] == 1
+        assert await daemon.sigterm() == 0

@@ -1,7 +1,8 @@
 """Reload: everything that can fail is done first, then one reference is swapped between two steps.
 
-A bad file leaves the old configuration in place and says so, in the log, in the status and in a metric. What only a
-start reads (the store, the listener) is named when it changed, and left as it is.
+A bad file leaves the old configuration in place and says so, in the log, in the status and in a metric; so does a
+template that can no longer be rendered. What only a start reads (the store, the listener) is named when it changed,
+and left as it is.
 """
 
 import asyncio
@@ -13,18 +14,26 @@ from typing import Protocol
 
 import structlog
 
-from tocsin.app.settings import BadConfig
-from tocsin.app.source import Signature
+from tocsin.app.settings import BadConfig, Problem
+from tocsin.app.settings.problems import line_of
+from tocsin.deliver.trial import TemplateProblem, check_templates, template_owners
 from tocsin.kit.clock import Clock
+from tocsin.kit.files import SingleFlight
 from tocsin.model.config import Config
 
 log = structlog.get_logger("tocsin.app.reload")
 _LOOK_EVERY_SECONDS = 1.0
+_LOADING_SECONDS = 60.0
 
 
 class ConfigSource(Protocol):
-    def load(self) -> Config: ...
-    def signature(self) -> Signature: ...
+    def load(self) -> Config:
+        """Read it now; blocks. Raises ``BadConfig``."""
+        ...
+
+    def changed(self) -> bool:
+        """Whether it differs from what ``load`` read last, well or not; blocks."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +55,13 @@ class Live:
     def __init__(self, source: ConfigSource, config: Config, clock: Clock) -> None:
         self._source = source
         self._clock = clock
-        self._signature = source.signature()
         self._config = replace(config, loaded_at=clock.now())
         self._listeners: list[Callable[[], None]] = []
         self._one_at_a_time = asyncio.Lock()
         self._adapt: Callable[[Config], Config] | None = None
         self._asked = asyncio.Event()
+        self._loading = SingleFlight(self._load, "reading the configuration", _LOADING_SECONDS)
+        self._looking = SingleFlight(source.changed, "looking at the configuration", hangs=_report)
         self.last = ReloadResult(clock.now())
 
     def __call__(self) -> Config:
@@ -69,23 +79,47 @@ class Live:
     async def reload(self) -> ReloadResult:
         """Read the source again and swap, or say why not."""
         async with self._one_at_a_time:
-            self._signature = self._source.signature()
-            now = self._clock.now()
-            try:
-                fresh = await asyncio.to_thread(self._source.load)
-                fresh = self._adapt(fresh) if self._adapt else fresh
-            except BadConfig as error:
-                self._keep(now, [str(problem) for problem in error.problems])
-            except Exception as error:  # noqa: BLE001 - one reading is one unit of work: the old configuration stays
-                self._keep(now, [f"{type(error).__name__}: {error}"], error)
-            else:
-                needs_restart = tuple(_fixed_changes(self._config, fresh))
-                self._config = replace(fresh, store=replace(fresh.store, url=self._config.store.url), loaded_at=now)
-                self.last = ReloadResult(now, (), needs_restart)
-                log.info("reloaded", needs_restart=needs_restart)
-            for listener in self._listeners:
-                listener()
-            return self.last
+            return await self._reload()
+
+    async def reload_if_needed(self) -> bool:
+        """Reload if the source has changed since it was last read, or somebody asked; whether it did."""
+        async with self._one_at_a_time:
+            if not self._asked.is_set() and not await self._changed():
+                return False
+            self._asked.clear()
+            await self._reload()
+            return True
+
+    async def _changed(self) -> bool:
+        try:
+            return await self._looking.wait()
+        except TimeoutError:  # a mount that hangs, which is reported
+            return False
+
+    async def _reload(self) -> ReloadResult:
+        now = self._clock.now()
+        try:
+            fresh = await self._loading.wait()
+        except BadConfig as error:
+            self._keep(now, [str(problem) for problem in error.problems])
+        except Exception as error:  # noqa: BLE001 - one reading is one unit of work: the old configuration stays
+            self._keep(now, [f"{type(error).__name__}: {error}"], error)
+        else:
+            needs_restart = tuple(_fixed_changes(self._config, fresh))
+            self._config = replace(fresh, store=replace(fresh.store, url=self._config.store.url), loaded_at=now)
+            self.last = ReloadResult(now, (), needs_restart)
+            log.info("reloaded", needs_restart=needs_restart)
+        for listener in self._listeners:
+            listener()
+        return self.last
+
+    def _load(self) -> Config:
+        """On a thread. Raises ``BadConfig``."""
+        fresh = self._source.load()
+        fresh = self._adapt(fresh) if self._adapt else fresh
+        if broken := broken_templates(self._config, fresh):
+            raise BadConfig([Problem(str(found), fresh.source, line_of(found.place, fresh.lines)) for found in broken])
+        return fresh
 
     def _keep(self, now: datetime, problems: Sequence[str], error: Exception | None = None) -> None:
         self.last = ReloadResult(now, tuple(problems))
@@ -96,14 +130,36 @@ class Live:
         self._asked.set()
 
     async def follow(self) -> None:
-        """Reload whenever the source has changed or somebody asked; for ever."""
+        """Reload whenever the source has changed or somebody asked, at most once a second; for ever."""
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_LOOK_EVERY_SECONDS):
                     await self._asked.wait()
-            if self._asked.is_set() or await asyncio.to_thread(self._source.signature) != self._signature:
-                self._asked.clear()
-                await self.reload()
+            if await self.reload_if_needed():
+                await asyncio.sleep(_LOOK_EVERY_SECONDS)
+
+
+def broken_templates(old: Config, fresh: Config) -> list[TemplateProblem]:
+    """The templates, messages and subjects that a swap would break: those that are no Jinja2, and those that could be
+    rendered for a kind of notice and no longer can. A new one may suit only some kinds."""
+    found = check_templates(fresh)
+    if not found:
+        return []
+    owners = template_owners(old)
+    could_not = {(problem.owner, sample) for problem in check_templates(old) for sample in problem.samples}
+    return [
+        problem
+        for problem in found
+        if problem.syntax
+        or (problem.owner in owners and any((problem.owner, sample) not in could_not for sample in problem.samples))
+    ]
+
+
+def _report(hangs: bool) -> None:
+    if hangs:
+        log.error("configuration_hangs", action="the configuration in force stays")
+    else:
+        log.info("configuration_answers_again")
 
 
 def _fixed_changes(old: Config, fresh: Config) -> list[str]:

@@ -1,7 +1,7 @@
 """Everything that can be said about a configuration without using it."""
 
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -11,11 +11,21 @@ from tocsin.app.settings.problems import Path_, is_place, line_of
 from tocsin.app.settings.secrets import FileSecret
 from tocsin.app.source import Source
 from tocsin.deliver.connect import check_channel_url
-from tocsin.deliver.trial import check_templates
+from tocsin.deliver.trial import TemplateProblem, check_templates
 from tocsin.deliver.webhook import BadSecret, signing_key
 from tocsin.kit.mask import mask_tokens
 from tocsin.model.config import Config, Secret, Tls
 from tocsin.route.lint import lint
+
+
+@dataclass(frozen=True, slots=True)
+class _Outside:
+    """Something that stands outside of the configuration: its place there, what it is, how it is read and checked."""
+
+    path: Path_
+    what: str
+    secret: Secret | None
+    trouble: Callable[[str], str | None] = lambda _value: None
 
 
 def validate(source: Source, now: datetime, *, offline: bool) -> list[Problem]:
@@ -31,24 +41,26 @@ def validate(source: Source, now: datetime, *, offline: bool) -> list[Problem]:
         Problem(f"{found.where}: {found.message}", config.source, found.line, severity=found.severity)
         for found in lint(config, now)
     ]
-    odd = (*check_templates(config), *mirroring.warnings(config))
-    problems += [Problem(words, config.source, _line(config, words), severity="warning") for words in odd]
+    problems += [_template_problem(found, config) for found in check_templates(config)]
+    line = line_of(("dss_reporters",), config.lines)
+    problems += [Problem(words, config.source, line, severity="warning") for words in mirroring.warnings(config)]
     shown = [replace(one, message=mask_tokens(one.message)) for one in problems]
     return sorted(shown, key=lambda one: one.severity)
 
 
-def _line(config: Config, words: str) -> int | None:
-    """Where the reporter stands that these words are about."""
-    about = (index for index, one in enumerate(config.reporters) if words.startswith(f"reporter {one.name}: "))
-    return next((config.lines.get(("reporters", index)) for index in about), None)
+def _template_problem(found: TemplateProblem, config: Config) -> Problem:
+    """A warning: the built-in message is sent where a template cannot be rendered."""
+    words = f"{found}; the built-in message would be sent"
+    return Problem(words, config.source, line_of(found.place, config.lines), severity="warning")
 
 
 def _absent_secrets(config: Config) -> Iterator[Problem]:
-    for path, what, secret in _secrets(config):
-        if secret is None:
+    for outside in _secrets(config):
+        if outside.secret is None:
             continue
         try:
-            trouble = _trouble(what, secret.reveal().strip())
+            wrong = outside.trouble(outside.secret.reveal().strip())
+            trouble = f": {wrong}" if wrong else None
         except OSError as error:
             place = (
                 f": {error.filename}"
@@ -57,46 +69,43 @@ def _absent_secrets(config: Config) -> Iterator[Problem]:
             )
             trouble = f" cannot be read{place}: {error.strerror or error}"
         if trouble:
-            yield Problem(what + trouble, config.source, line_of(path, config.lines))
+            yield Problem(outside.what + trouble, config.source, line_of(outside.path, config.lines))
 
 
-def _trouble(what: str, value: str) -> str | None:
-    """What is wrong with the value of a secret that can be read."""
-    if what.startswith("the url of channel ") and (trouble := check_channel_url(value)):
-        return f": {trouble}"
-    if what.startswith(("the hmac secret", "the hooks' secret")):
-        try:
-            signing_key(value)
-        except BadSecret as error:
-            return f": {error}"
+def _signing_trouble(value: str) -> str | None:
+    try:
+        signing_key(value)
+    except BadSecret as error:
+        return str(error)
     return None
 
 
-def _secrets(config: Config) -> Iterator[tuple[Path_, str, Secret | None]]:
-    """Everything that stands outside of the configuration: its place there, what it is, and how it is read."""
+def _secrets(config: Config) -> Iterator[_Outside]:
     for index, node in enumerate(config.nodes):
         at, owner = ("nodes", index), f"of node {node.name!r}"
-        yield _at(config, *at, "api_key"), f"the api key {owner}", node.api_key
-        yield _at(config, *at, "bearer"), f"the bearer token {owner}", node.bearer
-        yield _at(config, *at, "sweep_api_key"), f"the sweep's api key {owner}", node.sweep_api_key
+        yield _Outside(_at(config, *at, "api_key"), f"the api key {owner}", node.api_key)
+        yield _Outside(_at(config, *at, "bearer"), f"the bearer token {owner}", node.bearer)
+        yield _Outside(_at(config, *at, "sweep_api_key"), f"the sweep's api key {owner}", node.sweep_api_key)
         yield from _certificates((*at, "tls"), owner, node.tls)
     for index, receiver in enumerate(config.receivers):
         for number, channel in enumerate(receiver.channels):
             place, owner = ("receivers", index, "channels", number), f"of channel {channel.name!r}"
-            yield _at(config, *place, "url"), f"the url {owner}", channel.url
-            yield _at(config, *place, "webhook"), f"the webhook {owner}", channel.webhook
-            yield _at(config, *place, "hmac_secret"), f"the hmac secret {owner}", channel.hmac_secret
+            yield _Outside(_at(config, *place, "url"), f"the url {owner}", channel.url, check_channel_url)
+            yield _Outside(_at(config, *place, "webhook"), f"the webhook {owner}", channel.webhook)
+            what = f"the hmac secret {owner}"
+            yield _Outside(_at(config, *place, "hmac_secret"), what, channel.hmac_secret, _signing_trouble)
             for name, header in channel.headers.items():
-                yield (*place, "headers", name), f"the header {name} {owner}", header
+                yield _Outside((*place, "headers", name), f"the header {name} {owner}", header)
             yield from _certificates((*place, "tls"), owner, channel.tls)
-    yield _at(config, "heartbeat", "url"), "the heartbeat's url", config.heartbeat.url
-    yield _at(config, "http", "hooks_secret"), "the hooks' secret", config.http.hooks_secret
-    yield ("http", "tokens_file"), "the tokens file", _file(config.http.tokens_file)
+    yield _Outside(_at(config, "heartbeat", "url"), "the heartbeat's url", config.heartbeat.url)
+    where = _at(config, "http", "hooks_secret")
+    yield _Outside(where, "the hooks' secret", config.http.hooks_secret, _signing_trouble)
+    yield _Outside(("http", "tokens_file"), "the tokens file", _file(config.http.tokens_file))
 
 
-def _certificates(at: Path_, owner: str, tls: Tls) -> Iterator[tuple[Path_, str, Secret | None]]:
+def _certificates(at: Path_, owner: str, tls: Tls) -> Iterator[_Outside]:
     for name in ("ca_file", "client_cert_file", "client_key_file"):
-        yield (*at, name), f"the tls.{name} {owner}", _file(getattr(tls, name))
+        yield _Outside((*at, name), f"the tls.{name} {owner}", _file(getattr(tls, name)))
 
 
 def _file(path: str | None) -> FileSecret | None:

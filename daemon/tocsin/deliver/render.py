@@ -43,6 +43,14 @@ class Rendered:
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Unrenderable:
+    """Why a template cannot be rendered, in one line; ``syntax``: it is no Jinja2, whatever it is rendered with."""
+
+    reason: str
+    syntax: bool
+
+
 class Renderer:
     """The templates of one configuration."""
 
@@ -76,14 +84,14 @@ class Renderer:
             rendered = self._built_in(kind, said, values | {"notes": said.notes})
         return replace(rendered, subject=subject, notes=tuple(notes))
 
-    def check(self, source: str, kind: Kind, notice: Notice, facts: Facts, config: Config) -> str | None:
-        """Why a template cannot render this notice, in one line; None when it can."""
+    def check(self, source: str, kind: Kind, notice: Notice, facts: Facts, config: Config) -> "Unrenderable | None":
+        """Why a template cannot render this notice; None when it can."""
         said = message(notice, facts, config)
         values = _values(notice, facts, said) | {"subject": said.headline}
         try:
             self._custom(source, kind, said, values, [])
         except _TEMPLATE_ERRORS as error:
-            return _why(error)
+            return Unrenderable(_why(error), isinstance(error, TemplateSyntaxError))
         return None
 
     def _custom(self, name: str, kind: Kind, said: Message, values: Mapping[str, object], notes: list[str]) -> Rendered:

@@ -1,13 +1,13 @@
 """Trying things out before they matter: a test message through the real path, and templates on samples."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from tocsin.deliver.connect import connector
 from tocsin.deliver.context import Facts
-from tocsin.deliver.render import Renderer
+from tocsin.deliver.render import Renderer, Unrenderable
 from tocsin.deliver.transport import Parcel, Transport
 from tocsin.deliver.verdict import Cause, Verdict, unknown
 from tocsin.kit.clock import Clock
@@ -98,35 +98,72 @@ def mend(verdict: Verdict) -> str | None:
 # --- templates on samples ------------------------------------------------------------------------------------------------
 
 
-def check_templates(config: Config) -> list[str]:
-    """Every template, message and subject of the configuration rendered on samples: one line a problem."""
+Owner = tuple[str, ...]
+_Sample = tuple[str, Notice, Facts]
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateProblem:
+    """A template, message or subject that cannot be rendered. ``owner``: the channel, or the reporter and its key;
+    ``samples``: the kinds of notices; ``syntax``: it is no Jinja2, so no kind can be."""
+
+    owner: Owner
+    place: tuple[str | int, ...]  # in the configuration file
+    what: str
+    samples: tuple[str, ...]
+    reason: str
+    syntax: bool
+
+    def __str__(self) -> str:
+        return f"{self.what} cannot render {' and '.join(self.samples)}: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Use:
+    owner: Owner
+    place: tuple[str | int, ...]
+    what: str
+    source: str
+    samples: Sequence[_Sample]
+
+
+def check_templates(config: Config) -> list[TemplateProblem]:
+    """Every template, message and subject of the configuration, rendered on samples."""
     renderer = Renderer(config.templates)
-    problems: list[str] = []
-    for what, source, kind, notices in _uses(config):
-        found: dict[str, list[str]] = {}
-        for name, notice, facts in notices:
-            if problem := renderer.check(source, kind, notice, facts, config):
-                found.setdefault(problem, []).append(name)
+    problems = []
+    for use in _uses(config):
+        found: dict[Unrenderable, list[str]] = {}
+        for name, notice, facts in use.samples:
+            if broken := renderer.check(use.source, Kind.TEXT, notice, facts, config):
+                found.setdefault(broken, []).append(name)
         problems += [
-            f"{what} cannot render {' and '.join(names)}: {problem}; the built-in message would be sent"
-            for problem, names in found.items()
+            TemplateProblem(use.owner, use.place, use.what, tuple(names), broken.reason, broken.syntax)
+            for broken, names in found.items()
         ]
     return problems
 
 
-_Sample = tuple[str, Notice, Facts]
+def template_owners(config: Config) -> set[Owner]:
+    """Who has a template, message or subject that is not built in."""
+    return {use.owner for use in _uses(config)}
 
 
-def _uses(config: Config) -> Iterator[tuple[str, str, Kind, list[_Sample]]]:
+def _uses(config: Config) -> Iterator[_Use]:
     everything = samples()
-    for channel in config.channels().values():
-        if channel.template is not None and channel.template not in set(Kind):
-            yield (f"channel {channel.name}: template {channel.template}", channel.template, Kind.TEXT, everything)
-    for reporter in config.reporters:
+    for number, receiver in enumerate(config.receivers):
+        for index, channel in enumerate(receiver.channels):
+            if channel.template is not None and channel.template not in set(Kind):
+                place = ("receivers", number, "channels", index, "template")
+                what = f"channel {channel.name}: template {channel.template}"
+                yield _Use(("channel", channel.name), place, what, channel.template, everything)
+    for index, reporter in enumerate(config.reporters):
         for part in ("subject", "message", "template"):
             source: str | None = getattr(reporter, part)
             if source is not None and source not in set(Kind):
-                yield f"reporter {reporter.name}: {part}", source, Kind.TEXT, everything[:1]
+                owner = ("reporter", reporter.name, part)
+                yield _Use(
+                    owner, ("reporters", index, part), f"reporter {reporter.name}: {part}", source, everything[:1]
+                )
 
 
 def samples() -> list[_Sample]:

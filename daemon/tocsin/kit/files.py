@@ -136,6 +136,10 @@ class TextFile:
             return self.text
         return await self._reading.wait()
 
+    def expire(self) -> None:
+        """Look at the file at the next ``wait`` in any case: its present text is of no use."""
+        self._fresh_until = 0.0
+
     def _read(self) -> str:
         self._fresh_until = 0.0
         began = SystemClock().monotonic()

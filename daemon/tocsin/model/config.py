@@ -275,7 +275,6 @@ class Config:
     templates: Mapping[str, str] = field(default_factory=dict)  # name → source text
     loaded_at: datetime | None = None
     source: str | None = None  # the file it was read from
-    template_files: tuple[str, ...] = ()  # further files that it was read from
     lines: Mapping[tuple[str | int, ...], int] = field(default_factory=dict, compare=False, repr=False)  # of its keys
 
     def node(self, name: str) -> Node | None:

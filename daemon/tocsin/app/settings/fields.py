@@ -11,6 +11,7 @@ from tocsin.kit.durations import parse_duration
 from tocsin.model.labels import Matcher, parse_matchers
 
 T = TypeVar("T")
+_LONGEST = timedelta(days=36_500)  # so that no moment of the past or future is out of a calendar's range
 
 
 def _duration(value: object) -> object:
@@ -20,7 +21,9 @@ def _duration(value: object) -> object:
         return timedelta(0)
     if not isinstance(value, str):
         raise ValueError(f"{value!r} is not a duration; write it like 30s, 1h30m or 7d")
-    return parse_duration(value)
+    if (duration := parse_duration(value)) > _LONGEST:
+        raise ValueError(f"{value!r} is longer than a hundred years")
+    return duration
 
 
 def _positive(value: timedelta) -> timedelta:
@@ -31,7 +34,7 @@ def _positive(value: timedelta) -> timedelta:
 
 def _rate(value: object) -> object:
     """``1/s``, ``30/m``, ``100/h`` as sends a second."""
-    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)/(s|m|h)", value) if isinstance(value, str) else None
+    found = re.fullmatch(r"([0-9]{1,6}(?:\.[0-9]{1,6})?)/(s|m|h)", value) if isinstance(value, str) else None
     if found is None or float(found[1]) == 0:
         raise ValueError(f"{value!r} is not a rate; write it like 1/s, 30/m or 100/h")
     return float(found[1]) / {"s": 1, "m": 60, "h": 3600}[found[2]]

@@ -4,7 +4,6 @@ What points from one part of the file to another is checked here: receivers, int
 twice. Everything that is wrong is told at once.
 """
 
-import glob
 import os
 import re
 import socket
@@ -18,6 +17,7 @@ from pydantic import ValidationError
 
 from tocsin.app.settings import schema
 from tocsin.app.settings.fields import http_url, plain_url
+from tocsin.app.settings.inputs import Inputs, TooMuch
 from tocsin.app.settings.problems import BadConfig, Lines, Path_, Problem, dotted, explain, line_of, without_secrets
 from tocsin.app.settings.secrets import EnvSecret, FileSecret, InlineSecret
 from tocsin.app.settings.yaml_file import read_yaml
@@ -35,15 +35,17 @@ Check = Callable[[str], str | None]
 """What is wrong with the URL of a channel. Asking apprise loads it, half a second: who sends nothing does without."""
 
 
-def load_file(path: Path, check_url: Check = check_channel_url) -> c.Config:
-    """The configuration in a YAML file. Raises ``BadConfig`` with every problem that was found."""
-    document, lines = read_yaml(path)
+def load_file(path: Path, check_url: Check = check_channel_url, inputs: Inputs | None = None) -> c.Config:
+    """The configuration in a YAML file. Raises ``BadConfig`` with every problem that was found. ``inputs`` remembers
+    what was read."""
+    inputs = inputs or Inputs()
+    document, lines = read_yaml(path, inputs)
     if document is None:
         document = {}
     if not isinstance(document, dict):
         raise BadConfig([Problem("must be a mapping of keys to values", str(path), 1)])
     try:
-        return _Builder(path, lines, check_url).build(schema.File.model_validate(document))
+        return _Builder(path, lines, check_url, inputs).build(schema.File.model_validate(document))
     except ValidationError as error:
         bad = BadConfig(explain(error, schema.File, str(path), lines))
     except BadConfig as error:
@@ -54,13 +56,13 @@ def load_file(path: Path, check_url: Check = check_channel_url) -> c.Config:
 class _Builder:
     """Builds the parts of one file and gathers what is wrong with them."""
 
-    def __init__(self, path: Path, lines: Lines, check_url: Check) -> None:
+    def __init__(self, path: Path, lines: Lines, check_url: Check, inputs: Inputs) -> None:
         self._path = path
         self._base = path.absolute().parent
         self._lines = lines
         self._check_url = check_url
+        self._inputs = inputs
         self._problems: list[Problem] = []
-        self._template_files: list[str] = []
 
     def build(self, file: schema.File) -> c.Config:
         base, receivers = self._base, self._receivers(file.receivers)
@@ -89,7 +91,6 @@ class _Builder:
                 for interval in file.time_intervals
             ),
             templates=self._templates(file.templates),
-            template_files=tuple(self._template_files),
             source=str(self._path),
             lines=self._lines,
         )
@@ -142,15 +143,17 @@ class _Builder:
     def _templates(self, patterns: Iterable[str]) -> dict[str, str]:
         found: dict[str, str] = {}
         for index, pattern in enumerate(patterns):
-            files = sorted(glob.glob(str(self._base / pattern)))
-            if not files:
-                self._wrong(("templates", index), f"no file matches {pattern!r}")
-            for file in files:
-                self._template_files.append(file)
-                try:
-                    found[Path(file).name] = Path(file).read_text("utf-8")
-                except (OSError, UnicodeDecodeError) as error:
-                    self._wrong(("templates", index), f"{file} cannot be read: {error}")
+            place = ("templates", index)
+            try:
+                files = self._inputs.match(self._base / pattern)
+                if not files:
+                    self._wrong(place, f"no file matches {pattern!r}")
+                for file in files:
+                    found[file.name] = self._inputs.read(file)
+            except TooMuch as error:
+                self._wrong(place, str(error))
+            except (OSError, UnicodeDecodeError) as error:
+                self._wrong(place, f"a template cannot be read: {error}")
         return found
 
     def _names_are_unique(self, config: c.Config) -> None:

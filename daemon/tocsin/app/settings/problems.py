@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Final, Literal, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -14,6 +14,7 @@ from tocsin.kit.spelling import did_you_mean
 Path_ = tuple[str | int, ...]
 Lines = dict[Path_, int]
 _NO_BLANK = "a blank is missing after its colon"
+_LONGEST: Final = 500  # characters of a message, which may repeat what was written
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,8 @@ def without_secrets(error: BadConfig, document: object, base: Path) -> BadConfig
     secrets = list(_secrets_in(document, base))
 
     def said(words: str) -> str:
-        return mask_tokens(mask(words, secrets))
+        shown = mask_tokens(mask(words, secrets))
+        return shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]}…"
 
     return BadConfig([replace(one, message=said(one.message), key=one.key and said(one.key)) for one in error.problems])
 

@@ -44,7 +44,9 @@ Made = TypeVar("Made", bound="DataclassInstance")
 
 
 class Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=False, hide_input_in_errors=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, populate_by_name=False, hide_input_in_errors=True, allow_inf_nan=False
+    )
 
     def secret(self, name: str, base: Path) -> c.Secret | None:
         """The secret ``name`` from whichever of its three keys is set."""
@@ -274,9 +276,9 @@ class Rule(Model):
         tuple[Literal["SUCCESS", "WARNING", "FAILED", "ABORTED", "UNKNOWN"], ...], AfterValidator(not_empty)
     ] = ("FAILED", "UNKNOWN")  # failed: what counts as a failure; UNKNOWN is a run that DSS lost
     grace: Duration = timedelta(minutes=10)  # missed: how late a start may be, beyond the 60 s that DSS waits
-    times_usual: Annotated[float, Field(gt=1)] | None = None  # overlong: so many times the usual duration
+    times_usual: Annotated[float, Field(gt=1, le=1000)] | None = None  # overlong: so many times the usual duration
     at_least: Duration = timedelta(minutes=15)  # overlong: but no less than this
-    min_runs: Annotated[int, Field(ge=1)] = 5  # overlong: so many runs tell what is usual
+    min_runs: Annotated[int, Field(ge=1, le=1000)] = 5  # overlong: so many runs tell what is usual
     longer_than: PositiveDuration | None = None  # overlong: a fixed bound instead, or beside
     no_success_for: PositiveDuration | None = None  # stale: the longest time without a good run
     hold: Annotated[Duration, Field(alias="for")] = timedelta(minutes=2)  # node_down: how long it must be down

@@ -95,6 +95,7 @@ class FileSecret:
 
     def _value(self, text: str) -> str:
         if not (value := text.strip()):
+            self._file.expire()
             raise OSError(f"{self.path} is empty")
         return value
 
