@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tocsin.app.settings import BadConfig, from_environment
+from tocsin.app.settings import BadConfig, from_environment, load_file
 
 
 @pytest.fixture(autouse=True)
@@ -75,3 +75,19 @@ def test_a_secret_in_the_wrong_variable_is_not_shown(monkeypatch: pytest.MonkeyP
     with pytest.raises(BadConfig) as caught:
         from_environment()
     assert not any("Wv3pHj8sXt5m"[i : i + 5].lower() in str(caught.value).lower() for i in range(8))
+
+
+def test_a_user_without_a_home_is_told_to_name_a_store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("HOME", "XDG_STATE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("os.getuid", lambda: 54_321)  # whom /etc/passwd does not know
+    monkeypatch.setenv("TOCSIN_DSS_URL", "https://dss.example.com")
+    monkeypatch.setenv("TOCSIN_DSS_API_KEY", "key")
+    with pytest.raises(BadConfig, match="TOCSIN_STORE_URL is not set and this user has no home directory"):
+        from_environment()
+    file = tmp_path / "tocsin.yaml"
+    file.write_text("nodes: [{name: prod, url: 'https://dss.example.com', api_key: k}]\n")
+    with pytest.raises(BadConfig, match=r"store\.url: this user has no home directory"):
+        load_file(file)
+    monkeypatch.setenv("TOCSIN_STORE_URL", "sqlite:////tmp/tocsin.db")
+    assert from_environment().store.url == "sqlite:////tmp/tocsin.db"

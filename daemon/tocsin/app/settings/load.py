@@ -28,6 +28,7 @@ from tocsin.model import config as c
 from tocsin.route.tree import RouteSpec, build_tree
 
 _A_NAME = re.compile(r"[\w./-]+")
+NO_HOME = "this user has no home directory for a store (neither HOME nor XDG_STATE_HOME is set)"
 DEFAULT_GROUP_BY = ("alertname", "dss_node", "project")
 
 
@@ -70,7 +71,7 @@ class _Builder:
         rules = DEFAULT_RULES if file.rules is None else tuple(rule.made(c.Rule, base) for rule in file.rules)
         config = c.Config(
             nodes=tuple(node.build(base) for node in file.nodes),
-            store=file.store.made(c.StoreConfig, base, url=file.store.url or default_store_url()),
+            store=file.store.made(c.StoreConfig, base, url=file.store.url or self._default_store_url()),
             http=file.http.build(base),
             heartbeat=file.heartbeat.made(c.Heartbeat, base),
             log_level=file.log.level,
@@ -100,6 +101,12 @@ class _Builder:
         if self._problems:
             raise BadConfig(sorted(self._problems, key=lambda problem: problem.line or 0))
         return config
+
+    def _default_store_url(self) -> str:
+        url = default_store_url()
+        if url is None:
+            self._wrong(("store", "url"), f"{NO_HOME}; set it")
+        return url or ""
 
     def _wrong(self, path: Path_, message: str) -> None:
         self._problems.append(Problem(message, str(self._path), line_of(path, self._lines), dotted(path)))
@@ -231,7 +238,9 @@ def from_environment(check_url: Check = check_channel_url) -> c.Config:
         if trouble := check_url(address):
             problems.append(Problem(f"TOCSIN_NOTIFY: entry {number}: {trouble}"))
         channels.append(c.Channel(name=f"default/{number}", receiver="default", url=InlineSecret(address)))
-    if problems:
+    if (store_url := os.environ.get("TOCSIN_STORE_URL") or default_store_url()) is None:
+        problems.append(Problem(f"TOCSIN_STORE_URL is not set and {NO_HOME}"))
+    if problems or store_url is None:
         raise BadConfig(problems)
     try:
         written = schema.File.model_validate(
@@ -250,7 +259,7 @@ def from_environment(check_url: Check = check_channel_url) -> c.Config:
     node = replace(written.nodes[0].build(Path()), api_key=key)
     return c.Config(
         nodes=(node,),
-        store=c.StoreConfig(os.environ.get("TOCSIN_STORE_URL") or default_store_url()),
+        store=c.StoreConfig(store_url),
         http=c.Http(written.http.listen, written.http.external_url),
         log_level=written.log.level,
         receivers=(c.Receiver("default", tuple(channels)),),
@@ -268,10 +277,13 @@ def api_key_from_environment() -> c.Secret | None:
     return FileSecret(Path(file)) if file else None
 
 
-def default_store_url() -> str:
-    """A file in the user's state directory."""
-    home = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
-    return f"sqlite:///{Path(home).absolute() / 'tocsin' / 'tocsin.db'}"
+def default_store_url() -> str | None:
+    """A file in the user's state directory; None for a user without one."""
+    try:
+        home = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
+    except RuntimeError:  # no HOME, and the system does not know this user
+        return None
+    return f"sqlite:///{home.absolute() / 'tocsin' / 'tocsin.db'}"
 
 
 def config_path_from_environment() -> Path | None:
