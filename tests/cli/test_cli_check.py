@@ -101,7 +101,7 @@ def test_a_good_file_is_good(tmp_path: Path) -> None:
          "found \"= 'x'\""),
         ("receiver: ops}", "receiver: ops, match: ['outcome=SUCCESS']}",
          "18: reporter mail: none of its events can match {outcome=\"SUCCESS\"}: outcome is never 'SUCCESS'"),
-        ("route:\n", "route: [\n", "10: is not YAML: while parsing a flow sequence expected ',' or ']', but got ':'"),
+        ("route:\n", "route: [\n", "10: is not YAML: while parsing a flow sequence did not find expected ',' or ']'"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_told_in_one_line(tmp_path: Path, old: str, new: str, expected: str) -> None:
