@@ -194,3 +194,36 @@ def test_the_tree_is_shown_and_tested(tmp_path: Path) -> None:
 def test_an_expectation_is_the_exit_code(tmp_path: Path, words: list[str], code: int, told: str) -> None:
     answer = tocsin(tmp_path, GOOD, "routes", "test", *words)
     assert (answer.exit_code, answer.stderr.strip()) == (code, told)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("receiver: ops}", "receiver: ops, subject: '${scenarioNam}: ${outcome}'}",
+         "18: reporter mail: subject: there is no variable ${scenarioNam}; did you mean 'scenarioName'? (warning)"),
+        ("receiver: ops}", "receiver: ops, message: '${stepOutcome_Build} ${mailVariables_a}', mail: {variables: {b: c}}}",
+         "18: reporter mail: message: there is no variable ${mailVariables_a}; did you mean 'mailVariables_b'? (warning)"),
+        ("kind: failed", "kind: failed, annotations: {owner: '${scenrio}'}",
+         "6: rule ScenarioFailed: its annotation 'owner' names ${scenrio}, which no alert has; did you mean 'scenario'? (warning)"),
+        ("rules:\n", "http: {listen: '0.0.0.0:8080'}\nrules:\n",
+         "5: http.listen 0.0.0.0:8080 is open to others, who are shown probes, /metrics and status only, and may change "
+         "nothing; set http.tokens_file to let people in (warning)"),
+        ("dss.example.com", "dss.example.com/projects/SALES/scenarios/",
+         "1: node prod: the url looks like a page of DSS's user interface; DSS itself is at https://dss.example.com (warning)"),
+        ("dss.example.com", "home.example.com/dss/home",
+         "1: node prod: the url looks like a page of DSS's user interface; DSS itself is at https://home.example.com/dss (warning)"),
+        ("channels: [{name: hook, webhook: \"https://hooks.example.com/x\"}]", "slack_configs: [{channel: '#x'}]",
+         "3: receivers[0].slack_configs: this is Alertmanager's way; here a receiver has channels, as `channels: [{url: "
+         "slack://…}]`"),
+        ("channels: [{name: hook, webhook: \"https://hooks.example.com/x\"}]", "email_configs: [{to: 'a@example.com'}]",
+         "3: receivers[0].email_configs: this is Alertmanager's way; here a receiver has channels, as `channels: [{url: "
+         "mailto://…}]`"),
+        ("webhook: \"https://hooks.example.com/x\"", "url: \"slak://a/b/c\"",
+         "3: receivers[0].channels[0].url: 'slak' is not a scheme that apprise knows; did you mean 'slack'?"),
+        ("matchers: ['severity=\"critical\"']", "match: {severity: critical}",
+         "11: route.routes[0].match: write matchers instead, as `matchers: ['severity=\"critical\"']`"),
+    ],
+)  # fmt: skip
+def test_what_people_mistake_is_told_with_what_to_write(tmp_path: Path, old: str, new: str, expected: str) -> None:
+    assert old in GOOD
+    assert check(tmp_path, GOOD.replace(old, new, 1)) == [f"t.yaml:{expected}"]

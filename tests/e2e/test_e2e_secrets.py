@@ -10,7 +10,10 @@ async def test_secret_files_that_hang_hold_up_only_what_needs_them(tmp_path, dss
     os.mkfifo(fifo)
     blind = node("blind", dss, sweep=False) | {"api_key_file": str(fifo)}
     del blind["api_key"]
-    deaf = [{"name": "deaf", "webhook_file": str(fifo)}, {"name": "mail", "url_file": str(fifo)}]
+    deaf: list[dict[str, object]] = [
+        {"name": "deaf", "webhook_file": str(fifo)},
+        {"name": "mail", "url_file": str(fifo)},
+    ]
     deaf.append({"name": "unsigned", "webhook": sink.url, "hmac_secret_file": str(fifo)})
     deaf.append({"name": "untrusted", "webhook": sink.url.replace("http:", "https:"), "tls": {"ca_file": str(fifo)}})
     config = config_for(
@@ -32,7 +35,7 @@ async def test_secret_files_that_hang_hold_up_only_what_needs_them(tmp_path, dss
 
         async def told():
             tried = {item["channel"]: str(item["attempts"]) for item in await daemon.items("/api/v1/deliveries")}
-            return all("does not answer" in tried.get(one["name"], "") for one in deaf)
+            return all("does not answer" in tried.get(str(one["name"]), "") for one in deaf)
 
         await eventually(told)
         assert await daemon.status_of("/-/healthy") == 200

@@ -1,8 +1,11 @@
+import ast
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
+from tocsin import judge
 from tocsin.judge.defaults import DEFAULT_INHIBIT_RULES, DEFAULT_RULES
 from tocsin.model.config import (
     Channel,
@@ -18,7 +21,7 @@ from tocsin.model.config import (
 )
 from tocsin.model.event import EventName
 from tocsin.model.labels import parse_matchers
-from tocsin.route.lint import lint
+from tocsin.route.lint import lint, unknown_label
 from tocsin.route.tree import RouteSpec, build_tree
 
 NOW = datetime(2026, 3, 2, tzinfo=UTC)
@@ -206,3 +209,67 @@ def test_a_label_that_no_alert_has_is_no_group() -> None:
     root = build_tree(RouteSpec("ops", group_by=("alertname", "team", "node")))
     found = findings(config(route=root, rules=(Rule("A", "failed", labels={"team": "x"}),)))
     assert found == ["warning route: no alert has the label 'node' of group_by; did you mean 'dss_node'?"]
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "equal", "expected"),
+    [
+        ("severity=critical", "severity=critical", ("dss_node",), "whatever matches its source matches its target"),
+        ("alertname=NodeDown", "alertname=NodeDown", (), "whatever matches its source matches its target"),
+        ("alertname=NodeDown", 'alertname=~"Scenario.*"', ("dss_node", "project"),
+         "its source never has the label 'project' of equal, and its target has"),
+        ('alertname=~"Scenario.*"', "alertname=NodeDown", ("scenario",),
+         "its target never has the label 'scenario' of equal, and its source has"),
+        ("alertname=NodeDown", 'alertname=~"Scenario.*"', ("dss_node",), None),
+        ("severity=critical", 'severity=~"warning|info"', ("project",), None),
+    ],
+)  # fmt: skip
+def test_an_inhibit_rule_that_inhibits_nothing_is_named(
+    source: str, target: str, equal: tuple[str, ...], expected: str | None
+) -> None:
+    found = findings(config(inhibit_rules=(InhibitRule(parse_matchers(source), parse_matchers(target), equal),)))
+    assert [expected in one for one in found if expected] == ([True] if expected else [])
+    assert [one for one in found if "inhibits nothing" in one] == found
+
+
+def test_receivers_without_a_route_are_told_that_alerts_go_nowhere() -> None:
+    (found,) = [one for one in findings(config(route=None)) if one.startswith("warning route:")]
+    assert found == "warning route: there is none, so no alert is sent to anybody; write `route: {receiver: ops}`"
+    assert not [one for one in findings(config(route=None, rules=())) if one.startswith("warning route:")]
+
+
+def test_a_misspelt_variable_of_an_annotation_is_named() -> None:
+    rule = Rule("A", "failed", labels={"team": "x"}, annotations={
+        "runbook_url": "https://r/${scenarioname}?t=${team}&p=${project}", "owner": "${}",
+    })  # fmt: skip
+    assert [one for one in findings(config(rules=(rule,))) if "annotation" in one] == [
+        "warning rule A: its annotation 'runbook_url' names ${scenarioname}, which no alert has; did you mean 'scenario_name'?",
+        "warning rule A: its annotation 'owner' names ${}, which no alert has",
+    ]
+
+
+def test_every_annotation_that_rules_make_may_stand_in_another() -> None:
+    """Read from the code, so that a new one is not called misspelt."""
+    made: set[str] = set()
+    for module in (Path(judge.__file__).parent).glob("*.py"):
+        for node in ast.walk(ast.parse(module.read_text("utf-8"))):
+            if isinstance(node, ast.keyword) and node.arg == "facts" and isinstance(node.value, ast.Dict):
+                made |= {str(key.value) for key in node.value.keys if isinstance(key, ast.Constant)}
+    assert {"run_url", "reason"} <= made
+    rule = Rule("A", "failed", annotations={"all": "".join(f"${{{name}}}" for name in sorted(made))})
+    assert [one for one in findings(config(rules=(rule,))) if "annotation" in one] == []
+
+
+@pytest.mark.parametrize(
+    ("matcher", "expected"),
+    [
+        ("projct=SALES", "no alert has the label 'projct'; did you mean 'project'?"),
+        ("scenario=X", None),
+        ("channel=ops", None),
+        ('team=~"a.*"', None),
+    ],
+)
+def test_a_silence_on_a_label_that_no_alert_has_is_found(matcher: str, expected: str | None) -> None:
+    assert (
+        unknown_label(parse_matchers(matcher), config(rules=(Rule("A", "failed", labels={"team": "x"}),))) == expected
+    )

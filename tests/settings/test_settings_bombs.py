@@ -20,7 +20,7 @@ def merges() -> str:
     return "\n".join(lines + [f"b{n}: &b{n} {{<<: [{', '.join([f'*b{n - 1}'] * 9)}]}}" for n in range(1, 10)])
 
 
-BOMBS = {
+BOMBS: dict[str, tuple[str | bytes, str]] = {
     "five megabytes": (NODE + "#" * 5_000_000, "is larger than 4 MiB"),
     "a million items": (NODE + "templates: [" + "a," * 1_000_000 + "]", "2: holds more than 100000 keys and values"),
     "half a million keys": (NODE + "x: {" + "".join(f"k{n}: 1," for n in range(400_000)) + "}", "larger than 4 MiB"),

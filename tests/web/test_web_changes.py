@@ -125,3 +125,10 @@ async def test_the_configuration_is_shown_without_its_secrets(client: ClientSess
     assert shown["nodes"][0]["url"] == "https://***@dss"
     assert shown["nodes"][0]["watch"]["sweep_interval"] == "2s"
     assert shown["receivers"][0]["channels"][0]["url"] == "***"
+
+
+async def test_a_silence_on_a_misspelt_label_is_refused_with_what_was_meant(client: ClientSession) -> None:
+    body = {"matchers": ["projct=SALES"], "duration": "1h"}
+    async with client.post("/api/v1/silences", json=body) as reply:
+        assert reply.status == 400
+        assert (await reply.json())["detail"] == "no alert has the label 'projct'; did you mean 'project'?"

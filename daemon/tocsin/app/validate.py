@@ -1,9 +1,11 @@
 """Everything that can be said about a configuration without using it."""
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from tocsin.app import mirroring
 from tocsin.app.settings import BadConfig, Problem
@@ -11,11 +13,15 @@ from tocsin.app.settings.problems import Path_, is_place, line_of
 from tocsin.app.settings.secrets import FileSecret
 from tocsin.app.source import Source
 from tocsin.deliver.connect import check_channel_url
-from tocsin.deliver.trial import TemplateProblem, check_templates
+from tocsin.deliver.trial import TemplateProblem, check_templates, unknown_variables
 from tocsin.deliver.webhook import BadSecret, signing_key
 from tocsin.kit.mask import mask_tokens
 from tocsin.model.config import Config, Secret, Tls
 from tocsin.route.lint import lint
+from tocsin.web.access import is_loopback
+from tocsin.web.server import split_listen
+
+_PAGE = re.compile(r"/(?:projects|project-list|home|login|admin|dip/publicapi|dip)(?=/|$)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +48,26 @@ def validate(source: Source, now: datetime, *, offline: bool) -> list[Problem]:
         for found in lint(config, now)
     ]
     problems += [_template_problem(found, config) for found in check_templates(config)]
-    line = line_of(("dss_reporters",), config.lines)
-    problems += [Problem(words, config.source, line, severity="warning") for words in mirroring.warnings(config)]
+    odd = [*unknown_variables(config), *_addresses(config)]
+    odd += [(words, ("dss_reporters",)) for words in mirroring.warnings(config)]
+    problems += [Problem(words, config.source, line_of(at, config.lines), severity="warning") for words, at in odd]
     shown = [replace(one, message=mask_tokens(one.message)) for one in problems]
     return sorted(shown, key=lambda one: one.severity)
+
+
+def _addresses(config: Config) -> Iterator[tuple[str, Path_]]:
+    host = split_listen(config.http.listen)[0]
+    if not is_loopback(host) and config.http.tokens_file is None:
+        words = (
+            f"http.listen {config.http.listen} is open to others, who are shown probes, /metrics and status only, and "
+        )
+        yield words + "may change nothing; set http.tokens_file to let people in", ("http", "listen")
+    for index, node in enumerate(config.nodes):
+        path = urlsplit(node.url).path
+        if found := _PAGE.search(path):
+            base = node.url.partition(path)[0] + path[: found.start()]
+            words = f"node {node.name}: the url looks like a page of DSS's user interface; DSS itself is at {base}"
+            yield words, ("nodes", index, "url")
 
 
 def _template_problem(found: TemplateProblem, config: Config) -> Problem:

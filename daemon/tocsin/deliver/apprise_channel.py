@@ -45,6 +45,7 @@ from tocsin.deliver.verdict import Cause, Verdict, delivered, failed, of_answer,
 from tocsin.deliver.webhook import ssl_context
 from tocsin.kit.clock import Clock
 from tocsin.kit.mask import mask, secrets_of
+from tocsin.kit.spelling import did_you_mean
 from tocsin.model.config import Channel, Kind
 
 log = structlog.get_logger(__name__)
@@ -181,10 +182,9 @@ def connect(url: str, channel: Channel, slack_url: str | None) -> NotifyBase | s
         known = NotificationManager().schemas(include_disabled=True)
         if scheme in known:
             return f"{scheme!r} is not allowed"
-        shown = (
-            repr(scheme) if not url or ("://" in url and scheme.isalpha() and len(scheme) <= 20) else "its beginning"
-        )
-        return f"{shown} is not a scheme that apprise knows"
+        if not url or ("://" in url and scheme.isalpha() and len(scheme) <= 20):
+            return f"{scheme!r} is not a scheme that apprise knows{did_you_mean(scheme, ALLOWED)}"
+        return "its beginning is not a scheme that apprise knows"
     asset = AppriseAsset(
         service_timeout=0,  # 0: in the calling thread, with no deadline of its own
         http_redirects=False,

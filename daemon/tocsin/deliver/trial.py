@@ -9,9 +9,11 @@ from tocsin.deliver.connect import connector
 from tocsin.deliver.context import Facts
 from tocsin.deliver.render import Renderer, Unrenderable
 from tocsin.deliver.transport import Parcel, Transport
+from tocsin.deliver.variables import dss_variables, fill
 from tocsin.deliver.verdict import Cause, Verdict, unknown
 from tocsin.kit.clock import Clock
 from tocsin.kit.ids import fresh_id
+from tocsin.kit.spelling import did_you_mean
 from tocsin.model.alert import Alert, EndReason
 from tocsin.model.config import Channel, Config, Kind
 from tocsin.model.event import Event, EventName, ScenarioFacts
@@ -125,6 +127,7 @@ class _Use:
     what: str
     source: str
     samples: Sequence[_Sample]
+    variables: Sequence[str] = ()  # its own
 
 
 def check_templates(config: Config) -> list[TemplateProblem]:
@@ -141,6 +144,19 @@ def check_templates(config: Config) -> list[TemplateProblem]:
             for broken, names in found.items()
         ]
     return problems
+
+
+def unknown_variables(config: Config) -> Iterator[tuple[str, tuple[str | int, ...]]]:
+    """A sentence, and its place in the file, for each ``${variable}`` of a template, message or subject that is never
+    known."""
+    _, event, facts = samples()[0]
+    for use in _uses(config):
+        known = {*dss_variables(event, facts), *use.variables}
+        _, unknown = fill(config.templates.get(use.source, use.source), known, str)
+        for written in unknown:
+            name = written[2:-1]
+            if not name.startswith("stepOutcome_"):
+                yield f"{use.what}: there is no variable {written}{did_you_mean(name, known)}", use.place
 
 
 def template_owners(config: Config) -> set[Owner]:
@@ -160,10 +176,9 @@ def _uses(config: Config) -> Iterator[_Use]:
         for part in ("subject", "message", "template"):
             source: str | None = getattr(reporter, part)
             if source is not None and source not in set(Kind):
-                owner = ("reporter", reporter.name, part)
-                yield _Use(
-                    owner, ("reporters", index, part), f"reporter {reporter.name}: {part}", source, everything[:1]
-                )
+                own = [f"mailVariables_{name}" for name in (reporter.mail.variables if reporter.mail else ())]
+                owner, what = ("reporter", reporter.name, part), f"reporter {reporter.name}: {part}"
+                yield _Use(owner, ("reporters", index, part), what, source, everything[:1], own)
 
 
 def samples() -> list[_Sample]:

@@ -5,6 +5,7 @@ names; so what can never match is known for certain. Of open ones (``project``, 
 matchers say of each other is used: a finding is never a guess.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -12,7 +13,7 @@ from typing import Literal
 
 from tocsin.kit.spelling import did_you_mean
 from tocsin.model.alert import CHANNEL_ALERT, CHANNEL_SEVERITY, STALLED_ALERT, STALLED_SEVERITY
-from tocsin.model.config import Config, Reporter, Route, Rule, TimeInterval
+from tocsin.model.config import Config, InhibitRule, Reporter, Route, Rule, TimeInterval
 from tocsin.model.event import EventName
 from tocsin.model.labels import Labels, Matcher, Op, matchers_text
 from tocsin.route.formula import BadFormula, names, parse
@@ -25,6 +26,11 @@ _OF_SCENARIOS = frozenset({"project", "scenario", "tags"})
 _OF_EVENTS = _OF_SCENARIOS | {"scenario_name", "outcome", "trigger_type", "run_as"}
 _OF_RUNS = {"event", "outcome", "trigger_type", "run_as"}
 _OUTCOMES = {EventName.RUN_STARTED: "", EventName.RUN_FAILED: "FAILED", EventName.RUN_ABORTED: "ABORTED"}
+_VARIABLE = re.compile(r"\$\{([^{}]*)\}")
+_IN_ANNOTATIONS = _OF_SCENARIOS | {
+    "alertname", "severity", "dss_node", "scenario_name", "count", "starts_at", "summary", "description", "scenario_url",
+    "run_url", "previous_outcome", "expected_start", "usual_duration", "last_good", "reason",
+}  # fmt: skip
 _YEARS_AHEAD = 8  # as far as the next 29th of February may lie
 _STEP = timedelta(minutes=30)
 
@@ -50,11 +56,21 @@ class Kind:
 def lint(config: Config, now: datetime) -> list[Finding]:
     """Everything that is wrong, errors first."""
     kinds = list(_kinds(config))
-    found = [*_unused(config), *_intervals(config, now), *_reporters(config), *_rules(config)]
+    found = [*_unused(config), *_intervals(config, now), *_reporters(config), *_rules(config), *_annotations(config)]
     if config.route is not None:
         found += [*_routes(config.route, kinds), *_muted_critical(config, config.route, kinds, now)]
-    found += _inhibitions(config, kinds)
+    found += [*_inhibitions(config, kinds), *_idle_inhibitions(config, kinds)]
     return sorted(found, key=lambda one: (one.severity != "error", one.line or 0))
+
+
+def unknown_label(matchers: Iterable[Matcher], config: Config) -> str | None:
+    """The first label among matchers on alerts that no alert of this configuration can have, in a sentence."""
+    names = {*_names(_kinds(config)), *_OF_SCENARIOS, "alertname", "severity", "dss_node", "receiver", "channel"}
+    for matcher in matchers:
+        if matcher.name not in names:
+            near = did_you_mean(matcher.name, names) or f"; there are {', '.join(sorted(names))}"
+            return f"no alert has the label {matcher.name!r}{near}"
+    return None
 
 
 def _kinds(config: Config) -> Iterator[Kind]:
@@ -78,6 +94,11 @@ def _unused(config: Config) -> Iterator[Finding]:
     routes = [placed.route for placed in walk(config.route)] if config.route else []
     heard = {route.receiver for route in routes} | {one.receiver for one in config.reporters}
     heard |= {config.dss_reporters.receiver or ""}
+    if config.route is None and config.receivers and config.rules:
+        message = (
+            f"there is none, so no alert is sent to anybody; write `route: {{receiver: {config.receivers[0].name}}}`"
+        )
+        yield Finding("warning", message, "route", config.lines.get(("receivers",)))
     for index, receiver in enumerate(config.receivers):
         where, line = f"receiver {receiver.name}", config.lines.get(("receivers", index))
         if receiver.name not in heard:
@@ -208,6 +229,47 @@ def _inhibitions(config: Config, kinds: Sequence[Kind]) -> Iterator[Finding]:
                 yield Finding("warning", message, "inhibit_rules", line)
 
 
+def _idle_inhibitions(config: Config, kinds: Sequence[Kind]) -> Iterator[Finding]:
+    """Inhibit rules whose sides can both match, and which yet inhibit nothing."""
+    for index, rule in enumerate(config.inhibit_rules):
+        line = config.lines.get(("inhibit_rules", index))
+        if config.lines and line is None:
+            continue  # the shipped ones, of which some may have nothing to do here
+        sources = [kind for kind in kinds if possible(rule.source_matchers, kind)]
+        targets = [kind for kind in kinds if possible(rule.target_matchers, kind)]
+        if not sources or not targets:
+            continue  # said by _inhibitions
+        if _same_side(rule, sources, targets):
+            message = (
+                "it inhibits nothing: whatever matches its source matches its target and the other way round, and such "
+                "alerts do not inhibit one another"
+            )
+            yield Finding("warning", message, "inhibit_rules", line)
+            continue
+        for name in rule.equal if _names_alerts(rule) else ():
+            lacking = [not any(_has(name, kind) for kind in kinds) for kinds in (sources, targets)]
+            if lacking in ([True, False], [False, True]) and name != "tags":
+                side, other = ("source", "target") if lacking[0] else ("target", "source")
+                message = f"it inhibits nothing: its {side} never has the label {name!r} of equal, and its {other} has"
+                yield Finding("warning", message, "inhibit_rules", line)
+
+
+def _same_side(rule: InhibitRule, sources: Sequence[Kind], targets: Sequence[Kind]) -> bool:
+    forth = all(certain(rule.target_matchers, kind, rule.source_matchers) for kind in sources)
+    return forth and all(certain(rule.source_matchers, kind, rule.target_matchers) for kind in targets)
+
+
+def _names_alerts(rule: InhibitRule) -> bool:
+    """Whether its sides are meant for certain alerts; one on severities alone may be there for rules to come."""
+    return all(
+        any(matcher.name == "alertname" for matcher in side) for side in (rule.source_matchers, rule.target_matchers)
+    )
+
+
+def _has(name: str, kind: Kind) -> bool:
+    return name in kind.open or bool(kind.labels.get(name))
+
+
 # --- time ----------------------------------------------------------------------------------------------------------------
 
 
@@ -283,6 +345,18 @@ def _overlap(one: Rule, other: Rule, kind: Kind) -> bool:
     if (one.kind == "node_down") is not (other.kind == "node_down") or not possible([*one.match, *other.match], kind):
         return False
     return certain(one.match, kind, other.match) or certain(other.match, kind, one.match)
+
+
+def _annotations(config: Config) -> Iterator[Finding]:
+    for index, rule in enumerate(config.rules):
+        known = _IN_ANNOTATIONS | rule.labels.keys()
+        for name, text in rule.annotations.items():
+            line = config.lines.get(("rules", index, "annotations", name), config.lines.get(("rules", index)))
+            for variable in sorted(set(_VARIABLE.findall(text)) - known):
+                message = (
+                    f"its annotation {name!r} names ${{{variable}}}, which no alert has{did_you_mean(variable, known)}"
+                )
+                yield Finding("warning", message, f"rule {rule.alert}", line)
 
 
 def _reporters(config: Config) -> Iterator[Finding]:

@@ -9,7 +9,9 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 
 from tocsin.kit.clock import isoformat
 from tocsin.kit.durations import BadDuration, parse_duration
+from tocsin.model.config import Config
 from tocsin.model.labels import BadMatcher, Matcher, parse_matcher
+from tocsin.route.lint import unknown_label
 from tocsin.store import silences
 from tocsin.store.query import silence_record
 from tocsin.store.silences import BadSilence
@@ -44,7 +46,13 @@ async def create_silence(request: web.Request) -> web.Response:
     by = SUBJECT.get() if context.config().http.tokens_file else asked.created_by or SUBJECT.get()
     try:
         silence = await context.store.write(
-            silences.add, _matchers(asked.matchers), starts_at, _ends_at(asked, starts_at), by, asked.comment, now
+            silences.add,
+            _matchers(asked.matchers, context.config()),
+            starts_at,
+            _ends_at(asked, starts_at),
+            by,
+            asked.comment,
+            now,
         )
     except BadSilence as error:
         raise Problem(400, str(error)) from None
@@ -98,11 +106,14 @@ async def _new_silence(request: web.Request) -> NewSilence:
         raise Problem(400, "the body is not a silence", errors=told) from None
 
 
-def _matchers(texts: list[str]) -> list[Matcher]:
+def _matchers(texts: list[str], config: Config) -> list[Matcher]:
     try:
-        return [parse_matcher(text) for text in texts]
+        found = [parse_matcher(text) for text in texts]
     except BadMatcher as error:
         raise Problem(400, str(error)) from None
+    if unknown := unknown_label(found, config):
+        raise Problem(400, unknown)
+    return found
 
 
 def _ends_at(asked: NewSilence, starts_at: datetime) -> datetime:

@@ -122,8 +122,8 @@ def explain(error: ValidationError, model: type[BaseModel], file: str | None, li
                     problems.append(Problem(_NO_BLANK, file, line_of(path, lines), dotted((*path[:-1], key))))
                     continue
                 message = f"unknown key{did_you_mean(str(path[-1]), known)}"
-                if (*path[:1], path[-1]) == ("rules", "receiver"):
-                    message = "a rule names no receiver; routes choose it by the alert's labels"
+                if hint := _hint(path):
+                    message = hint
                 elif not message.endswith("?") and known:
                     message += f"; known here: {', '.join(known)}"
             case "missing":
@@ -139,6 +139,31 @@ def explain(error: ValidationError, model: type[BaseModel], file: str | None, li
                 message = found["msg"][0].lower() + found["msg"][1:]
         problems.append(Problem(message, file, line_of(path, lines), dotted(path)))
     return sorted(problems, key=lambda problem: problem.line or 0)
+
+
+def _hint(path: Path_) -> str | None:
+    """What to write instead of a key that people know from elsewhere, for the most part from Alertmanager."""
+    *_, key = path
+    within = path[0]
+    if within == "receivers" and isinstance(key, str) and (service := key.removesuffix("_configs")) != key:
+        way = "webhook: https://…" if service == "webhook" else f"url: {_SCHEMES.get(service, service)}://…"
+        return f"this is Alertmanager's way; here a receiver has channels, as `channels: [{{{way}}}]`"
+    return _HINTS.get((within, key)) if len(path) > 1 else _HINTS.get(("", key))
+
+
+_SCHEMES = {"email": "mailto", "telegram": "tgram", "msteams": "workflows", "msteamsv2": "workflows", "sns": "sns"}
+_HINTS: dict[tuple[object, object], str] = {
+    ("rules", "receiver"): "a rule names no receiver; routes choose it by the alert's labels",
+    ("route", "match"): """write matchers instead, as `matchers: ['severity="critical"']`""",
+    ("route", "match_re"): """write matchers instead, as `matchers: ['project=~"SALES.*"']`""",
+    ("inhibit_rules", "source_match"): """write source_matchers instead, as `['severity="critical"']`""",
+    ("inhibit_rules", "source_match_re"): """write source_matchers instead, as `['project=~"SALES.*"']`""",
+    ("inhibit_rules", "target_match"): """write target_matchers instead, as `['severity="warning"']`""",
+    ("inhibit_rules", "target_match_re"): """write target_matchers instead, as `['project=~"SALES.*"']`""",
+    ("", "mute_time_intervals"): "intervals stand under time_intervals; routes name them as mute_time_intervals",
+    ("", "global"): "there are no global settings; each channel has its own, in its url or beside it",
+    ("", "groups"): "rules are a list of Tocsin's own kinds, not Prometheus's groups; see docs/rules.md",
+}
 
 
 def _quoted(words: str) -> list[str]:

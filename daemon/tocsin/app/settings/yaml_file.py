@@ -116,7 +116,11 @@ def _too_much(event: yaml.Event, depth: int, count: int) -> str | None:
     if isinstance(event, yaml.ScalarEvent) and len(event.value) > _LONGEST_VALUE:
         return f"a value of more than {_LONGEST_VALUE} characters"
     tag = getattr(event, "tag", None)
-    return None if tag is None or tag in _TEXT else "a tag (a word that begins with !) is not supported; write the value without it, or in quotes"
+    return (
+        None
+        if tag is None or tag in _TEXT
+        else "a tag (a word that begins with !) is not supported; write the value without it, or in quotes"
+    )
 
 
 def _walk(node: yaml.Node, path: Path_, lines: Lines, name: str) -> None:
