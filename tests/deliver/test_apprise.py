@@ -170,7 +170,9 @@ async def test_text_services_get_a_title_and_plain_lines(send: Send, inbox: Inbo
     await send(channel(inbox.url.replace("http", "json")))
     document = json.loads(inbox.received[0].body)
     assert document["title"] == "Nightly load FAILED in SALES on prod"
-    assert document["message"].startswith("Outcome: FAILED\n")
+    link, outcome, *_ = document["message"].splitlines()
+    assert link.startswith("Run in DSS: https://dss.example.com/")
+    assert outcome == "Outcome: FAILED"
     assert document["type"] == "failure"
 
 

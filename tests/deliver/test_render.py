@@ -82,12 +82,14 @@ def test_each_dialect_tells_a_failure_in_full_and_in_this_order(kind: Kind) -> N
     assert rendered.subject == "Nightly load FAILED in SALES on prod"
     told = ("Outcome", "FAILED", "Started", "2026-03-01 11:00:01 UTC", "Duration", "4m 12s", "usually 2m", "Trigger",
             "Every night", "Failed step", "Train", "Previous outcome", "SUCCESS", "Error", "disk full", "last of the log",
-            "https://dss.example.com/projects/SALES", "https://tocsin.example.com/")  # fmt: skip
+            "https://tocsin.example.com/")  # fmt: skip
     places = [body.find(word, body.find("Outcome")) for word in told]
     assert [word for word, place in zip(told, places, strict=True) if place < 0] == []
     ordered = [body.find(word, body.find("Outcome")) for word in ("Started", "Duration", "Trigger", "Failed step", "disk full",
-                                                                  "last of the log", "https://dss")]  # fmt: skip
+                                                                  "last of the log", "https://tocsin")]  # fmt: skip
     assert ordered == sorted(ordered)
+    link = body.find("https://dss.example.com/projects/SALES")
+    assert link > ordered[-2] if kind is Kind.MAIL else 0 <= link < body.find("Outcome")
 
 
 def test_a_single_alert_is_told_in_full_and_its_end_with_how_long_and_how_many_runs() -> None:
@@ -255,7 +257,7 @@ def test_templates_may_extend_and_include_each_other() -> None:
         {"own.j2": "{% include 'part.j2' %} and {% include 'text.j2' %}", "part.j2": "{{ dss.outcome }}"}
     )
     rendered = renderer.render(EventNotice(event(), "r"), Facts(), CONFIG, Kind.TEXT, "own.j2")
-    assert (rendered.text or "").startswith("FAILED and Outcome: FAILED")
+    assert (rendered.text or "").startswith("FAILED and Run in DSS: https://")
 
 
 def test_templates_are_tried_on_samples_and_problems_told_by_name() -> None:

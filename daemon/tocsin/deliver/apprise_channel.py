@@ -34,11 +34,12 @@ from apprise.plugins.irc import client as irc
 from apprise.plugins.slack import NotifySlack
 from apprise.utils.socket import AppriseSocketError, SocketTransport
 
-from tocsin.deliver import bounded, escape
+from tocsin.deliver import bounded
 from tocsin.deliver.context import Tone
 from tocsin.deliver.escape import cut, one_line
 from tocsin.deliver.mail import BadAddress, Envelope, address, attached
 from tocsin.deliver.render import Rendered, Renderer
+from tocsin.deliver.services import Reads, Service, listed, reads, service, shape
 from tocsin.deliver.smtp import Account, Mailbox
 from tocsin.deliver.transport import Parcel
 from tocsin.deliver.verdict import Cause, Verdict, delivered, failed, of_answer, refused
@@ -46,27 +47,14 @@ from tocsin.deliver.webhook import ssl_context
 from tocsin.kit.clock import Clock
 from tocsin.kit.mask import mask, secrets_of
 from tocsin.kit.spelling import did_you_mean
-from tocsin.model.config import Channel, Kind
+from tocsin.model.config import Channel
 
 log = structlog.get_logger(__name__)
 
 # Schemes that reach other machines. Left out: those that act on this one (dbus, gnome, macosx, windows, syslog…), and
 # xmpp, which answers "sent" and delivers nothing.
 ALLOWED = frozenset(files("tocsin.deliver").joinpath("schemes.txt").read_text("ascii").split())
-_MAILS = frozenset(
-    ("mailgun", "sendgrid", "ses", "azure", "o365", "smtp2go", "sparkpost", "postmark", "resend", "brevo", "mailersend", "sendpulse")
-)  # fmt: skip
-# Chats that read Markdown, whatever apprise says of them; Telegram is not here: its own HTML is safer.
-_CHATS = frozenset(
-    ("discord", "guilded", "dingtalk", "mmost", "mmosts", "revolt", "zulip", "matrix", "matrixs", "fluxer", "fluxers")
-)  # fmt: skip
-# Markdown services whose title is a field of its own and shown as it is; elsewhere a title would be read as markup.
-_TITLED = frozenset(
-    ("github", "reddit", "squadcast", "ilert", "incidentio", "goalert", "cliq", "zcliq", "zohocliq", "simplepush", "spush", "twist")
-)  # fmt: skip
 _LONGEST_WAIT = timedelta(hours=1)
-_SLACK_TITLE = 150
-_SLACK_MOST = 2_900  # characters of a section block; Slack takes 3000
 _TONES = {
     Tone.BAD: NotifyType.FAILURE,
     Tone.WARN: NotifyType.WARNING,
@@ -99,12 +87,12 @@ class Way:
         plugin = self._plugin(url)
         if isinstance(plugin, str):
             return refused(plugin, cause=Cause.URL)
-        kind: Kind = self._local.kind
-        rendered = self._render(parcel, kind)
+        service: Service = self._local.service
+        rendered = self._render(parcel, service)
         if isinstance(plugin, NotifyEmail):
             verdict = self._mail(plugin, rendered, parcel)
         else:
-            verdict = self._notify(plugin, kind, rendered, parcel)
+            verdict = self._notify(plugin, service, rendered, parcel)
         for note in rendered.notes:
             log.warning("template_noted", channel=self._channel.name, note=note)
         return verdict if not rendered.notes else _noted(verdict, rendered.notes)
@@ -113,7 +101,8 @@ class Way:
         """This thread's plugin for the present URL, or why there is none."""
         if getattr(self._local, "url", None) != url:
             plugin = connect(url, self._channel, self._slack_url)
-            self._local.kind = Kind.TEXT if isinstance(plugin, str) else kind_of(plugin, self._channel.template)
+            if not isinstance(plugin, str):
+                self._local.service = prepare(plugin, url, self._channel.template)
             # Of most services the place of a host in the URL holds a token.
             named = not isinstance(plugin, str) and "host" in plugin.template_tokens
             self._local.secrets = secrets_of(url, host_is_public=named)
@@ -121,12 +110,13 @@ class Way:
         kept: NotifyBase | str = self._local.plugin
         return kept
 
-    def _render(self, parcel: Parcel, kind: Kind) -> Rendered:
+    def _render(self, parcel: Parcel, service: Service) -> Rendered:
         templates = parcel.config.templates
         if self._renderer is None or self._templates is not templates:
             self._renderer, self._templates = Renderer(templates), templates
         notice, facts = parcel.notification.notice, parcel.facts
-        return self._renderer.render(notice, facts, parcel.config, kind, self._channel.template)
+        kind, dialect = service.kind, service.dialect
+        return self._renderer.render(notice, facts, parcel.config, kind, self._channel.template, dialect)
 
     def _mail(self, plugin: NotifyEmail, rendered: Rendered, parcel: Parcel) -> Verdict:
         try:
@@ -138,8 +128,8 @@ class Way:
         login = b64encode(f"\0{user}\0{password}".encode()).decode()
         return replace(verdict, note=mask(verdict.note, [password, login] if password else []))
 
-    def _notify(self, plugin: NotifyBase, kind: Kind, rendered: Rendered, parcel: Parcel) -> Verdict:
-        title, body, body_format = _shape(plugin, kind, rendered)
+    def _notify(self, plugin: NotifyBase, service: Service, rendered: Rendered, parcel: Parcel) -> Verdict:
+        title, body, body_format = _shape(service, rendered)
         files = [AttachMemory(text, name) for name, text in attached(parcel.notification.notice, rendered)]
         attachment = None
         if files and plugin.attachment_support:
@@ -211,8 +201,6 @@ def connect(url: str, channel: Channel, slack_url: str | None) -> NotifyBase | s
         plugin.verify_certificate = False
     elif channel.tls.ca_file:
         untyped.verify_certificate = channel.tls.ca_file  # requests takes a file's name here too
-    if "overflow=" not in url and not set(plugin.schemas()) & {"irc", "ircs"}:  # IRC sends line by line
-        plugin.overflow_mode = OverflowMode.TRUNCATE  # a service refuses what is longer than it takes
     if set(plugin.schemas()) & {"mqtt", "mqtts"}:
         untyped.qos = max(untyped.qos, 1)  # below it a message counts as sent when it is written to the socket
         untyped.client._sock_recv = _bounded_recv(untyped.client._sock_recv)  # a packet may have 256 MB
@@ -238,49 +226,37 @@ def _wait_outside(last_io: object = None, wait: float | None = None) -> None:
         raise _MustWait(timedelta(seconds=min(wait, _LONGEST_WAIT.total_seconds())))
 
 
-def kind_of(plugin: NotifyBase, template: str | None) -> Kind:
-    """The dialect that a service reads; a template that is named after a kind chooses that one."""
-    if isinstance(plugin, NotifyEmail):
-        return Kind.MAIL
-    if isinstance(plugin, NotifySlack):
-        return Kind.SLACK
-    if template in set(Kind):
-        return Kind(template)
+def prepare(plugin: NotifyBase, url: str, template: str | None) -> Service:
+    """The plugin's service; from now on the plugin passes on what it is given, converts nothing and cuts nothing."""
+    untyped: Any = plugin
     schemes = set(plugin.schemas())
-    if schemes & _MAILS:
-        return Kind.MAIL
-    reads_markdown = plugin.resolve_format() is NotifyFormat.MARKDOWN or bool(schemes & _CHATS)
-    return Kind.MARKDOWN if reads_markdown else Kind.TEXT
+    own: Any = type(plugin).notify_format  # one, or several
+    asked = plugin.resolve_format()
+    how = reads(schemes, asked.value)
+    if how not in (Reads.MAIL, Reads.SLACK):
+        wanted = _FORMATS.get(how, NotifyFormat.TEXT)
+        known = wanted in own if isinstance(own, tuple) else wanted is own
+        plugin.notify_format = wanted if known or (wanted is asked and listed(schemes) is None) else own
+        untyped._format_override = None  # a format that the service has but is not to use
+    found = service(
+        schemes, how, template, plugin.body_maxlen, plugin.title_maxlen, inside=plugin.overflow_amalgamate_title
+    )
+    if "overflow=" in url:
+        return replace(found, most=None)
+    plugin.overflow_mode = OverflowMode.UPSTREAM
+    return found
 
 
-def _shape(plugin: NotifyBase, kind: Kind, rendered: Rendered) -> tuple[str, str, NotifyFormat | None]:
-    """Title, body, and the format to declare: what apprise gets so that data stays data in every service."""
-    text, subject = rendered.text or "", rendered.subject
-    match kind:
-        case Kind.SLACK if isinstance(plugin, NotifySlack):
-            return (_slack_title(escape.quiet(subject)), _slack_fit(text) or " ", None)  # undeclared: sent as it is
-        case Kind.MAIL if rendered.html is not None:
-            return subject, rendered.html, NotifyFormat.HTML
-        case Kind.MARKDOWN if set(plugin.schemas()) & _TITLED:
-            return subject, text, NotifyFormat.MARKDOWN
-        case Kind.MARKDOWN:
-            return "", f"**{escape.markdown(subject)}**\n\n{text}", NotifyFormat.MARKDOWN
-        case _:
-            return escape.quiet(subject), text, NotifyFormat.TEXT
+_FORMATS = {Reads.HTML: NotifyFormat.HTML, Reads.MARKDOWN: NotifyFormat.MARKDOWN, Reads.CARD: NotifyFormat.MARKDOWN}
 
 
-def _slack_title(title: str) -> str:
-    """What a header block takes once apprise has escaped it."""
-    grows = sum(title[:_SLACK_TITLE].count(sign) * by for sign, by in (("&", 4), ("<", 3), (">", 3)))
-    return cut(title, max(_SLACK_TITLE - grows, 20))
-
-
-def _slack_fit(text: str) -> str:
-    """At most what a block takes, ending at a line, with no fence left open."""
-    if len(text) <= _SLACK_MOST:
-        return text
-    kept = text[:_SLACK_MOST].rpartition("\n")[0] or text[: text.rfind("&", 0, _SLACK_MOST)]
-    return kept + ("\n```" if kept.count("```") % 2 else "") + "\n…"
+def _shape(service: Service, rendered: Rendered) -> tuple[str, str, NotifyFormat | None]:
+    """Title, body, and the format to declare; without one apprise sends both as they are."""
+    if service.reads is Reads.MAIL:
+        html = rendered.html
+        return rendered.subject, html or rendered.text or "", NotifyFormat.HTML if html else NotifyFormat.TEXT
+    title, body = shape(service, rendered)
+    return title, body or title or " ", None  # undeclared: sent as it is
 
 
 def _with_text(rendered: Rendered) -> Rendered:

@@ -5,7 +5,7 @@ that cannot render never stops a notification: the built-in one is sent instead,
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from traceback import walk_tb
@@ -18,6 +18,7 @@ from markupsafe import Markup
 
 from tocsin.deliver import escape
 from tocsin.deliver.context import Facts, Line, Link, Message, message
+from tocsin.deliver.dialect import DIALECT_OF, DIALECTS, Dialect, Writing
 from tocsin.deliver.variables import dss_variables, fill
 from tocsin.model.config import Config, Kind
 from tocsin.model.event import END_EVENTS
@@ -33,7 +34,8 @@ _TEMPLATE_ERRORS = (TemplateError, ArithmeticError, LookupError, TypeError, Valu
 class Rendered:
     """A message in its dialect. ``html`` stands in mails alone; there, a None ``text`` is to be made from it.
 
-    ``notes``: what the delivery log should say about the templates.
+    ``subject`` is plain. ``link`` is the most useful link, in the dialect; empty when there is none. ``notes``: what the
+    delivery log should say about the templates.
     """
 
     subject: str
@@ -41,6 +43,7 @@ class Rendered:
     html: str | None
     message: Message
     notes: tuple[str, ...] = ()
+    link: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +59,22 @@ class Renderer:
 
     def __init__(self, templates: Mapping[str, str]) -> None:
         self._templates = templates
-        self._environments = {dialect: _environment(dialect, templates) for dialect in _DIALECTS}
+        self._environments = {dialect: _environment(dialect, templates) for dialect in DIALECTS}
         self._compile = lru_cache(maxsize=256)(self._compiled)
 
-    def render(self, notice: Notice, facts: Facts, config: Config, kind: Kind, template: str | None) -> Rendered:
+    def render(
+        self,
+        notice: Notice,
+        facts: Facts,
+        config: Config,
+        kind: Kind,
+        template: str | None,
+        dialect: Dialect | None = None,
+    ) -> Rendered:
         """The message for a channel of this kind. ``template`` is the channel's, under the notice's own: the name of
-        a template of the configuration, of a built-in kind, or an inline text."""
+        a template of the configuration, of a built-in kind, or an inline text. ``dialect`` is how the service reads
+        text; without one it is the kind's own."""
+        dialect = dialect or DIALECT_OF[kind]
         said = message(notice, facts, config)
         values = _values(notice, facts, said)
         notes: list[str] = []
@@ -73,48 +86,51 @@ class Renderer:
             notes.append("the log of the run could not be had, so it is not attached")
         rendered: Rendered | None = None
         if isinstance(notice, EventNotice) and notice.plain and notice.template is not None:
-            rendered = self._plain(notice.template, notice.plain == "html", kind, said, values, notes)
+            rendered = self._plain(notice.template, notice.plain == "html", dialect, said, values, notes)
         elif custom is not None:
             try:
-                rendered = self._custom(custom, kind, said, values, notes)
+                rendered = self._custom(custom, dialect, said, values, notes)
             except _TEMPLATE_ERRORS as error:
                 notes.append(f"the template could not be rendered: {_why(error)}")
         if rendered is None:
             said = replace(said, notes=(*said.notes, *notes))
-            rendered = self._built_in(kind, said, values | {"notes": said.notes})
-        return replace(rendered, subject=subject, notes=tuple(notes))
+            rendered = self._built_in(kind, dialect, said, values | {"notes": said.notes})
+        link = _link(DIALECTS[dialect], said.links[0]) if said.links else ""
+        return replace(rendered, subject=subject, notes=tuple(notes), link=link)
 
     def check(self, source: str, kind: Kind, notice: Notice, facts: Facts, config: Config) -> "Unrenderable | None":
         """Why a template cannot render this notice; None when it can."""
         said = message(notice, facts, config)
         values = _values(notice, facts, said) | {"subject": said.headline}
         try:
-            self._custom(source, kind, said, values, [])
+            self._custom(source, DIALECT_OF[kind], said, values, [])
         except _TEMPLATE_ERRORS as error:
             return Unrenderable(_why(error), isinstance(error, TemplateSyntaxError))
         return None
 
-    def _custom(self, name: str, kind: Kind, said: Message, values: Mapping[str, object], notes: list[str]) -> Rendered:
+    def _custom(
+        self, name: str, dialect: Dialect, said: Message, values: Mapping[str, object], notes: list[str]
+    ) -> Rendered:
         inline = name not in self._templates
         source = name if inline else self._templates[name]
-        as_html = kind is Kind.MAIL and (_HTML.search(source) is not None or ".html" in ("" if inline else name))
-        body = self._fill(source, "html" if as_html else _DIALECT_OF[kind], values, notes)
+        as_html = dialect is Dialect.MAIL and (_HTML.search(source) is not None or ".html" in ("" if inline else name))
+        body = self._fill(source, Dialect.HTML if as_html else dialect, values, notes)
         return Rendered("", None, body, said) if as_html else Rendered("", body, None, said)
 
     def _plain(
-        self, text: str, html: bool, kind: Kind, said: Message, values: Mapping[str, object], notes: list[str]
+        self, text: str, html: bool, dialect: Dialect, said: Message, values: Mapping[str, object], notes: list[str]
     ) -> Rendered:
-        as_html = html and kind is Kind.MAIL
-        body = self._literal(text, "html" if as_html else _DIALECT_OF[kind], values, notes)
+        as_html = html and dialect is Dialect.MAIL
+        body = self._literal(text, Dialect.HTML if as_html else dialect, values, notes)
         return Rendered("", None, body, said) if as_html else Rendered("", body, None, said)
 
-    def _built_in(self, kind: Kind, said: Message, values: Mapping[str, object]) -> Rendered:
-        def made(dialect: str, name: str) -> str:
+    def _built_in(self, kind: Kind, dialect: Dialect, said: Message, values: Mapping[str, object]) -> Rendered:
+        def made(dialect: Dialect, name: str) -> str:
             return self._environments[dialect].get_template(name).render(values)[:_LONGEST]
 
-        if kind is Kind.MAIL:
-            return Rendered("", made("plain", "mail.txt.j2"), made("html", "mail.html.j2"), said)
-        return Rendered("", made(_DIALECT_OF[kind], f"{kind.value}.j2"), None, said)
+        name = "mail.txt.j2" if kind is Kind.MAIL else f"{kind.value}.j2"
+        html = made(Dialect.HTML, "mail.html.j2") if dialect is Dialect.MAIL else None
+        return Rendered("", made(dialect, name), html, said)
 
     def _subject(self, notice: Notice, said: Message, values: Mapping[str, object], notes: list[str]) -> str:
         wanted = notice.subject if isinstance(notice, EventNotice) else None
@@ -122,25 +138,25 @@ class Renderer:
             return escape.one_line(said.headline, _SUBJECT)
         write = self._literal if isinstance(notice, EventNotice) and notice.plain else self._fill
         try:
-            return escape.one_line(write(wanted, "raw", values, notes), _SUBJECT)
+            return escape.one_line(write(wanted, Dialect.RAW, values, notes), _SUBJECT)
         except _TEMPLATE_ERRORS as error:
             notes.append(f"the subject could not be rendered: {_why(error)}")
             return escape.one_line(said.headline, _SUBJECT)
 
-    def _fill(self, source: str, dialect: str, values: Mapping[str, object], notes: list[str]) -> str:
+    def _fill(self, source: str, dialect: Dialect, values: Mapping[str, object], notes: list[str]) -> str:
         """A template rendered. Its variables become Jinja2, so that their values are escaped like any other."""
         source, unknown = fill(source, _dss(values), lambda name: f"{{{{ dss['{name}'] }}}}")
         _note_unknown(unknown, notes)
         return self._compile(source, dialect).render(values)[:_LONGEST]
 
-    def _literal(self, text: str, dialect: str, values: Mapping[str, object], notes: list[str]) -> str:
+    def _literal(self, text: str, dialect: Dialect, values: Mapping[str, object], notes: list[str]) -> str:
         """A text with its known variables filled in and nothing else done to it."""
         known = _dss(values)
-        filled, unknown = fill(escape.clean(text), known, lambda name: _DIALECTS[dialect].write(known[name]))
+        filled, unknown = fill(escape.clean(text), known, lambda name: DIALECTS[dialect].write(known[name]))
         _note_unknown(unknown, notes)
         return filled[:_LONGEST]
 
-    def _compiled(self, source: str, dialect: str) -> Template:
+    def _compiled(self, source: str, dialect: Dialect) -> Template:
         return self._environments[dialect].from_string(source)
 
 
@@ -180,46 +196,16 @@ def _why(error: Exception) -> str:
     return escape.one_line(f"{place}{type(error).__name__}: {error}", 200)
 
 
-# --- dialects ----------------------------------------------------------------------------------------------------------
+# --- environments ------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class _Dialect:
-    """How one format writes data, links and label–value lines."""
-
-    write: Callable[[str], str]
-    link: Callable[[str, str], str]
-    line: Callable[[str, str], str]
+def _link(how: Writing, link: Link) -> str:
+    return how.link(how.write(link.label), _safe_url(link.url))
 
 
-def _html_text(value: str) -> str:
-    return str(Markup.escape(escape.clean(value)))
-
-
-_DIALECTS: dict[str, _Dialect] = {
-    "raw": _Dialect(escape.clean, lambda label, url: url, lambda label, value: f"{label}: {value}"),
-    "plain": _Dialect(escape.clean, lambda label, url: f"{label}: {url}", lambda label, value: f"{label}: {value}"),
-    "text": _Dialect(escape.text, lambda label, url: f"{label}: {url}", lambda label, value: f"{label}: {value}"),
-    "markdown": _Dialect(
-        escape.markdown, lambda label, url: f"[{label}](<{url}>)", lambda label, value: f"**{label}:** {value}"
-    ),
-    "slack": _Dialect(
-        escape.slack,
-        lambda label, url: f"<{url.replace('&', '&amp;')}|{label}>",
-        lambda label, value: f"*{label}:* {value}",
-    ),
-    "html": _Dialect(
-        _html_text,
-        lambda label, url: f'<a href="{_html_text(url)}">{label}</a>',
-        lambda label, value: f"<b>{label}:</b> {value}",
-    ),
-}
-_DIALECT_OF = {Kind.TEXT: "text", Kind.MARKDOWN: "markdown", Kind.SLACK: "slack", Kind.MAIL: "plain"}
-
-
-def _environment(dialect: str, templates: Mapping[str, str]) -> ImmutableSandboxedEnvironment:
+def _environment(dialect: Dialect, templates: Mapping[str, str]) -> ImmutableSandboxedEnvironment:
     """Every value that a template writes passes the dialect's ``write``; what it writes itself is left as it is."""
-    how = _DIALECTS[dialect]
+    how = DIALECTS[dialect]
 
     def finalize(value: object) -> Markup:
         if isinstance(value, Markup):
@@ -227,14 +213,17 @@ def _environment(dialect: str, templates: Mapping[str, str]) -> ImmutableSandbox
         return Markup("" if value is None else how.write(str(value)))
 
     def link(one: Link) -> Markup:
-        return Markup(how.link(how.write(one.label), _safe_url(one.url)))
+        return Markup(_link(how, one))
 
     def line(one: Line) -> Markup:
         return Markup(how.line(how.write(one.label), how.write(one.value)))
 
     def block(value: str) -> Markup:
         text = escape.block(value)
-        return Markup(_entities(text) if dialect == "slack" else text)
+        return Markup(escape.entities(text) if dialect is Dialect.SLACK else text)
+
+    def fence(value: str) -> Markup:
+        return Markup(how.fence(value))
 
     loaders: list[BaseLoader] = [DictLoader(templates), PackageLoader("tocsin.deliver")]
     environment = ImmutableSandboxedEnvironment(
@@ -247,12 +236,9 @@ def _environment(dialect: str, templates: Mapping[str, str]) -> ImmutableSandbox
         keep_trailing_newline=False,
         auto_reload=False,
     )
-    environment.filters |= {"link": link, "line": line, "block": block, "cut": escape.cut, "tail": escape.tail}
+    filters = {"link": link, "line": line, "block": block, "fence": fence, "cut": escape.cut, "tail": escape.tail}
+    environment.filters |= filters
     return environment
-
-
-def _entities(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def _safe_url(url: str) -> str:

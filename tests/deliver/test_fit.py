@@ -1,0 +1,93 @@
+"""No message is longer than its service takes, and none loses its headline or its link to that."""
+
+from collections.abc import Callable
+from string import ascii_letters
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.deliver.builders import NOW, config, event, hook
+from tocsin.deliver import escape, fit
+from tocsin.deliver.context import Facts
+from tocsin.deliver.dialect import DIALECTS, Dialect
+from tocsin.deliver.render import Renderer
+from tocsin.deliver.services import Reads, service, shape
+from tocsin.model.notification import EventNotice
+from tocsin.model.run import Details, RunError
+
+RENDERER, CONFIG = Renderer({}), config(hook("http://127.0.0.1/"))
+SCHEMES = ["json", "tgram", "discord", "github", "workflow", "slack", "rocket", "zulip", "clickatell", "pushplus"]
+TEXTS = st.one_of(
+    st.text(max_size=6_000),
+    st.text("ab*_`<>&[](){}~|#@ \n\\🔥é", max_size=6_000),
+    st.builds(lambda text, times: text * times, st.text(min_size=1, max_size=20), st.integers(1, 500)),
+)
+
+
+@given(
+    scheme=st.sampled_from(SCHEMES),
+    name=st.text(max_size=150),
+    error=TEXTS,
+    template=st.one_of(st.none(), TEXTS, TEXTS.map(lambda text: text + "{{ error.message }}")),
+    kind=st.sampled_from([None, "text", "markdown"]),
+    body=st.integers(1_600, 5_000),
+    title=st.sampled_from([0, 60, 250]),
+)
+def test_nothing_is_longer_than_its_service_takes(
+    scheme: str, name: str, error: str, template: str | None, kind: str | None, body: int, title: int
+) -> None:
+    found = service({scheme}, _reads(scheme), kind, body, title, inside=False)
+    one = event(name=name)
+    assert one.run
+    facts = Facts({one.run.key: Details(one.run.key, NOW, RunError(error, step="s"), (), error)})
+    notice = EventNotice(one, "r", template=template)
+    rendered = RENDERER.render(notice, facts, CONFIG, found.kind, kind, found.dialect)
+    heading, text = shape(found, rendered)
+    assert found.most is not None
+    assert found.size(text) <= found.most
+    assert len(heading) <= (150 if found.reads is Reads.SLACK else found.title)
+    write: Callable[[str], str] = escape.html if found.reads is Reads.HTML else DIALECTS[found.dialect].write
+    plain = {rendered.subject, escape.unmentioned(rendered.subject), write(rendered.subject)}
+    assert heading in plain or text.lstrip("*<b>").startswith(write(rendered.subject).lstrip("*"))
+    written = escape.html(rendered.link) if found.reads is Reads.HTML else rendered.link
+    if template is None or text.endswith("…"):
+        assert written in text
+
+
+def _reads(scheme: str) -> Reads:
+    from tocsin.deliver.services import reads
+
+    return reads({scheme}, "html" if scheme == "pushplus" else "text")
+
+
+@given(
+    headline=st.text(min_size=1, max_size=200).map(escape.one_line),
+    link=st.text(ascii_letters, max_size=150).map("https://{}".format),
+    body=TEXTS,
+    most=st.integers(20, 4_000),
+)
+def test_where_both_have_room_headline_and_link_are_whole(headline: str, link: str, body: str, most: int) -> None:
+    made = fit.compose(headline, "{}\n".format, link, f"{body}\n{link}", most)
+    assert fit.utf16(made) <= most
+    room = fit.utf16(headline) + len(link) + 2 <= most
+    assert made.startswith(f"{headline}\n") or not room
+    assert link in made or not room
+    assert "https://" not in made.replace(link, "") or "https://" in headline + body
+
+
+@given(text=TEXTS, most=st.integers(1, 3_000))
+def test_a_cut_leaves_no_fence_open(text: str, most: int) -> None:
+    fenced = f"```\n{escape.block(text)}\n```\nmore"
+    kept = fit.cut(fenced, most)
+    assert fit.utf16(kept) <= most
+    assert kept.count("```") % 2 == 0
+
+
+@pytest.mark.parametrize("dialect", [Dialect.MARKDOWN, Dialect.SLACK, Dialect.HTML, Dialect.CHAT])
+@given(text=st.text("ab*_<>&\\é🔥"), most=st.integers(1, 60))
+def test_a_cut_leaves_no_half_of_an_escape(dialect: Dialect, text: str, most: int) -> None:
+    kept = fit.cut(DIALECTS[dialect].write(text), most).rstrip("…")
+    assert not kept.endswith("\\") or kept.endswith("\\\\") or dialect is not Dialect.MARKDOWN
+    if dialect in (Dialect.SLACK, Dialect.HTML):
+        assert "&" not in kept.rpartition(";")[2]
