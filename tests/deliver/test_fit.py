@@ -4,7 +4,7 @@ from collections.abc import Callable
 from string import ascii_letters
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.deliver.builders import NOW, config, event, hook
@@ -25,6 +25,7 @@ TEXTS = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(
     scheme=st.sampled_from(SCHEMES),
     name=st.text(max_size=150),
@@ -61,6 +62,7 @@ def _reads(scheme: str) -> Reads:
     return reads({scheme}, "html" if scheme == "pushplus" else "text")
 
 
+@settings(deadline=None)
 @given(
     headline=st.text(min_size=1, max_size=200).map(escape.one_line),
     link=st.text(ascii_letters, max_size=150).map("https://{}".format),
@@ -76,6 +78,7 @@ def test_where_both_have_room_headline_and_link_are_whole(headline: str, link: s
     assert "https://" not in made.replace(link, "") or "https://" in headline + body
 
 
+@settings(deadline=None)
 @given(text=TEXTS, most=st.integers(1, 3_000))
 def test_a_cut_leaves_no_fence_open(text: str, most: int) -> None:
     fenced = f"```\n{escape.block(text)}\n```\nmore"
@@ -84,7 +87,12 @@ def test_a_cut_leaves_no_fence_open(text: str, most: int) -> None:
     assert kept.count("```") % 2 == 0
 
 
+def test_an_escape_before_an_entity_keeps_it_whole() -> None:
+    assert fit.cut(escape.slack("\\<b>"), 4) == "…"
+
+
 @pytest.mark.parametrize("dialect", [Dialect.MARKDOWN, Dialect.SLACK, Dialect.HTML, Dialect.CHAT])
+@settings(deadline=None)
 @given(text=st.text("ab*_<>&\\é🔥"), most=st.integers(1, 60))
 def test_a_cut_leaves_no_half_of_an_escape(dialect: Dialect, text: str, most: int) -> None:
     kept = fit.cut(DIALECTS[dialect].write(text), most).rstrip("…")
