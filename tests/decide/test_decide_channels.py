@@ -133,6 +133,33 @@ async def test_a_reporters_message_that_is_refused_alone_says_nothing_of_the_cha
     assert await fleet.world.alerts() == []
 
 
+@pytest.mark.parametrize("names", [("NIGHTLY", "NIGHTLY"), ("NIGHTLY", "OTHER")], ids=["one scenario", "two scenarios"])
+async def test_a_channel_of_reporters_alone_that_refuses_message_after_message_rings(
+    fleet: Fleet, names: tuple[str, str]
+) -> None:
+    reporter = Reporter("each", "ops", frozenset({EventName.RUN_FAILED}))
+    receivers = (Receiver("ops", (channel("slack"), channel("mail"))),)
+    fleet.world.config = config(receivers=receivers, reporters=(reporter,), rules=())
+    fleet.answers["mail"] = LOCKED
+    await fleet.fail(names[0])
+    assert await fleet.last(minutes=2) == []
+    fleet.clock.forward(hours=20)
+    await fleet.fail(names[1])
+    assert await fleet.last(minutes=1) == [("slack", "mail: fails")]
+    del fleet.answers["mail"]
+    await fleet.fail(names[0])
+    assert await fleet.last(minutes=10) == [("slack", "mail: resolved")]
+
+
+async def test_refusals_with_a_delivery_between_them_say_nothing_of_the_channel(fleet: Fleet) -> None:
+    reporter = Reporter("each", "ops", frozenset({EventName.RUN_FAILED}))
+    fleet.world.config = config(receivers=fleet.world.config.receivers, reporters=(reporter,), rules=())
+    for answer in (LOCKED, delivered(), LOCKED, delivered()):
+        fleet.answers["mail"] = answer
+        await fleet.fail()
+        assert await fleet.last(minutes=12) == []
+
+
 async def test_who_hears_by_the_tree_only_of_itself_is_told_by_the_first_route_of_another(fleet: Fleet) -> None:
     receivers = [Receiver(name, (channel(f"{name}/hook", name),)) for name in ("ops", "oncall", "sales")]
     critical = RouteSpec("oncall", parse_matchers('severity="critical"'))

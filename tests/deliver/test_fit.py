@@ -13,6 +13,7 @@ from tocsin.deliver.context import Facts
 from tocsin.deliver.dialect import DIALECTS, Dialect
 from tocsin.deliver.render import Renderer
 from tocsin.deliver.services import Reads, service, shape
+from tocsin.model.config import Kind
 from tocsin.model.notification import EventNotice
 from tocsin.model.run import Details, RunError
 
@@ -50,7 +51,8 @@ def test_nothing_is_longer_than_its_service_takes(
     assert len(heading) <= (150 if found.reads is Reads.SLACK else found.title)
     write: Callable[[str], str] = escape.html if found.reads is Reads.HTML else DIALECTS[found.dialect].write
     plain = {rendered.subject, escape.unmentioned(rendered.subject), write(rendered.subject)}
-    assert heading in plain or text.lstrip("*<b>").startswith(write(rendered.subject).lstrip("*"))
+    opens = {Reads.HTML: "<b>", Reads.SLACK: "*"}.get(found.reads, "**" if found.kind is Kind.MARKDOWN else "")
+    assert heading in plain or text.startswith(opens + write(rendered.subject))
     written = escape.html(rendered.link) if found.reads is Reads.HTML else rendered.link
     if template is None or text.endswith("…"):
         assert written in text

@@ -1,7 +1,9 @@
 """Mails through apprise to a real SMTP server."""
 
 import asyncio
+import smtplib
 from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from random import Random
@@ -13,16 +15,17 @@ from prometheus_client import CollectorRegistry
 from tests.deliver.builders import KEY, NOW, HandClock, Plain, alert, config, event, group, owed
 from tests.fakedss.certs import make_certificate
 from tests.fakedss.sinks import Mail, SmtpSink
-from tocsin.deliver.connect import connector
+from tocsin.deliver.connect import check_channel_url, connector
 from tocsin.deliver.context import Facts
-from tocsin.deliver.mail import BadAddress, address, addresses
+from tocsin.deliver.mail import BadAddress, address, addresses, thread_id
 from tocsin.deliver.metrics import DeliverMetrics
 from tocsin.deliver.sender import Sender
+from tocsin.deliver.smtp import log_in
 from tocsin.deliver.transport import Parcel
 from tocsin.deliver.verdict import Verdict
 from tocsin.model.config import Channel, Tls
 from tocsin.model.notification import AttemptOutcome, EventNotice, MailOverrides, Notification, NotificationState
-from tocsin.model.run import Details, RunError, Step
+from tocsin.model.run import Details, RunError, ScenarioKey, Step
 from tocsin.store import Store, deliveries, outbox
 
 Send = Callable[..., Coroutine[None, None, Verdict]]
@@ -264,8 +267,149 @@ def test_what_is_no_address_is_an_error(text: str) -> None:
 
 
 def test_a_list_in_one_string_is_split_outside_quotes() -> None:
-    found = addresses(['"B, Ann" <a@example.com>, c@example.com', "d@example.com"])
-    assert [one.addr_spec for one in found] == ["a@example.com", "c@example.com", "d@example.com"]
+    found, bad = addresses(['"B, Ann; C" <a@example.com>, c@example.com', "d@example.com; <e@example.com>;"])
+    assert [one.addr_spec for one in found] == ["a@example.com", "c@example.com", "d@example.com", "e@example.com"]
+    assert bad == ()
+
+
+def test_what_cannot_be_read_in_a_list_is_named_and_the_rest_is_kept() -> None:
+    found, bad = addresses(["a@example.com, nobody, b@example.com c@example.com", "d@b\u00fccher.example"])
+    assert [one.addr_spec for one in found] == ["a@example.com", "d@xn--bcher-kva.example"]
+    assert bad == ("'nobody' is not a mail address", "'b@example.com c@example.com' is not a mail address")
+
+
+TO = "from=t@example.com&to="
+
+
+@pytest.mark.parametrize(
+    ("to", "got", "note"),
+    [
+        ("a@example.com; b@example.com", ["a@example.com", "b@example.com"], "the server took it"),
+        ("Ann <a@example.com>;B <b@example.com>", ["a@example.com", "b@example.com"], "the server took it"),
+        ("a@b\u00fccher.example, b@example.com", ["a@xn--bcher-kva.example", "b@example.com"], "the server took it"),
+        (
+            "a@example.com, nobody, b@example.com",
+            ["a@example.com", "b@example.com"],
+            "the server took it; 'nobody' is not a mail address",
+        ),
+        (
+            "a@example.com, \u00fc@example.com",
+            ["a@example.com"],
+            "the server refuses some recipients: \u00fc@example.com: 553 the server takes no addresses beyond ASCII",
+        ),
+        (
+            "a@example.com, gone@example.com, nobody",
+            ["a@example.com"],
+            "the server refuses some recipients: gone@example.com: 550 unknown; 'nobody' is not a mail address",
+        ),
+    ],
+)
+@pytest.mark.parametrize("whose", ["the channel's", "the reporter's"])
+async def test_who_can_get_a_mail_gets_it_and_who_cannot_is_named(
+    send: Send, server: SmtpSink, to: str, got: list[str], note: str, whose: str
+) -> None:
+    server.refuse("RCPT", "550 unknown", "gone@*")
+    overrides = MailOverrides(to=(to,)) if whose == "the reporter's" else None
+    channel = mail(server.port, TO + ("x@example.com" if overrides else to))
+    verdict = await send(channel, owed(EventNotice(event(), "r", mail=overrides)))
+    assert (verdict.outcome, verdict.note) == (AttemptOutcome.DELIVERED, note)
+    (one,) = server.mails
+    assert list(one.recipients) == got
+    assert [address.addr_spec for address in one.message["To"].addresses if address.addr_spec.isascii()][:2] == got[
+        :2
+    ] or ("gone" in to)
+
+
+async def test_a_server_that_takes_addresses_beyond_ascii_gets_them(send: Send) -> None:
+    async with SmtpSink(utf8=True) as server:
+        verdict = await send(mail(server.port, TO + "a@example.com,\u00fc@example.com"))
+        assert verdict.note == "the server took it"
+        assert server.mails[0].recipients == ("a@example.com", "\u00fc@example.com")
+        assert "\u00fc@example.com" in str(server.mails[0].message["To"])
+
+
+@pytest.mark.parametrize("url", ["to=nobody", "to=nobody;x", "to=a@example.com&cc=nobody", "to=a@example.com, b c@d"])
+def test_check_names_each_recipient_of_a_url_that_cannot_be_read(url: str) -> None:
+    assert "is not a mail address" in (check_channel_url(f"mailto://127.0.0.1?from=t@example.com&{url}") or "")
+    assert check_channel_url("mailto://127.0.0.1?from=t@example.com&to=a@example.com;b@b\u00fccher.example") is None
+
+
+@pytest.mark.parametrize("user", ["bell", "gl\u00f6ckner"])
+@pytest.mark.parametrize("password", ["p\u00e4ssword \U0001f514", "pass"])
+async def test_a_login_beyond_ascii_is_sent_in_utf8(send: Send, user: str, password: str) -> None:
+    async with SmtpSink(user=user, password=password) as server:
+        login = f"{quote(user)}:{quote(password)}@"
+        assert (await send(mail(server.port, user=login))).outcome == AttemptOutcome.DELIVERED
+        wrong = await send(mail(server.port, user=f"{quote(user)}:wr%C3%B6ng@"))
+        assert (wrong.outcome, wrong.note[:8]) == (AttemptOutcome.REFUSED, "SMTP 535")
+
+
+class _Offers(smtplib.SMTP):
+    """A server that offers some ways to log in and says yes to all of it."""
+
+    def __init__(self, ways: str) -> None:
+        super().__init__()
+        self.ehlo_resp, self.esmtp_features = b"250", {"auth": ways} if ways else {}
+        self.said: list[str] = []
+
+    def docmd(self, cmd: str, args: str = "") -> tuple[int, bytes]:
+        self.said.append(f"{cmd} {args}".strip())
+        return (334, b"UGFzc3dvcmQ6") if "LOGIN" in args else (235, b"")
+
+
+def test_a_login_beyond_ascii_takes_the_way_that_is_offered_or_is_refused_for_good() -> None:
+    server = _Offers("LOGIN CRAM-MD5")
+    log_in(server, "bell", "\u00e4")
+    assert server.said == ["AUTH LOGIN YmVsbA==", "w6Q="]
+    for ways in ("CRAM-MD5", "XOAUTH2", ""):
+        with pytest.raises(smtplib.SMTPNotSupportedError):
+            log_in(_Offers(ways), "bell", "\u00e4")
+
+
+async def test_a_host_that_is_no_name_is_refused_for_good(send: Send) -> None:
+    verdict = await send(Channel("ops/mail", "ops", Plain(f"mailto://{'x' * 70}.example?from=a@b.org&to=c@d.org")))
+    assert verdict.outcome == AttemptOutcome.REFUSED
+
+
+@pytest.mark.parametrize("length", [20, 43, 44, 76, 200])
+async def test_ids_of_threads_and_lists_stand_in_headers_as_they_are(send: Send, server: SmtpSink, length: int) -> None:
+    domain = ".".join(["d" * 20] * (length // 20) + ["d" * (length % 20 or 1), "example"])
+    one = owed(EventNotice(event(key=ScenarioKey("a-node-with-a-long-name" * 2, "P" * 60, "S")), "r"))
+    query = f"from=t@{domain}&to=a@example.com&+X-Ticket={'9' * 100}&+List-Unsubscribe=<mailto:{'u' * 90}@{domain}>"
+    await send(mail(server.port, query), one)
+    await send(mail(server.port, query), owed(one.notice))
+    first, second = (one.message for one in server.mails)
+    raw = server.mails[0].raw.replace(b"\r\n", b"\n").split(b"\n\n")[0]
+    headers = {
+        name: " ".join(value.split()) for name, _, value in (line.partition(": ") for line in raw.decode().split("\n"))
+    }
+    assert headers["Message-ID"] == f"<{one.id}@{domain}>"
+    assert headers["References"] == headers["In-Reply-To"] == f"<{thread_id(one)}@{domain}>"
+    assert headers["List-Id"] == f"<{'p' * 40}.{('a-node-with-a-long-name' * 2)[:40]}.tocsin.{domain}>"
+    assert headers["X-Ticket"] == "9" * 100
+    assert first["References"] == second["References"] == headers["References"]
+
+
+@pytest.mark.parametrize(
+    "value", ["x\r\nBcc: evil@example.com\r\n\r\nbody", "y" * 100_000, "\u00e9" * 100_000, " " * 100_000]
+)
+async def test_hostile_names_make_no_header_and_no_endless_one(send: Send, server: SmtpSink, value: str) -> None:
+    key = ScenarioKey(value, value, value)
+    one = event(name=value, key=key)
+    assert one.run
+    one = replace(one, run=replace(one.run, run_id=value, trigger_name=value))
+    details = Details(one.run.key, NOW, RunError(value, step=value), (), value)
+    notice = EventNotice(one, "r", subject="${scenarioName} ${scenarioRunId}", attach=("log",))
+    verdict = await send(mail(server.port), owed(notice), Facts({one.run.key: details}))
+    assert verdict.outcome == AttemptOutcome.DELIVERED
+    (got,) = server.mails
+    assert got.recipients == ("ops@example.com",)
+    assert got.message["Bcc"] is None
+    assert len(got.message["Subject"] or "") <= 200
+    head = got.raw.replace(b"\r\n", b"\n").split(b"\n\n")[0]
+    assert max(len(line) for line in head.split(b"\n")) < 998
+    assert len(head) < 4_000
+    assert got.message["References"].startswith("<")
 
 
 @pytest.mark.e2e

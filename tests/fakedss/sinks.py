@@ -115,6 +115,7 @@ class Mail:
     recipients: tuple[str, ...]
     message: EmailMessage
     user: str | None
+    raw: bytes = b""
 
 
 @dataclass(slots=True)
@@ -136,6 +137,7 @@ class SmtpSink:
     user: str | None = None
     password: str = ""
     hang_after_data: bool = False
+    utf8: bool = False  # whether it takes addresses beyond ASCII (SMTPUTF8)
     mails: list[Mail] = field(default_factory=list)
     port: int = 0
 
@@ -173,6 +175,7 @@ class SmtpSink:
                 self,
                 hostname="fake.example.com",
                 tls_context=self.tls,
+                enable_SMTPUTF8=self.utf8,
                 authenticator=self._authenticate if self.user else None,
                 auth_required=self.user is not None,
                 auth_require_tls=self.tls is not None,
@@ -225,7 +228,7 @@ class SmtpSink:
         message = message_from_bytes(content, policy=policy.default)
         assert isinstance(message, EmailMessage)
         user = str(session.auth_data) if session.auth_data else None
-        self.mails.append(Mail(time.time(), sender, tuple(envelope.rcpt_tos), message, user))
+        self.mails.append(Mail(time.time(), sender, tuple(envelope.rcpt_tos), message, user, content))
         if self.hang_after_data:
             await asyncio.Event().wait()
         return "250 OK: queued"

@@ -7,6 +7,7 @@ as the attempt's note. Attachments are texts in memory; no file or address can b
 """
 
 import logging
+import re
 import smtplib
 import ssl
 import threading
@@ -15,11 +16,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
-from email.headerregistry import Address
 from email.utils import formataddr
 from functools import lru_cache
 from importlib.resources import files
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import structlog
 from apprise import Apprise, AppriseAsset, AppriseAttachment, NotifyFormat, NotifyType, OverflowMode
@@ -37,10 +38,10 @@ from apprise.utils.socket import AppriseSocketError, SocketTransport
 from tocsin.deliver import bounded
 from tocsin.deliver.context import Tone
 from tocsin.deliver.escape import cut, one_line
-from tocsin.deliver.mail import BadAddress, Envelope, address, attached
+from tocsin.deliver.mail import BadAddress, Envelope, address, addresses, attached
 from tocsin.deliver.render import Rendered, Renderer
 from tocsin.deliver.services import Reads, Service, listed, reads, service, shape
-from tocsin.deliver.smtp import Account, Mailbox
+from tocsin.deliver.smtp import Account, Mailbox, log_in
 from tocsin.deliver.transport import Parcel
 from tocsin.deliver.verdict import Cause, Verdict, delivered, failed, of_answer, refused
 from tocsin.deliver.webhook import ssl_context
@@ -120,13 +121,13 @@ class Way:
 
     def _mail(self, plugin: NotifyEmail, rendered: Rendered, parcel: Parcel) -> Verdict:
         try:
-            account = _account(plugin, self._channel)
+            account = _account(plugin, self._channel, self._local.url)
         except BadAddress as error:
             return refused(str(error), cause=Cause.MAIL_ADDRESS)
         verdict = self._mailbox.send(account, parcel.notification, _with_text(rendered))
         user, password = plugin.user or "", plugin.password or ""
-        login = b64encode(f"\0{user}\0{password}".encode()).decode()
-        return replace(verdict, note=mask(verdict.note, [password, login] if password else []))
+        logins = [b64encode(text.encode()).decode() for text in (f"\0{user}\0{password}", password)]
+        return replace(verdict, note=mask(verdict.note, [password, *logins] if password else []))
 
     def _notify(self, plugin: NotifyBase, service: Service, rendered: Rendered, parcel: Parcel) -> Verdict:
         title, body, body_format = _shape(service, rendered)
@@ -162,6 +163,11 @@ def check_channel_url(url: str) -> str | None:
     """Why this cannot be a channel's URL, in one line without secrets; None when it can. Loads apprise: not on the loop."""
     _prepare()
     plugin = connect(url.strip(), Channel(name="check", receiver="check"), None)
+    if isinstance(plugin, NotifyEmail):
+        try:
+            return "; ".join(_account(plugin, url).envelope.bad) or None
+        except BadAddress as error:
+            return str(error)
     return plugin if isinstance(plugin, str) else None
 
 
@@ -190,6 +196,8 @@ def connect(url: str, channel: Channel, slack_url: str | None) -> NotifyBase | s
         said = next((line for line in reversed(lines) if "is disabled" in line or "invalid" in line.lower()), "")
         why = f": {mask(said, secrets_of(url))}" if said else ""
         return f"apprise cannot read the {scheme}:// URL{cut(why, 200)}"
+    if not isinstance(plugin, NotifyEmail) and len(plugin) == 0:
+        return f"the {scheme}:// URL names nobody to notify, or in a way that apprise cannot read"
     untyped: Any = plugin
     plugin.request_rate_per_sec = 0  # despite its name the seconds that it sleeps between sends
     untyped.throttle = _wait_outside
@@ -273,23 +281,37 @@ def _noted(verdict: Verdict, notes: Sequence[str]) -> Verdict:
 # --- mail --------------------------------------------------------------------------------------------------------------
 
 
-def _account(plugin: NotifyEmail, channel: Channel) -> Account:
-    """What a mail URL says. Raises ``BadAddress``."""
-
-    def named(spec: object, name: object = None) -> Address:
-        return address(formataddr((str(name or plugin.names.get(spec) or ""), str(spec)), "utf-8"))
-
+def _account(plugin: NotifyEmail, channel: Channel, url: str) -> Account:
+    """What a mail URL says; apprise leaves out what it cannot read, and what stands behind a semicolon. Raises
+    ``BadAddress`` for the sender and the server."""
+    written = _written(url)
+    if not plugin.smtp_host:
+        raise BadAddress("the URL names no mail server, or in a way that apprise cannot read")
+    name, spec = plugin.from_addr
+    named = formataddr((str(name or ""), str(spec)), "utf-8")
+    path = [unquote(part) for part in urlsplit(url).path.split("/") if part]
+    to, bad = addresses((*path, *written.get("to", ())))
+    if not path and "to" not in written:
+        to, bad = addresses(formataddr((str(name or ""), str(spec)), "utf-8") for name, spec in plugin.targets)
+    cc, bad_cc = addresses(written.get("cc", ()))
+    bcc, bad_bcc = addresses(written.get("bcc", ()))
+    reply_to, bad_reply_to = addresses(written.get("reply", ()))
+    own = next((text for text in written.get("from", ()) if "@" in text), named)
     return Account(
-        envelope=Envelope(
-            sender=named(plugin.from_addr[1], plugin.from_addr[0]),
-            to=tuple(named(spec, name) for name, spec in plugin.targets),
-            cc=tuple(named(spec) for spec in sorted(plugin.cc)),
-            bcc=tuple(named(spec) for spec in sorted(plugin.bcc)),
-            reply_to=tuple(named(spec) for spec in sorted(plugin.reply_to)),
-        ),
+        Envelope(address(own), to, cc, bcc, reply_to, (*bad, *bad_cc, *bad_bcc, *bad_reply_to)),
         connect=lambda: _connected(plugin, channel),
         headers=plugin.headers,
     )
+
+
+def _written(url: str) -> dict[str, list[str]]:
+    """The parameters of a URL, as they were before apprise read them."""
+    found: dict[str, list[str]] = {}
+    for part in re.split(r"&|;(?=\s*[-+:]?[A-Za-z]+=)", url.partition("?")[2]):
+        name, equals, value = part.partition("=")
+        if equals:
+            found.setdefault(unquote(name).strip().lower(), []).append(unquote(value))
+    return found
 
 
 @contextmanager
@@ -309,7 +331,7 @@ def _connected(plugin: NotifyEmail, channel: Channel) -> Iterator[smtplib.SMTP]:
         if plugin.secure_mode == SMTPSecureMode.STARTTLS:
             server.starttls(context=context)
         if plugin.user and plugin.password:
-            server.login(plugin.user, plugin.password)
+            log_in(server, plugin.user, plugin.password)
         yield server
     finally:
         with suppress(OSError, smtplib.SMTPException):

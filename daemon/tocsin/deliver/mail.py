@@ -6,13 +6,13 @@ delivery id, so that a mail that had to be sent twice is known as the same.
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from email.errors import MessageError
-from email.headerregistry import Address
+from email.headerregistry import Address, BaseHeader, HeaderRegistry, UnstructuredHeader
 from email.message import EmailMessage
-from email.policy import SMTP
-from email.utils import format_datetime, parseaddr
+from email.policy import SMTP, Policy
+from email.utils import format_datetime
 
 from tocsin.deliver.escape import clean, one_line
 from tocsin.deliver.render import Rendered
@@ -31,38 +31,74 @@ class BadAddress(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """Who writes to whom. ``bcc`` is in no header."""
+    """Who writes to whom. ``bcc`` is in no header. ``bad`` says which addresses cannot be read; nobody else goes without."""
 
     sender: Address
     to: tuple[Address, ...]
     cc: tuple[Address, ...] = ()
     bcc: tuple[Address, ...] = ()
     reply_to: tuple[Address, ...] = ()
+    bad: tuple[str, ...] = ()
 
     @property
     def recipients(self) -> tuple[str, ...]:
         """Every address once, in order."""
         return tuple(dict.fromkeys(one.addr_spec for one in (*self.to, *self.cc, *self.bcc)))
 
+    def without(self, left_out: Iterable[str]) -> "Envelope":
+        """The same without some recipients."""
+        specs = frozenset(left_out)
+        to, cc, bcc = (
+            tuple(one for one in part if one.addr_spec not in specs) for part in (self.to, self.cc, self.bcc)
+        )
+        return replace(self, to=to, cc=cc, bcc=bcc)
+
+
+_ADDRESS = re.compile(r'(?:("(?:[^"\\]|\\.)*"|[^"<>]*)\s*<([^<>]*)>|([^<>]*))', re.DOTALL)
+_LIST = re.compile(r'(?:"(?:[^"\\]|\\.)*"|<[^<>]*>|[^,;])+')
+
 
 def address(text: str) -> Address:
-    """``Name <user@host>`` or ``user@host``. Raises ``BadAddress``."""
-    name, spec = parseaddr(clean(text))
+    """``Name <user@host>`` or ``user@host``, and nothing beside it. A host beyond ASCII gets its ASCII form. Raises
+    ``BadAddress``."""
+    found = _ADDRESS.fullmatch(clean(text).strip())
     try:
-        if "\n" in text or "\r" in text:
-            raise ValueError("several lines")
-        parsed = Address(addr_spec=spec)
+        if found is None or "\n" in text or "\r" in text:
+            raise ValueError("several lines, or something beside the address")
+        user, _, host = (found[2] or found[3] or "").strip().rpartition("@")
+        domain = host if host.isascii() else host.encode("idna").decode("ascii")
+        parsed = Address(addr_spec=f"{re.sub('[^ -~]', 'x', user)}@{domain}")  # which knows ASCII alone
         if not parsed.username or not parsed.domain:
             raise ValueError("no user or no domain")
-        return Address(one_line(name, 100), parsed.username, parsed.domain)
+        name = re.sub(r"\\(.)", r"\1", found[1][1:-1]) if (found[1] or "").startswith('"') else found[1] or ""
+        return Address(one_line(name, 100), parsed.username if user.isascii() else user, parsed.domain)
     except (MessageError, ValueError, IndexError):
         raise BadAddress(f"{one_line(text, 100)!r} is not a mail address") from None
 
 
-def addresses(texts: Iterable[str]) -> tuple[Address, ...]:
-    """Several, each perhaps a comma-separated list."""
-    parts = [part for text in texts for part in re.split(r",(?![^<]*>)(?=(?:[^\"]*\"[^\"]*\")*[^\"]*$)", text)]
-    return tuple(address(part) for part in parts if part.strip())
+def addresses(texts: Iterable[str]) -> tuple[tuple[Address, ...], tuple[str, ...]]:
+    """Several, each perhaps a list with commas or semicolons; and what is wrong with those that cannot be read."""
+    good: list[Address] = []
+    bad: list[str] = []
+    for part in (part for text in texts for part in _LIST.findall(text) if part.strip()):
+        try:
+            good.append(address(part))
+        except BadAddress as error:
+            bad.append(str(error))
+    return tuple(good), tuple(bad)
+
+
+class _Whole(UnstructuredHeader, BaseHeader):
+    """A header of ASCII as it stands: servers and mail programs look ids up, and know no encoded words in them."""
+
+    def fold(self, *, policy: Policy) -> str:
+        if self.isascii() and len(self) < _LONGEST_LINE - len(self.name):
+            return f"{self.name}: {self}{policy.linesep}"
+        return super().fold(policy=policy)
+
+
+_LONGEST_LINE = 990  # RFC 5322, 2.1.1: 998 characters
+_POLICY = SMTP.clone(header_factory=HeaderRegistry(BaseHeader, _Whole))
 
 
 def compose(
@@ -71,10 +107,13 @@ def compose(
     envelope: Envelope,
     now: datetime,
     extra: Mapping[str, str] | None = None,
+    *,
+    utf8: bool = False,
 ) -> EmailMessage:
-    """The message, ready for ``as_bytes``. ``extra``: headers that the channel's URL sets."""
+    """The message, ready for ``as_bytes``. ``extra``: headers that the channel's URL sets; ``utf8``: for a server that
+    takes addresses beyond ASCII."""
     domain = envelope.sender.domain
-    mail = EmailMessage(policy=SMTP)
+    mail = EmailMessage(policy=_POLICY.clone(utf8=utf8))
     mail["Subject"] = rendered.subject
     mail["From"] = envelope.sender
     if envelope.to:

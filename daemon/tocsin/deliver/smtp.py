@@ -7,10 +7,14 @@ nothing twice.
 import os
 import smtplib
 import threading
+from base64 import b64encode
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from email.message import EmailMessage
+
+import structlog
 
 from tocsin.deliver.escape import one_line
 from tocsin.deliver.mail import BadAddress, Envelope, address, addresses, compose
@@ -19,7 +23,10 @@ from tocsin.deliver.verdict import Cause, Verdict, cause_of, delivered, failed, 
 from tocsin.kit.clock import Clock
 from tocsin.model.notification import EventNotice, MailOverrides, Notification
 
+log = structlog.get_logger(__name__)
+
 _REMEMBERED = 1_000  # notifications that some of their recipients have taken
+_ASCII_ALONE = (553, b"the server takes no addresses beyond ASCII")
 
 Refusals = Mapping[str, tuple[int, bytes]]
 
@@ -51,11 +58,21 @@ class Mailbox:
         taken = self._taken.get(notification.id, frozenset())
         left = [one for one in envelope.recipients if one not in taken]
         if not left:
-            return refused("there is nobody to send this mail to") if not taken else delivered()
-        mail = compose(notification, rendered, envelope, self._clock.now(), account.headers).as_bytes()
+            return (
+                refused("; ".join(envelope.bad) or "there is nobody to send this mail to") if not taken else delivered()
+            )
         try:
             with account.connect() as server:
-                rejected = _submit(server, envelope.sender.addr_spec, left, mail)
+                server.ehlo_or_helo_if_needed()
+                ascii_ = all(one.isascii() for one in (envelope.sender.addr_spec, *envelope.recipients))
+                utf8 = not ascii_ and server.has_extn("smtputf8")
+                foreign = [] if utf8 else [one for one in left if not one.isascii()]
+                takers = [one for one in left if one not in foreign]
+                shown = envelope.without(one for one in envelope.recipients if not (utf8 or one.isascii()))
+                mail = compose(notification, rendered, shown, self._clock.now(), account.headers, utf8=utf8)
+                rejected = _submit(server, envelope.sender.addr_spec, takers, mail) if takers else {}
+                if not isinstance(rejected, Verdict):
+                    rejected = {**dict.fromkeys(foreign, _ASCII_ALONE), **rejected}
         except smtplib.SMTPAuthenticationError as error:
             return of_smtp(error.smtp_code, f"the server refuses the login: {_words(error.smtp_error)}")
         except smtplib.SMTPNotSupportedError as error:
@@ -64,20 +81,28 @@ class Mailbox:
             return failed(f"SMTP {error.smtp_code} when connecting: {_words(error.smtp_error)}")
         except smtplib.SMTPException as error:
             return failed(f"cannot connect: {error}", cause=Cause.CONNECTION)
+        except UnicodeError as error:
+            return refused(f"the name of the server cannot be used: {error}", cause=Cause.URL)
         except OSError as error:
             known = error.errno is not None and error.errno > 0 and not error.strerror
             words = os.strerror(error.errno or 0) if known else error.strerror or error
             return failed(f"cannot connect: {words}", cause=cause_of(error))
         if isinstance(rejected, Verdict):
             return rejected
-        return self._judged(notification.id, left, rejected, bool(taken))
+        return self._judged(notification, left, rejected, bool(taken), envelope.bad)
 
-    def _judged(self, id_: str, left: list[str], rejected: Refusals, before: bool) -> Verdict:
+    def _judged(
+        self, one: Notification, left: list[str], rejected: Refusals, before: bool, bad: tuple[str, ...]
+    ) -> Verdict:
+        id_ = one.id
         accepted = [one for one in left if one not in rejected]
-        said = "; ".join(f"{one}: {code} {_words(words)}" for one, (code, words) in rejected.items())
+        refusals = [f"{one}: {code} {_words(words)}" for one, (code, words) in rejected.items()]
+        said = "; ".join((*refusals, *bad))
+        if said:
+            log.warning("mail_recipients_refused", channel=one.channel, notification=id_, refusals=[*refusals, *bad])
         if not rejected:
             self._forget(id_)
-            return delivered("the server took it")
+            return delivered(f"the server took it; {said}" if said else "the server took it")
         if any(code < 500 for code, _ in rejected.values()):
             self._remember(id_, [one for one in left if one in accepted or rejected[one][0] >= 500])
             return failed(f"the server refuses some recipients for now: {said}")
@@ -99,20 +124,47 @@ class Mailbox:
 
 def overridden(own: Envelope, overrides: MailOverrides | None) -> Envelope:
     """The channel's envelope with what a reporter sets; with its own ``to`` the channel's recipients are not asked at
-    all. Raises ``BadAddress``."""
+    all. Raises ``BadAddress`` for the sender's."""
     if overrides is None:
         return own
     sender = address(overrides.sender) if overrides.sender else own.sender
     if not (overrides.to or overrides.cc or overrides.bcc):
         return replace(own, sender=sender)
-    to, cc, bcc = (addresses(part) for part in (overrides.to, overrides.cc, overrides.bcc))
-    return replace(own, sender=sender, to=to, cc=cc, bcc=bcc)
+    (to, bad), (cc, bad_cc), (bcc, bad_bcc) = map(addresses, (overrides.to, overrides.cc, overrides.bcc))
+    return replace(own, sender=sender, to=to, cc=cc, bcc=bcc, bad=(*bad, *bad_cc, *bad_bcc))
 
 
-def _submit(server: smtplib.SMTP, sender: str, recipients: list[str], mail: bytes) -> Refusals | Verdict:
+def log_in(server: smtplib.SMTP, user: str, password: str) -> None:
+    """Log in, in UTF-8 where smtplib would know ASCII alone. Raises ``SMTPException``."""
+    server.ehlo_or_helo_if_needed()
+    offered = set(server.esmtp_features.get("auth", "").upper().split())
+    if not offered & {"CRAM-MD5", "PLAIN", "LOGIN"}:
+        ways = ", ".join(sorted(offered)) or "none"
+        raise smtplib.SMTPNotSupportedError(f"a login by PLAIN, LOGIN or CRAM-MD5 (it offers: {ways})")
+    if user.isascii() and password.isascii():
+        server.login(user, password)
+        return
+    if "PLAIN" in offered:
+        code, said = server.docmd("AUTH", f"PLAIN {_base64(chr(0) + user + chr(0) + password)}")
+    elif "LOGIN" in offered:
+        code, said = server.docmd("AUTH", f"LOGIN {_base64(user)}")
+        if code == 334:
+            code, said = server.docmd(_base64(password))
+    else:
+        raise smtplib.SMTPNotSupportedError("a password beyond ASCII, which needs PLAIN or LOGIN (it offers: CRAM-MD5)")
+    if code not in (235, 503):
+        raise smtplib.SMTPAuthenticationError(code, said)
+
+
+def _base64(text: str) -> str:
+    return b64encode(text.encode("utf-8", "surrogatepass")).decode("ascii")
+
+
+def _submit(server: smtplib.SMTP, sender: str, recipients: list[str], mail: EmailMessage) -> Refusals | Verdict:
     """The recipients that were refused, or what went wrong with the whole mail."""
+    options = [] if all(one.isascii() for one in (sender, *recipients)) else ["SMTPUTF8"]
     try:
-        return server.sendmail(sender, recipients, mail)
+        return server.sendmail(sender, recipients, mail.as_bytes(), options)
     except smtplib.SMTPRecipientsRefused as error:
         return error.recipients
     except smtplib.SMTPResponseException as error:

@@ -3,14 +3,16 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import Connection, and_, func, or_, select, update
+from sqlalchemy import Connection, Row, and_, func, or_, select, update
 
 from tocsin.model.notification import Attempt, AttemptOutcome, DeadReason, Notification
 from tocsin.store.outbox import dead_reason, to_notification
 from tocsin.store.schema import attempts, outbox
 from tocsin.store.sending import OPEN
 
+_NEWEST = 1_000  # dead letters that are looked at for channels that refuse one message after another
 _OLDEST = 500  # open rows of a channel that are looked at for tries in vain: the oldest are tried first
 
 
@@ -96,7 +98,7 @@ def troubles(
 
     Rows that do: open ones tried twice that were owed before ``owed_before``, as far as they are among the oldest of
     the channel; those that died after ``dead_after`` when they had been tried twice, and alert groups. A reporter's
-    message that was refused at once may be to blame itself, with its recipients.
+    message that was refused at once may be to blame itself, with its recipients; the second one in a row is not.
     """
     channels, found = list(channels), dict[str, Trouble]()
     tried = or_(outbox.c.attempts > 1, and_(outbox.c.kind == "group", outbox.c.attempts > 0))
@@ -113,7 +115,22 @@ def troubles(
         for at, reason in against:
             if name not in found and not delivered_since(connection, name, at):
                 found[name] = Trouble(at, reason or "")
+    refusals = _newest_refusals(connection, [name for name in channels if name not in found])
+    for name, (last, before) in refusals.items():
+        if last.settled_at > dead_after and not delivered_since(connection, name, before.settled_at):
+            found[name] = Trouble(last.settled_at, last.reason or "")
     return found
+
+
+def _newest_refusals(connection: Connection, channels: Sequence[str]) -> dict[str, tuple[Row[Any], Row[Any]]]:
+    """The newest two dead letters of each channel that has two, as far as they are among the newest of all."""
+    columns = (outbox.c.channel, outbox.c.settled_at, outbox.c.reason, outbox.c.attempts)
+    newest = select(*columns).where(outbox.c.state == "dead").order_by(outbox.c.n.desc()).limit(_NEWEST).subquery()
+    tried = select(newest).where(newest.c.attempts > 0, newest.c.channel.in_(channels))
+    of: dict[str, list[Row[Any]]] = {}
+    for row in connection.execute(tried.order_by(newest.c.settled_at.desc())):
+        of.setdefault(row.channel, []).append(row)
+    return {name: (rows[0], rows[1]) for name, rows in of.items() if len(rows) > 1}
 
 
 def delivered_since(connection: Connection, channel: str, moment: datetime) -> bool:
