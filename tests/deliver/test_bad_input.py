@@ -139,6 +139,28 @@ def test_the_check_tells_the_line_of_everything_outside_of_the_file_that_cannot_
     ]
 
 
+def test_the_check_tells_what_every_send_would_be_refused_for(tmp_path: Path) -> None:
+    (tmp_path / "tocsin.yaml").write_text(
+        "nodes: [{name: prod, url: 'https://dss.example.com', api_key: k}]\n"
+        "receivers:\n- name: ops\n  channels:\n"
+        "  - {name: hook, webhook: 'https://h', headers: {'X A': a, X-B: \"b\\nc\"}}\n"
+        "  - {name: mail, url: 'mailto://h.example.com?from=a@example.com&to=b@example.com,nobody'}\n"
+        "route: {receiver: ops}\n"
+        "reporters:\n- name: r\n  receiver: ops\n  mail:\n"
+        "    to: 'a@example.com; b@example.com, \"C, D\" <c@example.com>, nobody'\n    cc: [a@b\u00fccher.example, '@x']\n"
+        "    from: me\n"
+    )
+    problems = validate(Source(tmp_path / "tocsin.yaml"), NOW, offline=False)
+    assert [(one.line, one.message) for one in problems if one.severity == "error"] == [
+        (5, "the header X-B of channel 'hook' has a line end or another control character in it"),
+        (6, "the url of channel 'mail': 'nobody' is not a mail address"),
+        (12, "reporter r: mail.to: 'nobody' is not a mail address"),
+        (13, "reporter r: mail.cc: '@x' is not a mail address"),
+        (14, "reporter r: mail.from: 'me' is not a mail address"),
+        (5, "channel hook: 'X A' is not the name of an HTTP header"),
+    ]
+
+
 @pytest.mark.parametrize("url", ["nonsense", "slack://", "syslog://", "dbus://", "xmpp://a:b@c"])
 async def test_an_address_that_cannot_be_used_is_a_dead_letter_with_its_reason(desk: Desk, url: str) -> None:
     found, note = await desk.send(Channel("ops/hook", "ops", url=Plain(url)), owed())

@@ -12,11 +12,12 @@ from tocsin.app.settings import BadConfig, Problem
 from tocsin.app.settings.problems import Path_, is_place, line_of
 from tocsin.app.settings.secrets import FileSecret
 from tocsin.app.source import Source
-from tocsin.deliver.connect import check_channel_url
+from tocsin.deliver.connect import check_channel_url, unreadable_recipients
+from tocsin.deliver.mail import addresses
 from tocsin.deliver.trial import TemplateProblem, check_templates, unknown_variables
 from tocsin.deliver.webhook import BadSecret, signing_key
 from tocsin.kit.mask import mask_tokens
-from tocsin.model.config import Config, Secret, Tls
+from tocsin.model.config import Config, ReporterMail, Secret, Tls
 from tocsin.route.lint import lint
 from tocsin.web.access import is_loopback
 from tocsin.web.server import split_listen
@@ -43,6 +44,7 @@ def validate(source: Source, now: datetime, *, offline: bool) -> list[Problem]:
     problems = []
     if not offline:
         problems += list(_absent_secrets(config))
+    problems += list(_unsendable(config))
     problems += [
         Problem(f"{found.where}: {found.message}", config.source, found.line, severity=found.severity)
         for found in lint(config, now)
@@ -76,6 +78,17 @@ def _template_problem(found: TemplateProblem, config: Config) -> Problem:
     return Problem(words, config.source, line_of(found.place, config.lines), severity="warning")
 
 
+def _unsendable(config: Config) -> Iterator[Problem]:
+    """What the sends of reporters would be refused for: addresses that cannot be read."""
+    for index, reporter in enumerate(config.reporters):
+        mail = reporter.mail or ReporterMail()
+        for name in ("to", "cc", "bcc", "from"):
+            texts = getattr(mail, name) if name != "from" else [mail.sender] if mail.sender else []
+            for words in addresses(texts)[1]:
+                line = line_of(("reporters", index, "mail", name), config.lines)
+                yield Problem(f"reporter {reporter.name}: mail.{name}: {words}", config.source, line)
+
+
 def _absent_secrets(config: Config) -> Iterator[Problem]:
     for outside in _secrets(config):
         if outside.secret is None:
@@ -92,6 +105,15 @@ def _absent_secrets(config: Config) -> Iterator[Problem]:
             trouble = f" cannot be read{place}: {error.strerror or error}"
         if trouble:
             yield Problem(outside.what + trouble, config.source, line_of(outside.path, config.lines))
+
+
+def _url_trouble(value: str) -> str | None:
+    return check_channel_url(value) or "; ".join(unreadable_recipients(value)) or None
+
+
+def _header_trouble(value: str) -> str | None:
+    odd = re.search(r"[\x00-\x08\x0a-\x1f\x7f]", value)
+    return "it has a line end or another control character in it" if odd else None
 
 
 def _signing_trouble(value: str) -> str | None:
@@ -112,12 +134,12 @@ def _secrets(config: Config) -> Iterator[_Outside]:
     for index, receiver in enumerate(config.receivers):
         for number, channel in enumerate(receiver.channels):
             place, owner = ("receivers", index, "channels", number), f"of channel {channel.name!r}"
-            yield _Outside(_at(config, *place, "url"), f"the url {owner}", channel.url, check_channel_url)
+            yield _Outside(_at(config, *place, "url"), f"the url {owner}", channel.url, _url_trouble)
             yield _Outside(_at(config, *place, "webhook"), f"the webhook {owner}", channel.webhook)
             what = f"the hmac secret {owner}"
             yield _Outside(_at(config, *place, "hmac_secret"), what, channel.hmac_secret, _signing_trouble)
             for name, header in channel.headers.items():
-                yield _Outside((*place, "headers", name), f"the header {name} {owner}", header)
+                yield _Outside((*place, "headers", name), f"the header {name} {owner}", header, _header_trouble)
             yield from _certificates((*place, "tls"), owner, channel.tls)
     yield _Outside(_at(config, "heartbeat", "url"), "the heartbeat's url", config.heartbeat.url)
     where = _at(config, "http", "hooks_secret")

@@ -159,16 +159,27 @@ class Way:
         return of_answer(answers[-1] if answers else None, said or "apprise gave no reason", self._clock.now())
 
 
+_CHECKED = Channel(name="check", receiver="check")
+
+
 def check_channel_url(url: str) -> str | None:
     """Why this cannot be a channel's URL, in one line without secrets; None when it can. Loads apprise: not on the loop."""
     _prepare()
-    plugin = connect(url.strip(), Channel(name="check", receiver="check"), None)
+    plugin = connect(url.strip(), _CHECKED, None)
     if isinstance(plugin, NotifyEmail):
         try:
-            return "; ".join(_account(plugin, url).envelope.bad) or None
+            envelope = _account(plugin, _CHECKED, url.strip()).envelope
         except BadAddress as error:
             return str(error)
+        return None if envelope.recipients else "; ".join(envelope.bad) or None
     return plugin if isinstance(plugin, str) else None
+
+
+def unreadable_recipients(url: str) -> tuple[str, ...]:
+    """What is wrong with those recipients of a mail URL that would not get what the others do."""
+    _prepare()
+    plugin = connect(url.strip(), _CHECKED, None)
+    return _account(plugin, _CHECKED, url.strip()).envelope.bad if isinstance(plugin, NotifyEmail) else ()
 
 
 def connect(url: str, channel: Channel, slack_url: str | None) -> NotifyBase | str:
@@ -290,7 +301,11 @@ def _account(plugin: NotifyEmail, channel: Channel, url: str) -> Account:
     name, spec = plugin.from_addr
     named = formataddr((str(name or ""), str(spec)), "utf-8")
     path = [unquote(part) for part in urlsplit(url).path.split("/") if part]
-    to, bad = addresses((*path, *written.get("to", ())))
+    in_path, odd = addresses(path)
+    to, bad = addresses(written.get("to", ()))
+    to = (*in_path, *to)
+    if odd:  # perhaps part of a password, so it is not shown
+        bad = ("what stands behind the server's name is not a mail address", *bad)
     if not path and "to" not in written:
         to, bad = addresses(formataddr((str(name or ""), str(spec)), "utf-8") for name, spec in plugin.targets)
     cc, bad_cc = addresses(written.get("cc", ()))

@@ -31,3 +31,10 @@ def check_channel_url(url: str) -> str | None:
     from tocsin.deliver.apprise_channel import check_channel_url  # noqa: PLC0415 - see above
 
     return check_channel_url(url)
+
+
+def unreadable_recipients(url: str) -> tuple[str, ...]:
+    """What is wrong with those recipients of a mail URL that would not get what the others do. Loads apprise."""
+    from tocsin.deliver.apprise_channel import unreadable_recipients  # noqa: PLC0415 - half a second
+
+    return unreadable_recipients(url)

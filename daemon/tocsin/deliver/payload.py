@@ -4,6 +4,7 @@ Source of the latter's fields: Alertmanager's documentation of ``webhook_config`
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
@@ -42,7 +43,23 @@ def payload(notification: Notification, details: Mapping[RunKey, Details], exter
         case SummaryNotice() as summary:
             document = _summary(summary, details, notification.id)
             kind = _CLOUDEVENT
-    return Payload(kind, _compact(document).encode("ascii"))
+    body = _compact(document)
+    return Payload(kind, (_compact(_whole(document)) if _ODD.search(body) else body).encode("ascii"))
+
+
+_ODD = re.compile(r"\\u(?:d[89a-f]|0000)")  # halves of a sign, a NUL, or what looks like them
+
+
+def _whole(value: Json) -> Json:
+    """Without NULs and halves of signs: JSON can write them, and most receivers cannot read them."""
+    match value:
+        case str():
+            return value.replace("\0", "").encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+        case dict():
+            return {str(_whole(name)): _whole(part) for name, part in value.items()}
+        case list():
+            return [_whole(part) for part in value]
+    return value
 
 
 def _event(event: Event, details: Mapping[RunKey, Details]) -> Json:

@@ -218,7 +218,7 @@ class Receiver(Model):
 
 
 def _addresses(value: object) -> object:
-    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+    return [value] if isinstance(value, str) else value  # each may be a list; commas may stand in names
 
 
 Addresses = Annotated[tuple[str, ...], BeforeValidator(_addresses)]
