@@ -20,20 +20,20 @@ from tocsin.model.run import Details, RunError
 RENDERER, CONFIG = Renderer({}), config(hook("http://127.0.0.1/"))
 SCHEMES = ["json", "tgram", "discord", "github", "workflow", "slack", "rocket", "zulip", "clickatell", "pushplus"]
 TEXTS = st.one_of(
-    st.text(max_size=6_000),
-    st.text("ab*_`<>&[](){}~|#@ \n\\🔥é", max_size=6_000),
-    st.builds(lambda text, times: text * times, st.text(min_size=1, max_size=20), st.integers(1, 500)),
+    st.text(max_size=3_000),
+    st.text("ab*_`<>&[](){}~|#@ \n\\🔥é", max_size=3_000),
+    st.builds(lambda text, times: text * times, st.text(min_size=1, max_size=20), st.integers(1, 300)),
 )
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=60)
 @given(
     scheme=st.sampled_from(SCHEMES),
     name=st.text(max_size=150),
     error=TEXTS,
     template=st.one_of(st.none(), TEXTS, TEXTS.map(lambda text: text + "{{ error.message }}")),
     kind=st.sampled_from([None, "text", "markdown"]),
-    body=st.integers(1_600, 5_000),
+    body=st.integers(1_600, 3_000),
     title=st.sampled_from([0, 60, 250]),
 )
 def test_nothing_is_longer_than_its_service_takes(

@@ -33,7 +33,7 @@ def compose(headline: str, write: Callable[[str], str], link: str, body: str, mo
     head = write(headline)
     if size(head) + size(body) <= most:
         return head + body
-    wanted = size(link) + 1 if link else 0
+    wanted = size(f"{link}\n") if link else 0
     if size(head) + wanted > most:
         if size(write("")) + _SHORT_HEADLINE + wanted > most:
             link, wanted = "", 0
@@ -48,7 +48,7 @@ def fit(body: str, link: str, most: int, size: Size = utf16) -> str:
     kept = cut(body, most, size)
     if not link or link in kept:
         return kept
-    room = most - size(link) - 1
+    room = most - size(f"{link}\n")
     return f"{link}\n{cut(body, room, size)}".rstrip("\n") if room >= 0 else kept
 
 
