@@ -406,10 +406,11 @@ async def test_hostile_names_make_no_header_and_no_endless_one(send: Send, serve
     key = ScenarioKey(value, value, value)
     one = event(name=value, key=key)
     assert one.run
-    one = replace(one, run=replace(one.run, run_id=value, trigger_name=value))
-    details = Details(one.run.key, NOW, RunError(value, step=value), (), value)
+    run = replace(one.run, run_id=value, trigger_name=value)
+    one = replace(one, run=run)
+    details = Details(run.key, NOW, RunError(value, step=value), (), value)
     notice = EventNotice(one, "r", subject="${scenarioName} ${scenarioRunId}", attach=("log",))
-    verdict = await send(mail(server.port), owed(notice), Facts({one.run.key: details}))
+    verdict = await send(mail(server.port), owed(notice), Facts({run.key: details}))
     assert verdict.outcome == AttemptOutcome.DELIVERED
     (got,) = server.mails
     assert got.recipients == ("ops@example.com",)

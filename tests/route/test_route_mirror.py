@@ -147,8 +147,8 @@ def test_whatever_is_written_the_mail_goes_where_it_is_allowed_to(recipient: str
         for written in mail.who.to:
             read = address(written)  # as delivery reads it: one address, never a refused mail
             assert read.addr_spec.lower().endswith("@example.com")
-            assert addresses([written]) == (read,)
-        assert len(addresses(mail.who.to)) == len(mail.who.to)
+            assert addresses([written]) == ((read,), ())
+        assert len(addresses(mail.who.to)[0]) == len(mail.who.to)
 
 
 def test_individual_mails_are_one_notification_each_with_variables_of_their_own() -> None:
