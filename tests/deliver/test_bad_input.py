@@ -143,7 +143,7 @@ def test_the_check_tells_what_every_send_would_be_refused_for(tmp_path: Path) ->
     (tmp_path / "tocsin.yaml").write_text(
         "nodes: [{name: prod, url: 'https://dss.example.com', api_key: k}]\n"
         "receivers:\n- name: ops\n  channels:\n"
-        "  - {name: hook, webhook: 'https://h', headers: {'X A': a, X-B: \"b\\nc\"}}\n"
+        "  - {name: hook, webhook: 'https://h', headers: {X-B: \"b\\nc\"}}\n"
         "  - {name: mail, url: 'mailto://h.example.com?from=a@example.com&to=b@example.com,nobody'}\n"
         "route: {receiver: ops}\n"
         "reporters:\n- name: r\n  receiver: ops\n  mail:\n"
@@ -157,7 +157,6 @@ def test_the_check_tells_what_every_send_would_be_refused_for(tmp_path: Path) ->
         (12, "reporter r: mail.to: 'nobody' is not a mail address"),
         (13, "reporter r: mail.cc: '@x' is not a mail address"),
         (14, "reporter r: mail.from: 'me' is not a mail address"),
-        (5, "channel hook: 'X A' is not the name of an HTTP header"),
     ]
 
 
