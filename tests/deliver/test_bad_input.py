@@ -152,7 +152,7 @@ def test_the_check_tells_what_every_send_would_be_refused_for(tmp_path: Path) ->
     )
     problems = validate(Source(tmp_path / "tocsin.yaml"), NOW, offline=False)
     assert [(one.line, one.message) for one in problems if one.severity == "error"] == [
-        (5, "the header X-B of channel 'hook' has a line end or another control character in it"),
+        (5, "the header X-B of channel 'hook': it has a line end or another control character in it"),
         (6, "the url of channel 'mail': 'nobody' is not a mail address"),
         (12, "reporter r: mail.to: 'nobody' is not a mail address"),
         (13, "reporter r: mail.cc: '@x' is not a mail address"),
