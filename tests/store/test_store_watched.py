@@ -55,6 +55,24 @@ async def test_lists_and_looks_each_write_their_own_part_of_a_scenario(store: St
     assert {row.key: row.backfilled for row in rows} == {KEY: False, OTHER: False}
 
 
+async def test_a_list_neither_ends_nor_begins_a_backfill_but_for_what_was_gone(store: Store) -> None:
+    async def backfilled() -> bool:
+        [row] = await store.read(scenarios.load_scenarios, "prod")
+        return row.backfilled
+
+    await store.write(scenarios.put_scenarios, [scenario()])
+    await store.write(scenarios.scenarios_looked, [Looked(KEY, at(50), None, None, None)])
+    await store.write(scenarios.put_scenarios, [scenario()])  # the list was read before that look was written
+    assert await backfilled()
+    await store.write(scenarios.begin_backfill, "prod")
+    await store.write(scenarios.put_scenarios, [replace(scenario(), backfilled=True)])
+    assert not await backfilled()
+    await store.write(scenarios.scenarios_looked, [Looked(KEY, at(70), None, None, None)])
+    await store.write(scenarios.put_scenarios, [replace(scenario(), backfilled=True, gone_at=at(80))])
+    await store.write(scenarios.put_scenarios, [scenario()])
+    assert not await backfilled()
+
+
 async def test_an_expected_start_stands_until_it_is_settled(store: Store) -> None:
     await store.write(scenarios.expect_starts, [(KEY, at(60)), (KEY, at(10)), (OTHER, at(5))], T0)
     assert await store.read(scenarios.pending_starts, "prod") == {OTHER: [at(5)], KEY: [at(10), at(60)]}

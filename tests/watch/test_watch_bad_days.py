@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 
 from tests.fakedss import Dialect, FakeDSS, Life, between, faults, make_certificate
 from tests.watch.conftest import CLOCK, QUICK, Jumping, Key, Start, Watching, now_ms, settled, until, watching
+from tocsin.kit.clock import to_ms
 from tocsin.model.config import Scope, Tls, Watch
 from tocsin.model.event import Event
 from tocsin.store import NotLeader, StoreUnavailable, lease, scenarios, schema
@@ -423,6 +424,29 @@ async def test_an_announced_start_is_expected_and_met(dss: FakeDSS, start: Start
         return await found.store.read(states) == {"S000": "met", "S001": "withdrawn"}
 
     await until(known)
+
+
+@pytest.mark.parametrize("admin", [True, False])
+async def test_the_status_of_a_scenario_that_should_have_started_is_written_anew(
+    dss: FakeDSS, start: Start, admin: bool
+) -> None:
+    dss.world.populate(1, 2)
+    due = dss.world.scenario("P000", "S000").next_run_ms = dss.world.now_ms() + 500
+    found = await start(admin=admin)
+
+    async def read_since() -> bool:
+        row = (await rows(found))["P000", "S000"]
+        return row.status_read_at is not None and to_ms(row.status_read_at) > due + 3000
+
+    await until(read_since)
+
+
+async def test_a_start_that_does_not_come_makes_its_list_be_read_again(dss: FakeDSS, start: Start) -> None:
+    dss.world.populate(1, 2)
+    dss.world.scenario("P000", "S000").next_run_ms = dss.world.now_ms() - 58_000  # DSS launches after a minute
+    await start(watch=Watch(**fields(QUICK, discovery_interval=timedelta(hours=1))))
+    assert dss.asked("scenarios") == 1
+    await until(lambda: dss.asked("scenarios") >= 2)
 
 
 async def test_the_end_of_a_run_nudges_those_who_follow_it(dss: FakeDSS, start: Start) -> None:

@@ -2,7 +2,7 @@
 
 import random
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import pairwise
 
 import pytest
@@ -23,7 +23,7 @@ from tocsin.model.run import ScenarioKey
 from tocsin.store.scenarios import ProjectRow, ScenarioRow
 from tocsin.watch.cadence import Pace, Rank, Reason, next_look
 from tocsin.watch.health import Health, Sign, read_sign
-from tocsin.watch.inventory import Expectation, When, compare_projects, compare_scenarios, expect, may_go
+from tocsin.watch.inventory import Expectation, When, compare_projects, compare_scenarios, expect, may_go, worth_writing
 from tocsin.watch.look import late_before
 from tocsin.watch.read import (
     Reading,
@@ -337,6 +337,24 @@ def test_an_announced_start_is_expected_until_it_is_taken_back() -> None:
     assert expect([soon], row("A", next_run=later), at(150)) == Expectation((later,))
     assert expect([soon, later], row("A", active=False, next_run=later), at(150)) == Expectation((), (soon, later))
     assert expect([soon], row("A"), T0) == Expectation((), (soon,))
+
+
+@pytest.mark.parametrize(
+    ("what", "written", "pending", "expected"),
+    [
+        ("is new", None, (), True),
+        ("says what was written just now", row("A", status_read_at=at(40)), (), False),
+        ("says what was written a minute ago", row("A", status_read_at=at(-11)), (), True),
+        ("is otherwise than what was written", row("A", status_read_at=at(40), active=False), (), True),
+        ("tells of a start that is overdue", row("A", status_read_at=at(40)), (at(30), at(90)), True),
+        ("tells of a start to come", row("A", status_read_at=at(40)), (at(90),), False),
+    ],
+)
+def test_what_a_list_says_is_written_if_it(
+    what: str, written: ScenarioRow | None, pending: tuple[datetime, ...], expected: bool
+) -> None:
+    seen = row("A", status_read_at=at(50))
+    assert worth_writing(seen, written, pending, When(at(50), at(50))) is expected, what
 
 
 @pytest.mark.parametrize(

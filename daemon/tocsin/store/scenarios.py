@@ -97,7 +97,7 @@ def put_projects(connection: Connection, rows: Sequence[ProjectRow]) -> None:
 # --- scenarios -------------------------------------------------------------------------------------------------------
 
 _READ_IN_LISTS = ("name", "tags", "type", "active", "run_as", "status_read_at", "next_run")
-_STATE = ("watched_since", "missing", "gone_at", "backfilled")
+_STATE = ("watched_since", "missing", "gone_at")
 
 
 def load_scenarios(connection: Connection, node: str) -> list[ScenarioRow]:
@@ -118,8 +118,21 @@ _PASTS = Keyed(select(*_PLACE_COLUMNS, *(scenarios.c[name] for name in _PAST)), 
 
 
 def put_scenarios(connection: Connection, rows: Sequence[ScenarioRow]) -> None:
-    """Write what lists and discovery say; what looks say (cursor, last run, watermark) stays as it is."""
+    """Write what lists and discovery say; what looks say (cursor, last run, watermark) stays as it is.
+
+    Whether a scenario is backfilled is for looks and ``begin_backfill`` to say; one that was gone and is back is not.
+    """
+    back = [dict(zip((f"key_{name}" for name in _PLACE), row.key, strict=True)) for row in rows if not row.backfilled]
+    if back:
+        connection.execute(_BACK, back)
     upsert(connection, scenarios, [_columns(row) for row in rows], (*_READ_IN_LISTS, *_STATE))
+
+
+_BACK = (
+    update(scenarios)
+    .where(*(scenarios.c[name] == bindparam(f"key_{name}") for name in _PLACE), scenarios.c.gone_at.is_not(None))
+    .values(backfilled=False)
+)
 
 
 def scenarios_looked(connection: Connection, looked: Sequence[Looked]) -> None:
@@ -209,7 +222,17 @@ def settle_starts(connection: Connection, settled: Iterable[tuple[ScenarioKey, d
 
 # --- rows ------------------------------------------------------------------------------------------------------------
 
-_FIELDS = (*_READ_IN_LISTS, *_STATE, "follows", "watermark", "cursor", "looked_at", "last_end", "last_outcome")
+_FIELDS = (
+    *_READ_IN_LISTS,
+    *_STATE,
+    "backfilled",
+    "follows",
+    "watermark",
+    "cursor",
+    "looked_at",
+    "last_end",
+    "last_outcome",
+)
 
 
 def _columns(row: ScenarioRow) -> dict[str, object]:

@@ -27,6 +27,7 @@ from tocsin.watch.inventory import (
     compare_scenarios,
     expect,
     may_go,
+    worth_writing,
 )
 from tocsin.watch.queue import Offer, Ticket
 from tocsin.watch.read import Reading, SeenProject, SeenScenario, read_projects, read_scenarios
@@ -34,7 +35,6 @@ from tocsin.watch.record import Look, record_looks
 from tocsin.watch.state import NodeState
 
 _FLAGS_SHARE = 0.6  # of the budget, for lists in place of sweeps
-_WRITE_EVERY = 60.0  # seconds; a status that says nothing new is not written more often
 _SOONEST_PROJECTS = 30.0
 _SOONEST = 5.0  # seconds between two lists of one project, however often it is nudged
 
@@ -297,12 +297,14 @@ class Discovery:
 
         changed = compare_scenarios(project.row, mine, seen, state.scenario_in_scope, counts, when)
         changed = [self._confirmed_missing(row) for row in changed]
-        worth = [row for row in changed if self._worth_writing(row, mine.get(row.key.scenario), when)]
+        worth = [row for row in changed if worth_writing(row, mine.get(row.key.scenario), self._pending(row), when)]
         expected = [_Expected(row.key, self._expect(row, when.dss_now)) for row in changed]
         await state.write(_write, worth, [one for one in expected if one.change != Expectation()], when.now)
         changes = {one.key: one.change for one in expected}
-        for row in changed:
-            self._apply(row, changes[row.key])
+        # What was not written is not remembered either: memory must not be fresher than the rows that rules judge by.
+        for row in (mine | {row.key.scenario: row for row in worth}).values():
+            if row.key in changes:
+                self._apply(row, changes[row.key])
         for one in seen.items:
             self._flag(one)
         await self._give_up_missing()
@@ -317,15 +319,12 @@ class Discovery:
         one = self._state.agenda.watched.get(row.key)
         return one is not None and one.not_found
 
-    def _worth_writing(self, row: ScenarioRow, before: ScenarioRow | None, when: When) -> bool:
-        if before is None or before.status_read_at is None:
-            return True
-        same = replace(row, status_read_at=before.status_read_at) == before
-        return not same or (when.now - before.status_read_at).total_seconds() >= _WRITE_EVERY
+    def _pending(self, row: ScenarioRow) -> tuple[datetime, ...]:
+        one = self._state.agenda.watched.get(row.key)
+        return one.pending if one else ()
 
     def _expect(self, row: ScenarioRow, dss_now: datetime) -> Expectation:
-        one = self._state.agenda.watched.get(row.key)
-        return expect(one.pending if one else (), row, dss_now)
+        return expect(self._pending(row), row, dss_now)
 
     def _apply(self, row: ScenarioRow, change: Expectation) -> None:
         agenda = self._state.agenda

@@ -15,6 +15,7 @@ MISSING_BEFORE_GONE = 3
 """So many complete lists in a row must lack something before it is gone."""
 _MISSING_FOR_SURE = 288  # after a day of lists that agree, even a fifth of a node may be gone
 _TOO_MUCH = 5  # a fifth
+_WRITE_EVERY = timedelta(minutes=1)  # a status that says nothing new is not written more often
 _SAME_START = timedelta(seconds=30)  # `nextRun` is approximate: so near it is the same start
 _PAST = timedelta(minutes=10)
 _FORGOTTEN = timedelta(days=7)  # what neither came nor was judged in so long will not be
@@ -96,6 +97,18 @@ def _listed(row: ScenarioRow | None, one: SeenScenario, project: ProjectRow, whe
         status_read_at=when.now,
         missing=0,
     )
+
+
+def worth_writing(row: ScenarioRow, written: ScenarioRow | None, pending: Iterable[datetime], when: When) -> bool:
+    """Whether a list's row says more than the one that was last written.
+
+    A start that is overdue waits for a status that was read after it, so that each one is worth writing then.
+    """
+    if written is None or written.status_read_at is None:
+        return True
+    if replace(row, status_read_at=written.status_read_at) != written:
+        return True
+    return when.now - written.status_read_at >= _WRITE_EVERY or any(at <= when.dss_now for at in pending)
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,8 +40,8 @@ class _Reply:
 
 
 class Looks:
-    """The source of looks. ``missing`` hears of scenarios that DSS does not know, ``details`` of runs to be read,
-    ``told`` of each look that was written."""
+    """The source of looks. ``list_again`` hears of scenarios whose project's list must be read: DSS does not know them,
+    or they did not start when they should; ``details`` of runs to be read, ``told`` of each look that was written."""
 
     def __init__(
         self,
@@ -49,14 +49,14 @@ class Looks:
         client: DSSClient,
         *,
         limit: Callable[[], float],
-        missing: Callable[[Watched], object],
+        list_again: Callable[[Watched], object],
         details: Callable[[RunKey], None],
         told: Callable[[Sight], Awaitable[None]],
     ) -> None:
         self._state = state
         self._client = client
         self._limit = limit
-        self._missing = missing
+        self._list_again = list_again
         self._details = details
         self._told = told
         self._asked: set[ScenarioKey] = set()  # definitions that were asked for
@@ -92,6 +92,8 @@ class Looks:
                 one.mail_reporters = hash(reporters)
             if recorded.known:
                 self._recorded(one, sight, recorded, begun, begun_at)
+            if reason is Reason.EXPECTED and one.pending:
+                self._list_again(one)  # whether it is still active and scheduled decides whether it missed its start
             await self._told(sight)
             await self._learn_follows(one, sight, ticket)
         except DSSError as error:
@@ -306,7 +308,7 @@ class Looks:
             self._state.failed("look_failed", error, project=one.key.project, scenario=one.key.scenario)
         one.not_found = isinstance(error, DSSNotFound)
         if one.not_found:
-            self._missing(one)
+            self._list_again(one)
 
 
 def _is_news(newest: Run, one: Watched) -> bool:

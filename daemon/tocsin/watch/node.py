@@ -120,7 +120,7 @@ class _Watch:
             state,
             self._client,
             limit=self._limit,
-            missing=lambda one: self._discovery.nudge(one.key.project),
+            list_again=lambda one: self._discovery.nudge(one.key.project),
             details=self._details.owe,
             told=self._sweep.judge,
         )
