@@ -90,6 +90,20 @@ def held(gate: asyncio.Event) -> Fault:
     return lambda answer: replace(answer, gate=gate)
 
 
+def sprinkled(
+    seed: int = 0, throttled: float = 0.02, errors: float = 0.04, resets: float = 0.02, hangs: float = 0.01
+) -> Fault:
+    """The bad days of a real node: each answer gets, by chance, none or one of these faults.
+
+    The shares are of 429 (every other one with a Retry-After of one second), of 500, of resets and of five-second
+    hangs. The same seed draws the same faults in the order of the requests.
+    """
+    chance = random.Random(seed)
+    kinds = (lambda answer: answer, too_many(), too_many("1"), status(500), reset(), slow(5.0))
+    shares = (1 - throttled - errors - resets - hangs, throttled / 2, throttled / 2, errors, resets, hangs)
+    return lambda answer: chance.choices(kinds, shares)[0](answer)
+
+
 def wrong_type(content_type: str = "text/plain") -> Fault:
     return lambda answer: replace(answer, content_type=content_type)
 
@@ -161,7 +175,7 @@ FAULTS: Mapping[str, Callable[..., Fault]] = {
     made.__name__: made
     for made in (
         *(status, too_many, unauthorized, forbidden, not_found, html, redirect, reset, reset_after_headers),
-        *(truncated, cut_json, drip, never, slow, wrong_type, reply, shuffled, strangers),
+        *(truncated, cut_json, drip, never, slow, sprinkled, wrong_type, reply, shuffled, strangers),
         *(nulled, missing, huge),
     )
 }

@@ -5,6 +5,7 @@ import json
 import ssl
 import sys
 from base64 import b64encode
+from collections import Counter
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -13,7 +14,8 @@ import aiohttp
 import dataikuapi
 import pytest
 
-from tests.fakedss import Dialect, FakeDSS, Life, between, eventually, faults, make_certificate
+from tests.fakedss import Answer, Dialect, FakeDSS, Life, between, eventually, faults, make_certificate
+from tests.fakedss.answers import Wire
 from tests.fakedss.process import ROOT
 
 LAST_RUNS = "/dip/publicapi/projects/P/scenarios/S/get-last-runs?limit=10&onlyFinishedRuns=False"
@@ -192,6 +194,25 @@ async def test_strangers_stand_among_the_true_items_shuffled_and_in_ten_megabyte
     assert (len(mixed), len(body) > 10_000_000) == (9, True)
     assert true != plain
     assert sorted(true, key=lambda run: -run["start"]) == plain
+
+
+def test_sprinkled_faults_come_in_their_shares_and_from_their_seed():
+    def draw(seed):
+        fault = faults.sprinkled(seed)
+        return [fault(Answer(body=b"{}")) for _ in range(20_000)]
+
+    drawn = draw(1)
+    assert drawn == draw(1) != draw(2)
+    kinds = Counter((one.status, "Retry-After" in one.headers, one.wire, one.delay) for one in drawn)
+    shares = {kind: round(count / 200) for kind, count in kinds.items()}
+    assert shares == {
+        (200, False, Wire.WHOLE, 0): 91,
+        (200, False, Wire.WHOLE, 5): 1,
+        (200, False, Wire.RESET, 0): 2,
+        (429, False, Wire.WHOLE, 0): 1,
+        (429, True, Wire.WHOLE, 0): 1,
+        (500, False, Wire.WHOLE, 0): 4,
+    }
 
 
 @pytest.mark.parametrize(
