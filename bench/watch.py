@@ -30,7 +30,7 @@ from sqlalchemy import Connection, func, select
 from tocsin.kit.clock import SystemClock, to_ms
 from tocsin.model.config import DURATION_BUCKETS, Node, Watch
 from tocsin.model.event import END_EVENTS, Event, EventName
-from tocsin.model.run import Run, ScenarioKey
+from tocsin.model.run import DetailsLevel, Run, ScenarioKey
 from tocsin.store import Store, lease, schema, totals
 from tocsin.store.runs import RunRow, put_runs
 from tocsin.store.scenarios import Looked, scenarios_looked
@@ -126,7 +126,7 @@ async def measure(fake: FakeNode, options: argparse.Namespace) -> None:
             clock=CLOCK,
             ring=lambda: None,
             metrics=WatchMetrics(CollectorRegistry()),
-            wants_details=lambda event, own: False,
+            wants_details=lambda event, own: DetailsLevel.NOTHING,
             wants_mail_reporters=lambda: False,
             user_agent="tocsin/bench",
             duration_buckets=DURATION_BUCKETS,

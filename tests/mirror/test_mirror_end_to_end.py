@@ -22,6 +22,7 @@ from tocsin.deliver.sender import Sender
 from tocsin.model.config import DURATION_BUCKETS, Channel, Config, DssReporters, Node, Receiver, StoreConfig
 from tocsin.model.event import Event
 from tocsin.model.mail_reporter import MailReporter
+from tocsin.model.run import DetailsLevel
 from tocsin.route import mirror
 from tocsin.sim import DEFAULT_KEY, World
 from tocsin.store import Store, lease
@@ -110,7 +111,7 @@ async def stages(
         leader = await store.write(lease.acquire, "test", CLOCK.now(), force=True)
         assert leader is not None
 
-        def wanted(event: Event, own: tuple[MailReporter, ...]) -> bool:
+        def wanted(event: Event, own: tuple[MailReporter, ...]) -> DetailsLevel:
             return mirror.wants_details(config.dss_reporters, event, own)
 
         registry = CollectorRegistry()

@@ -14,7 +14,7 @@ from tocsin.model.decision import Verdict
 from tocsin.model.event import Event, EventName, FailedReporter, ScenarioFacts, end_event_name
 from tocsin.model.mail_reporter import MailReporter
 from tocsin.model.notification import EventNotice, MailOverrides
-from tocsin.model.run import Run, ScenarioKey
+from tocsin.model.run import DetailsLevel, Run, ScenarioKey
 from tocsin.route import mirror
 from tocsin.route.mirror import Mirrored
 
@@ -312,7 +312,9 @@ def test_the_failed_reporter_is_found_by_its_name_or_by_being_the_only_one() -> 
 
 def test_steps_are_wanted_for_the_mails_that_will_be_sent() -> None:
     failing = replace(MAIL, condition="outcome != 'SUCCESS'")
-    assert mirror.wants_details(MIRROR, event("SUCCESS"), [MAIL])
+    assert mirror.wants_details(MIRROR, event("SUCCESS"), [MAIL]) is DetailsLevel.STEPS
+    with_log = replace(MAIL, attachments=("LOG",))
+    assert mirror.wants_details(MIRROR, event("SUCCESS"), [MAIL, with_log]) is DetailsLevel.LOG
     assert not mirror.wants_details(MIRROR, event("SUCCESS"), [failing])
     assert not mirror.wants_details(MIRROR, event("SUCCESS"), [replace(MAIL, phase="START")])
     assert not mirror.wants_details(FALLBACK, event("SUCCESS"), [MAIL])

@@ -8,7 +8,7 @@ from tests.store.test_store_watched import scenario
 from tests.watch.scenes import KEY, at, look, ran, sight
 from tocsin.model.event import FailedReporter
 from tocsin.model.mail_reporter import MailReporter
-from tocsin.model.run import ScenarioKey
+from tocsin.model.run import DetailsLevel, ScenarioKey
 from tocsin.store import Store, events, mail_reporters, scenarios, schema
 from tocsin.watch.read import SeenRun
 from tocsin.watch.record import record_looks
@@ -53,10 +53,12 @@ async def test_a_look_writes_reporters_with_its_events_or_not_at_all(store: Stor
 async def test_the_reporters_say_whose_details_are_wanted(store: Store) -> None:
     await store.write(scenarios.put_scenarios, [scenario()])
     seen = replace(
-        look(sight([ran(10, 20)], 30)), wants_details=lambda event, own: own == (MAIL,), mail_reporters=(MAIL,)
+        look(sight([ran(10, 20)], 30)),
+        wants_details=lambda event, own: DetailsLevel(own == (MAIL,)),
+        mail_reporters=(MAIL,),
     )
     (recorded,) = await store.write(record_looks, [seen])
-    assert [key.run_id for key in recorded.details] == ["run-10"]
+    assert [(run.run_id, level) for run, level in recorded.details] == [("run-10", DetailsLevel.STEPS)]
 
 
 async def test_failures_that_came_before_the_end_of_their_run_are_found(store: Store) -> None:

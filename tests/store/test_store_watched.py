@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from tests.watch.scenes import EARLY, KEY, T0, at, buckets_of, look, ran, runs_of, sight, told, totals_of
-from tocsin.model.run import ScenarioKey
+from tocsin.model.run import DetailsLevel, ScenarioKey
 from tocsin.store import Store, nodes, runs, scenarios
 from tocsin.store.prune import forget_runs
 from tocsin.store.scenarios import Looked, Past, ProjectRow, ScenarioRow
@@ -97,7 +97,7 @@ async def test_a_look_writes_its_runs_events_and_totals_once(store: Store) -> No
         ("run.started", "run-90"),
     ]
     assert found[0].open_runs == (ran(90),)
-    assert found[0].details == (ran(1, 2).key,)
+    assert found[0].details == ((ran(1, 2).key, DetailsLevel.LOG),)
     assert (found[0].cursor, found[0].settled) == (at(90), {T0: "met"})
     assert [one.known for one in found] == [True, True, False]
     again = await store.write(record_looks, [mine, theirs])

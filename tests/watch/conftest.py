@@ -16,6 +16,7 @@ from tocsin.kit.clock import Clock, SystemClock, to_ms
 from tocsin.model.cloudevent import to_cloudevent
 from tocsin.model.config import DURATION_BUCKETS, Node, Watch
 from tocsin.model.event import Event
+from tocsin.model.run import DetailsLevel
 from tocsin.store import NotLeader, Store, lease, schema
 from tocsin.watch.metrics import WatchMetrics
 from tocsin.watch.node import NodeWatcher
@@ -106,7 +107,13 @@ async def dss() -> AsyncIterator[FakeDSS]:
 
 @asynccontextmanager
 async def watching(
-    dss: FakeDSS, path: Path, admin: bool = True, mirroring: bool = False, clock: Clock = CLOCK, **more: object
+    dss: FakeDSS,
+    path: Path,
+    admin: bool = True,
+    mirroring: bool = False,
+    details: DetailsLevel = DetailsLevel.NOTHING,
+    clock: Clock = CLOCK,
+    **more: object,
 ) -> AsyncIterator[Watching]:
     """Watch a faked DSS with a store of its own, or that of an earlier watch on the same path."""
     store = Store(f"sqlite:///{path / 'tocsin.db'}")
@@ -124,7 +131,7 @@ async def watching(
         clock=clock,
         ring=lambda: rings.append(None),
         metrics=WatchMetrics(registry),
-        wants_details=lambda event, own: False,
+        wants_details=lambda event, own: details,
         wants_mail_reporters=lambda: mirroring,
         user_agent="tocsin/test",
         duration_buckets=DURATION_BUCKETS,

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import Connection, select
 
 from tocsin.model.event import Event, ScenarioFacts
-from tocsin.model.run import Run, ScenarioKey
+from tocsin.model.run import DetailsLevel, Run, ScenarioKey
 from tocsin.store import schema
 from tocsin.watch.diff import Sight
 from tocsin.watch.read import SeenRun
@@ -65,7 +65,7 @@ def sight(
 
 
 def look(seen: Sight, pending: Sequence[datetime] = (), reason: str = "cold") -> Look:
-    return Look(seen, seen.now, reason, tuple(pending), lambda event, own: False, (1.0, 60.0, 3600.0))
+    return Look(seen, seen.now, reason, tuple(pending), lambda event, own: DetailsLevel.NOTHING, (1.0, 60.0, 3600.0))
 
 
 def told(events: Sequence[Event]) -> list[tuple[str, str]]:

@@ -9,6 +9,7 @@ import pytest
 
 from tests.fakedss import FakeDSS
 from tests.watch.conftest import QUICK, Start, Watching, now_ms, settled, until, watching
+from tocsin.model.run import DetailsLevel
 from tocsin.store import details, runs
 
 pytestmark = pytest.mark.e2e
@@ -40,6 +41,30 @@ async def test_a_run_is_seen_from_its_start_to_its_end_with_its_details(dss: Fak
     assert await found.store.read(runs.details_due, "prod", 10) == []
     assert dss.writes == []
     assert found.rings
+
+
+@pytest.mark.parametrize(
+    ("level", "outcome", "asked"),
+    [
+        (DetailsLevel.NOTHING, "SUCCESS", (0, 0)),
+        (DetailsLevel.STEPS, "SUCCESS", (1, 0)),
+        (DetailsLevel.STEPS, "WARNING", (1, 0)),
+        (DetailsLevel.LOG, "SUCCESS", (1, 1)),
+        (DetailsLevel.NOTHING, "FAILED", (1, 1)),
+        (DetailsLevel.NOTHING, "ABORTED", (1, 1)),
+    ],
+)
+async def test_the_log_is_read_where_somebody_needs_it(
+    dss: FakeDSS, start: Start, level: DetailsLevel, outcome: str, asked: tuple[int, int]
+) -> None:
+    dss.world.populate(1, 2)
+    found = await start(details=level)
+    since = await now_ms()
+    dss.world.instant_run("P000", "S000", outcome)
+    dss.world.instant_run("P000", "S001", "FAILED")  # whose details are read later
+    await until(lambda: found.agrees(since))
+    await until(lambda: dss.asked("run_log", scenario="S001") == 1)
+    assert (dss.asked("run", scenario="S000"), dss.asked("run_log", scenario="S000")) == asked
 
 
 async def test_what_ended_before_the_watch_is_baseline_and_what_ran_then_gives_its_end(

@@ -4,6 +4,7 @@ Long-lived parts (store, listener, registry, stages) are made once; what depends
 it at each step, so that a reload is one swapped reference.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from random import Random
@@ -30,7 +31,7 @@ from tocsin.metrics import AppMetrics, Exposition
 from tocsin.model.config import Config, Node
 from tocsin.model.event import Event
 from tocsin.model.mail_reporter import MailReporter
-from tocsin.model.run import ScenarioKey
+from tocsin.model.run import DetailsLevel, ScenarioKey
 from tocsin.route import mirror
 from tocsin.route.reporters import wants_details
 from tocsin.store import Store, deliveries
@@ -65,11 +66,14 @@ def build(source: ConfigSource, config: Config, clock: Clock, slack_url: str | N
         ring=stages.deliver_bell.ring,
     )
 
-    def wanted(event: Event, dss_reporters: tuple[MailReporter, ...]) -> bool:
+    asked: tuple[Config, Callable[[Event], DetailsLevel]] | None = None
+
+    def wanted(event: Event, dss_reporters: tuple[MailReporter, ...]) -> DetailsLevel:
+        nonlocal asked
         config = live()
-        if mirror.wants_details(config.dss_reporters, event, dss_reporters):
-            return True
-        return wants_details(config.reporters, config.channels())(event)
+        if asked is None or asked[0] is not config:
+            asked = config, wants_details(config.reporters, config.channels(), config.templates)
+        return max(mirror.wants_details(config.dss_reporters, event, dss_reporters), asked[1](event))
 
     async def lead(leadership: Leadership) -> None:
         def watcher(node: Node, config: Config) -> NodeWatcher:

@@ -6,7 +6,7 @@ so two runs may share an id in the hour that a clock change repeats.
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from typing import NamedTuple
 from urllib.parse import quote
 
@@ -96,6 +96,14 @@ class Step:
     outcome: str | None
     duration: timedelta | None
     job_ids: tuple[str, ...] = ()
+
+
+class DetailsLevel(IntEnum):
+    """How much of a run somebody needs after its end. The log costs a request of its own."""
+
+    NOTHING = 0
+    STEPS = 1  # with the first error and the job ids
+    LOG = 2  # the end of the log as well
 
 
 @dataclass(frozen=True, slots=True)

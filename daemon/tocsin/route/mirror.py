@@ -19,7 +19,7 @@ from tocsin.model.decision import Verdict
 from tocsin.model.event import END_EVENTS, Event, EventName, end_event_name
 from tocsin.model.mail_reporter import MailReporter
 from tocsin.model.notification import EventNotice, MailOverrides, Notification
-from tocsin.model.run import Run
+from tocsin.model.run import DetailsLevel, Run
 from tocsin.route.formula import Value
 from tocsin.route.reporters import asked, dss_variables
 
@@ -129,11 +129,13 @@ def notifications(one: Mirrored, channels: Sequence[Channel], now: datetime) -> 
     ]
 
 
-def wants_details(config: DssReporters, event: Event, reporters: Sequence[MailReporter]) -> bool:
-    """Whether a mail about the end of a run will be mirrored, which wants the run's steps."""
+def wants_details(config: DssReporters, event: Event, reporters: Sequence[MailReporter]) -> DetailsLevel:
+    """What is needed of a run whose end a mirrored mail will tell: its steps, and its log where the mail attaches it."""
     if config.mode != "mirror" or event.name not in END_EVENTS or not config.allow_recipients:
-        return False
-    return any(one.phase == "END" and asked(one.condition, event)[0] is not Verdict.CONDITION for one in reporters)
+        return DetailsLevel.NOTHING
+    mails = (one for one in reporters if one.phase == "END" and asked(one.condition, event)[0] is not Verdict.CONDITION)
+    levels = (DetailsLevel.LOG if "LOG" in one.attachments else DetailsLevel.STEPS for one in mails)
+    return max(levels, default=DetailsLevel.NOTHING)
 
 
 def _one(config: DssReporters, event: Event, reporter: MailReporter, passed: tuple[Verdict, str | None]) -> Mirrored:

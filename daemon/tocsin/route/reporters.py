@@ -10,15 +10,16 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from tocsin.kit.ids import derived_id
-from tocsin.model.config import Channel, Reporter
+from tocsin.model.config import Channel, Kind, Reporter
 from tocsin.model.decision import Verdict
 from tocsin.model.event import END_EVENTS, Event, EventName, event_labels
 from tocsin.model.labels import Labels, all_match
 from tocsin.model.notification import EventNotice, MailOverrides, Notification, SummaryNotice
-from tocsin.model.run import BAD_OUTCOMES, RunKey
+from tocsin.model.run import BAD_OUTCOMES, DetailsLevel, Outcome, RunKey
 from tocsin.route.formula import BadFormula, Value, holds
 
 _WORST = 5  # failures that a summary names
+_BUILT_IN = frozenset(kind.value for kind in Kind)  # the names of the built-in texts
 _ALWAYS_DETAILED = frozenset({EventName.RUN_FAILED, EventName.RUN_ABORTED})
 
 
@@ -124,25 +125,48 @@ def notifications(
     ]
 
 
-def wants_details(reporters: Sequence[Reporter], channels: Mapping[str, Channel]) -> Callable[[Event], bool]:
-    """Whether the details of the run that an event ended are wanted: always after a failure or an abort, after other
-    ends when a reporter that has a channel will tell it."""
-    heard = {channel.receiver for channel in channels.values()}
-    telling = [reporter for reporter in reporters if reporter.receiver in heard and reporter.on & END_EVENTS]
+def wants_details(
+    reporters: Sequence[Reporter], channels: Mapping[str, Channel], templates: Mapping[str, str]
+) -> Callable[[Event], DetailsLevel]:
+    """What is needed of the run that an event ended: all of it after a failure or an abort; after other ends the steps
+    when a reporter that has a channel will tell it, and the log when that reporter attaches it or its text shows it."""
+    by_receiver: dict[str, list[Channel]] = {}
+    for channel in channels.values():
+        by_receiver.setdefault(channel.receiver, []).append(channel)
+    telling = [reporter for reporter in reporters if reporter.receiver in by_receiver and reporter.on & END_EVENTS]
 
-    def wanted(event: Event) -> bool:
+    def level(reporter: Reporter, event: Event, labels: Labels) -> DetailsLevel:
+        report = ask(reporter, event, labels)
+        if report is None or not report.owes:
+            return DetailsLevel.NOTHING
+        own = reporter.template or reporter.message
+        texts = {own or channel.template for channel in by_receiver[reporter.receiver] if channel.webhook is None}
+        shown = "log" in reporter.attach or any(_shows_log(text, event, templates) for text in texts)
+        return DetailsLevel.LOG if shown else DetailsLevel.STEPS
+
+    def wanted(event: Event) -> DetailsLevel:
         if event.name not in END_EVENTS:
-            return False
+            return DetailsLevel.NOTHING
         if event.name in _ALWAYS_DETAILED:
-            return True
+            return DetailsLevel.LOG
         asked = [reporter for reporter in telling if event.name in reporter.on]
         if not asked:
-            return False
+            return DetailsLevel.NOTHING
         labels = event_labels(event)
-        reports = [ask(reporter, event, labels) for reporter in asked]
-        return any(report is not None and report.owes for report in reports)
+        return max(level(reporter, event, labels) for reporter in asked)
 
     return wanted
+
+
+def _shows_log(template: str | None, event: Event, templates: Mapping[str, str]) -> bool:
+    """Whether a text shows the log of this run: the built-in ones do, below the error of a run that was not good."""
+    default = event.run is not None and event.run.outcome != Outcome.SUCCESS
+    if template is None or template in _BUILT_IN:
+        return default
+    text = templates.get(template, template)
+    if any(word in text for word in ("include", "import", "extends")):
+        return default or any("log_tail" in one for one in (text, *templates.values()))
+    return "log_tail" in text
 
 
 def summary(

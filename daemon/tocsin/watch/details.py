@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 
 from tocsin.dss import DSSClient, DSSError, DSSNotFound, wire
 from tocsin.dss.fields import mapping
-from tocsin.model.run import Details, RunKey
+from tocsin.model.run import Details, DetailsLevel, RunKey
 from tocsin.store import details, runs
 from tocsin.watch.cadence import Rank, Reason
 from tocsin.watch.queue import Offer, Ticket
@@ -29,6 +29,7 @@ _LOG_BYTES = 64 * 1024
 @dataclass(slots=True, eq=False)
 class _Owed:
     run: RunKey
+    log: bool
     tries: int = 0
 
 
@@ -44,10 +45,10 @@ class DetailsReader:
     async def load(self) -> None:
         """Take up what an earlier life left unread."""
         for row in await self._state.read(runs.details_due, self._state.name, _LOADED):
-            self._push(_Owed(row.run.key, row.details_tries), 0.0)
+            self._push(_Owed(row.run.key, log=True, tries=row.details_tries), 0.0)  # for what is not stored
 
-    def owe(self, run: RunKey) -> None:
-        self._push(_Owed(run), self._state.clock.monotonic())
+    def owe(self, run: RunKey, level: DetailsLevel) -> None:
+        self._push(_Owed(run, log=level is DetailsLevel.LOG), self._state.clock.monotonic())
 
     def offer(self, now: float) -> Offer | None:
         return Offer(Rank.DETAILS, self._heap[0][0]) if self._heap and self._heap[0][0] <= now else None
@@ -70,7 +71,7 @@ class DetailsReader:
         try:
             raw = await ticket.ask(lambda: self._client.perform(wire.get_run(project, scenario, run.run_id)))
             read = read_details(raw, run, state.clock.now())
-            if read.problem is None:
+            if read.problem is None and owed.log:
                 read = await self._with_log(read, ticket)
         except (DSSError, ValueError) as error:  # DSS may use ids that no path can hold
             await self._failed(owed, error)

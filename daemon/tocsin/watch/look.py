@@ -12,7 +12,7 @@ from functools import partial
 from tocsin.dss import DSSClient, DSSError, DSSForbidden, DSSNotFound, wire
 from tocsin.model.event import Event, EventName
 from tocsin.model.mail_reporter import MailReporter
-from tocsin.model.run import Run, RunKey, ScenarioKey
+from tocsin.model.run import DetailsLevel, Run, RunKey, ScenarioKey
 from tocsin.store.scenarios import put_follows
 from tocsin.watch.agenda import Watched
 from tocsin.watch.cadence import Rank, Reason
@@ -50,7 +50,7 @@ class Looks:
         *,
         limit: Callable[[], float],
         list_again: Callable[[Watched], object],
-        details: Callable[[RunKey], None],
+        details: Callable[[RunKey, DetailsLevel], None],
         told: Callable[[Sight], Awaitable[None]],
     ) -> None:
         self._state = state
@@ -286,8 +286,8 @@ class Looks:
         state.agenda.update(one, row)
         for event in recorded.events:
             self._observe(event)
-        for run in recorded.details:
-            self._details(run)
+        for run, level in recorded.details:
+            self._details(run, level)
         if any(event.name not in (EventName.RUN_STARTED, EventName.REPORTER_FAILED) for event in recorded.events):
             state.agenda.ended(one.key)
         if recorded.events:

@@ -12,18 +12,18 @@ from sqlalchemy import Connection
 
 from tocsin.model.event import END_EVENTS, Event, EventName
 from tocsin.model.mail_reporter import MailReporter
-from tocsin.model.run import Run, RunKey
+from tocsin.model.run import DetailsLevel, Run, RunKey
 from tocsin.store import events, mail_reporters, runs, scenarios, totals
 from tocsin.store.runs import Known, RunRow
 from tocsin.store.scenarios import Looked, Past
 from tocsin.watch.diff import Diff, RunChange, Sight, diff, settle
 
-WantsDetails = Callable[[Event, tuple[MailReporter, ...]], bool]
-"""Whether the details of the run that an event ended are wanted, by the scenario's own mail reporters too.
+WantsDetails = Callable[[Event, tuple[MailReporter, ...]], DetailsLevel]
+"""What is needed of the run that an event ended, by the scenario's own mail reporters too.
 
 Pure; it is called on the store's thread."""
 
-_DETAILS_AT_ONCE = frozenset({EventName.RUN_FAILED, EventName.RUN_ABORTED})
+_LOG_AT_ONCE = frozenset({EventName.RUN_FAILED, EventName.RUN_ABORTED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Recorded:
 
     events: tuple[Event, ...] = ()
     open_runs: tuple[Run, ...] = ()
-    details: tuple[RunKey, ...] = ()  # to be read, now due
+    details: tuple[tuple[RunKey, DetailsLevel], ...] = ()  # to be read, now due
     cursor: datetime | None = None
     last_end: datetime | None = None
     last_outcome: str | None = None
@@ -75,9 +75,10 @@ def record_looks(connection: Connection, looks: Sequence[Look]) -> list[Recorded
             recorded.append(Recorded(known=False))
             continue
         mine = tuple(event for event in one.events if event.id in new)
-        written = _rows(look, one, mine)
+        details = _details(look, mine)
+        written = [_row(look, change, change.run.key in details) for change in one.runs]
         changed += written
-        recorded.append(_recorded(look, one, mine, written, pasts[look.sight.key], known[look.sight.key]))
+        recorded.append(_recorded(look, one, mine, written, pasts[look.sight.key], known[look.sight.key], details))
         looked.append(_looked(look, recorded[-1]))
     runs.put_runs(connection, changed)
     scenarios.scenarios_looked(connection, looked)
@@ -94,15 +95,16 @@ def record_looks(connection: Connection, looks: Sequence[Look]) -> list[Recorded
     return recorded
 
 
-def _rows(look: Look, one: Diff, new: Sequence[Event]) -> list[RunRow]:
-    wanted = {
-        event.run.key
+def _details(look: Look, new: Sequence[Event]) -> dict[RunKey, DetailsLevel]:
+    """What is to be read of the runs that ended."""
+    levels = {
+        event.run.key: DetailsLevel.LOG
+        if event.name in _LOG_AT_ONCE
+        else look.wants_details(event, look.mail_reporters)
         for event in new
-        if event.run
-        and event.name in END_EVENTS
-        and (event.name in _DETAILS_AT_ONCE or look.wants_details(event, look.mail_reporters))
+        if event.run and event.name in END_EVENTS
     }
-    return [_row(look, change, change.run.key in wanted) for change in one.runs]
+    return {run: level for run, level in levels.items() if level}
 
 
 def _row(look: Look, change: RunChange, details: bool) -> RunRow:
@@ -120,14 +122,20 @@ def _row(look: Look, change: RunChange, details: bool) -> RunRow:
 
 
 def _recorded(
-    look: Look, one: Diff, new: tuple[Event, ...], written: Sequence[RunRow], past: Past, known: Known
+    look: Look,
+    one: Diff,
+    new: tuple[Event, ...],
+    written: Sequence[RunRow],
+    past: Past,
+    known: Known,
+    details: Mapping[RunKey, DetailsLevel],
 ) -> Recorded:
     now = {was.run.key: was.run for was in known.values() if was.run} | {one.run.key: one.run for one in written}
     cursors = [moment for moment in (past.cursor, one.cursor) if moment is not None]
     return Recorded(
         new,
         open_runs=tuple(run for run in now.values() if run.end is None),
-        details=tuple(one.run.key for one in written if one.details_due_at is not None),
+        details=tuple((one.run.key, details[one.run.key]) for one in written if one.details_due_at is not None),
         cursor=max(cursors, default=None),
         last_end=one.last_end,
         last_outcome=one.last_outcome,
