@@ -254,6 +254,26 @@ async def test_an_overlong_run_rings_only_when_it_is_seen_after_its_limit(runnin
     assert await running.alerts() == ["ScenarioOverlong"]
 
 
+async def test_a_clock_that_leaps_an_hour_ahead_and_back_makes_no_run_overlong(running: World) -> None:
+    hour = 3_600_000
+    for step, offset in ((5, hour), (8, hour), (11, 0)):
+        await running.node(clock_offset_ms=offset, clock_offset_least_ms=0)
+        await running.look(T0 + minutes(step))
+        await running.step(T0 + minutes(step))
+    assert await running.alerts() == []
+    await running.run_until(T0 + minutes(12), T0 + minutes(31), minutes(1))
+    assert await running.alerts() == ["ScenarioOverlong"]
+
+
+async def test_a_clock_that_leaps_an_hour_ahead_makes_no_start_missed(missing: World) -> None:
+    await missing.expect(T0 + minutes(30))
+    await missing.node(clock_offset_ms=3_600_000, clock_offset_least_ms=0)
+    for step in (5, 10):
+        await missing.look(T0 + minutes(step))
+        await missing.step(T0 + minutes(step))
+    assert await missing.alerts() == []
+
+
 async def test_without_enough_runs_nothing_is_usual(running: World) -> None:
     running.config = config(rules=(replace(OVERLONG, min_runs=6),))
     await running.run_until(T0, T0 + minutes(300), minutes(10))

@@ -37,7 +37,8 @@ class Plan:
         return [self._rules[place] for place in bits(self._sieve.holding(labels))]
 
     def view(self, node: NodeSight, scenario: ScenarioSight | None, now: datetime) -> View:
-        """What a rule gets to see; ``now`` is on Tocsin's clock."""
+        """What a rule gets to see; ``now`` is on Tocsin's clock. Scenarios are judged by the cautious clock."""
+        node = node if scenario is None else node.cautious
         configured = self.nodes.get(node.node)
         base_url = configured.url.rstrip("/") if configured else ""
         return View(now + node.clock_offset, node, scenario, base_url=base_url)

@@ -1,6 +1,6 @@
 """What the rows say about a node or a scenario when a rule judges it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from tocsin.model.event import tags_label
@@ -18,6 +18,13 @@ class NodeSight:
     down_since: datetime | None = None
     down_reason: str | None = None
     clock_offset: timedelta = timedelta(0)  # DSS's clock minus ours
+    least_clock_offset: timedelta | None = None  # the least of it for hours
+
+    @property
+    def cautious(self) -> "NodeSight":
+        """The node with the least that its clock showed lately: when it leaps ahead for a while, nothing is overdue."""
+        least = self.clock_offset if self.least_clock_offset is None else self.least_clock_offset
+        return replace(self, clock_offset=min(self.clock_offset, least))
 
     @property
     def clear(self) -> bool:

@@ -22,6 +22,7 @@ class NodeRow:
     problem: str | None = None
     last_ok_at: datetime | None = None
     clock_offset_ms: int = 0  # DSS's clock minus ours
+    clock_offset_least_ms: int | None = None  # the least of it for hours
     dss_version: str | None = None
     node_type: str | None = None
     sweep_trusted: bool = True

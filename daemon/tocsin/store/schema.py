@@ -125,6 +125,7 @@ nodes = Table(
     Column("problem", Text),  # the last failure in words
     Column("last_ok_at", Moment),
     Column("clock_offset_ms", BigInteger, nullable=False, server_default="0"),  # DSS's clock minus ours
+    Column("clock_offset_least_ms", BigInteger),  # the least of it for hours
     Column("dss_version", Text),
     Column("node_type", Text),
     Column("sweep_trusted", Boolean, nullable=False, server_default=text("true")),

@@ -18,6 +18,7 @@ _NODE: tuple[Column[Any], ...] = (
     nodes.c.down_since,
     nodes.c.down_reason,
     nodes.c.clock_offset_ms,
+    nodes.c.clock_offset_least_ms,
 )
 _SCENARIO: tuple[Column[Any], ...] = (
     scenarios.c.node,
@@ -65,6 +66,7 @@ def node_sights(connection: Connection) -> dict[str, NodeSight]:
             row.down_since,
             row.down_reason,
             timedelta(milliseconds=row.clock_offset_ms),
+            None if row.clock_offset_least_ms is None else timedelta(milliseconds=row.clock_offset_least_ms),
         )
         for row in connection.execute(select(*_NODE))
     }

@@ -144,7 +144,9 @@ def _absent(known: Known, sight: Sight) -> Iterable[RunChange]:
         if not sight.gone and ((known_by_id and not shown) or was.run.start > sight.now - LAUNCH_DELAY):
             continue
         since = was.absent_since or sight.now
-        if sight.gone or (was.absent_since and sight.now - since >= (VANISHED_AFTER if known_by_id else LOST_AFTER)):
+        # A clock that leaps ahead makes no absence long; a run that is twice denied by its id needs no patience.
+        lasted = sight.earliest - since >= VANISHED_AFTER if known_by_id else sight.now - since >= LOST_AFTER
+        if sight.gone or (was.absent_since and lasted):
             end = max(was.run.start, since)
             closed = replace(was.run, end=end, outcome=Outcome.UNKNOWN)
             yield RunChange(closed, late=_is_late(end, sight), ended=True, absent_since=since)

@@ -239,9 +239,13 @@ class _Watch:
             moments = {"watched_since": row.watched_since, "resumed_at": row.resumed_at}
             changes |= {name: at - back for name, at in moments.items() if at is not None and at > state.now()}
             state.dss_clock.moved_back()
-        offset_ms = state.dss_clock.offset // timedelta(milliseconds=1)
-        if abs(offset_ms - row.clock_offset_ms) >= 500:
-            changes["clock_offset_ms"] = offset_ms
+        for name, offset in (
+            ("clock_offset_ms", state.dss_clock.offset),
+            ("clock_offset_least_ms", state.dss_clock.least_offset),
+        ):
+            offset_ms = offset // timedelta(milliseconds=1)
+            if abs(offset_ms - (getattr(row, name) or 0)) >= 500:
+                changes[name] = offset_ms
         if state.dss_version not in (None, row.dss_version):
             changes["dss_version"] = state.dss_version
         if not self._circuit.health.open:

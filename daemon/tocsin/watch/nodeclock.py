@@ -19,8 +19,9 @@ _REMEMBERED = 3 * 3600.0  # seconds for which it is known that the clock was set
 class NodeClock:
     """A ``Clock`` on DSS's time. What it showed when the monotonic one showed 0 is its origin."""
 
-    def __init__(self, clock: Clock, offset: timedelta, last_ok_at: datetime | None) -> None:
-        """``offset`` of DSS's clock to ours, as an earlier life knew it when DSS last answered at ``last_ok_at``."""
+    def __init__(self, clock: Clock, offset: timedelta, last_ok_at: datetime | None, least: timedelta) -> None:
+        """``offset`` of DSS's clock to ours, and the ``least`` of it lately, as an earlier life knew them when DSS last
+        answered at ``last_ok_at``."""
         now = clock.now()
         self._clock = clock
         self._origin = now + offset - timedelta(seconds=clock.monotonic())
@@ -28,6 +29,7 @@ class NodeClock:
         # What the watch's rows were written by: an answer that is yet to come was given before the clocks were set back.
         self._latest = None if last_ok_at is None else self._origin + max(timedelta(0), last_ok_at - now)
         self._earliest = self._earliest_before = self._origin if last_ok_at else None
+        self._least = self._least_before = self._origin + (min(least, offset) - offset) if last_ok_at else None
         self._forgets_at = clock.monotonic() + _REMEMBERED
         self._moved_at = clock.monotonic()  # when it was last seen to be set; before our start nobody knows
 
@@ -41,7 +43,16 @@ class NodeClock:
     @property
     def offset(self) -> timedelta:
         """DSS's clock minus ours."""
-        offset = self._origin + timedelta(seconds=self.monotonic()) - self._clock.now()
+        return self._offset(self._origin)
+
+    @property
+    def least_offset(self) -> timedelta:
+        """The least that it was for hours. By a clock that is set ahead for a while nothing becomes overdue."""
+        known = (self._least, self._least_before, self._origin)
+        return self._offset(min(origin for origin in known if origin is not None))
+
+    def _offset(self, origin: datetime) -> timedelta:
+        offset = origin + timedelta(seconds=self.monotonic()) - self._clock.now()
         return offset if abs(offset) >= _SAME_CLOCK else timedelta(0)
 
     def told(self, date: datetime, took: float) -> None:
@@ -55,8 +66,10 @@ class NodeClock:
         self._latest = max(self._latest or origin, origin)
         if self.monotonic() >= self._forgets_at:
             self._earliest_before, self._earliest = self._earliest, origin
+            self._least_before, self._least = self._least, origin
             self._forgets_at = self.monotonic() + _REMEMBERED
         self._earliest = min(self._earliest or origin, origin)
+        self._least = min(self._least or origin, origin)
 
     def earliest(self, seconds_ago: float | None = None) -> datetime:
         """The earliest that DSS's clock may have shown then or since; without a moment, that it may show by all that is

@@ -68,7 +68,13 @@ class NodeState:
         self.store, self.clock, self.metrics = given.store, given.clock, given.metrics
         self.row = row
         self.log = structlog.get_logger("tocsin.watch").bind(dss_node=node.name)
-        self.dss_clock = NodeClock(self.clock, timedelta(milliseconds=row.clock_offset_ms), row.last_ok_at)
+        least = row.clock_offset_least_ms
+        self.dss_clock = NodeClock(
+            self.clock,
+            timedelta(milliseconds=row.clock_offset_ms),
+            row.last_ok_at,
+            timedelta(milliseconds=row.clock_offset_ms if least is None else least),
+        )
         self.agenda = Agenda(self.dss_clock, node.watch.cold_interval.total_seconds())
         self._store_trouble = False
         self._failures: dict[Hashable, _Failure] = {}

@@ -187,6 +187,7 @@ def upgrade() -> None:
         sa.Column("problem", sa.Text(), nullable=True),
         sa.Column("last_ok_at", sa.BigInteger(), nullable=True),
         sa.Column("clock_offset_ms", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("clock_offset_least_ms", sa.BigInteger(), nullable=True),
         sa.Column("dss_version", sa.Text(), nullable=True),
         sa.Column("node_type", sa.Text(), nullable=True),
         sa.Column("sweep_trusted", sa.Boolean(), server_default=sa.text("(true)"), nullable=False),
