@@ -142,6 +142,11 @@ def missing(*fields: str) -> Fault:
     return _in_json(lambda value: _each(value, lambda item: {k: v for k, v in item.items() if k not in fields}))
 
 
+def changed(change: Callable[[dict[str, object]], object]) -> Fault:
+    """Each object of the list, or the object, as this makes it."""
+    return _in_json(lambda value: _each(value, change))
+
+
 def huge(megabytes: float = 10) -> Fault:
     """The same facts in a very long reply."""
     return lambda answer: replace(answer, body=answer.body + b" " * round(megabytes * 1_000_000))

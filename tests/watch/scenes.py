@@ -54,6 +54,7 @@ def sight(
         tuple(seen),
         reaches=None if all_history or not seen else seen[-1].run.start,
         whole=whole,
+        advances=whole,
         now=at(now),
         earliest=at(now),
         detected_at=at(now),

@@ -393,6 +393,38 @@ async def _count(found: Watching, number: int) -> bool:
 # --- single troubles -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("fields_", [("start",), ("runId",)])
+async def test_a_run_that_can_never_be_read_costs_a_few_long_polls_and_hides_no_other(
+    dss: FakeDSS, start: Start, fields_: tuple[str, ...]
+) -> None:
+    dss.world.populate(1, 2)
+    found = await start()
+    since = await now_ms()
+    broken = dss.world.instant_run("P000", "S000", ago=timedelta(milliseconds=1))
+    dss.fail(faults.changed(lambda run: run | dict.fromkeys(fields_) if run["runId"] == broken else run), "last_runs")
+
+    async def run_and_see(scenario: str) -> int:
+        """One more run; how many runs its poll asked for at most."""
+        before = len(dss.requests)
+        run = dss.world.instant_run("P000", scenario)
+
+        async def told() -> bool:
+            return run in [event.run.run_id for event in await found.events() if event.run]
+
+        found.watcher.nudge("P000", scenario)
+        await until(told)
+        later = list(dss.requests)[before:]
+        asked = [seen for seen in later if (seen.call.operation, seen.call.scenario) == ("last_runs", scenario)]
+        return max(int(seen.query.partition("limit=")[2].partition("&")[0]) for seen in asked)
+
+    limits = [await run_and_see("S000") for _ in range(12)]
+    assert limits[6:] == [5] * 6
+    await run_and_see("S001")
+    assert broken not in [event.run.run_id for event in await found.events() if event.run]
+    lost = (await found.differences(since)).lost
+    assert {fact[3] for fact in lost} == {broken}
+
+
 async def test_one_broken_scenario_stops_no_other(dss: FakeDSS, start: Start) -> None:
     dss.world.populate(1, 3)
     found = await start()

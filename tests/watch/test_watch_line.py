@@ -196,8 +196,39 @@ def test_spare_room_goes_to_the_active_scenario_that_was_not_looked_at_for_longe
     assert look(agenda, clock) is None
     clock.seconds += 6
     assert [look(agenda, clock) for _ in range(3)] == [("A", Reason.SPARE), ("B", Reason.SPARE), None]
-    clock.seconds += 3600
-    assert look(agenda, clock) == ("OFF", Reason.COLD)
+
+
+def test_an_inactive_scenario_gets_spare_room_too_but_less_often() -> None:
+    clock = Hands()
+    agenda = an_agenda(clock, scenario("A"), scenario("OFF", active=False))
+    looks = []
+    for _ in range(80):
+        clock.seconds += 1
+        looks.append(look(agenda, clock))
+    assert looks.count(("OFF", Reason.SPARE)) == 2
+    assert looks.count(("A", Reason.SPARE)) >= 14
+
+
+def test_a_busy_node_leaves_inactive_scenarios_one_spare_poll_in_a_round() -> None:
+    clock = Hands()
+    agenda = an_agenda(clock, *(scenario(f"A{number}") for number in range(70)), scenario("OFF", active=False))
+    looks = []
+    for _ in range(1200):
+        clock.seconds += 1
+        looks.append(look(agenda, clock))
+    assert 2 <= looks.count(("OFF", Reason.SPARE)) <= 3
+    assert None not in looks[6:]
+
+
+def test_a_scenario_that_is_switched_off_or_on_ages_by_its_new_pace() -> None:
+    clock, one = Hands(), scenario("A")
+    agenda = an_agenda(clock, one)
+    agenda.update(one, replace(one.row, active=False))
+    assert look(agenda, clock) == ("A", Reason.SPARE)
+    clock.seconds += 39
+    assert look(agenda, clock) is None
+    agenda.update(one, replace(one.row, active=True))
+    assert look(agenda, clock) == ("A", Reason.SPARE)
 
 
 def test_a_sweep_that_no_look_explains_is_asked_again_ever_later() -> None:
@@ -238,7 +269,7 @@ def test_an_expected_start_is_looked_for_a_minute_after_its_time() -> None:
     one.pending = (at(100),)
     agenda = an_agenda(clock, one)
     clock.seconds += 159
-    assert look(agenda, clock) is None
+    assert look(agenda, clock) == ("A", Reason.SPARE)
     clock.seconds += 2
     assert look(agenda, clock) == ("A", Reason.EXPECTED)
     assert look(agenda, clock) is None

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from heapq import heappop, heappush
+from itertools import islice
 from math import inf
 
 from tocsin.kit.clock import Clock
@@ -19,7 +20,8 @@ from tocsin.watch.cadence import Due, Pace, Rank, Reason, next_look
 from tocsin.watch.diff import LAUNCH_DELAY
 
 _AT_ONCE = 200  # plans before others get their turn
-_SPARE_AFTER = 5.0  # a scenario is not looked at again sooner only because there is room
+_SPARE_AFTER = 5.0  # a scenario is not polled again sooner only because there is room,
+_INACTIVE = 8  # and an inactive one, which only people and other scenarios start, waits so many times longer
 _HOOK_SHARE = 0.25  # of the budget
 _HOOK_PAUSE = 1.0  # seconds between two looks at a scenario that hooks ask for
 
@@ -32,6 +34,7 @@ class Watched:
     open_runs: tuple[Run, ...] = ()
     mail_reporters: int | None = None  # a mark of those that this process last wrote
     settled: tuple[int, ...] = ()  # marks of runs that the last look wrote as ended
+    unreadable: dict[int, int] = field(default_factory=dict)  # marks of runs, and how many polls could not read them
     pending: tuple[datetime, ...] = ()  # expected starts, on DSS's clock
     sighted: str | None = None  # the run that sweep or list show as running
     told: bool = False  # whether they said anything since they became the ones to say it
@@ -69,7 +72,8 @@ class Agenda:
     _ready: dict[Rank, OrderedDict[ScenarioKey, float]] = field(
         default_factory=lambda: {rank: OrderedDict() for rank in Rank}
     )
-    _spare: OrderedDict[ScenarioKey, float] = field(default_factory=OrderedDict)
+    _spare: OrderedDict[ScenarioKey, float] = field(default_factory=OrderedDict)  # by the last poll, oldest first
+    _spare_inactive: OrderedDict[ScenarioKey, float] = field(default_factory=OrderedDict)
     _hooked: OrderedDict[ScenarioKey, float] = field(default_factory=OrderedDict)
     _hook_free_at: float = -inf
     _followers: dict[tuple[str, str], set[ScenarioKey]] = field(default_factory=dict)
@@ -90,7 +94,7 @@ class Agenda:
             self._follow(key, one.row.follows, ())
             self._unqueue(one)
             self._by_project[key.project].discard(key)
-            self._spare.pop(key, None)
+            self._drop_spare(key)
             self._hooked.pop(key, None)
 
     def update(self, one: Watched, row: ScenarioRow) -> None:
@@ -177,12 +181,14 @@ class Agenda:
         rank = one.queued[0] if one.queued else None
         if one.in_flight or one.key not in self.watched or one.key.project in self.suspended:
             self._unqueue(one)
-            self._spare.pop(one.key, None)
+            self._drop_spare(one.key)
             return
-        if one.row.active is not False and one.key not in self._spare:
-            self._spare[one.key] = 0.0
+        spare = self._spare_of(one)
+        if one.key not in spare:
+            self._drop_spare(one.key)
+            spare[one.key] = 0.0
             if one.looked_at is None:
-                self._spare.move_to_end(one.key, last=False)
+                spare.move_to_end(one.key, last=False)
         now = self.clock.monotonic()
         if one.nudged is not None and not one.failures:
             due = Due(0.0, Rank.NUDGED, one.nudged)
@@ -248,11 +254,25 @@ class Agenda:
         for rank, ready in self._ready.items():
             if ready:
                 return rank, next(iter(ready.values()))
-        if self._spare:
-            looked = next(iter(self._spare.values()))
-            if now - looked >= _SPARE_AFTER:
-                return Rank.SPARE, looked
-        return None
+        spare = self._next_spare(now)
+        return None if spare is None else (Rank.SPARE, spare[1])
+
+    def _next_spare(self, now: float) -> tuple[ScenarioKey, float] | None:
+        """The scenario that a spare poll goes to, and its last poll: inactive ones age more slowly."""
+        oldest = [
+            ((now - last) / slower, key, last)
+            for line, slower in ((self._spare, 1), (self._spare_inactive, _INACTIVE))
+            for key, last in islice(line.items(), 1)
+        ]
+        age, key, last = max(oldest, default=(0.0, None, 0.0))
+        return (key, last) if key is not None and age >= _SPARE_AFTER else None
+
+    def _spare_of(self, one: Watched) -> OrderedDict[ScenarioKey, float]:
+        return self._spare_inactive if one.row.active is False else self._spare
+
+    def _drop_spare(self, key: ScenarioKey) -> None:
+        self._spare.pop(key, None)
+        self._spare_inactive.pop(key, None)
 
     def pop(self, now: float, limit: float) -> tuple[Watched, Reason]:
         """The look that ``best`` told; ``limit`` is the budget's rate now."""
@@ -265,7 +285,9 @@ class Agenda:
             self.spend_hook(now, limit)
             reason = Reason.HOOK
         elif rank is Rank.SPARE:
-            key, reason = next(iter(self._spare)), Reason.SPARE
+            spare = self._next_spare(now)
+            assert spare is not None
+            key, reason = spare[0], Reason.SPARE
         else:
             key = next(iter(self._ready[rank]))
             queued = self.watched[key].queued
@@ -275,22 +297,23 @@ class Agenda:
         self._hooked.pop(key, None)
         self._unqueue(one)
         one.in_flight, one.nudged, one.tried_at = True, None, now
-        self._spare.pop(key, None)
+        self._drop_spare(key)
         return one, reason
 
     def landed(self, one: Watched) -> None:
         """The look is over, well or not."""
         one.in_flight = False
         self.plan(one)
-        if one.key in self._spare:
-            self._spare[one.key] = self.clock.monotonic()
-            self._spare.move_to_end(one.key)
+        spare = self._spare_of(one)
+        if one.key in spare:
+            spare[one.key] = self.clock.monotonic()
+            spare.move_to_end(one.key)
 
     def due_in(self, now: float) -> float:
         """Seconds until a look becomes due that is not yet."""
         waits = [self._heap[0][0] - now] if self._heap else []
-        if self._spare:
-            waits.append(next(iter(self._spare.values())) + _SPARE_AFTER - now)
+        for line, slower in ((self._spare, 1), (self._spare_inactive, _INACTIVE)):
+            waits += [last + slower * _SPARE_AFTER - now for last in islice(line.values(), 1)]
         if self._hooked:
             waits.append(max(self._hook_free_at - now, 0.2))
         return min((wait for wait in waits if wait > 0), default=inf)

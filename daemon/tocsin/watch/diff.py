@@ -38,6 +38,7 @@ class Sight:
     seen: tuple[SeenRun, ...]  # the newest first
     reaches: datetime | None  # ``seen`` holds every run that started later; None: DSS's whole history
     whole: bool  # no item was unreadable
+    advances: bool  # or those that were are known to be: the next look need not reach further back for them
     now: datetime
     earliest: datetime  # what ``now`` may be, if DSS's clock was just set back
     detected_at: datetime
@@ -95,7 +96,7 @@ def diff(known: Known, sight: Sight, past: Past) -> Diff:
         runs.append(gone)
         if gone.ended:
             events.append(_event(sight, end_event_name(gone.run.outcome), gone.run, last_outcome))
-    newest = sight.seen[0].run.start if sight.seen and sight.whole else None
+    newest = sight.seen[0].run.start if sight.seen and sight.advances else None
     return Diff(tuple(runs), tuple(events), newest, last_end, last_outcome)
 
 

@@ -411,6 +411,7 @@ class Discovery:
             seen=(),
             reaches=None,
             whole=True,
+            advances=True,
             now=now,
             earliest=now,
             detected_at=state.clock.now(),

@@ -28,6 +28,7 @@ _SHORTEST_CUT = 5  # no server cuts its lists to fewer runs
 _DAY = timedelta(days=1)
 _DAYS = 3 * _DAY  # what one request by date asks for
 _SETTLED = 5
+_UNREADABLE = 3  # polls that could not read a run: the next ones do not try again by reading further back
 _BLIND_FOR = 3  # cold intervals without a look make what is found then late
 
 
@@ -121,6 +122,7 @@ class Looks:
             items,
             reply.reaches,
             whole=not read.odd,
+            advances=self._readable(one, read),
             unknown=unknown,
             now=now,
             earliest=state.dss_clock.earliest(),
@@ -131,6 +133,14 @@ class Looks:
             fresh_from=self._fresh_from(one, items, now),
             scenario_url=one.key.url(state.node.url),
         )
+
+    def _readable(self, one: Watched, read: Reading[SeenRun]) -> bool:
+        """Whether nothing was unreadable, or only what has been so for several polls and will hardly change."""
+        if len(one.unreadable) > _LIMITS[-1]:
+            one.unreadable.clear()
+        for mark in read.unreadable:
+            one.unreadable[mark] = one.unreadable.get(mark, 0) + 1
+        return not read.odd or _known(one, read)
 
     async def _unlisted(
         self, one: Watched, seen: tuple[SeenRun, ...], ticket: Ticket, now: datetime
@@ -213,6 +223,8 @@ class Looks:
             oldest = reading.items[-1].run.start if reading.items else None
             all_history = len(raw) < limit
             reply = _Reply(reading, None if all_history else oldest)
+            if oldest is None and _known(one, reading):  # asking for more of what cannot be read tells nothing
+                return reply
             if oldest is not None and oldest < bound:
                 return reply
             if all_history and (len(raw) < _SHORTEST_CUT or oldest is None or oldest <= bound):
@@ -258,7 +270,8 @@ class Looks:
         known = {(seen.run.run_id, seen.run.start) for seen in reply.reading.items}
         more = [seen for seen in older.items if (seen.run.run_id, seen.run.start) not in known]
         items = sorted((*reply.reading.items, *more), key=_newest_last, reverse=True)
-        return _Reply(Reading(tuple(items), reply.reading.odd + older.odd, older.example), bound)
+        unreadable = reply.reading.unreadable | older.unreadable
+        return _Reply(Reading(tuple(items), reply.reading.odd + older.odd, older.example, unreadable), bound)
 
     # --- afterwards --------------------------------------------------------------------------------------------------
 
@@ -317,6 +330,11 @@ def _is_news(newest: Run, one: Watched) -> bool:
         return False
     since = one.row.cursor
     return since is None or newest.start > since or bool(one.open_runs) or newest.end is None
+
+
+def _known(one: Watched, read: Reading[SeenRun]) -> bool:
+    """Whether what cannot be read has been known for several polls."""
+    return bool(read.unreadable) and all(one.unreadable.get(mark, 0) >= _UNREADABLE for mark in read.unreadable)
 
 
 def _newest_last(seen: SeenRun) -> tuple[datetime, str]:

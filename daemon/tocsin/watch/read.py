@@ -7,7 +7,7 @@ surrogates, and of bounded length.
 
 import json
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Generic, TypeVar
 
@@ -34,11 +34,12 @@ _LIST_LENGTH = 50_000  # characters of a list of recipients, and of a reporter's
 
 @dataclass(frozen=True, slots=True)
 class Reading(Generic[T]):
-    """What a list held: the items that make sense, how many do not, and how the first of those begins."""
+    """What a list held: the items that make sense, how many do not, how the first of those begins, and a mark of each."""
 
     items: tuple[T, ...]
     odd: int = 0
     example: str = ""
+    unreadable: frozenset[int] = field(default=frozenset(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +184,13 @@ def _read(raw: object, one: Callable[[Raw], T | None]) -> Reading[T]:
             odd.append(item)
         else:
             items.append(read)
-    return Reading(tuple(items), len(odd), _beginning(odd[0]) if odd else "")
+    return Reading(tuple(items), len(odd), _beginning(odd[0]) if odd else "", frozenset(map(_unreadable, odd)))
+
+
+def _unreadable(item: object) -> int:
+    """What an unreadable item is known by, from list to list: its id if it has one, or all of it."""
+    run_id = item.get("runId") if isinstance(item, dict) else None
+    return hash(run_id if isinstance(run_id, str) else json.dumps(item, default=str, sort_keys=True))
 
 
 def _beginning(item: object) -> str:
