@@ -24,7 +24,7 @@ from tests.fakedss.ledger import fact_of
 
 OUTAGE_SECONDS, PERIOD_SECONDS = 6.0, 30.0
 AFTER_SECONDS = 120.0
-PROJECTS, SCENARIOS = 20, 30
+PROJECTS, SCENARIOS = 20, 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Figures:
 
 
 async def play(folder: Path, *, seed: int, seconds: float, requests: float = 80.0, rate: float = 4.0) -> Figures:
-    """A bad day of so many seconds on a node of 600 scenarios, with ``rate`` run starts a second."""
+    """A bad day of so many seconds on a node of 300 scenarios, with ``rate`` run starts a second."""
     async with FakeDSS(delay=0.05) as dss, WebhookSink() as sink:
         dss.world.populate(PROJECTS, SCENARIOS)
         pace = {"sweep_interval": "2s", "discovery_interval": "5m", "cold_interval": "1h", "details_wait": "15s"}

@@ -48,6 +48,8 @@ QUIET = Pace(looked_ago=100.0)
         (Pace(), 0, Rank.COLD, Reason.BASELINE),
         (Pace(seen_before=True), 0, Rank.COLD, Reason.BACKFILL),
         (Pace(seen_before=True, sighted=True), 0, Rank.NUDGED, Reason.BACKFILL),
+        (Pace(seen_before=True, sighted=False), 0, Rank.COLD, Reason.BACKFILL),
+        (Pace(seen_before=True, sighted=False, running_for=20.0), 0, Rank.NUDGED, Reason.BACKFILL),
         (QUIET, 3500, Rank.COLD, Reason.COLD),
         (replace(QUIET, sighted=True, sighted_ago=1.0, by_sweep=True), 0, Rank.NUDGED, Reason.SWEEP),
         (replace(QUIET, sighted=True, sighted_ago=1.0), 0, Rank.NUDGED, Reason.FLAGS),

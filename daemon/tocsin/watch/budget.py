@@ -10,7 +10,7 @@ from collections import deque
 from math import ceil, inf
 
 _MARGIN = 1.05  # requests are counted where they arrive, not where they leave
-_EVEN_SHARE = 0.8  # of the rate, for requests that are not urgent: urgent ones find room at once
+_EVEN_SHARE = 0.9  # of the rate, for requests that are not urgent: urgent ones find room at once
 
 _ANSWERS = 100  # the last answers by which the node is judged,
 _ANSWERS_AGE = 60.0  # none of them older than so many seconds

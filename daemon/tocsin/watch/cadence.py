@@ -77,7 +77,8 @@ def next_look(pace: Pace, cold: float) -> Due:
         return _retry(pace, cold)
     if pace.looked_ago is None:
         reason = Reason.BACKFILL if pace.seen_before else Reason.BASELINE
-        return Due(0.0, Rank.NUDGED if pace.sighted else Rank.COLD, reason)
+        ended = pace.sighted is False and pace.running_for is not None
+        return Due(0.0, Rank.NUDGED if pace.sighted or ended else Rank.COLD, reason)
     return min(_candidates(pace, pace.looked_ago, cold), key=_urgency)
 
 
