@@ -24,7 +24,7 @@ from tests.fakedss.ledger import fact_of
 
 OUTAGE_SECONDS, PERIOD_SECONDS = 6.0, 30.0
 AFTER_SECONDS = 120.0
-PROJECTS, SCENARIOS = 20, 15
+SCENARIOS = 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,8 @@ class Figures:
     wrong: Differences
     agreed_after: float | None  # seconds after the end; None: never
     used: float  # share of the request rate outside outages
+    outages: int
+    downs: int  # how often the node was told to be down
     delays: tuple[float, ...]
 
     @property
@@ -47,20 +49,24 @@ class Figures:
         return (
             f"{self.runs} runs, {self.owed} events owed: {lost}, settled "
             f"{'never' if self.agreed_after is None else f'{self.agreed_after:.0f} s'} after the end\n"
-            f"used of the request rate outside outages: {100 * self.used:.0f} %\n"
+            f"used of the request rate outside outages: {100 * self.used:.0f} %; "
+            f"{self.outages} outages, node.down {self.downs} times\n"
             f"from run to message outside outages: median {statistics.median(self.delays):.1f} s, p99 {self.p99:.1f} s, "
             f"worst {max(self.delays):.1f} s of {len(self.delays)}"
         )
 
 
-async def play(folder: Path, *, seed: int, seconds: float, requests: float = 80.0, rate: float = 4.0) -> Figures:
-    """A bad day of so many seconds on a node of 300 scenarios, with ``rate`` run starts a second."""
+async def play(
+    folder: Path, *, seed: int, seconds: float, requests: float = 80.0, rate: float = 4.0, projects: int = 20
+) -> Figures:
+    """A bad day of so many seconds on a node of 15 scenarios in each project, with ``rate`` run starts a second."""
     async with FakeDSS(delay=0.05) as dss, WebhookSink() as sink:
-        dss.world.populate(PROJECTS, SCENARIOS)
-        pace = {"sweep_interval": "2s", "discovery_interval": "5m", "cold_interval": "1h", "details_wait": "15s"}
-        config = config_for(folder, [node("prod", dss, max_requests_per_second=requests, **pace)], sink)
+        dss.world.populate(projects, SCENARIOS)
+        prod = node("prod", dss)
+        prod["watch"] = {"max_requests_per_second": requests}  # and the pace that is the default
+        config = config_for(folder, [prod], sink)
         async with DaemonProcess(config) as daemon:
-            await daemon.watching(PROJECTS * SCENARIOS)
+            await daemon.watching(projects * SCENARIOS)
             begun_ms, begun = dss.world.now_ms(), time.monotonic()
             outages = _outages(seconds)
             dss.fail(faults.sprinkled(seed), until=seconds)
@@ -72,18 +78,21 @@ async def play(folder: Path, *, seed: int, seconds: float, requests: float = 80.
             living.cancel()
             life.finish()
             ended = time.monotonic()
-            while wrong := dss.ledger.compare(await daemon.events(), begun_ms):
-                if wrong == Differences() or time.monotonic() > ended + AFTER_SECONDS:
-                    break
+            wrong = dss.ledger.compare(await daemon.events(), begun_ms)
+            while wrong != Differences() and time.monotonic() < ended + AFTER_SECONDS:
                 await asyncio.sleep(1)
+                wrong = dss.ledger.compare(await daemon.events(), begun_ms)
             agreed_after = time.monotonic() - ended if wrong == Differences() else None
             await asyncio.sleep(5 if agreed_after is not None else 0)  # the last messages
+            downs = sum(event["type"] == "tocsin.node.down" for event in await daemon.events())
         return Figures(
             runs=len(dss.ledger.runs),
             owed=len(dss.ledger.facts(begun_ms)),
             wrong=wrong,
             agreed_after=agreed_after,
             used=_used(dss, begun, seconds, outages) / requests,
+            outages=len(outages),
+            downs=downs,
             delays=tuple(_delays(dss, sink, begun_ms, outages)),
         )
 
@@ -127,7 +136,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
         figures = asyncio.run(
-            play(Path(folder), seed=options.seed, seconds=options.seconds, requests=options.requests, rate=options.rate)
+            play(
+                Path(folder),
+                seed=options.seed,
+                seconds=options.seconds,
+                requests=options.requests,
+                rate=options.rate,
+                projects=options.projects,
+            )
         )
     print(figures)
     if figures.wrong != Differences():

@@ -20,6 +20,9 @@ class Url:
     def reveal(self) -> str:
         return "json://example.com"
 
+    async def read(self) -> str:
+        return self.reveal()
+
 
 MAIL = Channel("ops/mail", "ops", url=Url())
 HOOK = Channel("ops/hook", "ops", webhook=Url())
