@@ -44,7 +44,7 @@ pytestmark = [
 # Seconds, what happens, project, scenario. Groups wait 1, then look every 2, and repeat after 5. Noon is at 8.
 TIMELINE: list[tuple[float, str, str, str]] = [
     *((0.0, "fire", project, "A") for project in
-      ("REPEAT", "GROW", "SILENCED", "DROPPED", "BRIEF", "BLINK", "MUTED", "ACTIVE", "TWICE", "ALL")),
+      ("REPEAT", "SHORT", "GROW", "SILENCED", "DROPPED", "BRIEF", "BLINK", "MUTED", "ACTIVE", "TWICE", "ALL")),
     (0.0, "fire", "ALL", "B"),
     (0.5, "end", "BRIEF", "A"),  # before anyone was told
     (1.7, "end", "BLINK", "A"),  # and back before the next tick
@@ -58,6 +58,7 @@ TIMELINE: list[tuple[float, str, str, str]] = [
     (4.0, "end", "DROPPED", "A"),  # in a silence
     (6.0, "up", "", ""),
     (6.0, "end", "TWICE", "A"),
+    (6.0, "end", "SHORT", "A"),  # where twice the repeat interval is no longer than the group interval
     (6.0, "unsilence", "DROPPED", ""),
     (8.0, "unsilence", "SILENCED", ""),
     *((10.0, "end", project, "A") for project in ("REPEAT", "SILENCED", "MUTED", "ACTIVE", "ALL")),
@@ -79,6 +80,7 @@ def sections(pace: int) -> dict[str, object]:
                 {"matchers": ['project="TWICE"'], "receiver": "second", "continue": True},
                 {"matchers": ["project=~TW.*"], "receiver": "quiet"},
                 {"matchers": ["project=ALL"], "group_by": ["..."]},
+                {"matchers": ["project=SHORT"], "repeat_interval": f"{pace}s"},
                 {"matchers": ["project=MUTED"], "mute_time_intervals": ["mornings"]},
                 {"matchers": ["project=ACTIVE"], "active_time_intervals": ["mornings"]},
             ],

@@ -68,6 +68,30 @@ async def test_an_alert_that_ends_and_rings_again_between_two_flushes_is_no_news
     assert await world.alerts() == ["ScenarioFailed!resolved", "ScenarioFailed"]
 
 
+@pytest.mark.parametrize("repeat", [0.01, 1, 2.5, 5])
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_an_end_is_told_however_short_the_repeat_interval_is(
+    world: World, repeat: float, restarted: bool
+) -> None:
+    world.config = config(route=tree(repeat_interval=minutes(repeat), group_interval=minutes(5)))
+    await ring(world, minutes(0))
+    assert await steps(world, minutes(0), minutes(6)) == [(0, "ops/slack", "first")] + (
+        [(5, "ops/slack", "repeat")] if repeat < 5 else []
+    )
+    await heal(world, minutes(7))
+    if restarted:
+        await world.restart(T0 + minutes(8))
+    assert await steps(world, minutes(8), minutes(30)) == [(10, "ops/slack", "resolved")]
+
+
+async def test_an_end_is_told_after_a_long_downtime(world: World) -> None:
+    await ring(world, minutes(0))
+    await steps(world, minutes(0), minutes(1))
+    await world.restart(T0 + 60 * HOUR)
+    await heal(world, 60 * HOUR)
+    assert await steps(world, 60 * HOUR + minutes(1), 61 * HOUR) == [(3601, "ops/slack", "resolved")]
+
+
 async def test_an_alert_that_ends_before_anyone_was_told_is_never_told(world: World) -> None:
     await ring(world, minutes(0))
     await world.run(T0 + 2 * SECOND, "SUCCESS", length=SECOND)

@@ -109,6 +109,7 @@ class _Flush:
                 ended,
                 send_resolved=channel.send_resolved,
                 repeat_interval=route.repeat_interval,
+                group_interval=route.group_interval,
                 now=self.now,
             )
         renewed = Notified(firing, ended, self.now) if wanted.remember else None

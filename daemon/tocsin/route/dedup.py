@@ -10,7 +10,8 @@ from datetime import datetime, timedelta
 from tocsin.model.decision import Verdict
 from tocsin.model.group import Notified
 
-RETENTION = timedelta(hours=120)  # how long a channel is remembered to have been told, at most
+RETENTION = timedelta(hours=120)  # of what a channel was told, at most
+MAINTENANCE = timedelta(minutes=15)  # Alertmanager drops an entry at the first maintenance after its time
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +31,15 @@ def decide(
     *,
     send_resolved: bool,
     repeat_interval: timedelta,
+    group_interval: timedelta,
     now: datetime,
 ) -> Wanted:
-    """Whether a group with these firing and ended alerts is told to a channel now."""
-    told = None if told is None or forgotten(told, repeat_interval, now) else told
-    if told is None:
+    """Whether a group with these firing and ended alerts is told to a channel now.
+
+    However old what was told is: the end of an alert that was told as firing is news.
+    """
+    old = told is not None and expired(told, repeat_interval, group_interval, now)
+    if told is None or (old and told.firing.isdisjoint(ended)):
         return _send(Verdict.FIRST) if firing else _no_change("it ended before anyone was told")
     if not firing <= told.firing:
         return _send(Verdict.NEW_ALERTS)
@@ -51,9 +56,13 @@ def decide(
     return _no_change(None)
 
 
-def forgotten(told: Notified, repeat_interval: timedelta, now: datetime) -> bool:
-    """Whether the memory is too old to count: twice the repeat interval, five days at most."""
-    return told.at + min(RETENTION, 2 * repeat_interval) <= now
+def expired(told: Notified, repeat_interval: timedelta, group_interval: timedelta, now: datetime) -> bool:
+    """Whether what was told is too long ago to count.
+
+    It is in use for twice the repeat interval, five days at most, and until the next flush in any case; it is kept
+    for ``MAINTENANCE`` beyond that.
+    """
+    return told.at + max(min(RETENTION, 2 * repeat_interval), group_interval) + MAINTENANCE <= now
 
 
 def _send(verdict: Verdict) -> Wanted:
