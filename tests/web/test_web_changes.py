@@ -47,6 +47,7 @@ async def test_an_author_is_who_the_token_says(daemon: Daemon, serve: Serve, tmp
     "changes",
     [
         {"matchers": []}, {"matchers": ["nonsense"]}, {"matchers": ["a=~("]}, {"matchers": ["a=~.*"]},
+        {"matchers": [r"a=~(?:\\pL{1000})"]}, {"matchers": ["a=~" + r"\pL" * 60]}, {"matchers": ['"a"="\\ud800"']},
         {"duration": "soon"}, {"duration": "99999999999999y"}, {"duration": "0"}, {"ends_at": "2026-03-01T13:00:00Z"},
         {"duration": None}, {"duration": None, "ends_at": "2026-03-01T13:00:00"},
         {"duration": None, "ends_at": "2025-03-01T13:00:00Z"}, {"surprise": 1}, {"matchers": ["a=b"] * 51},

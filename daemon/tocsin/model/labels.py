@@ -1,14 +1,18 @@
-"""Labels and matchers with Alertmanager's semantics: ``= != =~ !~``, anchored RE2, an absent label is empty.
+r"""Labels and matchers with Alertmanager's semantics: ``= != =~ !~``, anchored RE2, an absent label is empty.
 
-Both of Alertmanager's writings are read. The classic one (``severity="critical"``, quotes optional) is tried first;
-what it refuses may be the UTF-8 one, in which names may be quoted and hold any letter. That is Alertmanager's own
-order where both could read a text: the classic reading wins. Source of the fact: Alertmanager's documentation, and
-amtool 0.25, against which a test compares random texts.
+A text, one matcher or a list as a whole, is read as Alertmanager 0.27 and later reads it. There are two readings: the
+classic one (``severity=critical``, quotes optional, ``\"``, ``\n`` and ``\\`` escaped) and the UTF-8 one (any name,
+quoted if it holds a reserved character; inside quotes the escapes of Go, ``\x`` being a byte). Where the classic
+reading accepts a text it wins; what it refuses, for its form or its regular expression, may be the UTF-8 one.
+
+Two things are stricter here. An empty label name is refused. And a regular expression is bounded in what it may cost,
+because RE2 compiles under the interpreter's lock: no other thread, so not the event loop either, runs meanwhile.
+
+Source of the facts: ``matcher/parse``, ``matcher/compat`` and ``pkg/labels`` of Alertmanager.
 """
 
-import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
@@ -22,6 +26,10 @@ class BadMatcher(ValueError):
     """A matcher is written as NAME=VALUE, NAME!=VALUE, NAME=~REGEX or NAME!~REGEX."""
 
 
+class _BadQuoted(BadMatcher):
+    """A quoted text of the UTF-8 reading with an escape that is none, or bytes that are not UTF-8."""
+
+
 class Op(StrEnum):
     EQUAL = "="
     NOT_EQUAL = "!="
@@ -29,29 +37,61 @@ class Op(StrEnum):
     NOT_REGEX = "!~"
 
 
+PROGRAM_BYTES = 1 << 19  # of one regular expression, with the memory for matching it
+LONGEST_PATTERN = 16_384  # characters
+MOST_EXPANSIONS = 50  # `{n}` and `\pL`: a few characters of the pattern that may cost RE2 half a millisecond each
+MOST_REPETITIONS = 2000  # `?`, `*` and `+`: what a chain of them costs grows with its square
+_EXPANSION = re.compile(r"\\[pP]|\{")
+_REPETITION = re.compile(r"[?*+]")
+
 OPTIONS = re2.Options()
 OPTIONS.log_errors = False
-_CLASSIC_NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
+_BOUNDED = re2.Options()
+_BOUNDED.log_errors = False
+_BOUNDED.max_mem = PROGRAM_BYTES
+
+_SPACES = "\t\n\v\f\r \x85\xa0\u1680" + "".join(map(chr, range(0x2000, 0x200B))) + "\u2028\u2029\u202f\u205f\u3000"
+_RESERVED = _SPACES + "{}!=~,\\\\\"'`"
+_HAS_RESERVED = re.compile(f"[{_RESERVED}]")
 _CLASSIC = re.compile(
     r"[ \t\n\f\r]*([a-zA-Z_:][a-zA-Z0-9_:]*)[ \t\n\f\r]*(=~|!~|!=|=)[ \t\n\f\r]*(.*?)[ \t\n\f\r]*", re.DOTALL
 )
-_WORD = r"""("(?:[^"\\\n]|\\.)*"|[^\s{}!=~,\\"'`]+)"""
-_UTF8 = re.compile(rf"\s*{_WORD}\s*(=~|!~|!=|=)\s*{_WORD}\s*")
-_ESCAPE = re.compile(r"\\(.)", re.DOTALL)
-_GO_ESCAPE = re.compile(r"\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|([0-3][0-7]{2})|(.))")
+_CLASSIC_ESCAPE = re.compile(r"\\(.)", re.DOTALL)
+_TOKEN = re.compile(rf'[{_SPACES}]*(?:(=~|!~|!=|[={{}},])|("(?:[^"\\]|\\.)*")|([^{_RESERVED}]+))', re.DOTALL)
+_GO_ESCAPE = re.compile(r"\\(?:x([0-9a-fA-F]{2})|([0-3][0-7]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|(.))", re.DOTALL)
 _GO_LETTERS = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v", "\\": "\\", '"': '"'}
+_GO_LETTER_OF = {value: f"\\{letter}" for letter, value in _GO_LETTERS.items()}
+
+
+def compiled(pattern: str) -> "re2._Regexp[str]":
+    """The anchored pattern, compiled once. Raises ``BadMatcher`` with RE2's own reason, or for what is too costly."""
+    found = _compile(pattern)
+    if isinstance(found, str):
+        raise BadMatcher(found)
+    return found
 
 
 @lru_cache(maxsize=4096)
-def compiled(pattern: str) -> "re2._Regexp[str]":
-    """The anchored pattern, compiled once. Raises ``BadMatcher`` with RE2's own reason."""
+def _compile(pattern: str) -> "re2._Regexp[str] | str":
+    """The pattern, or what is wrong with it; both are remembered."""
+    shown = pattern if len(pattern) <= 200 else f"{pattern[:200]}…"
+    if len(pattern) > LONGEST_PATTERN:
+        return f"the regular expression {shown!r} is longer than {LONGEST_PATTERN} characters; split it"
+    for part, most, words in (
+        (_EXPANSION, MOST_EXPANSIONS, "repetitions like {2,5} and classes like \\pL"),
+        (_REPETITION, MOST_REPETITIONS, "of ?, * and +"),
+    ):
+        if sum(1 for _ in part.finditer(pattern)) > most:
+            return f"the regular expression {shown!r} is too costly: it has more than {most} {words}; write it shorter"
     try:
-        return re2.compile(anchored(pattern), OPTIONS)
+        return re2.compile(anchored(pattern), _BOUNDED)
     except (re2.error, UnicodeError) as error:
         reason = error.args[0] if error.args else error
         words = reason.decode("utf-8", "replace") if isinstance(reason, bytes) else str(reason)
-        words = words.replace(anchored(pattern), pattern)
-        raise BadMatcher(f"the regular expression {pattern!r} cannot be read: {words}") from None
+        if words.startswith("pattern too large"):
+            size = PROGRAM_BYTES // 1024
+            return f"the regular expression {shown!r} is too costly: it needs more than {size} KiB; write it shorter"
+        return f"the regular expression {shown!r} cannot be read: {words.replace(anchored(pattern), shown)}"
 
 
 def anchored(pattern: str) -> str:
@@ -86,34 +126,30 @@ class Matcher:
 
     def __str__(self) -> str:
         """The matcher as Alertmanager prints it; ``parse_matcher`` reads it back."""
-        name = self.name if _CLASSIC_NAME.fullmatch(self.name) else json.dumps(self.name, ensure_ascii=False)
+        if _HAS_RESERVED.search(self.name):
+            return f"{_go_quoted(self.name)}{self.op}{_go_quoted(self.value)}"
         value = self.value.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
-        if name == self.name:
-            return f'{name}{self.op}"{value}"'
-        return f"{name}{self.op}{json.dumps(self.value, ensure_ascii=False)}"
+        return f'{self.name}{self.op}"{value}"'
 
 
 @lru_cache(maxsize=16_384)
 def parse_matcher(text: str) -> Matcher:
     """One matcher from its writing. Raises ``BadMatcher`` with a sentence that says what is wrong."""
-    try:
-        matcher = _parse_classic(text)
-    except BadMatcher as refused:
-        parsed = _parse_utf8(text)
-        if parsed is None:
-            raise refused from None
-        matcher = parsed
-    if matcher.op in (Op.REGEX, Op.NOT_REGEX):
-        compiled(matcher.value)
-    return matcher
+    if text.startswith("{") or text.endswith("}"):
+        raise BadMatcher(f"{text!r} begins or ends with a brace; one matcher has none, and a value with one is quoted")
+    found = _read(text, lambda: (_classic(text),))
+    if len(found) != 1:
+        raise BadMatcher(f"{text!r} is {len(found)} matchers instead of one")
+    return found[0]
 
 
 def parse_matchers(text: str) -> tuple[Matcher, ...]:
     """A list of matchers in one string, with or without braces: ``{project="SALES", severity=~"c.*"}``.
 
-    As in Alertmanager a brace at either end is dropped, whether or not there is one at the other.
+    As in Alertmanager the classic reading drops a brace at either end, whether or not there is one at the other.
     """
-    return tuple(parse_matcher(part) for part in _split(text.removeprefix("{").removesuffix("}")))
+    bare = text.removeprefix("{").removesuffix("}")
+    return _read(text, lambda: tuple(map(_classic, _split(bare))))
 
 
 def matchers_text(matchers: Iterable[Matcher]) -> str:
@@ -130,7 +166,31 @@ def _order(matcher: Matcher) -> tuple[str, str, int]:
     return matcher.name, matcher.value, tuple(Op).index(matcher.op)
 
 
-def _parse_classic(text: str) -> Matcher:
+def _read(text: str, classic: Callable[[], tuple[Matcher, ...]]) -> tuple[Matcher, ...]:
+    if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise BadMatcher(f"{text!r} is not Unicode text: it holds half of a character")
+    try:
+        return classic()
+    except BadMatcher as refused:
+        try:
+            return _utf8(text)
+        except _BadQuoted:
+            raise
+        except BadMatcher:
+            raise refused from None
+
+
+def _made(name: str, op: str, value: str) -> Matcher:
+    matcher = Matcher(name, Op(op), value)
+    if matcher.op in (Op.REGEX, Op.NOT_REGEX):
+        compiled(value)
+    return matcher
+
+
+# --- the classic reading -----------------------------------------------------------------------------------------------
+
+
+def _classic(text: str) -> Matcher:
     found = _CLASSIC.fullmatch(text)
     if found is None:
         raise BadMatcher(f'{text!r} is not a matcher; write it like severity="critical" or project=~"SALES.*"')
@@ -141,37 +201,10 @@ def _parse_classic(text: str) -> Matcher:
         if not _ends_with_quote(body):
             raise BadMatcher(f"{text!r} has an unfinished quote")
         body = body[:-1]
-    if _has_bare_quote(body):
+    if '"' in _CLASSIC_ESCAPE.sub("", body):
         raise BadMatcher(f'{text!r} has a double quote in its value; write it as \\"')
-    value = _ESCAPE.sub(lambda one: {"n": "\n", '"': '"', "\\": "\\"}.get(one[1], one[0]), body)
-    return Matcher(name, Op(op), value)
-
-
-def _parse_utf8(text: str) -> Matcher | None:
-    found = _UTF8.fullmatch(text)
-    if found is None:
-        return None
-    name, value = _unquote(found[1]), _unquote(found[3])
-    return None if not name or value is None else Matcher(name, Op(found[2]), value)
-
-
-def _unquote(word: str) -> str | None:
-    """A word of the UTF-8 writing; quoted ones follow the rules of Go's strings. None when an escape is unknown."""
-    if not word.startswith('"'):
-        return word
-    try:
-        return _GO_ESCAPE.sub(_go_letter, word[1:-1])
-    except (KeyError, ValueError):
-        return None
-
-
-def _go_letter(found: re.Match[str]) -> str:
-    byte, short, long, octal, letter = found.groups()
-    if letter is not None:
-        return _GO_LETTERS[letter]
-    if octal is not None:
-        return chr(int(octal, 8))
-    return chr(int(byte or short or long, 16))
+    value = _CLASSIC_ESCAPE.sub(lambda one: {"n": "\n", '"': '"', "\\": "\\"}.get(one[1], one[0]), body)
+    return _made(name, op, value)
 
 
 def _ends_with_quote(text: str) -> bool:
@@ -179,11 +212,8 @@ def _ends_with_quote(text: str) -> bool:
     return text.endswith('"') and (len(text) - 1 - len(stripped)) % 2 == 0
 
 
-def _has_bare_quote(text: str) -> bool:
-    return '"' in _ESCAPE.sub("", text)
-
-
 def _split(text: str) -> Iterator[str]:
+    """The parts between the commas that stand outside quotes; a last empty one does not count."""
     quoted, escaped, start = False, False, 0
     for index, letter in enumerate(text):
         if letter == '"' and not escaped:
@@ -192,5 +222,83 @@ def _split(text: str) -> Iterator[str]:
             yield text[start:index]
             start = index + 1
         escaped = letter == "\\" and not escaped
-    if text[start:].strip():
-        yield text[start:]
+    if last := text[start:].strip(_SPACES):
+        yield last
+
+
+# --- the UTF-8 reading -------------------------------------------------------------------------------------------------
+
+
+def _utf8(text: str) -> tuple[Matcher, ...]:
+    tokens = list(_tokens(text))
+    if tokens[:1] == ["{"]:
+        if tokens[-1] != "}":
+            raise BadMatcher(f"{text!r} has no closing brace")
+        tokens = tokens[1:-1]
+    found: list[Matcher] = []
+    while tokens:
+        match tokens:
+            case [str() as name, "=" | "!=" | "=~" | "!~" as op, str() as value, *rest] if (
+                _is_word(name) and _is_word(value) and (not rest or rest[0] == ",")
+            ):
+                found.append(_made(_unquoted(name), op, _unquoted(value)))
+                tokens = rest[1:]
+            case _:
+                raise BadMatcher(f"{text!r} is not a list of matchers")
+    if not all(matcher.name for matcher in found):
+        raise BadMatcher(f"{text!r} has an empty label name")
+    return tuple(found)
+
+
+def _tokens(text: str) -> Iterator[str]:
+    """Braces, commas, operators, and words, quoted ones with their quotes."""
+    place, end = 0, len(text.rstrip(_SPACES))
+    while place < end:
+        token = _TOKEN.match(text, place)
+        if token is None:
+            raise BadMatcher(f"{text!r} cannot be read from its character {place + 1} on")
+        place = token.end()
+        yield token[1] or token[2] or token[3]
+
+
+def _is_word(token: str) -> bool:
+    return token[0] == '"' or not _HAS_RESERVED.match(token)
+
+
+def _unquoted(word: str) -> str:
+    """A word as it is meant. Quoted ones follow the rules of Go's strings: an escape may be one byte of a letter."""
+    if word[0] != '"':
+        return word
+    body, plain, found = word[1:-1], 0, bytearray()
+    if "\n" in body:
+        raise _BadQuoted(f"{word} has a line break between its quotes; write it as \\n")
+    try:
+        for escape in _GO_ESCAPE.finditer(body):
+            byte, octal, short, long, letter = escape.groups()
+            found += body[plain : escape.start()].encode()
+            plain = escape.end()
+            if byte or octal:
+                found.append(int(byte, 16) if byte else int(octal, 8))
+            else:
+                found += (_GO_LETTERS[letter] if letter else chr(int(short or long, 16))).encode()
+        return (found + body[plain:].encode()).decode()
+    except KeyError as error:
+        raise _BadQuoted(
+            f"{word} has the escape \\{error.args[0]}, which is none; a backslash is written as two"
+        ) from None
+    except (UnicodeError, ValueError, OverflowError):
+        raise _BadQuoted(f"{word} is not UTF-8") from None
+
+
+def _go_quoted(text: str) -> str:
+    """The text as Go's ``strconv.Quote`` writes it."""
+    return f'"{"".join(map(_go_letter, text))}"'
+
+
+def _go_letter(letter: str) -> str:
+    if letter in _GO_LETTER_OF:
+        return _GO_LETTER_OF[letter]
+    if letter.isprintable():
+        return letter
+    code = ord(letter)
+    return f"\\x{code:02x}" if code < 0x80 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

@@ -1,7 +1,8 @@
 """Many conditions held against one label set at once.
 
 A thousand regular expressions that are asked one by one cost ten milliseconds for each value that is new; RE2 asks all
-of them in one pass of some microseconds, and what a value answered is remembered. Conditions are the bits of a number.
+of them in one pass of some microseconds, and what a value answered is remembered. Large ones are asked one by one, since
+compiling them together takes long and no other thread runs meanwhile. Conditions are the bits of a number.
 """
 
 from collections.abc import Iterable, Iterator
@@ -12,6 +13,7 @@ import re2
 from tocsin.model.labels import OPTIONS, Labels, Matcher, Op, anchored, compiled
 
 _MEMORY = 20_000  # values of one label
+_SMALL = 1000  # instructions of a pattern that is asked together with the others
 
 
 class Sieve:
@@ -86,15 +88,26 @@ class _Column:
         found = None if self._at_once is None else self._at_once.Match(value)
         if not found:  # not even the pattern that always matches: it ran out of its memory and says nothing
             return [pattern for pattern in self._patterns if compiled(pattern).search(value) is not None]
-        patterns = list(self._patterns)
-        return [patterns[index] for index in found if index < len(patterns)]
+        small, large = self._by_size
+        return [
+            *(small[index] for index in found if index < len(small)),
+            *(pattern for pattern in large if compiled(pattern).search(value) is not None),
+        ]
+
+    @cached_property
+    def _by_size(self) -> tuple[list[str], list[str]]:
+        small: list[str] = []
+        large: list[str] = []
+        for pattern in self._patterns:
+            (small if compiled(pattern).programsize <= _SMALL else large).append(pattern)
+        return small, large
 
     @cached_property
     def _at_once(self) -> "re2.Set | None":
-        """All patterns as one, and one more that always matches; None when they are too much for that."""
+        """All small patterns as one, and one more that always matches; None when they are too much for that."""
         together = re2.Set.SearchSet(OPTIONS)
         try:
-            for pattern in self._patterns:
+            for pattern in self._by_size[0]:
                 together.Add(anchored(pattern))
             together.Add("")
             together.Compile()

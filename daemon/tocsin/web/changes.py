@@ -1,5 +1,6 @@
 """The changing half of the API: silences, resolving by hand, sending again, reload."""
 
+import asyncio
 from datetime import datetime
 from typing import Annotated
 
@@ -43,16 +44,11 @@ async def create_silence(request: web.Request) -> web.Response:
     asked = await _new_silence(request)
     now = context.clock.now()
     starts_at = asked.starts_at or now
+    matchers = await asyncio.to_thread(_matchers, asked.matchers, context.config())  # regular expressions are compiled
     by = SUBJECT.get() if context.config().http.tokens_file else asked.created_by or SUBJECT.get()
     try:
         silence = await context.store.write(
-            silences.add,
-            _matchers(asked.matchers, context.config()),
-            starts_at,
-            _ends_at(asked, starts_at),
-            by,
-            asked.comment,
-            now,
+            silences.add, matchers, starts_at, _ends_at(asked, starts_at), by, asked.comment, now
         )
     except BadSilence as error:
         raise Problem(400, str(error)) from None
