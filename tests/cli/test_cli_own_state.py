@@ -176,9 +176,20 @@ def test_a_run_is_explained_by_its_address(tocsin: Tocsin) -> None:
     for address in (f"SALES/NIGHTLY/{RUN.run_id}", f"prod/SALES/NIGHTLY/{RUN.run_id}", "SALES/NIGHTLY/last"):
         told = tocsin("explain", address)
         assert told.exit_code == 0
-        assert "run.failed" in told.stdout
+        assert "run.failed" not in told.stdout
+        assert "run.failed" in tocsin("explain", address, "--all").stdout
     assert tocsin("explain", "SALES/NIGHTLY").exit_code == 2
     assert tocsin("explain", "SALES/NIGHTLY/none").exit_code == 1
+
+
+def test_an_alert_is_explained_by_its_id_or_the_beginning_of_it(tocsin: Tocsin) -> None:
+    (alert,) = json.loads(tocsin("alerts", "list", "--json").stdout)
+    for id_ in (alert["id"], alert["id"][:6]):
+        told = tocsin("explain", id_)
+        assert (told.exit_code, told.stdout.splitlines()[0].partition(" ")[0]) == (0, "ScenarioFailed")
+    assert json.loads(tocsin("explain", alert["id"], "--json").stdout)["alert"]["id"] == alert["id"]
+    assert "alertname=ScenarioFailed" in tocsin("explain", alert["id"], "--all").stdout
+    assert tocsin("explain", "nothing").exit_code == 1
 
 
 def test_a_daemon_that_does_not_answer_is_exit_3(tocsin: Tocsin) -> None:

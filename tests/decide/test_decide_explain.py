@@ -1,7 +1,5 @@
-import json
-
-from tests.decide.world import T0, World, config, key, minutes, tree
-from tocsin.app.explain import explain, to_json, to_text
+from tests.decide.world import T0, World, channel, config, key, minutes, tree
+from tocsin.app.explain import alert_text, explain, explain_alert, to_text
 from tocsin.judge.defaults import DEFAULT_RULES
 from tocsin.model.config import InhibitRule, Receiver, Reporter, Rule, TimeInterval, Times
 from tocsin.model.event import END_EVENTS, EventName
@@ -14,8 +12,9 @@ from tocsin.store.schema import outbox
 async def story_of(world: World, run: str | None = None) -> str:
     story = await world.store.read(explain, key(), run, world.config)
     assert story
-    json.loads(to_json(story))
-    return to_text(story)
+    short, everything = to_text(story), to_text(story, everything=True)
+    assert everything.startswith(short)
+    return everything
 
 
 async def test_a_failure_is_told_from_its_start_to_its_notices(world: World) -> None:
@@ -42,7 +41,8 @@ async def test_a_failure_is_told_from_its_start_to_its_notices(world: World) -> 
         "prod/SALES/NIGHTLY/run-2026-03-02-06-00-00: FAILED",
         "  started 2026-03-02T06:00:00.000Z by temporal, took 2m",
         "  first seen 2026-03-02T06:00:00.000Z, when Tocsin looked",
-        "  in short: ScenarioFailed rang; ops/slack: owed",
+        "  ScenarioFailed rang",
+        "  ops/slack: owed",
         "Events:",
         "  2026-03-02T06:00:00.000Z  run.started, seen 0.0s later, number 1",
         "  2026-03-02T06:02:00.000Z  run.failed, seen 0.0s later, number 2",
@@ -52,7 +52,7 @@ async def test_a_failure_is_told_from_its_start_to_its_notices(world: World) -> 
         f"  2026-03-02T06:02:00.000Z  route {group}: routed (to ops)",
         f"  2026-03-02T06:03:00.000Z  flush {group} → ops/slack: told, first",
         "Alerts:",
-        "  ScenarioFailed from 2026-03-02T06:02:00.000Z, firing",
+        f"  ScenarioFailed from 2026-03-02T06:02:00.000Z, firing; its story: tocsin explain {alert.id}",
         "Notifications:",
         "  2026-03-02T06:02:00.000Z  ops/slack: owed",
         "  2026-03-02T06:03:00.000Z  ops/slack: owed",
@@ -78,8 +78,9 @@ async def test_a_run_from_before_the_watch_and_one_that_is_not_known(world: Worl
 
 
 async def in_short(world: World, run: str | None = None) -> str:
-    (line,) = (line for line in (await story_of(world, run)).splitlines() if "in short: " in line)
-    return line.removeprefix("  in short: ")
+    story = await world.store.read(explain, key(), run, world.config)
+    assert story
+    return story.in_short
 
 
 async def fail_and_flush(world: World, **more: object) -> str:
@@ -146,8 +147,9 @@ async def test_what_is_read_back_waits_and_what_was_over_by_then_rings_no_more(w
     failed = await world.run(T0 - minutes(2880), "FAILED", late=True)
     await world.step(T0)
     assert failed.run
+    short = await in_short(world, failed.run.run_id)
+    assert short == "nothing rang; all: not told, late (told in the summary)"
     waiting = await story_of(world, failed.run.run_id)
-    assert "in short: nothing rang; all: not told, late (told in the summary)" in waiting
     assert "rule ScenarioFailed: what happened while nobody watched is still being read back" in waiting
     await world.run(T0 - minutes(1440), "SUCCESS", late=True)
     await world.scenario(key(), backfilled=True)
@@ -170,3 +172,140 @@ async def test_an_ordinary_run_is_held_against_what_it_may_take(world: World) ->
     text = await story_of(world)
     assert "rule ScenarioOverlong: it took 2m, usually 2m; it rings after 3 times that, and 15m at least" in text
     assert "rule Fixed: it took 2m, and it may take 1h 30m" in text
+
+
+# --- of this run, not of the alert's whole life --------------------------------------------------------------------------
+
+
+async def delivered(world: World) -> None:
+    await world.store.write(lambda c: c.execute(outbox.update().values(state="delivered")) and None)
+
+
+async def silenced(world: World, begin: float, end: float) -> str:
+    matchers = parse_matchers("scenario=NIGHTLY")
+    made = await world.store.write(
+        silences.add, matchers, T0 + minutes(begin), T0 + minutes(end), "anna", "moving", T0 + minutes(begin)
+    )
+    return f"silenced (by silence {made.id} of anna: moving)"
+
+
+async def test_a_run_that_fails_in_a_silence_was_told_to_nobody_though_its_alert_was(world: World) -> None:
+    await fail_and_flush(world)
+    await delivered(world)
+    assert await in_short(world) == "ScenarioFailed rang; ops/slack: delivered"
+    why = await silenced(world, 3, 60)
+    await world.run(T0 + minutes(4), "FAILED")
+    await world.step(T0 + minutes(5))
+    assert (await in_short(world)).startswith("ScenarioFailed rings on; its group is told at 2026-03-02T06:0")
+    await world.step(T0 + minutes(8))
+    assert await in_short(world) == f"ScenarioFailed rings on; ops/slack: not told, {why}"
+    await world.run(T0 + minutes(9), "FAILED")  # no row says anew that it is silenced
+    await world.step(T0 + minutes(14))
+    assert await in_short(world) == f"ScenarioFailed rings on; ops/slack: not told, {why}"
+    await world.step(T0 + minutes(70))
+    assert await in_short(world) == f"ScenarioFailed rings on; ops/slack: not told, {why}"
+    first = await world.store.read(explain, key(), "run-2026-03-02-06-00-00", world.config)
+    assert first and first.in_short == "ScenarioFailed rang; ops/slack: delivered"
+    assert [one.notification_id is not None for one in first.news] == [True]
+
+
+async def test_a_further_failure_that_changes_nothing_says_when_the_channel_was_told(world: World) -> None:
+    await fail_and_flush(world)
+    await delivered(world)
+    for at in (4, 20):
+        await world.run(T0 + minutes(at), "FAILED")
+        await world.step(T0 + minutes(at + 1))
+        await world.step(T0 + minutes(at + 6))
+        assert await in_short(world) == (
+            "ScenarioFailed rings on; ops/slack: not told, no_change "
+            "(it was told of this alert at 2026-03-02T06:02:00.000Z)"
+        )
+    await world.step(T0 + minutes(260))  # the repeat tells of the latest failure
+    assert await in_short(world) == "ScenarioFailed rings on; ops/slack: owed"
+
+
+async def test_a_member_that_its_group_was_told_without_says_why(world: World) -> None:
+    await world.scenario(key("OTHER"))
+    why = await silenced(world, 0, 60)
+    await world.run(T0, "FAILED", key("OTHER"))
+    await fail_and_flush(world)
+    assert [reason for _, reason, _ in await world.told()] == ["first"]
+    assert await in_short(world) == f"ScenarioFailed rang; ops/slack: not told, {why.removesuffix(': moving)')})"
+
+
+async def test_what_a_newer_notice_took_the_place_of_is_told_by_that_one(world: World) -> None:
+    await fail_and_flush(world)
+    await world.scenario(key("OTHER"))
+    await world.run(T0 + minutes(3), "FAILED", key("OTHER"))
+    await world.step(T0 + minutes(8))
+    first, _ = await world.notifications()
+    old = outbox.update().where(outbox.c.id == first.id).values(state="superseded", reason="by a newer one")
+    await world.store.write(lambda c: c.execute(old) and None)
+    assert await in_short(world) == "ScenarioFailed rang; ops/slack: owed"
+
+
+async def test_each_channel_has_its_own_line(world: World) -> None:
+    channels = (channel("a"), channel("b", send_resolved=False))
+    await fail_and_flush(world, receivers=(Receiver("ops", channels),))
+    await delivered(world)
+    await world.run(T0 + minutes(3), "SUCCESS")
+    await world.step(T0 + minutes(8))
+    text = await story_of(world)
+    assert text.splitlines()[3:6] == [
+        "  ScenarioFailed ended", "  a: owed", "  b: not told, no_change (send_resolved is off)"
+    ]  # fmt: skip
+
+
+async def alert_story(world: World, at: float, prefix: str | None = None) -> list[str]:
+    id_ = (await world.alert()).id if prefix is None else prefix
+    story = await world.store.read(explain_alert, id_, world.config, T0 + minutes(at))
+    assert story
+    everything = alert_text(story, everything=True)
+    assert everything.startswith(alert_text(story))
+    return alert_text(story).splitlines()
+
+
+async def test_an_alert_without_a_run_is_explained(world: World) -> None:
+    await world.down(T0)
+    await world.step(T0)
+    await world.step(T0 + minutes(2))
+    begin = "NodeDown from 2026-03-02T06:02:00.000Z, firing, severity critical: prod"
+    told = await alert_story(world, 2)
+    assert (told[0], told[1], told[-1]) == (
+        begin,
+        "  DSS node prod cannot be watched: unreachable",
+        "  its group is told at 2026-03-02T06:02:10.000Z",
+    )
+    await world.step(T0 + minutes(3))
+    await delivered(world)
+    assert (await alert_story(world, 3))[3:] == ["  ops/slack: delivered"]
+    matchers = parse_matchers("alertname=NodeDown")
+    one = await world.store.write(
+        silences.add, matchers, T0 + minutes(4), T0 + minutes(60), "anna", "", T0 + minutes(4)
+    )
+    assert (await alert_story(world, 5))[3:] == [
+        f"  silenced now by silence {one.id} of anna", "  ops/slack: delivered"
+    ]  # fmt: skip
+    await world.up(T0 + minutes(6))
+    await world.step(T0 + minutes(6))
+    await world.step(T0 + minutes(9))
+    assert (await alert_story(world, 9))[0].startswith("NodeDown from 2026-03-02T06:02:00.000Z, resolved 2026-03-02")
+    assert (await alert_story(world, 9))[3:] == [
+        f"  ops/slack: NodeDown rang: delivered, NodeDown ended: not told, silenced (by silence {one.id} of anna)"
+    ]
+    assert await world.store.read(explain_alert, "unknown", world.config, T0) is None
+    assert await world.store.read(explain_alert, "", world.config, T0) is not None  # there is one alert alone
+
+
+async def test_an_alert_that_no_route_takes_or_an_interval_mutes_says_so(world: World) -> None:
+    mute = RouteSpec(matchers=parse_matchers("severity=warning"), mute_time_intervals=("always",))
+    always = TimeInterval("always", (Times(),))
+    await fail_and_flush(world, route=tree(routes=(mute,)), time_intervals=(always,))
+    assert (await alert_story(world, 2))[3:] == [
+        "  ops muted now in always", "  ops/slack: not told, muted_time (in always)"
+    ]  # fmt: skip
+    world.config = config(route=None)
+    await world.run(T0 + minutes(3), "FAILED", key("LOST"))
+    await world.scenario(key("LOST"))
+    await world.step(T0 + minutes(4))
+    assert (await alert_story(world, 5))[-1] == "  no route takes it"

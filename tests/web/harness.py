@@ -12,7 +12,7 @@ from tocsin.model.cloudevent import Json
 from tocsin.model.config import Config
 from tocsin.model.run import ScenarioKey
 from tocsin.store import Store
-from tocsin.store.story import RunStory, Silent, tell
+from tocsin.store.story import AlertStory, RunStory, Silent, tell, tell_alert
 from tocsin.web.context import WebContext
 
 Serve = Callable[[], Awaitable[aiohttp.ClientSession]]
@@ -81,6 +81,9 @@ class Daemon:
             found = await self.store.read(tell, scenario, run_id, sorted(self.config.channels()))
             return None if found is None else replace(found, in_short="nothing rang", silent=self.silent)
 
+        async def explain_alert(id_: str) -> AlertStory | None:
+            return await self.store.read(tell_alert, id_, sorted(self.config.channels()))
+
         def nudge(node: str, project: str | None, scenario: str | None) -> bool:
             self.nudges.append((node, project, scenario))
             return self.nudge_answer
@@ -89,5 +92,5 @@ class Daemon:
             store=self.store, config=lambda: self.config, clock=self.clock, exposition=self.exposition,
             alive=lambda: self.tasks, loop_turned_at=lambda: self.turned_at, ready=lambda: self.not_ready,
             status=lambda: {"nodes": self.nodes}, reload=reload, nudge=nudge, resolve_alert=resolve, retry_delivery=retry,
-            explain=explain,
+            explain=explain, explain_alert=explain_alert,
         )  # fmt: skip

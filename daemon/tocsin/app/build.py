@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from tocsin import __version__
 from tocsin.app.decide import DecideMetrics, Decider, resolve_by_hand
-from tocsin.app.explain import explain
+from tocsin.app.explain import explain, explain_alert
 from tocsin.app.leader import Leader
 from tocsin.app.reload import ConfigSource, Live
 from tocsin.app.settings.load import process_name
@@ -36,7 +36,7 @@ from tocsin.route import mirror
 from tocsin.route.reporters import wants_details
 from tocsin.store import Store, deliveries
 from tocsin.store.lease import Leadership
-from tocsin.store.story import RunStory
+from tocsin.store.story import AlertStory, RunStory
 from tocsin.watch.metrics import WatchMetrics
 from tocsin.watch.node import NodeWatcher
 from tocsin.web import Listener, WebContext, listen, make_app
@@ -126,6 +126,7 @@ def build(source: ConfigSource, config: Config, clock: Clock, slack_url: str | N
         resolve_alert=daemon.resolve_alert,
         retry_delivery=daemon.retry_delivery,
         explain=daemon.explain,
+        explain_alert=daemon.explain_alert,
     )
     return daemon
 
@@ -195,6 +196,9 @@ class Daemon:
 
     async def explain(self, scenario: ScenarioKey, run_id: str) -> RunStory | None:
         return await self.store.read(explain, scenario, run_id, self.live())
+
+    async def explain_alert(self, id_: str) -> AlertStory | None:
+        return await self.store.read(explain_alert, id_, self.live(), self.clock.now())
 
     async def retry_delivery(self, notification_id: str) -> bool:
         done = await self.store.write(deliveries.retry, [notification_id], self.clock.now())

@@ -1,4 +1,4 @@
-"""Why a run rang, or did not.
+"""Why a run or an alert rang and who was told, or why not.
 
 The rows tell what was seen, decided and sent (``store.story``); what left no row is worked out anew from the present
 configuration: the rules and reporters that a run did not concern, and what is missing for it.
@@ -7,8 +7,8 @@ configuration: the rules and reporters that a run did not concern, and what is m
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from itertools import groupby
 
-from pydantic import TypeAdapter
 from sqlalchemy import Connection, select
 
 from tocsin.app.plan import Plan, make_plan
@@ -21,10 +21,13 @@ from tocsin.model.event import Event, event_labels, is_good
 from tocsin.model.labels import Labels, Matcher
 from tocsin.model.rule_state import FailedState
 from tocsin.model.run import ScenarioKey
-from tocsin.store import events, groups, rule_states, sight
+from tocsin.route.mute import Inhibitor, Silencer, muted_by_time
+from tocsin.route.tree import matching_routes
+from tocsin.store import alerts, events, rule_states, sight, silences
+from tocsin.store.records import AlertRecord, DeliveryRecord
 from tocsin.store.rule_states import StateKey
 from tocsin.store.schema import runs
-from tocsin.store.story import RunStory, Silent, tell
+from tocsin.store.story import AlertStory, News, RunStory, Silent, find_alerts, tell, tell_alert
 
 _RULE_WORDS = {Verdict.RANG: "rang", Verdict.CHANGED: "rings on", Verdict.ENDED: "ended"}
 
@@ -45,24 +48,80 @@ def explain(connection: Connection, scenario: ScenarioKey, run_id: str | None, c
     happened = events.events_by_id(connection, [one.id for one in story.events])
     ordered = [happened[one.id] for one in story.events]
     silent = _silent(connection, make_plan(config), scenario, story, ordered)
-    return replace(story, in_short=_in_short(connection, story), silent=tuple(silent))
+    return replace(story, in_short=_in_short(story), silent=tuple(silent))
 
 
-def _in_short(connection: Connection, story: RunStory) -> str:
+def explain_alert(connection: Connection, prefix: str, config: Config, now: datetime) -> AlertStory | None:
+    """The story of the alert whose id begins so; None when none or several do."""
+    ids = find_alerts(connection, prefix)
+    story = tell_alert(connection, ids[0], sorted(config.channels())) if len(ids) == 1 else None
+    if story is None:
+        return None
+    suppressed = tuple(_suppressed(connection, story.alert, config, now)) if story.alert.ends_at is None else ()
+    ended = "" if story.alert.ends_at is None else f", {story.alert.end_reason} {isoformat(story.alert.ends_at)}"
+    said = [
+        f"fires since {isoformat(story.alert.starts_at)}"
+        if not ended
+        else f"fired {isoformat(story.alert.starts_at)}{ended}"
+    ]
+    said += [] if story.news else ["no route takes it"]
+    return replace(story, in_short="; ".join((*said, *suppressed, *channel_lines(story.news))), suppressed=suppressed)
+
+
+def _suppressed(connection: Connection, alert: AlertRecord, config: Config, now: datetime) -> Iterator[str]:
+    """What keeps a firing alert from being told at this moment."""
+    inhibitor = Inhibitor(config.inhibit_rules, alerts.firing_labels(connection) if config.inhibit_rules else [])
+    if (inhibited := inhibitor.inhibits(alert.labels)) is not None:
+        yield f"inhibited now {inhibited.note}"
+    if (silenced := Silencer(silences.active(connection, now)).silences(alert.labels)) is not None:
+        yield f"silenced now {silenced.note}"
+    intervals = {interval.name: interval for interval in config.time_intervals}
+    for route in matching_routes(config.route, alert.labels) if config.route else ():
+        if (muted := muted_by_time(route, intervals, now)) is not None:
+            yield f"{route.receiver} muted now {muted.note}"
+
+
+def _in_short(story: RunStory) -> str:
     """What rang or ended, and what became of it at each channel, in one line."""
+    return "; ".join((_what_rang(story), *channel_lines(story.news)))
+
+
+def _what_rang(story: RunStory) -> str:
     by_rules = [one for one in story.decisions if one.stage is Stage.RULE and one.verdict in _RULE_WORDS]
     said = dict.fromkeys(f"{one.subject} {_RULE_WORDS[one.verdict]}" for one in by_rules)
-    channels = {one.channel: f"{one.state}{_because(one.reason)}" for one in story.deliveries}
-    flushes = [one for one in story.decisions if one.stage is Stage.FLUSH]
-    for one in (*flushes, *(one for one in story.decisions if one.stage is Stage.REPORTER)):
-        if one.verdict in SUPPRESSIONS:
-            channels.setdefault(one.subject.rpartition(" → ")[2], _told(one))
-    if any(one.verdict is Verdict.RANG for one in by_rules) and not flushes:
-        soonest = groups.next_flush_of(connection, {one.fingerprint for one in story.alerts})
-        said["no route takes it" if soonest is None else f"its group is told at {isoformat(soonest)}"] = None
+    told = {one.what for one in story.news if one.change is not None}
+    if any(one.verdict is Verdict.RANG and one.subject not in told for one in by_rules):
+        said["no route takes it"] = None
     undecided = any(one.seq is None for one in story.events)
-    what = "; ".join(said) or ("not decided yet" if undecided else "nothing rang")
-    return "; ".join((what, *(f"{name}: {words}" for name, words in channels.items())))
+    return "; ".join(said) or ("not decided yet" if undecided else "nothing rang")
+
+
+def channel_lines(news: Sequence[News]) -> list[str]:
+    """What became of the news, a line a channel; a channel of which there is more to say has it all in its line."""
+    by_channel: dict[str, list[tuple[str, str]]] = {}
+    for one in news:
+        change = "" if one.change is None else f" {_RULE_WORDS[one.change]}"
+        by_channel.setdefault(one.channel or "", []).append((f"{one.what}{change}", _fate(one)))
+    lines: list[str] = []
+    for channel, said in by_channel.items():
+        fates = dict.fromkeys(fate for _, fate in said)
+        if not channel:
+            lines += list(
+                dict.fromkeys(fate if fate.startswith("its group") else f"{what}: {fate}" for what, fate in said)
+            )
+        elif len(fates) == 1:
+            lines.append(f"{channel}: {next(iter(fates))}")
+        else:
+            lines.append(f"{channel}: " + ", ".join(f"{what}: {fate}" for what, fate in dict.fromkeys(said)))
+    return lines
+
+
+def _fate(one: News) -> str:
+    if one.state is not None:
+        return f"{one.state}{_because(one.reason)}"
+    if one.verdict is not None:
+        return f"not told, {one.verdict}{_because(one.note)}"
+    return f"its group is told at {isoformat(one.at)}" if one.at else "its group is not told yet"
 
 
 def _silent(
@@ -161,16 +220,12 @@ def _unmatched(matchers: Sequence[Matcher], labels: Labels) -> str | None:
 
 # --- for people and programs ---------------------------------------------------------------------------------------------
 
-_JSON = TypeAdapter(RunStory)
 
+def to_text(story: RunStory, *, everything: bool = False) -> str:
+    """The story as lines for a terminal, what happened and a line a channel; or everything, in the order of time.
 
-def to_json(story: RunStory) -> str:
-    """The story as one JSON document."""
-    return _JSON.dump_json(story, indent=2).decode()
-
-
-def to_text(story: RunStory) -> str:
-    """The story as lines for a terminal, in the order of time; nothing in it is markup."""
+    Nothing in it is markup.
+    """
     run = story.run
     lines = [f"{run.node}/{run.project}/{run.scenario}/{run.run_id}: {run.outcome or 'running'}"]
     trigger = " ".join(filter(None, (run.trigger_type, run.trigger_name)))
@@ -178,31 +233,59 @@ def to_text(story: RunStory) -> str:
     lines.append(f"  started {isoformat(run.start)} by {trigger or 'an unknown trigger'}{took}")
     why = f" because of {run.seen_by}" if run.seen_by else ""
     lines.append(f"  first seen {isoformat(run.seen_at)}, when Tocsin looked{why}{_flags(story)}")
-    lines.append(f"  in short: {story.in_short}")
     if run.error is not None:
         step = f" in step {run.error.step}" if run.error.step else ""
         lines.append(f"  first error{step}: {run.error.message or run.error.title}")
+    lines += [f"  {_what_rang(story)}", *(f"  {line}" for line in channel_lines(story.news))]
+    if not everything:
+        return "\n".join(lines)
     lines += _section("Events", [
         f"{isoformat(one.time)}  {one.event}, seen {_after(one.time, one.detected_at)} later"
         f"{', not yet decided' if one.seq is None else f', number {one.seq}'}" for one in story.events
     ])  # fmt: skip
     lines += _section("Decisions", [_decision(one) for one in story.decisions])
-    lines += _section("Alerts", [
-        f"{one.labels['alertname']} from {isoformat(one.starts_at)}, "
-        f"{'firing' if one.ends_at is None else f'{one.end_reason} {isoformat(one.ends_at)}'}"
-        for one in story.alerts
-    ])  # fmt: skip
-    deliveries: list[str] = []
-    for sent in story.deliveries:
-        again = f"; to send it again: tocsin deliveries retry {sent.id}" if sent.state == "dead" else ""
-        deliveries.append(f"{isoformat(sent.owed_at)}  {sent.channel}: {sent.state}{_because(sent.reason)}{again}")
-        deliveries += [
-            f"    try {one.number} {isoformat(one.started_at)}: {one.outcome}{_because(one.note)}"
-            for one in sent.attempts
-        ]
-    lines += _section("Notifications", deliveries)
+    lines += _section("Alerts", [f"{_alert(one)}; its story: tocsin explain {one.id}" for one in story.alerts])
+    lines += _section("Notifications", list(_deliveries(story.deliveries)))
     lines += _section("Did not ring", [f"{one.stage.value} {one.name}: {one.why}" for one in story.silent])
     return "\n".join(lines)
+
+
+def alert_text(story: AlertStory, *, everything: bool = False) -> str:
+    """The story of an alert as lines for a terminal, as ``to_text``."""
+    alert = story.alert
+    place = "/".join(
+        alert.labels[name] for name in ("dss_node", "project", "scenario", "channel") if name in alert.labels
+    )
+    lines = [f"{_alert(alert)}, severity {alert.labels.get('severity', 'none')}: {place}"]
+    lines += [f"  {text}" for name in ("summary", "description") if (text := alert.annotations.get(name))]
+    lines += [f"  {line}" for line in (*story.suppressed, *channel_lines(story.news))]
+    if not story.news:
+        lines.append("  no route takes it")
+    if not everything:
+        return "\n".join(lines)
+    lines += _section("Labels", [f"{name}={value}" for name, value in sorted(alert.labels.items())])
+    lines += _section("Decisions", [_decision(one) for one in story.decisions])
+    lines += _section("Notifications", list(_deliveries(story.deliveries)))
+    return "\n".join(lines)
+
+
+def _alert(one: AlertRecord) -> str:
+    ended = "firing" if one.ends_at is None else f"{one.end_reason} {isoformat(one.ends_at)}"
+    return f"{one.labels['alertname']} from {isoformat(one.starts_at)}, {ended}"
+
+
+def _deliveries(sent: Sequence[DeliveryRecord]) -> Iterator[str]:
+    """Notifications with their tries; tries in a row that went alike are one line."""
+    for one in sent:
+        again = f"; to send it again: tocsin deliveries retry {one.id}" if one.state == "dead" else ""
+        yield f"{isoformat(one.owed_at)}  {one.channel}: {one.state}{_because(one.reason)}{again}"
+        for (outcome, note), alike in groupby(one.attempts, key=lambda attempt: (attempt.outcome, attempt.note)):
+            tries = list(alike)
+            number, when = f"try {tries[0].number}", isoformat(tries[0].started_at)
+            if len(tries) > 1:
+                number = f"tries {tries[0].number} to {tries[-1].number}"
+                when = f"{when} to {isoformat(tries[-1].started_at)}"
+            yield f"    {number} {when}: {outcome}{_because(note)}"
 
 
 def _section(title: str, lines: Sequence[str]) -> list[str]:

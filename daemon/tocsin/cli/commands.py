@@ -24,7 +24,7 @@ _VERBS = {
     "alerts": "What rings until it is fixed.",
     "silence": "Silences: alerts that match are not told; they go on all the same.",
     "deliveries": "The log of deliveries, and sending again.",
-    "explain": "Tell a run's story: how it was seen, what was decided and why, what was sent to whom.",
+    "explain": "Tell what became of a run or an alert: what rang, who was told, and why not.",
 }
 _ALONE = ("demo", "sim", "check", "explain")  # the others are groups of verbs
 

@@ -1,4 +1,4 @@
-"""``tocsin explain``: a run's whole story, and why it rang or did not."""
+"""``tocsin explain``: why a run or an alert rang or did not, and who was told."""
 
 from typing import Annotated
 from urllib.parse import unquote
@@ -17,28 +17,43 @@ app = typer_app()
 async def explain(
     api: Api,
     address: Annotated[
-        str, typer.Argument(metavar="[NODE/]PROJECT/SCENARIO/RUN", help="RUN may be `last`. Percent-encode a slash.")
+        str,
+        typer.Argument(
+            metavar="[NODE/]PROJECT/SCENARIO/RUN or ALERT-ID",
+            help="RUN may be `last`. Percent-encode a slash. An alert's id may be cut where it is still unique.",
+        ),
     ],
+    everything: Annotated[
+        bool, typer.Option("--all", help="Every event, decision, notification and try, and what did not ring and why.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Tell a run's story: when and how it was seen, what was decided and why, what was sent to whom."""
+    """Tell what became of a run or an alert: what rang, and a line a channel on who was told and why not."""
     from pydantic import TypeAdapter
 
-    from tocsin.app.explain import to_text
-    from tocsin.store.story import RunStory
+    from tocsin.app.explain import alert_text, to_text
+    from tocsin.store.story import AlertStory, RunStory
 
     parts = [unquote(part) for part in address.split("/")]
+    if len(parts) == 1 and address:
+        story = await api.get("explain", "alerts", address)
+        if not as_json:
+            _print(alert_text(TypeAdapter(AlertStory).validate_python(story), everything=everything))
+        return show.print_json(story) if as_json else None
     if len(parts) not in (3, 4) or not all(parts):
-        raise Failure(f"{address!r} is not [NODE/]PROJECT/SCENARIO/RUN", USAGE)
+        raise Failure(f"{address!r} is neither [NODE/]PROJECT/SCENARIO/RUN nor the id of an alert", USAGE)
     *node, project, scenario, run = parts
     place = (node[0] if node else await _only_node(api), project, scenario)
     story = await api.get("explain", *place, await _last_run(api, *place) if run == "last" else run)
     if as_json:
         return show.print_json(story)
-    for line in to_text(TypeAdapter(RunStory).validate_python(story)).splitlines():
+    return _print(to_text(TypeAdapter(RunStory).validate_python(story), everything=everything))
+
+
+def _print(text: str) -> None:
+    for line in text.splitlines():
         words = line.lstrip(" ")
         print(" " * (len(line) - len(words)) + one_line(words))
-    return None
 
 
 async def _only_node(api: Api) -> str:

@@ -1,19 +1,32 @@
-"""The story of one run: what was seen, what was decided on it and why, what was sent to whom."""
+"""The story of one run or one alert: what was seen, what was decided on it and why, what was sent to whom.
 
-from collections.abc import Collection, Sequence
+A piece of news is a change of an alert (it began to fire, it goes on for a further run, it ended) or an event that a
+reporter heard. What became of it at a channel is what the flushes of the alert's groups made of it until the alert
+changed again: later flushes tell of something else.
+"""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
+from typing import Any
 
-from sqlalchemy import Connection, or_, select
+from sqlalchemy import Connection, Select, or_, select
 
-from tocsin.model.decision import Decision, Stage
+from tocsin.kit.clock import isoformat
+from tocsin.model.decision import Decision, Stage, Verdict
+from tocsin.model.labels import all_match
+from tocsin.model.notification import GroupNotice, Notification, NotificationState
 from tocsin.model.run import RunKey, ScenarioKey
+from tocsin.store import outbox as rows
+from tocsin.store import silences
 from tocsin.store.decisions import about, to_decision
+from tocsin.store.groups import told
 from tocsin.store.query import alert_records, delivery_records, get_run, usual_seconds
 from tocsin.store.records import AlertRecord, DeliveryRecord, RunRecord
-from tocsin.store.schema import alerts, decisions, events, outbox
+from tocsin.store.schema import alerts, decisions, events, group_alerts, groups, outbox
 
-_FLUSHED_WITHIN = timedelta(minutes=10)  # after the end of an alert, for its resolved notice
+_CHANGES = (Verdict.RANG, Verdict.CHANGED, Verdict.ENDED)
+_MUTES = (Verdict.SILENCED, Verdict.INHIBITED, Verdict.MUTED_TIME, Verdict.NO_CHANNEL)
 _MOST = 200
 
 
@@ -46,10 +59,29 @@ class Silent:
 
 
 @dataclass(frozen=True, slots=True)
+class News:
+    """What became of one piece of news at one channel.
+
+    Either a notification tells it (``state``, and ``reason`` where that says more), or ``verdict`` and ``note`` say why
+    not. Without both its group has not been flushed since; ``at`` is then when it will be, else when it was decided.
+    """
+
+    what: str  # the alert's name or the reporter
+    change: Verdict | None  # of the alert; None for a reporter
+    channel: str | None  # None: of a reporter that did not notify
+    at: datetime | None
+    verdict: Verdict | None = None
+    note: str | None = None
+    notification_id: str | None = None
+    state: NotificationState | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class RunStory:
     """Everything that is known about a run; lists are in the order of time and cut at 200.
 
-    ``decisions`` are those on its events, on the alerts that came from it, and on the groups of those alerts.
+    ``decisions`` are those on its events, on the alerts that came from it, and of the flushes that its news waited for.
     """
 
     run: RunRecord
@@ -63,9 +95,34 @@ class RunStory:
     alerts: tuple[AlertRecord, ...]
     decisions: tuple[Decision, ...]
     deliveries: tuple[DeliveryRecord, ...]
+    news: tuple[News, ...]
     # Filled in by who knows the configuration; not in rows.
     in_short: str = ""
     silent: tuple[Silent, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AlertStory:
+    """Everything that is known about one firing of an alert; lists are in the order of time and cut at 200."""
+
+    alert: AlertRecord
+    rule: str
+    decisions: tuple[Decision, ...]
+    deliveries: tuple[DeliveryRecord, ...]
+    news: tuple[News, ...]
+    # Filled in by who knows the configuration; not in rows.
+    in_short: str = ""
+    suppressed: tuple[str, ...] = ()  # what keeps it from being told at this moment
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """A change of an alert, and the moment of its next one."""
+
+    alert: AlertRecord
+    verdict: Verdict
+    at: datetime
+    until: datetime | None
 
 
 def tell(connection: Connection, scenario: ScenarioKey, run_id: str, channels: Collection[str]) -> RunStory | None:
@@ -75,9 +132,17 @@ def tell(connection: Connection, scenario: ScenarioKey, run_id: str, channels: C
         return None
     run, details = found
     happened, url = _events(connection, run.key)
-    made = about(connection, events=[one.id for one in happened])
-    rang = _alerts(connection, run.key, {one.alert_id for one in made if one.alert_id})
-    made = _with_alerts(connection, made, rang, channels)[:_MOST]
+    on_events = about(connection, events=[one.id for one in happened])
+    rang = _alerts(connection, run.key, {one.alert_id for one in on_events if one.alert_id})
+    on_alerts = about(connection, alerts=[one.id for one in rang])
+    made = [*on_events, *(one for one in on_alerts if one.event_id is None and one.stage is Stage.ROUTE)]
+    # An alert that time alone made fire speaks of the run too.
+    timed = {one.id for one in rang if one.run_id == run.run_id}
+    made += [one for one in on_alerts if one.event_id is None and one.stage is Stage.RULE and one.alert_id in timed]
+    changes = [one for one in _changes(rang, on_alerts) if any(_is(one, mine) for mine in made)]
+    flushes, news = _news(connection, changes, channels)
+    made = sorted([*made, *flushes], key=lambda one: one.at)[:_MOST]
+    news = [*_of_reporters(connection, on_events), *news]
     return RunStory(
         run=run,
         usual_seconds=usual_seconds(connection, scenario),
@@ -96,7 +161,27 @@ def tell(connection: Connection, scenario: ScenarioKey, run_id: str, channels: C
         alerts=tuple(rang),
         decisions=tuple(made),
         deliveries=tuple(_deliveries(connection, happened, made)),
+        news=tuple(news),
     )  # fmt: skip
+
+
+def find_alerts(connection: Connection, prefix: str) -> list[str]:
+    """The ids of alerts that begin so, two at most."""
+    query = select(alerts.c.id).where(alerts.c.id.startswith(prefix, autoescape=True)).order_by(alerts.c.id).limit(2)
+    return list(connection.execute(query).scalars())
+
+
+def tell_alert(connection: Connection, alert_id: str, channels: Collection[str]) -> AlertStory | None:
+    """The story of an alert; None when it is unknown. ``channels`` names those that may have heard."""
+    row = connection.execute(select(alerts).where(alerts.c.id == alert_id)).mappings().one_or_none()
+    if row is None:
+        return None
+    (alert,) = alert_records([row])
+    made = about(connection, alerts=[alert.id])
+    changes = [one for one in _changes([alert], made) if one.verdict is not Verdict.CHANGED]
+    flushes, news = _news(connection, changes, channels)
+    made = sorted([*made, *flushes], key=lambda one: one.at)[:_MOST]
+    return AlertStory(alert, row["rule"], tuple(made), tuple(_deliveries(connection, [], made)), tuple(news))
 
 
 def _events(connection: Connection, run: RunKey) -> tuple[list[EventRecord], str | None]:
@@ -129,33 +214,151 @@ def _alerts(connection: Connection, run: RunKey, ids: Collection[str]) -> list[A
     return alert_records(connection.execute(query).mappings().all())
 
 
-def _with_alerts(
-    connection: Connection, made: Sequence[Decision], rang: Sequence[AlertRecord], channels: Collection[str]
-) -> list[Decision]:
-    """With what was decided on its alerts apart from other runs, and on the groups that those alerts went to."""
-    on_alerts = about(connection, alerts=[one.id for one in rang])
-    mine = [one for one in on_alerts if one.event_id is None]
-    groups = {one.subject for one in mine if one.stage is Stage.ROUTE}
-    told = [*made, *(one for one in mine if one not in made)]
+# --- what became of it -------------------------------------------------------------------------------------------------
+
+
+def _changes(rang: Sequence[AlertRecord], on_alerts: Sequence[Decision]) -> Iterator[_Change]:
     for alert in rang:
-        told += [one for one in _flushes(connection, alert, groups, channels) if one not in told]
-    return sorted(told, key=lambda one: one.at)
+        mine = [one for one in on_alerts if one.alert_id == alert.id and one.verdict in _CHANGES]
+        if not any(one.verdict is Verdict.RANG for one in mine):  # its row was pruned, or another version wrote it
+            until = mine[0].at if mine else None
+            yield _Change(alert, Verdict.RANG, alert.starts_at, until)
+        for number, one in enumerate(mine, 1):
+            yield _Change(alert, one.verdict, one.at, mine[number].at if number < len(mine) else None)
 
 
-def _flushes(
-    connection: Connection, alert: AlertRecord, groups: Collection[str], channels: Collection[str]
-) -> list[Decision]:
-    subjects = [*groups, *(f"{group} → {channel}" for group in groups for channel in channels)]
-    query = (
-        select(decisions)
-        .where(decisions.c.stage == Stage.FLUSH.value, decisions.c.subject.in_(subjects))
-        .where(decisions.c.at >= alert.starts_at)
-        .order_by(decisions.c.at)
-        .limit(_MOST)
-    )
-    if alert.ends_at is not None:
-        query = query.where(decisions.c.at <= alert.ends_at + _FLUSHED_WITHIN)
+def _is(change: _Change, made: Decision) -> bool:
+    return (change.alert.id, change.verdict, change.at) == (made.alert_id, made.verdict, made.at)
+
+
+def _news(
+    connection: Connection, changes: Sequence[_Change], channels: Collection[str]
+) -> tuple[list[Decision], list[News]]:
+    """What became of these changes, and the flushes that made it so."""
+    flushes: list[Decision] = []
+    news: list[News] = []
+    for change in changes:
+        for key, due_at in _groups(connection, change.alert).items():
+            found, mine = _in_group(connection, change, key, due_at, channels)
+            flushes += [one for one in mine if one not in flushes]
+            news += found
+    return flushes, news
+
+
+def _groups(connection: Connection, alert: AlertRecord) -> dict[str, datetime | None]:
+    """The groups in which an alert stands or stood, with the time of the next flush of those that still are."""
+    routed = {one.subject for one in about(connection, alerts=[alert.id]) if one.stage is Stage.ROUTE}
+    standing = select(group_alerts.c.group_key).where(group_alerts.c.alert_id == alert.id)
+    routed |= set(connection.execute(standing).scalars())
+    known = {row.key: row for row in connection.execute(select(groups).where(groups.c.key.in_(sorted(routed))))}
+    return {key: known[key].flush_at if key in known else None for key in sorted(routed)}
+
+
+def _in_group(
+    connection: Connection, change: _Change, key: str, due_at: datetime | None, channels: Collection[str]
+) -> tuple[list[News], list[Decision]]:
+    subjects: dict[str, str | None] = {key: None} | {f"{key} → {channel}": channel for channel in channels}
+    last = {channel: one for (_, channel), one in told(connection, [key]).items()}
+    query = _flushes_of(subjects, change.at, change.until).order_by(decisions.c.n).limit(_MOST)
+    by_subject: dict[str, list[Decision]] = {}
+    for row in connection.execute(query):
+        by_subject.setdefault(row.subject, []).append(to_decision(row))
+    ids = [one.notification_id for mine in by_subject.values() for one in mine if one.notification_id]
+    sent = rows.notifications(connection, ids)
+    flushed_at = connection.execute(select(groups.c.flushed_at).where(groups.c.key == key)).scalar_one_or_none()
+    waits = due_at is not None and (flushed_at is None or flushed_at < change.at)
+    news: list[News] = []
+    for subject, channel in subjects.items():
+        mine, known = by_subject.get(subject, []), last.get(channel or "")
+        if known is None or (not mine and waits):
+            continue
+        if not mine or mine[0].verdict is Verdict.NO_CHANGE:  # flushes that said the same as the one before left no row
+            mine = [*_before(connection, subject, change.at), *mine]
+        at = known.notified.at if known.notified else None
+        if mine:
+            news.append(_fate(connection, change, channel, mine, sent, at))
+        else:
+            news.append(News(_name(change), change.verdict, channel, at, known.verdict))
+    if waits and not news:
+        news.append(News(_name(change), change.verdict, None, due_at))
+    return news, [one for mine in by_subject.values() for one in mine]
+
+
+def _flushes_of(subjects: Collection[str], since: datetime | None, until: datetime | None) -> Select[Any]:
+    query = select(decisions).where(decisions.c.stage == Stage.FLUSH.value, decisions.c.subject.in_(sorted(subjects)))
+    if since is not None:
+        query = query.where(decisions.c.at >= since)
+    return query if until is None else query.where(decisions.c.at < until)
+
+
+def _before(connection: Connection, subject: str, at: datetime) -> list[Decision]:
+    query = _flushes_of([subject], None, at).order_by(decisions.c.n.desc()).limit(1)
     return [to_decision(row) for row in connection.execute(query)]
+
+
+def _fate(
+    connection: Connection, change: _Change, channel: str | None, made: Sequence[Decision],
+    sent: Mapping[str, Notification], told_at: datetime | None,
+) -> News:  # fmt: skip
+    """What a channel's flushes made of a change: the first notification that holds the alert, or why there is none."""
+    name, left_out = _name(change), None
+    for number, one in enumerate(made):
+        notification = sent.get(one.notification_id or "")
+        if notification is None:
+            continue
+        last = number == len(made) - 1
+        if not _holds(notification, change.alert):
+            left_out = left_out or one
+        elif last or notification.state is not NotificationState.SUPERSEDED:
+            return News(
+                name, change.verdict, channel, one.at, one.verdict, one.note, notification.id, notification.state,
+                notification.reason,
+            )  # fmt: skip
+    if left_out is not None:
+        return News(name, change.verdict, channel, left_out.at, *_kept_out(connection, change.alert, left_out.at))
+    quiet = [one for one in made if one.notification_id is None]
+    first = next((one for one in quiet if one.verdict in _MUTES), quiet[0] if quiet else None)
+    verdict = first.verdict if first else Verdict.NO_CHANGE
+    note = first.note if first else None
+    if verdict is Verdict.NO_CHANGE and note is None and told_at is not None:
+        note = f"it was told of this alert at {isoformat(told_at)}"
+    return News(name, change.verdict, channel, first.at if first else change.at, verdict, note)
+
+
+def _name(change: _Change) -> str:
+    return change.alert.labels.get("alertname", "")
+
+
+def _holds(notification: Notification, alert: AlertRecord) -> bool:
+    notice = notification.notice
+    return isinstance(notice, GroupNotice) and (
+        notice.truncated > 0 or any(one.id == alert.id for one in notice.alerts)
+    )
+
+
+def _kept_out(connection: Connection, alert: AlertRecord, at: datetime) -> tuple[Verdict, str]:
+    """Why a notification to its group left an alert out: a silence or an inhibition, the only ways to mute one member."""
+    for silence in silences.active(connection, at):
+        if all_match(silence.matchers, alert.labels):
+            return Verdict.SILENCED, f"by silence {silence.id} of {silence.created_by}"
+    return Verdict.INHIBITED, "others of its group were told"
+
+
+def _of_reporters(connection: Connection, on_events: Sequence[Decision]) -> list[News]:
+    heard = [one for one in on_events if one.stage is Stage.REPORTER]
+    sent = rows.notifications(connection, [one.notification_id for one in heard if one.notification_id])
+    news: list[News] = []
+    for one in heard:
+        notification = sent.get(one.notification_id or "")
+        news.append(
+            News(one.subject, None, None, one.at, one.verdict, one.note)
+            if notification is None
+            else News(
+                one.subject, None, notification.channel, one.at, one.verdict, one.note, notification.id,
+                notification.state, notification.reason,
+            )
+        )  # fmt: skip
+    return news
 
 
 def _deliveries(

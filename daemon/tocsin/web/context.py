@@ -14,7 +14,7 @@ from tocsin.model.cloudevent import Json
 from tocsin.model.config import Config
 from tocsin.model.run import ScenarioKey
 from tocsin.store import Store
-from tocsin.store.story import RunStory
+from tocsin.store.story import AlertStory, RunStory
 
 
 class ReloadResult(Protocol):
@@ -42,7 +42,8 @@ class WebContext:
     ``loop_turned_at`` is a monotonic time of ``clock``; ``ready`` answers None, or the reason why not. ``nudge`` takes
     a node and, where the hook named them, project and scenario, and answers whether a look will follow.
     ``resolve_alert`` takes an alert's id and who asks, ``retry_delivery`` a notification's id; both answer False for
-    what is unknown or not in a state to be changed. ``explain`` answers None for an unknown run.
+    what is unknown or not in a state to be changed. ``explain`` answers None for an unknown run,
+    ``explain_alert`` for an id that no alert or several begin with.
     """
 
     store: Store
@@ -58,6 +59,7 @@ class WebContext:
     resolve_alert: Callable[[str, str], Awaitable[bool]]
     retry_delivery: Callable[[str], Awaitable[bool]]
     explain: Callable[[ScenarioKey, str], Awaitable[RunStory | None]]
+    explain_alert: Callable[[str], Awaitable[AlertStory | None]]
 
 
 SUBJECT: ContextVar[str] = ContextVar("subject", default="unknown")  # who asks, once access was decided

@@ -77,6 +77,15 @@ async def explain(request: web.Request) -> web.Response:
     return web.json_response(to_json(await read_story(request)))
 
 
+async def explain_alert(request: web.Request) -> web.Response:
+    """Why an alert fires or ended, and what became of it at each channel."""
+    id_ = request.match_info["id"]
+    story = await request.app[CONTEXT].explain_alert(id_)
+    if story is None:
+        raise Problem(404, f"no alert has the id {id_!r}, or several begin with it")
+    return web.json_response(to_json(story))
+
+
 async def read_story(request: web.Request) -> RunStory:
     """The story of the run that the address names. Raises ``Problem`` 404."""
     place = request.match_info

@@ -7,7 +7,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from tocsin.store import records
-from tocsin.store.story import RunStory
+from tocsin.store.story import AlertStory, RunStory
 from tocsin.web import changes, hooks, lists, probes
 from tocsin.web.access import Access
 from tocsin.web.openapi import CloudEvent, Operation, describe
@@ -59,6 +59,9 @@ def _state() -> Iterator[Route]:
     yield Route(config, lists.config)
     explain = Operation("GET", f"/api/v1/explain/{_RUN}", "Why a run rang, or did not", Access.READ, RunStory)
     yield Route(explain, lists.explain)
+    why = "Why an alert fires or ended, and who was told; the id may be cut where it is still unique"
+    alert = Operation("GET", "/api/v1/explain/alerts/{id}", why, Access.READ, AlertStory)
+    yield Route(alert, lists.explain_alert)
 
 
 def _lists() -> Iterator[Route]:
