@@ -205,7 +205,8 @@ async def test_a_run_that_fails_in_a_silence_was_told_to_nobody_though_its_alert
     await world.step(T0 + minutes(70))
     assert await in_short(world) == f"ScenarioFailed rings on; ops/slack: not told, {why}"
     first = await world.store.read(explain, key(), "run-2026-03-02-06-00-00", world.config)
-    assert first and first.in_short == "ScenarioFailed rang; ops/slack: delivered"
+    assert first
+    assert first.in_short == "ScenarioFailed rang; ops/slack: delivered"
     assert [one.notification_id is not None for one in first.news] == [True]
 
 

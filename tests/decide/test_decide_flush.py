@@ -1,6 +1,7 @@
 """Timelines of groups: intervals, mutes, and what each channel was last told."""
 
 import logging
+import random
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -9,15 +10,18 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.decide.world import T0, World, channel, config, key, minutes, tree
-from tocsin.judge.defaults import DEFAULT_RULES
+from tocsin.judge.defaults import DEFAULT_INHIBIT_RULES, DEFAULT_RULES
+from tocsin.model.alert import Alert
 from tocsin.model.config import InhibitRule, Receiver, Rule, TimeInterval, Times
 from tocsin.model.decision import Stage
 from tocsin.model.event import EventName, ScenarioFacts
 from tocsin.model.labels import parse_matcher, parse_matchers
 from tocsin.model.notification import GroupNotice
 from tocsin.model.run import Run
+from tocsin.route.mute import Inhibitor
 from tocsin.route.tree import RouteSpec
-from tocsin.store import silences
+from tocsin.store import groups, silences
+from tocsin.store.alerts import Filed, put_alerts
 from tocsin.store.schema import silences as silences_table
 
 SECOND = timedelta(seconds=1)
@@ -139,6 +143,59 @@ async def test_scenarios_are_inhibited_while_their_node_is_down(world: World) ->
     await world.up(T0 + minutes(9))
     assert await steps(world, minutes(9), minutes(16)) == [(10, "ops/slack", "resolved"), (10, "ops/slack", "first")]
     assert "inhibited" in await world.verdicts()
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_the_sources_that_are_read_inhibit_as_all_that_fire_would(world: World, seed: int) -> None:
+    chance = random.Random(seed)
+
+    def labels() -> dict[str, str]:
+        names = ("alertname", "dss_node", "project", "scenario", "severity", "team")
+        return {"alertname": "A"} | {name: chance.choice("ABC") for name in names if chance.random() < 0.8}
+
+    texts = [
+        "alertname=A",
+        "alertname=~A|B",
+        "severity=B",
+        "project!=C",
+        "team=A",
+        "scenario=",
+        "severity=~A|C",
+        "dss_node=B",
+    ]
+    rules = [
+        InhibitRule(
+            parse_matchers(",".join(chance.sample(texts, 2))),
+            parse_matchers(",".join(chance.sample(texts, chance.randrange(1, 3)))),
+            tuple(
+                chance.sample(["alertname", "dss_node", "project", "scenario", "team", "other"], chance.randrange(4))
+            ),
+        )
+        for _ in range(4)
+    ]
+    firing = [Alert(f"a{number}", f"f{number}", labels(), T0) for number in range(60)]
+    await world.store.write(put_alerts, [Filed(one, "R") for one in firing], T0)
+    for _ in range(30):
+        targets = [labels() for _ in range(3)]
+        found = await world.store.read(groups.sources, rules, targets)
+        some, everything = Inhibitor(rules, found), Inhibitor(rules, [one.labels for one in firing])
+        for target in targets:
+            assert (some.inhibits(target) is None) is (everything.inhibits(target) is None)
+
+
+async def test_of_many_firing_alerts_only_the_sources_that_concern_the_group_are_read(world: World) -> None:
+    place = {"dss_node": "prod", "project": "SALES"}
+    kinds = ("ScenarioFailed", "warning"), ("ScenarioFailed", "critical"), ("NodeDown", "critical")
+    firing = [
+        Alert(f"{name}{severity}{number}", f"{name}{severity}{number}", labels, T0)
+        for number in range(100)
+        for name, severity in kinds
+        for labels in [{"alertname": name, "severity": severity, **place, "scenario": f"S{number}"}]
+    ]
+    await world.store.write(put_alerts, [Filed(one, "R") for one in firing if one.name != "NodeDown"], T0)
+    found = await world.store.read(groups.sources, DEFAULT_INHIBIT_RULES, [one.labels for one in firing[:3]])
+    assert {(one["alertname"], one["scenario"]) for one in found} == {("ScenarioFailed", "S0")}
+    assert await world.store.read(groups.sources, DEFAULT_INHIBIT_RULES, [firing[1].labels]) == []
 
 
 @pytest.mark.parametrize(

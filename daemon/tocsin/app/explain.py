@@ -23,7 +23,7 @@ from tocsin.model.rule_state import FailedState
 from tocsin.model.run import ScenarioKey
 from tocsin.route.mute import Inhibitor, Silencer, muted_by_time
 from tocsin.route.tree import matching_routes
-from tocsin.store import alerts, events, rule_states, sight, silences
+from tocsin.store import events, groups, rule_states, sight, silences
 from tocsin.store.records import AlertRecord, DeliveryRecord
 from tocsin.store.rule_states import StateKey
 from tocsin.store.schema import runs
@@ -70,7 +70,8 @@ def explain_alert(connection: Connection, prefix: str, config: Config, now: date
 
 def _suppressed(connection: Connection, alert: AlertRecord, config: Config, now: datetime) -> Iterator[str]:
     """What keeps a firing alert from being told at this moment."""
-    inhibitor = Inhibitor(config.inhibit_rules, alerts.firing_labels(connection) if config.inhibit_rules else [])
+    rules = config.inhibit_rules
+    inhibitor = Inhibitor(rules, groups.sources(connection, rules, [alert.labels]))
     if (inhibited := inhibitor.inhibits(alert.labels)) is not None:
         yield f"inhibited now {inhibited.note}"
     if (silenced := Silencer(silences.active(connection, now)).silences(alert.labels)) is not None:

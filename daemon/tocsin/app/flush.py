@@ -24,7 +24,7 @@ from tocsin.model.notification import GroupNotice, Notification
 from tocsin.model.run import RunKey
 from tocsin.route.dedup import Wanted, decide
 from tocsin.route.mute import Inhibitor, Muted, Silencer, muted_by_time
-from tocsin.store import alerts, decisions, details, groups, outbox, silences
+from tocsin.store import decisions, details, groups, outbox, silences
 from tocsin.store.groups import Told
 
 GROUPS = 100  # of one transaction
@@ -173,8 +173,8 @@ def flush(connection: Connection, plan: Plan, now: datetime) -> Outcome:
         return Outcome(next_due=groups.next_flush(connection))
     keys = [group.key for group in due]
     inside = groups.members(connection, keys)
-    rules = plan.config.inhibit_rules
-    inhibitor = Inhibitor(rules, alerts.firing_labels(connection) if rules else [])
+    rules, targets = plan.config.inhibit_rules, [one.alert.labels for members in inside.values() for one in members]
+    inhibitor = Inhibitor(rules, groups.sources(connection, rules, targets))
     work = _Flush(plan, now, inhibitor, Silencer(silences.active(connection, now)), groups.told(connection, keys))
     for group in due:
         work.flush(group, inside[group.key])

@@ -65,7 +65,7 @@ def firing_ids(connection: Connection) -> dict[str, str]:
 
 
 def firing_labels(connection: Connection) -> list[Labels]:
-    """The labels of everything that fires; what inhibition looks at."""
+    """The labels of everything that fires."""
     return list(connection.execute(select(alerts.c.labels).where(alerts.c.ends_at.is_(None))).scalars())
 
 

@@ -7,11 +7,22 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, delete, exists, func, select, update
 
+from tocsin.model.config import InhibitRule
 from tocsin.model.decision import Verdict
 from tocsin.model.group import Group, Member, Notified
+from tocsin.model.labels import Labels, Op, all_match
 from tocsin.store.alerts import to_alert
 from tocsin.store.schema import alerts, group_alerts, group_notified, groups
 from tocsin.store.upsert import chunks, insert, upsert
+
+# Labels of alerts that are columns too, where an absent label is the empty text.
+_COLUMNS = {
+    "alertname": alerts.c.alertname,
+    "dss_node": alerts.c.node,
+    "project": alerts.c.project,
+    "scenario": alerts.c.scenario,
+}
+_MOST_VALUES = 1000  # of one column in a statement
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +117,28 @@ def told(connection: Connection, keys: Collection[str]) -> dict[tuple[str, str],
             notified = None if row.at is None else Notified(frozenset(row.firing), frozenset(row.ended), row.at)
             found[row.group_key, row.channel] = Told(row.group_key, row.channel, notified, Verdict(row.verdict))
     return found
+
+
+def sources(connection: Connection, rules: Sequence[InhibitRule], targets: Collection[Labels]) -> list[Labels]:
+    """The labels of the firing alerts that may inhibit one of these by one of the rules.
+
+    Rows are chosen by what a rule says of the columns that its labels have; labels are read of those alone.
+    """
+    found: dict[str, Labels] = {}
+    for rule in rules:
+        concerned = [labels for labels in targets if all_match(rule.target_matchers, labels)]
+        if not concerned:
+            continue
+        query = select(alerts.c.id, alerts.c.labels).where(alerts.c.ends_at.is_(None))
+        for matcher in rule.source_matchers:
+            if matcher.name in _COLUMNS and matcher.op is Op.EQUAL:
+                query = query.where(_COLUMNS[matcher.name] == matcher.value)
+        for name in rule.equal:
+            values = {labels.get(name, "") for labels in concerned}
+            if name in _COLUMNS and len(values) <= _MOST_VALUES:
+                query = query.where(_COLUMNS[name].in_(sorted(values)))
+        found.update((row.id, row.labels) for row in connection.execute(query))
+    return list(found.values())
 
 
 def remember(connection: Connection, rows: Sequence[Told]) -> None:
