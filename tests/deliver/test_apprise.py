@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from apprise.plugins.discord import NotifyDiscord
 
 from tests.deliver.builders import NOW, HandClock, Inbox, Plain, alert, config, event, group, owed
 from tests.fakedss.sinks import SlackSink, WebhookSink
 from tocsin.deliver.connect import check_channel_url, connector
 from tocsin.deliver.context import Facts
 from tocsin.deliver.transport import Parcel
-from tocsin.deliver.verdict import Verdict
+from tocsin.deliver.verdict import Cause, Verdict, failed
 from tocsin.model.config import Channel
 from tocsin.model.notification import AttemptOutcome, EventNotice, Notification
 from tocsin.model.run import Details, RunError
@@ -244,3 +245,47 @@ def test_the_problem_of_a_url_does_not_repeat_its_secrets() -> None:
     told = check_channel_url("slack://planted-token-one/planted-token-two")
     assert told
     assert "planted" not in told
+
+
+async def test_the_wait_that_a_service_asks_for_is_that_of_its_answer(send: Send, inbox: Inbox) -> None:
+    async def answer(_request: web.Request) -> web.Response:
+        return web.Response(status=429, headers={"Retry-After": "7"}, text="rate_limited")
+
+    inbox.answer = answer
+    verdict = await send(channel(SLACK), slack_url=inbox.url)
+    assert (verdict.outcome, verdict.retry_after) == (AttemptOutcome.FAILED, timedelta(seconds=7))
+
+
+async def test_a_plugin_that_would_sleep_makes_its_channel_wait_instead(
+    clock: HandClock, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def answer(_request: web.Request) -> web.Response:
+        far = {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "99999999999"}
+        return web.Response(status=200, headers=far)
+
+    inbox.answer = answer
+    monkeypatch.setattr(NotifyDiscord, "notify_url", inbox.url)
+    discord = channel("discord://123456789012345678/abcdefghijklmnopqrstuvwxyz")
+    transport = connector(clock)(discord)
+    assert (await transport.send(Parcel(owed(), config(discord)))).outcome == AttemptOutcome.DELIVERED
+    assert await transport.send(Parcel(owed(), config(discord))) == failed(
+        "the service asks for fewer messages", timedelta(hours=1), cause=Cause.TOO_MANY
+    )
+    assert len(inbox.received) == 1
+    await transport.close()
+
+
+async def test_apprise_follows_the_proxy_of_the_environment_and_no_proxy(
+    send: Send, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("all_proxy", "https_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.setenv("http_proxy", inbox.url.removesuffix("/hook"))
+    assert (await send(channel("json://10.9.8.7:81/x"))).outcome == AttemptOutcome.DELIVERED
+    assert inbox.received[0].headers["Host"] == "10.9.8.7:81"
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    direct = channel(inbox.url.replace("http", "json"))
+    assert (await send(direct)).outcome == AttemptOutcome.FAILED
+    monkeypatch.setenv("no_proxy", "127.0.0.0/8")
+    assert (await send(direct)).outcome == AttemptOutcome.DELIVERED

@@ -65,6 +65,9 @@ def urls(scheme: str) -> Iterator[tuple[str, list[str]]]:
                 made[name] = token(spec, plugin.template_tokens, random)
                 secrets.append(made[name])
         yield template.format(**made), secrets
+    if scheme == "tgram":
+        halves = ["110201543", "AAHdqTcvCH1vGWJxfSeofSAs0K5PALDsaw"]
+        yield f"tgram://{':'.join(halves)}/123456789/", halves
 
 
 class Echo(requests.adapters.BaseAdapter):

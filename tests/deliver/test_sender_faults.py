@@ -1,6 +1,7 @@
 """What may go wrong around the sender: kills, a store that is away, threads that hang, a changed configuration."""
 
 import asyncio
+import io
 import subprocess
 import sys
 import textwrap
@@ -12,17 +13,21 @@ from random import Random
 from typing import Concatenate, ParamSpec, TypeVar
 
 import pytest
+import structlog
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 from sqlalchemy import Connection
 
 from tests.deliver.builders import HandClock, Inbox, Plain, config, hook, owed, sqlite_url
+from tocsin.app.logs import configure_logging
 from tocsin.deliver.metrics import DeliverMetrics
+from tocsin.deliver.receipts import Receipts
 from tocsin.deliver.sender import Sender
 from tocsin.kit.clock import SystemClock
 from tocsin.model.config import Channel
-from tocsin.model.notification import AttemptOutcome, Notification, NotificationState
+from tocsin.model.notification import AttemptOutcome, DeadReason, Notification, NotificationState
 from tocsin.store import Store, StoreUnavailable, deliveries, outbox
+from tocsin.store.sending import Receipt
 
 pytestmark = pytest.mark.e2e
 
@@ -54,7 +59,9 @@ import asyncio, sys
 from random import Random
 from prometheus_client import CollectorRegistry
 from tests.deliver.builders import config, hook
+from tocsin.app.logs import configure_logging
 from tocsin.deliver.metrics import DeliverMetrics
+from tocsin.deliver.receipts import Receipts
 from tocsin.deliver.sender import Sender
 from tocsin.kit.clock import SystemClock
 from tocsin.store import Store
@@ -286,3 +293,60 @@ async def test_what_waits_for_its_turn_at_a_stop_is_given_back_unsent(
     assert len(inbox.received) == 1
     states = Counter([await state_of(store, one) for one in rows])
     assert states == {NotificationState.DELIVERED: 1, NotificationState.OWED: 2}
+
+
+async def test_a_delivery_task_that_fails_is_logged_without_the_errors_words_and_its_row_is_sent_again(
+    store: Store, inbox: Inbox, clock: HandClock
+) -> None:
+    one = owed()
+    await store.write(outbox.owe, [one])
+    sender = sender_of(store, clock)
+
+    class Broken(Receipts):
+        async def write(self, receipt: Receipt) -> None:
+            raise RuntimeError("the password is hunter2")
+
+    working, sender._receipts = sender._receipts, Broken(store)
+    with structlog.testing.capture_logs() as lines:
+        await sender.step(clock.now(), config(hook(inbox.url)))
+        await sender.idle()
+        await asyncio.sleep(0)
+    (line,) = [line for line in lines if line["event"] == "delivery_task_failed"]
+    assert (line["task"], line["error"]) == ("deliver ops/hook", "RuntimeError")
+    assert "hunter2" not in str(line)
+    sender._receipts = working
+    clock.forward(seconds=31)
+    await drain(sender, store, config(hook(inbox.url)), clock)
+    assert inbox.ids == [one.id, one.id]
+    await sender.close(timedelta(0))
+
+
+async def test_what_a_receiver_repeats_is_in_no_row_and_no_line(
+    store: Store, inbox: Inbox, clock: HandClock, tmp_path: Path
+) -> None:
+    secrets = ("tOk3n-Zq8XwPm2", "h34der-Lc9RtVb4", "p4th-Yk7NsJd1", "qu3ry-Gf6HvBz5")
+
+    async def answer(request: web.Request) -> web.Response:
+        said = f"{request.rel_url} {dict(request.headers)} {await request.text()}"
+        return web.Response(status=403, text="".join(f"{said[i:]}\x00" for i in range(0, 60, 7)) + said.upper())
+
+    inbox.answer = answer
+    base = inbox.url.removeprefix("http://")
+    native = hook(
+        f"{inbox.url}/{secrets[2]}?key={secrets[3]}",
+        headers={"Authorization": Plain(f"Bearer {secrets[0]}"), "X-Key": Plain(secrets[1])},
+    )
+    url = f"json://user:{secrets[0]}@{base}/{secrets[2]}?+X-Key={secrets[1]}&-q={secrets[3]}"
+    other = Channel("ops/json", "ops", url=Plain(url), timeout=timedelta(seconds=20))
+    rows = [owed(), owed(channel="ops/json")]
+    await store.write(outbox.owe, rows)
+    sender, log = sender_of(store, clock), io.StringIO()
+    configure_logging("debug", "json", log)
+    await sender.step(clock.now(), config(native, other))
+    await sender.idle()
+    await sender.close(timedelta(0))
+    found = [await store.read(deliveries.get_delivery, one.id) for one in rows]
+    shown = "\n".join([log.getvalue(), *map(str, found)]).lower()
+    assert [one.notification.dead_reason for one in found if one] == 2 * [DeadReason.REFUSED]
+    assert "http 403" in shown
+    assert not [secret[i : i + 5] for secret in secrets for i in range(10) if secret[i : i + 5].lower() in shown]

@@ -11,13 +11,14 @@ from datetime import timedelta
 import jsonschema
 import pytest
 from aiohttp import web
+from yarl import URL
 
 from tests.deliver.builders import NOW, HandClock, Inbox, Plain, alert, config, event, group, hook, owed, run
 from tocsin import __version__
 from tocsin.deliver.context import Facts
 from tocsin.deliver.transport import Parcel
 from tocsin.deliver.verdict import Cause, Verdict, failed, refused
-from tocsin.deliver.webhook import Webhook
+from tocsin.deliver.webhook import Webhook, env_proxy
 from tocsin.model.alert import EndReason
 from tocsin.model.cloudevent import event_schema
 from tocsin.model.config import Channel
@@ -216,3 +217,17 @@ async def test_an_answer_with_control_characters_is_a_clean_note(send, inbox: In
 
     inbox.answer = answer
     assert (await send(hook(inbox.url))).note == "HTTP 500: ab \ufffd\ufffd [2Jend"
+
+
+async def test_a_webhook_follows_the_proxy_of_the_environment_and_no_proxy(
+    send, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("all_proxy", "https_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.setenv("http_proxy", inbox.url.removesuffix("/hook"))
+    monkeypatch.setenv("no_proxy", "10.0.0.0/16,10.9.0.0/16:81")
+    assert (await send(hook("http://10.9.8.7:82/x"))).outcome == AttemptOutcome.DELIVERED
+    assert inbox.received[0].headers["Host"] == "10.9.8.7:82"
+    assert env_proxy(URL("http://10.0.1.2/x")) is None
+    assert env_proxy(URL("http://10.9.8.7:82/y")) == inbox.url.removesuffix("/hook")

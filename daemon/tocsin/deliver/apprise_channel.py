@@ -21,6 +21,7 @@ from functools import lru_cache
 from importlib.resources import files
 from typing import Any
 from urllib.parse import unquote, urlsplit
+from urllib.request import getproxies
 
 import structlog
 from apprise import Apprise, AppriseAsset, AppriseAttachment, NotifyFormat, NotifyType, OverflowMode
@@ -106,7 +107,8 @@ class Way:
                 self._local.service = prepare(plugin, url, self._channel.template)
             # Of most services the place of a host in the URL holds a token.
             named = not isinstance(plugin, str) and "host" in plugin.template_tokens
-            self._local.secrets = secrets_of(url, host_is_public=named)
+            proxies = [part for proxy in getproxies().values() for part in secrets_of(proxy)]
+            self._local.secrets = secrets_of(url, host_is_public=named) + proxies
             self._local.plugin, self._local.url = plugin, url
         kept: NotifyBase | str = self._local.plugin
         return kept

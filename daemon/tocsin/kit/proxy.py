@@ -19,8 +19,8 @@ def environment_proxy(scheme: str, host: str, port: int | None) -> str | None:
 
 
 def bypasses(no_proxy: str, host: str, port: int) -> bool:
-    """Whether NO_PROXY names this host: ``*``, a name with all below it, an address, a network (``10.0.0.0/8``), each
-    but the network perhaps with a port."""
+    """Whether NO_PROXY names this host: ``*``, a name with all below it, an address or a network (``10.0.0.0/8``), each
+    perhaps with a port."""
     host = host.strip("[]").rstrip(".").lower()
     return any(_covers(entry, host, port) for entry in no_proxy.replace(",", " ").lower().split())
 
