@@ -366,3 +366,18 @@ async def test_the_bell_alone_empties_an_outbox_deeper_than_what_is_looked_at_at
                 await asyncio.sleep(0.01)
     await sender.close(timedelta(seconds=5))
     assert sorted(inbox.ids) == sorted(one.id for one in rows)
+
+
+async def test_a_stop_does_not_overrule_a_receipt_that_is_being_written(
+    store: Store, inbox: Inbox, clock: HandClock
+) -> None:
+    one = owed()
+    await put(store, one)
+    sender = Sender(store, holder="me", clock=clock, metrics=DeliverMetrics(CollectorRegistry()), random=Random(1))
+    await sender.step(clock.now(), config(hook(inbox.url)))
+    (job,) = sender._bulkheads["ops/hook"].held()
+    while not job.concluded:
+        await asyncio.sleep(0)
+    await sender.close(timedelta(0))
+    assert await outcomes(store, one) == [(AttemptOutcome.DELIVERED, "HTTP 200")]
+    assert await state_of(store, one) == NotificationState.DELIVERED

@@ -32,6 +32,7 @@ class Job:
     started: datetime | None = None
     watch: "asyncio.Task[None] | None" = None
     given_up: bool = False  # its outcome is unknown for good; what comes now is late
+    concluded: bool = False  # its last receipt is being written
 
 
 def report_failure(task: "asyncio.Task[None]") -> None:

@@ -281,6 +281,7 @@ class Sender:
     async def _conclude(self, bulkhead: Bulkhead, job: Job, verdict: Verdict) -> None:
         notification, channel = job.parcel.notification, bulkhead.channel
         receipt = self._receipt(channel, job, verdict)
+        job.concluded = True
         await self._receipts.write(receipt)
         self._metrics.count(notification.receiver, channel.name, _counted(receipt))
         about = {"channel": channel.name, "notification": notification.id, "attempt": receipt.attempt.number}
@@ -349,7 +350,7 @@ class Sender:
         return [
             self._receipt(bulkhead.channel, job, _STOPPED)
             for job in await bulkhead.finish(grace)
-            if job.started is not None
+            if job.started is not None and not job.concluded
         ]
 
     def _all(self) -> Sequence[Bulkhead]:
