@@ -1,14 +1,21 @@
 """A receipt that the database refuses concerns no other row."""
 
 import asyncio
+import gzip
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from datetime import timedelta
+from random import Random
 
 import pytest
+from aiohttp import web
+from prometheus_client import CollectorRegistry
 
 from tests.conftest import empty_postgres
-from tests.deliver.builders import NOW, owed
+from tests.deliver.builders import NOW, HandClock, Inbox, config, hook, owed
+from tocsin.deliver.metrics import DeliverMetrics
 from tocsin.deliver.receipts import Receipts
+from tocsin.deliver.sender import Sender
 from tocsin.model.notification import Attempt, AttemptOutcome, Notification, NotificationState
 from tocsin.store import Store, deliveries, outbox, sending
 from tocsin.store.sending import Receipt, Turn
@@ -84,3 +91,30 @@ async def test_a_caller_that_is_cancelled_takes_no_receipt_with_it(store: Store)
     found = await store.read(deliveries.get_delivery, one.id)
     assert found
     assert found.notification.state == NotificationState.DELIVERED
+
+
+@pytest.mark.e2e
+async def test_a_hostile_answer_makes_nobody_send_again_on_postgresql(
+    postgres: Store, inbox: Inbox, clock: HandClock
+) -> None:
+    async def answer(request: web.Request) -> web.Response:
+        if request.path == "/hook/evil":
+            page = gzip.compress(b"<h1>no</h1>" * 90) + b"\x00" * 50
+            return web.Response(status=502, body=page, headers={"Content-Encoding": "gzip"})
+        return web.Response(status=500, body=b"\x00\xed\xa0\x80") if request.path == "/hook/rude" else web.Response()
+
+    inbox.answer = answer
+    names = ("good", "evil", "rude")
+    settings = config(*(hook(f"{inbox.url}/{name}", f"ops/{name}") for name in names))
+    rows = [owed(channel=f"ops/{name}", lane=name) for name in names]
+    await postgres.write(outbox.owe, rows)
+    sender = Sender(postgres, holder="me", clock=clock, metrics=DeliverMetrics(CollectorRegistry()), random=Random(1))
+    await sender.step(clock.now(), settings)
+    await sender.idle()
+    clock.forward(milliseconds=500)
+    await sender.step(clock.now(), settings)  # before any retry is due: what has no receipt would go again
+    await sender.close(timedelta(seconds=5))
+    found = [await postgres.read(deliveries.get_delivery, row.id) for row in rows]
+    assert [one.notification.state.value for one in found if one] == ["delivered", "owed", "owed"]
+    assert [one.attempts[0].note for one in found if one] == ["HTTP 200", "HTTP 502", "HTTP 500: \ufffd\ufffd\ufffd"]
+    assert sorted(inbox.ids) == sorted(row.id for row in rows)

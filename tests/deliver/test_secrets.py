@@ -52,9 +52,10 @@ def token(spec: dict[str, Any], tokens: dict[str, Any], random: Random) -> str:
 
 
 def urls(scheme: str) -> Iterator[tuple[str, list[str]]]:
-    """A URL of each of a plugin's templates, with its tokens."""
+    """A URL of a plugin's shortest template and one of its longest, with their tokens."""
     plugin, random = NotificationManager()[scheme], Random(scheme)
-    for template in sorted(template for template in plugin.templates if "}{" not in template):
+    templates = sorted((template for template in plugin.templates if "}{" not in template), key=len)
+    for template in dict.fromkeys((*templates[:1], *templates[-1:])):
         made: dict[str, str] = {"schema": scheme, "host": "host.example.com", "port": "8443"}
         secrets = []
         for name in re.findall(r"{(\w+)}", template):
