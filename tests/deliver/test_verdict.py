@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.deliver.builders import NOW
-from tocsin.deliver.verdict import Answer, Cause, failed, of_answer, of_status, parse_retry_after
+from tocsin.deliver.verdict import Answer, Cause, failed, of_answer, of_status, parse_retry_after, unknown
 from tocsin.model.notification import AttemptOutcome
 
 DELIVERED, FAILED, REFUSED = AttemptOutcome.DELIVERED, AttemptOutcome.FAILED, AttemptOutcome.REFUSED
@@ -84,6 +84,10 @@ def test_what_a_service_answered_is_told_by_its_status_and_its_own_error(
 def test_without_an_answer_it_is_worth_another_try() -> None:
     assert of_answer(None, "error=401", NOW).outcome == FAILED
     assert of_answer(Cause.DNS, "error=401", NOW) == failed("error=401", cause=Cause.DNS)
+
+
+def test_without_an_answer_in_time_it_may_have_arrived() -> None:
+    assert of_answer(Cause.TIMEOUT, "timed out", NOW) == unknown("timed out")
 
 
 @pytest.mark.parametrize(

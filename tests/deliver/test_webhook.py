@@ -231,3 +231,18 @@ async def test_a_webhook_follows_the_proxy_of_the_environment_and_no_proxy(
     assert inbox.received[0].headers["Host"] == "10.9.8.7:82"
     assert env_proxy(URL("http://10.0.1.2/x")) is None
     assert env_proxy(URL("http://10.9.8.7:82/y")) == inbox.url.removesuffix("/hook")
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize(("status", "outcome"), [(200, AttemptOutcome.DELIVERED), (403, AttemptOutcome.REFUSED)])
+async def test_a_body_that_never_comes_does_not_change_what_the_status_says(
+    send, inbox: Inbox, status: int, outcome: AttemptOutcome
+) -> None:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        reply = web.StreamResponse(status=status, headers={"Content-Length": "10"})
+        await reply.prepare(request)
+        await asyncio.sleep(30)
+        return reply
+
+    inbox.answer = answer
+    assert (await send(hook(inbox.url))).outcome == outcome

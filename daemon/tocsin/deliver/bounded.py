@@ -167,7 +167,7 @@ class Adapter(requests.adapters.HTTPAdapter):
 def _cause(error: requests.RequestException) -> Cause:
     if isinstance(error, requests.exceptions.SSLError):
         return Cause.TLS
-    if isinstance(error, requests.Timeout):
+    if isinstance(error, requests.ReadTimeout):
         return Cause.TIMEOUT
     reason = getattr(error.args[0] if error.args else None, "reason", None)
     return Cause.DNS if isinstance(reason, urllib3.exceptions.NameResolutionError) else Cause.CONNECTION

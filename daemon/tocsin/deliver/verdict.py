@@ -148,6 +148,8 @@ def of_answer(answer: Answer | Cause | None, said: str, now: datetime) -> Verdic
 
     ``said``: what the plugin logged.
     """
+    if answer is Cause.TIMEOUT:
+        return unknown(said)
     if not isinstance(answer, Answer):
         return failed(said, cause=answer)
     document = _document(answer.body)

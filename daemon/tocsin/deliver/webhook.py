@@ -34,6 +34,7 @@ from tocsin.model.config import Channel, Tls
 
 _LANES_A_WORKER: Final = 16
 _SAID: Final = 300  # characters of a reply that are kept; more are read, so that no secret is cut before it is masked
+_SAID_SECONDS: Final = 2.0  # for the beginning of a reply's body, once its status is known
 _SECRET_PREFIX: Final = "whsec_"
 
 
@@ -148,7 +149,7 @@ class Webhook:
         ) as reply:
             if 200 <= reply.status < 300:
                 if reply.content_length and reply.content_length <= _SAID:
-                    await reply.content.read(_SAID)  # a connection with an unread body cannot be used again
+                    await _beginning(reply)  # a connection with an unread body cannot be used again
                 return of_status(reply.status)
             said = mask(await _beginning(reply), self._secrets(request))
             wait = parse_retry_after(reply.headers.get("Retry-After"), self._clock.now())
@@ -160,9 +161,10 @@ async def _beginning(reply: aiohttp.ClientResponse) -> str:
     if reply.headers.get("Content-Encoding", "identity").strip().lower() not in ("", "identity"):
         return ""
     try:
-        return (await reply.content.read(4 * _SAID)).decode("utf-8", "replace")
-    except aiohttp.ClientError:
-        return ""
+        async with asyncio.timeout(_SAID_SECONDS):
+            return (await reply.content.read(4 * _SAID)).decode("utf-8", "replace")
+    except (aiohttp.ClientError, TimeoutError):
+        return ""  # the status is the answer
 
 
 def signing_key(secret: str) -> bytes:
