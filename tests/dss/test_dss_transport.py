@@ -537,6 +537,22 @@ def test_an_address_that_cannot_be_a_proxy_is_refused_without_its_password(proxy
     assert "hushhush" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "user:Wv3pHj8sXt5m@dss.example.com",
+        "https://dss.example.com?key=Wv3pHj8sXt5m",
+        "https://Wv3pHj8sXt5m\u2488.example.com",
+        "https:/user:Wv3pHj8sXt5m@dss.example.com",
+        "https://user:Wv3pHj8sXt5m@dss.example.com",
+    ],
+)
+def test_an_address_that_is_no_dss_is_refused_without_what_may_be_a_password(url: str) -> None:
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 - whatever it says
+        DSSClient(url, "key")
+    assert "Wv3pHj8sXt5m" not in str(caught.value)
+
+
 async def test_a_dead_proxy_is_unreachable_and_its_password_is_not_told(serve: Any, connect: Any) -> None:
     dss = await serve()
     async with raw_server(lambda r, w: asyncio.sleep(0)) as url:

@@ -27,7 +27,7 @@ from tocsin.dss.credentials import TLS, Auth, BadCredentials, TLSContexts
 from tocsin.dss.errors import DSSError, DSSInvalidReply, DSSThrottled, DSSUnauthorized, DSSUnreachable
 from tocsin.dss.wire import MIB, Reply, Request, RequestReport, invalid, read, retry_after, server_date
 from tocsin.kit.clock import Clock, SystemClock
-from tocsin.kit.mask import mask
+from tocsin.kit.mask import mask, secrets_of
 from tocsin.kit.proxy import environment_proxy
 
 T = TypeVar("T")
@@ -245,15 +245,15 @@ def _base(url: str) -> URL:
     """The API's base: the host as given, its path normalised, and DSS's own prefix."""
     parsed = URL(url.strip())
     if parsed.scheme not in ("http", "https") or not parsed.host:
-        raise ValueError(f"a DSS URL begins with http:// or https:// and a host: {url!r}")
+        raise ValueError(f"a DSS URL begins with http:// or https:// and a host: {mask(url, secrets_of(url))!r}")
     try:
         parsed.host.encode("idna")
     except UnicodeError:
-        raise ValueError(f"a DSS URL names a host: {parsed.host!r} cannot be one") from None
+        raise ValueError("a DSS URL names a host, and this one cannot be one") from None
     if parsed.user is not None or parsed.password is not None:
         raise ValueError("a DSS URL holds no user or password; the key is given apart")
     if parsed.query_string or parsed.fragment:
-        raise ValueError(f"a DSS URL ends with its host or path: {url!r}")
+        raise ValueError(f"a DSS URL ends with its host or path: {mask(url, secrets_of(url))!r}")
     path = parsed.raw_path.rstrip("/")
     return URL(f"{parsed.origin()}{path}{API_BASE}", encoded=True)
 
