@@ -57,6 +57,7 @@ log = structlog.get_logger(__name__)
 # xmpp, which answers "sent" and delivers nothing.
 ALLOWED = frozenset(files("tocsin.deliver").joinpath("schemes.txt").read_text("ascii").split())
 _LONGEST_WAIT = timedelta(hours=1)
+_MOMENT_SECONDS = 3.0
 _TONES = {
     Tone.BAD: NotifyType.FAILURE,
     Tone.WARN: NotifyType.WARNING,
@@ -242,8 +243,13 @@ class _MustWait(Exception):
 
 
 def _wait_outside(last_io: object = None, wait: float | None = None) -> None:
-    """In place of a plugin's own sleep between requests, which would keep its thread for as long as a service likes."""
-    if wait is not None and wait > 0:
+    """In place of a plugin's own sleep between requests, which would keep its thread for as long as a service likes: a
+    moment is waited for here, what takes longer by the channel."""
+    if wait is None or wait <= 0:
+        return
+    if wait <= _MOMENT_SECONDS:
+        threading.Event().wait(wait)
+    else:
         raise _MustWait(timedelta(seconds=min(wait, _LONGEST_WAIT.total_seconds())))
 
 
