@@ -320,6 +320,12 @@ async def test_who_can_get_a_mail_gets_it_and_who_cannot_is_named(
     ] or ("gone" in to)
 
 
+async def test_a_semicolon_in_a_url_begins_another_recipient_or_another_parameter(send: Send, server: SmtpSink) -> None:
+    url = f"mailto://127.0.0.1:{server.port}?from=t@example.com;to=a@example.com; b@example.com;cc=c@example.com"
+    assert (await send(Channel("ops/mail", "ops", Plain(url)))).note == "the server took it"
+    assert server.mails[0].recipients == ("a@example.com", "b@example.com", "c@example.com")
+
+
 async def test_a_server_that_takes_addresses_beyond_ascii_gets_them(send: Send) -> None:
     async with SmtpSink(utf8=True) as server:
         verdict = await send(mail(server.port, TO + "a@example.com,\u00fc@example.com"))

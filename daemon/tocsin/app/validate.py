@@ -15,7 +15,7 @@ from tocsin.app.source import Source
 from tocsin.deliver.connect import check_channel_url, unreadable_recipients
 from tocsin.deliver.mail import addresses
 from tocsin.deliver.trial import TemplateProblem, check_templates, unknown_variables
-from tocsin.deliver.webhook import BadSecret, signing_key
+from tocsin.deliver.webhook import BadSecret, PrivateAddress, refuse_private_host, signing_key
 from tocsin.kit.mask import mask_tokens
 from tocsin.model.config import Config, ReporterMail, Secret, Tls
 from tocsin.route.lint import lint
@@ -25,6 +25,10 @@ from tocsin.web.server import split_listen
 _PAGE = re.compile(r"/(?:projects|project-list|home|login|admin|dip/publicapi|dip)(?=/|$)")
 
 
+def _nothing(_value: str) -> None:
+    """No trouble with any value."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Outside:
     """Something that stands outside of the configuration: its place there, what it is, how it is read and checked."""
@@ -32,7 +36,7 @@ class _Outside:
     path: Path_
     what: str
     secret: Secret | None
-    trouble: Callable[[str], str | None] = lambda _value: None
+    trouble: Callable[[str], str | None] = _nothing
 
 
 def validate(source: Source, now: datetime, *, offline: bool) -> list[Problem]:
@@ -111,6 +115,14 @@ def _url_trouble(value: str) -> str | None:
     return check_channel_url(value) or "; ".join(unreadable_recipients(value)) or None
 
 
+def _private_trouble(value: str) -> str | None:
+    try:
+        refuse_private_host(urlsplit(value).hostname or "")
+    except PrivateAddress as error:
+        return str(error)
+    return None
+
+
 def _header_trouble(value: str) -> str | None:
     odd = re.search(r"[\x00-\x08\x0a-\x1f\x7f]", value)
     return "it has a line end or another control character in it" if odd else None
@@ -135,7 +147,8 @@ def _secrets(config: Config) -> Iterator[_Outside]:
         for number, channel in enumerate(receiver.channels):
             place, owner = ("receivers", index, "channels", number), f"of channel {channel.name!r}"
             yield _Outside(_at(config, *place, "url"), f"the url {owner}", channel.url, _url_trouble)
-            yield _Outside(_at(config, *place, "webhook"), f"the webhook {owner}", channel.webhook)
+            host = _private_trouble if not channel.allow_private else _nothing
+            yield _Outside(_at(config, *place, "webhook"), f"the webhook {owner}", channel.webhook, host)
             what = f"the hmac secret {owner}"
             yield _Outside(_at(config, *place, "hmac_secret"), what, channel.hmac_secret, _signing_trouble)
             for name, header in channel.headers.items():
