@@ -200,6 +200,12 @@ def test_a_daemon_that_does_not_answer_is_exit_3(tocsin: Tocsin) -> None:
 def test_the_store_can_be_backed_up_pruned_and_asked_for_its_revision(tocsin: Tocsin, tmp_path: Path) -> None:
     assert tocsin("db", "backup", str(tmp_path / "copy.db")).exit_code == 0
     assert (tmp_path / "copy.db").stat().st_size > 0
+    (tmp_path / "old.db").write_text("precious")
+    refused = tocsin("db", "backup", str(tmp_path / "old.db"))
+    assert (refused.exit_code, (tmp_path / "old.db").read_text()) == (1, "precious")
+    assert "--force" in refused.stderr
+    assert tocsin("db", "backup", str(tmp_path / "old.db"), "--force").exit_code == 0
+    assert (tmp_path / "old.db").read_bytes()[:6] == b"SQLite"
     assert tocsin("db", "current").stdout.startswith("0.1_0001; ")
     assert tocsin("db", "upgrade").exit_code == 0
     assert tocsin("db", "prune").stdout == "deleted 0 rows\n"

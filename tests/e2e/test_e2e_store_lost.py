@@ -25,6 +25,16 @@ async def test_a_store_that_was_scribbled_over_ends_the_daemon_with_one_line(tmp
         assert [line for line in daemon.stderr if not line.startswith("{")] == []
 
 
+@pytest.mark.parametrize("end", ["", "-wal"])
+async def test_a_store_that_was_deleted_underneath_ends_the_daemon_with_one_line(tmp_path, dss, sink, end):
+    async with DaemonProcess(config_for(tmp_path, {"prod": dss}, sink)) as daemon:
+        await daemon.watching(6)
+        (tmp_path / f"tocsin.db{end}").unlink()
+        assert await daemon.wait() == 1
+        loud = [line["event"] for line in daemon.log if line["level"] in ("error", "critical")]
+        assert loud == ["store_failed"]
+
+
 @pytest.mark.parametrize("path", ["/-/healthy", "/-/ready"])
 async def test_a_living_daemon_says_so(tmp_path, dss, sink, path):
     async with DaemonProcess(config_for(tmp_path, {"prod": dss}, sink)) as daemon:

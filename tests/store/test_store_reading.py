@@ -32,6 +32,7 @@ from tocsin.model.run import ScenarioKey
 from tocsin.store import Store, query, schema, series, silences
 from tocsin.store.decisions import record
 from tocsin.store.events import event_totals
+from tocsin.store.history import good_durations, usual_durations
 from tocsin.store.query import BadCursor, Page
 from tocsin.store.series import Bucket, LastRun, ProjectOutcome
 from tocsin.store.story import tell
@@ -151,8 +152,20 @@ async def test_the_usual_duration_is_the_median_of_good_runs(store: Store) -> No
         put_run(connection, a_run(minutes_ago=5, seconds=1, outcome="FAILED"))
 
     await store.write(fill)
-    assert await store.read(query.usual_seconds, KEY) == 70
-    assert await store.read(query.usual_seconds, KEYS[0]) is None
+    assert await store.read(usual_durations, [KEY, KEYS[0]]) == {KEY: timedelta(seconds=70)}
+
+
+async def test_what_is_usual_is_made_of_the_last_twenty_good_runs(store: Store) -> None:
+    def fill(connection: Connection) -> None:
+        for n in range(30):
+            put_run(connection, a_run(minutes_ago=100 - n, seconds=1000 if n < 10 else n))
+            put_run(connection, a_run(KEYS[0], minutes_ago=100 - n, seconds=5))
+
+    await store.write(fill)
+    found = await store.read(good_durations, [KEY, KEYS[0], KEYS[1]])
+    assert found[KEY] == [timedelta(seconds=n) for n in range(29, 9, -1)]
+    assert found[KEYS[0]] == [timedelta(seconds=5)] * 20
+    assert KEYS[1] not in found
 
 
 async def test_the_last_failures_come_newest_end_first(store: Store) -> None:

@@ -257,7 +257,7 @@ async def test_whether_a_channel_delivered_lately_is_read_from_an_index_alone(st
         def note(_connection, _cursor, statement, parameters, _context, _many) -> None:
             asked.append((statement, parameters))
 
-        deliveries.delivered_since(connection, "ops/hook", NOW)
+        deliveries.delivered_since(connection, {"ops/hook": NOW})
         ((statement, parameters), *_) = asked
         return " ".join(str(row) for row in connection.exec_driver_sql("EXPLAIN QUERY PLAN " + statement, parameters))
 

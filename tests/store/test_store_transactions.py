@@ -13,7 +13,8 @@ from alembic.config import Config
 from sqlalchemy import Connection, insert, select, text, update
 
 from tocsin.store import NotLeader, Store, StoreRefused, StoreUnavailable, lease, migrate
-from tocsin.store.engine import _file_system, parse_url
+from tocsin.store.engine import parse_url
+from tocsin.store.files import file_system
 from tocsin.store.migrate import alembic_config, backup_sqlite
 from tocsin.store.schema import SCHEMA_REVISION, counters, metadata
 
@@ -274,15 +275,15 @@ def test_an_address_that_cannot_serve_is_refused(url: str, words: str) -> None:
 def test_the_file_system_is_that_of_the_nearest_mount(tmp_path: Path) -> None:
     mounts = tmp_path / "mounts"
     mounts.write_text(f"/dev/a / ext4 rw 0 0\nserver:/x {tmp_path} nfs4 rw 0 0\n")
-    assert _file_system(tmp_path, mounts) == "nfs4"
-    assert _file_system(Path("/"), mounts) == "ext4"
-    assert _file_system(Path("/"), tmp_path / "absent") == ""
+    assert file_system(tmp_path, mounts) == "nfs4"
+    assert file_system(Path("/"), mounts) == "ext4"
+    assert file_system(Path("/"), tmp_path / "absent") == ""
 
 
 async def test_a_network_file_system_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tocsin.store import engine
+    from tocsin.store import files
 
-    monkeypatch.setattr(engine, "_file_system", lambda _directory: "nfs4")
+    monkeypatch.setattr(files, "file_system", lambda _directory: "nfs4")
     with pytest.raises(StoreRefused, match="network file system"):
         await Store(sqlite_url(tmp_path / "a.db")).open()
 

@@ -110,6 +110,7 @@ def build(source: ConfigSource, config: Config, clock: Clock, slack_url: str | N
     live.on_change(reconfigured)
     app_metrics.reloaded(True, clock.now())
     app_metrics.store_up.set_function(lambda: store.unavailable is None)
+    app_metrics.show_set_aside(store.set_aside.counts)
     status = Status(clock.now(), store, live, leader, watchers, sender)
     daemon = Daemon(live, clock, store, tasks, leader, sender, exposition, stages)
     daemon.context = WebContext(
@@ -195,10 +196,10 @@ class Daemon:
         return True
 
     async def explain(self, scenario: ScenarioKey, run_id: str) -> RunStory | None:
-        return await self.store.read(explain, scenario, run_id, self.live())
+        return await self.store.browse(explain, scenario, run_id, self.live())
 
     async def explain_alert(self, id_: str) -> AlertStory | None:
-        return await self.store.read(explain_alert, id_, self.live(), self.clock.now())
+        return await self.store.browse(explain_alert, id_, self.live(), self.clock.now())
 
     async def retry_delivery(self, notification_id: str) -> bool:
         done = await self.store.write(deliveries.retry, [notification_id], self.clock.now())

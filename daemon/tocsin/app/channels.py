@@ -1,6 +1,7 @@
 """Channels that do not deliver, told through the others: rows of the outbox → alerts."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
@@ -22,12 +23,9 @@ def look(connection: Connection, plan: Plan, now: datetime, before: datetime | N
     """What is to change. ``before``: the last look, whose findings stand. Reads only, and not all of a long outbox."""
     recently = min(before or now, now) - _OVERLAP
     known = alerts.of_rule(connection, CHANNEL_ALERT, recently)
-    ringing = {one.labels["channel"]: one.starts_at for one in known if one.firing}
-    working = {
-        name
-        for name, since in ringing.items()
-        if deliveries.delivered_since(connection, name, max(since, recently if before else since))
-    }
+    ringing = {one.failing_channel: one.starts_at for one in known if one.firing and one.failing_channel}
+    lately = {name: max(since, recently) if before else since for name, since in ringing.items()}
+    working = deliveries.delivered_since(connection, lately)
     configured = plan.config.channels()
     quiet = [name for name in configured if name not in ringing]
     troubles = deliveries.troubles(connection, quiet, now - channel.PATIENCE, recently)
@@ -40,9 +38,12 @@ def look(connection: Connection, plan: Plan, now: datetime, before: datetime | N
 def change(connection: Connection, plan: Plan, now: datetime, changes: Sequence[Rang | Ended]) -> Outcome:
     """Write what ``look`` found. With a new alert the standing ones are routed anew, since fewer can hear them."""
     judging = Judging(connection, plan, now, {}, {}, {})
+    firing = alerts.firing_ids(connection)
     for one in changes:
         match one:
             case Rang(alert):
+                if alert.fingerprint in firing:  # it has a row that could not be read: write it anew
+                    alert = replace(alert, id=firing[alert.fingerprint])
                 judging.put_in(Filed(alert, CHANNEL_ALERT))
                 judging.note(alert.name, Verdict.RANG, alert.annotations["summary"], None, alert)
             case Ended(id_, at, reason):

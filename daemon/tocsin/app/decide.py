@@ -28,6 +28,7 @@ from tocsin.model.config import Channel, Config
 from tocsin.model.decision import FLUSHES, SUPPRESSIONS, Decision, Stage, Verdict
 from tocsin.model.event import event_labels
 from tocsin.model.run import ScenarioKey
+from tocsin.route import reporters as report
 from tocsin.store import Store, alerts, decisions, events, rule_states, sight
 from tocsin.store.lease import Leadership
 from tocsin.store.rule_states import Remembered, StateKey
@@ -122,14 +123,18 @@ class Decider:
 
 def decide_events(connection: Connection, plan: Plan, now: datetime, mail_channels: Sequence[Channel] = ()) -> Outcome:
     """One batch of undecided events, in order: rules, reporters, and their place in the public order."""
-    waiting = events.undecided(connection, BATCH)
+    batch = events.take_undecided(connection, BATCH, now)
+    waiting = batch.waiting
+    aside = [Decision(now, Stage.RULE, "event", Verdict.UNREADABLE, None, id_) for id_ in batch.unreadable]
     if not waiting:
-        return Outcome()
+        decisions.record(connection, aside)
+        return Outcome(full=batch.full, made=aside)
     keys = [one.event.key for one in waiting]
     judging = _judging(connection, plan, now, {key for key in keys if key is not None},
                        {one.event.node for one in waiting})  # fmt: skip
     own = mirroring.own(connection, plan.config, (one.event for one in waiting), mail_channels)
-    telling = Telling(connection, plan, now, judging.nodes, own)
+    late_starts = {run.key for one in waiting if (run := report.late_start(one.event)) is not None}
+    telling = Telling(connection, plan, now, judging.nodes, own, sight.ended(connection, late_starts))
     late: set[ScenarioKey] = set()
     for one, key in zip(waiting, keys, strict=True):
         event, labels = one.event, event_labels(one.event)
@@ -145,13 +150,13 @@ def decide_events(connection: Connection, plan: Plan, now: datetime, mail_channe
             scenario = judging.scenarios.get(key)
             if scenario is not None and scenario.backfilled:
                 judging.catch_up(key)
-    judging.made += telling.made
+    judging.made += aside + telling.made
     judging.write()
     owed = telling.write()
     events.mark_decided(connection, waiting, now)
     return Outcome(
         events=len(waiting),
-        full=len(waiting) >= BATCH,
+        full=batch.full,
         alerts=judging.changed,
         owed=owed,
         made=judging.made,

@@ -46,7 +46,7 @@ def explain(connection: Connection, scenario: ScenarioKey, run_id: str | None, c
     if story is None:
         return None
     happened = events.events_by_id(connection, [one.id for one in story.events])
-    ordered = [happened[one.id] for one in story.events]
+    ordered = [happened[one.id] for one in story.events if one.id in happened]
     silent = _silent(connection, make_plan(config), scenario, story, ordered)
     return replace(story, in_short=_in_short(story), silent=tuple(silent))
 

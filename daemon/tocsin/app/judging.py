@@ -23,7 +23,7 @@ from tocsin.model.rule_state import AnyRuleState
 from tocsin.model.run import ScenarioKey
 from tocsin.model.sight import NodeSight, ScenarioSight
 from tocsin.store import alerts, decisions, groups, rule_states
-from tocsin.store.alerts import Filed
+from tocsin.store.alerts import End, Filed, Standing
 from tocsin.store.groups import Joining
 from tocsin.store.rule_states import Remembered, StateKey
 
@@ -51,6 +51,9 @@ class Judging:
     _filed: dict[str, Filed] = field(default_factory=dict)  # to be written, by alert id
     _firing: dict[str, str] | None = None  # fingerprint → alert id, read when something first rings
     _entering: dict[str, Alert] = field(default_factory=dict)  # alerts to be routed
+    _new: set[str] = field(default_factory=set)  # ids of alerts that first ring in this transaction
+    _ends: dict[str, End] = field(default_factory=dict)  # of alerts that have rows already
+    _standing: dict[str, Standing | None] = field(default_factory=dict)  # what was looked up; None: it does not fire
 
     # --- facts and time ----------------------------------------------------------------------------------------------
 
@@ -143,12 +146,14 @@ class Judging:
     ) -> AnyRuleState:
         """A new alert; where another rule already holds one of this identity, that one is shared."""
         if self._firing is None:
-            self._firing = alerts.firing_ids(self.connection)
+            firing = alerts.firing_ids(self.connection).items()
+            self._firing = {identity: id_ for identity, id_ in firing if id_ not in self._ends}
         shared = self._firing.get(alert.fingerprint)
         if shared is not None:
             self.decide(live, Verdict.WITHHELD, "another rule's alert already says it", event, alert)
             return _holding(state, shared)
         self._firing[alert.fingerprint] = alert.id
+        self._new.add(alert.id)
         self.file(alert, key)
         self.decide(live, Verdict.RANG, alert.annotations.get("summary"), event, alert)
         return _holding(state, alert.id)
@@ -171,18 +176,35 @@ class Judging:
 
     def end(self, rule_id: str, alert_id: str, at: datetime, reason: EndReason, event: Event | None = None) -> None:
         """End an alert, one of this transaction or an older one."""
-        filed = self._filed.pop(alert_id, None)
-        if filed is not None:  # what it showed last is part of its history
-            alerts.put_alerts(self.connection, [filed], self.now)
-            self._entering.pop(alert_id, None)
-        ended = alerts.end_alert(self.connection, alert_id, at, reason, self.now)
-        if ended is None:
-            return  # it had ended before, by hand or by another rule
+        self._entering.pop(alert_id, None)
+        filed = self._filed.get(alert_id)
+        if filed is not None and alert_id in self._new:
+            self._filed[alert_id] = replace(filed, alert=replace(filed.alert, ends_at=at, end_reason=reason))
+            self._new.remove(alert_id)
+            ended = Standing(filed.alert.fingerprint, filed.alert.name)
+        else:
+            found = None if alert_id in self._ends else self._stands(alert_id)
+            if found is None:  # it had ended before, by hand or by another rule
+                self._filed.pop(alert_id, None)
+                return
+            self._ends[alert_id] = End(alert_id, at, reason)
+            ended = found
         if self._firing is not None:
             self._firing.pop(ended.fingerprint, None)
         self.changed += 1
         rule = self.plan.rules.get(rule_id)
-        self.note(rule.rule.alert if rule else ended.name, Verdict.ENDED, reason.value, event, ended)
+        name = rule.rule.alert if rule else ended.name
+        about = event.id if event else None, ended.fingerprint, alert_id
+        self.made.append(Decision(self.now, Stage.RULE, name, Verdict.ENDED, reason.value, *about))
+
+    def _stands(self, alert_id: str) -> Standing | None:
+        """A firing alert by its id. All that the loaded states hold open are looked up at once."""
+        if alert_id not in self._standing:
+            ringing = {known.state.ringing.alert_id for known in self.states.values()
+                       if known.state is not None and known.state.ringing is not None}  # fmt: skip
+            wanted = (ringing | {alert_id}) - self._standing.keys()
+            self._standing |= dict.fromkeys(wanted) | alerts.standing(self.connection, wanted)
+        return self._standing[alert_id]
 
     def decide(
         self, live: LiveRule, verdict: Verdict, note: str | None, event: Event | None, alert: Alert | None = None
@@ -199,8 +221,11 @@ class Judging:
         """Put down states, alerts, group membership and decisions."""
         if self._dirty:
             rule_states.save(self.connection, [self.states[key] for key in sorted(self._dirty)])
+        # First what ends: two of one fingerprint never fire at once. What an alert showed last is part of its history.
+        alerts.put_alerts(self.connection, [self._filed.pop(id_) for id_ in self._ends if id_ in self._filed], self.now)
+        alerts.end_alerts(self.connection, [*self._ends.values()], self.now)
         alerts.put_alerts(self.connection, list(self._filed.values()), self.now)
-        self.changed += len(self._filed)
+        self.changed += sum(filed.alert.firing for filed in self._filed.values())
         joining, routed = enter_groups(self.plan, self._entering.values(), self.now)
         groups.join(self.connection, joining)
         self.made += routed

@@ -51,6 +51,7 @@ class Status:
                 "transactions": writer.transactions,
                 "items": writer.items,
                 "largest_batch": writer.largest,
+                "unreadable_rows": {name: count for name, count in self._store.set_aside.counts().items() if count},
             },
             "failing_channels": dict(self._sender.failing()),
             "nodes": {name: _node(watcher.snapshot()) for name, watcher in self._watchers.watchers.items()},

@@ -1,6 +1,6 @@
 """Reporters at work inside one transaction: what events make them owe, and what is too late to be told by itself."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -17,7 +17,7 @@ from tocsin.model.run import RunKey
 from tocsin.model.sight import NodeSight
 from tocsin.route import mirror
 from tocsin.route import reporters as report
-from tocsin.store import details, outbox, sight, withheld
+from tocsin.store import details, outbox, withheld
 
 _DEFAULT_WATCH = Watch()
 
@@ -31,6 +31,7 @@ class Telling:
     now: datetime
     nodes: dict[str, NodeSight]
     own: mirroring.Own
+    over: Set[RunKey]  # of the runs whose starts are late, those that have ended since
     made: list[Decision] = field(default_factory=list)
     errors: list[tuple[str, str, Exception]] = field(default_factory=list)
     _owed: list[tuple[Event, list[Notification]]] = field(default_factory=list)
@@ -99,7 +100,8 @@ class Telling:
         """What becomes of an event that is too late to be told by itself; None for any other."""
         if not event.late:
             return None
-        if report.is_over(event, lambda run: bool(sight.ended(self.connection, {run}))):
+        started = report.late_start(event)
+        if started is not None and started.key in self.over:
             return "its run is over"
         node = self.nodes.get(event.node) or NodeSight(event.node)
         if self.now + node.clock_offset - event.time <= _watch(self.plan, event.node).backfill.notify_max_age:

@@ -1,6 +1,6 @@
 """What time alone changes: rules that are due, expected starts, what is gone or switched off, and summaries."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -10,7 +10,6 @@ from tocsin.app import starts
 from tocsin.app.judging import Judging, place_of
 from tocsin.app.outcome import Outcome
 from tocsin.app.plan import Plan
-from tocsin.judge.overlong import USUAL_OF
 from tocsin.judge.rules import LiveRule
 from tocsin.judge.stale import OFF_RECHECK
 from tocsin.judge.view import RECHECK
@@ -22,9 +21,11 @@ from tocsin.model.run import RunKey, ScenarioKey
 from tocsin.model.sight import ScenarioSight, scenario_labels
 from tocsin.route import reporters as report
 from tocsin.store import alerts, events, outbox, rule_states, sight, withheld
+from tocsin.store.history import good_durations
 from tocsin.store.rule_states import Remembered, StateKey
 from tocsin.store.starts import next_start
 
+Durations = Mapping[ScenarioKey, Sequence[timedelta]]
 BATCH = 200  # due states of one transaction
 
 
@@ -54,8 +55,10 @@ def decide_time(connection: Connection, plan: Plan, now: datetime, fresh: Sequen
     )
     runs = {one.state.run for one in due if isinstance(one.state, OverlongState) and one.state.run}
     over = sight.ended(connection, runs)
+    unlimited = (one.state.run for one in due if isinstance(one.state, OverlongState) and one.state.limit is None)
+    usual = good_durations(connection, {run.scenario for run in unlimited if run is not None})
     for one in due:
-        _tick(judging, one, over)
+        _tick(judging, one, over, usual)
     _orphans(judging)
     more = starts.judge_starts(judging)
     _begin_timing(judging, fresh)
@@ -72,7 +75,7 @@ def decide_time(connection: Connection, plan: Plan, now: datetime, fresh: Sequen
     )
 
 
-def _tick(judging: Judging, one: Remembered, over: set[RunKey]) -> None:
+def _tick(judging: Judging, one: Remembered, over: set[RunKey], usual: Durations) -> None:
     live = judging.plan.rules.get(one.key.rule.removesuffix("/stalled"))
     view = judging.view(one.key)
     if live is None or one.state is None:
@@ -82,19 +85,19 @@ def _tick(judging: Judging, one: Remembered, over: set[RunKey]) -> None:
     elif isinstance(one.state, StalledState):
         starts.look_for_ends(judging, one.key, one.state, live)
     elif isinstance(one.state, OverlongState):
-        _tick_overlong(judging, one.key, one.state, live, over)
+        _tick_overlong(judging, one.key, one.state, live, over, usual)
     else:
         judging.tick(one.key, one.state, live)
 
 
-def _tick_overlong(judging: Judging, key: StateKey, state: OverlongState, live: LiveRule, over: set[RunKey]) -> None:
+def _tick_overlong(
+    judging: Judging, key: StateKey, state: OverlongState, live: LiveRule, over: set[RunKey], usual: Durations
+) -> None:
     if state.ended is None and state.run in over:
         judging.put(key, state, judging.now + RECHECK)  # the event of its end is on the way
         return
-    usual: tuple[timedelta, ...] = ()
-    if state.run is not None and state.limit is None and live.rule.longer_than is None:
-        usual = sight.good_durations(judging.connection, state.run.scenario, USUAL_OF)
-    judging.tick(key, state, live, replace(judging.view(key), durations=usual))
+    durations = usual.get(state.run.scenario, ()) if state.run is not None else ()
+    judging.tick(key, state, live, replace(judging.view(key), durations=tuple(durations)))
 
 
 def _orphans(judging: Judging) -> None:

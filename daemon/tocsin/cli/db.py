@@ -59,8 +59,9 @@ def upgrade(config: ConfigOption = None) -> None:
 
 @app.command()
 def backup(
-    target: Annotated[Path, typer.Argument(help="The file to write; an old one is replaced.")],
+    target: Annotated[Path, typer.Argument(help="The file to write.")],
     config: ConfigOption = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an old file.")] = False,
 ) -> None:
     """Copy a SQLite store, also while the daemon runs."""
     from tocsin.store.engine import sqlite_path
@@ -72,6 +73,8 @@ def backup(
     source = sqlite_path(store.url)
     if not source.exists():
         fail(f"there is no store at {source}")
+    if target.exists() and (not force or target.samefile(source)):
+        fail(f"{target} is the store itself" if target.samefile(source) else f"{target} exists; --force replaces it")
     try:
         backup_sqlite(source, target)
     except (sqlite3.Error, OSError) as error:

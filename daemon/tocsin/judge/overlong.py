@@ -18,8 +18,6 @@ from tocsin.model.event import END_EVENTS, Event, EventName
 from tocsin.model.rule_state import OverlongState
 from tocsin.model.run import RunKey
 
-USUAL_OF = 20  # so many of the last good runs make what is usual
-
 
 def hear(_rule: Rule, state: OverlongState | None, event: Event) -> OverlongState | None:
     if event.run is None:

@@ -1,6 +1,7 @@
 """Tocsin's own series that belong to the whole process; each stage keeps a struct like this one for its own."""
 
 import platform
+from collections.abc import Callable, Mapping
 from datetime import datetime
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
@@ -40,11 +41,22 @@ class AppMetrics:
             registry=registry,
         )
         self._dropped_before = 0
+        self._rows_set_aside = Gauge(
+            "tocsin_store_unreadable_rows",
+            "Rows set aside since the start because this version cannot read them, by table.",
+            ["table"],
+            registry=registry,
+        )
 
     def log_lines_dropped(self, total: int) -> None:
         """So many lines of the log were dropped since the start of the process."""
         self.dropped.inc(max(0, total - self._dropped_before))
         self._dropped_before = total
+
+    def show_set_aside(self, counts: Callable[[], Mapping[str, int]]) -> None:
+        """Let a scrape ask ``counts``, which names every table from the start."""
+        for table in counts():
+            self._rows_set_aside.labels(table).set_function(lambda table=table: counts()[table])  # type: ignore[misc]
 
     def reloaded(self, ok: bool, at: datetime) -> None:
         """A reading of the configuration ended, well or not."""

@@ -24,6 +24,7 @@ class Verdict(StrEnum):
     ENDED = "ended"
     WITHHELD = "withheld"  # until history is read back, or because another alert speaks for it
     ERROR = "error"  # a rule or reporter failed on this subject; the others went on
+    UNREADABLE = "unreadable"  # an event that this version cannot read: nothing is decided on it
     # routes
     ROUTED = "routed"
     # reporters

@@ -15,7 +15,7 @@ from tocsin.model.decision import Verdict
 from tocsin.model.event import END_EVENTS, Event, EventName, event_labels
 from tocsin.model.labels import Labels, all_match
 from tocsin.model.notification import EventNotice, MailOverrides, Notification, SummaryNotice
-from tocsin.model.run import BAD_OUTCOMES, DetailsLevel, Outcome, RunKey
+from tocsin.model.run import BAD_OUTCOMES, DetailsLevel, Outcome, Run
 from tocsin.route.formula import BadFormula, Value, holds
 
 _WORST = 5  # failures that a summary names
@@ -82,9 +82,9 @@ def dss_variables(event: Event) -> dict[str, Value]:
     return variables
 
 
-def is_over(event: Event, ended: Callable[[RunKey], bool]) -> bool:
-    """Whether a late event is the start of a run that has ended since: it is never told, its end is."""
-    return event.late and event.name is EventName.RUN_STARTED and event.run is not None and ended(event.run.key)
+def late_start(event: Event) -> Run | None:
+    """The run whose start is told late. If it has ended since, its start is never told, its end is."""
+    return event.run if event.late and event.name is EventName.RUN_STARTED else None
 
 
 def notice(reporter: Reporter, event: Event) -> EventNotice:

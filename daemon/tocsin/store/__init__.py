@@ -12,17 +12,10 @@ from typing import Concatenate, ParamSpec, TypeVar, cast
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DatabaseError
 
-from tocsin.store.engine import (
-    FileLock,
-    check_sqlite_place,
-    is_sqlite,
-    open_engines,
-    parse_url,
-    reason,
-    sqlite_path,
-    unavailability,
-)
+from tocsin.store.aside import SetAside
+from tocsin.store.engine import is_sqlite, open_engines, parse_url, reason, sqlite_path, unavailability
 from tocsin.store.errors import NotLeader, StoreError, StoreFailed, StoreRefused, StoreUnavailable
+from tocsin.store.files import FileLock, check_sqlite_place, make_private
 from tocsin.store.writer import Guard, Work, Writer
 
 P = ParamSpec("P")
@@ -30,7 +23,7 @@ T = TypeVar("T")
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_READERS = 4
+_READERS = 4  # threads of the stages, and as many of the API, each with a connection
 _WATCH_EVERY_SECONDS = 0.5
 _STUCK_AFTER_SECONDS = 60.0  # of one batch; every wait inside it is bounded far below
 
@@ -46,6 +39,8 @@ class Store:
         self._writer: Writer | None = None
         self._readers: ThreadPoolExecutor | None = None
         self._failure: StoreFailed | None = None  # found by a reader
+        self._browsers: ThreadPoolExecutor | None = None
+        self.set_aside = SetAside()
 
     @property
     def is_sqlite(self) -> bool:
@@ -91,12 +86,15 @@ class Store:
         path = sqlite_path(self.url) if self.is_sqlite else None
         if path is not None:
             check_sqlite_place(path)
+            make_private(path)
             if exclusive:
                 lock = FileLock(path)
                 lock.acquire()
                 self._lock = lock
         try:
-            self._write_engine, self._read_engine = open_engines(self.url)
+            self._write_engine, self._read_engine = open_engines(self.url, readers=2 * _READERS)
+            for engine in (self._write_engine, self._read_engine):
+                engine.update_execution_options(**self.set_aside.options)
             try:
                 bring_up_to_date(self._write_engine, self.url)
             except DatabaseError as error:
@@ -106,6 +104,7 @@ class Store:
             self._dispose()
             raise
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="tocsin-store-reader")
+        self._browsers = ThreadPoolExecutor(_READERS, thread_name_prefix="tocsin-store-api")
         self._writer = Writer(self._write_engine)
         self._writer.start()
 
@@ -114,9 +113,9 @@ class Store:
         if self._writer is not None:
             await self._writer.close()
             self._writer = None
-        if self._readers is not None:
-            await asyncio.to_thread(self._readers.shutdown)
-            self._readers = None
+        for pool in filter(None, (self._readers, self._browsers)):
+            await asyncio.to_thread(pool.shutdown)
+        self._readers = self._browsers = None
         await asyncio.to_thread(self._dispose)
 
     def _dispose(self) -> None:
@@ -157,17 +156,30 @@ class Store:
         return await self._write(guard, work, *args, **kwargs)
 
     async def read(self, work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run a reading function on a snapshot of its own, off the loop."""
-        if self._readers is None:
+        """Run a reading function on a snapshot of its own, off the loop. For the stages; see ``browse``."""
+        return await self._read(self._readers, work, *args, **kwargs)
+
+    async def browse(self, work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """As ``read``, on the threads kept for the API: however slowly lists are read, the stages do not wait."""
+        return await self._read(self._browsers, work, *args, **kwargs)
+
+    async def _read(
+        self,
+        pool: ThreadPoolExecutor | None,
+        work: Callable[Concatenate[Connection, P], T],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        if pool is None:
             raise StoreUnavailable("the store is not open")
 
         def run() -> T:
-            return self.read_now(work, *args, **kwargs)
+            return self._read_now(work, *args, **kwargs)
 
-        return await asyncio.get_running_loop().run_in_executor(self._readers, run)
+        return await asyncio.get_running_loop().run_in_executor(pool, run)
 
-    def read_now(self, work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """As ``read``, for callers that have a thread of their own."""
+    def _read_now(self, work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         if self._read_engine is None:
             raise StoreUnavailable("the store is not open")
         try:

@@ -6,6 +6,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, insert, or_, select
 
 from tocsin.model.decision import Decision, Stage, Verdict
+from tocsin.store.aside import readable
 from tocsin.store.schema import decisions
 from tocsin.store.upsert import chunks
 
@@ -31,8 +32,8 @@ def about(
         (decisions.c.subject, subjects),
     ):
         for part in chunks(sorted(set(wanted))):
-            for row in connection.execute(select(decisions).where(or_(column.in_(part)))):
-                found[row.n] = to_decision(row)
+            rows = connection.execute(select(decisions).where(or_(column.in_(part))))
+            found.update(readable(connection, decisions, rows, lambda row: (row.n, to_decision(row))))
     return [found[n] for n in sorted(found)]
 
 

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, func, or_, select, update
+from sqlalchemy import Connection, Row, Select, Subquery, and_, func, or_, select, update
 
 from tocsin.model.notification import Attempt, AttemptOutcome, DeadReason, Notification
+from tocsin.store.keys import Keyed, plain
 from tocsin.store.outbox import dead_reason, to_notification
 from tocsin.store.schema import attempts, outbox
-from tocsin.store.sending import OPEN
+from tocsin.store.sending import OPEN, OPEN_STATES
 
 _NEWEST = 1_000  # dead letters that are looked at for channels that refuse one message after another
 _OLDEST = 500  # open rows of a channel that are looked at for tries in vain: the oldest are tried first
@@ -100,25 +101,25 @@ def troubles(
     the channel; those that died after ``dead_after`` when they had been tried twice, and alert groups. A reporter's
     message that was refused at once may be to blame itself, with its recipients; the second one in a row is not.
     """
-    channels, found = list(channels), dict[str, Trouble]()
+    channels = list(channels)
     tried = or_(outbox.c.attempts > 1, and_(outbox.c.kind == "group", outbox.c.attempts > 0))
-    # Hidden from the planner, which would else read every dead letter there is: they are kept for ever.
+    # Hidden from the planner, which would else read every dead letter there is: they are kept for long.
     lately = (func.coalesce(outbox.c.state, "") == "dead", outbox.c.settled_at > dead_after)
     dead = select(outbox.c.channel, outbox.c.settled_at, outbox.c.reason).order_by(outbox.c.settled_at)
-    died = {row.channel: row for row in connection.execute(dead.where(*lately, outbox.c.channel.in_(channels), tried))}
-    columns = (outbox.c.owed_at, outbox.c.reason, outbox.c.attempts)
-    for name in channels:
-        oldest = select(*columns).where(OPEN, outbox.c.channel == name).order_by(outbox.c.n).limit(_OLDEST).subquery()
-        waits = select(oldest.c.owed_at, oldest.c.reason).where(oldest.c.attempts > 1, oldest.c.owed_at <= owed_before)
-        against = [tuple(row) for row in connection.execute(waits.order_by(oldest.c.owed_at.desc()).limit(1))]
-        against += [(died[name].settled_at, died[name].reason)] if name in died else []
-        for at, reason in against:
-            if name not in found and not delivered_since(connection, name, at):
-                found[name] = Trouble(at, reason or "")
+    died = connection.execute(dead.where(*lately, outbox.c.channel.in_(channels), tried))
+    oldest = _OLDEST_OPEN.rows(connection, [(name,) for name in channels])
+    waits = sorted((row[:3] for row in oldest if row[3] > 1 and row[1] <= owed_before), key=lambda row: row[1])
+    found: dict[str, Trouble] = {}
+    for rows in (died, waits):  # the newest of each; what waits counts first
+        against = {name: Trouble(at, reason or "") for name, at, reason in rows}
+        working = delivered_since(connection, {name: one.since for name, one in against.items()})
+        found |= {name: one for name, one in against.items() if name not in working}
     refusals = _newest_refusals(connection, [name for name in channels if name not in found])
-    for name, (last, before) in refusals.items():
-        if last.settled_at > dead_after and not delivered_since(connection, name, before.settled_at):
-            found[name] = Trouble(last.settled_at, last.reason or "")
+    newest = {name: rows for name, rows in refusals.items() if rows[0].settled_at > dead_after}
+    working = delivered_since(connection, {name: before.settled_at for name, (_, before) in newest.items()})
+    found |= {
+        name: Trouble(last.settled_at, last.reason or "") for name, (last, _) in newest.items() if name not in working
+    }
     return found
 
 
@@ -133,9 +134,38 @@ def _newest_refusals(connection: Connection, channels: Sequence[str]) -> dict[st
     return {name: (rows[0], rows[1]) for name, rows in of.items() if len(rows) > 1}
 
 
-def delivered_since(connection: Connection, channel: str, moment: datetime) -> bool:
-    """Whether a channel delivered anything after a moment."""
+def _oldest_open(wanted: Subquery) -> Select[Any]:
+    other = outbox.alias()
+    last = (
+        select(other.c.n)
+        .where(other.c.state.in_(OPEN_STATES), other.c.channel == wanted.c.k0)
+        .order_by(other.c.n)
+        .limit(1)
+        .offset(_OLDEST - 1)
+        .correlate(wanted)
+        .scalar_subquery()
+    )
+    return (
+        select(outbox.c.channel, outbox.c.owed_at, outbox.c.reason, outbox.c.attempts)
+        .join_from(wanted, outbox, outbox.c.channel == wanted.c.k0)
+        .where(OPEN, outbox.c.n <= func.coalesce(last, outbox.c.n))
+    )
+
+
+_OLDEST_OPEN = Keyed(_oldest_open, [outbox.c.channel])
+
+
+def delivered_since(connection: Connection, moments: Mapping[str, datetime]) -> set[str]:
+    """The channels that delivered anything after the moment that is named for each."""
+    return {row[0] for row in _DELIVERED.rows(connection, moments.items())}
+
+
+def _delivered(wanted: Subquery) -> Select[Any]:
     # Almost every row is a delivered one: hidden from the planner, which would else begin with them.
     delivered = func.coalesce(outbox.c.state, "") == "delivered"
-    later = select(outbox.c.settled_at).where(outbox.c.settled_at > moment, outbox.c.channel == channel, delivered)
-    return connection.execute(later.limit(1)).first() is not None
+    later = plain(outbox.c.settled_at) > wanted.c.k1
+    found = select(outbox.c.channel).where(later, outbox.c.channel == wanted.c.k0, delivered)
+    return select(wanted.c.k0).where(found.correlate(wanted).exists())
+
+
+_DELIVERED = Keyed(_delivered, [outbox.c.channel, outbox.c.settled_at])

@@ -1,11 +1,13 @@
 """Rows of what is read about a run after its end."""
 
 from collections.abc import Iterable
+from typing import Any
 
-from sqlalchemy import Connection, delete, exists, select, tuple_, update
+from sqlalchemy import Connection, Row, delete, exists, select, tuple_, update
 
 from tocsin.kit.clock import to_ms
 from tocsin.model.run import Details, RunKey, ScenarioKey
+from tocsin.store.aside import readable
 from tocsin.store.keys import Keyed
 from tocsin.store.schema import outbox, outbox_waits, run_details, runs
 from tocsin.store.upsert import chunks, upsert
@@ -34,12 +36,16 @@ def get_details(connection: Connection, runs: Iterable[RunKey]) -> dict[RunKey, 
     """What is known about these runs; a run without a row is absent."""
     wanted = {(*run.scenario, run.run_id, to_ms(run.start)): run for run in runs}
     key = tuple_(*(run_details.c[name] for name in _KEY))
-    found = {}
+
+    def details(row: Row[Any]) -> tuple[RunKey, Details]:
+        run = wanted[row.node, row.project, row.scenario, row.run_id, to_ms(row.start)]
+        return run, Details(run, row.read_at, row.error, row.steps, row.log_tail, row.problem)
+
+    found: dict[RunKey, Details] = {}
     for part in chunks(list(wanted.values()), 100):
         places = [(*run.scenario, run.run_id, run.start) for run in part]
-        for row in connection.execute(select(run_details).where(key.in_(places))):
-            run = wanted[row.node, row.project, row.scenario, row.run_id, to_ms(row.start)]
-            found[run] = Details(run, row.read_at, row.error, row.steps, row.log_tail, row.problem)
+        rows = connection.execute(select(run_details).where(key.in_(places)))
+        found.update(readable(connection, run_details, rows, details))
     return found
 
 

@@ -4,12 +4,8 @@ SQLite's Python driver opens no transaction for SELECT and fails on a plain BEGI
 transactions are off and every write begins with BEGIN IMMEDIATE.
 """
 
-import errno
-import fcntl
-import os
 import sqlite3
 from pathlib import Path
-from typing import IO
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.engine import URL
@@ -19,8 +15,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from tocsin.store.errors import StoreFailed, StoreRefused, StoreUnavailable
+from tocsin.store.files import SameFiles
 
-_NETWORK_FILE_SYSTEMS = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "lustre"})
 _BUSY_TIMEOUT_MS = 5_000
 _SQLITE_UNAVAILABLE = frozenset({
     sqlite3.SQLITE_BUSY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_FULL, sqlite3.SQLITE_INTERRUPT, sqlite3.SQLITE_IOERR,
@@ -55,32 +51,33 @@ def is_sqlite(url: URL) -> bool:
 
 
 def sqlite_path(url: URL) -> Path:
-    return Path(url.database or "").absolute()
+    """The file itself, not a link to it: SQLite keeps its WAL beside the file."""
+    return Path(url.database or "").absolute().resolve()
 
 
-def open_engines(url: URL) -> tuple[Engine, Engine]:
-    """The writing and the reading engine. Nothing is connected yet."""
+def open_engines(url: URL, readers: int = 1) -> tuple[Engine, Engine]:
+    """The writing and the reading engine, the latter with as many connections. Nothing is connected yet."""
     if is_sqlite(url):
-        return _sqlite(url, writing=True), _sqlite(url, writing=False)
+        return _sqlite(url, writing=True, connections=1), _sqlite(url, writing=False, connections=readers)
     options = {"pool_pre_ping": True, "connect_args": {"connect_timeout": 10, "application_name": "tocsin"}}
     try:
         writer = create_engine(url, pool_size=2, max_overflow=0, **options)
         reader = create_engine(
-            url, pool_size=4, max_overflow=0, execution_options={"postgresql_readonly": True}, **options
+            url, pool_size=readers, max_overflow=0, execution_options={"postgresql_readonly": True}, **options
         )
     except ModuleNotFoundError:
         raise StoreRefused("PostgreSQL needs the driver psycopg: pip install 'tocsin[postgres]'") from None
     return writer, reader
 
 
-def _sqlite(url: URL, *, writing: bool) -> Engine:
-    engine = create_engine(
-        url, pool_size=1 if writing else 4, max_overflow=0, connect_args={"check_same_thread": False}
-    )
+def _sqlite(url: URL, *, writing: bool, connections: int) -> Engine:
+    engine = create_engine(url, pool_size=connections, max_overflow=0, connect_args={"check_same_thread": False})
+    same = SameFiles(sqlite_path(url))
 
     @event.listens_for(engine, "connect")
     def _prepare(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
         connection.isolation_level = None
+        connection.text_factory = _text
         cursor = connection.cursor()
         cursor.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
         if writing:
@@ -93,6 +90,7 @@ def _sqlite(url: URL, *, writing: bool) -> Engine:
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
+        same.check()
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
 
     return engine
@@ -130,69 +128,6 @@ def reason(error: DBAPIError) -> str:
     return " ".join(str(error.orig).split()) or type(error.orig).__name__
 
 
-def check_sqlite_place(path: Path) -> None:
-    """Refuse a directory that cannot hold a WAL database, with one line that says what to do."""
-    directory = path.parent
-    if not directory.is_dir():
-        try:
-            directory.mkdir(parents=True)
-        except OSError as error:
-            why = "it is not a directory" if isinstance(error, FileExistsError) else error.strerror
-            raise StoreRefused(f"cannot make the directory of the store {path}: {why}") from None
-    if os.statvfs(directory).f_flag & os.ST_RDONLY:
-        raise StoreRefused(f"cannot write the store {path}: its volume is mounted read-only")
-    if not os.access(directory, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
-        raise StoreRefused(f"cannot write the store {path}: permission denied; give the directory to this user")
-    kind = _file_system(directory)
-    if kind in _NETWORK_FILE_SYSTEMS or kind.startswith("fuse.sshfs"):
-        raise StoreRefused(
-            f"the store {path} lies on a network file system ({kind}), where SQLite loses data; "
-            "use a local disk, or PostgreSQL"
-        )
-
-
-def _file_system(directory: Path, mounts: Path = Path("/proc/self/mounts")) -> str:
-    """The type of the file system that holds ``directory``; empty where the system does not tell."""
-    try:
-        lines = mounts.read_text("utf-8", "replace").splitlines()
-    except OSError:
-        return ""
-    place, best, kind = directory.resolve(), -1, ""
-    for line in lines:
-        fields = line.split(" ")
-        if len(fields) < 3:
-            continue
-        point = Path(fields[1].replace("\\040", " "))
-        if place.is_relative_to(point) and len(point.parts) >= best:
-            best, kind = len(point.parts), fields[2]
-    return kind
-
-
-class FileLock:
-    """One process a SQLite file. The system frees the lock when the process dies, however it dies."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path.with_name(path.name + ".lock")
-        self._file: IO[str] | None = None
-
-    def acquire(self) -> None:
-        """Raises ``StoreRefused`` when another process holds it."""
-        try:
-            file = self._path.open("a+")
-        except OSError as error:
-            raise StoreRefused(f"cannot write the store's lock {self._path}: {error.strerror}") from None
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            file.close()
-            if error.errno not in (errno.EACCES, errno.EAGAIN):
-                raise StoreRefused(f"cannot lock {self._path}: {error.strerror}") from None
-            raise StoreRefused(
-                f"another Tocsin already runs on {self._path.with_suffix('')}; stop it first, or use PostgreSQL for several"
-            ) from None
-        self._file = file
-
-    def release(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+def _text(raw: bytes) -> str:
+    """A text of a file that may be damaged: one bad byte must not fail the whole statement."""
+    return raw.decode("utf-8", "replace")

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, select, update
 
 from tocsin.model.event import Event, EventName
 from tocsin.model.run import RunKey, ScenarioKey
+from tocsin.store.aside import readable
 from tocsin.store.keys import Keyed, pack, unfold
 from tocsin.store.schema import counters, events
 from tocsin.store.upsert import chunks, insert, upsert
@@ -36,9 +37,33 @@ def insert_events(connection: Connection, new: Sequence[Event]) -> list[Event]:
 
 
 def undecided(connection: Connection, limit: int) -> list[Undecided]:
-    """The oldest events that no decision was made on, in order of insertion."""
-    query = select(events.c.n, events.c.body).where(events.c.processed_at.is_(None)).order_by(events.c.n).limit(limit)
-    return [Undecided(n, body) for n, body in connection.execute(query)]
+    """The oldest events that no decision was made on, in order of insertion; without those that cannot be read."""
+    rows = connection.execute(_UNDECIDED.limit(limit))
+    return readable(connection, events, rows, lambda row: Undecided(row.n, row.body))
+
+
+_UNDECIDED = select(events.c.n, events.c.id, events.c.body).where(events.c.processed_at.is_(None)).order_by(events.c.n)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Events to decide, the ids of those that cannot be read, and whether more wait."""
+
+    waiting: list[Undecided]
+    unreadable: list[str]
+    full: bool
+
+
+def take_undecided(connection: Connection, limit: int, now: datetime) -> Batch:
+    """The oldest undecided events. Those that cannot be read wait no longer and get no place in the public order."""
+    rows = connection.execute(_UNDECIDED.limit(limit)).all()
+    waiting = readable(connection, events, rows, lambda row: Undecided(row.n, row.body))
+    known = {one.n for one in waiting}
+    unreadable = [row for row in rows if row.n not in known]
+    if unreadable:
+        aside = update(events).where(events.c.n.in_([row.n for row in unreadable]))
+        connection.execute(aside.values(processed_at=now))
+    return Batch(waiting, [row.id for row in unreadable], len(rows) >= limit)
 
 
 def mark_decided(connection: Connection, decided: Sequence[Undecided], now: datetime) -> range:
@@ -58,17 +83,35 @@ def list_events(
     connection: Connection, *, after: int = 0, limit: int = 100, equal: Mapping[str, str] | None = None
 ) -> list[Event]:
     """Decided events with ``seq`` above ``after`` in order; ``equal`` filters by columns: event, node, project…"""
-    query = select(events.c.seq, events.c.body).where(events.c.seq > after).order_by(events.c.seq).limit(limit)
-    for column, value in (equal or {}).items():
+    return page_of_events(connection, after, limit, equal or {}).events
+
+
+@dataclass(frozen=True, slots=True)
+class EventPage:
+    """Events in order, the place of the last row that was read, and whether there may be more."""
+
+    events: list[Event]
+    last_seq: int
+    full: bool
+
+
+def page_of_events(connection: Connection, after: int, limit: int, equal: Mapping[str, str]) -> EventPage:
+    """Up to ``limit`` decided events after a place; those that cannot be read are left out."""
+    query = select(events.c.n, events.c.seq, events.c.body).where(events.c.seq > after)
+    for column, value in equal.items():
         query = query.where(events.c[column] == value)
-    return [replace(body, seq=seq) for seq, body in connection.execute(query)]
+    rows = connection.execute(query.order_by(events.c.seq).limit(limit)).all()
+    found = readable(connection, events, rows, lambda row: replace(row.body, seq=row.seq))
+    return EventPage(found, rows[-1].seq if rows else after, len(rows) >= limit)
 
 
 def events_by_id(connection: Connection, ids: Iterable[str]) -> dict[str, Event]:
-    found = {}
+    """Those of these events that can be read."""
+    found: dict[str, Event] = {}
     for part in chunks(sorted(set(ids))):
-        query = select(events.c.seq, events.c.body).where(events.c.id.in_(part))
-        found.update({body.id: replace(body, seq=seq) for seq, body in connection.execute(query)})
+        rows = connection.execute(select(events.c.n, events.c.seq, events.c.body).where(events.c.id.in_(part)))
+        known = readable(connection, events, rows, lambda row: replace(row.body, seq=row.seq))
+        found.update((event.id, event) for event in known)
     return found
 
 
@@ -123,13 +166,14 @@ def late_after(connection: Connection, n: int) -> set[ScenarioKey]:
 def early_failures(connection: Connection, runs: Collection[RunKey]) -> dict[RunKey, list[Event]]:
     """The failed reporters of these runs that were seen while the run went on: such an event bears the run's start."""
     found: dict[RunKey, list[Event]] = {}
-    for (event,) in _AT.rows(connection, ((*run.scenario, run.start) for run in runs)):
+    rows = _AT.rows(connection, ((*run.scenario, run.start) for run in runs))
+    for event in readable(connection, events, rows, lambda row: row.body):
         if event.reporter and event.run and event.run.end is None and event.run.key in runs:
             found.setdefault(event.run.key, []).append(event)
     return found
 
 
 _AT = Keyed(
-    select(events.c.body).where(events.c.event == EventName.REPORTER_FAILED.value).order_by(events.c.n),
+    select(events.c.n, events.c.body).where(events.c.event == EventName.REPORTER_FAILED.value).order_by(events.c.n),
     [events.c[name] for name in ("node", "project", "scenario", "time")],
 )

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, delete, exists, func, select, update
@@ -12,8 +12,11 @@ from tocsin.model.decision import Verdict
 from tocsin.model.group import Group, Member, Notified
 from tocsin.model.labels import Labels, Op, all_match
 from tocsin.store.alerts import to_alert
+from tocsin.store.aside import readable
 from tocsin.store.schema import alerts, group_alerts, group_notified, groups
-from tocsin.store.upsert import chunks, insert, upsert
+from tocsin.store.upsert import chunks, upsert
+
+_PUT_OFF = timedelta(minutes=10)
 
 # Labels of alerts that are columns too, where an absent label is the empty text.
 _COLUMNS = {
@@ -41,39 +44,42 @@ class Told:
     group_key: str
     channel: str
     notified: Notified | None
-    verdict: Verdict
+    verdict: Verdict | None  # None: one that only another version knows
 
 
 def join(connection: Connection, joining: Sequence[Joining]) -> None:
     """Put alerts into groups; an earlier firing of the same alert gives way to the new one."""
     if not joining:
         return
-    fresh = {one.group.key: one.group for one in joining}
-    connection.execute(
-        insert(connection, groups).on_conflict_do_nothing(),
-        [
-            {
-                "key": group.key,
-                "receiver": group.receiver,
-                "route": group.path,
-                "labels": dict(group.labels),
-                "flush_at": group.flush_at,
-            }
-            for group in fresh.values()
-        ],
-    )
-    entering = {(one.group.key, one.fingerprint): one.alert_id for one in joining}
     rows = [
+        {
+            "key": group.key,
+            "receiver": group.receiver,
+            "route": group.path,
+            "labels": dict(group.labels),
+            "flush_at": group.flush_at,
+        }
+        for group in {one.group.key: one.group for one in joining}.values()
+    ]
+    upsert(connection, groups, rows, ("route", "labels"))  # as they were, unless another version wrote them
+    entering = {(one.group.key, one.fingerprint): one.alert_id for one in joining}
+    members = [
         {"group_key": key, "fingerprint": fingerprint, "alert_id": alert_id, "kept": False}
         for (key, fingerprint), alert_id in entering.items()
     ]
-    upsert(connection, group_alerts, rows, ("alert_id", "kept"))
+    upsert(connection, group_alerts, members, ("alert_id", "kept"))
 
 
 def due(connection: Connection, now: datetime, limit: int) -> list[Group]:
-    """The groups that are to be flushed, the longest overdue first."""
+    """The groups that are to be flushed, the longest overdue first. One that cannot be read is put off: it can again
+    once an alert enters it, since its labels and matchers are then written anew."""
     query = select(groups).where(groups.c.flush_at <= now).order_by(groups.c.flush_at, groups.c.key).limit(limit)
-    return [_group(row) for row in connection.execute(query)]
+    rows = connection.execute(query).all()
+    found = readable(connection, groups, rows, _group)
+    if len(found) < len(rows):
+        aside = {row.key for row in rows} - {group.key for group in found}
+        connection.execute(update(groups).where(groups.c.key.in_(sorted(aside))).values(flush_at=now + _PUT_OFF))
+    return found
 
 
 def next_flush(connection: Connection) -> datetime | None:
@@ -82,7 +88,8 @@ def next_flush(connection: Connection) -> datetime | None:
 
 
 def every(connection: Connection) -> list[Group]:
-    return [_group(row) for row in connection.execute(select(groups).order_by(groups.c.key))]
+    """All groups that can be read."""
+    return readable(connection, groups, connection.execute(select(groups).order_by(groups.c.key)), _group)
 
 
 def members(connection: Connection, keys: Collection[str]) -> dict[str, list[Member]]:
@@ -95,9 +102,13 @@ def members(connection: Connection, keys: Collection[str]) -> dict[str, list[Mem
             .where(group_alerts.c.group_key.in_(part))
             .order_by(alerts.c.starts_at, alerts.c.id)
         )
-        for row in connection.execute(query):
-            found[row._mapping["group_key"]].append(Member(to_alert(row), row._mapping["kept"]))
+        for key, member in readable(connection, alerts, connection.execute(query), _member):
+            found[key].append(member)
     return found
+
+
+def _member(row: Row[Any]) -> tuple[str, Member]:
+    return row._mapping["group_key"], Member(to_alert(row), row._mapping["kept"])
 
 
 def next_flush_of(connection: Connection, fingerprints: Collection[str]) -> datetime | None:
@@ -113,10 +124,20 @@ def told(connection: Connection, keys: Collection[str]) -> dict[tuple[str, str],
     """What the channels were told about these groups, by group key and channel."""
     found: dict[tuple[str, str], Told] = {}
     for part in chunks(sorted(keys)):
-        for row in connection.execute(select(group_notified).where(group_notified.c.group_key.in_(part))):
-            notified = None if row.at is None else Notified(frozenset(row.firing), frozenset(row.ended), row.at)
-            found[row.group_key, row.channel] = Told(row.group_key, row.channel, notified, Verdict(row.verdict))
+        rows = connection.execute(select(group_notified).where(group_notified.c.group_key.in_(part)))
+        for one in readable(connection, group_notified, rows, _told):
+            found[one.group_key, one.channel] = one
     return found
+
+
+def _told(row: Row[Any]) -> Told:
+    notified = None if row.at is None else Notified(frozenset(row.firing), frozenset(row.ended), row.at)
+    # What was told counts, whatever word a newer version has for it.
+    verdict = Verdict(row.verdict) if row.verdict in _VERDICTS else None
+    return Told(row.group_key, row.channel, notified, verdict)
+
+
+_VERDICTS = frozenset(Verdict)
 
 
 def sources(connection: Connection, rules: Sequence[InhibitRule], targets: Collection[Labels]) -> list[Labels]:
@@ -137,7 +158,8 @@ def sources(connection: Connection, rules: Sequence[InhibitRule], targets: Colle
             values = {labels.get(name, "") for labels in concerned}
             if name in _COLUMNS and len(values) <= _MOST_VALUES:
                 query = query.where(_COLUMNS[name].in_(sorted(values)))
-        found.update((row.id, row.labels) for row in connection.execute(query))
+        rows = connection.execute(query)
+        found.update(readable(connection, alerts, rows, lambda row: (row.id, row.labels)))
     return list(found.values())
 
 
@@ -153,6 +175,7 @@ def remember(connection: Connection, rows: Sequence[Told]) -> None:
             "verdict": one.verdict.value,
         }
         for one in rows
+        if one.verdict is not None
     ]
     upsert(connection, group_notified, told, ("firing", "ended", "at", "verdict"))
 

@@ -5,7 +5,7 @@ into a table costs neither much. A ``Keyed`` query is built once for each kind o
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -33,9 +33,12 @@ Key = Sequence[object]  # texts, numbers and datetimes
 
 
 class Keyed:
-    """A query for the rows whose ``columns`` equal one of the keys that are given at the call."""
+    """A query for the rows whose ``columns`` equal one of the keys that are given at the call.
 
-    def __init__(self, query: Select[Any], columns: Sequence[Column[Any]]) -> None:
+    ``query`` may be a function that makes it from the table of the keys, with the columns ``k0``, ``k1``…
+    """
+
+    def __init__(self, query: Select[Any] | Callable[[Subquery], Select[Any]], columns: Sequence[Column[Any]]) -> None:
         self._query = query
         self._columns = columns
         self._built: dict[str, Select[Any]] = {}
@@ -51,6 +54,8 @@ class Keyed:
 
     def _build(self, dialect: str) -> Select[Any]:
         wanted = unfold(dialect, self._columns)
+        if not isinstance(self._query, Select):
+            return self._query(wanted)
         same = and_(*(plain(column) == wanted.c[f"k{index}"] for index, column in enumerate(self._columns)))
         return self._query.join(wanted, same)
 

@@ -6,6 +6,7 @@ from sqlalchemy import Connection, literal_column, select
 
 from tocsin.model.mail_reporter import MailReporter
 from tocsin.model.run import ScenarioKey
+from tocsin.store.aside import readable
 from tocsin.store.keys import Keyed
 from tocsin.store.schema import mail_reporters
 from tocsin.store.upsert import upsert
@@ -24,7 +25,9 @@ _OTHER = mail_reporters.c.reporters != literal_column("excluded.reporters")
 
 def of(connection: Connection, keys: Collection[ScenarioKey]) -> dict[ScenarioKey, tuple[MailReporter, ...]]:
     """The mail reporters of these scenarios; one whose reporters were never read is absent."""
-    return {ScenarioKey(*place): reporters for *place, reporters in _OF.rows(connection, keys)}
+    return dict(
+        readable(connection, mail_reporters, _OF.rows(connection, keys), lambda row: (ScenarioKey(*row[:3]), row[3]))
+    )
 
 
 _KEY = [mail_reporters.c[name] for name in _PLACE]

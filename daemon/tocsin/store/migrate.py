@@ -5,10 +5,12 @@ version migrations only add, so that the previous version can still open the sto
 is refused.
 """
 
+import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from sqlalchemy import Connection, Engine, inspect, text
 from sqlalchemy.engine import URL
@@ -71,11 +73,13 @@ def alembic_config() -> "AlembicConfig":
 
 
 def backup_sqlite(source: Path, target: Path) -> None:
-    """Copy a SQLite file while it may be in use, to a new file with all of its pages; an old target is replaced."""
+    """Copy a SQLite file while it may be in use, to a new file of its owner's alone with all of its pages; an old
+    target is replaced."""
     unfinished = target.with_name(target.name + ".part")
     unfinished.unlink(missing_ok=True)
+    os.close(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
     with (
-        closing(sqlite3.connect(f"file:{source}?mode=ro", uri=True)) as origin,
+        closing(sqlite3.connect(f"file:{quote(str(source))}?mode=ro", uri=True)) as origin,
         closing(sqlite3.connect(unfinished)) as copy,
     ):
         origin.backup(copy)

@@ -1,11 +1,13 @@
 """Rows of notifications owed, from the moment they are owed to their receipt or their giving up."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from sqlalchemy import Connection, Row, select
 
 from tocsin.model.notification import DeadReason, EventNotice, GroupNotice, Notice, Notification, NotificationState
 from tocsin.model.run import RunKey
+from tocsin.store.aside import readable
 from tocsin.store.schema import outbox, outbox_waits
 from tocsin.store.upsert import chunks, insert
 
@@ -32,12 +34,12 @@ def notifications(connection: Connection, ids: Sequence[str]) -> dict[str, Notif
     """Notifications by id."""
     found: dict[str, Notification] = {}
     for part in chunks(ids):
-        for row in connection.execute(select(outbox).where(outbox.c.id.in_(part))):
-            found[row.id] = to_notification(row)
+        rows = connection.execute(select(outbox).where(outbox.c.id.in_(part)))
+        found.update(readable(connection, outbox, rows, lambda row: (row.id, to_notification(row))))
     return found
 
 
-def to_notification(row: Row[tuple[object, ...]]) -> Notification:
+def to_notification(row: Row[Any]) -> Notification:
     """A notification from a row with all columns of the outbox."""
     fields = row._mapping
     return Notification(

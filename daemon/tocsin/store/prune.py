@@ -1,18 +1,35 @@
 """Forgetting what is old, in bounded batches.
 
 Never: open runs, runs inside a look's window (the newest of each scenario), events that wait for a decision or a
-summary, notifications owed or dead, alerts that a group may still tell of, totals. A run that is forgotten makes no
+summary, notifications owed, alerts that a group may still tell of, totals. A run that is forgotten makes no
 event again: the scenario's watermark stands.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
+from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Table, and_, delete, exists, or_, select, tuple_, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Select,
+    Subquery,
+    Table,
+    and_,
+    bindparam,
+    delete,
+    exists,
+    or_,
+    select,
+    tuple_,
+    update,
+)
 
 from tocsin.model.notification import NotificationState
 from tocsin.model.run import ScenarioKey
+from tocsin.store.keys import Key, Keyed, pack, plain, unfold
 from tocsin.store.schema import (
     alerts,
     attempts,
@@ -35,7 +52,7 @@ ROWS = 500  # of one table in one batch
 SCENARIOS = 100  # whose runs one batch goes through
 KEEP_RUNS = 50  # of each scenario, however old
 _NOTIFIED_FOR = timedelta(hours=120)  # a channel's memory of a group that is gone; see ``route.dedup``
-_DONE = (NotificationState.DELIVERED, NotificationState.SUPERSEDED, NotificationState.CANCELLED)
+_DONE = (NotificationState.DELIVERED, NotificationState.DEAD, NotificationState.SUPERSEDED, NotificationState.CANCELLED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,29 +113,59 @@ def forget_runs(
     if after is not None:
         query = query.where(tuple_(*place) > tuple_(*after))
     keys = [ScenarioKey(*row) for row in connection.execute(query)]
-    count = 0
-    for key in keys:
-        mine = [runs.c[name] == value for name, value in key._asdict().items()]
-        newest = select(runs.c.start).where(*mine).order_by(runs.c.start.desc()).limit(1).offset(keep - 1)
-        oldest_kept = connection.execute(newest).scalar_one_or_none()
-        if oldest_kept is None:
-            continue
-        old = [*mine, runs.c.start < oldest_kept, runs.c.end < before]
-        gone = list(connection.execute(delete(runs).where(*old).returning(runs.c.start)).scalars())
-        if gone:
-            count += len(gone)
-            # A look that shows them again must know that they are the past.
-            here = [scenarios.c[name] == value for name, value in key._asdict().items()]
-            past = max(gone) + timedelta(milliseconds=1)
-            lower = scenarios.c.watermark < past
-            connection.execute(update(scenarios).where(*here, lower).values(watermark=past))
-            _forget_details(connection, key, oldest_kept)
-    return count, keys[-1] if len(keys) >= SCENARIOS else None
+    old = [(*row[:3], row[3]) for row in _oldest_kept(keep).rows(connection, keys) if row[3] is not None]
+    gone = _forget_runs(connection, old, before) if old else []
+    newest: dict[ScenarioKey, datetime] = {}
+    for *key, start in gone:
+        scenario = ScenarioKey(*key)
+        newest[scenario] = max(start, newest.get(scenario, start))
+    if newest:
+        # A look that shows them again must know that they are the past.
+        past = [{f"of_{name}": part for name, part in key._asdict().items()} | {"past": start + timedelta(milliseconds=1)}
+                for key, start in newest.items()]  # fmt: skip
+        connection.execute(_WATERMARK, past)
+        _forget_details(connection, [row for row in old if ScenarioKey(*row[:3]) in newest])
+    return len(gone), keys[-1] if len(keys) >= SCENARIOS else None
 
 
-def _forget_details(connection: Connection, key: ScenarioKey, oldest_kept: datetime) -> None:
-    mine = [run_details.c[name] == value for name, value in key._asdict().items()]
-    known = exists().where(
-        *(runs.c[name] == run_details.c[name] for name in ("node", "project", "scenario", "run_id", "start"))
-    )
-    connection.execute(delete(run_details).where(*mine, run_details.c.start < oldest_kept, ~known))
+_WATERMARK = (
+    update(scenarios)
+    .where(*(scenarios.c[name] == bindparam(f"of_{name}") for name in ScenarioKey._fields))
+    .where(scenarios.c.watermark < bindparam("past"))
+    .values(watermark=bindparam("past"))
+)
+_PLACE = [runs.c[name] for name in ScenarioKey._fields]
+
+
+@lru_cache(maxsize=4)
+def _oldest_kept(keep: int) -> Keyed:
+    """The start of the oldest run of each scenario that is kept however old it is."""
+
+    def build(wanted: Subquery) -> Select[Any]:
+        starts = select(runs.c.start).where(_of(runs, wanted)).order_by(runs.c.start.desc())
+        oldest = starts.limit(1).offset(keep - 1).correlate(wanted).scalar_subquery()
+        return select(wanted.c.k0, wanted.c.k1, wanted.c.k2, oldest)
+
+    return Keyed(build, _PLACE)
+
+
+def _of(table: Table, wanted: Subquery) -> ColumnElement[bool]:
+    return and_(*(table.c[name] == wanted.c[f"k{index}"] for index, name in enumerate(ScenarioKey._fields)))
+
+
+def _forget_runs(connection: Connection, old: Sequence[Key], before: datetime) -> list[Sequence[Any]]:
+    wanted = unfold(connection.dialect.name, [*_PLACE, runs.c.start])
+    victims = select(*runs.primary_key).join_from(wanted, runs, _of(runs, wanted))
+    victims = victims.where(plain(runs.c.start) < wanted.c.k3, runs.c.end < before)
+    statement = delete(runs).where(tuple_(*runs.primary_key).in_(victims)).returning(*_PLACE, runs.c.start)
+    return list(connection.execute(statement, {"keys": pack(old)}))
+
+
+def _forget_details(connection: Connection, old: Sequence[Key]) -> None:
+    """What was read about runs that are gone, of scenarios whose runs before a moment were forgotten."""
+    wanted = unfold(connection.dialect.name, [*_PLACE, runs.c.start])
+    key = [*run_details.primary_key]
+    known = exists().where(*(runs.c[column.name] == column for column in key))
+    victims = select(*key).join_from(wanted, run_details, _of(run_details, wanted))
+    victims = victims.where(plain(run_details.c.start) < wanted.c.k3, ~known)
+    connection.execute(delete(run_details).where(tuple_(*key).in_(victims)), {"keys": pack(old)})

@@ -6,12 +6,10 @@ a page then stops after ``SCAN_LIMIT`` rows with fewer items and a cursor to go 
 """
 
 import base64
-import binascii
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from statistics import median
 from typing import Any, Generic, TypeVar
 
 from sqlalchemy import (
@@ -20,6 +18,7 @@ from sqlalchemy import (
     Connection,
     RowMapping,
     Select,
+    Table,
     Text,
     and_,
     select,
@@ -29,10 +28,12 @@ from sqlalchemy import (
 
 from tocsin.model.alert import EndReason
 from tocsin.model.event import event_labels, tags_label
-from tocsin.model.labels import Labels, parse_matcher
+from tocsin.model.labels import Labels
 from tocsin.model.notification import AttemptOutcome, EventNotice, GroupNotice, Notice
-from tocsin.model.run import BAD_OUTCOMES, GOOD_OUTCOMES, Details, RunKey, ScenarioKey
+from tocsin.model.run import BAD_OUTCOMES, Details, RunKey, ScenarioKey
 from tocsin.model.silence import Silence
+from tocsin.store.alerts import check_labels
+from tocsin.store.aside import readable
 from tocsin.store.details import get_details
 from tocsin.store.records import (
     AlertRecord,
@@ -45,10 +46,11 @@ from tocsin.store.records import (
     SilenceRecord,
 )
 from tocsin.store.schema import alerts, attempts, nodes, outbox, runs, scenarios, silences
+from tocsin.store.silences import to_silence
 from tocsin.store.upsert import chunks
 
 SCAN_LIMIT = 2_000
-_USUAL_RUNS = 20
+SCAN_BATCH = 500  # rows of one statement where a filter looks inside documents
 
 # An open run that DSS no longer shows is not known to run.
 _GOES_ON = and_(runs.c.end.is_(None), runs.c.absent_since.is_(None))
@@ -69,7 +71,9 @@ class Page(Generic[Item]):
 
 def list_nodes(connection: Connection, wanted: Wanted, limit: int, after: str | None = None) -> Page[NodeRecord]:
     by_label = {"dss_node": nodes.c.node}
-    return _page(connection, _where(select(nodes), wanted, by_label), [nodes.c.node], _record(NodeRecord), limit, after)
+    return _page(
+        connection, nodes, _where(select(nodes), wanted, by_label), [nodes.c.node], _record(NodeRecord), limit, after
+    )
 
 
 def list_scenarios(
@@ -80,8 +84,8 @@ def list_scenarios(
     query = _where(select(scenarios), wanted, by_label)
     keys = [scenarios.c.node, scenarios.c.project, scenarios.c.scenario]
     return _page(
-        connection, query, keys, _record(ScenarioRecord), limit, after,
-        keep=lambda one: "tags" not in wanted or tags_label(one.tags) in wanted["tags"],
+        connection, scenarios, query, keys, _record(ScenarioRecord), limit, after,
+        keep=(lambda one: tags_label(one.tags) in wanted["tags"]) if "tags" in wanted else None,
     )  # fmt: skip
 
 
@@ -99,8 +103,8 @@ def list_runs(connection: Connection, wanted: Wanted, limit: int, after: str | N
     query = _where(_state(query, wanted, {"running": _GOES_ON}, "ended"), wanted, by_label)
     keys = [_ms(runs.c.start), runs.c.node, runs.c.project, runs.c.scenario, runs.c.run_id]
     page = _page(
-        connection, query, keys, _row, limit, after,
-        newest_first=True, keep=lambda row: "tags" not in wanted or tags_label(row["tags"]) in wanted["tags"],
+        connection, runs, query, keys, _row, limit, after, newest_first=True,
+        keep=(lambda row: tags_label(row["tags"]) in wanted["tags"]) if "tags" in wanted else None,
     )  # fmt: skip
     return Page(tuple(_with_errors(connection, page.items)), page.next)
 
@@ -112,8 +116,8 @@ def list_alerts(connection: Connection, wanted: Wanted, limit: int, after: str |
     inside = {name: values for name, values in wanted.items() if name not in by_label and name != "state"}
     keys = [_ms(alerts.c.starts_at), alerts.c.id]
     return _page(
-        connection, _where(query, wanted, by_label), keys, _alert_record, limit, after,
-        newest_first=True, keep=lambda one: _has(one.labels, inside),
+        connection, alerts, _where(query, wanted, by_label), keys, _alert_record, limit, after,
+        newest_first=True, keep=(lambda one: _has(one.labels, inside)) if inside else None,
     )  # fmt: skip
 
 
@@ -127,8 +131,8 @@ def list_silences(
 
     states = wanted.get("state", ())
     return _page(
-        connection, select(silences), [_ms(silences.c.ends_at), silences.c.id], make, limit, after,
-        newest_first=True, keep=lambda one: not states or one.state in states,
+        connection, silences, select(silences), [_ms(silences.c.ends_at), silences.c.id], make, limit, after,
+        newest_first=True, keep=(lambda one: one.state in states) if states else None,
     )  # fmt: skip
 
 
@@ -142,8 +146,8 @@ def list_deliveries(
     }  # fmt: skip
     inside = {name: values for name, values in wanted.items() if name not in by_label}
     page = _page(
-        connection, _where(select(outbox), wanted, by_label), [outbox.c.n], _row, limit, after,
-        newest_first=True, keep=lambda row: not inside or any(_has(one, inside) for one in told(row["notice"])),
+        connection, outbox, _where(select(outbox), wanted, by_label), [outbox.c.n], _row, limit, after,
+        newest_first=True, keep=(lambda row: any(_has(one, inside) for one in told(row["notice"]))) if inside else None,
     )  # fmt: skip
     return Page(tuple(delivery_records(connection, page.items)), page.next)
 
@@ -164,19 +168,6 @@ def get_run(connection: Connection, scenario: ScenarioKey, run_id: str) -> tuple
     return _run_record(row, details), details
 
 
-def usual_seconds(connection: Connection, scenario: ScenarioKey) -> float | None:
-    """The median duration of a scenario's last good runs; None before the first."""
-    query = (
-        select(_ms(runs.c.end) - _ms(runs.c.start))
-        .where(*(runs.c[name] == value for name, value in zip(scenario._fields, scenario, strict=True)))
-        .where(runs.c.outcome.in_(sorted(GOOD_OUTCOMES)), runs.c.end.is_not(None))
-        .order_by(runs.c.start.desc())
-        .limit(_USUAL_RUNS)
-    )
-    durations = list(connection.execute(query).scalars())
-    return median(durations) / 1000 if durations else None
-
-
 def last_failures(connection: Connection, limit: int) -> list[RunRecord]:
     """The failed and lost runs that ended last, with their first errors."""
     query = (
@@ -194,17 +185,6 @@ def silence_record(silence: Silence, now: datetime) -> SilenceRecord:
         silence.id, silence.state(now), tuple(map(str, silence.matchers)), silence.starts_at, silence.ends_at,
         silence.created_by, silence.comment,
     )  # fmt: skip
-
-
-def to_silence(row: RowMapping) -> Silence:
-    return Silence(
-        id=row["id"],
-        matchers=tuple(map(parse_matcher, row["matchers"])),
-        starts_at=row["starts_at"],
-        ends_at=row["ends_at"],
-        created_by=row["created_by"],
-        comment=row["comment"],
-    )
 
 
 def told(notice: Notice) -> list[Labels]:
@@ -236,6 +216,7 @@ def subject(notice: Notice) -> str:
 
 def _page(
     connection: Connection,
+    table: Table,
     query: Select[*tuple[Any, ...]],
     keys: Sequence[ColumnElement[Any]],
     make: Callable[[RowMapping], Item],
@@ -243,26 +224,25 @@ def _page(
     after: str | None,
     *,
     newest_first: bool = False,
-    keep: Callable[[Item], bool] = lambda _: True,
+    keep: Callable[[Item], bool] | None = None,
 ) -> Page[Item]:
-    """Up to ``limit`` items that ``keep`` accepts, in the order of ``keys``, which together name a row."""
+    """Up to ``limit`` items that ``keep`` accepts, in the order of ``keys``, which together name a row of ``table``."""
     marks = [key.label(f"cursor_{index}") for index, key in enumerate(keys)]
     ordered = query.add_columns(*marks).order_by(*(key.desc() if newest_first else key for key in keys))
     place = _decoded(after, keys) if after else None
+    batch = limit + 1 if keep is None else max(limit + 1, SCAN_BATCH)
     items: list[Item] = []
     seen = 0
     while True:
-        batch = ordered.where(_beyond(keys, place, newest_first)) if place else ordered
-        rows = connection.execute(batch.limit(limit + 1)).mappings().all()
+        beyond = ordered.where(_beyond(keys, place, newest_first)) if place else ordered
+        rows = connection.execute(beyond.limit(batch)).mappings().all()
         for row in rows:
             if len(items) == limit or seen == SCAN_LIMIT:
                 return Page(tuple(items), _encoded(place))
             seen += 1
             place = [row[mark.name] for mark in marks]
-            item = make(row)
-            if keep(item):
-                items.append(item)
-        if len(rows) <= limit:
+            items += (item for item in readable(connection, table, (row,), make) if keep is None or keep(item))
+        if len(rows) < batch:
             return Page(tuple(items), None)
 
 
@@ -278,12 +258,19 @@ def _encoded(place: Sequence[object] | None) -> str:
 def _decoded(cursor: str, keys: Sequence[ColumnElement[Any]]) -> list[object]:
     try:
         place = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-    except (ValueError, binascii.Error):
-        raise BadCursor(f"{cursor!r} is not a cursor of this list") from None
+    except (ValueError, RecursionError):
+        raise BadCursor("after is not a cursor of this list") from None
     wanted = [str if isinstance(key.type, Text) or key.type.python_type is str else int for key in keys]
-    if not isinstance(place, list) or [type(part) for part in place] != wanted:
-        raise BadCursor(f"{cursor!r} is not a cursor of this list")
+    if not isinstance(place, list) or [type(part) for part in place] != wanted or not all(map(storable, place)):
+        raise BadCursor("after is not a cursor of this list")
     return place
+
+
+def storable(value: object) -> bool:
+    """Whether both databases take this text or number: no NUL, no lone surrogate, no more than 64 bits."""
+    if isinstance(value, int):
+        return -(2**63) <= value < 2**63
+    return isinstance(value, str) and "\0" not in value and not any("\ud800" <= char <= "\udfff" for char in value)
 
 
 def _place(columns: Any) -> dict[str, ColumnElement[str]]:
@@ -356,6 +343,7 @@ def _run_record(row: RowMapping, details: Details | None) -> RunRecord:
 
 
 def _alert_record(row: RowMapping) -> AlertRecord:
+    check_labels(row)
     return AlertRecord(
         id=row["id"],
         fingerprint=row["fingerprint"],
@@ -370,9 +358,16 @@ def _alert_record(row: RowMapping) -> AlertRecord:
     )
 
 
-def alert_records(rows: Sequence[RowMapping]) -> list[AlertRecord]:
+def alert_records(connection: Connection, rows: Sequence[RowMapping]) -> list[AlertRecord]:
     """Records of whole rows of alerts."""
-    return [_alert_record(row) for row in rows]
+    return readable(connection, alerts, rows, _alert_record)
+
+
+def _attempt_record(row: RowMapping) -> tuple[str, AttemptRecord]:
+    outcome = AttemptOutcome(row["outcome"])
+    return row["notification_id"], AttemptRecord(
+        row["number"], row["started_at"], row["ended_at"], outcome, row["note"]
+    )
 
 
 def delivery_records(connection: Connection, rows: Sequence[RowMapping]) -> list[DeliveryRecord]:
@@ -380,12 +375,8 @@ def delivery_records(connection: Connection, rows: Sequence[RowMapping]) -> list
     tries: dict[str, list[AttemptRecord]] = {}
     for part in chunks([row["id"] for row in rows]):
         query = select(attempts).where(attempts.c.notification_id.in_(part)).order_by(attempts.c.number)
-        for row in connection.execute(query).mappings():
-            tries.setdefault(row["notification_id"], []).append(
-                AttemptRecord(
-                    row["number"], row["started_at"], row["ended_at"], AttemptOutcome(row["outcome"]), row["note"]
-                )
-            )
+        for id_, attempt in readable(connection, attempts, connection.execute(query).mappings(), _attempt_record):
+            tries.setdefault(id_, []).append(attempt)
     same = ("id", "receiver", "channel", "kind", "state", "reason", "dead_reason", "owed_at", "due_at", "settled_at",
             "event_id")  # fmt: skip
     return [

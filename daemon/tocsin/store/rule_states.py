@@ -1,15 +1,15 @@
 """Rows of what rules remember, and when time alone may change their minds."""
 
 from collections.abc import Collection, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter
 from sqlalchemy import Connection, bindparam, delete, func, select
 
 from tocsin.model.rule_state import STATE_VERSION, AnyRuleState
+from tocsin.store.aside import report
 from tocsin.store.keys import Keyed
 from tocsin.store.schema import nodes, rule_states
 from tocsin.store.upsert import upsert
@@ -50,7 +50,7 @@ def load(connection: Connection, places: Collection[tuple[str, str, str]]) -> di
     """What all rules remember of these (node, project, scenario)."""
     found: dict[StateKey, Remembered] = {}
     for row in _LOADED.rows(connection, places):
-        one = _remembered(row)
+        one = _remembered(connection, row)
         found[one.key] = one
     return found
 
@@ -65,7 +65,7 @@ def due(connection: Connection, now: datetime, limit: int) -> list[Remembered]:
         .order_by(rule_states.c.due_at)
         .limit(limit)
     )
-    return [_remembered(row) for row in connection.execute(query)]
+    return [_remembered(connection, row) for row in connection.execute(query)]
 
 
 def next_due(connection: Connection, after: datetime) -> datetime | None:
@@ -97,7 +97,7 @@ def of_rules(connection: Connection, wanted: Collection[str]) -> list[Remembered
     if not wanted:
         return []
     query = select(*_COLUMNS).where(rule_states.c.rule.in_(sorted(wanted)))
-    return [_remembered(row) for row in connection.execute(query)]
+    return [_remembered(connection, row) for row in connection.execute(query)]
 
 
 def forget_rules(connection: Connection, keep: Iterable[str]) -> int:
@@ -116,14 +116,19 @@ def known(connection: Connection, rules: Collection[str]) -> set[StateKey]:
     return {StateKey(*row) for row in connection.execute(query.where(rule_states.c.rule.in_(sorted(rules))))}
 
 
-def _remembered(row: Sequence[object]) -> Remembered:
+def _remembered(connection: Connection, row: Sequence[Any]) -> Remembered:
     rule, node, project, scenario, version, text, due_at = row
-    state: AnyRuleState | None = None
-    if isinstance(version, int) and version <= STATE_VERSION:
-        with suppress(ValidationError):
-            state = _STATE.validate_json(str(text))
-    assert due_at is None or isinstance(due_at, datetime)
-    return Remembered(StateKey(str(rule), str(node), str(project), str(scenario)), state, due_at)
+    return Remembered(StateKey(rule, node, project, scenario), _state(connection, row, version, text), due_at)
+
+
+def _state(connection: Connection, row: Sequence[Any], version: int, text: str) -> AnyRuleState | None:
+    try:
+        if version <= STATE_VERSION:
+            return _STATE.validate_json(text)
+        raise ValueError(f"of version {version}, this one knows {STATE_VERSION}")
+    except ValueError as error:
+        report(connection, rule_states, row, error)
+        return None
 
 
 def _row(one: Remembered) -> dict[str, object]:

@@ -1,14 +1,16 @@
 """Rows of projects, scenarios and their expected starts."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import BigInteger, Connection, RowMapping, bindparam, literal_column, select, update
+from sqlalchemy import BigInteger, Connection, bindparam, literal_column, select, update
 
 from tocsin.kit.clock import EPOCH
 from tocsin.model.event import ScenarioFacts
 from tocsin.model.run import ScenarioKey
+from tocsin.store.aside import emptied
 from tocsin.store.keys import Keyed
 from tocsin.store.schema import expected_starts, projects, scenarios
 from tocsin.store.upsert import upsert
@@ -103,7 +105,9 @@ _STATE = ("watched_since", "missing", "gone_at")
 def load_scenarios(connection: Connection, node: str) -> list[ScenarioRow]:
     """All scenarios of a node, the gone ones too."""
     query = select(scenarios).where(scenarios.c.node == node)
-    return [_row(row) for row in connection.execute(query).mappings()]
+    rows = connection.execute(query)
+    names = tuple(rows.keys())
+    return [_row(dict(zip(names, row, strict=True))) for row in emptied(connection, scenarios, rows)]
 
 
 def pasts(connection: Connection, keys: Sequence[ScenarioKey]) -> dict[ScenarioKey, Past]:
@@ -239,6 +243,6 @@ def _columns(row: ScenarioRow) -> dict[str, object]:
     return dict(zip(_PLACE, row.key, strict=True)) | {name: getattr(row, name) for name in _FIELDS}
 
 
-def _row(fields: RowMapping) -> ScenarioRow:
+def _row(fields: Mapping[str, Any]) -> ScenarioRow:
     key = ScenarioKey(fields["node"], fields["project"], fields["scenario"])
     return ScenarioRow(key, **{name: fields[name] for name in _FIELDS})

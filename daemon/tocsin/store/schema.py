@@ -4,11 +4,12 @@ Work is found by state ("not yet processed", "due"), never by "id greater than m
 out of order. The migrations beside this file make these tables; a test holds both against each other.
 """
 
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from typing import Annotated, Any
 
-from pydantic import Field, TypeAdapter
+from pydantic import Field, TypeAdapter, ValidationError
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -38,11 +39,18 @@ from tocsin.model.run import RunError, Step
 SCHEMA_REVISION = "0.1_0001"
 
 
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """Stands for a value that this version cannot read: a newer one wrote it, or it is damaged."""
+
+    why: str
+
+
 class Document(TypeDecorator[Any]):
     """A value of one Python type as JSON text: frozen dataclasses, tuples, mappings; NULL is None.
 
     Reading tolerates unknown fields and fills in defaults of missing ones, so that neighbouring versions of Tocsin
-    can read each other's rows.
+    can read each other's rows. What cannot be read all the same is an ``Unreadable``; see ``aside.readable``.
     """
 
     impl = Text
@@ -60,7 +68,22 @@ class Document(TypeDecorator[Any]):
         return None if value is None else self._adapter.dump_json(value).decode()
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> Any:
-        return None if value is None else self._adapter.validate_json(value)
+        if value is None:
+            return None
+        try:
+            return self._adapter.validate_json(value)
+        except ValidationError as error:
+            return Unreadable(why_invalid(error))
+
+
+def why_invalid(error: ValidationError) -> str:
+    """The first thing that is wrong with a document, without what stands in it."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    return f"{'.'.join(map(str, first['loc'])) or 'document'}: {first['msg']}"
+
+
+# Moments outside these years are no times of ours; they are read as the nearest that is, with room to calculate.
+_EARLIEST_MS, _LATEST_MS = -2_208_988_800_000, 253_370_764_800_000  # 1900, 9999
 
 
 class Moment(TypeDecorator[datetime]):
@@ -73,7 +96,14 @@ class Moment(TypeDecorator[datetime]):
         return None if value is None else to_ms(value)
 
     def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:
-        return None if value is None else from_ms(value)
+        return None if value is None else moment_of(value)
+
+
+def moment_of(epoch_ms: int) -> datetime:
+    """The moment of a number in a row, whatever the number."""
+    if not _EARLIEST_MS <= epoch_ms <= _LATEST_MS:
+        epoch_ms = min(max(epoch_ms, _EARLIEST_MS), _LATEST_MS)
+    return from_ms(epoch_ms)
 
 
 metadata = MetaData(

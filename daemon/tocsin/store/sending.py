@@ -8,12 +8,14 @@ Any number of replicas may call these functions; a row whose lease ran out belon
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     BigInteger,
+    ColumnElement,
     Connection,
     Select,
+    Subquery,
     bindparam,
     delete,
     literal_column,
@@ -23,7 +25,7 @@ from sqlalchemy import (
     update,
 )
 
-from tocsin.kit.clock import from_ms, to_ms
+from tocsin.kit.clock import to_ms
 from tocsin.model.notification import (
     Attempt,
     AttemptOutcome,
@@ -33,8 +35,10 @@ from tocsin.model.notification import (
     NotificationState,
     still_to_say,
 )
+from tocsin.store.aside import readable, whole
+from tocsin.store.keys import Keyed
 from tocsin.store.outbox import to_notification
-from tocsin.store.schema import attempts, outbox, outbox_waits
+from tocsin.store.schema import attempts, moment_of, outbox, outbox_waits
 from tocsin.store.upsert import chunks, insert, upsert
 
 _PAGE = 1_000
@@ -42,7 +46,8 @@ _ENOUGH = 4  # a quarter of what is wanted will do, once four times as many rows
 _CLOCK_SKEW = timedelta(hours=1)  # an alert's start is on DSS's clock, a receipt on ours
 _DIED = "the process that sent it ended before it knew the outcome"
 # Written out, not bound: a partial index serves only a query whose condition the planner can read.
-OPEN = outbox.c.state.in_([literal_column("'owed'"), literal_column("'sending'")])
+OPEN_STATES: tuple[ColumnElement[str], ...] = (literal_column("'owed'"), literal_column("'sending'"))
+OPEN = outbox.c.state.in_(OPEN_STATES)
 _GROUP = outbox.c.kind == literal_column("'group'")
 
 
@@ -134,7 +139,7 @@ def _waiting(connection: Connection, channel: str, limit: int, now: datetime) ->
     turns = singles + [Turn(n, channel, lane, True) for lane, n in groups.items() if lane in due_lanes]
     turns.sort(key=lambda turn: turn.n)
     later = min((due for due in heads.values() if due is not None and due > now_ms), default=None)
-    return Waiting(turns[:limit], None if later is None else from_ms(later), more or len(turns) > limit)
+    return Waiting(turns[:limit], None if later is None else moment_of(later), more or len(turns) > limit)
 
 
 _HEADS = (  # plain numbers: of the thousands of rows that a look reads, few are used
@@ -177,9 +182,7 @@ def claim(connection: Connection, turns: Sequence[Turn], holder: str, now: datet
             lanes.setdefault(turn.channel, []).append(turn.lane)
     for channel, names in lanes.items():
         for part in chunks(names):
-            for rows in _lock_lanes(connection, channel, part):
-                newest = _newest(connection, rows, now, settled)
-                taken += [newest] if newest is not None else []
+            taken += _newest(connection, _lock_lanes(connection, channel, part), now, settled)
     _note_dead_senders(connection, taken)
     for numbers in chunks([row.n for row in taken]):
         mine = outbox.c.n.in_(numbers)
@@ -223,47 +226,92 @@ def _lock_lanes(connection: Connection, channel: str, lanes: Sequence[str]) -> I
     return by_lane.values()
 
 
-def _newest(connection: Connection, rows: Sequence[_Locked], now: datetime, settled: list[Settled]) -> _Locked | None:
-    """The row of a group's lane to send; older ones are superseded, and all are cancelled if nothing is left to say."""
-    *older, newest = rows
-    if any(_flies(row, now) for row in rows) or newest.due_at > now:
-        return None
-    if not older and _told_before(connection, newest):
-        return newest
-    bodies = connection.execute(_BODIES.where(outbox.c.n.in_([row.n for row in rows]))).all()
-    *unsent, last = [body.notice for body in bodies]
-    say = still_to_say(last, unsent, _told(connection, newest, [*unsent, last], now))
-    if say is None:
-        settled += _settle_unsent(connection, rows, NotificationState.CANCELLED, now)
-        return None
-    settled += _settle_unsent(connection, older, NotificationState.SUPERSEDED, now)
-    if say is not last:
-        connection.execute(update(outbox).where(outbox.c.n == newest.n).values(notice=say))
-    return newest
+def _newest(
+    connection: Connection, lanes: Iterable[Sequence[_Locked]], now: datetime, settled: list[Settled]
+) -> list[_Locked]:
+    """The row to send of each group's lane of one channel, if its turn has come. Older rows are superseded, and all
+    are cancelled if nothing is left to say."""
+    due = [rows for rows in lanes if not any(_flies(row, now) for row in rows) and rows[-1].due_at <= now]
+    usual = _told_before(connection, [rows[-1] for rows in due if len(rows) == 1])
+    behind = [rows for rows in due if rows[-1].n not in usual]
+    notices = _notices(connection, [row.n for rows in behind for row in rows])
+    told = _told(connection, [rows[-1] for rows in behind], notices.values(), now)
+    taken = [rows[-1] for rows in due if rows[-1].n in usual]
+    finished: dict[NotificationState, list[_Locked]] = {}
+    changed: list[dict[str, object]] = []
+    for *older, newest in behind:
+        last = notices.get(newest.n)
+        if last is None:  # it cannot be read: whoever loads it gives it up
+            taken.append(newest)
+            continue
+        unsent = [notices[row.n] for row in older if row.n in notices]
+        say = still_to_say(last, unsent, told.get(newest.lane, frozenset()))
+        if say is None:
+            finished.setdefault(NotificationState.CANCELLED, []).extend((*older, newest))
+            continue
+        finished.setdefault(NotificationState.SUPERSEDED, []).extend(older)
+        taken.append(newest)
+        if say is not last:
+            changed.append({"of": newest.n, "say": say})
+    for state, rows in finished.items():
+        settled += _settle_unsent(connection, rows, state, now)
+    if changed:
+        connection.execute(_CHANGED, changed)
+    return taken
 
 
-_BODIES: Select[tuple[int, GroupNotice]] = select(outbox.c.n, outbox.c.notice).order_by(outbox.c.n)
+_CHANGED = update(outbox).where(outbox.c.n == bindparam("of")).values(notice=bindparam("say"))
 
 
-def _told_before(connection: Connection, newest: _Locked) -> bool:
-    """Whether the flush before this one was delivered, as almost always, or there was none."""
+def _told_before(connection: Connection, newest: Sequence[_Locked]) -> set[int]:
+    """Those of these rows whose flush before was delivered, as almost always, or had none before."""
+    keys = [(row.channel, row.lane, row.n) for row in newest]
+    return {row[0] for row in _BEFORE.rows(connection, keys) if row[1] in (None, "delivered")}
+
+
+def _before(wanted: Subquery) -> Select[Any]:
+    other = outbox.alias()
     before = (
-        select(outbox.c.state)
-        .where(_GROUP, outbox.c.channel == newest.channel, outbox.c.lane == newest.lane, outbox.c.n < newest.n)
-        .order_by(outbox.c.n.desc())
+        select(other.c.state)
+        .where(other.c.kind == literal_column("'group'"), other.c.channel == wanted.c.k0, other.c.lane == wanted.c.k1)
+        .where(other.c.n < wanted.c.k2)
+        .order_by(other.c.n.desc())
         .limit(1)
+        .correlate(wanted)
+        .scalar_subquery()
     )
-    return connection.execute(before).scalar_one_or_none() in (None, "delivered")
+    return select(wanted.c.k2, before)
 
 
-def _told(connection: Connection, newest: _Locked, notices: Sequence[GroupNotice], now: datetime) -> frozenset[str]:
-    """The alerts whose start has arrived on this lane, or may have."""
+_BEFORE = Keyed(_before, [outbox.c.channel, outbox.c.lane, outbox.c.n])
+_BODIES = select(outbox.c.n, outbox.c.lane, outbox.c.notice).order_by(outbox.c.n)
+
+
+def _notices(connection: Connection, numbers: Sequence[int]) -> dict[int, GroupNotice]:
+    """The snapshots of these rows; one that cannot be read is absent."""
+    found: dict[int, GroupNotice] = {}
+    for part in chunks(numbers):
+        rows = connection.execute(_BODIES.where(outbox.c.n.in_(part)))
+        found.update(readable(connection, outbox, rows, lambda row: (row.n, row.notice)))
+    return found
+
+
+def _told(
+    connection: Connection, newest: Sequence[_Locked], notices: Iterable[GroupNotice], now: datetime
+) -> dict[str, frozenset[str]]:
+    """The alerts whose start has arrived on these lanes of one channel, or may have, by lane."""
+    if not newest:
+        return {}
     started = min((alert.starts_at for notice in notices for alert in notice.ended), default=now)
     uncertain = select(attempts.c.notification_id).where(attempts.c.outcome == AttemptOutcome.UNKNOWN.value)
     arrived = or_(outbox.c.state.in_(["delivered", "sending"]), outbox.c.id.in_(uncertain))
     recent = or_(outbox.c.settled_at.is_(None), outbox.c.settled_at >= started - _CLOCK_SKEW)
-    told = _BODIES.where(_GROUP, outbox.c.channel == newest.channel, outbox.c.lane == newest.lane, arrived, recent)
-    return frozenset(alert.id for body in connection.execute(told) for alert in body.notice.firing)
+    mine = (_GROUP, outbox.c.channel == newest[0].channel, outbox.c.lane.in_([row.lane for row in newest]))
+    rows = connection.execute(_BODIES.where(*mine, arrived, recent))
+    found: dict[str, frozenset[str]] = {}
+    for lane, firing in readable(connection, outbox, rows, lambda row: (row.lane, row.notice.firing)):
+        found[lane] = found.get(lane, frozenset()) | {alert.id for alert in firing}
+    return found
 
 
 def _settle_unsent(
@@ -311,7 +359,7 @@ def _note_dead_senders(connection: Connection, taken: Sequence[_Locked]) -> None
 def load(connection: Connection, numbers: Sequence[int]) -> dict[int, Notification]:
     """The notifications of claimed rows. Raises ``ValueError`` when one of them cannot be read back."""
     return {
-        row.n: to_notification(row)
+        row.n: to_notification(whole(row))
         for part in chunks(numbers)
         for row in connection.execute(select(outbox).where(outbox.c.n.in_(part)))
     }

@@ -25,6 +25,7 @@ from sqlalchemy import (
 )
 
 from tocsin.model.run import BAD_OUTCOMES, GOOD_OUTCOMES, ScenarioKey
+from tocsin.store.keys import Keyed
 from tocsin.store.schema import duration_buckets, nodes, outcome_totals, projects, runs, scenarios
 from tocsin.store.totals import INFINITE
 
@@ -163,20 +164,10 @@ def project_buckets(
 ) -> dict[ProjectOutcome, tuple[Bucket, ...]]:
     """The duration buckets of these (node, project) pairs, or of all, by outcome; bounds ascend, +Inf is last."""
     found: dict[ProjectOutcome, list[Bucket]] = {}
-    columns = duration_buckets.c
-    query = select(
-        columns.node, columns.project, columns.outcome, columns.le_ms, columns.runs, columns.seconds,
-        columns.exemplar_scenario, columns.exemplar_run, columns.exemplar_seconds, _ms(columns.exemplar_at),
-    )  # fmt: skip
-    queries = (
-        [query]
-        if wanted is None
-        else [query.where(columns.node == node, columns.project == project) for node, project in wanted]
-    )
-    for one in queries:
-        for node, project, outcome, le_ms, *rest in connection.execute(one):
-            bound = None if le_ms == INFINITE else le_ms
-            found.setdefault(ProjectOutcome(node, project, outcome), []).append(Bucket(bound, *rest))
+    rows = connection.execute(_BUCKETS) if wanted is None else _BUCKETS_OF.rows(connection, wanted)
+    for node, project, outcome, le_ms, *rest in rows:
+        bound = None if le_ms == INFINITE else le_ms
+        found.setdefault(ProjectOutcome(node, project, outcome), []).append(Bucket(bound, *rest))
     return {key: tuple(sorted(buckets, key=_bound)) for key, buckets in found.items()}
 
 
@@ -253,6 +244,14 @@ def _key(table: FromClause) -> list[ColumnElement[str]]:
 
 def _ms(column: ColumnElement[datetime] | ColumnElement[datetime | None]) -> ColumnElement[int]:
     return type_coerce(column, BigInteger)
+
+
+_BUCKETS = select(
+    *(duration_buckets.c[name] for name in ("node", "project", "outcome", "le_ms", "runs", "seconds")),
+    *(duration_buckets.c[f"exemplar_{name}"] for name in ("scenario", "run", "seconds")),
+    _ms(duration_buckets.c.exemplar_at),
+)
+_BUCKETS_OF = Keyed(_BUCKETS, [duration_buckets.c.node, duration_buckets.c.project])
 
 
 def _bound(bucket: Bucket) -> float:

@@ -4,10 +4,11 @@ from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Column, Connection, bindparam, func, or_, select
+from sqlalchemy import Column, Connection, func, or_, select
 
 from tocsin.model.run import GOOD_OUTCOMES, RunKey, ScenarioKey
 from tocsin.model.sight import NodeSight, ScenarioSight
+from tocsin.store.aside import emptied
 from tocsin.store.keys import Keyed
 from tocsin.store.schema import nodes, runs, scenarios
 
@@ -41,13 +42,6 @@ _LAST_GOOD = Keyed(
     _RUN_PLACE,
 )
 
-_DURATIONS = (  # built once: building costs more than asking
-    select(runs.c.start, runs.c.end)
-    .where(*(column == bindparam(column.name) for column in _RUN_PLACE))
-    .where(runs.c.end.is_not(None), runs.c.outcome.in_(sorted(GOOD_OUTCOMES)))
-    .order_by(runs.c.start.desc())
-    .limit(bindparam("count"))
-)
 _OVER = Keyed(
     select(*_RUN_PLACE, runs.c.run_id, runs.c.start).where(
         or_(runs.c.end.is_not(None), runs.c.absent_since.is_not(None))
@@ -75,7 +69,7 @@ def node_sights(connection: Connection) -> dict[str, NodeSight]:
 def scenario_sights(connection: Connection, keys: Collection[ScenarioKey]) -> dict[ScenarioKey, ScenarioSight]:
     """These scenarios; one without a row is absent."""
     found: dict[ScenarioKey, ScenarioSight] = {}
-    for row in _SIGHTS.rows(connection, keys):
+    for row in emptied(connection, scenarios, _SIGHTS.rows(connection, keys)):
         sight = _to_scenario_sight(row)
         found[sight.key] = sight
     return found
@@ -84,19 +78,13 @@ def scenario_sights(connection: Connection, keys: Collection[ScenarioKey]) -> di
 def watched_scenarios(connection: Connection) -> list[ScenarioSight]:
     """Every scenario that is not gone."""
     query = select(*_SCENARIO).where(scenarios.c.gone_at.is_(None))
-    return [_to_scenario_sight(row) for row in connection.execute(query)]
+    return [_to_scenario_sight(row) for row in emptied(connection, scenarios, connection.execute(query))]
 
 
 def _to_scenario_sight(row: Sequence[Any]) -> ScenarioSight:
     node, project, scenario, name, tags, active, gone_at, since, looked, read, following, backfilled = row
     key = ScenarioKey(node, project, scenario)
     return ScenarioSight(key, name, tags, active, gone_at is not None, since, looked, read, following, backfilled)
-
-
-def good_durations(connection: Connection, scenario: ScenarioKey, count: int) -> tuple[timedelta, ...]:
-    """The durations of the last good runs, baseline ones too, the newest first."""
-    found = connection.execute(_DURATIONS, {**scenario._asdict(), "count": count})
-    return tuple(max(end - start, timedelta(0)) for start, end in found)
 
 
 def last_good(connection: Connection, keys: Collection[ScenarioKey]) -> dict[ScenarioKey, datetime]:

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, RowMapping, insert, select, update
 
 from tocsin.kit.ids import fresh_id
 from tocsin.model.labels import Matcher, parse_matcher
 from tocsin.model.silence import Silence, SilenceState
+from tocsin.store.aside import readable
 from tocsin.store.schema import silences
 
 
@@ -60,19 +60,19 @@ def expire(connection: Connection, silence_id: str, now: datetime) -> Silence | 
 
 
 def get(connection: Connection, silence_id: str) -> Silence | None:
-    row = connection.execute(select(silences).where(silences.c.id == silence_id)).one_or_none()
-    return None if row is None else to_silence(row)
+    row = connection.execute(select(silences).where(silences.c.id == silence_id)).mappings().one_or_none()
+    return None if row is None else next(iter(readable(connection, silences, [row], to_silence)), None)
 
 
 def active(connection: Connection, now: datetime) -> list[Silence]:
     """The silences that hold at ``now``."""
     query = select(silences).where(silences.c.starts_at <= now, silences.c.ends_at > now)
-    return [to_silence(row) for row in connection.execute(query.order_by(silences.c.starts_at, silences.c.id))]
+    rows = connection.execute(query.order_by(silences.c.starts_at, silences.c.id)).mappings()
+    return readable(connection, silences, rows, to_silence)
 
 
-def to_silence(row: Row[Any]) -> Silence:
+def to_silence(fields: RowMapping) -> Silence:
     """A silence from a row with all columns of the table."""
-    fields = row._mapping
     return Silence(
         id=fields["id"],
         matchers=tuple(parse_matcher(text) for text in fields["matchers"]),

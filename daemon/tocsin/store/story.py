@@ -14,14 +14,17 @@ from sqlalchemy import Connection, Select, or_, select
 
 from tocsin.kit.clock import isoformat
 from tocsin.model.decision import Decision, Stage, Verdict
+from tocsin.model.event import Event
 from tocsin.model.labels import all_match
 from tocsin.model.notification import GroupNotice, Notification, NotificationState
 from tocsin.model.run import RunKey, ScenarioKey
 from tocsin.store import outbox as rows
 from tocsin.store import silences
+from tocsin.store.aside import readable
 from tocsin.store.decisions import about, to_decision
 from tocsin.store.groups import told
-from tocsin.store.query import alert_records, delivery_records, get_run, usual_seconds
+from tocsin.store.history import usual_durations
+from tocsin.store.query import alert_records, delivery_records, get_run
 from tocsin.store.records import AlertRecord, DeliveryRecord, RunRecord
 from tocsin.store.schema import alerts, decisions, events, group_alerts, groups, outbox
 
@@ -143,9 +146,10 @@ def tell(connection: Connection, scenario: ScenarioKey, run_id: str, channels: C
     flushes, news = _news(connection, changes, channels)
     made = sorted([*made, *flushes], key=lambda one: one.at)[:_MOST]
     news = [*_of_reporters(connection, on_events), *news]
+    usual = usual_durations(connection, [scenario]).get(scenario)
     return RunStory(
         run=run,
-        usual_seconds=usual_seconds(connection, scenario),
+        usual_seconds=None if usual is None else usual.total_seconds(),
         url=url,
         details_read_at=details.read_at if details else None,
         details_problem=details.problem if details else None,
@@ -174,9 +178,10 @@ def find_alerts(connection: Connection, prefix: str) -> list[str]:
 def tell_alert(connection: Connection, alert_id: str, channels: Collection[str]) -> AlertStory | None:
     """The story of an alert; None when it is unknown. ``channels`` names those that may have heard."""
     row = connection.execute(select(alerts).where(alerts.c.id == alert_id)).mappings().one_or_none()
-    if row is None:
+    found = alert_records(connection, [row]) if row is not None else []
+    if row is None or not found:
         return None
-    (alert,) = alert_records([row])
+    (alert,) = found
     made = about(connection, alerts=[alert.id])
     changes = [one for one in _changes([alert], made) if one.verdict is not Verdict.CHANGED]
     flushes, news = _news(connection, changes, channels)
@@ -195,7 +200,8 @@ def _events(connection: Connection, run: RunKey) -> tuple[list[EventRecord], str
     )
     found, url = [], None
     for row in connection.execute(query):
-        url = row.body.run_url or url
+        if isinstance(row.body, Event):
+            url = row.body.run_url or url
         found.append(EventRecord(row.id, row.event, row.seq, row.time, row.detected_at, row.late))
     return found, url
 
@@ -211,7 +217,7 @@ def _alerts(connection: Connection, run: RunKey, ids: Collection[str]) -> list[A
         .order_by(alerts.c.starts_at)
         .limit(_MOST)
     )
-    return alert_records(connection.execute(query).mappings().all())
+    return alert_records(connection, connection.execute(query).mappings().all())
 
 
 # --- what became of it -------------------------------------------------------------------------------------------------
@@ -261,8 +267,8 @@ def _in_group(
     last = {channel: one for (_, channel), one in told(connection, [key]).items()}
     query = _flushes_of(subjects, change.at, change.until).order_by(decisions.c.n).limit(_MOST)
     by_subject: dict[str, list[Decision]] = {}
-    for row in connection.execute(query):
-        by_subject.setdefault(row.subject, []).append(to_decision(row))
+    for one in readable(connection, decisions, connection.execute(query), to_decision):
+        by_subject.setdefault(one.subject, []).append(one)
     ids = [one.notification_id for mine in by_subject.values() for one in mine if one.notification_id]
     sent = rows.notifications(connection, ids)
     flushed_at = connection.execute(select(groups.c.flushed_at).where(groups.c.key == key)).scalar_one_or_none()
@@ -293,7 +299,7 @@ def _flushes_of(subjects: Collection[str], since: datetime | None, until: dateti
 
 def _before(connection: Connection, subject: str, at: datetime) -> list[Decision]:
     query = _flushes_of([subject], None, at).order_by(decisions.c.n.desc()).limit(1)
-    return [to_decision(row) for row in connection.execute(query)]
+    return readable(connection, decisions, connection.execute(query), to_decision)
 
 
 def _fate(
@@ -367,4 +373,5 @@ def _deliveries(
     ids = sorted({one.notification_id for one in made if one.notification_id})
     about_events = outbox.c.event_id.in_([one.id for one in happened])
     query = select(outbox).where(or_(outbox.c.id.in_(ids), about_events)).order_by(outbox.c.n).limit(_MOST)
-    return delivery_records(connection, connection.execute(query).mappings().all())
+    rows = readable(connection, outbox, connection.execute(query).mappings(), lambda row: row)
+    return delivery_records(connection, rows)

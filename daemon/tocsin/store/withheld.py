@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from sqlalchemy import Connection, delete, select
 
 from tocsin.model.event import Event
+from tocsin.store.aside import readable
 from tocsin.store.schema import events, withheld
 from tocsin.store.upsert import insert
 
@@ -24,13 +25,13 @@ def nodes(connection: Connection) -> list[str]:
 def take(connection: Connection, node: str) -> dict[str, list[Event]]:
     """What is withheld for a node, by receiver and in order of time; it is withheld no more."""
     query = (
-        select(withheld.c.receiver, events.c.body)
+        select(events.c.n, withheld.c.receiver, events.c.body)
         .join(events, events.c.id == withheld.c.event_id)
         .where(withheld.c.node == node)
         .order_by(withheld.c.receiver, events.c.time, events.c.n)
     )
     found: dict[str, list[Event]] = {}
-    for receiver, body in connection.execute(query):
+    for _, receiver, body in readable(connection, events, connection.execute(query), tuple):
         found.setdefault(receiver, []).append(body)
     connection.execute(delete(withheld).where(withheld.c.node == node))
     return found

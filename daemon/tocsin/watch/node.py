@@ -271,7 +271,7 @@ class _Watch:
         return NodeSnapshot(
             node=state.name,
             up=state.row.up,
-            reason=DownReason(state.row.down_reason) if state.row.down_reason else None,
+            reason=next((one for one in DownReason if one == state.row.down_reason), None),
             problem=state.row.problem,
             requests_per_second=self._budget.limit,
             sweep_trusted=self._sweep.trusted,

@@ -14,7 +14,7 @@ from tocsin.dss import DSSError, RequestReport
 from tocsin.kit.clock import Clock
 from tocsin.model.config import Node, Scope
 from tocsin.model.event import Event
-from tocsin.store import Store, StoreUnavailable
+from tocsin.store import Store, StoreFailed, StoreUnavailable
 from tocsin.store.events import insert_events
 from tocsin.store.lease import Leadership
 from tocsin.store.nodes import NodeRow, save_node
@@ -157,7 +157,7 @@ class NodeState:
             try:
                 result = await once()
             except StoreUnavailable as error:
-                if not self._store_trouble:
+                if not self._store_trouble and not isinstance(error, StoreFailed):  # which the process ends with
                     self._store_trouble = True
                     self.log.error("store_unavailable", stage="watch", error=str(error))
                 await asyncio.sleep(pause)

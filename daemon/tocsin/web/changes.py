@@ -6,7 +6,7 @@ from typing import Annotated
 
 import structlog
 from aiohttp import web
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from tocsin.kit.clock import isoformat
 from tocsin.kit.durations import BadDuration, parse_duration
@@ -14,13 +14,19 @@ from tocsin.model.config import Config
 from tocsin.model.labels import BadMatcher, Matcher, parse_matcher
 from tocsin.route.lint import unknown_label
 from tocsin.store import silences
-from tocsin.store.query import silence_record
+from tocsin.store.query import silence_record, storable
 from tocsin.store.silences import BadSilence
 from tocsin.web.context import CONTEXT, SUBJECT
 from tocsin.web.problems import Problem
 from tocsin.web.shapes import to_json
 
 log = structlog.get_logger(__name__)
+
+
+def _stored(text: str) -> str:
+    if not storable(text):
+        raise ValueError("no row can hold this text")
+    return text
 
 
 class NewSilence(BaseModel):
@@ -35,8 +41,8 @@ class NewSilence(BaseModel):
     starts_at: AwareDatetime | None = None
     ends_at: AwareDatetime | None = None
     duration: Annotated[str, Field(max_length=50)] | None = None
-    created_by: Annotated[str, Field(max_length=200)] = ""
-    comment: Annotated[str, Field(max_length=2_000)] = ""
+    created_by: Annotated[str, Field(max_length=200), AfterValidator(_stored)] = ""
+    comment: Annotated[str, Field(max_length=2_000), AfterValidator(_stored)] = ""
 
 
 async def create_silence(request: web.Request) -> web.Response:

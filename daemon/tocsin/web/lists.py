@@ -16,7 +16,7 @@ from tocsin.model.run import ScenarioKey
 from tocsin.model.silence import SilenceState
 from tocsin.store import query
 from tocsin.store.details import get_details
-from tocsin.store.events import list_events
+from tocsin.store.events import page_of_events
 from tocsin.store.query import Page, Wanted
 from tocsin.store.story import RunStory
 from tocsin.web.context import CONTEXT
@@ -68,7 +68,7 @@ async def events(request: web.Request) -> web.Response:
     """Decided events in the public order, as CloudEvents with ``seq``; a cursor is the last event's ``seq``."""
     asked = list_query(request, EVENT_FILTERS)
     after = whole_number(asked.after, "after") if asked.after else 0
-    text = await request.app[CONTEXT].store.read(_events_text, asked, after)
+    text = await request.app[CONTEXT].store.browse(_events_text, asked, after)
     return web.json_response(text=text)
 
 
@@ -114,27 +114,26 @@ def read_events(connection: Connection, wanted: Wanted, limit: int, after: int) 
     """Up to ``limit`` wanted events with their details joined."""
     equal = {column: wanted[label][0] for label, column in _EVENT_COLUMNS.items() if len(wanted.get(label, ())) == 1}
     inside = {name: values for name, values in wanted.items() if _EVENT_COLUMNS.get(name) not in equal}
+    batch = max(limit, query.SCAN_BATCH) if inside else limit
     kept: list[Event] = []
-    seen = 0
-    more = True
-    while more and len(kept) < limit and seen < query.SCAN_LIMIT:
-        batch = list_events(connection, after=after, limit=limit + 1, equal=equal)
-        more = len(batch) > limit
-        for event in batch[:limit]:
-            if len(kept) == limit:
-                more = True
-                break
-            after, seen = event.seq or after, seen + 1
-            if _wanted(event, inside):
-                kept.append(event)
-    return Stretch(_cloudevents(connection, kept), after, more)
+    for _ in range(0, query.SCAN_LIMIT, batch):
+        page = page_of_events(connection, after, batch, equal)
+        wanted_ones = [event for event in page.events if _wanted(event, inside)]
+        missing = limit - len(kept)
+        kept += wanted_ones[:missing]
+        if len(wanted_ones) > missing:
+            return Stretch(_cloudevents(connection, kept), kept[-1].seq or after, True)
+        after = page.last_seq
+        if not page.full or len(kept) == limit:
+            return Stretch(_cloudevents(connection, kept), after, page.full)
+    return Stretch(_cloudevents(connection, kept), after, True)
 
 
 def _wanted(event: Event, inside: Wanted) -> bool:
     if not inside:
         return True
     labels = event_labels(event)
-    return all(labels[name] in values for name, values in inside.items())
+    return all(labels.get(name) in values for name, values in inside.items())
 
 
 def _cloudevents(connection: Connection, found: Sequence[Event]) -> list[dict[str, Json]]:
@@ -149,7 +148,7 @@ def _events_text(connection: Connection, asked: ListQuery, after: int) -> str:
 
 
 async def _answer(request: web.Request, asked: ListQuery, read: Reading[Item]) -> web.Response:
-    return web.json_response(text=await request.app[CONTEXT].store.read(_page_text, read, asked))
+    return web.json_response(text=await request.app[CONTEXT].store.browse(_page_text, read, asked))
 
 
 def _page_text(connection: Connection, read: Reading[Item], asked: ListQuery) -> str:

@@ -18,6 +18,7 @@ from tocsin import __version__
 from tocsin.kit.durations import human_duration
 from tocsin.model.config import Config
 from tocsin.store import query
+from tocsin.store.history import usual_durations
 from tocsin.store.records import AlertRecord, DeliveryRecord, NodeRecord, RunRecord
 from tocsin.web.context import CONTEXT, WebContext
 from tocsin.web.lists import read_story
@@ -61,7 +62,7 @@ class Pages:
     async def overview(self, request: web.Request) -> web.Response:
         context = request.app[CONTEXT]
         now = context.clock.now()
-        text = await context.store.read(self._overview_text, context, now)
+        text = await context.store.browse(self._overview_text, context, now)
         return web.Response(text=text, content_type="text/html")
 
     async def run(self, request: web.Request) -> web.Response:
@@ -97,15 +98,20 @@ def read_overview(connection: Connection, config: Config) -> Overview:
     nodes = query.list_nodes(connection, {"dss_node": sorted(watched)}, 100)
     running = query.list_runs(connection, {"state": ["running"]}, _SHOWN)
     alerts = query.list_alerts(connection, {"state": ["firing"]}, _SHOWN)
+    usual = usual_durations(connection, (run.scenario_key for run in running.items))
     deliveries = query.list_deliveries(connection, {}, _SHOWN)
     return Overview(
         nodes=nodes.items,
-        running=tuple(RunningNow(run, query.usual_seconds(connection, run.scenario_key)) for run in running.items),
+        running=tuple(RunningNow(run, _seconds(usual.get(run.scenario_key))) for run in running.items),
         alerts=alerts.items,
         failures=tuple(query.last_failures(connection, _FAILURES_SHOWN)),
         deliveries=deliveries.items,
         more={"running": running.next is not None, "alerts": alerts.next is not None},
     )
+
+
+def _seconds(span: timedelta | None) -> float | None:
+    return None if span is None else span.total_seconds()
 
 
 # --- filters -----------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from tocsin.store import StoreError
-from tocsin.store.query import BadCursor
+from tocsin.store.query import BadCursor, storable
 
 log = structlog.get_logger(__name__)
 
@@ -41,6 +41,7 @@ class Problem(Exception):
 async def problems(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Turns whatever went wrong into a problem; unexpected errors are logged, and say nothing to the caller."""
     try:
+        _check_texts(request)
         return await handler(request)
     except Problem as problem:
         return problem.response()
@@ -60,6 +61,13 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
     except Exception:
         log.exception("http_failed", method=request.method, path=request.path)
         return Problem(500, "an error of Tocsin itself; its log says more").response()
+
+
+def _check_texts(request: web.Request) -> None:
+    """Raises ``Problem`` 400 for a path or query with what no row can hold, so that no handler has to think of it."""
+    texts = (*request.match_info.values(), *(text for pair in request.query.items() for text in pair))
+    if not all(map(storable, texts)):
+        raise Problem(400, "the path and the query may hold no NUL and nothing that is not Unicode")
 
 
 def _sentence(error: web.HTTPException) -> str:

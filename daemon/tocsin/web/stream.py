@@ -53,7 +53,7 @@ async def stream(request: web.Request) -> web.StreamResponse:
     asked = list_query(request, EVENT_FILTERS)
     last_id = request.headers.get("Last-Event-ID") or asked.after
     if last_id is None:
-        after = await context.store.read(last_seq)
+        after = await context.store.browse(last_seq)
     else:
         after = whole_number(last_id, "Last-Event-ID")
     if streams.open >= MAX_STREAMS:
@@ -95,7 +95,7 @@ async def _follow(request: web.Request, response: web.StreamResponse, wanted: Wa
 
 async def _read(context: WebContext, wanted: Wanted, after: int) -> Stretch:
     try:
-        return await context.store.read(read_events, wanted, BATCH, after)
+        return await context.store.browse(read_events, wanted, BATCH, after)
     except StoreUnavailable:
         return Stretch([], after, more=False)  # the next look tries again
 
