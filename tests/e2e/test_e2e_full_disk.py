@@ -2,6 +2,7 @@
 
 import subprocess
 from collections import Counter
+from contextlib import suppress
 
 import pytest
 
@@ -25,7 +26,7 @@ def fill(place):
     ballast = place / "ballast"
     with ballast.open("wb", buffering=0) as file:
         for size in (1 << 16, 1 << 12, 1):
-            with pytest.raises(OSError, match="No space left"):
+            with suppress(OSError):  # no space left
                 while True:
                     file.write(b"\0" * size)
     return ballast

@@ -80,9 +80,10 @@ def depth(connection: Connection) -> OutboxDepth:
     ).all()
     first = min((row.first for row in waiting), default=None)
     oldest = select(outbox.c.owed_at).where(outbox.c.n == first)
-    dead = select(outbox.c.dead_reason, func.count()).where(outbox.c.state == "dead").group_by(outbox.c.dead_reason)
+    # Dead letters alone have a reason, and its index holds nothing else.
+    dead = select(outbox.c.dead_reason, func.count()).where(outbox.c.dead_reason.is_not(None))
     given_up = dict.fromkeys(DeadReason, 0)
-    for why, rows in connection.execute(dead):
+    for why, rows in connection.execute(dead.group_by(outbox.c.dead_reason)):
         given_up[dead_reason(why) or DeadReason.REFUSED] += rows
     return OutboxDepth(
         sum(row.rows for row in waiting),

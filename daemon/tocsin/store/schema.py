@@ -482,6 +482,8 @@ Index("ix_outbox_open", outbox.c.channel, outbox.c.n,
 Index("ix_outbox_group", outbox.c.channel, outbox.c.lane, outbox.c.n,
       sqlite_where=outbox.c.kind == "group", postgresql_where=outbox.c.kind == "group")  # fmt: skip
 Index("ix_outbox_state", outbox.c.state, outbox.c.n)
+Index("ix_outbox_dead", outbox.c.dead_reason, sqlite_where=outbox.c.dead_reason.is_not(None),
+      postgresql_where=outbox.c.dead_reason.is_not(None))  # fmt: skip
 Index("ix_outbox_event_id", outbox.c.event_id)
 Index("ix_outbox_settled_at", outbox.c.settled_at, outbox.c.channel, outbox.c.state)
 

@@ -422,7 +422,7 @@ def _not_yet(one: Receipt) -> dict[str, object]:
         "new": one.state.value,
         "tries": one.attempt.number - held,  # counted once its outcome is known
         "why": one.reason,
-        "dead": one.dead_reason.value if one.dead_reason else None,
+        "dead": (one.dead_reason or DeadReason.REFUSED).value if one.state is NotificationState.DEAD else None,
         "due": one.due_at,
         "at": one.attempt.ended_at if one.state is NotificationState.DEAD else None,
         "holder": one.holder if held else None,

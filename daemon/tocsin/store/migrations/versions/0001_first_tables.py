@@ -220,6 +220,14 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("n", name=op.f("pk_outbox")),
         sa.UniqueConstraint("id", name=op.f("uq_outbox_id")),
     )
+    op.create_index(
+        "ix_outbox_dead",
+        "outbox",
+        ["dead_reason"],
+        unique=False,
+        sqlite_where=sa.text("dead_reason IS NOT NULL"),
+        postgresql_where=sa.text("dead_reason IS NOT NULL"),
+    )
     op.create_index("ix_outbox_event_id", "outbox", ["event_id"], unique=False)
     op.create_index(
         "ix_outbox_group",
