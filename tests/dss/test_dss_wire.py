@@ -234,3 +234,19 @@ def test_any_json_reply_is_an_object_or_an_error(status: int, body: object) -> N
     except errors.DSSError:
         return
     assert isinstance(value, dict)
+
+
+def test_every_error_has_a_sentence_of_its_own_that_needs_no_docstrings() -> None:
+    classes = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.DSSError)]
+    sentences = {vars(kind).get("sentence") for kind in classes}
+    assert (len(classes) > 10, len(sentences), None in sentences) == (True, len(classes), False)
+    assert str(errors.DSSForbidden("no such right", operation="abort", status=403)) == (
+        "The credentials do not allow this (abort, HTTP 403): no such right"
+    )
+
+
+@pytest.mark.parametrize(("words", "denied"), [("Action not allowed for you", True), ("disk is slow", False)])
+def test_a_server_error_says_whether_dss_denied_it(words: str, denied: bool) -> None:
+    error = wire.error_of("run", reply(500, dss_error("x.E", words)), NOW)
+    assert isinstance(error, errors.DSSServerError)
+    assert error.denied is denied

@@ -3,15 +3,12 @@
 from tocsin.cli.exits import NO, NOT_ALLOWED, UNREACHABLE, one_line
 from tocsin.dss import errors as dss
 
-_NOT_ALLOWED = ("not allowed", "not authorized", "unauthorized", "forbidden", "permission", "denied")
-
 
 def told(error: dss.DSSError) -> str:
     """What is wrong, and where if that helps."""
-    sentence = (type(error).__doc__ or "").split("\n")[0].rstrip(".")
     place = f" at {error.url}" if error.url and isinstance(error, dss.DSSUnreachable | dss.DSSInvalidReply) else ""
     reason = one_line(error.reason)
-    return f"{sentence}{place}{f': {reason}' if reason else ''}"
+    return f"{error.sentence}{place}{f': {reason}' if reason else ''}"
 
 
 def exit_code(error: dss.DSSError) -> int:
@@ -22,7 +19,7 @@ def exit_code(error: dss.DSSError) -> int:
             return NOT_ALLOWED
         case dss.DSSServerError() if error.transient:
             return UNREACHABLE
-        case dss.DSSServerError():  # DSS also says 500 for what is not allowed
-            return NOT_ALLOWED if any(word in error.reason.lower() for word in _NOT_ALLOWED) else NO
+        case dss.DSSServerError():
+            return NOT_ALLOWED if error.denied else NO
         case _:
             return NO

@@ -14,11 +14,11 @@
     ├── DSSRunCancelled       a trigger fire that will never become a run
     └── DSSRunFailed          a run that did not end with SUCCESS
 
-The docstring of a class is its sentence; what is known stands in attributes. No message holds a secret: addresses
+Each class has its ``sentence`` for people; what is known stands in attributes. No message holds a secret: addresses
 are shown without query, user and password.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
     from tocsin.dss.run import DSSScenarioRun
@@ -29,6 +29,8 @@ BODY_SHOWN = 200
 
 class DSSError(Exception):
     """DSS could not do what was asked."""
+
+    sentence: ClassVar[str] = "DSS could not do what was asked"
 
     def __init__(
         self,
@@ -58,12 +60,13 @@ class DSSError(Exception):
     def __str__(self) -> str:
         facts = [self.operation, "" if self.status is None else f"HTTP {self.status}", self.error_type or ""]
         told = ", ".join(fact for fact in facts if fact)
-        sentence = (type(self).__doc__ or "").split("\n", 1)[0].rstrip(".")
-        return f"{sentence}{f' ({told})' if told else ''}{f': {self.reason}' if self.reason else ''}"
+        return f"{self.sentence}{f' ({told})' if told else ''}{f': {self.reason}' if self.reason else ''}"
 
 
 class DSSUnreachable(DSSError):
     """DSS did not answer."""
+
+    sentence = "DSS did not answer"
 
     def __init__(self, reason: str, *, timed_out: bool = False, operation: str = "", url: str = "") -> None:
         super().__init__(reason, operation=operation, url=url, transient=True)
@@ -73,21 +76,31 @@ class DSSUnreachable(DSSError):
 class DSSInvalidReply(DSSError):
     """The reply makes no sense for a DSS."""
 
+    sentence = "The reply makes no sense for a DSS"
+
 
 class DSSUnauthorized(DSSError):
     """DSS does not know the credentials."""
+
+    sentence = "DSS does not know the credentials"
 
 
 class DSSForbidden(DSSError):
     """The credentials do not allow this."""
 
+    sentence = "The credentials do not allow this"
+
 
 class DSSNotFound(DSSError):
     """No such object in DSS."""
 
+    sentence = "No such object in DSS"
+
 
 class DSSThrottled(DSSError):
     """DSS asks to be asked less often."""
+
+    sentence = "DSS asks to be asked less often"
 
     retry_after: float | None = None
     """Seconds to wait as the server said; None if it did not."""
@@ -96,13 +109,21 @@ class DSSThrottled(DSSError):
 class DSSRefused(DSSError):
     """DSS refused the request."""
 
+    sentence = "DSS refused the request"
+
 
 class DSSServerError(DSSError):
     """DSS failed at the request."""
 
+    sentence = "DSS failed at the request"
+    denied: bool = False
+    """Whether DSS says, in its words, that this is not allowed: it answers 500 for that, too."""
+
 
 class DSSConflict(DSSError):
     """Somebody else changed the definition since it was read."""
+
+    sentence = "Somebody else changed the definition since it was read"
 
     def __init__(self, reason: str, *, changed_by: str | None, operation: str = "") -> None:
         super().__init__(reason, operation=operation)
@@ -113,13 +134,19 @@ class DSSConflict(DSSError):
 class DSSWaitTimeout(DSSError):
     """What was waited for did not happen in time."""
 
+    sentence = "What was waited for did not happen in time"
+
 
 class DSSRunCancelled(DSSError):
     """The trigger fire was cancelled, so that no run will come of it."""
 
+    sentence = "The trigger fire was cancelled, so that no run will come of it"
+
 
 class DSSRunFailed(DSSError):
     """The run did not end with SUCCESS."""
+
+    sentence = "The run did not end with SUCCESS"
 
     def __init__(self, run: "DSSScenarioRun", outcome: str) -> None:
         super().__init__(f"run {run.id} of {run.project_key}/{run.scenario_id} ended with {outcome}")

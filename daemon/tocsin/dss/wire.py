@@ -182,10 +182,8 @@ def invalid(operation: str, reply: Reply, reason: str) -> DSSInvalidReply:
 
 _MAX_RETRY_AFTER = 86_400.0  # seconds; what is longer is nonsense
 _MISSING = ("not found", "does not exist", "doesn't exist")
-_PERMANENT = (
-    *("not allowed", "not authorized", "unauthorized", "forbidden", "permission", "denied"),
-    *("invalid", "illegal", "could not parse", "cannot parse", "malformed", "validation"),
-)
+_DENIED = ("not allowed", "not authorized", "unauthorized", "forbidden", "permission", "denied")
+_PERMANENT = (*_DENIED, "invalid", "illegal", "could not parse", "cannot parse", "malformed", "validation")
 _ALWAYS_TRANSIENT = frozenset({408, 425, 429, 502, 503, 504})
 
 
@@ -228,6 +226,8 @@ def error_of(operation: str, reply: Reply, now: datetime) -> DSSError:
     )
     if isinstance(error, DSSThrottled):
         error.retry_after = retry_after(reply.headers, now)
+    if isinstance(error, DSSServerError):
+        error.denied = any(word in text for word in _DENIED)
     return error
 
 
