@@ -120,7 +120,12 @@ def configuration() -> str:
         "`config/tocsin.schema.json` serves editors, `tocsin check` names file, line and the nearest known key of a",
         "mistake. Unknown keys are errors. Durations are written as Prometheus writes them: `30s`, `1h30m`, `7d`. A",
         "*secret* `x` can be written as `x`, `x_file` (a file, read again when it changes) or `x_env` (a variable).",
-        "All but `store.url`, `http.listen` and `log.format` follows a reload: SIGHUP, `POST /-/reload`, or a changed file.",
+        "All but `store.url`, `http.listen` and `log.format` follows a reload: SIGHUP, `POST /-/reload`, or a changed file;",
+        "a template that a glob begins or ceases to match is a change too. A reload that has mistakes, or that would break",
+        "a template that can be rendered, is refused, and what is in force stays.",
+        "",
+        "A file has at most 4 MiB, 100 000 keys and values and 50 levels; a value has at most 100 000 characters, a number",
+        "18 digits, a duration a hundred years; `templates` match at most 1 000 files. What exceeds that is refused.",
         "",
     ]
     for name, field in schema.File.model_fields.items():

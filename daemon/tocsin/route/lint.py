@@ -117,13 +117,14 @@ def _unused(config: Config) -> Iterator[Finding]:
 
 def _routes(root: Route, kinds: Sequence[Kind]) -> Iterator[Finding]:
     silent: set[int] = set()  # routes below a finding, which say nothing new
+    apart = _told_apart(kinds, {matcher.name for placed in walk(root) for matcher in placed.route.matchers})
     for placed in walk(root):
         route, above = placed.route, placed.parent.route if placed.parent else None
         where = " ".join(("route", *route.path[1:]))
         if above is not None and id(above) in silent:
             silent.add(id(route))
             continue
-        problem = _never(placed, kinds) if above else None
+        problem = _never(placed, apart, kinds) if above else None
         if problem is not None:
             silent.add(id(route))
             yield Finding("error", problem, where, route.line)
@@ -137,11 +138,20 @@ def _routes(root: Route, kinds: Sequence[Kind]) -> Iterator[Finding]:
                 yield Finding("warning", message, where, route.line)
 
 
-def _never(placed: Placed, kinds: Sequence[Kind]) -> str | None:
-    """Why no alert ever takes a route; None when one may."""
+def _told_apart(kinds: Iterable[Kind], names: set[str]) -> list[Kind]:
+    """The kinds as far as matchers on these labels tell them apart: of a thousand rules often a few."""
+    found: dict[tuple[object, ...], Kind] = {}
+    for kind in kinds:
+        own = {name: kind.labels[name] for name in sorted(names) if name in kind.labels}
+        found.setdefault((*own.items(), kind.open & names), Kind(own, kind.open & names))
+    return list(found.values())
+
+
+def _never(placed: Placed, apart: Sequence[Kind], kinds: Sequence[Kind]) -> str | None:
+    """Why no alert ever takes a route; None when one may. ``apart``: the kinds that the matchers tell apart."""
     way = list(_way(placed))
     matchers = [matcher for one in way for matcher in one.route.matchers]
-    alive = [kind for kind in kinds if possible(matchers, kind)]
+    alive = [kind for kind in apart if possible(matchers, kind)]
     if not alive:
         return f"no alert of these rules can match{_misspelt(matchers, kinds)}"
     thieves = [thief for one in way for thief in _earlier(one) if not thief.continues]
