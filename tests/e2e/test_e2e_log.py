@@ -2,6 +2,7 @@
 
 import asyncio
 import fcntl
+import itertools
 import os
 
 import pytest
@@ -49,10 +50,9 @@ async def test_a_daemon_whose_log_nobody_reads_works_answers_and_stops(tmp_path,
     config = config_for(tmp_path, {"prod": dss}, sink, log={"level": "debug"})
     async with Logging(config, unread.writing) as daemon:
         await daemon.watching(6)
-        for _ in range(20):
-            dss.world.instant_run("P000", "S000", "FAILED")
-            dss.world.instant_run("P001", "S001")
-        await eventually(lambda: len(sink.posts) >= 2 * 3)
+        for project, scenario in itertools.product(("P000", "P001"), ("S000", "S001", "S002")):
+            dss.world.instant_run(project, scenario, "FAILED")
+        await eventually(lambda: len(sink.posts) == 6 * 2)
         assert await daemon.status_of("/-/healthy") == 200
         assert await daemon.metric("tocsin_log_lines_dropped_total") == 0  # they wait
         assert await daemon.sigterm() == 0

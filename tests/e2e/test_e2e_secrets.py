@@ -1,6 +1,8 @@
 """Secret files on a mount that hangs: a FIFO that nobody writes to hangs whoever opens it, as a dead mount does."""
 
+import asyncio
 import os
+import signal
 
 from tests.fakedss import DaemonProcess, config_for, eventually, node
 
@@ -42,4 +44,19 @@ async def test_secret_files_that_hang_hold_up_only_what_needs_them(tmp_path, dss
         assert await daemon.metric('dss_node_up{dss_node="blind"}') == 0
         hanging = [line for line in daemon.log if line["event"] == "secret_file_hangs"]
         assert {line["path"] for line in hanging} == {str(fifo)}
+        assert await daemon.sigterm() == 0
+
+
+async def test_a_configuration_that_hangs_at_a_reload_keeps_the_old_one_and_stops_on_time(tmp_path, dss, sink):
+    config = config_for(tmp_path, {"prod": dss}, sink)
+    (tmp_path / "t").mkdir()
+    os.mkfifo(tmp_path / "t" / "a.j2")
+    async with DaemonProcess(config) as daemon:
+        await daemon.watching(6)
+        config.write_text(config.read_text() + "templates: [t/*.j2]\n")
+        daemon.send_signal(signal.SIGHUP)
+        await asyncio.sleep(2)  # until it has begun to read, and hangs
+        dss.world.instant_run("P000", "S000", "FAILED")
+        await eventually(lambda: len(sink.posts) >= 2)
+        assert await daemon.status_of("/-/healthy") == 200
         assert await daemon.sigterm() == 0

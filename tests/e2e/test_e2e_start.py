@@ -154,3 +154,9 @@ async def test_a_file_that_is_not_there(tmp_path):
     code, said = await refused(tmp_path / "absent.yaml")
     assert (code, len(said)) == (1, 1)
     assert "absent.yaml" in said[0]
+
+
+async def test_a_daemon_that_tells_nobody_says_so(tmp_path, dss, sink):
+    config = config_for(tmp_path, {"prod": dss}, sink, receivers=None, reporters=None)
+    async with DaemonProcess(config) as daemon:
+        await eventually(lambda: "nobody_is_told" in [line["event"] for line in daemon.log])

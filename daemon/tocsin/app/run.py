@@ -59,6 +59,8 @@ async def serve(
     await _open(daemon)
     config = daemon.live()
     log.info("started", version=__version__, listen=config.http.listen, nodes=[n.name for n in config.nodes])
+    if not any(receiver.channels for receiver in config.receivers):
+        log.warning("nobody_is_told", reason="no receiver has a channel", action="set receivers, or TOCSIN_NOTIFY")
     if ready is not None:
         await ready(daemon)
     code = await _until_stopped(daemon, stop)
