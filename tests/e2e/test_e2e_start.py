@@ -82,6 +82,20 @@ async def test_a_secret_that_is_not_there_is_told_by_check_and_keeps_the_daemon_
         assert [line for line in daemon.stderr if "Traceback" in line] == []
 
 
+@pytest.mark.parametrize("address", [
+    "postgresql://tocsin:secret@host:port/tocsin",
+    "postgresql://tocsin:sec@ret@127.0.0.1:1/tocsin",
+    "postgresql://tocsin@127.0.0.1:1/tocsin?password=secret",
+    "postgresql://tocsin@127.0.0.1:1/tocsin?colour=secret",
+    "postgresql://tocsin:secret@a..b/tocsin",
+])  # fmt: skip
+async def test_a_database_that_cannot_be_addressed(tmp_path, dss, sink, address):
+    code, said = await refused(config_for(tmp_path, {"prod": dss}, sink, store={"url": address}))
+    assert (code, len(said)) == (1, 1)
+    assert "store" in said[0]
+    assert "secret" not in said[0]
+
+
 async def test_a_store_of_a_newer_version(tmp_path, dss, sink):
     config = config_for(tmp_path, {"prod": dss}, sink)
     async with DaemonProcess(config) as daemon:

@@ -1,6 +1,7 @@
 """Changing things over the API, and asking why."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -133,3 +134,14 @@ async def test_a_silence_on_a_misspelt_label_is_refused_with_what_was_meant(clie
     async with client.post("/api/v1/silences", json=body) as reply:
         assert reply.status == 400
         assert (await reply.json())["detail"] == "no alert has the label 'projct'; did you mean 'project'?"
+
+
+@pytest.mark.parametrize("address", [
+    "postgresql://tocsin:pa/ss-word@db.example.com/tocsin",
+    "postgresql://tocsin:pa@ss-word@db.example.com/tocsin",
+    "postgresql://tocsin@db.example.com/tocsin?password=pa/ss-word&sslmode=require",
+    "postgresql://db.example.com/tocsin?sslpassword=ss-word",
+])  # fmt: skip
+async def test_no_password_of_the_store_is_shown(client: ClientSession, daemon: Daemon, address: str) -> None:
+    daemon.config = replace(daemon.config, store=replace(daemon.config.store, url=address))
+    assert "ss-word" not in str(await send(client, "GET", "/api/v1/config", 200))

@@ -19,7 +19,7 @@ from tocsin.app.build import Daemon, build
 from tocsin.app.logs import LAST_LINES_SECONDS, configure_logging, drain_log, set_levels
 from tocsin.app.reload import ConfigSource
 from tocsin.kit.clock import Clock, SystemClock
-from tocsin.store import StoreError, StoreFailed
+from tocsin.store import StoreError, StoreFailed, StoreRefused
 
 GRACE = timedelta(seconds=20)
 log = structlog.get_logger("tocsin.app.run")
@@ -54,7 +54,10 @@ async def serve(
     configure_logging(log_level or config.log_level, config.log_format, levels=config.log_levels)
     stop = stop or asyncio.Event()
     _stop_on_signals(stop)
-    daemon = build(source, config, clock or SystemClock(), slack_url)
+    try:
+        daemon = build(source, config, clock or SystemClock(), slack_url)
+    except StoreRefused as error:
+        raise CannotStart(str(error)) from None
     daemon.live.on_change(lambda: set_levels(log_level or daemon.live().log_level, daemon.live().log_levels))
     await _open(daemon)
     config = daemon.live()

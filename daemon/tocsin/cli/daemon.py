@@ -141,8 +141,8 @@ async def _served_from_the_store(config: Path | None) -> AsyncIterator[str]:
 
     configure_logging("warning", "auto")
     own = replace(load_config(config), http=Http(listen="127.0.0.1:0"))
-    daemon = build(Source(config), own, SystemClock())
     try:
+        daemon = build(Source(config), own, SystemClock())
         await daemon.store.open(exclusive=False)
     except StoreError as error:
         raise Failure(str(error)) from None

@@ -90,9 +90,9 @@ def prune(config: ConfigOption = None) -> None:
     from tocsin.store import Store, StoreError
 
     settings = load_config(config)
-    store = Store(settings.store.url)
 
     async def work() -> int:
+        store = Store(settings.store.url)
         await store.open(exclusive=False)
         try:
             return await prune_all(store, SystemClock().now(), settings.store.retention)

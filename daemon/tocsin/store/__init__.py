@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DatabaseError
 
 from tocsin.store.aside import SetAside
-from tocsin.store.engine import is_sqlite, open_engines, parse_url, reason, sqlite_path, unavailability
+from tocsin.store.engine import is_sqlite, open_engines, parse_url, reason, shown_url, sqlite_path, unavailability
 from tocsin.store.errors import NotLeader, StoreError, StoreFailed, StoreRefused, StoreUnavailable
 from tocsin.store.files import FileLock, check_sqlite_place, make_private
 from tocsin.store.writer import Guard, Work, Writer
@@ -97,9 +97,9 @@ class Store:
                 engine.update_execution_options(**self.set_aside.options)
             try:
                 bring_up_to_date(self._write_engine, self.url)
-            except DatabaseError as error:
-                place = path if path else self.url.render_as_string()
-                raise StoreRefused(f"cannot open the store {place}: {reason(error)}") from None
+            except (DatabaseError, OSError, UnicodeError) as error:
+                why = reason(error) if isinstance(error, DatabaseError) else f"{type(error).__name__} while connecting"
+                raise StoreRefused(f"cannot open the store {path or shown_url(self.url)}: {why}") from None
         except Exception:
             self._dispose()
             raise

@@ -12,7 +12,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
 from tocsin.store.errors import StoreFailed, StoreRefused, StoreUnavailable
 from tocsin.store.files import SameFiles
@@ -23,6 +23,7 @@ _SQLITE_UNAVAILABLE = frozenset({
     sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_PERM, sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_READONLY,
 })  # fmt: skip
 _SQLITE_DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+_SHOWN_OPTIONS = frozenset({"host", "port", "hostaddr", "dbname", "sslmode", "target_session_attrs", "connect_timeout"})
 # SQLSTATE classes and codes of PostgreSQL that speak of the server, not of the statement: connection, authorization,
 # no such database, deadlock and serialization, resources, locks, shutdown and timeouts, input and output, internal
 # errors; and read-only (a standby), idle too long, transaction too long, permission denied.
@@ -30,10 +31,10 @@ _POSTGRESQL_UNAVAILABLE = ("08", "28", "3D", "40", "53", "55", "57", "58", "XX",
 
 
 def parse_url(text: str) -> URL:
-    """The database URL; raises ``StoreRefused`` for what Tocsin does not support."""
+    """The database URL; raises ``StoreRefused`` for what Tocsin does not support, without a word of the URL."""
     try:
         url = make_url(text)
-    except ArgumentError:
+    except (ArgumentError, ValueError):  # a port that is no number
         raise StoreRefused("store.url is not a database URL; write sqlite:////path/to/file or postgresql://…") from None
     match url.get_backend_name():
         case "sqlite":
@@ -41,6 +42,8 @@ def parse_url(text: str) -> URL:
                 raise StoreRefused("store.url names no file; Tocsin's store must outlive the process")
             return url
         case "postgresql" | "postgres":
+            if "@" in (url.host or ""):
+                raise StoreRefused("store.url: an @ in the user or the password is written %40")
             return url.set(drivername="postgresql+psycopg")
         case other:
             raise StoreRefused(f"store.url: {other} is not supported; use sqlite:////path/to/file or postgresql://…")
@@ -59,15 +62,55 @@ def open_engines(url: URL, readers: int = 1) -> tuple[Engine, Engine]:
     """The writing and the reading engine, the latter with as many connections. Nothing is connected yet."""
     if is_sqlite(url):
         return _sqlite(url, writing=True, connections=1), _sqlite(url, writing=False, connections=readers)
-    options = {"pool_pre_ping": True, "connect_args": {"connect_timeout": 10, "application_name": "tocsin"}}
+    return _postgresql(url, writing=True, connections=1), _postgresql(url, writing=False, connections=readers)
+
+
+def _postgresql(url: URL, *, writing: bool, connections: int) -> Engine:
     try:
-        writer = create_engine(url, pool_size=2, max_overflow=0, **options)
-        reader = create_engine(
-            url, pool_size=readers, max_overflow=0, execution_options={"postgresql_readonly": True}, **options
-        )
+        from psycopg import Error as DriverError  # noqa: PLC0415 - an extra
+        from psycopg.conninfo import make_conninfo  # noqa: PLC0415 - an extra
+
+        from tocsin.store.postgresql import bound, connect_args  # noqa: PLC0415 - needs the extra
     except ModuleNotFoundError:
         raise StoreRefused("PostgreSQL needs the driver psycopg: pip install 'tocsin[postgres]'") from None
-    return writer, reader
+    try:
+        engine = create_engine(
+            url,
+            pool_size=connections,
+            max_overflow=0,
+            pool_pre_ping=True,
+            pool_recycle=300,  # seconds: readers too find a new primary in the end
+            connect_args=connect_args(url),
+            execution_options={} if writing else {"postgresql_readonly": True},
+        )
+        words, options = engine.dialect.create_connect_args(url)
+        make_conninfo(*words, **{name: value for name, value in options.items() if name != "context"})
+    except (ArgumentError, DriverError, TypeError, ValueError):
+        raise StoreRefused(
+            "store.url has an option that PostgreSQL's client does not know, or one that is no single value; "
+            "write postgresql://user@host:port/database?sslmode=…"
+        ) from None
+    bound(engine)
+    return engine
+
+
+def unbounded(engine: Engine, url: URL) -> Engine:
+    """An engine like ``engine`` whose transactions may take as long as they need, for migrations."""
+    if is_sqlite(url):
+        return engine
+    from tocsin.store.postgresql import connect_args  # noqa: PLC0415 - needs the extra
+
+    return create_engine(url, poolclass=NullPool, connect_args=connect_args(url))
+
+
+def shown_url(url: URL) -> str:
+    """The URL for people: without its password, and without options that may hold one."""
+    kept = {name: value if name in _SHOWN_OPTIONS else "***" for name, value in url.query.items()}
+    return (
+        url.set(drivername=url.get_backend_name(), query=kept)
+        .render_as_string(hide_password=True)
+        .replace("%2A%2A%2A", "***")
+    )
 
 
 def _sqlite(url: URL, *, writing: bool, connections: int) -> Engine:

@@ -15,7 +15,7 @@ from urllib.parse import quote
 from sqlalchemy import Connection, Engine, inspect, text
 from sqlalchemy.engine import URL
 
-from tocsin.store.engine import is_sqlite, sqlite_path
+from tocsin.store.engine import is_sqlite, sqlite_path, unbounded
 from tocsin.store.errors import StoreRefused
 from tocsin.store.schema import SCHEMA_REVISION
 
@@ -55,7 +55,7 @@ def bring_up_to_date(engine: Engine, url: URL) -> bool:
     if revision is not None and is_sqlite(url):
         path = sqlite_path(url)
         backup_sqlite(path, path.with_name(f"{path.name}.before-{SCHEMA_REVISION}"))
-    with engine.begin() as connection:
+    with unbounded(engine, url).begin() as connection:
         if not is_sqlite(url):
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK})
         config.attributes["connection"] = connection
