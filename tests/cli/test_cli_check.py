@@ -227,3 +227,16 @@ def test_an_expectation_is_the_exit_code(tmp_path: Path, words: list[str], code:
 def test_what_people_mistake_is_told_with_what_to_write(tmp_path: Path, old: str, new: str, expected: str) -> None:
     assert old in GOOD
     assert check(tmp_path, GOOD.replace(old, new, 1)) == [f"t.yaml:{expected}"]
+
+
+@pytest.mark.parametrize("address", [
+    "postgresql://tocsin:sec@ret@db/tocsin",
+    "postgresql://tocsin:secret@db:port/tocsin",
+    "postgresql://tocsin:secret@db/tocsin?colour=secret",
+    "mysql://tocsin:secret@db/tocsin",
+])  # fmt: skip
+def test_a_store_that_cannot_be_addressed_is_found_and_its_password_not_shown(tmp_path: Path, address: str) -> None:
+    (line,) = check(tmp_path, f'{GOOD}store: {{url: "{address}"}}\n')
+    assert line.startswith("t.yaml:19: ")
+    assert "store.url" in line
+    assert "ret" not in line

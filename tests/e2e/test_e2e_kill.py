@@ -105,3 +105,28 @@ async def test_sigterm_during_the_start_ends_it_too(tmp_path, dss, sink):
         assert await daemon.sigterm() == 0
     finally:
         await daemon.kill9()
+
+
+async def test_a_backlog_of_hundreds_at_sigterm_is_sent_once_each_before_and_after(tmp_path, dss, sink):
+    async with DaemonProcess(config_for(tmp_path, {"prod": dss}, sink)) as daemon:
+        await daemon.watching(6)
+        sink.default = faults.slow(0.3)
+        for number in range(200):
+            dss.world.instant_run(f"P00{number % 2}", f"S00{number % 3}")
+
+        async def all_seen():
+            return not dss.ledger.compare(await daemon.events()).lost
+
+        await eventually(all_seen)
+        assert await daemon.sigterm() == 0
+        assert in_order(daemon)
+        before = len(sink.posts)
+        sink.default = None
+        await daemon.start()
+        await daemon.ready()
+        wanted = {event["id"] for event in await daemon.events()}
+        assert before < len(wanted)
+        await eventually(lambda: {post.json["id"] for post in sink.posts} >= wanted)
+        assert dss.ledger.compare(await daemon.events()) == Differences()
+        ids = [post.headers["webhook-id"] for post in sink.posts]
+        assert len(ids) == len(set(ids))

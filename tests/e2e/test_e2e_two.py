@@ -51,13 +51,17 @@ async def test_the_leader_is_killed_ten_times_and_the_other_goes_on(dss, sink, p
 
 
 @pytest.mark.slow
-async def test_a_leader_that_was_only_away_does_not_go_on_beside_its_successor(dss, sink, pair):
+@pytest.mark.parametrize("seconds", [0, 40], ids=["until-another-leads", "for-forty-seconds"])
+async def test_a_leader_that_was_only_away_does_not_go_on_beside_its_successor(dss, sink, pair, seconds):
     async with lively(dss):
         leader, other = await who_leads(pair)
         leader.send_signal(signal.SIGSTOP)
         await eventually(lambda: leads(other))
+        await asyncio.sleep(seconds)
         leader.send_signal(signal.SIGCONT)
         await eventually(lambda: no_longer_leads(leader))
+    assert leader.alive
+    assert [line for line in leader.log if line["level"] in ("error", "critical")] == []
     await nothing_lost_or_told_as_two(dss, sink, pair, repeated=1)
 
 

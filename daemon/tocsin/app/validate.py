@@ -19,6 +19,8 @@ from tocsin.deliver.webhook import BadSecret, PrivateAddress, refuse_private_hos
 from tocsin.kit.mask import mask_tokens
 from tocsin.model.config import Config, ReporterMail, Secret, Tls
 from tocsin.route.lint import lint
+from tocsin.store import StoreRefused
+from tocsin.store.engine import check_url
 from tocsin.web.access import is_loopback
 from tocsin.web.server import split_listen
 
@@ -46,6 +48,10 @@ def validate(source: Source, now: datetime, *, offline: bool) -> list[Problem]:
     except BadConfig as error:
         return list(error.problems)
     problems = []
+    try:
+        check_url(config.store.url)
+    except StoreRefused as error:
+        problems.append(Problem(str(error), config.source, line_of(("store", "url"), config.lines)))
     if not offline:
         problems += list(_absent_secrets(config))
     problems += list(_unsendable(config))

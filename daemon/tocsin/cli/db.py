@@ -21,7 +21,8 @@ def current(config: ConfigOption = None) -> None:
     """Print the revision of the store and the one that this version wants."""
     from sqlalchemy.exc import OperationalError
 
-    from tocsin.store.engine import open_engines
+    from tocsin.store import StoreRefused
+    from tocsin.store.engine import open_engines, reason
     from tocsin.store.migrate import current_revision
     from tocsin.store.schema import SCHEMA_REVISION
 
@@ -29,12 +30,15 @@ def current(config: ConfigOption = None) -> None:
     if store.is_sqlite and not Path(store.url.database or "").exists():
         print(f"no store yet; this version wants {SCHEMA_REVISION}")
         return
-    _, reader = open_engines(store.url)
+    try:
+        _, reader = open_engines(store.url)
+    except StoreRefused as error:
+        fail(str(error))
     try:
         with reader.connect() as connection:
             print(f"{current_revision(connection) or 'empty'}; this version wants {SCHEMA_REVISION}")
     except OperationalError as error:
-        fail(f"cannot read the store: {error.orig}")
+        fail(f"cannot read the store: {reason(error)}")
     finally:
         reader.dispose()
 

@@ -38,9 +38,9 @@ class DaemonThreads(Generic[T]):
         if self._idle:
             thread = self._idle.pop()
         elif self._alive < self._wanted + _MOST:
+            thread = _Thread(f"{self._name} {self._alive + 1}", asyncio.get_running_loop(), self._free)
+            thread.start()  # it may fail, where a machine has too many
             self._alive += 1
-            thread = _Thread(f"{self._name} {self._alive}", asyncio.get_running_loop(), self._free)
-            thread.start()
         else:
             raise TooManyHang(f"{self._alive} sends hang; none is begun until one of them ends")
         return await thread.give(work)
@@ -83,6 +83,8 @@ class _Thread(threading.Thread, Generic[T]):
         done: concurrent.futures.Future[T] = concurrent.futures.Future()
         try:
             done.set_result(work())
+        except StopIteration as error:  # the caller's future would refuse it
+            done.set_exception(RuntimeError(f"the work of the thread raised {error!r}"))
         except BaseException as error:  # noqa: BLE001 - handed to the caller, whose unit of work it is
             done.set_exception(error)
         with suppress(RuntimeError):  # the loop is closed: the process is on its way out

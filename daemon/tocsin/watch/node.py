@@ -19,6 +19,7 @@ from tocsin.dss import (
     DSSUnreachable,
     RequestReport,
 )
+from tocsin.kit.tasks import until_one_ends
 from tocsin.model.config import Node, Secret
 from tocsin.model.event import DownReason
 from tocsin.model.run import ScenarioKey
@@ -132,13 +133,7 @@ class _Watch:
         await self._discovery.load()
         await self._details.load()
         self._state.agenda.sighting = Reason.SWEEP if self._sweep.trusted else Reason.FLAGS
-        tasks = [asyncio.create_task(self._line.run()), asyncio.create_task(self._keep())]
-        try:
-            await asyncio.gather(*tasks)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        await until_one_ends({"line": self._line.run(), "keep": self._keep()})
 
     async def close(self) -> None:
         await self._client.close()
