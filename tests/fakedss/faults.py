@@ -54,6 +54,12 @@ def redirect(location: str) -> Fault:
     return _always(Answer(302, b"", "text/html", {"Location": location}))
 
 
+def with_headers(**headers: str) -> Fault:
+    """The truth under other headers; an underscore stands for a dash."""
+    changed = {name.replace("_", "-"): value for name, value in headers.items()}
+    return lambda answer: replace(answer, headers={**answer.headers, **changed})
+
+
 def reset() -> Fault:
     return lambda answer: replace(answer, wire=Wire.RESET)
 

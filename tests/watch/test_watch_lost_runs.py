@@ -2,11 +2,14 @@
 
 from datetime import timedelta
 
+import pytest
+
 from tests.fakedss import FakeDSS, faults
 from tests.watch.conftest import Start, Watching, until
 from tests.watch.scenes import runs_of
 from tocsin.model.run import ScenarioKey
 
+pytestmark = pytest.mark.e2e
 KEY = ScenarioKey("prod", "P000", "S000")
 
 

@@ -3,6 +3,7 @@
     DSSError                  anything below
     ├── DSSUnreachable        no answer: network, timeout, TLS            transient
     ├── DSSInvalidReply       an answer that is not DSS's
+    │   └── DSSReplyTooLarge  or holds more than is read
     ├── DSSUnauthorized       401, or the secret cannot be used
     ├── DSSForbidden          403
     ├── DSSNotFound           404, or an error of DSS that says so
@@ -15,16 +16,19 @@
     └── DSSRunFailed          a run that did not end with SUCCESS
 
 Each class has its ``sentence`` for people; what is known stands in attributes. No message holds a secret: addresses
-are shown without query, user and password.
+are shown without query, user and password, and what the server said is clean text (``kit.texts``).
 """
 
 from typing import TYPE_CHECKING, ClassVar
+
+from tocsin.kit.texts import storable
 
 if TYPE_CHECKING:
     from tocsin.dss.run import DSSScenarioRun
 
 BODY_SHOWN = 200
 """How many characters of a reply an error keeps."""
+_REASON = 1_000
 
 
 class DSSError(Exception):
@@ -44,15 +48,15 @@ class DSSError(Exception):
         transient: bool = False,
     ) -> None:
         super().__init__(reason)
-        self.reason = reason
+        self.reason = storable(reason, _REASON)
         self.operation = operation
         """The request's stable name, as ``get_last_runs``; empty where no single request is to blame."""
         self.url = url
         self.status = status
         """The HTTP status; None if there was no answer."""
-        self.error_type = error_type
+        self.error_type = storable(error_type, BODY_SHOWN) if error_type else None
         """DSS's own error class. None also where a proxy answered in DSS's place."""
-        self.body = body
+        self.body = storable(body, BODY_SHOWN)
         """The first 200 characters of the reply, for people."""
         self.transient = transient
         """Whether the same request may well succeed in a moment."""
@@ -77,6 +81,12 @@ class DSSInvalidReply(DSSError):
     """The reply makes no sense for a DSS."""
 
     sentence = "The reply makes no sense for a DSS"
+
+
+class DSSReplyTooLarge(DSSInvalidReply):
+    """The reply holds more than is read."""
+
+    sentence = "The reply holds more than is read"
 
 
 class DSSUnauthorized(DSSError):

@@ -9,6 +9,7 @@ from tocsin.dss.wire import Raw
 from tocsin.kit.clock import from_ms
 
 T = TypeVar("T", covariant=True)
+_LATEST_MS = 7_258_118_400_000  # 2200-01-01
 
 
 class Reading:
@@ -52,14 +53,12 @@ def flag(raw: Raw, key: str) -> bool:
 
 
 def moment(raw: Raw, key: str) -> datetime | None:
-    """Epoch milliseconds as aware UTC; 0 means none."""
+    """Epoch milliseconds as aware UTC; 0 means none. Beyond 2200 it is none either: near the end of the calendar no
+    time could be added to it."""
     value = raw.get(key)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    try:
-        return from_ms(int(value)) if value > 0 else None
-    except (OverflowError, ValueError):  # beyond the calendar, infinite, not a number
-        return None
+    return from_ms(int(value)) if 0 < value < _LATEST_MS else None
 
 
 def mapping(raw: Raw, key: str) -> Raw:

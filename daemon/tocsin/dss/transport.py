@@ -2,13 +2,14 @@
 
 ``Transport.send`` brings one ``Request`` to DSS and its reply back, with bounds on everything: the time to connect,
 the time of a whole attempt, the size of a reply. Reads that failed in passing are tried again, changes never. Each
-attempt is reported to ``on_request`` once; foreign errors become ``DSSError`` here and nowhere else.
+attempt is reported to ``on_request`` once; whatever a reply provokes becomes a ``DSSError`` here and nowhere else.
 """
 
 import asyncio
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import TypeVar
 
 import aiohttp
@@ -25,16 +26,19 @@ from yarl import URL
 
 from tocsin.dss.credentials import TLS, Auth, BadCredentials, TLSContexts
 from tocsin.dss.errors import DSSError, DSSInvalidReply, DSSThrottled, DSSUnauthorized, DSSUnreachable
-from tocsin.dss.wire import MIB, Reply, Request, RequestReport, invalid, read, retry_after, server_date
+from tocsin.dss.wire import MIB, Reply, Request, RequestReport, read, retry_after, server_date, too_large
 from tocsin.kit.clock import Clock, SystemClock
 from tocsin.kit.mask import mask, secrets_of
 from tocsin.kit.proxy import environment_proxy
+from tocsin.kit.texts import storable
 
 T = TypeVar("T")
 API_BASE = "/dip/publicapi"
 _CHUNK = 64 * 1024
+_LONGEST_TAILED = 1024 * MIB  # read of a text of which only the end is kept
 _MAX_REDIRECTS = 5
 _LONGEST_RETRY_AFTER = 10.0  # seconds; a server that asks for more gets no retry from here
+_CLOCKS_DIFFER = timedelta(days=366)
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
@@ -103,25 +107,27 @@ class Transport:
         return await retrying(self._attempt, request)
 
     async def _attempt(self, request: Request[T]) -> T:
+        session = self._open()
         began = self._clock.monotonic()
         reply: Reply | None = None
         error: DSSError | None = None
         try:
-            session, headers, context = await self._prepare(request)
+            headers, context = await self._prepare(request)
             reply = await self._exchange(session, request, headers, context)
             return read(request, reply, self._clock.now())
         except DSSError as caught:
             error = caught
             raise
+        except Exception as caught:  # one request is one unit of work: what no rule above foresaw is its failure
+            reason = f"{type(caught).__name__}: {caught}"
+            error = DSSInvalidReply(reason, operation=request.operation, url=str(self.base))
+            raise error from caught
         finally:
             if reply is not None or error is not None:  # else it was cancelled, and came to nothing
                 self._on_request(self._report(request, reply, error, self._clock.monotonic() - began))
 
-    async def _prepare(
-        self, request: Request[T]
-    ) -> tuple[aiohttp.ClientSession, CIMultiDict[str], ssl.SSLContext | bool]:
-        """Session, headers and TLS for this moment's secret and certificates."""
-        session = self._open()
+    async def _prepare(self, request: Request[T]) -> tuple[CIMultiDict[str], ssl.SSLContext | bool]:
+        """Headers and TLS for this moment's secret and certificates."""
         try:
             name, value = await self._auth.header()
         except BadCredentials as bad:
@@ -131,10 +137,10 @@ class Transport:
         if request.body is not None:
             headers["Content-Type"] = request.content_type
         if self.base.scheme != "https":
-            return session, headers, True
+            return headers, True
         self._contexts = self._contexts or TLSContexts(self._tls)
         try:
-            return session, headers, await self._contexts.current()
+            return headers, await self._contexts.current()
         except BadCredentials as bad:
             raise DSSUnreachable(str(bad), operation=request.operation, url=str(self.base)) from bad
 
@@ -190,17 +196,20 @@ class Transport:
             raise DSSUnreachable(reason, operation=request.operation, url=shown) from error
 
     async def _reply(self, request: Request[T], response: aiohttp.ClientResponse, shown: str) -> Reply:
-        """The whole body, within the cap, or only its end if the request asks for a tail."""
+        """The whole body, within the cap, or only its end if the request asks for a tail. The cap counts what comes
+        out of the decompressor, which aiohttp feeds by small pieces."""
         body = bytearray()
         tail = request.tail if response.status < 400 else None
+        cap = min(self._max_reply_bytes, request.max_bytes) if tail is None else _LONGEST_TAILED
+        received = 0
         async for chunk in response.content.iter_chunked(_CHUNK):
             body += chunk
-            if tail is not None:
-                if len(body) > tail + 16 * _CHUNK:
-                    del body[:-tail]
-            elif len(body) > self._max_reply_bytes:
-                beginning = Reply(response.status, bytes(body[:_CHUNK]), response.headers, shown)
-                raise invalid(request.operation, beginning, f"larger than {self._max_reply_bytes} bytes")
+            received += len(chunk)
+            if received > cap:
+                begun = Reply(response.status, bytes(body[:_CHUNK]), response.headers, shown)
+                raise too_large(request.operation, begun, f"larger than {cap} bytes")
+            if tail is not None and len(body) > tail + 16 * _CHUNK:
+                del body[:-tail]
         kept = body if tail is None else body[-tail:]
         return Reply(response.status, bytes(kept), response.headers, shown)
 
@@ -234,9 +243,9 @@ class Transport:
             status=status,
             code=code,
             seconds=seconds,
-            server_date=server_date(headers),
+            server_date=_plausible(server_date(headers), self._clock.now()),
             retry_after=retry_after(headers, self._clock.now()),
-            dss_version=headers.get("DSS-Version"),
+            dss_version=storable(headers.get("DSS-Version", ""), 100) or None,
             error=error,
         )
 
@@ -278,13 +287,18 @@ def _redirect(request: Request[T], url: URL, response: aiohttp.ClientResponse) -
     location = response.headers.get("Location")
     if request.method != "GET" or response.status not in _REDIRECTS or not location:
         return None
-    try:
+    try:  # addresses without a host, as mailto: and file:///, have no origin
         onward = url.join(URL(location, encoded=True))
+        same = onward.origin() == url.origin()
+        upgrade = url.scheme == "http" and onward.scheme == "https" and onward.host == url.host
     except ValueError:
         return None
-    same = onward.origin() == url.origin()
-    upgrade = url.scheme == "http" and onward.scheme == "https" and onward.host == url.host
     return onward if same or upgrade else None
+
+
+def _plausible(date: datetime | None, now: datetime) -> datetime | None:
+    """A server's Date unless it is a year away from ours: no clock is so wrong, and the calendar ends somewhere."""
+    return date if date is not None and abs(date - now) < _CLOCKS_DIFFER else None
 
 
 def _worth_retrying(error: BaseException) -> bool:

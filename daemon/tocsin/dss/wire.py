@@ -7,6 +7,7 @@ included; a part that would change the path's meaning (empty, ``.``, ``..``) is 
 """
 
 import json
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,6 +22,7 @@ from tocsin.dss.errors import (
     DSSInvalidReply,
     DSSNotFound,
     DSSRefused,
+    DSSReplyTooLarge,
     DSSServerError,
     DSSThrottled,
     DSSUnauthorized,
@@ -30,6 +32,9 @@ T = TypeVar("T")
 Raw = dict[str, Any]
 """A JSON object as DSS sent it."""
 MIB = 1024 * 1024
+MAX_JSON_BYTES = 16 * MIB
+MAX_JSON_VALUES = 1_000_000
+"""Decoding takes about ten times the memory of the text, and more where it is nothing but small values."""
 QueryValue = str | int | bool | None
 
 
@@ -70,6 +75,7 @@ class Request(Generic[T]):
     content_type: str = "application/json"
     repeatable: bool = False  # sending it twice is the same as once
     tail: int | None = None  # keep only so many bytes from the end of the reply
+    max_bytes: int = MAX_JSON_BYTES  # of the reply, unpacked
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +107,7 @@ class Endpoint(Generic[T]):
             body=None if json_body is None else json.dumps(json_body, allow_nan=False).encode(),
             repeatable=self.repeatable,
             tail=tail,
+            max_bytes=sys.maxsize if self.parse in (as_text, as_bytes) else MAX_JSON_BYTES,
         )
 
 
@@ -128,6 +135,14 @@ def as_list(body: bytes) -> list[Any]:
     return value
 
 
+def as_projects(body: bytes) -> list[Any]:
+    """A list of projects. One that holds none but is not empty is some other server's."""
+    value = as_list(body)
+    if value and not any(isinstance(item, dict) and isinstance(item.get("projectKey"), str) for item in value):
+        raise ValueError("a list of projects was expected, and no item has a projectKey")
+    return value
+
+
 def as_receipt(body: bytes) -> Raw:
     """The answer to a change: DSS's words are not documented, so an empty body and any JSON will do."""
     value = _json(body) if body.strip() else {}
@@ -144,7 +159,13 @@ def as_bytes(body: bytes) -> bytes:
     return body
 
 
+class _TooLarge(ValueError):
+    pass
+
+
 def _json(body: bytes) -> Any:
+    if len(body) > MAX_JSON_VALUES and sum(map(body.count, (b",", b"[", b"{"))) > MAX_JSON_VALUES:
+        raise _TooLarge(f"more than {MAX_JSON_VALUES} values")
     try:
         return json.loads(body)
     except (ValueError, RecursionError) as error:
@@ -171,13 +192,20 @@ def read(request: Request[T], reply: Reply, now: datetime) -> T:
         raise invalid(request.operation, reply, "a redirect that is not followed")
     try:
         return request.parse(reply.body)
+    except _TooLarge as error:
+        raise too_large(request.operation, reply, str(error)) from None
     except ValueError as error:
         raise invalid(request.operation, reply, str(error)) from None
 
 
 def invalid(operation: str, reply: Reply, reason: str) -> DSSInvalidReply:
     """The error for a reply that is not DSS's; the beginning of its body is kept."""
-    return DSSInvalidReply(reason, operation=operation, url=reply.url, status=reply.status, body=_beginning(reply.body))
+    return DSSInvalidReply(reason, operation=operation, url=reply.url, status=reply.status, body=beginning(reply.body))
+
+
+def too_large(operation: str, reply: Reply, reason: str) -> DSSReplyTooLarge:
+    """The error for a reply that holds more than is read; the beginning of its body is kept."""
+    return DSSReplyTooLarge(reason, operation=operation, url=reply.url, status=reply.status, body=beginning(reply.body))
 
 
 _MAX_RETRY_AFTER = 86_400.0  # seconds; what is longer is nonsense
@@ -221,7 +249,7 @@ def error_of(operation: str, reply: Reply, now: datetime) -> DSSError:
         url=reply.url,
         status=reply.status,
         error_type=error_type,
-        body=_beginning(reply.body),
+        body=beginning(reply.body),
         transient=transient,
     )
     if isinstance(error, DSSThrottled):
@@ -246,7 +274,8 @@ def _told(body: bytes) -> tuple[str | None, str]:
     return (error_type if isinstance(error_type, str) and error_type else None), words
 
 
-def _beginning(body: bytes) -> str:
+def beginning(body: bytes) -> str:
+    """What an error shows of a body."""
     return body[: 4 * BODY_SHOWN].decode("utf-8", "replace")[:BODY_SHOWN]
 
 
@@ -313,7 +342,7 @@ get_test_html_report = _get(
 )
 get_testing_status = _get("get_testing_status", f"{_P}/scenarios/testing-status", as_object, "bundleId")
 
-list_projects = _get("list_projects", "/projects/", as_list, "includeLocation")
+list_projects = _get("list_projects", "/projects/", as_projects, "includeLocation")
 get_project_summary = _get("get_project_summary", _P, as_object)
 get_project_settings = _get("get_project_settings", f"{_P}/settings", as_object)
 get_project_variables = _get("get_project_variables", f"{_P}/variables/", as_object)

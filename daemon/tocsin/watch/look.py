@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 
-from tocsin.dss import DSSClient, DSSError, DSSForbidden, DSSNotFound, wire
+from tocsin.dss import DSSClient, DSSError, DSSForbidden, DSSNotFound, DSSReplyTooLarge, wire
 from tocsin.model.event import Event, EventName
 from tocsin.model.mail_reporter import MailReporter
 from tocsin.model.run import DetailsLevel, Run, RunKey, ScenarioKey
@@ -216,8 +216,14 @@ class Looks:
         bound = now
         scenario = self._client.get_project(one.key.project).get_scenario(one.key.scenario)
         reply = _Reply(Reading(()), None)
-        for limit in _LIMITS if one.row.cursor else _BASELINE_LIMITS:
-            raw = await ticket.ask(partial(scenario.get_last_runs_raw, limit))
+        limits = _LIMITS if one.row.cursor else _BASELINE_LIMITS
+        for limit in limits:
+            try:
+                raw = await ticket.ask(partial(scenario.get_last_runs_raw, limit))
+            except DSSReplyTooLarge:
+                if limit == limits[0]:
+                    raise
+                break  # days hold fewer
             bound = self._bound(one, now, horizon)  # not before: this answer may show that the clock was set back
             reading = read_runs(raw, one.key, now, mail_reporters=self._state.given.wants_mail_reporters())
             oldest = reading.items[-1].run.start if reading.items else None
@@ -255,12 +261,18 @@ class Looks:
         """
         scenario = self._client.get_project(one.key.project).get_scenario(one.key.scenario)
         oldest = reply.reading.items[-1].run.start if reply.reading.items else now
-        day, last = (bound - _DAY).date(), (oldest + _DAY).date()
+        day, last, days = (bound - _DAY).date(), (oldest + _DAY).date(), _DAYS
         raws: list[object] = []
         try:
             while day <= last:
-                raws += await ticket.ask(partial(scenario.get_runs_by_date_raw, day, day + _DAYS))
-                day += _DAYS
+                try:
+                    raws += await ticket.ask(partial(scenario.get_runs_by_date_raw, day, day + days))
+                except DSSReplyTooLarge:
+                    if days == _DAY:
+                        raise
+                    days = _DAY
+                else:
+                    day += days
         except DSSError as error:
             if error.transient:
                 raise

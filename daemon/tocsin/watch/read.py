@@ -5,7 +5,6 @@ and shown by its beginning, the others are read. Texts come out clean for any da
 surrogates, and of bounded length.
 """
 
-import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -15,6 +14,7 @@ from tocsin.dss import DSSScenarioRunDetails, DSSStepRunDetails
 from tocsin.dss.fields import mapping, moment, objects, text, texts
 from tocsin.dss.wire import Raw
 from tocsin.kit.clock import to_ms
+from tocsin.kit.texts import json_beginning, storable
 from tocsin.model.event import FailedReporter
 from tocsin.model.mail_reporter import MailReporter
 from tocsin.model.run import Details, Outcome, Run, RunError, RunKey, ScenarioKey, Step
@@ -27,8 +27,10 @@ FOLLOW = "follow_scenariorun"
 _ID_LENGTH = 512
 _NAME_LENGTH = 1_000
 _TEXT_LENGTH = 8_000
+_SHOWN = 200  # characters of what makes no sense
 _MOST_STEPS = 500
 _MOST_REPORTERS = 20
+_MOST = 200  # tags of a scenario, jobs of a step, scenarios that one follows
 _LIST_LENGTH = 50_000  # characters of a list of recipients, and of a reporter's message
 
 
@@ -117,7 +119,7 @@ def read_running(raw: object) -> Reading[tuple[tuple[str, str], str]]:
 def read_follows(definition: Raw, project: str) -> tuple[tuple[str, str], ...]:
     """The (project, scenario) pairs whose ends trigger this scenario, from its definition or a run's copy of it."""
     found = [_followed(trigger, project) for trigger in objects(definition.get("triggers"))]
-    return tuple(dict.fromkeys(pair for pair in found if pair))
+    return tuple(dict.fromkeys(pair for pair in found if pair))[:_MOST]
 
 
 def read_details(raw: Raw, run: RunKey, read_at: datetime) -> Details:
@@ -147,7 +149,7 @@ def read_failed_reporters(run: Raw) -> tuple[FailedReporter, ...]:
         if problem := _problem(state.get("error")):
             name = _clean(text(state, "reporterName")) or f"reporter {number + 1}"
             found.append(FailedReporter(name, _clean(text(state, "messagingType")), problem))
-    return tuple(found)
+    return tuple(found[:_MOST_REPORTERS])
 
 
 def read_mail_reporters(definition: Raw) -> tuple[MailReporter, ...] | None:
@@ -167,7 +169,7 @@ def read_mail_reporters(definition: Raw) -> tuple[MailReporter, ...] | None:
 
 def clean(words: str, length: int = _TEXT_LENGTH) -> str:
     """A text that any database can hold: no NUL, no lone surrogates, not longer than ``length``."""
-    return words[:length].replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode()
+    return storable(words, length)
 
 
 # --- one item each; None where it makes no sense ---------------------------------------------------------------------
@@ -175,7 +177,7 @@ def clean(words: str, length: int = _TEXT_LENGTH) -> str:
 
 def _read(raw: object, one: Callable[[Raw], T | None]) -> Reading[T]:
     if not isinstance(raw, list):
-        return Reading((), 1, _beginning(raw))
+        return Reading((), 1, json_beginning(raw, _SHOWN))
     items: list[T] = []
     odd: list[object] = []
     for item in raw:
@@ -184,22 +186,21 @@ def _read(raw: object, one: Callable[[Raw], T | None]) -> Reading[T]:
             odd.append(item)
         else:
             items.append(read)
-    return Reading(tuple(items), len(odd), _beginning(odd[0]) if odd else "", frozenset(map(_unreadable, odd)))
+    example = json_beginning(odd[0], _SHOWN) if odd else ""
+    return Reading(tuple(items), len(odd), example, frozenset(map(_unreadable, odd)))
 
 
 def _unreadable(item: object) -> int:
-    """What an unreadable item is known by, from list to list: its id if it has one, or all of it."""
+    """What an unreadable item is known by, from list to list: its id if it has one, or its beginning."""
     run_id = item.get("runId") if isinstance(item, dict) else None
-    return hash(run_id if isinstance(run_id, str) else json.dumps(item, default=str, sort_keys=True))
-
-
-def _beginning(item: object) -> str:
-    return clean(json.dumps(item, default=str)[:200])
+    return hash(run_id if isinstance(run_id, str) else json_beginning(item, 500))
 
 
 def _id(raw: Raw, key: str) -> str | None:
+    """An identifier that a row can hold and that a path of DSS's API can name."""
     value = text(raw, key)
-    return value if value and value == clean(value, _ID_LENGTH) else None
+    sane = value and value == clean(value, _ID_LENGTH) and value not in (".", "..")
+    return value if sane else None
 
 
 def _clean(words: str | None, length: int = _NAME_LENGTH) -> str | None:
@@ -294,11 +295,11 @@ def _scenario(raw: Raw, node: str, project: str) -> SeenScenario | None:
     if scenario is None or (text(raw, "projectKey") or project) != project:
         return None
     active = raw.get("active")
-    name = str(raw.get("start") or text(raw, "futureId") or "running")
+    name = _name(moment(raw, "start"), text(raw, "futureId"))
     return SeenScenario(
         ScenarioKey(node, project, scenario),
         _clean(text(raw, "name")) or scenario,
-        tags=tuple(dict.fromkeys(clean(tag, _NAME_LENGTH) for tag in texts(raw.get("tags")))),
+        tags=tuple(dict.fromkeys(clean(tag, _NAME_LENGTH) for tag in texts(raw.get("tags"))[:_MOST])),
         type=_clean(text(raw, "type")),
         active=active if isinstance(active, bool) else None,
         running=name if raw.get("running") is True else None,
@@ -322,15 +323,24 @@ def _future(raw: Raw) -> tuple[tuple[str, str], str] | None:
     for target in objects(mapping(raw, "payload").get("targets")):
         project, scenario = _id(target, "projectKey"), _id(target, "objectId")
         if project and scenario and target.get("objectType", "SCENARIO") == "SCENARIO":
-            return (project, scenario), str(raw.get("jobId") or raw.get("startTime") or "running")
+            return (project, scenario), _name(text(raw, "jobId"), moment(raw, "startTime"))
     return None
+
+
+def _name(*marks: object) -> str:
+    """What tells a run that runs now from the next one, as far as DSS says something."""
+    return str(next((mark for mark in marks if mark), "running"))
 
 
 def _problem(error: object) -> str | None:
     """A reporter's error in words; DSS may send a text or a serialized exception."""
     if isinstance(error, dict):
         told: Iterable[str | None] = (text(error, key) for key in ("detailedMessage", "message", "title"))
-        return clean(next((words for words in told if words), "") or json.dumps(error)) if error else None
+        return (
+            clean(next((words for words in told if words), "") or json_beginning(error, _NAME_LENGTH))
+            if error
+            else None
+        )
     return clean(error) if isinstance(error, str) and error.strip() else None
 
 
@@ -352,7 +362,7 @@ def _step(step: DSSStepRunDetails) -> Step:
         _clean(step.type),
         _clean(step.outcome),
         max(end - start, timedelta(0)) if start and end else None,
-        tuple(clean(job, _NAME_LENGTH) for job in step.job_ids),
+        tuple(clean(job, _NAME_LENGTH) for job in step.job_ids[:_MOST]),
     )
 
 
