@@ -103,6 +103,13 @@ async def ended(sim):
     return found, found.run["reportersStates"]
 
 
+async def test_a_reporter_of_an_unknown_phase_sends_at_the_end(smtp):
+    told = {**mail(message="${outcome}"), "phase": "LATER"}
+    async with running(world(told, port=smtp.port), speed=20) as sim:
+        await ended(sim)
+    assert [message.get_content().strip() for _, _, message in smtp.mails] == ["FAILED"]
+
+
 async def test_a_mail_reporter_sends_through_its_channel(smtp):
     told = mail(
         "outcome == 'FAILED' || outcome == 'ABORTED'",

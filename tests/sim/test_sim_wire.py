@@ -92,6 +92,22 @@ async def test_literal_names_win_over_ids():
         assert (status, body["id"]) == (200, "trigger")
 
 
+async def test_a_head_answers_as_a_get_without_the_body():
+    async with running(api_keys=["k"]) as sim, aiohttp.ClientSession() as session:
+        for path, status in (
+            ("/projects/", 200),
+            ("/projects/SALES/scenarios/NIGHTLY/light", 200),
+            ("/projects/X", 404),
+        ):
+            url = f"{sim.url}/public/api{path}"
+            async with session.get(url, headers=basic("k", "")) as told:
+                body = await told.read()
+            async with session.head(url, headers=basic("k", "")) as head:
+                assert (head.status, await head.read()) == (status, b"")
+                assert head.headers["Content-Length"] == str(len(body))
+                assert head.headers["Content-Type"] == told.headers["Content-Type"]
+
+
 async def test_an_encoded_slash_belongs_to_the_id():
     world = World()
     world.add_scenario(world.add_project("P"), {"id": "a/b"})

@@ -103,8 +103,7 @@ async def test_a_run_is_aborted_through_its_future(sim):
 async def test_a_scenario_is_created_changed_and_deleted(sim):
     project = sim.client().get_project("SALES")
     created = await sim.ask(project.create_scenario, "Weekly: été (v2)", "step_based")
-    again = await sim.ask(project.create_scenario, "Weekly: été (v2)", "step_based")
-    assert (created.id, again.id) == ("WEEKLYTV2", "WEEKLYTV2_2")
+    assert created.id == "Weekly___t___v2_"
     settings = await sim.ask(created.get_settings)
     settings.add_daily_trigger(hour=3, minute=15, timezone="Europe/Paris")
     settings.add_monthly_trigger(day=31, run_on="ON_THE_DAY")
@@ -125,6 +124,58 @@ async def test_a_scenario_is_created_changed_and_deleted(sim):
     await sim.ask(created.delete)
     with pytest.raises(DataikuException, match="NotFoundException: scenario does not exist"):
         await sim.ask(created.get_settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "scenario_id"),
+    [("Nightly build", "Nightly_build"), ("nightly-build", "nightly_build"), ("a.b/c", "a_b_c"), ("Ünï", "_n_")],
+)
+async def test_the_id_of_a_new_scenario_is_its_name_with_other_characters_as_underscores(sim, name, scenario_id):
+    created = await sim.ask(sim.client().get_project("SALES").create_scenario, name, "step_based")
+    assert created.id == scenario_id
+    assert (await sim.ask(created.get_settings)).get_raw()["name"] == name
+
+
+@pytest.mark.parametrize("name", ["Nightly build", "Nightly-build", "Nightly rebuild"])
+async def test_a_scenario_of_an_equal_name_or_id_is_refused(sim, name):
+    project = sim.client().get_project("SALES")
+    await sim.ask(project.create_scenario, "Nightly build", "step_based")
+    with pytest.raises(DataikuException, match="already exists"):
+        await sim.ask(project.create_scenario, name, "step_based")
+
+
+@pytest.mark.parametrize("project", ["SALES", "OTHER"])
+async def test_a_definition_of_another_scenario_is_copied(sim, project):
+    if project == "OTHER":
+        await sim.ask(sim.client().create_project, project, project, "admin")
+    with pytest.warns(DeprecationWarning, match="get_settings"):
+        original = await sim.ask(sim.scenario().get_definition, with_status=False)
+    into = sim.client().get_project(project)
+    copied = await sim.ask(into.create_scenario, "A copy", original["type"], definition=dict(original))
+    assert copied.id == "A_copy"
+    kept = (await sim.ask(copied.get_settings)).get_raw()
+    assert (kept["id"], kept["projectKey"], kept["name"]) == ("A_copy", project, "A copy")
+    assert kept["params"] == original["params"]
+    assert kept["versionTag"]["versionNumber"] == 0
+    assert (await sim.ask(sim.scenario().get_settings)).get_raw()["name"] == original["name"]
+
+
+async def test_tags_come_back_sorted(sim):
+    settings = await sim.ask(sim.scenario().get_settings)
+    settings.get_raw()["tags"] = ["zeta", "Beta", "alpha", "zeta"]
+    await sim.ask(settings.save)
+    assert (await sim.ask(sim.scenario().get_settings)).get_raw()["tags"] == ["Beta", "alpha", "zeta"]
+    (item,) = (i for i in await sim.ask(sim.client().get_project("SALES").list_scenarios) if i["id"] == "NIGHTLY")
+    assert item.tags == ["Beta", "alpha", "zeta"]
+
+
+async def test_an_unknown_phase_of_a_reporter_is_dropped(sim):
+    settings = await sim.ask(sim.scenario().get_settings)
+    told = [{"phase": phase, "messaging": {"type": "mail-scenario"}} for phase in ("START", "MIDDLE", "end", "END")]
+    settings.raw_reporters[:] = told
+    await sim.ask(settings.save)
+    kept = (await sim.ask(sim.scenario().get_settings)).raw_reporters
+    assert [reporter.get("phase") for reporter in kept] == ["START", None, None, "END"]
 
 
 async def test_the_light_form_changes_five_fields_only(sim):

@@ -17,6 +17,7 @@ from tocsin.kit.clock import from_ms, to_ms
 from tocsin.sim.behaviour import Document
 
 _RUN_CONDITIONS = ("DISABLED", "RUN_ALWAYS", "RUN_IF_STATUS_MATCH", "RUN_CONDITIONALLY")
+_PHASES = ("START", "END")
 _STEP: Document = {
     "runConditionType": "RUN_IF_STATUS_MATCH",
     "runConditionStatuses": ["SUCCESS", "WARNING"],
@@ -50,12 +51,9 @@ def job_stamp(moment: datetime) -> str:
     return f"{utc:%Y-%m-%dT%H-%M-%S}.{utc.microsecond // 1000:03d}"
 
 
-def scenario_id_from(name: str, taken: Iterable[str]) -> str:
-    """The id DSS derives from a name: word characters, upper-cased; made unique by a number."""
-    base = re.sub(r"[^0-9A-Za-z_]+", "", name).upper() or "SCENARIO"
-    taken = set(taken)
-    candidates = (base if n == 1 else f"{base}_{n}" for n in range(1, len(taken) + 2))
-    return next(candidate for candidate in candidates if candidate not in taken)
+def scenario_id_from(name: str) -> str:
+    """The id DSS derives from a name: its case is kept, and all but ASCII letters and digits is ``_``."""
+    return re.sub(r"[^0-9A-Za-z_]", "_", name)
 
 
 def version_tag(number: int, login: str, now: datetime) -> Document:
@@ -111,12 +109,15 @@ def light_replaced(old: Document, light: Document, login: str, now: datetime) ->
 
 def normalised(document: Document) -> Document:
     """The definition as DSS stores it: ids and defaults filled in, what it does not keep dropped. In place."""
+    document["tags"] = sorted(set(document["tags"]))
     for trigger in document["triggers"]:
         _fill(trigger, {"id": opaque_id(), "name": "", "delay": 5, "active": True, "params": {}})
         if trigger["type"] == "temporal" and not trigger["name"]:
             trigger["name"] = "Time-based"
     for reporter in document["reporters"]:
         _fill(reporter, {"id": opaque_id(), "name": "", "active": True, "phase": "END", "runConditionEnabled": False})
+        if reporter["phase"] not in _PHASES:  # as of any unknown word of a closed set, nothing is kept
+            del reporter["phase"]
         messaging = reporter.setdefault("messaging", {})
         messaging.pop("channelId", None)
         messaging.setdefault("configuration", {})

@@ -304,7 +304,7 @@ class Engine:
     async def _report(self, scenario: Scenario, run: Run, phase: str, outcome: str = "") -> None:
         """Have the scenario's reporters of this phase send; what fails is kept in the run's document."""
         for reporter in run.document["scenario"]["reporters"]:
-            if reporter["active"] and reporter["phase"] == phase:
+            if reporter["active"] and reporter.get("phase", "END") == phase:
                 try:
                     await self._sender(scenario, run, reporter, outcome)
                 except Exception:  # this one reporter is silent; the run goes on

@@ -191,6 +191,7 @@ class Api:
         raise Refused(401, "com.dataiku.dip.exceptions.NotAuthenticatedException", message)
 
     def _route(self, method: str, segments: tuple[str, ...]) -> tuple[Route, tuple[str, ...]]:
+        method = "GET" if method == "HEAD" else method  # the server leaves the body out
         for pattern, route in self._routes.get((method, len(segments)), ()):
             if all(part in ("*", segment) for part, segment in zip(pattern, segments, strict=True)):
                 return route, tuple(s for part, s in zip(pattern, segments, strict=True) if part == "*")

@@ -24,10 +24,12 @@ async def create(call: Call) -> object:
     body = await _definition(call)
     if not body.get("name"):
         raise bad_request("Could not parse a Scenario from request body: missing name")
-    if body.get("id") in call.project.scenarios:
-        raise bad_request(f"Scenario already exists: {call.project.key}.{body['id']}")
     if body.get("runAsUser"):
         _only_admins(call)
+    if any(body["name"] == one.definition["name"] for one in call.project.scenarios.values()):
+        raise bad_request(f"Scenario already exists: {call.project.key}, {body['name']}")
+    if "versionTag" in body:  # the definition of another scenario, which is copied under the new name
+        body.pop("id", None)
     for key in ("projectKey", "versionTag", "creationTag"):
         body.pop(key, None)
     body.setdefault("type", "step_based")

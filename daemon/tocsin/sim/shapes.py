@@ -36,6 +36,8 @@ class Misfit(ValueError):
 def fitted(raw: Document) -> Document:
     """``raw`` without the fields that are null. Raises ``Misfit``."""
     document = _fit(raw, _SCENARIO, "")
+    if not all(isinstance(tag, str) for tag in document.get("tags", ())):
+        raise Misfit("tags holds something that is no text")
     for key, shape in (("triggers", _TRIGGER), ("reporters", _REPORTER)):
         if key in document:
             document[key] = _each(document[key], shape, key, needed=key == "triggers")

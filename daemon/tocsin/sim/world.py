@@ -116,9 +116,12 @@ class World:
         now: datetime | None = None,
         login: str = "",
     ) -> Scenario:
-        """A new scenario from its definition; without ``id`` one is derived from the name."""
+        """A new scenario from its definition; without ``id`` one is derived from the name. Raises ``BadWorld`` where
+        the project has one of that id."""
         name = str(raw.get("name") or raw.get("id") or "")
-        scenario_id = str(raw.get("id") or documents.scenario_id_from(name, project.scenarios))
+        scenario_id = str(raw.get("id") or documents.scenario_id_from(name))
+        if scenario_id in project.scenarios:
+            raise BadWorld(f"Scenario already exists: {project.key}.{scenario_id}")
         document = documents.definition(
             {**raw, "name": name or scenario_id},
             project.key,
