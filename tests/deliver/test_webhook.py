@@ -64,6 +64,7 @@ async def test_a_group_is_what_alertmanager_posts(send, inbox: Inbox) -> None:
         "truncatedAlerts": 0,
         "status": "firing",
         "receiver": "ops",
+        "notification_reason": "first notification",
         "groupLabels": {"project": "SALES"},
         "commonLabels": {"alertname": "ScenarioFailed", "severity": "warning", "dss_node": "prod", "project": "SALES"},
         "commonAnnotations": {"count": "1"},

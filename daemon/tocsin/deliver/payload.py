@@ -1,6 +1,7 @@
 """What the native webhook posts: events as CloudEvents, groups in Alertmanager's webhook format, version 4. Pure.
 
-Source of the latter's fields: Alertmanager's documentation of ``webhook_config`` and the replies of version 0.25.
+Source of the latter's fields: Alertmanager's documentation of ``webhook_config`` and the replies of version 0.25;
+``notification_reason`` came with 0.32.
 """
 
 import json
@@ -13,6 +14,7 @@ from tocsin.deliver.context import error_words
 from tocsin.kit.clock import isoformat
 from tocsin.model.alert import Alert
 from tocsin.model.cloudevent import Json, to_cloudevent
+from tocsin.model.decision import Verdict
 from tocsin.model.event import Event
 from tocsin.model.labels import Labels
 from tocsin.model.notification import EventNotice, GroupNotice, Notification, SummaryNotice
@@ -75,12 +77,28 @@ def _group(group: GroupNotice, details: Mapping[RunKey, Details], external_url: 
         "truncatedAlerts": group.truncated + len(group.alerts) - len(shown),
         "status": "firing" if group.firing else "resolved",
         "receiver": group.receiver,
+        "notification_reason": _reason(group),
         "groupLabels": dict(group.group_labels),
         "commonLabels": _common([alert.labels for alert in group.alerts]),
         "commonAnnotations": _common(annotations),
         "externalURL": external_url,
         "alerts": [_alert(*one) for one in zip(shown, annotations, strict=False)],
     }
+
+
+def _reason(group: GroupNotice) -> str:
+    """Why this is sent, in Alertmanager's words (``notification_reason``, from its version 0.32 on)."""
+    match group.reason:
+        case Verdict.FIRST:
+            return "first notification"
+        case Verdict.NEW_ALERTS:
+            return "new alerts added"
+        case Verdict.RESOLVED:
+            return "some alerts resolved" if group.firing else "all alerts resolved"
+        case Verdict.REPEAT:
+            return "repeat interval elapsed"
+        case _:
+            return "unknown"
 
 
 def _annotations(alert: Alert, details: Mapping[RunKey, Details]) -> dict[str, str]:
@@ -118,7 +136,6 @@ def _summary(summary: SummaryNotice, details: Mapping[RunKey, Details], id_: str
         "id": id_,
         "type": "tocsin.summary",
         "source": f"/nodes/{quote(summary.node, safe='')}",
-        "subject": None,
         "time": isoformat(summary.until),
         "datacontenttype": "application/json",
         "data": {

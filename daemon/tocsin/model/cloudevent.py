@@ -27,14 +27,14 @@ def event_source(event: Event) -> str:
 
 
 def to_cloudevent(event: Event, details: Details | None = None) -> dict[str, Json]:
-    """The event with what is known of the run's details; what is unknown or does not apply is null, never absent."""
+    """The event with what is known of the run's details. In ``data`` what is unknown or does not apply is null, never
+    absent; around it CloudEvents allows no null, so an event about a node has no ``subject``."""
     scenario, run = event.scenario, event.run
     document: dict[str, Json] = {
         "specversion": "1.0",
         "id": event.id,
         "type": f"tocsin.{event.name.value}",
         "source": event_source(event),
-        "subject": event.run.run_id if event.run else None,
         "time": isoformat(event.time),
         "datacontenttype": "application/json",
         "data": {
@@ -55,6 +55,8 @@ def to_cloudevent(event: Event, details: Details | None = None) -> dict[str, Jso
             "steps": _steps(details),
         },
     }
+    if event.run is not None:
+        document["subject"] = event.run.run_id
     if event.seq is not None:
         document["seq"] = event.seq
     return document

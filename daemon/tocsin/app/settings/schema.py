@@ -303,10 +303,13 @@ class Route(Model):
     receiver: Name | None = None  # who is told; inherited
     matchers: Matchers = ()  # all must hold; none on the root
     continues: Annotated[bool, Field(alias="continue")] = False  # also try the routes that follow
-    group_by: tuple[str, ...] | None = None  # labels that make a group; `['...']`: all
-    group_wait: Duration | None = None  # how long a new group gathers
-    group_interval: PositiveDuration | None = None  # the least time between two messages of a group that changed
-    repeat_interval: PositiveDuration | None = None  # the least time before an unchanged group is told again
+    # labels that make a group; `['...']`: all. Root: `[alertname, dss_node, project]` (Alertmanager: none)
+    group_by: tuple[str, ...] | None = None
+    group_wait: Duration | None = None  # how long a new group gathers. Root: 10s (Alertmanager: 30s)
+    # the least time between two messages of a group that changed. Root: 5m
+    group_interval: PositiveDuration | None = None
+    # the least time before an unchanged group is told again. Root: 4h
+    repeat_interval: PositiveDuration | None = None
     mute_time_intervals: tuple[str, ...] = ()  # silent during these
     active_time_intervals: tuple[str, ...] = ()  # silent outside of these
     routes: tuple["Route", ...] = ()
