@@ -6,7 +6,7 @@ that cannot be understood is skipped and logged; a file that cannot be read lets
 ::
 
     # name      scope     sha256 of the token
-    grafana     viewer    9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
+    grafana     viewer    <SHA-256 of the token in hexadecimal>
 """
 
 import hashlib
