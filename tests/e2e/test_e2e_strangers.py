@@ -22,8 +22,9 @@ NAMES = {
     "MARKS": "invoice\u202efdp.exe \u2066\u200b\u0000\u0007 re\u0301sume\u0301",
     "EMOJI": "🔥 日本語 ﷽ Zürich 👩‍👩‍👧‍👦 \U0001f1eb\U0001f1f7",
     "LONG": "ten thousand " + "x" * 10_000,
-    "JINJA": "{{ 7*7 }} {% for x in range(9) %} ${scenarioName} #{1+1}",
+    "JINJA": "{{ 7919*7907 }} {% for x in range(9) %} ${dssURL} #{7919*7907}",
 }  # fmt: skip
+EVALUATED = str(7919 * 7907)
 SLACK_TOKENS = "T1JJ3T3L2/A1BRTD4JD/TIiajkdnlazkcOXrIdevi7FQ"
 INVISIBLE = re.compile("[\x00-\x08\x0b-\x1f\x7f\u200b\u202a-\u202e\u2066-\u2069]")
 ALLOWED_HEADERS = {
@@ -100,8 +101,18 @@ async def test_hostile_names_arrive_as_text_in_mail_slack_and_webhook(tmp_path, 
         read = Tags(page)
         assert not read.tags & {"img", "script", "svg", "iframe", "form"}
         assert len(page) < 60_000
+    evaluated = [mail.message.as_string() for mail in smtp.mails if EVALUATED in mail.message.as_string()]
+    evaluated += [post.json for post in (*sink.posts, *slack.posts) if EVALUATED in json.dumps(post.json)]
+    assert evaluated == []
     subjects = " ".join(mail.message["Subject"] for mail in smtp.mails)
-    for visible in ("<!channel> <!here>", "Bcc: victim@example.com", "<script>alert(1)", "{{ 7*7 }}", "🔥 日本語"):
+    for visible in (
+        "<!channel> <!here>",
+        "Bcc: victim@example.com",
+        "<script>alert(1)",
+        "{{ 7919*7907 }}",
+        "${dssURL} #{",
+        "🔥 日本語",
+    ):
         assert visible in subjects
     for post in slack.posts:
         (attachment,) = post.json["attachments"]

@@ -183,5 +183,19 @@ def test_starts_that_lie_close_together_are_one_cluster() -> None:
     assert clusters([T0, T0 + timedelta(minutes=16)]) == [(T0, T0), (T0 + timedelta(minutes=16),) * 2]
 
 
+def test_a_value_in_an_annotation_is_not_filled_again() -> None:
+    hostile = "${severity} {{ 7 * 7 }} ${count}"
+    rule = Rule("X", "failed", annotations={"runbook": "${scenario_name} ${count}", "summary": "${tags}"})
+    seen = replace(SIGHT, name=hostile, tags=(hostile,))
+    state = judge.hear(rule, None, end(0, "FAILED"))
+    assert state
+    _, change = judge.settle(
+        rule, judge.judge(rule, state, replace(view(T0), scenario=seen)), replace(view(T0), scenario=seen), T0
+    )
+    assert isinstance(change, judge.Rang)
+    assert change.alert.annotations["runbook"] == f"{hostile} 1"
+    assert change.alert.annotations["summary"] == f",{hostile},"
+
+
 def test_unknown_variables_of_an_annotation_stay() -> None:
     assert fill("${a} ${b} $c ${d", {"a": "1", "c": "2"}) == "1 ${b} $c ${d"
