@@ -16,6 +16,7 @@ from tocsin.store import Store
 from tocsin.store.nodes import all_nodes
 
 log = structlog.get_logger("tocsin.app.naming")
+_LONGEST_NAME = 200
 _WAIT_SECONDS = 5.0
 
 
@@ -47,7 +48,8 @@ async def _own_name(node: Node) -> str | None:
     try:
         async with asyncio.timeout(_WAIT_SECONDS):
             async with DSSClient(node.url, api_key=node.api_key.read, retries=0) as client:
-                return (await client.get_instance_info()).node_name or None
+                told = (await client.get_instance_info()).node_name or ""
+                return "".join(sign for sign in told if sign.isprintable())[:_LONGEST_NAME].strip() or None
     except (DSSError, OSError, TimeoutError) as error:
         log.info("node_did_not_tell_its_name", error=str(error))
         return None

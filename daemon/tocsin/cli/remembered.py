@@ -4,7 +4,6 @@ The file is written before anything is changed, and names its end: a disable tha
 run again, while one that was completed is never written over.
 """
 
-import json
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -13,6 +12,7 @@ from tocsin.cli.address import BadAddress, scenario_address
 from tocsin.cli.exits import USAGE, Failure
 from tocsin.cli.files import read_object, write_text
 from tocsin.kit.clock import isoformat
+from tocsin.kit.texts import json_text
 
 
 def recall(path: Path) -> list[str]:
@@ -45,4 +45,4 @@ def complete(path: Path, addresses: Sequence[str], now: datetime) -> None:
 
 def _write(path: Path, addresses: Sequence[str], now: datetime, *, complete: bool) -> None:
     content = {"saved_at": isoformat(now), "complete": complete, "scenarios": list(addresses)}
-    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    write_text(path, json_text(content) + "\n")

@@ -5,7 +5,6 @@ and what is not known is null, never absent. A table shows some of the keys; it 
 plain aligned text elsewhere. Text from DSS never reaches a terminal with its control characters.
 """
 
-import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from datetime import datetime, timedelta
 from tocsin.cli.exits import one_line
 from tocsin.kit.clock import isoformat
 from tocsin.kit.durations import human_duration
+from tocsin.kit.texts import json_text
 
 Row = Mapping[str, object]
 _COLOURS = {
@@ -51,7 +51,7 @@ def one(item: Row, *, hide: Iterable[str] = (), as_json: bool = False) -> None:
 
 
 def print_json(value: object) -> None:
-    print(json.dumps(value, default=_jsonable, indent=2, ensure_ascii=False))
+    print(json_text(value, _jsonable))
 
 
 def _jsonable(value: object) -> object:

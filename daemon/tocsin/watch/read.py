@@ -337,7 +337,7 @@ def _problem(error: object) -> str | None:
     if isinstance(error, dict):
         told: Iterable[str | None] = (text(error, key) for key in ("detailedMessage", "message", "title"))
         return (
-            clean(next((words for words in told if words), "") or json_beginning(error, _NAME_LENGTH))
+            clean(next((words for words in told if words), "") or json_beginning(error, 500))
             if error
             else None
         )
