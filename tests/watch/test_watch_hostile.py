@@ -10,6 +10,7 @@ import pytest
 
 from tests.dss.hostile import ANSWERS, hostile_server
 from tests.fakedss import FakeDSS, faults
+from tests.fakedss.answers import Answer
 from tests.watch.conftest import Start, Watching, now_ms, until, watching
 
 pytestmark = pytest.mark.e2e
@@ -95,3 +96,19 @@ async def test_a_start_beyond_the_calendar_is_no_start(dss: FakeDSS, start: Star
     since = await now_ms()
     dss.world.instant_run("P000", "S001", "FAILED", ago=timedelta(0))
     await until(lambda: found.agrees(since))
+
+
+async def test_a_list_of_runs_that_is_too_large_is_read_by_days(dss: FakeDSS, start: Start) -> None:
+    dss.world.populate(1, 1)
+    found = await start()
+
+    def large(answer: Answer) -> Answer:
+        return faults.huge(17)(answer) if len(json.loads(answer.body)) > 5 else answer
+
+    dss.fail(large, "last_runs")
+    for number in range(12):
+        dss.world.instant_run(
+            "P000", "S000", ago=timedelta(milliseconds=5 * (12 - number)), lasted=timedelta(0, 0, 900)
+        )
+    await until(lambda: found.agrees(0))
+    assert dss.asked("runs_by_date") > 0

@@ -216,13 +216,11 @@ class Looks:
         bound = now
         scenario = self._client.get_project(one.key.project).get_scenario(one.key.scenario)
         reply = _Reply(Reading(()), None)
-        limits = _LIMITS if one.row.cursor else _BASELINE_LIMITS
-        for limit in limits:
+        for limit in _LIMITS if one.row.cursor else _BASELINE_LIMITS:
             try:
                 raw = await ticket.ask(partial(scenario.get_last_runs_raw, limit))
             except DSSReplyTooLarge:
-                if limit == limits[0]:
-                    raise
+                bound = self._bound(one, now, horizon)
                 break  # days hold fewer
             bound = self._bound(one, now, horizon)  # not before: this answer may show that the clock was set back
             reading = read_runs(raw, one.key, now, mail_reporters=self._state.given.wants_mail_reporters())
@@ -274,7 +272,7 @@ class Looks:
                 else:
                     day += days
         except DSSError as error:
-            if error.transient:
+            if error.transient or not reply.reading.items:
                 raise
             self._state.failed("runs_by_date_unavailable", error, project=one.key.project, scenario=one.key.scenario)
             return reply
