@@ -336,11 +336,7 @@ def _problem(error: object) -> str | None:
     """A reporter's error in words; DSS may send a text or a serialized exception."""
     if isinstance(error, dict):
         told: Iterable[str | None] = (text(error, key) for key in ("detailedMessage", "message", "title"))
-        return (
-            clean(next((words for words in told if words), "") or json_beginning(error, 500))
-            if error
-            else None
-        )
+        return clean(next((words for words in told if words), "") or json_beginning(error, 500)) if error else None
     return clean(error) if isinstance(error, str) and error.strip() else None
 
 
