@@ -133,6 +133,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--requests", type=float, default=80, help="max_requests_per_second")
     parser.add_argument("--rate", type=float, default=4, help="run starts a second")
+    parser.add_argument("--projects", type=int, default=20, help="of 15 scenarios each")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
         figures = asyncio.run(
