@@ -240,3 +240,12 @@ def test_a_store_that_cannot_be_addressed_is_found_and_its_password_not_shown(tm
     assert line.startswith("t.yaml:19: ")
     assert "store.url" in line
     assert "ret" not in line
+
+
+def test_a_default_that_nobody_wrote_is_no_mistake(tmp_path: Path) -> None:
+    rules = GOOD[GOOD.index("rules:") : GOOD.index("route:")]
+    text = GOOD.replace(rules, "rules: [{alert: NodeDown, kind: node_down, severity: critical}]\n")
+    text = text.replace("    - {matchers: ['project=\"TEST\"'], mute_time_intervals: [nights]}\n", "")
+    assert [line for line in check(tmp_path, text) if "group_by" in line] == []
+    written = text.replace("  receiver: ops\n", "  receiver: ops\n  group_by: [project]\n", 1)
+    assert len([line for line in check(tmp_path, written) if "group_by" in line]) == 1

@@ -58,7 +58,8 @@ def lint(config: Config, now: datetime) -> list[Finding]:
     kinds = list(_kinds(config))
     found = [*_unused(config), *_intervals(config, now), *_reporters(config), *_rules(config), *_annotations(config)]
     if config.route is not None:
-        found += [*_routes(config.route, kinds), *_muted_critical(config, config.route, kinds, now)]
+        default = config.route.group_by if config.lines and ("route", "group_by") not in config.lines else None
+        found += [*_routes(config.route, kinds, default), *_muted_critical(config, config.route, kinds, now)]
     found += [*_inhibitions(config, kinds), *_idle_inhibitions(config, kinds)]
     return sorted(found, key=lambda one: (one.severity != "error", one.line or 0))
 
@@ -115,7 +116,8 @@ def _unused(config: Config) -> Iterator[Finding]:
 # --- what can never match ------------------------------------------------------------------------------------------------
 
 
-def _routes(root: Route, kinds: Sequence[Kind]) -> Iterator[Finding]:
+def _routes(root: Route, kinds: Sequence[Kind], default_group_by: tuple[str, ...] | None) -> Iterator[Finding]:
+    """``default_group_by``: that of the root where nobody wrote one."""
     silent: set[int] = set()  # routes below a finding, which say nothing new
     apart = _told_apart(kinds, {matcher.name for placed in walk(root) for matcher in placed.route.matchers})
     for placed in walk(root):
@@ -132,7 +134,8 @@ def _routes(root: Route, kinds: Sequence[Kind]) -> Iterator[Finding]:
         if pace[0] < pace[1] and (above is None or pace != (above.repeat_interval, above.group_interval)):
             message = "repeat_interval is shorter than group_interval, which is the soonest that a group is told"
             yield Finding("warning", message, where, route.line)
-        for name in () if above is not None and route.group_by == above.group_by else route.group_by:
+        inherited = route.group_by == (above.group_by if above is not None else default_group_by)
+        for name in () if inherited else route.group_by:
             if name not in _names(kinds):
                 message = f"no alert has the label {name!r} of group_by{did_you_mean(name, _names(kinds))}"
                 yield Finding("warning", message, where, route.line)
