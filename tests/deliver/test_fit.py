@@ -49,13 +49,17 @@ def test_nothing_is_longer_than_its_service_takes(
     assert found.most is not None
     assert found.size(text) <= found.most
     assert len(heading) <= (150 if found.reads is Reads.SLACK else found.title)
-    write: Callable[[str], str] = escape.html if found.reads is Reads.HTML else DIALECTS[found.dialect].write
+    write: Callable[[str], str] = _literal if found.reads is Reads.HTML else DIALECTS[found.dialect].write
     plain = {rendered.subject, escape.unmentioned(rendered.subject), write(rendered.subject)}
     opens = {Reads.HTML: "<b>", Reads.SLACK: "*"}.get(found.reads, "**" if found.kind is Kind.MARKDOWN else "")
     assert heading in plain or text.startswith(opens + write(rendered.subject))
-    written = escape.html(rendered.link) if found.reads is Reads.HTML else rendered.link
+    written = escape.entities(rendered.link) if found.reads is Reads.HTML else rendered.link
     if template is None or text.endswith("…"):
         assert written in text
+
+
+def _literal(text: str) -> str:
+    return escape.entities(escape.unmentioned(text))
 
 
 def _reads(scheme: str) -> Reads:
@@ -78,6 +82,16 @@ def test_where_both_have_room_headline_and_link_are_whole(headline: str, link: s
     assert made.startswith(f"{headline}\n") or not room
     assert link in made or not room
     assert "https://" not in made.replace(link, "") or "https://" in headline + body
+
+
+@given(headline=st.text("@a*<&\U0001f514 ", min_size=1, max_size=200).map(escape.one_line), most=st.integers(30, 300))
+@pytest.mark.parametrize("dialect", [Dialect.TEXT, Dialect.CHAT, Dialect.MARKDOWN, Dialect.SLACK, Dialect.HTML])
+@settings(deadline=None)
+def test_a_headline_that_grows_as_it_is_written_fits_too(dialect: Dialect, headline: str, most: int) -> None:
+    write = DIALECTS[dialect].write
+    made = fit.compose(headline, lambda text: f"*{write(text)}*\n", "https://x", "body " * 90, most)
+    assert fit.utf16(made) <= most
+    assert made.startswith("*")
 
 
 @settings(deadline=None)

@@ -125,7 +125,9 @@ def page(text: str) -> Shown:
 def telegram(text: str) -> Shown:
     """Telegram refuses a message with a tag that is not closed or not known."""
     assert re.findall(r"<(.*?)>", text) == ["b", "/b"]
-    return html(text)
+    shown = html(text)
+    shown.markup += re.findall(r"(?<![\w.])@\w+", text)
+    return shown
 
 
 def markdown(text: str, allowed: str = "strong link list code") -> Shown:

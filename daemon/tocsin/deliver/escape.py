@@ -17,7 +17,7 @@ _MARKDOWN_LINE = re.compile(r"^([-+=])(?=[-+=\s]|$)|^(\d{1,9})(?=[.)](?:\s|$))",
 _INDENT = re.compile(r"^[ \t]+", re.MULTILINE)
 _SLACK_SPAN = re.compile(r"(?<!\w)([*_~])|([*_~])(?!\w)")
 _CHAT_SPAN = re.compile(r"[*~](?=\S)|(?<=\S)[*~]|(?<!\w)_(?=\S)|(?<=\S)_(?!\w)|`")
-_CHAT_OPENS = re.compile(r"<(?=\S)|\[(?=[^\s\]])|\](?=[(\[:])|&(?=#?\w+;)|\\(?=[^\w\s])")
+_CHAT_OPENS = re.compile(r"<(?=\S)|\[(?=\w+:)|\](?=[(\[:])|&(?=#?\w+;)|\\(?=[^\w\s])")
 _CHAT_LINE = re.compile(r"^(?=[ \t]*(?:[#>|=+-]|\d{1,9}[.)]))", re.MULTILINE)
 _ALIKE = {"*": "\u2217", "~": "\u223c", "_": "\u02cd", "`": "\u02cb"}  # signs that look the same and mean nothing
 _BREAKER = "\u200b"  # a space without width

@@ -37,7 +37,10 @@ def compose(headline: str, write: Callable[[str], str], link: str, body: str, mo
     if size(head) + wanted > most:
         if size(write("")) + _SHORT_HEADLINE + wanted > most:
             link, wanted = "", 0
-        head = write(cut(headline, most - wanted - size(write("")), lambda text: size(write(text)) - size(write(""))))
+        room = most - wanted - size(write(""))
+        while size(head) + wanted > most and room > 0:
+            head = write(cut(headline, room))
+            room -= max((size(head) + wanted - most) // 6, 1)  # a sign becomes six at most
     return head + fit(body, link, most - size(head), size)
 
 

@@ -171,18 +171,21 @@ def _page(service: Service, rendered: Rendered) -> tuple[str, str]:
     """Plain text made HTML as a whole, whatever stands in it."""
     break_ = "\n" if service.title == 0 else "<br/>\n"
 
-    def size(text: str) -> int:
-        return service.size(escape.html(text).replace("\n", break_))
+    def literal(text: str) -> str:
+        return escape.entities(text).replace("\n", break_)
 
-    subject, text = rendered.subject, rendered.text or ""
+    def size(text: str) -> int:
+        return service.size(literal(text))
+
+    subject, text = escape.unmentioned(rendered.subject), escape.unmentioned(rendered.text or "")
     if len(subject) <= service.title:
         text = text if service.most is None else fit.fit(text, rendered.link, service.most, size)
-        return subject, escape.html(text).replace("\n", break_)
+        return subject, literal(text)
     whole = f"{subject}\n{text}"
     if service.most is not None:
         whole = fit.compose(subject, "{}\n".format, rendered.link, text, service.most - len("<b></b>"), size)
-    head, _, rest = escape.html(whole).partition("\n")
-    return fit.cut(subject, service.title), f"<b>{head}</b>{break_}" + rest.replace("\n", break_)
+    head, _, rest = whole.partition("\n")
+    return fit.cut(subject, service.title), f"<b>{literal(head)}</b>{break_}{literal(rest)}"
 
 
 def _kind(reads: Reads, template: str | None) -> Kind:
