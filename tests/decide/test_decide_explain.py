@@ -245,6 +245,20 @@ async def test_what_a_newer_notice_took_the_place_of_is_told_by_that_one(world: 
     assert await in_short(world) == "ScenarioFailed rang; ops/slack: owed"
 
 
+async def test_an_end_in_a_silence_stays_untold_whatever_its_group_is_told_later(world: World) -> None:
+    await fail_and_flush(world)
+    await delivered(world)
+    why = await silenced(world, 3, 30)
+    await world.step(T0 + minutes(8))  # this flush leaves the row that says so, the next one none
+    await world.run(T0 + minutes(9), "SUCCESS")
+    await world.step(T0 + minutes(14))
+    await world.scenario(key("OTHER"))
+    await world.run(T0 + minutes(40), "FAILED", key("OTHER"))
+    await world.step(T0 + minutes(42))
+    await world.step(T0 + minutes(48))
+    assert await in_short(world) == f"ScenarioFailed ended; ops/slack: not told, {why}"
+
+
 async def test_each_channel_has_its_own_line(world: World) -> None:
     channels = (channel("a"), channel("b", send_resolved=False))
     await fail_and_flush(world, receivers=(Receiver("ops", channels),))

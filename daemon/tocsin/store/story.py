@@ -266,28 +266,39 @@ def _in_group(
     subjects: dict[str, str | None] = {key: None} | {f"{key} → {channel}": channel for channel in channels}
     last = {channel: one for (_, channel), one in told(connection, [key]).items()}
     query = _flushes_of(subjects, change.at, change.until).order_by(decisions.c.n).limit(_MOST)
+    flushes = readable(connection, decisions, connection.execute(query), to_decision)
     by_subject: dict[str, list[Decision]] = {}
-    for one in readable(connection, decisions, connection.execute(query), to_decision):
+    for one in flushes:
         by_subject.setdefault(one.subject, []).append(one)
-    ids = [one.notification_id for mine in by_subject.values() for one in mine if one.notification_id]
+    ids = [one.notification_id for one in flushes if one.notification_id]
     sent = rows.notifications(connection, ids)
     flushed_at = connection.execute(select(groups.c.flushed_at).where(groups.c.key == key)).scalar_one_or_none()
     waits = due_at is not None and (flushed_at is None or flushed_at < change.at)
     news: list[News] = []
+    used: list[Decision] = []
     for subject, channel in subjects.items():
-        mine, known = by_subject.get(subject, []), last.get(channel or "")
-        if known is None or (not mine and waits):
+        made, known = by_subject.get(subject, []), last.get(channel or "")
+        if not made and (waits or known is None):
             continue
-        if not mine or mine[0].verdict is Verdict.NO_CHANGE:  # flushes that said the same as the one before left no row
-            mine = [*_before(connection, subject, change.at), *mine]
-        at = known.notified.at if known.notified else None
-        if mine:
-            news.append(_fate(connection, change, channel, mine, sent, at))
-        else:
+        before = None if made and _decides(made[0], sent, change.alert) else _before(connection, subject, change.at)
+        if before is not None and (not made or before.verdict in _MUTES):
+            made = [before, *made]  # flushes that said the same as the one before them left no row
+        at = known.notified.at if known and known.notified else None
+        if made:
+            fate, rows_used = _fate(connection, change, channel, made, sent, at)
+            news.append(fate)
+            used += rows_used
+        elif known is not None:
             news.append(News(_name(change), change.verdict, channel, at, known.verdict))
     if waits and not news:
         news.append(News(_name(change), change.verdict, None, due_at))
-    return news, [one for mine in by_subject.values() for one in mine]
+    return news, [*(one for one in used if one not in flushes), *(one for one in flushes if one in used)]
+
+
+def _decides(made: Decision, sent: Mapping[str, Notification], alert: AlertRecord) -> bool:
+    """Whether a flush alone says what became of an alert: it told of it, or something kept the whole group quiet."""
+    notification = sent.get(made.notification_id or "")
+    return made.verdict is not Verdict.NO_CHANGE if notification is None else _holds(notification, alert)
 
 
 def _flushes_of(subjects: Collection[str], since: datetime | None, until: datetime | None) -> Select[Any]:
@@ -297,38 +308,36 @@ def _flushes_of(subjects: Collection[str], since: datetime | None, until: dateti
     return query if until is None else query.where(decisions.c.at < until)
 
 
-def _before(connection: Connection, subject: str, at: datetime) -> list[Decision]:
+def _before(connection: Connection, subject: str, at: datetime) -> Decision | None:
     query = _flushes_of([subject], None, at).order_by(decisions.c.n.desc()).limit(1)
-    return readable(connection, decisions, connection.execute(query), to_decision)
+    return next(iter(readable(connection, decisions, connection.execute(query), to_decision)), None)
 
 
 def _fate(
     connection: Connection, change: _Change, channel: str | None, made: Sequence[Decision],
     sent: Mapping[str, Notification], told_at: datetime | None,
-) -> News:  # fmt: skip
-    """What a channel's flushes made of a change: the first notification that holds the alert, or why there is none."""
-    name, left_out = _name(change), None
-    for number, one in enumerate(made):
+) -> tuple[News, Sequence[Decision]]:  # fmt: skip
+    """What a channel's flushes made of a change, and those that decided it: up to the first notification that holds the
+    alert, or to the first reason why there is none."""
+    name = _name(change)
+    reason: tuple[datetime, Verdict, str | None] | None = None
+    decided = 0
+    for number, one in enumerate(made, 1):
         notification = sent.get(one.notification_id or "")
-        if notification is None:
-            continue
-        last = number == len(made) - 1
-        if not _holds(notification, change.alert):
-            left_out = left_out or one
-        elif last or notification.state is not NotificationState.SUPERSEDED:
-            return News(
-                name, change.verdict, channel, one.at, one.verdict, one.note, notification.id, notification.state,
-                notification.reason,
-            )  # fmt: skip
-    if left_out is not None:
-        return News(name, change.verdict, channel, left_out.at, *_kept_out(connection, change.alert, left_out.at))
-    quiet = [one for one in made if one.notification_id is None]
-    first = next((one for one in quiet if one.verdict in _MUTES), quiet[0] if quiet else None)
-    verdict = first.verdict if first else Verdict.NO_CHANGE
-    note = first.note if first else None
+        if notification is not None and _holds(notification, change.alert):
+            if number == len(made) or notification.state is not NotificationState.SUPERSEDED:
+                return News(
+                    name, change.verdict, channel, one.at, one.verdict, one.note, notification.id, notification.state,
+                    notification.reason,
+                ), made[:number]  # fmt: skip
+        elif reason is None and notification is not None:
+            reason, decided = (one.at, *_kept_out(connection, change.alert, one.at)), number
+        elif reason is None and one.notification_id is None:
+            reason, decided = (one.at, one.verdict, one.note), number
+    at, verdict, note = reason or (change.at, Verdict.NO_CHANGE, None)
     if verdict is Verdict.NO_CHANGE and note is None and told_at is not None:
         note = f"it was told of this alert at {isoformat(told_at)}"
-    return News(name, change.verdict, channel, first.at if first else change.at, verdict, note)
+    return News(name, change.verdict, channel, at, verdict, note), made[:decided]
 
 
 def _name(change: _Change) -> str:
