@@ -16,6 +16,7 @@ import queue
 import select
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TextIO
 
@@ -25,6 +26,7 @@ from structlog.typing import EventDict, FilteringBoundLogger, Processor, Wrapped
 # Not apprise: its channel listens to all that it says, and lets nothing of it out.
 _QUIET = ("aiohttp.access", "alembic", "asyncio", "sqlalchemy", "mail.log")
 _LONGEST_QUEUE: Final = 4_000_000  # characters, some ten thousand lines
+_GATHER_SECONDS: Final = 0.005
 LAST_LINES_SECONDS: Final = 2.0  # how long the end of the process waits for whoever reads the log
 _SECRET = ("password", "secret", "api_key", "token", "authorization")
 
@@ -50,9 +52,11 @@ class LogQueue:
 
     def __init__(self, write: Callable[[str], None]) -> None:
         self._write = write
-        self._lines: queue.SimpleQueue[str | threading.Event | None] = queue.SimpleQueue()
         self._lock = threading.RLock()  # re-entrant: the garbage collector may run a destructor that logs
-        self._waiting = 0  # characters in the queue
+        self._lines: list[str | threading.Event] = []  # and those who wait for all before them
+        self._wake: queue.SimpleQueue[bool] = queue.SimpleQueue()  # whether to go on
+        self._woken = False
+        self._waiting = 0  # characters in the queue and on their way to the stream
         self._unreported = 0
         self.dropped = 0  # lines since the start
         threading.Thread(target=self._run, name="tocsin log", daemon=True).start()
@@ -64,7 +68,7 @@ class LogQueue:
                 self._drop(1)
                 return
             self._waiting += len(line)
-        self._lines.put(line)
+            self._take(line)
 
     def flush(self) -> None:
         """Nothing; a stream must have it. ``drain`` waits."""
@@ -72,12 +76,19 @@ class LogQueue:
     def drain(self, seconds: float) -> bool:
         """Wait until all lines so far are written, at most so long; whether they are."""
         written = threading.Event()
-        self._lines.put(written)
+        with self._lock:
+            self._take(written)
         return written.wait(seconds)
 
     def close(self) -> None:
         """Let the thread end once it has written what waits."""
-        self._lines.put(None)
+        self._wake.put(False)
+
+    def _take(self, item: str | threading.Event) -> None:
+        self._lines.append(item)
+        if not self._woken:  # else it takes this one along
+            self._woken = True
+            self._wake.put(True)
 
     def _drop(self, lines: int) -> None:
         with self._lock:
@@ -85,21 +96,36 @@ class LogQueue:
             self._unreported += lines
 
     def _run(self) -> None:
-        while (item := self._lines.get()) is not None:
-            if isinstance(item, threading.Event):
-                item.set()
-                continue
-            report = 0
-            try:
-                self._write(item)
-            except (OSError, ValueError):  # a closed pipe, a full disk: this line is lost, the next may not be
-                self._drop(1)
-            else:
-                report = self._to_report(len(item))
+        going_on = True
+        while going_on:
+            going_on = self._wake.get()
+            time.sleep(_GATHER_SECONDS)  # a thread that wakes for each line costs more than the lines
             with self._lock:
-                self._waiting -= len(item)
-            if report:
-                log.error("log_lines_dropped", count=report, reason="nobody read the log, or it could not be written")
+                items, self._lines, self._woken = self._lines, [], False
+            lines: list[str] = []
+            for item in items:
+                if isinstance(item, str):
+                    lines.append(item)
+                    continue
+                self._write_all(lines)
+                lines = []
+                item.set()
+            self._write_all(lines)
+
+    def _write_all(self, lines: list[str]) -> None:
+        if not lines:
+            return
+        text, report = "".join(lines), 0
+        try:
+            self._write(text)
+        except (OSError, ValueError):  # a closed pipe, a full disk: these lines are lost, the next may not be
+            self._drop(len(lines))
+        else:
+            report = self._to_report(len(text))
+        with self._lock:
+            self._waiting -= len(text)
+        if report:
+            log.error("log_lines_dropped", count=report, reason="nobody read the log, or it could not be written")
 
     def _to_report(self, written: int) -> int:
         """How many lines to report as dropped, now that one could be written: none before there is ample room."""
