@@ -140,6 +140,15 @@ def test_trouble_that_goes_on_cuts_once_per_ten_seconds_down_to_the_floor(rate: 
     assert limits[-1] == floor
 
 
+def test_fewer_requests_are_in_flight_once_the_limit_is_below_a_half() -> None:
+    budget = Budget(80.0, 8)
+    now, in_flight = 0.0, [budget.max_in_flight]
+    for _ in range(4):
+        now = answers(budget, ["failed"] * 20, now, every=0.5)
+        in_flight.append(budget.max_in_flight)
+    assert in_flight == [8, 8, 4, 2, 2]
+
+
 def test_old_failures_count_for_one_cut_and_not_after_a_minute() -> None:
     budget = Budget(8.0, 8)
     now = answers(budget, ["failed"] * 5, 0.0, every=0.1)

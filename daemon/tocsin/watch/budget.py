@@ -47,8 +47,10 @@ class Budget:
 
     @property
     def max_in_flight(self) -> int:
-        """How many requests may be in flight together; two at least, so that one that hangs does not stop the rest."""
-        return max(min(2, self.concurrency), round(self.concurrency * self.limit / self.rate))
+        """How many requests may be in flight together: fewer once the limit is below a half, since a hang among good
+        answers takes a place for long; two at least, so that one hang does not stop the rest."""
+        share = min(1.0, 2 * self.limit / self.rate)
+        return max(min(2, self.concurrency), round(self.concurrency * share))
 
     def wait(self, now: float, *, urgent: bool) -> float:
         """Seconds until the next request may leave. Requests that are not urgent keep an even pace and leave room."""
