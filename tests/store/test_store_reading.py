@@ -257,6 +257,7 @@ async def test_a_story_is_told_from_rows(store: Store) -> None:
             Decision(ago(minutes=5), Stage.RULE, "ScenarioFailed", Verdict.RANG, None, event.id, None, alert.id),
             Decision(ago(minutes=5), Stage.ROUTE, "g", Verdict.ROUTED, None, None, None, alert.id),
             Decision(ago(minutes=4), Stage.FLUSH, "g → pager", Verdict.FIRST, None),
+            Decision(ago(minutes=1), Stage.RULE, "ScenarioFailed", Verdict.ENDED, None, None, None, alert.id),
             Decision(NOW + timedelta(hours=1), Stage.FLUSH, "g → pager", Verdict.FIRST, None),
         ]
         record(connection, made)
