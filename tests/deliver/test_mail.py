@@ -205,7 +205,9 @@ async def test_starttls_and_login_are_used(send: Send, tmp_path: Path, monkeypat
         assert (await send(good)).outcome == AttemptOutcome.FAILED
         unverified = mail(server.port, query, "mailtos", "bell:pass%20word@", tls=Tls(verify=False))
         assert (await send(unverified)).outcome == AttemptOutcome.DELIVERED
-    assert [one.user for one in server.mails] == ["bell", "bell"]
+        own = mail(server.port, query, "mailtos", "bell:pass%20word@", tls=Tls(ca_file=str(made.cert_file)))
+        assert (await send(own)).outcome == AttemptOutcome.DELIVERED
+    assert [one.user for one in server.mails] == ["bell", "bell", "bell"]
 
 
 async def test_an_unknown_recipient_is_refused_and_a_busy_server_tried_again(send: Send, server: SmtpSink) -> None:
