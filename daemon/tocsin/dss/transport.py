@@ -28,7 +28,7 @@ from tocsin.dss.credentials import TLS, Auth, BadCredentials, TLSContexts
 from tocsin.dss.errors import DSSError, DSSInvalidReply, DSSThrottled, DSSUnauthorized, DSSUnreachable
 from tocsin.dss.wire import MIB, Reply, Request, RequestReport, read, retry_after, server_date, too_large
 from tocsin.kit.clock import Clock, SystemClock
-from tocsin.kit.mask import mask, secrets_of
+from tocsin.kit.mask import mask, secrets_of, secrets_of_header
 from tocsin.kit.proxy import environment_proxy
 from tocsin.kit.texts import storable
 
@@ -39,6 +39,7 @@ _LONGEST_TAILED = 1024 * MIB  # read of a text of which only the end is kept
 _MAX_REDIRECTS = 5
 _LONGEST_RETRY_AFTER = 10.0  # seconds; a server that asks for more gets no retry from here
 _CLOCKS_DIFFER = timedelta(days=366)
+_MOST_ERROR = 128 * 1024  # bytes of an error that are read
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
@@ -220,7 +221,8 @@ class Transport:
         named = {name: value for name, value in headers.items() if name not in ("User-Agent", "Content-Type")}
         sent = [value for value in named.values() if len(value) >= 8]  # shorter ones may be words of the answer itself
         sent.append(self._auth.sent_in(headers))
-        words = mask(reply.body.decode("latin-1"), [*sent, *(value.rpartition(" ")[2] for value in sent)])
+        shown = reply.body[:_MOST_ERROR].decode("latin-1")
+        words = mask(shown, [part for value in sent for part in secrets_of_header(value)])
         return replace(reply, body=words.encode("latin-1"))
 
     def _report(

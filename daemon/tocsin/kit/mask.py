@@ -24,25 +24,22 @@ def mask(text: str, secrets: Iterable[str]) -> str:
 
     Case does not count, since hosts are put into lower case on their way.
     """
-    wanted = [secret.translate(_LOWER) for secret in secrets]
-    parts = {secret[i : i + _PART] for secret in wanted for i in range(len(secret) - _PART + 1)}
-    shorts = {secret for secret in wanted if _SHORTEST <= len(secret) < _PART}
+    wanted = {secret.translate(_LOWER) for secret in secrets if len(secret) >= _SHORTEST}
+    parts = {secret[i : i + _PART] for secret in wanted for i in range(max(len(secret) - _PART + 1, 1))}
     folded = text.translate(_LOWER)
-    kept, i, end = [], 0, len(text)
-    while i < end:
-        if folded[i : i + _PART] in parts:
-            stop = i + _PART
-            while stop < end and folded[stop - _PART + 1 : stop + 1] in parts:
-                stop += 1
-        elif folded[i : i + _SHORTEST] in shorts:
-            stop = i + _SHORTEST
-        else:
-            kept.append(text[i])
-            i += 1
-            continue
-        kept.append(MASK)
-        i = stop
-    return "".join(kept)
+    spans: list[tuple[int, int]] = []
+    for part in parts:
+        start = folded.find(part)
+        while start >= 0:
+            spans.append((start, start + len(part)))
+            start = folded.find(part, start + 1)
+    kept: list[str] = []
+    done = 0
+    for start, stop in sorted(spans):
+        if start > done or not kept:
+            kept += [text[done:start], MASK]
+        done = max(done, stop)
+    return "".join([*kept, text[done:]])
 
 
 def secrets_of(url: str, *, host_is_public: bool = True) -> list[str]:
