@@ -12,6 +12,8 @@ from tocsin.store.aside import emptied
 from tocsin.store.keys import Keyed
 from tocsin.store.schema import nodes, runs, scenarios
 
+_MOST_OFFSET_MS = 100 * 365 * 86_400_000  # of a clock; what a damaged row says beyond it is cut
+
 _NODE: tuple[Column[Any], ...] = (
     nodes.c.node,
     nodes.c.up,
@@ -59,7 +61,7 @@ def node_sights(connection: Connection) -> dict[str, NodeSight]:
             row.backfilling,
             row.down_since,
             row.down_reason,
-            timedelta(milliseconds=row.clock_offset_ms),
+            timedelta(milliseconds=min(max(row.clock_offset_ms, -_MOST_OFFSET_MS), _MOST_OFFSET_MS)),
             None if row.clock_offset_least_ms is None else timedelta(milliseconds=row.clock_offset_least_ms),
         )
         for row in connection.execute(select(*_NODE))
