@@ -61,11 +61,15 @@ def node_sights(connection: Connection) -> dict[str, NodeSight]:
             row.backfilling,
             row.down_since,
             row.down_reason,
-            timedelta(milliseconds=min(max(row.clock_offset_ms, -_MOST_OFFSET_MS), _MOST_OFFSET_MS)),
-            None if row.clock_offset_least_ms is None else timedelta(milliseconds=row.clock_offset_least_ms),
+            _offset(row.clock_offset_ms),
+            None if row.clock_offset_least_ms is None else _offset(row.clock_offset_least_ms),
         )
         for row in connection.execute(select(*_NODE))
     }
+
+
+def _offset(milliseconds: int) -> timedelta:
+    return timedelta(milliseconds=min(max(milliseconds, -_MOST_OFFSET_MS), _MOST_OFFSET_MS))
 
 
 def scenario_sights(connection: Connection, keys: Collection[ScenarioKey]) -> dict[ScenarioKey, ScenarioSight]:
