@@ -676,6 +676,15 @@ def tocsin() -> dict[str, object]:
                     ),
                     (f"sum(rate(tocsin_rule_errors_total{own}[$__rate_interval])) or vector(0)", "rules that failed"),
                 ),
+                graph(
+                    "Set aside and dropped",
+                    (f"max(tocsin_store_unreadable_rows{own})", "rows that cannot be read"),
+                    (
+                        f"sum(increase(tocsin_log_lines_dropped_total{own}[$__rate_interval])) or vector(0)",
+                        "log lines dropped",
+                    ),
+                ),
+                stat("Store", f"min(tocsin_store_up{own})", mappings=(("0", "away", "red"), ("1", "usable", "green"))),
             ),
         ),
     )

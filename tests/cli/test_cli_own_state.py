@@ -16,7 +16,7 @@ from tocsin.model.event import Event, EventName, ScenarioFacts, run_event_id
 from tocsin.model.notification import EventNotice, Notification, NotificationState
 from tocsin.model.run import Outcome, Run, ScenarioKey
 from tocsin.store import Store, alerts, events, outbox
-from tocsin.store.schema import nodes, runs
+from tocsin.store.schema import SCHEMA_REVISION, nodes, runs
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 RUN = Run(
@@ -206,6 +206,6 @@ def test_the_store_can_be_backed_up_pruned_and_asked_for_its_revision(tocsin: To
     assert "--force" in refused.stderr
     assert tocsin("db", "backup", str(tmp_path / "old.db"), "--force").exit_code == 0
     assert (tmp_path / "old.db").read_bytes()[:6] == b"SQLite"
-    assert tocsin("db", "current").stdout.startswith("0.1_0001; ")
+    assert tocsin("db", "current").stdout.startswith(f"{SCHEMA_REVISION}; ")
     assert tocsin("db", "upgrade").exit_code == 0
     assert tocsin("db", "prune").stdout == "deleted 0 rows\n"

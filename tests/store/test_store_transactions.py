@@ -164,6 +164,15 @@ async def test_a_store_of_a_newer_version_is_refused(store_url: str) -> None:
         await Store(store_url).open()
 
 
+async def test_a_store_of_the_first_version_is_refused_in_one_line(store_url: str) -> None:
+    store = Store(store_url)
+    await store.open()
+    await store.write(lambda c: c.execute(text("UPDATE alembic_version SET version_num = '0.1_0001'")) and None)
+    await store.close()
+    with pytest.raises(StoreRefused, match=r"an earlier Tocsin .*0\.1_0001.* name another store"):
+        await Store(store_url).open()
+
+
 async def test_an_upgrade_backs_up_first_and_the_version_before_still_opens_the_store(
     store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

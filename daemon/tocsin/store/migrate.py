@@ -7,6 +7,7 @@ is refused.
 
 import os
 import sqlite3
+import sys
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,8 +47,14 @@ def bring_up_to_date(engine: Engine, url: URL) -> bool:
     config = alembic_config()
     known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
     if revision is not None and revision not in known:
-        if revision.partition("_")[0] == SCHEMA_REVISION.partition("_")[0]:
+        minor = _minor(SCHEMA_REVISION)
+        if _minor(revision) == minor:
             return False  # a later migration of this minor version, which only added something
+        if _minor(revision) < minor:
+            raise StoreRefused(
+                f"the store was written by an earlier Tocsin (its revision is {revision}) from which no migration "
+                "leads here; keep it for that version, and name another store: what DSS still knows is read back"
+            )
         raise StoreRefused(
             f"the store was written by a newer Tocsin (its revision is {revision}, this one knows {SCHEMA_REVISION}); "
             "run that version, or restore the backup made before its upgrade"
@@ -61,6 +68,12 @@ def bring_up_to_date(engine: Engine, url: URL) -> bool:
         config.attributes["connection"] = connection
         command.upgrade(config, SCHEMA_REVISION)
     return True
+
+
+def _minor(revision: str) -> tuple[int, ...]:
+    """The minor version that a revision such as ``0.2_0001`` belongs to; later than all for what is none."""
+    numbers = revision.partition("_")[0].split(".")
+    return tuple(map(int, numbers)) if all(number.isdecimal() for number in numbers) else (sys.maxsize,)
 
 
 def alembic_config() -> "AlembicConfig":

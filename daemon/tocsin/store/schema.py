@@ -36,7 +36,7 @@ from tocsin.model.run import RunError, Step
 
 # The newest migration: the minor version that it came with, and a number. Compared at start, so that Alembic is loaded
 # only when behind.
-SCHEMA_REVISION = "0.1_0001"
+SCHEMA_REVISION = "0.2_0001"
 
 
 @dataclass(frozen=True, slots=True)

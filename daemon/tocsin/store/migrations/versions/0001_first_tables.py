@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0.1_0001"
+revision = "0.2_0001"
 down_revision = None
 
 
