@@ -91,3 +91,14 @@ def test_a_user_without_a_home_is_told_to_name_a_store(monkeypatch: pytest.Monke
         load_file(file)
     monkeypatch.setenv("TOCSIN_STORE_URL", "sqlite:////tmp/tocsin.db")
     assert from_environment().store.url == "sqlite:////tmp/tocsin.db"
+
+
+def test_a_proxy_that_cannot_be_used_is_told_without_a_file_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOCSIN_DSS_URL", "https://dss.example.com")
+    monkeypatch.setenv("TOCSIN_DSS_API_KEY", "key")
+    monkeypatch.setenv("https_proxy", "socks5://me:s3cr3t@h:1080")
+    with pytest.raises(BadConfig) as caught:
+        from_environment()
+    (problem,) = caught.value.problems
+    assert "HTTPS_PROXY" in str(problem)
+    assert "s3cr3t" not in str(problem)

@@ -255,3 +255,49 @@ async def test_a_secret_file_that_was_never_read_and_hangs_is_an_error_in_time(t
         await secret.read()
     with pytest.raises(OSError, match="does not answer"):
         secret.reveal()
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        "url: 'http://d e.com'",
+        "url: 'http://.'",
+        "url: 'http://a..b'",
+        "url: 'http://\\\\d'",
+        "url: 'http://" + "a" * 64 + ".com'",
+        'url: "http://d\\0.com"',
+        'url: "http://d\\t.com"',
+        "url: 'http://d', proxy: 'http://p q:1'",
+    ],
+)
+def test_an_address_whose_host_cannot_be_one_is_refused(tmp_path: Path, keys: str) -> None:
+    (said,) = problems(tmp_path, "nodes: [{name: p, api_key: k, " + keys + "}]\n")
+    assert said.endswith("is not a URL")
+
+
+@pytest.mark.parametrize("value", ["a\\nX: y", "a\\0", "a\\u200bb", "a\\rb"])
+def test_a_header_that_http_cannot_carry_is_refused_unseen(tmp_path: Path, value: str) -> None:
+    node = f"nodes: [{{name: p, url: 'http://d', api_key: k, headers: {{X: \"s3cr3t {value}\"}}}}]\n"
+    channel = f"{{webhook: 'http://h', headers: {{X: \"s3cr3t {value}\"}}}}"
+    for text in (node, NODE + f"receivers: [{{name: r, channels: [{channel}]}}]\n"):
+        (said,) = problems(tmp_path, text)
+        assert said.endswith("headers.X: holds characters that no HTTP header can carry")
+        assert "s3cr3t" not in said
+
+
+def test_the_line_end_after_a_header_is_no_part_of_it(tmp_path: Path) -> None:
+    text = "nodes:\n- name: p\n  url: http://d\n  api_key: k\n  headers:\n    X: |\n      a value\n"
+    assert load(tmp_path, text).nodes[0].headers == {"X": "a value"}
+
+
+@pytest.mark.parametrize("proxy", ["socks5://me:s3cr3t@h:1080", "http://me:s3cr3t@h:x", "://s3cr3t"])
+def test_a_proxy_of_the_environment_that_cannot_be_used_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, proxy: str
+) -> None:
+    monkeypatch.setenv("https_proxy", proxy)
+    (said,) = problems(tmp_path, NODE)
+    assert "HTTPS_PROXY or ALL_PROXY names no http or https proxy" in said
+    assert "s3cr3t" not in said
+    load(tmp_path, NODE.replace("api_key: k", "api_key: k, proxy: 'http://h:1'"))
+    monkeypatch.setenv("no_proxy", ".example.com")
+    load(tmp_path, NODE)

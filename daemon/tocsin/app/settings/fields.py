@@ -50,8 +50,11 @@ def http_url(value: str) -> str:
     try:
         parts = urlsplit(value)
         parts.port  # noqa: B018 - reading it checks it
+        (parts.hostname or "").encode("idna")
     except ValueError:
         raise ValueError(f"{value!r} is not a URL") from None
+    if not value.strip().isprintable() or re.search(r"[\s\\]", parts.netloc):
+        raise ValueError(f"{value!r} is not a URL")
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(f"{value!r} is not an http or https URL")
     return value.rstrip("/")
@@ -68,6 +71,13 @@ def proxy_url(value: str) -> str:
     """A user and password may stand before the host: encoded, or a part of them is taken for the address."""
     if "@" in value.rpartition("@")[0] or "@" in urlsplit(value).path:
         raise ValueError("write / and @ in the proxy's password as %2F and %40")
+    return value
+
+
+def _header_value(value: str) -> str:
+    value = value.strip()
+    if not value.isprintable():
+        raise ValueError("holds characters that no HTTP header can carry")
     return value
 
 
@@ -101,4 +111,4 @@ Listen = Annotated[str, AfterValidator(_listen)]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 Severity = Name
 HeaderName = Annotated[str, Field(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$", max_length=100)]
-Headers = dict[HeaderName, str]
+Headers = dict[HeaderName, Annotated[str, AfterValidator(_header_value)]]

@@ -23,6 +23,7 @@ from tocsin.app.settings.secrets import EnvSecret, FileSecret, InlineSecret
 from tocsin.app.settings.yaml_file import read_yaml
 from tocsin.deliver.connect import check_channel_url
 from tocsin.judge.defaults import DEFAULT_INHIBIT_RULES, DEFAULT_RULES
+from tocsin.kit.proxy import environment_proxy
 from tocsin.kit.spelling import did_you_mean
 from tocsin.model import config as c
 from tocsin.route.tree import RouteSpec, build_tree
@@ -95,6 +96,9 @@ class _Builder:
             source=str(self._path),
             lines=self._lines,
         )
+        for number, node in enumerate(config.nodes):
+            if node.proxy is None and (trouble := _environment_proxy_trouble(node.url)):
+                self._wrong(("nodes", number, "url"), trouble)
         self._names_are_unique(config)
         self._templates_are_known(config)
         self._names_are_known(file, {receiver.name for receiver in receivers}, intervals)
@@ -215,6 +219,21 @@ class _Builder:
             self._wrong(path, f"no receiver is named {name!r}{did_you_mean(name, known)}")
 
 
+def _environment_proxy_trouble(url: str) -> str | None:
+    """What is wrong with the proxy that the environment names for this address, without its words: it may hold a
+    password."""
+    parts = urlsplit(url.strip())
+    proxy = environment_proxy(parts.scheme, parts.hostname or "", parts.port)
+    if proxy is None:
+        return None
+    try:
+        http_url(proxy if "://" in proxy else f"http://{proxy}")
+    except ValueError:
+        variable = f"{parts.scheme.upper()}_PROXY or ALL_PROXY"
+        return f"{variable} names no http or https proxy; mend it, name the host in NO_PROXY, or set the node's proxy"
+    return None
+
+
 def from_environment(check_url: Check = check_channel_url) -> c.Config:
     """A configuration from ``TOCSIN_DSS_URL``, ``TOCSIN_DSS_API_KEY[_FILE]`` and ``TOCSIN_NOTIFY`` alone.
 
@@ -228,6 +247,8 @@ def from_environment(check_url: Check = check_channel_url) -> c.Config:
     else:
         try:
             plain_url(http_url(url))
+            if trouble := _environment_proxy_trouble(url):
+                problems.append(Problem(f"TOCSIN_DSS_URL: {trouble}"))
         except ValueError as error:
             bad = without_secrets(BadConfig([Problem(f"TOCSIN_DSS_URL: {error}")]), {"url": url}, Path())
             problems += bad.problems
