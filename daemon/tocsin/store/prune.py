@@ -1,7 +1,7 @@
 """Forgetting what is old, in bounded batches.
 
 Never: open runs, runs inside a look's window (the newest of each scenario), events that wait for a decision or a
-summary, notifications owed, alerts that a group may still tell of, totals. A run that is forgotten makes no
+summary, notifications owed or dead, alerts that a group may still tell of, totals. A run that is forgotten makes no
 event again: the scenario's watermark stands.
 """
 
@@ -52,7 +52,7 @@ ROWS = 500  # of one table in one batch
 SCENARIOS = 100  # whose runs one batch goes through
 KEEP_RUNS = 50  # of each scenario, however old
 _NOTIFIED_FOR = timedelta(hours=120)  # a channel's memory of a group that is gone; see ``route.dedup``
-_DONE = (NotificationState.DELIVERED, NotificationState.DEAD, NotificationState.SUPERSEDED, NotificationState.CANCELLED)
+_DONE = (NotificationState.DELIVERED, NotificationState.SUPERSEDED, NotificationState.CANCELLED)
 
 
 @dataclass(frozen=True, slots=True)
