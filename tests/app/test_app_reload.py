@@ -195,3 +195,14 @@ async def test_a_source_that_hangs_leaves_the_old_one_and_can_be_cancelled(tmp_p
     await asyncio.gather(reloading, return_exceptions=True)
     assert live().max_scenarios == 1
     go.set()
+
+
+async def test_a_link_that_a_glob_matches_and_nobody_can_follow_is_no_template(tmp_path: Path) -> None:
+    file = tmp_path / "tocsin.yaml"
+    write(tmp_path / "t" / "first.j2", "one")
+    write(file, NODE + REPORTER % "first.j2")
+    live = live_on(file)
+    (tmp_path / "t" / "second.j2").symlink_to("x" * 300)  # as one into a directory that may not be entered
+    assert await reloads(live) == [False, False, False]
+    assert (await live.reload()).ok
+    assert sorted(live().templates) == ["first.j2"]

@@ -47,10 +47,10 @@ class Inputs:
         return found
 
     def changed(self) -> bool:
-        """Whether a file is not as it was, or a glob matches other files."""
+        """Whether a file is not as it was, or a glob matches other files; also while another thread still reads."""
         try:
-            return any(_status(path) != seen for path, seen in self._files.items()) or any(
-                expand(pattern) != found for pattern, found in self._patterns.items()
+            return any(_status(path) != seen for path, seen in list(self._files.items())) or any(
+                expand(pattern) != found for pattern, found in list(self._patterns.items())
             )
         except TooMuch:
             return True
@@ -78,7 +78,8 @@ def expand(pattern: Path) -> list[Path]:
             except OSError:  # no directory, or none that may be read
                 continue
         found = within
-    return sorted(path for path in found if path.exists())
+    # Not ``Path.exists``, which raises where a link leads to what may not be seen.
+    return sorted(path for path in found if os.path.exists(path))
 
 
 def _status(path: Path) -> tuple[str, Version] | None:
