@@ -6,6 +6,8 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from tocsin.app.reload import Live
 from tocsin.app.settings import BadConfig, Problem
 from tocsin.app.source import Source
@@ -195,6 +197,30 @@ async def test_a_source_that_hangs_leaves_the_old_one_and_can_be_cancelled(tmp_p
     await asyncio.gather(reloading, return_exceptions=True)
     assert live().max_scenarios == 1
     go.set()
+
+
+@pytest.mark.parametrize("left", ["cancelled", "late"])
+async def test_what_was_read_when_nobody_waited_any_more_is_read_again(left: str) -> None:
+    go = threading.Event()
+
+    class Slow(Given):
+        def load(self) -> Config:
+            go.wait(60)
+            return super().load()
+
+    source = Slow(replace(FIRST, max_scenarios=2), replace(FIRST, max_scenarios=3))
+    live = Live(source, FIRST, SystemClock(), loading_seconds=0.5)
+    reloading = asyncio.create_task(live.reload())
+    if left == "cancelled":  # as a client does that hangs up
+        await asyncio.sleep(0)
+        reloading.cancel()
+    await asyncio.wait([reloading])
+    (reading,) = (one for one in threading.enumerate() if one.name == "reading the configuration")
+    go.set()
+    reading.join(60)
+    assert live().max_scenarios == 1
+    assert await reloads(live) == [True, False, False]
+    assert live().max_scenarios == 3
 
 
 async def test_a_link_that_a_glob_matches_and_nobody_can_follow_is_no_template(tmp_path: Path) -> None:

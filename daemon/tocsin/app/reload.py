@@ -52,7 +52,9 @@ class ReloadResult:
 class Live:
     """The configuration in force. Stages ask for it at each step, so that a swap takes effect between two."""
 
-    def __init__(self, source: ConfigSource, config: Config, clock: Clock) -> None:
+    def __init__(
+        self, source: ConfigSource, config: Config, clock: Clock, *, loading_seconds: float = _LOADING_SECONDS
+    ) -> None:
         self._source = source
         self._clock = clock
         self._config = replace(config, loaded_at=clock.now())
@@ -60,7 +62,8 @@ class Live:
         self._one_at_a_time = asyncio.Lock()
         self._adapt: Callable[[Config], Config] | None = None
         self._asked = asyncio.Event()
-        self._loading = SingleFlight(self._load, "reading the configuration", _LOADING_SECONDS)
+        self._in_vain = False  # it was read, and nobody waited for that any more: it never came into force
+        self._loading = SingleFlight(self._load, "reading the configuration", loading_seconds, self._late)
         self._looking = SingleFlight(source.changed, "looking at the configuration", hangs=_report)
         self.last = ReloadResult(clock.now())
 
@@ -84,7 +87,7 @@ class Live:
     async def reload_if_needed(self) -> bool:
         """Reload if the source has changed since it was last read, or somebody asked; whether it did."""
         async with self._one_at_a_time:
-            if not self._asked.is_set() and not await self._changed():
+            if not self._asked.is_set() and not self._in_vain and not await self._changed():
                 return False
             self._asked.clear()
             await self._reload()
@@ -98,8 +101,12 @@ class Live:
 
     async def _reload(self) -> ReloadResult:
         now = self._clock.now()
+        self._in_vain = False
         try:
             fresh = await self._loading.wait()
+        except asyncio.CancelledError:
+            self._in_vain = True
+            raise
         except BadConfig as error:
             self._keep(now, [str(problem) for problem in error.problems])
         except Exception as error:  # noqa: BLE001 - one reading is one unit of work: the old configuration stays
@@ -120,6 +127,11 @@ class Live:
         if broken := broken_templates(self._config, fresh):
             raise BadConfig([Problem(str(found), fresh.source, line_of(found.place, fresh.lines)) for found in broken])
         return fresh
+
+    def _late(self, hangs: bool) -> None:
+        """On a thread."""
+        if not hangs:
+            self._in_vain = True
 
     def _keep(self, now: datetime, problems: Sequence[str], error: Exception | None = None) -> None:
         self.last = ReloadResult(now, tuple(problems))
