@@ -106,3 +106,15 @@ async def test_those_who_ask_at_once_share_one_run_and_a_cancelled_one_spoils_no
     go.set()
     assert await asyncio.gather(*asking[1:]) == [7, 7]
     assert len(runs) == 1
+
+
+async def test_a_thread_that_cannot_be_started_fails_one_call_and_not_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    flight = SingleFlight(lambda: 7, "work", 60)
+    with monkeypatch.context() as full:
+        full.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError, match="new thread"):
+            flight.call()
+    assert await flight.wait() == 7

@@ -73,9 +73,11 @@ class SingleFlight(Generic[T]):
     def _join(self) -> tuple[Future[T], float]:
         with self._lock:
             if self._running is None:
-                self._running, self._late = Future(), False
-                self._running.set_running_or_notify_cancel()  # from here on nobody's cancelling ends it
-                threading.Thread(target=self._run, args=(self._running,), name=self._name, daemon=True).start()
+                future: Future[T] = Future()
+                future.set_running_or_notify_cancel()  # from here on nobody's cancelling ends it
+                # It may fail, where a machine has too many threads: then there is no run that others could join.
+                threading.Thread(target=self._run, args=(future,), name=self._name, daemon=True).start()
+                self._running, self._late = future, False
             return self._running, 0.0 if self._late else self._seconds
 
     def _give_up(self, future: Future[T]) -> TimeoutError:
