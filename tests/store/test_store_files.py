@@ -115,3 +115,8 @@ async def test_a_store_whose_folder_is_moved_away_ends(tmp_path: Path) -> None:
     with pytest.raises(StoreFailed, match="was deleted"):
         await write(store)
     await store.close()
+
+
+async def test_a_directory_that_cannot_be_looked_at_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(StoreRefused, match=r"cannot use the store .*: File name too long"):
+        await Store(url(tmp_path / ("x" * 300) / "tocsin.db")).open()

@@ -21,6 +21,13 @@ _BESIDE = ("-wal", "-shm")
 
 def check_sqlite_place(path: Path) -> None:
     """Refuse a directory that cannot hold a WAL database, with one line that says what to do."""
+    try:
+        _check_place(path)
+    except OSError as error:  # a directory above it that this user may not enter, a name that is too long
+        raise StoreRefused(f"cannot use the store {path}: {error.strerror or error}") from None
+
+
+def _check_place(path: Path) -> None:
     directory = path.parent
     if not directory.is_dir():
         try:
