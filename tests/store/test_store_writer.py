@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.exc import IntegrityError
 
 from tocsin.store import Store, StoreFailed, StoreUnavailable
+from tocsin.store import writer as writer_module
 from tocsin.store.writer import Writer
 
 WITHIN_SECONDS = 30
@@ -176,4 +178,21 @@ async def test_a_store_that_was_locked_is_unavailable_until_it_can_be_written(tm
     other.close()
     await store.write(value)
     assert store.unavailable is None
+    await store.close()
+
+
+async def test_a_thread_that_ends_and_cannot_even_say_so_answers_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(f"sqlite:///{tmp_path / 'a.db'}")
+    await store.open()
+
+    def fail(*_args: object, **_more: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(store.writer, "_carry_out", fail)
+    monkeypatch.setattr(writer_module.log, "critical", fail, raising=False)
+    monkeypatch.setattr(threading, "excepthook", lambda _failed: None)
+    assert type(await answer(asyncio.ensure_future(store.write(value)))) is StoreFailed
+    assert not store.alive
     await store.close()

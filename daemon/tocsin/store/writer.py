@@ -103,8 +103,8 @@ class Writer:
         except StoreFailed as error:
             self._end(jobs, error)
         except BaseException as error:
-            log.critical("store_writer_failed", exc_info=error)
             self._end(jobs, StoreFailed(f"the store's writer ended with {type(error).__name__}: {error}"))
+            log.critical("store_writer_failed", exc_info=error)  # last: whoever waits hears of it also if this fails
 
     def _take(self, jobs: deque[Job]) -> bool:
         """Wait for a job and take what waits behind it; false when the writer is to end and nothing is left."""
