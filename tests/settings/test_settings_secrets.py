@@ -29,6 +29,12 @@ HOOK = NODE + "receivers: [{name: ops, channels: [%s]}]\n"
 MISTAKES = {
     "the key as its file": "nodes: [{name: prod, url: 'https://dss.example.com', api_key_file: '" + KEY + "'}]",
     "a base64 key as its file": f"nodes: [{{name: prod, url: 'https://dss.example.com', bearer_file: 'aGVs/{TOKEN}'}}]",
+    "a token as its file that is too long for a name": "nodes: [{name: prod, url: 'https://dss.example.com', bearer_file: '"
+    + TOKEN * 10
+    + "'}]",
+    "the same in a directory, beside another mistake": "nodes: [{name: prod, url: 'https://dss.example.com', bearer_file: '"
+    + f"{TOKEN * 10}/{TOKEN}"
+    + "', colour: red}]",
     "the key as its variable": f"nodes: [{{name: prod, url: 'https://dss.example.com', api_key_env: '{KEY}'}}]",
     "an upper-case key as its variable": f"nodes: [{{name: prod, url: 'https://dss.example.com', api_key_env: {UPPER}}}]",
     "a second key": f"nodes: [{{name: prod, url: 'https://dss.example.com', api_key: {KEY}, bearer: {TOKEN}}}]",
@@ -109,8 +115,10 @@ def what_is_said(folder: Path, text: str) -> str:
     file = folder / "tocsin.yaml"
     file.write_text(text, "utf-8")
     words = ["--config", str(file)]
-    runner = CliRunner()
-    said = [runner.invoke(app, ["check", *words]).output, runner.invoke(app, ["check", "--json", *words]).output]
+    said = [
+        CliRunner().invoke(app, ["check", *form, *words], catch_exceptions=False).output  # a traceback shows them too
+        for form in ((), ("--json",))
+    ]
     source, log = Source(file), io.StringIO()
     configure_logging("debug", "json", log)
     try:

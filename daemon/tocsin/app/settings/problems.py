@@ -1,5 +1,6 @@
 """What is wrong with a configuration, told so that one can mend it: file, line, key, and the nearest known key."""
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -81,11 +82,12 @@ def _secrets_in(document: object, base: Path, name: str = "") -> Iterator[str]:
 def is_place(file: str | Path, base: Path) -> bool:
     """Whether this names a file that is there, or may be: else it may be the secret itself, written as its file."""
     path = base / file
-    if path.exists() or _A_FILE.fullmatch(str(file)):
+    # Not ``Path.exists``, which raises for what is too long for a name, with all of it, or may not be seen.
+    if os.path.exists(path) or _A_FILE.fullmatch(str(file)):
         return True
     inside = path.is_relative_to(base)
     parts = path.relative_to(base if inside else path.anchor).parts
-    return len(parts) > 1 and Path(base if inside else path.anchor, parts[0]).is_dir()
+    return len(parts) > 1 and os.path.isdir(Path(base if inside else path.anchor, parts[0]))
 
 
 def is_variable(name: str) -> bool:
