@@ -167,6 +167,19 @@ async def test_secrets_of_the_url_are_in_no_note_and_apprises_log_goes_nowhere(
     assert not logging.getLogger("apprise").propagate
 
 
+async def test_names_that_need_no_proxy_are_no_secrets(
+    send: Send, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_PROXY", "localhost,127.0.0.1,.corp.example.com,10.0.0.0/8")
+
+    async def answer(_request: web.Request) -> web.Response:
+        return web.Response(status=502, text="chat.corp.example.com is away")
+
+    inbox.answer = answer
+    verdict = await send(channel(inbox.url.replace("http", "json")))
+    assert "chat.corp.example.com is away" in verdict.note
+
+
 async def test_text_services_get_a_title_and_plain_lines(send: Send, inbox: Inbox) -> None:
     await send(channel(inbox.url.replace("http", "json")))
     document = json.loads(inbox.received[0].body)

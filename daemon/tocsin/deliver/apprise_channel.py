@@ -108,7 +108,7 @@ class Way:
                 self._local.service = prepare(plugin, url, self._channel.template)
             # Of most services the place of a host in the URL holds a token.
             named = not isinstance(plugin, str) and "host" in plugin.template_tokens
-            proxies = [part for proxy in getproxies().values() for part in secrets_of(proxy)]
+            proxies = [part for name, proxy in getproxies().items() if name != "no" for part in secrets_of(proxy)]
             self._local.secrets = secrets_of(url, host_is_public=named) + proxies
             self._local.plugin, self._local.url = plugin, url
         kept: NotifyBase | str = self._local.plugin
