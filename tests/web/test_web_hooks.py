@@ -3,13 +3,16 @@
 import base64
 import hashlib
 import hmac
+from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import ClientSession
+from structlog.testing import capture_logs
 
 from tests.web.harness import Daemon, Serve
 from tests.web.rows import NOW
+from tocsin.app.settings.secrets import FileSecret
 
 SECRET = "a long shared secret"
 
@@ -112,6 +115,14 @@ async def test_who_does_not_know_the_secret_is_refused(
 ) -> None:
     assert await post(client, data=b"{}", headers=headers) == 403
     assert hooked.nudges == []
+
+
+async def test_a_secret_that_is_written_as_its_file_is_not_logged(client: ClientSession, hooked: Daemon) -> None:
+    hooked.http(hooks_secret=FileSecret(Path(SECRET)))
+    with capture_logs() as logs:
+        assert await post(client, headers=PLAIN) == 503
+    assert {"event": "hooks_secret_unreadable", "error": "No such file or directory", "log_level": "error"} in logs
+    assert SECRET not in str(logs)
 
 
 async def test_an_empty_secret_opens_nothing(client: ClientSession, hooked: Daemon) -> None:

@@ -49,8 +49,8 @@ async def nudge(request: web.Request) -> web.Response:
 async def _revealed(secret: Secret) -> str:
     try:
         revealed = (await secret.read()).strip()
-    except OSError as error:
-        log.error("hooks_secret_unreadable", error=str(error))
+    except OSError as error:  # not its whole text: a name that is no file's may be the secret itself
+        log.error("hooks_secret_unreadable", error=error.strerror or str(error))
         raise Problem(503, "the secret of the hooks cannot be read") from None
     if not revealed:
         raise Problem(403, "the secret of the hooks is empty")
