@@ -129,11 +129,6 @@ def _private_trouble(value: str) -> str | None:
     return None
 
 
-def _header_trouble(value: str) -> str | None:
-    odd = re.search(r"[\x00-\x08\x0a-\x1f\x7f]", value)
-    return "it has a line end or another control character in it" if odd else None
-
-
 def _signing_trouble(value: str) -> str | None:
     try:
         signing_key(value)
@@ -157,8 +152,6 @@ def _secrets(config: Config) -> Iterator[_Outside]:
             yield _Outside(_at(config, *place, "webhook"), f"the webhook {owner}", channel.webhook, host)
             what = f"the hmac secret {owner}"
             yield _Outside(_at(config, *place, "hmac_secret"), what, channel.hmac_secret, _signing_trouble)
-            for name, header in channel.headers.items():
-                yield _Outside((*place, "headers", name), f"the header {name} {owner}", header, _header_trouble)
             yield from _certificates((*place, "tls"), owner, channel.tls)
     yield _Outside(_at(config, "heartbeat", "url"), "the heartbeat's url", config.heartbeat.url)
     where = _at(config, "http", "hooks_secret")
