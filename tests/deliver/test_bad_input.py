@@ -160,6 +160,25 @@ def test_the_check_tells_what_every_send_would_be_refused_for(tmp_path: Path) ->
     ]
 
 
+@pytest.mark.parametrize("address", ["hooks.example.com/s3cr3t", "https://hooks .example.com/s3cr3t", "ftp://h/s3cr3t"])
+def test_the_check_names_an_address_in_a_file_that_is_none_of_http(tmp_path: Path, address: str) -> None:
+    (tmp_path / "address").write_text(address + "\n")
+    (tmp_path / "tocsin.yaml").write_text(
+        "nodes: [{name: prod, url: 'https://dss.example.com', api_key: k}]\n"
+        "receivers:\n- name: ops\n  channels:\n"
+        "  - {name: far, webhook_file: address}\n"
+        "  - {name: near, webhook_file: address, allow_private: false}\n"
+        "route: {receiver: ops}\n"
+        "heartbeat: {url_file: address}\n"
+    )
+    problems = validate(Source(tmp_path / "tocsin.yaml"), NOW, offline=False)
+    assert [(one.line, one.message) for one in problems if one.severity == "error"] == [
+        (5, "the webhook of channel 'far': it is not an http or https URL"),
+        (6, "the webhook of channel 'near': it is not an http or https URL"),
+        (8, "the heartbeat's url: it is not an http or https URL"),
+    ]
+
+
 @pytest.mark.parametrize("url", ["nonsense", "slack://", "syslog://", "dbus://", "xmpp://a:b@c"])
 async def test_an_address_that_cannot_be_used_is_a_dead_letter_with_its_reason(desk: Desk, url: str) -> None:
     found, note = await desk.send(Channel("ops/hook", "ops", url=Plain(url)), owed())

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from tocsin.app import mirroring
 from tocsin.app.settings import BadConfig, Problem
+from tocsin.app.settings.fields import http_url
 from tocsin.app.settings.problems import Path_, is_place, line_of
 from tocsin.app.settings.secrets import FileSecret
 from tocsin.app.source import Source
@@ -121,7 +122,18 @@ def _url_trouble(value: str) -> str | None:
     return check_channel_url(value) or "; ".join(unreadable_recipients(value)) or None
 
 
+def _http_trouble(value: str) -> str | None:
+    """Without the words that are wrong: they are a secret's."""
+    try:
+        http_url(value)
+    except ValueError:
+        return "it is not an http or https URL"
+    return None
+
+
 def _private_trouble(value: str) -> str | None:
+    if trouble := _http_trouble(value):
+        return trouble
     try:
         refuse_private_host(urlsplit(value).hostname or "")
     except PrivateAddress as error:
@@ -148,12 +160,12 @@ def _secrets(config: Config) -> Iterator[_Outside]:
         for number, channel in enumerate(receiver.channels):
             place, owner = ("receivers", index, "channels", number), f"of channel {channel.name!r}"
             yield _Outside(_at(config, *place, "url"), f"the url {owner}", channel.url, _url_trouble)
-            host = _private_trouble if not channel.allow_private else _nothing
+            host = _private_trouble if not channel.allow_private else _http_trouble
             yield _Outside(_at(config, *place, "webhook"), f"the webhook {owner}", channel.webhook, host)
             what = f"the hmac secret {owner}"
             yield _Outside(_at(config, *place, "hmac_secret"), what, channel.hmac_secret, _signing_trouble)
             yield from _certificates((*place, "tls"), owner, channel.tls)
-    yield _Outside(_at(config, "heartbeat", "url"), "the heartbeat's url", config.heartbeat.url)
+    yield _Outside(_at(config, "heartbeat", "url"), "the heartbeat's url", config.heartbeat.url, _http_trouble)
     where = _at(config, "http", "hooks_secret")
     yield _Outside(where, "the hooks' secret", config.http.hooks_secret, _signing_trouble)
     yield _Outside(("http", "tokens_file"), "the tokens file", _file(config.http.tokens_file))
