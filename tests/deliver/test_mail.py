@@ -2,6 +2,7 @@
 
 import asyncio
 import smtplib
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import replace
 from datetime import timedelta
@@ -272,6 +273,15 @@ def test_a_list_in_one_string_is_split_outside_quotes() -> None:
     found, bad = addresses(['"B, Ann; C" <a@example.com>, c@example.com', "d@example.com; <e@example.com>;"])
     assert [one.addr_spec for one in found] == ["a@example.com", "c@example.com", "d@example.com", "e@example.com"]
     assert bad == ()
+
+
+@pytest.mark.parametrize(
+    "text", ['"' + '\\"' * 25_000, '"\\' * 25_000, "a" + " " * 50_000 + "b"], ids=["quotes", "escapes", "blanks"]
+)
+def test_a_list_that_no_person_wrote_is_read_quickly(text: str) -> None:
+    began = time.perf_counter()
+    assert addresses([text])[0] == ()
+    assert time.perf_counter() - began < 4
 
 
 def test_what_cannot_be_read_in_a_list_is_named_and_the_rest_is_kept() -> None:

@@ -55,16 +55,17 @@ class Envelope:
 
 
 _ADDRESS = re.compile(r'(?:("(?:[^"\\]|\\.)*"|[^"<>]*)\s*<([^<>]*)>|([^<>]*))', re.DOTALL)
-_LIST = re.compile(r'(?:"(?:[^"\\]|\\.)*"|<[^<>]*>|[^,;])+')
+_LIST = re.compile(r'(?:"(?:[^"\\]|\\.){0,300}"|<[^<>]*>|[^,;])+')
+_LONGEST_ADDRESS = 1_000  # characters, its name among them; longer ones would take long to be refused
 
 
 def address(text: str) -> Address:
     """``Name <user@host>`` or ``user@host``, and nothing beside it. A host beyond ASCII gets its ASCII form. Raises
     ``BadAddress``."""
-    found = _ADDRESS.fullmatch(clean(text).strip())
+    found = None if len(text) > _LONGEST_ADDRESS else _ADDRESS.fullmatch(clean(text).strip())
     try:
         if found is None or "\n" in text or "\r" in text:
-            raise ValueError("several lines, or something beside the address")
+            raise ValueError("several lines, too long, or something beside the address")
         user, _, host = (found[2] or found[3] or "").strip().rpartition("@")
         domain = host if host.isascii() else host.encode("idna").decode("ascii")
         parsed = Address(addr_spec=f"{re.sub('[^ -~]', 'x', user)}@{domain}")  # which knows ASCII alone
