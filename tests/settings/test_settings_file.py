@@ -301,3 +301,19 @@ def test_a_proxy_of_the_environment_that_cannot_be_used_is_told(
     load(tmp_path, NODE.replace("api_key: k", "api_key: k, proxy: 'http://h:1'"))
     monkeypatch.setenv("no_proxy", ".example.com")
     load(tmp_path, NODE)
+
+
+@pytest.mark.parametrize("text", ["nodes:\n", "nodes: {}\n", NODE + "receivers: x\n", NODE + "templates: a.j2\n"])
+def test_what_is_no_list_is_told_in_the_words_of_the_file(tmp_path: Path, text: str) -> None:
+    (said,) = problems(tmp_path, text)
+    assert said.endswith(": must be a list")
+
+
+def test_a_pipe_or_directory_among_the_templates_is_refused_and_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.j2")
+    (tmp_path / "folder.j2").mkdir()
+    (tmp_path / "good.j2").write_text("text")
+    said = problems(tmp_path, NODE + "templates: ['*.j2']\n")
+    assert said == [
+        f"tocsin.yaml:2: templates[0]: a template is a file, and {name!r} is none" for name in ("folder.j2", "pipe.j2")
+    ]

@@ -160,6 +160,9 @@ class _Builder:
                 if not files:
                     self._wrong(place, f"no file matches {pattern!r}")
                 for file in files:
+                    if not file.is_file():  # a pipe or device could be read for ever
+                        self._wrong(place, f"a template is a file, and {str(file)!r} is none")
+                        continue
                     found[file.name] = self._inputs.read(file)
             except TooMuch as error:
                 self._wrong(place, str(error))

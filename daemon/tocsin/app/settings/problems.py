@@ -132,7 +132,9 @@ def explain(error: ValidationError, model: type[BaseModel], file: str | None, li
                 message = "is missing"
             case "value_error":
                 message = str(found["ctx"]["error"]) if "ctx" in found else found["msg"]
-            case "model_type" | "model_attributes_type":
+            case "tuple_type" | "list_type" | "set_type" | "frozen_set_type":
+                message = "must be a list"
+            case "model_type" | "model_attributes_type" | "dict_type":
                 message = "must be a mapping of keys to values"
             case "literal_error" | "enum":
                 message = f"{found['input']!r} is not one of {found['ctx']['expected']}"
