@@ -195,6 +195,7 @@ def looks(keys: list[ScenarioKey], runs: int, now: datetime) -> list[Look]:
             seen=(SeenRun(run),),
             reaches=start,
             whole=True,
+            advances=True,
             now=now + timedelta(hours=1),
             detected_at=datetime.now(UTC),
             horizon=now - timedelta(days=1),

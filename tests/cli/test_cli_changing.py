@@ -154,19 +154,19 @@ async def test_scenarios_are_handed_over_to_another_user(dss):
 
 async def test_a_scenario_is_created_defined_and_deleted(dss):
     (dss.folder / "script.py").write_text("print(1)\n")
-    made = await dss.ask("scenario", "create", "SALES/Été (v2)", "--type", "custom_python", "--code", "script.py")
-    assert made["scenario"] == "TV2"
+    made = await dss.ask("scenario", "create", "SALES/Étape v2", "--type", "custom_python", "--code", "script.py")
+    assert made["scenario"] == "_tape_v2"
     address = made["address"]
     code = await dss.run("scenario", "code", address)
     assert code.out == "print(1)\n"
     changed = await dss.ask("scenario", "code", address, "--set", "-", stdin="print(2)\n")
     assert changed[0]["result"] == "changed"
     assert (await dss.run("scenario", "code", address)).out == "print(2)\n"
-    pattern = await dss.run("scenario", "delete", "SALES/TV*")
+    pattern = await dss.run("scenario", "delete", "SALES/_tape*")
     assert (pattern.code, "--yes" in pattern.err) == (2, True)
-    tried = await dss.ask("scenario", "delete", "SALES/TV*", "--dry-run")
-    assert results(tried) == {"TV2": "would change"}
-    assert results(await dss.ask("scenario", "delete", address)) == {"TV2": "changed"}
+    tried = await dss.ask("scenario", "delete", "SALES/_tape*", "--dry-run")
+    assert results(tried) == {"_tape_v2": "would change"}
+    assert results(await dss.ask("scenario", "delete", address)) == {"_tape_v2": "changed"}
     gone = await dss.run("scenario", "delete", address)
     assert (gone.code, gone.out, gone.err.count("\n")) == (1, "", 1)
 
