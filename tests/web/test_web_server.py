@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 from tests.web.harness import Daemon, Serve
 from tocsin.metrics.exposition import Exposition, Rendered
 from tocsin.web import Scope, listen, make_app, make_token
-from tocsin.web.server import MAX_CONNECTIONS, MAX_WAITING_BYTES, split_listen
+from tocsin.web.server import MAX_CONNECTIONS, MAX_UNREAD_BYTES, split_listen
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ async def test_clients_that_never_read_hold_little_memory_and_lock_nobody_out(da
         buffered = sum(c.transport.get_write_buffer_size() for c in server.connections if c.transport)
         assert buffered < 40 * 300_000
         assert {answer.split()[1] for answer in answers} == {b"200", b"503"}
-        assert answers.count(answers[0]) * 5_000_000 <= MAX_WAITING_BYTES
+        assert answers.count(answers[0]) * 5_000_000 <= MAX_UNREAD_BYTES
         for writer in writers:
             writer.transport.abort()
         async with ClientSession(f"http://127.0.0.1:{listener.port}") as client:

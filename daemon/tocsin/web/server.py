@@ -18,7 +18,7 @@ log = structlog.get_logger(__name__)
 
 MAX_BODY_BYTES = 256 * 1024
 MAX_CONNECTIONS = 512
-MAX_WAITING_BYTES = 64 * 1024 * 1024
+MAX_UNREAD_BYTES = 64 * 1024 * 1024
 """Bytes of large answers that clients have asked for and not yet read, all together."""
 _CHUNK_BYTES = 64 * 1024
 _WRITE_SECONDS = 10.0  # for a client to take a chunk
@@ -44,7 +44,7 @@ def make_app(context: WebContext) -> web.Application:
     app[CONTEXT] = context
     app[STREAMS] = Streams()
     app[_SILENT] = set()
-    app[_WAITING] = Waiting()
+    app[_UNREAD] = UnreadAnswers()
     app.on_shutdown.append(close_streams)
     routes = {route.key: route for route in all_routes()}
     for (method, shown), route in routes.items():
@@ -126,14 +126,14 @@ class _Refused(asyncio.Protocol):
 
 
 @dataclass(slots=True)
-class Waiting:
+class UnreadAnswers:
     """What is being written to clients, in bytes of whole bodies."""
 
     bytes: int = 0
 
 
 _SILENT = web.AppKey("silent", set[web.RequestHandler])
-_WAITING = web.AppKey("waiting", Waiting)
+_UNREAD = web.AppKey("unread", UnreadAnswers)
 _ROUTES = web.AppKey("routes", dict[tuple[str, str], Route])
 
 
@@ -173,15 +173,15 @@ async def _paced(request: web.Request, response: web.StreamResponse) -> web.Stre
     """
     if response.prepared or request.method == "HEAD" or not isinstance(response, web.Response):
         return response
-    body, waiting = response.body, request.app[_WAITING]
+    body, unread = response.body, request.app[_UNREAD]
     if not isinstance(body, bytes) or len(body) <= _CHUNK_BYTES:
         return response
-    if waiting.bytes and waiting.bytes + len(body) > MAX_WAITING_BYTES:
-        log.warning("http_answers_unread", bytes=waiting.bytes, path=request.path)
+    if unread.bytes and unread.bytes + len(body) > MAX_UNREAD_BYTES:
+        log.warning("http_answers_unread", bytes=unread.bytes, path=request.path)
         return Problem(503, "too many clients have not read their answers yet", {"Retry-After": "10"}).response()
     paced = web.StreamResponse(status=response.status, reason=response.reason, headers=response.headers)
     paced.content_length = len(body)
-    waiting.bytes += len(body)
+    unread.bytes += len(body)
     try:
         async with asyncio.timeout(_WRITE_SECONDS):
             await paced.prepare(request)
@@ -195,7 +195,7 @@ async def _paced(request: web.Request, response: web.StreamResponse) -> web.Stre
         if request.transport is not None:
             request.transport.abort()
     finally:
-        waiting.bytes -= len(body)
+        unread.bytes -= len(body)
     return paced
 
 
