@@ -1,7 +1,7 @@
 """What all tests share, and the line between the quick ones and the rest.
 
 A test is a unit test unless it is marked ``e2e`` (it starts a process, a server database or waits for real time) or
-``slow`` (more than ten seconds). ``make quick`` runs the unit tests alone, so a unit test that starts a process or
+``slow`` (it, or its file or folder, takes more than ten seconds). ``make quick`` runs the unit tests alone, so a unit test that starts a process or
 sleeps fails with the mark it lacks.
 """
 
@@ -21,6 +21,12 @@ from sqlalchemy import create_engine, text
 REPOSITORY = Path(__file__).resolve().parent.parent
 E2E_FOLDERS = {"e2e", "bench", "deploy", "mirror"}
 E2E_FIXTURES = {"postgres_url"}
+SLOW_FOLDERS = {"cli", "decide", "fakedss", "sim", "web"}  # whole stages and servers over real stores and sockets
+SLOW_FILES = {
+    "test_bad_input", "test_bounded", "test_dss_hostile", "test_sender", "test_store_sending", "test_store_deciding",
+    "test_mail", "test_metrics_exposition", "test_store_reading",
+    "test_store_statements", "test_store_unreadable",
+}  # fmt: skip
 LONGEST_SLEEP = 0.1
 """Seconds. A unit test may yield to the loop and to threads, but not wait for time to pass."""
 
@@ -44,6 +50,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         )
         if folder in E2E_FOLDERS or E2E_FIXTURES & set(getattr(item, "fixturenames", ())) or "postgresql" in parameters:
             item.add_marker(pytest.mark.e2e)
+        elif folder in SLOW_FOLDERS or item.path.stem in SLOW_FILES:
+            item.add_marker(pytest.mark.slow)
 
 
 def _refuse_process(event: str, _: tuple[Any, ...]) -> None:
