@@ -40,7 +40,7 @@ format: install  ## put the code in form
 
 fuzz: install    ## routing against amtool on thousands of random trees; nonsense at the HTTP API for ten minutes
 	TOCSIN_FUZZ_TREES=5000 TOCSIN_FUZZ_SECONDS=600 $(BIN)/python -m pytest --timeout 3600 \
-	  tests/route/test_route_amtool.py tests/e2e/test_e2e_fuzz.py $(ARGS)
+	  tests/routing/test_routing_amtool.py tests/e2e/test_e2e_fuzz.py $(ARGS)
 
 chaos: install   ## kills and faults at random; then the node's ledger and what was told must agree (--seed, --minutes)
 	$(BIN)/python -m tests.e2e.chaos $(ARGS)
@@ -58,4 +58,4 @@ pictures: install  ## the mails of docs/messages.md, drawn by Chromium from the 
 	PYTHONPATH=daemon $(BIN)/python docs/images/make.py
 
 schema: install  ## the JSON Schema beside the reference configuration
-	$(BIN)/python -c 'from tocsin.app.settings.schema import json_schema; print(json_schema(), end="")' > config/tocsin.schema.json
+	$(BIN)/python -c 'from tocsin.config.schema import json_schema; print(json_schema(), end="")' > config/tocsin.schema.json

@@ -27,11 +27,11 @@ import structlog
 from apprise import Apprise, AppriseAsset
 from prometheus_client import CollectorRegistry
 
+from tocsin.config.model import Channel, Config, Node, Receiver, StoreConfig
 from tocsin.deliver.metrics import DeliverMetrics
 from tocsin.deliver.sender import Sender
 from tocsin.kit.clock import SystemClock
 from tocsin.kit.ids import fresh_id
-from tocsin.model.config import Channel, Config, Node, Receiver, StoreConfig
 from tocsin.model.event import Event, EventName, ScenarioFacts, run_event_id
 from tocsin.model.notification import EventNotice, Notification
 from tocsin.model.run import Details, Run, RunError, ScenarioKey, Step

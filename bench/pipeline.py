@@ -19,15 +19,15 @@ from random import Random
 
 from prometheus_client import CollectorRegistry
 
-from tocsin.app.decide import DecideMetrics, Decider
 from tocsin.app.logs import configure_logging
 from tocsin.app.loops import Bell, run_loop
+from tocsin.config.defaults import DEFAULT_RULES
+from tocsin.config.model import DURATION_BUCKETS, Channel, Config, Node, Receiver, Reporter, Route, StoreConfig, Watch
+from tocsin.decide.decide import DecideMetrics, Decider
 from tocsin.deliver.connect import connector
 from tocsin.deliver.metrics import DeliverMetrics
 from tocsin.deliver.sender import Sender
-from tocsin.judge.defaults import DEFAULT_RULES
 from tocsin.kit.clock import SystemClock
-from tocsin.model.config import DURATION_BUCKETS, Channel, Config, Node, Receiver, Reporter, Route, StoreConfig, Watch
 from tocsin.model.event import EventName, ScenarioFacts
 from tocsin.model.labels import parse_matcher
 from tocsin.model.run import Run, ScenarioKey

@@ -27,12 +27,12 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from prometheus_client.registry import Collector
 from sqlalchemy import Connection
 
+from tocsin.config.model import DURATION_BUCKETS, Config, Http, Node, StoreConfig
 from tocsin.kit.clock import SystemClock
 from tocsin.metrics import Exposition
 from tocsin.metrics.exposition import render_body
 from tocsin.metrics.snapshot import SnapshotReader
 from tocsin.metrics.text import Format
-from tocsin.model.config import DURATION_BUCKETS, Config, Http, Node, StoreConfig
 from tocsin.store import Store, schema
 from tocsin.web import WebContext, listen, make_app
 

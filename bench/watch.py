@@ -27,8 +27,8 @@ import structlog
 from prometheus_client import CollectorRegistry
 from sqlalchemy import Connection, func, select
 
+from tocsin.config.model import DURATION_BUCKETS, Node, Watch
 from tocsin.kit.clock import SystemClock, to_ms
-from tocsin.model.config import DURATION_BUCKETS, Node, Watch
 from tocsin.model.event import END_EVENTS, Event, EventName
 from tocsin.model.run import DetailsLevel, Run, ScenarioKey
 from tocsin.store import Store, lease, schema, totals

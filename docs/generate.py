@@ -1,6 +1,6 @@
 """Writes the references from the code: ``docs/configuration.md`` whole, and the tables of ``docs/metrics.md``.
 
-Settings take their words from the comments in ``app/settings/schema.py``, series from their help texts. A setting
+Settings take their words from the comments in ``config/schema.py``, series from their help texts. A setting
 without words is an error, so that none can be forgotten; a test holds the pages against what is written here.
 """
 
@@ -16,13 +16,13 @@ from prometheus_client import CollectorRegistry
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from tocsin.app.decide import DecideMetrics
-from tocsin.app.settings import load, schema
+from tocsin.config import load, schema
+from tocsin.config.model import RuleKind
+from tocsin.decide.decide import DecideMetrics
 from tocsin.deliver.metrics import DeliverMetrics
 from tocsin.kit.durations import format_duration
 from tocsin.metrics import AppMetrics
 from tocsin.metrics.families import FAMILIES
-from tocsin.model.config import RuleKind
 from tocsin.watch.metrics import WatchMetrics
 
 DOCS = Path(__file__).resolve().parent
@@ -159,7 +159,7 @@ VARIABLES = {
 
 
 def variables() -> list[str]:
-    """Table rows of the variables that ``app/settings`` reads. Raises ``LookupError`` for one without words."""
+    """Table rows of the variables that ``config`` reads. Raises ``LookupError`` for one without words."""
     read = {name.removesuffix("_FILE") for name in re.findall(r"\"(TOCSIN_[A-Z_]+)\"", inspect.getsource(load))}
     if read != set(VARIABLES):
         raise LookupError(f"these variables have no words here, or are not read: {read ^ set(VARIABLES)}")

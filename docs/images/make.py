@@ -15,10 +15,10 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from tocsin.config.model import Config, Http, StoreConfig
 from tocsin.deliver.context import Facts
 from tocsin.deliver.render import Kind, Renderer
 from tocsin.model.alert import Alert, EndReason
-from tocsin.model.config import Config, Http, StoreConfig
 from tocsin.model.event import Event, EventName, ScenarioFacts
 from tocsin.model.notification import EventNotice, GroupNotice, Notice
 from tocsin.model.run import Details, Outcome, Run, RunError, ScenarioKey, Step

@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
-from tocsin.app.decide import DecideMetrics, Decider
 from tocsin.app.leader import Leader
 from tocsin.app.loops import Bell, run_loop
 from tocsin.app.stages import Stages
+from tocsin.config.model import Config, StoreConfig
+from tocsin.decide.decide import DecideMetrics, Decider
 from tocsin.deliver.heartbeat import Heartbeat
 from tocsin.kit.clock import SystemClock
 from tocsin.kit.tasks import RootTasks
 from tocsin.metrics import AppMetrics
-from tocsin.model.config import Config, StoreConfig
 from tocsin.store import Store, StoreUnavailable, lease
 from tocsin.store.lease import Leadership
 

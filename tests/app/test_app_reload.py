@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from tocsin.app.reload import Live
-from tocsin.app.settings import BadConfig, Problem
 from tocsin.app.source import Source
+from tocsin.config import BadConfig, Problem
+from tocsin.config.model import Config, StoreConfig
 from tocsin.kit.clock import SystemClock
-from tocsin.model.config import Config, StoreConfig
 
 FIRST = Config(nodes=(), store=StoreConfig("sqlite:////first"), max_scenarios=1)
 

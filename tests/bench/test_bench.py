@@ -11,7 +11,7 @@ import pytest
 TOP = Path(__file__).parents[2]
 SMALL = {
     "pipeline": "--runs 40 --scenarios 20",
-    "judge": "--events 40 --scenarios 20",
+    "evaluate": "--events 40 --scenarios 20",
     "deliver": "--rows 20 --deep 40 --rounds 1 --beside 4",
     "watch": "--projects 2 --scenarios 5 --rate 5 --durations 7:9 --requests 20 --seconds 4 --burst 0 --stored 50",
     "faults": "--seconds 4 --requests 20 --rate 2 --projects 2",

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tocsin.cli.address import Address, BadAddress, Part, listing_address, run_address, scenario_address, shown
+from tocsin.cli.dss.address import Address, BadAddress, Part, listing_address, run_address, scenario_address, shown
 
 
 @pytest.mark.parametrize(

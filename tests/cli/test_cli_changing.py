@@ -8,7 +8,7 @@ import pytest
 from aiohttp import web
 
 from tests.cli.driven import READER, WRITER, end_of
-from tocsin.cli.address import shown
+from tocsin.cli.dss.address import shown
 
 pytestmark = pytest.mark.e2e
 

@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from tests.decide.world import T0, World, config, key, minutes
-from tocsin.model.config import Reporter, Rule
+from tocsin.config.model import Reporter, Rule
 from tocsin.model.event import END_EVENTS, EventName
 from tocsin.model.notification import EventNotice, SummaryNotice
 

@@ -10,16 +10,16 @@ from prometheus_client import CollectorRegistry
 
 from tests.decide.world import T0, World, channel, config, key, tree
 from tests.deliver.builders import HandClock
-from tocsin.app.decide import resolve_by_hand
+from tocsin.config.model import Channel, Receiver, Reporter
+from tocsin.config.routes import RouteSpec
+from tocsin.decide.decide import resolve_by_hand
 from tocsin.deliver.metrics import DeliverMetrics
 from tocsin.deliver.sender import Sender
 from tocsin.deliver.transport import Parcel
 from tocsin.deliver.verdict import Verdict, delivered, failed, refused
-from tocsin.model.config import Channel, Receiver, Reporter
 from tocsin.model.event import EventName
 from tocsin.model.labels import parse_matchers
 from tocsin.model.notification import GroupNotice
-from tocsin.route.tree import RouteSpec
 from tocsin.store import deliveries, query
 
 AWAY, LOCKED = failed("HTTP 503"), refused("HTTP 401")

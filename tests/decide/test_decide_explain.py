@@ -1,10 +1,10 @@
 from tests.decide.world import T0, World, channel, config, key, minutes, tree
-from tocsin.app.explain import alert_text, explain, explain_alert, to_text
-from tocsin.judge.defaults import DEFAULT_RULES
-from tocsin.model.config import InhibitRule, Receiver, Reporter, Rule, TimeInterval, Times
+from tocsin.config.defaults import DEFAULT_RULES
+from tocsin.config.model import InhibitRule, Receiver, Reporter, Rule, TimeInterval, Times
+from tocsin.config.routes import RouteSpec
+from tocsin.decide.explain import alert_text, explain, explain_alert, to_text
 from tocsin.model.event import END_EVENTS, EventName
 from tocsin.model.labels import parse_matchers
-from tocsin.route.tree import RouteSpec
 from tocsin.store import silences
 from tocsin.store.schema import outbox
 

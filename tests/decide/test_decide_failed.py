@@ -10,15 +10,15 @@ import pytest
 from sqlalchemy import Connection, select, update
 
 from tests.decide.world import T0, World, channel, config, key, minutes, tree
-from tocsin.app.decide import resolve_by_hand
-from tocsin.judge.defaults import DEFAULT_INHIBIT_RULES, DEFAULT_RULES
+from tocsin.config.defaults import DEFAULT_INHIBIT_RULES, DEFAULT_RULES
+from tocsin.config.model import Config, Receiver, Reporter, Rule
+from tocsin.config.routes import RouteSpec
+from tocsin.decide.decide import resolve_by_hand
 from tocsin.model.alert import EndReason
-from tocsin.model.config import Config, Receiver, Reporter, Rule
 from tocsin.model.decision import Verdict
 from tocsin.model.event import EventName
 from tocsin.model.labels import parse_matcher, parse_matchers
 from tocsin.model.notification import EventNotice
-from tocsin.route.tree import RouteSpec
 from tocsin.store import NotLeader, Store, lease
 from tocsin.store.schema import rule_states
 

@@ -10,16 +10,16 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.decide.world import T0, World, channel, config, key, minutes, tree
-from tocsin.judge.defaults import DEFAULT_INHIBIT_RULES, DEFAULT_RULES
+from tocsin.config.defaults import DEFAULT_INHIBIT_RULES, DEFAULT_RULES
+from tocsin.config.model import InhibitRule, Receiver, Rule, TimeInterval, Times
+from tocsin.config.routes import RouteSpec
 from tocsin.model.alert import Alert
-from tocsin.model.config import InhibitRule, Receiver, Rule, TimeInterval, Times
 from tocsin.model.decision import Stage
 from tocsin.model.event import EventName, ScenarioFacts
 from tocsin.model.labels import parse_matcher, parse_matchers
 from tocsin.model.notification import GroupNotice
 from tocsin.model.run import Run
-from tocsin.route.mute import Inhibitor
-from tocsin.route.tree import RouteSpec
+from tocsin.routing.mute import Inhibitor
 from tocsin.store import groups, silences
 from tocsin.store.alerts import Filed, put_alerts
 from tocsin.store.schema import silences as silences_table
@@ -308,7 +308,7 @@ async def test_every_reason_stands_in_a_row_a_log_line_and_a_counter(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     """One timeline through all nine; what says nothing new is logged only where every detail is wanted."""
-    caplog.set_level(logging.DEBUG, "tocsin.app.decide")
+    caplog.set_level(logging.DEBUG, "tocsin.decide.decide")
     inhibit = InhibitRule(parse_matchers("alertname=NodeDown"), parse_matchers("project=I"), ("dss_node",))
     world.config = config(
         inhibit_rules=(inhibit,),

@@ -7,7 +7,7 @@ import pytest
 
 from tests.decide.world import T0, World, channel, config, key, minutes
 from tests.deliver.builders import Plain
-from tocsin.model.config import Channel, Config, DssReporters, Receiver
+from tocsin.config.model import Channel, Config, DssReporters, Receiver
 from tocsin.model.decision import Verdict
 from tocsin.model.event import Event, EventName, FailedReporter, run_event_id
 from tocsin.model.mail_reporter import MailReporter

@@ -6,9 +6,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from tests.decide.world import T0, World, config, key, minutes
-from tocsin.app.decide import resolve_by_hand
-from tocsin.judge.defaults import DEFAULT_RULES
-from tocsin.model.config import Rule
+from tocsin.config.defaults import DEFAULT_RULES
+from tocsin.config.model import Rule
+from tocsin.decide.decide import resolve_by_hand
 from tocsin.store.schema import nodes
 
 MISSED = next(rule for rule in DEFAULT_RULES if rule.kind == "missed")

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from tests.decide.world import World, config, key, minutes
-from tocsin.model.config import Rule
+from tocsin.config.model import Rule
 
 Act = Callable[[World, datetime], Awaitable[object]]
 SPRING, AUTUMN = datetime(2026, 3, 29, 0, 30, tzinfo=UTC), datetime(2026, 10, 25, 0, 30, tzinfo=UTC)

@@ -7,15 +7,15 @@ from datetime import UTC, datetime, timedelta
 from prometheus_client import CollectorRegistry
 from sqlalchemy import select, update
 
-from tocsin.app.decide import DecideMetrics, Decider
-from tocsin.judge.defaults import DEFAULT_RULES
+from tocsin.config.defaults import DEFAULT_RULES
+from tocsin.config.model import Channel, Config, Node, Receiver, Route, StoreConfig
+from tocsin.config.routes import RouteSpec, build_tree
+from tocsin.decide.decide import DecideMetrics, Decider
 from tocsin.model.alert import Alert
-from tocsin.model.config import Channel, Config, Node, Receiver, Route, StoreConfig
 from tocsin.model.decision import Decision
 from tocsin.model.event import DownReason, Event, EventName, ScenarioFacts, end_event_name, node_event_id, run_event_id
 from tocsin.model.notification import GroupNotice, Notification
 from tocsin.model.run import Run, ScenarioKey
-from tocsin.route.tree import RouteSpec, build_tree
 from tocsin.store import Store, alerts, decisions, events, lease, outbox
 from tocsin.store.schema import alerts as alerts_table
 from tocsin.store.schema import decisions as decisions_table

@@ -15,11 +15,11 @@ from apprise.plugins.discord import NotifyDiscord
 
 from tests.deliver.builders import NOW, HandClock, Inbox, Plain, alert, config, event, group, owed
 from tests.fakedss.sinks import SlackSink, WebhookSink
+from tocsin.config.model import Channel
 from tocsin.deliver.connect import check_channel_url, connector
 from tocsin.deliver.context import Facts
 from tocsin.deliver.transport import Parcel
 from tocsin.deliver.verdict import Cause, Verdict, failed
-from tocsin.model.config import Channel
 from tocsin.model.notification import AttemptOutcome, EventNotice, Notification
 from tocsin.model.run import Details, RunError
 

@@ -10,11 +10,11 @@ from tests.deliver.builders import NOW, HandClock, Plain, config, event, hook, o
 from tests.fakedss import faults
 from tests.fakedss.answers import Answer
 from tests.fakedss.sinks import SmtpSink, WebhookSink
-from tocsin.app.settings.secrets import FileSecret
 from tocsin.app.source import Source
 from tocsin.app.validate import validate
+from tocsin.config.model import Channel
+from tocsin.config.secrets import FileSecret
 from tocsin.deliver.sender import Sender
-from tocsin.model.config import Channel
 from tocsin.model.notification import EventNotice, Notification, NotificationState
 from tocsin.model.run import Details
 from tocsin.store import Store, deliveries, details, outbox

@@ -17,11 +17,11 @@ from datetime import timedelta
 import pytest
 
 from tests.deliver.builders import NOW, HandClock, Plain, config, owed
+from tocsin.config.model import Channel
 from tocsin.deliver import bounded
 from tocsin.deliver.apprise_channel import Way
 from tocsin.deliver.transport import Parcel
 from tocsin.deliver.verdict import Answer, Verdict
-from tocsin.model.config import Channel
 from tocsin.model.notification import AttemptOutcome
 
 MANY = 60_000_000  # bytes that a server sends at most

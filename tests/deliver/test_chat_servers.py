@@ -16,8 +16,8 @@ import pytest
 
 from tests.deliver.builders import HandClock, Plain, config, event, owed
 from tests.fakedss.process import eventually, free_port
+from tocsin.config.model import Channel
 from tocsin.deliver.sender import Sender
-from tocsin.model.config import Channel
 from tocsin.model.notification import EventNotice, Notification, NotificationState
 from tocsin.store import Store, deliveries, outbox
 

@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.deliver.builders import NOW, config, event, hook
+from tocsin.config.model import Kind
 from tocsin.deliver import escape, fit
 from tocsin.deliver.context import Facts
 from tocsin.deliver.dialect import DIALECTS, Dialect
 from tocsin.deliver.render import Renderer
 from tocsin.deliver.services import Reads, service, shape
-from tocsin.model.config import Kind
 from tocsin.model.notification import EventNotice
 from tocsin.model.run import Details, RunError
 

@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry
 from tests.deliver.builders import KEY, NOW, HandClock, Plain, alert, config, event, group, owed
 from tests.fakedss.certs import make_certificate
 from tests.fakedss.sinks import Mail, SmtpSink
+from tocsin.config.model import Channel, Tls
 from tocsin.deliver.connect import check_channel_url, connector, unreadable_recipients
 from tocsin.deliver.context import Facts
 from tocsin.deliver.mail import BadAddress, address, addresses, thread_id
@@ -24,7 +25,6 @@ from tocsin.deliver.sender import Sender
 from tocsin.deliver.smtp import log_in
 from tocsin.deliver.transport import Parcel
 from tocsin.deliver.verdict import Verdict
-from tocsin.model.config import Channel, Tls
 from tocsin.model.notification import AttemptOutcome, EventNotice, MailOverrides, Notification, NotificationState
 from tocsin.model.run import Details, RunError, ScenarioKey, Step
 from tocsin.store import Store, deliveries, outbox

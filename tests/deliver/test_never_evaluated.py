@@ -8,9 +8,9 @@ from datetime import timedelta
 import pytest
 
 from tests.deliver.builders import NOW, alert, config, event, group, hook
+from tocsin.config.model import Kind
 from tocsin.deliver.context import Facts
 from tocsin.deliver.render import Renderer
-from tocsin.model.config import Kind
 from tocsin.model.event import EventName, FailedReporter, ScenarioFacts
 from tocsin.model.notification import EventNotice, Notice, SummaryNotice
 from tocsin.model.run import Details, RunError, Step

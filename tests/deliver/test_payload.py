@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 
 from tests.deliver.builders import NOW, alert, config, event, group, owed
+from tocsin.config.model import Kind
 from tocsin.deliver.context import Facts
 from tocsin.deliver.payload import payload
 from tocsin.deliver.render import Renderer
-from tocsin.model.config import Kind
 from tocsin.model.notification import EventNotice, SummaryNotice
 from tocsin.model.run import Details, RunError, Step
 

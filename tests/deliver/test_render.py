@@ -9,17 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.deliver.builders import NOW, Plain, alert, config, event, group, hook
+from tocsin.config.model import Channel, Config, Kind, Receiver, Reporter, StoreConfig
 from tocsin.deliver import escape
 from tocsin.deliver.context import Facts, Tone, message
 from tocsin.deliver.render import Renderer
 from tocsin.deliver.trial import check_templates, samples
 from tocsin.deliver.variables import dss_variables, fill
 from tocsin.model.alert import EndReason
-from tocsin.model.config import Channel, Config, Kind, Receiver, Reporter, StoreConfig
 from tocsin.model.event import DownReason, Event, EventName, FailedReporter
 from tocsin.model.notification import EventNotice, GroupNotice, Notice, SummaryNotice
 from tocsin.model.run import Details, RunError, Step
-from tocsin.route import reporters
+from tocsin.routing import reporters
 
 CONFIG = config(hook("http://127.0.0.1/"))
 RENDERER = Renderer({})

@@ -16,10 +16,10 @@ import requests
 from apprise.manager_plugins import NotificationManager
 
 from tests.deliver.builders import NOW, HandClock, config, owed
+from tocsin.config.model import Channel
 from tocsin.deliver import apprise_channel
 from tocsin.deliver.apprise_channel import ALLOWED, Way, check_channel_url
 from tocsin.deliver.transport import Parcel
-from tocsin.model.config import Channel
 
 LETTERS, DIGITS, HEX = string.ascii_letters, string.digits, "0123456789abcdef"
 ALPHABETS = (LETTERS + DIGITS, HEX, string.ascii_uppercase + DIGITS, DIGITS, string.ascii_lowercase)

@@ -20,11 +20,11 @@ from sqlalchemy import Connection
 
 from tests.deliver.builders import HandClock, Inbox, Plain, config, hook, owed, sqlite_url
 from tocsin.app.logs import configure_logging
+from tocsin.config.model import Channel
 from tocsin.deliver.metrics import DeliverMetrics
 from tocsin.deliver.receipts import Receipts
 from tocsin.deliver.sender import Sender
 from tocsin.kit.clock import SystemClock
-from tocsin.model.config import Channel
 from tocsin.model.notification import AttemptOutcome, DeadReason, Notification, NotificationState
 from tocsin.store import Store, StoreUnavailable, deliveries, outbox
 from tocsin.store.sending import Receipt

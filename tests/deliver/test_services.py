@@ -22,13 +22,13 @@ from apprise.manager_plugins import NotificationManager
 from markdown_it import MarkdownIt
 
 from tests.deliver.builders import NOW, HandClock, Inbox, Plain, config, event, owed
+from tocsin.config.model import Channel
 from tocsin.deliver.apprise_channel import ALLOWED
 from tocsin.deliver.connect import connector
 from tocsin.deliver.context import Facts
 from tocsin.deliver.fit import Size, utf16
 from tocsin.deliver.services import _READS, Reads, in_bytes, in_json
 from tocsin.deliver.transport import Parcel
-from tocsin.model.config import Channel
 from tocsin.model.notification import EventNotice
 from tocsin.model.run import Details, RunError
 

@@ -7,11 +7,11 @@ import pytest
 from aiohttp import web
 
 from tests.deliver.builders import NOW, HandClock, Inbox, Plain, config, hook
+from tocsin.config.model import Channel
+from tocsin.config.model import Heartbeat as HeartbeatConfig
 from tocsin.deliver import trial
 from tocsin.deliver.heartbeat import Heartbeat
 from tocsin.deliver.verdict import Cause, Verdict, cause_of, failed, of_smtp, of_status
-from tocsin.model.config import Channel
-from tocsin.model.config import Heartbeat as HeartbeatConfig
 from tocsin.model.notification import AttemptOutcome
 
 

@@ -15,13 +15,13 @@ from yarl import URL
 
 from tests.deliver.builders import NOW, HandClock, Inbox, Plain, alert, config, event, group, hook, owed, run
 from tocsin import __version__
+from tocsin.config.model import Channel
 from tocsin.deliver.context import Facts
 from tocsin.deliver.transport import Parcel
 from tocsin.deliver.verdict import Cause, Verdict, failed, refused
 from tocsin.deliver.webhook import Webhook, env_proxy
 from tocsin.model.alert import EndReason
 from tocsin.model.cloudevent import event_schema
-from tocsin.model.config import Channel
 from tocsin.model.notification import AttemptOutcome, EventNotice, Notification, SummaryNotice
 from tocsin.model.run import Details, RunError
 

@@ -238,7 +238,7 @@ def test_a_configuration_secret_of_the_user_takes_the_chart_s_place(chart: Chart
 
 def test_the_rendered_configuration_passes_the_daemon_s_own_check(chart: Chart, tmp_path: Path) -> None:
     try:
-        from tocsin.app.settings import load_file
+        from tocsin.config import load_file
     except ImportError:
         pytest.skip("the settings are not written yet")
     for values in ("minimal", "everything", "postgresql"):
@@ -252,7 +252,7 @@ def test_the_rendered_configuration_passes_the_daemon_s_own_check(chart: Chart, 
 
 def test_the_schema_knows_every_key_of_the_configuration() -> None:
     try:
-        from tocsin.app.settings import schema
+        from tocsin.config import schema
     except ImportError:
         pytest.skip("the settings are not written yet")
     known = json.loads((CHART / "values.schema.json").read_text("utf-8"))["properties"]["config"]["properties"]

@@ -169,7 +169,7 @@ def test_it_is_labelled() -> None:
 
 
 def test_the_environment_variables_are_those_that_the_settings_read() -> None:
-    load = REPOSITORY / "daemon" / "tocsin" / "app" / "settings" / "load.py"
+    load = REPOSITORY / "daemon" / "tocsin" / "config" / "load.py"
     if not load.exists():
         pytest.skip("the settings are not written yet")
     names = [*re.findall(r"\b(TOCSIN_[A-Z_]+)=", final().last("ENV")), "TOCSIN_CONFIG"]

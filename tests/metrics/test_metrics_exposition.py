@@ -35,12 +35,12 @@ from tests.web.rows import (
     put_scenario,
     put_total,
 )
+from tocsin.config.model import Node, Rule
 from tocsin.kit.clock import to_ms
 from tocsin.metrics.exposition import Exposition
 from tocsin.metrics.families import FAMILIES
 from tocsin.metrics.own import AppMetrics
 from tocsin.metrics.text import exemplar
-from tocsin.model.config import Node, Rule
 from tocsin.model.run import ScenarioKey
 from tocsin.store import Store, schema, totals
 

@@ -16,14 +16,14 @@ from tests.deliver.builders import Plain
 from tests.fakedss.sinks import Mail, SmtpSink
 from tests.sim.driven import running
 from tests.watch.conftest import CLOCK, QUICK, until
-from tocsin.app.decide import DecideMetrics, Decider
+from tocsin.config.model import DURATION_BUCKETS, Channel, Config, DssReporters, Node, Receiver, StoreConfig
+from tocsin.decide.decide import DecideMetrics, Decider
 from tocsin.deliver.metrics import DeliverMetrics
 from tocsin.deliver.sender import Sender
-from tocsin.model.config import DURATION_BUCKETS, Channel, Config, DssReporters, Node, Receiver, StoreConfig
 from tocsin.model.event import Event
 from tocsin.model.mail_reporter import MailReporter
 from tocsin.model.run import DetailsLevel
-from tocsin.route import mirror
+from tocsin.routing import dss_reporters as mirror
 from tocsin.sim import DEFAULT_KEY, World
 from tocsin.store import Store, lease
 from tocsin.watch.metrics import WatchMetrics

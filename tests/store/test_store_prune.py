@@ -3,7 +3,7 @@ from datetime import timedelta
 from sqlalchemy import func, insert, select
 
 from tests.decide.world import T0, World, config, key, minutes
-from tocsin.model.config import Reporter
+from tocsin.config.model import Reporter
 from tocsin.model.event import END_EVENTS
 from tocsin.model.run import Details
 from tocsin.store import Store, details, schema

@@ -24,8 +24,8 @@ from tests.web.rows import (
     put_run,
     put_scenario,
 )
+from tocsin.config.model import Reporter, Rule
 from tocsin.model.alert import Alert
-from tocsin.model.config import Reporter, Rule
 from tocsin.model.event import EventName
 from tocsin.model.notification import EventNotice, GroupNotice, Notification
 from tocsin.model.run import ScenarioKey

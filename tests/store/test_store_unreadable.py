@@ -19,15 +19,15 @@ from structlog.testing import capture_logs
 
 from tests.decide.world import T0, World, channel, config, key, minutes
 from tests.deliver.builders import HandClock
-from tocsin.app.explain import explain
 from tocsin.app.pruning import prune_all
+from tocsin.config.defaults import DEFAULT_RULES
+from tocsin.config.model import Config, Receiver, Reporter, Rule
+from tocsin.decide.explain import explain
 from tocsin.deliver import verdict
 from tocsin.deliver.metrics import DeliverMetrics
 from tocsin.deliver.sender import Sender
 from tocsin.deliver.transport import Parcel
-from tocsin.judge.defaults import DEFAULT_RULES
 from tocsin.metrics.snapshot import SnapshotReader
-from tocsin.model.config import Config, Receiver, Reporter, Rule
 from tocsin.model.decision import Verdict
 from tocsin.model.event import EventName
 from tocsin.model.labels import parse_matcher

@@ -12,9 +12,9 @@ from prometheus_client import CollectorRegistry
 from sqlalchemy import Connection, select
 
 from tests.fakedss import Differences, FakeDSS
+from tocsin.config.model import DURATION_BUCKETS, Node, Watch
 from tocsin.kit.clock import Clock, SystemClock, to_ms
 from tocsin.model.cloudevent import to_cloudevent
-from tocsin.model.config import DURATION_BUCKETS, Node, Watch
 from tocsin.model.event import Event
 from tocsin.model.run import DetailsLevel
 from tocsin.store import NotLeader, Store, lease, schema

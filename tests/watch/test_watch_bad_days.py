@@ -14,8 +14,8 @@ from structlog.testing import capture_logs
 
 from tests.fakedss import Dialect, FakeDSS, Life, between, faults, make_certificate
 from tests.watch.conftest import CLOCK, QUICK, Jumping, Key, Start, Watching, now_ms, settled, until, watching
+from tocsin.config.model import Scope, Tls, Watch
 from tocsin.kit.clock import to_ms
-from tocsin.model.config import Scope, Tls, Watch
 from tocsin.model.event import Event
 from tocsin.store import NotLeader, StoreUnavailable, lease, scenarios, schema
 from tocsin.store.scenarios import ScenarioRow

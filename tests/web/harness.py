@@ -7,9 +7,9 @@ from datetime import datetime
 import aiohttp
 
 from tests.web.rows import CONFIG, NOW
+from tocsin.config.model import Config
 from tocsin.metrics.exposition import Exposition
 from tocsin.model.cloudevent import Json
-from tocsin.model.config import Config
 from tocsin.model.run import ScenarioKey
 from tocsin.store import Store
 from tocsin.store.story import AlertStory, RunStory, Silent, tell, tell_alert

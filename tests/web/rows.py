@@ -6,9 +6,9 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from tocsin.config.model import Config, Node, StoreConfig
 from tocsin.kit.clock import isoformat
 from tocsin.model.alert import Alert, alert_id, fingerprint
-from tocsin.model.config import Config, Node, StoreConfig
 from tocsin.model.event import Event, EventName, ScenarioFacts, end_event_name, run_event_id
 from tocsin.model.notification import EventNotice, GroupNotice, Notification
 from tocsin.model.run import Details, Run, RunError, ScenarioKey

@@ -111,7 +111,7 @@ class Hidden:
 async def test_the_configuration_is_shown_without_its_secrets(client: ClientSession, daemon: Daemon) -> None:
     from dataclasses import replace
 
-    from tocsin.model.config import Channel, Node, Receiver, StoreConfig
+    from tocsin.config.model import Channel, Node, Receiver, StoreConfig
 
     daemon.config = replace(
         daemon.config,

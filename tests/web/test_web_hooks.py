@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from tests.web.harness import Daemon, Serve
 from tests.web.rows import NOW
-from tocsin.app.settings.secrets import FileSecret
+from tocsin.config.secrets import FileSecret
 
 SECRET = "a long shared secret"
 

@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 
 from tests.web.harness import Daemon
 from tests.web.rows import a_run, ago, an_alert, an_event, put_alert, put_error, put_events, put_notification, put_run
-from tocsin.model.config import Channel, Receiver
+from tocsin.config.model import Channel, Receiver
 from tocsin.model.decision import Decision, Stage, Verdict
 from tocsin.model.notification import EventNotice, GroupNotice
 from tocsin.model.run import ScenarioKey

@@ -13,14 +13,15 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from tocsin import __version__
-from tocsin.app.decide import DecideMetrics, Decider, resolve_by_hand
-from tocsin.app.explain import explain, explain_alert
 from tocsin.app.leader import Leader
 from tocsin.app.reload import ConfigSource, Live
-from tocsin.app.settings.load import process_name
 from tocsin.app.stages import Stages
 from tocsin.app.status import Status
 from tocsin.app.watchers import Watchers
+from tocsin.config.load import process_name
+from tocsin.config.model import Config, Node
+from tocsin.decide.decide import DecideMetrics, Decider, resolve_by_hand
+from tocsin.decide.explain import explain, explain_alert
 from tocsin.deliver.connect import connector
 from tocsin.deliver.heartbeat import Heartbeat
 from tocsin.deliver.metrics import DeliverMetrics
@@ -28,12 +29,11 @@ from tocsin.deliver.sender import Sender
 from tocsin.kit.clock import Clock
 from tocsin.kit.tasks import RootTasks
 from tocsin.metrics import AppMetrics, Exposition
-from tocsin.model.config import Config, Node
 from tocsin.model.event import Event
 from tocsin.model.mail_reporter import MailReporter
 from tocsin.model.run import DetailsLevel, ScenarioKey
-from tocsin.route import mirror
-from tocsin.route.reporters import wants_details
+from tocsin.routing import dss_reporters as mirror
+from tocsin.routing.reporters import wants_details
 from tocsin.store import Store, deliveries
 from tocsin.store.lease import Leadership
 from tocsin.store.story import AlertStory, RunStory

@@ -10,8 +10,8 @@ from datetime import datetime, timedelta
 
 import structlog
 
+from tocsin.config.model import Config
 from tocsin.kit.clock import Clock
-from tocsin.model.config import Config
 from tocsin.store import StoreUnavailable
 
 LONGEST_WAIT = timedelta(seconds=5)

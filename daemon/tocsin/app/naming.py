@@ -10,8 +10,8 @@ from dataclasses import replace
 
 import structlog
 
+from tocsin.config.model import Config, Node
 from tocsin.dss import DSSClient, DSSError
-from tocsin.model.config import Config, Node
 from tocsin.store import Store
 from tocsin.store.nodes import all_nodes
 

@@ -5,8 +5,8 @@ from datetime import datetime, timedelta
 
 import structlog
 
+from tocsin.config.model import Config
 from tocsin.kit.clock import Clock
-from tocsin.model.config import Config
 from tocsin.model.run import ScenarioKey
 from tocsin.store import Store
 from tocsin.store.lease import Leadership

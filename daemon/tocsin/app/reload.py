@@ -14,12 +14,12 @@ from typing import Protocol
 
 import structlog
 
-from tocsin.app.settings import BadConfig, Problem
-from tocsin.app.settings.problems import line_of
+from tocsin.config import BadConfig, Problem
+from tocsin.config.model import Config
+from tocsin.config.problems import line_of
 from tocsin.deliver.trial import TemplateProblem, check_templates, template_owners
 from tocsin.kit.clock import Clock
 from tocsin.kit.files import SingleFlight
-from tocsin.model.config import Config
 
 log = structlog.get_logger("tocsin.app.reload")
 _LOOK_EVERY_SECONDS = 1.0

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from tocsin.app.settings import from_environment, load_file
-from tocsin.app.settings.inputs import Inputs
-from tocsin.app.settings.load import Check, config_path_from_environment
+from tocsin.config import from_environment, load_file
+from tocsin.config.inputs import Inputs
+from tocsin.config.load import Check, config_path_from_environment
+from tocsin.config.model import Config
 from tocsin.deliver.connect import check_channel_url
-from tocsin.model.config import Config
 
 
 class Source:

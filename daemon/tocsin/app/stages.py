@@ -6,17 +6,17 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from datetime import datetime, timedelta
 
-from tocsin.app.decide import Decider
 from tocsin.app.leader import Leader
 from tocsin.app.logs import dropped_lines
 from tocsin.app.loops import Bell, Step, run_loop
 from tocsin.app.pruning import Pruning
+from tocsin.config.model import Config
+from tocsin.decide.decide import Decider
 from tocsin.deliver.heartbeat import Heartbeat
 from tocsin.deliver.sender import Sender
 from tocsin.kit.clock import Clock
 from tocsin.kit.tasks import until_one_ends
 from tocsin.metrics import AppMetrics, Exposition
-from tocsin.model.config import Config
 from tocsin.store import Store
 from tocsin.store.lease import Leadership
 

@@ -7,19 +7,19 @@ from datetime import datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from tocsin.app import mirroring
-from tocsin.app.settings import BadConfig, Problem
-from tocsin.app.settings.fields import http_url
-from tocsin.app.settings.problems import Path_, is_place, line_of
-from tocsin.app.settings.secrets import FileSecret
 from tocsin.app.source import Source
+from tocsin.config import BadConfig, Problem
+from tocsin.config.fields import http_url
+from tocsin.config.model import Config, ReporterMail, Secret, Tls
+from tocsin.config.problems import Path_, is_place, line_of
+from tocsin.config.secrets import FileSecret
+from tocsin.decide import dss_reporters as mirroring
 from tocsin.deliver.connect import check_channel_url, unreadable_recipients
 from tocsin.deliver.mail import addresses
 from tocsin.deliver.trial import TemplateProblem, check_templates, unknown_variables
 from tocsin.deliver.webhook import BadSecret, PrivateAddress, refuse_private_host, signing_key
 from tocsin.kit.mask import mask_tokens
-from tocsin.model.config import Config, ReporterMail, Secret, Tls
-from tocsin.route.lint import lint
+from tocsin.routing.lint import lint
 from tocsin.store import StoreRefused
 from tocsin.store.engine import check_url
 from tocsin.web.access import is_loopback

@@ -7,7 +7,7 @@ the leader's work and with it the process: a node that is silently not watched i
 import asyncio
 from collections.abc import Callable
 
-from tocsin.model.config import Config, Node
+from tocsin.config.model import Config, Node
 from tocsin.watch.node import NodeWatcher
 
 _Settings = tuple[Node, tuple[float, ...]]  # what a watcher is made from: its node, and the bounds of durations

@@ -26,6 +26,7 @@ _VERBS = {
     "deliveries": "The log of deliveries, and sending again.",
     "explain": "Tell what became of a run or an alert: what rang, who was told, and why not.",
 }
+_DSS = ("project", "scenario", "reporter")  # live in cli/dss
 _ALONE = ("demo", "sim", "check", "explain")  # the others are groups of verbs
 
 
@@ -34,7 +35,7 @@ class _Loaded(dict[str, Any]):
 
     def __getitem__(self, name: str) -> Any:
         if super().__getitem__(name) is None:
-            app = import_module(f"tocsin.cli.{name}").app
+            app = import_module(f"tocsin.cli.{'dss.' * (name in _DSS)}{name}").app
             self[name] = get_command(app) if name in _ALONE else get_group(app)
             if name not in _ALONE:
                 self[name].help = _VERBS[name]

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from tocsin.cli import show
+from tocsin.cli.dss.files import read_text
 from tocsin.cli.exits import DONE, NO, NOT_ALLOWED, UNREACHABLE, USAGE, Failure
-from tocsin.cli.files import read_text
 from tocsin.cli.verb import Daemon, load_config
 
 if TYPE_CHECKING:
@@ -135,8 +135,8 @@ async def _served_from_the_store(config: Path | None) -> AsyncIterator[str]:
     from tocsin.app.build import build
     from tocsin.app.logs import configure_logging
     from tocsin.app.source import Source
+    from tocsin.config.model import Http
     from tocsin.kit.clock import SystemClock
-    from tocsin.model.config import Http
     from tocsin.store import StoreError
 
     configure_logging("warning", "auto")

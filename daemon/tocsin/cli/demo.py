@@ -54,7 +54,7 @@ def demo(
 ) -> None:
     """Show Tocsin at work on an emulated DSS. Nothing leaves this machine."""
     from tocsin.app.run import CannotStart, leave
-    from tocsin.app.settings import BadConfig
+    from tocsin.config import BadConfig
 
     try:
         code = asyncio.run(_demo(listen, seconds))

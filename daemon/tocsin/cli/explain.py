@@ -31,7 +31,7 @@ async def explain(
     """Tell what became of a run or an alert: what rang, and a line a channel on who was told and why not."""
     from pydantic import TypeAdapter
 
-    from tocsin.app.explain import alert_text, to_text
+    from tocsin.decide.explain import alert_text, to_text
     from tocsin.store.story import AlertStory, RunStory
 
     parts = [unquote(part) for part in address.split("/")]

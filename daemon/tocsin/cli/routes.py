@@ -10,7 +10,7 @@ from tocsin.cli.exits import USAGE, fail
 from tocsin.cli.verb import ConfigOption, JsonOption, load_config, typer_app
 
 if TYPE_CHECKING:
-    from tocsin.model.config import Route
+    from tocsin.config.model import Route
 
 app = typer_app()
 
@@ -18,7 +18,7 @@ app = typer_app()
 @app.command("show")
 def show_tree(config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """Print the tree."""
-    from tocsin.route import render
+    from tocsin.routing import render
 
     root = _root(config)
     show.print_json(_as_json(root)) if as_json else print(render.show(root))
@@ -35,7 +35,7 @@ def who_hears(
     as_json: JsonOption = False,
 ) -> None:
     """Print the receivers that would hear of an alert with these labels, comma-separated on one line."""
-    from tocsin.route import render
+    from tocsin.routing import render
 
     root, given = _root(config), dict(map(_label, labels))
     heard = render.receivers(root, given)

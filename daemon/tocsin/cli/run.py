@@ -8,10 +8,10 @@ from typing import Annotated, NoReturn
 import typer
 
 from tocsin.cli import show
+from tocsin.cli.dss.files import write_text
+from tocsin.cli.dss.rows import Item, error_row, run_row, step_row
+from tocsin.cli.dss.session import Session, Target
 from tocsin.cli.exits import DONE, NO, USAGE, Failure, fail, tell
-from tocsin.cli.files import write_text
-from tocsin.cli.rows import Item, error_row, run_row, step_row
-from tocsin.cli.session import Session, Target
 from tocsin.cli.verb import ConfigOption, JsonOption, RunArgument, StrictOption, TimeoutOption, seconds, typer_app, verb
 from tocsin.dss import DSSScenarioRun, DSSScenarioRunDetails
 from tocsin.dss.fields import mapping, objects, text
@@ -40,8 +40,8 @@ def run(config: Path | None) -> None:
 
     from tocsin.app.logs import log_what_python_says
     from tocsin.app.run import CannotStart, leave, serve
-    from tocsin.app.settings import BadConfig
     from tocsin.app.source import Source
+    from tocsin.config import BadConfig
 
     log_what_python_says()
 

@@ -16,7 +16,7 @@ import typer
 from tocsin.cli.exits import USAGE, Failure, fail
 
 if TYPE_CHECKING:
-    from tocsin.model.config import Config
+    from tocsin.config.model import Config
 
 Work = TypeVar("Work", bound=Callable[..., Coroutine[Any, Any, int | None]])
 
@@ -173,8 +173,8 @@ def seconds(duration: str | None) -> float | None:
 def load_config(path: Path | None, *, to_send: bool = False) -> "Config":
     """The configuration; on problems prints each on a line of its own and leaves with 1. The channels' URLs are looked
     at by verbs that send."""
-    from tocsin.app.settings import BadConfig
     from tocsin.app.source import Source
+    from tocsin.config import BadConfig
 
     try:
         return (Source(path) if to_send else Source(path, lambda _url: None)).load()

@@ -36,6 +36,7 @@ from apprise.plugins.irc import client as irc
 from apprise.plugins.slack import NotifySlack
 from apprise.utils.socket import AppriseSocketError, SocketTransport
 
+from tocsin.config.model import Channel
 from tocsin.deliver import bounded
 from tocsin.deliver.context import Tone
 from tocsin.deliver.escape import cut, one_line
@@ -49,7 +50,6 @@ from tocsin.deliver.webhook import ssl_context
 from tocsin.kit.clock import Clock
 from tocsin.kit.mask import mask, secrets_of
 from tocsin.kit.spelling import did_you_mean
-from tocsin.model.config import Channel
 
 log = structlog.get_logger(__name__)
 

@@ -7,11 +7,11 @@ import threading
 from functools import partial
 from typing import TYPE_CHECKING
 
+from tocsin.config.model import Channel
 from tocsin.deliver.threads import DaemonThreads, TooManyHang
 from tocsin.deliver.transport import Parcel
 from tocsin.deliver.verdict import Verdict, failed
 from tocsin.kit.clock import Clock
-from tocsin.model.config import Channel
 
 if TYPE_CHECKING:
     from tocsin.deliver.apprise_channel import Way

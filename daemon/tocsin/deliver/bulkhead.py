@@ -8,10 +8,10 @@ from datetime import UTC, datetime, timedelta
 
 import structlog
 
+from tocsin.config.model import Channel
 from tocsin.deliver.transport import Parcel, Transport
 from tocsin.kit.clock import Clock
 from tocsin.kit.mask import where
-from tocsin.model.config import Channel
 from tocsin.store.sending import Turn, Waiting
 
 log = structlog.get_logger(__name__)

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 
+from tocsin.config.model import Channel
 from tocsin.deliver.blocking import AppriseTransport
 from tocsin.deliver.transport import Transport
 from tocsin.deliver.webhook import Webhook
 from tocsin.kit.clock import Clock
-from tocsin.model.config import Channel
 
 
 def connector(clock: Clock, *, slack_url: str | None = None) -> Callable[[Channel], Transport]:

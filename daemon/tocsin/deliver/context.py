@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
+from tocsin.config.model import Config
 from tocsin.deliver.escape import cut, one_line
 from tocsin.kit.durations import human_duration
 from tocsin.model.alert import Alert, EndReason
-from tocsin.model.config import Config
 from tocsin.model.event import Event, EventName
 from tocsin.model.notification import EventNotice, GroupNotice, Notice, SummaryNotice
 from tocsin.model.run import LOST, Details, Outcome, Run, RunError, RunKey, ScenarioKey

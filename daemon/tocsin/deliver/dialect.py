@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
+from tocsin.config.model import Kind
 from tocsin.deliver import escape
-from tocsin.model.config import Kind
 
 
 class Dialect(StrEnum):

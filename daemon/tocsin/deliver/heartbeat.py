@@ -7,8 +7,8 @@ import structlog
 from yarl import URL
 
 from tocsin import __version__
+from tocsin.config.model import Config, Secret
 from tocsin.kit.proxy import environment_proxy
-from tocsin.model.config import Config, Secret
 
 log = structlog.get_logger(__name__)
 

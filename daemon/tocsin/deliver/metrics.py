@@ -5,7 +5,7 @@ from enum import StrEnum
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from tocsin.model.config import Channel
+from tocsin.config.model import Channel
 from tocsin.model.notification import DeadReason
 
 

@@ -16,11 +16,11 @@ from jinja2.exceptions import TemplateSyntaxError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from markupsafe import Markup
 
+from tocsin.config.model import Config, Kind
 from tocsin.deliver import escape
 from tocsin.deliver.context import Facts, Line, Link, Message, message
 from tocsin.deliver.dialect import DIALECT_OF, DIALECTS, Dialect, Writing
 from tocsin.deliver.variables import dss_variables, fill
-from tocsin.model.config import Config, Kind
 from tocsin.model.event import END_EVENTS
 from tocsin.model.notification import EventNotice, GroupNotice, Notice, SummaryNotice
 

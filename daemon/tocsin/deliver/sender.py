@@ -15,6 +15,7 @@ from typing import assert_never
 
 import structlog
 
+from tocsin.config.model import Channel, Config
 from tocsin.deliver.backoff import next_try
 from tocsin.deliver.bulkhead import Bulkhead, Job, report_failure
 from tocsin.deliver.connect import connector
@@ -25,7 +26,6 @@ from tocsin.deliver.transport import Parcel, Transport
 from tocsin.deliver.verdict import Verdict, failed, unknown
 from tocsin.kit.clock import Clock
 from tocsin.kit.mask import where
-from tocsin.model.config import Channel, Config
 from tocsin.model.notification import Attempt, AttemptOutcome, DeadReason, NotificationState
 from tocsin.store import Store, StoreUnavailable, deliveries, sending
 from tocsin.store.sending import Receipt, Settled

@@ -9,11 +9,11 @@ import json
 from dataclasses import dataclass
 from enum import StrEnum
 
+from tocsin.config.model import Kind
 from tocsin.deliver import escape, fit
 from tocsin.deliver.dialect import DIALECTS, Dialect
 from tocsin.deliver.fit import Size, utf16
 from tocsin.deliver.render import Rendered
-from tocsin.model.config import Kind
 
 
 class Reads(StrEnum):

@@ -3,9 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from tocsin.config.model import Config
 from tocsin.deliver.context import Facts
 from tocsin.deliver.verdict import Verdict
-from tocsin.model.config import Config
 from tocsin.model.notification import Notification
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from tocsin.config.model import Channel, Config, Kind
 from tocsin.deliver.connect import connector
 from tocsin.deliver.context import Facts
 from tocsin.deliver.render import Renderer, Unrenderable
@@ -15,7 +16,6 @@ from tocsin.kit.clock import Clock
 from tocsin.kit.ids import fresh_id
 from tocsin.kit.spelling import did_you_mean
 from tocsin.model.alert import Alert, EndReason
-from tocsin.model.config import Channel, Config, Kind
 from tocsin.model.event import Event, EventName, ScenarioFacts
 from tocsin.model.notification import AttemptOutcome, EventNotice, GroupNotice, Notice, Notification, SummaryNotice
 from tocsin.model.run import Details, Outcome, Run, RunError, ScenarioKey, Step

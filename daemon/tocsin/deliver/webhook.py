@@ -23,6 +23,7 @@ from aiohttp.resolver import ThreadedResolver
 from yarl import URL
 
 from tocsin import __version__
+from tocsin.config.model import Channel, Tls
 from tocsin.deliver.payload import payload
 from tocsin.deliver.transport import Parcel
 from tocsin.deliver.verdict import Cause, Verdict, failed, of_status, parse_retry_after, refused, unknown
@@ -30,7 +31,6 @@ from tocsin.kit.clock import Clock
 from tocsin.kit.files import SingleFlight
 from tocsin.kit.mask import mask, secrets_of, secrets_of_header
 from tocsin.kit.proxy import environment_proxy
-from tocsin.model.config import Channel, Tls
 
 _LANES_A_WORKER: Final = 16
 _SAID: Final = 300  # characters of a reply that are kept; more are read, so that no secret is cut before it is masked

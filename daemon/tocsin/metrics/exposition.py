@@ -14,10 +14,10 @@ from datetime import datetime
 from prometheus_client import CollectorRegistry, disable_created_metrics, generate_latest
 from prometheus_client.openmetrics import exposition as openmetrics
 
+from tocsin.config.model import Config
 from tocsin.metrics.families import FAMILIES
 from tocsin.metrics.snapshot import Snapshot, SnapshotReader
 from tocsin.metrics.text import Format, gzip_wanted, negotiate
-from tocsin.model.config import Config
 from tocsin.store import Store
 
 Rendered = tuple[bytes, Mapping[str, str]]

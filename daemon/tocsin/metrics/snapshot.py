@@ -10,11 +10,11 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
 
+from tocsin.config.model import Config
 from tocsin.metrics.text import labels_text
-from tocsin.model.config import Config
 from tocsin.model.event import EventName
 from tocsin.model.run import ScenarioKey
-from tocsin.route.mute import Silencer
+from tocsin.routing.mute import Silencer
 from tocsin.store import alerts, series, silences, totals
 from tocsin.store.events import event_totals
 from tocsin.store.series import Bucket, History, NodeFacts, ProjectOutcome, ScenarioFacts

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, delete, exists, func, select, update
 
-from tocsin.model.config import InhibitRule
+from tocsin.config.model import InhibitRule
 from tocsin.model.decision import Verdict
 from tocsin.model.group import Group, Member, Notified
 from tocsin.model.labels import Labels, Op, all_match

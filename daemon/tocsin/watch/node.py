@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from tocsin.config.model import Node, Secret
 from tocsin.dss import (
     DSSClient,
     DSSError,
@@ -20,7 +21,6 @@ from tocsin.dss import (
     RequestReport,
 )
 from tocsin.kit.tasks import until_one_ends
-from tocsin.model.config import Node, Secret
 from tocsin.model.event import DownReason
 from tocsin.model.run import ScenarioKey
 from tocsin.store import StoreUnavailable, nodes, totals

@@ -10,9 +10,9 @@ from typing import Concatenate, ParamSpec, TypeVar
 import structlog
 from sqlalchemy import Connection
 
+from tocsin.config.model import Node, Scope
 from tocsin.dss import DSSError, RequestReport
 from tocsin.kit.clock import Clock
-from tocsin.model.config import Node, Scope
 from tocsin.model.event import Event
 from tocsin.store import Store, StoreFailed, StoreUnavailable
 from tocsin.store.events import insert_events

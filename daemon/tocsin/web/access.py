@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from tocsin.model.config import Http
+from tocsin.config.model import Http
 from tocsin.web.problems import Problem
 from tocsin.web.tokens import Scope, TokenFile
 

@@ -8,11 +8,11 @@ import structlog
 from aiohttp import web
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
+from tocsin.config.model import Config
 from tocsin.kit.clock import isoformat
 from tocsin.kit.durations import BadDuration, parse_duration
-from tocsin.model.config import Config
 from tocsin.model.labels import BadMatcher, Matcher, parse_matcher
-from tocsin.route.lint import unknown_label
+from tocsin.routing.lint import unknown_label
 from tocsin.store import silences
 from tocsin.store.query import silence_record, storable
 from tocsin.store.silences import BadSilence

@@ -8,10 +8,10 @@ from typing import Protocol
 
 from aiohttp import web
 
+from tocsin.config.model import Config
 from tocsin.kit.clock import Clock
 from tocsin.metrics.exposition import Exposition
 from tocsin.model.cloudevent import Json
-from tocsin.model.config import Config
 from tocsin.model.run import ScenarioKey
 from tocsin.store import Store
 from tocsin.store.story import AlertStory, RunStory

@@ -17,8 +17,8 @@ from urllib.parse import parse_qsl
 import structlog
 from aiohttp import web
 
+from tocsin.config.model import Secret
 from tocsin.deliver.webhook import BadSecret, signing_key
-from tocsin.model.config import Secret
 from tocsin.web.context import CONTEXT
 from tocsin.web.problems import Problem
 

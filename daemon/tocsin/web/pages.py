@@ -15,8 +15,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from sqlalchemy import Connection
 
 from tocsin import __version__
+from tocsin.config.model import Config
 from tocsin.kit.durations import human_duration
-from tocsin.model.config import Config
 from tocsin.store import query
 from tocsin.store.history import usual_durations
 from tocsin.store.records import AlertRecord, DeliveryRecord, NodeRecord, RunRecord

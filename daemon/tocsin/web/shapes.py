@@ -9,10 +9,10 @@ from dataclasses import fields, is_dataclass, replace
 from datetime import datetime, timedelta
 from enum import Enum
 
+from tocsin.config.model import Config
 from tocsin.kit.clock import isoformat
 from tocsin.kit.durations import format_duration
 from tocsin.model.cloudevent import Json
-from tocsin.model.config import Config
 from tocsin.model.labels import Matcher
 
 MASK = "***"

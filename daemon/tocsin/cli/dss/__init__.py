@@ -1,0 +1,1 @@
+"""The verbs that speak to DSS: scenarios, their runs, triggers and reporters."""

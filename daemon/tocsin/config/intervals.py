@@ -1,0 +1,163 @@
+"""Time intervals as Alertmanager writes and reads them.
+
+Ranges are inclusive, but for the end of a time of day. A range that runs backwards, over midnight or over the turn of
+the week, is refused: write two. Days of the month count from the end when negative. Wall time is that of the
+interval's location, UTC without one; so on the night when clocks go back an hour is inside twice.
+"""
+
+import re
+from calendar import monthrange
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from functools import lru_cache
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
+
+from tocsin.config.model import Times
+from tocsin.kit.spelling import did_you_mean
+
+_WEEKDAYS = ("sunday", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday")
+_MONTHS = ("january", "february", "march", "april", "may", "june", "july", "august", "september", "october",
+           "november", "december")  # fmt: skip
+_TIME = re.compile(r"(?:([01][0-9]|2[0-3]):([0-5][0-9])|(24):(00))")
+_NUMBER = re.compile(r"[+-]?[0-9]+")
+
+Range = tuple[int, int]
+Member = Callable[[str], int]
+
+
+class BadInterval(ValueError):
+    """A time interval that Alertmanager would refuse too; the message says why."""
+
+
+def parse_time_range(start: str, end: str) -> Range:
+    """Minutes of the day from ``09:00`` and ``17:30``; ``24:00`` is the end of the day."""
+    first, last = _minutes(start), _minutes(end)
+    if first >= last:
+        raise BadInterval(
+            f"the time {start} is not before {end}; a time over midnight is written as two: {start} to 24:00 and "
+            f"00:00 to {end}"
+        )
+    return first, last
+
+
+def parse_weekdays(text: str) -> Range:
+    """``monday:friday`` or ``sunday``; 0 is Sunday."""
+    return _range(text, lambda part: _named(part, _WEEKDAYS, "weekday"))
+
+
+def parse_months(text: str) -> Range:
+    """``january:march``, ``1:3`` or ``may``; 1 is January."""
+    return _range(text, _month)
+
+
+def parse_years(text: str) -> Range:
+    """``2026`` or ``2026:2028``."""
+    return _range(text, lambda part: _number(part, "year"))
+
+
+def parse_days_of_month(text: str) -> Range:
+    """``1:7``, ``-1`` (the last day) or ``15:-1``."""
+    first, last = _ends(text, _day)
+    if first < 0 <= last:
+        raise BadInterval(f"{text!r}: a range that begins at a negative day must end at a negative day")
+    if (first if first > 0 else 28 + first) > (last if last > 0 else 28 + last):  # Alertmanager's own measure
+        raise BadInterval(f"{text!r} runs backwards")
+    return first, last
+
+
+def check_location(name: str) -> str:
+    """The name of a time zone, as ``Europe/Paris``; empty is UTC. Raises ``BadInterval`` for one that is not known,
+    and for ``Local``, which would mean another thing on every machine."""
+    name = name or "UTC"
+    try:
+        _zone(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        near = did_you_mean(name, available_timezones()) or "; write it like Europe/Paris or UTC"
+        raise BadInterval(f"{name!r} is not a time zone{near}") from None
+    return name
+
+
+def contains(times: Times, now: datetime) -> bool:
+    """Whether ``now`` lies inside."""
+    local = now.astimezone(_zone(times.location))
+    minute = local.hour * 60 + local.minute
+    return (
+        (times.times is None or any(first <= minute < last for first, last in times.times))
+        and _day_inside(times.days_of_month, local)
+        and _inside(times.months, local.month)
+        and _inside(times.weekdays, local.isoweekday() % 7)
+        and _inside(times.years, local.year)
+    )
+
+
+def _inside(ranges: Sequence[Range] | None, value: int) -> bool:
+    return ranges is None or any(first <= value <= last for first, last in ranges)
+
+
+def _day_inside(ranges: Sequence[Range] | None, local: datetime) -> bool:
+    if ranges is None:
+        return True
+    length = monthrange(local.year, local.month)[1]
+    for first, last in ranges:
+        begin = length + first + 1 if first < 0 else first
+        end = length + last + 1 if last < 0 else last
+        if begin <= length and begin <= local.day <= min(end, length):
+            return True
+    return False
+
+
+@lru_cache(maxsize=256)
+def _zone(name: str) -> ZoneInfo:
+    return ZoneInfo(name)
+
+
+def _minutes(text: str) -> int:
+    found = _TIME.fullmatch(text)
+    if found is None:
+        raise BadInterval(f"{text!r} is not a time of day; write it like 09:00")
+    hours, minutes, midnight, _ = found.groups()
+    return 24 * 60 if midnight else int(hours) * 60 + int(minutes)
+
+
+def _ends(text: str, member: Member) -> Range:
+    parts = text.split(":")
+    if len(parts) > 2:
+        raise BadInterval(f"{text!r} is not a range; write it like FIRST:LAST")
+    first = member(parts[0].lower())
+    return first, member(parts[1].lower()) if len(parts) == 2 else first
+
+
+def _range(text: str, member: Member) -> Range:
+    first, last = _ends(text, member)
+    if first > last:
+        raise BadInterval(f"{text!r} runs backwards; write two ranges")
+    return first, last
+
+
+def _named(part: str, names: Sequence[str], what: str) -> int:
+    if part not in names:
+        near = did_you_mean(part, names) or f"; write it like {names[1]}"
+        raise BadInterval(f"{part!r} is not a {what}{near}")
+    return names.index(part)
+
+
+def _number(part: str, what: str) -> int:
+    if not _NUMBER.fullmatch(part):
+        raise BadInterval(f"{part!r} is not a {what}")
+    return int(part)
+
+
+def _month(part: str) -> int:
+    if not _NUMBER.fullmatch(part):
+        return _named(part, _MONTHS, "month") + 1
+    number = int(part)
+    if not 1 <= number <= 12:
+        raise BadInterval(f"{part!r} is not a month; they go from 1 to 12")
+    return number
+
+
+def _day(part: str) -> int:
+    number = _number(part, "day of the month")
+    if number == 0 or abs(number) > 31:
+        raise BadInterval(f"{part!r} is not a day of the month; they go from 1 to 31, or from -31 to -1")
+    return number

@@ -1,0 +1,103 @@
+"""Secrets: inline, from a file that is read again when it changes, or from the environment. They never print."""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from tocsin.config.problems import is_variable
+from tocsin.kit.files import DEADLINE_SECONDS, TextFile
+
+log = structlog.get_logger("tocsin.config.secrets")
+MASK: Final = "<secret>"
+_LARGEST_FILE: Final = 1 << 20
+_FRESH_FOR_SECONDS: Final = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class InlineSecret:
+    """A secret that stands in the configuration itself."""
+
+    value: str = field(repr=False)
+
+    def reveal(self) -> str:
+        return self.value
+
+    async def read(self) -> str:
+        return self.value
+
+    def __str__(self) -> str:
+        return MASK
+
+
+@dataclass(frozen=True, slots=True)
+class EnvSecret:
+    """A secret in an environment variable."""
+
+    name: str
+
+    def reveal(self) -> str:
+        value = os.environ.get(self.name)
+        if not value:
+            shown = f" {self.name}" if is_variable(self.name) else ""
+            raise FileNotFoundError(f"the environment variable{shown} is not set")
+        return value
+
+    async def read(self) -> str:
+        return self.reveal()
+
+    def __str__(self) -> str:
+        return MASK
+
+
+@dataclass(frozen=True, slots=True)
+class FileSecret:
+    """A secret in a file, read again when it has changed, so that a rotated one is used at once. Surrounding blanks do
+    not count. While the file cannot be read in time, the value last read serves on."""
+
+    path: Path
+    deadline_seconds: float = field(default=DEADLINE_SECONDS, repr=False, compare=False)
+    _file: TextFile = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        file = TextFile(
+            self.path,
+            _LARGEST_FILE,
+            seconds=self.deadline_seconds,
+            fresh_for_seconds=_FRESH_FOR_SECONDS,
+            hangs=self._report,
+        )
+        object.__setattr__(self, "_file", file)
+
+    def reveal(self) -> str:
+        try:
+            return self._value(self._file.call())
+        except TimeoutError:
+            if self._file.text is None:
+                raise
+            return self._value(self._file.text)
+
+    async def read(self) -> str:
+        try:
+            return self._value(await self._file.wait())
+        except TimeoutError:
+            if self._file.text is None:
+                raise
+            return self._value(self._file.text)
+
+    def _report(self, hangs: bool) -> None:
+        if hangs:
+            log.warning("secret_file_hangs", path=str(self.path), action="the value last read, if any, serves on")
+        else:
+            log.info("secret_file_answers_again", path=str(self.path))
+
+    def _value(self, text: str) -> str:
+        if not (value := text.strip()):
+            self._file.expire()
+            raise OSError(f"{self.path} is empty")
+        return value
+
+    def __str__(self) -> str:
+        return MASK

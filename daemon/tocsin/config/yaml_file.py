@@ -1,0 +1,150 @@
+"""YAML with the line of every key, as people mean it.
+
+YAML 1.1 turns ``on:`` into true, ``12:30`` into 750 and a date into an object; here only true, false, null and plain
+numbers are more than text. A key that stands twice is an error: the second would silently win.
+"""
+
+import re
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Final
+
+import yaml
+
+from tocsin.config.inputs import Inputs, TooMuch
+from tocsin.config.problems import BadConfig, Lines, Path_, Problem
+from tocsin.kit.mask import mask_tokens
+
+_QUOTED = re.compile(r" '[^'<]{4,}'")  # names of aliases and tags: a secret that begins with * or ! is read as one
+_DEEPEST: Final = 50
+_MOST_ITEMS: Final = 100_000  # keys, values and items of lists
+_MOST_DIGITS: Final = 18
+_TOO_DEEP: Final = f"is nested more than {_DEEPEST} deep"
+_TOO_MANY: Final = f"holds more than {_MOST_ITEMS} keys and values"
+_INT: Final = "tag:yaml.org,2002:int"
+_LONGEST_VALUE: Final = 100_000  # characters
+_TEXT: Final = ("!", "tag:yaml.org,2002:str")
+_Base: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast
+
+
+class _Loader(_Base):  # type: ignore[valid-type, misc] # one of two
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 - PyYAML's own way
+
+
+for _tag, _pattern, _first in (
+    ("tag:yaml.org,2002:bool", r"(?:true|True|TRUE|false|False|FALSE)$", "tTfF"),
+    ("tag:yaml.org,2002:null", r"(?:~|null|Null|NULL|)$", ["~", "n", "N", ""]),
+    ("tag:yaml.org,2002:merge", r"<<$", "<"),
+    ("tag:yaml.org,2002:int", r"[-+]?(?:0|[1-9][0-9]*)$", "-+0123456789"),
+    ("tag:yaml.org,2002:float", r"[-+]?(?:[0-9]+\.[0-9]*(?:[eE][-+]?[0-9]+)?|\.[0-9]+)$", "-+0123456789."),
+):
+    _Loader.add_implicit_resolver(_tag, re.compile(_pattern), list(_first))
+
+
+def read_yaml(path: Path, inputs: Inputs) -> tuple[object, Lines]:
+    """The document and the line of each key and item. Raises ``BadConfig`` for what is not readable YAML, or too much
+    of it."""
+    try:
+        text = inputs.read(path)
+    except FileNotFoundError:
+        raise BadConfig([Problem("there is no such file", str(path))]) from None
+    except TooMuch as error:
+        raise BadConfig([Problem(str(error), str(path))]) from None
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise BadConfig([Problem("is not UTF-8 text", str(path), line)]) from None
+    except OSError as error:
+        raise BadConfig([Problem(f"cannot be read: {error.strerror or error}", str(path))]) from None
+    return parse_yaml(text, str(path))
+
+
+def parse_yaml(text: str, name: str) -> tuple[object, Lines]:
+    """As ``read_yaml``, from text; ``name`` stands in messages."""
+    try:
+        _bounded(text, name)
+        loader = _Loader(text)
+        try:
+            root = loader.get_single_node()
+            lines: Lines = {}
+            if root is None:
+                return {}, lines
+            _walk(root, (), lines, name)
+            return loader.construct_document(root), lines
+        finally:
+            loader.dispose()
+    except RecursionError:
+        raise BadConfig([Problem(_TOO_DEEP, name)]) from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        words = _QUOTED.sub("", " ".join(part for part in (error.context, error.problem) if part))
+        raise BadConfig([Problem(f"is not YAML: {words}", name, mark.line + 1 if mark else None)]) from None
+    except yaml.YAMLError as error:
+        raise BadConfig([Problem(f"is not YAML: {error}", name)]) from None
+
+
+def _name(key: yaml.Node) -> str:
+    return mask_tokens(str(key.value))
+
+
+def _bounded(text: str, name: str) -> None:
+    """Count what the text holds, without building anything of it. Raises ``BadConfig`` where it is too much."""
+    if (odd := yaml.reader.Reader.NON_PRINTABLE.search(text)) is not None:
+        line = text.count("\n", 0, odd.start()) + 1
+        raise BadConfig([Problem(f"holds the character {odd[0]!r}, which YAML does not allow", name, line)])
+    scanner = _Loader(text)
+    depth = count = 0
+    try:
+        while scanner.check_event():
+            event = scanner.get_event()
+            if isinstance(event, yaml.NodeEvent):
+                count += 1
+            if isinstance(event, yaml.CollectionStartEvent):
+                depth += 1
+            elif isinstance(event, yaml.CollectionEndEvent):
+                depth -= 1
+            if words := _too_much(event, depth, count):
+                raise BadConfig([Problem(words, name, event.start_mark.line + 1)])
+    finally:
+        scanner.dispose()
+
+
+def _too_much(event: yaml.Event, depth: int, count: int) -> str | None:
+    if depth > _DEEPEST:
+        return _TOO_DEEP
+    if count > _MOST_ITEMS:
+        return _TOO_MANY
+    if isinstance(event, yaml.ScalarEvent) and len(event.value) > _LONGEST_VALUE:
+        return f"a value of more than {_LONGEST_VALUE} characters"
+    tag = getattr(event, "tag", None)
+    return (
+        None
+        if tag is None or tag in _TEXT
+        else "a tag (a word that begins with !) is not supported; write the value without it, or in quotes"
+    )
+
+
+def _walk(node: yaml.Node, path: Path_, lines: Lines, name: str) -> None:
+    """The lines of all keys and items, with those of an alias once for each place where it stands."""
+    line = node.start_mark.line + 1
+    lines.setdefault(path, line)
+    if len(path) > _DEEPEST or len(lines) > _MOST_ITEMS:
+        words = "an alias stands within itself" if len(path) > _DEEPEST else f"{_TOO_MANY}, with its aliases"
+        raise BadConfig([Problem(words, name, line)])
+    if isinstance(node, yaml.ScalarNode) and node.tag == _INT and len(node.value) > _MOST_DIGITS:
+        raise BadConfig([Problem(f"a number of more than {_MOST_DIGITS} digits", name, line)])
+    if isinstance(node, yaml.MappingNode):
+        seen: dict[Hashable, int] = {}
+        for key, value in node.value:
+            line = key.start_mark.line + 1
+            if not isinstance(key, yaml.ScalarNode):
+                raise BadConfig([Problem("a key must be a word", name, line)])
+            if key.value in seen:
+                raise BadConfig(
+                    [Problem(f"the key {_name(key)!r} stands twice, first in line {seen[key.value]}", name, line)]
+                )
+            seen[key.value] = line
+            lines[(*path, key.value)] = line
+            _walk(value, (*path, key.value), lines, name)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, item in enumerate(node.value):
+            _walk(item, (*path, index), lines, name)

@@ -1,0 +1,64 @@
+"""The configuration as the deciders use it: rules with identities, reporters by event, the tree with its memory.
+
+Built once a configuration, before anything live is touched, and thrown away with it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from tocsin.config.model import Channel, Config, Node, Reporter, TimeInterval
+from tocsin.model.event import EventName
+from tocsin.model.labels import Labels
+from tocsin.model.sieve import Sieve, bits
+from tocsin.model.sight import NodeSight, ScenarioSight
+from tocsin.routing.tree import Router
+from tocsin.rules.rules import LiveRule, live
+from tocsin.rules.view import View
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What one configuration makes of events and time."""
+
+    config: Config
+    rules: Mapping[str, LiveRule]  # by identity
+    rule_ids: frozenset[str]  # every identity under which a rule keeps states
+    _rules: tuple[LiveRule, ...]
+    _sieve: Sieve  # of their matchers
+    reporters: Mapping[EventName, tuple[Reporter, ...]]
+    channels: Mapping[str, tuple[Channel, ...]]  # by receiver
+    intervals: Mapping[str, TimeInterval]
+    router: Router | None
+    nodes: Mapping[str, Node]
+
+    def rules_for(self, labels: Labels) -> list[LiveRule]:
+        """The rules whose matchers all hold."""
+        return [self._rules[place] for place in bits(self._sieve.holding(labels))]
+
+    def view(self, node: NodeSight, scenario: ScenarioSight | None, now: datetime) -> View:
+        """What a rule gets to see; ``now`` is on Tocsin's clock. Scenarios are judged by the cautious clock."""
+        node = node if scenario is None else node.cautious
+        configured = self.nodes.get(node.node)
+        base_url = configured.url.rstrip("/") if configured else ""
+        return View(now + node.clock_offset, node, scenario, base_url=base_url)
+
+
+def make_plan(config: Config) -> Plan:
+    """The plan of a configuration. Of several rules with one identity the first counts; ``tocsin check`` names them."""
+    rules: dict[str, LiveRule] = {}
+    for rule in config.rules:
+        one = live(rule)
+        rules.setdefault(one.id, one)
+    return Plan(
+        config=config,
+        rules=rules,
+        rule_ids=frozenset(id_ for one in rules.values() for id_ in (one.id, one.stalled_id)),
+        _rules=tuple(rules.values()),
+        _sieve=Sieve(one.rule.match for one in rules.values()),
+        reporters={name: tuple(reporter for reporter in config.reporters if name in reporter.on) for name in EventName},
+        channels={receiver.name: receiver.channels for receiver in config.receivers},
+        intervals={interval.name: interval for interval in config.time_intervals},
+        router=None if config.route is None else Router(config.route),
+        nodes={node.name: node for node in config.nodes},
+    )

@@ -1,0 +1,107 @@
+"""``missed``: an expected start that did not come, seen with fresh eyes.
+
+An expected start is judged once it is due: DSS launches a fired trigger after 60 s, and catches up on a late one for
+a tenth of its period (both facts from Dataiku's documentation and forum), so nothing is missed before
+``at + 60 s + max(grace, period / 10)``. It is met by a run that a trigger started in that time; a run that people or
+other scenarios started does not meet it, but while any run was open DSS evaluates no triggers, so an occurrence then
+is withdrawn, not missed.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from tocsin.config.model import Rule
+from tocsin.kit.clock import isoformat
+from tocsin.model.event import Event, EventName
+from tocsin.model.rule_state import MissedState
+from tocsin.model.sight import SeenRun
+from tocsin.rules.view import RECHECK, Judgement, Portrait, Verdict, View
+from tocsin.rules.words import moment, place, times
+
+LAUNCH_DELAY = timedelta(seconds=60)  # between a trigger's activation and the run
+LATENESS = 10  # DSS catches up on an occurrence for a tenth of its period
+EARLY = timedelta(seconds=5)  # a run may seem to start this much before its time, by rounding
+NOT_SCHEDULED = frozenset({"manual", "sub"})  # trigger types that no schedule makes
+DEFAULT_GRACE = timedelta(minutes=10)  # where no rule of this kind matches
+
+
+class Start(StrEnum):
+    """What became of an expected start; the words of the rows."""
+
+    PENDING = "pending"
+    MET = "met"
+    WITHDRAWN = "withdrawn"
+    MISSED = "missed"
+
+
+@dataclass(frozen=True, slots=True)
+class StartVerdict:
+    """``judge_at`` is when a pending one is worth another look, on the node's clock."""
+
+    state: Start
+    judge_at: datetime | None = None
+
+
+def due_of(at: datetime, grace: timedelta, following: datetime | None) -> datetime:
+    """When an expected start counts as missed. ``following`` is the scenario's next expected start, if known."""
+    period = following - at if following is not None and following > at else timedelta(0)
+    return at + LAUNCH_DELAY + max(grace, period / LATENESS)
+
+
+def judge_start(at: datetime, due: datetime, runs: Sequence[SeenRun], view: View) -> StartVerdict:
+    """What became of the start expected at ``at``, as far as rows tell. ``runs`` are those open or begun since."""
+    scenario = view.scenario
+    if scenario is None or scenario.gone or scenario.active is False:
+        return StartVerdict(Start.WITHDRAWN)
+    for run in runs:
+        belongs = at - EARLY <= run.key.start and run.trigger_type not in NOT_SCHEDULED
+        if belongs and run.key.start <= due:
+            return StartVerdict(Start.MET)
+    if any(_open_at(run, moment) for run in runs for moment in (at, at + LAUNCH_DELAY)):
+        return StartVerdict(Start.WITHDRAWN)
+    if view.now < due:
+        return StartVerdict(Start.PENDING, due)
+    read = scenario.status_read_at
+    active_since_due = scenario.active is True and read is not None and read + view.node.clock_offset > due
+    if not (view.fresh(due) and active_since_due):
+        return StartVerdict(Start.PENDING, view.now + RECHECK)
+    return StartVerdict(Start.MISSED)
+
+
+def _open_at(run: SeenRun, moment: datetime) -> bool:
+    return run.key.start <= moment and (run.end is None or run.end >= moment)
+
+
+def miss(state: MissedState | None, at: datetime, due: datetime) -> MissedState:
+    """The state after one more missed start; one that was counted before changes nothing."""
+    state = state or MissedState()
+    if state.judged is not None and at <= state.judged:
+        return state
+    if state.count == 0 or state.met is not None:
+        state = MissedState(ringing=state.ringing, dismissed=state.dismissed, first=at, due=due)
+    return replace(state, count=state.count + 1, last=at, judged=at)
+
+
+def hear(_rule: Rule, state: MissedState | None, event: Event) -> MissedState | None:
+    if event.name is not EventName.RUN_STARTED or state is None or state.last is None:
+        return state
+    return replace(state, met=event.time) if event.time > state.last else state
+
+
+def judge(_rule: Rule, state: MissedState, view: View) -> Judgement:
+    if state.first is None or state.last is None or state.due is None or state.met is not None:
+        calm = MissedState(ringing=state.ringing, dismissed=state.dismissed, judged=state.judged)
+        return Judgement(calm, Verdict.QUIET, at=state.met)
+    again = "" if state.count == 1 else f" {times(state.count)}"
+    since = f", and {state.count - 1} more until {moment(state.last)}" if state.count > 1 else ""
+    shown = Portrait(
+        starts_at=state.due,
+        evidence=isoformat(state.last),
+        summary=f"{place(view)} did not start when it should{again}",
+        description=f"A start was expected at {moment(state.first)} and no run of its triggers was seen{since}.",
+        count=state.count,
+        facts={"expected_start": isoformat(state.last)},
+    )
+    return Judgement(state, Verdict.RING, shown=shown)

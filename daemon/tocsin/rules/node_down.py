@@ -1,0 +1,40 @@
+"""``node_down``: rings when a node has been down for as long as the rule holds, ends when it answers again."""
+
+from dataclasses import replace
+
+from tocsin.config.model import Rule
+from tocsin.kit.clock import isoformat
+from tocsin.model.event import Event, EventName
+from tocsin.model.rule_state import NodeDownState
+from tocsin.rules.view import Judgement, Portrait, Verdict, View
+from tocsin.rules.words import moment
+
+
+def hear(_rule: Rule, state: NodeDownState | None, event: Event) -> NodeDownState | None:
+    match event.name:
+        case EventName.NODE_DOWN:
+            reason = event.reason.value if event.reason else None
+            return replace(state or NodeDownState(), since=event.time, reason=reason, up=None)
+        case EventName.NODE_UP if state is not None:
+            return replace(state, up=event.time)
+        case _:
+            return state
+
+
+def judge(rule: Rule, state: NodeDownState, view: View) -> Judgement:
+    if state.since is None or state.up is not None:
+        calm = NodeDownState(ringing=state.ringing, dismissed=state.dismissed)
+        return Judgement(calm, Verdict.QUIET, at=state.up)
+    due = state.since + rule.hold
+    if view.now < due:
+        return Judgement(state, Verdict.WAIT, due)
+    why = (state.reason or "unreachable").replace("_", " ")
+    shown = Portrait(
+        starts_at=due,
+        evidence=isoformat(state.since),
+        summary=f"DSS node {view.node.node} cannot be watched: {why}",
+        description=f"Down since {moment(state.since)} ({why}). Its scenarios are not seen; what ran meanwhile is "
+        "read back when it answers again.",
+        facts={"reason": state.reason or ""},
+    )
+    return Judgement(state, Verdict.RING, shown=shown)

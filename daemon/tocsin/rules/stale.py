@@ -1,0 +1,48 @@
+"""``stale``: rings when an active scenario has had no good run for too long, ends with the next good one."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+from tocsin.config.model import Rule
+from tocsin.kit.clock import isoformat
+from tocsin.kit.durations import format_duration
+from tocsin.model.event import END_EVENTS, Event, is_good
+from tocsin.model.rule_state import StaleState
+from tocsin.rules.view import RECHECK, Judgement, Portrait, Verdict, View
+from tocsin.rules.words import moment, place
+
+OFF_RECHECK = timedelta(minutes=30)  # how soon a switched-off scenario is asked for again
+
+
+def hear(_rule: Rule, state: StaleState | None, event: Event) -> StaleState | None:
+    if event.name not in END_EVENTS or event.run is None or not is_good(event.run.outcome):
+        return state
+    known = state or StaleState()
+    if known.since is not None and event.time <= known.since:
+        return state
+    return replace(known, since=event.time, good=True)
+
+
+def judge(rule: Rule, state: StaleState, view: View) -> Judgement:
+    scenario = view.scenario
+    if scenario is None or scenario.gone or state.since is None or rule.no_success_for is None:
+        return Judgement(state, Verdict.WAIT)
+    if scenario.active is False:
+        return Judgement(replace(state, off=True), Verdict.WAIT, view.now + OFF_RECHECK)
+    since = max(view.now, state.since) if state.off else state.since
+    if state.off:
+        state = replace(state, off=False, since=since, good=False)
+    due = since + rule.no_success_for
+    if view.now < due:
+        return Judgement(state, Verdict.QUIET, due, at=since if state.good else None)
+    if scenario.active is None or not view.fresh(due):
+        return Judgement(state, Verdict.WAIT, view.now + RECHECK)
+    said = "The last good run ended" if state.good else "No good run was seen since"
+    shown = Portrait(
+        starts_at=due,
+        evidence=isoformat(since),
+        summary=f"{place(view)} has had no good run for {format_duration(rule.no_success_for)}",
+        description=f"{said} {moment(since)}.",
+        facts={"last_good": isoformat(since) if state.good else ""},
+    )
+    return Judgement(state, Verdict.RING, shown=shown)

@@ -1,0 +1,201 @@
+"""Rules as pure functions: tables, and that batches and restarts make no difference."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tocsin.config.model import Rule
+from tocsin.model.event import Event, EventName, ScenarioFacts, end_event_name, run_event_id
+from tocsin.model.labels import parse_matcher
+from tocsin.model.rule_state import AnyRuleState
+from tocsin.model.run import Run, ScenarioKey
+from tocsin.model.sight import NodeSight, ScenarioSight
+from tocsin.rules import rules as judge
+from tocsin.rules.stalled import Cohort, clusters
+from tocsin.rules.view import View
+from tocsin.rules.words import fill
+
+T0 = datetime(2026, 3, 2, 6, tzinfo=UTC)
+KEY = ScenarioKey("prod", "SALES", "NIGHTLY")
+SIGHT = ScenarioSight(KEY, "Nightly", ("b", "a"), active=True)
+OUTCOMES = st.sampled_from(["SUCCESS", "WARNING", "FAILED", "FAILED", "ABORTED", "ODD"])
+
+
+def view(now: datetime) -> View:
+    return View(now, NodeSight("prod", up=True), SIGHT, base_url="https://dss")
+
+
+def end(index: int, outcome: str) -> Event:
+    start = T0 + timedelta(hours=index)
+    run = Run(KEY, f"r{index}", start, start + timedelta(minutes=5), outcome)
+    name = end_event_name(outcome)
+    facts = ScenarioFacts("NIGHTLY", "Nightly", ("a", "b"))
+    return Event(run_event_id(run, name), name, "prod", run.end or start, start, "SALES", facts, run)
+
+
+def play(rule: Rule, outcomes: Iterable[str], *, hold_until: int = 0) -> list[str]:
+    """What changes over a row of runs; the first ``hold_until`` are read back together."""
+    state: AnyRuleState | None = None
+    said: list[str] = []
+    for index, outcome in enumerate(outcomes):
+        event = end(index, outcome)
+        state = judge.hear(rule, state, event)
+        if state is None or index + 1 < hold_until:
+            continue
+        state, change = judge.settle(rule, judge.judge(rule, state, view(event.time)), view(event.time), event.time)
+        match change:
+            case judge.Rang(alert):
+                said.append(f"{index} rang {alert.count}")
+            case judge.Changed(alert):
+                said.append(f"{index} {alert.count}")
+            case judge.Ended():
+                said.append(f"{index} ended")
+            case None:
+                pass
+    return said
+
+
+@pytest.mark.parametrize(
+    ("after", "resolve_after", "outcomes", "expected"),
+    [
+        (1, 1, "FSF", ["0 rang 1", "1 ended", "2 rang 1"]),
+        (1, 1, "FFW", ["0 rang 1", "1 2", "2 ended"]),
+        (3, 1, "FFSFFF", ["5 rang 3"]),
+        (3, 1, "FAFAF", ["4 rang 3"]),
+        (1, 2, "FSFSS", ["0 rang 1", "2 2", "4 ended"]),
+        (1, 2, "FSAS", ["0 rang 1", "3 ended"]),
+        (2, 2, "FSFF", ["3 rang 2"]),
+        (1, 1, "SSAA", []),
+        (1, 1, "FO", ["0 rang 1"]),
+        (1, 1, "LS", ["0 rang 1", "1 ended"]),
+        (2, 1, "LF", ["1 rang 2"]),
+    ],
+)
+def test_failures_in_a_row_ring_and_good_runs_end(
+    after: int, resolve_after: int, outcomes: str, expected: list[str]
+) -> None:
+    words = {"F": "FAILED", "S": "SUCCESS", "W": "WARNING", "A": "ABORTED", "O": "ODD", "L": "UNKNOWN"}
+    rule = Rule("X", "failed", after=after, resolve_after=resolve_after)
+    assert play(rule, [words[letter] for letter in outcomes]) == expected
+
+
+def test_aborted_counts_where_a_rule_says_so() -> None:
+    rule = Rule("X", "failed", outcomes=("FAILED", "ABORTED", "WARNING"))
+    assert play(rule, ["ABORTED", "WARNING", "SUCCESS"]) == ["0 rang 1", "1 2", "2 ended"]
+
+
+def test_a_lost_run_is_told_in_words_and_rings_nothing_where_a_rule_leaves_it_out() -> None:
+    state = judge.hear(Rule("X", "failed"), None, end(0, "UNKNOWN"))
+    assert state
+    shown = judge.judge(Rule("X", "failed"), state, view(T0)).shown
+    assert shown
+    assert "DSS lost this run" in shown.summary
+    assert "DSS lost this run" in shown.description
+    assert play(Rule("X", "failed", outcomes=("FAILED",)), ["UNKNOWN"]) == []
+
+
+@given(st.lists(OUTCOMES, min_size=1, max_size=12), st.integers(1, 3), st.integers(1, 3), st.integers(1, 12))
+def test_reading_back_ends_where_living_through_it_ends(
+    outcomes: list[str], after: int, resolve_after: int, hold: int
+) -> None:
+    rule = Rule("X", "failed", after=after, resolve_after=resolve_after)
+    lived = play(rule, outcomes)
+    read_back = play(rule, outcomes, hold_until=min(hold, len(outcomes)))
+
+    def ringing(said: Sequence[str]) -> bool:
+        return bool(said) and not said[-1].endswith("ended")
+
+    assert ringing(lived) == ringing(read_back)
+    assert len(read_back) <= len(lived)
+
+
+def test_an_alert_carries_labels_that_do_not_change_and_words_that_do() -> None:
+    rule = Rule(
+        "X", "failed", labels={"team": "sales"}, annotations={"runbook": "https://wiki/${project}/${unknown}", "summary": "${scenario_name}: ${count}"}
+    )  # fmt: skip
+    state = judge.hear(rule, None, end(0, "FAILED"))
+    assert state
+    _, change = judge.settle(rule, judge.judge(rule, state, view(T0)), view(T0), T0)
+    assert isinstance(change, judge.Rang)
+    assert change.alert.labels == {
+        "alertname": "X", "severity": "warning", "dss_node": "prod", "project": "SALES", "scenario": "NIGHTLY",
+        "tags": ",a,b,", "team": "sales",
+    }  # fmt: skip
+    assert change.alert.annotations == {
+        "summary": "Nightly: 1",
+        "description": "Run r0 ended FAILED; failing since 2026-03-02 06:05:00 UTC.",
+        "scenario_url": "https://dss/projects/SALES/scenarios/NIGHTLY/",
+        "runbook": "https://wiki/SALES/${unknown}",
+    }
+
+
+def test_odd_ids_stand_encoded_in_the_address_of_a_scenario() -> None:
+    address = ScenarioKey("prod", "SALES", "à la carte/2").url("https://dss/")
+    assert address == "https://dss/projects/SALES/scenarios/%C3%A0%20la%20carte%2F2"
+
+
+def test_a_rule_is_known_by_what_it_watches_not_by_how_strict_it_is() -> None:
+    plain = Rule("X", "failed")
+    assert judge.live(replace(plain, after=3)).id == judge.live(plain).id
+    others = [
+        replace(plain, alert="Y"),
+        replace(plain, kind="stale"),
+        replace(plain, labels={"a": "b"}),
+        replace(plain, severity="critical"),
+        replace(plain, match=(parse_matcher("a=b"),)),
+    ]
+    assert len({judge.live(rule).id for rule in (plain, *others)}) == 6
+
+
+def test_events_about_other_things_leave_a_state_as_it_is() -> None:
+    started = replace(end(0, "FAILED"), name=EventName.REPORTER_FAILED)
+    for kind in ("failed", "missed", "overlong", "stale", "node_down"):
+        assert judge.hear(Rule("X", kind), None, started) is None  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("cohort", "stalled", "undecided"),
+    [
+        ((0, 10, 0), True, False),
+        ((0, 9, 0), False, False),
+        ((0, 9, 1), False, True),
+        ((40, 10, 0), True, False),
+        ((41, 10, 0), False, False),
+        ((41, 10, 1), False, True),
+        ((100, 5, 10), False, False),
+    ],
+)
+def test_a_cohort_is_stalled_from_a_fifth_and_ten_on(
+    cohort: tuple[int, int, int], stalled: bool, undecided: bool
+) -> None:
+    met, missed, unseen = cohort
+    one = Cohort(T0, T0, met, missed, unseen)
+    assert (one.stalled, one.undecided) == (stalled, undecided)
+
+
+def test_starts_that_lie_close_together_are_one_cluster() -> None:
+    moments = [T0 + timedelta(minutes=minute) for minute in (0, 40, 14, 28)]
+    assert clusters(moments) == [(T0, T0 + timedelta(minutes=40))]
+    assert clusters([T0, T0 + timedelta(minutes=16)]) == [(T0, T0), (T0 + timedelta(minutes=16),) * 2]
+
+
+def test_a_value_in_an_annotation_is_not_filled_again() -> None:
+    hostile = "${severity} {{ 7 * 7 }} ${count}"
+    rule = Rule("X", "failed", annotations={"runbook": "${scenario_name} ${count}", "summary": "${tags}"})
+    seen = replace(SIGHT, name=hostile, tags=(hostile,))
+    state = judge.hear(rule, None, end(0, "FAILED"))
+    assert state
+    _, change = judge.settle(
+        rule, judge.judge(rule, state, replace(view(T0), scenario=seen)), replace(view(T0), scenario=seen), T0
+    )
+    assert isinstance(change, judge.Rang)
+    assert change.alert.annotations["runbook"] == f"{hostile} 1"
+    assert change.alert.annotations["summary"] == f",{hostile},"
+
+
+def test_unknown_variables_of_an_annotation_stay() -> None:
+    assert fill("${a} ${b} $c ${d", {"a": "1", "c": "2"}) == "1 ${b} $c ${d"
