@@ -14,7 +14,7 @@ from tocsin.cli.dss.session import Session, Target
 from tocsin.cli.exits import DONE, NO, USAGE, Failure, fail, tell
 from tocsin.cli.verb import ConfigOption, JsonOption, RunArgument, StrictOption, TimeoutOption, seconds, typer_app, verb
 from tocsin.dss import DSSScenarioRun, DSSScenarioRunDetails
-from tocsin.dss.fields import mapping, objects, text
+from tocsin.dss.fields import get_object, get_text, only_objects
 
 app = typer_app()
 StepOption = Annotated[str | None, typer.Option(help="Only that of the step with this id or name.")]
@@ -114,14 +114,14 @@ async def jobs(session: Session, address: RunArgument, as_json: JsonOption = Fal
 
     async def read(job: tuple[str | None, str, str]) -> Item:
         step, key, id = job
-        status = mapping(await client.get_project(key).get_job(id).get_status(), "baseStatus")
-        return {"job": id, "project": key, "step": step, "state": text(status, "state")}
+        status = get_object(await client.get_project(key).get_job(id).get_status(), "baseStatus")
+        return {"job": id, "project": key, "step": step, "state": get_text(status, "state")}
 
     started = [
-        (step.name or step.id, text(item, "jobProjectKey") or target.project, item["jobId"])
+        (step.name or step.id, get_text(item, "jobProjectKey") or target.project, item["jobId"])
         for step in details.steps
-        for item in objects(step.get("additionalReportItems"))
-        if item.get("type") == "JOB_EXECUTED" and text(item, "jobId")
+        for item in only_objects(step.get("additionalReportItems"))
+        if item.get("type") == "JOB_EXECUTED" and get_text(item, "jobId")
     ]
     rows = [row for _, row in await session.each("reading jobs", started, read, lambda job: f"job {job[2]}")]
     show.rows(rows, ("job", "project", "step", "state"), as_json=as_json)

@@ -7,7 +7,7 @@ from typing import Any, Self, TypeVar
 
 from tocsin.dss import wire
 from tocsin.dss.credentials import TLS, Auth, AuthKind, Secret
-from tocsin.dss.fields import Field, Reading, objects, text, with_id
+from tocsin.dss.fields import Field, Reading, get_text, only_objects, with_id
 from tocsin.dss.future import DSSFuture
 from tocsin.dss.job import DSSJobListItem
 from tocsin.dss.messaging import DSSMessagingChannel
@@ -125,7 +125,7 @@ class DSSClient:
     async def list_running_scenarios(self, all_users: bool = False) -> list[Raw]:
         """Everything that runs now, as futures: ``payload.targets[0]`` names the scenario. ``all_users`` needs an
         admin key."""
-        return objects(await self.list_running_scenarios_raw(all_users))
+        return only_objects(await self.list_running_scenarios_raw(all_users))
 
     async def list_running_scenarios_raw(self, all_users: bool = False) -> list[Any]:
         """The list as DSS sent it, whatever its items are."""
@@ -133,7 +133,7 @@ class DSSClient:
 
     async def list_futures(self, *, all_users: bool = False) -> list[Raw]:
         """Long tasks other than scenarios; each has at least a ``jobId``."""
-        return objects(await self.list_futures_raw(all_users=all_users))
+        return only_objects(await self.list_futures_raw(all_users=all_users))
 
     async def list_futures_raw(self, *, all_users: bool = False) -> list[Any]:
         """The list as DSS sent it, whatever its items are."""
@@ -147,14 +147,14 @@ class DSSClient:
     ) -> list[DSSMessagingChannel]:
         """The channels of a type, as ``smtp``, or of a family, as ``mail``; all without either."""
         raw = await self.perform(wire.list_channels(channelType=channel_type, channelFamily=channel_family))
-        return [DSSMessagingChannel(self, item) for item in objects(raw)]
+        return [DSSMessagingChannel(self, item) for item in only_objects(raw)]
 
     async def get_messaging_channel(self, channel_id: str) -> DSSMessagingChannel:
         return DSSMessagingChannel(self, await self.perform(wire.get_channel(channel_id)))
 
     async def list_running_jobs(self, *, all_users: bool = True) -> list[DSSJobListItem]:
         raw = await self.perform(wire.list_running_jobs(allUsers=all_users))
-        return [DSSJobListItem(self, item) for item in objects(raw)]
+        return [DSSJobListItem(self, item) for item in only_objects(raw)]
 
     async def get_global_variables(self) -> Raw:
         """The instance's variables; needs an admin key."""
@@ -169,9 +169,9 @@ class DSSClient:
 class DSSInstanceInfo(Reading):
     """What a node says about itself."""
 
-    node_id = Field(text, "nodeId")
-    node_name = Field(text, "nodeName")
-    node_type = Field(text, "nodeType")
+    node_id = Field(get_text, "nodeId")
+    node_name = Field(get_text, "nodeName")
+    node_type = Field(get_text, "nodeType")
     """DESIGN, AUTOMATION or DEPLOYER."""
 
     @property

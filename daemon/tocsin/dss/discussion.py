@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from tocsin.dss import wire
-from tocsin.dss.fields import needed, objects, text, with_id
+from tocsin.dss.fields import get_text, only_objects, require_text, with_id
 from tocsin.dss.wire import Raw
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class DSSDiscussion:
 
     def __init__(self, of: DSSObjectDiscussions, data: Raw, *, complete: bool) -> None:
         self.client = of.client
-        self.discussion_id = needed(data, "id", "discussion")
+        self.discussion_id = require_text(data, "id", "discussion")
         self.discussion_data = data
         self._path = (*of.path, self.discussion_id)
         self._complete = complete
@@ -55,7 +55,7 @@ class DSSDiscussion:
 
     async def get_replies(self) -> "list[DSSDiscussionReply]":
         await self._load()
-        return [DSSDiscussionReply(reply) for reply in objects(self.discussion_data.get("replies"))]
+        return [DSSDiscussionReply(reply) for reply in only_objects(self.discussion_data.get("replies"))]
 
     async def add_reply(self, text: str) -> None:
         """A reply in Markdown, as the user of the credentials."""
@@ -81,11 +81,11 @@ class DSSDiscussionReply:
 
     def get_text(self) -> str:
         """Markdown."""
-        return text(self.reply_data, "text") or ""
+        return get_text(self.reply_data, "text") or ""
 
     def get_author(self) -> str | None:
         """A login."""
-        return text(self.reply_data, "author")
+        return get_text(self.reply_data, "author")
 
     def get_timestamp(self) -> int | None:
         """Epoch milliseconds, as DSS has them."""

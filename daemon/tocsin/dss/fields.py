@@ -33,26 +33,26 @@ class Field(Generic[T]):
 
     def __get__(self, owner: Reading | dict[str, Any], kind: type) -> T:
         raw = owner if isinstance(owner, dict) else owner.data
-        return self._read(mapping(raw, self._of) if self._of else raw, self._key)
+        return self._read(get_object(raw, self._of) if self._of else raw, self._key)
 
 
-def text(raw: Raw, key: str) -> str | None:
+def get_text(raw: Raw, key: str) -> str | None:
     value = raw.get(key)
     return value if isinstance(value, str) else None
 
 
-def needed(raw: Raw, key: str, of: str) -> str:
+def require_text(raw: Raw, key: str, of: str) -> str:
     """A text without which nothing can be done. Raises ``DSSInvalidReply``."""
-    if not (value := text(raw, key)):
+    if not (value := get_text(raw, key)):
         raise DSSInvalidReply(f"a {of} without {key}", body=str(raw)[:200])
     return value
 
 
-def flag(raw: Raw, key: str) -> bool:
+def get_flag(raw: Raw, key: str) -> bool:
     return bool(raw.get(key))
 
 
-def moment(raw: Raw, key: str) -> datetime | None:
+def get_time(raw: Raw, key: str) -> datetime | None:
     """Epoch milliseconds as aware UTC; 0 means none. Beyond 2200 it is none either: near the end of the calendar no
     time could be added to it."""
     value = raw.get(key)
@@ -61,20 +61,20 @@ def moment(raw: Raw, key: str) -> datetime | None:
     return from_ms(int(value)) if 0 < value < _LATEST_MS else None
 
 
-def mapping(raw: Raw, key: str) -> Raw:
+def get_object(raw: Raw, key: str) -> Raw:
     value = raw.get(key)
     return value if isinstance(value, dict) else {}
 
 
-def objects(values: object) -> list[Raw]:
+def only_objects(values: object) -> list[Raw]:
     """The objects of a list; of anything else nothing can be said."""
     return [value for value in values if isinstance(value, dict)] if isinstance(values, list) else []
 
 
-def texts(values: object) -> list[str]:
+def only_texts(values: object) -> list[str]:
     return [value for value in values if isinstance(value, str)] if isinstance(values, list) else []
 
 
 def with_id(items: Iterable[Any], key: str = "id") -> list[tuple[str, Raw]]:
     """The objects that say who they are, with their identifiers."""
-    return [(found, item) for item in items if isinstance(item, dict) and (found := text(item, key))]
+    return [(found, item) for item in items if isinstance(item, dict) and (found := get_text(item, key))]

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from tocsin.dss import wire
-from tocsin.dss.fields import Field, mapping, moment, needed, text
+from tocsin.dss.fields import Field, get_object, get_text, get_time, require_text
 from tocsin.dss.wire import Raw
 
 if TYPE_CHECKING:
@@ -37,8 +37,8 @@ class DSSJob:
 class DSSJobListItem(dict[str, Any]):
     """One job of a list, as DSS sent it."""
 
-    start_time = Field(moment, "startTime")
-    end_time = Field(moment, "endTime")
+    start_time = Field(get_time, "startTime")
+    end_time = Field(get_time, "endTime")
 
     def __init__(self, client: "DSSClient", data: Raw) -> None:
         super().__init__(data)
@@ -46,11 +46,11 @@ class DSSJobListItem(dict[str, Any]):
 
     @property
     def project_key(self) -> str:
-        return text(self, "projectKey") or needed(mapping(self, "def"), "projectKey", "job")
+        return get_text(self, "projectKey") or require_text(get_object(self, "def"), "projectKey", "job")
 
     @property
     def job_id(self) -> str:
-        return text(self, "jobId") or needed(mapping(self, "def"), "id", "job")
+        return get_text(self, "jobId") or require_text(get_object(self, "def"), "id", "job")
 
     def to_job(self) -> DSSJob:
         return DSSJob(self.client, self.project_key, self.job_id)

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from tocsin.dss import wire
-from tocsin.dss.fields import Field, Reading, flag, needed, text
+from tocsin.dss.fields import Field, Reading, get_flag, get_text, require_text
 from tocsin.dss.wire import Raw
 
 if TYPE_CHECKING:
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 class DSSMessagingChannel(Reading):
     """A channel as a list or a single read gives it."""
 
-    type = Field(text, "type")
+    type = Field(get_text, "type")
     """smtp, slack, msft-teams and so on."""
-    family = Field(text, "family")
+    family = Field(get_text, "family")
     """``mail`` for all that send mail."""
-    sender = Field(text, "sender")
+    sender = Field(get_text, "sender")
     """The From of a mail channel."""
-    use_current_user_as_sender = Field(flag, "useCurrentUserAsSender")
+    use_current_user_as_sender = Field(get_flag, "useCurrentUserAsSender")
     """Whether a mail channel sends in the name of the scenario's user."""
 
     def __init__(self, client: "DSSClient", data: Raw) -> None:
@@ -28,7 +28,7 @@ class DSSMessagingChannel(Reading):
 
     @property
     def id(self) -> str:
-        return needed(self.data, "id", "messaging channel")
+        return require_text(self.data, "id", "messaging channel")
 
     async def get_settings(self) -> Raw:
         """Its configuration; needs an admin key."""

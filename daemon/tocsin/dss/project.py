@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from tocsin.dss import wire
-from tocsin.dss.fields import Reading, mapping, needed, objects, with_id
+from tocsin.dss.fields import Reading, get_object, only_objects, require_text, with_id
 from tocsin.dss.job import DSSJob, DSSJobListItem
 from tocsin.dss.scenario import DSSScenario, DSSScenarioListItem
 from tocsin.dss.wire import Raw
@@ -44,13 +44,13 @@ class DSSProject:
         raw = await self.list_scenarios_raw()
         if as_type == "objects":
             return [self.get_scenario(id) for id, _ in with_id(raw)]
-        return [DSSScenarioListItem(self.client, self.project_key, item) for item in objects(raw)]
+        return [DSSScenarioListItem(self.client, self.project_key, item) for item in only_objects(raw)]
 
     async def create_scenario(self, scenario_name: str, type: str, definition: Raw | None = None) -> DSSScenario:
         """``type`` is step_based or custom_python. ``definition`` may hold all that a saved one holds."""
         body = {"params": {}, **(definition or {}), "type": type, "name": scenario_name}
         made = await self.client.perform(wire.create_scenario(self.project_key, json_body=body))
-        return self.get_scenario(needed(made, "id", "new scenario"))
+        return self.get_scenario(require_text(made, "id", "new scenario"))
 
     async def list_test_scenarios(self) -> list[DSSScenario]:
         """The scenarios that are marked as tests."""
@@ -79,11 +79,11 @@ class DSSProject:
         return await self.client.perform(wire.list_jobs(self.project_key))
 
     async def list_jobs(self) -> list[DSSJobListItem]:
-        return [DSSJobListItem(self.client, item) for item in objects(await self.list_jobs_raw())]
+        return [DSSJobListItem(self.client, item) for item in only_objects(await self.list_jobs_raw())]
 
     async def list_running_jobs(self) -> list[DSSJobListItem]:
         raw = await self.client.perform(wire.list_running_project_jobs(self.project_key))
-        return [DSSJobListItem(self.client, item) for item in objects(raw)]
+        return [DSSJobListItem(self.client, item) for item in only_objects(raw)]
 
     async def get_variables(self) -> Raw:
         """``{"standard": {…}, "local": {…}}``; only the standard ones travel with bundles."""
@@ -98,7 +98,7 @@ class DSSProject:
     async def update_variables(self, variables: Raw, type: Literal["standard", "local"] = "standard") -> None:
         """Add and replace some, by reading all and writing them back; two updates at once may lose one."""
         current = {"standard": {}, "local": {}, **await self.get_variables()}
-        await self.set_variables({**current, type: {**mapping(current, type), **variables}})
+        await self.set_variables({**current, type: {**get_object(current, type), **variables}})
 
 
 class DSSProjectSettings(Reading):
@@ -119,5 +119,5 @@ class DSSTestingStatus(Reading):
 
     @property
     def nb_scenarios_per_outcome(self) -> dict[str, int]:
-        counts = mapping(self.data, "nbScenariosPerOutcome")
+        counts = get_object(self.data, "nbScenariosPerOutcome")
         return {outcome: count for outcome, count in counts.items() if isinstance(count, int)}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tocsin.dss import wire
 from tocsin.dss.errors import DSSRunFailed
-from tocsin.dss.fields import Field, mapping, moment, needed, objects, text
+from tocsin.dss.fields import Field, get_object, get_text, get_time, only_objects, require_text
 from tocsin.dss.waits import within
 from tocsin.dss.wire import Raw
 
@@ -33,19 +33,19 @@ class DSSScenarioRun:
     @property
     def id(self) -> str:
         """Written as the server's local time, so ids do not sort over a change of the clock."""
-        return needed(self.run, "runId", "scenario run")
+        return require_text(self.run, "runId", "scenario run")
 
     @property
     def running(self) -> bool:
         """A run has ended once it has a result."""
-        return not mapping(self.run, "result")
+        return not get_object(self.run, "result")
 
     @property
     def outcome(self) -> str:
         """SUCCESS, WARNING, FAILED, ABORTED, or UNKNOWN if DSS gave none. Raises ``ValueError`` while running."""
         if self.running:
             raise ValueError(f"run {self.run.get('runId')} has no outcome yet")
-        return text(mapping(self.run, "result"), "outcome") or "UNKNOWN"
+        return get_text(get_object(self.run, "result"), "outcome") or "UNKNOWN"
 
     @property
     def good(self) -> bool:
@@ -54,7 +54,7 @@ class DSSScenarioRun:
 
     @property
     def start_time(self) -> datetime | None:
-        return moment(self.run, "start")
+        return get_time(self.run, "start")
 
     @property
     def end_time(self) -> datetime:
@@ -73,7 +73,7 @@ class DSSScenarioRun:
     @property
     def trigger(self) -> Raw:
         """The definition of the trigger that started the run."""
-        return mapping(mapping(self.run, "trigger"), "trigger")
+        return get_object(get_object(self.run, "trigger"), "trigger")
 
     def get_info(self) -> Raw:
         """The run as DSS sent it."""
@@ -116,13 +116,13 @@ class DSSScenarioRun:
         return run or await self.client.waits.until(
             ("run", *self._path),
             lambda: self.client.perform(wire.get_run(*self._path)),
-            lambda details: self._find_ended([mapping(details, "scenarioRun")]) or None,
+            lambda details: self._find_ended([get_object(details, "scenarioRun")]) or None,
         )
 
     def _find_ended(self, runs: list[Any]) -> Raw | None:
         """This run, if it has ended; empty if it is not among them."""
-        found: Raw = next((run for run in objects(runs) if run.get("runId") == self.id), {})
-        return found if not found or mapping(found, "result") else None
+        found: Raw = next((run for run in only_objects(runs) if run.get("runId") == self.id), {})
+        return found if not found or get_object(found, "result") else None
 
     async def get_details(self) -> "DSSScenarioRunDetails":
         """The run with the runs of its steps so far."""
@@ -144,14 +144,14 @@ class DSSScenarioRun:
 
     @property
     def _end(self) -> datetime | None:
-        return moment(self.run, "end") or moment(mapping(self.run, "result"), "end")
+        return get_time(self.run, "end") or get_time(get_object(self.run, "result"), "end")
 
     @property
     def _path(self) -> tuple[str, str, str]:
         return self.project_key, self.scenario_id, self.id
 
     def _check_test(self) -> None:
-        if not mapping(self.run, "scenario").get("markedAsTest"):
+        if not get_object(self.run, "scenario").get("markedAsTest"):
             raise ValueError(f"run {self.id} was not a run of a test scenario; only those have reports")
 
 
@@ -160,12 +160,12 @@ class DSSScenarioRunDetails(dict[str, Any]):
 
     def __init__(self, raw: Raw) -> None:
         super().__init__(raw)
-        self["stepRuns"] = [DSSStepRunDetails(step) for step in objects(raw.get("stepRuns"))]
+        self["stepRuns"] = [DSSStepRunDetails(step) for step in only_objects(raw.get("stepRuns"))]
 
     @property
     def scenario_run(self) -> Raw:
         """The run itself; empty if DSS left it out."""
-        return mapping(self, "scenarioRun")
+        return get_object(self, "scenarioRun")
 
     @property
     def steps(self) -> list["DSSStepRunDetails"]:
@@ -186,17 +186,17 @@ class DSSScenarioRunDetails(dict[str, Any]):
 class DSSStepRunDetails(dict[str, Any]):
     """One run of one step, as DSS sent it."""
 
-    id = Field(text, "id", of="step")
-    name = Field(text, "name", of="step")
-    type = Field(text, "type", of="step")
-    outcome = Field(text, "outcome", of="result")
+    id = Field(get_text, "id", of="step")
+    name = Field(get_text, "name", of="step")
+    type = Field(get_text, "type", of="step")
+    outcome = Field(get_text, "outcome", of="result")
     """SUCCESS, WARNING, FAILED or ABORTED; None while the step runs."""
-    start_time = Field(moment, "start")
-    end_time = Field(moment, "end")
+    start_time = Field(get_time, "start")
+    end_time = Field(get_time, "end")
 
     @property
     def running(self) -> bool:
-        return not mapping(self, "result")
+        return not get_object(self, "result")
 
     @property
     def duration(self) -> float | None:
@@ -207,8 +207,8 @@ class DSSStepRunDetails(dict[str, Any]):
     @property
     def job_ids(self) -> list[str]:
         """The jobs that the step ran."""
-        items = objects(self.get("additionalReportItems"))
-        jobs = (text(item, "jobId") for item in items if item.get("type") == "JOB_EXECUTED")
+        items = only_objects(self.get("additionalReportItems"))
+        jobs = (get_text(item, "jobId") for item in items if item.get("type") == "JOB_EXECUTED")
         return [job for job in jobs if job]
 
     @property
@@ -217,6 +217,6 @@ class DSSStepRunDetails(dict[str, Any]):
 
         A step that failed by itself tells it in its result; a build tells it in the job that failed.
         """
-        items = [mapping(self, "result"), *objects(self.get("additionalReportItems"))]
-        failed = (mapping(item, "thrown") for item in items if item.get("outcome") == "FAILED")
+        items = [get_object(self, "result"), *only_objects(self.get("additionalReportItems"))]
+        failed = (get_object(item, "thrown") for item in items if item.get("outcome") == "FAILED")
         return next((thrown for thrown in failed if thrown), None)

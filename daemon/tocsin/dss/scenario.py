@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Any
 from tocsin.dss import wire
 from tocsin.dss.discussion import DSSObjectDiscussions
 from tocsin.dss.errors import DSSInvalidReply
-from tocsin.dss.fields import Field, Reading, flag, mapping, moment, needed, objects, text, texts
+from tocsin.dss.fields import (
+    Field,
+    Reading,
+    get_flag,
+    get_object,
+    get_text,
+    get_time,
+    only_objects,
+    only_texts,
+    require_text,
+)
 from tocsin.dss.run import DSSScenarioRun
 from tocsin.dss.settings import PythonScriptBasedScenarioSettings, StepBasedScenarioSettings, read_script, read_settings
 from tocsin.dss.trigger import DSSScenarioRunWaiter, DSSTriggerFire
@@ -109,7 +119,7 @@ class DSSScenario:
     async def get_run(self, run_id: str) -> DSSScenarioRun:
         """One run by its id."""
         details = await self.client.perform(wire.get_run(self.project_key, self.id, run_id))
-        if not (run := mapping(details, "scenarioRun")):
+        if not (run := get_object(details, "scenarioRun")):
             raise DSSInvalidReply("run details without scenarioRun", operation="get_run", body=str(details)[:200])
         return self._run(run)
 
@@ -174,7 +184,7 @@ class DSSScenario:
         return DSSScenarioRun(self.client, raw, self.project_key, self.id)
 
     def _runs(self, raw: list[Any]) -> list[DSSScenarioRun]:
-        return [self._run(item) for item in objects(raw)]
+        return [self._run(item) for item in only_objects(raw)]
 
 
 def _deprecated(method: str, instead: str) -> None:
@@ -196,12 +206,12 @@ def _day(day: date | str, margin: timedelta = timedelta(0)) -> str:
 class DSSScenarioStatus(Reading):
     """The light summary of a scenario."""
 
-    active = Field(flag, "active")
+    active = Field(get_flag, "active")
     """Whether its automatic triggers are on."""
-    running = Field(flag, "running")
-    start_time = Field(moment, "start")
+    running = Field(get_flag, "running")
+    start_time = Field(get_time, "start")
     """Start of the current run; None when idle."""
-    next_run = Field(moment, "nextRun")
+    next_run = Field(get_time, "nextRun")
     """When the next time trigger fires; None if there is none that is active. DSS launches 60 s later."""
 
     def __init__(self, scenario: DSSScenario, data: Raw) -> None:
@@ -212,10 +222,10 @@ class DSSScenarioStatus(Reading):
 class DSSScenarioListItem(dict[str, Any]):
     """One scenario of a project's list, as DSS sent it; its attributes are as those of ``DSSScenarioStatus``."""
 
-    active = Field(flag, "active")
-    running = Field(flag, "running")
-    start_time = Field(moment, "start")
-    next_run = Field(moment, "nextRun")
+    active = Field(get_flag, "active")
+    running = Field(get_flag, "running")
+    start_time = Field(get_time, "start")
+    next_run = Field(get_time, "nextRun")
 
     def __init__(self, client: "DSSClient", project_key: str, data: Raw) -> None:
         super().__init__(data)
@@ -227,13 +237,13 @@ class DSSScenarioListItem(dict[str, Any]):
 
     @property
     def id(self) -> str:
-        return needed(self, "id", "scenario")
+        return require_text(self, "id", "scenario")
 
     @property
     def name(self) -> str:
         """For people; the id if there is no name."""
-        return text(self, "name") or self.id
+        return get_text(self, "name") or self.id
 
     @property
     def tags(self) -> list[str]:
-        return texts(self.get("tags"))
+        return only_texts(self.get("tags"))

@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from tocsin.dss import wire
 from tocsin.dss.errors import DSSConflict
-from tocsin.dss.fields import mapping, text
+from tocsin.dss.fields import get_object, get_text
 from tocsin.dss.wire import Raw
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class DSSScenarioSettings:
     @property
     def run_as(self) -> str | None:
         """Login of the user that the scenario runs as; None for its last modifier. Only admins may set another."""
-        return text(self.data, "runAsUser")
+        return get_text(self.data, "runAsUser")
 
     @run_as.setter
     def run_as(self, login: str | None) -> None:
@@ -210,7 +210,7 @@ async def read_script(scenario: "DSSScenario", extension: str | None = None) -> 
     """The script of a scenario; empty if it has none."""
     body = {"extension": extension} if extension else None
     request = wire.get_scenario_payload(scenario.project_key, scenario.id, json_body=body)
-    return text(await scenario.client.perform(request), "script") or ""
+    return get_text(await scenario.client.perform(request), "script") or ""
 
 
 def _version(data: Raw) -> object:
@@ -219,7 +219,7 @@ def _version(data: Raw) -> object:
 
 
 def _modifier(data: Raw, tag: str) -> str | None:
-    return text(mapping(mapping(data, tag), "lastModifiedBy"), "login")
+    return get_text(get_object(get_object(data, tag), "lastModifiedBy"), "login")
 
 
 def _list(data: Raw, key: str) -> list[Any]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tocsin.dss import wire
 from tocsin.dss.errors import DSSRunCancelled
-from tocsin.dss.fields import mapping, needed
+from tocsin.dss.fields import get_object, require_text
 from tocsin.dss.run import DSSScenarioRun
 from tocsin.dss.waits import within
 from tocsin.dss.wire import Raw
@@ -36,8 +36,8 @@ class DSSTriggerFire:
         self.scenario = scenario
         self.project_key = scenario.project_key
         self.scenario_id = scenario.id
-        self.trigger_id = needed(mapping(trigger_fire, "trigger"), "id", "trigger fire's trigger")
-        self.run_id = needed(trigger_fire, "runId", "trigger fire")
+        self.trigger_id = require_text(get_object(trigger_fire, "trigger"), "id", "trigger fire's trigger")
+        self.run_id = require_text(trigger_fire, "runId", "trigger fire")
         """The fire's own id, not that of the run that comes of it."""
         self.trigger_fire = trigger_fire
         self._looks = 0
@@ -50,7 +50,7 @@ class DSSTriggerFire:
         request = wire.get_run_for_trigger(
             self.project_key, self.scenario_id, triggerId=self.trigger_id, triggerRunId=self.run_id
         )
-        run = mapping(await self.client.perform(request), "scenarioRun")
+        run = get_object(await self.client.perform(request), "scenarioRun")
         return DSSScenarioRun(self.client, run, self.project_key, self.scenario_id) if run else None
 
     async def is_cancelled(self, refresh: bool = False) -> bool:

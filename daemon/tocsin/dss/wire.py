@@ -107,7 +107,7 @@ class Endpoint(Generic[T]):
             body=None if json_body is None else json.dumps(json_body, allow_nan=False).encode(),
             repeatable=self.repeatable,
             tail=tail,
-            max_bytes=sys.maxsize if self.parse in (as_text, as_bytes) else MAX_JSON_BYTES,
+            max_bytes=sys.maxsize if self.parse in (parse_text, parse_bytes) else MAX_JSON_BYTES,
         )
 
 
@@ -121,41 +121,41 @@ def quote_part(part: str) -> str:
 # What a good body is: parsers of 2xx replies. They raise ValueError with what is wrong.
 
 
-def as_object(body: bytes) -> Raw:
+def parse_object(body: bytes) -> Raw:
     value = _json(body)
     if not isinstance(value, dict):
         raise ValueError(f"a JSON object was expected, not {_kind(value)}")
     return value
 
 
-def as_list(body: bytes) -> list[Any]:
+def parse_list(body: bytes) -> list[Any]:
     value = _json(body)
     if not isinstance(value, list):
         raise ValueError(f"a JSON list was expected, not {_kind(value)}")
     return value
 
 
-def as_projects(body: bytes) -> list[Any]:
+def parse_projects(body: bytes) -> list[Any]:
     """A list of projects. One that holds none but is not empty is some other server's."""
-    value = as_list(body)
+    value = parse_list(body)
     if value and not any(isinstance(item, dict) and isinstance(item.get("projectKey"), str) for item in value):
         raise ValueError("a list of projects was expected, and no item has a projectKey")
     return value
 
 
-def as_receipt(body: bytes) -> Raw:
+def parse_receipt(body: bytes) -> Raw:
     """The answer to a change: DSS's words are not documented, so an empty body and any JSON will do."""
     value = _json(body) if body.strip() else {}
     return value if isinstance(value, dict) else {}
 
 
-def as_text(body: bytes) -> str:
+def parse_text(body: bytes) -> str:
     if _is_html(body):
         raise ValueError("a text was expected, not an HTML page")
     return body.decode("utf-8", "replace")
 
 
-def as_bytes(body: bytes) -> bytes:
+def parse_bytes(body: bytes) -> bytes:
     return body
 
 
@@ -317,66 +317,68 @@ def _change(operation: str, method: str, template: str, parse: Callable[[bytes],
 _P = "/projects/{}"
 _S = "/projects/{}/scenarios/{}"
 
-list_scenarios = _get("list_scenarios", f"{_P}/scenarios/", as_list)
-create_scenario = _change("create_scenario", "POST", f"{_P}/scenarios/", as_object)
-get_scenario = _get("get_scenario", _S, as_object)
-save_scenario = _change("save_scenario", "PUT", _S, as_receipt)
-delete_scenario = _change("delete_scenario", "DELETE", _S, as_receipt)
-get_scenario_status = _get("get_scenario_status", f"{_S}/light", as_object)
-save_scenario_status = _change("save_scenario_status", "PUT", f"{_S}/light", as_receipt)
-get_scenario_payload = _get("get_scenario_payload", f"{_S}/payload", as_object)
-save_scenario_payload = _change("save_scenario_payload", "PUT", f"{_S}/payload", as_receipt)
-run_scenario = _change("run_scenario", "POST", f"{_S}/run", as_object)
-abort_scenario = _change("abort_scenario", "POST", f"{_S}/abort", as_receipt)
-get_last_runs = _get("get_last_runs", f"{_S}/get-last-runs", as_list, "limit", "onlyFinishedRuns")
-get_runs_by_date = _get("get_runs_by_date", f"{_S}/get-runs-by-date", as_list, "fromDate", "toDate")
-get_run = _get("get_run", f"{_S}/{{}}/", as_object)
-get_run_for_trigger = _get("get_run_for_trigger", f"{_S}/get-run-for-trigger", as_object, "triggerId", "triggerRunId")
-get_trigger_fire = _get("get_trigger_fire", f"{_P}/scenarios/trigger/{{}}/{{}}", as_object, "triggerRunId")
-get_run_log = _get("get_run_log", f"{_S}/{{}}/log", as_text, "stepId")
-get_run_report = _get("get_run_report", f"{_S}/{{}}/scenario-run-report", as_bytes)
-get_step_run_report = _get("get_step_run_report", f"{_S}/{{}}/step-run-report", as_bytes, "stepId")
-get_test_report = _get("get_test_report", f"{_P}/scenarios/last-test-scenario-runs-report", as_bytes, "bundleId")
-get_test_html_report = _get(
-    "get_test_html_report", f"{_P}/scenarios/last-test-scenario-runs-html-report", as_bytes, "bundleId"
+list_scenarios = _get("list_scenarios", f"{_P}/scenarios/", parse_list)
+create_scenario = _change("create_scenario", "POST", f"{_P}/scenarios/", parse_object)
+get_scenario = _get("get_scenario", _S, parse_object)
+save_scenario = _change("save_scenario", "PUT", _S, parse_receipt)
+delete_scenario = _change("delete_scenario", "DELETE", _S, parse_receipt)
+get_scenario_status = _get("get_scenario_status", f"{_S}/light", parse_object)
+save_scenario_status = _change("save_scenario_status", "PUT", f"{_S}/light", parse_receipt)
+get_scenario_payload = _get("get_scenario_payload", f"{_S}/payload", parse_object)
+save_scenario_payload = _change("save_scenario_payload", "PUT", f"{_S}/payload", parse_receipt)
+run_scenario = _change("run_scenario", "POST", f"{_S}/run", parse_object)
+abort_scenario = _change("abort_scenario", "POST", f"{_S}/abort", parse_receipt)
+get_last_runs = _get("get_last_runs", f"{_S}/get-last-runs", parse_list, "limit", "onlyFinishedRuns")
+get_runs_by_date = _get("get_runs_by_date", f"{_S}/get-runs-by-date", parse_list, "fromDate", "toDate")
+get_run = _get("get_run", f"{_S}/{{}}/", parse_object)
+get_run_for_trigger = _get(
+    "get_run_for_trigger", f"{_S}/get-run-for-trigger", parse_object, "triggerId", "triggerRunId"
 )
-get_testing_status = _get("get_testing_status", f"{_P}/scenarios/testing-status", as_object, "bundleId")
+get_trigger_fire = _get("get_trigger_fire", f"{_P}/scenarios/trigger/{{}}/{{}}", parse_object, "triggerRunId")
+get_run_log = _get("get_run_log", f"{_S}/{{}}/log", parse_text, "stepId")
+get_run_report = _get("get_run_report", f"{_S}/{{}}/scenario-run-report", parse_bytes)
+get_step_run_report = _get("get_step_run_report", f"{_S}/{{}}/step-run-report", parse_bytes, "stepId")
+get_test_report = _get("get_test_report", f"{_P}/scenarios/last-test-scenario-runs-report", parse_bytes, "bundleId")
+get_test_html_report = _get(
+    "get_test_html_report", f"{_P}/scenarios/last-test-scenario-runs-html-report", parse_bytes, "bundleId"
+)
+get_testing_status = _get("get_testing_status", f"{_P}/scenarios/testing-status", parse_object, "bundleId")
 
-list_projects = _get("list_projects", "/projects/", as_projects, "includeLocation")
-get_project_summary = _get("get_project_summary", _P, as_object)
-get_project_settings = _get("get_project_settings", f"{_P}/settings", as_object)
-get_project_variables = _get("get_project_variables", f"{_P}/variables/", as_object)
-save_project_variables = _change("save_project_variables", "PUT", f"{_P}/variables/", as_receipt)
-get_resolved_variables = _get("get_resolved_variables", f"{_P}/variables-resolved", as_object, "typed")
-get_global_variables = _get("get_global_variables", "/admin/variables/", as_object)
-get_auth_info = _get("get_auth_info", "/auth/info", as_object, "withSecrets")
-get_instance_info = _get("get_instance_info", "/instance-info", as_object)
+list_projects = _get("list_projects", "/projects/", parse_projects, "includeLocation")
+get_project_summary = _get("get_project_summary", _P, parse_object)
+get_project_settings = _get("get_project_settings", f"{_P}/settings", parse_object)
+get_project_variables = _get("get_project_variables", f"{_P}/variables/", parse_object)
+save_project_variables = _change("save_project_variables", "PUT", f"{_P}/variables/", parse_receipt)
+get_resolved_variables = _get("get_resolved_variables", f"{_P}/variables-resolved", parse_object, "typed")
+get_global_variables = _get("get_global_variables", "/admin/variables/", parse_object)
+get_auth_info = _get("get_auth_info", "/auth/info", parse_object, "withSecrets")
+get_instance_info = _get("get_instance_info", "/instance-info", parse_object)
 
-list_futures = _get("list_futures", "/futures/", as_list, "withScenarios", "withNotScenarios", "allUsers")
-peek_future = _get("peek_future", "/futures/{}", as_object, "peek")
-get_future = Endpoint("get_future", "GET", "/futures/{}", as_object, ("peek",))  # hands the result out, maybe once
-abort_future = _change("abort_future", "DELETE", "/futures/{}", as_receipt)
+list_futures = _get("list_futures", "/futures/", parse_list, "withScenarios", "withNotScenarios", "allUsers")
+peek_future = _get("peek_future", "/futures/{}", parse_object, "peek")
+get_future = Endpoint("get_future", "GET", "/futures/{}", parse_object, ("peek",))  # hands the result out, maybe once
+abort_future = _change("abort_future", "DELETE", "/futures/{}", parse_receipt)
 
-list_jobs = _get("list_jobs", f"{_P}/jobs/", as_list)
-list_running_project_jobs = _get("list_running_project_jobs", f"{_P}/jobs/running/", as_list)
-list_running_jobs = _get("list_running_jobs", "/jobs/running/", as_list, "allUsers")
-get_job = _get("get_job", f"{_P}/jobs/{{}}/", as_object)
-get_job_log = _get("get_job_log", f"{_P}/jobs/{{}}/log", as_text, "activity")
-abort_job = _change("abort_job", "POST", f"{_P}/jobs/{{}}/abort", as_receipt)
+list_jobs = _get("list_jobs", f"{_P}/jobs/", parse_list)
+list_running_project_jobs = _get("list_running_project_jobs", f"{_P}/jobs/running/", parse_list)
+list_running_jobs = _get("list_running_jobs", "/jobs/running/", parse_list, "allUsers")
+get_job = _get("get_job", f"{_P}/jobs/{{}}/", parse_object)
+get_job_log = _get("get_job_log", f"{_P}/jobs/{{}}/log", parse_text, "activity")
+abort_job = _change("abort_job", "POST", f"{_P}/jobs/{{}}/abort", parse_receipt)
 
 _D = f"{_P}/discussions/{{}}/{{}}/"
-list_discussions = _get("list_discussions", _D, as_list)
-create_discussion = _change("create_discussion", "POST", _D, as_object)
-get_discussion = _get("get_discussion", f"{_D}{{}}", as_object)
-save_discussion = _change("save_discussion", "PUT", f"{_D}{{}}", as_object)
-reply_to_discussion = _change("reply_to_discussion", "POST", f"{_D}{{}}/replies/", as_object)
+list_discussions = _get("list_discussions", _D, parse_list)
+create_discussion = _change("create_discussion", "POST", _D, parse_object)
+get_discussion = _get("get_discussion", f"{_D}{{}}", parse_object)
+save_discussion = _change("save_discussion", "PUT", f"{_D}{{}}", parse_object)
+reply_to_discussion = _change("reply_to_discussion", "POST", f"{_D}{{}}/replies/", parse_object)
 
 _C = "/messaging-channels/{}"
-list_channels = _get("list_channels", "/messaging-channels/", as_list, "channelType", "channelFamily")
-get_channel = _get("get_channel", _C, as_object)
-create_channel = _change("create_channel", "POST", "/messaging-channels/", as_object)
-delete_channel = _change("delete_channel", "DELETE", _C, as_receipt)
-get_channel_settings = _get("get_channel_settings", f"{_C}/settings", as_object)
-save_channel_settings = _change("save_channel_settings", "PUT", f"{_C}/settings", as_receipt)
-get_channel_permissions = _get("get_channel_permissions", f"{_C}/permissions", as_list)
-save_channel_permissions = _change("save_channel_permissions", "PUT", f"{_C}/permissions", as_receipt)
+list_channels = _get("list_channels", "/messaging-channels/", parse_list, "channelType", "channelFamily")
+get_channel = _get("get_channel", _C, parse_object)
+create_channel = _change("create_channel", "POST", "/messaging-channels/", parse_object)
+delete_channel = _change("delete_channel", "DELETE", _C, parse_receipt)
+get_channel_settings = _get("get_channel_settings", f"{_C}/settings", parse_object)
+save_channel_settings = _change("save_channel_settings", "PUT", f"{_C}/settings", parse_receipt)
+get_channel_permissions = _get("get_channel_permissions", f"{_C}/permissions", parse_list)
+save_channel_permissions = _change("save_channel_permissions", "PUT", f"{_C}/permissions", parse_receipt)

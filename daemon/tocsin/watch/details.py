@@ -13,7 +13,7 @@ from math import inf
 from sqlalchemy import Connection
 
 from tocsin.dss import DSSClient, DSSError, DSSNotFound, wire
-from tocsin.dss.fields import mapping
+from tocsin.dss.fields import get_object
 from tocsin.model.run import Details, DetailsLevel, RunKey
 from tocsin.store import details, runs
 from tocsin.watch.cadence import Rank, Reason
@@ -79,7 +79,7 @@ class DetailsReader:
         await state.write(_write, read, owed.tries)
         state.given.details_read()
         one = state.agenda.watched.get(run.scenario)
-        if one is not None and read_failed_reporters(mapping(raw, "scenarioRun")):
+        if one is not None and read_failed_reporters(get_object(raw, "scenarioRun")):
             state.agenda.nudge(one, Reason.LATELY)  # reporters may fail only after the look that saw the end
 
     async def _with_log(self, read: Details, ticket: Ticket) -> Details:

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import Generic, TypeVar
 
 from tocsin.dss import DSSScenarioRunDetails, DSSStepRunDetails
-from tocsin.dss.fields import mapping, moment, objects, text, texts
+from tocsin.dss.fields import get_object, get_text, get_time, only_objects, only_texts
 from tocsin.dss.wire import Raw
 from tocsin.kit.clock import to_ms
 from tocsin.kit.texts import json_beginning, storable
@@ -118,7 +118,7 @@ def read_running(raw: object) -> Reading[tuple[tuple[str, str], str]]:
 
 def read_follows(definition: Raw, project: str) -> tuple[tuple[str, str], ...]:
     """The (project, scenario) pairs whose ends trigger this scenario, from its definition or a run's copy of it."""
-    found = [_followed(trigger, project) for trigger in objects(definition.get("triggers"))]
+    found = [_followed(trigger, project) for trigger in only_objects(definition.get("triggers"))]
     return tuple(dict.fromkeys(pair for pair in found if pair))[:_MOST]
 
 
@@ -126,12 +126,12 @@ def read_details(raw: Raw, run: RunKey, read_at: datetime) -> Details:
     """First error, steps and job ids of a run; see ``Details``. The log tail is that of the failed step, if any."""
     details = DSSScenarioRunDetails(raw)
     steps = details.steps
-    told = moment(details.scenario_run, "start")
+    told = get_time(details.scenario_run, "start")
     if told is not None and to_ms(told) != to_ms(run.start):
         return Details(run, read_at, problem="DSS answers another run under this run's id")
     failed = next((step for step in steps if step.first_error_details), None)
-    thrown = (failed.first_error_details if failed else None) or mapping(
-        mapping(details.scenario_run, "result"), "thrown"
+    thrown = (failed.first_error_details if failed else None) or get_object(
+        get_object(details.scenario_run, "result"), "thrown"
     )
     return Details(
         run,
@@ -145,10 +145,10 @@ def read_details(raw: Raw, run: RunKey, read_at: datetime) -> Details:
 def read_failed_reporters(run: Raw) -> tuple[FailedReporter, ...]:
     """DSS's own reporters of this run that could not send."""
     found: list[FailedReporter] = []
-    for number, state in enumerate(objects(run.get("reportersStates"))):
+    for number, state in enumerate(only_objects(run.get("reportersStates"))):
         if problem := _problem(state.get("error")):
-            name = _clean(text(state, "reporterName")) or f"reporter {number + 1}"
-            found.append(FailedReporter(name, _clean(text(state, "messagingType")), problem))
+            name = _clean(get_text(state, "reporterName")) or f"reporter {number + 1}"
+            found.append(FailedReporter(name, _clean(get_text(state, "messagingType")), problem))
     return tuple(found[:_MOST_REPORTERS])
 
 
@@ -158,12 +158,12 @@ def read_mail_reporters(definition: Raw) -> tuple[MailReporter, ...] | None:
     if not isinstance(listed, list):
         return None
     found: dict[str, MailReporter] = {}
-    for number, raw in enumerate(objects(listed)):
-        messaging = mapping(raw, "messaging")
+    for number, raw in enumerate(only_objects(listed)):
+        messaging = get_object(raw, "messaging")
         if raw.get("active") is not False and messaging.get("type") == "mail-scenario":
-            id_ = _clean(text(raw, "id"), _ID_LENGTH) or str(number)
+            id_ = _clean(get_text(raw, "id"), _ID_LENGTH) or str(number)
             id_ = f"{id_}/{number}" if id_ in found else id_
-            found[id_] = _mail_reporter(raw, mapping(messaging, "configuration"), id_, number)
+            found[id_] = _mail_reporter(raw, get_object(messaging, "configuration"), id_, number)
     return tuple(found.values())[:_MOST_REPORTERS]
 
 
@@ -198,7 +198,7 @@ def _unreadable(item: object) -> int:
 
 def _id(raw: Raw, key: str) -> str | None:
     """An identifier that a row can hold and that a path of DSS's API can name."""
-    value = text(raw, key)
+    value = get_text(raw, key)
     sane = value and value == clean(value, _ID_LENGTH) and value not in (".", "..")
     return value if sane else None
 
@@ -208,27 +208,27 @@ def _clean(words: str | None, length: int = _NAME_LENGTH) -> str | None:
 
 
 def _run(raw: Raw, scenario: ScenarioKey, now: datetime, mail_reporters: bool) -> SeenRun | None:
-    copy = mapping(raw, "scenario")
-    run_id, start = _id(raw, "runId"), moment(raw, "start")
-    stranger = (text(copy, "id") or scenario.scenario) != scenario.scenario
+    copy = get_object(raw, "scenario")
+    run_id, start = _id(raw, "runId"), get_time(raw, "start")
+    stranger = (get_text(copy, "id") or scenario.scenario) != scenario.scenario
     if run_id is None or start is None or stranger:
         return None
-    result = mapping(raw, "result")
-    end = moment(raw, "end") or moment(result, "end")
+    result = get_object(raw, "result")
+    end = get_time(raw, "end") or get_time(result, "end")
     if result and end is None:
         return None
     ended = bool(result) or (end is not None and now - end >= RESULT_WAIT)
-    fire = mapping(raw, "trigger")
-    trigger = mapping(fire, "trigger")
+    fire = get_object(raw, "trigger")
+    trigger = get_object(fire, "trigger")
     run = Run(
         scenario,
         run_id,
         start,
         end=end if ended else None,
-        outcome=(_clean(text(result, "outcome"), 64) or Outcome.UNKNOWN) if ended else None,
-        trigger_type=_clean(text(trigger, "type")),
-        trigger_name=_clean(text(trigger, "name")),
-        fire_id=_clean(text(fire, "runId")),
+        outcome=(_clean(get_text(result, "outcome"), 64) or Outcome.UNKNOWN) if ended else None,
+        trigger_type=_clean(get_text(trigger, "type")),
+        trigger_name=_clean(get_text(trigger, "name")),
+        fire_id=_clean(get_text(fire, "runId")),
         run_as=_run_as(raw),
     )
     return SeenRun(
@@ -240,8 +240,8 @@ def _run(raw: Raw, scenario: ScenarioKey, now: datetime, mail_reporters: bool) -
 
 
 def _run_as(raw: Raw) -> str | None:
-    for who in (mapping(raw, "runAsUser"), mapping(raw, "effectiveUser")):
-        if login := text(who, "realUserLogin") or text(mapping(who, "apiKey"), "label"):
+    for who in (get_object(raw, "runAsUser"), get_object(raw, "effectiveUser")):
+        if login := get_text(who, "realUserLogin") or get_text(get_object(who, "apiKey"), "label"):
             return _clean(login)
     return None
 
@@ -256,25 +256,25 @@ def _follows(copy: Raw, trigger: Raw, project: str) -> tuple[tuple[str, str], ..
 def _followed(trigger: Raw, project: str) -> tuple[str, str] | None:
     if trigger.get("type") != FOLLOW or trigger.get("active") is False:
         return None
-    params = mapping(trigger, "params")
+    params = get_object(trigger, "params")
     scenario = _id(params, "scenarioId")
     return (_id(params, "projectKey") or project, scenario) if scenario else None
 
 
 def _mail_reporter(raw: Raw, mail: Raw, id_: str, number: int) -> MailReporter:
     def said(key: str, length: int = _TEXT_LENGTH) -> str:
-        return clean(text(mail, key) or "", length)
+        return clean(get_text(mail, key) or "", length)
 
     def listed(key: str) -> str:
-        words = clean(text(mail, key) or "", _LIST_LENGTH + 1)
+        words = clean(get_text(mail, key) or "", _LIST_LENGTH + 1)
         return words if len(words) <= _LIST_LENGTH else words.rpartition(",")[0]  # never half an address
 
-    from_file = text(mail, "messageSource") == "TEMPLATE_FILE"
+    from_file = get_text(mail, "messageSource") == "TEMPLATE_FILE"
     return MailReporter(
         id_,
-        _clean(text(raw, "name")) or f"reporter {number + 1}",
+        _clean(get_text(raw, "name")) or f"reporter {number + 1}",
         phase="START" if raw.get("phase") == "START" else "END",
-        condition=clean(text(raw, "runCondition") or "") if raw.get("runConditionEnabled") is True else None,
+        condition=clean(get_text(raw, "runCondition") or "") if raw.get("runConditionEnabled") is True else None,
         sender=said("sender", _NAME_LENGTH),
         recipient=listed("recipient"),
         cc=listed("ccRecipient"),
@@ -285,26 +285,28 @@ def _mail_reporter(raw: Raw, mail: Raw, id_: str, number: int) -> MailReporter:
         freemarker=mail.get("templateFormat") != "FORMULA",
         html=mail.get("sendAsHTML") is True,
         attachments=tuple(
-            dict.fromkeys(clean(kind, 100) for one in objects(mail.get("attachments")) if (kind := text(one, "type")))
+            dict.fromkeys(
+                clean(kind, 100) for one in only_objects(mail.get("attachments")) if (kind := get_text(one, "type"))
+            )
         ),
     )
 
 
 def _scenario(raw: Raw, node: str, project: str) -> SeenScenario | None:
     scenario = _id(raw, "id")
-    if scenario is None or (text(raw, "projectKey") or project) != project:
+    if scenario is None or (get_text(raw, "projectKey") or project) != project:
         return None
     active = raw.get("active")
-    name = _name(moment(raw, "start"), text(raw, "futureId"))
+    name = _name(get_time(raw, "start"), get_text(raw, "futureId"))
     return SeenScenario(
         ScenarioKey(node, project, scenario),
-        _clean(text(raw, "name")) or scenario,
-        tags=tuple(dict.fromkeys(clean(tag, _NAME_LENGTH) for tag in texts(raw.get("tags"))[:_MOST])),
-        type=_clean(text(raw, "type")),
+        _clean(get_text(raw, "name")) or scenario,
+        tags=tuple(dict.fromkeys(clean(tag, _NAME_LENGTH) for tag in only_texts(raw.get("tags"))[:_MOST])),
+        type=_clean(get_text(raw, "type")),
         active=active if isinstance(active, bool) else None,
         running=name if raw.get("running") is True else None,
-        next_run=moment(raw, "nextRun"),
-        run_as=_clean(text(raw, "runAsUser")),
+        next_run=get_time(raw, "nextRun"),
+        run_as=_clean(get_text(raw, "runAsUser")),
     )
 
 
@@ -312,7 +314,7 @@ def _project(raw: Raw) -> SeenProject | None:
     key = _id(raw, "projectKey")
     if key is None:
         return None
-    return SeenProject(key, _clean(text(raw, "name")), moment(mapping(raw, "creationTag"), "lastModifiedOn"))
+    return SeenProject(key, _clean(get_text(raw, "name")), get_time(get_object(raw, "creationTag"), "lastModifiedOn"))
 
 
 def _dead(item: object) -> bool:
@@ -320,10 +322,10 @@ def _dead(item: object) -> bool:
 
 
 def _future(raw: Raw) -> tuple[tuple[str, str], str] | None:
-    for target in objects(mapping(raw, "payload").get("targets")):
+    for target in only_objects(get_object(raw, "payload").get("targets")):
         project, scenario = _id(target, "projectKey"), _id(target, "objectId")
         if project and scenario and target.get("objectType", "SCENARIO") == "SCENARIO":
-            return (project, scenario), _name(text(raw, "jobId"), moment(raw, "startTime"))
+            return (project, scenario), _name(get_text(raw, "jobId"), get_time(raw, "startTime"))
     return None
 
 
@@ -335,7 +337,7 @@ def _name(*marks: object) -> str:
 def _problem(error: object) -> str | None:
     """A reporter's error in words; DSS may send a text or a serialized exception."""
     if isinstance(error, dict):
-        told: Iterable[str | None] = (text(error, key) for key in ("detailedMessage", "message", "title"))
+        told: Iterable[str | None] = (get_text(error, key) for key in ("detailedMessage", "message", "title"))
         return clean(next((words for words in told if words), "") or json_beginning(error, 500)) if error else None
     return clean(error) if isinstance(error, str) and error.strip() else None
 
@@ -343,15 +345,18 @@ def _problem(error: object) -> str | None:
 def _error(thrown: Raw, step: DSSStepRunDetails | None) -> RunError:
     name = (step.name or step.id) if step else None
     return RunError(
-        _clean(text(thrown, "message") or text(thrown, "detailedMessage") or text(thrown, "clazz"), _TEXT_LENGTH),
-        code=_clean(text(thrown, "code")),
-        title=_clean(text(thrown, "title")),
+        _clean(
+            get_text(thrown, "message") or get_text(thrown, "detailedMessage") or get_text(thrown, "clazz"),
+            _TEXT_LENGTH,
+        ),
+        code=_clean(get_text(thrown, "code")),
+        title=_clean(get_text(thrown, "title")),
         step=_clean(name),
     )
 
 
 def _step(step: DSSStepRunDetails) -> Step:
-    start, end = moment(step, "start"), moment(step, "end")
+    start, end = get_time(step, "start"), get_time(step, "end")
     return Step(
         _clean(step.id),
         _clean(step.name),
@@ -364,8 +369,8 @@ def _step(step: DSSStepRunDetails) -> Step:
 
 def _step_log(step: DSSStepRunDetails) -> str | None:
     """The last lines that DSS attached to the step's result or to the first of its jobs that has some."""
-    items = [mapping(step, "result"), *objects(step.get("additionalReportItems"))]
+    items = [get_object(step, "result"), *only_objects(step.get("additionalReportItems"))]
     for item in items:
-        if lines := texts(mapping(item, "logTail").get("lines")):
+        if lines := only_texts(get_object(item, "logTail").get("lines")):
             return clean("\n".join(lines[-200:]), 64_000)
     return None

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from urllib.parse import quote, urlencode
 
 from tocsin.deliver.connect import check_channel_url
-from tocsin.dss.fields import mapping, objects, text
+from tocsin.dss.fields import get_object, get_text, only_objects
 from tocsin.dss.wire import Raw
 from tocsin.routing.dss_reporters import DEFAULT_SUBJECT, addresses, individual
 
@@ -40,10 +40,10 @@ class Way:
 
 def way_of(messaging: Raw, channels: Mapping[str, Raw]) -> Way:
     """``channels`` are DSS's messaging channels by id, with their settings as far as known. Raises ``NotCarried``."""
-    configuration = mapping(messaging, "configuration")
-    channel_id = text(configuration, "channelId")
+    configuration = get_object(messaging, "configuration")
+    channel_id = get_text(configuration, "channelId")
     channel = channels.get(channel_id or "", {})
-    match text(messaging, "type"):
+    match get_text(messaging, "type"):
         case "mail-scenario":
             return _mail(configuration, channel_id, channel)
         case "slack-scenario":
@@ -62,10 +62,10 @@ def _reached(configuration: Raw, channel: Raw) -> Raw:
 
 
 def _mail(mail: Raw, channel_id: str | None, channel: Raw) -> Way:
-    if (kind := text(channel, "type")) not in (None, "smtp"):
+    if (kind := get_text(channel, "type")) not in (None, "smtp"):
         raise NotCarried(f"its channel {channel_id} is of type {kind}, which is not SMTP")
     notes = []
-    host = text(channel, "host")
+    host = get_text(channel, "host")
     if host is None:
         why = (
             "cannot be read with this key"
@@ -75,26 +75,26 @@ def _mail(mail: Raw, channel_id: str | None, channel: Raw) -> Way:
         notes.append(
             f"the server of the mail channel {channel_id or 'of DSS'} {why}: put it in the place of {_UNKNOWN_SERVER}"
         )
-    sender = text(mail, "sender") or text(channel, "sender")
+    sender = get_text(mail, "sender") or get_text(channel, "sender")
     if channel.get("useCurrentUserAsSender") or not sender:
         notes.append("DSS sends it in the name of the user who runs the scenario; write a From into its `mail:`")
     notes += [
-        f"its attachment {text(one, 'type')} cannot be had from outside of DSS"
-        for one in objects(mail.get("attachments"))
-        if text(one, "type") != "LOG"
+        f"its attachment {get_text(one, 'type')} cannot be had from outside of DSS"
+        for one in only_objects(mail.get("attachments"))
+        if get_text(one, "type") != "LOG"
     ]
-    message = text(mail, "message") or ""
-    if text(mail, "messageSource") == "TEMPLATE_FILE":
+    message = get_text(mail, "message") or ""
+    if get_text(mail, "messageSource") == "TEMPLATE_FILE":
         message = ""
-        if (template := text(mail, "templateName")) not in (None, "default.ftl"):
+        if (template := get_text(mail, "templateName")) not in (None, "default.ftl"):
             notes.append(f"its template {template} is on the DSS server; Tocsin's own mail takes its place")
     return Way(
         name=f"dss-mail-{channel_id}" if channel_id else "dss-mail",
         address=_mailto(channel, host or _UNKNOWN_SERVER, sender or "dss@example.com"),
-        secret=bool(text(channel, "login")),
-        subject=text(mail, "subject") or DEFAULT_SUBJECT,
+        secret=bool(get_text(channel, "login")),
+        subject=get_text(mail, "subject") or DEFAULT_SUBJECT,
         message=message,
-        log=any(text(one, "type") == "LOG" for one in objects(mail.get("attachments"))),
+        log=any(get_text(one, "type") == "LOG" for one in only_objects(mail.get("attachments"))),
         mails=_overrides(mail, sender),
         notes=tuple(notes),
     )
@@ -102,7 +102,7 @@ def _mail(mail: Raw, channel_id: str | None, channel: Raw) -> Way:
 
 def _mailto(channel: Raw, host: str, sender: str) -> str:
     mode = "ssl" if channel.get("useSSL") else "starttls" if channel.get("useTLS") else "insecure"
-    login, password, port = text(channel, "login"), text(channel, "password"), channel.get("port")
+    login, password, port = get_text(channel, "login"), get_text(channel, "password"), channel.get("port")
     account = f"{quote(login, safe='')}:{quote(password or '', safe='')}@" if login else ""
     place = f"{host}:{port}" if isinstance(port, int | str) and str(port).isdecimal() else host
     query = urlencode({"from": sender, "to": sender, "smtp": host, "mode": mode})
@@ -112,10 +112,12 @@ def _mailto(channel: Raw, host: str, sender: str) -> str:
 def _overrides(mail: Raw, sender: str | None) -> tuple[Raw, ...]:
     """One override for each message that DSS would send: to a list, or to each of some people."""
     try:
-        several = list(individual(text(mail, "recipient") or ""))
+        several = list(individual(get_text(mail, "recipient") or ""))
     except ValueError as error:
         raise NotCarried(f"its recipients: {error}") from None
-    copies = {key: addresses(text(mail, name) or "") for key, name in (("cc", "ccRecipient"), ("bcc", "bccRecipient"))}
+    copies = {
+        key: addresses(get_text(mail, name) or "") for key, name in (("cc", "ccRecipient"), ("bcc", "bccRecipient"))
+    }
     shared = {key: copy for key, copy in copies.items() if copy}
     several = several or [([], {})]
     if any("${" in address for group in (*(to for to, _ in several), *shared.values()) for address in group):
@@ -127,14 +129,14 @@ def _overrides(mail: Raw, sender: str | None) -> tuple[Raw, ...]:
 
 
 def _slack(reporter: Raw, channel_id: str | None, way: Raw) -> Way:
-    blocks = text(reporter, "messageMode") == "BLOCK_KIT_API"
-    message = "" if blocks else text(reporter, "message") or ""
+    blocks = get_text(reporter, "messageMode") == "BLOCK_KIT_API"
+    message = "" if blocks else get_text(reporter, "message") or ""
     notes = ("its blocks are left out for Tocsin's own message",) if blocks else ()
     name = f"dss-slack-{channel_id}" if channel_id else "dss-slack"
-    room = text(reporter, "channel") or text(way, "channel")
-    if url := text(way, "webhookUrl"):
+    room = get_text(reporter, "channel") or get_text(way, "channel")
+    if url := get_text(way, "webhookUrl"):
         return _usable(Way(name, url, message=message, notes=notes))
-    if token := text(way, "authorizationToken"):
+    if token := get_text(way, "authorizationToken"):
         if not room:
             raise NotCarried("it names no Slack channel")
         return _usable(
@@ -148,13 +150,13 @@ def _room(channel: str) -> str:
 
 
 def _chat(kind: str, reporter: Raw, way: Raw) -> Way:
-    channel_id = text(reporter, "channelId")
-    url = text(way, "webhookUrl")
+    channel_id = get_text(reporter, "channelId")
+    url = get_text(way, "webhookUrl")
     if not url:
         raise NotCarried(_unreadable(channel_id))
-    if (key := text(way, "webhookKey")) and "key=" not in url:
-        url += f"{'&' if '?' in url else '?'}{urlencode({'key': key, 'token': text(way, 'webhookToken') or ''})}"
-    message = text(reporter, "message") or ""
+    if (key := get_text(way, "webhookKey")) and "key=" not in url:
+        url += f"{'&' if '?' in url else '?'}{urlencode({'key': key, 'token': get_text(way, 'webhookToken') or ''})}"
+    message = get_text(reporter, "message") or ""
     card = message.lstrip().startswith("{")
     name = f"dss-{kind}-{channel_id}" if channel_id else f"dss-{kind}"
     notes = ("its card is left out for Tocsin's own message",) if card else ()
@@ -162,7 +164,7 @@ def _chat(kind: str, reporter: Raw, way: Raw) -> Way:
 
 
 def _webhook(reporter: Raw) -> Way:
-    method, url = text(reporter, "method") or "POST", text(reporter, "url") or ""
+    method, url = get_text(reporter, "method") or "POST", get_text(reporter, "url") or ""
     pairs = {key: _pairs(reporter.get(key)) for key in ("parameters", "headers")}
     if method != "POST":
         raise NotCarried(f"Tocsin's webhooks post, this one is a {method}")
@@ -178,7 +180,7 @@ def _webhook(reporter: Raw) -> Way:
 
 
 def _pairs(values: object) -> dict[str, str]:
-    return {key: text(pair, "value") or "" for pair in objects(values) if (key := text(pair, "key"))}
+    return {key: get_text(pair, "value") or "" for pair in only_objects(values) if (key := get_text(pair, "key"))}
 
 
 def _unreadable(channel_id: str | None) -> str:

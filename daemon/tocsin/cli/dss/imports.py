@@ -15,7 +15,7 @@ from tocsin.cli.exits import one_line
 from tocsin.config.model import Node
 from tocsin.config.secrets import EnvSecret, FileSecret
 from tocsin.dss import DSSError
-from tocsin.dss.fields import mapping, text
+from tocsin.dss.fields import get_object, get_text
 from tocsin.dss.wire import Raw
 from tocsin.model.labels import Matcher, Op
 from tocsin.routing.formula import BadFormula, parse
@@ -54,20 +54,20 @@ class Import:
                 continue
             for channel in channels:
                 try:
-                    configuration = mapping(await channel.get_settings(), "configuration")
+                    configuration = get_object(await channel.get_settings(), "configuration")
                 except DSSError:  # only an admin key may read them; those who need them say so
                     configuration = {}
                 known[channel.id] = {"type": channel.type, "sender": channel.sender, **configuration}
 
     def add(self, target: Target, reporter: Raw) -> None:
         """Carry one reporter over, or note why not."""
-        name = f"{target.project}/{target.id}/{text(reporter, 'name') or 'unnamed'}"
+        name = f"{target.project}/{target.id}/{get_text(reporter, 'name') or 'unnamed'}"
         if len(self._session.nodes) > 1:
             name = f"{target.node}/{name}"
         try:
             if not reporter.get("active", True):
                 raise NotCarried("it is switched off in DSS")
-            way = way_of(mapping(reporter, "messaging"), self._channels[target.node])
+            way = way_of(get_object(reporter, "messaging"), self._channels[target.node])
         except NotCarried as error:
             self._note(name, f"not carried over: {error}")
             return
@@ -75,7 +75,7 @@ class Import:
         for note in way.notes:
             self._note(name, note)
         made: Raw = {"name": self._unique(name), "receiver": self._receiver(way)}
-        if text(reporter, "phase") == "START":
+        if get_text(reporter, "phase") == "START":
             made["on"] = ["run.started"]
         made["match"] = [str(matcher) for matcher in _matchers(target)]
         made |= self._condition(name, reporter) | self._words(name, way)
@@ -109,7 +109,7 @@ class Import:
         return name
 
     def _condition(self, name: str, reporter: Raw) -> Raw:
-        condition = text(reporter, "runCondition") or ""
+        condition = get_text(reporter, "runCondition") or ""
         if not reporter.get("runConditionEnabled") or not condition.strip():
             return {}
         try:

@@ -4,7 +4,7 @@ from tocsin.cli import show
 from tocsin.cli.dss.address import shown
 from tocsin.cli.dss.session import Session
 from tocsin.cli.verb import JsonOption, typer_app, verb
-from tocsin.dss.fields import text, texts
+from tocsin.dss.fields import get_text, only_texts
 
 app = typer_app()
 
@@ -17,10 +17,10 @@ async def list_projects(session: Session, as_json: JsonOption = False) -> None:
             "address": shown(node, project["projectKey"]),
             "node": node,
             "project": project["projectKey"],
-            "name": text(project, "name"),
-            "owner": text(project, "ownerLogin"),
-            "status": text(project, "projectStatus"),
-            "tags": texts(project.get("tags")),
+            "name": get_text(project, "name"),
+            "owner": get_text(project, "ownerLogin"),
+            "status": get_text(project, "projectStatus"),
+            "tags": only_texts(project.get("tags")),
         }
         for node in session.nodes
         for project in await session.client(node).list_projects()

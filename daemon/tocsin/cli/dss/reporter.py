@@ -14,7 +14,7 @@ from tocsin.cli.dss.session import Session, Target
 from tocsin.cli.exits import USAGE, Failure, tell
 from tocsin.cli.verb import Edit, JsonOption, ScenariosArgument, ScopeArgument, typer_app, verb
 from tocsin.dss import wire
-from tocsin.dss.fields import mapping, objects, text
+from tocsin.dss.fields import get_object, get_text, only_objects
 from tocsin.dss.wire import Raw
 
 app = typer_app()
@@ -54,10 +54,10 @@ async def set_sender(
         raise Failure(f"{sender!r} is no mail address", USAGE)
 
     def change(_: Target, settings: Settings) -> str | None:
-        mails = [mapping(one, "messaging") for one in objects(settings.raw_reporters)]
-        found = [mapping(mail, "configuration") for mail in mails if mail.get("type") == "mail-scenario"]
-        wanted = [mail for mail in found if former is None or text(mail, "sender") == former]
-        old = sorted({text(mail, "sender") or "none" for mail in wanted if mail.get("sender") != sender})
+        mails = [get_object(one, "messaging") for one in only_objects(settings.raw_reporters)]
+        found = [get_object(mail, "configuration") for mail in mails if mail.get("type") == "mail-scenario"]
+        wanted = [mail for mail in found if former is None or get_text(mail, "sender") == former]
+        old = sorted({get_text(mail, "sender") or "none" for mail in wanted if mail.get("sender") != sender})
         for mail in wanted:
             mail["sender"] = sender
         return f"From was {', '.join(old)}" if old else None
@@ -140,7 +140,7 @@ async def _reporters(session: Session, addresses: list[str] | None) -> list[tupl
 
     async def read(target: Target) -> list[Raw]:
         request = wire.get_scenario(target.project, target.id)
-        return objects((await session.client(target.node).perform(request)).get("reporters"))
+        return only_objects((await session.client(target.node).perform(request)).get("reporters"))
 
     targets = await session.find_or_all(addresses)
     found = await session.each("reading scenarios", targets, read)

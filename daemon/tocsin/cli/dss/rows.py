@@ -5,7 +5,7 @@ from datetime import timedelta
 from tocsin.cli.dss.address import shown
 from tocsin.cli.dss.session import Target
 from tocsin.dss import DSSScenarioRun, DSSStepRunDetails
-from tocsin.dss.fields import mapping, moment, objects, text, texts
+from tocsin.dss.fields import get_object, get_text, get_time, only_objects, only_texts
 from tocsin.dss.wire import Raw
 
 Item = dict[str, object]
@@ -15,14 +15,14 @@ def scenario_row(target: Target, item: Raw) -> Item:
     """From a list entry or a light status, which are alike."""
     return {
         **target.place,
-        "name": text(item, "name") or target.id,
-        "type": text(item, "type"),
+        "name": get_text(item, "name") or target.id,
+        "type": get_text(item, "type"),
         "active": bool(item.get("active")),
         "running": bool(item.get("running")),
-        "start": moment(item, "start"),
-        "next_run": moment(item, "nextRun"),
-        "triggers": text(item, "triggerDigest") or None,
-        "tags": texts(item.get("tags")),
+        "start": get_time(item, "start"),
+        "next_run": get_time(item, "nextRun"),
+        "triggers": get_text(item, "triggerDigest") or None,
+        "tags": only_texts(item.get("tags")),
         "test": bool(item.get("markedAsTest")),
     }
 
@@ -35,10 +35,10 @@ def run_row(target: Target, run: DSSScenarioRun) -> Item:
         "run": run.id,
         "outcome": None if run.running else run.outcome,
         "start": run.start_time,
-        "end": None if run.running else moment(run.run, "end") or moment(mapping(run.run, "result"), "end"),
+        "end": None if run.running else get_time(run.run, "end") or get_time(get_object(run.run, "result"), "end"),
         "duration_seconds": timedelta(seconds=run.duration),
-        "trigger": {"type": text(trigger, "type"), "name": text(trigger, "name")},
-        "run_as": text(mapping(run.run, "runAsUser"), "realUserLogin"),
+        "trigger": {"type": get_text(trigger, "type"), "name": get_text(trigger, "name")},
+        "run_as": get_text(get_object(run.run, "runAsUser"), "realUserLogin"),
     }
 
 
@@ -59,41 +59,41 @@ def step_row(step: DSSStepRunDetails) -> Item:
 def error_row(step: DSSStepRunDetails, thrown: Raw) -> Item:
     return {
         "step": step.name or step.id,
-        "code": text(thrown, "code"),
-        "title": text(thrown, "title"),
-        "message": text(thrown, "message"),
-        "class": text(thrown, "clazz"),
-        "stack": text(thrown, "stack") or None,
+        "code": get_text(thrown, "code"),
+        "title": get_text(thrown, "title"),
+        "message": get_text(thrown, "message"),
+        "class": get_text(thrown, "clazz"),
+        "stack": get_text(thrown, "stack") or None,
     }
 
 
 def reporter_row(target: Target, reporter: Raw) -> Item:
     """One of DSS's own reporters."""
-    messaging = mapping(reporter, "messaging")
-    configuration = mapping(messaging, "configuration")
+    messaging = get_object(reporter, "messaging")
+    configuration = get_object(messaging, "configuration")
     return {
         **target.place,
-        "id": text(reporter, "id"),
-        "name": text(reporter, "name") or "",
-        "type": text(messaging, "type"),
+        "id": get_text(reporter, "id"),
+        "name": get_text(reporter, "name") or "",
+        "type": get_text(messaging, "type"),
         "active": bool(reporter.get("active")),
-        "phase": text(reporter, "phase"),
-        "condition": text(reporter, "runCondition") if reporter.get("runConditionEnabled") else None,
-        "channel": text(configuration, "channelId"),
-        "sender": text(configuration, "sender"),
+        "phase": get_text(reporter, "phase"),
+        "condition": get_text(reporter, "runCondition") if reporter.get("runConditionEnabled") else None,
+        "channel": get_text(configuration, "channelId"),
+        "sender": get_text(configuration, "sender"),
         "recipients": next(
-            (found for key in ("recipient", "channel", "toNumber") if (found := text(configuration, key))), None
+            (found for key in ("recipient", "channel", "toNumber") if (found := get_text(configuration, key))), None
         ),
     }
 
 
 def trigger_row(trigger: Raw) -> Item:
     return {
-        "id": text(trigger, "id"),
-        "name": text(trigger, "name") or "",
-        "type": text(trigger, "type"),
+        "id": get_text(trigger, "id"),
+        "name": get_text(trigger, "name") or "",
+        "type": get_text(trigger, "type"),
         "active": bool(trigger.get("active", True)),
-        "params": mapping(trigger, "params"),
+        "params": get_object(trigger, "params"),
     }
 
 
@@ -101,11 +101,11 @@ def definition_steps(raw: Raw) -> list[Item]:
     """The steps of a definition, not of a run."""
     return [
         {
-            "id": text(step, "id"),
-            "name": text(step, "name"),
-            "type": text(step, "type"),
+            "id": get_text(step, "id"),
+            "name": get_text(step, "name"),
+            "type": get_text(step, "type"),
             "enabled": bool(step.get("enabled", True)),
-            "condition": text(step, "runConditionType"),
+            "condition": get_text(step, "runConditionType"),
         }
-        for step in objects(mapping(raw, "params").get("steps"))
+        for step in only_objects(get_object(raw, "params").get("steps"))
     ]

@@ -15,7 +15,7 @@ from tocsin.cli.dss.trouble import exit_code, told
 from tocsin.cli.exits import USAGE, Failure
 from tocsin.cli.verb import Edit, JsonOption, ScenarioArgument, typer_app, verb
 from tocsin.dss import DSSDiscussion, DSSError, PythonScriptBasedScenarioSettings
-from tocsin.dss.fields import moment, text
+from tocsin.dss.fields import get_text, get_time
 
 app = typer_app()
 SetOption = Annotated[
@@ -148,9 +148,9 @@ async def discussions(
 async def _discussion_row(discussion: DSSDiscussion) -> Item:
     return {
         "id": discussion.discussion_id,
-        "topic": text(discussion.get_metadata(), "topic"),
+        "topic": get_text(discussion.get_metadata(), "topic"),
         "replies": [
-            {"author": said.get_author(), "time": moment(said.get_raw_data(), "time"), "text": said.get_text()}
+            {"author": said.get_author(), "time": get_time(said.get_raw_data(), "time"), "text": said.get_text()}
             for said in await discussion.get_replies()
         ],
     }

@@ -12,7 +12,7 @@ from tocsin.cli.dss.statistics import summary
 from tocsin.cli.exits import USAGE, Failure
 from tocsin.cli.verb import JsonOption, ScenarioArgument, ScenariosArgument, ScopeArgument, typer_app, verb
 from tocsin.dss import DSSScenarioRun
-from tocsin.dss.fields import moment, objects, text, texts
+from tocsin.dss.fields import get_text, get_time, only_objects, only_texts
 from tocsin.kit.durations import BadDuration, parse_duration
 
 app = typer_app()
@@ -35,7 +35,7 @@ async def list_scenarios(
         for target in await session.find_or_all(addresses)
         if active in (None, bool(target.item.get("active")))
         and (not running or target.item.get("running"))
-        and (not tag or not set(tag).isdisjoint(texts(target.item.get("tags"))))
+        and (not tag or not set(tag).isdisjoint(only_texts(target.item.get("tags"))))
     ]
     rows = [scenario_row(target, target.item) for target in targets]
     show.rows(rows, ("scenario=address", "name", "active", "running", "next_run", "triggers", "tags"), as_json=as_json)
@@ -51,11 +51,11 @@ async def show_scenario(session: Session, address: ScenarioArgument, as_json: Js
     raw = settings.get_raw()
     row: Item = {
         **scenario_row(target, {**raw, **status.get_raw()}),
-        "description": text(raw, "description") or text(raw, "shortDesc") or None,
+        "description": get_text(raw, "description") or get_text(raw, "shortDesc") or None,
         "run_as": settings.run_as,
         "effective_run_as": settings.effective_run_as,
         "steps": len(definition_steps(raw)),
-        "reporters": [text(reporter, "name") or "" for reporter in objects(raw.get("reporters"))],
+        "reporters": [get_text(reporter, "name") or "" for reporter in only_objects(raw.get("reporters"))],
         "last_run": run_row(target, last) if last else None,
     }
     if not as_json and last is not None:
@@ -101,9 +101,9 @@ async def next_run(session: Session, addresses: ScopeArgument = None, as_json: J
     rows: list[Item] = [
         {
             **target.place,
-            "next_run": moment(target.item, "nextRun"),
+            "next_run": get_time(target.item, "nextRun"),
             "active": bool(target.item.get("active")),
-            "triggers": text(target.item, "triggerDigest") or None,
+            "triggers": get_text(target.item, "triggerDigest") or None,
         }
         for target in await session.find_or_all(addresses)
     ]

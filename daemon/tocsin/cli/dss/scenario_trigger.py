@@ -13,7 +13,7 @@ from tocsin.cli.dss.rows import trigger_row
 from tocsin.cli.dss.session import Session, Target
 from tocsin.cli.exits import USAGE, Failure
 from tocsin.cli.verb import Edit, JsonOption, ScenarioArgument, typer_app, verb
-from tocsin.dss.fields import objects
+from tocsin.dss.fields import only_objects
 
 app = typer_app()
 _KINDS = ("periodic", "hourly", "daily", "monthly")
@@ -23,7 +23,7 @@ _KINDS = ("periodic", "hourly", "daily", "monthly")
 async def list_triggers(session: Session, address: ScenarioArgument, as_json: JsonOption = False) -> None:
     """List the triggers of a scenario."""
     settings = await session.one(address).scenario.get_settings()
-    rows = [trigger_row(trigger) for trigger in objects(settings.raw_triggers)]
+    rows = [trigger_row(trigger) for trigger in only_objects(settings.raw_triggers)]
     show.rows(rows, ("id", "name", "type", "active", "params"), as_json=as_json)
 
 

@@ -24,7 +24,7 @@ from tocsin.dss import (
     DSSScenarioRun,
     DSSServerError,
 )
-from tocsin.dss.fields import texts
+from tocsin.dss.fields import only_texts
 from tocsin.dss.wire import Raw
 from tocsin.kit.clock import SystemClock
 
@@ -177,7 +177,7 @@ class Session:
 
     def _in_scope(self, target: Target) -> bool:
         scope = self.nodes[target.node].scenarios
-        tagged = not scope.tags or not set(scope.tags).isdisjoint(texts(target.item.get("tags")))
+        tagged = not scope.tags or not set(scope.tags).isdisjoint(only_texts(target.item.get("tags")))
         return tagged and in_scope(target.id, scope.include, scope.exclude)
 
     async def each(
