@@ -84,20 +84,20 @@ def receive(port: "multiprocessing.Queue[int]", taken: "Synchronized[int]") -> N
     asyncio.run(serve())
 
 
-def rows(count: int, lanes: int, channel: str) -> list[tuple[Notification, Details]]:
+def rows(count: int, ordering_keys: int, channel: str) -> list[tuple[Notification, Details]]:
     now = datetime(2026, 3, 1, tzinfo=UTC)
     made = []
     for n in range(count):
-        key = ScenarioKey("prod", f"P{n % 40}", f"SCENARIO_{n % lanes}")
+        key = ScenarioKey("prod", f"P{n % 40}", f"SCENARIO_{n % ordering_keys}")
         run = Run(
             key, f"run-{n}", now + timedelta(seconds=n), now + timedelta(seconds=n + 90), "FAILED", "temporal", "t"
         )
         event = Event(run_event_id(run, EventName.RUN_FAILED), EventName.RUN_FAILED, "prod", now, now, key.project,
                       ScenarioFacts(key.scenario, "A scenario", ("daily",)), run, "https://dss.example.com/x")  # fmt: skip
         steps = (Step("s", "Build", "build", "FAILED", timedelta(seconds=9), ("job",)),)
-        lane = "/".join(key)
+        ordering_key = "/".join(key)
         made.append((
-            Notification(fresh_id(), "ops", channel, lane, EventNotice(event, "nightly"), now, now),
+            Notification(fresh_id(), "ops", channel, ordering_key, EventNotice(event, "nightly"), now, now),
             Details(run.key, now, RunError("it broke", step="Build"), steps, "a log\n" * 20),
         ))  # fmt: skip
     return made
@@ -164,9 +164,9 @@ class Pace:
         return f"{self.by_clock:7.0f}/s  {self.by_processor:7.0f} a second of processor time"
 
 
-async def drained(channel: Channel, count: int, lanes: int) -> Pace:
+async def drained(channel: Channel, count: int, ordering_keys: int) -> Pace:
     async def work(store: Store) -> Pace:
-        await fill(store, rows(count, lanes, channel.name))
+        await fill(store, rows(count, ordering_keys, channel.name))
         began, used = time.perf_counter(), time.process_time()
         await drain(store, config(channel))
         return Pace(count / (time.perf_counter() - began), count / (time.process_time() - used))
@@ -274,7 +274,7 @@ async def beside_hanging(port: int, dead_port: int, hanging: int, count: int) ->
         await asyncio.sleep(1.5)
         for n in range(count):
             (one, _), *_ = rows(1, 1, "good")
-            one = replace(one, id=fresh_id(), lane=f"{n}")
+            one = replace(one, id=fresh_id(), ordering_key=f"{n}")
             began = time.perf_counter()
             await store.write(outbox.owe, [one])
             while (await store.read(outbox.notifications, [one.id]))[one.id].state != "delivered":

@@ -21,7 +21,7 @@ from tocsin.config.defaults import DEFAULT_RULES
 from tocsin.config.model import Channel, Config, InhibitRule, Node, Receiver, Reporter, Rule, StoreConfig
 from tocsin.config.routes import RouteSpec, build_tree
 from tocsin.decide import decide
-from tocsin.decide.compiled import Plan, make_plan
+from tocsin.decide.compiled import CompiledConfig, compile_config
 from tocsin.decide.flush import flush
 from tocsin.model.event import END_EVENTS, Event, EventName, ScenarioFacts, end_event_name, run_event_id
 from tocsin.model.labels import parse_matchers
@@ -45,32 +45,32 @@ def main(arguments: list[str]) -> None:
     began = time.thread_time()
     sum(range(5_000_000))
     print(f"five million additions take {(time.thread_time() - began) * 1000:.0f} ms on this machine now")
-    plan = make_plan(configuration(options.patterns))
+    compiled = compile_config(configuration(options.patterns))
     for name, every in (("all is well", 0), ("one run in 20 fails", 20), ("every run fails", 1)):
-        asyncio.run(measure_events(name, plan, options.events, options.scenarios, every))
-    asyncio.run(measure_timers(plan, options.scenarios))
+        asyncio.run(measure_events(name, compiled, options.events, options.scenarios, every))
+    asyncio.run(measure_timers(compiled, options.scenarios))
 
 
-async def measure_events(name: str, plan: Plan, count: int, fleet: int, fail_every: int) -> None:
+async def measure_events(name: str, compiled: CompiledConfig, count: int, fleet: int, fail_every: int) -> None:
     async with fleet_of(fleet) as (store, keys):
         await store.write(events.insert_events, history(keys, count // 2, fail_every))
         now = T0 + count * SECOND
-        took = await store.write(batches, decide.decide_events, plan, now)
+        took = await store.write(batches, decide.decide_events, compiled, now)
         each = sum(took) / count
         print(f"{name:20} events: {each * 1e6:.0f} µs each, {1 / each:,.0f} a second; {tell(took)}")
-        took = await store.write(batches, flush, plan, now + timedelta(minutes=1))
+        took = await store.write(batches, flush, compiled, now + timedelta(minutes=1))
         print(f"{'':20} groups told: {tell(took)}")
 
 
-async def measure_timers(plan: Plan, fleet: int) -> None:
+async def measure_timers(compiled: CompiledConfig, fleet: int) -> None:
     async with fleet_of(fleet) as (store, keys):
         runs = [Run(key, "run", T0, trigger_type="temporal") for key in keys]
         await store.write(events.insert_events, [event(EventName.RUN_STARTED, run, T0) for run in runs])
-        await store.write(batches, decide.decide_events, plan, T0)
+        await store.write(batches, decide.decide_events, compiled, T0)
         timers = await store.read(count_timers)
-        took = await store.write(batches, decide.decide_time, plan, T0 + timedelta(minutes=1))
+        took = await store.write(batches, decide.decide_time, compiled, T0 + timedelta(minutes=1))
         print(f"{timers:,} open timers    a tick while none is due: {tell(took)}")
-        took = await store.write(batches, decide.decide_time, plan, T0 + timedelta(hours=2))
+        took = await store.write(batches, decide.decide_time, compiled, T0 + timedelta(hours=2))
         print(f"{'':20} all of them due at once: {tell(took)}")
 
 
@@ -86,14 +86,17 @@ async def fleet_of(size: int) -> AsyncIterator[tuple[Store, list[ScenarioKey]]]:
 
 
 def batches(
-    connection: Connection, work: Callable[[Connection, Plan, datetime], decide.Outcome], plan: Plan, now: datetime
+    connection: Connection,
+    work: Callable[[Connection, CompiledConfig, datetime], decide.Outcome],
+    compiled: CompiledConfig,
+    now: datetime,
 ) -> list[float]:
     """Processor seconds of each transaction's work until nothing of this kind waits."""
     took: list[float] = []
     full = True
     while full:
         began = time.thread_time()
-        full = work(connection, plan, now).full
+        full = work(connection, compiled, now).full
         took.append(time.thread_time() - began)
     return took
 

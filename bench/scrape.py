@@ -72,7 +72,7 @@ def fill(connection: Connection, scenarios: int, runs_each: int) -> None:
     ]
     node = {"node": "prod", "watched_since": now, "up": True, "last_discovery_at": now}
     connection.execute(schema.nodes.insert(), node)
-    same = {"tags": (), "active": True, "follows": (), "watched_since": now, "watermark": now, "looked_at": now,
+    same = {"tags": (), "active": True, "follows": (), "watched_since": now, "watermark": now, "polled_at": now,
             "next_run": now + timedelta(hours=1)}  # fmt: skip
     connection.execute(schema.scenarios.insert(), [key | same | {"name": key["scenario"]} for key in keys])
     for n in range(runs_each):

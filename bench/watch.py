@@ -321,7 +321,7 @@ route: {{receiver: hook}}
 
 
 def _looked(connection: Connection) -> int:
-    column = schema.scenarios.c.looked_at
+    column = schema.scenarios.c.polled_at
     return connection.execute(select(func.count()).where(column.is_not(None))).scalar_one()
 
 

@@ -553,7 +553,7 @@ def tocsin() -> dict[str, object]:
                 ),
                 graph(
                     "Worst case that holds now",
-                    (f"max by (dss_node) (tocsin_look_bound_seconds{noded})", "{{dss_node}}"),
+                    (f"max by (dss_node) (tocsin_oldest_poll_age_seconds{noded})", "{{dss_node}}"),
                     unit="s",
                     description="The longest time in which a run could go unseen.",
                 ),
@@ -590,7 +590,7 @@ def tocsin() -> dict[str, object]:
                 ),
                 graph(
                     "Looks by reason",
-                    (f"sum by (reason) (rate(tocsin_looks_total{noded}[$__rate_interval]))", "{{reason}}"),
+                    (f"sum by (reason) (rate(tocsin_polls_total{noded}[$__rate_interval]))", "{{reason}}"),
                     unit="ops",
                     stacked=True,
                 ),
@@ -647,7 +647,7 @@ def tocsin() -> dict[str, object]:
                 ),
                 graph(
                     "Outbox",
-                    (f"max(tocsin_outbox_depth{own})", "owed"),
+                    (f"max(tocsin_outbox_depth{own})", "pending"),
                     (f"max(tocsin_dead_letters{own})", "dead letters"),
                 ),
                 graph("Oldest notification owed", (f"max(tocsin_outbox_oldest_age_seconds{own})", "age"), unit="s"),
@@ -671,7 +671,7 @@ def tocsin() -> dict[str, object]:
                 graph(
                     "What made no sense",
                     (
-                        f"sum(rate(tocsin_dss_oddities_total{own}[$__rate_interval])) or vector(0)",
+                        f"sum(rate(tocsin_dss_invalid_items_total{own}[$__rate_interval])) or vector(0)",
                         "items of DSS's replies",
                     ),
                     (f"sum(rate(tocsin_rule_errors_total{own}[$__rate_interval])) or vector(0)", "rules that failed"),

@@ -63,9 +63,9 @@ def fill(connection: Connection) -> None:
         "scenario": "NIGHTLY",
     }
     alert = Alert("a" * 32, "f" * 32, labels, NOW, annotations={"summary": "it failed"}, run=RUN.key)
-    alerts.put_alerts(connection, [alerts.Filed(alert, "ScenarioFailed")], NOW)
+    alerts.put_alerts(connection, [alerts.AlertRow(alert, "ScenarioFailed")], NOW)
     outbox.owe(connection, [Notification(
-        "d" * 32, "ops", "ops/json", "lane", EventNotice(happened(EventName.RUN_FAILED), "nightly"), NOW, NOW,
+        "d" * 32, "ops", "ops/json", "ordering_key", EventNotice(happened(EventName.RUN_FAILED), "nightly"), NOW, NOW,
         NotificationState.DEAD, reason="refused",
     )])  # fmt: skip
 
@@ -168,7 +168,7 @@ def test_a_dead_letter_is_shown_with_its_reason_and_sent_again(tocsin: Tocsin) -
     assert "refused" in tocsin("deliveries", "list", "--state", "dead").stdout
     assert "refused" in tocsin("deliveries", "show", "d" * 32).stdout
     assert tocsin("deliveries", "retry", "d" * 32).exit_code == 0
-    assert [one["state"] for one in json.loads(tocsin("deliveries", "list", "--json").stdout)] == ["owed"]
+    assert [one["state"] for one in json.loads(tocsin("deliveries", "list", "--json").stdout)] == ["pending"]
     assert tocsin("deliveries", "show", "e" * 32).exit_code == 1
 
 

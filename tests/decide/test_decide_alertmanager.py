@@ -254,7 +254,7 @@ async def ours(world: World, place: Path, pace: int, begin: datetime, moments: S
                 f"{alert.labels.get('scenario', 'node')} {'firing' if alert.firing else 'resolved'}"
                 for alert in one.notice.alerts
             ]
-            told.append(row(one.owed_at - begin, pace, one.receiver, one.notice.group_labels, words))
+            told.append(row(one.created_at - begin, pace, one.receiver, one.notice.group_labels, words))
         due = min(filter(None, (due, coming[0][0] if coming else None)), default=None)
     return told
 

@@ -103,7 +103,7 @@ async def test_old_events_come_in_one_summary_and_young_ones_one_by_one(back: Wo
     assert (one.notice.since, one.notice.until) == (T0 - 2 * DAY + minutes(1), T0 - 1 * DAY + minutes(1))
     await back.step(T0 + minutes(2))
     assert await back.notifications() == []
-    assert (await back.verdicts()).count("late") == 5
+    assert (await back.reasons()).count("late") == 5
 
 
 async def test_where_every_end_was_told_by_itself_there_is_no_summary_of_starts(back: World) -> None:
@@ -114,7 +114,7 @@ async def test_where_every_end_was_told_by_itself_there_is_no_summary_of_starts(
     await done(back)
     await back.step(T0 + minutes(1))
     assert await back.notifications() == []
-    assert (await back.verdicts()).count("late") == 1
+    assert (await back.reasons()).count("late") == 1
 
 
 async def test_a_node_that_was_down_when_tocsin_began_is_known_to_be_down(world: World) -> None:

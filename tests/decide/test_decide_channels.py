@@ -7,6 +7,7 @@ from random import Random
 
 import pytest
 from prometheus_client import CollectorRegistry
+from tocsin.deliver.verdict import SendResult, delivered, failed, refused
 
 from tests.decide.world import T0, World, channel, config, key, tree
 from tests.deliver.builders import HandClock
@@ -16,7 +17,6 @@ from tocsin.decide.decide import resolve_by_hand
 from tocsin.deliver.metrics import DeliverMetrics
 from tocsin.deliver.sender import Sender
 from tocsin.deliver.transport import Parcel
-from tocsin.deliver.verdict import Verdict, delivered, failed, refused
 from tocsin.model.event import EventName
 from tocsin.model.labels import parse_matchers
 from tocsin.model.notification import GroupNotice
@@ -31,7 +31,7 @@ class Fleet:
 
     world: World
     clock: HandClock = field(default_factory=lambda: HandClock(T0))
-    answers: dict[str, Verdict] = field(default_factory=dict)
+    answers: dict[str, SendResult] = field(default_factory=dict)
     heard: list[tuple[str, str]] = field(default_factory=list)  # channel, and a state of an alert or an event
     sender: Sender | None = None
 
@@ -69,16 +69,16 @@ class Line:
     name: str
     concurrency: int = 1
 
-    async def send(self, parcel: Parcel) -> Verdict:
-        verdict = self.fleet.answers.get(self.name, delivered())
+    async def send(self, parcel: Parcel) -> SendResult:
+        reason = self.fleet.answers.get(self.name, delivered())
         notice = parcel.notification.notice
-        if verdict == delivered() and isinstance(notice, GroupNotice):
+        if reason == delivered() and isinstance(notice, GroupNotice):
             self.fleet.heard += [
                 (self.name, f"{one.failing_channel}: {'fails' if one.firing else one.end_reason}")
                 for one in notice.alerts
                 if one.failing_channel
             ]
-        return verdict
+        return reason
 
     async def close(self) -> None:
         pass

@@ -42,20 +42,20 @@ async def test_a_failure_is_told_from_its_start_to_its_notices(world: World) -> 
         "  started 2026-03-02T06:00:00.000Z by temporal, took 2m",
         "  first seen 2026-03-02T06:00:00.000Z, when Tocsin looked",
         "  ScenarioFailed rang",
-        "  ops/slack: owed",
+        "  ops/slack: pending",
         "Events:",
         "  2026-03-02T06:00:00.000Z  run.started, seen 0.0s later, number 1",
         "  2026-03-02T06:02:00.000Z  run.failed, seen 0.0s later, number 2",
         "Decisions:",
         "  2026-03-02T06:02:00.000Z  rule ScenarioFailed: rang (prod: SALES / Nightly ended FAILED)",
-        "  2026-03-02T06:02:00.000Z  reporter mail: owed",
+        "  2026-03-02T06:02:00.000Z  reporter mail: pending",
         f"  2026-03-02T06:02:00.000Z  route {group}: routed (to ops)",
         f"  2026-03-02T06:03:00.000Z  flush {group} → ops/slack: told, first",
         "Alerts:",
         f"  ScenarioFailed from 2026-03-02T06:02:00.000Z, firing; its story: tocsin explain {alert.id}",
         "Notifications:",
-        "  2026-03-02T06:02:00.000Z  ops/slack: owed",
-        "  2026-03-02T06:03:00.000Z  ops/slack: owed",
+        "  2026-03-02T06:02:00.000Z  ops/slack: pending",
+        "  2026-03-02T06:03:00.000Z  ops/slack: pending",
         "Did not ring:",
         "  rule ScenarioMissed: it is about starts that do not come, and this one came",
         "  rule ScenarioOverlong: it took 2m, and nothing is usual yet",
@@ -162,7 +162,7 @@ async def test_a_recovery_tells_what_it_ended(world: World) -> None:
     await fail_and_flush(world)
     await world.run(T0 + minutes(3), "SUCCESS")
     await world.step(T0 + minutes(8))
-    assert await in_short(world) == "ScenarioFailed ended; ops/slack: owed"
+    assert await in_short(world) == "ScenarioFailed ended; ops/slack: pending"
 
 
 async def test_an_ordinary_run_is_held_against_what_it_may_take(world: World) -> None:
@@ -222,7 +222,7 @@ async def test_a_further_failure_that_changes_nothing_says_when_the_channel_was_
             "(it was told of this alert at 2026-03-02T06:02:00.000Z)"
         )
     await world.step(T0 + minutes(260))  # the repeat tells of the latest failure
-    assert await in_short(world) == "ScenarioFailed rings on; ops/slack: owed"
+    assert await in_short(world) == "ScenarioFailed rings on; ops/slack: pending"
 
 
 async def test_a_member_that_its_group_was_told_without_says_why(world: World) -> None:
@@ -242,7 +242,7 @@ async def test_what_a_newer_notice_took_the_place_of_is_told_by_that_one(world: 
     first, _ = await world.notifications()
     old = outbox.update().where(outbox.c.id == first.id).values(state="superseded", reason="by a newer one")
     await world.store.write(lambda c: c.execute(old) and None)
-    assert await in_short(world) == "ScenarioFailed rang; ops/slack: owed"
+    assert await in_short(world) == "ScenarioFailed rang; ops/slack: pending"
 
 
 async def test_an_end_in_a_silence_stays_untold_whatever_its_group_is_told_later(world: World) -> None:
@@ -267,7 +267,7 @@ async def test_each_channel_has_its_own_line(world: World) -> None:
     await world.step(T0 + minutes(8))
     text = await story_of(world)
     assert text.splitlines()[3:6] == [
-        "  ScenarioFailed ended", "  a: owed", "  b: not told, no_change (send_resolved is off)"
+        "  ScenarioFailed ended", "  a: pending", "  b: not told, no_change (send_resolved is off)"
     ]  # fmt: skip
 
 

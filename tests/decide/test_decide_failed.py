@@ -15,7 +15,7 @@ from tocsin.config.model import Config, Receiver, Reporter, Rule
 from tocsin.config.routes import RouteSpec
 from tocsin.decide.decide import resolve_by_hand
 from tocsin.model.alert import EndReason
-from tocsin.model.decision import Verdict
+from tocsin.model.decision import DecisionReason
 from tocsin.model.event import EventName
 from tocsin.model.labels import parse_matcher, parse_matchers
 from tocsin.model.notification import EventNotice
@@ -282,8 +282,8 @@ async def test_reporters_owe_one_notification_a_channel_and_a_replay_owes_nothin
     await world.step(T0 + minutes(11))
     owed = await world.notifications()
     assert [(one.channel, type(one.notice)) for one in owed] == [("a", EventNotice), ("b", EventNotice)]
-    assert {one.due_at - one.owed_at for one in owed} == {15 * SECOND}
-    assert await world.verdicts() == [Verdict.OWED, Verdict.OWED, Verdict.CONDITION]
+    assert {one.due_at - one.created_at for one in owed} == {15 * SECOND}
+    assert await world.reasons() == [DecisionReason.ENQUEUED, DecisionReason.ENQUEUED, DecisionReason.CONDITION]
     assert world.rung == 1
     suppressed = world.registry.get_sample_value("tocsin_notifications_suppressed_total", {"reason": "condition"})
     assert suppressed == 1
@@ -295,8 +295,8 @@ async def test_a_condition_that_cannot_be_read_counts_as_true_and_says_so(world:
     await world.run(T0, "SUCCESS")
     await world.step(T0 + minutes(1))
     assert len(await world.notifications()) == 1
-    assert [(made.verdict, made.note) for made in await world.decisions()] == [
-        (Verdict.OWED_UNREADABLE, "the variable 'myVariable' is not known here")
+    assert [(made.reason, made.note) for made in await world.decisions()] == [
+        (DecisionReason.CONDITION_ERROR, "the variable 'myVariable' is not known here")
     ]
 
 
@@ -317,7 +317,7 @@ async def test_a_rule_that_raises_for_one_scenario_stops_no_other(world: World) 
     await world.run(T0 + minutes(1), "FAILED", other)
     await world.step(T0 + minutes(5))
     assert await world.alerts() == ["ScenarioFailed", "ScenarioFailed"]
-    assert (await world.verdicts()).count("error") == 2
+    assert (await world.reasons()).count("error") == 2
 
 
 async def test_a_reload_gives_ringing_alerts_of_all_kinds_the_new_severity(world: World) -> None:

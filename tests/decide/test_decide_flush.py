@@ -21,7 +21,7 @@ from tocsin.model.notification import GroupNotice
 from tocsin.model.run import Run
 from tocsin.routing.mute import Inhibitor
 from tocsin.store import groups, silences
-from tocsin.store.alerts import Filed, put_alerts
+from tocsin.store.alerts import AlertRow, put_alerts
 from tocsin.store.schema import silences as silences_table
 
 SECOND = timedelta(seconds=1)
@@ -128,7 +128,7 @@ async def test_a_silenced_alert_is_told_when_the_silence_ends(world: World) -> N
     await silence(world, "scenario=NIGHTLY", minutes(0), minutes(20))
     await ring(world, minutes(0))
     assert await steps(world, minutes(0), minutes(30)) == [(20, "ops/slack", "first")]
-    assert [made for made in await world.verdicts() if made in ("silenced", "first")] == ["silenced", "first"]
+    assert [made for made in await world.reasons() if made in ("silenced", "first")] == ["silenced", "first"]
     value = world.registry.get_sample_value("tocsin_notifications_suppressed_total", {"reason": "silenced"})
     assert value == 4  # at 0, 5, 10 and 15 minutes
 
@@ -142,7 +142,7 @@ async def test_scenarios_are_inhibited_while_their_node_is_down(world: World) ->
     assert await steps(world, minutes(0), minutes(8)) == [(0, "ops/slack", "first")]  # of the node
     await world.up(T0 + minutes(9))
     assert await steps(world, minutes(9), minutes(16)) == [(10, "ops/slack", "resolved"), (10, "ops/slack", "first")]
-    assert "inhibited" in await world.verdicts()
+    assert "inhibited" in await world.reasons()
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -174,7 +174,7 @@ async def test_the_sources_that_are_read_inhibit_as_all_that_fire_would(world: W
         for _ in range(4)
     ]
     firing = [Alert(f"a{number}", f"f{number}", labels(), T0) for number in range(60)]
-    await world.store.write(put_alerts, [Filed(one, "R") for one in firing], T0)
+    await world.store.write(put_alerts, [AlertRow(one, "R") for one in firing], T0)
     for _ in range(30):
         targets = [labels() for _ in range(3)]
         found = await world.store.read(groups.sources, rules, targets)
@@ -192,7 +192,7 @@ async def test_of_many_firing_alerts_only_the_sources_that_concern_the_group_are
         for name, severity in kinds
         for labels in [{"alertname": name, "severity": severity, **place, "scenario": f"S{number}"}]
     ]
-    await world.store.write(put_alerts, [Filed(one, "R") for one in firing if one.name != "NodeDown"], T0)
+    await world.store.write(put_alerts, [AlertRow(one, "R") for one in firing if one.name != "NodeDown"], T0)
     found = await world.store.read(groups.sources, DEFAULT_INHIBIT_RULES, [one.labels for one in firing[:3]])
     assert {(one["alertname"], one["scenario"]) for one in found} == {("ScenarioFailed", "S0")}
     assert await world.store.read(groups.sources, DEFAULT_INHIBIT_RULES, [firing[1].labels]) == []
@@ -228,7 +228,7 @@ async def test_two_routes_with_continue_tell_two_receivers_and_a_receiver_withou
     )
     await ring(world, minutes(0))
     assert await steps(world, minutes(0), minutes(1)) == [(0, "pager", "first")]
-    assert "no_channel" in await world.verdicts()
+    assert "no_channel" in await world.reasons()
 
 
 async def test_a_notice_holds_two_hundred_alerts_at_most(world: World) -> None:
@@ -359,9 +359,9 @@ async def test_every_reason_stands_in_a_row_a_log_line_and_a_counter(
         await steps(world, minutes(2), minutes(270))
         await world.run(T0 + minutes(270), "SUCCESS", key("Y", "A"), length=SECOND)
         await steps(world, minutes(271), minutes(280))
-    rows = {made.verdict.value for made in await world.decisions() if made.stage is Stage.FLUSH}
+    rows = {made.reason.value for made in await world.decisions() if made.stage is Stage.FLUSH}
     assert rows == reasons
-    assert {line["verdict"] for line in lines if line["event"] == "decided" and line["stage"] == "flush"} == reasons
+    assert {line["reason"] for line in lines if line["event"] == "decided" and line["stage"] == "flush"} == reasons
     assert {reason for reason, count in counted("tocsin_decisions", stage="flush").items() if count} == reasons
     assert {reason for reason, count in counted("tocsin_notifications_suppressed").items() if count} == (
         reasons - {"first", "new_alerts", "resolved", "repeat"}

@@ -8,7 +8,7 @@ import pytest
 from tests.decide.world import T0, World, channel, config, key, minutes
 from tests.deliver.builders import Plain
 from tocsin.config.model import Channel, Config, DssReporters, Receiver
-from tocsin.model.decision import Verdict
+from tocsin.model.decision import DecisionReason
 from tocsin.model.event import Event, EventName, FailedReporter, run_event_id
 from tocsin.model.mail_reporter import MailReporter
 from tocsin.model.notification import EventNotice, MailOverrides, SummaryNotice
@@ -82,7 +82,7 @@ async def test_active_mail_reporters_tell_starts_and_ends_through_the_mail_chann
     await world.run(T0 + minutes(5), "SUCCESS")
     await world.step(T0 + minutes(6))
     assert [name for _, name, _ in await told(world)] == ["start mail", "start mail"]
-    assert (await world.verdicts())[-1] == Verdict.CONDITION
+    assert (await world.reasons())[-1] == DecisionReason.CONDITION
 
 
 async def test_deciding_the_same_events_again_owes_nothing_twice(world: World) -> None:
@@ -102,10 +102,10 @@ async def test_who_is_left_out_is_named_in_a_decision(world: World) -> None:
     await have(world, replace(MAIL, recipient="a@example.com, eve@example.org", condition="whoKnows == 1"))
     await world.run(T0, "SUCCESS")
     await world.step(T0 + minutes(1))
-    decisions = [(one.subject, one.verdict, one.note) for one in await world.decisions()]
+    decisions = [(one.subject, one.reason, one.note) for one in await world.decisions()]
     assert decisions == [
-        ("DSS: nightly mail", Verdict.NOT_ALLOWED, "left out: eve@example.org (not allowed)"),
-        ("DSS: nightly mail", Verdict.OWED_UNREADABLE, "the variable 'whoKnows' is not known here"),
+        ("DSS: nightly mail", DecisionReason.NOT_ALLOWED, "left out: eve@example.org (not allowed)"),
+        ("DSS: nightly mail", DecisionReason.CONDITION_ERROR, "the variable 'whoKnows' is not known here"),
     ]
     assert len(await told(world)) == 1
 
@@ -113,24 +113,24 @@ async def test_who_is_left_out_is_named_in_a_decision(world: World) -> None:
 @pytest.mark.parametrize(
     ("settings", "reporters", "expected"),
     [
-        (mirroring("mirror", allow_recipients=()), (MAIL,), [Verdict.NOT_ALLOWED]),
-        (mirroring("mirror", allow_senders=()), (MAIL,), [Verdict.NOT_ALLOWED]),
-        (mirroring("mirror"), (replace(MAIL, recipient=""),), [Verdict.NOT_ALLOWED]),
-        (mirroring("mirror", channel("ops/hook", webhook=Plain("http://h/"))), (MAIL,), [Verdict.NO_CHANNEL]),
+        (mirroring("mirror", allow_recipients=()), (MAIL,), [DecisionReason.NOT_ALLOWED]),
+        (mirroring("mirror", allow_senders=()), (MAIL,), [DecisionReason.NOT_ALLOWED]),
+        (mirroring("mirror"), (replace(MAIL, recipient=""),), [DecisionReason.NOT_ALLOWED]),
+        (mirroring("mirror", channel("ops/hook", webhook=Plain("http://h/"))), (MAIL,), [DecisionReason.NO_CHANNEL]),
         (mirroring("mirror"), (), []),
-        (mirroring("mirror"), None, [Verdict.UNKNOWN_REPORTER, Verdict.UNKNOWN_REPORTER]),
+        (mirroring("mirror"), None, [DecisionReason.UNKNOWN_REPORTER, DecisionReason.UNKNOWN_REPORTER]),
         (mirroring("off"), (MAIL,), []),
     ],
 )
 async def test_what_sends_nothing_says_why(
-    world: World, settings: Config, reporters: tuple[MailReporter, ...] | None, expected: list[Verdict]
+    world: World, settings: Config, reporters: tuple[MailReporter, ...] | None, expected: list[DecisionReason]
 ) -> None:
     world.config = settings
     if reporters is not None:
         await have(world, *reporters)
     await world.run(T0, "FAILED")
     await world.step(T0 + minutes(1))
-    assert await world.verdicts() == expected
+    assert await world.reasons() == expected
     assert await told(world) == []
 
 
@@ -149,7 +149,7 @@ async def test_late_events_are_told_in_the_summary_alone(world: World) -> None:
     await world.step(T0)
     owed = await world.notifications()
     assert [type(one.notice) for one in owed] == [SummaryNotice, SummaryNotice]
-    assert (await world.verdicts())[0] == Verdict.LATE
+    assert (await world.reasons())[0] == DecisionReason.LATE
 
 
 async def test_fallback_sends_only_what_dss_failed_to_send(world: World) -> None:
@@ -164,7 +164,7 @@ async def test_fallback_sends_only_what_dss_failed_to_send(world: World) -> None
     await failure(world, ended, name="nobody knows it")
     await world.step(T0 + minutes(3))
     assert await told(world) == []
-    assert await world.verdicts() == [Verdict.OWED, Verdict.UNKNOWN_REPORTER]
+    assert await world.reasons() == [DecisionReason.ENQUEUED, DecisionReason.UNKNOWN_REPORTER]
 
 
 @pytest.mark.parametrize("together", [False, True])
@@ -194,4 +194,4 @@ async def test_a_thousand_individual_mails_are_bounded(world: World) -> None:
     await world.run(T0, "FAILED")
     await world.step(T0 + minutes(1))
     assert len(await told(world)) == 100
-    assert (await world.verdicts())[0] == Verdict.NOT_ALLOWED
+    assert (await world.reasons())[0] == DecisionReason.NOT_ALLOWED

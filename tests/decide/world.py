@@ -116,7 +116,7 @@ class World:
 
     async def look(self, at: datetime, of: ScenarioKey | None = None, **values: object) -> None:
         """A good look, and a status read with it, of one scenario or of all."""
-        change = update(scenarios).values({"looked_at": at, "status_read_at": at} | values)
+        change = update(scenarios).values({"polled_at": at, "status_read_at": at} | values)
         if of is not None:
             change = change.where(*(scenarios.c[name] == part for name, part in of._asdict().items()))
         await self.store.write(lambda c: c.execute(change) and None)
@@ -262,8 +262,8 @@ class World:
         query = select(decisions_table).order_by(decisions_table.c.n)
         return await self.store.read(lambda c: [decisions.to_decision(row) for row in c.execute(query)])
 
-    async def verdicts(self) -> list[str]:
-        return [made.verdict.value for made in await self.decisions()]
+    async def reasons(self) -> list[str]:
+        return [made.reason.value for made in await self.decisions()]
 
 
 def alert_word(alert: Alert) -> str:

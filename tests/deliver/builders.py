@@ -120,13 +120,17 @@ def group(*alerts: Alert, key: str = "{}:{project}", reason: str = "first") -> G
 
 
 def owed(
-    notice: Notice | None = None, channel: str = "ops/hook", lane: str = "lane", at: datetime = NOW, **more: object
+    notice: Notice | None = None,
+    channel: str = "ops/hook",
+    ordering_key: str = "ordering_key",
+    at: datetime = NOW,
+    **more: object,
 ) -> Notification:
     return Notification(
         fresh_id(),
         "ops",
         channel,
-        lane,
+        ordering_key,
         notice or EventNotice(event(), "nightly"),
         at,
         **({"due_at": at} | more),  # type: ignore[arg-type]

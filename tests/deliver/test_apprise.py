@@ -19,12 +19,12 @@ from tocsin.config.model import Channel
 from tocsin.deliver.connect import check_channel_url, connector
 from tocsin.deliver.context import Facts
 from tocsin.deliver.transport import Parcel
-from tocsin.deliver.verdict import Cause, Verdict, failed
+from tocsin.deliver.verdict import Cause, SendResult, failed
 from tocsin.model.notification import AttemptOutcome, EventNotice, Notification
 from tocsin.model.run import Details, RunError
 
 SLACK = "slack://T1JJ3T3L2/A1BRTD4JD/TIiajkdnlazkcOXrIdevi7FQ/"
-Send = Callable[..., Coroutine[None, None, Verdict]]
+Send = Callable[..., Coroutine[None, None, SendResult]]
 
 
 def channel(url: str, **more: object) -> Channel:
@@ -41,7 +41,7 @@ async def send(clock: HandClock) -> AsyncIterator[Send]:
         facts: Facts | None = None,
         slack_url: str | None = None,
         **more: Any,
-    ) -> Verdict:
+    ) -> SendResult:
         opened.append(connector(clock, slack_url=slack_url)(channel))
         return await opened[-1].send(Parcel(one or owed(), config(channel, **more), facts or Facts()))
 

@@ -19,7 +19,7 @@ from tocsin.model.notification import EventNotice, Notification, NotificationSta
 from tocsin.model.run import Details
 from tocsin.store import Store, deliveries, details, outbox
 
-OWED, DEAD, DELIVERED = NotificationState.OWED, NotificationState.DEAD, NotificationState.DELIVERED
+PENDING, DEAD, DELIVERED = NotificationState.PENDING, NotificationState.DEAD, NotificationState.DELIVERED
 
 
 class Desk:
@@ -56,9 +56,9 @@ def status(code: int, **headers: str) -> faults.Fault:
         (status(301, Location="/elsewhere"), DEAD, "HTTP 301: redirects are not followed"),
         (status(400), DEAD, "HTTP 400: so it is"),
         (status(401), DEAD, "HTTP 401: so it is"),
-        (status(429, **{"Retry-After": "30"}), OWED, "HTTP 429: so it is"),
-        (status(500), OWED, "HTTP 500: so it is"),
-        (faults.reset(), OWED, "ClientOSError"),
+        (status(429, **{"Retry-After": "30"}), PENDING, "HTTP 429: so it is"),
+        (status(500), PENDING, "HTTP 500: so it is"),
+        (faults.reset(), PENDING, "ClientOSError"),
         (faults.reset_after_headers(), DELIVERED, "HTTP 200"),
     ],
     ids=[
@@ -84,7 +84,7 @@ async def test_each_answer_of_a_webhook_has_its_verdict_and_what_passes_is_sent_
         assert (found, note[: len(said)]) == (state, said)
         later, _ = await desk.send(hook(sink.url), one, minutes=1)
         assert later == (DEAD if state is DEAD else DELIVERED)
-        assert [post.headers["webhook-id"] for post in sink.posts] == [one.id] * (2 if state is OWED else 1)
+        assert [post.headers["webhook-id"] for post in sink.posts] == [one.id] * (2 if state is PENDING else 1)
 
 
 @pytest.mark.parametrize("content", [None, "", "  \n"], ids=["missing", "empty", "blank"])
@@ -99,7 +99,7 @@ async def test_a_receiver_whose_file_is_missing_or_empty_gets_its_mail_when_it_i
     async with WebhookSink() as sink:
         channel = Channel("ops/hook", "ops", timeout=timedelta(seconds=60), **{kind: FileSecret(file)})  # type: ignore[arg-type]
         found, note = await desk.send(channel, one)
-        assert found == OWED
+        assert found == PENDING
         assert note.startswith("cannot read ")
         file.write_text(sink.url if kind == "webhook" else f"json://127.0.0.1:{sink.port}/\n")
         found, _ = await desk.send(channel, one, seconds=5)
@@ -204,7 +204,7 @@ async def test_a_log_too_large_is_attached_with_its_end_and_one_that_is_not_ther
         assert run
         log = "old\n" + "x" * 2_000_000 + "\nnew"
         await store.write(details.put_details, Details(run.key, desk.clock.now(), log_tail=log))
-        found, _ = await desk.send(mail(smtp.port), owed(told, "ops/mail", lane="other"))
+        found, _ = await desk.send(mail(smtp.port), owed(told, "ops/mail", ordering_key="other"))
         assert found == DELIVERED
     without, with_log = (one.message for one in smtp.mails)
     assert list(without.iter_attachments()) == []

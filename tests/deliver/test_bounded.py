@@ -21,7 +21,7 @@ from tocsin.config.model import Channel
 from tocsin.deliver import bounded
 from tocsin.deliver.apprise_channel import Way
 from tocsin.deliver.transport import Parcel
-from tocsin.deliver.verdict import Answer, Verdict
+from tocsin.deliver.verdict import Answer, SendResult
 from tocsin.model.notification import AttemptOutcome
 
 MANY = 60_000_000  # bytes that a server sends at most
@@ -116,7 +116,7 @@ def broker(server: Endless, client: socket.socket) -> None:
     server.pour(client)
 
 
-def send(url: str, seconds: float = 20.0) -> tuple[Verdict, int]:
+def send(url: str, seconds: float = 20.0) -> tuple[SendResult, int]:
     """One send through the real channel, and by how much memory grew at most."""
     channel = Channel("ops/x", "ops", url=Plain(url), timeout=timedelta(seconds=seconds))
     way = Way(channel, HandClock(NOW))

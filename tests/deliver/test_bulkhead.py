@@ -8,14 +8,14 @@ import pytest
 from tests.deliver.builders import NOW, HandClock, config, hook, owed
 from tocsin.deliver.bulkhead import Bulkhead, Job
 from tocsin.deliver.transport import Parcel
-from tocsin.deliver.verdict import Verdict, delivered
+from tocsin.deliver.verdict import SendResult, delivered
 from tocsin.store.sending import Turn, Waiting
 
 
 class Instant:
     concurrency = 2
 
-    async def send(self, parcel: Parcel) -> Verdict:
+    async def send(self, parcel: Parcel) -> SendResult:
         return delivered()
 
     async def close(self) -> None: ...

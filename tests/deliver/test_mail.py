@@ -24,12 +24,12 @@ from tocsin.deliver.metrics import DeliverMetrics
 from tocsin.deliver.sender import Sender
 from tocsin.deliver.smtp import log_in
 from tocsin.deliver.transport import Parcel
-from tocsin.deliver.verdict import Verdict
+from tocsin.deliver.verdict import SendResult
 from tocsin.model.notification import AttemptOutcome, EventNotice, MailOverrides, Notification, NotificationState
 from tocsin.model.run import Details, RunError, ScenarioKey, Step
 from tocsin.store import Store, deliveries, outbox
 
-Send = Callable[..., Coroutine[None, None, Verdict]]
+Send = Callable[..., Coroutine[None, None, SendResult]]
 
 
 def mail(port: int, query: str = "", scheme: str = "mailto", user: str = "", **more: object) -> Channel:
@@ -42,7 +42,7 @@ def mail(port: int, query: str = "", scheme: str = "mailto", user: str = "", **m
 async def send(clock: HandClock) -> AsyncIterator[Send]:
     opened = []
 
-    async def send(channel: Channel, one: Notification | None = None, facts: Facts | None = None) -> Verdict:
+    async def send(channel: Channel, one: Notification | None = None, facts: Facts | None = None) -> SendResult:
         opened.append(connector(clock)(channel))
         return await opened[-1].send(Parcel(one or owed(), config(channel), facts or Facts()))
 
@@ -460,7 +460,7 @@ async def test_three_hours_without_a_mail_server_end_with_each_report_in_order_a
         clock.forward(minutes=10)
     first = await store.read(deliveries.get_delivery, rows[0].id)
     assert first
-    assert first.notification.state == NotificationState.OWED
+    assert first.notification.state == NotificationState.PENDING
     assert len(first.attempts) == 18
     async with SmtpSink(port=port) as sink:
         for _ in range(60):

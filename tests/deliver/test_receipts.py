@@ -29,17 +29,17 @@ def receipt(of: Notification, state: NotificationState, note: str) -> Receipt:
 
 async def claimed(store: Store, *rows: Notification) -> None:
     await store.write(outbox.owe, rows)
-    turns = [Turn(n, one.channel, one.lane, False) for n, one in enumerate(rows, 1)]
+    turns = [Turn(n, one.channel, one.ordering_key, False) for n, one in enumerate(rows, 1)]
     await store.write(sending.claim, turns, "me", NOW, NOW)
 
 
 async def written(store: Store, bad: str) -> list[tuple[str, int, str]]:
     """The rows of three channels after receipts of one batch, the second with words that cannot be stored."""
-    rows = [owed(channel=name, lane=name) for name in ("ops/a", "ops/b", "ops/c")]
+    rows = [owed(channel=name, ordering_key=name) for name in ("ops/a", "ops/b", "ops/c")]
     await claimed(store, *rows)
     receipts = Receipts(store)
     words = ("took it", bad, "also")
-    states = (NotificationState.DELIVERED, NotificationState.OWED, NotificationState.DEAD)
+    states = (NotificationState.DELIVERED, NotificationState.PENDING, NotificationState.DEAD)
     await asyncio.gather(*(receipts.write(receipt(*one)) for one in zip(rows, states, words, strict=True)))
     found = [await store.read(deliveries.get_delivery, row.id) for row in rows]
     return [(one.notification.state.value, one.notification.attempts, one.attempts[0].note) for one in found if one]
@@ -48,7 +48,7 @@ async def written(store: Store, bad: str) -> list[tuple[str, int, str]]:
 async def test_a_receipt_that_cannot_be_stored_fails_no_other_and_keeps_its_outcome(store: Store) -> None:
     assert await written(store, "half a pair: \ud800") == [
         ("delivered", 1, "took it"),
-        ("owed", 1, "what the receiver answered cannot be stored"),
+        ("pending", 1, "what the receiver answered cannot be stored"),
         ("dead", 1, "also"),
     ]
 
@@ -64,11 +64,11 @@ async def postgres(postgres_url: str) -> AsyncIterator[Store]:
 @pytest.mark.e2e
 @pytest.mark.parametrize("bad", ["a NUL: \x00", "half a pair: \ud800"])
 async def test_nor_on_postgresql(postgres: Store, bad: str) -> None:
-    assert [one[:2] for one in await written(postgres, bad)] == [("delivered", 1), ("owed", 1), ("dead", 1)]
+    assert [one[:2] for one in await written(postgres, bad)] == [("delivered", 1), ("pending", 1), ("dead", 1)]
 
 
 async def test_a_receipt_that_can_be_written_in_no_way_is_an_error_of_its_sender_alone(store: Store) -> None:
-    one, other = owed(channel="ops/a"), owed(channel="ops/b", lane="other")
+    one, other = owed(channel="ops/a"), owed(channel="ops/b", ordering_key="other")
     await claimed(store, one, other)
     receipts = Receipts(store)
     impossible = receipt(one, NotificationState.DELIVERED, "")
@@ -106,7 +106,7 @@ async def test_a_hostile_answer_makes_nobody_send_again_on_postgresql(
     inbox.answer = answer
     names = ("good", "evil", "rude")
     settings = config(*(hook(f"{inbox.url}/{name}", f"ops/{name}") for name in names))
-    rows = [owed(channel=f"ops/{name}", lane=name) for name in names]
+    rows = [owed(channel=f"ops/{name}", ordering_key=name) for name in names]
     await postgres.write(outbox.owe, rows)
     sender = Sender(postgres, holder="me", clock=clock, metrics=DeliverMetrics(CollectorRegistry()), random=Random(1))
     await sender.step(clock.now(), settings)
@@ -115,6 +115,6 @@ async def test_a_hostile_answer_makes_nobody_send_again_on_postgresql(
     await sender.step(clock.now(), settings)  # before any retry is due: what has no receipt would go again
     await sender.close(timedelta(seconds=5))
     found = [await postgres.read(deliveries.get_delivery, row.id) for row in rows]
-    assert [one.notification.state.value for one in found if one] == ["delivered", "owed", "owed"]
+    assert [one.notification.state.value for one in found if one] == ["delivered", "pending", "pending"]
     assert [one.attempts[0].note for one in found if one] == ["HTTP 200", "HTTP 502", "HTTP 500: \ufffd\ufffd\ufffd"]
     assert sorted(inbox.ids) == sorted(row.id for row in rows)

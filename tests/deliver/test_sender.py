@@ -79,7 +79,7 @@ async def test_a_passing_failure_is_tried_again_later_and_a_refusal_never(
     inbox.answer = answers(500, 400)
     await sender.step(clock.now(), settings)
     await sender.idle()
-    assert await state_of(store, one) == NotificationState.OWED
+    assert await state_of(store, one) == NotificationState.PENDING
     await sender.step(clock.forward(milliseconds=900), settings)
     assert len(inbox.received) == 1
     await sender.step(clock.forward(seconds=2), settings)
@@ -113,7 +113,7 @@ async def test_a_dead_letter_keeps_its_reason_and_can_be_sent_again(
 async def test_rows_of_one_lane_go_in_order_even_when_the_first_fails(
     store: Store, sender: Sender, inbox: Inbox, clock: HandClock
 ) -> None:
-    first, second, other = owed(), owed(), owed(lane="other")
+    first, second, other = owed(), owed(), owed(ordering_key="other")
     await put(store, first, second, other)
     settings = config(hook(inbox.url))
     fails = True
@@ -147,7 +147,7 @@ async def test_a_notification_older_than_its_channel_allows_is_given_up(
     assert found.notification.state == NotificationState.DEAD
     tries = len(found.attempts)
     assert found.notification.reason == f"too old after {tries} tries: HTTP 503: so it is"
-    assert found.attempts[-1].ended_at >= one.owed_at + timedelta(minutes=5)
+    assert found.attempts[-1].ended_at >= one.created_at + timedelta(minutes=5)
 
 
 async def test_retry_after_silences_the_whole_channel(
@@ -158,7 +158,7 @@ async def test_retry_after_silences_the_whole_channel(
     inbox.answer = answers(429, 200, **{"Retry-After": "40"})
     await sender.step(clock.now(), settings)
     await sender.idle()
-    await put(store, owed(lane="other"))
+    await put(store, owed(ordering_key="other"))
     assert await sender.step(clock.forward(seconds=30), settings) == clock.now() + timedelta(seconds=10)
     assert len(inbox.received) == 1
     await sender.step(clock.forward(seconds=11), settings)
@@ -182,12 +182,12 @@ async def test_a_newer_flush_supersedes_an_unsent_older_one_and_keeps_its_ends(
     store: Store, sender: Sender, inbox: Inbox, clock: HandClock
 ) -> None:
     settings = config(hook(inbox.url))
-    told = owed(group(alert(1)), lane="g")
+    told = owed(group(alert(1)), ordering_key="g")
     await put(store, told)
     await sender.step(clock.now(), settings)
     await sender.idle()
-    unsent = owed(group(alert(1, ended=True)), lane="g")
-    newest = owed(group(alert(2)), lane="g")
+    unsent = owed(group(alert(1, ended=True)), ordering_key="g")
+    newest = owed(group(alert(2)), ordering_key="g")
     await put(store, unsent, newest)
     await sender.step(clock.now(), settings)
     await sender.idle()
@@ -204,7 +204,7 @@ async def test_an_end_before_its_start_was_delivered_cancels_both(
     store: Store, sender: Sender, inbox: Inbox, clock: HandClock, registry: CollectorRegistry
 ) -> None:
     settings = config(hook(inbox.url))
-    start, end = owed(group(alert(1)), lane="g"), owed(group(alert(1, ended=True)), lane="g")
+    start, end = owed(group(alert(1)), ordering_key="g"), owed(group(alert(1, ended=True)), ordering_key="g")
     inbox.answer = answers(503)
     await put(store, start)
     await sender.step(clock.now(), settings)
@@ -222,7 +222,7 @@ async def test_an_end_is_sent_when_its_start_may_have_arrived(
     store: Store, sender: Sender, inbox: Inbox, clock: HandClock
 ) -> None:
     settings = config(hook(inbox.url, timeout=timedelta(milliseconds=50)))
-    start, end = owed(group(alert(1)), lane="g"), owed(group(alert(1, ended=True)), lane="g")
+    start, end = owed(group(alert(1)), ordering_key="g"), owed(group(alert(1, ended=True)), ordering_key="g")
     hang = asyncio.Event()
 
     async def answer(_request: web.Request) -> web.Response:
@@ -306,7 +306,7 @@ async def test_a_process_that_was_killed_leaves_rows_that_the_next_one_sends(
 
 @pytest.mark.e2e
 async def test_a_stop_gives_back_what_waits_and_marks_what_hangs(store: Store, inbox: Inbox, clock: HandClock) -> None:
-    hanging, waiting = owed(), owed(lane="other")
+    hanging, waiting = owed(), owed(ordering_key="other")
     await put(store, hanging)
     sender = Sender(store, holder="me", clock=clock, metrics=DeliverMetrics(CollectorRegistry()), random=Random(1))
     settings = config(hook(inbox.url))
@@ -321,7 +321,7 @@ async def test_a_stop_gives_back_what_waits_and_marks_what_hangs(store: Store, i
         await asyncio.sleep(0.01)
     await put(store, waiting)
     await sender.close(timedelta(milliseconds=10))
-    assert await state_of(store, waiting) == NotificationState.OWED
+    assert await state_of(store, waiting) == NotificationState.PENDING
     assert await outcomes(store, hanging) == [(AttemptOutcome.UNKNOWN, "Tocsin stopped before the answer came")]
     found = await store.read(deliveries.get_delivery, hanging.id)
     assert found
@@ -332,7 +332,7 @@ async def test_when_a_channel_works_again_what_waits_goes_at_once(
     store: Store, sender: Sender, inbox: Inbox, clock: HandClock
 ) -> None:
     settings = config(hook(inbox.url))
-    rows = [owed(EventNotice(event(n), "nightly"), lane=f"lane {n}") for n in range(6)]
+    rows = [owed(EventNotice(event(n), "nightly"), ordering_key=f"ordering_key {n}") for n in range(6)]
     await put(store, *rows)
     inbox.answer = answers(503)
     for _ in range(6):
@@ -355,7 +355,7 @@ async def test_the_bell_alone_empties_an_outbox_deeper_than_what_is_looked_at_at
     bell = asyncio.Event()
     sender = Sender(store, holder="one", clock=clock, metrics=DeliverMetrics(CollectorRegistry()), random=Random(1),
                     ring=bell.set)  # fmt: skip
-    rows = [owed(lane=f"l{n}") for n in range(1_200)]
+    rows = [owed(ordering_key=f"l{n}") for n in range(1_200)]
     await put(store, *rows)
     settings = config(hook(inbox.url))
     async with asyncio.timeout(20):

@@ -83,7 +83,7 @@ asyncio.run(main(*sys.argv[1:]))
 async def test_killed_again_and_again_nothing_is_lost_and_only_sends_without_receipt_repeat(
     tmp_path: Path, inbox: Inbox, python_env: dict[str, str], repository: Path
 ) -> None:
-    rows = [owed(lane=f"lane {n % 40}") for n in range(400)]
+    rows = [owed(ordering_key=f"ordering_key {n % 40}") for n in range(400)]
     store = Store(sqlite_url(tmp_path))
     await store.open()
     await store.write(outbox.owe, rows)
@@ -126,7 +126,7 @@ async def test_a_store_that_is_away_pauses_the_stage_and_loses_no_receipt(
 
     store = Flaky(sqlite_url(tmp_path))
     await store.open()
-    one, other = owed(), owed(lane="other")
+    one, other = owed(), owed(ordering_key="other")
     await store.write(outbox.owe, [one])
     sender = sender_of(store, clock)
     settings = config(hook(inbox.url))
@@ -176,7 +176,7 @@ async def test_a_thread_that_comes_back_long_after_its_deadline_still_writes_the
     await sender.idle()
     found = await store.read(deliveries.get_delivery, one.id)
     assert found
-    assert found.notification.state == NotificationState.OWED
+    assert found.notification.state == NotificationState.PENDING
     assert [attempt.outcome for attempt in found.attempts] == [AttemptOutcome.UNKNOWN]
     hang.set()
     while await state_of(store, one) != NotificationState.DELIVERED:
@@ -198,7 +198,7 @@ async def test_a_changed_channel_is_used_at_once_and_sends_under_way_end_on_the_
         return web.Response()
 
     inbox.answer = answer
-    first, second = owed(lane="a"), owed(lane="b")
+    first, second = owed(ordering_key="a"), owed(ordering_key="b")
     sender = sender_of(store, clock)
     await store.write(outbox.owe, [first])
     await sender.step(clock.now(), config(hook(inbox.url + "/old")))
@@ -218,7 +218,7 @@ async def test_a_changed_channel_is_used_at_once_and_sends_under_way_end_on_the_
 async def test_a_row_that_cannot_be_read_becomes_a_dead_letter_and_the_others_go(
     store: Store, inbox: Inbox, clock: HandClock
 ) -> None:
-    bad, good = owed(lane="a"), owed(lane="b")
+    bad, good = owed(ordering_key="a"), owed(ordering_key="b")
     await store.write(outbox.owe, [bad, good])
     await store.write(
         lambda connection: connection.exec_driver_sql(
@@ -242,7 +242,7 @@ async def test_dead_letters_are_counted_by_why_they_died(store: Store, inbox: In
 
     inbox.answer = answer
     no, away = hook(f"{inbox.url[:-5]}/no", "no"), hook(inbox.url, "away", max_age=timedelta(seconds=30))
-    unreadable = owed(channel="no", lane="x")
+    unreadable = owed(channel="no", ordering_key="x")
     await store.write(outbox.owe, [owed(channel="no"), owed(channel="away"), owed(channel="gone"), unreadable])
     broken = "UPDATE outbox SET notice = '{}' WHERE id = ?"
     await store.write(lambda connection: connection.exec_driver_sql(broken, (unreadable.id,)))
@@ -267,7 +267,7 @@ async def test_a_narrow_channel_asks_for_its_next_row_as_soon_as_a_place_is_free
     sender = Sender(store, holder="me", clock=clock, metrics=DeliverMetrics(CollectorRegistry()), random=Random(1),
                     ring=bell.set)  # fmt: skip
     channel = Channel("ops/json", "ops", url=Plain(inbox.url.replace("http", "json")))
-    rows = [owed(channel="ops/json", lane=f"lane {n % 3}") for n in range(12)]
+    rows = [owed(channel="ops/json", ordering_key=f"ordering_key {n % 3}") for n in range(12)]
     await store.write(outbox.owe, rows)
     await sender.step(clock.now(), config(channel))
     while len(inbox.received) < len(rows):
@@ -283,7 +283,7 @@ async def test_a_narrow_channel_asks_for_its_next_row_as_soon_as_a_place_is_free
 async def test_what_waits_for_its_turn_at_a_stop_is_given_back_unsent(
     store: Store, inbox: Inbox, clock: HandClock
 ) -> None:
-    rows = [owed(lane=f"{n}") for n in range(3)]
+    rows = [owed(ordering_key=f"{n}") for n in range(3)]
     await store.write(outbox.owe, rows)
     sender = sender_of(store, clock)
     await sender.step(clock.now(), config(hook(inbox.url, rate=1.0)))
@@ -292,7 +292,7 @@ async def test_what_waits_for_its_turn_at_a_stop_is_given_back_unsent(
     await sender.close(timedelta(seconds=5))
     assert len(inbox.received) == 1
     states = Counter([await state_of(store, one) for one in rows])
-    assert states == {NotificationState.DELIVERED: 1, NotificationState.OWED: 2}
+    assert states == {NotificationState.DELIVERED: 1, NotificationState.PENDING: 2}
 
 
 async def test_a_delivery_task_that_fails_is_logged_without_the_errors_words_and_its_row_is_sent_again(

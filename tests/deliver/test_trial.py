@@ -11,7 +11,7 @@ from tocsin.config.model import Channel
 from tocsin.config.model import Heartbeat as HeartbeatConfig
 from tocsin.deliver import trial
 from tocsin.deliver.heartbeat import Heartbeat
-from tocsin.deliver.verdict import Cause, Verdict, cause_of, failed, of_smtp, of_status
+from tocsin.deliver.verdict import Cause, SendResult, cause_of, failed, of_smtp, of_status
 from tocsin.model.notification import AttemptOutcome
 
 
@@ -52,7 +52,7 @@ async def test_an_unknown_receiver_is_an_error(clock: HandClock) -> None:
         (failed("something else"), None),
     ],
 )  # fmt: skip
-def test_advice_fits_the_cause_whatever_the_words(verdict: Verdict, advice: str | None) -> None:
+def test_advice_fits_the_cause_whatever_the_words(verdict: SendResult, advice: str | None) -> None:
     assert trial.mend(verdict) == advice
 
 

@@ -18,7 +18,7 @@ from tocsin import __version__
 from tocsin.config.model import Channel
 from tocsin.deliver.context import Facts
 from tocsin.deliver.transport import Parcel
-from tocsin.deliver.verdict import Cause, Verdict, failed, refused
+from tocsin.deliver.verdict import Cause, SendResult, failed, refused
 from tocsin.deliver.webhook import Webhook, env_proxy
 from tocsin.model.alert import EndReason
 from tocsin.model.cloudevent import event_schema
@@ -30,7 +30,7 @@ from tocsin.model.run import Details, RunError
 async def send(clock: HandClock) -> AsyncIterator:
     opened: list[Webhook] = []
 
-    async def send(channel: Channel, one: Notification | None = None, details=None) -> Verdict:
+    async def send(channel: Channel, one: Notification | None = None, details=None) -> SendResult:
         opened.append(Webhook(channel, clock))
         return await opened[-1].send(Parcel(one or owed(), config(channel), Facts(details or {})))
 

@@ -100,7 +100,7 @@ def lively_series() -> Iterator[dict[str, str]]:
     """Four hours of one node that is up and one that is down, as two pods that both just led would show them."""
     values = {
         "dss_scenario_next_run_timestamp_seconds": {"S": "3600x240", "T": "90000x240"},  # one late, one to come
-        "tocsin_look_bound_seconds": {"": "3600x240"},
+        "tocsin_oldest_poll_age_seconds": {"": "3600x240"},
     }
     extra = {
         "dss_scenario_runs_total": [f'outcome="{outcome}"' for outcome in ("SUCCESS", "FAILED")],
@@ -108,12 +108,12 @@ def lively_series() -> Iterator[dict[str, str]]:
         "dss_scenario_last_outcome": ['outcome="FAILED"'],
         "tocsin_dss_requests_total": ['operation="look", code="200"', 'operation="look", code="503"'],
         "tocsin_dss_request_duration_seconds": ['operation="look"'],
-        "tocsin_looks_total": ['reason="sweep"'],
+        "tocsin_polls_total": ['reason="sweep"'],
         "tocsin_events_total": ['event="run.failed"'],
         "tocsin_alerts": ['alertname="ScenarioFailed", state="firing"'],
         "tocsin_notifications_total": ['receiver="x", channel="x", outcome="sent"'],
         "tocsin_notifications_suppressed_total": ['reason="silenced"'],
-        "tocsin_decisions_total": ['stage="rule", reason="rang"'],
+        "tocsin_decisions_total": ['stage="rule", reason="firing"'],
     }
     for name in sorted(SAMPLES):
         family = re.sub(r"_(bucket|sum|count)$", "", name) if name not in GAUGES | COUNTERS else name

@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
 # The panels that a healthy demo has nothing for.
 QUIET = {"Overdue", "Answers of DSS other than 2xx"}
-TROUBLE = {"tocsin_dss_oddities_total", "tocsin_rule_errors_total"}  # no sample until something happens
+TROUBLE = {"tocsin_dss_invalid_items_total", "tocsin_rule_errors_total"}  # no sample until something happens
 CHOSEN = {"job": "tocsin", "dss_node": "demo", "project": "SALES_FORECAST", "scenario": "NIGHTLY_REBUILD"}
 
 

@@ -119,5 +119,5 @@ async def no_longer_leads(daemon):
 
 async def shows_scenarios(daemon):
     """Whether it shows the series of scenarios and nodes, and the gauges of watching, which are the leader's alone."""
-    names = ("dss_scenario_", "dss_project_", "dss_node_", "tocsin_sweep_trusted", "tocsin_look_bound_seconds")
+    names = ("dss_scenario_", "dss_project_", "dss_node_", "tocsin_sweep_trusted", "tocsin_oldest_poll_age_seconds")
     return any(line.startswith(names) for line in (await daemon.text("/metrics")).splitlines())

@@ -35,7 +35,7 @@ def node(name: str, dss: FakeDSS, *, sweep: bool = True, **watch: object) -> dic
     pace = {
         "sweep_interval": "200ms",
         "discovery_interval": "1s",
-        "cold_interval": "2s",
+        "max_poll_interval": "2s",
         "max_requests_per_second": 100,
         "details_wait": "2s",
     }

@@ -70,7 +70,7 @@ def fill(connection: Connection) -> None:
     put_node(connection)
     put_node(connection, "new", up=None, last_discovery_at=None, last_ok_at=None)
     put_scenario(connection, next_run=ago(minutes=-30), reporter_failures=2)
-    put_scenario(connection, ScenarioKey("new", "P", "S"), active=None, looked_at=None)
+    put_scenario(connection, ScenarioKey("new", "P", "S"), active=None, polled_at=None)
     put_scenario(connection, HOSTILE, active=False)
     failed = a_run(minutes_ago=30, seconds=4, outcome="FAILED")
     for run in (
@@ -252,7 +252,7 @@ async def test_a_refresh_reads_what_a_look_wrote_since(store: Store, exposition:
         connection.execute(totals.update().where(totals.c.outcome == "SUCCESS").values(runs=8))
         put_bucket(connection, KEY, "SUCCESS", 30_000, 1, 30)
         connection.execute(
-            scenarios.update().where(scenarios.c.scenario == KEY.scenario).values(looked_at=NOW + timedelta(seconds=1))
+            scenarios.update().where(scenarios.c.scenario == KEY.scenario).values(polled_at=NOW + timedelta(seconds=1))
         )
 
     await store.write(look)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tocsin.config.model import Channel, DssReporters
 from tocsin.deliver.mail import address, addresses
-from tocsin.model.decision import Verdict
+from tocsin.model.decision import DecisionReason
 from tocsin.model.event import Event, EventName, FailedReporter, ScenarioFacts, end_event_name
 from tocsin.model.mail_reporter import MailReporter
 from tocsin.model.notification import EventNotice, MailOverrides
@@ -99,7 +99,7 @@ def test_recipients_are_read_as_dss_writes_them(recipient: str, expected: list[s
 )
 def test_who_is_not_allowed_or_no_address_is_left_out_and_named(recipient: str, reason: str | None) -> None:
     found = one(replace(MAIL, recipient=recipient))
-    assert (found.verdict, found.mails) == (Verdict.NOT_ALLOWED, ())
+    assert (found.reason, found.mails) == (DecisionReason.NOT_ALLOWED, ())
     assert reason is None or found.left_out == (reason,)
     mixed = one(replace(MAIL, cc="b@example.com", recipient=recipient))
     assert [mail.who for mail in mixed.mails] == [MailOverrides(cc=("b@example.com",))]
@@ -111,7 +111,7 @@ def test_sender_and_copies_are_dss_s_and_the_same_lists_hold_for_them() -> None:
     assert [mail.who for mail in found.mails] == [
         MailOverrides('"Nightly" <n@example.com>', ("a@example.com",), ("c@example.com",), ("d@example.com",))
     ]
-    assert (found.verdict, found.left_out) == (Verdict.OWED, ("eve@example.org (not allowed)",))
+    assert (found.reason, found.left_out) == (DecisionReason.ENQUEUED, ("eve@example.org (not allowed)",))
 
 
 def test_a_sender_that_is_not_allowed_gives_way_to_the_channels_own() -> None:
@@ -132,7 +132,7 @@ def test_a_sender_that_is_not_allowed_gives_way_to_the_channels_own() -> None:
 def test_empty_lists_send_nothing(mode: str, lists: dict[str, tuple[str, ...]], reason: str) -> None:
     config = replace(MIRROR, mode=mode, **lists)  # type: ignore[arg-type]
     found = one(MAIL, config, event() if mode == "mirror" else failed())
-    assert (found.verdict, found.mails, found.left_out) == (Verdict.NOT_ALLOWED, (), (reason,))
+    assert (found.reason, found.mails, found.left_out) == (DecisionReason.NOT_ALLOWED, (), (reason,))
 
 
 PIECES = st.sampled_from(
@@ -190,25 +190,25 @@ def test_a_thousand_recipients_are_taken_and_no_more() -> None:
 
 
 @pytest.mark.parametrize(
-    ("condition", "outcome", "verdict"),
+    ("condition", "outcome", "reason"),
     [
-        (None, "SUCCESS", Verdict.OWED),
-        ("", "SUCCESS", Verdict.OWED),
-        ("outcome != 'SUCCESS'", "SUCCESS", Verdict.CONDITION),
-        ("outcome != 'SUCCESS'", "FAILED", Verdict.OWED),
-        ("outcome == 'FAILED' || outcome == 'ABORTED'", "ABORTED", Verdict.OWED),
-        ("myVariable > 3", "SUCCESS", Verdict.OWED_UNREADABLE),
-        ("contains(outcome, ", "SUCCESS", Verdict.OWED_UNREADABLE),
-        ("(" * 5_000, "SUCCESS", Verdict.OWED_UNREADABLE),
+        (None, "SUCCESS", DecisionReason.ENQUEUED),
+        ("", "SUCCESS", DecisionReason.ENQUEUED),
+        ("outcome != 'SUCCESS'", "SUCCESS", DecisionReason.CONDITION),
+        ("outcome != 'SUCCESS'", "FAILED", DecisionReason.ENQUEUED),
+        ("outcome == 'FAILED' || outcome == 'ABORTED'", "ABORTED", DecisionReason.ENQUEUED),
+        ("myVariable > 3", "SUCCESS", DecisionReason.CONDITION_ERROR),
+        ("contains(outcome, ", "SUCCESS", DecisionReason.CONDITION_ERROR),
+        ("(" * 5_000, "SUCCESS", DecisionReason.CONDITION_ERROR),
     ],
 )
 def test_a_condition_decides_and_one_that_cannot_be_read_counts_as_true(
-    condition: str | None, outcome: str, verdict: Verdict
+    condition: str | None, outcome: str, reason: DecisionReason
 ) -> None:
     found = one(replace(MAIL, condition=condition), about=event(outcome))
-    assert found.verdict is verdict
-    assert bool(found.mails) == (verdict is not Verdict.CONDITION)
-    assert bool(found.notes) == (verdict is not Verdict.OWED)
+    assert found.reason is reason
+    assert bool(found.mails) == (reason is not DecisionReason.CONDITION)
+    assert bool(found.notes) == (reason is not DecisionReason.ENQUEUED)
 
 
 @pytest.mark.parametrize(
@@ -286,7 +286,7 @@ def test_each_mode_has_its_events(config: DssReporters, about: Event, concerned:
 def test_what_dss_failed_to_send_is_sent_for_the_run_without_asking_its_condition() -> None:
     reporter = replace(MAIL, condition="outcome == 'NEVER'")
     found = one(reporter, FALLBACK, failed())
-    assert (found.verdict, found.event.name) == (Verdict.OWED, EventName.RUN_FAILED)
+    assert (found.reason, found.event.name) == (DecisionReason.ENQUEUED, EventName.RUN_FAILED)
     start = one(replace(reporter, phase="START"), FALLBACK, failed(outcome=None))
     assert start.event.name is EventName.RUN_STARTED
 

@@ -35,7 +35,7 @@ def test_the_first_matching_child_ends_the_search_unless_it_continues() -> None:
     assert render.receivers(root, {"severity": "warning"}) == "default"
     assert render.receivers(root, {"severity": "warning", "team": "a"}) == "team-a"
     assert render.receivers(root, {}) == "default"
-    assert render.verdict(root, {"severity": "critical"}, ["oncall"])
+    assert render.hears_exactly(root, {"severity": "critical"}, ["oncall"])
 
 
 def test_a_group_is_known_by_path_receiver_and_labels_not_by_position() -> None:

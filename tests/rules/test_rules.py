@@ -13,20 +13,20 @@ from tocsin.model.event import Event, EventName, ScenarioFacts, end_event_name, 
 from tocsin.model.labels import parse_matcher
 from tocsin.model.rule_state import AnyRuleState
 from tocsin.model.run import Run, ScenarioKey
-from tocsin.model.sight import NodeSight, ScenarioSight
-from tocsin.rules import rules as judge
+from tocsin.model.views import NodeView, ScenarioView
+from tocsin.rules import rules as evaluate
 from tocsin.rules.stalled import Cohort, clusters
 from tocsin.rules.view import View
 from tocsin.rules.words import fill
 
 T0 = datetime(2026, 3, 2, 6, tzinfo=UTC)
 KEY = ScenarioKey("prod", "SALES", "NIGHTLY")
-SIGHT = ScenarioSight(KEY, "Nightly", ("b", "a"), active=True)
+SIGHT = ScenarioView(KEY, "Nightly", ("b", "a"), active=True)
 OUTCOMES = st.sampled_from(["SUCCESS", "WARNING", "FAILED", "FAILED", "ABORTED", "ODD"])
 
 
 def view(now: datetime) -> View:
-    return View(now, NodeSight("prod", up=True), SIGHT, base_url="https://dss")
+    return View(now, NodeView("prod", up=True), SIGHT, base_url="https://dss")
 
 
 def end(index: int, outcome: str) -> Event:
@@ -43,16 +43,18 @@ def play(rule: Rule, outcomes: Iterable[str], *, hold_until: int = 0) -> list[st
     said: list[str] = []
     for index, outcome in enumerate(outcomes):
         event = end(index, outcome)
-        state = judge.hear(rule, state, event)
+        state = evaluate.on_event(rule, state, event)
         if state is None or index + 1 < hold_until:
             continue
-        state, change = judge.settle(rule, judge.judge(rule, state, view(event.time)), view(event.time), event.time)
+        state, change = evaluate.settle(
+            rule, evaluate.evaluate(rule, state, view(event.time)), view(event.time), event.time
+        )
         match change:
-            case judge.Rang(alert):
+            case evaluate.Fired(alert):
                 said.append(f"{index} rang {alert.count}")
-            case judge.Changed(alert):
+            case evaluate.Updated(alert):
                 said.append(f"{index} {alert.count}")
-            case judge.Ended():
+            case evaluate.Resolved():
                 said.append(f"{index} ended")
             case None:
                 pass
@@ -89,9 +91,9 @@ def test_aborted_counts_where_a_rule_says_so() -> None:
 
 
 def test_a_lost_run_is_told_in_words_and_rings_nothing_where_a_rule_leaves_it_out() -> None:
-    state = judge.hear(Rule("X", "failed"), None, end(0, "UNKNOWN"))
+    state = evaluate.on_event(Rule("X", "failed"), None, end(0, "UNKNOWN"))
     assert state
-    shown = judge.judge(Rule("X", "failed"), state, view(T0)).shown
+    shown = evaluate.evaluate(Rule("X", "failed"), state, view(T0)).shown
     assert shown
     assert "DSS lost this run" in shown.summary
     assert "DSS lost this run" in shown.description
@@ -117,10 +119,10 @@ def test_an_alert_carries_labels_that_do_not_change_and_words_that_do() -> None:
     rule = Rule(
         "X", "failed", labels={"team": "sales"}, annotations={"runbook": "https://wiki/${project}/${unknown}", "summary": "${scenario_name}: ${count}"}
     )  # fmt: skip
-    state = judge.hear(rule, None, end(0, "FAILED"))
+    state = evaluate.on_event(rule, None, end(0, "FAILED"))
     assert state
-    _, change = judge.settle(rule, judge.judge(rule, state, view(T0)), view(T0), T0)
-    assert isinstance(change, judge.Rang)
+    _, change = evaluate.settle(rule, evaluate.evaluate(rule, state, view(T0)), view(T0), T0)
+    assert isinstance(change, evaluate.Fired)
     assert change.alert.labels == {
         "alertname": "X", "severity": "warning", "dss_node": "prod", "project": "SALES", "scenario": "NIGHTLY",
         "tags": ",a,b,", "team": "sales",
@@ -140,7 +142,7 @@ def test_odd_ids_stand_encoded_in_the_address_of_a_scenario() -> None:
 
 def test_a_rule_is_known_by_what_it_watches_not_by_how_strict_it_is() -> None:
     plain = Rule("X", "failed")
-    assert judge.live(replace(plain, after=3)).id == judge.live(plain).id
+    assert evaluate.compile_rule(replace(plain, after=3)).id == evaluate.compile_rule(plain).id
     others = [
         replace(plain, alert="Y"),
         replace(plain, kind="stale"),
@@ -148,13 +150,13 @@ def test_a_rule_is_known_by_what_it_watches_not_by_how_strict_it_is() -> None:
         replace(plain, severity="critical"),
         replace(plain, match=(parse_matcher("a=b"),)),
     ]
-    assert len({judge.live(rule).id for rule in (plain, *others)}) == 6
+    assert len({evaluate.compile_rule(rule).id for rule in (plain, *others)}) == 6
 
 
 def test_events_about_other_things_leave_a_state_as_it_is() -> None:
     started = replace(end(0, "FAILED"), name=EventName.REPORTER_FAILED)
     for kind in ("failed", "missed", "overlong", "stale", "node_down"):
-        assert judge.hear(Rule("X", kind), None, started) is None  # type: ignore[arg-type]
+        assert evaluate.on_event(Rule("X", kind), None, started) is None  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -187,12 +189,12 @@ def test_a_value_in_an_annotation_is_not_filled_again() -> None:
     hostile = "${severity} {{ 7 * 7 }} ${count}"
     rule = Rule("X", "failed", annotations={"runbook": "${scenario_name} ${count}", "summary": "${tags}"})
     seen = replace(SIGHT, name=hostile, tags=(hostile,))
-    state = judge.hear(rule, None, end(0, "FAILED"))
+    state = evaluate.on_event(rule, None, end(0, "FAILED"))
     assert state
-    _, change = judge.settle(
-        rule, judge.judge(rule, state, replace(view(T0), scenario=seen)), replace(view(T0), scenario=seen), T0
+    _, change = evaluate.settle(
+        rule, evaluate.evaluate(rule, state, replace(view(T0), scenario=seen)), replace(view(T0), scenario=seen), T0
     )
-    assert isinstance(change, judge.Rang)
+    assert isinstance(change, evaluate.Fired)
     assert change.alert.annotations["runbook"] == f"{hostile} 1"
     assert change.alert.annotations["summary"] == f",{hostile},"
 

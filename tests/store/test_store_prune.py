@@ -41,7 +41,7 @@ async def test_what_is_old_goes_and_what_is_needed_stays(store: Store) -> None:
     await world.start(T0 - timedelta(days=1))  # open
     await world.step(T0 + minutes(700))
     await world.step(T0 + minutes(701))
-    await store.write(lambda c: c.execute(schema.group_notified.update().values(at=T0)) and None)
+    await store.write(lambda c: c.execute(schema.notification_log.update().values(at=T0)) and None)
     sent = schema.outbox.update().where(schema.outbox.c.n <= 40)
     await store.write(lambda c: c.execute(sent.values(state="delivered", settled_at=T0)) and None)
     dead = schema.outbox.update().where(schema.outbox.c.n == 40)
@@ -57,7 +57,7 @@ async def test_what_is_old_goes_and_what_is_needed_stays(store: Store) -> None:
         "decisions": 66,  # 61 of the reporter; rang, routed, first, ended, resolved
         "outbox": 39,
         "alerts": 1,
-        "group_notified": 1,
+        "notification_log": 1,
         "attempts": 1,
         "outbox_waits": 33,  # of those that went without details
         "runs": 12,
@@ -73,7 +73,7 @@ async def test_a_batch_is_bounded_and_goes_on(store: Store) -> None:
     world = await World(store).begin()
     for index in range(150):
         await world.scenario(key(f"S{index:03}"))
-    rows = [{"at": T0, "stage": "rule", "subject": "x", "verdict": "rang"}] * 1200
+    rows = [{"at": T0, "stage": "rule", "subject": "x", "reason": "firing"}] * 1200
     await store.write(lambda c: c.execute(insert(schema.decisions), rows) and None)
     done = await prune_all(store)
     assert [one.rows["decisions"] for one in done] == [500, 500, 200, 0]

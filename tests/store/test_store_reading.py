@@ -26,7 +26,7 @@ from tests.web.rows import (
 )
 from tocsin.kit.clock import to_ms
 from tocsin.model.alert import EndReason
-from tocsin.model.decision import Decision, Stage, Verdict
+from tocsin.model.decision import Decision, DecisionReason, Stage
 from tocsin.model.notification import EventNotice
 from tocsin.model.run import ScenarioKey
 from tocsin.store import Store, query, schema, series, silences
@@ -127,7 +127,7 @@ async def test_states_are_told_apart(store: Store) -> None:
     assert [(one.scenario, one.end) for one in running.items] == [("NIGHTLY", None)]
     both = await store.read(query.list_runs, {"state": ["running", "ended"]}, 10)
     assert len(both.items) == 3
-    ended = await store.read(query.list_alerts, {"state": ["ended"]}, 10)
+    ended = await store.read(query.list_alerts, {"state": ["resolved"]}, 10)
     assert [(one.labels["alertname"], one.end_reason) for one in ended.items] == [("Old", EndReason.RESOLVED)]
 
 
@@ -188,7 +188,7 @@ async def test_series_read_what_a_scenario_has_done(store: Store) -> None:
         put_node(connection, "new", up=None, last_discovery_at=None)
         put_scenario(connection, next_run=NOW, reporter_failures=3)
         put_scenario(connection, KEYS[0], gone_at=NOW)
-        put_scenario(connection, KEYS[1], looked_at=ago(hours=2))
+        put_scenario(connection, KEYS[1], polled_at=ago(hours=2))
         put_run(connection, a_run(minutes_ago=50))
         put_run(connection, a_run(minutes_ago=40, outcome="FAILED"))
         put_run(connection, a_run(minutes_ago=30, outcome="ABORTED"))
@@ -254,11 +254,13 @@ async def test_a_story_is_told_from_rows(store: Store) -> None:
         put_alert(connection, alert)
         put_notification(connection, "d1", EventNotice(event, "nightly"))
         made = [
-            Decision(ago(minutes=5), Stage.RULE, "ScenarioFailed", Verdict.RANG, None, event.id, None, alert.id),
-            Decision(ago(minutes=5), Stage.ROUTE, "g", Verdict.ROUTED, None, None, None, alert.id),
-            Decision(ago(minutes=4), Stage.FLUSH, "g → pager", Verdict.FIRST, None),
-            Decision(ago(minutes=1), Stage.RULE, "ScenarioFailed", Verdict.ENDED, None, None, None, alert.id),
-            Decision(NOW + timedelta(hours=1), Stage.FLUSH, "g → pager", Verdict.FIRST, None),
+            Decision(
+                ago(minutes=5), Stage.RULE, "ScenarioFailed", DecisionReason.FIRING, None, event.id, None, alert.id
+            ),
+            Decision(ago(minutes=5), Stage.ROUTE, "g", DecisionReason.ROUTED, None, None, None, alert.id),
+            Decision(ago(minutes=4), Stage.FLUSH, "g → pager", DecisionReason.FIRST, None),
+            Decision(ago(minutes=1), Stage.RULE, "ScenarioFailed", DecisionReason.RESOLVED, None, None, None, alert.id),
+            Decision(NOW + timedelta(hours=1), Stage.FLUSH, "g → pager", DecisionReason.FIRST, None),
         ]
         record(connection, made)
 

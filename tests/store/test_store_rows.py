@@ -39,7 +39,7 @@ async def test_details_release_the_notifications_that_wait_for_them(store: Store
     event = started(1)
     assert event.run
     notice = EventNotice(event, "nightly")
-    owed = Notification("a" * 32, "ops", "ops/json", "lane", notice, NOW, NOW + timedelta(seconds=15))
+    owed = Notification("a" * 32, "ops", "ops/json", "ordering_key", notice, NOW, NOW + timedelta(seconds=15))
     assert await store.write(outbox.owe, [owed], {owed.id: [event.run.key]}) == [owed]
     assert await store.write(outbox.owe, [owed]) == []
     read = Details(

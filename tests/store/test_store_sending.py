@@ -12,7 +12,7 @@ from tests.deliver.builders import NOW, alert, config, event, group, hook, owed
 from tocsin.deliver.metrics import DeliverMetrics
 from tocsin.deliver.sender import Sender
 from tocsin.deliver.transport import Parcel
-from tocsin.deliver.verdict import Verdict, delivered
+from tocsin.deliver.verdict import SendResult, delivered
 from tocsin.kit.clock import SystemClock
 from tocsin.model.notification import (
     Attempt,
@@ -51,7 +51,7 @@ async def test_every_kind_of_notice_comes_back_as_it_was(store: Store) -> None:
         group(alert(1), alert(2, ended=True)),
         SummaryNotice("prod", NOW - LEASE, NOW, {"FAILED": 2}, (event(),)),
     ]
-    rows = [owed(notice, lane=f"l{n}") for n, notice in enumerate(notices)]
+    rows = [owed(notice, ordering_key=f"l{n}") for n, notice in enumerate(notices)]
     await store.write(outbox.owe, rows)
     claimed = await claim(store)
     loaded = await store.read(sending.load, claimed.rows)
@@ -59,7 +59,7 @@ async def test_every_kind_of_notice_comes_back_as_it_was(store: Store) -> None:
 
 
 async def test_only_the_first_row_of_a_lane_has_its_turn(store: Store) -> None:
-    rows = [owed(), owed(), owed(lane="other"), owed(channel="x")]
+    rows = [owed(), owed(), owed(ordering_key="other"), owed(channel="x")]
     await store.write(outbox.owe, rows)
     claimed = await claim(store)
     loaded = await store.read(sending.load, claimed.rows)
@@ -72,8 +72,8 @@ async def test_only_the_first_row_of_a_lane_has_its_turn(store: Store) -> None:
 
 
 async def test_two_claimers_never_get_the_same_row(store: Store) -> None:
-    await store.write(outbox.owe, [owed(lane=f"l{n}") for n in range(60)])
-    await store.write(outbox.owe, [owed(group(alert(n)), lane=f"g{n}") for n in range(20)])
+    await store.write(outbox.owe, [owed(ordering_key=f"l{n}") for n in range(60)])
+    await store.write(outbox.owe, [owed(group(alert(n)), ordering_key=f"g{n}") for n in range(20)])
     same = await turns(store)
     assert len(same) == 80
     claimed = await asyncio.gather(
@@ -99,18 +99,18 @@ async def test_a_failure_told_by_one_who_lost_the_lease_changes_nothing_but_a_de
     await store.write(outbox.owe, [one])
     await claim(store, "a")
     await claim(store, "b", NOW + LEASE)
-    await store.write(sending.settle, [receipt(one, NotificationState.OWED, holder="a")])
+    await store.write(sending.settle, [receipt(one, NotificationState.PENDING, holder="a")])
     assert await state(store, one) == NotificationState.SENDING
     await store.write(sending.settle, [receipt(one, NotificationState.DELIVERED, holder="a")])
-    await store.write(sending.settle, [receipt(one, NotificationState.OWED, holder="b", number=2)])
+    await store.write(sending.settle, [receipt(one, NotificationState.PENDING, holder="b", number=2)])
     assert await state(store, one) == NotificationState.DELIVERED
 
 
 async def test_receipts_of_one_moment_are_one_batch(store: Store) -> None:
-    rows = [owed(lane=f"l{n}") for n in range(40)]
+    rows = [owed(ordering_key=f"l{n}") for n in range(40)]
     await store.write(outbox.owe, rows)
     await claim(store)
-    states = [NotificationState.DELIVERED, NotificationState.OWED, NotificationState.DEAD, NotificationState.SENDING]
+    states = [NotificationState.DELIVERED, NotificationState.PENDING, NotificationState.DEAD, NotificationState.SENDING]
     receipts = [receipt(one, states[n % 4], due=NOW + LEASE) for n, one in enumerate(rows)]
     await store.write(sending.settle, receipts)
     found = await store.read(outbox.notifications, [one.id for one in rows])
@@ -131,7 +131,7 @@ async def test_the_scan_for_turns_reads_an_index_of_open_rows_alone(store: Store
 
 
 async def test_released_rows_can_be_claimed_at_once_and_renewed_ones_stay(store: Store) -> None:
-    await store.write(outbox.owe, [owed(lane="x"), owed(lane="y")])
+    await store.write(outbox.owe, [owed(ordering_key="x"), owed(ordering_key="y")])
     first, second = (await claim(store, "a")).rows
     await store.write(sending.release, [first], "a")
     await store.write(sending.renew, [second], "a", NOW + 2 * LEASE)
@@ -139,7 +139,7 @@ async def test_released_rows_can_be_claimed_at_once_and_renewed_ones_stay(store:
 
 
 async def test_of_a_group_only_the_newest_row_is_claimed(store: Store) -> None:
-    rows = [owed(group(alert(n)), lane="g") for n in range(3)]
+    rows = [owed(group(alert(n)), ordering_key="g") for n in range(3)]
     await store.write(outbox.owe, rows)
     claimed = await claim(store)
     assert claimed.settled == [Settled("ops", "ops/hook", NotificationState.SUPERSEDED)] * 2
@@ -147,7 +147,7 @@ async def test_of_a_group_only_the_newest_row_is_claimed(store: Store) -> None:
 
 
 async def test_a_group_row_under_way_is_not_superseded(store: Store) -> None:
-    first, second = owed(group(alert(1)), lane="g"), owed(group(alert(2)), lane="g")
+    first, second = owed(group(alert(1)), ordering_key="g"), owed(group(alert(2)), ordering_key="g")
     await store.write(outbox.owe, [first])
     await claim(store)
     await store.write(outbox.owe, [second])
@@ -157,7 +157,7 @@ async def test_a_group_row_under_way_is_not_superseded(store: Store) -> None:
 
 
 async def test_the_end_of_what_only_a_dead_letter_told_is_cancelled(store: Store) -> None:
-    start, end = owed(group(alert(1)), lane="g"), owed(group(alert(1, ended=True)), lane="g")
+    start, end = owed(group(alert(1)), ordering_key="g"), owed(group(alert(1, ended=True)), ordering_key="g")
     await store.write(outbox.owe, [start])
     await claim(store)
     await store.write(sending.settle, [receipt(start, NotificationState.DEAD)])
@@ -166,8 +166,8 @@ async def test_the_end_of_what_only_a_dead_letter_told_is_cancelled(store: Store
 
 
 async def test_the_end_of_what_was_delivered_before_a_dead_repeat_is_sent(store: Store) -> None:
-    start, repeat = owed(group(alert(1)), lane="g"), owed(group(alert(1), reason="repeat"), lane="g")
-    end = owed(group(alert(1, ended=True)), lane="g")
+    start, repeat = owed(group(alert(1)), ordering_key="g"), owed(group(alert(1), reason="repeat"), ordering_key="g")
+    end = owed(group(alert(1, ended=True)), ordering_key="g")
     for one, became in ((start, NotificationState.DELIVERED), (repeat, NotificationState.DEAD)):
         await store.write(outbox.owe, [one])
         await claim(store)
@@ -181,17 +181,17 @@ async def test_orphans_are_buried_but_not_what_is_under_way(store: Store) -> Non
     flying, waiting, kept = owed(), owed(), owed(channel="kept")
     await store.write(outbox.owe, [flying, waiting, kept])
     await claim(store)
-    buried = await store.write(sending.bury_orphans, {"kept"}, NOW)
+    buried = await store.write(sending.dead_letter_orphans, {"kept"}, NOW)
     assert buried == [Settled("ops", "ops/hook", NotificationState.DEAD)]
-    assert [await state(store, one) for one in (flying, waiting, kept)] == ["sending", "dead", "owed"]
-    assert len(await store.write(sending.bury_orphans, {"kept"}, NOW + LEASE)) == 1
+    assert [await state(store, one) for one in (flying, waiting, kept)] == ["sending", "dead", "pending"]
+    assert len(await store.write(sending.dead_letter_orphans, {"kept"}, NOW + LEASE)) == 1
 
 
 async def test_the_depth_counts_open_rows_their_oldest_and_dead_letters(store: Store) -> None:
     empty = await store.read(deliveries.depth)
     assert (empty.open, empty.oldest_owed_at, sum(empty.dead.values())) == (0, None, 0)
-    dead = owed(lane="dead")
-    await store.write(outbox.owe, [dead, owed(at=NOW - LEASE, channel="x"), owed(lane="late")])
+    dead = owed(ordering_key="dead")
+    await store.write(outbox.owe, [dead, owed(at=NOW - LEASE, channel="x"), owed(ordering_key="late")])
     await claim(store)
     await store.write(sending.settle, [receipt(dead, NotificationState.DEAD)])
     depth = await store.read(deliveries.depth)
@@ -201,7 +201,7 @@ async def test_the_depth_counts_open_rows_their_oldest_and_dead_letters(store: S
 
 async def test_a_long_blocked_lane_does_not_hide_what_comes_after_it(store: Store) -> None:
     await store.write(outbox.owe, [owed() for _ in range(1_050)])
-    last = owed(lane="last")
+    last = owed(ordering_key="last")
     await store.write(outbox.owe, [last])
     loaded = await store.read(sending.load, (await claim(store)).rows)
     assert [one.id for one in loaded.values()][1:] == [last.id]
@@ -213,7 +213,7 @@ async def test_two_senders_on_one_store_send_everything_once(store: Store) -> No
     class Record:
         concurrency = 8
 
-        async def send(self, parcel: Parcel) -> Verdict:
+        async def send(self, parcel: Parcel) -> SendResult:
             await asyncio.sleep(0.001)
             sent.append(parcel.notification.id)
             return delivered()
@@ -221,7 +221,9 @@ async def test_two_senders_on_one_store_send_everything_once(store: Store) -> No
         async def close(self) -> None: ...
 
     clock = SystemClock()
-    rows = [owed(lane=f"l{n % 30}") for n in range(150)] + [owed(group(alert(n)), lane=f"g{n % 10}") for n in range(30)]
+    rows = [owed(ordering_key=f"l{n % 30}") for n in range(150)] + [
+        owed(group(alert(n)), ordering_key=f"g{n % 10}") for n in range(30)
+    ]
     await store.write(outbox.owe, rows)
     senders = [
         Sender(store, holder=holder, clock=clock, metrics=DeliverMetrics(CollectorRegistry()), random=Random(1),
@@ -241,8 +243,8 @@ async def test_two_senders_on_one_store_send_everything_once(store: Store) -> No
     states = [found[one.id].state for one in rows]
     assert states.count(NotificationState.SUPERSEDED) == 20
     order = {id_: place for place, id_ in enumerate(sent)}
-    for lane in range(30):
-        places = [order[one.id] for one in rows[lane:150:30]]
+    for ordering_key in range(30):
+        places = [order[one.id] for one in rows[ordering_key:150:30]]
         assert places == sorted(places)
 
 

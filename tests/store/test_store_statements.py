@@ -145,16 +145,18 @@ async def scenarios_that_vanish(store: Store, count: int) -> list[str]:
 
 
 async def claims(store: Store, count: int) -> list[str]:
-    """Group lanes: one half with a flush that was delivered before, the other with flushes that were not."""
+    """Group ordering_keys: one half with a flush that was delivered before, the other with flushes that were not."""
 
     def fill(connection: Connection) -> list[Turn]:
         turns = []
-        for lane in range(count):
-            ended = a_group(lane, ended=lane % 2 == 1)
-            for number, notice in enumerate((a_group(lane), ended)):
-                one = Notification(f"{lane}-{number}", "ops", "ops/hook", f"lane{lane}", notice, NOW, NOW)
+        for ordering_key in range(count):
+            ended = a_group(ordering_key, ended=ordering_key % 2 == 1)
+            for number, notice in enumerate((a_group(ordering_key), ended)):
+                one = Notification(
+                    f"{ordering_key}-{number}", "ops", "ops/hook", f"ordering_key{ordering_key}", notice, NOW, NOW
+                )
                 outbox.owe(connection, [one])
-                if number == 0 and lane % 2 == 0:
+                if number == 0 and ordering_key % 2 == 0:
                     connection.execute(DELIVERED, {"of": one.id})
         found = sending.waiting(connection, {"ops/hook": 1000}, NOW)["ops/hook"].turns
         turns += found
@@ -167,11 +169,11 @@ async def claims(store: Store, count: int) -> list[str]:
     return statements
 
 
-def a_group(lane: int, *, ended: bool = False) -> GroupNotice:
-    alert: Alert = an_alert(key=ScenarioKey("prod", "P", f"S{lane}"))
+def a_group(ordering_key: int, *, ended: bool = False) -> GroupNotice:
+    alert: Alert = an_alert(key=ScenarioKey("prod", "P", f"S{ordering_key}"))
     if ended:
         alert = replace(alert, ends_at=NOW)
-    return GroupNotice(f"lane{lane}", "ops", {}, (alert,), "first")
+    return GroupNotice(f"ordering_key{ordering_key}", "ops", {}, (alert,), "first")
 
 
 async def troubles(store: Store, count: int) -> list[str]:
@@ -180,7 +182,7 @@ async def troubles(store: Store, count: int) -> list[str]:
     def fill(connection: Connection) -> None:
         for name in channels:
             notice = EventNotice(an_event(a_run()), "nightly")
-            one = Notification(name, "ops", name, "lane", notice, NOW, NOW, attempts=3)
+            one = Notification(name, "ops", name, "ordering_key", notice, NOW, NOW, attempts=3)
             outbox.owe(connection, [one])
 
     await store.write(fill)

@@ -28,7 +28,7 @@ from tocsin.deliver.metrics import DeliverMetrics
 from tocsin.deliver.sender import Sender
 from tocsin.deliver.transport import Parcel
 from tocsin.metrics.snapshot import SnapshotReader
-from tocsin.model.decision import Verdict
+from tocsin.model.decision import DecisionReason
 from tocsin.model.event import EventName
 from tocsin.model.labels import parse_matcher
 from tocsin.model.mail_reporter import MailReporter
@@ -57,7 +57,7 @@ class Post:
     sent: list[Parcel] = field(default_factory=list)
     concurrency = 4
 
-    async def send(self, parcel: Parcel) -> verdict.Verdict:
+    async def send(self, parcel: Parcel) -> verdict.SendResult:
         if self.name == "ops/dead":
             return verdict.refused("no such receiver")
         self.sent.append(parcel)
@@ -140,7 +140,7 @@ FOREIGN_DOCUMENTS = ['{"alien": true}', "no json at all", '["\\ud800"]', '[{"x":
 ENUMS = {
     "nodes": ["down_reason"], "scenarios": ["last_outcome", "type"], "expected_starts": ["state"],
     "runs": ["outcome", "trigger_type"], "events": ["event"], "alerts": ["end_reason", "alertname"],
-    "group_notified": ["verdict"], "decisions": ["stage", "verdict"], "outbox": ["kind", "state"],
+    "notification_log": ["reason"], "decisions": ["stage", "reason"], "outbox": ["kind", "state"],
     "attempts": ["outcome"], "rule_states": ["state"],
 }  # fmt: skip
 PARTS = {  # a word inside a document that a newer version knows
@@ -271,9 +271,9 @@ async def test_an_event_that_cannot_be_read_is_decided_as_unreadable_and_read_no
     world = World(store, CONFIG)
     await world.restart(LATER)
     await world.step(LATER)
-    about = [one for one in await world.decisions() if one.verdict is Verdict.UNREADABLE]
+    about = [one for one in await world.decisions() if one.reason is DecisionReason.UNREADABLE]
     assert len(about) == 1
     assert await store.read(events.undecided, 10) == []
     await world.restart(LATER)
     await world.step(LATER)
-    assert [one for one in await world.decisions() if one.verdict is Verdict.UNREADABLE] == about
+    assert [one for one in await world.decisions() if one.reason is DecisionReason.UNREADABLE] == about

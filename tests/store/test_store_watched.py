@@ -43,7 +43,7 @@ async def test_lists_and_looks_each_write_their_own_part_of_a_scenario(store: St
     renamed = replace(scenario(), name="By night", active=False, next_run=at(900), status_read_at=at(60))
     await store.write(scenarios.put_scenarios, [replace(renamed, backfilled=True)])
     expected = replace(
-        renamed, looked_at=at(50), cursor=at(40), last_end=at(45), last_outcome="FAILED", backfilled=True
+        renamed, polled_at=at(50), cursor=at(40), last_end=at(45), last_outcome="FAILED", backfilled=True
     )
     expected = replace(expected, follows=(("SALES", "OTHER"),))
     rows = await store.read(scenarios.load_scenarios, "prod")

@@ -50,7 +50,7 @@ async def of_nodes(found: Watching) -> list[tuple[str, str | None]]:
 
 async def test_whatever_its_replies_are_each_run_is_told_once(dss: FakeDSS, start: Start) -> None:
     dss.world.populate(4, 5)
-    found = await start(watch=Watch(**fields(QUICK, cold_interval=timedelta(seconds=1))))
+    found = await start(watch=Watch(**fields(QUICK, max_poll_interval=timedelta(seconds=1))))
     since = await now_ms()
     life = Life(dss.world, 30, between(0.02, 1), seed=7)
     living = asyncio.create_task(life.live())
@@ -494,7 +494,7 @@ async def test_the_end_of_a_run_nudges_those_who_follow_it(dss: FakeDSS, start: 
 
     await until(learned)
     dss.world.instant_run("P000", "S000")
-    await until(lambda: bool(found.value("tocsin_looks_total", reason="follow")))
+    await until(lambda: bool(found.value("tocsin_polls_total", reason="follow")))
 
 
 async def test_dss_reporters_that_failed_are_events_even_if_they_fail_late(dss: FakeDSS, start: Start) -> None:
@@ -523,7 +523,7 @@ async def test_dss_reporters_that_failed_are_events_even_if_they_fail_late(dss: 
 async def test_who_no_longer_leads_writes_nothing_shows_nothing_and_ends(dss: FakeDSS, start: Start) -> None:
     dss.world.populate(1, 1)
     found = await start()
-    gauges = ("tocsin_sweep_trusted", "tocsin_look_bound_seconds", "tocsin_dss_requests_per_second_limit")
+    gauges = ("tocsin_sweep_trusted", "tocsin_oldest_poll_age_seconds", "tocsin_dss_requests_per_second_limit")
     assert None not in [found.value(gauge) for gauge in gauges]
     await found.store.write(lease.acquire, "another", CLOCK.now(), force=True)
     with pytest.raises(NotLeader):

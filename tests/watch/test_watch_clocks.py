@@ -14,7 +14,7 @@ pytestmark = pytest.mark.e2e
 
 HOUR = timedelta(hours=1)
 # Nothing is looked at without a nudge.
-ASLEEP = replace(QUICK, sweep_interval=HOUR, discovery_interval=HOUR, cold_interval=HOUR)
+ASLEEP = replace(QUICK, sweep_interval=HOUR, discovery_interval=HOUR, max_poll_interval=HOUR)
 
 
 def run_quickly(dss: FakeDSS, scenario: str, runs: int) -> None:

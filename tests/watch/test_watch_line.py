@@ -160,7 +160,7 @@ def an_agenda(clock: Hands, *ones: Watched) -> Agenda:
     agenda = Agenda(clock, cold=3600.0, sighting=Reason.SWEEP)
     for one in ones:
         agenda.add(one)
-        one.looked_at = clock.seconds
+        one.polled_at = clock.seconds
         look(agenda, clock)
     return agenda
 
@@ -170,7 +170,7 @@ def look(agenda: Agenda, clock: Hands) -> tuple[str, Reason] | None:
     if agenda.best(clock.seconds) is None:
         return None
     one, reason = agenda.pop(clock.seconds, limit=4.0)
-    one.looked_at = clock.seconds
+    one.polled_at = clock.seconds
     agenda.landed(one)
     return one.key.scenario, reason
 
@@ -184,7 +184,7 @@ def test_several_nudges_are_one_look_and_one_that_comes_meanwhile_makes_another(
     assert (popped, reason, agenda.best(clock.seconds)) == (one, Reason.FLAGS, None)
     agenda.nudge(one, Reason.FLAGS)
     assert agenda.best(clock.seconds) is None
-    one.looked_at = clock.seconds
+    one.polled_at = clock.seconds
     agenda.landed(one)
     assert look(agenda, clock) == ("A", Reason.FLAGS)
     assert look(agenda, clock) is None

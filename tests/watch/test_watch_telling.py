@@ -65,7 +65,7 @@ async def test_a_reply_that_makes_no_sense_is_counted_each_time_and_told_once(ds
     found = await start()
     with capture_logs() as lines, dss.fail(faults.nulled("runId"), "last_runs"):
         dss.start_run("P000", "S000")
-        await until(lambda: (found.value("tocsin_dss_oddities_total", operation="get_last_runs") or 0) >= 2)
+        await until(lambda: (found.value("tocsin_dss_invalid_items_total", operation="get_last_runs") or 0) >= 2)
     assert loud(lines) == ["dss_reply_odd"]
 
 

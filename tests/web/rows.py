@@ -13,7 +13,7 @@ from tocsin.model.event import Event, EventName, ScenarioFacts, end_event_name, 
 from tocsin.model.notification import EventNotice, GroupNotice, Notification
 from tocsin.model.run import Details, Run, RunError, ScenarioKey
 from tocsin.store import schema
-from tocsin.store.alerts import Filed, end_alert, put_alerts
+from tocsin.store.alerts import AlertRow, end_alert, put_alerts
 from tocsin.store.details import put_details
 from tocsin.store.events import insert_events, list_events, mark_decided, undecided
 from tocsin.store.outbox import owe
@@ -56,7 +56,7 @@ def put_node(connection: Connection, /, node: str = "prod", **changes: Any) -> N
 def put_scenario(connection: Connection, /, key: ScenarioKey = KEY, **changes: Any) -> None:
     row = {
         **key._asdict(), "name": f"{key.scenario} name", "tags": ("daily",), "type": "step_based", "active": True,
-        "follows": (), "watched_since": ago(days=1), "watermark": ago(days=1), "looked_at": ago(seconds=30),
+        "follows": (), "watched_since": ago(days=1), "watermark": ago(days=1), "polled_at": ago(seconds=30),
         "reporter_failures": 0,
     }  # fmt: skip
     connection.execute(schema.scenarios.insert(), row | changes)
@@ -105,11 +105,11 @@ def an_alert(name: str = "ScenarioFailed", key: ScenarioKey = KEY, severity: str
 
 
 def put_alert(connection: Connection, alert: Alert) -> None:
-    put_alerts(connection, [Filed(replace(alert, ends_at=None, end_reason=None), alert.name)], alert.starts_at)
+    put_alerts(connection, [AlertRow(replace(alert, ends_at=None, end_reason=None), alert.name)], alert.starts_at)
     if alert.ends_at is not None and alert.end_reason is not None:
         end_alert(connection, alert.id, alert.ends_at, alert.end_reason, alert.ends_at)
 
 
 def put_notification(connection: Connection, id: str, notice: EventNotice | GroupNotice, **changes: Any) -> None:
-    one = Notification(id, "data-ops", "ops-slack", "lane", notice, ago(minutes=1), ago(minutes=1))
+    one = Notification(id, "data-ops", "ops-slack", "ordering_key", notice, ago(minutes=1), ago(minutes=1))
     owe(connection, [replace(one, **changes)])  # type: ignore[arg-type]

@@ -84,7 +84,7 @@ async def test_what_is_not_there_cannot_be_ended_resolved_sent_again_or_explaine
 async def test_alerts_are_resolved_and_deliveries_sent_again_by_who_asks(client: ClientSession, daemon: Daemon) -> None:
     daemon.known = {"a1", "d1"}
     assert await send(client, "POST", "/api/v1/alerts/a1/resolve", 200) == {"id": "a1", "resolved": True}
-    assert await send(client, "POST", "/api/v1/deliveries/d1/retry", 200) == {"id": "d1", "owed": True}
+    assert await send(client, "POST", "/api/v1/deliveries/d1/retry", 200) == {"id": "d1", "state": "pending"}
     assert (daemon.resolved, daemon.retried) == ([("a1", "loopback")], ["d1"])
 
 

@@ -198,7 +198,7 @@ async def test_alerts_are_filtered_by_state_and_by_any_label(client: ClientSessi
     await daemon.store.write(fill)
     for filters, expected in (
         ("", {"ScenarioFailed", "ScenarioMissed"}), ("state=firing", {"ScenarioFailed"}),
-        ("state=ended", {"ScenarioMissed"}), ("severity=critical", {"ScenarioMissed"}),
+        ("state=resolved", {"ScenarioMissed"}), ("severity=critical", {"ScenarioMissed"}),
         ("alertname=ScenarioFailed&project=SALES", {"ScenarioFailed"}), ("team=sales", set()),
     ):  # fmt: skip
         found = await get(client, f"/api/v1/alerts?{filters}")
@@ -219,8 +219,8 @@ async def test_deliveries_show_what_was_tried(client: ClientSession, daemon: Dae
     await daemon.store.write(fill)
     items = await walk(client, "/api/v1/deliveries?limit=1")
     assert [(one["id"], one["kind"], one["subject"], one["state"]) for one in items] == [
-        ("d2", "group", "ScenarioFailed (1 firing, 0 ended)", "owed"),
-        ("d1", "event", "run.failed prod/SALES/NIGHTLY", "owed"),
+        ("d2", "group", "ScenarioFailed (1 firing, 0 ended)", "pending"),
+        ("d1", "event", "run.failed prod/SALES/NIGHTLY", "pending"),
     ]
     assert [one["note"] for one in items[1]["attempts"]] == ["503"]
     for filters, expected in (("outcome=FAILED", ["d1"]), ("alertname=ScenarioFailed", ["d2"]),

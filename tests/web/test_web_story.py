@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 from tests.web.harness import Daemon
 from tests.web.rows import a_run, ago, an_alert, an_event, put_alert, put_error, put_events, put_notification, put_run
 from tocsin.config.model import Channel, Receiver
-from tocsin.model.decision import Decision, Stage, Verdict
+from tocsin.model.decision import Decision, DecisionReason, Stage
 from tocsin.model.notification import EventNotice, GroupNotice
 from tocsin.model.run import ScenarioKey
 from tocsin.store.decisions import record
@@ -34,14 +34,14 @@ def fill(connection: Connection) -> None:
     record(
         connection,
         [
-            Decision(ago(minutes=9), Stage.REPORTER, "nightly", Verdict.OWED, None, event.id, notification_id="d-event"),
-            Decision(ago(minutes=9), Stage.RULE, "ScenarioFailed", Verdict.RANG, None, event.id, alert.fingerprint,
+            Decision(ago(minutes=9), Stage.REPORTER, "nightly", DecisionReason.ENQUEUED, None, event.id, notification_id="d-event"),
+            Decision(ago(minutes=9), Stage.RULE, "ScenarioFailed", DecisionReason.FIRING, None, event.id, alert.fingerprint,
                      alert.id),
-            Decision(ago(minutes=8.9), Stage.ROUTE, "g1", Verdict.ROUTED, "to ops", None, alert.fingerprint, alert.id),
-            Decision(ago(minutes=8), Stage.FLUSH, "g1 → pager", Verdict.FIRST, notification_id="d-group"),
-            Decision(ago(minutes=8), Stage.FLUSH, "g1 → mail", Verdict.SILENCED, "by ann"),
-            Decision(ago(minutes=8), Stage.FLUSH, "g2 → pager", Verdict.FIRST, notification_id="d-other"),
-            Decision(ago(minutes=50), Stage.FLUSH, "g1 → pager", Verdict.FIRST, notification_id="d-older"),
+            Decision(ago(minutes=8.9), Stage.ROUTE, "g1", DecisionReason.ROUTED, "to ops", None, alert.fingerprint, alert.id),
+            Decision(ago(minutes=8), Stage.FLUSH, "g1 → pager", DecisionReason.FIRST, notification_id="d-group"),
+            Decision(ago(minutes=8), Stage.FLUSH, "g1 → mail", DecisionReason.SILENCED, "by ann"),
+            Decision(ago(minutes=8), Stage.FLUSH, "g2 → pager", DecisionReason.FIRST, notification_id="d-other"),
+            Decision(ago(minutes=50), Stage.FLUSH, "g1 → pager", DecisionReason.FIRST, notification_id="d-older"),
         ],
     )  # fmt: skip
 
@@ -69,8 +69,8 @@ async def test_a_story_holds_every_decision_on_the_run_its_alerts_and_their_grou
     status, story = await explain(client, ADDRESS)
     assert status == 200
     assert story["silent"] == [{"stage": "reporter", "name": "weekly", "why": "it hears of run.aborted only"}]
-    assert [(one["stage"], one["verdict"], one["note"]) for one in story["decisions"]] == [
-        ("reporter", "owed", None), ("rule", "rang", None), ("route", "routed", "to ops"), ("flush", "first", None),
+    assert [(one["stage"], one["reason"], one["note"]) for one in story["decisions"]] == [
+        ("reporter", "enqueued", None), ("rule", "firing", None), ("route", "routed", "to ops"), ("flush", "first", None),
         ("flush", "silenced", "by ann"),
     ]  # fmt: skip
     assert [one["event"] for one in story["events"]] == ["run.failed"]

@@ -15,7 +15,9 @@ app = typer_app()
 @verb(app, "list")
 async def list_deliveries(
     api: Api,
-    state: Annotated[str | None, typer.Option(help="owed, sending, delivered, dead, superseded or cancelled.")] = None,
+    state: Annotated[
+        str | None, typer.Option(help="pending, sending, delivered, dead, superseded or cancelled.")
+    ] = None,
     receiver: Filter = None,
     channel: Filter = None,
     project: Filter = None,
@@ -27,7 +29,7 @@ async def list_deliveries(
     found = await api.items(
         "deliveries", limit, state=state, receiver=receiver, channel=channel, project=project, scenario=scenario
     )
-    columns = ("id", "state", "channel", "subject", "owed=owed_at", "tries", "reason")
+    columns = ("id", "state", "channel", "subject", "created=created_at", "tries", "reason")
     listing(found, lambda one: one | {"tries": len(one["attempts"])}, columns, as_json)
 
 

@@ -21,7 +21,7 @@ nodes:
   - name: demo
     url: {dss}
     api_key: {key}
-    watch: {{sweep_interval: 1s, discovery_interval: 10s, cold_interval: 1m, max_requests_per_second: 20}}
+    watch: {{sweep_interval: 1s, discovery_interval: 10s, max_poll_interval: 1m, max_requests_per_second: 20}}
 store: {{url: "sqlite:///{folder}/tocsin.db"}}
 http: {{listen: "{listen}", external_url: "http://{listen}"}}
 receivers:

@@ -43,7 +43,7 @@ def who_hears(
         print(render.show_matching(root, given))
     show.print_json({"receivers": heard.split(",")}) if as_json else print(heard)
     expected = [name for text in expect or [] for name in text.split(",")]
-    if expected and not render.verdict(root, given, expected):
+    if expected and not render.hears_exactly(root, given, expected):
         fail(f"expected {','.join(expected)}")
 
 

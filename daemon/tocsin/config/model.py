@@ -68,7 +68,7 @@ class Watch:
 
     sweep_interval: timedelta = timedelta(seconds=2)
     discovery_interval: timedelta = timedelta(minutes=5)
-    cold_interval: timedelta = timedelta(hours=1)
+    max_poll_interval: timedelta = timedelta(hours=1)
     max_requests_per_second: float = 5.0
     max_concurrency: int = 8
     details_wait: timedelta = timedelta(seconds=15)

@@ -11,20 +11,20 @@ from tocsin.config.model import Channel, Config, Node, Reporter, TimeInterval
 from tocsin.model.event import EventName
 from tocsin.model.labels import Labels
 from tocsin.model.sieve import Sieve, bits
-from tocsin.model.sight import NodeSight, ScenarioSight
+from tocsin.model.views import NodeView, ScenarioView
 from tocsin.routing.tree import Router
-from tocsin.rules.rules import LiveRule, live
+from tocsin.rules.rules import CompiledRule, compile_rule
 from tocsin.rules.view import View
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class CompiledConfig:
     """What one configuration makes of events and time."""
 
     config: Config
-    rules: Mapping[str, LiveRule]  # by identity
+    rules: Mapping[str, CompiledRule]  # by identity
     rule_ids: frozenset[str]  # every identity under which a rule keeps states
-    _rules: tuple[LiveRule, ...]
+    _rules: tuple[CompiledRule, ...]
     _sieve: Sieve  # of their matchers
     reporters: Mapping[EventName, tuple[Reporter, ...]]
     channels: Mapping[str, tuple[Channel, ...]]  # by receiver
@@ -32,11 +32,11 @@ class Plan:
     router: Router | None
     nodes: Mapping[str, Node]
 
-    def rules_for(self, labels: Labels) -> list[LiveRule]:
+    def rules_for(self, labels: Labels) -> list[CompiledRule]:
         """The rules whose matchers all hold."""
         return [self._rules[place] for place in bits(self._sieve.holding(labels))]
 
-    def view(self, node: NodeSight, scenario: ScenarioSight | None, now: datetime) -> View:
+    def view(self, node: NodeView, scenario: ScenarioView | None, now: datetime) -> View:
         """What a rule gets to see; ``now`` is on Tocsin's clock. Scenarios are judged by the cautious clock."""
         node = node if scenario is None else node.cautious
         configured = self.nodes.get(node.node)
@@ -44,13 +44,13 @@ class Plan:
         return View(now + node.clock_offset, node, scenario, base_url=base_url)
 
 
-def make_plan(config: Config) -> Plan:
+def compile_config(config: Config) -> CompiledConfig:
     """The plan of a configuration. Of several rules with one identity the first counts; ``tocsin check`` names them."""
-    rules: dict[str, LiveRule] = {}
+    rules: dict[str, CompiledRule] = {}
     for rule in config.rules:
-        one = live(rule)
+        one = compile_rule(rule)
         rules.setdefault(one.id, one)
-    return Plan(
+    return CompiledConfig(
         config=config,
         rules=rules,
         rule_ids=frozenset(id_ for one in rules.values() for id_ in (one.id, one.stalled_id)),

@@ -18,21 +18,21 @@ from sqlalchemy import Connection
 from tocsin.config.model import Channel, Config
 from tocsin.decide import channels
 from tocsin.decide import dss_reporters as mirroring
-from tocsin.decide.compiled import Plan, make_plan
-from tocsin.decide.evaluate import Judging, Place
+from tocsin.decide.compiled import CompiledConfig, compile_config
+from tocsin.decide.evaluate import Place, RuleEvaluation
 from tocsin.decide.flush import flush
 from tocsin.decide.outcome import Outcome
 from tocsin.decide.reconcile import reconcile
-from tocsin.decide.report import Telling
-from tocsin.decide.timers import Untimed, decide_time, untimed
+from tocsin.decide.report import ReporterEvaluation
+from tocsin.decide.timers import UntrackedScenario, decide_time, untracked
 from tocsin.model.alert import Alert, EndReason
-from tocsin.model.decision import FLUSHES, SUPPRESSIONS, Decision, Stage, Verdict
+from tocsin.model.decision import FLUSHES, SUPPRESSIONS, Decision, DecisionReason, Stage
 from tocsin.model.event import event_labels
 from tocsin.model.run import ScenarioKey
 from tocsin.routing import reporters as report
-from tocsin.store import Store, alerts, decisions, events, rule_states, sight
+from tocsin.store import Store, alerts, decisions, events, rule_states, views
 from tocsin.store.lease import Leadership
-from tocsin.store.rule_states import Remembered, StateKey
+from tocsin.store.rule_states import RuleStateRow, StateKey
 
 log = structlog.get_logger(__name__)
 
@@ -51,14 +51,14 @@ class DecideMetrics:
             ["reason"],
             registry=registry,
         )
-        for verdict in SUPPRESSIONS:
-            self.suppressed.labels(verdict.value)
+        for reason in SUPPRESSIONS:
+            self.suppressed.labels(reason.value)
         self.decisions = Counter(
             "tocsin_decisions_total", "Decisions of rules, reporters, routes and groups, by reason", ["stage", "reason"],
             registry=registry,
         )  # fmt: skip
-        for verdict in FLUSHES:
-            self.decisions.labels(Stage.FLUSH.value, verdict.value)
+        for reason in FLUSHES:
+            self.decisions.labels(Stage.FLUSH.value, reason.value)
         self.rule_errors = Counter(
             "tocsin_rule_errors_total", "Rules that failed on one scenario or node", ["rule"], registry=registry
         )
@@ -72,7 +72,7 @@ class Decider:
         self._leadership = leadership
         self._metrics = metrics
         self._ring = ring
-        self._plan: Plan | None = None
+        self._plan: CompiledConfig | None = None
         self._synced: datetime | None = None
         self._listened: datetime | None = None  # for channels that do not deliver
 
@@ -81,34 +81,36 @@ class Decider:
 
         Raises ``StoreUnavailable`` and ``NotLeader``; then nothing of the failed transaction has happened.
         """
-        plan = self._plan
-        if plan is None or plan.config is not config:
-            plan = make_plan(config)
-            await self._do(reconcile, plan, now)
-            self._plan, self._synced = plan, None
+        compiled = self._plan
+        if compiled is None or compiled.config is not config:
+            compiled = compile_config(config)
+            await self._do(reconcile, compiled, now)
+            self._plan, self._synced = compiled, None
         mail = await mirroring.mail_channels(config)
-        decided = await self._do(partial(decide_events, mail_channels=mail), plan, now)
-        fresh: Sequence[Untimed] = ()
+        decided = await self._do(partial(decide_events, mail_channels=mail), compiled, now)
+        fresh: Sequence[UntrackedScenario] = ()
         if self._synced is None or not self._synced <= now < self._synced + _SYNC_EVERY:
-            fresh = await self._store.read(untimed, plan)
+            fresh = await self._store.read(untracked, compiled)
             self._synced = now
-        timed = await self._do(partial(decide_time, fresh=fresh), plan, now)
+        timed = await self._do(partial(decide_time, fresh=fresh), compiled, now)
         if self._listened is None or not self._listened <= now < self._listened + _LISTEN_EVERY:
-            if changes := await self._store.read(channels.look, plan, now, self._listened):
-                await self._do(partial(channels.change, changes=changes), plan, now)
+            if changes := await self._store.read(channels.look, compiled, now, self._listened):
+                await self._do(partial(channels.change, changes=changes), compiled, now)
             self._listened = now
-        told = await self._do(flush, plan, now)
+        told = await self._do(flush, compiled, now)
         if decided.full or timed.full or told.full:
             return now
         return min(filter(None, (timed.next_due, told.next_due)), default=None)
 
-    async def _do(self, work: Callable[[Connection, Plan, datetime], Outcome], plan: Plan, now: datetime) -> Outcome:
-        outcome = await self._store.write_guarded(self._leadership.guard, work, plan, now)
+    async def _do(
+        self, work: Callable[[Connection, CompiledConfig, datetime], Outcome], compiled: CompiledConfig, now: datetime
+    ) -> Outcome:
+        outcome = await self._store.write_guarded(self._leadership.guard, work, compiled, now)
         _log(outcome.made)
         for made in outcome.made:
-            self._count(made.stage, made.verdict, 1)
-        for verdict, count in outcome.unchanged.items():
-            self._count(Stage.FLUSH, verdict, count)
+            self._count(made.stage, made.reason, 1)
+        for reason, count in outcome.unchanged.items():
+            self._count(Stage.FLUSH, reason, count)
         for rule, place, error in outcome.errors:
             self._metrics.rule_errors.labels(rule).inc()
             log.error("rule_failed", rule=rule, place=place, exc_info=error)
@@ -116,63 +118,67 @@ class Decider:
             self._ring()
         return outcome
 
-    def _count(self, stage: Stage, verdict: Verdict, count: int) -> None:
-        self._metrics.decisions.labels(stage.value, verdict.value).inc(count)
-        if verdict in SUPPRESSIONS:
-            self._metrics.suppressed.labels(verdict.value).inc(count)
+    def _count(self, stage: Stage, reason: DecisionReason, count: int) -> None:
+        self._metrics.decisions.labels(stage.value, reason.value).inc(count)
+        if reason in SUPPRESSIONS:
+            self._metrics.suppressed.labels(reason.value).inc(count)
 
 
-def decide_events(connection: Connection, plan: Plan, now: datetime, mail_channels: Sequence[Channel] = ()) -> Outcome:
+def decide_events(
+    connection: Connection, compiled: CompiledConfig, now: datetime, mail_channels: Sequence[Channel] = ()
+) -> Outcome:
     """One batch of undecided events, in order: rules, reporters, and their place in the public order."""
     batch = events.take_undecided(connection, BATCH, now)
     waiting = batch.waiting
-    aside = [Decision(now, Stage.RULE, "event", Verdict.UNREADABLE, None, id_) for id_ in batch.unreadable]
+    aside = [Decision(now, Stage.RULE, "event", DecisionReason.UNREADABLE, None, id_) for id_ in batch.unreadable]
     if not waiting:
         decisions.record(connection, aside)
         return Outcome(full=batch.full, made=aside)
     keys = [one.event.key for one in waiting]
-    judging = _judging(connection, plan, now, {key for key in keys if key is not None},
+    evaluation = _judging(connection, compiled, now, {key for key in keys if key is not None},
                        {one.event.node for one in waiting})  # fmt: skip
-    own = mirroring.own(connection, plan.config, (one.event for one in waiting), mail_channels)
+    own = mirroring.own(connection, compiled.config, (one.event for one in waiting), mail_channels)
     late_starts = {run.key for one in waiting if (run := report.late_start(one.event)) is not None}
-    telling = Telling(connection, plan, now, judging.nodes, own, sight.ended(connection, late_starts))
+    telling = ReporterEvaluation(connection, compiled, now, evaluation.nodes, own, views.ended(connection, late_starts))
     late: set[ScenarioKey] = set()
     for one, key in zip(waiting, keys, strict=True):
         event, labels = one.event, event_labels(one.event)
         withhold = event.late and key is not None
         if withhold and key is not None:
             late.add(key)
-        if event.node in plan.nodes:  # else its alerts would never end
-            judging.hear(event, key or (event.node, "", ""), labels, withhold=withhold)
-        telling.hear(event, labels)
+        if event.node in compiled.nodes:  # else its alerts would never end
+            evaluation.on_event(event, key or (event.node, "", ""), labels, withhold=withhold)
+        telling.on_event(event, labels)
     if late:
         unfinished = events.late_after(connection, waiting[-1].n)
         for key in sorted(late - unfinished):
-            scenario = judging.scenarios.get(key)
+            scenario = evaluation.scenarios.get(key)
             if scenario is not None and scenario.backfilled:
-                judging.catch_up(key)
-    judging.made += aside + telling.made
-    judging.write()
+                evaluation.catch_up(key)
+    evaluation.made += aside + telling.made
+    evaluation.write()
     owed = telling.write()
     events.mark_decided(connection, waiting, now)
     return Outcome(
         events=len(waiting),
         full=batch.full,
-        alerts=judging.changed,
+        alerts=evaluation.changed,
         owed=owed,
-        made=judging.made,
-        errors=judging.errors + telling.errors,
+        made=evaluation.made,
+        errors=evaluation.errors + telling.errors,
     )
 
 
-def _judging(connection: Connection, plan: Plan, now: datetime, keys: set[ScenarioKey], nodes: set[str]) -> Judging:
+def _judging(
+    connection: Connection, compiled: CompiledConfig, now: datetime, keys: set[ScenarioKey], nodes: set[str]
+) -> RuleEvaluation:
     places: set[Place] = set(keys) | {(node, "", "") for node in nodes}
-    return Judging(
+    return RuleEvaluation(
         connection,
-        plan,
+        compiled,
         now,
-        sight.node_sights(connection),
-        sight.scenario_sights(connection, keys),
+        views.node_views(connection),
+        views.scenario_views(connection, keys),
         rule_states.load(connection, places),
     )
 
@@ -191,9 +197,9 @@ def resolve_by_hand(connection: Connection, alert_id: str, now: datetime, config
     known = rule_states.load(connection, {key[1:]}).get(key)
     if known is not None and known.state is not None and known.state.ringing is not None:
         quiet = replace(known.state, ringing=None, dismissed=known.state.ringing.evidence)
-        rule_states.save(connection, [Remembered(key, quiet, known.due_at)])
+        rule_states.save(connection, [RuleStateRow(key, quiet, known.due_at)])
     made = Decision(
-        now, Stage.RULE, ended.name, Verdict.ENDED, EndReason.BY_HAND.value, None, ended.fingerprint, alert_id
+        now, Stage.RULE, ended.name, DecisionReason.RESOLVED, EndReason.BY_HAND.value, None, ended.fingerprint, alert_id
     )
     decisions.record(connection, [made])
     return ended
@@ -203,7 +209,7 @@ def _log(made: Sequence[Decision]) -> None:
     """One line a decision; what happens all the time only where the log wants every detail."""
     line, verbose = log.bind(), logging.getLogger(__name__).isEnabledFor(logging.DEBUG)
     for one in made:
-        usual = one.verdict in (Verdict.CONDITION, Verdict.NO_CHANGE, Verdict.ROUTED)
+        usual = one.reason in (DecisionReason.CONDITION, DecisionReason.NO_CHANGE, DecisionReason.ROUTED)
         if usual and not verbose:
             continue
         known = {"note": one.note, "event_id": one.event_id, "alert": one.alert_id, "notification": one.notification_id}
@@ -211,6 +217,6 @@ def _log(made: Sequence[Decision]) -> None:
             "decided",
             stage=one.stage.value,
             subject=one.subject,
-            verdict=one.verdict.value,
+            reason=one.reason.value,
             **{name: value for name, value in known.items() if value is not None},
         )

@@ -12,24 +12,24 @@ from itertools import groupby
 from sqlalchemy import Connection, select
 
 from tocsin.config.model import Config, Reporter, Rule
-from tocsin.decide.compiled import Plan, make_plan
+from tocsin.decide.compiled import CompiledConfig, compile_config
 from tocsin.kit.clock import isoformat
 from tocsin.kit.durations import human_duration
-from tocsin.model.decision import FLUSHES, SUPPRESSIONS, Decision, Stage, Verdict
+from tocsin.model.decision import FLUSHES, SUPPRESSIONS, Decision, DecisionReason, Stage
 from tocsin.model.event import Event, event_labels, is_good
 from tocsin.model.labels import Labels, Matcher
 from tocsin.model.rule_state import FailedState
 from tocsin.model.run import ScenarioKey
 from tocsin.routing.mute import Inhibitor, Silencer, muted_by_time
 from tocsin.routing.tree import matching_routes
-from tocsin.rules.rules import LiveRule
-from tocsin.store import events, groups, rule_states, sight, silences
+from tocsin.rules.rules import CompiledRule
+from tocsin.store import events, groups, rule_states, silences, views
 from tocsin.store.records import AlertRecord, DeliveryRecord
 from tocsin.store.rule_states import StateKey
 from tocsin.store.schema import runs
 from tocsin.store.story import AlertStory, News, RunStory, Silent, find_alerts, tell, tell_alert
 
-_RULE_WORDS = {Verdict.RANG: "rang", Verdict.CHANGED: "rings on", Verdict.ENDED: "ended"}
+_RULE_WORDS = {DecisionReason.FIRING: "rang", DecisionReason.UPDATED: "rings on", DecisionReason.RESOLVED: "ended"}
 
 
 def explain(connection: Connection, scenario: ScenarioKey, run_id: str | None, config: Config) -> RunStory | None:
@@ -47,7 +47,7 @@ def explain(connection: Connection, scenario: ScenarioKey, run_id: str | None, c
         return None
     happened = events.events_by_id(connection, [one.id for one in story.events])
     ordered = [happened[one.id] for one in story.events if one.id in happened]
-    silent = _silent(connection, make_plan(config), scenario, story, ordered)
+    silent = _silent(connection, compile_config(config), scenario, story, ordered)
     return replace(story, in_short=_in_short(story), silent=tuple(silent))
 
 
@@ -88,10 +88,10 @@ def _in_short(story: RunStory) -> str:
 
 
 def _what_rang(story: RunStory) -> str:
-    by_rules = [one for one in story.decisions if one.stage is Stage.RULE and one.verdict in _RULE_WORDS]
-    said = dict.fromkeys(f"{one.subject} {_RULE_WORDS[one.verdict]}" for one in by_rules)
+    by_rules = [one for one in story.decisions if one.stage is Stage.RULE and one.reason in _RULE_WORDS]
+    said = dict.fromkeys(f"{one.subject} {_RULE_WORDS[one.reason]}" for one in by_rules)
     told = {one.what for one in story.news if one.change is not None}
-    if any(one.verdict is Verdict.RANG and one.subject not in told for one in by_rules):
+    if any(one.reason is DecisionReason.FIRING and one.subject not in told for one in by_rules):
         said["no route takes it"] = None
     undecided = any(one.seq is None for one in story.events)
     return "; ".join(said) or ("not decided yet" if undecided else "nothing rang")
@@ -119,31 +119,31 @@ def channel_lines(news: Sequence[News]) -> list[str]:
 
 def _fate(one: News) -> str:
     if one.state is not None:
-        return f"{one.state}{_because(one.reason)}"
-    if one.verdict is not None:
-        return f"not told, {one.verdict}{_because(one.note)}"
+        return f"{one.state}{_because(one.state_reason)}"
+    if one.reason is not None:
+        return f"not told, {one.reason}{_because(one.note)}"
     return f"its group is told at {isoformat(one.at)}" if one.at else "its group is not told yet"
 
 
 def _silent(
-    connection: Connection, plan: Plan, scenario: ScenarioKey, story: RunStory, happened: Sequence[Event]
+    connection: Connection, compiled: CompiledConfig, scenario: ScenarioKey, story: RunStory, happened: Sequence[Event]
 ) -> Iterator[Silent]:
     spoke = {(one.stage, one.subject) for one in story.decisions}
     labels = [event_labels(event) for event in happened]
     states = rule_states.load(connection, [scenario])
-    sights = sight.scenario_sights(connection, [scenario])
+    sights = views.scenario_views(connection, [scenario])
     complete = scenario not in sights or sights[scenario].backfilled
-    for live in plan.rules.values():
+    for live in compiled.rules.values():
         if not live.about_nodes and (Stage.RULE, live.rule.alert) not in spoke:
             known = states.get(StateKey(live.id, *scenario))
             state = known.state if known else None
             yield Silent(Stage.RULE, live.rule.alert, _rule_why(live, story, labels, state, complete))
-    for reporter in plan.config.reporters:
+    for reporter in compiled.config.reporters:
         if (Stage.REPORTER, reporter.name) not in spoke:
             yield Silent(Stage.REPORTER, reporter.name, _reporter_why(reporter, story, happened))
 
 
-def _rule_why(live: LiveRule, story: RunStory, labels: Sequence[Labels], state: object, complete: bool) -> str:
+def _rule_why(live: CompiledRule, story: RunStory, labels: Sequence[Labels], state: object, complete: bool) -> str:
     rule, run = live.rule, story.run
     if not labels:
         return _no_event(story)
@@ -279,7 +279,7 @@ def _deliveries(sent: Sequence[DeliveryRecord]) -> Iterator[str]:
     """Notifications with their tries; tries in a row that went alike are one line."""
     for one in sent:
         again = f"; to send it again: tocsin deliveries retry {one.id}" if one.state == "dead" else ""
-        yield f"{isoformat(one.owed_at)}  {one.channel}: {one.state}{_because(one.reason)}{again}"
+        yield f"{isoformat(one.created_at)}  {one.channel}: {one.state}{_because(one.reason)}{again}"
         for (outcome, note), alike in groupby(one.attempts, key=lambda attempt: (attempt.outcome, attempt.note)):
             tries = list(alike)
             number, when = f"try {tries[0].number}", isoformat(tries[0].started_at)
@@ -298,8 +298,8 @@ def _decision(one: Decision) -> str:
 
 
 def _told(one: Decision) -> str:
-    before = "not told, " if one.verdict in SUPPRESSIONS else "told, " if one.verdict in FLUSHES else ""
-    return f"{before}{one.verdict.value}{_because(one.note)}"
+    before = "not told, " if one.reason in SUPPRESSIONS else "told, " if one.reason in FLUSHES else ""
+    return f"{before}{one.reason.value}{_because(one.note)}"
 
 
 def _because(note: str | None) -> str:

@@ -13,13 +13,13 @@ from datetime import datetime
 from sqlalchemy import Connection
 
 from tocsin.config.model import Channel, Route, Watch
-from tocsin.decide.compiled import Plan
+from tocsin.decide.compiled import CompiledConfig
 from tocsin.decide.outcome import Outcome
 from tocsin.kit.clock import to_ms
 from tocsin.kit.ids import derived_id
 from tocsin.model.alert import Alert
-from tocsin.model.decision import Decision, Stage, Verdict
-from tocsin.model.group import Group, Member, Notified
+from tocsin.model.decision import Decision, DecisionReason, Stage
+from tocsin.model.group import Group, Member, NotificationLogEntry
 from tocsin.model.notification import GroupNotice, Notification
 from tocsin.model.run import RunKey
 from tocsin.routing.dedup import Wanted, decide
@@ -36,7 +36,7 @@ _DEFAULT_WAIT = Watch().details_wait
 class _Flush:
     """One transaction's view of the world, and what it will write."""
 
-    plan: Plan
+    compiled: CompiledConfig
     now: datetime
     inhibitor: Inhibitor
     silencer: Silencer
@@ -48,16 +48,16 @@ class _Flush:
     again: list[tuple[str, datetime]] = field(default_factory=list)
 
     def flush(self, group: Group, members: Sequence[Member]) -> None:
-        route = self.plan.router.find(group.receiver, group.path) if self.plan.router else None
+        route = self.compiled.router.find(group.receiver, group.path) if self.compiled.router else None
         if route is None:  # the tree lost it between a reload and this flush
             self.leaving += [(group.key, member.alert.fingerprint) for member in members]
             return
         heard, muted = self._audible(route, members)
-        channels = self.plan.channels.get(group.receiver, ())
+        channels = self.compiled.channels.get(group.receiver, ())
         for channel in channels:
             self._tell(group, route, channel, heard, muted)
         if not channels:
-            self._note(group, "", Wanted(Verdict.NO_CHANNEL, False, False, f"receiver {group.receiver}"), None)
+            self._note(group, "", Wanted(DecisionReason.NO_CHANNEL, False, False, f"receiver {group.receiver}"), None)
         audible = {member.alert.fingerprint for member in heard}
         for member in members:
             if member.alert.firing:
@@ -76,7 +76,7 @@ class _Flush:
             muted = found or muted
             if found is None:
                 heard.append(member)
-        by_time = muted_by_time(route, self.plan.intervals, self.now) if heard else None
+        by_time = muted_by_time(route, self.compiled.intervals, self.now) if heard else None
         if by_time is not None:
             return [], by_time
         audible: list[Member] = []
@@ -96,11 +96,11 @@ class _Flush:
         firing = frozenset(alert.fingerprint for alert in mine if alert.firing)
         ended = frozenset(alert.fingerprint for alert in mine if not alert.firing)
         if not heard and muted is not None:
-            wanted = Wanted(muted.verdict, False, False, muted.note)
+            wanted = Wanted(muted.reason, False, False, muted.note)
         elif not mine:
             own = any(member.alert.failing_channel == channel.name for member in heard)
             why = "a channel that fails is not told so itself" if own else None
-            wanted = Wanted(Verdict.NO_CHANNEL if own else Verdict.NO_CHANGE, False, False, why)
+            wanted = Wanted(DecisionReason.NO_CHANNEL if own else DecisionReason.NO_CHANGE, False, False, why)
         else:
             row = self.told.get((group.key, channel.name))
             wanted = decide(
@@ -112,11 +112,11 @@ class _Flush:
                 group_interval=route.group_interval,
                 now=self.now,
             )
-        renewed = Notified(firing, ended, self.now) if wanted.remember else None
-        owed = self._owe(group, channel, mine, wanted.verdict) if wanted.send else None
+        renewed = NotificationLogEntry(firing, ended, self.now) if wanted.remember else None
+        owed = self._owe(group, channel, mine, wanted.reason) if wanted.send else None
         self._note(group, channel.name, wanted, renewed, owed)
 
-    def _owe(self, group: Group, channel: Channel, mine: Sequence[Alert], verdict: Verdict) -> Notification:
+    def _owe(self, group: Group, channel: Channel, mine: Sequence[Alert], reason: DecisionReason) -> Notification:
         shown = [alert for alert in mine if alert.firing]
         if channel.send_resolved:
             shown += [alert for alert in mine if not alert.firing]
@@ -125,36 +125,41 @@ class _Flush:
             receiver=group.receiver,
             group_labels=group.labels,
             alerts=tuple(shown[:MOST_ALERTS]),
-            reason=verdict.value,
+            reason=reason.value,
             truncated=max(0, len(shown) - MOST_ALERTS),
         )
         owed = Notification(
             id=derived_id(group.key, channel.name, to_ms(self.now)),
             receiver=group.receiver,
             channel=channel.name,
-            lane=group.key,
+            ordering_key=group.key,
             notice=notice,
-            owed_at=self.now,
+            created_at=self.now,
             due_at=self.now,
         )
         self.result.owed.append(owed)
         return owed
 
     def _note(
-        self, group: Group, channel: str, wanted: Wanted, renewed: Notified | None, owed: Notification | None = None
+        self,
+        group: Group,
+        channel: str,
+        wanted: Wanted,
+        renewed: NotificationLogEntry | None,
+        owed: Notification | None = None,
     ) -> None:
         """Remember the verdict; a decision row and a log line only when it is news."""
         before = self.told.get((group.key, channel))
-        if owed is None and before is not None and before.verdict is wanted.verdict and renewed is None:
+        if owed is None and before is not None and before.reason is wanted.reason and renewed is None:
             counts = self.result.unchanged
-            counts[wanted.verdict] = counts.get(wanted.verdict, 0) + 1
+            counts[wanted.reason] = counts.get(wanted.reason, 0) + 1
             return
         notified = renewed or (before.notified if before else None)
-        self.remembered.append(Told(group.key, channel, notified, wanted.verdict))
+        self.remembered.append(Told(group.key, channel, notified, wanted.reason))
         subject = f"{group.key} → {channel}" if channel else group.key
         id_ = owed.id if owed else None
         self.result.made.append(
-            Decision(self.now, Stage.FLUSH, subject, wanted.verdict, wanted.note, notification_id=id_)
+            Decision(self.now, Stage.FLUSH, subject, wanted.reason, wanted.note, notification_id=id_)
         )
 
     def _owes_end(self, group: Group, channels: Sequence[Channel], alert: Alert) -> bool:
@@ -166,19 +171,19 @@ class _Flush:
         return False
 
 
-def flush(connection: Connection, plan: Plan, now: datetime) -> Outcome:
+def flush(connection: Connection, compiled: CompiledConfig, now: datetime) -> Outcome:
     """Tell the groups that are due, so many of them as one transaction takes."""
     due = groups.due(connection, now, GROUPS)
     if not due:
         return Outcome(next_due=groups.next_flush(connection))
     keys = [group.key for group in due]
     inside = groups.members(connection, keys)
-    rules, targets = plan.config.inhibit_rules, [one.alert.labels for members in inside.values() for one in members]
+    rules, targets = compiled.config.inhibit_rules, [one.alert.labels for members in inside.values() for one in members]
     inhibitor = Inhibitor(rules, groups.sources(connection, rules, targets))
-    work = _Flush(plan, now, inhibitor, Silencer(silences.active(connection, now)), groups.told(connection, keys))
+    work = _Flush(compiled, now, inhibitor, Silencer(silences.active(connection, now)), groups.told(connection, keys))
     for group in due:
         work.flush(group, inside[group.key])
-    work.result.owed = _with_waits(connection, plan, work.result.owed, now)
+    work.result.owed = _with_waits(connection, compiled, work.result.owed, now)
     groups.remember(connection, work.remembered)
     groups.leave(connection, work.leaving)
     groups.keep(connection, work.keeping)
@@ -190,7 +195,9 @@ def flush(connection: Connection, plan: Plan, now: datetime) -> Outcome:
     return work.result
 
 
-def _with_waits(connection: Connection, plan: Plan, owed: Sequence[Notification], now: datetime) -> list[Notification]:
+def _with_waits(
+    connection: Connection, compiled: CompiledConfig, owed: Sequence[Notification], now: datetime
+) -> list[Notification]:
     """Owe the notifications; those whose runs' details are still to be read wait for them a little."""
     runs_of = {one.id: _runs(one) for one in owed}
     awaited = details.awaited(connection, {run for runs in runs_of.values() for run in runs})
@@ -200,7 +207,7 @@ def _with_waits(connection: Connection, plan: Plan, owed: Sequence[Notification]
         mine = [run for run in runs_of[one.id] if run in awaited]
         if mine:
             waits[one.id] = mine
-            nodes = [plan.nodes.get(run.scenario.node) for run in mine]
+            nodes = [compiled.nodes.get(run.scenario.node) for run in mine]
             longest = max(node.watch.details_wait if node else _DEFAULT_WAIT for node in nodes)
             one = replace(one, due_at=now + longest)
         timed.append(one)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from tocsin.model.decision import Decision, Verdict
+from tocsin.model.decision import Decision, DecisionReason
 from tocsin.model.notification import Notification
 
 
@@ -16,6 +16,6 @@ class Outcome:
     alerts: int = 0  # changed ones
     owed: list[Notification] = field(default_factory=list)
     made: list[Decision] = field(default_factory=list)
-    unchanged: dict[Verdict, int] = field(default_factory=dict)  # of groups, beside those in `made`: no news
+    unchanged: dict[DecisionReason, int] = field(default_factory=dict)  # of groups, beside those in `made`: no news
     errors: list[tuple[str, str, Exception]] = field(default_factory=list)
     next_due: datetime | None = None

@@ -8,13 +8,13 @@ from sqlalchemy import Connection
 
 from tocsin.config.model import Watch
 from tocsin.decide import dss_reporters as mirroring
-from tocsin.decide.compiled import Plan
-from tocsin.model.decision import Decision, Stage, Verdict
+from tocsin.decide.compiled import CompiledConfig
+from tocsin.model.decision import Decision, DecisionReason, Stage
 from tocsin.model.event import END_EVENTS, Event
 from tocsin.model.labels import Labels
 from tocsin.model.notification import Notification
 from tocsin.model.run import RunKey
-from tocsin.model.sight import NodeSight
+from tocsin.model.views import NodeView
 from tocsin.routing import dss_reporters as mirror
 from tocsin.routing import reporters as report
 from tocsin.store import details, outbox, withheld
@@ -23,13 +23,13 @@ _DEFAULT_WATCH = Watch()
 
 
 @dataclass(slots=True)
-class Telling:
+class ReporterEvaluation:
     """Reporters at work inside one transaction."""
 
     connection: Connection
-    plan: Plan
+    compiled: CompiledConfig
     now: datetime
-    nodes: dict[str, NodeSight]
+    nodes: dict[str, NodeView]
     own: mirroring.Own
     over: Set[RunKey]  # of the runs whose starts are late, those that have ended since
     made: list[Decision] = field(default_factory=list)
@@ -37,13 +37,13 @@ class Telling:
     _owed: list[tuple[Event, list[Notification]]] = field(default_factory=list)
     _late: list[tuple[str, str, str]] = field(default_factory=list)  # node, receiver, event id
 
-    def hear(self, event: Event, labels: Labels) -> None:
-        for reporter in self.plan.reporters[event.name]:
+    def on_event(self, event: Event, labels: Labels) -> None:
+        for reporter in self.compiled.reporters[event.name]:
             try:
                 asked = report.ask(reporter, event, labels)
             except Exception as error:  # noqa: BLE001 - one reporter on one event; reported, the others go on
                 self.errors.append((reporter.name, event.id, error))
-                self._decide(reporter.name, Verdict.ERROR, f"{type(error).__name__}: {error}", event)
+                self._decide(reporter.name, DecisionReason.ERROR, f"{type(error).__name__}: {error}", event)
                 continue
             if asked is not None:
                 self._weigh(asked, event)
@@ -57,44 +57,44 @@ class Telling:
             found = self.own.about(event)
         except Exception as error:  # noqa: BLE001 - one event; reported, the others go on
             self.errors.append((f"DSS: {failed}", event.id, error))
-            self._decide(f"DSS: {failed}", Verdict.ERROR, f"{type(error).__name__}: {error}", event)
+            self._decide(f"DSS: {failed}", DecisionReason.ERROR, f"{type(error).__name__}: {error}", event)
             return
         if found is None:
-            self._decide(f"DSS: {failed}", Verdict.UNKNOWN_REPORTER, None, event)
+            self._decide(f"DSS: {failed}", DecisionReason.UNKNOWN_REPORTER, None, event)
         for one in found or ():
             self._weigh_own(one, event)
 
     def _weigh_own(self, one: mirror.Mirrored, event: Event) -> None:
         name, receiver = f"DSS: {one.reporter.name}", self.own.config.receiver or ""
         note = "; ".join(one.notes) or None
-        if one.left_out or one.verdict is Verdict.NOT_ALLOWED:
-            self._decide(name, Verdict.NOT_ALLOWED, mirror.named(one.left_out), event)
-        if one.verdict is Verdict.CONDITION:
-            self._decide(name, one.verdict, note, event)
+        if one.left_out or one.reason is DecisionReason.NOT_ALLOWED:
+            self._decide(name, DecisionReason.NOT_ALLOWED, mirror.named(one.left_out), event)
+        if one.reason is DecisionReason.CONDITION:
+            self._decide(name, one.reason, note, event)
         elif one.mails and not self.own.channels:
-            self._decide(name, Verdict.NO_CHANNEL, f"receiver {receiver} has no mail channel", event)
+            self._decide(name, DecisionReason.NO_CHANNEL, f"receiver {receiver} has no mail channel", event)
         elif one.mails and (late := self._late_note(event, receiver)):
-            self._decide(name, Verdict.LATE, late, event)
+            self._decide(name, DecisionReason.LATE, late, event)
         else:
             owed = mirror.notifications(one, self.own.channels, self.now)
             self._owed.append((one.event, owed))
             for notification in owed:
-                self._decide(name, one.verdict, note, event, notification.id)
+                self._decide(name, one.reason, note, event, notification.id)
 
     def _weigh(self, asked: report.Report, event: Event) -> None:
         reporter = asked.reporter
-        channels = self.plan.channels.get(reporter.receiver, ())
+        channels = self.compiled.channels.get(reporter.receiver, ())
         if not asked.owes:
-            self._decide(reporter.name, asked.verdict, asked.note, event)
+            self._decide(reporter.name, asked.reason, asked.note, event)
         elif not channels:
-            self._decide(reporter.name, Verdict.NO_CHANNEL, f"receiver {reporter.receiver}", event)
+            self._decide(reporter.name, DecisionReason.NO_CHANNEL, f"receiver {reporter.receiver}", event)
         elif late := self._late_note(event, reporter.receiver):
-            self._decide(reporter.name, Verdict.LATE, late, event)
+            self._decide(reporter.name, DecisionReason.LATE, late, event)
         else:
             owed = report.notifications(reporter, event, channels, self.now, self.now)
             self._owed.append((event, owed))
             for one in owed:
-                self._decide(reporter.name, asked.verdict, asked.note, event, one.id)
+                self._decide(reporter.name, asked.reason, asked.note, event, one.id)
 
     def _late_note(self, event: Event, receiver: str) -> str | None:
         """What becomes of an event that is too late to be told by itself; None for any other."""
@@ -103,17 +103,17 @@ class Telling:
         started = report.late_start(event)
         if started is not None and started.key in self.over:
             return "its run is over"
-        node = self.nodes.get(event.node) or NodeSight(event.node)
-        if self.now + node.clock_offset - event.time <= _watch(self.plan, event.node).backfill.notify_max_age:
+        node = self.nodes.get(event.node) or NodeView(event.node)
+        if self.now + node.clock_offset - event.time <= _watch(self.compiled, event.node).backfill.notify_max_age:
             return None
         self._late.append((event.node, receiver, event.id))
         return "told in the summary"
 
     def _decide(
-        self, reporter: str, verdict: Verdict, note: str | None, event: Event, notification_id: str | None = None
+        self, reporter: str, reason: DecisionReason, note: str | None, event: Event, notification_id: str | None = None
     ) -> None:
         self.made.append(
-            Decision(self.now, Stage.REPORTER, reporter, verdict, note, event.id, notification_id=notification_id)
+            Decision(self.now, Stage.REPORTER, reporter, reason, note, event.id, notification_id=notification_id)
         )
 
     def write(self) -> list[Notification]:
@@ -127,13 +127,13 @@ class Telling:
         waits: dict[str, Sequence[RunKey]] = {}
         for event, mine in self._owed:
             if event.run is not None and event.name in END_EVENTS and event.run.key in missing:
-                due_at = self.now + _watch(self.plan, event.node).details_wait
+                due_at = self.now + _watch(self.compiled, event.node).details_wait
                 mine = [replace(one, due_at=due_at) for one in mine]
                 waits.update((one.id, (event.run.key,)) for one in mine)
             owed += mine
         return outbox.owe(self.connection, owed, waits)
 
 
-def _watch(plan: Plan, node: str) -> Watch:
-    configured = plan.nodes.get(node)
+def _watch(compiled: CompiledConfig, node: str) -> Watch:
+    configured = compiled.nodes.get(node)
     return configured.watch if configured else _DEFAULT_WATCH

@@ -45,7 +45,7 @@ from tocsin.deliver.render import Rendered, Renderer
 from tocsin.deliver.services import Reads, Service, listed, reads, service, shape
 from tocsin.deliver.smtp import Account, Mailbox, log_in
 from tocsin.deliver.transport import Parcel
-from tocsin.deliver.verdict import Cause, Verdict, delivered, failed, of_answer, refused
+from tocsin.deliver.verdict import Cause, SendResult, delivered, failed, of_answer, refused
 from tocsin.deliver.webhook import ssl_context
 from tocsin.kit.clock import Clock
 from tocsin.kit.mask import mask, secrets_of
@@ -79,7 +79,7 @@ class Way:
         self._clock = clock
         self._mailbox = Mailbox(clock)
 
-    def send(self, parcel: Parcel) -> Verdict:
+    def send(self, parcel: Parcel) -> SendResult:
         """Send once; blocks. Every outcome is a verdict."""
         if self._channel.url is None:
             return refused("the channel has no apprise URL", cause=Cause.URL)
@@ -122,7 +122,7 @@ class Way:
         kind, dialect = service.kind, service.dialect
         return self._renderer.render(notice, facts, parcel.config, kind, self._channel.template, dialect)
 
-    def _mail(self, plugin: NotifyEmail, rendered: Rendered, parcel: Parcel) -> Verdict:
+    def _mail(self, plugin: NotifyEmail, rendered: Rendered, parcel: Parcel) -> SendResult:
         try:
             account = _account(plugin, self._channel, self._local.url)
         except BadAddress as error:
@@ -132,7 +132,7 @@ class Way:
         logins = [b64encode(text.encode()).decode() for text in (f"\0{user}\0{password}", password)]
         return replace(verdict, note=mask(verdict.note, [password, *logins] if password else []))
 
-    def _notify(self, plugin: NotifyBase, service: Service, rendered: Rendered, parcel: Parcel) -> Verdict:
+    def _notify(self, plugin: NotifyBase, service: Service, rendered: Rendered, parcel: Parcel) -> SendResult:
         title, body, body_format = _shape(service, rendered)
         files = [AttachMemory(text, name) for name, text in attached(parcel.notification.notice, rendered)]
         attachment = None
@@ -293,7 +293,7 @@ def _with_text(rendered: Rendered) -> Rendered:
     return replace(rendered, text=str(convert_between(NotifyFormat.HTML, NotifyFormat.TEXT, rendered.html)))
 
 
-def _noted(verdict: Verdict, notes: Sequence[str]) -> Verdict:
+def _noted(verdict: SendResult, notes: Sequence[str]) -> SendResult:
     return replace(verdict, note="; ".join(part for part in (verdict.note, *notes) if part))
 
 

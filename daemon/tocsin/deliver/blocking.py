@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from tocsin.config.model import Channel
 from tocsin.deliver.threads import DaemonThreads, TooManyHang
 from tocsin.deliver.transport import Parcel
-from tocsin.deliver.verdict import Verdict, failed
+from tocsin.deliver.verdict import SendResult, failed
 from tocsin.kit.clock import Clock
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ class AppriseTransport:
         self._channel = channel
         self._clock = clock
         self._slack_url = slack_url
-        self._threads: DaemonThreads[Verdict] = DaemonThreads(f"tocsin-channel {channel.name}", channel.workers)
+        self._threads: DaemonThreads[SendResult] = DaemonThreads(f"tocsin-channel {channel.name}", channel.workers)
         self._way: Way | None = None
         self._loading = threading.Lock()
 
@@ -32,7 +32,7 @@ class AppriseTransport:
     def concurrency(self) -> int:
         return self._channel.workers
 
-    async def send(self, parcel: Parcel) -> Verdict:
+    async def send(self, parcel: Parcel) -> SendResult:
         try:
             return await self._threads.run(partial(self._send, parcel))
         except TooManyHang as error:
@@ -41,7 +41,7 @@ class AppriseTransport:
     async def close(self) -> None:
         self._threads.close()
 
-    def _send(self, parcel: Parcel) -> Verdict:
+    def _send(self, parcel: Parcel) -> SendResult:
         with self._loading:
             if self._way is None:
                 from tocsin.deliver.apprise_channel import Way  # noqa: PLC0415 - half a second, so here on a thread

@@ -14,7 +14,7 @@ from tocsin.deliver.context import error_words
 from tocsin.kit.clock import isoformat
 from tocsin.model.alert import Alert
 from tocsin.model.cloudevent import Json, to_cloudevent
-from tocsin.model.decision import Verdict
+from tocsin.model.decision import DecisionReason
 from tocsin.model.event import Event
 from tocsin.model.labels import Labels
 from tocsin.model.notification import EventNotice, GroupNotice, Notification, SummaryNotice
@@ -89,13 +89,13 @@ def _group(group: GroupNotice, details: Mapping[RunKey, Details], external_url: 
 def _reason(group: GroupNotice) -> str:
     """Why this is sent, in Alertmanager's words (``notification_reason``, from its version 0.32 on)."""
     match group.reason:
-        case Verdict.FIRST:
+        case DecisionReason.FIRST:
             return "first notification"
-        case Verdict.NEW_ALERTS:
+        case DecisionReason.NEW_ALERTS:
             return "new alerts added"
-        case Verdict.RESOLVED:
+        case DecisionReason.RESOLVED:
             return "some alerts resolved" if group.firing else "all alerts resolved"
-        case Verdict.REPEAT:
+        case DecisionReason.REPEAT:
             return "repeat interval elapsed"
         case _:
             return "unknown"

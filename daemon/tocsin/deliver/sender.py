@@ -1,7 +1,7 @@
 """Notifications owed → receivers: claim, send, receipt, retry.
 
 The promise: what is owed is sent until a receiver takes it, refuses it for good or it grows too old; in order within a
-lane; and a channel that hangs delays nobody else. Truth is in rows alone: a process that dies leaves leases that run
+ordering_key; and a channel that hangs delays nobody else. Truth is in rows alone: a process that dies leaves leases that run
 out, so nothing is lost, and only a send whose receipt was not yet written may repeat, with the same delivery id.
 Several processes may send from one store.
 """
@@ -23,7 +23,7 @@ from tocsin.deliver.facts import Loaded, Usual, load
 from tocsin.deliver.metrics import Count, DeliverMetrics
 from tocsin.deliver.receipts import Receipts
 from tocsin.deliver.transport import Parcel, Transport
-from tocsin.deliver.verdict import Verdict, failed, unknown
+from tocsin.deliver.verdict import SendResult, failed, unknown
 from tocsin.kit.clock import Clock
 from tocsin.kit.mask import where
 from tocsin.model.notification import Attempt, AttemptOutcome, DeadReason, NotificationState
@@ -125,7 +125,7 @@ class Sender:
     async def _step(self, now: datetime, config: Config) -> datetime | None:
         if not self._started:
             if self._store.is_sqlite:  # whoever sent from this file before is dead
-                await self._store.write(sending.free_leases, now)
+                await self._store.write(sending.expire_leases, now)
             self._started = True
         if await self._reconcile(config):
             self._survey_at = None
@@ -163,7 +163,7 @@ class Sender:
         for reason, count in depth.dead.items():
             self._metrics.dead_by_reason.labels(reason).set(count)
         if not depth.channels <= self._bulkheads.keys():
-            buried = await self._store.write(sending.bury_orphans, self._bulkheads.keys(), now)
+            buried = await self._store.write(sending.dead_letter_orphans, self._bulkheads.keys(), now)
             self._count(buried)
             for channel in sorted({one.channel for one in buried}):
                 log.warning("channel_gone_from_configuration", channel=channel)
@@ -218,7 +218,7 @@ class Sender:
                 loaded += await self._store.read(load, [n], people, self._usual, now)
             except ValueError as error:
                 log.error("notification_unreadable", row=n, error=type(error).__name__)
-                await self._store.write(sending.bury, n, now)
+                await self._store.write(sending.dead_letter, n, now)
         return loaded
 
     # --- one send ------------------------------------------------------------------------------------------------------
@@ -238,7 +238,7 @@ class Sender:
         else:
             await self._conclude(bulkhead, job, verdict)
 
-    async def _send(self, bulkhead: Bulkhead, job: Job) -> Verdict | None:
+    async def _send(self, bulkhead: Bulkhead, job: Job) -> SendResult | None:
         """The outcome of one send; None when it was not begun, since the row may be another's by now."""
         await bulkhead.turn()
         started = self._clock.now()
@@ -272,13 +272,13 @@ class Sender:
         bulkhead.sent()
         await self._conclude(bulkhead, job, _NO_ANSWER)
 
-    async def _arrived_late(self, channel: Channel, job: Job, verdict: Verdict) -> None:
+    async def _arrived_late(self, channel: Channel, job: Job, verdict: SendResult) -> None:
         if verdict.outcome is AttemptOutcome.DELIVERED:
             about = {"channel": channel.name, "notification": job.parcel.notification.id}
             log.info("notification_delivered_late", **about)
             await self._receipts.write(self._receipt(channel, job, verdict))
 
-    async def _conclude(self, bulkhead: Bulkhead, job: Job, verdict: Verdict) -> None:
+    async def _conclude(self, bulkhead: Bulkhead, job: Job, verdict: SendResult) -> None:
         notification, channel = job.parcel.notification, bulkhead.channel
         receipt = self._receipt(channel, job, verdict)
         job.concluded = True
@@ -293,7 +293,7 @@ class Sender:
             if receipt.state is NotificationState.DEAD:
                 log.warning("notification_dead", **about, dead_reason=receipt.dead_reason, reason=receipt.reason)
             await self._fails(bulkhead, verdict)
-        if bulkhead.runs_low() or receipt.state is NotificationState.OWED:
+        if bulkhead.runs_low() or receipt.state is NotificationState.PENDING:
             self._ring()
 
     async def _works(self, bulkhead: Bulkhead) -> None:
@@ -302,17 +302,17 @@ class Sender:
             log.info("channel_works_again", channel=bulkhead.channel.name, failures=failures)
         if failures >= _OUTAGE:
             with suppress(StoreUnavailable):  # they are due later by themselves
-                await self._store.write(sending.hasten, bulkhead.channel.name, self._clock.now())
+                await self._store.write(sending.retry_now, bulkhead.channel.name, self._clock.now())
             self._ring()
 
-    async def _fails(self, bulkhead: Bulkhead, verdict: Verdict) -> None:
+    async def _fails(self, bulkhead: Bulkhead, verdict: SendResult) -> None:
         bulkhead.failures += 1
         if bulkhead.failures == 1:
             log.warning("channel_failing", channel=bulkhead.channel.name, reason=verdict.note)
         if verdict.retry_after:
             await self._give_back(bulkhead.hold(self._clock.now() + verdict.retry_after))
 
-    def _receipt(self, channel: Channel, job: Job, verdict: Verdict, *, held: bool = False) -> Receipt:
+    def _receipt(self, channel: Channel, job: Job, verdict: SendResult, *, held: bool = False) -> Receipt:
         notification, now = job.parcel.notification, self._clock.now()
         started, number = job.started or now, notification.attempts + 1
         attempt = Attempt(notification.id, number, started, now, verdict.outcome, verdict.note)
@@ -328,7 +328,7 @@ class Sender:
                 again = next_try(
                     now,
                     number,
-                    notification.owed_at + channel.max_age,
+                    notification.created_at + channel.max_age,
                     self._random.random,
                     retry_after=verdict.retry_after,
                     not_before=until if verdict.outcome is AttemptOutcome.UNKNOWN else None,
@@ -336,7 +336,7 @@ class Sender:
                 if again is None:
                     why = f"too old after {number} {'try' if number == 1 else 'tries'}: {verdict.note}"
                     return Receipt(self._holder, attempt, NotificationState.DEAD, now, why, DeadReason.TOO_OLD)
-                return Receipt(self._holder, attempt, NotificationState.OWED, again, verdict.note)
+                return Receipt(self._holder, attempt, NotificationState.PENDING, again, verdict.note)
         assert_never(verdict.outcome)
 
     # --- the rest ------------------------------------------------------------------------------------------------------

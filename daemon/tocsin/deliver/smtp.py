@@ -19,7 +19,7 @@ import structlog
 from tocsin.deliver.escape import one_line
 from tocsin.deliver.mail import BadAddress, Envelope, address, addresses, compose
 from tocsin.deliver.render import Rendered
-from tocsin.deliver.verdict import Cause, Verdict, cause_of, delivered, failed, of_smtp, refused, unknown
+from tocsin.deliver.verdict import Cause, SendResult, cause_of, delivered, failed, of_smtp, refused, unknown
 from tocsin.kit.clock import Clock
 from tocsin.model.notification import EventNotice, MailOverrides, Notification
 
@@ -48,7 +48,7 @@ class Mailbox:
         self._taken: OrderedDict[str, frozenset[str]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def send(self, account: Account, notification: Notification, rendered: Rendered) -> Verdict:
+    def send(self, account: Account, notification: Notification, rendered: Rendered) -> SendResult:
         """Send once. Every outcome is a verdict."""
         overrides = notification.notice.mail if isinstance(notification.notice, EventNotice) else None
         try:
@@ -71,7 +71,7 @@ class Mailbox:
                 shown = envelope.without(one for one in envelope.recipients if not (utf8 or one.isascii()))
                 mail = compose(notification, rendered, shown, self._clock.now(), account.headers, utf8=utf8)
                 rejected = _submit(server, envelope.sender.addr_spec, takers, mail) if takers else {}
-                if not isinstance(rejected, Verdict):
+                if not isinstance(rejected, SendResult):
                     rejected = {**dict.fromkeys(foreign, _ASCII_ALONE), **rejected}
         except smtplib.SMTPAuthenticationError as error:
             return of_smtp(error.smtp_code, f"the server refuses the login: {_words(error.smtp_error)}")
@@ -87,13 +87,13 @@ class Mailbox:
             known = error.errno is not None and error.errno > 0 and not error.strerror
             words = os.strerror(error.errno or 0) if known else error.strerror or error
             return failed(f"cannot connect: {words}", cause=cause_of(error))
-        if isinstance(rejected, Verdict):
+        if isinstance(rejected, SendResult):
             return rejected
         return self._judged(notification, left, rejected, bool(taken), envelope.bad)
 
     def _judged(
         self, one: Notification, left: list[str], rejected: Refusals, before: bool, bad: tuple[str, ...]
-    ) -> Verdict:
+    ) -> SendResult:
         id_ = one.id
         accepted = [one for one in left if one not in rejected]
         refusals = [f"{one}: {code} {_words(words)}" for one, (code, words) in rejected.items()]
@@ -160,7 +160,7 @@ def _base64(text: str) -> str:
     return b64encode(text.encode("utf-8", "surrogatepass")).decode("ascii")
 
 
-def _submit(server: smtplib.SMTP, sender: str, recipients: list[str], mail: EmailMessage) -> Refusals | Verdict:
+def _submit(server: smtplib.SMTP, sender: str, recipients: list[str], mail: EmailMessage) -> Refusals | SendResult:
     """The recipients that were refused, or what went wrong with the whole mail."""
     options = [] if all(one.isascii() for one in (sender, *recipients)) else ["SMTPUTF8"]
     try:

@@ -5,7 +5,7 @@ from typing import Protocol
 
 from tocsin.config.model import Config
 from tocsin.deliver.context import Facts
-from tocsin.deliver.verdict import Verdict
+from tocsin.deliver.verdict import SendResult
 from tocsin.model.notification import Notification
 
 
@@ -26,7 +26,7 @@ class Transport(Protocol):
         """How many sends may be on their way at once."""
         ...
 
-    async def send(self, parcel: Parcel) -> Verdict:
+    async def send(self, parcel: Parcel) -> SendResult:
         """Send once and say how it ended; expected failures are verdicts, not errors.
 
         It ends by itself within twice the channel's ``timeout``, or may stay behind in a thread; the sender stops waiting for it

@@ -11,7 +11,7 @@ from tocsin.deliver.context import Facts
 from tocsin.deliver.render import Renderer, Unrenderable
 from tocsin.deliver.transport import Parcel, Transport
 from tocsin.deliver.variables import dss_variables, fill
-from tocsin.deliver.verdict import Cause, Verdict, unknown
+from tocsin.deliver.verdict import Cause, SendResult, unknown
 from tocsin.kit.clock import Clock
 from tocsin.kit.ids import fresh_id
 from tocsin.kit.spelling import did_you_mean
@@ -92,7 +92,7 @@ async def _try(
     return ChannelOutcome(channel.name, verdict.outcome, verdict.note, mend(verdict), took)
 
 
-def mend(verdict: Verdict) -> str | None:
+def mend(verdict: SendResult) -> str | None:
     """What a person should do about an outcome; None when it was delivered or nothing better than the note is known."""
     return None if verdict.cause is None else _REMEDIES[verdict.cause]
 

@@ -54,7 +54,7 @@ _CAUSES_4XX = {
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class SendResult:
     """How one try ended. ``note`` is what the receiver or the transport said, without secrets.
 
     Whatever a receiver answers, the note is one short line without control characters: it is stored, logged and shown.
@@ -69,26 +69,26 @@ class Verdict:
         object.__setattr__(self, "note", one_line(self.note, _NOTE_LENGTH))
 
 
-def delivered(note: str = "") -> Verdict:
-    return Verdict(AttemptOutcome.DELIVERED, note)
+def delivered(note: str = "") -> SendResult:
+    return SendResult(AttemptOutcome.DELIVERED, note)
 
 
-def failed(note: str, retry_after: timedelta | None = None, *, cause: Cause | None = None) -> Verdict:
+def failed(note: str, retry_after: timedelta | None = None, *, cause: Cause | None = None) -> SendResult:
     """Worth another try."""
-    return Verdict(AttemptOutcome.FAILED, note, retry_after, cause)
+    return SendResult(AttemptOutcome.FAILED, note, retry_after, cause)
 
 
-def refused(note: str, *, cause: Cause | None = None) -> Verdict:
+def refused(note: str, *, cause: Cause | None = None) -> SendResult:
     """Another try would fail the same way."""
-    return Verdict(AttemptOutcome.REFUSED, note, None, cause)
+    return SendResult(AttemptOutcome.REFUSED, note, None, cause)
 
 
-def unknown(note: str) -> Verdict:
+def unknown(note: str) -> SendResult:
     """It may have arrived, or may still."""
-    return Verdict(AttemptOutcome.UNKNOWN, note, None, Cause.TIMEOUT)
+    return SendResult(AttemptOutcome.UNKNOWN, note, None, Cause.TIMEOUT)
 
 
-def of_status(status: int, said: str = "", retry_after: timedelta | None = None) -> Verdict:
+def of_status(status: int, said: str = "", retry_after: timedelta | None = None) -> SendResult:
     """What an HTTP status means. ``said`` is the beginning of the body."""
     note = f"HTTP {status}" + (f": {said}" if said.strip() else "")
     if 200 <= status < 300:
@@ -103,7 +103,7 @@ def of_status(status: int, said: str = "", retry_after: timedelta | None = None)
     return failed(note, retry_after, cause=cause) if status in _PASSING_4XX else refused(note, cause=cause)
 
 
-def of_smtp(code: int, said: str) -> Verdict:
+def of_smtp(code: int, said: str) -> SendResult:
     """What an SMTP reply means: 5xx is for good (RFC 5321, 4.2.1), 4xx passes."""
     note = f"SMTP {code}: {said}"
     if 200 <= code < 300:
@@ -143,7 +143,7 @@ class Answer:
     body: bytes
 
 
-def of_answer(answer: Answer | Cause | None, said: str, now: datetime) -> Verdict:
+def of_answer(answer: Answer | Cause | None, said: str, now: datetime) -> SendResult:
     """What a service's last answer means when its plugin calls the send failed, or why it gave none (None: not known).
 
     ``said``: what the plugin logged.

@@ -26,7 +26,7 @@ from tocsin import __version__
 from tocsin.config.model import Channel, Tls
 from tocsin.deliver.payload import payload
 from tocsin.deliver.transport import Parcel
-from tocsin.deliver.verdict import Cause, Verdict, failed, of_status, parse_retry_after, refused, unknown
+from tocsin.deliver.verdict import Cause, SendResult, failed, of_status, parse_retry_after, refused, unknown
 from tocsin.kit.clock import Clock
 from tocsin.kit.files import SingleFlight
 from tocsin.kit.mask import mask, secrets_of, secrets_of_header
@@ -72,7 +72,7 @@ class Webhook:
     def concurrency(self) -> int:
         return _LANES_A_WORKER * self._channel.workers
 
-    async def send(self, parcel: Parcel) -> Verdict:
+    async def send(self, parcel: Parcel) -> SendResult:
         try:
             request = await self._request(parcel)
         except BadSecret as error:
@@ -133,7 +133,7 @@ class Webhook:
         found = [*secrets_of(request.url), *secrets_of(self._channel.proxy or ""), request.secret or ""]
         return found + [part for name in self._channel.headers for part in secrets_of_header(request.headers[name])]
 
-    async def _post(self, request: "_Request") -> Verdict:
+    async def _post(self, request: "_Request") -> SendResult:
         url = URL(request.url)
         if not self._channel.allow_private:
             refuse_private_host(url.host or "")

@@ -137,11 +137,11 @@ def _number(flag: bool | None) -> int | None:
 
 
 def _running(one: ScenarioSeries) -> int | None:
-    return None if one.facts.looked_at is None else int(one.running_since is not None)
+    return None if one.facts.polled_at is None else int(one.running_since is not None)
 
 
 def _reporter_failures(one: ScenarioSeries) -> int | None:
-    return None if one.facts.looked_at is None else one.facts.reporter_failures
+    return None if one.facts.polled_at is None else one.facts.reporter_failures
 
 
 def _last_duration(one: ScenarioSeries) -> float | None:

@@ -1,7 +1,7 @@
 """What the scenario series say at one moment: read from rows on a reader thread, immutable afterwards.
 
 Histories are read again only for scenarios that were looked at since the last reading, which is known by
-``looked_at``; once in a while everything is read anew, so that a row changed by other hands is seen too.
+``polled_at``; once in a while everything is read anew, so that a row changed by other hands is seen too.
 """
 
 from collections.abc import Iterable
@@ -117,14 +117,14 @@ class SnapshotReader:
             self._buckets = series.project_buckets(connection)
             self._reread_at = now + REREAD_EVERY
             return
-        looked_at = {
-            one.key: one.looked_at
+        polled_at = {
+            one.key: one.polled_at
             for one in facts.values()
-            if one.looked_at is not None and _looked_at(before.get(one.key)) != one.looked_at
+            if one.polled_at is not None and _looked_at(before.get(one.key)) != one.polled_at
         }
-        if looked_at:
-            self._histories.update(series.histories(connection, min(looked_at.values())))
-            touched = sorted({(key.node, key.project) for key in looked_at})
+        if polled_at:
+            self._histories.update(series.histories(connection, min(polled_at.values())))
+            touched = sorted({(key.node, key.project) for key in polled_at})
             self._buckets.update(series.project_buckets(connection, touched))
         for key in self._histories.keys() - facts.keys():
             del self._histories[key]
@@ -143,7 +143,7 @@ class SnapshotReader:
 
 
 def _looked_at(facts: ScenarioFacts | None) -> int | None:
-    return None if facts is None else facts.looked_at
+    return None if facts is None else facts.polled_at
 
 
 def _labels(key: ProjectOutcome) -> str:

@@ -15,21 +15,20 @@ class Stage(StrEnum):
     BACKFILL = "backfill"  # what was withheld, and its summary; the subject is the receiver
 
 
-class Verdict(StrEnum):
+class DecisionReason(StrEnum):
     """What was decided."""
 
     # rules
-    RANG = "rang"
-    CHANGED = "changed"  # it rings on and shows something new
-    ENDED = "ended"
+    FIRING = "firing"
+    UPDATED = "updated"  # still firing, with another count or annotation
     WITHHELD = "withheld"  # until history is read back, or because another alert speaks for it
     ERROR = "error"  # a rule or reporter failed on this subject; the others went on
     UNREADABLE = "unreadable"  # an event that this version cannot read: nothing is decided on it
     # routes
     ROUTED = "routed"
     # reporters
-    OWED = "owed"
-    OWED_UNREADABLE = "owed_unreadable"  # its condition could not be evaluated, which counts as true
+    ENQUEUED = "enqueued"
+    CONDITION_ERROR = "condition_error"  # its condition could not be evaluated, which counts as true
     CONDITION = "condition"  # its condition was false
     LATE = "late"  # too old to be told one by one
     NOT_ALLOWED = "not_allowed"  # addresses that DSS's own reporter names, and the configuration does not allow
@@ -48,9 +47,21 @@ class Verdict(StrEnum):
     NO_CHANNEL = "no_channel"
 
 
-_MUTES = (Verdict.SILENCED, Verdict.INHIBITED, Verdict.MUTED_TIME, Verdict.NO_CHANGE, Verdict.NO_CHANNEL)
-FLUSHES = (Verdict.FIRST, Verdict.NEW_ALERTS, Verdict.RESOLVED, Verdict.REPEAT, *_MUTES)
-SUPPRESSIONS = (*_MUTES, Verdict.CONDITION, Verdict.LATE, Verdict.NOT_ALLOWED, Verdict.UNKNOWN_REPORTER)
+_MUTES = (
+    DecisionReason.SILENCED,
+    DecisionReason.INHIBITED,
+    DecisionReason.MUTED_TIME,
+    DecisionReason.NO_CHANGE,
+    DecisionReason.NO_CHANNEL,
+)
+FLUSHES = (DecisionReason.FIRST, DecisionReason.NEW_ALERTS, DecisionReason.RESOLVED, DecisionReason.REPEAT, *_MUTES)
+SUPPRESSIONS = (
+    *_MUTES,
+    DecisionReason.CONDITION,
+    DecisionReason.LATE,
+    DecisionReason.NOT_ALLOWED,
+    DecisionReason.UNKNOWN_REPORTER,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +71,7 @@ class Decision:
     at: datetime
     stage: Stage
     subject: str
-    verdict: Verdict
+    reason: DecisionReason
     note: str | None = None
     event_id: str | None = None
     fingerprint: str | None = None

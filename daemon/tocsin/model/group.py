@@ -28,7 +28,7 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True)
-class Notified:
+class NotificationLogEntry:
     """What a channel was last told about a group: the fingerprints of firing and of ended alerts, and when."""
 
     firing: frozenset[str]

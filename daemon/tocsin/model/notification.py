@@ -18,7 +18,7 @@ from tocsin.model.labels import Labels
 class NotificationState(StrEnum):
     """Where a notification stands. The last four are final, though a dead one can be sent again by hand."""
 
-    OWED = "owed"
+    PENDING = "pending"
     SENDING = "sending"
     DELIVERED = "delivered"
     DEAD = "dead"  # given up: too old, a permanent error, or its channel is gone
@@ -126,16 +126,16 @@ def still_to_say(newest: GroupNotice, unsent: Sequence[GroupNotice], told: Set[s
 
 @dataclass(frozen=True, slots=True)
 class Notification:
-    """One row of the outbox. ``lane`` orders and supersedes: rows of one lane and channel go one after another."""
+    """One row of the outbox. ``ordering_key`` orders and supersedes: rows of one ordering_key and channel go one after another."""
 
     id: str  # also the delivery id that receivers see
     receiver: str
     channel: str
-    lane: str
+    ordering_key: str
     notice: Notice
-    owed_at: datetime
+    created_at: datetime
     due_at: datetime
-    state: NotificationState = NotificationState.OWED
+    state: NotificationState = NotificationState.PENDING
     attempts: int = 0
     reason: str | None = None  # in words, of a state that is not obvious: why dead, superseded, cancelled
     dead_reason: DeadReason | None = None  # set while it is dead

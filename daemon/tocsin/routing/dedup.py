@@ -7,8 +7,8 @@ flushes is no news. Source of the fact: Alertmanager's documentation and its beh
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from tocsin.model.decision import Verdict
-from tocsin.model.group import Notified
+from tocsin.model.decision import DecisionReason
+from tocsin.model.group import NotificationLogEntry
 
 RETENTION = timedelta(hours=120)  # of what a channel was told, at most
 MAINTENANCE = timedelta(minutes=15)  # Alertmanager drops an entry at the first maintenance after its time
@@ -18,14 +18,14 @@ MAINTENANCE = timedelta(minutes=15)  # Alertmanager drops an entry at the first 
 class Wanted:
     """Whether to notify (``verdict`` says why or why not), and whether the channel's memory is to be renewed."""
 
-    verdict: Verdict
+    reason: DecisionReason
     send: bool
     remember: bool
     note: str | None = None
 
 
 def decide(
-    told: Notified | None,
+    told: NotificationLogEntry | None,
     firing: frozenset[str],
     ended: frozenset[str],
     *,
@@ -40,23 +40,23 @@ def decide(
     """
     old = told is not None and expired(told, repeat_interval, group_interval, now)
     if told is None or (old and told.firing.isdisjoint(ended)):
-        return _send(Verdict.FIRST) if firing else _no_change("it ended before anyone was told")
+        return _send(DecisionReason.FIRST) if firing else _no_change("it ended before anyone was told")
     if not firing <= told.firing:
-        return _send(Verdict.NEW_ALERTS)
+        return _send(DecisionReason.NEW_ALERTS)
     if not firing:
         if not told.firing:
             return _no_change("it ended before anyone was told")
         if not send_resolved:
-            return Wanted(Verdict.NO_CHANGE, False, True, "send_resolved is off")
-        return _send(Verdict.RESOLVED)
+            return Wanted(DecisionReason.NO_CHANGE, False, True, "send_resolved is off")
+        return _send(DecisionReason.RESOLVED)
     if send_resolved and not ended <= told.ended:
-        return _send(Verdict.RESOLVED)
+        return _send(DecisionReason.RESOLVED)
     if told.at < now - repeat_interval:
-        return _send(Verdict.REPEAT)
+        return _send(DecisionReason.REPEAT)
     return _no_change(None)
 
 
-def expired(told: Notified, repeat_interval: timedelta, group_interval: timedelta, now: datetime) -> bool:
+def expired(told: NotificationLogEntry, repeat_interval: timedelta, group_interval: timedelta, now: datetime) -> bool:
     """Whether what was told is too long ago to count.
 
     It is in use for twice the repeat interval, five days at most, and until the next flush in any case; it is kept
@@ -65,9 +65,9 @@ def expired(told: Notified, repeat_interval: timedelta, group_interval: timedelt
     return told.at + max(min(RETENTION, 2 * repeat_interval), group_interval) + MAINTENANCE <= now
 
 
-def _send(verdict: Verdict) -> Wanted:
-    return Wanted(verdict, True, True)
+def _send(reason: DecisionReason) -> Wanted:
+    return Wanted(reason, True, True)
 
 
 def _no_change(note: str | None) -> Wanted:
-    return Wanted(Verdict.NO_CHANGE, False, False, note)
+    return Wanted(DecisionReason.NO_CHANGE, False, False, note)

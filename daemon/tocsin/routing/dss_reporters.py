@@ -15,7 +15,7 @@ from itertools import islice
 
 from tocsin.config.model import Channel, DssReporters
 from tocsin.kit.ids import derived_id
-from tocsin.model.decision import Verdict
+from tocsin.model.decision import DecisionReason
 from tocsin.model.event import END_EVENTS, Event, EventName, end_event_name
 from tocsin.model.mail_reporter import MailReporter
 from tocsin.model.notification import EventNotice, MailOverrides, Notification
@@ -52,7 +52,7 @@ class Mirrored:
 
     reporter: MailReporter
     event: Event
-    verdict: Verdict
+    reason: DecisionReason
     notes: tuple[str, ...] = ()
     mails: tuple[Mail, ...] = ()
     left_out: tuple[str, ...] = ()  # each with its reason
@@ -97,20 +97,20 @@ def stood_in_for(
     about = {"START": replace(failed, name=EventName.RUN_STARTED)} if ended is None else {}
     if run.end is not None:
         about["END"] = replace(failed, name=end_event_name(run.outcome), run=run)
-    return [_one(config, about[one.phase], one, (Verdict.OWED, None)) for one in meant if one.phase in about]
+    return [_one(config, about[one.phase], one, (DecisionReason.ENQUEUED, None)) for one in meant if one.phase in about]
 
 
 def notifications(one: Mirrored, channels: Sequence[Channel], now: datetime) -> list[Notification]:
     """One notification for each mail and mail channel. Ids are derived, so that a replay owes nothing twice."""
     event, reporter = one.event, one.reporter
-    lane = f"dss reporter:{reporter.id}:{'/'.join(event.key or (event.node,))}"
+    ordering_key = f"dss reporter:{reporter.id}:{'/'.join(event.key or (event.node,))}"
     message = _message(reporter)[0]
     return [
         Notification(
             id=derived_id(event.id, "dss reporter", reporter.id, channel.name, index),
             receiver=channel.receiver,
             channel=channel.name,
-            lane=lane,
+            ordering_key=ordering_key,
             notice=EventNotice(
                 event=event,
                 reporter=reporter.name,
@@ -121,7 +121,7 @@ def notifications(one: Mirrored, channels: Sequence[Channel], now: datetime) -> 
                 template=message,
                 plain="html" if reporter.html else "text",
             ),
-            owed_at=now,
+            created_at=now,
             due_at=now,
         )
         for channel in channels
@@ -133,22 +133,28 @@ def wants_details(config: DssReporters, event: Event, reporters: Sequence[MailRe
     """What is needed of a run whose end a mirrored mail will tell: its steps, and its log where the mail attaches it."""
     if config.mode != "mirror" or event.name not in END_EVENTS or not config.allow_recipients:
         return DetailsLevel.NOTHING
-    mails = (one for one in reporters if one.phase == "END" and asked(one.condition, event)[0] is not Verdict.CONDITION)
+    mails = (
+        one
+        for one in reporters
+        if one.phase == "END" and asked(one.condition, event)[0] is not DecisionReason.CONDITION
+    )
     levels = (DetailsLevel.LOG if "LOG" in one.attachments else DetailsLevel.STEPS for one in mails)
     return max(levels, default=DetailsLevel.NOTHING)
 
 
-def _one(config: DssReporters, event: Event, reporter: MailReporter, passed: tuple[Verdict, str | None]) -> Mirrored:
-    verdict, why = passed
-    if verdict is Verdict.CONDITION:
-        return Mirrored(reporter, event, verdict, (why or "",))
+def _one(
+    config: DssReporters, event: Event, reporter: MailReporter, passed: tuple[DecisionReason, str | None]
+) -> Mirrored:
+    reason, why = passed
+    if reason is DecisionReason.CONDITION:
+        return Mirrored(reporter, event, reason, (why or "",))
     post = _Post(config, dss_variables(event))
     mails = tuple(post.mails(reporter))
     if not mails:
-        return Mirrored(reporter, event, Verdict.NOT_ALLOWED, left_out=tuple(post.left_out))
+        return Mirrored(reporter, event, DecisionReason.NOT_ALLOWED, left_out=tuple(post.left_out))
     unlike = (why, _subject(reporter)[1], _message(reporter)[1], _attachments(reporter))
     notes = tuple(note for note in unlike if note)
-    return Mirrored(reporter, event, verdict, notes, mails, tuple(post.left_out))
+    return Mirrored(reporter, event, reason, notes, mails, tuple(post.left_out))
 
 
 # --- addresses -----------------------------------------------------------------------------------------------------------

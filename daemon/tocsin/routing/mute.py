@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from tocsin.config.intervals import contains
 from tocsin.config.model import InhibitRule, Route, TimeInterval
-from tocsin.model.decision import Verdict
+from tocsin.model.decision import DecisionReason
 from tocsin.model.labels import Labels, Matcher, all_match
 from tocsin.model.sieve import Sieve, bits
 from tocsin.model.silence import Silence
@@ -17,7 +17,7 @@ from tocsin.model.silence import Silence
 class Muted:
     """Why something is not told."""
 
-    verdict: Verdict  # inhibited, muted_time or silenced
+    reason: DecisionReason  # inhibited, muted_time or silenced
     note: str
 
 
@@ -45,7 +45,7 @@ class Inhibitor:
             both_sides = all_match(rule.source_matchers, labels)
             for source in near:
                 if not (both_sides and all_match(rule.target_matchers, source)):
-                    return Muted(Verdict.INHIBITED, f"by {source.get('alertname', 'an alert')}")
+                    return Muted(DecisionReason.INHIBITED, f"by {source.get('alertname', 'an alert')}")
         return None
 
 
@@ -57,10 +57,10 @@ def muted_by_time(route: Route, intervals: Mapping[str, TimeInterval], now: date
     """Whether the route is mute at ``now``: outside all of its active intervals, or inside one of its mute ones."""
     active = route.active_time_intervals
     if active and not any(_inside(intervals, name, now) for name in active):
-        return Muted(Verdict.MUTED_TIME, f"outside {', '.join(active)}")
+        return Muted(DecisionReason.MUTED_TIME, f"outside {', '.join(active)}")
     for name in route.mute_time_intervals:
         if _inside(intervals, name, now):
-            return Muted(Verdict.MUTED_TIME, f"in {name}")
+            return Muted(DecisionReason.MUTED_TIME, f"in {name}")
     return None
 
 
@@ -81,7 +81,7 @@ class Silencer:
         for place in bits(self._sieve.holding(labels)):
             silence = self._silences[place]
             why = f": {silence.comment}" if silence.comment else ""
-            return Muted(Verdict.SILENCED, f"by silence {silence.id} of {silence.created_by}{why}")
+            return Muted(DecisionReason.SILENCED, f"by silence {silence.id} of {silence.created_by}{why}")
         return None
 
 

@@ -19,7 +19,7 @@ def receivers(root: Route, labels: Labels) -> str:
     return ",".join(route.receiver for route in matching_routes(root, labels))
 
 
-def verdict(root: Route, labels: Labels, expected: Sequence[str]) -> bool:
+def hears_exactly(root: Route, labels: Labels, expected: Sequence[str]) -> bool:
     """Whether exactly these receivers would hear, in this order."""
     return [route.receiver for route in matching_routes(root, labels)] == list(expected)
 

@@ -1,7 +1,7 @@
 """Reporters: every event that matches is told, each time, one notification a channel. No memory, no silences.
 
 Ids are derived from the event, the reporter and the channel, so that deciding the same event again owes nothing twice.
-A lane is one scenario and one reporter: what is told of a scenario arrives in the order in which it happened.
+A ordering_key is one scenario and one reporter: what is told of a scenario arrives in the order in which it happened.
 """
 
 from collections import Counter
@@ -11,7 +11,7 @@ from datetime import datetime
 
 from tocsin.config.model import Channel, Kind, Reporter
 from tocsin.kit.ids import derived_id
-from tocsin.model.decision import Verdict
+from tocsin.model.decision import DecisionReason
 from tocsin.model.event import END_EVENTS, Event, EventName, event_labels
 from tocsin.model.labels import Labels, all_match
 from tocsin.model.notification import EventNotice, MailOverrides, Notification, SummaryNotice
@@ -28,12 +28,12 @@ class Report:
     """What a reporter makes of one event. ``note`` is the condition that was false, or why one could not be read."""
 
     reporter: Reporter
-    verdict: Verdict
+    reason: DecisionReason
     note: str | None = None
 
     @property
     def owes(self) -> bool:
-        return self.verdict in (Verdict.OWED, Verdict.OWED_UNREADABLE)
+        return self.reason in (DecisionReason.ENQUEUED, DecisionReason.CONDITION_ERROR)
 
 
 def ask(reporter: Reporter, event: Event, labels: Labels) -> Report | None:
@@ -43,15 +43,15 @@ def ask(reporter: Reporter, event: Event, labels: Labels) -> Report | None:
     return Report(reporter, *asked(reporter.condition, event))
 
 
-def asked(condition: str | None, event: Event) -> tuple[Verdict, str | None]:
+def asked(condition: str | None, event: Event) -> tuple[DecisionReason, str | None]:
     """Whether a condition lets an event pass. One that cannot be read counts as true, and the note says why."""
     if condition is None or not condition.strip():
-        return Verdict.OWED, None
+        return DecisionReason.ENQUEUED, None
     try:
         true = holds(condition, dss_variables(event))
     except BadFormula as error:
-        return Verdict.OWED_UNREADABLE, str(error)
-    return (Verdict.OWED, None) if true else (Verdict.CONDITION, condition)
+        return DecisionReason.CONDITION_ERROR, str(error)
+    return (DecisionReason.ENQUEUED, None) if true else (DecisionReason.CONDITION, condition)
 
 
 DSS_VARIABLES = frozenset(
@@ -101,7 +101,7 @@ def notice(reporter: Reporter, event: Event) -> EventNotice:
     )
 
 
-def lane(reporter: Reporter, event: Event) -> str:
+def ordering_key(reporter: Reporter, event: Event) -> str:
     place = "/".join(event.key) if event.key else event.node
     return f"reporter:{reporter.name}:{place}"
 
@@ -110,15 +110,15 @@ def notifications(
     reporter: Reporter, event: Event, channels: Sequence[Channel], now: datetime, due_at: datetime
 ) -> list[Notification]:
     """What a reporter owes for an event: one notification a channel of its receiver."""
-    frozen, place = notice(reporter, event), lane(reporter, event)
+    frozen, place = notice(reporter, event), ordering_key(reporter, event)
     return [
         Notification(
             id=derived_id(event.id, "reporter", reporter.name, channel.name),
             receiver=channel.receiver,
             channel=channel.name,
-            lane=place,
+            ordering_key=place,
             notice=frozen,
-            owed_at=now,
+            created_at=now,
             due_at=due_at,
         )
         for channel in channels
@@ -187,9 +187,9 @@ def summary(
             id=derived_id("summary", receiver, channel.name, *(event.id for event in late)),
             receiver=receiver,
             channel=channel.name,
-            lane=f"summary:{node}",
+            ordering_key=f"summary:{node}",
             notice=notice,
-            owed_at=now,
+            created_at=now,
             due_at=now,
         )
         for channel in channels

@@ -10,32 +10,32 @@ from datetime import datetime, timedelta
 from tocsin.config.model import Channel
 from tocsin.kit.clock import to_ms
 from tocsin.model.alert import CHANNEL_ALERT, CHANNEL_SEVERITY, Alert, EndReason, alert_id, fingerprint
-from tocsin.rules.rules import Ended, Rang
+from tocsin.rules.rules import Fired, Resolved
 
 PATIENCE = timedelta(minutes=2)  # how long something is owed and tried in vain before it rings; a restart takes less
 
 
-def judge(
+def evaluate(
     known: Sequence[Alert],
     failing: Mapping[str, tuple[datetime, str]],
     working: set[str],
     channels: Mapping[str, Channel],
     now: datetime,
-) -> list[Rang | Ended]:
+) -> list[Fired | Resolved]:
     """What changes. ``known``: those that ring, and those that ended a while ago; ``failing``: since when each channel
     does, and what its receiver said; ``working``: channels that delivered since their alert rang."""
-    changes: list[Rang | Ended] = []
+    changes: list[Fired | Resolved] = []
     ringing = {alert.labels["channel"]: alert for alert in known if alert.firing}
     for name, alert in ringing.items():
         if name not in channels:
-            changes.append(Ended(alert.id, now, EndReason.UNWATCHED))
+            changes.append(Resolved(alert.id, now, EndReason.UNWATCHED))
         elif name in working:
-            changes.append(Ended(alert.id, now, EndReason.RESOLVED))
+            changes.append(Resolved(alert.id, now, EndReason.RESOLVED))
     for name, (since, reason) in failing.items():
         by_hand = (one for one in known if one.labels["channel"] == name and one.end_reason is EndReason.BY_HAND)
         dismissed = any(one.ends_at is not None and one.ends_at >= since for one in by_hand)
         if name in channels and name not in ringing and not dismissed:
-            changes.append(Rang(_picture(channels[name], since, reason, now)))
+            changes.append(Fired(_picture(channels[name], since, reason, now)))
     return changes
 
 

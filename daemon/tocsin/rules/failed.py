@@ -7,11 +7,11 @@ from tocsin.kit.clock import to_ms
 from tocsin.model.event import END_EVENTS, Event, is_good
 from tocsin.model.rule_state import FailedState
 from tocsin.model.run import LOST, Outcome
-from tocsin.rules.view import Judgement, Portrait, Verdict, View
+from tocsin.rules.view import AlertContent, EvaluationResult, RuleStatus, View
 from tocsin.rules.words import moment, place, times
 
 
-def hear(rule: Rule, state: FailedState | None, event: Event) -> FailedState | None:
+def on_event(rule: Rule, state: FailedState | None, event: Event) -> FailedState | None:
     """The streak after this event; the same state when it says nothing."""
     if event.name not in END_EVENTS or event.run is None:
         return state
@@ -46,15 +46,15 @@ def _blank(state: FailedState) -> FailedState:
     return FailedState(ringing=state.ringing, dismissed=state.dismissed)
 
 
-def judge(_rule: Rule, state: FailedState, view: View) -> Judgement:
+def evaluate(_rule: Rule, state: FailedState, view: View) -> EvaluationResult:
     if state.recovered is not None:
-        return Judgement(_blank(state), Verdict.QUIET, at=state.recovered)
+        return EvaluationResult(_blank(state), RuleStatus.QUIET, at=state.recovered)
     if state.crossed is None or state.run is None or state.first is None:
-        return Judgement(state, Verdict.QUIET)
+        return EvaluationResult(state, RuleStatus.QUIET)
     lost = f" ({LOST})" if state.outcome == Outcome.UNKNOWN else ""
     again = "" if state.failures == 1 else f" {times(state.failures)} in a row"
     before = f" Before that: {state.previous}." if state.previous else ""
-    shown = Portrait(
+    shown = AlertContent(
         starts_at=state.crossed,
         evidence=f"{state.run.run_id}/{to_ms(state.run.start)}",
         summary=f"{place(view)} ended {state.outcome}{lost}{again}",
@@ -63,4 +63,4 @@ def judge(_rule: Rule, state: FailedState, view: View) -> Judgement:
         run=state.run,
         facts={"previous_outcome": state.previous or "", "run_url": state.url or ""},
     )
-    return Judgement(state, Verdict.RING, shown=shown)
+    return EvaluationResult(state, RuleStatus.RING, shown=shown)

@@ -16,8 +16,8 @@ from tocsin.config.model import Rule
 from tocsin.kit.clock import isoformat
 from tocsin.model.event import Event, EventName
 from tocsin.model.rule_state import MissedState
-from tocsin.model.sight import SeenRun
-from tocsin.rules.view import RECHECK, Judgement, Portrait, Verdict, View
+from tocsin.model.views import SeenRun
+from tocsin.rules.view import RECHECK, AlertContent, EvaluationResult, RuleStatus, View
 from tocsin.rules.words import moment, place, times
 
 LAUNCH_DELAY = timedelta(seconds=60)  # between a trigger's activation and the run
@@ -37,11 +37,11 @@ class Start(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class StartVerdict:
-    """``judge_at`` is when a pending one is worth another look, on the node's clock."""
+class StartStatus:
+    """``evaluate_at`` is when a pending one is worth another look, on the node's clock."""
 
     state: Start
-    judge_at: datetime | None = None
+    evaluate_at: datetime | None = None
 
 
 def due_of(at: datetime, grace: timedelta, following: datetime | None) -> datetime:
@@ -50,24 +50,24 @@ def due_of(at: datetime, grace: timedelta, following: datetime | None) -> dateti
     return at + LAUNCH_DELAY + max(grace, period / LATENESS)
 
 
-def judge_start(at: datetime, due: datetime, runs: Sequence[SeenRun], view: View) -> StartVerdict:
+def evaluate_start(at: datetime, due: datetime, runs: Sequence[SeenRun], view: View) -> StartStatus:
     """What became of the start expected at ``at``, as far as rows tell. ``runs`` are those open or begun since."""
     scenario = view.scenario
     if scenario is None or scenario.gone or scenario.active is False:
-        return StartVerdict(Start.WITHDRAWN)
+        return StartStatus(Start.WITHDRAWN)
     for run in runs:
         belongs = at - EARLY <= run.key.start and run.trigger_type not in NOT_SCHEDULED
         if belongs and run.key.start <= due:
-            return StartVerdict(Start.MET)
+            return StartStatus(Start.MET)
     if any(_open_at(run, moment) for run in runs for moment in (at, at + LAUNCH_DELAY)):
-        return StartVerdict(Start.WITHDRAWN)
+        return StartStatus(Start.WITHDRAWN)
     if view.now < due:
-        return StartVerdict(Start.PENDING, due)
+        return StartStatus(Start.PENDING, due)
     read = scenario.status_read_at
     active_since_due = scenario.active is True and read is not None and read + view.node.clock_offset > due
     if not (view.fresh(due) and active_since_due):
-        return StartVerdict(Start.PENDING, view.now + RECHECK)
-    return StartVerdict(Start.MISSED)
+        return StartStatus(Start.PENDING, view.now + RECHECK)
+    return StartStatus(Start.MISSED)
 
 
 def _open_at(run: SeenRun, moment: datetime) -> bool:
@@ -84,19 +84,19 @@ def miss(state: MissedState | None, at: datetime, due: datetime) -> MissedState:
     return replace(state, count=state.count + 1, last=at, judged=at)
 
 
-def hear(_rule: Rule, state: MissedState | None, event: Event) -> MissedState | None:
+def on_event(_rule: Rule, state: MissedState | None, event: Event) -> MissedState | None:
     if event.name is not EventName.RUN_STARTED or state is None or state.last is None:
         return state
     return replace(state, met=event.time) if event.time > state.last else state
 
 
-def judge(_rule: Rule, state: MissedState, view: View) -> Judgement:
+def evaluate(_rule: Rule, state: MissedState, view: View) -> EvaluationResult:
     if state.first is None or state.last is None or state.due is None or state.met is not None:
         calm = MissedState(ringing=state.ringing, dismissed=state.dismissed, judged=state.judged)
-        return Judgement(calm, Verdict.QUIET, at=state.met)
+        return EvaluationResult(calm, RuleStatus.QUIET, at=state.met)
     again = "" if state.count == 1 else f" {times(state.count)}"
     since = f", and {state.count - 1} more until {moment(state.last)}" if state.count > 1 else ""
-    shown = Portrait(
+    shown = AlertContent(
         starts_at=state.due,
         evidence=isoformat(state.last),
         summary=f"{place(view)} did not start when it should{again}",
@@ -104,4 +104,4 @@ def judge(_rule: Rule, state: MissedState, view: View) -> Judgement:
         count=state.count,
         facts={"expected_start": isoformat(state.last)},
     )
-    return Judgement(state, Verdict.RING, shown=shown)
+    return EvaluationResult(state, RuleStatus.RING, shown=shown)

@@ -6,11 +6,11 @@ from tocsin.config.model import Rule
 from tocsin.kit.clock import isoformat
 from tocsin.model.event import Event, EventName
 from tocsin.model.rule_state import NodeDownState
-from tocsin.rules.view import Judgement, Portrait, Verdict, View
+from tocsin.rules.view import AlertContent, EvaluationResult, RuleStatus, View
 from tocsin.rules.words import moment
 
 
-def hear(_rule: Rule, state: NodeDownState | None, event: Event) -> NodeDownState | None:
+def on_event(_rule: Rule, state: NodeDownState | None, event: Event) -> NodeDownState | None:
     match event.name:
         case EventName.NODE_DOWN:
             reason = event.reason.value if event.reason else None
@@ -21,15 +21,15 @@ def hear(_rule: Rule, state: NodeDownState | None, event: Event) -> NodeDownStat
             return state
 
 
-def judge(rule: Rule, state: NodeDownState, view: View) -> Judgement:
+def evaluate(rule: Rule, state: NodeDownState, view: View) -> EvaluationResult:
     if state.since is None or state.up is not None:
         calm = NodeDownState(ringing=state.ringing, dismissed=state.dismissed)
-        return Judgement(calm, Verdict.QUIET, at=state.up)
+        return EvaluationResult(calm, RuleStatus.QUIET, at=state.up)
     due = state.since + rule.hold
     if view.now < due:
-        return Judgement(state, Verdict.WAIT, due)
+        return EvaluationResult(state, RuleStatus.WAIT, due)
     why = (state.reason or "unreachable").replace("_", " ")
-    shown = Portrait(
+    shown = AlertContent(
         starts_at=due,
         evidence=isoformat(state.since),
         summary=f"DSS node {view.node.node} cannot be watched: {why}",
@@ -37,4 +37,4 @@ def judge(rule: Rule, state: NodeDownState, view: View) -> Judgement:
         "read back when it answers again.",
         facts={"reason": state.reason or ""},
     )
-    return Judgement(state, Verdict.RING, shown=shown)
+    return EvaluationResult(state, RuleStatus.RING, shown=shown)

@@ -15,11 +15,11 @@ from tocsin.kit.durations import human_duration
 from tocsin.model.event import END_EVENTS, Event, EventName
 from tocsin.model.rule_state import OverlongState
 from tocsin.model.run import RunKey
-from tocsin.rules.view import RECHECK, Judgement, Portrait, Verdict, View
+from tocsin.rules.view import RECHECK, AlertContent, EvaluationResult, RuleStatus, View
 from tocsin.rules.words import moment, place
 
 
-def hear(_rule: Rule, state: OverlongState | None, event: Event) -> OverlongState | None:
+def on_event(_rule: Rule, state: OverlongState | None, event: Event) -> OverlongState | None:
     if event.run is None:
         return state
     if event.name is EventName.RUN_STARTED:
@@ -30,32 +30,32 @@ def hear(_rule: Rule, state: OverlongState | None, event: Event) -> OverlongStat
     return state
 
 
-def judge(rule: Rule, state: OverlongState, view: View) -> Judgement:
+def evaluate(rule: Rule, state: OverlongState, view: View) -> EvaluationResult:
     run = state.run
     if run is None or state.ended is not None:
         calm = OverlongState(ringing=state.ringing, dismissed=state.dismissed)
-        return Judgement(calm, Verdict.QUIET, at=state.ended)
+        return EvaluationResult(calm, RuleStatus.QUIET, at=state.ended)
     earliest = run.start + (rule.at_least if rule.longer_than is None else rule.longer_than)
     if view.now < earliest:
-        return Judgement(state, _not_yet(state), earliest)
+        return EvaluationResult(state, _not_yet(state), earliest)
     if view.durations is None:
-        return Judgement(state, Verdict.WAIT, view.now)  # an event: its own end may be the next one
+        return EvaluationResult(state, RuleStatus.WAIT, view.now)  # an event: its own end may be the next one
     if state.limit is None:
         limit, usual = _limit(rule, run.start, view.durations)
         if limit is None:
-            return Judgement(state, Verdict.WAIT)  # nothing is usual yet
+            return EvaluationResult(state, RuleStatus.WAIT)  # nothing is usual yet
         state = replace(state, limit=limit, usual_seconds=usual)
     assert state.limit is not None
     if view.now < state.limit:
-        return Judgement(state, _not_yet(state), state.limit)
+        return EvaluationResult(state, _not_yet(state), state.limit)
     if not view.fresh(state.limit):
-        return Judgement(state, Verdict.WAIT, view.now + RECHECK)
-    return Judgement(state, Verdict.RING, shown=_portrait(state, run, state.limit, view))
+        return EvaluationResult(state, RuleStatus.WAIT, view.now + RECHECK)
+    return EvaluationResult(state, RuleStatus.RING, shown=_portrait(state, run, state.limit, view))
 
 
-def _not_yet(state: OverlongState) -> Verdict:
+def _not_yet(state: OverlongState) -> RuleStatus:
     """A new run that is not overlong ends the alert of an older one whose end was never seen."""
-    return Verdict.WAIT if state.ringing is None else Verdict.QUIET
+    return RuleStatus.WAIT if state.ringing is None else RuleStatus.QUIET
 
 
 def _limit(rule: Rule, start: datetime, durations: tuple[timedelta, ...]) -> tuple[datetime | None, float | None]:
@@ -67,11 +67,11 @@ def _limit(rule: Rule, start: datetime, durations: tuple[timedelta, ...]) -> tup
     return start + max(rule.at_least, timedelta(seconds=usual * rule.times_usual)), usual
 
 
-def _portrait(state: OverlongState, run: RunKey, limit: datetime, view: View) -> Portrait:
+def _portrait(state: OverlongState, run: RunKey, limit: datetime, view: View) -> AlertContent:
     allowed = human_duration(limit - run.start)
     usual = "" if state.usual_seconds is None else human_duration(timedelta(seconds=state.usual_seconds))
     why = f"usually it takes {usual}" if usual else "the limit that its rule sets"
-    return Portrait(
+    return AlertContent(
         starts_at=limit,
         evidence=f"{run.run_id}/{to_ms(run.start)}",
         summary=f"{place(view)} has been running for more than {allowed}",

@@ -27,12 +27,12 @@ from tocsin.model.rule_state import (
     StalledState,
 )
 from tocsin.rules import failed, missed, node_down, overlong, stale, stalled
-from tocsin.rules.view import Judgement, Portrait, Verdict, View
+from tocsin.rules.view import AlertContent, EvaluationResult, RuleStatus, View
 from tocsin.rules.words import fill
 
 
 @dataclass(frozen=True, slots=True)
-class LiveRule:
+class CompiledRule:
     """A rule and its identity, by which its states and alerts are found again after a reload."""
 
     id: str
@@ -49,12 +49,12 @@ class LiveRule:
         return f"{self.id}/stalled"
 
 
-def live(rule: Rule) -> LiveRule:
+def compile_rule(rule: Rule) -> CompiledRule:
     """Identity is the alert name, a digest of the kind, the matchers and the rule's own labels, and the severity."""
     own = sorted(rule.labels.items())
     text = f"{rule.kind}|{matchers_text(rule.match)}|{own!r}"
     id_ = f"{rule.alert}:{hashlib.blake2b(text.encode(), digest_size=4).hexdigest()}:{rule.severity}"
-    return LiveRule(id_, rule, _begins(rule))
+    return CompiledRule(id_, rule, _begins(rule))
 
 
 def apart_from_severity(rule_id: str) -> tuple[str, str]:
@@ -79,87 +79,89 @@ def _begins(rule: Rule) -> frozenset[EventName]:
             assert_never(rule.kind)
 
 
-def hear(rule: Rule, state: AnyRuleState | None, event: Event) -> AnyRuleState | None:
+def on_event(rule: Rule, state: AnyRuleState | None, event: Event) -> AnyRuleState | None:
     """The state after an event; the same object when the event says nothing to this rule."""
     match rule.kind:
         case "failed":
-            return failed.hear(rule, state if isinstance(state, FailedState) else None, event)
+            return failed.on_event(rule, state if isinstance(state, FailedState) else None, event)
         case "missed":
-            return missed.hear(rule, state if isinstance(state, MissedState) else None, event)
+            return missed.on_event(rule, state if isinstance(state, MissedState) else None, event)
         case "overlong":
-            return overlong.hear(rule, state if isinstance(state, OverlongState) else None, event)
+            return overlong.on_event(rule, state if isinstance(state, OverlongState) else None, event)
         case "stale":
-            return stale.hear(rule, state if isinstance(state, StaleState) else None, event)
+            return stale.on_event(rule, state if isinstance(state, StaleState) else None, event)
         case "node_down":
-            return node_down.hear(rule, state if isinstance(state, NodeDownState) else None, event)
+            return node_down.on_event(rule, state if isinstance(state, NodeDownState) else None, event)
         case _:
             assert_never(rule.kind)
 
 
-def judge(rule: Rule, state: AnyRuleState, view: View) -> Judgement:
+def evaluate(rule: Rule, state: AnyRuleState, view: View) -> EvaluationResult:
     """What the rule says of this state at this moment."""
     match state:
         case FailedState():
-            return failed.judge(rule, state, view)
+            return failed.evaluate(rule, state, view)
         case MissedState():
-            return missed.judge(rule, state, view)
+            return missed.evaluate(rule, state, view)
         case OverlongState():
-            return overlong.judge(rule, state, view)
+            return overlong.evaluate(rule, state, view)
         case StaleState():
-            return stale.judge(rule, state, view)
+            return stale.evaluate(rule, state, view)
         case NodeDownState():
-            return node_down.judge(rule, state, view)
+            return node_down.evaluate(rule, state, view)
         case StalledState():
-            return stalled.judge(rule, state, view)
+            return stalled.evaluate(rule, state, view)
         case _:
             assert_never(state)
 
 
 @dataclass(frozen=True, slots=True)
-class Rang:
+class Fired:
     alert: Alert
 
 
 @dataclass(frozen=True, slots=True)
-class Changed:
+class Updated:
     """A ringing alert that now shows something else: a further failure."""
 
     alert: Alert
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class Resolved:
     alert_id: str
     at: datetime
     reason: EndReason
 
 
-AlertChange = Rang | Changed | Ended
+AlertChange = Fired | Updated | Resolved
 
 
-def settle(rule: Rule, judgement: Judgement, view: View, now: datetime) -> tuple[AnyRuleState, AlertChange | None]:
+def settle(
+    rule: Rule, judgement: EvaluationResult, view: View, now: datetime
+) -> tuple[AnyRuleState, AlertChange | None]:
     """Hold a verdict against the open alert: the state to keep, and what changes. ``now`` is on Tocsin's clock."""
     state = judgement.state
     ringing = state.ringing
-    match judgement.verdict:
-        case Verdict.WAIT:
+    match judgement.status:
+        case RuleStatus.WAIT:
             return state, None
-        case Verdict.QUIET if ringing is None:
+        case RuleStatus.QUIET if ringing is None:
             return (state if state.dismissed is None else replace(state, dismissed=None)), None
-        case Verdict.QUIET:
+        case RuleStatus.QUIET:
             assert ringing is not None
             at = max(judgement.at or view.now, ringing.starts_at)
-            ended = Ended(ringing.alert_id, at, EndReason.RESOLVED)
+            ended = Resolved(ringing.alert_id, at, EndReason.RESOLVED)
             return replace(state, ringing=None, dismissed=None), ended
-        case Verdict.RING:
+        case RuleStatus.RING:
             assert judgement.shown is not None
             return _ring(rule, state, judgement.shown, view, now)
         case _:
-            assert_never(judgement.verdict)
+            assert_never(judgement.status)
 
 
 def _ring(
-    rule: Rule, state: AnyRuleState, shown: Portrait, view: View, now: datetime
+    rule: Rule, state: AnyRuleState, shown: AlertContent, view: View, now: datetime
 ) -> tuple[AnyRuleState, AlertChange | None]:
     ringing = state.ringing
     if ringing is None:
@@ -167,17 +169,17 @@ def _ring(
             return state, None
         if state.dismissed is not None:
             shown = replace(shown, starts_at=view.now)  # the earlier part of it was ended by hand
-        alert = picture(rule, state, view, shown, now)
+        alert = build_alert(rule, state, view, shown, now)
         held = Ringing(alert.id, alert.starts_at, shown.evidence)
-        return replace(state, ringing=held, dismissed=None), Rang(alert)
+        return replace(state, ringing=held, dismissed=None), Fired(alert)
     if ringing.evidence == shown.evidence:
         return state, None
     held = replace(ringing, evidence=shown.evidence)
     changed = replace(state, ringing=held)
-    return changed, Changed(picture(rule, changed, view, shown, now))
+    return changed, Updated(build_alert(rule, changed, view, shown, now))
 
 
-def picture(rule: Rule, state: AnyRuleState, view: View, shown: Portrait, now: datetime) -> Alert:
+def build_alert(rule: Rule, state: AnyRuleState, view: View, shown: AlertContent, now: datetime) -> Alert:
     """The whole alert: labels, annotations, identity."""
     labels = alert_labels(rule, state, view)
     identity = _identity(rule, labels, view)
@@ -224,7 +226,7 @@ def alert_labels(rule: Rule, state: AnyRuleState, view: View) -> Labels:
     return {label: value for label, value in labels.items() if value}
 
 
-def _annotations(rule: Rule, labels: Mapping[str, str], shown: Portrait, view: View) -> dict[str, str]:
+def _annotations(rule: Rule, labels: Mapping[str, str], shown: AlertContent, view: View) -> dict[str, str]:
     built_in = {"summary": shown.summary, "description": shown.description, **shown.facts}
     if view.scenario is not None and view.base_url:
         built_in["scenario_url"] = f"{view.scenario.key.url(view.base_url)}/"

@@ -8,13 +8,13 @@ from tocsin.kit.clock import isoformat
 from tocsin.kit.durations import format_duration
 from tocsin.model.event import END_EVENTS, Event, is_good
 from tocsin.model.rule_state import StaleState
-from tocsin.rules.view import RECHECK, Judgement, Portrait, Verdict, View
+from tocsin.rules.view import RECHECK, AlertContent, EvaluationResult, RuleStatus, View
 from tocsin.rules.words import moment, place
 
 OFF_RECHECK = timedelta(minutes=30)  # how soon a switched-off scenario is asked for again
 
 
-def hear(_rule: Rule, state: StaleState | None, event: Event) -> StaleState | None:
+def on_event(_rule: Rule, state: StaleState | None, event: Event) -> StaleState | None:
     if event.name not in END_EVENTS or event.run is None or not is_good(event.run.outcome):
         return state
     known = state or StaleState()
@@ -23,26 +23,26 @@ def hear(_rule: Rule, state: StaleState | None, event: Event) -> StaleState | No
     return replace(known, since=event.time, good=True)
 
 
-def judge(rule: Rule, state: StaleState, view: View) -> Judgement:
+def evaluate(rule: Rule, state: StaleState, view: View) -> EvaluationResult:
     scenario = view.scenario
     if scenario is None or scenario.gone or state.since is None or rule.no_success_for is None:
-        return Judgement(state, Verdict.WAIT)
+        return EvaluationResult(state, RuleStatus.WAIT)
     if scenario.active is False:
-        return Judgement(replace(state, off=True), Verdict.WAIT, view.now + OFF_RECHECK)
+        return EvaluationResult(replace(state, off=True), RuleStatus.WAIT, view.now + OFF_RECHECK)
     since = max(view.now, state.since) if state.off else state.since
     if state.off:
         state = replace(state, off=False, since=since, good=False)
     due = since + rule.no_success_for
     if view.now < due:
-        return Judgement(state, Verdict.QUIET, due, at=since if state.good else None)
+        return EvaluationResult(state, RuleStatus.QUIET, due, at=since if state.good else None)
     if scenario.active is None or not view.fresh(due):
-        return Judgement(state, Verdict.WAIT, view.now + RECHECK)
+        return EvaluationResult(state, RuleStatus.WAIT, view.now + RECHECK)
     said = "The last good run ended" if state.good else "No good run was seen since"
-    shown = Portrait(
+    shown = AlertContent(
         starts_at=due,
         evidence=isoformat(since),
         summary=f"{place(view)} has had no good run for {format_duration(rule.no_success_for)}",
         description=f"{said} {moment(since)}.",
         facts={"last_good": isoformat(since) if state.good else ""},
     )
-    return Judgement(state, Verdict.RING, shown=shown)
+    return EvaluationResult(state, RuleStatus.RING, shown=shown)

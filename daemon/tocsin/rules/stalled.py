@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from tocsin.config.model import Rule
 from tocsin.kit.clock import isoformat
 from tocsin.model.rule_state import StalledState
-from tocsin.rules.view import Judgement, Portrait, Verdict, View
+from tocsin.rules.view import AlertContent, EvaluationResult, RuleStatus, View
 from tocsin.rules.words import moment
 
 WINDOW = timedelta(minutes=15)  # starts expected within it belong together
@@ -77,18 +77,18 @@ def feel(state: StalledState | None, cohort: Cohort) -> StalledState:
     )
 
 
-def hear(state: StalledState, last_met: datetime | None) -> StalledState:
+def on_event(state: StalledState, last_met: datetime | None) -> StalledState:
     """A stall is over when a start that was expected later has come."""
     if last_met is not None and state.last is not None and last_met > state.last:
         return replace(state, over=last_met)
     return state
 
 
-def judge(_rule: Rule, state: StalledState, view: View) -> Judgement:
+def evaluate(_rule: Rule, state: StalledState, view: View) -> EvaluationResult:
     if state.since is None or state.over is not None:
         calm = StalledState(ringing=state.ringing, dismissed=state.dismissed)
-        return Judgement(calm, Verdict.QUIET, at=state.over)
-    shown = Portrait(
+        return EvaluationResult(calm, RuleStatus.QUIET, at=state.over)
+    shown = AlertContent(
         starts_at=view.now,
         evidence=f"{isoformat(state.since)}/{state.missed}",
         summary=f"The scheduler of DSS node {view.node.node} does not start scenarios",
@@ -97,4 +97,4 @@ def judge(_rule: Rule, state: StalledState, view: View) -> Judgement:
         count=state.missed,
         facts={"expected_start": isoformat(state.since)},
     )
-    return Judgement(state, Verdict.RING, view.now + RECHECK, shown=shown)
+    return EvaluationResult(state, RuleStatus.RING, view.now + RECHECK, shown=shown)

@@ -17,7 +17,7 @@ from tocsin.store.upsert import upsert
 
 
 @dataclass(frozen=True, slots=True)
-class Filed:
+class AlertRow:
     """An alert with what only its row knows: the rule that holds it, and its scenario's switch when it rang."""
 
     alert: Alert
@@ -25,7 +25,7 @@ class Filed:
     was_active: bool = False
 
 
-def put_alerts(connection: Connection, filed: Sequence[Filed], now: datetime) -> None:
+def put_alerts(connection: Connection, filed: Sequence[AlertRow], now: datetime) -> None:
     """Write alerts that ring, or that ring on and show something new; a new one may have ended already."""
     changed = ("rule", "labels", "annotations", "count", "run_id", "run_start", "updated_at")
     upsert(connection, alerts, [_row(one, now) for one in filed], changed, where=_FIRING)
@@ -86,7 +86,7 @@ _END = (
 )
 
 
-def firing(connection: Connection) -> list[Filed]:
+def firing(connection: Connection) -> list[AlertRow]:
     """The alerts that fire, the oldest first."""
     query = select(alerts).where(alerts.c.ends_at.is_(None)).order_by(alerts.c.starts_at, alerts.c.id)
     return readable(connection, alerts, connection.execute(query), _filed)
@@ -117,7 +117,7 @@ def rule_of(connection: Connection, alert_id: str) -> tuple[str, str, str, str] 
     return None if row is None else (row.rule, row.node, row.project, row.scenario)
 
 
-def orphans(connection: Connection) -> list[tuple[Filed, EndReason]]:
+def orphans(connection: Connection) -> list[tuple[AlertRow, EndReason]]:
     """Firing alerts whose scenario is gone, or was switched off since; with how they end."""
     same = and_(*(alerts.c[name] == scenarios.c[name] for name in ScenarioKey._fields))
     gone = or_(scenarios.c.scenario.is_(None), scenarios.c.gone_at.is_not(None))
@@ -131,7 +131,7 @@ def orphans(connection: Connection) -> list[tuple[Filed, EndReason]]:
     return readable(connection, alerts, connection.execute(query), _orphan)
 
 
-def _orphan(row: Row[Any]) -> tuple[Filed, EndReason]:
+def _orphan(row: Row[Any]) -> tuple[AlertRow, EndReason]:
     return _filed(row), EndReason.UNWATCHED if row._mapping["gone"] else EndReason.DEACTIVATED
 
 
@@ -166,11 +166,11 @@ def check_labels(fields: RowMapping) -> None:
 _LABELS = (("alertname", "alertname"), ("dss_node", "node"), ("project", "project"), ("scenario", "scenario"))
 
 
-def _filed(row: Row[Any]) -> Filed:
-    return Filed(to_alert(row), row._mapping["rule"], row._mapping["was_active"])
+def _filed(row: Row[Any]) -> AlertRow:
+    return AlertRow(to_alert(row), row._mapping["rule"], row._mapping["was_active"])
 
 
-def _row(filed: Filed, now: datetime) -> dict[str, object]:
+def _row(filed: AlertRow, now: datetime) -> dict[str, object]:
     alert = filed.alert
     return {
         "id": alert.id,

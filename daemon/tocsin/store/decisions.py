@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, insert, or_, select
 
-from tocsin.model.decision import Decision, Stage, Verdict
+from tocsin.model.decision import Decision, DecisionReason, Stage
 from tocsin.store.aside import readable
 from tocsin.store.schema import decisions
 from tocsin.store.upsert import chunks
@@ -44,7 +44,7 @@ def to_decision(row: Row[Any]) -> Decision:
         at=fields["at"],
         stage=Stage(fields["stage"]),
         subject=fields["subject"],
-        verdict=Verdict(fields["verdict"]),
+        reason=DecisionReason(fields["reason"]),
         note=fields["note"],
         event_id=fields["event_id"],
         fingerprint=fields["fingerprint"],
@@ -58,7 +58,7 @@ def _row(one: Decision) -> dict[str, object]:
         "at": one.at,
         "stage": one.stage.value,
         "subject": one.subject,
-        "verdict": one.verdict.value,
+        "reason": one.reason.value,
         "note": one.note,
         "event_id": one.event_id,
         "fingerprint": one.fingerprint,

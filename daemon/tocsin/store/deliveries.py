@@ -67,7 +67,7 @@ def retry(connection: Connection, ids: Sequence[str] | None, now: datetime) -> l
     again = update(outbox).where(outbox.c.state == "dead")
     if ids is not None:
         again = again.where(outbox.c.id.in_(ids))
-    fresh = {"state": "owed", "due_at": now, "reason": "sent again by hand", "dead_reason": None, "settled_at": None}
+    fresh = {"state": "pending", "due_at": now, "reason": "sent again by hand", "dead_reason": None, "settled_at": None}
     return list(connection.execute(again.values(**fresh).returning(outbox.c.id)).scalars())
 
 
@@ -79,7 +79,7 @@ def depth(connection: Connection) -> OutboxDepth:
         .group_by(outbox.c.channel)
     ).all()
     first = min((row.first for row in waiting), default=None)
-    oldest = select(outbox.c.owed_at).where(outbox.c.n == first)
+    oldest = select(outbox.c.created_at).where(outbox.c.n == first)
     # Dead letters alone have a reason, and its index holds nothing else.
     dead = select(outbox.c.dead_reason, func.count()).where(outbox.c.dead_reason.is_not(None))
     given_up = dict.fromkeys(DeadReason, 0)
@@ -94,11 +94,11 @@ def depth(connection: Connection) -> OutboxDepth:
 
 
 def troubles(
-    connection: Connection, channels: Iterable[str], owed_before: datetime, dead_after: datetime
+    connection: Connection, channels: Iterable[str], created_before: datetime, dead_after: datetime
 ) -> dict[str, Trouble]:
     """Those of these channels that do not deliver: since the newest row that speaks against them they delivered nothing.
 
-    Rows that do: open ones tried twice that were owed before ``owed_before``, as far as they are among the oldest of
+    Rows that do: open ones tried twice that were owed before ``created_before``, as far as they are among the oldest of
     the channel; those that died after ``dead_after`` when they had been tried twice, and alert groups. A reporter's
     message that was refused at once may be to blame itself, with its recipients; the second one in a row is not.
     """
@@ -109,7 +109,7 @@ def troubles(
     dead = select(outbox.c.channel, outbox.c.settled_at, outbox.c.reason).order_by(outbox.c.settled_at)
     died = connection.execute(dead.where(*lately, outbox.c.channel.in_(channels), tried))
     oldest = _OLDEST_OPEN.rows(connection, [(name,) for name in channels])
-    waits = sorted((row[:3] for row in oldest if row[3] > 1 and row[1] <= owed_before), key=lambda row: row[1])
+    waits = sorted((row[:3] for row in oldest if row[3] > 1 and row[1] <= created_before), key=lambda row: row[1])
     found: dict[str, Trouble] = {}
     for rows in (died, waits):  # the newest of each; what waits counts first
         against = {name: Trouble(at, reason or "") for name, at, reason in rows}
@@ -147,7 +147,7 @@ def _oldest_open(wanted: Subquery) -> Select[Any]:
         .scalar_subquery()
     )
     return (
-        select(outbox.c.channel, outbox.c.owed_at, outbox.c.reason, outbox.c.attempts)
+        select(outbox.c.channel, outbox.c.created_at, outbox.c.reason, outbox.c.attempts)
         .join_from(wanted, outbox, outbox.c.channel == wanted.c.k0)
         .where(OPEN, outbox.c.n <= func.coalesce(last, outbox.c.n))
     )

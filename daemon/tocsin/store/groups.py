@@ -8,12 +8,12 @@ from typing import Any
 from sqlalchemy import Connection, Row, bindparam, delete, exists, func, select, update
 
 from tocsin.config.model import InhibitRule
-from tocsin.model.decision import Verdict
-from tocsin.model.group import Group, Member, Notified
+from tocsin.model.decision import DecisionReason
+from tocsin.model.group import Group, Member, NotificationLogEntry
 from tocsin.model.labels import Labels, Op, all_match
 from tocsin.store.alerts import to_alert
 from tocsin.store.aside import readable
-from tocsin.store.schema import alerts, group_alerts, group_notified, groups
+from tocsin.store.schema import alerts, group_alerts, groups, notification_log
 from tocsin.store.upsert import chunks, upsert
 
 _PUT_OFF = timedelta(minutes=10)
@@ -29,7 +29,7 @@ _MOST_VALUES = 1000  # of one column in a statement
 
 
 @dataclass(frozen=True, slots=True)
-class Joining:
+class GroupMembership:
     """An alert that enters a group; a group that is not there yet is made with this ``flush_at``."""
 
     group: Group
@@ -43,11 +43,11 @@ class Told:
 
     group_key: str
     channel: str
-    notified: Notified | None
-    verdict: Verdict | None  # None: one that only another version knows
+    notified: NotificationLogEntry | None
+    reason: DecisionReason | None  # None: one that only another version knows
 
 
-def join(connection: Connection, joining: Sequence[Joining]) -> None:
+def join(connection: Connection, joining: Sequence[GroupMembership]) -> None:
     """Put alerts into groups; an earlier firing of the same alert gives way to the new one."""
     if not joining:
         return
@@ -124,20 +124,20 @@ def told(connection: Connection, keys: Collection[str]) -> dict[tuple[str, str],
     """What the channels were told about these groups, by group key and channel."""
     found: dict[tuple[str, str], Told] = {}
     for part in chunks(sorted(keys)):
-        rows = connection.execute(select(group_notified).where(group_notified.c.group_key.in_(part)))
-        for one in readable(connection, group_notified, rows, _told):
+        rows = connection.execute(select(notification_log).where(notification_log.c.group_key.in_(part)))
+        for one in readable(connection, notification_log, rows, _told):
             found[one.group_key, one.channel] = one
     return found
 
 
 def _told(row: Row[Any]) -> Told:
-    notified = None if row.at is None else Notified(frozenset(row.firing), frozenset(row.ended), row.at)
+    notified = None if row.at is None else NotificationLogEntry(frozenset(row.firing), frozenset(row.ended), row.at)
     # What was told counts, whatever word a newer version has for it.
-    verdict = Verdict(row.verdict) if row.verdict in _VERDICTS else None
-    return Told(row.group_key, row.channel, notified, verdict)
+    reason = DecisionReason(row.reason) if row.reason in _VERDICTS else None
+    return Told(row.group_key, row.channel, notified, reason)
 
 
-_VERDICTS = frozenset(Verdict)
+_VERDICTS = frozenset(DecisionReason)
 
 
 def sources(connection: Connection, rules: Sequence[InhibitRule], targets: Collection[Labels]) -> list[Labels]:
@@ -172,12 +172,12 @@ def remember(connection: Connection, rows: Sequence[Told]) -> None:
             "firing": tuple(sorted(one.notified.firing)) if one.notified else (),
             "ended": tuple(sorted(one.notified.ended)) if one.notified else (),
             "at": one.notified.at if one.notified else None,
-            "verdict": one.verdict.value,
+            "reason": one.reason.value,
         }
         for one in rows
-        if one.verdict is not None
+        if one.reason is not None
     ]
-    upsert(connection, group_notified, told, ("firing", "ended", "at", "verdict"))
+    upsert(connection, notification_log, told, ("firing", "ended", "at", "reason"))
 
 
 def leave(connection: Connection, left: Sequence[tuple[str, str]]) -> None:

@@ -37,8 +37,8 @@ from tocsin.store.schema import (
     events,
     expected_starts,
     group_alerts,
-    group_notified,
     groups,
+    notification_log,
     outbox,
     outbox_waits,
     run_details,
@@ -76,7 +76,7 @@ def prune(connection: Connection, now: datetime, retention: timedelta, after: Sc
             (alerts, and_(alerts.c.ends_at < before, ~exists().where(group_alerts.c.alert_id == alerts.c.id))),
             (silences, silences.c.ends_at < before),
             (expected_starts, and_(expected_starts.c.at < before, expected_starts.c.state != "pending")),
-            (group_notified, _old_memories(now)),
+            (notification_log, _old_memories(now)),
         )
     }
     orphaned = ~exists().where(outbox.c.id == attempts.c.notification_id)
@@ -94,8 +94,8 @@ def _old_events(before: datetime) -> ColumnElement[bool]:
 
 
 def _old_memories(now: datetime) -> ColumnElement[bool]:
-    gone = ~exists().where(groups.c.key == group_notified.c.group_key)
-    return and_(gone, or_(group_notified.c.at.is_(None), group_notified.c.at < now - _NOTIFIED_FOR))
+    gone = ~exists().where(groups.c.key == notification_log.c.group_key)
+    return and_(gone, or_(notification_log.c.at.is_(None), notification_log.c.at < now - _NOTIFIED_FOR))
 
 
 def _forget(connection: Connection, table: Table, old: ColumnElement[bool]) -> int:

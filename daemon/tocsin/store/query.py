@@ -112,7 +112,7 @@ def list_runs(connection: Connection, wanted: Wanted, limit: int, after: str | N
 def list_alerts(connection: Connection, wanted: Wanted, limit: int, after: str | None = None) -> Page[AlertRecord]:
     """Alerts, the newest first; ``state`` is firing or ended, every other filter is a label."""
     by_label = _place(alerts.c) | {"alertname": alerts.c.alertname}
-    query = _state(select(alerts), wanted, {"firing": alerts.c.ends_at.is_(None)}, "ended")
+    query = _state(select(alerts), wanted, {"firing": alerts.c.ends_at.is_(None)}, "resolved")
     inside = {name: values for name, values in wanted.items() if name not in by_label and name != "state"}
     keys = [_ms(alerts.c.starts_at), alerts.c.id]
     return _page(
@@ -347,7 +347,7 @@ def _alert_record(row: RowMapping) -> AlertRecord:
     return AlertRecord(
         id=row["id"],
         fingerprint=row["fingerprint"],
-        state="firing" if row["ends_at"] is None else "ended",
+        state="firing" if row["ends_at"] is None else "resolved",
         labels=row["labels"],
         annotations=row["annotations"],
         starts_at=row["starts_at"],
@@ -377,7 +377,7 @@ def delivery_records(connection: Connection, rows: Sequence[RowMapping]) -> list
         query = select(attempts).where(attempts.c.notification_id.in_(part)).order_by(attempts.c.number)
         for id_, attempt in readable(connection, attempts, connection.execute(query).mappings(), _attempt_record):
             tries.setdefault(id_, []).append(attempt)
-    same = ("id", "receiver", "channel", "kind", "state", "reason", "dead_reason", "owed_at", "due_at", "settled_at",
+    same = ("id", "receiver", "channel", "kind", "state", "reason", "dead_reason", "created_at", "due_at", "settled_at",
             "event_id")  # fmt: skip
     return [
         DeliveryRecord(

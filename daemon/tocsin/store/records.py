@@ -41,7 +41,7 @@ class ScenarioRecord:
     run_as: str | None
     next_run: datetime | None
     last_end: datetime | None
-    looked_at: datetime | None
+    polled_at: datetime | None
     watched_since: datetime
     gone_at: datetime | None
 
@@ -128,7 +128,7 @@ class DeliveryRecord:
     state: str
     reason: str | None
     dead_reason: str | None
-    owed_at: datetime
+    created_at: datetime
     due_at: datetime
     settled_at: datetime | None
     event_id: str | None

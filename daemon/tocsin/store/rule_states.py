@@ -38,7 +38,7 @@ class StateKey(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Remembered:
+class RuleStateRow:
     """A row. ``state`` is None when another version of Tocsin wrote it in a way that this one cannot read."""
 
     key: StateKey
@@ -46,16 +46,16 @@ class Remembered:
     due_at: datetime | None = None
 
 
-def load(connection: Connection, places: Collection[tuple[str, str, str]]) -> dict[StateKey, Remembered]:
+def load(connection: Connection, places: Collection[tuple[str, str, str]]) -> dict[StateKey, RuleStateRow]:
     """What all rules remember of these (node, project, scenario)."""
-    found: dict[StateKey, Remembered] = {}
+    found: dict[StateKey, RuleStateRow] = {}
     for row in _LOADED.rows(connection, places):
         one = _remembered(connection, row)
         found[one.key] = one
     return found
 
 
-def due(connection: Connection, now: datetime, limit: int) -> list[Remembered]:
+def due(connection: Connection, now: datetime, limit: int) -> list[RuleStateRow]:
     """What is due. Rows about scenarios of a node that is down or reading back wait until it is clear."""
     clear = (rule_states.c.scenario == "") | (nodes.c.up.is_(True) & nodes.c.backfilling.is_(False))
     query = (
@@ -75,7 +75,7 @@ def next_due(connection: Connection, after: datetime) -> datetime | None:
     return found
 
 
-def save(connection: Connection, states: Sequence[Remembered]) -> None:
+def save(connection: Connection, states: Sequence[RuleStateRow]) -> None:
     """Write states over older ones; a state of None takes the row away."""
     gone = [one.key._asdict() for one in states if one.state is None]
     if gone:
@@ -92,7 +92,7 @@ def rules(connection: Connection) -> set[str]:
     return set(connection.execute(select(rule_states.c.rule).distinct()).scalars())
 
 
-def of_rules(connection: Connection, wanted: Collection[str]) -> list[Remembered]:
+def of_rules(connection: Connection, wanted: Collection[str]) -> list[RuleStateRow]:
     """All that these rules remember."""
     if not wanted:
         return []
@@ -116,9 +116,9 @@ def known(connection: Connection, rules: Collection[str]) -> set[StateKey]:
     return {StateKey(*row) for row in connection.execute(query.where(rule_states.c.rule.in_(sorted(rules))))}
 
 
-def _remembered(connection: Connection, row: Sequence[Any]) -> Remembered:
+def _remembered(connection: Connection, row: Sequence[Any]) -> RuleStateRow:
     rule, node, project, scenario, version, text, due_at = row
-    return Remembered(StateKey(rule, node, project, scenario), _state(connection, row, version, text), due_at)
+    return RuleStateRow(StateKey(rule, node, project, scenario), _state(connection, row, version, text), due_at)
 
 
 def _state(connection: Connection, row: Sequence[Any], version: int, text: str) -> AnyRuleState | None:
@@ -131,7 +131,7 @@ def _state(connection: Connection, row: Sequence[Any], version: int, text: str) 
         return None
 
 
-def _row(one: Remembered) -> dict[str, object]:
+def _row(one: RuleStateRow) -> dict[str, object]:
     assert one.state is not None
     return one.key._asdict() | {
         "version": STATE_VERSION,

@@ -32,7 +32,7 @@ class ProjectRow:
 
 @dataclass(frozen=True, slots=True)
 class ScenarioRow:
-    """A scenario as it was last read. Times are DSS's, but for ``looked_at``, ``status_read_at`` and ``gone_at``."""
+    """A scenario as it was last read. Times are DSS's, but for ``polled_at``, ``status_read_at`` and ``gone_at``."""
 
     key: ScenarioKey
     name: str
@@ -44,7 +44,7 @@ class ScenarioRow:
     watched_since: datetime
     watermark: datetime = EPOCH
     cursor: datetime | None = None
-    looked_at: datetime | None = None
+    polled_at: datetime | None = None
     status_read_at: datetime | None = None
     next_run: datetime | None = None
     last_end: datetime | None = None
@@ -74,7 +74,7 @@ class Looked:
     """What a good look leaves in a scenario's row."""
 
     key: ScenarioKey
-    looked_at: datetime
+    polled_at: datetime
     cursor: datetime | None
     last_end: datetime | None
     last_outcome: str | None
@@ -150,7 +150,7 @@ def scenarios_looked(connection: Connection, looked: Sequence[Looked]) -> None:
                 "key_node": one.key.node,
                 "key_project": one.key.project,
                 "key_scenario": one.key.scenario,
-                "new_looked_at": one.looked_at,
+                "new_polled_at": one.polled_at,
                 "new_cursor": one.cursor,
                 "new_last_end": one.last_end,
                 "new_last_outcome": one.last_outcome,
@@ -167,7 +167,7 @@ _LOOKED = (
     .values(
         {
             name: bindparam(f"new_{name}", type_=scenarios.c[name].type)
-            for name in ("looked_at", "cursor", "last_end", "last_outcome")
+            for name in ("polled_at", "cursor", "last_end", "last_outcome")
         }
         | {
             "reporter_failures": scenarios.c.reporter_failures + bindparam("failures", type_=BigInteger()),
@@ -233,7 +233,7 @@ _FIELDS = (
     "follows",
     "watermark",
     "cursor",
-    "looked_at",
+    "polled_at",
     "last_end",
     "last_outcome",
 )

@@ -193,7 +193,7 @@ scenarios = Table(
     Column("watched_since", Moment, nullable=False),
     Column("watermark", Moment, nullable=False),  # runs that start before it and are not open are the past
     Column("cursor", Moment),  # start of the newest run that a whole look saw: the next one must reach it
-    Column("looked_at", Moment),  # when the last good look was begun
+    Column("polled_at", Moment),  # when the last good look was begun
     Column("status_read_at", Moment),  # when the request that told `active` and `next_run` was begun
     Column("next_run", Moment),
     Column("last_end", Moment),
@@ -222,7 +222,7 @@ expected_starts = Table(
     Column("at", Moment, nullable=False),
     Column("state", String(16), nullable=False),  # pending, met, withdrawn, missed
     Column("learned_at", Moment, nullable=False),
-    Column("judge_at", Moment),  # when a look at it is worth while again; null: at once, when `at` is past
+    Column("evaluate_at", Moment),  # when a look at it is worth while again; null: at once, when `at` is past
     Column("settled_at", Moment),
     PrimaryKeyConstraint("node", "project", "scenario", "at"),
 )
@@ -395,18 +395,18 @@ group_alerts = Table(
 Index("ix_group_alerts_fingerprint", group_alerts.c.fingerprint)
 
 # What a channel was last told about a group: the base of "is this worth a notification". It outlives the group.
-group_notified = Table(
-    "group_notified",
+notification_log = Table(
+    "notification_log",
     metadata,
     _name("group_key"),
     _name("channel"),
     Column("firing", Document(tuple[str, ...]), nullable=False),  # fingerprints
     Column("ended", Document(tuple[str, ...]), nullable=False),
     Column("at", Moment),  # null until it was told something
-    Column("verdict", String(32), nullable=False),  # of the last flush; only a change of it is a new decision row
+    Column("reason", String(32), nullable=False),  # of the last flush; only a change of it is a new decision row
     PrimaryKeyConstraint("group_key", "channel"),
 )
-Index("ix_group_notified_at", group_notified.c.at)
+Index("ix_notification_log_at", notification_log.c.at)
 
 # Events that were too late to be told one by one, until the summary after the backfill.
 withheld = Table(
@@ -438,7 +438,7 @@ decisions = Table(
     Column("at", Moment, nullable=False),
     Column("stage", String(16), nullable=False),  # reporter, rule, route, flush, backfill
     Column("subject", Text, nullable=False),  # the reporter, rule, group or channel that decided
-    Column("verdict", String(32), nullable=False),  # of a closed set
+    Column("reason", String(32), nullable=False),  # of a closed set
     Column("note", Text),
     Column("event_id", String(32)),
     Column("fingerprint", String(32)),
@@ -461,10 +461,12 @@ outbox = Table(
     Column("id", String(32), nullable=False, unique=True),
     _name("receiver"),
     _name("channel"),
-    _name("lane"),  # rows of one channel and lane go one after another; a group's lane supersedes
+    _name(
+        "ordering_key"
+    ),  # rows of one channel and ordering_key go one after another; a group's ordering_key supersedes
     Column("kind", String(16), nullable=False),  # event, group, summary
     Column("event_id", String(32)),
-    Column("owed_at", Moment, nullable=False),
+    Column("created_at", Moment, nullable=False),
     Column("due_at", Moment, nullable=False),
     Column("state", String(16), nullable=False),
     Column("reason", Text),  # in words, for people
@@ -477,9 +479,9 @@ outbox = Table(
     Column("notice", Document(_NOTICE), nullable=False),
 )
 Index("ix_outbox_open", outbox.c.channel, outbox.c.n,
-      sqlite_where=outbox.c.state.in_(["owed", "sending"]),
-      postgresql_where=outbox.c.state.in_(["owed", "sending"]))  # fmt: skip
-Index("ix_outbox_group", outbox.c.channel, outbox.c.lane, outbox.c.n,
+      sqlite_where=outbox.c.state.in_(["pending", "sending"]),
+      postgresql_where=outbox.c.state.in_(["pending", "sending"]))  # fmt: skip
+Index("ix_outbox_group", outbox.c.channel, outbox.c.ordering_key, outbox.c.n,
       sqlite_where=outbox.c.kind == "group", postgresql_where=outbox.c.kind == "group")  # fmt: skip
 Index("ix_outbox_state", outbox.c.state, outbox.c.n)
 Index("ix_outbox_dead", outbox.c.dead_reason, sqlite_where=outbox.c.dead_reason.is_not(None),

@@ -1,6 +1,6 @@
 """The outbox as the sender uses it: whose turn it is, claim, receipt.
 
-Rows of one (channel, lane) go one after another, and a lease on the row says who sends it. A group's lane holds
+Rows of one (channel, ordering_key) go one after another, and a lease on the row says who sends it. A group's ordering_key holds
 snapshots, so only its newest row is worth sending; what it supersedes is decided in the transaction that claims it.
 Any number of replicas may call these functions; a row whose lease ran out belongs to whoever claims it next.
 """
@@ -46,18 +46,18 @@ _ENOUGH = 4  # a quarter of what is wanted will do, once four times as many rows
 _CLOCK_SKEW = timedelta(hours=1)  # an alert's start is on DSS's clock, a receipt on ours
 _DIED = "the process that sent it ended before it knew the outcome"
 # Written out, not bound: a partial index serves only a query whose condition the planner can read.
-OPEN_STATES: tuple[ColumnElement[str], ...] = (literal_column("'owed'"), literal_column("'sending'"))
+OPEN_STATES: tuple[ColumnElement[str], ...] = (literal_column("'pending'"), literal_column("'sending'"))
 OPEN = outbox.c.state.in_(OPEN_STATES)
 _GROUP = outbox.c.kind == literal_column("'group'")
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A row whose turn it is in its lane; of a group's lane, any row of it."""
+    """A row whose turn it is in its ordering_key; of a group's ordering_key, any row of it."""
 
     n: int
     channel: str
-    lane: str
+    ordering_key: str
     group: bool
 
 
@@ -94,7 +94,7 @@ class Claimed:
 class Receipt:
     """How one try ended, and what becomes of its row.
 
-    ``state`` is DELIVERED or DEAD; OWED: again at ``due_at``; SENDING: it may still arrive, so the lane is held until
+    ``state`` is DELIVERED or DEAD; OWED: again at ``due_at``; SENDING: it may still arrive, so the ordering_key is held until
     ``due_at``. Only a receipt of DELIVERED counts when another sender has taken the row meanwhile.
     """
 
@@ -113,30 +113,32 @@ def waiting(connection: Connection, wanted: Mapping[str, int], now: datetime) ->
 
 def _waiting(connection: Connection, channel: str, limit: int, now: datetime) -> Waiting:
     now_ms = to_ms(now)
-    heads: dict[str, int | None] = {}  # a lane's due time; None while one of its rows is on its way
+    heads: dict[str, int | None] = {}  # a ordering_key's due time; None while one of its rows is on its way
     groups: dict[str, int] = {}
     singles: list[Turn] = []
     more = False
     for looked, row in enumerate(_open_rows(connection, channel), 1):
-        n, lane, kind, state, due, lease_until = row
-        if lane not in heads:
+        n, ordering_key, kind, state, due, lease_until = row
+        if ordering_key not in heads:
             flying = state == "sending" and lease_until > now_ms
-            heads[lane] = None if flying else due
+            heads[ordering_key] = None if flying else due
             if kind == "group":
-                groups[lane] = n
+                groups[ordering_key] = n
             elif not flying and due <= now_ms:
-                singles.append(Turn(n, channel, lane, False))
-        elif (head := heads[lane]) is None:
+                singles.append(Turn(n, channel, ordering_key, False))
+        elif (head := heads[ordering_key]) is None:
             more = True
-        elif lane in groups:
-            heads[lane] = due
+        elif ordering_key in groups:
+            heads[ordering_key] = due
         elif head <= now_ms:
             more = True
         if len(singles) >= limit or (_ENOUGH * len(singles) >= limit and looked >= _ENOUGH * limit):
             more = True
             break
-    due_lanes = {lane for lane, due in heads.items() if due is not None and due <= now_ms}
-    turns = singles + [Turn(n, channel, lane, True) for lane, n in groups.items() if lane in due_lanes]
+    due_lanes = {ordering_key for ordering_key, due in heads.items() if due is not None and due <= now_ms}
+    turns = singles + [
+        Turn(n, channel, ordering_key, True) for ordering_key, n in groups.items() if ordering_key in due_lanes
+    ]
     turns.sort(key=lambda turn: turn.n)
     later = min((due for due in heads.values() if due is not None and due > now_ms), default=None)
     return Waiting(turns[:limit], None if later is None else moment_of(later), more or len(turns) > limit)
@@ -145,7 +147,7 @@ def _waiting(connection: Connection, channel: str, limit: int, now: datetime) ->
 _HEADS = (  # plain numbers: of the thousands of rows that a look reads, few are used
     select(
         outbox.c.n,
-        outbox.c.lane,
+        outbox.c.ordering_key,
         outbox.c.kind,
         outbox.c.state,
         type_coerce(outbox.c.due_at, BigInteger),
@@ -176,11 +178,11 @@ def claim(connection: Connection, turns: Sequence[Turn], holder: str, now: datet
         row for part in chunks([turn.n for turn in turns if not turn.group]) for row in _lock(connection, part, now)
     ]
     settled: list[Settled] = []
-    lanes: dict[str, list[str]] = {}
+    ordering_keys: dict[str, list[str]] = {}
     for turn in turns:
         if turn.group:
-            lanes.setdefault(turn.channel, []).append(turn.lane)
-    for channel, names in lanes.items():
+            ordering_keys.setdefault(turn.channel, []).append(turn.ordering_key)
+    for channel, names in ordering_keys.items():
         for part in chunks(names):
             taken += _newest(connection, _lock_lanes(connection, channel, part), now, settled)
     _note_dead_senders(connection, taken)
@@ -198,7 +200,7 @@ class _Locked(NamedTuple):
     id: str
     receiver: str
     channel: str
-    lane: str
+    ordering_key: str
     state: str
     attempts: int
     due_at: datetime
@@ -217,21 +219,21 @@ def _lock(connection: Connection, numbers: Sequence[int], now: datetime) -> list
     return [locked for row in rows if not _flies(locked := _Locked(*row), now)]
 
 
-def _lock_lanes(connection: Connection, channel: str, lanes: Sequence[str]) -> Iterable[list[_Locked]]:
-    """The open rows of each lane, oldest first. A lane is judged as a whole, so here another claimer is waited for."""
-    query = _LOCKED.where(_GROUP, outbox.c.channel == channel, outbox.c.lane.in_(lanes))
+def _lock_lanes(connection: Connection, channel: str, ordering_keys: Sequence[str]) -> Iterable[list[_Locked]]:
+    """The open rows of each ordering_key, oldest first. A ordering_key is judged as a whole, so here another claimer is waited for."""
+    query = _LOCKED.where(_GROUP, outbox.c.channel == channel, outbox.c.ordering_key.in_(ordering_keys))
     by_lane: dict[str, list[_Locked]] = {}
     for row in connection.execute(query.order_by(outbox.c.n).with_for_update()):
-        by_lane.setdefault(row.lane, []).append(_Locked(*row))
+        by_lane.setdefault(row.ordering_key, []).append(_Locked(*row))
     return by_lane.values()
 
 
 def _newest(
-    connection: Connection, lanes: Iterable[Sequence[_Locked]], now: datetime, settled: list[Settled]
+    connection: Connection, ordering_keys: Iterable[Sequence[_Locked]], now: datetime, settled: list[Settled]
 ) -> list[_Locked]:
-    """The row to send of each group's lane of one channel, if its turn has come. Older rows are superseded, and all
+    """The row to send of each group's ordering_key of one channel, if its turn has come. Older rows are superseded, and all
     are cancelled if nothing is left to say."""
-    due = [rows for rows in lanes if not any(_flies(row, now) for row in rows) and rows[-1].due_at <= now]
+    due = [rows for rows in ordering_keys if not any(_flies(row, now) for row in rows) and rows[-1].due_at <= now]
     usual = _told_before(connection, [rows[-1] for rows in due if len(rows) == 1])
     behind = [rows for rows in due if rows[-1].n not in usual]
     notices = _notices(connection, [row.n for rows in behind for row in rows])
@@ -245,7 +247,7 @@ def _newest(
             taken.append(newest)
             continue
         unsent = [notices[row.n] for row in older if row.n in notices]
-        say = still_to_say(last, unsent, told.get(newest.lane, frozenset()))
+        say = still_to_say(last, unsent, told.get(newest.ordering_key, frozenset()))
         if say is None:
             finished.setdefault(NotificationState.CANCELLED, []).extend((*older, newest))
             continue
@@ -265,7 +267,7 @@ _CHANGED = update(outbox).where(outbox.c.n == bindparam("of")).values(notice=bin
 
 def _told_before(connection: Connection, newest: Sequence[_Locked]) -> set[int]:
     """Those of these rows whose flush before was delivered, as almost always, or had none before."""
-    keys = [(row.channel, row.lane, row.n) for row in newest]
+    keys = [(row.channel, row.ordering_key, row.n) for row in newest]
     return {row[0] for row in _BEFORE.rows(connection, keys) if row[1] in (None, "delivered")}
 
 
@@ -273,7 +275,11 @@ def _before(wanted: Subquery) -> Select[Any]:
     other = outbox.alias()
     before = (
         select(other.c.state)
-        .where(other.c.kind == literal_column("'group'"), other.c.channel == wanted.c.k0, other.c.lane == wanted.c.k1)
+        .where(
+            other.c.kind == literal_column("'group'"),
+            other.c.channel == wanted.c.k0,
+            other.c.ordering_key == wanted.c.k1,
+        )
         .where(other.c.n < wanted.c.k2)
         .order_by(other.c.n.desc())
         .limit(1)
@@ -283,8 +289,8 @@ def _before(wanted: Subquery) -> Select[Any]:
     return select(wanted.c.k2, before)
 
 
-_BEFORE = Keyed(_before, [outbox.c.channel, outbox.c.lane, outbox.c.n])
-_BODIES = select(outbox.c.n, outbox.c.lane, outbox.c.notice).order_by(outbox.c.n)
+_BEFORE = Keyed(_before, [outbox.c.channel, outbox.c.ordering_key, outbox.c.n])
+_BODIES = select(outbox.c.n, outbox.c.ordering_key, outbox.c.notice).order_by(outbox.c.n)
 
 
 def _notices(connection: Connection, numbers: Sequence[int]) -> dict[int, GroupNotice]:
@@ -299,18 +305,22 @@ def _notices(connection: Connection, numbers: Sequence[int]) -> dict[int, GroupN
 def _told(
     connection: Connection, newest: Sequence[_Locked], notices: Iterable[GroupNotice], now: datetime
 ) -> dict[str, frozenset[str]]:
-    """The alerts whose start has arrived on these lanes of one channel, or may have, by lane."""
+    """The alerts whose start has arrived on these ordering_keys of one channel, or may have, by ordering_key."""
     if not newest:
         return {}
     started = min((alert.starts_at for notice in notices for alert in notice.ended), default=now)
     uncertain = select(attempts.c.notification_id).where(attempts.c.outcome == AttemptOutcome.UNKNOWN.value)
     arrived = or_(outbox.c.state.in_(["delivered", "sending"]), outbox.c.id.in_(uncertain))
     recent = or_(outbox.c.settled_at.is_(None), outbox.c.settled_at >= started - _CLOCK_SKEW)
-    mine = (_GROUP, outbox.c.channel == newest[0].channel, outbox.c.lane.in_([row.lane for row in newest]))
+    mine = (
+        _GROUP,
+        outbox.c.channel == newest[0].channel,
+        outbox.c.ordering_key.in_([row.ordering_key for row in newest]),
+    )
     rows = connection.execute(_BODIES.where(*mine, arrived, recent))
     found: dict[str, frozenset[str]] = {}
-    for lane, firing in readable(connection, outbox, rows, lambda row: (row.lane, row.notice.firing)):
-        found[lane] = found.get(lane, frozenset()) | {alert.id for alert in firing}
+    for ordering_key, firing in readable(connection, outbox, rows, lambda row: (row.ordering_key, row.notice.firing)):
+        found[ordering_key] = found.get(ordering_key, frozenset()) | {alert.id for alert in firing}
     return found
 
 
@@ -376,10 +386,10 @@ def release(connection: Connection, numbers: Sequence[int], holder: str) -> None
     """Give back rows that were claimed and not sent."""
     for part in chunks(numbers):
         mine = update(outbox).where(outbox.c.n.in_(part), outbox.c.lease_holder == holder, OPEN)
-        connection.execute(mine.values(state="owed", lease_holder=None, lease_until=None))
+        connection.execute(mine.values(state="pending", lease_holder=None, lease_until=None))
 
 
-def free_leases(connection: Connection, now: datetime) -> None:
+def expire_leases(connection: Connection, now: datetime) -> None:
     """End every lease: for a store that only one process can use, right after its start."""
     connection.execute(update(outbox).where(OPEN, outbox.c.state == "sending").values(lease_until=now))
 
@@ -441,21 +451,21 @@ def _attempt(one: Attempt) -> dict[str, object]:
     }
 
 
-def hasten(connection: Connection, channel: str, now: datetime) -> None:
+def retry_now(connection: Connection, channel: str, now: datetime) -> None:
     """Let what waits for another try on this channel go now: it works again."""
-    waits = (OPEN, outbox.c.channel == channel, outbox.c.state == "owed", outbox.c.attempts > 0)
+    waits = (OPEN, outbox.c.channel == channel, outbox.c.state == "pending", outbox.c.attempts > 0)
     connection.execute(update(outbox).where(*waits, outbox.c.due_at > now).values(due_at=now))
 
 
-def bury(connection: Connection, n: int, now: datetime) -> None:
+def dead_letter(connection: Connection, n: int, now: datetime) -> None:
     """Give up one row that cannot be read back."""
     dead = _given_up(DeadReason.UNREADABLE, "its row cannot be read", now)
     connection.execute(update(outbox).where(outbox.c.n == n, OPEN).values(dead))
 
 
-def bury_orphans(connection: Connection, channels: Iterable[str], now: datetime) -> list[Settled]:
+def dead_letter_orphans(connection: Connection, channels: Iterable[str], now: datetime) -> list[Settled]:
     """Give up what is owed to channels that no longer exist."""
-    free = or_(outbox.c.state == "owed", outbox.c.lease_until <= now)
+    free = or_(outbox.c.state == "pending", outbox.c.lease_until <= now)
     gone = (OPEN, free, outbox.c.channel.not_in(sorted(channels)))
     dead = _given_up(DeadReason.CHANNEL_GONE, "its channel is no longer in the configuration", now)
     buried = update(outbox).where(*gone).values(dead).returning(outbox.c.receiver, outbox.c.channel)

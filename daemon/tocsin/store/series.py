@@ -47,7 +47,7 @@ class ScenarioFacts(NamedTuple):
 
     key: ScenarioKey
     watched_since: int
-    looked_at: int | None
+    polled_at: int | None
     active: bool | None
     next_run: int | None
     reporter_failures: int
@@ -113,7 +113,7 @@ def scenario_facts(
         select(
             *_key(scenarios),
             _ms(columns.watched_since),
-            _ms(columns.looked_at),
+            _ms(columns.polled_at),
             columns.active,
             _ms(columns.next_run),
             columns.reporter_failures,
@@ -143,16 +143,16 @@ def running_since(connection: Connection) -> dict[ScenarioKey, int]:
     return {ScenarioKey(*key): start for *key, start in connection.execute(query)}
 
 
-def histories(connection: Connection, looked_at_since: int) -> dict[ScenarioKey, History]:
+def histories(connection: Connection, polled_since: int) -> dict[ScenarioKey, History]:
     """The histories of the scenarios whose last look was begun at or after this moment.
 
-    A look writes runs, totals and ``looked_at`` in one transaction, so a scenario with the same ``looked_at`` as
+    A look writes runs, totals and ``polled_at`` in one transaction, so a scenario with the same ``polled_at`` as
     before has the same history. One without ended runs and totals is absent.
     """
-    last = dict(_last_runs(connection, looked_at_since))
-    good = dict(_last_good(connection, looked_at_since))
-    failures = dict(_failures(connection, looked_at_since))
-    totals = _totals(connection, looked_at_since)
+    last = dict(_last_runs(connection, polled_since))
+    good = dict(_last_good(connection, polled_since))
+    failures = dict(_failures(connection, polled_since))
+    totals = _totals(connection, polled_since)
     return {
         key: History(last.get(key), good.get(key), failures.get(key, 0), tuple(sorted(totals.get(key, ()))))
         for key in last.keys() | totals.keys()
@@ -212,7 +212,7 @@ def _looked(since: int, table: Table, *conditions: ColumnElement[bool]) -> Rows:
     return (
         select(*_key(scenarios))
         .select_from(scenarios.outerjoin(table, and_(_same(scenarios, table), *conditions)))
-        .where(_ms(scenarios.c.looked_at) >= since, scenarios.c.gone_at.is_(None))
+        .where(_ms(scenarios.c.polled_at) >= since, scenarios.c.gone_at.is_(None))
     )
 
 

@@ -9,7 +9,7 @@ from sqlalchemy import BigInteger, Connection, Select, and_, bindparam, func, or
 
 from tocsin.kit.clock import to_ms
 from tocsin.model.run import RunKey, ScenarioKey
-from tocsin.model.sight import SeenRun
+from tocsin.model.views import SeenRun
 from tocsin.store.keys import Keyed, plain
 from tocsin.store.schema import expected_starts, nodes, runs
 
@@ -61,7 +61,7 @@ class Tally:
     pending: int = 0
 
 
-def to_judge(connection: Connection, now: datetime, limit: int) -> list[StartKey]:
+def starts_to_evaluate(connection: Connection, now: datetime, limit: int) -> list[StartKey]:
     """Pending starts whose time has come, on nodes that are clear; those first that have waited longest."""
     offset = type_coerce(nodes.c.clock_offset_ms, BigInteger)
     query = (
@@ -70,7 +70,7 @@ def to_judge(connection: Connection, now: datetime, limit: int) -> list[StartKey
         .where(
             _PENDING,
             type_coerce(expected_starts.c.at, BigInteger) <= to_ms(now) + offset,
-            or_(expected_starts.c.judge_at.is_(None), expected_starts.c.judge_at <= now),
+            or_(expected_starts.c.evaluate_at.is_(None), expected_starts.c.evaluate_at <= now),
             nodes.c.up.is_(True),
             nodes.c.backfilling.is_(False),
         )
@@ -82,8 +82,8 @@ def to_judge(connection: Connection, now: datetime, limit: int) -> list[StartKey
 
 def next_start(connection: Connection, now: datetime) -> datetime | None:
     """When a pending start is next worth a judgement."""
-    judge_at = func.coalesce(expected_starts.c.judge_at, expected_starts.c.at, type_=expected_starts.c.at.type)
-    query = select(func.min(judge_at)).where(_PENDING, judge_at > now)
+    evaluate_at = func.coalesce(expected_starts.c.evaluate_at, expected_starts.c.at, type_=expected_starts.c.at.type)
+    query = select(func.min(evaluate_at)).where(_PENDING, evaluate_at > now)
     found: datetime | None = connection.execute(query).scalar_one_or_none()
     return found
 
@@ -111,13 +111,13 @@ def settle(connection: Connection, settled: Sequence[tuple[StartKey, str, dateti
         return
     rows = [
         dict(zip((f"k_{name}" for name in _KEY), (*key.scenario, key.at), strict=True))
-        | {"new_state": state, "again": judge_at, "over": None if state == "pending" else now}
-        for key, state, judge_at in settled
+        | {"new_state": state, "again": evaluate_at, "over": None if state == "pending" else now}
+        for key, state, evaluate_at in settled
     ]
     moment = expected_starts.c.at.type
     values = {
         "state": bindparam("new_state", type_=expected_starts.c.state.type),
-        "judge_at": bindparam("again", type_=moment),
+        "evaluate_at": bindparam("again", type_=moment),
         "settled_at": bindparam("over", type_=moment),
     }
     mine = [expected_starts.c[name] == bindparam(f"k_{name}", type_=expected_starts.c[name].type) for name in _KEY]

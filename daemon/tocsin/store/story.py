@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, Select, or_, select
 
 from tocsin.kit.clock import isoformat
-from tocsin.model.decision import Decision, Stage, Verdict
+from tocsin.model.decision import Decision, DecisionReason, Stage
 from tocsin.model.event import Event
 from tocsin.model.labels import all_match
 from tocsin.model.notification import GroupNotice, Notification, NotificationState
@@ -28,8 +28,8 @@ from tocsin.store.query import alert_records, delivery_records, get_run
 from tocsin.store.records import AlertRecord, DeliveryRecord, RunRecord
 from tocsin.store.schema import alerts, decisions, events, group_alerts, groups, outbox
 
-_CHANGES = (Verdict.RANG, Verdict.CHANGED, Verdict.ENDED)
-_MUTES = (Verdict.SILENCED, Verdict.INHIBITED, Verdict.MUTED_TIME, Verdict.NO_CHANNEL)
+_CHANGES = (DecisionReason.FIRING, DecisionReason.UPDATED, DecisionReason.RESOLVED)
+_MUTES = (DecisionReason.SILENCED, DecisionReason.INHIBITED, DecisionReason.MUTED_TIME, DecisionReason.NO_CHANNEL)
 _MOST = 200
 
 
@@ -65,19 +65,19 @@ class Silent:
 class News:
     """What became of one piece of news at one channel.
 
-    Either a notification tells it (``state``, and ``reason`` where that says more), or ``verdict`` and ``note`` say why
+    Either a notification tells it (``state``, and ``state_reason`` where that says more), or ``reason`` and ``note`` say why
     not. Without both its group has not been flushed since; ``at`` is then when it will be, else when it was decided.
     """
 
     what: str  # the alert's name or the reporter
-    change: Verdict | None  # of the alert; None for a reporter
+    change: DecisionReason | None  # of the alert; None for a reporter
     channel: str | None  # None: of a reporter that did not notify
     at: datetime | None
-    verdict: Verdict | None = None
+    reason: DecisionReason | None = None
     note: str | None = None
     notification_id: str | None = None
     state: NotificationState | None = None
-    reason: str | None = None
+    state_reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,7 @@ class _Change:
     """A change of an alert, and the moment of its next one."""
 
     alert: AlertRecord
-    verdict: Verdict
+    reason: DecisionReason
     at: datetime
     until: datetime | None
 
@@ -183,7 +183,7 @@ def tell_alert(connection: Connection, alert_id: str, channels: Collection[str])
         return None
     (alert,) = found
     made = about(connection, alerts=[alert.id])
-    changes = [one for one in _changes([alert], made) if one.verdict is not Verdict.CHANGED]
+    changes = [one for one in _changes([alert], made) if one.reason is not DecisionReason.UPDATED]
     flushes, news = _news(connection, changes, channels)
     made = sorted([*made, *flushes], key=lambda one: one.at)[:_MOST]
     return AlertStory(alert, row["rule"], tuple(made), tuple(_deliveries(connection, [], made)), tuple(news))
@@ -225,16 +225,18 @@ def _alerts(connection: Connection, run: RunKey, ids: Collection[str]) -> list[A
 
 def _changes(rang: Sequence[AlertRecord], on_alerts: Sequence[Decision]) -> Iterator[_Change]:
     for alert in rang:
-        mine = [one for one in on_alerts if one.alert_id == alert.id and one.verdict in _CHANGES]
-        if not any(one.verdict is Verdict.RANG for one in mine):  # its row was pruned, or another version wrote it
+        mine = [one for one in on_alerts if one.alert_id == alert.id and one.reason in _CHANGES]
+        if not any(
+            one.reason is DecisionReason.FIRING for one in mine
+        ):  # its row was pruned, or another version wrote it
             until = mine[0].at if mine else None
-            yield _Change(alert, Verdict.RANG, alert.starts_at, until)
+            yield _Change(alert, DecisionReason.FIRING, alert.starts_at, until)
         for number, one in enumerate(mine, 1):
-            yield _Change(alert, one.verdict, one.at, mine[number].at if number < len(mine) else None)
+            yield _Change(alert, one.reason, one.at, mine[number].at if number < len(mine) else None)
 
 
 def _is(change: _Change, made: Decision) -> bool:
-    return (change.alert.id, change.verdict, change.at) == (made.alert_id, made.verdict, made.at)
+    return (change.alert.id, change.reason, change.at) == (made.alert_id, made.reason, made.at)
 
 
 def _news(
@@ -281,7 +283,7 @@ def _in_group(
         if not made and (waits or known is None):
             continue
         before = None if made and _decides(made[0], sent, change.alert) else _before(connection, subject, change.at)
-        if before is not None and (not made or before.verdict in _MUTES):
+        if before is not None and (not made or before.reason in _MUTES):
             made = [before, *made]  # flushes that said the same as the one before them left no row
         at = known.notified.at if known and known.notified else None
         if made:
@@ -289,16 +291,16 @@ def _in_group(
             news.append(fate)
             used += rows_used
         elif known is not None:
-            news.append(News(_name(change), change.verdict, channel, at, known.verdict))
+            news.append(News(_name(change), change.reason, channel, at, known.reason))
     if waits and not news:
-        news.append(News(_name(change), change.verdict, None, due_at))
+        news.append(News(_name(change), change.reason, None, due_at))
     return news, [*(one for one in used if one not in flushes), *(one for one in flushes if one in used)]
 
 
 def _decides(made: Decision, sent: Mapping[str, Notification], alert: AlertRecord) -> bool:
     """Whether a flush alone says what became of an alert: it told of it, or something kept the whole group quiet."""
     notification = sent.get(made.notification_id or "")
-    return made.verdict is not Verdict.NO_CHANGE if notification is None else _holds(notification, alert)
+    return made.reason is not DecisionReason.NO_CHANGE if notification is None else _holds(notification, alert)
 
 
 def _flushes_of(subjects: Collection[str], since: datetime | None, until: datetime | None) -> Select[Any]:
@@ -320,24 +322,24 @@ def _fate(
     """What a channel's flushes made of a change, and those that decided it: up to the first notification that holds the
     alert, or to the first reason why there is none."""
     name = _name(change)
-    reason: tuple[datetime, Verdict, str | None] | None = None
+    why_not: tuple[datetime, DecisionReason, str | None] | None = None
     decided = 0
     for number, one in enumerate(made, 1):
         notification = sent.get(one.notification_id or "")
         if notification is not None and _holds(notification, change.alert):
             if number == len(made) or notification.state is not NotificationState.SUPERSEDED:
                 return News(
-                    name, change.verdict, channel, one.at, one.verdict, one.note, notification.id, notification.state,
+                    name, change.reason, channel, one.at, one.reason, one.note, notification.id, notification.state,
                     notification.reason,
                 ), made[:number]  # fmt: skip
-        elif reason is None and notification is not None:
-            reason, decided = (one.at, *_kept_out(connection, change.alert, one.at)), number
-        elif reason is None and one.notification_id is None:
-            reason, decided = (one.at, one.verdict, one.note), number
-    at, verdict, note = reason or (change.at, Verdict.NO_CHANGE, None)
-    if verdict is Verdict.NO_CHANGE and note is None and told_at is not None:
+        elif why_not is None and notification is not None:
+            why_not, decided = (one.at, *_kept_out(connection, change.alert, one.at)), number
+        elif why_not is None and one.notification_id is None:
+            why_not, decided = (one.at, one.reason, one.note), number
+    at, reason, note = why_not or (change.at, DecisionReason.NO_CHANGE, None)
+    if reason is DecisionReason.NO_CHANGE and note is None and told_at is not None:
         note = f"it was told of this alert at {isoformat(told_at)}"
-    return News(name, change.verdict, channel, at, verdict, note), made[:decided]
+    return News(name, change.reason, channel, at, reason, note), made[:decided]
 
 
 def _name(change: _Change) -> str:
@@ -351,12 +353,12 @@ def _holds(notification: Notification, alert: AlertRecord) -> bool:
     )
 
 
-def _kept_out(connection: Connection, alert: AlertRecord, at: datetime) -> tuple[Verdict, str]:
+def _kept_out(connection: Connection, alert: AlertRecord, at: datetime) -> tuple[DecisionReason, str]:
     """Why a notification to its group left an alert out: a silence or an inhibition, the only ways to mute one member."""
     for silence in silences.active(connection, at):
         if all_match(silence.matchers, alert.labels):
-            return Verdict.SILENCED, f"by silence {silence.id} of {silence.created_by}"
-    return Verdict.INHIBITED, "others of its group were told"
+            return DecisionReason.SILENCED, f"by silence {silence.id} of {silence.created_by}"
+    return DecisionReason.INHIBITED, "others of its group were told"
 
 
 def _of_reporters(connection: Connection, on_events: Sequence[Decision]) -> list[News]:
@@ -366,10 +368,10 @@ def _of_reporters(connection: Connection, on_events: Sequence[Decision]) -> list
     for one in heard:
         notification = sent.get(one.notification_id or "")
         news.append(
-            News(one.subject, None, None, one.at, one.verdict, one.note)
+            News(one.subject, None, None, one.at, one.reason, one.note)
             if notification is None
             else News(
-                one.subject, None, notification.channel, one.at, one.verdict, one.note, notification.id,
+                one.subject, None, notification.channel, one.at, one.reason, one.note, notification.id,
                 notification.state, notification.reason,
             )
         )  # fmt: skip

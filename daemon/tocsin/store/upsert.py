@@ -35,7 +35,7 @@ def upsert(
 def _upsert(
     dialect: str, table: Table, newer: tuple[str, ...], added: tuple[str, ...], where: ColumnElement[bool] | None
 ) -> Insert:
-    """Remembered: building the statement takes longer than running it."""
+    """RuleStateRow: building the statement takes longer than running it."""
     new = _insert(dialect, table)
     changing = {name: new.excluded[name] for name in newer} | {n: table.c[n] + new.excluded[n] for n in added}
     return new.on_conflict_do_update(index_elements=[*table.primary_key], set_=changing, where=where)

@@ -40,7 +40,7 @@ class Watched:
     told: bool = False  # whether they said anything since they became the ones to say it
     doubted_at: float = -inf  # when they began to differ from what looks say
     unexplained: int = 0
-    looked_at: float | None = None  # the last good look of this process
+    polled_at: float | None = None  # the last good look of this process
     tried_at: float = -inf
     failures: int = 0
     forbidden: bool = False
@@ -155,7 +155,7 @@ class Agenda:
     async def wake(self, ones: Iterable[Watched]) -> None:
         """These are due for a look: the node, or the right to see them, came back."""
         for number, one in enumerate(sorted(ones, key=_urgency)):
-            one.looked_at, one.failures = None, 0
+            one.polled_at, one.failures = None, 0
             self.plan(one)
             if number % _AT_ONCE == _AT_ONCE - 1:
                 await asyncio.sleep(0)
@@ -187,7 +187,7 @@ class Agenda:
         if one.key not in spare:
             self._drop_spare(one.key)
             spare[one.key] = 0.0
-            if one.looked_at is None:
+            if one.polled_at is None:
                 spare.move_to_end(one.key, last=False)
         now = self.clock.monotonic()
         if one.nudged is not None and not one.failures:
@@ -221,8 +221,8 @@ class Agenda:
         due = max((at for at in launches if at <= dss_now), default=min(launches, default=None))
         expected = ago(due)
         return Pace(
-            looked_ago=None if one.looked_at is None else now - one.looked_at,
-            seen_before=one.row.looked_at is not None,
+            looked_ago=None if one.polled_at is None else now - one.polled_at,
+            seen_before=one.row.polled_at is not None,
             tried_ago=now - one.tried_at,
             failures=one.failures,
             forbidden=one.forbidden,
@@ -330,7 +330,7 @@ class Agenda:
 
     def oldest_look(self, now: float) -> float:
         """Seconds since the least recent good look at a scenario, or since it is watched if there was none."""
-        looked = (one.added_at if one.looked_at is None else one.looked_at for one in self.watched.values())
+        looked = (one.added_at if one.polled_at is None else one.polled_at for one in self.watched.values())
         return max((now - at for at in looked), default=0.0)
 
     def overdue(self, now: float) -> float:
@@ -343,5 +343,5 @@ class Agenda:
 
 def _urgency(one: Watched) -> tuple[bool, bool, float]:
     """In which order to look when all are due: what runs, what is active, what was not looked at for long."""
-    looked = one.row.looked_at.timestamp() if one.row.looked_at else 0.0
+    looked = one.row.polled_at.timestamp() if one.row.polled_at else 0.0
     return (not one.open_runs, one.row.active is False, looked)

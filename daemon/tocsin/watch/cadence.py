@@ -1,7 +1,7 @@
 """When a scenario is due for a look, from what is known about it. Pure.
 
 A moment of interest (an end, an expected start, the end of a followed scenario) makes looks that follow it at growing
-distances; without any, ``cold_interval`` is the longest time between two looks.
+distances; without any, ``max_poll_interval`` is the longest time between two looks.
 """
 
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ class Rank(IntEnum):
 
 
 class Reason(StrEnum):
-    """Why a look is made; a label of ``tocsin_looks_total``."""
+    """Why a look is made; a label of ``tocsin_polls_total``."""
 
     BASELINE = "baseline"  # the first of a scenario
     BACKFILL = "backfill"  # the first after a downtime

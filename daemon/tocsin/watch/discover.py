@@ -426,7 +426,7 @@ class Discovery:
         )
 
 
-_OF_OTHERS = ("watched_since", "watermark", "cursor", "looked_at", "last_end", "last_outcome", "follows", "backfilled")
+_OF_OTHERS = ("watched_since", "watermark", "cursor", "polled_at", "last_end", "last_outcome", "follows", "backfilled")
 
 
 def _write(

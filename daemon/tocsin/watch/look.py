@@ -205,10 +205,10 @@ class Looks:
         return known
 
     def _late_before(self, one: Watched, now: datetime) -> datetime | None:
-        state, seen = self._state, one.row.looked_at
-        here = None if one.looked_at is None else timedelta(seconds=state.clock.monotonic() - one.looked_at)
+        state, seen = self._state, one.row.polled_at
+        here = None if one.polled_at is None else timedelta(seconds=state.clock.monotonic() - one.polled_at)
         ever = None if seen is None else state.clock.now() - seen
-        long = max(_BLIND_FOR * state.node.watch.cold_interval, timedelta(hours=1))
+        long = max(_BLIND_FOR * state.node.watch.max_poll_interval, timedelta(hours=1))
         return late_before(now, state.row.resumed_at, here, ever, long)
 
     async def _read(self, one: Watched, ticket: Ticket, now: datetime, horizon: datetime) -> _Reply:
@@ -246,10 +246,10 @@ class Looks:
     def _last_look(self, one: Watched) -> datetime:
         """The last look on DSS's clock: where either clock was set back, later runs may seem older than its newest."""
         state = self._state
-        if one.looked_at is not None:
-            ago = state.clock.monotonic() - one.looked_at
+        if one.polled_at is not None:
+            ago = state.clock.monotonic() - one.polled_at
         else:  # a look of an earlier life that seems to come yet was made before our clock was set back
-            ago = abs(state.clock.now() - (one.row.looked_at or state.clock.now())).total_seconds()
+            ago = abs(state.clock.now() - (one.row.polled_at or state.clock.now())).total_seconds()
         return state.dss_clock.earliest(ago)
 
     async def _by_date(self, one: Watched, ticket: Ticket, now: datetime, bound: datetime, reply: _Reply) -> _Reply:
@@ -291,7 +291,7 @@ class Looks:
         if one.failures:
             state.log.info("look_recovered", project=one.key.project, scenario=one.key.scenario, failures=one.failures)
         one.failures, one.forbidden, one.not_found, one.problem = 0, False, False, None
-        one.looked_at = begun_at
+        one.polled_at = begun_at
         one.open_runs = recorded.open_runs
         one.pending = tuple(at for at in one.pending if at not in recorded.settled)
         differs = (one.sighted is not None) != bool(one.open_runs)
@@ -300,7 +300,7 @@ class Looks:
             one.unexplained = 0
         row = replace(
             one.row,
-            looked_at=begun,
+            polled_at=begun,
             cursor=recorded.cursor,
             last_end=recorded.last_end,
             last_outcome=recorded.last_outcome,

@@ -39,15 +39,18 @@ class WatchMetrics:
         self.sweep_trusted = Gauge(
             "tocsin_sweep_trusted", "Whether one request tells all running scenarios.", node, registry=registry
         )
-        self.looks = Counter("tocsin_looks", "Looks at scenarios.", (*node, "reason"), registry=registry)
+        self.looks = Counter("tocsin_polls", "Looks at scenarios.", (*node, "reason"), registry=registry)
         self.look_bound = Gauge(
-            "tocsin_look_bound_seconds",
+            "tocsin_oldest_poll_age_seconds",
             "The longest time that a watched scenario has been without a look.",
             node,
             registry=registry,
         )
         self.oddities = Counter(
-            "tocsin_dss_oddities", "Items of DSS's replies that made no sense.", (*node, "operation"), registry=registry
+            "tocsin_dss_invalid_items",
+            "Items of DSS's replies that made no sense.",
+            (*node, "operation"),
+            registry=registry,
         )
 
     def begin(self, node: str) -> None:

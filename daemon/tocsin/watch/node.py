@@ -257,7 +257,7 @@ class _Watch:
         watched = self._state.agenda.watched.values()
         blind = self._state.agenda.suspended
         return all(
-            one.looked_at is not None or one.failures or one.row.active is False or one.key.project in blind
+            one.polled_at is not None or one.failures or one.row.active is False or one.key.project in blind
             for one in watched
         )
 

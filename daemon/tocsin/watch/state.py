@@ -75,7 +75,7 @@ class NodeState:
             row.last_ok_at,
             timedelta(milliseconds=row.clock_offset_ms if least is None else least),
         )
-        self.agenda = Agenda(self.dss_clock, node.watch.cold_interval.total_seconds())
+        self.agenda = Agenda(self.dss_clock, node.watch.max_poll_interval.total_seconds())
         self._store_trouble = False
         self._failures: dict[Hashable, _Failure] = {}
         self._odd: set[Hashable] = set()

@@ -121,7 +121,7 @@ class Sweep:
         return {
             (one.key.project, one.key.scenario)
             for one in self._state.agenda.watched.values()
-            if one.open_runs and one.looked_at is not None and now - one.looked_at < _FRESH
+            if one.open_runs and one.polled_at is not None and now - one.polled_at < _FRESH
         }
 
     def _show(self, place: tuple[str, str], run: str | None, before: str | None) -> None:

@@ -84,7 +84,7 @@ async def retry_delivery(request: web.Request) -> web.Response:
     id_ = request.match_info["id"]
     if not await request.app[CONTEXT].retry_delivery(id_):
         raise Problem(404, "no dead letter has this id")
-    return web.json_response({"id": id_, "owed": True})
+    return web.json_response({"id": id_, "state": "pending"})
 
 
 async def reload(request: web.Request) -> web.Response:

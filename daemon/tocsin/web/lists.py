@@ -48,7 +48,7 @@ async def runs(request: web.Request) -> web.Response:
 
 
 async def alerts(request: web.Request) -> web.Response:
-    return await _answer(request, list_query(request, None, ("firing", "ended")), query.list_alerts)
+    return await _answer(request, list_query(request, None, ("firing", "resolved")), query.list_alerts)
 
 
 async def deliveries(request: web.Request) -> web.Response:

@@ -62,7 +62,7 @@ def upgrade() -> None:
         sa.Column("at", sa.BigInteger(), nullable=False),
         sa.Column("stage", sa.String(length=16), nullable=False),
         sa.Column("subject", sa.Text(), nullable=False),
-        sa.Column("verdict", sa.String(length=32), nullable=False),
+        sa.Column("reason", sa.String(length=32), nullable=False),
         sa.Column("note", sa.Text(), nullable=True),
         sa.Column("event_id", sa.String(length=32), nullable=True),
         sa.Column("fingerprint", sa.String(length=32), nullable=True),
@@ -125,7 +125,7 @@ def upgrade() -> None:
         sa.Column("at", sa.BigInteger(), nullable=False),
         sa.Column("state", sa.String(length=16), nullable=False),
         sa.Column("learned_at", sa.BigInteger(), nullable=False),
-        sa.Column("judge_at", sa.BigInteger(), nullable=True),
+        sa.Column("evaluate_at", sa.BigInteger(), nullable=True),
         sa.Column("settled_at", sa.BigInteger(), nullable=True),
         sa.PrimaryKeyConstraint("node", "project", "scenario", "at", name=op.f("pk_expected_starts")),
     )
@@ -139,16 +139,16 @@ def upgrade() -> None:
         postgresql_where=sa.text("state = 'pending'"),
     )
     op.create_table(
-        "group_notified",
+        "notification_log",
         sa.Column("group_key", sa.Text(), nullable=False),
         sa.Column("channel", sa.Text(), nullable=False),
         sa.Column("firing", sa.Text(), nullable=False),
         sa.Column("ended", sa.Text(), nullable=False),
         sa.Column("at", sa.BigInteger(), nullable=True),
-        sa.Column("verdict", sa.String(length=32), nullable=False),
+        sa.Column("reason", sa.String(length=32), nullable=False),
         sa.PrimaryKeyConstraint("group_key", "channel", name=op.f("pk_group_notified")),
     )
-    op.create_index("ix_group_notified_at", "group_notified", ["at"], unique=False)
+    op.create_index("ix_notification_log_at", "notification_log", ["at"], unique=False)
     op.create_table(
         "groups",
         sa.Column("key", sa.Text(), nullable=False),
@@ -204,10 +204,10 @@ def upgrade() -> None:
         sa.Column("id", sa.String(length=32), nullable=False),
         sa.Column("receiver", sa.Text(), nullable=False),
         sa.Column("channel", sa.Text(), nullable=False),
-        sa.Column("lane", sa.Text(), nullable=False),
+        sa.Column("ordering_key", sa.Text(), nullable=False),
         sa.Column("kind", sa.String(length=16), nullable=False),
         sa.Column("event_id", sa.String(length=32), nullable=True),
-        sa.Column("owed_at", sa.BigInteger(), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.Column("due_at", sa.BigInteger(), nullable=False),
         sa.Column("state", sa.String(length=16), nullable=False),
         sa.Column("reason", sa.Text(), nullable=True),
@@ -232,7 +232,7 @@ def upgrade() -> None:
     op.create_index(
         "ix_outbox_group",
         "outbox",
-        ["channel", "lane", "n"],
+        ["channel", "ordering_key", "n"],
         unique=False,
         sqlite_where=sa.text("kind = 'group'"),
         postgresql_where=sa.text("kind = 'group'"),
@@ -242,8 +242,8 @@ def upgrade() -> None:
         "outbox",
         ["channel", "n"],
         unique=False,
-        sqlite_where=sa.text("state IN ('owed', 'sending')"),
-        postgresql_where=sa.text("state IN ('owed', 'sending')"),
+        sqlite_where=sa.text("state IN ('pending', 'sending')"),
+        postgresql_where=sa.text("state IN ('pending', 'sending')"),
     )
     op.create_index("ix_outbox_settled_at", "outbox", ["settled_at", "channel", "state"], unique=False)
     op.create_index("ix_outbox_state", "outbox", ["state", "n"], unique=False)
@@ -372,7 +372,7 @@ def upgrade() -> None:
         sa.Column("watched_since", sa.BigInteger(), nullable=False),
         sa.Column("watermark", sa.BigInteger(), nullable=False),
         sa.Column("cursor", sa.BigInteger(), nullable=True),
-        sa.Column("looked_at", sa.BigInteger(), nullable=True),
+        sa.Column("polled_at", sa.BigInteger(), nullable=True),
         sa.Column("status_read_at", sa.BigInteger(), nullable=True),
         sa.Column("next_run", sa.BigInteger(), nullable=True),
         sa.Column("last_end", sa.BigInteger(), nullable=True),

@@ -9,7 +9,7 @@ from tocsin.model.run import RunKey, ScenarioKey
 
 
 @dataclass(frozen=True, slots=True)
-class NodeSight:
+class NodeView:
     """A node as last seen. ``up`` is None until the first answer or failure."""
 
     node: str
@@ -21,7 +21,7 @@ class NodeSight:
     least_clock_offset: timedelta | None = None  # the least of it for hours
 
     @property
-    def cautious(self) -> "NodeSight":
+    def cautious(self) -> "NodeView":
         """The node with the least that its clock showed lately: when it leaps ahead for a while, nothing is overdue."""
         least = self.clock_offset if self.least_clock_offset is None else self.least_clock_offset
         return replace(self, clock_offset=min(self.clock_offset, least))
@@ -33,8 +33,8 @@ class NodeSight:
 
 
 @dataclass(frozen=True, slots=True)
-class ScenarioSight:
-    """A scenario as last seen. Moments of Tocsin's own doing (``looked_at``, ``status_read_at``) are on its clock."""
+class ScenarioView:
+    """A scenario as last seen. Moments of Tocsin's own doing (``polled_at``, ``status_read_at``) are on its clock."""
 
     key: ScenarioKey
     name: str
@@ -42,13 +42,13 @@ class ScenarioSight:
     active: bool | None = None
     gone: bool = False
     watched_since: datetime | None = None
-    looked_at: datetime | None = None  # when the last good look was begun
+    polled_at: datetime | None = None  # when the last good look was begun
     status_read_at: datetime | None = None  # when the request that told `active` and `next_run` was begun
     next_run: datetime | None = None
     backfilled: bool = True
 
 
-def scenario_labels(sight: ScenarioSight) -> Labels:
+def scenario_labels(sight: ScenarioView) -> Labels:
     """The labels that a rule's ``match`` sees when no event is at hand."""
     return {
         "dss_node": sight.key.node,

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import Column, Connection, func, or_, select
 
 from tocsin.model.run import GOOD_OUTCOMES, RunKey, ScenarioKey
-from tocsin.model.sight import NodeSight, ScenarioSight
+from tocsin.model.views import NodeView, ScenarioView
 from tocsin.store.aside import emptied
 from tocsin.store.keys import Keyed
 from tocsin.store.schema import nodes, runs, scenarios
@@ -32,7 +32,7 @@ _SCENARIO: tuple[Column[Any], ...] = (
     scenarios.c.active,
     scenarios.c.gone_at,
     scenarios.c.watched_since,
-    scenarios.c.looked_at,
+    scenarios.c.polled_at,
     scenarios.c.status_read_at,
     scenarios.c.next_run,
     scenarios.c.backfilled,
@@ -52,10 +52,10 @@ _OVER = Keyed(
 )
 
 
-def node_sights(connection: Connection) -> dict[str, NodeSight]:
+def node_views(connection: Connection) -> dict[str, NodeView]:
     """Every node."""
     return {
-        row.node: NodeSight(
+        row.node: NodeView(
             row.node,
             row.up,
             row.backfilling,
@@ -72,25 +72,25 @@ def _offset(milliseconds: int) -> timedelta:
     return timedelta(milliseconds=min(max(milliseconds, -_MOST_OFFSET_MS), _MOST_OFFSET_MS))
 
 
-def scenario_sights(connection: Connection, keys: Collection[ScenarioKey]) -> dict[ScenarioKey, ScenarioSight]:
+def scenario_views(connection: Connection, keys: Collection[ScenarioKey]) -> dict[ScenarioKey, ScenarioView]:
     """These scenarios; one without a row is absent."""
-    found: dict[ScenarioKey, ScenarioSight] = {}
+    found: dict[ScenarioKey, ScenarioView] = {}
     for row in emptied(connection, scenarios, _SIGHTS.rows(connection, keys)):
         sight = _to_scenario_sight(row)
         found[sight.key] = sight
     return found
 
 
-def watched_scenarios(connection: Connection) -> list[ScenarioSight]:
+def watched_scenarios(connection: Connection) -> list[ScenarioView]:
     """Every scenario that is not gone."""
     query = select(*_SCENARIO).where(scenarios.c.gone_at.is_(None))
     return [_to_scenario_sight(row) for row in emptied(connection, scenarios, connection.execute(query))]
 
 
-def _to_scenario_sight(row: Sequence[Any]) -> ScenarioSight:
+def _to_scenario_sight(row: Sequence[Any]) -> ScenarioView:
     node, project, scenario, name, tags, active, gone_at, since, looked, read, following, backfilled = row
     key = ScenarioKey(node, project, scenario)
-    return ScenarioSight(key, name, tags, active, gone_at is not None, since, looked, read, following, backfilled)
+    return ScenarioView(key, name, tags, active, gone_at is not None, since, looked, read, following, backfilled)
 
 
 def last_good(connection: Connection, keys: Collection[ScenarioKey]) -> dict[ScenarioKey, datetime]:
