@@ -7,7 +7,6 @@ from random import Random
 
 import pytest
 from prometheus_client import CollectorRegistry
-from tocsin.deliver.verdict import SendResult, delivered, failed, refused
 
 from tests.decide.world import T0, World, channel, config, key, tree
 from tests.deliver.builders import HandClock
@@ -17,6 +16,7 @@ from tocsin.decide.decide import resolve_by_hand
 from tocsin.deliver.metrics import DeliverMetrics
 from tocsin.deliver.sender import Sender
 from tocsin.deliver.transport import Parcel
+from tocsin.deliver.verdict import SendResult, delivered, failed, refused
 from tocsin.model.event import EventName
 from tocsin.model.labels import parse_matchers
 from tocsin.model.notification import GroupNotice
