@@ -159,7 +159,7 @@ async def test_a_wait_ends_with_its_timeout_and_leaves_nothing_behind(
     scenario = await scenario_of(serve, connect, service)
     with pytest.raises(DSSWaitTimeout, match=r"a run of P/S and its end: not within 0\.05 s"):
         await scenario.run_and_wait(timeout=0.05)
-    assert scenario.client.waits._watches == {}
+    assert scenario.client.waits._shared_polls == {}
 
 
 async def test_cancelling_a_wait_stops_its_polls_but_not_those_of_others(serve: Any, connect: Any) -> None:
@@ -240,7 +240,7 @@ async def test_what_will_not_pass_ends_the_wait_at_once(
 async def test_closing_the_client_ends_its_waits(serve: Any, connect: Any) -> None:
     scenario = await scenario_of(serve, connect, Runner(looks_until_end=10**6))
     wait = asyncio.create_task(scenario.run_and_wait())
-    while not scenario.client.waits._watches:
+    while not scenario.client.waits._shared_polls:
         await asyncio.sleep(0.001)
     await scenario.client.close()
     with pytest.raises(RuntimeError, match="closed"):

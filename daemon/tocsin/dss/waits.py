@@ -1,15 +1,14 @@
-"""Many waits, one polling loop.
+"""Many waits, few polls.
 
 A program that waits for a hundred runs must not poll DSS a hundred times as hard. Here whatever is waited for has a
-key; all who wait for the same key share its polls, and all keys share one loop that polls those longest due first,
-a few at a time. Between two polls of a key the pause grows by a tenth, from 0.2 s to 15 s, and starts afresh when
-somebody new waits. What fails in passing is borne for a while, so that one bad gateway does not end a wait of hours.
+key; all who wait for the same key share its polls, and only a few polls are under way at once, those longest due first.
+Between two polls of a key the pause grows by a tenth, from 0.2 s to 15 s, and starts afresh when somebody new waits.
+Transient errors are tolerated for a while, so that one bad gateway does not end a wait of hours.
 """
 
 import asyncio
-import heapq
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, TypeVar
@@ -18,9 +17,8 @@ from tocsin.dss.errors import DSSError, DSSThrottled, DSSWaitTimeout
 
 T = TypeVar("T")
 R = TypeVar("R")
-_GROWTH = 1.1
 _MAX_RETRY_AFTER = 300.0  # seconds; a wait that is told a longer one polls anyway
-_FAILURES_BORNE = 20  # in a row: minutes of pauses, on top of the transport's own retries
+_MAX_FAILURES = 20  # in a row: minutes of pauses, on top of the transport's own retries
 
 
 @asynccontextmanager
@@ -37,9 +35,12 @@ async def within(seconds: float | None, what: str) -> AsyncIterator[None]:
 
 def pauses(first: float, longest: float) -> Iterator[float]:
     """Seconds between the polls of one thing, without end."""
-    while True:
-        yield first
-        first = min(first * _GROWTH, longest)
+    from tenacity import AsyncRetrying, RetryCallState, wait_exponential  # noqa: PLC0415 - loaded by the first wait
+
+    pause = wait_exponential(multiplier=first, max=longest, exp_base=1.1)
+    state = RetryCallState(AsyncRetrying(), None, (), {})
+    for state.attempt_number in count(1):
+        yield pause(state)
 
 
 @dataclass(eq=False, slots=True)
@@ -49,140 +50,96 @@ class _Waiter:
 
 
 @dataclass(eq=False, slots=True)
-class _Watch:
+class _SharedPoll:
+    """What is polled for all who wait with one key."""
+
     fetch: Callable[[], Awaitable[Any]]
     pauses: Iterator[float]
     waiters: list[_Waiter] = field(default_factory=list)
-    turn: int = -1  # the one valid entry in the queue
-    polling: bool = False
-    failures: int = 0
+    joined: asyncio.Event = field(default_factory=asyncio.Event)
+    """Somebody waits who was not there when the last poll began."""
+    task: "asyncio.Task[None] | None" = None
 
     def open(self) -> list[_Waiter]:
         return [waiter for waiter in self.waiters if not waiter.future.done()]
 
+    def fail(self, error: Exception) -> None:
+        for waiter in self.open():
+            waiter.future.set_exception(error)
+
 
 class SharedWaits:
-    """The polling loop of one client. It lives only while somebody waits."""
+    """The polls of one client. Each key has a task that lives only while somebody waits for it."""
 
     def __init__(self, *, first_pause: float = 0.2, longest_pause: float = 15.0, concurrency: int = 8) -> None:
         """Pauses in seconds; ``concurrency`` is how many polls may be under way at once."""
         self._first_pause = first_pause
         self._longest_pause = longest_pause
-        self._slots = asyncio.Semaphore(concurrency)
-        self._watches: dict[Hashable, _Watch] = {}
-        self._queue: list[tuple[float, int, _Watch]] = []
-        self._turns = count()
-        self._bell = asyncio.Event()
-        self._loop: asyncio.Task[None] | None = None
-        self._polls: set[asyncio.Task[None]] = set()
+        self._slots = asyncio.Semaphore(concurrency)  # first come, first served
+        self._shared_polls: dict[Hashable, _SharedPoll] = {}
 
     async def until(self, key: Hashable, fetch: Callable[[], Awaitable[T]], judge: Callable[[T], R | None]) -> R:
         """Poll ``fetch`` until ``judge`` makes something of what it gave. Raises what either of them raises, except
-        errors that pass. Waits with the same key must mean the same fetch."""
+        transient errors. Waits with the same key must mean the same fetch."""
         waiter = _Waiter(judge, asyncio.get_running_loop().create_future())
         afresh = pauses(self._first_pause, self._longest_pause)
-        watch = self._watches.setdefault(key, _Watch(fetch, afresh))
-        watch.waiters.append(waiter)
-        watch.pauses = afresh
-        if not watch.polling:  # a poll that is under way began before this wait and may know less
-            self._enqueue(watch, after=0)
-        if self._loop is None or self._loop.done():
-            self._loop = asyncio.create_task(self._run(), name="dss-waits")
-            self._loop.add_done_callback(self._ended)  # runs even if the task was cancelled before its first step
+        shared = self._shared_polls.setdefault(key, _SharedPoll(fetch, afresh))
+        shared.waiters.append(waiter)
+        shared.pauses = afresh
+        shared.joined.set()
+        if shared.task is None or shared.task.done():
+            shared.task = asyncio.create_task(self._poll(shared), name="dss-wait")
+            # It runs even if the task was cancelled before its first step.
+            shared.task.add_done_callback(lambda _: shared.fail(RuntimeError("this DSS client is closed")))
         try:
             result: R = await waiter.future
             return result
         finally:
-            watch.waiters.remove(waiter)
-            if not watch.waiters:
-                del self._watches[key]
-                self._bell.set()
+            shared.waiters.remove(waiter)
+            if not shared.waiters:
+                del self._shared_polls[key]
+                shared.task.cancel()
 
     async def close(self) -> None:
-        """End the loop; who still waits gets a ``RuntimeError``."""
-        tasks = [task for task in (self._loop, *self._polls) if task is not None]
+        """End all polls; who still waits gets a ``RuntimeError``."""
+        tasks = [shared.task for shared in self._shared_polls.values() if shared.task]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _enqueue(self, watch: _Watch, after: float) -> None:
-        watch.turn = next(self._turns)
-        heapq.heappush(self._queue, (asyncio.get_running_loop().time() + after, watch.turn, watch))
-        self._bell.set()
-
-    def _ended(self, loop: "asyncio.Task[None]") -> None:
-        if loop is self._loop:
-            left = [waiter for watch in self._watches.values() for waiter in watch.waiters]
-            _settle(left, RuntimeError("this DSS client is closed"))
-
-    async def _run(self) -> None:
-        while self._watches:
-            await self._slots.acquire()
-            watch = await self._next_due()
-            if watch is None:
-                self._slots.release()
-                continue
-            watch.polling = True
-            poll = asyncio.create_task(self._poll(watch))
-            self._polls.add(poll)
-            poll.add_done_callback(self._polls.discard)
-
-    async def _next_due(self) -> _Watch | None:
-        """The watch longest due, once there is one; None when nobody waits any more."""
-        while self._watches:
-            while self._queue and self._stale(self._queue[0]):
-                heapq.heappop(self._queue)
-            pause = self._queue[0][0] - asyncio.get_running_loop().time() if self._queue else None
-            if pause is not None and pause <= 0:
-                return heapq.heappop(self._queue)[2]
-            self._bell.clear()
-            try:
-                async with asyncio.timeout(pause):
-                    await self._bell.wait()
-            except TimeoutError:
-                pass  # something is due
-        return None
-
-    @staticmethod
-    def _stale(entry: tuple[float, int, _Watch]) -> bool:
-        _, turn, watch = entry
-        return turn != watch.turn or not watch.waiters
-
-    async def _poll(self, watch: _Watch) -> None:
-        asking = watch.open()
-        wait = next(watch.pauses)
-        try:
-            value = await watch.fetch()
-        except Exception as error:  # noqa: BLE001 - it belongs to those who wait, not to the loop that all share
-            watch.failures += 1
-            if not (isinstance(error, DSSError) and error.transient) or watch.failures > _FAILURES_BORNE:
-                _settle(asking, error)
-                watch.failures = 0
-            if isinstance(error, DSSThrottled):
-                wait = max(wait, min(error.retry_after or 0.0, _MAX_RETRY_AFTER))
-        else:
-            watch.failures = 0
-            for waiter in asking:
-                _judge(waiter, value)
-        finally:
-            watch.polling = False
-            self._slots.release()
-        if left := watch.open():
-            joined = any(waiter not in asking for waiter in left)
-            self._enqueue(watch, after=0 if joined else wait)
+    async def _poll(self, shared: _SharedPoll) -> None:
+        failures = 0
+        while shared.open():
+            async with self._slots:
+                shared.joined.clear()
+                asking, pause = shared.open(), next(shared.pauses)
+                try:
+                    value = await shared.fetch()
+                except Exception as error:  # noqa: BLE001 - it belongs to those who wait
+                    failures += 1
+                    if not (isinstance(error, DSSError) and error.transient) or failures > _MAX_FAILURES:
+                        for waiter in asking:
+                            _settle(waiter, error)
+                        failures = 0
+                    if isinstance(error, DSSThrottled):
+                        pause = max(pause, min(error.retry_after or 0.0, _MAX_RETRY_AFTER))
+                else:
+                    failures = 0
+                    for waiter in asking:
+                        try:
+                            _settle(waiter, waiter.judge(value))
+                        except Exception as error:  # noqa: BLE001 - it belongs to the waiter with this judge
+                            _settle(waiter, error)
+            if shared.open():
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(shared.joined.wait(), pause)
 
 
-def _judge(waiter: _Waiter, value: object) -> None:
-    try:
-        result = waiter.judge(value)
-    except Exception as error:  # noqa: BLE001 - it belongs to the one who waits with this judge
-        _settle([waiter], error)
+def _settle(waiter: _Waiter, result: object) -> None:
+    """Hand out an error or a result; None is neither."""
+    if waiter.future.done() or result is None:
+        return
+    if isinstance(result, Exception):
+        waiter.future.set_exception(result)
     else:
-        if result is not None and not waiter.future.done():
-            waiter.future.set_result(result)
-
-
-def _settle(waiters: list[_Waiter], error: Exception) -> None:
-    for waiter in waiters:
-        if not waiter.future.done():
-            waiter.future.set_exception(error)
+        waiter.future.set_result(result)
