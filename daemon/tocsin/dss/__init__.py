@@ -1,70 +1,40 @@
 """The scenario API of Dataiku DSS, async; a library in its own right that needs nothing else of Tocsin but kit."""
 
-from tocsin.dss.client import DSSClient, DSSInstanceInfo
-from tocsin.dss.discussion import DSSDiscussion, DSSDiscussionReply, DSSObjectDiscussions
-from tocsin.dss.errors import (
-    DSSConflict,
-    DSSError,
-    DSSForbidden,
-    DSSInvalidReply,
-    DSSNotFound,
-    DSSRefused,
-    DSSReplyTooLarge,
-    DSSRunCancelled,
-    DSSRunFailed,
-    DSSServerError,
-    DSSThrottled,
-    DSSUnauthorized,
-    DSSUnreachable,
-    DSSWaitTimeout,
-)
-from tocsin.dss.future import DSSFuture
-from tocsin.dss.job import DSSJob, DSSJobListItem
-from tocsin.dss.messaging import DSSMessagingChannel
-from tocsin.dss.project import DSSProject, DSSProjectSettings, DSSTestingStatus
-from tocsin.dss.run import DSSScenarioRun, DSSScenarioRunDetails, DSSStepRunDetails
-from tocsin.dss.scenario import DSSScenario, DSSScenarioListItem, DSSScenarioStatus
-from tocsin.dss.settings import DSSScenarioSettings, PythonScriptBasedScenarioSettings, StepBasedScenarioSettings
-from tocsin.dss.trigger import DSSScenarioRunWaiter, DSSTriggerFire
-from tocsin.dss.wire import RequestReport
-
-__all__ = [
-    "DSSClient",
-    "DSSConflict",
-    "DSSDiscussion",
-    "DSSDiscussionReply",
-    "DSSError",
-    "DSSForbidden",
-    "DSSFuture",
-    "DSSInstanceInfo",
-    "DSSInvalidReply",
-    "DSSJob",
-    "DSSJobListItem",
-    "DSSMessagingChannel",
-    "DSSNotFound",
-    "DSSObjectDiscussions",
-    "DSSProject",
-    "DSSProjectSettings",
-    "DSSRefused",
-    "DSSReplyTooLarge",
-    "DSSRunCancelled",
-    "DSSRunFailed",
-    "DSSScenario",
-    "DSSScenarioListItem",
-    "DSSScenarioRun",
-    "DSSScenarioRunDetails",
-    "DSSScenarioRunWaiter",
-    "DSSScenarioSettings",
-    "DSSScenarioStatus",
-    "DSSServerError",
-    "DSSStepRunDetails",
-    "DSSTestingStatus",
-    "DSSThrottled",
-    "DSSTriggerFire",
-    "DSSUnauthorized",
-    "DSSUnreachable",
-    "DSSWaitTimeout",
-    "PythonScriptBasedScenarioSettings",
-    "RequestReport",
-    "StepBasedScenarioSettings",
-]
+from tocsin.dss.client import DSSClient as DSSClient
+from tocsin.dss.client import DSSInstanceInfo as DSSInstanceInfo
+from tocsin.dss.client import DSSMessagingChannel as DSSMessagingChannel
+from tocsin.dss.errors import DSSConflict as DSSConflict
+from tocsin.dss.errors import DSSError as DSSError
+from tocsin.dss.errors import DSSForbidden as DSSForbidden
+from tocsin.dss.errors import DSSInvalidReply as DSSInvalidReply
+from tocsin.dss.errors import DSSNotFound as DSSNotFound
+from tocsin.dss.errors import DSSRefused as DSSRefused
+from tocsin.dss.errors import DSSReplyTooLarge as DSSReplyTooLarge
+from tocsin.dss.errors import DSSRunCancelled as DSSRunCancelled
+from tocsin.dss.errors import DSSServerError as DSSServerError
+from tocsin.dss.errors import DSSThrottled as DSSThrottled
+from tocsin.dss.errors import DSSUnauthorized as DSSUnauthorized
+from tocsin.dss.errors import DSSUnreachable as DSSUnreachable
+from tocsin.dss.errors import DSSWaitTimeout as DSSWaitTimeout
+from tocsin.dss.project import DSSFuture as DSSFuture
+from tocsin.dss.project import DSSJob as DSSJob
+from tocsin.dss.project import DSSJobListItem as DSSJobListItem
+from tocsin.dss.project import DSSProject as DSSProject
+from tocsin.dss.project import DSSProjectSettings as DSSProjectSettings
+from tocsin.dss.project import DSSTestingStatus as DSSTestingStatus
+from tocsin.dss.run import DSSRunFailed as DSSRunFailed
+from tocsin.dss.run import DSSScenarioRun as DSSScenarioRun
+from tocsin.dss.run import DSSScenarioRunDetails as DSSScenarioRunDetails
+from tocsin.dss.run import DSSScenarioRunWaiter as DSSScenarioRunWaiter
+from tocsin.dss.run import DSSStepRunDetails as DSSStepRunDetails
+from tocsin.dss.run import DSSTriggerFire as DSSTriggerFire
+from tocsin.dss.scenario import DSSDiscussion as DSSDiscussion
+from tocsin.dss.scenario import DSSDiscussionReply as DSSDiscussionReply
+from tocsin.dss.scenario import DSSObjectDiscussions as DSSObjectDiscussions
+from tocsin.dss.scenario import DSSScenario as DSSScenario
+from tocsin.dss.scenario import DSSScenarioListItem as DSSScenarioListItem
+from tocsin.dss.scenario import DSSScenarioStatus as DSSScenarioStatus
+from tocsin.dss.settings import DSSScenarioSettings as DSSScenarioSettings
+from tocsin.dss.settings import PythonScriptBasedScenarioSettings as PythonScriptBasedScenarioSettings
+from tocsin.dss.settings import StepBasedScenarioSettings as StepBasedScenarioSettings
+from tocsin.dss.wire import RequestReport as RequestReport

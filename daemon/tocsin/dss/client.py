@@ -2,25 +2,59 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from tocsin.dss import wire
-from tocsin.dss.credentials import TLS, Auth, AuthKind, Secret
-from tocsin.dss.fields import Field, Reading, get_text, only_objects, with_id
-from tocsin.dss.future import DSSFuture
-from tocsin.dss.job import DSSJobListItem
-from tocsin.dss.messaging import DSSMessagingChannel
-from tocsin.dss.project import DSSProject
+from tocsin.dss.fields import Field, RawView, get_flag, get_text, only_objects, require_text, with_id
+from tocsin.dss.project import DSSFuture, DSSJobListItem, DSSProject
 from tocsin.dss.waits import SharedWaits
-from tocsin.dss.wire import MIB, Raw, Request, RequestReport
+from tocsin.dss.wire import MIB, APIClient, Raw, Request, RequestReport, Secret
 from tocsin.kit.clock import Clock, SystemClock
 
 T = TypeVar("T")
 
 
+class DSSInstanceInfo(RawView):
+    """What a node says about itself."""
+
+    node_id = Field(get_text, "nodeId")
+    node_name = Field(get_text, "nodeName")
+    node_type = Field(get_text, "nodeType")
+    """DESIGN, AUTOMATION or DEPLOYER."""
+
+    @property
+    def raw(self) -> Raw:
+        return self.data
+
+
+class DSSMessagingChannel(RawView):
+    """A channel through which DSS's own reporters send, as a list or a single read gives it."""
+
+    type = Field(get_text, "type")
+    """smtp, slack, msft-teams and so on."""
+    family = Field(get_text, "family")
+    """``mail`` for all that send mail."""
+    sender = Field(get_text, "sender")
+    """The From of a mail channel."""
+    use_current_user_as_sender = Field(get_flag, "useCurrentUserAsSender")
+    """Whether a mail channel sends in the name of the scenario's user."""
+
+    def __init__(self, client: APIClient, data: Raw) -> None:
+        super().__init__(data)
+        self.client = client
+
+    @property
+    def id(self) -> str:
+        return require_text(self.data, "id", "messaging channel")
+
+    async def get_settings(self) -> Raw:
+        """Its configuration; needs an admin key."""
+        return await self.client.perform(wire.get_channel_settings(self.id))
+
+
 class DSSClient:
-    """One DSS node, for one event loop. Close it, or use it with ``async with``."""
+    """One DSS node, for one event loop. Close it, or use it with ``async with``. Methods named ``…_raw`` give a list as
+    DSS sent it, whatever its items are."""
 
     def __init__(
         self,
@@ -50,29 +84,38 @@ class DSSClient:
         """Of the three secrets the first that is given counts; each may be a callable that returns it.
 
         ``client_certificate`` is a PEM file, or a certificate's and its key's. Times are seconds, ``timeout`` is for
-        one attempt of one request. ``poll_pauses`` are the shortest and the longest pause between two looks at what
-        is waited for, ``max_polls`` is how many looks may be under way at once. See ``Transport`` for the rest.
-        Raises ``ValueError`` without any secret.
+        one attempt of one request. ``proxy`` None means HTTP(S)_PROXY and NO_PROXY, an empty one means none at all.
+        ``on_request`` must not raise. ``poll_pauses`` are the shortest and the longest pause between two polls of what
+        is waited for, ``max_polls`` is how many polls may be under way at once.
+        Raises ``ValueError`` without any secret, and for a URL, header or proxy that cannot be used.
         """
-        from tocsin.dss.transport import Transport  # noqa: PLC0415 - aiohttp is loaded by the first client, not by imports
+        # aiohttp is loaded by the first client, not by imports.
+        from tocsin.dss.transport import Auth, HTTPTransport, TLSFiles  # noqa: PLC0415
 
+        if api_key is not None:
+            auth = Auth("Basic", api_key)
+        elif internal_ticket is not None:
+            auth = Auth("Ticket", internal_ticket)
+        elif jwt_bearer_token is not None:
+            auth = Auth("Bearer", jwt_bearer_token)
+        else:
+            raise ValueError("DSS wants credentials: an api_key, an internal_ticket or a jwt_bearer_token")
         cert, key = client_certificate if isinstance(client_certificate, tuple) else (client_certificate, None)
         self.host = host
-        self.clock = clock or SystemClock()
+        self.clock: Clock = clock or SystemClock()
         self.default_project_key = default_project_key
         self.waits = SharedWaits(first_pause=poll_pauses[0], longest_pause=poll_pauses[1], concurrency=max_polls)
-        self.transport = Transport(
-            host,
-            _auth(api_key, internal_ticket, jwt_bearer_token),
-            headers=extra_headers,
-            tls=TLS(not no_check_certificate, ca_file, cert, key),
+        self.transport = HTTPTransport(
+            url=host,
+            auth=auth,
+            tls=TLSFiles(not no_check_certificate, ca_file, cert, key),
+            headers={**(extra_headers or {}), "User-Agent": user_agent},
             proxy=proxy,
             timeout=timeout,
             connect_timeout=connect_timeout,
             retries=retries,
             max_reply_bytes=max_reply_bytes,
             max_connections=max_connections,
-            user_agent=user_agent,
             on_request=on_request,
             clock=self.clock,
             sleep=sleep,
@@ -81,9 +124,7 @@ class DSSClient:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_error: object) -> None:
         await self.close()
 
     async def close(self) -> None:
@@ -92,18 +133,17 @@ class DSSClient:
         await self.transport.close()
 
     async def perform(self, request: Request[T]) -> T:
-        """Any row of ``tocsin.dss.wire``, for what has no method here. Raises ``DSSError``."""
+        """Send any request of ``tocsin.dss.wire``, for what has no method here. Raises ``DSSError``."""
         return await self.transport.send(request)
 
     async def get_auth_info(self, with_secrets: bool = False) -> Raw:
         """Who the credentials are: ``authIdentifier``, ``groups`` and more. The cheapest probe of a node."""
         return await self.perform(wire.get_auth_info(withSecrets=with_secrets))
 
-    async def get_instance_info(self) -> "DSSInstanceInfo":
+    async def get_instance_info(self) -> DSSInstanceInfo:
         return DSSInstanceInfo(await self.perform(wire.get_instance_info()))
 
     async def list_projects_raw(self, include_location: bool = False) -> list[Any]:
-        """The list as DSS sent it, whatever its items are."""
         return await self.perform(wire.list_projects(includeLocation=include_location))
 
     async def list_projects(self, include_location: bool = False) -> list[Raw]:
@@ -111,7 +151,7 @@ class DSSClient:
         return [item for _, item in with_id(await self.list_projects_raw(include_location), "projectKey")]
 
     async def list_project_keys(self) -> list[str]:
-        return [key for key, _ in with_id(await self.list_projects_raw(), "projectKey")]
+        return [project["projectKey"] for project in await self.list_projects()]
 
     def get_project(self, project_key: str) -> DSSProject:
         return DSSProject(self, project_key)
@@ -122,22 +162,20 @@ class DSSClient:
             raise ValueError("this client was given no default_project_key")
         return self.get_project(self.default_project_key)
 
+    async def list_running_scenarios_raw(self, all_users: bool = False) -> list[Any]:
+        return await self.perform(wire.list_futures(withScenarios=True, withNotScenarios=False, allUsers=all_users))
+
     async def list_running_scenarios(self, all_users: bool = False) -> list[Raw]:
         """Everything that runs now, as futures: ``payload.targets[0]`` names the scenario. ``all_users`` needs an
         admin key."""
         return only_objects(await self.list_running_scenarios_raw(all_users))
 
-    async def list_running_scenarios_raw(self, all_users: bool = False) -> list[Any]:
-        """The list as DSS sent it, whatever its items are."""
-        return await self.perform(wire.list_futures(withScenarios=True, withNotScenarios=False, allUsers=all_users))
+    async def list_futures_raw(self, *, all_users: bool = False) -> list[Any]:
+        return await self.perform(wire.list_futures(withScenarios=False, withNotScenarios=True, allUsers=all_users))
 
     async def list_futures(self, *, all_users: bool = False) -> list[Raw]:
         """Long tasks other than scenarios; each has at least a ``jobId``."""
         return only_objects(await self.list_futures_raw(all_users=all_users))
-
-    async def list_futures_raw(self, *, all_users: bool = False) -> list[Any]:
-        """The list as DSS sent it, whatever its items are."""
-        return await self.perform(wire.list_futures(withScenarios=False, withNotScenarios=True, allUsers=all_users))
 
     def get_future(self, job_id: str) -> DSSFuture:
         return DSSFuture(self, job_id)
@@ -164,23 +202,3 @@ class DSSClient:
         """Instance and project variables merged; without a key for the default project."""
         key = project_key or self.get_default_project().project_key
         return await self.perform(wire.get_resolved_variables(key, typed=str(typed).lower()))
-
-
-class DSSInstanceInfo(Reading):
-    """What a node says about itself."""
-
-    node_id = Field(get_text, "nodeId")
-    node_name = Field(get_text, "nodeName")
-    node_type = Field(get_text, "nodeType")
-    """DESIGN, AUTOMATION or DEPLOYER."""
-
-    @property
-    def raw(self) -> Raw:
-        return self.data
-
-
-def _auth(api_key: Secret | None, ticket: Secret | None, bearer: Secret | None) -> Auth:
-    for kind, secret in ((AuthKind.API_KEY, api_key), (AuthKind.TICKET, ticket), (AuthKind.BEARER, bearer)):
-        if secret is not None:
-            return Auth(kind, secret)
-    raise ValueError("DSS wants credentials: an api_key, an internal_ticket or a jwt_bearer_token")

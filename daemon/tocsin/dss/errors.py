@@ -13,18 +13,15 @@
     ├── DSSConflict           the definition changed between read and save
     ├── DSSWaitTimeout        a wait took longer than its timeout
     ├── DSSRunCancelled       a trigger fire that will never become a run
-    └── DSSRunFailed          a run that did not end with SUCCESS
+    └── DSSRunFailed          a run that did not end with SUCCESS (in ``run``)
 
 Each class has its ``sentence`` for people; what is known stands in attributes. No message holds a secret: addresses
 are shown without query, user and password, and what the server said is clean text (``kit.texts``).
 """
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from tocsin.kit.texts import storable
-
-if TYPE_CHECKING:
-    from tocsin.dss.run import DSSScenarioRun
 
 BODY_SHOWN = 200
 """How many characters of a reply an error keeps."""
@@ -32,7 +29,7 @@ _REASON = 1_000
 
 
 class DSSError(Exception):
-    """DSS could not do what was asked."""
+    """The base of all: DSS could not do what was asked."""
 
     sentence: ClassVar[str] = "DSS could not do what was asked"
 
@@ -63,13 +60,11 @@ class DSSError(Exception):
 
     def __str__(self) -> str:
         facts = [self.operation, "" if self.status is None else f"HTTP {self.status}", self.error_type or ""]
-        told = ", ".join(fact for fact in facts if fact)
-        return f"{self.sentence}{f' ({told})' if told else ''}{f': {self.reason}' if self.reason else ''}"
+        known = ", ".join(filter(None, facts))
+        return f"{self.sentence}{f' ({known})' if known else ''}{f': {self.reason}' if self.reason else ''}"
 
 
 class DSSUnreachable(DSSError):
-    """DSS did not answer."""
-
     sentence = "DSS did not answer"
 
     def __init__(self, reason: str, *, timed_out: bool = False, operation: str = "", url: str = "") -> None:
@@ -78,61 +73,42 @@ class DSSUnreachable(DSSError):
 
 
 class DSSInvalidReply(DSSError):
-    """The reply makes no sense for a DSS."""
-
     sentence = "The reply makes no sense for a DSS"
 
 
 class DSSReplyTooLarge(DSSInvalidReply):
-    """The reply holds more than is read."""
-
     sentence = "The reply holds more than is read"
 
 
 class DSSUnauthorized(DSSError):
-    """DSS does not know the credentials."""
-
     sentence = "DSS does not know the credentials"
 
 
 class DSSForbidden(DSSError):
-    """The credentials do not allow this."""
-
     sentence = "The credentials do not allow this"
 
 
 class DSSNotFound(DSSError):
-    """No such object in DSS."""
-
     sentence = "No such object in DSS"
 
 
 class DSSThrottled(DSSError):
-    """DSS asks to be asked less often."""
-
     sentence = "DSS asks to be asked less often"
-
     retry_after: float | None = None
     """Seconds to wait as the server said; None if it did not."""
 
 
 class DSSRefused(DSSError):
-    """DSS refused the request."""
-
     sentence = "DSS refused the request"
 
 
 class DSSServerError(DSSError):
-    """DSS failed at the request."""
-
     sentence = "DSS failed at the request"
     denied: bool = False
     """Whether DSS says, in its words, that this is not allowed: it answers 500 for that, too."""
 
 
 class DSSConflict(DSSError):
-    """Somebody else changed the definition since it was read."""
-
     sentence = "Somebody else changed the definition since it was read"
 
     def __init__(self, reason: str, *, changed_by: str | None, operation: str = "") -> None:
@@ -142,23 +118,8 @@ class DSSConflict(DSSError):
 
 
 class DSSWaitTimeout(DSSError):
-    """What was waited for did not happen in time."""
-
     sentence = "What was waited for did not happen in time"
 
 
 class DSSRunCancelled(DSSError):
-    """The trigger fire was cancelled, so that no run will come of it."""
-
     sentence = "The trigger fire was cancelled, so that no run will come of it"
-
-
-class DSSRunFailed(DSSError):
-    """The run did not end with SUCCESS."""
-
-    sentence = "The run did not end with SUCCESS"
-
-    def __init__(self, run: "DSSScenarioRun", outcome: str) -> None:
-        super().__init__(f"run {run.id} of {run.project_key}/{run.scenario_id} ended with {outcome}")
-        self.run = run
-        self.outcome = outcome

@@ -1,8 +1,8 @@
-"""Reading DSS's JSON objects with tolerance: what is absent, null or of another type is None, never a crash."""
+"""Reading DSS's JSON objects with tolerance: what is absent, null or of another type is None or empty, never a crash."""
 
 from collections.abc import Callable, Iterable
 from datetime import datetime
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from tocsin.dss.errors import DSSInvalidReply
 from tocsin.dss.wire import Raw
@@ -12,8 +12,8 @@ T = TypeVar("T", covariant=True)
 _LATEST_MS = 7_258_118_400_000  # 2200-01-01
 
 
-class Reading:
-    """What DSS said about one thing."""
+class RawView:
+    """A JSON object of DSS, to be read."""
 
     def __init__(self, data: Raw) -> None:
         self.data = data
@@ -23,16 +23,20 @@ class Reading:
         return self.data
 
 
+class _HasRaw(Protocol):
+    def get_raw(self) -> Raw: ...
+
+
 class Field(Generic[T]):
-    """An attribute that is read from what DSS said: of the object itself, or of the part ``of`` it."""
+    """An attribute that is read from an object's JSON: from the object itself, or from the part ``of`` it."""
 
     def __init__(self, read: Callable[[Raw, str], T], key: str, *, of: str | None = None) -> None:
         self._read = read
         self._key = key
         self._of = of
 
-    def __get__(self, owner: Reading | dict[str, Any], kind: type) -> T:
-        raw = owner if isinstance(owner, dict) else owner.data
+    def __get__(self, owner: _HasRaw | dict[str, Any], kind: type) -> T:
+        raw = owner if isinstance(owner, dict) else owner.get_raw()
         return self._read(get_object(raw, self._of) if self._of else raw, self._key)
 
 
@@ -52,6 +56,11 @@ def get_flag(raw: Raw, key: str) -> bool:
     return bool(raw.get(key))
 
 
+def get_int(raw: Raw, key: str) -> int | None:
+    value = raw.get(key)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
 def get_time(raw: Raw, key: str) -> datetime | None:
     """Epoch milliseconds as aware UTC; 0 means none. Beyond 2200 it is none either: near the end of the calendar no
     time could be added to it."""
@@ -67,7 +76,7 @@ def get_object(raw: Raw, key: str) -> Raw:
 
 
 def only_objects(values: object) -> list[Raw]:
-    """The objects of a list; of anything else nothing can be said."""
+    """The objects of a list; none of anything else."""
     return [value for value in values if isinstance(value, dict)] if isinstance(values, list) else []
 
 
@@ -76,5 +85,5 @@ def only_texts(values: object) -> list[str]:
 
 
 def with_id(items: Iterable[Any], key: str = "id") -> list[tuple[str, Raw]]:
-    """The objects that say who they are, with their identifiers."""
-    return [(found, item) for item in items if isinstance(item, dict) and (found := get_text(item, key))]
+    """The objects that have an identifier, with it."""
+    return [(id, item) for item in items if isinstance(item, dict) and (id := get_text(item, key))]

@@ -1,36 +1,33 @@
-"""A project: its scenarios, jobs, variables and test reports."""
+"""A project, and the long tasks of DSS: jobs and futures."""
 
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import Any, Literal, overload
 
 from tocsin.dss import wire
-from tocsin.dss.fields import Reading, get_object, only_objects, require_text, with_id
-from tocsin.dss.job import DSSJob, DSSJobListItem
+from tocsin.dss.errors import DSSError
+from tocsin.dss.fields import Field, RawView, get_object, get_text, get_time, only_objects, require_text, with_id
 from tocsin.dss.scenario import DSSScenario, DSSScenarioListItem
-from tocsin.dss.wire import Raw
-
-if TYPE_CHECKING:
-    from tocsin.dss.client import DSSClient
+from tocsin.dss.waits import within
+from tocsin.dss.wire import APIClient, Handle, Raw
 
 
-class DSSProject:
-    """A handle; making one asks DSS nothing."""
+class DSSProject(Handle):
+    """A project's scenarios, jobs, variables and test reports."""
 
-    def __init__(self, client: "DSSClient", project_key: str) -> None:
-        self.client = client
+    def __init__(self, client: APIClient, project_key: str) -> None:
+        super().__init__(client, project_key)
         self.project_key = project_key
 
     async def get_summary(self) -> Raw:
-        return await self.client.perform(wire.get_project_summary(self.project_key))
+        return await self._call(wire.get_project_summary)
 
     async def get_settings(self) -> "DSSProjectSettings":
-        return DSSProjectSettings(await self.client.perform(wire.get_project_settings(self.project_key)))
+        return DSSProjectSettings(await self._call(wire.get_project_settings))
 
     def get_scenario(self, scenario_id: str) -> DSSScenario:
         return DSSScenario(self.client, self.project_key, scenario_id)
 
     async def list_scenarios_raw(self) -> list[Any]:
-        """The list as DSS sent it, whatever its items are."""
-        return await self.client.perform(wire.list_scenarios(self.project_key))
+        return await self._call(wire.list_scenarios)
 
     @overload
     async def list_scenarios(self, as_type: Literal["listitems"] = "listitems") -> list[DSSScenarioListItem]: ...
@@ -49,8 +46,8 @@ class DSSProject:
     async def create_scenario(self, scenario_name: str, type: str, definition: Raw | None = None) -> DSSScenario:
         """``type`` is step_based or custom_python. ``definition`` may hold all that a saved one holds."""
         body = {"params": {}, **(definition or {}), "type": type, "name": scenario_name}
-        made = await self.client.perform(wire.create_scenario(self.project_key, json_body=body))
-        return self.get_scenario(require_text(made, "id", "new scenario"))
+        created = await self._call(wire.create_scenario, json_body=body)
+        return self.get_scenario(require_text(created, "id", "new scenario"))
 
     async def list_test_scenarios(self) -> list[DSSScenario]:
         """The scenarios that are marked as tests."""
@@ -59,41 +56,37 @@ class DSSProject:
 
     async def get_testing_status(self, bundle_id: str | None = None) -> "DSSTestingStatus":
         """The last outcomes of all test scenarios; on an automation node those under ``bundle_id``."""
-        return DSSTestingStatus(
-            await self.client.perform(wire.get_testing_status(self.project_key, bundleId=bundle_id))
-        )
+        return DSSTestingStatus(await self._call(wire.get_testing_status, bundleId=bundle_id))
 
     async def get_last_test_scenario_runs_report(self, bundle_id: str | None = None) -> bytes:
         """JUnit XML."""
-        return await self.client.perform(wire.get_test_report(self.project_key, bundleId=bundle_id))
+        return await self._call(wire.get_test_report, bundleId=bundle_id)
 
     async def get_last_test_scenario_runs_html_report(self, bundle_id: str | None = None) -> bytes:
-        """HTML."""
-        return await self.client.perform(wire.get_test_html_report(self.project_key, bundleId=bundle_id))
+        return await self._call(wire.get_test_html_report, bundleId=bundle_id)
 
-    def get_job(self, id: str) -> DSSJob:
+    def get_job(self, id: str) -> "DSSJob":
         return DSSJob(self.client, self.project_key, id)
 
     async def list_jobs_raw(self) -> list[Any]:
-        """The list as DSS sent it, whatever its items are."""
-        return await self.client.perform(wire.list_jobs(self.project_key))
+        return await self._call(wire.list_jobs)
 
-    async def list_jobs(self) -> list[DSSJobListItem]:
+    async def list_jobs(self) -> "list[DSSJobListItem]":
         return [DSSJobListItem(self.client, item) for item in only_objects(await self.list_jobs_raw())]
 
-    async def list_running_jobs(self) -> list[DSSJobListItem]:
-        raw = await self.client.perform(wire.list_running_project_jobs(self.project_key))
+    async def list_running_jobs(self) -> "list[DSSJobListItem]":
+        raw = await self._call(wire.list_running_project_jobs)
         return [DSSJobListItem(self.client, item) for item in only_objects(raw)]
 
     async def get_variables(self) -> Raw:
         """``{"standard": {…}, "local": {…}}``; only the standard ones travel with bundles."""
-        return await self.client.perform(wire.get_project_variables(self.project_key))
+        return await self._call(wire.get_project_variables)
 
     async def set_variables(self, obj: Raw) -> None:
         """Replace all variables. Raises ``ValueError`` unless both ``standard`` and ``local`` are there."""
         if missing := {"standard", "local"} - obj.keys():
             raise ValueError(f"the variables lack {', '.join(sorted(missing))}")
-        await self.client.perform(wire.save_project_variables(self.project_key, json_body=obj))
+        await self._call(wire.save_project_variables, json_body=obj)
 
     async def update_variables(self, variables: Raw, type: Literal["standard", "local"] = "standard") -> None:
         """Add and replace some, by reading all and writing them back; two updates at once may lose one."""
@@ -101,7 +94,7 @@ class DSSProject:
         await self.set_variables({**current, type: {**get_object(current, type), **variables}})
 
 
-class DSSProjectSettings(Reading):
+class DSSProjectSettings(RawView):
     """A project's settings, to be read."""
 
     @property
@@ -109,15 +102,108 @@ class DSSProjectSettings(Reading):
         return self.data
 
 
-class DSSTestingStatus(Reading):
+class DSSTestingStatus(RawView):
     """What the test scenarios of a project last came to."""
 
     @property
     def nb_total_ran_scenarios(self) -> int:
-        value = self.data.get("nbTotalRanScenarios")
-        return value if isinstance(value, int) else 0
+        count = self.data.get("nbTotalRanScenarios")
+        return count if isinstance(count, int) else 0
 
     @property
     def nb_scenarios_per_outcome(self) -> dict[str, int]:
         counts = get_object(self.data, "nbScenariosPerOutcome")
         return {outcome: count for outcome, count in counts.items() if isinstance(count, int)}
+
+
+class DSSJob(Handle):
+    """A job, as the build steps of scenarios start them."""
+
+    def __init__(self, client: APIClient, project_key: str, id: str) -> None:
+        super().__init__(client, project_key, id)
+        self.project_key = project_key
+        self.id = id
+
+    async def get_status(self) -> Raw:
+        """DSS's own object; the state stands in ``baseStatus.state``."""
+        return await self._call(wire.get_job)
+
+    async def get_log(self, activity: str | None = None, *, tail_bytes: int | None = None) -> str:
+        """The job's log or that of one activity; with ``tail_bytes`` only its end."""
+        return await self._call(wire.get_job_log, activity=activity, tail=tail_bytes)
+
+    async def abort(self) -> Raw:
+        return await self._call(wire.abort_job)
+
+
+class DSSJobListItem(dict[str, Any]):
+    """One job of a list, as DSS sent it."""
+
+    start_time = Field(get_time, "startTime")
+    end_time = Field(get_time, "endTime")
+
+    def __init__(self, client: APIClient, data: Raw) -> None:
+        super().__init__(data)
+        self.client = client
+
+    @property
+    def project_key(self) -> str:
+        return get_text(self, "projectKey") or require_text(get_object(self, "def"), "projectKey", "job")
+
+    @property
+    def job_id(self) -> str:
+        return get_text(self, "jobId") or require_text(get_object(self, "def"), "id", "job")
+
+    def to_job(self) -> DSSJob:
+        return DSSJob(self.client, self.project_key, self.job_id)
+
+
+class DSSFuture(Handle):
+    """A long task; a running scenario is one."""
+
+    def __init__(self, client: APIClient, job_id: str, state: Raw | None = None) -> None:
+        super().__init__(client, job_id)
+        self.job_id = job_id
+        self.state: Raw = state or {}
+        self._peeked = True
+
+    async def peek_state(self) -> Raw:
+        """The state without the result."""
+        self.state = await self._call(wire.peek_future, peek=True)
+        self._peeked = True
+        return self.state
+
+    async def get_state(self) -> Raw:
+        """The state with the result, if there is one. DSS may hand a result out only once."""
+        self.state = await self._call(wire.get_future, peek=False)
+        self._peeked = False
+        return self.state
+
+    async def has_result(self) -> bool:
+        if not self.state.get("hasResult"):
+            await self.peek_state()
+        return bool(self.state.get("hasResult"))
+
+    async def get_result(self) -> Any:
+        """Raises ``ValueError`` if there is none yet."""
+        if self._peeked or not self.state.get("hasResult"):
+            await self.get_state()
+        if not self.state.get("hasResult"):
+            raise ValueError(f"future {self.job_id} has no result yet")
+        return self.state.get("result")
+
+    async def wait_for_result(self, *, timeout: float | None = None) -> Any:
+        """Raises ``DSSWaitTimeout``, and ``DSSError`` if the task ended without a result."""
+
+        def ended(state: Raw) -> bool | None:
+            if not state.get("hasResult") and (state.get("aborted") or state.get("alive") is False):
+                raise DSSError(f"future {self.job_id} ended without a result", operation="peek_future")
+            return bool(state.get("hasResult")) or None
+
+        async with within(timeout, f"the result of future {self.job_id}"):
+            await self.client.waits.until(("future", self.job_id), self.peek_state, ended)
+        return await self.get_result()
+
+    async def abort(self) -> None:
+        """Ask DSS to stop the task; for a running scenario this aborts the run."""
+        await self._call(wire.abort_future)

@@ -1,28 +1,32 @@
-"""One run of a scenario, and the runs of its steps.
+"""From asking for a run to its end: trigger fires, runs, and the runs of their steps.
 
-Times are aware UTC, durations seconds. What DSS left out reads as None or empty, so that one odd run breaks nothing.
+DSS answers a request for a run with a trigger fire, not with a run: the run comes a moment later, or never, if the
+scenario was running already or another trigger fired. Times are aware UTC, durations seconds. What DSS left out reads
+as None or empty, so that one malformed run breaks nothing.
 """
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tocsin.dss import wire
-from tocsin.dss.errors import DSSRunFailed
+from tocsin.dss.errors import DSSError, DSSRunCancelled
 from tocsin.dss.fields import Field, get_object, get_text, get_time, only_objects, require_text
 from tocsin.dss.waits import within
-from tocsin.dss.wire import Raw
+from tocsin.dss.wire import APIClient, Handle, Raw, ScenarioHandle
 
-if TYPE_CHECKING:
-    from tocsin.dss.client import DSSClient
-
-GOOD_OUTCOMES = frozenset({"SUCCESS", "WARNING"})
+_GOOD_OUTCOMES = ("SUCCESS", "WARNING")
+_POLLS_PER_REFRESH = 5  # a cancelled fire shows only in the fire itself, which costs a request of its own
 
 
-class DSSScenarioRun:
+class DSSScenarioRun(Handle):
     """A run, as it was when it was read; ``refresh`` reads it again."""
 
-    def __init__(self, client: "DSSClient", run: Raw, project_key: str, scenario_id: str) -> None:
-        self.client = client
+    start_time = Field(get_time, "start")
+    trigger = Field(get_object, "trigger", of="trigger")
+    """The definition of the trigger that started the run."""
+
+    def __init__(self, client: APIClient, run: Raw, project_key: str, scenario_id: str) -> None:
+        super().__init__(client, project_key, scenario_id)
         self.run = run
         self.project_key = project_key
         self.scenario_id = scenario_id
@@ -50,11 +54,7 @@ class DSSScenarioRun:
     @property
     def good(self) -> bool:
         """Ended with SUCCESS or WARNING."""
-        return not self.running and self.outcome in GOOD_OUTCOMES
-
-    @property
-    def start_time(self) -> datetime | None:
-        return get_time(self.run, "start")
+        return not self.running and self.outcome in _GOOD_OUTCOMES
 
     @property
     def end_time(self) -> datetime:
@@ -64,16 +64,15 @@ class DSSScenarioRun:
         return end
 
     @property
+    def _end(self) -> datetime | None:
+        return get_time(self.run, "end") or get_time(get_object(self.run, "result"), "end")
+
+    @property
     def duration(self) -> float:
         """Seconds from start to end; until now while it runs; 0 if DSS does not tell them."""
         start = self.start_time
         end = self.client.clock.now() if self.running else self._end
         return 0.0 if start is None or end is None else max(0.0, (end - start).total_seconds())
-
-    @property
-    def trigger(self) -> Raw:
-        """The definition of the trigger that started the run."""
-        return get_object(get_object(self.run, "trigger"), "trigger")
 
     def get_info(self) -> Raw:
         """The run as DSS sent it."""
@@ -92,8 +91,7 @@ class DSSScenarioRun:
 
     async def refresh(self) -> None:
         """Read the run again. Raises ``DSSNotFound`` once DSS has cleared it from its history."""
-        details = await self.get_details()
-        self.run = details.scenario_run or self.run
+        self.run = (await self.get_details()).scenario_run or self.run
 
     async def wait_for_completion(self, no_fail: bool = False, *, timeout: float | None = None) -> None:
         """Wait until the run has ended, ``timeout`` seconds at most; the run itself is not touched by giving up.
@@ -102,70 +100,72 @@ class DSSScenarioRun:
         """
         if self.running:
             async with within(timeout, f"the end of run {self.id} of {self.project_key}/{self.scenario_id}"):
-                self.run = await self._ended()
+                self.run = await self._wait_for_end()
         if self.outcome != "SUCCESS" and not no_fail:
             raise DSSRunFailed(self, self.outcome)
 
-    async def _ended(self) -> Raw:
+    async def _wait_for_end(self) -> Raw:
         """The run once it has a result. All who wait for runs of one scenario share the polls of its last runs."""
-        last_runs = wire.get_last_runs(self.project_key, self.scenario_id, limit=3, onlyFinishedRuns=False)
-        run = await self.client.waits.until(
-            ("last-runs", self.project_key, self.scenario_id), lambda: self.client.perform(last_runs), self._find_ended
+
+        def find_ended(runs: list[Any]) -> Raw | None:
+            """This run, if it has ended; empty if it is not among them."""
+            run: Raw = next((run for run in only_objects(runs) if run.get("runId") == self.id), {})
+            return run if not run or get_object(run, "result") else None
+
+        until = self.client.waits.until
+        run = await until(
+            ("last-runs", *self._path),
+            lambda: self._call(wire.get_last_runs, limit=3, onlyFinishedRuns=False),
+            find_ended,
         )
         # Empty: newer runs have pushed it off that short list, so that it must have ended. It tells itself how.
-        return run or await self.client.waits.until(
-            ("run", *self._path),
-            lambda: self.client.perform(wire.get_run(*self._path)),
-            lambda details: self._find_ended([get_object(details, "scenarioRun")]) or None,
+        return run or await until(
+            ("run", *self._path, self.id),
+            lambda: self._call(wire.get_run, self.id),
+            lambda details: find_ended([get_object(details, "scenarioRun")]) or None,
         )
-
-    def _find_ended(self, runs: list[Any]) -> Raw | None:
-        """This run, if it has ended; empty if it is not among them."""
-        found: Raw = next((run for run in only_objects(runs) if run.get("runId") == self.id), {})
-        return found if not found or get_object(found, "result") else None
 
     async def get_details(self) -> "DSSScenarioRunDetails":
         """The run with the runs of its steps so far."""
-        return DSSScenarioRunDetails(await self.client.perform(wire.get_run(*self._path)))
+        return DSSScenarioRunDetails(await self._call(wire.get_run, self.id))
 
     async def get_log(self, step_id: str | None = None, *, tail_bytes: int | None = None) -> str:
         """The log of the run or of one step; with ``tail_bytes`` only its end, whatever its size."""
-        return await self.client.perform(wire.get_run_log(*self._path, stepId=step_id, tail=tail_bytes))
+        return await self._call(wire.get_run_log, self.id, stepId=step_id, tail=tail_bytes)
 
     async def get_report(self) -> bytes:
         """JUnit XML. Raises ``ValueError`` if the scenario was not a test scenario at the time of the run."""
         self._check_test()
-        return await self.client.perform(wire.get_run_report(*self._path))
+        return await self._call(wire.get_run_report, self.id)
 
     async def get_step_run_report(self, step_id: str) -> bytes:
         """JUnit XML of one step. Raises ``ValueError`` as ``get_report`` does."""
         self._check_test()
-        return await self.client.perform(wire.get_step_run_report(*self._path, stepId=step_id))
-
-    @property
-    def _end(self) -> datetime | None:
-        return get_time(self.run, "end") or get_time(get_object(self.run, "result"), "end")
-
-    @property
-    def _path(self) -> tuple[str, str, str]:
-        return self.project_key, self.scenario_id, self.id
+        return await self._call(wire.get_step_run_report, self.id, stepId=step_id)
 
     def _check_test(self) -> None:
         if not get_object(self.run, "scenario").get("markedAsTest"):
             raise ValueError(f"run {self.id} was not a run of a test scenario; only those have reports")
 
 
+class DSSRunFailed(DSSError):
+    sentence = "The run did not end with SUCCESS"
+
+    def __init__(self, run: DSSScenarioRun, outcome: str) -> None:
+        super().__init__(f"run {run.id} of {run.project_key}/{run.scenario_id} ended with {outcome}")
+        self.run = run
+        self.outcome = outcome
+
+
 class DSSScenarioRunDetails(dict[str, Any]):
     """A run with its steps: DSS's own object, with ``stepRuns`` as ``DSSStepRunDetails``."""
+
+    scenario_run = Field(get_object, "scenarioRun")
+    """The run itself; empty if DSS left it out."""
 
     def __init__(self, raw: Raw) -> None:
         super().__init__(raw)
         self["stepRuns"] = [DSSStepRunDetails(step) for step in only_objects(raw.get("stepRuns"))]
-
-    @property
-    def scenario_run(self) -> Raw:
-        """The run itself; empty if DSS left it out."""
-        return get_object(self, "scenarioRun")
 
     @property
     def steps(self) -> list["DSSStepRunDetails"]:
@@ -174,8 +174,7 @@ class DSSScenarioRunDetails(dict[str, Any]):
 
     @property
     def last_step(self) -> "DSSStepRunDetails | None":
-        steps = self.steps
-        return steps[-1] if steps else None
+        return next(reversed(self.steps), None)
 
     @property
     def first_error_details(self) -> Raw | None:
@@ -208,8 +207,7 @@ class DSSStepRunDetails(dict[str, Any]):
     def job_ids(self) -> list[str]:
         """The jobs that the step ran."""
         items = only_objects(self.get("additionalReportItems"))
-        jobs = (get_text(item, "jobId") for item in items if item.get("type") == "JOB_EXECUTED")
-        return [job for job in jobs if job]
+        return [id for item in items if item.get("type") == "JOB_EXECUTED" and (id := get_text(item, "jobId"))]
 
     @property
     def first_error_details(self) -> Raw | None:
@@ -220,3 +218,70 @@ class DSSStepRunDetails(dict[str, Any]):
         items = [get_object(self, "result"), *only_objects(self.get("additionalReportItems"))]
         failed = (get_object(item, "thrown") for item in items if item.get("outcome") == "FAILED")
         return next((thrown for thrown in failed if thrown), None)
+
+
+class DSSTriggerFire(Handle):
+    """One firing of a trigger."""
+
+    def __init__(self, scenario: ScenarioHandle, trigger_fire: Raw) -> None:
+        super().__init__(scenario.client, scenario.project_key)
+        self.scenario = scenario
+        self.project_key = scenario.project_key
+        self.scenario_id = scenario.id
+        self.trigger_id = require_text(get_object(trigger_fire, "trigger"), "id", "trigger fire's trigger")
+        self.run_id = require_text(trigger_fire, "runId", "trigger fire")
+        """The fire's own id, not that of the run that comes of it."""
+        self.trigger_fire = trigger_fire
+        self._polls = 0
+
+    def get_raw(self) -> Raw:
+        return self.trigger_fire
+
+    async def get_scenario_run(self) -> DSSScenarioRun | None:
+        """The run that came of this fire; None as long as there is none."""
+        fire = {"triggerId": self.trigger_id, "triggerRunId": self.run_id}
+        run = get_object(await self._call(wire.get_run_for_trigger, self.scenario_id, **fire), "scenarioRun")
+        return DSSScenarioRun(self.client, run, self.project_key, self.scenario_id) if run else None
+
+    async def is_cancelled(self, refresh: bool = False) -> bool:
+        """As it was last read; ``refresh`` asks DSS."""
+        if refresh:
+            self.trigger_fire = await self._call(
+                wire.get_trigger_fire, self.scenario_id, self.trigger_id, triggerRunId=self.run_id
+            )
+        return bool(self.trigger_fire.get("cancelled"))
+
+    async def wait_for_scenario_run(
+        self, no_fail: bool = False, *, timeout: float | None = None
+    ) -> DSSScenarioRun | None:
+        """Wait for the run, ``timeout`` seconds at most. Raises ``DSSWaitTimeout``, and ``DSSRunCancelled`` if the
+        fire was cancelled; with ``no_fail`` that is None instead."""
+        key = ("fire", self.project_key, self.scenario_id, self.trigger_id, self.run_id)
+        try:
+            async with within(timeout, f"a run of {self.project_key}/{self.scenario_id}"):
+                return await self.client.waits.until(key, self._find_run, lambda run: run)
+        except DSSRunCancelled:
+            if no_fail:
+                return None
+            raise
+
+    async def _find_run(self) -> DSSScenarioRun | None:
+        if run := await self.get_scenario_run():
+            return run
+        self._polls += 1
+        if await self.is_cancelled(refresh=self._polls % _POLLS_PER_REFRESH == 0):
+            raise DSSRunCancelled(f"{self.project_key}/{self.scenario_id}, fire {self.run_id}")
+        return None
+
+
+class DSSScenarioRunWaiter:
+    """Waits for the end of the run that came of a trigger fire."""
+
+    def __init__(self, scenario_run: DSSScenarioRun, trigger_fire: DSSTriggerFire) -> None:
+        self.scenario_run = scenario_run
+        self.trigger_fire = trigger_fire
+
+    async def wait(self, no_fail: bool = False, *, timeout: float | None = None) -> DSSScenarioRun:
+        """The ended run. Raises as ``DSSScenarioRun.wait_for_completion``."""
+        await self.scenario_run.wait_for_completion(no_fail, timeout=timeout)
+        return self.scenario_run

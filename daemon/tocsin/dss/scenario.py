@@ -1,42 +1,38 @@
-"""A scenario: its state, its runs, its definition, and how to run and stop it."""
+"""A scenario: its state, its runs, its definition, its discussions, and how to run and stop it."""
 
 import warnings
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tocsin.dss import wire
-from tocsin.dss.discussion import DSSObjectDiscussions
 from tocsin.dss.errors import DSSInvalidReply
 from tocsin.dss.fields import (
     Field,
-    Reading,
+    RawView,
     get_flag,
-    get_object,
+    get_int,
     get_text,
     get_time,
     only_objects,
     only_texts,
     require_text,
+    with_id,
 )
-from tocsin.dss.run import DSSScenarioRun
-from tocsin.dss.settings import PythonScriptBasedScenarioSettings, StepBasedScenarioSettings, read_script, read_settings
-from tocsin.dss.trigger import DSSScenarioRunWaiter, DSSTriggerFire
+from tocsin.dss.run import DSSScenarioRun, DSSScenarioRunWaiter, DSSTriggerFire
+from tocsin.dss.settings import PythonScriptBasedScenarioSettings, StepBasedScenarioSettings, read_script
 from tocsin.dss.waits import within
-from tocsin.dss.wire import Raw
-
-if TYPE_CHECKING:
-    from tocsin.dss.client import DSSClient
+from tocsin.dss.wire import APIClient, Handle, Raw
 
 _DEEPEST_SEARCH = 1000  # runs; DSS itself calls more than that unhealthy
 _DAY = timedelta(days=1)
 
 
-class DSSScenario:
-    """A handle; making one asks DSS nothing."""
+class DSSScenario(Handle):
+    """A scenario, named by its project and id."""
 
-    def __init__(self, client: "DSSClient", project_key: str, id: str) -> None:
-        self.client = client
+    def __init__(self, client: APIClient, project_key: str, id: str) -> None:
+        super().__init__(client, project_key, id)
         self.project_key = project_key
         self.id = id
 
@@ -45,8 +41,7 @@ class DSSScenario:
 
     async def run(self, params: Raw | None = None) -> DSSTriggerFire:
         """Ask for a run; ``params`` become the trigger's. The answer is a trigger fire, not a run."""
-        request = wire.run_scenario(self.project_key, self.id, json_body=params or {})
-        return DSSTriggerFire(self, await self.client.perform(request))
+        return DSSTriggerFire(self, await self._call(wire.run_scenario, json_body=params or {}))
 
     async def run_and_wait(
         self, params: Raw | None = None, no_fail: bool = False, *, timeout: float | None = None
@@ -64,32 +59,31 @@ class DSSScenario:
             return await DSSScenarioRunWaiter(run, fire).wait(no_fail)
 
     async def get_trigger_fire(self, trigger_id: str, trigger_run_id: str) -> DSSTriggerFire:
-        request = wire.get_trigger_fire(self.project_key, self.id, trigger_id, triggerRunId=trigger_run_id)
-        return DSSTriggerFire(self, await self.client.perform(request))
+        return DSSTriggerFire(self, await self._call(wire.get_trigger_fire, trigger_id, triggerRunId=trigger_run_id))
 
     async def abort(self) -> Raw:
         """Ask DSS to stop the current run, if there is one; it ends a little later, as ABORTED."""
-        return await self.client.perform(wire.abort_scenario(self.project_key, self.id))
+        return await self._call(wire.abort_scenario)
 
     async def delete(self) -> Raw:
-        return await self.client.perform(wire.delete_scenario(self.project_key, self.id))
+        return await self._call(wire.delete_scenario)
 
     async def get_settings(self) -> StepBasedScenarioSettings | PythonScriptBasedScenarioSettings:
         """The definition, to be read or changed and saved."""
-        return await read_settings(self)
+        data = await self._call(wire.get_scenario)
+        if data.get("type") == "step_based":
+            return StepBasedScenarioSettings(self, data)
+        return PythonScriptBasedScenarioSettings(self, data, await read_script(self))
 
-    def get_object_discussions(self) -> DSSObjectDiscussions:
+    def get_object_discussions(self) -> "DSSObjectDiscussions":
         return DSSObjectDiscussions(self.client, self.project_key, "SCENARIO", self.id)
 
     async def get_status(self) -> "DSSScenarioStatus":
         """The light summary: active, running, next run."""
-        return DSSScenarioStatus(self, await self.client.perform(wire.get_scenario_status(self.project_key, self.id)))
+        return DSSScenarioStatus(self, await self._call(wire.get_scenario_status))
 
     async def get_last_runs_raw(self, limit: int = 10, only_finished_runs: bool = False) -> list[Any]:
-        """The list as DSS sent it, newest first, whatever its items are."""
-        return await self.client.perform(
-            wire.get_last_runs(self.project_key, self.id, limit=limit, onlyFinishedRuns=only_finished_runs)
-        )
+        return await self._call(wire.get_last_runs, limit=limit, onlyFinishedRuns=only_finished_runs)
 
     async def get_last_runs(self, limit: int = 10, only_finished_runs: bool = False) -> list[DSSScenarioRun]:
         """The newest runs first, the running one included unless ``only_finished_runs``."""
@@ -97,9 +91,7 @@ class DSSScenario:
 
     async def get_runs_by_date_raw(self, from_day: date | str, to_day: date | str) -> list[Any]:
         """DSS's list for whole days of the server's time zone, ``to_day`` excluded; its order is not documented."""
-        return await self.client.perform(
-            wire.get_runs_by_date(self.project_key, self.id, fromDate=_day(from_day), toDate=_day(to_day))
-        )
+        return await self._call(wire.get_runs_by_date, fromDate=_day(from_day), toDate=_day(to_day))
 
     async def get_runs_by_date(self, from_date: date | str, to_date: date | str | None = None) -> list[DSSScenarioRun]:
         """Runs that started in [from, to), the newest first; without ``to_date`` up to now.
@@ -118,10 +110,10 @@ class DSSScenario:
 
     async def get_run(self, run_id: str) -> DSSScenarioRun:
         """One run by its id."""
-        details = await self.client.perform(wire.get_run(self.project_key, self.id, run_id))
-        if not (run := get_object(details, "scenarioRun")):
-            raise DSSInvalidReply("run details without scenarioRun", operation="get_run", body=str(details)[:200])
-        return self._run(run)
+        details = await self._call(wire.get_run, run_id)
+        if run := self._runs([details.get("scenarioRun") or None]):
+            return run[0]
+        raise DSSInvalidReply("run details without scenarioRun", operation="get_run", body=str(details)[:200])
 
     async def get_current_run(self) -> DSSScenarioRun | None:
         """The run that runs now; None if none does."""
@@ -146,14 +138,13 @@ class DSSScenario:
     async def get_definition(self, with_status: bool = True) -> Raw:
         """Deprecated: use ``get_status``, or ``get_settings`` for the definition."""
         _deprecated("get_definition", "get_status or get_settings")
-        row = wire.get_scenario_status if with_status else wire.get_scenario
-        return await self.client.perform(row(self.project_key, self.id))
+        return await self._call(wire.get_scenario_status if with_status else wire.get_scenario)
 
     async def set_definition(self, definition: Raw, with_status: bool = True) -> Raw:
         """Deprecated: use ``get_settings`` and its ``save``, which sees conflicts."""
         _deprecated("set_definition", "get_settings")
-        row = wire.save_scenario_status if with_status else wire.save_scenario
-        return await self.client.perform(row(self.project_key, self.id, json_body=definition))
+        endpoint = wire.save_scenario_status if with_status else wire.save_scenario
+        return await self._call(endpoint, json_body=definition)
 
     async def get_payload(self, extension: str = "py") -> str:
         """Deprecated: use ``get_settings`` and its ``code``."""
@@ -163,28 +154,22 @@ class DSSScenario:
     async def set_payload(self, script: str, extension: str = "py") -> Raw:
         """Deprecated: use ``get_settings``, its ``code`` and its ``save``."""
         _deprecated("set_payload", "get_settings")
-        body = {"script": script, "extension": extension}
-        return await self.client.perform(wire.save_scenario_payload(self.project_key, self.id, json_body=body))
+        return await self._call(wire.save_scenario_payload, json_body={"script": script, "extension": extension})
 
-    async def _last_where(
-        self, wanted: int, suits: Callable[[DSSScenarioRun], bool], what: str
-    ) -> list[DSSScenarioRun]:
-        """The newest ``wanted`` runs that suit, reading ever further back. Raises ``ValueError`` if there are fewer."""
-        limit = max(10, wanted)
+    async def _last_where(self, count: int, suits: Callable[[DSSScenarioRun], bool], what: str) -> list[DSSScenarioRun]:
+        """The newest ``count`` runs that suit, reading ever further back. Raises ``ValueError`` if there are fewer."""
+        limit = max(10, count)
         while True:
             raw = await self.get_last_runs_raw(limit, only_finished_runs=True)
-            found = [run for run in self._runs(raw) if suits(run)][:wanted]
-            if len(found) == wanted > 0:
-                return found
+            runs = [run for run in self._runs(raw) if suits(run)][:count]
+            if len(runs) == count > 0:
+                return runs
             if len(raw) < limit or limit >= _DEEPEST_SEARCH:
-                raise ValueError(f"{self.project_key}/{self.id} has no {what} run" + " (or too few)" * (wanted > 1))
+                raise ValueError(f"{self.project_key}/{self.id} has no {what} run" + " (or too few)" * (count > 1))
             limit = min(4 * limit, _DEEPEST_SEARCH)
 
-    def _run(self, raw: Raw) -> DSSScenarioRun:
-        return DSSScenarioRun(self.client, raw, self.project_key, self.id)
-
     def _runs(self, raw: list[Any]) -> list[DSSScenarioRun]:
-        return [self._run(item) for item in only_objects(raw)]
+        return [DSSScenarioRun(self.client, item, self.project_key, self.id) for item in only_objects(raw)]
 
 
 def _deprecated(method: str, instead: str) -> None:
@@ -194,17 +179,13 @@ def _deprecated(method: str, instead: str) -> None:
 
 def _day(day: date | str, margin: timedelta = timedelta(0)) -> str:
     """The day as DSS writes it; an aware moment becomes a day of UTC with a margin for the server's zone."""
-    match day:
-        case datetime(tzinfo=None):
-            return day.strftime("%Y-%m-%d")
-        case datetime():
-            return (day.astimezone(UTC) + margin).strftime("%Y-%m-%d")
-        case _:
-            return str(day)
+    if not isinstance(day, datetime):
+        return str(day)
+    return f"{day.astimezone(UTC) + margin if day.tzinfo else day:%Y-%m-%d}"
 
 
-class DSSScenarioStatus(Reading):
-    """The light summary of a scenario."""
+class _ScenarioState:
+    """What a status and a list item both tell."""
 
     active = Field(get_flag, "active")
     """Whether its automatic triggers are on."""
@@ -214,20 +195,19 @@ class DSSScenarioStatus(Reading):
     next_run = Field(get_time, "nextRun")
     """When the next time trigger fires; None if there is none that is active. DSS launches 60 s later."""
 
+
+class DSSScenarioStatus(_ScenarioState, RawView):
+    """The light summary of a scenario."""
+
     def __init__(self, scenario: DSSScenario, data: Raw) -> None:
         super().__init__(data)
         self.scenario = scenario
 
 
-class DSSScenarioListItem(dict[str, Any]):
-    """One scenario of a project's list, as DSS sent it; its attributes are as those of ``DSSScenarioStatus``."""
+class DSSScenarioListItem(_ScenarioState, dict[str, Any]):
+    """One scenario of a project's list, as DSS sent it."""
 
-    active = Field(get_flag, "active")
-    running = Field(get_flag, "running")
-    start_time = Field(get_time, "start")
-    next_run = Field(get_time, "nextRun")
-
-    def __init__(self, client: "DSSClient", project_key: str, data: Raw) -> None:
+    def __init__(self, client: APIClient, project_key: str, data: Raw) -> None:
         super().__init__(data)
         self.client = client
         self.project_key = project_key
@@ -247,3 +227,85 @@ class DSSScenarioListItem(dict[str, Any]):
     @property
     def tags(self) -> list[str]:
         return only_texts(self.get("tags"))
+
+
+class DSSObjectDiscussions(Handle):
+    """The discussions that people have about one object."""
+
+    def __init__(self, client: APIClient, project_key: str, object_type: str, object_id: str) -> None:
+        super().__init__(client, project_key, object_type, object_id)
+        self.path = (project_key, object_type, object_id)
+
+    async def list_discussions(self) -> "list[DSSDiscussion]":
+        """All of them, as yet without replies."""
+        raw = await self._call(wire.list_discussions)
+        return [DSSDiscussion(self, item, complete=False) for _, item in with_id(raw)]
+
+    async def create_discussion(self, topic: str, message: str) -> "DSSDiscussion":
+        """A new one with a first message in Markdown."""
+        raw = await self._call(wire.create_discussion, json_body={"topic": topic, "reply": message})
+        return DSSDiscussion(self, raw, complete=True)
+
+    async def get_discussion(self, discussion_id: str) -> "DSSDiscussion":
+        raw = await self._call(wire.get_discussion, discussion_id)
+        return DSSDiscussion(self, {"id": discussion_id, **raw}, complete=True)
+
+
+class DSSDiscussion(Handle):
+    """One discussion; its replies are read when they are first asked for."""
+
+    def __init__(self, of: DSSObjectDiscussions, data: Raw, *, complete: bool) -> None:
+        self.discussion_id = require_text(data, "id", "discussion")
+        super().__init__(of.client, *of.path, self.discussion_id)
+        self.discussion_data = data
+        self._complete = complete
+
+    def get_metadata(self) -> Raw:
+        """Everything but the replies: ``topic`` and more."""
+        return {key: value for key, value in self.discussion_data.items() if key != "replies"}
+
+    async def set_metadata(self, discussion_metadata: Raw) -> None:
+        """Write changed metadata back; the replies stay."""
+        await self._load()
+        body = {**discussion_metadata, "replies": self.discussion_data.get("replies", [])}
+        await self._load(wire.save_discussion, body)
+
+    async def get_replies(self) -> "list[DSSDiscussionReply]":
+        await self._load()
+        return [DSSDiscussionReply(reply) for reply in only_objects(self.discussion_data.get("replies"))]
+
+    async def add_reply(self, text: str) -> None:
+        """A reply in Markdown, as the user of the credentials."""
+        await self._load(wire.reply_to_discussion, {"reply": text})
+
+    async def _load(self, change: wire.Endpoint[Raw] | None = None, body: Raw | None = None) -> None:
+        """Take over what DSS answers to a change; without one read what is missing."""
+        if change or not self._complete:
+            self.discussion_data = await self._call(change or wire.get_discussion, json_body=body)
+            self._complete = True
+
+
+class DSSDiscussionReply:
+    """One reply, to be read."""
+
+    def __init__(self, reply_data: Raw) -> None:
+        self.reply_data = reply_data
+
+    def get_raw_data(self) -> Raw:
+        return self.reply_data
+
+    def get_text(self) -> str:
+        """Markdown."""
+        return get_text(self.reply_data, "text") or ""
+
+    def get_author(self) -> str | None:
+        """A login."""
+        return get_text(self.reply_data, "author")
+
+    def get_timestamp(self) -> int | None:
+        """Epoch milliseconds, as DSS has them."""
+        return get_int(self.reply_data, "time")
+
+    def get_edited_timestamp(self) -> int | None:
+        """Epoch milliseconds of the last edit."""
+        return get_int(self.reply_data, "editedOn")

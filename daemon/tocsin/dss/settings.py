@@ -6,24 +6,21 @@ the time of one request.
 """
 
 from copy import deepcopy
-from datetime import UTC, datetime, tzinfo
-from typing import TYPE_CHECKING, Any, NoReturn
+from datetime import UTC, datetime
+from typing import Any, NoReturn
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from tocsin.dss import wire
 from tocsin.dss.errors import DSSConflict
 from tocsin.dss.fields import get_object, get_text
-from tocsin.dss.wire import Raw
-
-if TYPE_CHECKING:
-    from tocsin.dss.scenario import DSSScenario
+from tocsin.dss.wire import Handle, Raw, ScenarioHandle
 
 
-class DSSScenarioSettings:
+class DSSScenarioSettings(Handle):
     """The definition; ``get_raw`` and the ``raw_…`` lists are references: change them, then ``save``."""
 
-    def __init__(self, scenario: "DSSScenario", data: Raw) -> None:
-        self.client = scenario.client
+    def __init__(self, scenario: ScenarioHandle, data: Raw) -> None:
+        super().__init__(scenario.client, scenario.project_key, scenario.id)
         self.scenario = scenario
         self.data = data
         self._version = _version(data)
@@ -123,9 +120,11 @@ class DSSScenarioSettings:
 
         The server's own zone is not known here; this machine's stands in for it.
         """
-        now = self.client.clock.now()
-        zone: tzinfo | None = None if timezone == "SERVER" else _zone(timezone)
-        today = now.astimezone(zone)
+        try:
+            zone = None if timezone == "SERVER" else ZoneInfo(timezone)
+        except (ZoneInfoNotFoundError, ValueError) as error:
+            raise ValueError(f"{timezone!r} is neither SERVER nor the name of a time zone") from error
+        today = self.client.clock.now().astimezone(zone)
         naive = datetime(year or today.year, month or today.month, day or today.day, tzinfo=UTC).replace(tzinfo=None)
         midnight = naive.astimezone() if zone is None else naive.replace(tzinfo=zone)
         start = midnight.strftime("%Y-%m-%dT%H:%M:%S.000%z")
@@ -138,22 +137,18 @@ class DSSScenarioSettings:
             await self._check()
         await self._write()
         # The save made a new version, from which the next save of this object starts.
-        saved = await self.client.perform(self._read)
+        saved = await self._call(wire.get_scenario)
         self._version = _version(saved)
         if "versionTag" in saved:
             self.data["versionTag"] = deepcopy(saved["versionTag"])
 
     async def _check(self) -> None:
-        now = await self.client.perform(self._read)
-        if _version(now) != self._version:
-            self._conflict(_modifier(now, "versionTag"))
+        current = await self._call(wire.get_scenario)
+        if _version(current) != self._version:
+            self._conflict(_modifier(current, "versionTag"))
 
     async def _write(self) -> None:
-        await self.client.perform(wire.save_scenario(self.scenario.project_key, self.scenario.id, json_body=self.data))
-
-    @property
-    def _read(self) -> wire.Request[Raw]:
-        return wire.get_scenario(self.scenario.project_key, self.scenario.id)
+        await self._call(wire.save_scenario, json_body=self.data)
 
     def _conflict(self, by: str | None) -> NoReturn:
         where = f"{self.scenario.project_key}/{self.scenario.id}"
@@ -171,10 +166,10 @@ class StepBasedScenarioSettings(DSSScenarioSettings):
 class PythonScriptBasedScenarioSettings(DSSScenarioSettings):
     """The definition of a scenario that is a Python script."""
 
-    def __init__(self, scenario: "DSSScenario", data: Raw, script: str) -> None:
+    def __init__(self, scenario: ScenarioHandle, data: Raw, script: str) -> None:
         super().__init__(scenario, data)
         self.script = script
-        self._script_read = script
+        self._saved_script = script
 
     @property
     def code(self) -> str:
@@ -186,27 +181,16 @@ class PythonScriptBasedScenarioSettings(DSSScenarioSettings):
 
     async def _check(self) -> None:
         await super()._check()
-        if await read_script(self.scenario) != self._script_read:
+        if await read_script(self.scenario) != self._saved_script:
             self._conflict(None)
 
     async def _write(self) -> None:
         await super()._write()
-        body = {"script": self.script}
-        await self.client.perform(
-            wire.save_scenario_payload(self.scenario.project_key, self.scenario.id, json_body=body)
-        )
-        self._script_read = self.script
+        await self._call(wire.save_scenario_payload, json_body={"script": self.script})
+        self._saved_script = self.script
 
 
-async def read_settings(scenario: "DSSScenario") -> StepBasedScenarioSettings | PythonScriptBasedScenarioSettings:
-    """The settings, of the class that fits the scenario's type."""
-    data = await scenario.client.perform(wire.get_scenario(scenario.project_key, scenario.id))
-    if data.get("type") == "step_based":
-        return StepBasedScenarioSettings(scenario, data)
-    return PythonScriptBasedScenarioSettings(scenario, data, await read_script(scenario))
-
-
-async def read_script(scenario: "DSSScenario", extension: str | None = None) -> str:
+async def read_script(scenario: ScenarioHandle, extension: str | None = None) -> str:
     """The script of a scenario; empty if it has none."""
     body = {"extension": extension} if extension else None
     request = wire.get_scenario_payload(scenario.project_key, scenario.id, json_body=body)
@@ -226,12 +210,5 @@ def _list(data: Raw, key: str) -> list[Any]:
     """The list itself, made if it is missing, so that what is added to it is saved."""
     if not isinstance(data.get(key), list):
         data[key] = []
-    found: list[Any] = data[key]
-    return found
-
-
-def _zone(name: str) -> ZoneInfo:
-    try:
-        return ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError) as error:
-        raise ValueError(f"{name!r} is neither SERVER nor the name of a time zone") from error
+    values: list[Any] = data[key]
+    return values

@@ -1,16 +1,20 @@
-"""The one place of this package that talks to the network.
+"""The I/O of the client, and the only module that touches the network.
 
-``Transport.send`` brings one ``Request`` to DSS and its reply back, with bounds on everything: the time to connect,
-the time of a whole attempt, the size of a reply. Reads that failed in passing are tried again, changes never. Each
-attempt is reported to ``on_request`` once; whatever a reply provokes becomes a ``DSSError`` here and nowhere else.
+``HTTPTransport.send`` brings one ``Request`` to DSS and its reply back, with bounds on everything: the time to
+connect, the time of a whole attempt, the size of a reply. Reads that failed in passing are tried again, changes never.
+Each attempt is reported to ``on_request`` once; whatever a reply provokes becomes a ``DSSError`` here and nowhere else.
+Secrets and certificates rotate: both are read again as soon as they have changed.
 """
 
 import asyncio
+import base64
+import inspect
+import os
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
-from datetime import datetime, timedelta
-from typing import TypeVar
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import Literal, TypeVar
 
 import aiohttp
 from multidict import CIMultiDict
@@ -24,11 +28,11 @@ from tenacity import (
 )
 from yarl import URL
 
-from tocsin.dss.credentials import TLS, Auth, BadCredentials, TLSContexts
 from tocsin.dss.errors import DSSError, DSSInvalidReply, DSSThrottled, DSSUnauthorized, DSSUnreachable
-from tocsin.dss.wire import MIB, Reply, Request, RequestReport, read, retry_after, server_date, too_large
-from tocsin.kit.clock import Clock, SystemClock
-from tocsin.kit.mask import mask, secrets_of, secrets_of_header
+from tocsin.dss.wire import MIB, Reply, Request, RequestReport, Secret, invalid, read, retry_after, server_date
+from tocsin.kit.clock import Clock
+from tocsin.kit.files import SingleFlight, Version, version
+from tocsin.kit.mask import mask, mask_tokens, secrets_of, secrets_of_header
 from tocsin.kit.proxy import environment_proxy
 from tocsin.kit.texts import storable
 
@@ -43,50 +47,102 @@ _MOST_ERROR = 128 * 1024  # bytes of an error that are read
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
-class Transport:
-    """A pool of connections to one DSS. Belongs to the event loop that first uses it."""
+@dataclass(frozen=True, slots=True)
+class Auth:
+    """A secret, and how it travels: as the user name of Basic, as a Bearer token, or in DSS's own header as a Ticket."""
+
+    scheme: Literal["Basic", "Bearer", "Ticket"]
+    secret: Secret = field(repr=False)
+
+    async def header(self) -> tuple[str, str, str]:
+        """Name and value of the header for the next request, and the secret in it. Raises ``DSSUnauthorized``."""
+        try:
+            value = self.secret if isinstance(self.secret, str) else self.secret()
+            secret = (await value if inspect.isawaitable(value) else value).strip()
+        except (OSError, ValueError) as error:
+            raise DSSUnauthorized(f"the secret cannot be read: {type(error).__name__}") from error
+        if not secret:
+            raise DSSUnauthorized("the secret is empty")
+        if self.scheme == "Basic":
+            return "Authorization", "Basic " + base64.b64encode(f"{secret}:".encode()).decode(), secret
+        if not (secret.isascii() and secret.isprintable()):
+            raise DSSUnauthorized("the secret holds characters that no HTTP header can carry")
+        if self.scheme == "Bearer":
+            return "Authorization", f"Bearer {secret}", secret
+        return "X-DKU-APITicket", secret, secret
+
+
+class TLSFiles:
+    """How to trust DSS and, with a client certificate, how DSS trusts us. Paths of PEM files."""
 
     def __init__(
-        self,
-        url: str,
-        auth: Auth,
-        *,
-        headers: Mapping[str, str] | None = None,
-        tls: TLS | None = None,
-        proxy: str | None = None,
-        timeout: float = 30.0,
-        connect_timeout: float = 10.0,
-        retries: int = 2,
-        max_reply_bytes: int = 64 * MIB,
-        max_connections: int = 32,
-        user_agent: str = "tocsin-dss",
-        on_request: Callable[[RequestReport], None] | None = None,
-        clock: Clock | None = None,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        self, verify: bool = True, ca_file: str | None = None, cert_file: str | None = None, key_file: str | None = None
     ) -> None:
-        """``url`` may hold a path, where a reverse proxy serves DSS below one; ``timeout`` is for one whole attempt,
-        in seconds. ``proxy`` None means HTTP(S)_PROXY and NO_PROXY, an empty one means none at all. ``on_request``
-        must not raise. Raises ``ValueError`` for a URL that cannot be one of DSS."""
-        self.base = _base(url)
-        self._auth = auth
-        self._headers = CIMultiDict(headers or {})
-        self._headers["User-Agent"] = user_agent
-        for name, value in self._headers.items():
+        """``ca_file`` replaces the system's authorities. Without ``key_file`` the key stands in ``cert_file``."""
+        self._verify = verify
+        self._ca_file, self._cert_file, self._key_file = ca_file, cert_file, key_file
+        self._files = [file for file in (ca_file, cert_file, key_file) if file]
+        self._versions: list[Version] | None = None
+        self._context: ssl.SSLContext | bool = verify  # what aiohttp takes for "default" and "unchecked"
+        self._reading = SingleFlight(self._read, "reading the TLS files")
+
+    async def context(self) -> ssl.SSLContext | bool:
+        """Read the files again if they changed. A pair that is only half written, or that cannot be read in time,
+        leaves the former context in force until it fits. Raises ``DSSUnreachable`` if there was none."""
+        if self._files:
+            try:
+                await self._reading.wait()
+            except (OSError, ValueError) as error:  # ssl.SSLError and TimeoutError are OSErrors
+                if self._versions is None:
+                    raise DSSUnreachable(f"TLS files: {mask_tokens(str(error))}") from error
+        return self._context
+
+    def _read(self) -> None:
+        versions = [version(os.stat(file)) for file in self._files]
+        if versions == self._versions:
+            return
+        context = ssl.create_default_context(cafile=self._ca_file)
+        if not self._verify:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        if self._cert_file:
+            # Without a password callback OpenSSL would ask for one on the terminal.
+            context.load_cert_chain(self._cert_file, self._key_file, password=lambda: "")
+        self._context, self._versions = context, versions
+
+
+@dataclass(eq=False, slots=True, kw_only=True, repr=False)
+class HTTPTransport:
+    """A pool of connections to one DSS. Belongs to the event loop that first uses it.
+
+    ``url`` may hold a path, where a reverse proxy serves DSS below one. The options are those of ``DSSClient``.
+    Raises ``ValueError`` for a URL that cannot be one of DSS, for headers and for a proxy that cannot be used.
+    """
+
+    url: str
+    auth: Auth
+    tls: TLSFiles
+    headers: Mapping[str, str]
+    proxy: str | None
+    timeout: float
+    connect_timeout: float
+    retries: int
+    max_reply_bytes: int
+    max_connections: int
+    on_request: Callable[[RequestReport], None] | None
+    clock: Clock
+    sleep: Callable[[float], Awaitable[None]]
+    base: URL = field(init=False)
+    _proxy: URL | None = field(init=False)
+    _session: aiohttp.ClientSession | None = field(default=None, init=False)
+    _closed: bool = field(default=False, init=False)
+
+    def __post_init__(self) -> None:
+        self.base = _base(self.url)
+        self._proxy = _proxy(self.proxy, self.base)
+        for name, value in self.headers.items():
             if not (name.isascii() and name.isprintable() and value.isprintable()):
                 raise ValueError(f"the header {name!r} holds characters that no HTTP header can carry")
-        self._tls = tls or TLS()
-        self._contexts: TLSContexts | None = None
-        self._proxy = _proxy(_proxy_from_environment(self.base) if proxy is None else proxy)
-        self._timeout = timeout
-        self._connect_timeout = connect_timeout
-        self._retries = retries
-        self._max_reply_bytes = max_reply_bytes
-        self._max_connections = max_connections
-        self._on_request = on_request or (lambda report: None)
-        self._clock = clock or SystemClock()
-        self._sleep = sleep
-        self._session: aiohttp.ClientSession | None = None
-        self._closed = False
 
     async def close(self) -> None:
         """Close all connections; further requests are a ``RuntimeError``."""
@@ -96,78 +152,60 @@ class Transport:
 
     async def send(self, request: Request[T]) -> T:
         """The parsed reply. Raises ``DSSError``."""
-        if not (self._retries and request.repeatable):
+        if not (self.retries and request.repeatable):
             return await self._attempt(request)
         retrying = AsyncRetrying(
-            stop=stop_after_attempt(1 + self._retries),
+            stop=stop_after_attempt(1 + self.retries),
             wait=_pause,
             retry=retry_if_exception(_worth_retrying),
-            sleep=self._sleep,
+            sleep=self.sleep,
             reraise=True,
         )
         return await retrying(self._attempt, request)
 
     async def _attempt(self, request: Request[T]) -> T:
         session = self._open()
-        began = self._clock.monotonic()
+        shown = f"{self.base}{request.target.partition('?')[0]}"
+        began = self.clock.monotonic()
         reply: Reply | None = None
         error: DSSError | None = None
         try:
-            headers, context = await self._prepare(request)
-            reply = await self._exchange(session, request, headers, context)
-            return read(request, reply, self._clock.now())
+            reply = await self._exchange(session, request, shown)
+            return read(request, reply, self.clock.now())
         except DSSError as caught:
             error = caught
             raise
         except Exception as caught:  # one request is one unit of work: what no rule above foresaw is its failure
-            reason = f"{type(caught).__name__}: {caught}"
-            error = DSSInvalidReply(reason, operation=request.operation, url=str(self.base))
+            error = DSSInvalidReply(f"{type(caught).__name__}: {caught}")
             raise error from caught
         finally:
+            if error is not None:
+                error.operation, error.url = request.operation, error.url or shown
             if reply is not None or error is not None:  # else it was cancelled, and came to nothing
-                self._on_request(self._report(request, reply, error, self._clock.monotonic() - began))
-
-    async def _prepare(self, request: Request[T]) -> tuple[CIMultiDict[str], ssl.SSLContext | bool]:
-        """Headers and TLS for this moment's secret and certificates."""
-        try:
-            name, value = await self._auth.header()
-        except BadCredentials as bad:
-            raise DSSUnauthorized(str(bad), operation=request.operation, url=str(self.base)) from bad
-        headers = self._headers.copy()
-        headers[name] = value
-        if request.body is not None:
-            headers["Content-Type"] = request.content_type
-        if self.base.scheme != "https":
-            return headers, True
-        self._contexts = self._contexts or TLSContexts(self._tls)
-        try:
-            return headers, await self._contexts.current()
-        except BadCredentials as bad:
-            raise DSSUnreachable(str(bad), operation=request.operation, url=str(self.base)) from bad
+                self._report(request, reply, error, self.clock.monotonic() - began)
 
     def _open(self) -> aiohttp.ClientSession:
         if self._closed:
             raise RuntimeError("this DSS client is closed")
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=self._max_connections),
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._connect_timeout),
+                connector=aiohttp.TCPConnector(limit=self.max_connections),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=self.connect_timeout),
                 # A session cookie would outlive the secret that it was given for.
                 cookie_jar=aiohttp.DummyCookieJar(),
             )
         return self._session
 
-    async def _exchange(
-        self,
-        session: aiohttp.ClientSession,
-        request: Request[T],
-        headers: CIMultiDict[str],
-        context: ssl.SSLContext | bool,
-    ) -> Reply:
+    async def _exchange(self, session: aiohttp.ClientSession, request: Request[T], shown: str) -> Reply:
+        headers = CIMultiDict(self.headers)
+        name, value, secret = await self.auth.header()
+        headers[name] = value
+        if request.body is not None:
+            headers["Content-Type"] = request.content_type
+        context = await self.tls.context() if self.base.scheme == "https" else True
         url = URL(f"{self.base}{request.target}", encoded=True)
-        shown = str(url.with_query(None))
         try:
-            async with asyncio.timeout(self._timeout):
+            async with asyncio.timeout(self.timeout):
                 for _ in range(_MAX_REDIRECTS):
                     async with session.request(
                         request.method,
@@ -180,54 +218,39 @@ class Transport:
                     ) as response:
                         onward = _redirect(request, url, response)
                         if onward is None:
-                            return self._quiet(await self._reply(request, response, shown), headers)
+                            return _mask_error(await self._read_reply(request, response, shown), headers, secret)
                     url = onward
-                raise DSSInvalidReply("too many redirects", operation=request.operation, url=shown)
+                raise DSSInvalidReply("too many redirects")
         except TimeoutError:  # aiohttp's own time limits are among them
-            reason = f"no complete answer within {self._timeout:g} s (connecting: {self._connect_timeout:g} s)"
-            raise DSSUnreachable(reason, timed_out=True, operation=request.operation, url=shown) from None
+            reason = f"no complete answer within {self.timeout:g} s (connecting: {self.connect_timeout:g} s)"
+            raise DSSUnreachable(reason, timed_out=True) from None
         except aiohttp.ClientHttpProxyError as error:  # its text shows the proxy's address, password and all
-            reason = f"the proxy answered {error.status} {error.message}"
-            raise DSSUnreachable(reason, operation=request.operation, url=shown) from None
+            raise DSSUnreachable(f"the proxy answered {error.status} {error.message}") from None
         except aiohttp.ClientResponseError as error:
-            reason = f"not HTTP: {error.message}"
-            raise DSSInvalidReply(reason, operation=request.operation, url=shown) from None
+            raise DSSInvalidReply(f"not HTTP: {error.message}") from None
         except (aiohttp.ClientError, OSError) as error:
-            reason = f"{type(error).__name__}: {error}"
-            raise DSSUnreachable(reason, operation=request.operation, url=shown) from error
+            raise DSSUnreachable(f"{type(error).__name__}: {error}") from error
 
-    async def _reply(self, request: Request[T], response: aiohttp.ClientResponse, shown: str) -> Reply:
+    async def _read_reply(self, request: Request[T], response: aiohttp.ClientResponse, shown: str) -> Reply:
         """The whole body, within the cap, or only its end if the request asks for a tail. The cap counts what comes
         out of the decompressor, which aiohttp feeds by small pieces."""
         body = bytearray()
         tail = request.tail if response.status < 400 else None
-        cap = min(self._max_reply_bytes, request.max_bytes) if tail is None else _LONGEST_TAILED
+        cap = min(self.max_reply_bytes, request.max_bytes) if tail is None else _LONGEST_TAILED
         received = 0
         async for chunk in response.content.iter_chunked(_CHUNK):
             body += chunk
             received += len(chunk)
             if received > cap:
                 begun = Reply(response.status, bytes(body[:_CHUNK]), response.headers, shown)
-                raise too_large(request.operation, begun, f"larger than {cap} bytes")
+                raise invalid(request.operation, begun, f"larger than {cap} bytes", too_large=True)
             if tail is not None and len(body) > tail + 16 * _CHUNK:
                 del body[:-tail]
-        kept = body if tail is None else body[-tail:]
-        return Reply(response.status, bytes(kept), response.headers, shown)
+        return Reply(response.status, bytes(body if tail is None else body[-tail:]), response.headers, shown)
 
-    def _quiet(self, reply: Reply, headers: Mapping[str, str]) -> Reply:
-        """An error without the request's secrets, which some gateways repeat: its words go to logs and rows."""
-        if reply.status < 400:
-            return reply
-        named = {name: value for name, value in headers.items() if name not in ("User-Agent", "Content-Type")}
-        sent = [value for value in named.values() if len(value) >= 8]  # shorter ones may be words of the answer itself
-        sent.append(self._auth.sent_in(headers))
-        shown = reply.body[:_MOST_ERROR].decode("latin-1")
-        words = mask(shown, [part for value in sent for part in secrets_of_header(value)])
-        return replace(reply, body=words.encode("latin-1"))
-
-    def _report(
-        self, request: Request[T], reply: Reply | None, error: DSSError | None, seconds: float
-    ) -> RequestReport:
+    def _report(self, request: Request[T], reply: Reply | None, error: DSSError | None, seconds: float) -> None:
+        if self.on_request is None:
+            return
         status = reply.status if reply else error.status if error else None
         match error:
             case DSSUnreachable():
@@ -239,17 +262,20 @@ class Transport:
             case _:
                 code = str(status)
         headers: Mapping[str, str] = reply.headers if reply else {}
-        return RequestReport(
+        now, date = self.clock.now(), server_date(headers)
+        report = RequestReport(
             operation=request.operation,
             method=request.method,
             status=status,
             code=code,
             seconds=seconds,
-            server_date=_plausible(server_date(headers), self._clock.now()),
-            retry_after=retry_after(headers, self._clock.now()),
+            # No clock is a year wrong, and the calendar ends somewhere.
+            server_date=date if date is not None and abs(date - now) < _CLOCKS_DIFFER else None,
+            retry_after=retry_after(headers, now),
             dss_version=storable(headers.get("DSS-Version", ""), 100) or None,
             error=error,
         )
+        self.on_request(report)
 
 
 def _base(url: str) -> URL:
@@ -265,23 +291,20 @@ def _base(url: str) -> URL:
         raise ValueError("a DSS URL holds no user or password; the key is given apart")
     if parsed.query_string or parsed.fragment:
         raise ValueError(f"a DSS URL ends with its host or path: {mask(url, secrets_of(url))!r}")
-    path = parsed.raw_path.rstrip("/")
-    return URL(f"{parsed.origin()}{path}{API_BASE}", encoded=True)
+    return URL(f"{parsed.origin()}{parsed.raw_path.rstrip('/')}{API_BASE}", encoded=True)
 
 
-def _proxy(address: str) -> URL | None:
-    """The proxy at an address; an empty one is none. Raises ``ValueError`` without showing the address's password."""
+def _proxy(address: str | None, base: URL) -> URL | None:
+    """The proxy at an address; an empty one is none. None means HTTP(S)_PROXY and NO_PROXY, read once: aiohttp's own
+    ``trust_env`` also sends ~/.netrc's passwords. Raises ``ValueError`` without showing the address's password."""
+    if address is None:
+        address = environment_proxy(base.scheme, base.host or "", base.port)
     if not address:
         return None
     proxy = URL(address if "://" in address else f"http://{address}")
     if proxy.scheme not in ("http", "https") or not proxy.host:
         raise ValueError("a proxy's address is a host, or http:// or https:// and a host")
     return proxy
-
-
-def _proxy_from_environment(base: URL) -> str:
-    """HTTP(S)_PROXY and NO_PROXY, read once. aiohttp's own ``trust_env`` also sends ~/.netrc's passwords."""
-    return environment_proxy(base.scheme, base.host or "", base.port) or ""
 
 
 def _redirect(request: Request[T], url: URL, response: aiohttp.ClientResponse) -> URL | None:
@@ -298,9 +321,15 @@ def _redirect(request: Request[T], url: URL, response: aiohttp.ClientResponse) -
     return onward if same or upgrade else None
 
 
-def _plausible(date: datetime | None, now: datetime) -> datetime | None:
-    """A server's Date unless it is a year away from ours: no clock is so wrong, and the calendar ends somewhere."""
-    return date if date is not None and abs(date - now) < _CLOCKS_DIFFER else None
+def _mask_error(reply: Reply, headers: Mapping[str, str], secret: str) -> Reply:
+    """An error without the request's secrets, which some gateways repeat: its words go to logs and rows."""
+    if reply.status < 400:
+        return reply
+    sent = [value for name, value in headers.items() if name not in ("User-Agent", "Content-Type")]
+    sent = [*(value for value in sent if len(value) >= 8), secret]  # shorter ones may be words of the answer itself
+    shown = reply.body[:_MOST_ERROR].decode("latin-1")
+    masked = mask(shown, [part for value in sent for part in secrets_of_header(value)])
+    return replace(reply, body=masked.encode("latin-1"))
 
 
 def _worth_retrying(error: BaseException) -> bool:

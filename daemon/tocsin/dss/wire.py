@@ -1,4 +1,4 @@
-"""DSS's public API without any I/O: requests out, replies in.
+"""DSS's public API without any I/O: requests out, replies in, and handles on what they name.
 
 An ``Endpoint`` is one row of the API: a name for metrics, a method, a path, and the shape of a good reply. Called
 with the parts of its path it gives a ``Request``; ``read`` turns a ``Reply`` into the parsed value or into the error
@@ -8,27 +8,19 @@ included; a part that would change the path's meaning (empty, ``.``, ``..``) is 
 
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Hashable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 from urllib.parse import quote
 
-from tocsin.dss.errors import (
-    BODY_SHOWN,
-    DSSError,
-    DSSForbidden,
-    DSSInvalidReply,
-    DSSNotFound,
-    DSSRefused,
-    DSSReplyTooLarge,
-    DSSServerError,
-    DSSThrottled,
-    DSSUnauthorized,
-)
+from tocsin.dss import errors
+from tocsin.dss.errors import BODY_SHOWN, DSSError, DSSInvalidReply
+from tocsin.kit.clock import Clock
 
 T = TypeVar("T")
+R = TypeVar("R")
 Raw = dict[str, Any]
 """A JSON object as DSS sent it."""
 MIB = 1024 * 1024
@@ -36,6 +28,8 @@ MAX_JSON_BYTES = 16 * MIB
 MAX_JSON_VALUES = 1_000_000
 """Decoding takes about ten times the memory of the text, and more where it is nothing but small values."""
 QueryValue = str | int | bool | None
+Secret = str | Callable[[], str | Awaitable[str]]
+"""A secret, or a callable that is asked for it before each request, so that a rotated one serves at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +74,7 @@ class Request(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Endpoint(Generic[T]):
-    """One row of the API; call it with the path's parts, the query and a JSON body."""
+    """One row of the API; call it with the path's parts, the query and a JSON body for a ``Request``."""
 
     operation: str
     method: str
@@ -97,7 +91,7 @@ class Endpoint(Generic[T]):
             raise TypeError(f"{self.operation} takes no query {', '.join(sorted(unknown))}")
         if len(parts) != self.template.count("{}"):
             raise TypeError(f"{self.operation} takes {self.template.count('{}')} path parts, not {len(parts)}")
-        target = self.template.format(*map(quote_part, parts))
+        target = self.template.format(*map(_quote_part, parts))
         pairs = "&".join(f"{k}={quote(str(v), safe='')}" for k, v in query.items() if v is not None)
         return Request(
             self.operation,
@@ -111,28 +105,63 @@ class Endpoint(Generic[T]):
         )
 
 
-def quote_part(part: str) -> str:
+def _quote_part(part: str) -> str:
     """One path part, quoted. Raises ``ValueError`` where the path would mean another object."""
     if part in ("", ".", ".."):
         raise ValueError(f"{part!r} cannot be an identifier in DSS")
     return quote(part, safe="")
 
 
+class Waits(Protocol):
+    """Waiting for something in DSS; see ``waits.SharedWaits``."""
+
+    async def until(self, key: Hashable, fetch: Callable[[], Awaitable[T]], judge: Callable[[T], R | None]) -> R: ...
+
+
+class APIClient(Protocol):
+    """What handles need of ``DSSClient``."""
+
+    clock: Clock
+
+    @property
+    def waits(self) -> Waits: ...
+
+    async def perform(self, request: Request[T]) -> T: ...
+
+
+class ScenarioHandle(Protocol):
+    """What names a scenario, as ``DSSScenario``."""
+
+    client: APIClient
+    project_key: str
+    id: str
+
+
+class Handle:
+    """Stands for an object in DSS; making one asks DSS nothing."""
+
+    def __init__(self, client: APIClient, *path: str) -> None:
+        self.client = client
+        self._path = path
+
+    async def _call(self, endpoint: Endpoint[T], *parts: str, **options: Any) -> T:
+        """Perform a request whose path begins with the parts of this object's."""
+        return await self.client.perform(endpoint(*self._path, *parts, **options))
+
+
 # What a good body is: parsers of 2xx replies. They raise ValueError with what is wrong.
 
 
 def parse_object(body: bytes) -> Raw:
-    value = _json(body)
-    if not isinstance(value, dict):
-        raise ValueError(f"a JSON object was expected, not {_kind(value)}")
-    return value
+    if isinstance(value := _json(body), dict):
+        return value
+    raise ValueError(f"a JSON object was expected, not {_kind(value)}")
 
 
 def parse_list(body: bytes) -> list[Any]:
-    value = _json(body)
-    if not isinstance(value, list):
-        raise ValueError(f"a JSON list was expected, not {_kind(value)}")
-    return value
+    if isinstance(value := _json(body), list):
+        return value
+    raise ValueError(f"a JSON list was expected, not {_kind(value)}")
 
 
 def parse_projects(body: bytes) -> list[Any]:
@@ -193,19 +222,15 @@ def read(request: Request[T], reply: Reply, now: datetime) -> T:
     try:
         return request.parse(reply.body)
     except _TooLarge as error:
-        raise too_large(request.operation, reply, str(error)) from None
+        raise invalid(request.operation, reply, str(error), too_large=True) from None
     except ValueError as error:
         raise invalid(request.operation, reply, str(error)) from None
 
 
-def invalid(operation: str, reply: Reply, reason: str) -> DSSInvalidReply:
-    """The error for a reply that is not DSS's; the beginning of its body is kept."""
-    return DSSInvalidReply(reason, operation=operation, url=reply.url, status=reply.status, body=beginning(reply.body))
-
-
-def too_large(operation: str, reply: Reply, reason: str) -> DSSReplyTooLarge:
-    """The error for a reply that holds more than is read; the beginning of its body is kept."""
-    return DSSReplyTooLarge(reason, operation=operation, url=reply.url, status=reply.status, body=beginning(reply.body))
+def invalid(operation: str, reply: Reply, reason: str, *, too_large: bool = False) -> DSSInvalidReply:
+    """The error for a reply that is not DSS's, or that holds more than is read; the beginning of its body is kept."""
+    kind = errors.DSSReplyTooLarge if too_large else DSSInvalidReply
+    return kind(reason, operation=operation, url=reply.url, status=reply.status, body=_beginning(reply.body))
 
 
 _MAX_RETRY_AFTER = 86_400.0  # seconds; what is longer is nonsense
@@ -213,69 +238,65 @@ _MISSING = ("not found", "does not exist", "doesn't exist")
 _DENIED = ("not allowed", "not authorized", "unauthorized", "forbidden", "permission", "denied")
 _PERMANENT = (*_DENIED, "invalid", "illegal", "could not parse", "cannot parse", "malformed", "validation")
 _ALWAYS_TRANSIENT = frozenset({408, 425, 429, 502, 503, 504})
+_KINDS: dict[int, type[DSSError]] = {
+    401: errors.DSSUnauthorized,
+    403: errors.DSSForbidden,
+    404: errors.DSSNotFound,
+    429: errors.DSSThrottled,
+}
 
 
 def error_of(operation: str, reply: Reply, now: datetime) -> DSSError:
     """The error that a status of 400 or more means.
 
-    DSS answers 500 for much that is not there or not allowed, so its words decide. A page of a proxy is never
-    taken for DSS's word: "host not found" on a gateway's page says nothing about a scenario.
+    DSS answers 500 for much that is not there or not allowed, and only its words tell which: no field of the reply
+    does. A page of a proxy is never taken for DSS's word: "host not found" on a gateway's page says nothing about a
+    scenario.
     """
-    error_type, words = _told(reply.body)
+    error_type, words = _serialized_error(reply.body)
     text = f"{error_type or ''} {words}".lower()
     gateway = reply.status in _ALWAYS_TRANSIENT and error_type is None
-    missing = any(word in text for word in _MISSING) and not gateway
-    kind: type[DSSError]
-    match reply.status:
-        case 401:
-            kind = DSSUnauthorized
-        case 403:
-            kind = DSSForbidden
-        case 404:
-            kind = DSSNotFound
-        case 429:
-            kind = DSSThrottled
-        case status if status < 500:
-            kind = DSSRefused
-        case _:
-            kind = DSSNotFound if missing else DSSServerError
-    if kind is DSSServerError and reply.status not in _ALWAYS_TRANSIENT:
+    kind = _KINDS.get(reply.status, errors.DSSRefused if reply.status < 500 else errors.DSSServerError)
+    if kind is errors.DSSServerError and not gateway and any(word in text for word in _MISSING):
+        kind = errors.DSSNotFound
+    if kind is errors.DSSServerError and reply.status not in _ALWAYS_TRANSIENT:
         transient = not any(word in text for word in _PERMANENT)
     else:
-        transient = reply.status in _ALWAYS_TRANSIENT and kind is not DSSNotFound
+        transient = reply.status in _ALWAYS_TRANSIENT and kind is not errors.DSSNotFound
     error = kind(
         words[:BODY_SHOWN],
         operation=operation,
         url=reply.url,
         status=reply.status,
         error_type=error_type,
-        body=beginning(reply.body),
+        body=_beginning(reply.body),
         transient=transient,
     )
-    if isinstance(error, DSSThrottled):
+    if isinstance(error, errors.DSSThrottled):
         error.retry_after = retry_after(reply.headers, now)
-    if isinstance(error, DSSServerError):
+    if isinstance(error, errors.DSSServerError):
         error.denied = any(word in text for word in _DENIED)
     return error
 
 
-def _told(body: bytes) -> tuple[str | None, str]:
+def _serialized_error(body: bytes) -> tuple[str | None, str]:
     """DSS's error class and words, from its serialized error or from plain text; nothing from an HTML page."""
     if _is_html(body):
         return None, ""
     try:
-        told = json.loads(body)
+        error = json.loads(body)
     except (ValueError, RecursionError):
         return None, body[: 4 * BODY_SHOWN].decode("utf-8", "replace").strip()
-    if not isinstance(told, dict):
-        return None, told if isinstance(told, str) else ""
-    words = next((w for k in ("detailedMessage", "message", "title") if isinstance(w := told.get(k), str) and w), "")
-    error_type = told.get("errorType")
-    return (error_type if isinstance(error_type, str) and error_type else None), words
+    if not isinstance(error, dict):
+        return None, error if isinstance(error, str) else ""
+    error_type, *texts = (
+        text if isinstance(text := error.get(key), str) else ""
+        for key in ("errorType", "detailedMessage", "message", "title")
+    )
+    return error_type or None, next(filter(None, texts), "")
 
 
-def beginning(body: bytes) -> str:
-    """What an error shows of a body."""
+def _beginning(body: bytes) -> str:
     return body[: 4 * BODY_SHOWN].decode("utf-8", "replace")[:BODY_SHOWN]
 
 
