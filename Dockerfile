@@ -21,7 +21,7 @@ COPY --from=wheel /wheels/ /wheels/
 RUN pip --python /opt/tocsin/bin/python install --no-cache-dir --no-deps --no-index /wheels/*.whl
 
 FROM python:${PYTHON}-slim-trixie
-ARG VERSION=0.1.0
+ARG VERSION=0.2.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="tocsin" \
       org.opencontainers.image.description="The alarm bell for Dataiku DSS: watches scenario runs, keeps metrics, raises alerts, notifies" \

@@ -1,3 +1,3 @@
 """Tocsin: the alarm bell for Dataiku DSS."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -436,7 +436,7 @@ def test_the_pod_is_given_longer_than_the_daemon_takes(chart: Chart) -> None:
 
 
 def test_the_image_is_named_by_registry_tag_or_digest(chart: Chart) -> None:
-    assert container_of(chart.render())["image"] == "tocsin:0.1.0"
+    assert container_of(chart.render())["image"] == "tocsin:0.2.0"
     assert container_of(chart.render("everything"))["image"] == "registry.example.com/mirror/tocsin:1.2.3"
     assert container_of(chart.render("postgresql"))["image"].startswith("tocsin@sha256:0123")
     assert pod_of(chart.render("everything"))["spec"]["imagePullSecrets"] == [{"name": "shared"}, {"name": "mine"}]
