@@ -2,7 +2,7 @@
 
 import pytest
 
-from tocsin.sim.formula import BadFormula, evaluate, expand, is_true
+from tocsin.sim.formula import UnreadableFormula, evaluate_formula, fill_template, is_true
 
 KNOWN = {"outcome": "FAILED", "n": 3, "deep": {"a b": [1, {"c": "x"}]}, "flag": True, "none": None, "import": "odd"}
 
@@ -32,7 +32,7 @@ KNOWN = {"outcome": "FAILED", "n": 3, "deep": {"a b": [1, {"c": "x"}]}, "flag": 
     ],
 )
 def test_formulas_have_values(formula, value):
-    assert evaluate(formula, KNOWN) == value
+    assert evaluate_formula(formula, KNOWN) == value
 
 
 @pytest.mark.parametrize(
@@ -41,14 +41,14 @@ def test_formulas_have_values(formula, value):
      "n > 'x'", "lambda: 1", "n.__class__ + (1)(2)", "[1]", "n if n else n", "1 < 2 < 3", "__import__('os')", "n - 1"],
 )  # fmt: skip
 def test_what_cannot_be_read_is_refused(formula):
-    with pytest.raises(BadFormula):
-        evaluate(formula, KNOWN)
+    with pytest.raises(UnreadableFormula):
+        evaluate_formula(formula, KNOWN)
 
 
 def test_places_in_a_text_are_filled():
-    assert expand("${outcome}: ${n + 1} ${flag} ${unknown}${none}.", KNOWN) == "FAILED: 4 true ."
-    with pytest.raises(BadFormula):
-        expand("${unknown}", KNOWN, strict=True)
+    assert fill_template("${outcome}: ${n + 1} ${flag} ${unknown}${none}.", KNOWN) == "FAILED: 4 true ."
+    with pytest.raises(UnreadableFormula):
+        fill_template("${unknown}", KNOWN, strict=True)
 
 
 @pytest.mark.parametrize(

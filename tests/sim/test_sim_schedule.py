@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from tocsin.sim.schedule import WEEKDAYS, BadTrigger, Temporal
+from tocsin.sim.schedule import WEEKDAYS, BadTrigger, TemporalTrigger
 
 MINUTE = timedelta(minutes=1)
 FEW = {"Minutely": timedelta(days=1), "Hourly": timedelta(days=55)}  # of those there are many
@@ -18,7 +18,7 @@ WALKS = {"Europe/Paris": (2024, 2026), "America/New_York": (2026, 2027), "Austra
 
 
 def occurrences(params, first, last, server=PARIS):
-    temporal = Temporal.parse(params, server)
+    temporal = TemporalTrigger.parse(params, server)
     found, at = [], first - timedelta(microseconds=1)
     while (at := temporal.after(at)) is not None and at < last:
         found.append(at)
@@ -166,7 +166,7 @@ def test_a_day_that_a_zone_skipped_altogether_gives_no_second_occurrence():
 
 
 def test_occurrences_end_where_the_calendar_ends():
-    temporal = Temporal.parse({"frequency": "Monthly"}, PARIS)
+    temporal = TemporalTrigger.parse({"frequency": "Monthly"}, PARIS)
     assert temporal.after(datetime(9999, 12, 20, tzinfo=UTC)) is None
 
 
@@ -188,4 +188,4 @@ def test_occurrences_end_where_the_calendar_ends():
 )
 def test_parameters_that_make_no_sense_are_refused(broken):
     with pytest.raises(BadTrigger):
-        Temporal.parse(broken, PARIS)
+        TemporalTrigger.parse(broken, PARIS)

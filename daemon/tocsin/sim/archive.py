@@ -13,9 +13,9 @@ from pathlib import Path
 from tocsin.kit.clock import from_ms, to_ms
 from tocsin.sim import documents
 from tocsin.sim.behaviour import Behaviour, Document
-from tocsin.sim.logs import Line
-from tocsin.sim.nouns import Fire, Job, Project, Run, Scenario
-from tocsin.sim.perform import scenario_target
+from tocsin.sim.logs import SimLogLine
+from tocsin.sim.nouns import SimJob, SimProject, SimRun, SimScenario, TriggerFire
+from tocsin.sim.perform import target_of
 from tocsin.sim.world import World
 
 _SCHEMA = """
@@ -63,14 +63,14 @@ class SqliteArchive:
     def keep_instance(self, world: World) -> None:
         self._keep("instance", 1, body={"variables": world.variables, "channels": world.channels})
 
-    def keep_project(self, project: Project) -> None:
+    def keep_project(self, project: SimProject) -> None:
         self._keep("projects", project.key, body={"document": project.document, "variables": project.variables})
 
     def drop_project(self, project_key: str) -> None:
         for table in ("projects", "scenarios", "runs"):
             self._drop(table, project_key)
 
-    def keep_scenario(self, scenario: Scenario) -> None:
+    def keep_scenario(self, scenario: SimScenario) -> None:
         body = {
             "definition": scenario.definition,
             "payload": scenario.payload,
@@ -81,14 +81,14 @@ class SqliteArchive:
         }
         self._keep("scenarios", scenario.project_key, scenario.id, body=body)
 
-    def drop_scenario(self, scenario: Scenario) -> None:
+    def drop_scenario(self, scenario: SimScenario) -> None:
         for table in ("scenarios", "runs"):
             self._drop(table, scenario.project_key, scenario.id)
 
-    def drop_runs(self, scenario: Scenario) -> None:
+    def drop_runs(self, scenario: SimScenario) -> None:
         self._drop("runs", scenario.project_key, scenario.id)
 
-    def keep_run(self, scenario: Scenario, run: Run, jobs: list[Job], dropped: Iterable[str] = ()) -> None:
+    def keep_run(self, scenario: SimScenario, run: SimRun, jobs: list[SimJob], dropped: Iterable[str] = ()) -> None:
         body = {
             "document": run.document,
             "future": run.future_id,
@@ -137,7 +137,7 @@ class SqliteArchive:
         world.variables, world.channels, world.projects = kept["variables"], kept["channels"], {}
         for (body,) in self._db.execute("SELECT body FROM projects ORDER BY rowid"):
             kept = json.loads(body)
-            world.projects[kept["document"]["projectKey"]] = Project(kept["document"], kept["variables"])
+            world.projects[kept["document"]["projectKey"]] = SimProject(kept["document"], kept["variables"])
         for (body,) in self._db.execute("SELECT body FROM scenarios ORDER BY rowid"):
             self._load_scenario(world, json.loads(body))
         latest = 0
@@ -155,21 +155,21 @@ class SqliteArchive:
         scenario.evaluated = {key: from_ms(at) for key, at in kept["evaluated"].items()}
 
 
-def _load_run(project: Project, scenario: Scenario, kept: Document) -> int:
+def _load_run(project: SimProject, scenario: SimScenario, kept: Document) -> int:
     """Put one run back; the last moment known of it, in epoch milliseconds."""
     document = kept["document"]
-    run = Run(document, kept["future"], kept["steps"])
-    run.log.lines = [Line(*line) for line in kept["log"]]
+    run = SimRun(document, kept["future"], kept["steps"])
+    run.log.lines = [SimLogLine(*line) for line in kept["log"]]
     last = max(document["end"], document["start"])
     if not run.ended:
         document["end"] = last
-        target = scenario_target(scenario)
+        target = target_of(scenario)
         document["result"] = documents.result("SCENARIO_DONE", "ABORTED", target, document["start"], last)
     scenario.runs[run.id] = run
-    fire = Fire(document["trigger"], run=run)
+    fire = TriggerFire(document["trigger"], run=run)
     scenario.fires[fire.key] = fire
     for job in kept["jobs"]:
         lines = job.pop("log")
-        project.jobs[job["id"]] = Job(**job)
-        project.jobs[job["id"]].log.lines = [Line(*line) for line in lines]
+        project.jobs[job["id"]] = SimJob(**job)
+        project.jobs[job["id"]].log.lines = [SimLogLine(*line) for line in lines]
     return int(last)

@@ -83,7 +83,7 @@ class Outcomes:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class StepPlan:
     """What one step does in one run."""
 
     duration: timedelta
@@ -94,7 +94,7 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class History:
+class HistorySpec:
     """The runs a scenario has had before the world began."""
 
     runs: int
@@ -115,7 +115,7 @@ class Behaviour:
     errors: tuple[Document, ...] = (_SOME_ERROR,)
     warnings: tuple[str, ...] = ("A check returned a warning",)
     log: tuple[str, ...] = ()
-    history: History | None = None
+    history: HistorySpec | None = None
 
     @classmethod
     def parse(cls, raw: object, where: str) -> "Behaviour":
@@ -133,13 +133,13 @@ class Behaviour:
             every=span("every"),
             first=span("first"),
             fails_at=data.get("fails_at"),
-            errors=tuple(_error(e, f"{where}.errors") for e in listed(data.get("errors"))) or (_SOME_ERROR,),
-            warnings=tuple(str(w) for w in listed(data.get("warnings"))) or ("A check returned a warning",),
-            log=tuple(str(line) for line in listed(data.get("log"))),
+            errors=tuple(_error(e, f"{where}.errors") for e in as_list(data.get("errors"))) or (_SOME_ERROR,),
+            warnings=tuple(str(w) for w in as_list(data.get("warnings"))) or ("A check returned a warning",),
+            log=tuple(str(line) for line in as_list(data.get("log"))),
             history=_history(data.get("history"), f"{where}.history"),
         )
 
-    def plan(self, outcome: str, turn: int, steps: Sequence[Document], rng: random.Random) -> dict[str, Part]:
+    def plan(self, outcome: str, turn: int, steps: Sequence[Document], rng: random.Random) -> dict[str, StepPlan]:
         """The part of each step (by id) in a run that is to end with ``outcome``; they share the duration evenly.
 
         The step that fails, warns or is aborted is ``fails_at`` (a step's id or name), else one drawn from all.
@@ -147,12 +147,12 @@ class Behaviour:
         named = [step["id"] for step in steps if self.fails_at in (step["id"], step.get("name"))]
         culprit = named[0] if named else rng.choice([step["id"] for step in steps] or [""])
         each = self.duration.draw(rng) / max(1, len(steps))
-        parts = {step["id"]: Part(each, log=self.log) for step in steps} or {"": Part(each, log=self.log)}
+        parts = {step["id"]: StepPlan(each, log=self.log) for step in steps} or {"": StepPlan(each, log=self.log)}
         if outcome != "SUCCESS":
             thrown = self.errors[turn % len(self.errors)] if outcome == "FAILED" else None
             warnings = self.warnings if outcome == "WARNING" else ()
             tail = thrown["stack"].splitlines() if thrown else ()
-            parts[culprit] = Part(each, outcome, thrown, warnings, [*self.log, *tail])
+            parts[culprit] = StepPlan(each, outcome, thrown, warnings, [*self.log, *tail])
         return parts
 
 
@@ -167,7 +167,7 @@ def checked_keys(raw: object, known: set[str], where: str) -> Document:
     return raw
 
 
-def listed(raw: object) -> list[Any]:
+def as_list(raw: object) -> list[Any]:
     """A list as it is, nothing as an empty one, anything else alone in one."""
     return raw if isinstance(raw, list) else [] if raw is None else [raw]
 
@@ -183,7 +183,7 @@ def _error(raw: object, where: str) -> Document:
     return error
 
 
-def _history(raw: object, where: str) -> History | None:
+def _history(raw: object, where: str) -> HistorySpec | None:
     data = checked_keys(raw, {"runs", "every", "outcomes"}, where)
     if not data:
         return None
@@ -192,4 +192,4 @@ def _history(raw: object, where: str) -> History | None:
         raise BadWorld(f"{where}.runs: {runs!r} is not a number of runs")
     every = Span.parse(data["every"], f"{where}.every") if "every" in data else None
     outcomes = Outcomes.parse(data["outcomes"], f"{where}.outcomes") if "outcomes" in data else None
-    return History(runs, every, outcomes)
+    return HistorySpec(runs, every, outcomes)

@@ -5,14 +5,14 @@ import json
 from aiohttp import web
 
 from tocsin.sim import documents
-from tocsin.sim.behaviour import Document, listed
-from tocsin.sim.http import ADMIN, READ, RUN, Call, Refused, Route, bad_request, forbidden, not_found
-from tocsin.sim.reporters import MAIL_TYPES, Mail, NotSent
+from tocsin.sim.behaviour import Document, as_list
+from tocsin.sim.http import ADMIN, READ, RUN, ApiCall, RequestRefused, SimRoute, bad_request, forbidden, not_found
+from tocsin.sim.reporters import MAIL_TYPES, MessageNotSent, SimMail
 
 _TYPES = (*MAIL_TYPES, "slack", "msft-teams", "google-chat", "twilio", "shell")
 
 
-async def list_channels(call: Call) -> object:
+async def list_channels(call: ApiCall) -> object:
     items = [_item(channel) for channel in call.sim.world.channels.values()]
     for query, key in (("channelType", "type"), ("channelFamily", "family")):
         if wanted := call.text(query):
@@ -20,7 +20,7 @@ async def list_channels(call: Call) -> object:
     return items
 
 
-async def create(call: Call) -> object:
+async def create(call: ApiCall) -> object:
     body = await call.body()
     if body.get("type") not in _TYPES:
         raise bad_request(f"Unknown channel type: {body.get('type')}")
@@ -37,18 +37,18 @@ async def create(call: Call) -> object:
     return _item(call.sim.world.channels[channel_id])
 
 
-async def delete(call: Call) -> object:
+async def delete(call: ApiCall) -> object:
     del call.sim.world.channels[_channel(call)["id"]]
     call.sim.engine.variables_changed(None)
     return web.Response()
 
 
-async def get_settings(call: Call) -> object:
+async def get_settings(call: ApiCall) -> object:
     channel = _channel(call)
     return {key: channel[key] for key in ("id", "type", "configuration")}
 
 
-async def put_settings(call: Call) -> object:
+async def put_settings(call: ApiCall) -> object:
     body, channel = await call.body(), _channel(call)
     if not isinstance(body.get("configuration"), dict):
         raise bad_request("A channel's settings hold a configuration")
@@ -57,7 +57,7 @@ async def put_settings(call: Call) -> object:
     return web.Response()
 
 
-async def put_permissions(call: Call) -> object:
+async def put_permissions(call: ApiCall) -> object:
     raw = await call.request.read()
     try:
         permissions = json.loads(raw)
@@ -70,7 +70,7 @@ async def put_permissions(call: Call) -> object:
     return web.Response()
 
 
-async def send(call: Call) -> object:
+async def send(call: ApiCall) -> object:
     """A multipart form: the part ``message`` is JSON, each part ``attachments`` a file."""
     channel = _channel(call)
     granted = channel["permissions"]
@@ -84,24 +84,24 @@ async def send(call: Call) -> object:
     except (KeyError, ValueError, TypeError):
         raise bad_request("The part `message` must be JSON with at least `to`") from None
     files = ((_name(part), _content(part)) for part in form.getall("attachments", ()))
-    mail = Mail(
+    mail = SimMail(
         to=to,
         subject=str(told.get("subject") or ""),
         body=str(told.get("body") or ""),
         sender=str(told.get("from") or ""),
-        cc=tuple(listed(told.get("cc"))),
-        bcc=tuple(listed(told.get("bcc"))),
+        cc=tuple(as_list(told.get("cc"))),
+        bcc=tuple(as_list(told.get("bcc"))),
         html=not told.get("plainText"),
         attachments=tuple(files),
     )
     try:
         await call.sim.reporters.send_mail(channel["id"], mail, call.key.user)
-    except NotSent as error:
-        raise Refused(500, "com.dataiku.dip.exceptions.MessagingException", str(error)) from None
+    except MessageNotSent as error:
+        raise RequestRefused(500, "com.dataiku.dip.exceptions.MessagingException", str(error)) from None
     return {"msg": "sent"}
 
 
-def _channel(call: Call) -> Document:
+def _channel(call: ApiCall) -> Document:
     try:
         return call.sim.world.channels[call.ids[0]]
     except KeyError:
@@ -129,13 +129,13 @@ def _name(part: object) -> str:
 
 
 ROUTES = (
-    Route("GET", "messaging-channels", READ, list_channels),
-    Route("POST", "messaging-channels", ADMIN, create),
-    Route("GET", "messaging-channels/*", READ, lambda call: _item(_channel(call))),
-    Route("DELETE", "messaging-channels/*", ADMIN, delete),
-    Route("GET", "messaging-channels/*/settings", ADMIN, get_settings),
-    Route("PUT", "messaging-channels/*/settings", ADMIN, put_settings),
-    Route("GET", "messaging-channels/*/permissions", ADMIN, lambda call: listed(_channel(call)["permissions"])),
-    Route("PUT", "messaging-channels/*/permissions", ADMIN, put_permissions),
-    Route("POST", "messaging-channels/*/actions/send", RUN, send),
+    SimRoute("GET", "messaging-channels", READ, list_channels),
+    SimRoute("POST", "messaging-channels", ADMIN, create),
+    SimRoute("GET", "messaging-channels/*", READ, lambda call: _item(_channel(call))),
+    SimRoute("DELETE", "messaging-channels/*", ADMIN, delete),
+    SimRoute("GET", "messaging-channels/*/settings", ADMIN, get_settings),
+    SimRoute("PUT", "messaging-channels/*/settings", ADMIN, put_settings),
+    SimRoute("GET", "messaging-channels/*/permissions", ADMIN, lambda call: as_list(_channel(call)["permissions"])),
+    SimRoute("PUT", "messaging-channels/*/permissions", ADMIN, put_permissions),
+    SimRoute("POST", "messaging-channels/*/actions/send", RUN, send),
 )

@@ -24,7 +24,7 @@ class Timeline(Protocol):
     async def sleep_until(self, moment: datetime) -> None: ...
 
 
-class Past:
+class PastTimeline:
     """A timeline that waits for nothing: sleeping moves it. History is played on one of these."""
 
     def __init__(self, start: datetime) -> None:

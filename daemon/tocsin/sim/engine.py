@@ -19,11 +19,11 @@ import structlog
 from tocsin.kit.clock import isoformat, to_ms
 from tocsin.sim import documents
 from tocsin.sim.archive import SqliteArchive
-from tocsin.sim.behaviour import Behaviour, Document, Part
+from tocsin.sim.behaviour import Behaviour, Document, StepPlan
 from tocsin.sim.clock import WorldClock
 from tocsin.sim.history import make_history
-from tocsin.sim.nouns import Fire, Handle, Job, Project, Run, Scenario
-from tocsin.sim.perform import Ending, Kind, Performance, new_job, race, run_job, scenario_target
+from tocsin.sim.nouns import LiveHandle, SimJob, SimProject, SimRun, SimScenario, TriggerFire
+from tocsin.sim.perform import ExecutionResult, RunExecution, StepExecutor, new_job, race, run_job, target_of
 from tocsin.sim.world import World
 
 log = structlog.get_logger(__name__)
@@ -32,19 +32,19 @@ log = structlog.get_logger(__name__)
 _POLLED = ("ds_modified", "sql_query", "custom_python")
 _FUTURES_KEPT = 1000
 
-Sender = Callable[[Scenario, Run, Document, str], Awaitable[None]]
+Sender = Callable[[SimScenario, SimRun, Document, str], Awaitable[None]]
 
 
 class Engine:
     """The life of one world. Everything is called on the event loop that ``start`` was awaited on."""
 
     def __init__(
-        self, world: World, clock: WorldClock, kinds: Mapping[str, Kind], sender: Sender, archive: SqliteArchive
+        self, world: World, clock: WorldClock, kinds: Mapping[str, StepExecutor], sender: Sender, archive: SqliteArchive
     ) -> None:
         self.world = world
         self.clock = clock
         self.archive = archive
-        self.futures: OrderedDict[str, tuple[Scenario, Run]] = OrderedDict()
+        self.futures: OrderedDict[str, tuple[SimScenario, SimRun]] = OrderedDict()
         self.kinds = kinds
         self._sender = sender
         self._tasks: set[asyncio.Task[None]] = set()
@@ -75,7 +75,7 @@ class Engine:
 
     # Definitions
 
-    def changed(self, scenario: Scenario) -> None:
+    def changed(self, scenario: SimScenario) -> None:
         """Take up a scenario that is new or whose definition was changed."""
         scenario.reread(self.world.zone)
         if scenario.trouble:
@@ -83,7 +83,7 @@ class Engine:
         self._arm(scenario)
         self.archive.keep_scenario(scenario)
 
-    def delete(self, scenario: Scenario) -> None:
+    def delete(self, scenario: SimScenario) -> None:
         """Take a scenario out of the world; a run that goes on is aborted."""
         self.abort(scenario)
         for alarm in (scenario.alarm, scenario.whim):
@@ -100,7 +100,7 @@ class Engine:
         for scenario in self.world.every_scenario():
             self._arm(scenario)
 
-    def automatic(self, scenario: Scenario) -> bool:
+    def automatic(self, scenario: SimScenario) -> bool:
         """Whether the scenario's automatic triggers are on: its own switch, its project's and the instance's."""
         project = self.world.project(scenario.project_key)
         off = project.document.get("disableAutomaticTriggers") or not self.world.automatic_triggers
@@ -108,7 +108,7 @@ class Engine:
 
     # Automatic triggers
 
-    def _arm(self, scenario: Scenario) -> None:
+    def _arm(self, scenario: SimScenario) -> None:
         """Set the scenario's alarm to the next occurrence of its temporal triggers."""
         if scenario.alarm is not None:
             scenario.alarm.cancel()
@@ -121,13 +121,13 @@ class Engine:
         if due and self.automatic(scenario):
             scenario.alarm = self.clock.call_at(min(due), partial(self._on_time, scenario))
 
-    def _occurrences(self, scenario: Scenario, now: datetime) -> Iterator[tuple[Document, datetime | None]]:
+    def _occurrences(self, scenario: SimScenario, now: datetime) -> Iterator[tuple[Document, datetime | None]]:
         """Each temporal trigger and its next occurrence that was not acted on; in the past if it can be caught up."""
         for trigger, temporal in scenario.temporals:
             since = scenario.evaluated.setdefault(trigger["id"], now)
             yield trigger, temporal.after(max(since, now - temporal.period / 10))
 
-    def _on_time(self, scenario: Scenario) -> None:
+    def _on_time(self, scenario: SimScenario) -> None:
         now = self.clock.now()
         for trigger, occurrence in list(self._occurrences(scenario, now)):
             scenario.evaluated[trigger["id"]] = now
@@ -136,7 +136,7 @@ class Engine:
         self._arm(scenario)
         self.archive.keep_scenario(scenario)
 
-    def _activate(self, scenario: Scenario, trigger: Document, params: Document) -> None:
+    def _activate(self, scenario: SimScenario, trigger: Document, params: Document) -> None:
         """An automatic trigger's condition holds: promote the scenario, unless it runs and that suppresses triggers."""
         if scenario.current is not None and scenario.when_running("suppressTriggersWhileRunning"):
             return
@@ -147,21 +147,21 @@ class Engine:
         else:
             self._await_launch(scenario, fire, self.world.promotion_delay)
 
-    def _followers(self, ended: Scenario) -> None:
+    def _followers(self, ended: SimScenario) -> None:
         followed = (ended.project_key, ended.id)
         for scenario in list(self.world.every_scenario()):
             for trigger, target in scenario.follows:
                 if target == followed and self.automatic(scenario):
                     self._activate(scenario, trigger, {"projectKey": target[0], "scenarioId": target[1]})
 
-    def _arm_whim(self, scenario: Scenario, *, first: bool = False) -> None:
+    def _arm_whim(self, scenario: SimScenario, *, first: bool = False) -> None:
         behaviour = scenario.behaviour
         if behaviour is not None and behaviour.every is not None:
             span = behaviour.first if first and behaviour.first else behaviour.every
             at = self.clock.now() + span.draw(scenario.rng)
             scenario.whim = self.clock.call_at(at, partial(self._on_whim, scenario))
 
-    def _on_whim(self, scenario: Scenario) -> None:
+    def _on_whim(self, scenario: SimScenario) -> None:
         """A spontaneous start: as if what a trigger polls had changed, or, without such a trigger, by hand."""
         self._arm_whim(scenario)
         login = documents.effective_login(scenario.definition)
@@ -174,14 +174,14 @@ class Engine:
 
     def launch(
         self,
-        scenario: Scenario,
+        scenario: SimScenario,
         trigger: Document,
         params: Document,
         auth: Document,
         *,
         variables: Document | None = None,
         wait_for_turn: bool = False,
-    ) -> Fire:
+    ) -> TriggerFire:
         """Fire by hand: the run starts within milliseconds. A running scenario drops or delays the fire."""
         fire = self._new_fire(scenario, trigger, params, auth)
         fire.variables = variables or {}
@@ -192,11 +192,11 @@ class Engine:
             self._await_launch(scenario, fire, self.world.launch_delay, imminent=True)
         return fire
 
-    def _new_fire(self, scenario: Scenario, trigger: Document, params: Document, auth: Document) -> Fire:
+    def _new_fire(self, scenario: SimScenario, trigger: Document, params: Document, auth: Document) -> TriggerFire:
         now = self.clock.now()
         taken = {run_id for _, run_id in scenario.fires} | scenario.runs.keys()
         fire_id = self._free_stamp(now, taken)
-        fire = Fire(documents.trigger_fire(scenario.definition, trigger, fire_id, now, params, auth))
+        fire = TriggerFire(documents.trigger_fire(scenario.definition, trigger, fire_id, now, params, auth))
         scenario.fires[fire.key] = fire
         return fire
 
@@ -204,7 +204,7 @@ class Engine:
         stamps = (documents.run_stamp(now + timedelta(milliseconds=n), self.world.zone) for n in itertools.count(1))
         return next(stamp for stamp in stamps if stamp not in taken)
 
-    def _meanwhile(self, scenario: Scenario, fire: Fire, *, wait_for_turn: bool = False) -> None:
+    def _meanwhile(self, scenario: SimScenario, fire: TriggerFire, *, wait_for_turn: bool = False) -> None:
         """What becomes of a fire that finds its scenario running."""
         if not wait_for_turn:
             if not scenario.when_running("delayWhileRunning"):
@@ -216,7 +216,9 @@ class Engine:
                 scenario.delayed.clear()
         scenario.delayed.append(fire)
 
-    def _await_launch(self, scenario: Scenario, fire: Fire, delay: timedelta, *, imminent: bool = False) -> None:
+    def _await_launch(
+        self, scenario: SimScenario, fire: TriggerFire, delay: timedelta, *, imminent: bool = False
+    ) -> None:
         if scenario.waiting is not None:
             scenario.waiting.cancel()
         fire.imminent = imminent
@@ -225,10 +227,10 @@ class Engine:
 
     # Runs
 
-    def _begin(self, scenario: Scenario, fire: Fire) -> None:
+    def _begin(self, scenario: SimScenario, fire: TriggerFire) -> None:
         scenario.waiting = None
         run = self.new_run(scenario, fire, self.clock.now())
-        run.live = Handle()
+        run.live = LiveHandle()
         scenario.current = run
         self.futures[run.future_id] = (scenario, run)
         while len(self.futures) > _FUTURES_KEPT:
@@ -238,16 +240,16 @@ class Engine:
         self._keep(scenario, run, [])
         self.spawn(self._live(scenario, run, run.live), f"run {scenario.project_key}.{scenario.id}")
 
-    def new_run(self, scenario: Scenario, fire: Fire, start: datetime) -> Run:
+    def new_run(self, scenario: SimScenario, fire: TriggerFire, start: datetime) -> SimRun:
         """A run of ``scenario`` that ``fire`` launches at ``start``; live once it has a handle."""
         run_id = documents.run_stamp(start, self.world.zone)
         if run_id in scenario.runs or run_id == fire.document["runId"]:
             run_id = self._free_stamp(start, {fire.document["runId"], *scenario.runs})
         document = documents.scenario_run(scenario.snapshot(), run_id, start, fire.document, fire.variables)
-        run = scenario.runs[run_id] = fire.run = Run(document, documents.opaque_id())
+        run = scenario.runs[run_id] = fire.run = SimRun(document, documents.opaque_id())
         return run
 
-    def _parts(self, scenario: Scenario) -> dict[str, Part] | None:
+    def _parts(self, scenario: SimScenario) -> dict[str, StepPlan] | None:
         """What each step is to play in the next run; ``None`` if the steps are to be executed."""
         if scenario.behaviour is None:
             return None
@@ -256,16 +258,16 @@ class Engine:
         outcome = scenario.behaviour.outcomes.draw(turn, scenario.rng)
         return scenario.behaviour.plan(outcome, turn, scenario.steps, scenario.rng)
 
-    async def _live(self, scenario: Scenario, run: Run, handle: Handle) -> None:
+    async def _live(self, scenario: SimScenario, run: SimRun, handle: LiveHandle) -> None:
         """One run from its start to its end, with its reporters; then what waits for the end."""
-        performance = Performance(self, scenario, run, self.clock, self.kinds)
+        performance = RunExecution(self, scenario, run, self.clock, self.kinds)
         try:
             await self._report(scenario, run, "START")
             ended = await race(performance.perform(self._parts(scenario)), self._stopped(handle))
-            ending = ended or Ending("ABORTED")
+            ending = ended or ExecutionResult("ABORTED")
         except Exception as error:  # this one run ends as FAILED and says why; the world goes on
             log.exception("run_broke", project=scenario.project_key, scenario=scenario.id, run=run.id)
-            ending = Ending.failed(f"java.lang.{type(error).__name__}", str(error))
+            ending = ExecutionResult.failed(f"java.lang.{type(error).__name__}", str(error))
         end = self.clock.now()
         await self._report(scenario, run, "END", ending.outcome)
         self.finish(scenario, run, ending, end)
@@ -277,12 +279,12 @@ class Engine:
         if scenario.delayed:
             self._await_launch(scenario, scenario.delayed.pop(0), self.world.launch_delay, imminent=True)
 
-    async def _stopped(self, handle: Handle) -> None:
+    async def _stopped(self, handle: LiveHandle) -> None:
         """Return once an abort was asked for and has had its time to take effect."""
         await handle.abort.wait()
         await self.clock.sleep(self.world.abort_delay)
 
-    def finish(self, scenario: Scenario, run: Run, ending: Ending, end: datetime) -> None:
+    def finish(self, scenario: SimScenario, run: SimRun, ending: ExecutionResult, end: datetime) -> None:
         """Write the end of a run into its document; from now on it has a result."""
         start, end_ms = run.document["start"], to_ms(end)
         extra: Document = {}
@@ -290,10 +292,10 @@ class Engine:
             extra = {"thrown": ending.thrown, "logTail": run.log.tail(self.world.zone)}
         run.document["end"] = end_ms
         run.document["result"] = documents.result(
-            "SCENARIO_DONE", ending.outcome, scenario_target(scenario), start, end_ms, extra
+            "SCENARIO_DONE", ending.outcome, target_of(scenario), start, end_ms, extra
         )
 
-    def abort(self, scenario: Scenario) -> bool:
+    def abort(self, scenario: SimScenario) -> bool:
         """Ask the current run to end as ABORTED, a little later. Whether there was one."""
         run = scenario.current
         if run is None or run.live is None:
@@ -301,7 +303,7 @@ class Engine:
         run.live.abort.set()
         return True
 
-    async def _report(self, scenario: Scenario, run: Run, phase: str, outcome: str = "") -> None:
+    async def _report(self, scenario: SimScenario, run: SimRun, phase: str, outcome: str = "") -> None:
         """Have the scenario's reporters of this phase send; what fails is kept in the run's document."""
         for reporter in run.document["scenario"]["reporters"]:
             if reporter["active"] and reporter.get("phase", "END") == phase:
@@ -310,24 +312,24 @@ class Engine:
                 except Exception:  # this one reporter is silent; the run goes on
                     log.exception("reporter_broke", project=scenario.project_key, scenario=scenario.id, run=run.id)
 
-    def _keep(self, scenario: Scenario, run: Run, dropped: list[str]) -> None:
+    def _keep(self, scenario: SimScenario, run: SimRun, dropped: list[str]) -> None:
         project = self.world.projects.get(scenario.project_key)
         if project is None or project.scenarios.get(scenario.id) is not scenario:
             return
         self.archive.keep_run(scenario, run, project.jobs_of(run), dropped)
 
-    def clear_history(self, scenario: Scenario) -> None:
+    def clear_history(self, scenario: SimScenario) -> None:
         """Forget all runs of a scenario that have ended, as the macro that clears scenario logs does."""
         scenario.trim(0)
         self.archive.drop_runs(scenario)
 
     # Jobs, variables
 
-    def start_job(self, project: Project, definition: Document, login: str) -> Job:
+    def start_job(self, project: SimProject, definition: Document, login: str) -> SimJob:
         """A job that nobody's scenario asked for; ``sim`` in its definition is a behaviour, as for a step."""
         behaviour = Behaviour.parse(definition.get("sim"), "job.sim")
         job = new_job(self.world, project.key, definition, login, self.clock.now())
-        job.live = Handle()
+        job.live = LiveHandle()
         rng = random.Random(job.id)
         part = behaviour.plan(behaviour.outcomes.draw(0, rng), 0, [], rng)[""]
 

@@ -27,18 +27,18 @@ _ORDER: dict[type[ast.cmpop], Callable[[float, float], bool]] = {
 }
 
 
-class BadFormula(ValueError):
+class UnreadableFormula(ValueError):
     """A formula that cannot be read, or that names something which does not exist."""
 
 
-def evaluate(formula: str, variables: Mapping[str, object]) -> object:
+def evaluate_formula(formula: str, variables: Mapping[str, object]) -> object:
     """The value of ``formula``. Raises ``BadFormula``."""
     try:
         return _value(ast.parse(_as_python(formula), mode="eval").body, variables)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        if isinstance(error, BadFormula):
+        if isinstance(error, UnreadableFormula):
             raise
-        raise BadFormula(f"cannot read {formula!r}") from None
+        raise UnreadableFormula(f"cannot read {formula!r}") from None
 
 
 def is_true(value: object) -> bool:
@@ -46,13 +46,13 @@ def is_true(value: object) -> bool:
     return value.lower() == "true" if isinstance(value, str) else bool(value)
 
 
-def expand(template: str, variables: Mapping[str, object], *, strict: bool = False) -> str:
+def fill_template(template: str, variables: Mapping[str, object], *, strict: bool = False) -> str:
     """``template`` with each ``${formula}`` replaced; what is unknown becomes empty, or raises ``BadFormula`` if strict."""
 
     def fill(match: "re.Match[str]") -> str:
         try:
-            return as_text(evaluate(match[1], variables))
-        except BadFormula:
+            return formula_text(evaluate_formula(match[1], variables))
+        except UnreadableFormula:
             if strict:
                 raise
             return ""
@@ -60,7 +60,7 @@ def expand(template: str, variables: Mapping[str, object], *, strict: bool = Fal
     return _PLACE.sub(fill, template)
 
 
-def as_text(value: object) -> str:
+def formula_text(value: object) -> str:
     """A value as it stands in a message."""
     if value is None or isinstance(value, str):
         return value or ""
@@ -75,7 +75,7 @@ def _as_python(formula: str) -> str:
     while at < len(text):
         match = _TOKEN.match(text, at)
         if match is None:
-            raise BadFormula(f"cannot read {formula!r} from {text[at:].strip()!r} on")
+            raise UnreadableFormula(f"cannot read {formula!r} from {text[at:].strip()!r} on")
         kind, token = str(match.lastgroup), match[str(match.lastgroup)]
         if kind == "name":
             token = f"v_{token}"  # so that no name is one of Python's words
@@ -105,14 +105,14 @@ def _value(node: ast.expr, variables: Mapping[str, object]) -> object:
             return _field(_value(inner, variables), _value(key, variables))
         case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]):
             return _call(name[2:], [_value(argument, variables) for argument in arguments])
-    raise BadFormula("only comparisons, &&, ||, !, + and functions can be evaluated")
+    raise UnreadableFormula("only comparisons, &&, ||, !, + and functions can be evaluated")
 
 
 def _named(name: str, variables: Mapping[str, object]) -> object:
     if name in _CONSTANTS:
         return _CONSTANTS[name]
     if name not in variables:
-        raise BadFormula(f"unknown variable {name!r}")
+        raise UnreadableFormula(f"unknown variable {name!r}")
     return variables[name]
 
 
@@ -127,41 +127,41 @@ def _field(value: object, key: object) -> object:
 def _sum(left: object, right: object) -> object:
     if isinstance(left, int | float) and isinstance(right, int | float):
         return left + right
-    return as_text(left) + as_text(right)
+    return formula_text(left) + formula_text(right)
 
 
 def _compare(op: ast.cmpop, left: object, right: object) -> bool:
     if type(op) in _ORDER:
         return _ORDER[type(op)](_number(left), _number(right))
     if isinstance(op, ast.Eq | ast.NotEq):
-        return (as_text(left) == as_text(right)) == isinstance(op, ast.Eq)
-    raise BadFormula("unknown comparison")
+        return (formula_text(left) == formula_text(right)) == isinstance(op, ast.Eq)
+    raise UnreadableFormula("unknown comparison")
 
 
 def _number(value: object) -> float:
     try:
-        return float(as_text(value))
+        return float(formula_text(value))
     except ValueError:
-        raise BadFormula(f"{value!r} is not a number") from None
+        raise UnreadableFormula(f"{value!r} is not a number") from None
 
 
 _FUNCTIONS: dict[str, Callable[..., object]] = {
     "if": lambda condition, yes, no: yes if is_true(condition) else no,
     "not": lambda value: not is_true(value),
-    "contains": lambda text, part: as_text(part) in as_text(text),
-    "startsWith": lambda text, part: as_text(text).startswith(as_text(part)),
-    "endsWith": lambda text, part: as_text(text).endswith(as_text(part)),
-    "toUppercase": lambda text: as_text(text).upper(),
-    "toLowercase": lambda text: as_text(text).lower(),
-    "length": lambda value: len(value) if isinstance(value, list) else len(as_text(value)),
+    "contains": lambda text, part: formula_text(part) in formula_text(text),
+    "startsWith": lambda text, part: formula_text(text).startswith(formula_text(part)),
+    "endsWith": lambda text, part: formula_text(text).endswith(formula_text(part)),
+    "toUppercase": lambda text: formula_text(text).upper(),
+    "toLowercase": lambda text: formula_text(text).lower(),
+    "length": lambda value: len(value) if isinstance(value, list) else len(formula_text(value)),
     "isNull": lambda value: value is None,
 }
 
 
 def _call(name: str, arguments: list[object]) -> object:
     if name not in _FUNCTIONS:
-        raise BadFormula(f"unknown function {name!r}; known: {', '.join(_FUNCTIONS)}")
+        raise UnreadableFormula(f"unknown function {name!r}; known: {', '.join(_FUNCTIONS)}")
     try:
         return _FUNCTIONS[name](*arguments)
     except TypeError:
-        raise BadFormula(f"{name} does not take {len(arguments)} arguments") from None
+        raise UnreadableFormula(f"{name} does not take {len(arguments)} arguments") from None

@@ -5,15 +5,15 @@ from typing import TYPE_CHECKING
 
 from tocsin.sim import documents
 from tocsin.sim.behaviour import Behaviour
-from tocsin.sim.clock import Past
-from tocsin.sim.nouns import Fire, Run, Scenario
-from tocsin.sim.perform import Performance
+from tocsin.sim.clock import PastTimeline
+from tocsin.sim.nouns import SimRun, SimScenario, TriggerFire
+from tocsin.sim.perform import RunExecution
 
 if TYPE_CHECKING:
     from tocsin.sim.engine import Engine
 
 
-async def make_history(engine: "Engine", scenario: Scenario, now: datetime) -> None:
+async def make_history(engine: "Engine", scenario: SimScenario, now: datetime) -> None:
     """Play the past runs that a behaviour asks for, if it says when they were."""
     behaviour = scenario.behaviour
     if behaviour is None or behaviour.history is None:
@@ -31,8 +31,8 @@ async def make_history(engine: "Engine", scenario: Scenario, now: datetime) -> N
 
 
 async def record(
-    engine: "Engine", scenario: Scenario, start: datetime, outcome: str = "SUCCESS", *, turn: int = 0
-) -> Run:
+    engine: "Engine", scenario: SimScenario, start: datetime, outcome: str = "SUCCESS", *, turn: int = 0
+) -> SimRun:
     """Add a run of the past that began at ``start``. A scenario without behaviour plays the default one."""
     behaviour = scenario.behaviour or Behaviour()
     trigger = next((t for t in scenario.definition["triggers"] if t["active"]), documents.BY_HAND)
@@ -40,12 +40,12 @@ async def record(
     world = engine.world
     fired = start - (world.promotion_delay if trigger["type"] == "temporal" else world.launch_delay)
     fire_id = documents.run_stamp(fired + timedelta(milliseconds=1), world.zone)
-    fire = Fire(documents.trigger_fire(scenario.definition, trigger, fire_id, fired, {}, auth))
+    fire = TriggerFire(documents.trigger_fire(scenario.definition, trigger, fire_id, fired, {}, auth))
     latest = next(reversed(scenario.runs.values()), None)
     run = engine.new_run(scenario, fire, start)
-    timeline = Past(start)
+    timeline = PastTimeline(start)
     parts = behaviour.plan(outcome, turn, scenario.steps, scenario.rng)
-    ending = await Performance(engine, scenario, run, timeline, engine.kinds).perform(parts)
+    ending = await RunExecution(engine, scenario, run, timeline, engine.kinds).perform(parts)
     engine.finish(scenario, run, ending, timeline.now())
     scenario.fires[fire.key] = fire
     if latest is not None and latest.start > run.start:
@@ -53,7 +53,7 @@ async def record(
     return run
 
 
-def _starts(scenario: Scenario, behaviour: Behaviour, now: datetime, delay: timedelta) -> list[datetime]:
+def _starts(scenario: SimScenario, behaviour: Behaviour, now: datetime, delay: timedelta) -> list[datetime]:
     """When the runs began, the oldest first: evenly spread, or ``delay`` after a temporal trigger's occurrences."""
     history = behaviour.history
     if history is None or not history.runs:

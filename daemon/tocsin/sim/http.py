@@ -19,7 +19,7 @@ from aiohttp import web
 
 from tocsin.sim import documents
 from tocsin.sim.behaviour import BadWorld, Document
-from tocsin.sim.nouns import Missing, Project, Scenario
+from tocsin.sim.nouns import NoSuchObject, SimProject, SimScenario
 
 if TYPE_CHECKING:
     from tocsin.sim.server import Sim
@@ -33,7 +33,7 @@ _NOT_FOUND = "com.dataiku.dip.server.controllers.NotFoundException"
 _BAD = "java.lang.IllegalArgumentException"
 
 
-class Refused(Exception):
+class RequestRefused(Exception):
     """A request that is answered by an error; carries its status and DSS's class name for it."""
 
     def __init__(self, status: int, error_type: str, message: str) -> None:
@@ -42,16 +42,16 @@ class Refused(Exception):
         self.error_type = error_type
 
 
-def bad_request(message: str) -> Refused:
-    return Refused(400, _BAD, message)
+def bad_request(message: str) -> RequestRefused:
+    return RequestRefused(400, _BAD, message)
 
 
-def forbidden(message: str) -> Refused:
-    return Refused(403, "com.dataiku.dip.exceptions.UnauthorizedException", message)
+def forbidden(message: str) -> RequestRefused:
+    return RequestRefused(403, "com.dataiku.dip.exceptions.UnauthorizedException", message)
 
 
-def not_found(message: str) -> Refused:
-    return Refused(404, _NOT_FOUND, message)
+def not_found(message: str) -> RequestRefused:
+    return RequestRefused(404, _NOT_FOUND, message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class ApiKey:
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class ApiCall:
     """One request, with who asks and the ids found in its path."""
 
     sim: "Sim"
@@ -78,14 +78,14 @@ class Call:
     ids: tuple[str, ...]
 
     @property
-    def project(self) -> Project:
+    def project(self) -> SimProject:
         return self.sim.world.project(self.ids[0])
 
     @property
-    def scenario(self) -> Scenario:
+    def scenario(self) -> SimScenario:
         return self.project.scenario(self.ids[1])
 
-    def scenario_at(self, index: int) -> Scenario:
+    def scenario_at(self, index: int) -> SimScenario:
         """The scenario whose id is the path's id number ``index``."""
         return self.project.scenario(self.ids[index])
 
@@ -115,12 +115,12 @@ class Call:
         return parsed
 
 
-Handler = Callable[[Call], object]
+Handler = Callable[[ApiCall], object]
 """Gives the answer, or an awaitable of it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Route:
+class SimRoute:
     """``path`` holds ``*`` where an id stands. A first ``projects/*`` is checked against the key's projects."""
 
     method: str
@@ -129,13 +129,13 @@ class Route:
     handler: Handler
 
 
-class Api:
+class SimApi:
     """Answers every request of the server: finds the route, checks the key, shapes the answer."""
 
-    def __init__(self, sim: "Sim", routes: Iterable[Route], keys: Iterable[ApiKey]) -> None:
+    def __init__(self, sim: "Sim", routes: Iterable[SimRoute], keys: Iterable[ApiKey]) -> None:
         self._sim = sim
         self._keys = {key.secret: key for key in keys}
-        self._routes: dict[tuple[str, int], list[tuple[tuple[str, ...], Route]]] = {}
+        self._routes: dict[tuple[str, int], list[tuple[tuple[str, ...], SimRoute]]] = {}
         for route in routes:
             pattern = tuple(route.path.split("/"))
             self._routes.setdefault((route.method, len(pattern)), []).append((pattern, route))
@@ -153,9 +153,9 @@ class Api:
             return intercepted
         try:
             answer = await self._respond(request)
-        except Refused as refused:
+        except RequestRefused as refused:
             answer = _refusal(refused.status, refused.error_type, str(refused))
-        except Missing as missing:
+        except NoSuchObject as missing:
             answer = _refusal(404, _NOT_FOUND, str(missing))
         except BadWorld as error:
             answer = _refusal(400, _BAD, str(error))
@@ -177,7 +177,7 @@ class Api:
         route, ids = self._route(request.method, segments[2:])
         if not key.admin:
             self._authorise(key, route, ids)
-        found = route.handler(Call(self._sim, request, key, ids))
+        found = route.handler(ApiCall(self._sim, request, key, ids))
         if inspect.isawaitable(found):
             found = await found
         return found if isinstance(found, web.StreamResponse) else web.json_response(found)
@@ -188,9 +188,9 @@ class Api:
             if secret in self._keys:
                 return self._keys[secret]
         message = "Unknown API Key" if given else "No credentials were given"
-        raise Refused(401, "com.dataiku.dip.exceptions.NotAuthenticatedException", message)
+        raise RequestRefused(401, "com.dataiku.dip.exceptions.NotAuthenticatedException", message)
 
-    def _route(self, method: str, segments: tuple[str, ...]) -> tuple[Route, tuple[str, ...]]:
+    def _route(self, method: str, segments: tuple[str, ...]) -> tuple[SimRoute, tuple[str, ...]]:
         method = "GET" if method == "HEAD" else method  # the server leaves the body out
         for pattern, route in self._routes.get((method, len(segments)), ()):
             if all(part in ("*", segment) for part, segment in zip(pattern, segments, strict=True)):
@@ -198,7 +198,7 @@ class Api:
         raise not_found(f"No such endpoint: {method} /{'/'.join(segments)}")
 
     @staticmethod
-    def _authorise(key: ApiKey, route: Route, ids: tuple[str, ...]) -> None:
+    def _authorise(key: ApiKey, route: SimRoute, ids: tuple[str, ...]) -> None:
         if route.right == ADMIN:
             raise forbidden("Action forbidden, you are not admin")
         if route.path.startswith("projects/*"):

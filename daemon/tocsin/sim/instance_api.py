@@ -4,18 +4,18 @@ from aiohttp import web
 
 from tocsin.sim import views
 from tocsin.sim.behaviour import Document
-from tocsin.sim.http import ADMIN, READ, RUN, WRITE, Call, Route, bad_request, done, forbidden, not_found
-from tocsin.sim.nouns import Job, Project, Run, Scenario
+from tocsin.sim.http import ADMIN, READ, RUN, WRITE, ApiCall, SimRoute, bad_request, done, forbidden, not_found
+from tocsin.sim.nouns import SimJob, SimProject, SimRun, SimScenario
 from tocsin.sim.variables import project_variables
 
 _KEPT_IN_SETTINGS = ("disableAutomaticTriggers", "settings", "exposedObjects")
 
 
-async def list_projects(call: Call) -> object:
+async def list_projects(call: ApiCall) -> object:
     return [p.document for p in call.sim.world.projects.values() if call.key.admin or call.key.sees(p.key)]
 
 
-async def create_project(call: Call) -> object:
+async def create_project(call: ApiCall) -> object:
     body = await call.body()
     key = body.get("projectKey")
     if not isinstance(key, str) or not key:
@@ -29,7 +29,7 @@ async def create_project(call: Call) -> object:
     return done(f"Created project {key}")
 
 
-async def delete_project(call: Call) -> object:
+async def delete_project(call: ApiCall) -> object:
     project = call.project
     for scenario in list(project.scenarios.values()):
         call.sim.engine.delete(scenario)
@@ -38,13 +38,13 @@ async def delete_project(call: Call) -> object:
     return done(f"Deleted project {project.key}")
 
 
-async def get_project_settings(call: Call) -> object:
+async def get_project_settings(call: ApiCall) -> object:
     document = call.project.document
     settings = {key: document[key] for key in _KEPT_IN_SETTINGS if key in document}
     return {"projectKey": document["projectKey"], "settings": {}, "exposedObjects": {"objects": []}, **settings}
 
 
-async def put_project_settings(call: Call) -> object:
+async def put_project_settings(call: ApiCall) -> object:
     body, project = await call.body(), call.project
     project.document.update({key: body[key] for key in _KEPT_IN_SETTINGS if key in body})
     call.sim.engine.switched()
@@ -52,7 +52,7 @@ async def put_project_settings(call: Call) -> object:
     return done(f"Updated project {project.key}")
 
 
-async def put_variables(call: Call) -> object:
+async def put_variables(call: ApiCall) -> object:
     body, project = await call.body(), call.project
     parts = {part: body.get(part, {}) for part in ("standard", "local")}
     if not all(isinstance(value, dict) for value in parts.values()):
@@ -62,20 +62,20 @@ async def put_variables(call: Call) -> object:
     return done("Updated variables")
 
 
-async def resolved_variables(call: Call) -> object:
+async def resolved_variables(call: ApiCall) -> object:
     resolved = project_variables(call.sim.world, call.project.key)
     if call.flag("typed"):
         return resolved
     return {key: value if isinstance(value, str) else web.json_response(value).text for key, value in resolved.items()}
 
 
-async def put_global_variables(call: Call) -> object:
+async def put_global_variables(call: ApiCall) -> object:
     call.sim.world.variables = await call.body()
     call.sim.engine.variables_changed(None)
     return done("Updated variables")
 
 
-async def auth_info(call: Call) -> object:
+async def auth_info(call: ApiCall) -> object:
     key = call.key
     groups = ["administrators"] if key.admin else ["data_team"]
     user: Document = {
@@ -87,7 +87,7 @@ async def auth_info(call: Call) -> object:
     return {**user, "secrets": []} if call.flag("withSecrets") else user
 
 
-async def instance_info(call: Call) -> object:
+async def instance_info(call: ApiCall) -> object:
     world = call.sim.world
     return {
         "nodeId": world.node_name,
@@ -97,7 +97,7 @@ async def instance_info(call: Call) -> object:
     }
 
 
-async def usage_summary(call: Call) -> object:
+async def usage_summary(call: ApiCall) -> object:
     scenarios = list(call.sim.world.every_scenario())
     with_triggers = sum(1 for s in scenarios if s.definition["active"] and s.definition["triggers"])
     return {
@@ -106,7 +106,7 @@ async def usage_summary(call: Call) -> object:
     }
 
 
-async def list_futures(call: Call) -> object:
+async def list_futures(call: ApiCall) -> object:
     """Runs that go on. Those of other users are an administrator's to see; nothing but runs has a future here."""
     everyones = call.flag("allUsers")
     if everyones and not call.key.admin:
@@ -118,34 +118,34 @@ async def list_futures(call: Call) -> object:
     return states if everyones else [state for state in states if state["owner"] == call.key.user]
 
 
-async def get_future(call: Call) -> object:
+async def get_future(call: ApiCall) -> object:
     scenario, run = _future(call)
     return views.future(scenario, run, call.sim.clock.now(), with_result=not call.flag("peek"))
 
 
-async def abort_future(call: Call) -> object:
+async def abort_future(call: ApiCall) -> object:
     scenario, run = _future(call)
     if scenario.current is run:
         call.sim.engine.abort(scenario)
     return web.Response()
 
 
-async def list_jobs(call: Call) -> object:
+async def list_jobs(call: ApiCall) -> object:
     project = call.project
     return [views.job_item(project, job) for job in sorted(project.jobs.values(), key=lambda job: -job.start)]
 
 
-async def running_jobs(call: Call) -> object:
+async def running_jobs(call: ApiCall) -> object:
     return [views.job_item(call.project, job) for job in call.project.jobs.values() if not job.end]
 
 
-async def all_running_jobs(call: Call) -> object:
+async def all_running_jobs(call: ApiCall) -> object:
     everyones = call.flag("allUsers", default=True) and call.key.admin
     found = [(p, job) for p in call.sim.world.projects.values() for job in p.jobs.values() if not job.end]
     return [views.job_item(project, job) for project, job in found if everyones or job.login == call.key.user]
 
 
-async def start_job(call: Call) -> object:
+async def start_job(call: ApiCall) -> object:
     body, project = await call.body(), call.project
     outputs = body.get("outputs")
     if not isinstance(outputs, list) or not outputs or not all(isinstance(o, dict) for o in outputs):
@@ -154,18 +154,18 @@ async def start_job(call: Call) -> object:
     return views.job_definition(project, job)
 
 
-async def job_log(call: Call) -> object:
+async def job_log(call: ApiCall) -> object:
     return web.Response(text=_job(call)[1].log.text(call.sim.world.zone))
 
 
-async def abort_job(call: Call) -> object:
+async def abort_job(call: ApiCall) -> object:
     job = _job(call)[1]
     if job.live is not None:
         job.live.abort.set()
     return done("Abort requested")
 
 
-def _future(call: Call) -> tuple[Scenario, Run]:
+def _future(call: ApiCall) -> tuple[SimScenario, SimRun]:
     found = call.sim.engine.futures.get(call.ids[0])
     if found is None:
         raise not_found(f"future does not exist: {call.ids[0]}")
@@ -176,7 +176,7 @@ def _future(call: Call) -> tuple[Scenario, Run]:
     return found
 
 
-def _job(call: Call) -> tuple[Project, Job]:
+def _job(call: ApiCall) -> tuple[SimProject, SimJob]:
     project = call.project
     if call.ids[1] not in project.jobs:
         raise not_found(f"job does not exist: {project.key} {call.ids[1]}")
@@ -184,28 +184,28 @@ def _job(call: Call) -> tuple[Project, Job]:
 
 
 ROUTES = (
-    Route("GET", "projects", READ, list_projects),
-    Route("POST", "projects", ADMIN, create_project),
-    Route("GET", "projects/*", READ, lambda call: call.project.document),
-    Route("DELETE", "projects/*", ADMIN, delete_project),
-    Route("GET", "projects/*/settings", READ, get_project_settings),
-    Route("PUT", "projects/*/settings", WRITE, put_project_settings),
-    Route("GET", "projects/*/variables", READ, lambda call: call.project.variables),
-    Route("PUT", "projects/*/variables", WRITE, put_variables),
-    Route("GET", "projects/*/variables-resolved", READ, resolved_variables),
-    Route("GET", "admin/variables", ADMIN, lambda call: call.sim.world.variables),
-    Route("PUT", "admin/variables", ADMIN, put_global_variables),
-    Route("GET", "admin/monitoring/global-usage-summary", ADMIN, usage_summary),
-    Route("GET", "auth/info", READ, auth_info),
-    Route("GET", "instance-info", READ, instance_info),
-    Route("GET", "futures", READ, list_futures),
-    Route("GET", "futures/*", READ, get_future),
-    Route("DELETE", "futures/*", RUN, abort_future),
-    Route("GET", "jobs/running", READ, all_running_jobs),
-    Route("GET", "projects/*/jobs", READ, list_jobs),
-    Route("POST", "projects/*/jobs", RUN, start_job),
-    Route("GET", "projects/*/jobs/running", READ, running_jobs),
-    Route("GET", "projects/*/jobs/*", READ, lambda call: views.job_status(*_job(call))),
-    Route("GET", "projects/*/jobs/*/log", READ, job_log),
-    Route("POST", "projects/*/jobs/*/abort", RUN, abort_job),
+    SimRoute("GET", "projects", READ, list_projects),
+    SimRoute("POST", "projects", ADMIN, create_project),
+    SimRoute("GET", "projects/*", READ, lambda call: call.project.document),
+    SimRoute("DELETE", "projects/*", ADMIN, delete_project),
+    SimRoute("GET", "projects/*/settings", READ, get_project_settings),
+    SimRoute("PUT", "projects/*/settings", WRITE, put_project_settings),
+    SimRoute("GET", "projects/*/variables", READ, lambda call: call.project.variables),
+    SimRoute("PUT", "projects/*/variables", WRITE, put_variables),
+    SimRoute("GET", "projects/*/variables-resolved", READ, resolved_variables),
+    SimRoute("GET", "admin/variables", ADMIN, lambda call: call.sim.world.variables),
+    SimRoute("PUT", "admin/variables", ADMIN, put_global_variables),
+    SimRoute("GET", "admin/monitoring/global-usage-summary", ADMIN, usage_summary),
+    SimRoute("GET", "auth/info", READ, auth_info),
+    SimRoute("GET", "instance-info", READ, instance_info),
+    SimRoute("GET", "futures", READ, list_futures),
+    SimRoute("GET", "futures/*", READ, get_future),
+    SimRoute("DELETE", "futures/*", RUN, abort_future),
+    SimRoute("GET", "jobs/running", READ, all_running_jobs),
+    SimRoute("GET", "projects/*/jobs", READ, list_jobs),
+    SimRoute("POST", "projects/*/jobs", RUN, start_job),
+    SimRoute("GET", "projects/*/jobs/running", READ, running_jobs),
+    SimRoute("GET", "projects/*/jobs/*", READ, lambda call: views.job_status(*_job(call))),
+    SimRoute("GET", "projects/*/jobs/*/log", READ, job_log),
+    SimRoute("POST", "projects/*/jobs/*/abort", RUN, abort_job),
 )

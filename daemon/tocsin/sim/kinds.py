@@ -6,18 +6,18 @@ from collections.abc import Callable, Mapping
 from contextlib import closing
 
 from tocsin.sim import documents
-from tocsin.sim.behaviour import Document, listed
-from tocsin.sim.formula import BadFormula, as_text, evaluate, expand
-from tocsin.sim.nouns import Missing, Scenario
-from tocsin.sim.perform import Ending, Kind, Performance, scenario_target
+from tocsin.sim.behaviour import Document, as_list
+from tocsin.sim.formula import UnreadableFormula, evaluate_formula, fill_template, formula_text
+from tocsin.sim.nouns import NoSuchObject, SimScenario
+from tocsin.sim.perform import ExecutionResult, RunExecution, StepExecutor, target_of
 from tocsin.sim.python import Limits, run_python
-from tocsin.sim.reporters import NotSent, Reporters
+from tocsin.sim.reporters import MessageNotSent, Reporters
 
 _ILLEGAL = "java.lang.IllegalArgumentException"
 _MOST_ROWS = 1000
 
 
-class Kinds:
+class StepExecutors:
     """Executes steps. ``own_api`` gives the address and key under which scripts reach the instance itself."""
 
     def __init__(self, reporters: Reporters, own_api: Callable[[], tuple[str, str]], limits: Limits) -> None:
@@ -25,7 +25,7 @@ class Kinds:
         self._own_api = own_api
         self._limits = limits
 
-    def table(self) -> Mapping[str, Kind]:
+    def table(self) -> Mapping[str, StepExecutor]:
         """The step types and what executes them."""
         return {
             "custom_python": self._python,
@@ -38,7 +38,7 @@ class Kinds:
             "send_report": self._send_report,
         }
 
-    async def _python(self, performance: Performance, step: Document, step_run: Document) -> Ending:
+    async def _python(self, performance: RunExecution, step: Document, step_run: Document) -> ExecutionResult:
         url, key = self._own_api()
         run = performance.run
         context = {
@@ -56,11 +56,13 @@ class Kinds:
         run.variables.update(defined)
         return ending
 
-    async def _sql(self, performance: Performance, step: Document, step_run: Document) -> Ending:
+    async def _sql(self, performance: RunExecution, step: Document, step_run: Document) -> ExecutionResult:
         name, sql = str(step["params"].get("connection")), str(step["params"].get("sql") or "")
         path = performance.engine.world.connections.get(name)
         if path is None:
-            return Ending.failed(_ILLEGAL, f"Connection does not exist: {name}", code="ERR_CONNECTION_NOT_FOUND")
+            return ExecutionResult.failed(
+                _ILLEGAL, f"Connection does not exist: {name}", code="ERR_CONNECTION_NOT_FOUND"
+            )
         database = sqlite3.connect(path, timeout=10, check_same_thread=False)
         work = asyncio.create_task(asyncio.to_thread(_execute, database, sql))
         try:
@@ -68,20 +70,20 @@ class Kinds:
                 rows = await asyncio.shield(work)
         except (sqlite3.Error, TimeoutError) as error:
             message = str(error) or f"The query took longer than {self._limits.seconds:g} s"
-            return Ending.failed("java.sql.SQLException", message, code="ERR_SQL_QUERY_FAILED")
+            return ExecutionResult.failed("java.sql.SQLException", message, code="ERR_SQL_QUERY_FAILED")
         finally:
             database.interrupt()
             await asyncio.gather(work, return_exceptions=True)
             database.close()
         performance.say(step["id"], f"{len(rows)} rows")
         performance.run.variables[f"stepOutput_{step['name']}"] = {"rows": rows}
-        return Ending()
+        return ExecutionResult()
 
-    async def _run_scenario(self, performance: Performance, step: Document, step_run: Document) -> Ending:
+    async def _run_scenario(self, performance: RunExecution, step: Document, step_run: Document) -> ExecutionResult:
         """Run another scenario after what it is doing now; its end is the step's. An abort aborts both."""
         target = _target(performance, step)
         if target is None or target is performance.scenario:
-            return Ending.failed(_ILLEGAL, f"Cannot run scenario {step['params'].get('scenarioId')}")
+            return ExecutionResult.failed(_ILLEGAL, f"Cannot run scenario {step['params'].get('scenarioId')}")
         auth = documents.auth_context(documents.effective_login(performance.run.document["scenario"]))
         variables = {**performance.run.document["variables"], **performance.run.variables}
         engine = performance.engine
@@ -100,30 +102,30 @@ class Kinds:
         if fire.run is not None:
             done = fire.run.document
             extra = {"runId": fire.run.id}
-            item = documents.result(
-                "SCENARIO_DONE", outcome, scenario_target(target), done["start"], done["end"], extra
-            )
+            item = documents.result("SCENARIO_DONE", outcome, target_of(target), done["start"], done["end"], extra)
             step_run["additionalReportItems"].append(item)
         if outcome in ("SUCCESS", "WARNING"):
-            return Ending(outcome)
-        return Ending.failed("com.dataiku.dip.scheduler.ScenarioFailed", f"Scenario {target.id} ended: {outcome}")
+            return ExecutionResult(outcome)
+        return ExecutionResult.failed(
+            "com.dataiku.dip.scheduler.ScenarioFailed", f"Scenario {target.id} ended: {outcome}"
+        )
 
-    async def _kill_scenario(self, performance: Performance, step: Document, step_run: Document) -> Ending:
+    async def _kill_scenario(self, performance: RunExecution, step: Document, step_run: Document) -> ExecutionResult:
         target = _target(performance, step)
         if target is None:
-            return Ending.failed(_ILLEGAL, f"scenario does not exist: {step['params'].get('scenarioId')}")
+            return ExecutionResult.failed(_ILLEGAL, f"scenario does not exist: {step['params'].get('scenarioId')}")
         performance.engine.abort(target)
-        return Ending()
+        return ExecutionResult()
 
-    async def _variables(self, performance: Performance, step: Document, step_run: Document) -> Ending:
+    async def _variables(self, performance: RunExecution, step: Document, step_run: Document) -> ExecutionResult:
         params, world = step["params"], performance.engine.world
         now = performance.variables()
         try:
             values = {key: _valued(value, params, now) for key, value in (params.get("variables") or {}).items()}
-            for entry in listed(params.get("definitions")):
+            for entry in as_list(params.get("definitions")):
                 values[str(entry["key"])] = _valued(entry.get("value"), params, {**now, **values})
-        except (BadFormula, KeyError, TypeError, AttributeError) as error:
-            return Ending.failed(_ILLEGAL, f"The variables cannot be evaluated: {error}")
+        except (UnreadableFormula, KeyError, TypeError, AttributeError) as error:
+            return ExecutionResult.failed(_ILLEGAL, f"The variables cannot be evaluated: {error}")
         match step["type"]:
             case "define_vars":
                 performance.run.variables.update(values)
@@ -133,29 +135,29 @@ class Kinds:
             case _:
                 world.variables.update(values)
                 performance.engine.variables_changed(None)
-        return Ending()
+        return ExecutionResult()
 
-    async def _send_report(self, performance: Performance, step: Document, step_run: Document) -> Ending:
+    async def _send_report(self, performance: RunExecution, step: Document, step_run: Document) -> ExecutionResult:
         try:
             await self._reporters.send(performance.run, step["params"].get("messaging") or {}, performance.variables())
-        except NotSent as error:
-            return Ending.failed("com.dataiku.dip.exceptions.MessagingException", str(error))
-        return Ending()
+        except MessageNotSent as error:
+            return ExecutionResult.failed("com.dataiku.dip.exceptions.MessagingException", str(error))
+        return ExecutionResult()
 
 
-def _target(performance: Performance, step: Document) -> Scenario | None:
+def _target(performance: RunExecution, step: Document) -> SimScenario | None:
     project_key = str(step["params"].get("projectKey") or performance.scenario.project_key)
     try:
         return performance.engine.world.scenario(project_key, str(step["params"].get("scenarioId")))
-    except Missing:
+    except NoSuchObject:
         return None
 
 
 def _valued(value: object, params: Document, variables: Document) -> object:
     """A variable's value: evaluated as a formula if the step says so, else with its ``${}`` filled."""
     if params.get("evaluateValues"):
-        return evaluate(as_text(value), variables)
-    return expand(value, variables) if isinstance(value, str) else value
+        return evaluate_formula(formula_text(value), variables)
+    return fill_template(value, variables) if isinstance(value, str) else value
 
 
 def _execute(database: sqlite3.Connection, sql: str) -> list[list[object]]:

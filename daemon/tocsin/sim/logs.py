@@ -11,7 +11,7 @@ from tocsin.sim.behaviour import Document
 TAIL_LINES = 50
 
 
-class Line(NamedTuple):
+class SimLogLine(NamedTuple):
     """One line; ``step`` is the id of the step that wrote it, empty for the run itself."""
 
     at: int
@@ -21,19 +21,19 @@ class Line(NamedTuple):
     step: str
 
 
-class Log:
+class SimLog:
     """Lines in the order in which they were written, all by one thread."""
 
     __slots__ = ("lines", "thread")
 
-    def __init__(self, thread: str, lines: Iterable[Line] = ()) -> None:
+    def __init__(self, thread: str, lines: Iterable[SimLogLine] = ()) -> None:
         self.thread = thread
         self.lines = list(lines)
 
     def say(self, at: datetime, message: str, logger: str, level: str = "INFO", step: str = "") -> None:
         """Add a message, line by line."""
         moment = to_ms(at)
-        self.lines.extend(Line(moment, line, logger, level, step) for line in message.splitlines() or [""])
+        self.lines.extend(SimLogLine(moment, line, logger, level, step) for line in message.splitlines() or [""])
 
     def written(self, zone: ZoneInfo, step: str | None = None) -> list[str]:
         """All lines, or those of one step, as they stand in DSS's files."""
@@ -47,7 +47,7 @@ class Log:
         lines = self.written(zone, step)
         return {"totalLines": len(lines), "lines": lines[-TAIL_LINES:], "status": [0], "maxLevel": 0}
 
-    def _written(self, line: Line, zone: ZoneInfo) -> str:
+    def _written(self, line: SimLogLine, zone: ZoneInfo) -> str:
         local = from_ms(line.at).astimezone(zone)
         stamp = f"{local:%Y/%m/%d-%H:%M:%S}.{local.microsecond // 1000:03d}"
         return f"[{stamp}] [{self.thread}] [{line.level}] [{line.logger}]  - {line.message}"

@@ -13,17 +13,17 @@ from datetime import datetime
 from zoneinfo import ZoneInfo
 
 from tocsin.kit.clock import from_ms
-from tocsin.sim.behaviour import Behaviour, Document, listed
+from tocsin.sim.behaviour import Behaviour, Document, as_list
 from tocsin.sim.clock import Alarm
-from tocsin.sim.logs import Log
-from tocsin.sim.schedule import BadTrigger, Temporal
+from tocsin.sim.logs import SimLog
+from tocsin.sim.schedule import BadTrigger, TemporalTrigger
 
 
-class Missing(LookupError):
+class NoSuchObject(LookupError):
     """An object that does not exist; the message names it as DSS would."""
 
 
-class Handle:
+class LiveHandle:
     """What a running thing is waited for and stopped by; a finished one needs none, and history is long."""
 
     __slots__ = ("abort", "over")
@@ -34,18 +34,18 @@ class Handle:
 
 
 @dataclass(slots=True, eq=False)
-class Run:
+class SimRun:
     """One run of a scenario: its document, what its steps did and its log."""
 
     document: Document
     future_id: str
     step_runs: list[Document] = field(default_factory=list)
     variables: Document = field(default_factory=dict)  # defined by its steps
-    live: Handle | None = None
-    log: Log = field(init=False)
+    live: LiveHandle | None = None
+    log: SimLog = field(init=False)
 
     def __post_init__(self) -> None:
-        self.log = Log(f"ScenarioThread-{self.future_id}")
+        self.log = SimLog(f"ScenarioThread-{self.future_id}")
 
     @property
     def id(self) -> str:
@@ -74,12 +74,12 @@ class Run:
 
 
 @dataclass(slots=True, eq=False)
-class Fire:
+class TriggerFire:
     """One firing of a trigger: waiting, launched as ``run``, or cancelled."""
 
     document: Document
     variables: Document = field(default_factory=dict)  # handed over by a parent scenario
-    run: Run | None = None
+    run: SimRun | None = None
     alarm: Alarm | None = None
     imminent: bool = False  # about to launch: nothing may take its place
     settled: asyncio.Event | None = None  # set once it is launched or cancelled; None if nobody can wait
@@ -97,7 +97,7 @@ class Fire:
 
 
 @dataclass(slots=True, eq=False)
-class Job:
+class SimJob:
     """One job of a project."""
 
     id: str
@@ -107,29 +107,29 @@ class Job:
     end: int = 0
     state: str = "RUNNING"
     failure: Document | None = None
-    live: Handle | None = None
-    log: Log = field(init=False)
+    live: LiveHandle | None = None
+    log: SimLog = field(init=False)
 
     def __post_init__(self) -> None:
-        self.log = Log(f"FRT-{self.id[-6:]}")
+        self.log = SimLog(f"FRT-{self.id[-6:]}")
 
 
 @dataclass(slots=True, eq=False)
-class Scenario:
+class SimScenario:
     """One scenario with its history, oldest run first, and what waits to become a run."""
 
     definition: Document
     rng: random.Random
     behaviour: Behaviour | None = None
     payload: str = ""
-    runs: dict[str, Run] = field(default_factory=dict)
-    fires: dict[tuple[str, str], Fire] = field(default_factory=dict)
+    runs: dict[str, SimRun] = field(default_factory=dict)
+    fires: dict[tuple[str, str], TriggerFire] = field(default_factory=dict)
     discussions: dict[str, Document] = field(default_factory=dict)
-    current: Run | None = None
-    waiting: Fire | None = None  # promoted, or about to launch
-    delayed: list[Fire] = field(default_factory=list)  # for the end of the current run
+    current: SimRun | None = None
+    waiting: TriggerFire | None = None  # promoted, or about to launch
+    delayed: list[TriggerFire] = field(default_factory=list)  # for the end of the current run
     turns: int = 0  # runs planned so far: the place in the outcome cycle
-    temporals: list[tuple[Document, Temporal]] = field(default_factory=list)
+    temporals: list[tuple[Document, TemporalTrigger]] = field(default_factory=list)
     follows: list[tuple[Document, tuple[str, str]]] = field(default_factory=list)
     evaluated: dict[str, datetime] = field(default_factory=dict)  # id of a temporal trigger → looked at until
     alarm: Alarm | None = None  # the next occurrence
@@ -162,7 +162,7 @@ class Scenario:
                 continue
             if trigger["type"] == "temporal":
                 try:
-                    self.temporals.append((trigger, Temporal.parse(params, zone)))
+                    self.temporals.append((trigger, TemporalTrigger.parse(params, zone)))
                 except BadTrigger as error:
                     self.trouble = str(error)
             elif trigger["type"] == "follow_scenariorun":
@@ -177,7 +177,7 @@ class Scenario:
 
     @property
     def steps(self) -> list[Document]:
-        return listed(self.definition["params"].get("steps"))
+        return as_list(self.definition["params"].get("steps"))
 
     def snapshot(self) -> Document:
         """The definition as it is now, for the runs that begin now; shared by them."""
@@ -189,7 +189,7 @@ class Scenario:
         """A switch of ``delayedTriggersBehavior``."""
         return bool((self.definition.get("delayedTriggersBehavior") or {}).get(what))
 
-    def newest_first(self, finished_only: bool = False) -> Iterator[Run]:
+    def newest_first(self, finished_only: bool = False) -> Iterator[SimRun]:
         return (run for run in reversed(self.runs.values()) if run.ended or not finished_only)
 
     def trim(self, limit: int) -> list[str]:
@@ -209,26 +209,26 @@ class Scenario:
 
 
 @dataclass(slots=True, eq=False)
-class Project:
+class SimProject:
     """One project: its summary and settings in one document, variables, scenarios and jobs."""
 
     document: Document
     variables: Document = field(default_factory=lambda: {"standard": {}, "local": {}})
-    scenarios: dict[str, Scenario] = field(default_factory=dict)
-    jobs: dict[str, Job] = field(default_factory=dict)
+    scenarios: dict[str, SimScenario] = field(default_factory=dict)
+    jobs: dict[str, SimJob] = field(default_factory=dict)
 
     @property
     def key(self) -> str:
         return str(self.document["projectKey"])
 
-    def scenario(self, scenario_id: str) -> Scenario:
+    def scenario(self, scenario_id: str) -> SimScenario:
         """Raises ``Missing``."""
         try:
             return self.scenarios[scenario_id]
         except KeyError:
-            raise Missing(f"scenario does not exist: {self.key}.{scenario_id}") from None
+            raise NoSuchObject(f"scenario does not exist: {self.key}.{scenario_id}") from None
 
-    def jobs_of(self, run: Run) -> list[Job]:
+    def jobs_of(self, run: SimRun) -> list[SimJob]:
         """The jobs that the steps of a run have run."""
         items = (item for step in run.step_runs for item in step["additionalReportItems"])
         return [self.jobs[item["jobId"]] for item in items if item.get("jobId") in self.jobs]

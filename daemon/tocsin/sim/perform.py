@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, TypeVar
 
 from tocsin.kit.clock import from_ms, to_ms
 from tocsin.sim import documents
-from tocsin.sim.behaviour import BadWorld, Behaviour, Document, Part
-from tocsin.sim.clock import Past, Timeline
-from tocsin.sim.formula import BadFormula, evaluate, is_true
-from tocsin.sim.nouns import Handle, Job, Run, Scenario
+from tocsin.sim.behaviour import BadWorld, Behaviour, Document, StepPlan
+from tocsin.sim.clock import PastTimeline, Timeline
+from tocsin.sim.formula import UnreadableFormula, evaluate_formula, is_true
+from tocsin.sim.nouns import LiveHandle, SimJob, SimRun, SimScenario
 from tocsin.sim.variables import run_variables
 from tocsin.sim.world import World
 
@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
+class ExecutionResult:
     """How a step, a job or a script ended."""
 
     outcome: str = "SUCCESS"
@@ -40,20 +40,25 @@ class Ending:
     warnings: Sequence[str] = ()
 
     @classmethod
-    def failed(cls, clazz: str, message: str, stack: str = "", code: str = "") -> "Ending":
+    def failed(cls, clazz: str, message: str, stack: str = "", code: str = "") -> "ExecutionResult":
         thrown = {"clazz": clazz, "title": clazz.rpartition(".")[2], "message": message}
         thrown["stack"] = stack or f"{clazz}: {message}"
         return cls("FAILED", {**thrown, "code": code} if code else thrown)
 
 
-Kind = Callable[["Performance", Document, Document], Awaitable[Ending]]
+StepExecutor = Callable[["RunExecution", Document, Document], Awaitable[ExecutionResult]]
 
 
-class Performance:
+class RunExecution:
     """One run being performed. Ends are written into the run's documents as they happen."""
 
     def __init__(
-        self, engine: "Engine", scenario: Scenario, run: Run, timeline: Timeline, kinds: Mapping[str, Kind]
+        self,
+        engine: "Engine",
+        scenario: SimScenario,
+        run: SimRun,
+        timeline: Timeline,
+        kinds: Mapping[str, StepExecutor],
     ) -> None:
         self.engine = engine
         self.scenario = scenario
@@ -61,7 +66,7 @@ class Performance:
         self.timeline = timeline
         self._kinds = kinds
 
-    async def perform(self, parts: dict[str, Part] | None) -> Ending:
+    async def perform(self, parts: dict[str, StepPlan] | None) -> ExecutionResult:
         """Perform all steps; ``parts`` is what each is to play, by step id. The run's own end is the caller's."""
         definition = self.run.document["scenario"]
         self.say("", f"Starting scenario {self.scenario.project_key}.{self.scenario.id} run {self.run.id}")
@@ -75,9 +80,9 @@ class Performance:
                 status = "SUCCESS"
             outcome = await self._with_retries(step, parts)
             if outcome == "ABORTED":
-                return Ending("ABORTED")
+                return ExecutionResult("ABORTED")
             status = max(status, self._counted(step, outcome), key=SEVERITY.index)
-        return Ending(status)
+        return ExecutionResult(status)
 
     def say(self, step_id: str, message: str, logger: str = "dku.scenario", level: str = "INFO") -> None:
         """Add to the run's log."""
@@ -87,16 +92,16 @@ class Performance:
         """All variables as conditions and templates see them now."""
         return run_variables(self.engine.world, self.scenario, self.run)
 
-    async def play(self, step: Document, step_run: Document, part: Part) -> Ending:
+    async def play(self, step: Document, step_run: Document, part: StepPlan) -> ExecutionResult:
         """Act a part: take its time, say its lines, meet its end; a build does so in a job of its own."""
         if step.get("type") == "build_flowitem":
             return await self._build(step, step_run, part)
         for line in part.log:
             self.say(step.get("id", ""), line, "process")
         await self.timeline.sleep_until(self.timeline.now() + part.duration)
-        return Ending(part.outcome, part.thrown, part.warnings)
+        return ExecutionResult(part.outcome, part.thrown, part.warnings)
 
-    async def _script(self, parts: dict[str, Part] | None) -> Ending:
+    async def _script(self, parts: dict[str, StepPlan] | None) -> ExecutionResult:
         step = {"id": "", "type": "custom_python", "params": {"script": self.scenario.payload}}
         if parts is not None:
             return await self.play(step, {}, parts[""])
@@ -112,8 +117,8 @@ class Performance:
                 return True
             case "RUN_CONDITIONALLY":
                 try:
-                    return is_true(evaluate(str(step.get("runConditionExpression")), self.variables()))
-                except BadFormula as error:
+                    return is_true(evaluate_formula(str(step.get("runConditionExpression")), self.variables()))
+                except UnreadableFormula as error:
                     self.say(step["id"], f"Step skipped, its condition cannot be read: {error}", level="WARN")
                     return False
             case _:
@@ -129,7 +134,7 @@ class Performance:
             return "WARNING"
         return outcome
 
-    async def _with_retries(self, step: Document, parts: dict[str, Part] | None) -> str:
+    async def _with_retries(self, step: Document, parts: dict[str, StepPlan] | None) -> str:
         attempts = 1 + max(0, int(step.get("maxRetriesOnFail") or 0))
         outcome = "SUCCESS"
         for attempt in range(attempts):
@@ -141,7 +146,7 @@ class Performance:
                 break
         return outcome
 
-    async def _attempt(self, step: Document, attempt: int, parts: dict[str, Part] | None) -> str:
+    async def _attempt(self, step: Document, attempt: int, parts: dict[str, StepPlan] | None) -> str:
         step_run: Document = {
             "step": step,
             "runId": documents.opaque_id(),
@@ -152,7 +157,7 @@ class Performance:
         }
         self.run.step_runs.append(step_run)
         self.say(step["id"], f"Starting step {step['name']} ({step['type']})")
-        ending = Ending("ABORTED")
+        ending = ExecutionResult("ABORTED")
         try:
             if parts is not None:
                 ending = await self.play(step, step_run, parts[step["id"]])
@@ -162,12 +167,12 @@ class Performance:
                 ending = await self.play(step, step_run, part_of(step, attempt, self.scenario.rng))
         except (AttributeError, KeyError, TypeError, ValueError) as error:  # what stands in params is free
             message = f"The parameters of the step make no sense: {error}"
-            ending = Ending.failed("java.lang.IllegalArgumentException", message)
+            ending = ExecutionResult.failed("java.lang.IllegalArgumentException", message)
         finally:
             self._close(step, step_run, ending)
         return ending.outcome
 
-    def _close(self, step: Document, step_run: Document, ending: Ending) -> None:
+    def _close(self, step: Document, step_run: Document, ending: ExecutionResult) -> None:
         level = {"FAILED": "ERROR", "WARNING": "WARN"}.get(ending.outcome, "INFO")
         if ending.thrown is not None:
             self.say(step["id"], ending.thrown["stack"], level=level)
@@ -178,12 +183,12 @@ class Performance:
             part["thrown"] = ending.thrown or {"clazz": "", "title": "", "message": "", "stack": ""}
             part["logTail"] = self.run.log.tail(self.engine.world.zone, step["id"])
         step_run["end"] = to_ms(self.timeline.now())
-        target = {**scenario_target(self.scenario, "SCENARIO_STEP"), "stepId": step["id"]}
+        target = {**target_of(self.scenario, "SCENARIO_STEP"), "stepId": step["id"]}
         step_run["result"] = documents.result(
             "STEP_DONE", ending.outcome, target, step_run["start"], step_run["end"], part
         )
 
-    async def _build(self, step: Document, step_run: Document, part: Part) -> Ending:
+    async def _build(self, step: Document, step_run: Document, part: StepPlan) -> ExecutionResult:
         """A build: its error sits in the report item of the job, not in the step's own result."""
         builds = step["params"].get("builds") or [{"itemId": step["name"]}]
         outputs = [
@@ -193,7 +198,7 @@ class Performance:
         login = documents.effective_login(self.run.document["scenario"])
         job = new_job(self.engine.world, self.scenario.project_key, definition, login, self.timeline.now())
         self.say(step["id"], f"Started job {job.id}")
-        ending = Ending("ABORTED")
+        ending = ExecutionResult("ABORTED")
         try:
             ending = await run_job(job, part, self.timeline)
         finally:
@@ -206,57 +211,59 @@ class Performance:
         return ending
 
 
-def part_of(step: Document, attempt: int, rng: random.Random) -> Part:
+def part_of(step: Document, attempt: int, rng: random.Random) -> StepPlan:
     """The part that a step of an emulated type plays by itself: one second and success, or its ``params.sim``.
 
     That one is a behaviour whose cycle of outcomes counts the attempts, so that a step can fail before it succeeds.
     """
     raw = step["params"].get("sim")
     if raw is None:
-        return Part(timedelta(seconds=1))
+        return StepPlan(timedelta(seconds=1))
     try:
         behaviour = Behaviour.parse(raw, f"step {step['id']}: params.sim")
     except BadWorld as error:
-        return Part(timedelta(0), "FAILED", Ending.failed("java.lang.IllegalArgumentException", str(error)).thrown)
+        return StepPlan(
+            timedelta(0), "FAILED", ExecutionResult.failed("java.lang.IllegalArgumentException", str(error)).thrown
+        )
     return behaviour.plan(behaviour.outcomes.draw(attempt, rng), attempt, [step], rng)[step["id"]]
 
 
-def scenario_target(scenario: Scenario, kind: str = "SCENARIO") -> Document:
+def target_of(scenario: SimScenario, kind: str = "SCENARIO") -> Document:
     return {"type": kind, "projectKey": scenario.project_key, "scenarioId": scenario.id}
 
 
-def new_job(world: World, project_key: str, definition: Document, login: str, now: datetime) -> Job:
+def new_job(world: World, project_key: str, definition: Document, login: str, now: datetime) -> SimJob:
     """A job that begins now, known to its project."""
     jobs = world.project(project_key).jobs
     names = [str(output.get("id") or "") for output in definition.get("outputs") or ()]
     item = "".join(c if c.isalnum() or c in "_-" else "_" for c in (names[0] if names else "job"))
     stamped = f"Build_{item}_{documents.job_stamp(now)}"
     job_id = next(i for n in itertools.count() if (i := f"{stamped}-{n}" if n else stamped) not in jobs)
-    job = jobs[job_id] = Job(job_id, definition, to_ms(now), login)
+    job = jobs[job_id] = SimJob(job_id, definition, to_ms(now), login)
     if len(jobs) > JOB_LIMIT:
         oldest = next((key for key, old in jobs.items() if old.end), None)
         jobs.pop(oldest or "", None)
     return job
 
 
-async def run_job(job: Job, part: Part, timeline: Timeline) -> Ending:
+async def run_job(job: SimJob, part: StepPlan, timeline: Timeline) -> ExecutionResult:
     """Let a job take its time; it ends as its part says, or ABORTED when it is told to."""
 
-    state, ending = "ABORTED", Ending("ABORTED")
+    state, ending = "ABORTED", ExecutionResult("ABORTED")
     try:
         job.log.say(timeline.now(), f"Job {job.id} started by {job.login}", _JOB_LOGGER)
         for line in part.log:
             job.log.say(timeline.now(), line, "process")
         until = from_ms(job.start) + part.duration
-        if isinstance(timeline, Past):
+        if isinstance(timeline, PastTimeline):
             await timeline.sleep_until(until)
             done: bool | None = True
         else:
-            job.live = job.live or Handle()
+            job.live = job.live or LiveHandle()
             done = await race(_true(timeline.sleep_until(until)), job.live.abort.wait())
         if done:
             state = "FAILED" if part.outcome == "FAILED" else "ABORTED" if part.outcome == "ABORTED" else "DONE"
-            ending = Ending(part.outcome, part.thrown if state == "FAILED" else None, part.warnings)
+            ending = ExecutionResult(part.outcome, part.thrown if state == "FAILED" else None, part.warnings)
     finally:
         job.state, job.end, job.live = state, to_ms(timeline.now()), None
         if ending.thrown is not None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tocsin.sim.behaviour import Document
-from tocsin.sim.perform import Ending
+from tocsin.sim.perform import ExecutionResult
 
 _HOST = Path(__file__).parent / "script_host.py"
 _CHUNK = 65_536
@@ -28,7 +28,7 @@ class Limits:
 
 async def run_python(
     code: str, context: Document, limits: Limits, say: Callable[[str], None]
-) -> tuple[Ending, Document]:
+) -> tuple[ExecutionResult, Document]:
     """Run ``code``; ``say`` gets what it prints. How it ended, and the variables it set."""
     with tempfile.TemporaryDirectory(prefix="tocsin-sim-") as folder:
         script, told, result = (Path(folder) / name for name in ("script.py", "context.json", "result.json"))
@@ -60,12 +60,12 @@ async def run_python(
             return _killed(f"Process died (exit code: {code_of_exit})"), {}
     thrown = answer["thrown"]
     if thrown is None:
-        return Ending(), answer["variables"]
+        return ExecutionResult(), answer["variables"]
     title = f"Error in Python process: {thrown['clazz']}"
     message = f"{thrown['clazz']}: {thrown['message']}"
     clazz = "com.dataiku.common.server.APIError$SerializedErrorException"
     error = {"clazz": clazz, "title": title, "message": message, "stack": thrown["stack"]}
-    return Ending("FAILED", {**error, "code": "ERR_SCENARIO_PYTHON"}), answer["variables"]
+    return ExecutionResult("FAILED", {**error, "code": "ERR_SCENARIO_PYTHON"}), answer["variables"]
 
 
 async def _listen(process: asyncio.subprocess.Process, most: int, say: Callable[[str], None]) -> bool:
@@ -84,5 +84,7 @@ async def _listen(process: asyncio.subprocess.Process, most: int, say: Callable[
     return True
 
 
-def _killed(message: str) -> Ending:
-    return Ending.failed("com.dataiku.dip.exceptions.ProcessDiedException", message, code="ERR_SCENARIO_PYTHON")
+def _killed(message: str) -> ExecutionResult:
+    return ExecutionResult.failed(
+        "com.dataiku.dip.exceptions.ProcessDiedException", message, code="ERR_SCENARIO_PYTHON"
+    )

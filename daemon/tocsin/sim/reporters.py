@@ -17,9 +17,9 @@ from email.utils import format_datetime, make_msgid
 import aiohttp
 
 from tocsin.kit.clock import from_ms, isoformat, to_ms
-from tocsin.sim.behaviour import Document, listed
-from tocsin.sim.formula import BadFormula, evaluate, expand, is_true
-from tocsin.sim.nouns import Run, Scenario
+from tocsin.sim.behaviour import Document, as_list
+from tocsin.sim.formula import UnreadableFormula, evaluate_formula, fill_template, is_true
+from tocsin.sim.nouns import SimRun, SimScenario
 from tocsin.sim.variables import run_variables
 from tocsin.sim.world import World
 
@@ -28,12 +28,12 @@ _CLAZZ = "com.dataiku.dip.exceptions.MessagingException"
 MAIL_TYPES = ("smtp", "aws-ses-mail", "microsoft-graph-mail")
 
 
-class NotSent(Exception):
+class MessageNotSent(Exception):
     """A message that could not be sent; the text says why, in the words of what refused it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Mail:
+class SimMail:
     """One message. ``attachments`` are (name, content)."""
 
     to: tuple[str, ...]
@@ -53,7 +53,7 @@ class Reporters:
         self._world = world
         self._now = now
 
-    async def report(self, scenario: Scenario, run: Run, reporter: Document, outcome: str) -> None:
+    async def report(self, scenario: SimScenario, run: SimRun, reporter: Document, outcome: str) -> None:
         """Let one reporter of a run send, if its condition holds; keep how that went in the run's document."""
         variables = run_variables(self._world, scenario, run, outcome)
         state: Document = {
@@ -66,12 +66,12 @@ class Reporters:
         if state["activated"]:
             try:
                 await self.send(run, reporter["messaging"], variables)
-            except NotSent as error:
+            except MessageNotSent as error:
                 state["error"] = {"clazz": _CLAZZ, "title": "Failed to send", "message": str(error), "stack": ""}
         state["ended"] = to_ms(self._now())
         run.document["reportersStates"].append(state)
 
-    async def send(self, run: Run, messaging: Document, variables: Document) -> None:
+    async def send(self, run: SimRun, messaging: Document, variables: Document) -> None:
         """Send one message. Raises ``NotSent``."""
         kind, configuration = str(messaging.get("type")), messaging.get("configuration") or {}
         try:
@@ -83,17 +83,17 @@ class Reporters:
             elif kind in ("slack-scenario", "msft-teams-scenario", "google-chat-scenario"):
                 await self._chat(configuration, variables)
             else:
-                raise NotSent(f"{kind} is not emulated")
-        except BadFormula as error:
-            raise NotSent(f"freemarker.core.InvalidReferenceException: {error}") from None
+                raise MessageNotSent(f"{kind} is not emulated")
+        except UnreadableFormula as error:
+            raise MessageNotSent(f"freemarker.core.InvalidReferenceException: {error}") from None
 
-    async def send_mail(self, channel_id: str, mail: Mail, login: str = "") -> None:
+    async def send_mail(self, channel_id: str, mail: SimMail, login: str = "") -> None:
         """Hand one mail to the SMTP server of a channel. Raises ``NotSent``."""
         channel = self._world.channels.get(channel_id)
         if channel is None or channel["type"] not in MAIL_TYPES:
-            raise NotSent(f"Messaging channel does not exist: {channel_id}")
+            raise MessageNotSent(f"Messaging channel does not exist: {channel_id}")
         if channel["type"] != "smtp":
-            raise NotSent(f"Channels of type {channel['type']} are not emulated")
+            raise MessageNotSent(f"Channels of type {channel['type']} are not emulated")
         configuration = channel["configuration"]
         sender = mail.sender or str(configuration.get("sender") or "")
         if configuration.get("useCurrentUserAsSender") and login:
@@ -101,30 +101,32 @@ class Reporters:
         domains = tuple(f"@{domain}" for domain in _addresses(str(configuration.get("authorizedDomain") or "")))
         everyone = (*mail.to, *mail.cc, *mail.bcc)
         if domains and (others := [address for address in everyone if not address.endswith(domains)]):
-            raise NotSent(f"Recipients outside of the authorized domains: {', '.join(others)}")
+            raise MessageNotSent(f"Recipients outside of the authorized domains: {', '.join(others)}")
         if not everyone:
-            raise NotSent("The mail has no recipient")
+            raise MessageNotSent("The mail has no recipient")
         try:
             message = _message(mail, sender, self._now())
             await asyncio.to_thread(_deliver, configuration, sender, list(everyone), message)
         except (OSError, smtplib.SMTPException, ValueError) as error:
-            raise NotSent(f"{type(error).__name__}: {error}") from None
+            raise MessageNotSent(f"{type(error).__name__}: {error}") from None
 
-    def _mails(self, run: Run, configuration: Document, variables: Document) -> Iterable[Mail]:
+    def _mails(self, run: SimRun, configuration: Document, variables: Document) -> Iterable[SimMail]:
         subject = str(configuration.get("subject") or "DSS scenario ${scenarioName}: ${outcome}")
         stock = configuration.get("messageSource") == "TEMPLATE_FILE"
-        attached = [a for a in listed(configuration.get("attachments")) if a.get("type") == "LOG"]
+        attached = [a for a in as_list(configuration.get("attachments")) if a.get("type") == "LOG"]
         files = tuple(("scenario-run.log", run.log.text(self._world.zone).encode()) for _ in attached)
         strict = configuration.get("templateFormat") == "FREEMARKER"
-        for to, more in _recipients(expand(str(configuration.get("recipient") or ""), variables)):
+        for to, more in _recipients(fill_template(str(configuration.get("recipient") or ""), variables)):
             known = {**variables, **more}
             sender, cc, bcc, message = (
-                expand(str(configuration.get(key) or ""), known, strict=strict and key == "message" and not stock)
+                fill_template(
+                    str(configuration.get(key) or ""), known, strict=strict and key == "message" and not stock
+                )
                 for key in ("sender", "ccRecipient", "bccRecipient", "message")
             )
-            yield Mail(
+            yield SimMail(
                 to=to,
-                subject=expand(subject, known),
+                subject=fill_template(subject, known),
                 body=_stock_body(run, variables) if stock else message,
                 sender=sender,
                 cc=_addresses(cc),
@@ -138,11 +140,11 @@ class Reporters:
         channel = self._world.channels.get(str(configuration.get("channelId") or ""), {})
         url = configuration.get("webhookUrl") or channel.get("configuration", {}).get("webhookUrl")
         if not url:
-            raise NotSent("No webhook address; other ways to reach a chat service are not emulated")
-        text = expand(str(configuration.get("message") or ""), variables)
+            raise MessageNotSent("No webhook address; other ways to reach a chat service are not emulated")
+        text = fill_template(str(configuration.get("message") or ""), variables)
         payload = {"text": text}
         if configuration.get("messageMode") == "BLOCK_KIT_API":
-            payload = {"blocks": expand(str(configuration.get("blocks") or "[]"), variables)}
+            payload = {"blocks": fill_template(str(configuration.get("blocks") or "[]"), variables)}
         await _post("POST", str(url), {"json": payload})
 
 
@@ -150,8 +152,8 @@ def _holds(reporter: Document, variables: Document) -> bool:
     if not reporter["runConditionEnabled"]:
         return True
     try:
-        return is_true(evaluate(str(reporter.get("runCondition") or ""), variables))
-    except BadFormula:
+        return is_true(evaluate_formula(str(reporter.get("runCondition") or ""), variables))
+    except UnreadableFormula:
         return False
 
 
@@ -162,7 +164,7 @@ def _recipients(text: str) -> list[tuple[tuple[str, ...], Document]]:
     except ValueError:
         parsed = None
     if isinstance(parsed, dict):
-        mails = [(mail.get("to") or "", mail.get("variables") or {}) for mail in listed(parsed.get("mails"))]
+        mails = [(mail.get("to") or "", mail.get("variables") or {}) for mail in as_list(parsed.get("mails"))]
         return [(_addresses(str(to)), {f"mailVariables_{k}": v for k, v in own.items()}) for to, own in mails]
     return [(tuple(str(a) for a in parsed) if isinstance(parsed, list) else _addresses(text), {})]
 
@@ -171,7 +173,7 @@ def _addresses(text: str) -> tuple[str, ...]:
     return tuple(address.strip() for address in text.replace(";", ",").split(",") if address.strip())
 
 
-def _stock_body(run: Run, variables: Document) -> str:
+def _stock_body(run: SimRun, variables: Document) -> str:
     """What the stock template tells, in plain text."""
     words = {
         "SUCCESS": "ran successfully",
@@ -189,7 +191,7 @@ def _stock_body(run: Run, variables: Document) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _message(mail: Mail, sender: str, now: datetime) -> EmailMessage:
+def _message(mail: SimMail, sender: str, now: datetime) -> EmailMessage:
     message = EmailMessage()
     message["From"] = sender or "dss@localhost"
     message["To"] = ", ".join(mail.to)
@@ -220,17 +222,19 @@ async def _call(configuration: Document, variables: Document) -> None:
     """A webhook reporter: method, address, query, headers and body as configured, templates filled."""
 
     def filled(key: str) -> dict[str, str]:
-        return {str(p["key"]): expand(str(p.get("value", "")), variables) for p in listed(configuration.get(key))}
+        return {
+            str(p["key"]): fill_template(str(p.get("value", "")), variables) for p in as_list(configuration.get(key))
+        }
 
     mime = str(configuration.get("mime") or "application/json")
     headers = {"Content-Type": mime, **filled("headers")}
-    body: Document = {"data": expand(str(configuration.get("payload") or ""), variables).encode()}
+    body: Document = {"data": fill_template(str(configuration.get("payload") or ""), variables).encode()}
     if mime == "application/x-www-form-urlencoded":
         body = {"data": filled("form")}
     method = str(configuration.get("method") or "POST").upper()
     if method == "GET":
         body = {}
-    url = expand(str(configuration.get("url") or ""), variables)
+    url = fill_template(str(configuration.get("url") or ""), variables)
     await _post(method, url, {"headers": headers, "params": filled("parameters"), **body})
 
 
@@ -239,6 +243,6 @@ async def _post(method: str, url: str, options: Document) -> None:
     try:
         async with aiohttp.ClientSession(timeout=timeout) as session, session.request(method, url, **options) as reply:
             if reply.status >= 400:
-                raise NotSent(f"HTTP {reply.status} from the webhook: {(await reply.text())[:200]}")
+                raise MessageNotSent(f"HTTP {reply.status} from the webhook: {(await reply.text())[:200]}")
     except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-        raise NotSent(f"{type(error).__name__}: {error}") from None
+        raise MessageNotSent(f"{type(error).__name__}: {error}") from None

@@ -6,23 +6,23 @@ from html import escape
 from xml.etree import ElementTree
 
 from tocsin.sim.behaviour import Document
-from tocsin.sim.nouns import Project, Run, Scenario
+from tocsin.sim.nouns import SimProject, SimRun, SimScenario
 
 _NOT_XML = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
 
 
-def junit_run(run: Run) -> str:
+def junit_run(run: SimRun) -> str:
     """One run: a suite with a case for each step."""
     return _text(_suite(run, run.step_runs))
 
 
-def junit_step(run: Run, step_id: str) -> str | None:
+def junit_step(run: SimRun, step_id: str) -> str | None:
     """One step of a run, all its attempts; ``None`` if it did not run."""
     found = [step for step in run.step_runs if step["step"]["id"] == step_id]
     return _text(_suite(run, found)) if found else None
 
 
-def junit_project(project: Project) -> str:
+def junit_project(project: SimProject) -> str:
     """The last runs of all test scenarios of a project."""
     root = ElementTree.Element("testsuites", name=project.key)
     for _, run in last_test_runs(project):
@@ -30,7 +30,7 @@ def junit_project(project: Project) -> str:
     return _text(root)
 
 
-def html_report(project: Project) -> str:
+def html_report(project: SimProject) -> str:
     rows = "".join(
         f"<tr><td>{escape(scenario.id)}</td><td>{escape(run.id)}</td><td>{run.outcome}</td></tr>"
         for scenario, run in last_test_runs(project)
@@ -40,18 +40,18 @@ def html_report(project: Project) -> str:
     return f"<!DOCTYPE html><html><head><title>{title}</title></head><body><h1>{title}</h1><table>{head}{rows}</table></body></html>"
 
 
-def testing_status(project: Project) -> Document:
+def testing_status(project: SimProject) -> Document:
     outcomes = Counter(run.outcome for _, run in last_test_runs(project))
     return {"nbTotalRanScenarios": outcomes.total(), "nbScenariosPerOutcome": dict(outcomes)}
 
 
-def last_test_runs(project: Project) -> list[tuple[Scenario, Run]]:
+def last_test_runs(project: SimProject) -> list[tuple[SimScenario, SimRun]]:
     """Each test scenario that has run, with its last finished run."""
     tests = [s for s in project.scenarios.values() if s.definition.get("markedAsTest")]
     return [(s, run) for s in tests if (run := next(s.newest_first(finished_only=True), None)) is not None]
 
 
-def _suite(run: Run, steps: list[Document]) -> ElementTree.Element:
+def _suite(run: SimRun, steps: list[Document]) -> ElementTree.Element:
     scenario = run.document["scenario"]
     failed = [step for step in steps if step.get("result", {}).get("outcome") == "FAILED"]
     suite = ElementTree.Element(

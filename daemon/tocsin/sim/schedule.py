@@ -39,7 +39,7 @@ class BadTrigger(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Temporal:
+class TemporalTrigger:
     """One temporal trigger, read and checked."""
 
     frequency: str
@@ -52,7 +52,7 @@ class Temporal:
     zone: ZoneInfo
 
     @classmethod
-    def parse(cls, params: Mapping[str, object], server_zone: ZoneInfo) -> "Temporal":
+    def parse(cls, params: Mapping[str, object], server_zone: ZoneInfo) -> "TemporalTrigger":
         """Read ``params`` of a temporal trigger as DSS stores them. Raises ``BadTrigger``."""
         frequency = str(params.get("frequency"))
         if frequency not in _PERIODS:

@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any
 
 
-class Host:
+class ScriptHost:
     """What the script sees of the instance: offered as the module ``dataiku``."""
 
     def __init__(self, context: dict[str, Any]) -> None:
@@ -31,10 +31,10 @@ class Host:
         return importlib.import_module("dataikuapi").DSSClient(self.context["url"], self.context["key"])
 
 
-class Scenario:
+class ScriptScenario:
     """The scenario that runs the script: offered as ``dataiku.scenario.Scenario``."""
 
-    host: Host
+    host: ScriptHost
 
     def get_trigger_type(self) -> str:
         return str(self.host.context["trigger"]["trigger"]["type"])
@@ -61,12 +61,12 @@ class Scenario:
 
 
 def main(script: str, context: str, result: str) -> int:
-    Scenario.host = host = Host(json.loads(Path(context).read_text(encoding="utf-8")))
+    ScriptScenario.host = host = ScriptHost(json.loads(Path(context).read_text(encoding="utf-8")))
     package, scenario = ModuleType("dataiku"), ModuleType("dataiku.scenario")
     for name in ("default_project_key", "get_custom_variables", "api_client"):
         setattr(package, name, getattr(host, name))
     setattr(package, "scenario", scenario)  # noqa: B010 - mypy knows no attribute of a bare module
-    setattr(scenario, "Scenario", Scenario)  # noqa: B010 - the same
+    setattr(scenario, "Scenario", ScriptScenario)  # noqa: B010 - the same
     sys.modules |= {"dataiku": package, "dataiku.scenario": scenario}
     thrown = _run(script)
     answer = {"thrown": thrown, "variables": host.defined}

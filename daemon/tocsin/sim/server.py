@@ -8,8 +8,8 @@ from tocsin.sim import channels_api, instance_api, scenarios_api
 from tocsin.sim.archive import SqliteArchive
 from tocsin.sim.clock import WorldClock
 from tocsin.sim.engine import Engine
-from tocsin.sim.http import Api, ApiKey
-from tocsin.sim.kinds import Kinds
+from tocsin.sim.http import ApiKey, SimApi
+from tocsin.sim.kinds import StepExecutors
 from tocsin.sim.python import Limits
 from tocsin.sim.reporters import Reporters
 from tocsin.sim.world import World
@@ -45,7 +45,7 @@ class Sim:
         self.url = ""  # known once it listens
         self.intercept: Intercept | None = None
         self.reporters = Reporters(world, self.clock.now)
-        kinds = Kinds(self.reporters, self._own_api, limits or Limits())
+        kinds = StepExecutors(self.reporters, self._own_api, limits or Limits())
         self.engine = Engine(world, self.clock, kinds.table(), self.reporters.report, self.archive)
         self._runner: web.AppRunner | None = None
 
@@ -57,7 +57,9 @@ class Sim:
         await self.engine.start()
         if kept is None:
             self.archive.keep_world(self.world)
-        runner = web.AppRunner(Api(self, _ROUTES, self.api_keys).application(), access_log=None, shutdown_timeout=1.0)
+        runner = web.AppRunner(
+            SimApi(self, _ROUTES, self.api_keys).application(), access_log=None, shutdown_timeout=1.0
+        )
         await runner.setup()
         self._runner = runner
         try:

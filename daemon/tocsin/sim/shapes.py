@@ -29,15 +29,15 @@ _SCENARIO: Shape = {
 }  # fmt: skip
 
 
-class Misfit(ValueError):
+class BadDefinition(ValueError):
     """A definition whose parts have wrong types; the message names the first."""
 
 
-def fitted(raw: Document) -> Document:
+def checked_definition(raw: Document) -> Document:
     """``raw`` without the fields that are null. Raises ``Misfit``."""
     document = _fit(raw, _SCENARIO, "")
     if not all(isinstance(tag, str) for tag in document.get("tags", ())):
-        raise Misfit("tags holds something that is no text")
+        raise BadDefinition("tags holds something that is no text")
     for key, shape in (("triggers", _TRIGGER), ("reporters", _REPORTER)):
         if key in document:
             document[key] = _each(document[key], shape, key, needed=key == "triggers")
@@ -52,19 +52,19 @@ def fitted(raw: Document) -> Document:
 
 def _each(items: object, shape: Shape, where: str, *, needed: bool) -> list[Document]:
     if not isinstance(items, list):
-        raise Misfit(f"{where} must be a list")
+        raise BadDefinition(f"{where} must be a list")
     fit = [_fit(item, shape, f"{where}[{number}].") for number, item in enumerate(items)]
     for number, item in enumerate(fit):
         if needed and "type" not in item:
-            raise Misfit(f"{where}[{number}] has no type")
+            raise BadDefinition(f"{where}[{number}] has no type")
     return fit
 
 
 def _fit(raw: object, shape: Shape, where: str) -> Document:
     if not isinstance(raw, dict):
-        raise Misfit(f"{where.rstrip('.') or 'it'} must be an object")
+        raise BadDefinition(f"{where.rstrip('.') or 'it'} must be an object")
     fit = {key: value for key, value in raw.items() if value is not None or key not in shape}
     for key, kind in shape.items():
         if key in fit and (not isinstance(fit[key], kind) or (isinstance(fit[key], bool) and kind is not bool)):
-            raise Misfit(f"{where}{key} has a value of the wrong type")
+            raise BadDefinition(f"{where}{key} has a value of the wrong type")
     return fit

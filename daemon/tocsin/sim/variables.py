@@ -3,7 +3,7 @@
 import json
 
 from tocsin.sim.behaviour import Document
-from tocsin.sim.nouns import Run, Scenario
+from tocsin.sim.nouns import SimRun, SimScenario
 from tocsin.sim.world import World
 
 
@@ -13,7 +13,7 @@ def project_variables(world: World, project_key: str) -> Document:
     return {**world.variables, **kept.get("standard", {}), **kept.get("local", {})}
 
 
-def run_url(world: World, run: Run) -> str | None:
+def run_url(world: World, run: SimRun) -> str | None:
     """The page of a run, if the instance knows its own address."""
     if not world.dss_url:
         return None
@@ -22,7 +22,7 @@ def run_url(world: World, run: Run) -> str | None:
     return f"{base}/projects/{scenario['projectKey']}/scenarios/{scenario['id']}/runs/list/{run.id}"
 
 
-def run_variables(world: World, scenario: Scenario, run: Run, outcome: str = "") -> Document:
+def run_variables(world: World, scenario: SimScenario, run: SimRun, outcome: str = "") -> Document:
     """All variables of a run as they stand now; ``outcome`` is empty before its end."""
     fire = run.document["trigger"]
     params = fire["params"]

@@ -4,12 +4,12 @@ from datetime import datetime
 
 from tocsin.kit.clock import to_ms
 from tocsin.sim.behaviour import Document
-from tocsin.sim.nouns import Job, Project, Run, Scenario
+from tocsin.sim.nouns import SimJob, SimProject, SimRun, SimScenario
 
 _UNITS = {"Minutely": "minute", "Hourly": "hour", "Daily": "day", "Weekly": "week", "Monthly": "month"}
 
 
-def light(scenario: Scenario, now: datetime) -> Document:
+def light(scenario: SimScenario, now: datetime) -> Document:
     """A scenario in a list, and its ``light`` form: definition in short and what runs now."""
     definition = scenario.definition
     upcoming = scenario.next_occurrence(now)
@@ -52,7 +52,7 @@ def light(scenario: Scenario, now: datetime) -> Document:
     return document
 
 
-def future(scenario: Scenario, run: Run, now: datetime, *, with_result: bool = False) -> Document:
+def future(scenario: SimScenario, run: SimRun, now: datetime, *, with_result: bool = False) -> Document:
     """The state of the future that hosts a run."""
     start = run.document["start"]
     state: Document = {
@@ -74,7 +74,7 @@ def future(scenario: Scenario, run: Run, now: datetime, *, with_result: bool = F
     return state
 
 
-def job_item(project: Project, job: Job) -> Document:
+def job_item(project: SimProject, job: SimJob) -> Document:
     """A job in a list."""
     return {
         "def": job_definition(project, job),
@@ -87,7 +87,7 @@ def job_item(project: Project, job: Job) -> Document:
     }
 
 
-def job_status(project: Project, job: Job) -> Document:
+def job_status(project: SimProject, job: SimJob) -> Document:
     """A job by itself; why it failed stands under ``unexpectedFailure``."""
     base: Document = {
         "def": job_definition(project, job),
@@ -106,7 +106,7 @@ def job_status(project: Project, job: Job) -> Document:
     return {"baseStatus": base, "globalState": {**counts, "total": 1}}
 
 
-def job_definition(project: Project, job: Job) -> Document:
+def job_definition(project: SimProject, job: SimJob) -> Document:
     return {
         **job.definition,
         "id": job.id,

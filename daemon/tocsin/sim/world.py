@@ -18,9 +18,9 @@ import yaml
 from tocsin.kit.clock import from_ms
 from tocsin.kit.durations import BadDuration, parse_duration
 from tocsin.sim import documents
-from tocsin.sim.behaviour import BadWorld, Behaviour, Document, checked_keys, listed
-from tocsin.sim.nouns import Missing, Project, Run, Scenario
-from tocsin.sim.shapes import Misfit, fitted
+from tocsin.sim.behaviour import BadWorld, Behaviour, Document, as_list, checked_keys
+from tocsin.sim.nouns import NoSuchObject, SimProject, SimRun, SimScenario
+from tocsin.sim.shapes import BadDefinition, checked_definition
 
 _SCENARIO_KEYS = {
     "id", "name", "type", "active", "automationLocal", "markedAsTest", "shortDesc", "description", "tags",
@@ -48,7 +48,7 @@ class World:
     variables: Document = field(default_factory=dict)
     channels: dict[str, Document] = field(default_factory=dict)
     connections: dict[str, str] = field(default_factory=dict)
-    projects: dict[str, Project] = field(default_factory=dict)
+    projects: dict[str, SimProject] = field(default_factory=dict)
 
     @classmethod
     def from_yaml(cls, text: str) -> "World":
@@ -67,28 +67,28 @@ class World:
         except BadWorld as error:
             raise BadWorld(f"{path}: {error}") from None
 
-    def project(self, key: str) -> Project:
+    def project(self, key: str) -> SimProject:
         """Raises ``Missing``."""
         try:
             return self.projects[key]
         except KeyError:
-            raise Missing(f"project does not exist: {key}") from None
+            raise NoSuchObject(f"project does not exist: {key}") from None
 
-    def scenario(self, project_key: str, scenario_id: str) -> Scenario:
+    def scenario(self, project_key: str, scenario_id: str) -> SimScenario:
         """Raises ``Missing``."""
         return self.project(project_key).scenario(scenario_id)
 
-    def every_scenario(self) -> Iterator[Scenario]:
+    def every_scenario(self) -> Iterator[SimScenario]:
         for project in self.projects.values():
             yield from project.scenarios.values()
 
-    def running(self) -> Iterator[tuple[Scenario, Run]]:
+    def running(self) -> Iterator[tuple[SimScenario, SimRun]]:
         return ((s, s.current) for s in self.every_scenario() if s.current is not None)
 
-    def add_project(self, key: str, name: str = "", owner: str = "", **more: object) -> Project:
+    def add_project(self, key: str, name: str = "", owner: str = "", **more: object) -> SimProject:
         """A new, empty project; ``more`` goes into its document."""
         tag = documents.version_tag(0, owner or self.owner, from_ms(0))
-        project = Project(
+        project = SimProject(
             {
                 "projectKey": key,
                 "name": name or key,
@@ -109,13 +109,13 @@ class World:
 
     def add_scenario(
         self,
-        project: Project,
+        project: SimProject,
         raw: Document,
         behaviour: Behaviour | None = None,
         *,
         now: datetime | None = None,
         login: str = "",
-    ) -> Scenario:
+    ) -> SimScenario:
         """A new scenario from its definition; without ``id`` one is derived from the name. Raises ``BadWorld`` where
         the project has one of that id."""
         name = str(raw.get("name") or raw.get("id") or "")
@@ -130,7 +130,7 @@ class World:
             now or from_ms(0),
         )
         rng = random.Random(f"{self.seed}/{project.key}/{scenario_id}")
-        scenario = Scenario(document, rng, behaviour)
+        scenario = SimScenario(document, rng, behaviour)
         scenario.reread(self.zone)
         project.scenarios[scenario_id] = scenario
         return scenario
@@ -147,7 +147,7 @@ def _duration(raw: object) -> timedelta:
 
 def _channels(raw: object) -> dict[str, Document]:
     blank: Document = {"configuration": {}, "permissions": None, "type": "smtp"}
-    entries = [checked_keys(one, {"id", "type", "configuration", "permissions"}, "channels") for one in listed(raw)]
+    entries = [checked_keys(one, {"id", "type", "configuration", "permissions"}, "channels") for one in as_list(raw)]
     return {str(entry["id"]): {**blank, **entry} for entry in entries}
 
 
@@ -173,7 +173,7 @@ def _world(raw: object) -> World:
                 setattr(world, "zone" if key == "timezone" else key, read(data[key]))
             except (BadDuration, ZoneInfoNotFoundError, ValueError, TypeError, KeyError, AttributeError) as error:
                 raise error if isinstance(error, BadWorld) else BadWorld(f"{key}: {error}") from None
-    for entry in listed(data.get("projects")):
+    for entry in as_list(data.get("projects")):
         _project(world, entry)
     return world
 
@@ -186,24 +186,24 @@ def _project(world: World, raw: object) -> None:
     more = {key: data[key] for key in ("tags", "shortDesc", "disableAutomaticTriggers") if key in data}
     project = world.add_project(str(data["key"]), str(data.get("name", "")), str(data.get("owner", "")), **more)
     project.variables["standard"] = dict(data.get("variables") or {})
-    for entry in listed(data.get("scenarios")):
+    for entry in as_list(data.get("scenarios")):
         _scenario(world, project, entry)
 
 
-def _scenario(world: World, project: Project, raw: object) -> None:
+def _scenario(world: World, project: SimProject, raw: object) -> None:
     data = dict(checked_keys(raw, _SCENARIO_KEYS, f"{project.key}.scenarios"))
     where = f"{project.key}.{data.get('id') or data.get('name')}"
     if not (data.get("id") or data.get("name")):
         raise BadWorld(f"{project.key}.scenarios: an entry without id and name")
     behaviour = Behaviour.parse(data.pop("behaviour"), f"{where}.behaviour") if "behaviour" in data else None
     script = str(data.pop("script", ""))
-    steps = listed(data.pop("steps", None))
+    steps = as_list(data.pop("steps", None))
     if steps:
         data["params"] = {**(data.get("params") or {}), "steps": [_step(step, where) for step in steps]}
     # What a world file holds is JSON in YAML's clothes: dates become the text that DSS would hold.
     try:
-        definition = fitted(json.loads(json.dumps(data, default=str)))
-    except Misfit as misfit:
+        definition = checked_definition(json.loads(json.dumps(data, default=str)))
+    except BadDefinition as misfit:
         raise BadWorld(f"{where}: {misfit}") from None
     scenario = world.add_scenario(project, definition, behaviour)
     scenario.payload = script
