@@ -3,8 +3,8 @@
 from tocsin.sim.archive import NotAnArchive, SqliteArchive
 from tocsin.sim.behaviour import BadWorld, Behaviour
 from tocsin.sim.clock import WorldClock
+from tocsin.sim.executors import Limits
 from tocsin.sim.http import ApiKey
-from tocsin.sim.python import Limits
 from tocsin.sim.server import DEFAULT_KEY, Sim
 from tocsin.sim.world import World, lively_world
 

@@ -1,21 +1,18 @@
 """Definitions and history that outlive the process: one SQLite file behind ``tocsin sim --db``.
 
 Each change is one small transaction on the event loop's thread; this is a simulator, not a store under load. Runs that
-went on when the process ended come back as ABORTED at their start, without steps.
+were in progress when the process ended come back as ABORTED at their start.
 """
 
 import json
 import sqlite3
-from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 
 from tocsin.kit.clock import from_ms, to_ms
-from tocsin.sim import documents
 from tocsin.sim.behaviour import Behaviour, Document
-from tocsin.sim.logs import SimLogLine
-from tocsin.sim.nouns import SimJob, SimProject, SimRun, SimScenario, TriggerFire
-from tocsin.sim.perform import target_of
+from tocsin.sim.documents import report_item, scenario_target
+from tocsin.sim.entities import SimJob, SimLogLine, SimProject, SimRun, SimScenario, TriggerFire
 from tocsin.sim.world import World
 
 _SCHEMA = """
@@ -36,8 +33,10 @@ class NotAnArchive(Exception):
 
 
 class SqliteArchive:
-    """Keeps a world in ``path``, or nothing without one. Raises ``NotAnArchive`` if the file is something else,
-    ``sqlite3.Error``, ``OSError``."""
+    """Keeps a world in ``path``, or nothing without one.
+
+    Raises ``NotAnArchive`` if the file is something else, ``sqlite3.Error``, ``OSError``.
+    """
 
     def __init__(self, path: Path | None) -> None:
         self._db: sqlite3.Connection | None = None
@@ -66,29 +65,15 @@ class SqliteArchive:
     def keep_project(self, project: SimProject) -> None:
         self._keep("projects", project.key, body={"document": project.document, "variables": project.variables})
 
-    def drop_project(self, project_key: str) -> None:
-        for table in ("projects", "scenarios", "runs"):
-            self._drop(table, project_key)
-
     def keep_scenario(self, scenario: SimScenario) -> None:
         body = {
-            "definition": scenario.definition,
-            "payload": scenario.payload,
+            **{key: getattr(scenario, key) for key in ("definition", "payload", "discussions", "turns")},
             "behaviour": scenario.behaviour.raw if scenario.behaviour else None,
-            "discussions": scenario.discussions,
-            "turns": scenario.turns,
             "evaluated": {key: to_ms(at) for key, at in scenario.evaluated.items()},
         }
         self._keep("scenarios", scenario.project_key, scenario.id, body=body)
 
-    def drop_scenario(self, scenario: SimScenario) -> None:
-        for table in ("scenarios", "runs"):
-            self._drop(table, scenario.project_key, scenario.id)
-
-    def drop_runs(self, scenario: SimScenario) -> None:
-        self._drop("runs", scenario.project_key, scenario.id)
-
-    def keep_run(self, scenario: SimScenario, run: SimRun, jobs: list[SimJob], dropped: Iterable[str] = ()) -> None:
+    def keep_run(self, scenario: SimScenario, run: SimRun, jobs: list[SimJob]) -> None:
         body = {
             "document": run.document,
             "future": run.future_id,
@@ -97,8 +82,6 @@ class SqliteArchive:
             "jobs": [{**{name: getattr(job, name) for name in _JOB_FIELDS}, "log": job.log.lines} for job in jobs],
         }
         self._keep("runs", scenario.project_key, scenario.id, run.id, run.document["start"], body=body)
-        for old in dropped:
-            self._drop("runs", scenario.project_key, scenario.id, old)
 
     def keep_world(self, world: World) -> None:
         """Keep everything, for a world that was not loaded from here."""
@@ -114,6 +97,13 @@ class SqliteArchive:
                     self.keep_run(scenario, run, project.jobs_of(run))
         self._db.execute("COMMIT")
 
+    def drop(self, *key: str) -> None:
+        """Drop a project by its key, a scenario by (project, scenario) or a run by (project, scenario, run)."""
+        if self._db is not None:
+            where = " AND ".join(f"{name} = ?" for name in ("project", "scenario", "run")[: len(key)])
+            for table in ("projects", "scenarios", "runs")[len(key) - 1 :]:
+                self._db.execute(f"DELETE FROM {table} WHERE {where}", key)
+
     def _keep(self, table: str, *key: object, body: Document) -> None:
         if self._db is not None:  # an update, not REPLACE, which would move a row to the end: all keep their order
             values = ", ".join("?" * (len(key) + 1))
@@ -121,15 +111,10 @@ class SqliteArchive:
             update = "ON CONFLICT DO UPDATE SET body = excluded.body"
             self._db.execute(f"INSERT INTO {table} VALUES ({values}) {update}", row)
 
-    def _drop(self, table: str, *key: str) -> None:
-        if self._db is not None:
-            where = " AND ".join(f"{name} = ?" for name in ("project", "scenario", "run")[: len(key)])
-            self._db.execute(f"DELETE FROM {table} WHERE {where}", key)
-
     def load(self, world: World) -> datetime | None:
         """Put what is kept in the place of the world's projects, variables and channels.
 
-        The latest moment in it, for a clock that ran ahead of ours must not go back; ``None`` if nothing is kept.
+        Returns its latest moment, so that the clock never goes back behind it, or ``None`` if nothing is kept.
         """
         if self._db is None or (row := self._db.execute("SELECT body FROM instance").fetchone()) is None:
             return None
@@ -139,37 +124,33 @@ class SqliteArchive:
             kept = json.loads(body)
             world.projects[kept["document"]["projectKey"]] = SimProject(kept["document"], kept["variables"])
         for (body,) in self._db.execute("SELECT body FROM scenarios ORDER BY rowid"):
-            self._load_scenario(world, json.loads(body))
+            kept = json.loads(body)
+            definition, raw = kept["definition"], kept["behaviour"]
+            behaviour = None if raw is None else Behaviour.parse(raw, str(definition["id"]))
+            scenario = world.add_scenario(world.project(definition["projectKey"]), definition, behaviour)
+            scenario.payload, scenario.discussions, scenario.turns = kept["payload"], kept["discussions"], kept["turns"]
+            scenario.evaluated = {key: from_ms(at) for key, at in kept["evaluated"].items()}
         latest = 0
-        for project, scenario, body in self._db.execute("SELECT project, scenario, body FROM runs ORDER BY start"):
-            latest = max(latest, _load_run(world.project(project), world.scenario(project, scenario), json.loads(body)))
+        for project, scenario_id, body in self._db.execute("SELECT project, scenario, body FROM runs ORDER BY start"):
+            latest = max(latest, _load_run(world.project(project), scenario_id, json.loads(body)))
         return from_ms(latest)
 
-    @staticmethod
-    def _load_scenario(world: World, kept: Document) -> None:
-        definition = kept["definition"]
-        raw = kept["behaviour"]
-        behaviour = Behaviour.parse(raw, str(definition["id"])) if raw is not None else None
-        scenario = world.add_scenario(world.project(definition["projectKey"]), definition, behaviour)
-        scenario.payload, scenario.discussions, scenario.turns = kept["payload"], kept["discussions"], kept["turns"]
-        scenario.evaluated = {key: from_ms(at) for key, at in kept["evaluated"].items()}
 
-
-def _load_run(project: SimProject, scenario: SimScenario, kept: Document) -> int:
+def _load_run(project: SimProject, scenario_id: str, kept: Document) -> int:
     """Put one run back; the last moment known of it, in epoch milliseconds."""
-    document = kept["document"]
+    document, scenario = kept["document"], project.scenario(scenario_id)
     run = SimRun(document, kept["future"], kept["steps"])
     run.log.lines = [SimLogLine(*line) for line in kept["log"]]
     last = max(document["end"], document["start"])
     if not run.ended:
         document["end"] = last
-        target = target_of(scenario)
-        document["result"] = documents.result("SCENARIO_DONE", "ABORTED", target, document["start"], last)
+        target = scenario_target(scenario)
+        document["result"] = report_item("SCENARIO_DONE", "ABORTED", target, document["start"], last)
     scenario.runs[run.id] = run
     fire = TriggerFire(document["trigger"], run=run)
     scenario.fires[fire.key] = fire
-    for job in kept["jobs"]:
-        lines = job.pop("log")
-        project.jobs[job["id"]] = SimJob(**job)
-        project.jobs[job["id"]].log.lines = [SimLogLine(*line) for line in lines]
+    for entry in kept["jobs"]:
+        lines = entry.pop("log")
+        job = project.jobs[entry["id"]] = SimJob(**entry)
+        job.log.lines = [SimLogLine(*line) for line in lines]
     return int(last)

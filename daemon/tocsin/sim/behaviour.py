@@ -1,7 +1,7 @@
-"""How an emulated scenario plays its part: how long its runs take, how they end, and with which words.
+"""What an emulated scenario acts out: how long its runs take, how they end, and with which errors and warnings.
 
-A scenario with a behaviour executes nothing: its runs take the time and meet the end that are written here. Parsed
-from the ``behaviour`` key of a world file; bad input raises ``BadWorld`` with the place.
+A scenario with a behaviour executes nothing. Parsed from the ``behaviour`` key of a world file; bad input raises
+``BadWorld`` with the place.
 """
 
 import random
@@ -15,12 +15,13 @@ from tocsin.kit.durations import BadDuration, parse_duration
 Document = dict[str, Any]  # JSON as DSS writes it: the emulator keeps such documents as they are
 
 OUTCOMES = ("SUCCESS", "WARNING", "FAILED", "ABORTED")
-_SOME_ERROR: Document = {
+_ERROR: Document = {
     "clazz": "com.dataiku.common.server.APIError$SerializedErrorException",
     "title": "The step failed",
     "message": "Process died (exit code: 1), check the logs for more information",
     "stack": "",
 }
+_WARNING = "A check returned a warning"
 
 
 class BadWorld(ValueError):
@@ -31,8 +32,8 @@ class BadWorld(ValueError):
 class Span:
     """A duration, or a range of which each draw takes one."""
 
-    low: timedelta
-    high: timedelta
+    low: timedelta = timedelta(seconds=2)
+    high: timedelta = timedelta(seconds=2)
 
     def draw(self, rng: random.Random) -> timedelta:
         return self.low + (self.high - self.low) * rng.random()
@@ -48,9 +49,6 @@ class Span:
         if span.high < span.low:
             raise BadWorld(f"{where}: {high} is shorter than {low}")
         return span
-
-
-_SOME_TIME = Span(timedelta(seconds=2), timedelta(seconds=2))
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +68,11 @@ class Outcomes:
         """``SUCCESS``, ``FAILED, SUCCESS`` or a list (a cycle); ``{SUCCESS: 0.9, FAILED: 0.1}`` (weights)."""
         weights: tuple[float, ...] | None = None
         if isinstance(raw, Mapping):
-            names = tuple(str(name) for name in raw)
             if not all(isinstance(w, int | float) and w >= 0 for w in raw.values()) or not any(raw.values()):
                 raise BadWorld(f"{where}: weights are numbers of which one is above 0")
             weights = tuple(float(weight) for weight in raw.values())
-        else:
-            parts = raw if isinstance(raw, list) else str(raw).split(",")
-            names = tuple(str(part).strip() for part in parts)
+        items = list(raw) if isinstance(raw, Mapping | list) else str(raw).split(",")
+        names = tuple(str(item).strip() for item in items)
         if not names or (unknown := [name for name in names if name not in OUTCOMES]):
             raise BadWorld(f"{where}: {', '.join(unknown) or 'nothing'} is no outcome; known: {', '.join(OUTCOMES)}")
         return cls(names, weights)
@@ -84,7 +80,7 @@ class Outcomes:
 
 @dataclass(frozen=True, slots=True)
 class StepPlan:
-    """What one step does in one run."""
+    """What one step acts out in one run."""
 
     duration: timedelta
     outcome: str = "SUCCESS"
@@ -98,22 +94,22 @@ class HistorySpec:
     """The runs a scenario has had before the world began."""
 
     runs: int
-    every: Span | None  # None: at the occurrences of the scenario's first temporal trigger
-    outcomes: Outcomes | None  # None: as from now on
+    every: Span | None = None  # None: at the occurrences of the scenario's first temporal trigger
+    outcomes: Outcomes | None = None  # None: those of the behaviour
 
 
 @dataclass(frozen=True, slots=True)
 class Behaviour:
-    """The part of one scenario. ``raw`` is what it was read from, so that it can be kept and shown."""
+    """What one scenario acts out. ``raw`` is what it was read from, so that it can be stored."""
 
     raw: Document = field(default_factory=dict)
-    duration: Span = _SOME_TIME
+    duration: Span = Span()
     outcomes: Outcomes = Outcomes()
     every: Span | None = None
     first: Span | None = None
     fails_at: str | None = None
-    errors: tuple[Document, ...] = (_SOME_ERROR,)
-    warnings: tuple[str, ...] = ("A check returned a warning",)
+    errors: tuple[Document, ...] = (_ERROR,)
+    warnings: tuple[str, ...] = (_WARNING,)
     log: tuple[str, ...] = ()
     history: HistorySpec | None = None
 
@@ -122,38 +118,32 @@ class Behaviour:
         """Read the ``behaviour`` of a scenario. Raises ``BadWorld``."""
         known = {"duration", "outcomes", "every", "first", "fails_at", "errors", "warnings", "log", "history"}
         data = checked_keys(raw, known, where)
-
-        def span(key: str) -> Span | None:
-            return Span.parse(data[key], f"{where}.{key}") if key in data else None
-
         return cls(
             raw=dict(data),
-            duration=span("duration") or _SOME_TIME,
-            outcomes=Outcomes.parse(data.get("outcomes", "SUCCESS"), f"{where}.outcomes"),
-            every=span("every"),
-            first=span("first"),
+            **_parsed(data, where, duration=Span, every=Span, first=Span, outcomes=Outcomes),
             fails_at=data.get("fails_at"),
-            errors=tuple(_error(e, f"{where}.errors") for e in as_list(data.get("errors"))) or (_SOME_ERROR,),
-            warnings=tuple(str(w) for w in as_list(data.get("warnings"))) or ("A check returned a warning",),
+            errors=tuple(_error(error, f"{where}.errors") for error in as_list(data.get("errors"))) or (_ERROR,),
+            warnings=tuple(str(warning) for warning in as_list(data.get("warnings"))) or (_WARNING,),
             log=tuple(str(line) for line in as_list(data.get("log"))),
             history=_history(data.get("history"), f"{where}.history"),
         )
 
     def plan(self, outcome: str, turn: int, steps: Sequence[Document], rng: random.Random) -> dict[str, StepPlan]:
-        """The part of each step (by id) in a run that is to end with ``outcome``; they share the duration evenly.
+        """The plan of each step (by id) in a run that is to end with ``outcome``; they share the duration evenly.
 
         The step that fails, warns or is aborted is ``fails_at`` (a step's id or name), else one drawn from all.
         """
+        ids = [step["id"] for step in steps] or [""]
         named = [step["id"] for step in steps if self.fails_at in (step["id"], step.get("name"))]
-        culprit = named[0] if named else rng.choice([step["id"] for step in steps] or [""])
-        each = self.duration.draw(rng) / max(1, len(steps))
-        parts = {step["id"]: StepPlan(each, log=self.log) for step in steps} or {"": StepPlan(each, log=self.log)}
+        culprit = named[0] if named else rng.choice(ids)
+        each = self.duration.draw(rng) / len(ids)
+        plans = {step_id: StepPlan(each, log=self.log) for step_id in ids}
         if outcome != "SUCCESS":
             thrown = self.errors[turn % len(self.errors)] if outcome == "FAILED" else None
             warnings = self.warnings if outcome == "WARNING" else ()
             tail = thrown["stack"].splitlines() if thrown else ()
-            parts[culprit] = StepPlan(each, outcome, thrown, warnings, [*self.log, *tail])
-        return parts
+            plans[culprit] = StepPlan(each, outcome, thrown, warnings, [*self.log, *tail])
+        return plans
 
 
 def checked_keys(raw: object, known: set[str], where: str) -> Document:
@@ -172,24 +162,21 @@ def as_list(raw: object) -> list[Any]:
     return raw if isinstance(raw, list) else [] if raw is None else [raw]
 
 
+def _parsed(data: Document, where: str, **kinds: "type[Span] | type[Outcomes]") -> Document:
+    """Of the keys that are there, each read by its class."""
+    return {key: kind.parse(data[key], f"{where}.{key}") for key, kind in kinds.items() if key in data}
+
+
 def _error(raw: object, where: str) -> Document:
-    data = checked_keys(
-        {"message": raw} if isinstance(raw, str) else raw,
-        {"clazz", "title", "message", "stack", "code", "fixability"},
-        where,
-    )
-    error = {**_SOME_ERROR, **data}
-    error["stack"] = data.get("stack") or f"{error['clazz']}: {error['message']}"
-    return error
+    known = {"clazz", "title", "message", "stack", "code", "fixability"}
+    data = checked_keys({"message": raw} if isinstance(raw, str) else raw, known, where)
+    error = {**_ERROR, **data}
+    return {**error, "stack": data.get("stack") or f"{error['clazz']}: {error['message']}"}
 
 
 def _history(raw: object, where: str) -> HistorySpec | None:
     data = checked_keys(raw, {"runs", "every", "outcomes"}, where)
-    if not data:
-        return None
     runs = data.get("runs", 30)
     if not isinstance(runs, int) or runs < 0:
         raise BadWorld(f"{where}.runs: {runs!r} is not a number of runs")
-    every = Span.parse(data["every"], f"{where}.every") if "every" in data else None
-    outcomes = Outcomes.parse(data["outcomes"], f"{where}.outcomes") if "outcomes" in data else None
-    return HistorySpec(runs, every, outcomes)
+    return HistorySpec(runs, **_parsed(data, where, every=Span, outcomes=Outcomes)) if data else None

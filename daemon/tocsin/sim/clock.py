@@ -1,13 +1,14 @@
-"""The world's own clock: it may run faster than ours, stand still, or be pushed by a test.
+"""The world's clock: it may run faster than real time, stand still, or be advanced by a test.
 
-Everything that happens in the emulated DSS happens at a moment of this clock. Alarms ring in order of their moments
-even when a push jumps over many of them, so that a day can be played in a blink and nothing overtakes anything.
+Everything that happens in the emulated DSS happens at a moment of this clock. Alarms ring in the order of their
+moments, also when one advance passes many of them: a test can play a day at once.
 """
 
 import asyncio
 import heapq
 import itertools
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Protocol
 
@@ -17,7 +18,7 @@ _SETTLE_TURNS = 40  # turns of the event loop in which a chain of awaits reacts 
 
 
 class Timeline(Protocol):
-    """Time as a run sees it: live on the world's clock, or in the past while history is made up."""
+    """Time as a run sees it: live on the world's clock, or in the past while history is generated."""
 
     def now(self) -> datetime: ...
 
@@ -25,7 +26,7 @@ class Timeline(Protocol):
 
 
 class PastTimeline:
-    """A timeline that waits for nothing: sleeping moves it. History is played on one of these."""
+    """A timeline on which sleeping sets the time and waits for nothing; past runs are played on it."""
 
     def __init__(self, start: datetime) -> None:
         self._now = start
@@ -37,22 +38,21 @@ class PastTimeline:
         self._now = max(self._now, moment)
 
 
+@dataclass(slots=True, order=True)
 class Alarm:
-    """A call that is due at a moment; cancelled ones are skipped."""
+    """A call that is due at a moment; cancelled alarms are skipped."""
 
-    __slots__ = ("call", "cancelled", "moment")
-
-    def __init__(self, moment: datetime, call: Callable[[], None]) -> None:
-        self.moment = moment
-        self.call = call
-        self.cancelled = False
+    moment: datetime
+    order: int
+    call: Callable[[], None] = field(compare=False)
+    cancelled: bool = field(default=False, compare=False)
 
     def cancel(self) -> None:
         self.cancelled = True
 
 
 class WorldClock:
-    """``base`` times ``speed``. Speed 0 stands still: only ``advance`` moves it. Satisfies ``kit.clock.Clock``."""
+    """``base`` times ``speed``. With speed 0 only ``advance`` moves it. Satisfies ``kit.clock.Clock``."""
 
     def __init__(self, base: Clock | None = None, speed: float = 1.0) -> None:
         if speed < 0:
@@ -61,8 +61,8 @@ class WorldClock:
         self.speed = speed
         self._origin = self._base.now()
         self._base_origin = self._base.monotonic()
-        self._held_at: datetime | None = None  # while a push walks from alarm to alarm
-        self._alarms: list[tuple[datetime, int, Alarm]] = []
+        self._held_at: datetime | None = None  # while ``advance`` goes from alarm to alarm
+        self._alarms: list[Alarm] = []
         self._order = itertools.count()
         self._timer: asyncio.TimerHandle | None = None
 
@@ -81,20 +81,20 @@ class WorldClock:
 
     def call_at(self, moment: datetime, call: Callable[[], None]) -> Alarm:
         """Have ``call`` made on the running loop once the world's time reaches ``moment``."""
-        alarm = Alarm(moment, call)
-        heapq.heappush(self._alarms, (moment, next(self._order), alarm))
+        alarm = Alarm(moment, next(self._order), call)
+        heapq.heappush(self._alarms, alarm)
         self._arm()
         return alarm
 
     async def sleep_until(self, moment: datetime) -> None:
-        """Return once the world's time has reached ``moment``; lets others run at least once."""
+        """Return once the world's time has reached ``moment``; yields to other tasks at least once."""
         if moment <= self.now():
             await asyncio.sleep(0)
             return
-        woken = asyncio.get_running_loop().create_future()
-        alarm = self.call_at(moment, lambda: None if woken.done() else woken.set_result(None))
+        reached = asyncio.Event()
+        alarm = self.call_at(moment, reached.set)
         try:
-            await woken
+            await reached.wait()
         finally:
             alarm.cancel()
 
@@ -102,7 +102,7 @@ class WorldClock:
         await self.sleep_until(self.now() + duration)
 
     async def advance(self, by: timedelta) -> None:
-        """Push the world ``by`` ahead, stopping at each alarm on the way so that what it starts can react."""
+        """Move the world ``by`` ahead; stops at each alarm on the way, so that what it starts can react."""
         target = self.now() + by
         await self._settle()
         try:
@@ -117,40 +117,33 @@ class WorldClock:
         await self._settle()
 
     def stop(self) -> None:
-        """Forget all alarms; nothing rings any more."""
+        """Drop all alarms."""
         self._alarms.clear()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._arm()
 
     @staticmethod
     async def _settle() -> None:
-        """Let what is ready to go on do so."""
+        """Let the tasks that are ready proceed."""
         for _ in range(_SETTLE_TURNS):
             await asyncio.sleep(0)
 
     def _next(self) -> Alarm | None:
-        while self._alarms and self._alarms[0][2].cancelled:
+        while self._alarms and self._alarms[0].cancelled:
             heapq.heappop(self._alarms)
-        return self._alarms[0][2] if self._alarms else None
+        return self._alarms[0] if self._alarms else None
 
     def _arm(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         due = self._next()
-        if due is None or self.speed == 0 or self._held_at is not None:
-            return
-        wait = max(0.0, (due.moment - self.now()).total_seconds() / self.speed)
-        self._timer = asyncio.get_running_loop().call_later(min(wait, 3600.0), self._on_timer)
-
-    def _on_timer(self) -> None:
-        self._timer = None
-        self._ring()
-        self._arm()
+        if due is not None and self.speed and self._held_at is None:
+            wait = max(0.0, (due.moment - self.now()).total_seconds() / self.speed)
+            self._timer = asyncio.get_running_loop().call_later(min(wait, 3600.0), self._ring)
 
     def _ring(self) -> None:
         now = self.now()
         while (due := self._next()) is not None and due.moment <= now:
             heapq.heappop(self._alarms)
             due.call()
+        self._arm()

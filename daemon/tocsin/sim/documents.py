@@ -1,24 +1,47 @@
-"""The JSON documents of DSS: how definitions, fires, runs, step runs and jobs look on the wire. Pure.
+"""The JSON documents of DSS: definitions, fires, runs, futures, jobs and their forms in lists. Pure.
 
 Shapes and their sources stand in docs/sim.md. What a caller wrote into a definition is kept; what DSS would add is
-added: ids of triggers, reporters and steps, tags of versions, defaults.
+added: ids of triggers, reporters and steps, tags of versions, defaults. DSS parses definitions into classes, so a
+text where a list belongs is refused, while unknown fields are kept; what ``params`` and ``configuration`` hold is
+read only where it is used.
 """
 
 import copy
 import functools
-import re
 import secrets
-from collections.abc import Iterable
-from datetime import UTC, datetime
-from typing import Any
-from zoneinfo import ZoneInfo
+from collections.abc import Mapping
+from datetime import datetime
 
-from tocsin.kit.clock import from_ms, to_ms
+from tocsin.kit.clock import to_ms
 from tocsin.sim.behaviour import Document
+from tocsin.sim.entities import SimJob, SimProject, SimRun, SimScenario
 
-_RUN_CONDITIONS = ("DISABLED", "RUN_ALWAYS", "RUN_IF_STATUS_MATCH", "RUN_CONDITIONALLY")
-_PHASES = ("START", "END")
+# The triggers of fires that no stored trigger caused, as recorded from DSS.
+BY_API: Document = {"id": "manual", "type": "manual", "name": "API run", "delay": 0, "active": False}
+BY_HAND: Document = {**BY_API, "name": "Manual trigger"}
+BY_PARENT: Document = {**BY_API, "id": "sub", "type": "sub", "name": "Run by another scenario"}
+
+# Defaults of the parts of a definition; ``None`` stands for a generated id.
+_SCENARIO: Document = {
+    "type": "step_based",
+    **dict.fromkeys(("active", "automationLocal", "markedAsTest"), False),
+    **dict.fromkeys(("shortDesc", "description"), ""),
+    "tags": [],
+    "checklists": {"checklists": []},
+    "customFields": {},
+    "delayedTriggersBehavior": {
+        "delayWhileRunning": False,
+        "squashDelayedTriggers": True,
+        "suppressTriggersWhileRunning": True,
+    },
+    "triggers": [],
+    "reporters": [],
+    "params": {},
+}
+_TRIGGER: Document = {"id": None, "name": "", "delay": 5, "active": True, "params": {}}
+_REPORTER: Document = {"id": None, "name": "", "active": True, "phase": "END", "runConditionEnabled": False}
 _STEP: Document = {
+    "params": {},
     "runConditionType": "RUN_IF_STATUS_MATCH",
     "runConditionStatuses": ["SUCCESS", "WARNING"],
     "runConditionExpression": "",
@@ -26,12 +49,78 @@ _STEP: Document = {
     "maxRetriesOnFail": 0,
     "delayBetweenRetries": 10,
 }
-_EDITABLE_IN_LIGHT = ("active", "checklists", "description", "shortDesc", "tags")
+_RUN_CONDITIONS = ("DISABLED", "RUN_ALWAYS", "RUN_IF_STATUS_MATCH", "RUN_CONDITIONALLY")
+_IN_LISTS = ("type", "active", "automationLocal", "markedAsTest", "shortDesc", "description", "tags", "checklists")
+_UNITS = {"Minutely": "minute", "Hourly": "hour", "Daily": "day", "Weekly": "week", "Monthly": "month"}
 
-# The triggers of fires that no stored trigger made, as recorded from DSS.
-BY_API: Document = {"id": "manual", "type": "manual", "name": "API run", "delay": 0, "active": False}
-BY_HAND: Document = {**BY_API, "name": "Manual trigger"}
-BY_PARENT: Document = {**BY_API, "id": "sub", "type": "sub", "name": "Run by another scenario"}
+# The types of the fields that DSS itself reads.
+Shape = Mapping[str, type | tuple[type, ...]]
+_NUMBER = (int, float)
+_SCENARIO_SHAPE: Shape = {
+    **dict.fromkeys(("id", "name", "type", "shortDesc", "description", "runAsUser"), str),
+    **dict.fromkeys(("active", "automationLocal", "markedAsTest"), bool),
+    **dict.fromkeys(("tags", "triggers", "reporters"), list),
+    **dict.fromkeys(("checklists", "customFields", "delayedTriggersBehavior", "params"), dict),
+}
+_ITEM_SHAPE: Shape = {**dict.fromkeys(("id", "type", "name"), str), "params": dict}
+_TRIGGER_SHAPE: Shape = {**_ITEM_SHAPE, "active": bool, "delay": _NUMBER}
+_MESSAGING_SHAPE: Shape = {"type": str, "configuration": dict}
+_REPORTER_SHAPE: Shape = {
+    **dict.fromkeys(("id", "name", "phase", "runCondition"), str),
+    **dict.fromkeys(("active", "runConditionEnabled"), bool),
+    "messaging": dict,
+}
+_STEP_SHAPE: Shape = {
+    **_ITEM_SHAPE,
+    **dict.fromkeys(("enabled", "resetScenarioStatus"), bool),
+    **dict.fromkeys(("runConditionType", "runConditionExpression"), str),
+    "runConditionStatuses": list,
+    "maxRetriesOnFail": int,
+    "delayBetweenRetries": _NUMBER,
+}
+
+
+class BadDefinition(ValueError):
+    """A definition whose parts have wrong types; the message names the first."""
+
+
+def checked_definition(raw: Document) -> Document:
+    """``raw`` without the fields that are null. Raises ``BadDefinition``."""
+    document = _checked(raw, _SCENARIO_SHAPE, "")
+    if not all(isinstance(tag, str) for tag in document.get("tags", ())):
+        raise BadDefinition("tags holds something that is no text")
+    if "triggers" in document:
+        document["triggers"] = _checked_items(document["triggers"], _TRIGGER_SHAPE, "triggers")
+    if "reporters" in document:
+        document["reporters"] = _checked_items(document["reporters"], _REPORTER_SHAPE, "reporters", typed=False)
+    for reporter in document.get("reporters", ()):
+        if "messaging" in reporter:
+            reporter["messaging"] = _checked(reporter["messaging"], _MESSAGING_SHAPE, "messaging.")
+    if "params" in document and document["params"].get("steps") is not None:
+        steps = _checked_items(document["params"]["steps"], _STEP_SHAPE, "params.steps")
+        document["params"] = {**document["params"], "steps": steps}
+    return document
+
+
+def _checked_items(items: object, shape: Shape, where: str, *, typed: bool = True) -> list[Document]:
+    if not isinstance(items, list):
+        raise BadDefinition(f"{where} must be a list")
+    checked = [_checked(item, shape, f"{where}[{number}].") for number, item in enumerate(items)]
+    for number, item in enumerate(checked):
+        if typed and "type" not in item:
+            raise BadDefinition(f"{where}[{number}] has no type")
+    return checked
+
+
+def _checked(raw: object, shape: Shape, where: str) -> Document:
+    if not isinstance(raw, dict):
+        raise BadDefinition(f"{where.rstrip('.') or 'it'} must be an object")
+    document = {key: value for key, value in raw.items() if value is not None or key not in shape}
+    for key, kind in shape.items():
+        value = document.get(key)
+        if key in document and (not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool)):
+            raise BadDefinition(f"{where}{key} has a value of the wrong type")
+    return document
 
 
 def opaque_id() -> str:
@@ -39,84 +128,38 @@ def opaque_id() -> str:
     return secrets.token_urlsafe(6).replace("-", "x").replace("_", "y")
 
 
-def run_stamp(moment: datetime, zone: ZoneInfo) -> str:
-    """A run's id: its moment in the server's local time, ``2025-10-01-02-00-03-120``."""
-    local = moment.astimezone(zone)
-    return f"{local:%Y-%m-%d-%H-%M-%S}-{local.microsecond // 1000:03d}"
-
-
-def job_stamp(moment: datetime) -> str:
-    """The end of a job's id: its moment in UTC, ``2025-10-01T00-00-04.123``."""
-    utc = moment.astimezone(UTC)
-    return f"{utc:%Y-%m-%dT%H-%M-%S}.{utc.microsecond // 1000:03d}"
-
-
-def scenario_id_from(name: str) -> str:
-    """The id DSS derives from a name: its case is kept, and all but ASCII letters and digits is ``_``."""
-    return re.sub(r"[^0-9A-Za-z_]", "_", name)
-
-
 def version_tag(number: int, login: str, now: datetime) -> Document:
     return {"versionNumber": number, "lastModifiedBy": {"login": login}, "lastModifiedOn": to_ms(now)}
 
 
-def definition(raw: Document, project_key: str, scenario_id: str, login: str, now: datetime) -> Document:
+def new_definition(raw: Document, project_key: str, scenario_id: str, login: str, now: datetime) -> Document:
     """The full definition of a new scenario; every field a client relies on is there."""
-    document: Document = {
-        "type": "step_based",
-        "active": False,
-        "automationLocal": False,
-        "markedAsTest": False,
-        "name": scenario_id,
-        "shortDesc": "",
-        "description": "",
-        "tags": [],
-        "checklists": {"checklists": []},
-        "customFields": {},
-        "delayedTriggersBehavior": {
-            "delayWhileRunning": False,
-            "squashDelayedTriggers": True,
-            "suppressTriggersWhileRunning": True,
-        },
-        "triggers": [],
-        "reporters": [],
-        "params": {},
-        **copy.deepcopy(raw),
-        "projectKey": project_key,
-        "id": scenario_id,
-    }
-    document.setdefault("creationTag", version_tag(0, login, now))
-    document.setdefault("versionTag", version_tag(0, login, now))
-    return normalised(document)
+    tags = {key: version_tag(0, login, now) for key in ("creationTag", "versionTag")}
+    identity = {"projectKey": project_key, "id": scenario_id}
+    return _normalised({**tags, **_SCENARIO, **raw, **identity})
 
 
-def replaced(old: Document, new: Document, login: str, now: datetime) -> Document:
+def replaced_definition(old: Document, new: Document, login: str, now: datetime) -> Document:
     """What is kept of a PUT: the new definition under the old identity, one version on."""
-    document = {**copy.deepcopy(new), "projectKey": old["projectKey"], "id": old["id"]}
-    document.setdefault("name", old["name"])
-    document.setdefault("type", old["type"])
-    document["creationTag"] = old["creationTag"]
-    document["versionTag"] = version_tag(old["versionTag"]["versionNumber"] + 1, login, now)
-    for key in ("triggers", "reporters", "params", "tags", "active", "markedAsTest"):
-        document.setdefault(key, copy.deepcopy(old[key]))
-    return normalised(document)
+    kept = {
+        key: old[key] for key in ("name", "type", "triggers", "reporters", "params", "tags", "active", "markedAsTest")
+    }
+    identity = {key: old[key] for key in ("projectKey", "id", "creationTag")}
+    tag = version_tag(old["versionTag"]["versionNumber"] + 1, login, now)
+    return _normalised({**kept, **new, **identity, "versionTag": tag})
 
 
-def light_replaced(old: Document, light: Document, login: str, now: datetime) -> Document:
-    """What is kept of a PUT of the light form: five fields, no others."""
-    return replaced(old, {**old, **{k: light[k] for k in _EDITABLE_IN_LIGHT if k in light}}, login, now)
-
-
-def normalised(document: Document) -> Document:
-    """The definition as DSS stores it: ids and defaults filled in, what it does not keep dropped. In place."""
+def _normalised(raw: Document) -> Document:
+    """The definition as DSS stores it: ids and defaults filled in, what it does not keep dropped."""
+    document = copy.deepcopy(raw)
     document["tags"] = sorted(set(document["tags"]))
     for trigger in document["triggers"]:
-        _fill(trigger, {"id": opaque_id(), "name": "", "delay": 5, "active": True, "params": {}})
+        _fill_defaults(trigger, _TRIGGER)
         if trigger["type"] == "temporal" and not trigger["name"]:
             trigger["name"] = "Time-based"
     for reporter in document["reporters"]:
-        _fill(reporter, {"id": opaque_id(), "name": "", "active": True, "phase": "END", "runConditionEnabled": False})
-        if reporter["phase"] not in _PHASES:  # as of any unknown word of a closed set, nothing is kept
+        _fill_defaults(reporter, _REPORTER)
+        if reporter["phase"] not in ("START", "END"):  # as of any unknown word of a closed set, nothing is kept
             del reporter["phase"]
         messaging = reporter.setdefault("messaging", {})
         messaging.pop("channelId", None)
@@ -124,26 +167,40 @@ def normalised(document: Document) -> Document:
     if document["type"] == "step_based":
         taken: set[str] = set()
         for number, step in enumerate(document["params"].setdefault("steps", [])):
-            given = str(step.get("id") or f"{step.get('type')}_{number}")
-            step["id"] = given if given not in taken else f"{given}_{number}"
+            step_id = str(step.get("id") or f"{step.get('type')}_{number}")
+            step["id"] = step_id if step_id not in taken else f"{step_id}_{number}"
             taken.add(step["id"])
-            _fill(step, {"name": step["id"], "params": {}, **copy.deepcopy(_STEP)})
+            _fill_defaults(step, {"name": step["id"], **_STEP})
             if step["runConditionType"] not in _RUN_CONDITIONS:
                 step["runConditionType"] = None
     return document
 
 
-def _fill(document: Document, defaults: Document) -> None:
+def _fill_defaults(document: Document, defaults: Document) -> None:
     for key, default in defaults.items():
-        document.setdefault(key, default)
+        document.setdefault(key, opaque_id() if default is None else copy.deepcopy(default))
 
 
-def trigger_fire(
-    scenario: Document, trigger: Document, fire_id: str, at: datetime, params: Document, auth: Document
+@functools.lru_cache(maxsize=1000)  # thousands of runs share a few; nobody changes one
+def auth_context(login: str, source: str = "USER_FROM_UI") -> Document:
+    return {"authSource": source, "realUserLogin": login, "userGroups": [], "via": []}
+
+
+def effective_login(definition: Document) -> str:
+    """Who a scenario runs as: ``runAsUser`` if set, else who changed it last."""
+    return str(definition.get("runAsUser") or definition["versionTag"]["lastModifiedBy"]["login"])
+
+
+def run_auth(definition: Document) -> Document:
+    return auth_context(effective_login(definition))
+
+
+def fire_document(
+    definition: Document, trigger: Document, fire_id: str, at: datetime, params: Document, auth: Document
 ) -> Document:
     return {
-        "projectKey": scenario["projectKey"],
-        "scenarioId": scenario["id"],
+        "projectKey": definition["projectKey"],
+        "scenarioId": definition["id"],
         "trigger": trigger,
         "runId": fire_id,
         "timestamp": to_ms(at),
@@ -153,58 +210,115 @@ def trigger_fire(
     }
 
 
-@functools.lru_cache(maxsize=1000)  # thousands of runs share a few; nobody changes one
-def auth_context(login: str, source: str = "USER_FROM_UI") -> Document:
-    return {"authSource": source, "realUserLogin": login, "userGroups": [], "via": []}
-
-
-def effective_login(scenario: Document) -> str:
-    """Who a scenario runs as: ``runAsUser`` if set, else who changed it last."""
-    return str(scenario.get("runAsUser") or scenario["versionTag"]["lastModifiedBy"]["login"])
-
-
-def scenario_run(snapshot: Document, run_id: str, start: datetime, fire: Document, variables: Document) -> Document:
-    login = effective_login(snapshot)
+def run_document(snapshot: Document, run_id: str, start: datetime, fire: Document, variables: Document) -> Document:
     return {
         "scenario": snapshot,
         "runId": run_id,
         "start": to_ms(start),
         "end": 0,
         "trigger": fire,
-        "runAsUser": auth_context(login),
-        "effectiveUser": auth_context(login),
+        **dict.fromkeys(("runAsUser", "effectiveUser"), run_auth(snapshot)),
         "variables": variables,
         "clustersUsed": [],
         "reportersStates": [],
     }
 
 
-def result(kind: str, outcome: str, target: Document, start: int, end: int, part: Document | None = None) -> Document:
-    """A report item, the result of a step or of a run; ``part`` adds ``thrown``, ``logTail``, ``warnings`` or ids."""
-    return {"type": kind, "outcome": outcome, "target": target, "start": start, "end": end, **(part or {})}
+def report_item(kind: str, outcome: str, target: Document, start: int, end: int, **more: object) -> Document:
+    """A report item, the result of a step or of a run; ``more`` is ``thrown``, ``logTail``, ``warnings`` or ids."""
+    return {"type": kind, "outcome": outcome, "target": target, "start": start, "end": end, **more}
 
 
-def counted_warnings(messages: Iterable[str]) -> Document:
-    shown = [{"message": message} for message in messages]
-    kinds = {"CUSTOM": {"count": len(shown), "stored": shown}} if shown else {}
-    return {"totalCount": len(shown), "warnings": kinds}
+def scenario_target(scenario: SimScenario, kind: str = "SCENARIO") -> Document:
+    return {"type": kind, "projectKey": scenario.project_key, "scenarioId": scenario.id}
 
 
-def error_body(error_type: str, message: str) -> Document:
-    """The body of an HTTP error."""
-    return {
-        "errorType": error_type,
-        "message": message,
-        "detailedMessage": message,
-        "detailedMessageHTML": message.replace("&", "&amp;").replace("<", "&lt;"),
-        "stackTraceStr": "",
+def scenario_item(scenario: SimScenario, now: datetime) -> Document:
+    """A scenario in a list, and its ``light`` form: definition in short and what runs now."""
+    definition, upcoming = scenario.definition, scenario.next_occurrence(now)
+    triggers = [(trigger, _described(trigger)) for trigger in definition["triggers"]]
+    reporters = [(reporter, reporter["messaging"].get("type", "")) for reporter in definition["reporters"]]
+    document = {
+        "projectKey": scenario.project_key,
+        "id": scenario.id,
+        "name": definition["name"],
+        **{key: definition.get(key, _SCENARIO[key]) for key in _IN_LISTS},
+        "unavailable": False,
+        "triggerDigest": ", ".join(description for trigger, description in triggers if trigger["active"]),
+        "nextRun": 0 if upcoming is None else to_ms(upcoming),
+        "running": scenario.current is not None,
+        "start": 0,
+        "interest": {},
     }
+    for key, items in (("triggerDigestItems", triggers), ("reporterDigestItems", reporters)):
+        document[key] = [
+            {"name": item["name"], "description": description, "active": bool(item["active"])}
+            for item, description in items
+        ]
+    for prefix, tag in (("created", definition["creationTag"]), ("lastModified", definition["versionTag"])):
+        login = tag["lastModifiedBy"]["login"]
+        document[f"{prefix}By"] = {"login": login, "displayName": login}
+        document[f"{prefix}On"] = tag["lastModifiedOn"]
+    if definition.get("runAsUser"):
+        document["runAsUser"] = definition["runAsUser"]
+    if (run := scenario.current) is not None:
+        document |= {"start": run.document["start"], "futureId": run.future_id, "trigger": run.document["trigger"]}
+    return document
 
 
-def local_day(epoch_ms: int, zone: ZoneInfo) -> str:
-    return from_ms(epoch_ms).astimezone(zone).date().isoformat()
+def _described(trigger: Document) -> str:
+    if trigger["type"] != "temporal":
+        return str(trigger["name"] or trigger["type"])
+    params = trigger["params"]
+    unit, count = _UNITS.get(str(params.get("frequency")), "time"), params.get("repeatFrequency", 1)
+    every = f"every {unit}" if count == 1 else f"every {count} {unit}s"
+    hour, minute = str(params.get("hour", 0)), str(params.get("minute", 0))
+    return every if unit == "minute" else f"{every} at {hour.zfill(2)}:{minute.zfill(2)}"
 
 
-def truthy(text: Any) -> bool:
-    """A boolean of a query string, in any case."""
-    return str(text).lower() in ("true", "1", "yes")
+def future_state(scenario: SimScenario, run: SimRun, now: datetime, *, with_result: bool = False) -> Document:
+    """The state of the future that hosts a run."""
+    start = run.document["start"]
+    state: Document = {
+        "jobId": run.future_id,
+        "alive": not run.ended,
+        "hasResult": run.ended,
+        "aborted": run.outcome == "ABORTED",
+        "startTime": start,
+        "runningTime": (run.document["end"] if run.ended else to_ms(now)) - start,
+        "owner": run.document["runAsUser"]["realUserLogin"],
+        "progress": {"states": []},
+        "payload": {
+            "displayName": f"Scenario {run.document['scenario']['name']}",
+            "targets": [{"objectType": "SCENARIO", "projectKey": scenario.project_key, "objectId": scenario.id}],
+        },
+    }
+    return {**state, "result": run.document} if run.ended and with_result else state
+
+
+def job_definition(project: SimProject, job: SimJob) -> Document:
+    identity = {"id": job.id, "projectKey": project.key, "name": job.id}
+    return {**job.definition, **identity, "initiator": job.login, "initiationTimestamp": job.start}
+
+
+def job_item(project: SimProject, job: SimJob) -> Document:
+    """A job in a list."""
+    identity = {"def": job_definition(project, job), "projectKey": project.key, "jobId": job.id}
+    times = {"startTime": job.start, "endTime": job.end}
+    return {**identity, "state": job.state, "stableState": bool(job.end), **times}
+
+
+def job_status(project: SimProject, job: SimJob) -> Document:
+    """A job by itself; why it failed stands under ``unexpectedFailure``."""
+    times = {"jobStartTime": job.start, "jobEndTime": job.end}
+    base: Document = {"def": job_definition(project, job), "state": job.state, **times}
+    if job.failure is not None:
+        clazz, message = job.failure["clazz"], job.failure["message"]
+        base["unexpectedFailure"] = {
+            "errorType": clazz,
+            "message": message,
+            "detailedMessage": f"{clazz}: {message}",
+            "stackTraceStr": job.failure["stack"],
+        }
+    counts = {state.lower(): int(job.state == state) for state in ("DONE", "FAILED", "ABORTED", "RUNNING")}
+    return {"baseStatus": base, "globalState": {**counts, "total": 1}}

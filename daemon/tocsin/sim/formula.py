@@ -8,23 +8,16 @@ Python's, Python's parser reads the rest, and only what is listed here is evalua
 
 import ast
 import json
-import operator
 import re
 from collections.abc import Callable, Mapping
 
 _TOKEN = re.compile(
-    r"""\s*(?:(?P<number>\d+(?:\.\d+)?)|(?P<text>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')"""
-    r"""|(?P<name>[A-Za-z_]\w*)|(?P<mark>&&|\|\||[=!<>]=|[<>!()+,.\[\]]))"""
+    r"""(?P<number>\d+(?:\.\d+)?)|(?P<text>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')"""
+    r"""|(?P<name>[A-Za-z_]\w*)|(?P<mark>&&|\|\||[=!<>]=|[<>!()+,.\[\]])|(?P<unknown>\S)"""
 )
-_PLACE = re.compile(r"\$\{([^{}]*)\}")
+_PLACEHOLDER = re.compile(r"\$\{([^{}]*)\}")
 _PYTHON = {"&&": "and", "||": "or", "!": "not"}
 _CONSTANTS: dict[str, object] = {"true": True, "false": False, "null": None}
-_ORDER: dict[type[ast.cmpop], Callable[[float, float], bool]] = {
-    ast.Lt: operator.lt,
-    ast.Gt: operator.gt,
-    ast.LtE: operator.le,
-    ast.GtE: operator.ge,
-}
 
 
 class UnreadableFormula(ValueError):
@@ -32,12 +25,12 @@ class UnreadableFormula(ValueError):
 
 
 def evaluate_formula(formula: str, variables: Mapping[str, object]) -> object:
-    """The value of ``formula``. Raises ``BadFormula``."""
+    """The value of ``formula``. Raises ``UnreadableFormula``."""
     try:
-        return _value(ast.parse(_as_python(formula), mode="eval").body, variables)
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        if isinstance(error, UnreadableFormula):
-            raise
+        return _value(ast.parse(_as_python(formula), mode="eval").body, {**variables, **_CONSTANTS})
+    except UnreadableFormula:
+        raise
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise UnreadableFormula(f"cannot read {formula!r}") from None
 
 
@@ -47,7 +40,7 @@ def is_true(value: object) -> bool:
 
 
 def fill_template(template: str, variables: Mapping[str, object], *, strict: bool = False) -> str:
-    """``template`` with each ``${formula}`` replaced; what is unknown becomes empty, or raises ``BadFormula`` if strict."""
+    """``template`` with each ``${formula}`` replaced; unknown ones become empty, or raise ``UnreadableFormula`` if strict."""
 
     def fill(match: "re.Match[str]") -> str:
         try:
@@ -57,7 +50,7 @@ def fill_template(template: str, variables: Mapping[str, object], *, strict: boo
                 raise
             return ""
 
-    return _PLACE.sub(fill, template)
+    return _PLACEHOLDER.sub(fill, template)
 
 
 def formula_text(value: object) -> str:
@@ -71,16 +64,17 @@ def formula_text(value: object) -> str:
 
 def _as_python(formula: str) -> str:
     parts: list[str] = []
-    at, text = 0, formula.strip()
-    while at < len(text):
-        match = _TOKEN.match(text, at)
-        if match is None:
-            raise UnreadableFormula(f"cannot read {formula!r} from {text[at:].strip()!r} on")
-        kind, token = str(match.lastgroup), match[str(match.lastgroup)]
-        if kind == "name":
-            token = f"v_{token}"  # so that no name is one of Python's words
-        parts.append(repr(re.sub(r"\\(.)", r"\1", token[1:-1])) if kind == "text" else _PYTHON.get(token, token))
-        at = match.end()
+    for match in _TOKEN.finditer(formula):
+        token = match[0]
+        match match.lastgroup:
+            case "unknown":
+                raise UnreadableFormula(f"cannot read {formula!r} from {formula[match.start() :].strip()!r} on")
+            case "name":
+                parts.append(f"v_{token}")  # so that no name is one of Python's words
+            case "text":
+                parts.append(repr(re.sub(r"\\(.)", r"\1", token[1:-1])))
+            case _:
+                parts.append(_PYTHON.get(token, token))
     return " ".join(parts)
 
 
@@ -88,15 +82,17 @@ def _value(node: ast.expr, variables: Mapping[str, object]) -> object:
     match node:
         case ast.Constant(value=value):
             return value
+        case ast.Name(id=name) if name[2:] in variables:
+            return variables[name[2:]]
         case ast.Name(id=name):
-            return _named(name[2:], variables)
+            raise UnreadableFormula(f"unknown variable {name[2:]!r}")
         case ast.BoolOp(op=op, values=values):
             answers = [is_true(_value(value, variables)) for value in values]
             return all(answers) if isinstance(op, ast.And) else any(answers)
         case ast.UnaryOp(op=ast.Not(), operand=operand):
             return not is_true(_value(operand, variables))
-        case ast.Compare(left=left, ops=[op], comparators=[right]):
-            return _compare(op, _value(left, variables), _value(right, variables))
+        case ast.Compare(left=left, ops=[op], comparators=[right]) if type(op) in _COMPARISONS:
+            return _COMPARISONS[type(op)](_value(left, variables), _value(right, variables))
         case ast.BinOp(left=left, op=ast.Add(), right=right):
             return _sum(_value(left, variables), _value(right, variables))
         case ast.Attribute(value=inner, attr=name):
@@ -106,14 +102,6 @@ def _value(node: ast.expr, variables: Mapping[str, object]) -> object:
         case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]):
             return _call(name[2:], [_value(argument, variables) for argument in arguments])
     raise UnreadableFormula("only comparisons, &&, ||, !, + and functions can be evaluated")
-
-
-def _named(name: str, variables: Mapping[str, object]) -> object:
-    if name in _CONSTANTS:
-        return _CONSTANTS[name]
-    if name not in variables:
-        raise UnreadableFormula(f"unknown variable {name!r}")
-    return variables[name]
 
 
 def _field(value: object, key: object) -> object:
@@ -130,14 +118,6 @@ def _sum(left: object, right: object) -> object:
     return formula_text(left) + formula_text(right)
 
 
-def _compare(op: ast.cmpop, left: object, right: object) -> bool:
-    if type(op) in _ORDER:
-        return _ORDER[type(op)](_number(left), _number(right))
-    if isinstance(op, ast.Eq | ast.NotEq):
-        return (formula_text(left) == formula_text(right)) == isinstance(op, ast.Eq)
-    raise UnreadableFormula("unknown comparison")
-
-
 def _number(value: object) -> float:
     try:
         return float(formula_text(value))
@@ -145,6 +125,23 @@ def _number(value: object) -> float:
         raise UnreadableFormula(f"{value!r} is not a number") from None
 
 
+def _call(name: str, arguments: list[object]) -> object:
+    if name not in _FUNCTIONS:
+        raise UnreadableFormula(f"unknown function {name!r}; known: {', '.join(_FUNCTIONS)}")
+    try:
+        return _FUNCTIONS[name](*arguments)
+    except TypeError:
+        raise UnreadableFormula(f"{name} does not take {len(arguments)} arguments") from None
+
+
+_COMPARISONS: dict[type[ast.cmpop], Callable[[object, object], bool]] = {
+    ast.Eq: lambda left, right: formula_text(left) == formula_text(right),
+    ast.NotEq: lambda left, right: formula_text(left) != formula_text(right),
+    ast.Lt: lambda left, right: _number(left) < _number(right),
+    ast.Gt: lambda left, right: _number(left) > _number(right),
+    ast.LtE: lambda left, right: _number(left) <= _number(right),
+    ast.GtE: lambda left, right: _number(left) >= _number(right),
+}
 _FUNCTIONS: dict[str, Callable[..., object]] = {
     "if": lambda condition, yes, no: yes if is_true(condition) else no,
     "not": lambda value: not is_true(value),
@@ -156,12 +153,3 @@ _FUNCTIONS: dict[str, Callable[..., object]] = {
     "length": lambda value: len(value) if isinstance(value, list) else len(formula_text(value)),
     "isNull": lambda value: value is None,
 }
-
-
-def _call(name: str, arguments: list[object]) -> object:
-    if name not in _FUNCTIONS:
-        raise UnreadableFormula(f"unknown function {name!r}; known: {', '.join(_FUNCTIONS)}")
-    try:
-        return _FUNCTIONS[name](*arguments)
-    except TypeError:
-        raise UnreadableFormula(f"{name} does not take {len(arguments)} arguments") from None

@@ -1,31 +1,36 @@
-"""Reporters of scenarios, really sent: mails through a channel's SMTP server, webhooks by HTTP.
+"""Reporters of scenarios, really sent: mails through a channel's SMTP server, webhooks by HTTP; and test reports.
 
-What cannot be sent raises ``NotSent``; for a reporter of a run its words land in ``reportersStates``, where a watcher
-can read that DSS itself failed to tell.
+What cannot be sent raises ``MessageNotSent``; for a reporter of a run the message lands in ``reportersStates``, where a
+watcher can read that DSS itself failed to notify.
 """
 
 import asyncio
 import json
+import re
 import smtplib
 import ssl
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from email.message import EmailMessage
 from email.utils import format_datetime, make_msgid
+from html import escape
+from xml.etree import ElementTree
 
 import aiohttp
 
 from tocsin.kit.clock import from_ms, isoformat, to_ms
 from tocsin.sim.behaviour import Document, as_list
+from tocsin.sim.entities import SimProject, SimRun, SimScenario
 from tocsin.sim.formula import UnreadableFormula, evaluate_formula, fill_template, is_true
-from tocsin.sim.nouns import SimRun, SimScenario
-from tocsin.sim.variables import run_variables
 from tocsin.sim.world import World
 
 SEND_TIMEOUT_SECONDS = 15.0
-_CLAZZ = "com.dataiku.dip.exceptions.MessagingException"
+MESSAGING_ERROR = "com.dataiku.dip.exceptions.MessagingException"
 MAIL_TYPES = ("smtp", "aws-ses-mail", "microsoft-graph-mail")
+_CHATS = ("slack-scenario", "msft-teams-scenario", "google-chat-scenario")
+_NOT_XML = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
 
 
 class MessageNotSent(Exception):
@@ -47,48 +52,58 @@ class SimMail:
 
 
 class Reporters:
-    """Sends what reporters say."""
+    """Sends the messages of reporters."""
 
     def __init__(self, world: World, now: Callable[[], datetime]) -> None:
         self._world = world
         self._now = now
 
     async def report(self, scenario: SimScenario, run: SimRun, reporter: Document, outcome: str) -> None:
-        """Let one reporter of a run send, if its condition holds; keep how that went in the run's document."""
-        variables = run_variables(self._world, scenario, run, outcome)
+        """Let one reporter of a run send, if its condition holds; the run's document keeps how that went."""
+        variables = self._world.run_variables(scenario, run, outcome)
+        try:
+            condition = str(reporter.get("runCondition") or "")
+            activated = not reporter["runConditionEnabled"] or is_true(evaluate_formula(condition, variables))
+        except UnreadableFormula:
+            activated = False
         state: Document = {
             "reporterName": reporter["name"],
             "messagingType": reporter["messaging"].get("type"),
-            "activated": _holds(reporter, variables),
+            "activated": activated,
             "messages": {"messages": []},
             "started": to_ms(self._now()),
         }
-        if state["activated"]:
+        if activated:
             try:
                 await self.send(run, reporter["messaging"], variables)
             except MessageNotSent as error:
-                state["error"] = {"clazz": _CLAZZ, "title": "Failed to send", "message": str(error), "stack": ""}
+                state["error"] = {
+                    "clazz": MESSAGING_ERROR,
+                    "title": "Failed to send",
+                    "message": str(error),
+                    "stack": "",
+                }
         state["ended"] = to_ms(self._now())
         run.document["reportersStates"].append(state)
 
     async def send(self, run: SimRun, messaging: Document, variables: Document) -> None:
-        """Send one message. Raises ``NotSent``."""
+        """Send one message. Raises ``MessageNotSent``."""
         kind, configuration = str(messaging.get("type")), messaging.get("configuration") or {}
         try:
             if kind == "mail-scenario":
                 for mail in self._mails(run, configuration, variables):
                     await self.send_mail(str(configuration.get("channelId") or ""), mail)
             elif kind == "webhook-scenario":
-                await _call(configuration, variables)
-            elif kind in ("slack-scenario", "msft-teams-scenario", "google-chat-scenario"):
-                await self._chat(configuration, variables)
+                await _send_webhook(configuration, variables)
+            elif kind in _CHATS:
+                await self._send_chat(configuration, variables)
             else:
                 raise MessageNotSent(f"{kind} is not emulated")
         except UnreadableFormula as error:
             raise MessageNotSent(f"freemarker.core.InvalidReferenceException: {error}") from None
 
     async def send_mail(self, channel_id: str, mail: SimMail, login: str = "") -> None:
-        """Hand one mail to the SMTP server of a channel. Raises ``NotSent``."""
+        """Hand one mail to the SMTP server of a channel. Raises ``MessageNotSent``."""
         channel = self._world.channels.get(channel_id)
         if channel is None or channel["type"] not in MAIL_TYPES:
             raise MessageNotSent(f"Messaging channel does not exist: {channel_id}")
@@ -99,22 +114,31 @@ class Reporters:
         if configuration.get("useCurrentUserAsSender") and login:
             sender = login if "@" in login else f"{login}@example.com"
         domains = tuple(f"@{domain}" for domain in _addresses(str(configuration.get("authorizedDomain") or "")))
-        everyone = (*mail.to, *mail.cc, *mail.bcc)
-        if domains and (others := [address for address in everyone if not address.endswith(domains)]):
+        recipients = [*mail.to, *mail.cc, *mail.bcc]
+        if domains and (others := [address for address in recipients if not address.endswith(domains)]):
             raise MessageNotSent(f"Recipients outside of the authorized domains: {', '.join(others)}")
-        if not everyone:
+        if not recipients:
             raise MessageNotSent("The mail has no recipient")
         try:
-            message = _message(mail, sender, self._now())
-            await asyncio.to_thread(_deliver, configuration, sender, list(everyone), message)
+            message = EmailMessage()
+            message["From"] = sender or "dss@localhost"
+            message["To"] = ", ".join(mail.to)
+            if mail.cc:
+                message["Cc"] = ", ".join(mail.cc)
+            message["Subject"] = " ".join(mail.subject.split())
+            message["Date"] = format_datetime(self._now())
+            message["Message-ID"] = make_msgid(domain="dss.localhost")
+            message.set_content(mail.body, subtype="html" if mail.html else "plain")
+            for name, content in mail.attachments:
+                message.add_attachment(content, maintype="text", subtype="plain", filename=name)
+            await asyncio.to_thread(_deliver, configuration, sender, recipients, message)
         except (OSError, smtplib.SMTPException, ValueError) as error:
             raise MessageNotSent(f"{type(error).__name__}: {error}") from None
 
     def _mails(self, run: SimRun, configuration: Document, variables: Document) -> Iterable[SimMail]:
         subject = str(configuration.get("subject") or "DSS scenario ${scenarioName}: ${outcome}")
         stock = configuration.get("messageSource") == "TEMPLATE_FILE"
-        attached = [a for a in as_list(configuration.get("attachments")) if a.get("type") == "LOG"]
-        files = tuple(("scenario-run.log", run.log.text(self._world.zone).encode()) for _ in attached)
+        logs = [a for a in as_list(configuration.get("attachments")) if a.get("type") == "LOG"]
         strict = configuration.get("templateFormat") == "FREEMARKER"
         for to, more in _recipients(fill_template(str(configuration.get("recipient") or ""), variables)):
             known = {**variables, **more}
@@ -132,29 +156,19 @@ class Reporters:
                 cc=_addresses(cc),
                 bcc=_addresses(bcc),
                 html=bool(configuration.get("sendAsHTML")) and not stock,
-                attachments=files,
+                attachments=tuple(("scenario-run.log", run.log.text(self._world.zone).encode()) for _ in logs),
             )
 
-    async def _chat(self, configuration: Document, variables: Document) -> None:
+    async def _send_chat(self, configuration: Document, variables: Document) -> None:
         """A message to a webhook of a chat service."""
         channel = self._world.channels.get(str(configuration.get("channelId") or ""), {})
         url = configuration.get("webhookUrl") or channel.get("configuration", {}).get("webhookUrl")
         if not url:
             raise MessageNotSent("No webhook address; other ways to reach a chat service are not emulated")
-        text = fill_template(str(configuration.get("message") or ""), variables)
-        payload = {"text": text}
+        payload = {"text": fill_template(str(configuration.get("message") or ""), variables)}
         if configuration.get("messageMode") == "BLOCK_KIT_API":
             payload = {"blocks": fill_template(str(configuration.get("blocks") or "[]"), variables)}
-        await _post("POST", str(url), {"json": payload})
-
-
-def _holds(reporter: Document, variables: Document) -> bool:
-    if not reporter["runConditionEnabled"]:
-        return True
-    try:
-        return is_true(evaluate_formula(str(reporter.get("runCondition") or ""), variables))
-    except UnreadableFormula:
-        return False
+        await _request("POST", str(url), {"json": payload})
 
 
 def _recipients(text: str) -> list[tuple[tuple[str, ...], Document]]:
@@ -174,39 +188,24 @@ def _addresses(text: str) -> tuple[str, ...]:
 
 
 def _stock_body(run: SimRun, variables: Document) -> str:
-    """What the stock template tells, in plain text."""
-    words = {
+    """The content of the stock template, in plain text."""
+    phrases = {
         "SUCCESS": "ran successfully",
         "WARNING": "ran with warnings",
         "FAILED": "failed",
         "ABORTED": "was aborted",
     }
-    outcome = str(variables["outcome"])
+    phrase = phrases.get(str(variables["outcome"]), "started")
     lines = [
-        f"Scenario {variables['scenarioName']} in project {variables['projectKey']} {words.get(outcome, 'started')}",
+        f"Scenario {variables['scenarioName']} in project {variables['projectKey']} {phrase}",
         f"Started: {isoformat(from_ms(run.document['start']))} by {variables['triggerName'] or 'hand'}",
-        *(f"- {s['step']['name']}: {s['result']['outcome']}" for s in run.step_runs if "result" in s),
+        *(f"- {step['step']['name']}: {step['result']['outcome']}" for step in run.step_runs if "result" in step),
         str(variables.get("scenarioRunURL", "")),
     ]
     return "\n".join(lines) + "\n"
 
 
-def _message(mail: SimMail, sender: str, now: datetime) -> EmailMessage:
-    message = EmailMessage()
-    message["From"] = sender or "dss@localhost"
-    message["To"] = ", ".join(mail.to)
-    if mail.cc:
-        message["Cc"] = ", ".join(mail.cc)
-    message["Subject"] = " ".join(mail.subject.split())
-    message["Date"] = format_datetime(now)
-    message["Message-ID"] = make_msgid(domain="dss.localhost")
-    message.set_content(mail.body, subtype="html" if mail.html else "plain")
-    for name, content in mail.attachments:
-        message.add_attachment(content, maintype="text", subtype="plain", filename=name)
-    return message
-
-
-def _deliver(configuration: Document, sender: str, everyone: list[str], message: EmailMessage) -> None:
+def _deliver(configuration: Document, sender: str, recipients: list[str], message: EmailMessage) -> None:
     """Talk to the SMTP server; blocks."""
     host, port = str(configuration.get("host") or "localhost"), int(configuration.get("port") or 25)
     connect = smtplib.SMTP_SSL if configuration.get("useSSL") else smtplib.SMTP
@@ -215,30 +214,27 @@ def _deliver(configuration: Document, sender: str, everyone: list[str], message:
             server.starttls(context=ssl.create_default_context())
         if configuration.get("login"):
             server.login(str(configuration["login"]), str(configuration.get("password") or ""))
-        server.send_message(message, from_addr=sender or "dss@localhost", to_addrs=everyone)
+        server.send_message(message, from_addr=sender or "dss@localhost", to_addrs=recipients)
 
 
-async def _call(configuration: Document, variables: Document) -> None:
+async def _send_webhook(configuration: Document, variables: Document) -> None:
     """A webhook reporter: method, address, query, headers and body as configured, templates filled."""
 
     def filled(key: str) -> dict[str, str]:
-        return {
-            str(p["key"]): fill_template(str(p.get("value", "")), variables) for p in as_list(configuration.get(key))
-        }
+        pairs = as_list(configuration.get(key))
+        return {str(pair["key"]): fill_template(str(pair.get("value", "")), variables) for pair in pairs}
 
     mime = str(configuration.get("mime") or "application/json")
-    headers = {"Content-Type": mime, **filled("headers")}
-    body: Document = {"data": fill_template(str(configuration.get("payload") or ""), variables).encode()}
-    if mime == "application/x-www-form-urlencoded":
-        body = {"data": filled("form")}
     method = str(configuration.get("method") or "POST").upper()
-    if method == "GET":
-        body = {}
-    url = fill_template(str(configuration.get("url") or ""), variables)
-    await _post(method, url, {"headers": headers, "params": filled("parameters"), **body})
+    options: Document = {"headers": {"Content-Type": mime, **filled("headers")}, "params": filled("parameters")}
+    if mime == "application/x-www-form-urlencoded" and method != "GET":
+        options["data"] = filled("form")
+    elif method != "GET":
+        options["data"] = fill_template(str(configuration.get("payload") or ""), variables).encode()
+    await _request(method, fill_template(str(configuration.get("url") or ""), variables), options)
 
 
-async def _post(method: str, url: str, options: Document) -> None:
+async def _request(method: str, url: str, options: Document) -> None:
     timeout = aiohttp.ClientTimeout(total=SEND_TIMEOUT_SECONDS)
     try:
         async with aiohttp.ClientSession(timeout=timeout) as session, session.request(method, url, **options) as reply:
@@ -246,3 +242,62 @@ async def _post(method: str, url: str, options: Document) -> None:
                 raise MessageNotSent(f"HTTP {reply.status} from the webhook: {(await reply.text())[:200]}")
     except (aiohttp.ClientError, TimeoutError, ValueError) as error:
         raise MessageNotSent(f"{type(error).__name__}: {error}") from None
+
+
+# Test reports: JUnit XML and HTML of scenarios that are marked as tests, and their status
+
+
+def junit_run(run: SimRun, step_id: str | None = None) -> str | None:
+    """A suite with a case for each step of a run, or for all attempts at one step; ``None`` if that did not run."""
+    steps = [step for step in run.step_runs if step_id in (None, step["step"]["id"])]
+    return _xml(_suite(run, steps)) if steps or step_id is None else None
+
+
+def junit_project(project: SimProject) -> str:
+    """The last runs of all test scenarios of a project."""
+    root = ElementTree.Element("testsuites", name=project.key)
+    root.extend(_suite(run, run.step_runs) for _, run in _last_test_runs(project))
+    return _xml(root)
+
+
+def html_report(project: SimProject) -> str:
+    rows = "".join(
+        f"<tr><td>{escape(scenario.id)}</td><td>{escape(run.id)}</td><td>{run.outcome}</td></tr>"
+        for scenario, run in _last_test_runs(project)
+    )
+    title = f"Test scenarios of {escape(project.key)}"
+    head = "<tr><th>Scenario</th><th>Run</th><th>Outcome</th></tr>"
+    body = f"<h1>{title}</h1><table>{head}{rows}</table>"
+    return f"<!DOCTYPE html><html><head><title>{title}</title></head><body>{body}</body></html>"
+
+
+def testing_status(project: SimProject) -> Document:
+    outcomes = Counter(run.outcome for _, run in _last_test_runs(project))
+    return {"nbTotalRanScenarios": outcomes.total(), "nbScenariosPerOutcome": dict(outcomes)}
+
+
+def _last_test_runs(project: SimProject) -> list[tuple[SimScenario, SimRun]]:
+    """Each test scenario that has run, with its last finished run."""
+    tests = [s for s in project.scenarios.values() if s.definition.get("markedAsTest")]
+    return [(s, run) for s in tests if (run := next(s.newest_first(finished_only=True), None)) is not None]
+
+
+def _suite(run: SimRun, steps: list[Document]) -> ElementTree.Element:
+    scenario = run.document["scenario"]
+    failed = [step for step in steps if step.get("result", {}).get("outcome") == "FAILED"]
+    counts = {"tests": str(len(steps)), "failures": str(len(failed)), "errors": "0", "skipped": "0"}
+    suite = ElementTree.Element("testsuite", {"name": f"{scenario['projectKey']}.{scenario['id']}", **counts})
+    for step in steps:
+        seconds = max(0, step["end"] - step["start"]) / 1000
+        case_of = {"name": step["step"]["name"], "classname": scenario["id"], "time": f"{seconds:.3f}"}
+        case = ElementTree.SubElement(suite, "testcase", case_of)
+        if step in failed:
+            items = [step["result"], *step["additionalReportItems"]]
+            errors = (item["thrown"] for item in items if item.get("thrown") and item["outcome"] == "FAILED")
+            thrown = next(errors, {"message": "failed", "stack": ""})
+            ElementTree.SubElement(case, "failure", message=thrown["message"]).text = thrown["stack"]
+    return suite
+
+
+def _xml(root: ElementTree.Element) -> str:
+    return _NOT_XML.sub("", ElementTree.tostring(root, encoding="unicode", xml_declaration=True))

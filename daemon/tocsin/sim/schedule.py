@@ -15,7 +15,8 @@ Where the product's documentation leaves a choice, this is what was decided:
 
 import calendar
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -31,7 +32,7 @@ _PERIODS = {
     "Weekly": timedelta(weeks=1),
     "Monthly": timedelta(days=30),
 }
-_FAR = 64  # chosen days looked at before a search gives up; each of them has an occurrence, so two would do
+_MAX_DAYS = 64  # chosen days looked at before a search gives up; each of them has an occurrence, so two would do
 
 
 class BadTrigger(ValueError):
@@ -54,24 +55,27 @@ class TemporalTrigger:
     @classmethod
     def parse(cls, params: Mapping[str, object], server_zone: ZoneInfo) -> "TemporalTrigger":
         """Read ``params`` of a temporal trigger as DSS stores them. Raises ``BadTrigger``."""
-        frequency = str(params.get("frequency"))
-        if frequency not in _PERIODS:
-            raise BadTrigger(f"unknown frequency {frequency!r}; known: {', '.join(_PERIODS)}")
+        frequency, run_on = str(params.get("frequency")), str(params.get("monthlyRunOn") or "ON_THE_DAY")
+        for key, value, known in (("frequency", frequency, list(_PERIODS)), ("monthlyRunOn", run_on, sorted(_MONTHLY))):
+            if value not in known:
+                raise BadTrigger(f"unknown {key} {value!r}; known: {', '.join(known)}")
         every = _integer(params, "repeatFrequency", 1, 1, 100_000)
         at = time(_integer(params, "hour", 0, 0, 23), _integer(params, "minute", 0, 0, 59))
-        zone = _zone(params.get("timezone"), server_zone)
-        written = _written_start(params.get("startingFrom"))
-        start = written.date() if written else None
-        first = start or _LONG_AGO
-        run_on = str(params.get("monthlyRunOn") or "ON_THE_DAY")
-        if run_on not in _MONTHLY:
-            raise BadTrigger(f"unknown monthlyRunOn {run_on!r}; known: {', '.join(sorted(_MONTHLY))}")
+        name, start, days = (params.get(field) for field in ("timezone", "startingFrom", "daysOfWeek"))
+        with _or_bad_trigger(f"unknown timezone {name!r}; write SERVER or an IANA name"):
+            zone = server_zone if name in (None, "", "SERVER") else ZoneInfo(str(name))
+        with _or_bad_trigger(f"startingFrom {start!r} is not an ISO date or time"):
+            written = datetime.fromisoformat(str(start)) if start else None
+        with _or_bad_trigger(f"daysOfWeek {days!r} holds something that is no English weekday"):
+            names = days if isinstance(days, list | tuple) else ()
+            weekdays = tuple(sorted({WEEKDAYS.index(str(day).capitalize()) for day in names}))
+        first = written.date() if written else _LONG_AGO
         anchor = _instant(first, at if frequency == "Hourly" else time(), zone)
         if written is not None and frequency == "Minutely":
-            anchor = written if written.tzinfo else _instant(written.date(), written.time(), zone)
+            anchor = written if written.tzinfo else _instant(first, written.time(), zone)
             anchor = anchor.astimezone(UTC).replace(second=0, microsecond=0)
-        weekdays = _weekdays(params.get("daysOfWeek")) or (first.weekday(),)
-        return cls(frequency, every, at, weekdays, run_on, start, anchor, zone)
+        weekdays = weekdays or (first.weekday(),)
+        return cls(frequency, every, at, weekdays, run_on, first if written else None, anchor, zone)
 
     @property
     def period(self) -> timedelta:
@@ -83,63 +87,44 @@ class TemporalTrigger:
         """The first occurrence later than ``moment``, in UTC; ``None`` where the calendar ends."""
         try:
             if self.frequency in ("Minutely", "Hourly"):
-                return self._elapsed_after(moment)
-            day_before = moment.astimezone(self.zone).date() - timedelta(days=1)
-            for day in itertools.islice(self._days(day_before), _FAR):
-                occurrence = _instant(day, self.at, self.zone)
-                if occurrence > moment:
-                    return occurrence
+                count = max(0, (moment - self.anchor) // self.period + 1)
+                return (self.anchor + count * self.period).astimezone(UTC)
+            days = self._days(moment.astimezone(self.zone).date() - timedelta(days=1))
+            occurrences = (_instant(day, self.at, self.zone) for day in itertools.islice(days, _MAX_DAYS))
+            return next((at for at in occurrences if at > moment), None)
         except (OverflowError, ValueError):
             return None
-        return None
-
-    def _elapsed_after(self, moment: datetime) -> datetime:
-        period = _PERIODS[self.frequency] * self.every
-        count = max(0, (moment - self.anchor) // period + 1)
-        return (self.anchor + count * period).astimezone(UTC)
 
     def _days(self, floor: date) -> Iterator[date]:
         """The chosen days from ``floor`` on, in order."""
         first = self.start or _LONG_AGO
         floor = max(floor, first) if self.start else floor
+        days: Iterable[date]
         match self.frequency:
             case "Daily":
-                behind = (floor - first).days % self.every
-                day = floor + timedelta(days=(self.every - behind) % self.every)
-                while True:
-                    yield day
-                    day += timedelta(days=self.every)
+                start = floor + timedelta(days=-(floor - first).days % self.every)
+                days = (start + timedelta(days=day) for day in itertools.count(0, self.every))
             case "Weekly":
                 first_monday = first - timedelta(days=first.weekday())
                 monday = floor - timedelta(days=floor.weekday())
                 monday -= timedelta(weeks=(monday - first_monday).days // 7 % self.every)
-                while True:
-                    yield from (d for w in self.weekdays if (d := monday + timedelta(days=w)) >= floor)
-                    monday += timedelta(weeks=self.every)
+                weeks = itertools.count(0, self.every)
+                days = (monday + timedelta(weeks=week, days=day) for week in weeks for day in self.weekdays)
             case _:
-                first_month = first.year * 12 + first.month - 1
                 month = floor.year * 12 + floor.month - 1
-                month -= (month - first_month) % self.every
-                while True:
-                    day = self._day_in(month // 12, month % 12 + 1, first.day)
-                    if day >= floor:
-                        yield day
-                    month += self.every
+                month -= (month - first.year * 12 - first.month + 1) % self.every
+                months = itertools.count(month, self.every)
+                days = (self._day_in(month // 12, month % 12 + 1, first.day) for month in months)
+        return (day for day in days if day >= floor)
 
     def _day_in(self, year: int, month: int, start_day: int) -> date:
-        """The one chosen day of a month."""
+        """The chosen day of a month."""
         length = calendar.monthrange(year, month)[1]
-        match self.run_on:
-            case "ON_THE_DAY":
-                return date(year, month, min(start_day, length))
-            case "FIRST_DAY_OF_THE_MONTH":
-                return date(year, month, 1)
-            case "LAST_DAY_OF_THE_MONTH":
-                return date(year, month, length)
-            case "LAST_WEEK":
-                earliest = date(year, month, length - 6)
-            case _:
-                earliest = date(year, month, 1 + 7 * _WEEK_OF_MONTH[self.run_on])
+        fixed = {"ON_THE_DAY": min(start_day, length), "FIRST_DAY_OF_THE_MONTH": 1, "LAST_DAY_OF_THE_MONTH": length}
+        if self.run_on in fixed:
+            return date(year, month, fixed[self.run_on])
+        first_day = length - 6 if self.run_on == "LAST_WEEK" else 1 + 7 * _WEEK_OF_MONTH[self.run_on]
+        earliest = date(year, month, first_day)
         return earliest + timedelta(days=(self.weekdays[0] - earliest.weekday()) % 7)
 
 
@@ -157,28 +142,9 @@ def _integer(params: Mapping[str, object], key: str, default: int, low: int, hig
     return value
 
 
-def _zone(name: object, server_zone: ZoneInfo) -> ZoneInfo:
-    if name in (None, "", "SERVER"):
-        return server_zone
+@contextmanager
+def _or_bad_trigger(message: str) -> Iterator[None]:
     try:
-        return ZoneInfo(str(name))
+        yield
     except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise BadTrigger(f"unknown timezone {name!r}; write SERVER or an IANA name") from None
-
-
-def _written_start(text: object) -> datetime | None:
-    if not text:
-        return None
-    try:
-        return datetime.fromisoformat(str(text))
-    except ValueError:
-        raise BadTrigger(f"startingFrom {text!r} is not an ISO date or time") from None
-
-
-def _weekdays(names: object) -> tuple[int, ...]:
-    if not isinstance(names, list | tuple):
-        return ()
-    try:
-        return tuple(sorted({WEEKDAYS.index(str(name).capitalize()) for name in names}))
-    except ValueError:
-        raise BadTrigger(f"daysOfWeek {names!r} holds something that is no English weekday") from None
+        raise BadTrigger(message) from None

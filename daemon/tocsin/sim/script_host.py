@@ -51,30 +51,17 @@ class ScriptScenario:
 
     def build_dataset(self, dataset_name: str, project_key: str | None = None, **ignored: Any) -> Any:
         """Run an emulated job and wait for it; a failed one raises."""
-        project = self.host.api_client().get_project(project_key or self.host.default_project_key())
-        return project.new_job().with_output(dataset_name, "DATASET").start_and_wait()
+        return self._project(project_key).new_job().with_output(dataset_name, "DATASET").start_and_wait()
 
     def run_scenario(self, scenario_id: str, project_key: str | None = None, **ignored: Any) -> Any:
         """Run another scenario and wait for it; one that does not succeed raises."""
-        project = self.host.api_client().get_project(project_key or self.host.default_project_key())
-        return project.get_scenario(scenario_id).run_and_wait()
+        return self._project(project_key).get_scenario(scenario_id).run_and_wait()
+
+    def _project(self, project_key: str | None) -> Any:
+        return self.host.api_client().get_project(project_key or self.host.default_project_key())
 
 
-def main(script: str, context: str, result: str) -> int:
-    ScriptScenario.host = host = ScriptHost(json.loads(Path(context).read_text(encoding="utf-8")))
-    package, scenario = ModuleType("dataiku"), ModuleType("dataiku.scenario")
-    for name in ("default_project_key", "get_custom_variables", "api_client"):
-        setattr(package, name, getattr(host, name))
-    setattr(package, "scenario", scenario)  # noqa: B010 - mypy knows no attribute of a bare module
-    setattr(scenario, "Scenario", ScriptScenario)  # noqa: B010 - the same
-    sys.modules |= {"dataiku": package, "dataiku.scenario": scenario}
-    thrown = _run(script)
-    answer = {"thrown": thrown, "variables": host.defined}
-    Path(result).write_text(json.dumps(answer, default=str), encoding="utf-8")
-    return 1 if thrown else 0
-
-
-def _run(script: str) -> dict[str, str] | None:
+def _run_script(script: str) -> dict[str, str] | None:
     """What the script threw, if anything."""
     try:
         exec(compile(Path(script).read_text(encoding="utf-8"), script, "exec"), {"__name__": "__main__"})
@@ -91,4 +78,15 @@ def _run(script: str) -> dict[str, str] | None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:4]))
+    script_file, context_file, result_file = sys.argv[1:4]
+    host = ScriptScenario.host = ScriptHost(json.loads(Path(context_file).read_text(encoding="utf-8")))
+    scenario_module = ModuleType("dataiku.scenario")
+    scenario_module.__dict__["Scenario"] = ScriptScenario
+    package = ModuleType("dataiku")
+    names = ("default_project_key", "get_custom_variables", "api_client")
+    package.__dict__.update({name: getattr(host, name) for name in names}, scenario=scenario_module)
+    sys.modules |= {"dataiku": package, "dataiku.scenario": scenario_module}
+    thrown = _run_script(script_file)
+    answer = {"thrown": thrown, "variables": host.defined}
+    Path(result_file).write_text(json.dumps(answer, default=str), encoding="utf-8")
+    sys.exit(1 if thrown else 0)

@@ -4,18 +4,16 @@ from collections.abc import Awaitable, Callable, Iterable
 
 from aiohttp import web
 
-from tocsin.sim import channels_api, instance_api, scenarios_api
 from tocsin.sim.archive import SqliteArchive
 from tocsin.sim.clock import WorldClock
+from tocsin.sim.endpoints import ROUTES
 from tocsin.sim.engine import Engine
-from tocsin.sim.http import ApiKey, SimApi
-from tocsin.sim.kinds import StepExecutors
-from tocsin.sim.python import Limits
+from tocsin.sim.executors import Limits, StepExecutors
+from tocsin.sim.http import MAX_BODY_BYTES, ApiKey, SimApi
 from tocsin.sim.reporters import Reporters
 from tocsin.sim.world import World
 
 DEFAULT_KEY = "tocsin-sim-admin-key"
-_ROUTES = (*scenarios_api.ROUTES, *instance_api.ROUTES, *channels_api.ROUTES)
 
 Intercept = Callable[[web.Request], Awaitable[web.StreamResponse | None]]
 
@@ -38,30 +36,33 @@ class Sim:
         archive: SqliteArchive | None = None,
         limits: Limits | None = None,
     ) -> None:
-        self.world: World = world
-        self.clock: WorldClock = clock or WorldClock()
+        self.world = world
+        self.clock = clock or WorldClock()
         self.archive = archive or SqliteArchive(None)
         self.api_keys = [ApiKey(key) if isinstance(key, str) else key for key in api_keys]
         self.url = ""  # known once it listens
         self.intercept: Intercept | None = None
         self.reporters = Reporters(world, self.clock.now)
-        kinds = StepExecutors(self.reporters, self._own_api, limits or Limits())
-        self.engine = Engine(world, self.clock, kinds.table(), self.reporters.report, self.archive)
+        self.engine = Engine(world, self.clock, self.archive, self.reporters.report)
+        admins = sorted(self.api_keys, key=lambda key: not key.admin)
+        script_key = admins[0].secret if admins else ""
+        executors = StepExecutors(self.engine, self.reporters, lambda: (self.url, script_key), limits or Limits())
+        self.engine.executors = executors.table()
         self._runner: web.AppRunner | None = None
 
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> str:
-        """Begin to live and to listen; the base address, as ``http://127.0.0.1:40123``. Raises ``OSError``."""
-        kept = self.archive.load(self.world)
-        if kept is not None:
-            self.clock.no_earlier_than(kept)
+        """Start the world and listen; returns the base address, as ``http://127.0.0.1:40123``. Raises ``OSError``."""
+        kept_until = self.archive.load(self.world)
+        if kept_until is not None:
+            self.clock.no_earlier_than(kept_until)
         await self.engine.start()
-        if kept is None:
+        if kept_until is None:
             self.archive.keep_world(self.world)
-        runner = web.AppRunner(
-            SimApi(self, _ROUTES, self.api_keys).application(), access_log=None, shutdown_timeout=1.0
-        )
+        app = web.Application(client_max_size=MAX_BODY_BYTES)
+        app.router.add_route("*", "/{path:.*}", self._answer)
+        runner = self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+        self._api = SimApi(self.engine, self.reporters, ROUTES, self.api_keys)
         await runner.setup()
-        self._runner = runner
         try:
             await web.TCPSite(runner, host, port).start()
         except OSError:
@@ -72,14 +73,13 @@ class Sim:
         return self.url
 
     async def stop(self) -> None:
-        """Stop listening and living; runs that go on are cut off. May be called twice."""
+        """Stop listening and the world; runs in progress are cut off. May be called twice."""
         runner, self._runner = self._runner, None
         if runner is not None:
             await runner.cleanup()
         await self.engine.stop()
         self.archive.close()
 
-    def _own_api(self) -> tuple[str, str]:
-        """Where and with which key scripts reach this instance."""
-        admins = [key.secret for key in self.api_keys if key.admin]
-        return self.url, (admins or [key.secret for key in self.api_keys] or [""])[0]
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
+        intercepted = None if self.intercept is None else await self.intercept(request)
+        return await self._api.answer(request) if intercepted is None else intercepted

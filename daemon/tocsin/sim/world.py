@@ -1,10 +1,11 @@
-"""One emulated instance, and how it is read from YAML; all of it in memory.
+"""One emulated instance, read from YAML and kept in memory.
 
-The format is described in docs/sim.md, and ``lively.yaml`` beside this module is an example.
+docs/sim.md describes the format; ``lively.yaml`` beside this module is an example.
 """
 
 import json
 import random
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -17,10 +18,9 @@ import yaml
 
 from tocsin.kit.clock import from_ms
 from tocsin.kit.durations import BadDuration, parse_duration
-from tocsin.sim import documents
 from tocsin.sim.behaviour import BadWorld, Behaviour, Document, as_list, checked_keys
-from tocsin.sim.nouns import NoSuchObject, SimProject, SimRun, SimScenario
-from tocsin.sim.shapes import BadDefinition, checked_definition
+from tocsin.sim.documents import BadDefinition, checked_definition, new_definition, version_tag
+from tocsin.sim.entities import NoSuchObject, SimProject, SimRun, SimScenario
 
 _SCENARIO_KEYS = {
     "id", "name", "type", "active", "automationLocal", "markedAsTest", "shortDesc", "description", "tags",
@@ -57,7 +57,18 @@ class World:
             raw = yaml.safe_load(text)
         except yaml.YAMLError as error:
             raise BadWorld(f"not YAML: {error}") from None
-        return _world(raw)
+        data, world = checked_keys(raw, {*_READERS, "projects"}, "world"), cls()
+        for key, value in data.items():
+            try:
+                if key != "projects":
+                    setattr(world, "zone" if key == "timezone" else key, _READERS[key](value))
+            except BadWorld:
+                raise
+            except (BadDuration, ZoneInfoNotFoundError, ValueError, TypeError, KeyError, AttributeError) as error:
+                raise BadWorld(f"{key}: {error}") from None
+        for entry in as_list(data.get("projects")):
+            _read_project(world, entry)
+        return world
 
     @classmethod
     def from_file(cls, path: Path | str) -> "World":
@@ -68,43 +79,35 @@ class World:
             raise BadWorld(f"{path}: {error}") from None
 
     def project(self, key: str) -> SimProject:
-        """Raises ``Missing``."""
+        """Raises ``NoSuchObject``."""
         try:
             return self.projects[key]
         except KeyError:
             raise NoSuchObject(f"project does not exist: {key}") from None
 
     def scenario(self, project_key: str, scenario_id: str) -> SimScenario:
-        """Raises ``Missing``."""
+        """Raises ``NoSuchObject``."""
         return self.project(project_key).scenario(scenario_id)
 
     def every_scenario(self) -> Iterator[SimScenario]:
         for project in self.projects.values():
             yield from project.scenarios.values()
 
-    def running(self) -> Iterator[tuple[SimScenario, SimRun]]:
-        return ((s, s.current) for s in self.every_scenario() if s.current is not None)
-
     def add_project(self, key: str, name: str = "", owner: str = "", **more: object) -> SimProject:
         """A new, empty project; ``more`` goes into its document."""
-        tag = documents.version_tag(0, owner or self.owner, from_ms(0))
-        project = SimProject(
-            {
-                "projectKey": key,
-                "name": name or key,
-                "ownerLogin": owner or self.owner,
-                "ownerDisplayName": owner or self.owner,
-                "projectStatus": "Sandbox",
-                "projectType": "REGULAR",
-                "shortDesc": "",
-                "tags": [],
-                "versionTag": tag,
-                "creationTag": tag,
-                "disableAutomaticTriggers": False,
-                **more,
-            }
-        )
-        self.projects[key] = project
+        owner = owner or self.owner
+        document = {
+            "projectKey": key,
+            "name": name or key,
+            **dict.fromkeys(("ownerLogin", "ownerDisplayName"), owner),
+            "projectStatus": "Sandbox",
+            "projectType": "REGULAR",
+            "shortDesc": "",
+            "tags": [],
+            **dict.fromkeys(("versionTag", "creationTag"), version_tag(0, owner, from_ms(0))),
+            "disableAutomaticTriggers": False,
+        }
+        project = self.projects[key] = SimProject({**document, **more})
         return project
 
     def add_scenario(
@@ -116,24 +119,61 @@ class World:
         now: datetime | None = None,
         login: str = "",
     ) -> SimScenario:
-        """A new scenario from its definition; without ``id`` one is derived from the name. Raises ``BadWorld`` where
-        the project has one of that id."""
+        """A new scenario from its definition. Raises ``BadWorld`` where the project has one of that id.
+
+        Without ``id`` it is the name with ``_`` for all but ASCII letters and digits, its case kept.
+        """
         name = str(raw.get("name") or raw.get("id") or "")
-        scenario_id = str(raw.get("id") or documents.scenario_id_from(name))
+        scenario_id = str(raw.get("id") or re.sub(r"[^0-9A-Za-z_]", "_", name))
         if scenario_id in project.scenarios:
             raise BadWorld(f"Scenario already exists: {project.key}.{scenario_id}")
-        document = documents.definition(
-            {**raw, "name": name or scenario_id},
-            project.key,
-            scenario_id,
-            login or project.document["ownerLogin"],
-            now or from_ms(0),
-        )
-        rng = random.Random(f"{self.seed}/{project.key}/{scenario_id}")
-        scenario = SimScenario(document, rng, behaviour)
-        scenario.reread(self.zone)
+        named, login = {**raw, "name": name or scenario_id}, login or project.document["ownerLogin"]
+        document = new_definition(named, project.key, scenario_id, login, now or from_ms(0))
+        scenario = SimScenario(document, random.Random(f"{self.seed}/{project.key}/{scenario_id}"), behaviour)
+        scenario.read_triggers(self.zone)
         project.scenarios[scenario_id] = scenario
         return scenario
+
+    def project_variables(self, project_key: str) -> Document:
+        """Those of the instance and the project; local ones win."""
+        variables = self.project(project_key).variables
+        return {**self.variables, **variables.get("standard", {}), **variables.get("local", {})}
+
+    def run_variables(self, scenario: SimScenario, run: SimRun, outcome: str = "") -> Document:
+        """What formulas, templates and scripts of a run can see now; ``outcome`` is empty before its end."""
+        fire = run.document["trigger"]
+        params = fire["params"]
+        results = {
+            step["step"]["name"]: {key: step["result"][key] for key in ("type", "target", "start", "end", "outcome")}
+            for step in run.step_runs
+            if "result" in step
+        }
+        outcomes = {name: result["outcome"] for name, result in results.items()}
+        identity = {
+            **dict.fromkeys(("projectKey", "scenarioProjectKey"), scenario.project_key),
+            "scenarioId": scenario.id,
+            "scenarioName": scenario.definition["name"],
+            "triggerName": fire["trigger"].get("name", ""),
+            "triggerType": fire["trigger"]["type"],
+            "outcome": outcome or run.outcome,
+            "scenarioTriggerTime": fire["timestamp"],
+            "scenarioTriggerRunId": fire["runId"],
+            "scenarioTriggerParams": json.dumps(params),
+            "stepResults": results,
+            "stepOutcomes": outcomes,
+        }
+        if self.dss_url:
+            page = f"projects/{scenario.project_key}/scenarios/{scenario.id}/runs/list/{run.id}"
+            identity |= {"scenarioRunURL": f"{self.dss_url.rstrip('/')}/{page}", "dssURL": self.dss_url}
+        return {
+            **self.project_variables(scenario.project_key),
+            **run.document["variables"],
+            **{f"scenarioTriggerParam_{key}": value for key, value in params.items()},
+            **{f"stepResult_{name}": result for name, result in results.items()},
+            **{f"stepOutcome_{name}": value for name, value in outcomes.items()},
+            **run.variables,
+            **identity,
+        }
 
 
 def lively_world() -> World:
@@ -141,44 +181,28 @@ def lively_world() -> World:
     return World.from_yaml(resources.files("tocsin.sim").joinpath("lively.yaml").read_text(encoding="utf-8"))
 
 
-def _duration(raw: object) -> timedelta:
-    return parse_duration(str(raw))
-
-
-def _channels(raw: object) -> dict[str, Document]:
+def _read_channels(raw: object) -> dict[str, Document]:
     blank: Document = {"configuration": {}, "permissions": None, "type": "smtp"}
-    entries = [checked_keys(one, {"id", "type", "configuration", "permissions"}, "channels") for one in as_list(raw)]
+    keys = {"id", "type", "configuration", "permissions"}
+    entries = [checked_keys(entry, keys, "channels") for entry in as_list(raw)]
     return {str(entry["id"]): {**blank, **entry} for entry in entries}
 
 
 # What stands in a description, and how each is read into the field of the same name (``timezone`` into ``zone``).
-_READ: dict[str, Callable[[Any], object]] = {
+_READERS: dict[str, Callable[[Any], object]] = {
     **dict.fromkeys(("node_name", "node_type", "dss_version", "dss_url", "owner"), str),
-    **dict.fromkeys(("promotion_delay", "launch_delay", "abort_delay"), _duration),
+    **dict.fromkeys(("promotion_delay", "launch_delay", "abort_delay"), lambda raw: parse_duration(str(raw))),
     "timezone": lambda raw: ZoneInfo(str(raw)),
     "automatic_triggers": bool,
     "history_limit": lambda raw: max(1, int(raw)),
     "seed": int,
     "variables": lambda raw: dict(raw or {}),
     "connections": lambda raw: {str(name): str(path) for name, path in (raw or {}).items()},
-    "channels": _channels,
+    "channels": _read_channels,
 }
 
 
-def _world(raw: object) -> World:
-    data, world = checked_keys(raw, {*_READ, "projects"}, "world"), World()
-    for key, read in _READ.items():
-        if key in data:
-            try:
-                setattr(world, "zone" if key == "timezone" else key, read(data[key]))
-            except (BadDuration, ZoneInfoNotFoundError, ValueError, TypeError, KeyError, AttributeError) as error:
-                raise error if isinstance(error, BadWorld) else BadWorld(f"{key}: {error}") from None
-    for entry in as_list(data.get("projects")):
-        _project(world, entry)
-    return world
-
-
-def _project(world: World, raw: object) -> None:
+def _read_project(world: World, raw: object) -> None:
     keys = {"key", "name", "owner", "tags", "shortDesc", "variables", "disableAutomaticTriggers", "scenarios"}
     data = checked_keys(raw, keys, "projects")
     if not data.get("key"):
@@ -187,42 +211,41 @@ def _project(world: World, raw: object) -> None:
     project = world.add_project(str(data["key"]), str(data.get("name", "")), str(data.get("owner", "")), **more)
     project.variables["standard"] = dict(data.get("variables") or {})
     for entry in as_list(data.get("scenarios")):
-        _scenario(world, project, entry)
+        _read_scenario(world, project, entry)
 
 
-def _scenario(world: World, project: SimProject, raw: object) -> None:
+def _read_scenario(world: World, project: SimProject, raw: object) -> None:
     data = dict(checked_keys(raw, _SCENARIO_KEYS, f"{project.key}.scenarios"))
     where = f"{project.key}.{data.get('id') or data.get('name')}"
     if not (data.get("id") or data.get("name")):
         raise BadWorld(f"{project.key}.scenarios: an entry without id and name")
     behaviour = Behaviour.parse(data.pop("behaviour"), f"{where}.behaviour") if "behaviour" in data else None
     script = str(data.pop("script", ""))
-    steps = as_list(data.pop("steps", None))
-    if steps:
-        data["params"] = {**(data.get("params") or {}), "steps": [_step(step, where) for step in steps]}
+    if steps := as_list(data.pop("steps", None)):
+        data["params"] = {**(data.get("params") or {}), "steps": [_read_step(step, where) for step in steps]}
     # What a world file holds is JSON in YAML's clothes: dates become the text that DSS would hold.
     try:
         definition = checked_definition(json.loads(json.dumps(data, default=str)))
-    except BadDefinition as misfit:
-        raise BadWorld(f"{where}: {misfit}") from None
+    except BadDefinition as error:
+        raise BadWorld(f"{where}: {error}") from None
     scenario = world.add_scenario(project, definition, behaviour)
     scenario.payload = script
-    if scenario.trouble:
-        raise BadWorld(f"{where}.triggers: {scenario.trouble}")
+    if scenario.trigger_error:
+        raise BadWorld(f"{where}.triggers: {scenario.trigger_error}")
     if behaviour and behaviour.history and not (behaviour.history.every or scenario.temporals):
         raise BadWorld(f"{where}.behaviour.history: needs `every` or an active temporal trigger")
 
 
-def _step(raw: object, where: str) -> Document:
+def _read_step(raw: object, where: str) -> Document:
     """A step in DSS's shape, or the short forms ``build: NAME`` and ``python: CODE``."""
     if not isinstance(raw, dict):
         raise BadWorld(f"{where}.steps: each step is an object")
     step = dict(raw)
     if "build" in step:
         item = str(step.pop("build"))
-        step = {"name": f"Build {item}", **step, "type": "build_flowitem"}
-        build = {"type": "DATASET", "itemId": item, "partitionsSpec": ""}
-        step["params"] = {"builds": [build], "jobType": "RECURSIVE_BUILD", **(step.get("params") or {})}
+        builds = {"builds": [{"type": "DATASET", "itemId": item, "partitionsSpec": ""}], "jobType": "RECURSIVE_BUILD"}
+        params = {**builds, **(step.get("params") or {})}
+        step = {"name": f"Build {item}", **step, "type": "build_flowitem", "params": params}
     elif "python" in step:
         code = str(step.pop("python"))
         step = {"name": "Python", **step, "type": "custom_python", "params": {"script": code}}

@@ -1,6 +1,6 @@
-"""What a world is made of: projects, scenarios, their fires, runs and jobs; each holds its document as DSS writes it.
+"""What a world consists of: projects, scenarios, their fires, runs, jobs and logs; each keeps its document as DSS writes it.
 
-Nothing here knows how time passes: the engine does.
+How time passes is the engine's business.
 """
 
 import asyncio
@@ -9,22 +9,64 @@ import itertools
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, tzinfo
+from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
-from tocsin.kit.clock import from_ms
+from tocsin.kit.clock import from_ms, to_ms
 from tocsin.sim.behaviour import Behaviour, Document, as_list
 from tocsin.sim.clock import Alarm
-from tocsin.sim.logs import SimLog
 from tocsin.sim.schedule import BadTrigger, TemporalTrigger
+
+_TAIL_LINES = 50
 
 
 class NoSuchObject(LookupError):
     """An object that does not exist; the message names it as DSS would."""
 
 
+class SimLogLine(NamedTuple):
+    """One line; ``step`` is the id of the step that wrote it, empty for the run itself."""
+
+    at: int
+    message: str
+    logger: str
+    level: str
+    step: str
+
+
+@dataclass(slots=True, eq=False)
+class SimLog:
+    """The log of a run or a job: kept as facts, written in DSS's layout only when somebody reads it."""
+
+    thread: str
+    lines: list[SimLogLine] = field(default_factory=list)
+
+    def add(self, at: datetime, message: str, logger: str, level: str = "INFO", step: str = "") -> None:
+        """Add a message, line by line."""
+        at_ms = to_ms(at)
+        self.lines.extend(SimLogLine(at_ms, line, logger, level, step) for line in message.splitlines() or [""])
+
+    def written(self, zone: ZoneInfo, step: str | None = None) -> list[str]:
+        """All lines, or those of one step, as they stand in DSS's files."""
+        return [
+            f"[{local_stamp(from_ms(line.at), zone, '%Y/%m/%d-%H:%M:%S.')}] [{self.thread}] [{line.level}]"
+            f" [{line.logger}]  - {line.message}"
+            for line in self.lines
+            if step is None or line.step == step
+        ]
+
+    def text(self, zone: ZoneInfo, step: str | None = None) -> str:
+        return "".join(f"{line}\n" for line in self.written(zone, step))
+
+    def tail(self, zone: ZoneInfo, step: str | None = None) -> Document:
+        """The last lines, as report items carry them."""
+        lines = self.written(zone, step)
+        return {"totalLines": len(lines), "lines": lines[-_TAIL_LINES:], "status": [0], "maxLevel": 0}
+
+
 class LiveHandle:
-    """What a running thing is waited for and stopped by; a finished one needs none, and history is long."""
+    """The events by which a running thing is awaited and stopped; a finished one needs none, and history is long."""
 
     __slots__ = ("abort", "over")
 
@@ -68,9 +110,6 @@ class SimRun:
     def outcome(self) -> str:
         """The outcome; empty while it runs."""
         return str(self.document.get("result", {}).get("outcome", ""))
-
-    def details(self) -> Document:
-        return {"scenarioRun": self.document, "stepRuns": self.step_runs}
 
 
 @dataclass(slots=True, eq=False)
@@ -116,7 +155,7 @@ class SimJob:
 
 @dataclass(slots=True, eq=False)
 class SimScenario:
-    """One scenario with its history, oldest run first, and what waits to become a run."""
+    """One scenario with its history, oldest run first, and the fires that wait to become a run."""
 
     definition: Document
     rng: random.Random
@@ -131,10 +170,10 @@ class SimScenario:
     turns: int = 0  # runs planned so far: the place in the outcome cycle
     temporals: list[tuple[Document, TemporalTrigger]] = field(default_factory=list)
     follows: list[tuple[Document, tuple[str, str]]] = field(default_factory=list)
-    evaluated: dict[str, datetime] = field(default_factory=dict)  # id of a temporal trigger → looked at until
-    alarm: Alarm | None = None  # the next occurrence
-    whim: Alarm | None = None  # the next spontaneous start
-    trouble: str = ""  # why a temporal trigger cannot be read
+    evaluated: dict[str, datetime] = field(default_factory=dict)  # id of a temporal trigger → evaluated until
+    occurrence_alarm: Alarm | None = None
+    spontaneous_alarm: Alarm | None = None
+    trigger_error: str = ""  # why a temporal trigger cannot be read
     frozen: Document | None = None  # the definition as it stands in the runs that began since its last change
 
     @property
@@ -152,32 +191,29 @@ class SimScenario:
         launching = waiting is not None and waiting.imminent and not waiting.document["cancelled"]
         return self.current is not None or launching
 
-    def reread(self, zone: ZoneInfo) -> None:
+    @property
+    def steps(self) -> list[Document]:
+        return as_list(self.definition["params"].get("steps"))
+
+    def read_triggers(self, zone: ZoneInfo) -> None:
         """Read the triggers of a changed definition; temporal ones that make no sense never fire."""
         self.frozen = None
-        self.temporals, self.follows, self.trouble = [], [], ""
+        self.temporals, self.follows, self.trigger_error = [], [], ""
         for trigger in self.definition["triggers"]:
             params = trigger["params"]
-            if not trigger["active"]:
-                continue
-            if trigger["type"] == "temporal":
+            if trigger["active"] and trigger["type"] == "temporal":
                 try:
                     self.temporals.append((trigger, TemporalTrigger.parse(params, zone)))
                 except BadTrigger as error:
-                    self.trouble = str(error)
-            elif trigger["type"] == "follow_scenariorun":
+                    self.trigger_error = str(error)
+            elif trigger["active"] and trigger["type"] == "follow_scenariorun":
                 followed = (str(params.get("projectKey") or self.project_key), str(params.get("scenarioId")))
                 self.follows.append((trigger, followed))
 
     def next_occurrence(self, now: datetime) -> datetime | None:
         """The next occurrence of any active temporal trigger of the scenario, if it is active."""
-        if not self.definition["active"]:
-            return None
-        return min((at for _, temporal in self.temporals if (at := temporal.after(now))), default=None)
-
-    @property
-    def steps(self) -> list[Document]:
-        return as_list(self.definition["params"].get("steps"))
+        temporals = self.temporals if self.definition["active"] else ()
+        return min((at for _, temporal in temporals if (at := temporal.after(now))), default=None)
 
     def snapshot(self) -> Document:
         """The definition as it is now, for the runs that begin now; shared by them."""
@@ -185,25 +221,24 @@ class SimScenario:
             self.frozen = copy.deepcopy(self.definition)
         return self.frozen
 
-    def when_running(self, what: str) -> bool:
+    def when_running(self, switch: str) -> bool:
         """A switch of ``delayedTriggersBehavior``."""
-        return bool((self.definition.get("delayedTriggersBehavior") or {}).get(what))
+        return bool((self.definition.get("delayedTriggersBehavior") or {}).get(switch))
 
     def newest_first(self, finished_only: bool = False) -> Iterator[SimRun]:
         return (run for run in reversed(self.runs.values()) if run.ended or not finished_only)
 
     def trim(self, limit: int) -> list[str]:
-        """Forget the oldest runs beyond ``limit``, and what fired long ago. The ids of the runs forgotten."""
+        """Drop the oldest runs beyond ``limit``, and old fires. The ids of the runs that were dropped."""
         surplus = len(self.runs) - limit
         dropped = list(itertools.islice((key for key, run in self.runs.items() if run.ended), max(0, surplus)))
         for key in dropped:
             del self.runs[key]
         if len(self.fires) > 2 * limit + 20:
-            kept = self.runs.keys()
             self.fires = {
                 key: fire
                 for key, fire in self.fires.items()
-                if (not fire.document["cancelled"] if fire.run is None else fire.run.id in kept)
+                if (not fire.document["cancelled"] if fire.run is None else fire.run.id in self.runs)
             }
         return dropped
 
@@ -222,7 +257,7 @@ class SimProject:
         return str(self.document["projectKey"])
 
     def scenario(self, scenario_id: str) -> SimScenario:
-        """Raises ``Missing``."""
+        """Raises ``NoSuchObject``."""
         try:
             return self.scenarios[scenario_id]
         except KeyError:
@@ -232,3 +267,9 @@ class SimProject:
         """The jobs that the steps of a run have run."""
         items = (item for step in run.step_runs for item in step["additionalReportItems"])
         return [self.jobs[item["jobId"]] for item in items if item.get("jobId") in self.jobs]
+
+
+def local_stamp(moment: datetime, zone: tzinfo, layout: str = "%Y-%m-%d-%H-%M-%S-") -> str:
+    """A moment in the server's local time with milliseconds; in the first layout it is a run's id."""
+    local = moment.astimezone(zone)
+    return f"{local:{layout}}{local.microsecond // 1000:03d}"
