@@ -9,7 +9,7 @@ from tests.deliver.builders import NOW, HandClock, config, hook, owed
 from tocsin.deliver.bulkhead import Bulkhead, Job
 from tocsin.deliver.transport import Parcel
 from tocsin.deliver.verdict import SendResult, delivered
-from tocsin.store.sending import Turn, Waiting
+from tocsin.store.sending import ReadyRow, Waiting
 
 
 class Instant:
@@ -67,7 +67,7 @@ def test_a_channel_that_was_asked_to_wait_has_no_room_and_gives_back_what_it_hel
 
 def test_turns_that_were_found_serve_for_a_moment_and_are_looked_for_again() -> None:
     one = bulkhead()
-    turns = [Turn(n, "ops/hook", f"l{n}", False) for n in range(3)]
+    turns = [ReadyRow(n, "ops/hook", f"l{n}", False) for n in range(3)]
     assert one.wants_turns(NOW)
     one.scanned(Waiting(turns, None, False), NOW)
     assert not one.wants_turns(NOW)

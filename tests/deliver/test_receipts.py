@@ -18,7 +18,7 @@ from tocsin.deliver.receipts import Receipts
 from tocsin.deliver.sender import Sender
 from tocsin.model.notification import Attempt, AttemptOutcome, Notification, NotificationState
 from tocsin.store import Store, deliveries, outbox, sending
-from tocsin.store.sending import Receipt, Turn
+from tocsin.store.sending import ReadyRow, Receipt
 
 
 def receipt(of: Notification, state: NotificationState, note: str) -> Receipt:
@@ -29,7 +29,7 @@ def receipt(of: Notification, state: NotificationState, note: str) -> Receipt:
 
 async def claimed(store: Store, *rows: Notification) -> None:
     await store.write(outbox.owe, rows)
-    turns = [Turn(n, one.channel, one.ordering_key, False) for n, one in enumerate(rows, 1)]
+    turns = [ReadyRow(n, one.channel, one.ordering_key, False) for n, one in enumerate(rows, 1)]
     await store.write(sending.claim, turns, "me", NOW, NOW)
 
 

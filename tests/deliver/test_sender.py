@@ -291,7 +291,7 @@ async def test_a_process_that_was_killed_leaves_rows_that_the_next_one_sends(
 
     one = owed()
     await put(store, one)
-    turns = (await store.read(sending.waiting, {"ops/hook": 5}, clock.now()))["ops/hook"].turns
+    turns = (await store.read(sending.waiting, {"ops/hook": 5}, clock.now()))["ops/hook"].rows
     await store.write(sending.claim, turns, "killed", clock.now(), clock.now() + timedelta(seconds=30))
     sender = Sender(store, holder="next", clock=clock, metrics=DeliverMetrics(CollectorRegistry()), random=Random(1))
     await sender.step(clock.now(), config(hook(inbox.url)))

@@ -23,13 +23,13 @@ from tocsin.model.notification import (
     SummaryNotice,
 )
 from tocsin.store import Store, deliveries, outbox, sending
-from tocsin.store.sending import Claimed, Receipt, Settled, Turn
+from tocsin.store.sending import Claimed, ReadyRow, Receipt, Settled
 
 LEASE = timedelta(seconds=30)
 
 
-async def turns(store: Store, channel: str = "ops/hook", limit: int = 100, now=NOW) -> list[Turn]:
-    return (await store.read(sending.waiting, {channel: limit}, now))[channel].turns
+async def turns(store: Store, channel: str = "ops/hook", limit: int = 100, now=NOW) -> list[ReadyRow]:
+    return (await store.read(sending.waiting, {channel: limit}, now))[channel].rows
 
 
 async def claim(store: Store, holder: str = "a", now=NOW) -> Claimed:
@@ -65,7 +65,7 @@ async def test_only_the_first_row_of_a_lane_has_its_turn(store: Store) -> None:
     loaded = await store.read(sending.load, claimed.rows)
     assert [one.id for one in loaded.values()] == [rows[0].id, rows[2].id]
     waiting = (await store.read(sending.waiting, {"ops/hook": 9}, NOW))["ops/hook"]
-    assert (waiting.turns, waiting.more) == ([], True)
+    assert (waiting.rows, waiting.more) == ([], True)
     await store.write(sending.settle, [receipt(rows[0], NotificationState.DELIVERED)])
     loaded = await store.read(sending.load, (await claim(store)).rows)
     assert [one.id for one in loaded.values()] == [rows[1].id]

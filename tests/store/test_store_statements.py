@@ -31,7 +31,7 @@ from tocsin.model.notification import EventNotice, GroupNotice, Notification
 from tocsin.model.run import ScenarioKey
 from tocsin.store import Store, deliveries, outbox, query, schema, sending, series
 from tocsin.store.prune import forget_runs
-from tocsin.store.sending import Turn
+from tocsin.store.sending import ReadyRow
 from tocsin.web.lists import read_events
 from tocsin.web.pages import read_overview
 
@@ -147,7 +147,7 @@ async def scenarios_that_vanish(store: Store, count: int) -> list[str]:
 async def claims(store: Store, count: int) -> list[str]:
     """Group ordering_keys: one half with a flush that was delivered before, the other with flushes that were not."""
 
-    def fill(connection: Connection) -> list[Turn]:
+    def fill(connection: Connection) -> list[ReadyRow]:
         turns = []
         for ordering_key in range(count):
             ended = a_group(ordering_key, ended=ordering_key % 2 == 1)
@@ -158,7 +158,7 @@ async def claims(store: Store, count: int) -> list[str]:
                 outbox.owe(connection, [one])
                 if number == 0 and ordering_key % 2 == 0:
                     connection.execute(DELIVERED, {"of": one.id})
-        found = sending.waiting(connection, {"ops/hook": 1000}, NOW)["ops/hook"].turns
+        found = sending.waiting(connection, {"ops/hook": 1000}, NOW)["ops/hook"].rows
         turns += found
         return turns
 

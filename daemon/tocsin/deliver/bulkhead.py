@@ -12,7 +12,7 @@ from tocsin.config.model import Channel
 from tocsin.deliver.transport import Parcel, Transport
 from tocsin.kit.clock import Clock
 from tocsin.kit.mask import where
-from tocsin.store.sending import Turn, Waiting
+from tocsin.store.sending import ReadyRow, Waiting
 
 log = structlog.get_logger(__name__)
 
@@ -57,7 +57,9 @@ class Bulkhead:
         self.next_due: datetime | None = None  # of what is not due yet, as far as is known
         self._send = send
         self._clock = clock
-        self._turns: deque[Turn] = deque()  # rows found that were not claimed yet; a claim sees whether they still may
+        self._turns: deque[ReadyRow] = (
+            deque()
+        )  # rows found that were not claimed yet; a claim sees whether they still may
         self._turns_until = datetime.min.replace(tzinfo=UTC)
         self._more = False  # whether rows wait beyond the turns
         self._queue: deque[Job] = deque()
@@ -96,11 +98,11 @@ class Bulkhead:
 
     def scanned(self, waiting: Waiting, now: datetime) -> None:
         """Remember what a look found, for a moment: looking again for each few rows would cost more than sending."""
-        self._turns = deque(waiting.turns)
+        self._turns = deque(waiting.rows)
         self._turns_until = now + _TURNS_FOR
         self.next_due, self._more = waiting.next_due, waiting.more
 
-    def take_turns(self, most: int) -> list[Turn]:
+    def take_turns(self, most: int) -> list[ReadyRow]:
         return [self._turns.popleft() for _ in range(min(most, len(self._turns)))]
 
     def runs_low(self) -> bool:

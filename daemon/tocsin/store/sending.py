@@ -52,8 +52,8 @@ _GROUP = outbox.c.kind == literal_column("'group'")
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
-    """A row whose turn it is in its ordering_key; of a group's ordering_key, any row of it."""
+class ReadyRow:
+    """The first open row of its ordering_key; of a group, any row of it."""
 
     n: int
     channel: str
@@ -68,7 +68,7 @@ class Waiting:
     ``more``: another look soon will find more, behind these or behind a row that is on its way.
     """
 
-    turns: list[Turn]
+    rows: list[ReadyRow]
     next_due: datetime | None
     more: bool
 
@@ -115,7 +115,7 @@ def _waiting(connection: Connection, channel: str, limit: int, now: datetime) ->
     now_ms = to_ms(now)
     heads: dict[str, int | None] = {}  # a ordering_key's due time; None while one of its rows is on its way
     groups: dict[str, int] = {}
-    singles: list[Turn] = []
+    singles: list[ReadyRow] = []
     more = False
     for looked, row in enumerate(_open_rows(connection, channel), 1):
         n, ordering_key, kind, state, due, lease_until = row
@@ -125,7 +125,7 @@ def _waiting(connection: Connection, channel: str, limit: int, now: datetime) ->
             if kind == "group":
                 groups[ordering_key] = n
             elif not flying and due <= now_ms:
-                singles.append(Turn(n, channel, ordering_key, False))
+                singles.append(ReadyRow(n, channel, ordering_key, False))
         elif (head := heads[ordering_key]) is None:
             more = True
         elif ordering_key in groups:
@@ -136,12 +136,12 @@ def _waiting(connection: Connection, channel: str, limit: int, now: datetime) ->
             more = True
             break
     due_lanes = {ordering_key for ordering_key, due in heads.items() if due is not None and due <= now_ms}
-    turns = singles + [
-        Turn(n, channel, ordering_key, True) for ordering_key, n in groups.items() if ordering_key in due_lanes
+    ready = singles + [
+        ReadyRow(n, channel, ordering_key, True) for ordering_key, n in groups.items() if ordering_key in due_lanes
     ]
-    turns.sort(key=lambda turn: turn.n)
+    ready.sort(key=lambda row: row.n)
     later = min((due for due in heads.values() if due is not None and due > now_ms), default=None)
-    return Waiting(turns[:limit], None if later is None else moment_of(later), more or len(turns) > limit)
+    return Waiting(ready[:limit], None if later is None else moment_of(later), more or len(ready) > limit)
 
 
 _HEADS = (  # plain numbers: of the thousands of rows that a look reads, few are used
@@ -172,16 +172,16 @@ def _open_rows(connection: Connection, channel: str) -> Iterator[tuple[int, str,
 # --- claim -----------------------------------------------------------------------------------------------------------
 
 
-def claim(connection: Connection, turns: Sequence[Turn], holder: str, now: datetime, until: datetime) -> Claimed:
-    """Lease the rows whose turn it still is; a turn that another sender took meanwhile is left out."""
+def claim(connection: Connection, ready: Sequence[ReadyRow], holder: str, now: datetime, until: datetime) -> Claimed:
+    """Lease the rows that are still ready; one that another sender claimed meanwhile is left out."""
     taken = [
-        row for part in chunks([turn.n for turn in turns if not turn.group]) for row in _lock(connection, part, now)
+        locked for part in chunks([row.n for row in ready if not row.group]) for locked in _lock(connection, part, now)
     ]
     settled: list[Settled] = []
     ordering_keys: dict[str, list[str]] = {}
-    for turn in turns:
-        if turn.group:
-            ordering_keys.setdefault(turn.channel, []).append(turn.ordering_key)
+    for row in ready:
+        if row.group:
+            ordering_keys.setdefault(row.channel, []).append(row.ordering_key)
     for channel, names in ordering_keys.items():
         for part in chunks(names):
             taken += _newest(connection, _lock_lanes(connection, channel, part), now, settled)
