@@ -21,7 +21,7 @@ from tocsin.config.model import RuleKind
 from tocsin.decide.decide import DecideMetrics
 from tocsin.deliver.metrics import DeliverMetrics
 from tocsin.kit.durations import format_duration
-from tocsin.metrics import AppMetrics
+from tocsin.metrics import ProcessMetrics
 from tocsin.metrics.families import FAMILIES
 from tocsin.watch.metrics import WatchMetrics
 
@@ -173,7 +173,7 @@ def series() -> list[tuple[str, str, tuple[str, ...], str]]:
     """Name as a query would say it, kind, labels and words of every family."""
     found = [(one.name, one.kind, one.labels, one.documentation) for one in FAMILIES]
     registry = CollectorRegistry()
-    for struct in (AppMetrics(registry), WatchMetrics(registry), DecideMetrics(registry), DeliverMetrics(registry)):
+    for struct in (ProcessMetrics(registry), WatchMetrics(registry), DecideMetrics(registry), DeliverMetrics(registry)):
         own = [metric for metric in vars(struct).values() if hasattr(metric, "_labelnames")]
         found += [(one._name, one._type, tuple(one._labelnames), one._documentation) for one in own]
     found.append(("tocsin_build_info", "gauge", ("version", "python"), "1, with the version."))

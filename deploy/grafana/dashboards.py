@@ -276,7 +276,7 @@ def fleet() -> dict[str, object]:
                 ),
                 stat(
                     "Alerts firing",
-                    'sum(max by (alertname) (tocsin_alerts{state="firing"})) or vector(0)',
+                    'sum(max by (alertname) (tocsin_alerts{state="active"})) or vector(0)',
                     steps=BAD_IF_ANY,
                 ),
                 stat("Scenarios failing", f"count({failing}) or vector(0)", steps=BAD_IF_ANY),

@@ -18,7 +18,7 @@ from tocsin.decide.decide import DecideMetrics, Decider
 from tocsin.deliver.heartbeat import Heartbeat
 from tocsin.kit.clock import SystemClock
 from tocsin.kit.tasks import RootTasks
-from tocsin.metrics import AppMetrics
+from tocsin.metrics import ProcessMetrics
 from tocsin.store import Store, StoreUnavailable, lease
 from tocsin.store.lease import Leadership
 
@@ -169,7 +169,7 @@ async def test_a_stage_that_finds_the_lease_lost_makes_the_process_stand_by(tmp_
     store = AsPostgreSQL(f"sqlite:///{tmp_path / 'a.db'}")
     await store.open()
     clock = SystemClock()
-    stages = Stages(store, lambda: CONFIG, clock, AppMetrics(CollectorRegistry()))
+    stages = Stages(store, lambda: CONFIG, clock, ProcessMetrics(CollectorRegistry()))
 
     async def watch(leadership: Leadership) -> None:
         while True:

@@ -110,7 +110,7 @@ def lively_series() -> Iterator[dict[str, str]]:
         "tocsin_dss_request_duration_seconds": ['operation="look"'],
         "tocsin_polls_total": ['reason="sweep"'],
         "tocsin_events_total": ['event="run.failed"'],
-        "tocsin_alerts": ['alertname="ScenarioFailed", state="firing"'],
+        "tocsin_alerts": ['alertname="ScenarioFailed", state="active"'],
         "tocsin_notifications_total": ['receiver="x", channel="x", outcome="sent"'],
         "tocsin_notifications_suppressed_total": ['reason="silenced"'],
         "tocsin_decisions_total": ['stage="rule", reason="firing"'],

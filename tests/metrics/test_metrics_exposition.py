@@ -37,9 +37,8 @@ from tests.web.rows import (
 )
 from tocsin.config.model import Node, Rule
 from tocsin.kit.clock import to_ms
-from tocsin.metrics.exposition import Exposition
+from tocsin.metrics.exposition import Exposition, ProcessMetrics
 from tocsin.metrics.families import FAMILIES
-from tocsin.metrics.own import AppMetrics
 from tocsin.metrics.text import exemplar
 from tocsin.model.run import ScenarioKey
 from tocsin.store import Store, schema, totals
@@ -276,8 +275,8 @@ async def test_alerts_are_counted_by_name_and_silenced_ones_apart(store: Store, 
     await exposition.refresh(store, NOW, config)
     found = samples(await scrape(exposition), "tocsin_alerts")
     assert {(labels["alertname"], labels["state"]): value for labels, value in found} == {
-        ("NodeDown", "firing"): 0, ("NodeDown", "silenced"): 0,
-        ("ScenarioFailed", "firing"): 1, ("ScenarioFailed", "silenced"): 1,
+        ("NodeDown", "active"): 0, ("NodeDown", "suppressed"): 0,
+        ("ScenarioFailed", "active"): 1, ("ScenarioFailed", "suppressed"): 1,
     }  # fmt: skip
 
 
@@ -294,7 +293,7 @@ async def test_events_are_counted_by_name_from_rows_that_outlive_them(store: Sto
 
 
 async def test_who_no_longer_leads_shows_own_series_only(store: Store, exposition: Exposition) -> None:
-    AppMetrics(exposition.registry)
+    ProcessMetrics(exposition.registry)
     await store.write(fill)
     await refreshed(store, exposition)
     exposition.forget()
@@ -385,7 +384,7 @@ async def test_promtool_finds_nothing_to_complain_about(store: Store, exposition
     promtool = shutil.which("promtool")
     if promtool is None:
         pytest.skip("promtool (Debian's prometheus package) is not installed")
-    AppMetrics(exposition.registry)
+    ProcessMetrics(exposition.registry)
     await store.write(fill)
     body, _ = await (await refreshed(store, exposition)).render(TEXT, "")
     done = subprocess.run([promtool, "check", "metrics"], input=body, capture_output=True, timeout=30)

@@ -28,7 +28,7 @@ from tocsin.deliver.metrics import DeliverMetrics
 from tocsin.deliver.sender import Sender
 from tocsin.kit.clock import Clock
 from tocsin.kit.tasks import RootTasks
-from tocsin.metrics import AppMetrics, Exposition
+from tocsin.metrics import Exposition, ProcessMetrics
 from tocsin.model.event import Event
 from tocsin.model.mail_reporter import MailReporter
 from tocsin.model.run import DetailsLevel, ScenarioKey
@@ -48,7 +48,7 @@ USER_AGENT = f"tocsin/{__version__}"
 def build(source: ConfigSource, config: Config, clock: Clock, slack_url: str | None = None) -> "Daemon":
     """All parts, wired; nothing is opened or started yet. ``slack_url`` stands in for Slack's own, for a local inbox."""
     registry = CollectorRegistry()
-    app_metrics, decide_metrics = AppMetrics(registry), DecideMetrics(registry)
+    app_metrics, decide_metrics = ProcessMetrics(registry), DecideMetrics(registry)
     watch_metrics, deliver_metrics = WatchMetrics(registry), DeliverMetrics(registry)
     live = Live(source, config, clock)
     store = Store(config.store.url)

@@ -16,7 +16,7 @@ from tocsin.deliver.heartbeat import Heartbeat
 from tocsin.deliver.sender import Sender
 from tocsin.kit.clock import Clock
 from tocsin.kit.tasks import until_one_ends
-from tocsin.metrics import AppMetrics, Exposition
+from tocsin.metrics import Exposition, ProcessMetrics
 from tocsin.store import Store
 from tocsin.store.lease import Leadership
 
@@ -41,7 +41,7 @@ def settle_garbage() -> None:
 class Stages:
     """The stages' loops and the bells between them."""
 
-    def __init__(self, store: Store, config: Callable[[], Config], clock: Clock, metrics: AppMetrics) -> None:
+    def __init__(self, store: Store, config: Callable[[], Config], clock: Clock, metrics: ProcessMetrics) -> None:
         self._store = store
         self._config = config
         self._clock = clock

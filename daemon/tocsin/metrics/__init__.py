@@ -1,6 +1,5 @@
 """Prometheus series from rows, not from call sites."""
 
-from tocsin.metrics.exposition import Exposition
-from tocsin.metrics.own import AppMetrics
+from tocsin.metrics.exposition import Exposition, ProcessMetrics
 
-__all__ = ["AppMetrics", "Exposition"]
+__all__ = ["Exposition", "ProcessMetrics"]

@@ -6,14 +6,16 @@ no longer than Python takes to switch threads.
 """
 
 import asyncio
+import platform
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 
-from prometheus_client import CollectorRegistry, disable_created_metrics, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created_metrics, generate_latest
 from prometheus_client.openmetrics import exposition as openmetrics
 
+from tocsin import __version__
 from tocsin.config.model import Config
 from tocsin.metrics.families import FAMILIES
 from tocsin.metrics.snapshot import Snapshot, SnapshotReader
@@ -37,11 +39,11 @@ class Exposition:
         self._rendering: dict[tuple[Format, bool], asyncio.Task[bytes]] = {}
 
     async def refresh(self, store: Store, now: datetime, config: Config) -> int:
-        """Take a new snapshot; how many series had to be made for it. Raises ``StoreUnavailable``; the former snapshot
+        """Take a new snapshot and return how many series had to be rebuilt for it. Raises ``StoreUnavailable``; the former snapshot
         then stays."""
         async with self._refreshing:
             self._snapshot = await store.read(self._reader.read, now, config)
-        return self._reader.made
+        return self._reader.rebuilt
 
     def forget(self) -> None:
         """This process no longer leads: the series made from rows are now another's to show."""
@@ -69,7 +71,8 @@ class Exposition:
 
 def render_body(snapshot: Snapshot | None, registry: CollectorRegistry, format: Format, compressed: bool) -> bytes:
     """All families as one body, compressed piece by piece so that the whole text never stands in memory twice."""
-    parts = (part.encode("utf-8", "replace") for part in _texts(snapshot, format))
+    texts = () if snapshot is None else (family.render(snapshot, format) for family in FAMILIES)
+    parts = (text.encode("utf-8", "replace") for text in texts)
     if format is Format.OPENMETRICS:
         own: bytes = openmetrics.generate_latest(registry)  # type: ignore[no-untyped-call]
     else:
@@ -81,7 +84,50 @@ def render_body(snapshot: Snapshot | None, registry: CollectorRegistry, format: 
     return b"".join((*pieces, packer.compress(own), packer.flush()))
 
 
-def _texts(snapshot: Snapshot | None, format: Format) -> Iterator[str]:
-    if snapshot is not None:
-        for family in FAMILIES:
-            yield family.render(snapshot, format)
+class ProcessMetrics:
+    """Series of the whole process. Each stage keeps a class like this one for its own."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def gauge(name: str, documentation: str, *labels: str) -> Gauge:
+            return Gauge(f"tocsin_{name}", documentation, labels, registry=registry)
+
+        gauge("build_info", "1, with the version.", "version", "python").labels(
+            __version__, platform.python_version()
+        ).set(1)
+        self.leader = gauge("leader", "Whether this process watches, decides and prunes.")
+        self.store_up = gauge("store_up", "Whether the last transaction could use the database.")
+        self.reload_successful = gauge(
+            "config_last_reload_successful", "Whether the last reload of the configuration succeeded."
+        )
+        self.reload_success_at = gauge(
+            "config_last_reload_success_timestamp_seconds", "When the configuration was last loaded with success."
+        )
+        self.loop_lag = gauge(
+            "event_loop_lag_seconds", "The longest delay of the event loop in the last quarter of a minute."
+        )
+        self.dropped = Counter(
+            "tocsin_log_lines_dropped",
+            "Log lines that nobody read in time or that could not be written.",
+            registry=registry,
+        )
+        self._dropped_before = 0
+        self._rows_set_aside = gauge(
+            "store_unreadable_rows",
+            "Rows set aside since the start because this version cannot read them, by table.",
+            "table",
+        )
+
+    def log_lines_dropped(self, total: int) -> None:
+        """``total``: lines of the log that were dropped since the start of the process."""
+        self.dropped.inc(max(0, total - self._dropped_before))
+        self._dropped_before = total
+
+    def show_set_aside(self, counts: Callable[[], Mapping[str, int]]) -> None:
+        """Let each scrape call ``counts``, which names every table from the start."""
+        for table in counts():
+            self._rows_set_aside.labels(table).set_function(lambda table=table: counts()[table])  # type: ignore[misc]
+
+    def reloaded(self, ok: bool, at: datetime) -> None:
+        self.reload_successful.set(ok)
+        if ok:
+            self.reload_success_at.set(at.timestamp())

@@ -1,4 +1,4 @@
-"""The scenario, project and node families: their names, their words, and how a snapshot becomes their lines.
+"""The scenario, project and node families: names, help texts, and how a snapshot becomes their lines.
 
 Names and labels are a contract (docs/metrics.md). What is unknown or absent has no sample, never a 0.
 """
@@ -18,7 +18,7 @@ Lines = Callable[[Snapshot, Format], Iterable[str]]
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """One metric family; a counter's name is without ``_total``."""
+    """One metric family. The name of a counter is without ``_total``."""
 
     name: str
     kind: str
@@ -33,69 +33,68 @@ class Family:
 
 
 _SCENARIO = ("dss_node", "project", "scenario")
+_outcome = lru_cache(maxsize=256)(lambda outcome: labels_text({"outcome": outcome}))
 
 
-@lru_cache(maxsize=256)
-def _outcome(outcome: str) -> str:
-    return labels_text({"outcome": outcome})
-
-
-def _seconds(epoch_ms: int | None) -> float | None:
-    return None if epoch_ms is None else epoch_ms / 1000
-
-
-def _scenario_gauge(
+def _per_scenario(
     name: str, documentation: str, value: Callable[[ScenarioSeries], float | None], kind: str = "gauge"
 ) -> Family:
     sample = f"{name}_total" if kind == "counter" else name
 
     def lines(snapshot: Snapshot, _format: Format) -> Iterable[str]:
         return [
-            f"{sample}{{{one.labels}}} {known}\n" for one in snapshot.scenarios if (known := value(one)) is not None
+            f"{sample}{{{row.labels}}} {number}\n" for row in snapshot.scenarios if (number := value(row)) is not None
         ]
 
     return Family(name, kind, documentation, _SCENARIO, lines)
 
 
+def _per_node(name: str, documentation: str, value: Callable[[NodeSeries], int | None]) -> Family:
+    def lines(snapshot: Snapshot, _format: Format) -> Iterable[str]:
+        return [f"{name}{{{row.labels}}} {number}\n" for row in snapshot.nodes if (number := value(row)) is not None]
+
+    return Family(name, "gauge", documentation, ("dss_node",), lines)
+
+
 def _runs_total(snapshot: Snapshot, format: Format) -> Iterator[str]:
-    for one in snapshot.scenarios:
-        for outcome, runs, _ in one.history.totals:
-            end = _last_counted(one, outcome) if format is Format.OPENMETRICS else ""
-            yield f"dss_scenario_runs_total{{{one.labels},{_outcome(outcome)}}} {runs}{end}\n"
-
-
-def _last_counted(one: ScenarioSeries, outcome: str) -> str:
-    last = one.history.last
-    if last is None or not last.counted or last.outcome != outcome:
-        return ""
-    return exemplar(last.run_id, None, 1, last.end / 1000)
+    for row in snapshot.scenarios:
+        last = row.history.last
+        for outcome, runs, _ in row.history.totals:
+            end = ""
+            if format is Format.OPENMETRICS and last is not None and last.counted and last.outcome == outcome:
+                end = exemplar(last.run_id, None, 1, last.end / 1000)
+            yield f"dss_scenario_runs_total{{{row.labels},{_outcome(outcome)}}} {runs}{end}\n"
 
 
 def _last_outcome(snapshot: Snapshot, _format: Format) -> Iterator[str]:
-    for one in snapshot.scenarios:
-        last = one.history.last
+    for row in snapshot.scenarios:
+        last = row.history.last
         if last is not None and last.outcome is not None:
-            yield f"dss_scenario_last_outcome{{{one.labels},{_outcome(last.outcome)}}} 1\n"
+            yield f"dss_scenario_last_outcome{{{row.labels},{_outcome(last.outcome)}}} 1\n"
 
 
 def _durations(snapshot: Snapshot, format: Format) -> Iterator[str]:
     name = "dss_scenario_run_duration_seconds"
-    for one in snapshot.projects:
+    for row in snapshot.projects:
         below, seconds = 0, 0.0
-        for bound, bucket in _layout(one, snapshot.bounds):
+        for bound, bucket in _layout(row, snapshot.bounds):
             end = ""
             if bucket is not None:
                 below += bucket.runs
                 seconds += bucket.seconds
                 end = _exemplar(bucket) if format is Format.OPENMETRICS else ""
             limit = "+Inf" if bound == inf else repr(bound)
-            yield f'{name}_bucket{{{one.labels},le="{limit}"}} {below}{end}\n'
-        yield f"{name}_count{{{one.labels}}} {below}\n{name}_sum{{{one.labels}}} {seconds}\n"
+            yield f'{name}_bucket{{{row.labels},le="{limit}"}} {below}{end}\n'
+        yield f"{name}_count{{{row.labels}}} {below}\n{name}_sum{{{row.labels}}} {seconds}\n"
 
 
-def _layout(one: ProjectSeries, bounds: tuple[float, ...]) -> list[tuple[float, Bucket | None]]:
+def _layout(project: ProjectSeries, bounds: tuple[float, ...]) -> list[tuple[float, Bucket | None]]:
     """The configured bounds and all that have rows; +Inf always, and last."""
-    rows = {inf if row.bound_ms is None else row.bound_ms / 1000: row for row in one.buckets if row.bound_ms != FORMER}
+    rows = {
+        inf if bucket.bound_ms is None else bucket.bound_ms / 1000: bucket
+        for bucket in project.buckets
+        if bucket.bound_ms != FORMER
+    }
     return [(float(bound), rows.get(bound)) for bound in sorted({*bounds, *rows, inf})]
 
 
@@ -106,88 +105,65 @@ def _exemplar(bucket: Bucket) -> str:
 
 
 def _project_runs(snapshot: Snapshot, format: Format) -> Iterator[str]:
-    for one in snapshot.projects:
-        newest = max(one.buckets, key=lambda bucket: bucket.exemplar_at or 0)
+    for row in snapshot.projects:
+        newest = max(row.buckets, key=lambda bucket: bucket.exemplar_at or 0)
         end = _exemplar(newest._replace(exemplar_seconds=1)) if format is Format.OPENMETRICS else ""
-        total = sum(bucket.runs for bucket in one.buckets)
-        yield f"dss_project_runs_total{{{one.labels}}} {total}{end}\n"
+        total = sum(bucket.runs for bucket in row.buckets)
+        yield f"dss_project_runs_total{{{row.labels}}} {total}{end}\n"
 
 
-def _node_gauge(name: str, documentation: str, value: Callable[[NodeSeries], int | None]) -> Family:
-    def lines(snapshot: Snapshot, _format: Format) -> Iterable[str]:
-        return [f"{name}{{{one.labels}}} {known}\n" for one in snapshot.nodes if (known := value(one)) is not None]
-
-    return Family(name, "gauge", documentation, ("dss_node",), lines)
+def _seconds(epoch_ms: int | None) -> float | None:
+    return None if epoch_ms is None else epoch_ms / 1000
 
 
-def _alerts(snapshot: Snapshot, _format: Format) -> Iterable[str]:
-    return [f"tocsin_alerts{{{one.labels}}} {one.alerts}\n" for one in snapshot.alerts]
+def _flag(value: bool | None) -> int | None:
+    return None if value is None else int(value)
 
 
-def _events(snapshot: Snapshot, _format: Format) -> Iterable[str]:
-    return [f'tocsin_events_total{{event="{name}"}} {count}\n' for name, count in snapshot.events]
-
-
-def _dropped(snapshot: Snapshot, _format: Format) -> Iterable[str]:
-    return [f"tocsin_metrics_scenarios_dropped {snapshot.dropped}\n"]
-
-
-def _number(flag: bool | None) -> int | None:
-    return None if flag is None else int(flag)
-
-
-def _running(one: ScenarioSeries) -> int | None:
-    return None if one.facts.polled_at is None else int(one.running_since is not None)
-
-
-def _reporter_failures(one: ScenarioSeries) -> int | None:
-    return None if one.facts.polled_at is None else one.facts.reporter_failures
-
-
-def _last_duration(one: ScenarioSeries) -> float | None:
-    last = one.history.last
-    return None if last is None else (last.end - last.start) / 1000
-
-
-def _seconds_total(one: ScenarioSeries) -> float | None:
-    totals = one.history.totals
-    return sum(seconds for _, _, seconds in totals) if totals else None
+def _once_polled(value: Callable[[ScenarioSeries], int]) -> Callable[[ScenarioSeries], int | None]:
+    return lambda row: None if row.facts.polled_at is None else value(row)
 
 
 FAMILIES: tuple[Family, ...] = (
     Family("dss_scenario_runs", "counter", "Runs of the scenario that ended while it was watched, by outcome.",
            (*_SCENARIO, "outcome"), _runs_total),
-    _scenario_gauge("dss_scenario_run_seconds", "Seconds that the counted runs of the scenario took in all.",
-                    _seconds_total, "counter"),
-    _scenario_gauge("dss_scenario_last_run_duration_seconds", "How long the last ended run took.", _last_duration),
-    _scenario_gauge("dss_scenario_last_run_start_timestamp_seconds", "When the last ended run began.",
-                    lambda one: _seconds(one.history.last.start) if one.history.last else None),
-    _scenario_gauge("dss_scenario_last_run_end_timestamp_seconds", "When the last ended run ended.",
-                    lambda one: _seconds(one.history.last.end) if one.history.last else None),
-    _scenario_gauge("dss_scenario_last_success_timestamp_seconds",
-                    "When a run last ended with SUCCESS or WARNING.", lambda one: _seconds(one.history.last_good)),
+    _per_scenario("dss_scenario_run_seconds", "Seconds that the counted runs of the scenario took in all.",
+                  lambda row: sum(seconds for _, _, seconds in row.history.totals) if row.history.totals else None,
+                  "counter"),
+    _per_scenario("dss_scenario_last_run_duration_seconds", "How long the last ended run took.",
+                  lambda row: (last.end - last.start) / 1000 if (last := row.history.last) else None),
+    _per_scenario("dss_scenario_last_run_start_timestamp_seconds", "When the last ended run began.",
+                  lambda row: _seconds(row.history.last.start) if row.history.last else None),
+    _per_scenario("dss_scenario_last_run_end_timestamp_seconds", "When the last ended run ended.",
+                  lambda row: _seconds(row.history.last.end) if row.history.last else None),
+    _per_scenario("dss_scenario_last_success_timestamp_seconds", "When a run last ended with SUCCESS or WARNING.",
+                  lambda row: _seconds(row.history.last_good)),
     Family("dss_scenario_last_outcome", "gauge", "1 for the outcome of the last ended run; other outcomes are absent.",
            (*_SCENARIO, "outcome"), _last_outcome),
-    _scenario_gauge("dss_scenario_running", "Whether a run of the scenario goes on.", _running),
-    _scenario_gauge("dss_scenario_running_start_timestamp_seconds", "When the run that goes on began.",
-                    lambda one: _seconds(one.running_since)),
-    _scenario_gauge("dss_scenario_next_run_timestamp_seconds", "When DSS will next start the scenario by itself.",
-                    lambda one: _seconds(one.facts.next_run)),
-    _scenario_gauge("dss_scenario_consecutive_failures", "FAILED and UNKNOWN runs since the last SUCCESS or WARNING.",
-                    lambda one: one.history.failures if one.history.last else None),
-    _scenario_gauge("dss_scenario_active", "Whether the scenario's automatic triggers are switched on.",
-                    lambda one: _number(one.facts.active)),
-    _scenario_gauge("dss_scenario_reporter_failures", "Reporters of DSS itself that could not send.",
-                    _reporter_failures, "counter"),
+    _per_scenario("dss_scenario_running", "Whether a run of the scenario goes on.",
+                  _once_polled(lambda row: int(row.running_since is not None))),
+    _per_scenario("dss_scenario_running_start_timestamp_seconds", "When the run that goes on began.",
+                  lambda row: _seconds(row.running_since)),
+    _per_scenario("dss_scenario_next_run_timestamp_seconds", "When DSS will next start the scenario by itself.",
+                  lambda row: _seconds(row.facts.next_run)),
+    _per_scenario("dss_scenario_consecutive_failures", "FAILED and UNKNOWN runs since the last SUCCESS or WARNING.",
+                  lambda row: row.history.failures if row.history.last else None),
+    _per_scenario("dss_scenario_active", "Whether the scenario's automatic triggers are switched on.",
+                  lambda row: _flag(row.facts.active)),
+    _per_scenario("dss_scenario_reporter_failures", "Reporters of DSS itself that could not send.",
+                  _once_polled(lambda row: row.facts.reporter_failures), "counter"),
     Family("dss_scenario_run_duration_seconds", "histogram", "Durations of the counted runs of a project.",
            ("dss_node", "project", "outcome"), _durations),
     Family("dss_project_runs", "counter", "Runs of the project's scenarios that ended while they were watched.",
            ("dss_node", "project", "outcome"), _project_runs),
-    _node_gauge("dss_node_up", "Whether the DSS node answers.", lambda one: _number(one.up)),
-    _node_gauge("dss_node_scenarios", "Scenarios that are watched on the node.", lambda one: one.scenarios),
-    Family("tocsin_events", "counter", "Events that were decided, late ones too.", ("event",), _events),
-    Family("tocsin_alerts", "gauge", "Alerts that ring now; silenced are those that an active silence mutes.",
-           ("alertname", "state"), _alerts),
+    _per_node("dss_node_up", "Whether the DSS node answers.", lambda row: _flag(row.up)),
+    _per_node("dss_node_scenarios", "Scenarios that are watched on the node.", lambda row: row.scenarios),
+    Family("tocsin_events", "counter", "Events that were processed, late ones too.", ("event",),
+           lambda snapshot, _: [f'tocsin_events_total{{event="{name}"}} {n}\n' for name, n in snapshot.events]),
+    Family("tocsin_alerts", "gauge", "Firing alerts; those that an active silence matches are suppressed.",
+           ("alertname", "state"),
+           lambda snapshot, _: [f"tocsin_alerts{{{labels}}} {n}\n" for labels, n in snapshot.alerts]),
     Family("tocsin_metrics_scenarios_dropped", "gauge",
-           "Scenarios beyond metrics.max_scenarios, which have no series of their own.", (), _dropped),
+           "Scenarios beyond metrics.max_scenarios, which have no series of their own.", (),
+           lambda snapshot, _: [f"tocsin_metrics_scenarios_dropped {snapshot.dropped}\n"]),
 )  # fmt: skip

@@ -1,9 +1,10 @@
-"""What the scenario series say at one moment: read from rows on a reader thread, immutable afterwards.
+"""The scenario series at one moment: read from rows on a reader thread, immutable afterwards.
 
-Histories are read again only for scenarios that were looked at since the last reading, which is known by
-``polled_at``; once in a while everything is read anew, so that a row changed by other hands is seen too.
+Histories are read again only for scenarios that were polled since the last reading, which is known by
+``polled_at``; every hour everything is read anew, so that rows changed by other programs are seen too.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -20,13 +21,13 @@ from tocsin.store.events import event_totals
 from tocsin.store.series import Bucket, History, NodeFacts, ProjectOutcome, ScenarioFacts
 
 REREAD_EVERY = timedelta(hours=1)
-ALERT_STATES = ("firing", "silenced")
+ALERT_STATES = ("active", "suppressed")
 _NOTHING = History()
 
 
 @dataclass(frozen=True, slots=True)
 class ScenarioSeries:
-    """One scenario's samples in the making; ``labels`` is already escaped."""
+    """One scenario; ``labels`` is escaped."""
 
     labels: str
     facts: ScenarioFacts
@@ -50,30 +51,20 @@ class NodeSeries:
 
 
 @dataclass(frozen=True, slots=True)
-class AlertCount:
-    """How many alerts of one name ring; silenced ones are those that an active silence mutes."""
-
-    labels: str
-    alerts: int
-
-
-@dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Everything that the scenario, project and node families show."""
-
     taken_at: datetime
     scenarios: tuple[ScenarioSeries, ...] = ()
     projects: tuple[ProjectSeries, ...] = ()
     nodes: tuple[NodeSeries, ...] = ()
-    alerts: tuple[AlertCount, ...] = ()
-    events: tuple[tuple[str, int], ...] = ()  # name and count of each kind of event
+    alerts: tuple[tuple[str, int], ...] = ()  # labels and number of firing alerts
+    events: tuple[tuple[str, int], ...] = ()  # name and number of each kind of event
     bounds: tuple[float, ...] = ()  # seconds, of the duration histogram
     dropped: int = 0  # scenarios beyond the budget, without series of their own
 
 
 @dataclass(slots=True)
 class SnapshotReader:
-    """Reads snapshots, remembering what need not be read or made again. Used by one thread at a time."""
+    """Reads snapshots and caches what need not be read or built again. Used by one thread at a time."""
 
     _facts: dict[ScenarioKey, ScenarioFacts] = field(default_factory=dict)
     _histories: dict[ScenarioKey, History] = field(default_factory=dict)
@@ -81,32 +72,37 @@ class SnapshotReader:
     _series: dict[ScenarioKey, ScenarioSeries] = field(default_factory=dict)
     _reread_at: datetime | None = None
     _layout: int | None = None
-    made: int = 0  # series that the last reading had to make anew
+    rebuilt: int = 0  # series that the last reading had to build anew
 
     def read(self, connection: Connection, now: datetime, config: Config) -> Snapshot:
         """The present state of the rows of the nodes that ``config`` names."""
         facts = series.scenario_facts(connection, self._facts)
         self._read_changes(connection, now, facts)
         watched = {node.name for node in config.nodes}
-        shown = [one for one in facts.values() if one.key.node in watched]
-        kept = shown[: config.max_scenarios]
+        present = [scenario for scenario in facts.values() if scenario.key.node in watched]
         running = series.running_since(connection)
-        self.made = 0
-        self._series = {one.key: self._scenario(one, running.get(one.key)) for one in kept}
+        self.rebuilt = 0
+        self._series = {
+            scenario.key: self._scenario(scenario, running.get(scenario.key))
+            for scenario in present[: config.max_scenarios]
+        }
         gone = series.gone_projects(connection)
+        event_counts = event_totals(connection)
         return Snapshot(
             taken_at=now,
             scenarios=tuple(self._series.values()),
             projects=tuple(
-                ProjectSeries(_labels(key), buckets)
+                ProjectSeries(
+                    labels_text({"dss_node": key.node, "project": key.project, "outcome": key.outcome}), buckets
+                )
                 for key, buckets in sorted(self._buckets.items())
                 if key.node in watched and (key.node, key.project) not in gone
             ),
-            nodes=_nodes((one for one in series.node_facts(connection) if one.node in watched), shown),
-            events=_events(connection),
+            nodes=_nodes((node for node in series.node_facts(connection) if node.node in watched), present),
+            events=tuple((name.value, event_counts.get(name.value, 0)) for name in EventName),
             alerts=_alerts(connection, now, config),
             bounds=config.duration_bounds,
-            dropped=len(shown) - len(kept),
+            dropped=len(present) - len(self._series),
         )
 
     def _read_changes(self, connection: Connection, now: datetime, facts: dict[ScenarioKey, ScenarioFacts]) -> None:
@@ -118,9 +114,9 @@ class SnapshotReader:
             self._reread_at = now + REREAD_EVERY
             return
         polled_at = {
-            one.key: one.polled_at
-            for one in facts.values()
-            if one.polled_at is not None and _looked_at(before.get(one.key)) != one.polled_at
+            key: scenario.polled_at
+            for key, scenario in facts.items()
+            if scenario.polled_at is not None and (key not in before or before[key].polled_at != scenario.polled_at)
         }
         if polled_at:
             self._histories.update(series.histories(connection, min(polled_at.values())))
@@ -138,40 +134,23 @@ class SnapshotReader:
             return before
         else:
             labels = before.labels
-        self.made += 1
+        self.rebuilt += 1
         return ScenarioSeries(labels, facts, history, running_since)
 
 
-def _looked_at(facts: ScenarioFacts | None) -> int | None:
-    return None if facts is None else facts.polled_at
-
-
-def _labels(key: ProjectOutcome) -> str:
-    return labels_text({"dss_node": key.node, "project": key.project, "outcome": key.outcome})
-
-
 def _nodes(nodes: Iterable[NodeFacts], scenarios: Iterable[ScenarioFacts]) -> tuple[NodeSeries, ...]:
-    counts: dict[str, int] = {}
-    for one in scenarios:
-        counts[one.key.node] = counts.get(one.key.node, 0) + 1
+    counts = Counter(facts.key.node for facts in scenarios)
     return tuple(
-        NodeSeries(labels_text({"dss_node": one.node}), one.up, counts.get(one.node, 0) if one.discovered else None)
-        for one in nodes
+        NodeSeries(labels_text({"dss_node": node.node}), node.up, counts[node.node] if node.discovered else None)
+        for node in nodes
     )
 
 
-def _alerts(connection: Connection, now: datetime, config: Config) -> tuple[AlertCount, ...]:
-    counts = {(rule.alert, state): 0 for rule in config.rules for state in ALERT_STATES}
+def _alerts(connection: Connection, now: datetime, config: Config) -> tuple[tuple[str, int], ...]:
+    counts = Counter({(rule.alert, state): 0 for rule in config.rules for state in ALERT_STATES})
     silencer = Silencer(silences.active(connection, now))
     for labels in alerts.firing_labels(connection):
-        key = labels.get("alertname", ""), ALERT_STATES[silencer.silences(labels) is not None]
-        counts[key] = counts.get(key, 0) + 1
+        counts[labels.get("alertname", ""), ALERT_STATES[silencer.silences(labels) is not None]] += 1
     return tuple(
-        AlertCount(labels_text({"alertname": name, "state": state}), count)
-        for (name, state), count in sorted(counts.items())
+        (labels_text({"alertname": name, "state": state}), count) for (name, state), count in sorted(counts.items())
     )
-
-
-def _events(connection: Connection) -> tuple[tuple[str, int], ...]:
-    totals = event_totals(connection)
-    return tuple((name.value, totals.get(name.value, 0)) for name in EventName)
