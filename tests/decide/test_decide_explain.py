@@ -48,7 +48,7 @@ async def test_a_failure_is_told_from_its_start_to_its_notices(world: World) -> 
         "  2026-03-02T06:02:00.000Z  run.failed, seen 0.0s later, number 2",
         "Decisions:",
         "  2026-03-02T06:02:00.000Z  rule ScenarioFailed: firing (prod: SALES / Nightly ended FAILED)",
-        "  2026-03-02T06:02:00.000Z  reporter mail: pending",
+        "  2026-03-02T06:02:00.000Z  reporter mail: enqueued",
         f"  2026-03-02T06:02:00.000Z  route {group}: routed (to ops)",
         f"  2026-03-02T06:03:00.000Z  flush {group} → ops/slack: told, first",
         "Alerts:",
