@@ -14,12 +14,11 @@ from tocsin.deliver import escape
 from tocsin.deliver.context import Facts, Tone, message
 from tocsin.deliver.render import Renderer
 from tocsin.deliver.trial import check_templates, samples
-from tocsin.deliver.variables import dss_variables, fill
+from tocsin.deliver.variables import fill, message_variables
 from tocsin.model.alert import EndReason
-from tocsin.model.event import DownReason, Event, EventName, FailedReporter
+from tocsin.model.event import DSS_VARIABLES, DownReason, Event, EventName, FailedReporter, dss_variables
 from tocsin.model.notification import EventNotice, GroupNotice, Notice, SummaryNotice
 from tocsin.model.run import Details, RunError, Step
-from tocsin.routing import reporters
 
 CONFIG = config(hook("http://127.0.0.1/"))
 RENDERER = Renderer({})
@@ -194,14 +193,14 @@ def test_a_link_cannot_leave_its_place() -> None:
 def test_check_knows_every_variable_that_a_condition_may_speak_of() -> None:
     one = event()
     assert one.run
-    assert set(reporters.dss_variables(replace(one, run=replace(one.run, fire_id="f")))) == reporters.DSS_VARIABLES
+    assert set(dss_variables(replace(one, run=replace(one.run, fire_id="f")))) == DSS_VARIABLES
 
 
 def test_dss_variables_have_dsss_names() -> None:
     one = event()
     assert one.run
     details = Details(one.run.key, NOW, None, (Step("s", "build", "t", "SUCCESS", None),))
-    known = dss_variables(EventNotice(one, "r", variables={"team": "x"}), Facts({one.run.key: details}))
+    known = message_variables(EventNotice(one, "r", variables={"team": "x"}), Facts({one.run.key: details}))
     assert known["scenarioName"] == "Nightly load"
     assert known["scenarioId"] == "NIGHTLY"
     assert known["projectKey"] == "SALES"
@@ -210,7 +209,7 @@ def test_dss_variables_have_dsss_names() -> None:
     assert known["dssURL"] == "https://dss.example.com"
     assert known["stepOutcome_build"] == "SUCCESS"
     assert known["mailVariables_team"] == "x"
-    assert dss_variables(EventNotice(event(outcome=None), "r"), Facts())["outcome"] == "N/A"
+    assert message_variables(EventNotice(event(outcome=None), "r"), Facts())["outcome"] == "N/A"
 
 
 def test_unknown_variables_stay_and_are_named() -> None:
@@ -310,5 +309,5 @@ def test_every_name_that_templates_may_use_is_documented(repository: Path) -> No
     page = (repository / "docs" / "messages.md").read_text("utf-8")
     names = {*Message.__dataclass_fields__, "subject", "event", "group", "summary", "dss"}
     assert [name for name in sorted(names) if f"| `{name}` |" not in page] == []
-    known = dss_variables(EventNotice(event(), "r"), Facts())
+    known = message_variables(EventNotice(event(), "r"), Facts())
     assert [name for name in known if f"${{{name}}}" not in page] == []

@@ -6,11 +6,12 @@ format escapes them.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from enum import StrEnum
 
 from tocsin.config.model import Config
 from tocsin.deliver.escape import cut, one_line
+from tocsin.kit.clock import format_utc
 from tocsin.kit.durations import human_duration
 from tocsin.model.alert import Alert, EndReason
 from tocsin.model.event import Event, EventName
@@ -171,9 +172,9 @@ def _event_lines(event: Event, details: Details | None, usual: timedelta | None)
     if event.reporter is not None:
         lines.append(Line("Reporter's error", one_line(event.reporter.error, 500)))
     if run is None:
-        lines.append(Line("Since" if event.name is EventName.NODE_DOWN else "At", moment(event.time)))
+        lines.append(Line("Since" if event.name is EventName.NODE_DOWN else "At", format_utc(event.time)))
     if event.late:
-        lines.append(Line("Seen late", f"at {moment(event.detected_at)}, after a downtime"))
+        lines.append(Line("Seen late", f"at {format_utc(event.detected_at)}, after a downtime"))
     if details is not None and details.problem:
         lines.append(Line("Details", one_line(details.problem, 200)))
     return lines
@@ -181,9 +182,9 @@ def _event_lines(event: Event, details: Details | None, usual: timedelta | None)
 
 def _run_lines(run: Run, usual: timedelta | None) -> list[Line]:
     lines = [Line("Outcome", one_line(run.outcome, 40))] if run.outcome else []
-    lines.append(Line("Started", moment(run.start)))
+    lines.append(Line("Started", format_utc(run.start)))
     if run.end is not None and run.duration is not None:
-        lines.append(Line("Ended", moment(run.end)))
+        lines.append(Line("Ended", format_utc(run.end)))
         lines.append(Line("Duration", against_usual(run.duration, usual)))
     elif usual is not None:
         lines.append(Line("Usual duration", human_duration(usual)))
@@ -296,7 +297,7 @@ def _alert(alert: Alert, facts: Facts) -> Item:
     lines = [Line("Alert", f"{alert.name} ({labels.get('severity', 'no severity')})")]
     if place or labels.get("dss_node"):
         lines.append(Line("Where", " on ".join(part for part in (place, labels.get("dss_node", "")) if part)))
-    lines.append(Line("Since", moment(alert.starts_at)))
+    lines.append(Line("Since", format_utc(alert.starts_at)))
     if alert.ends_at is not None:
         runs = f", after {alert.count} runs" if alert.count > 1 else ""
         lasted = human_duration(max(alert.ends_at - alert.starts_at, timedelta(0)))
@@ -345,7 +346,7 @@ def _summary(summary: SummaryNotice, facts: Facts, home: tuple[Link, ...], notes
     return Message(
         headline=one_line(f"{total} runs on {summary.node} were seen late: {counts or 'none ended'}", 300),
         tone=tone,
-        lines=(Line("From", moment(summary.since)), Line("Until", moment(summary.until))),
+        lines=(Line("From", format_utc(summary.since)), Line("Until", format_utc(summary.until))),
         items=tuple(_late_run(event, facts) for event in summary.worst[:MAX_ITEMS]),
         more=max(len(summary.worst) - MAX_ITEMS, 0),
         links=home,
@@ -361,11 +362,6 @@ def _late_run(event: Event, facts: Facts) -> Item:
 
 
 # --- the rest ----------------------------------------------------------------------------------------------------------
-
-
-def moment(at: datetime) -> str:
-    """A moment for people, in UTC."""
-    return at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def _home(config: Config) -> tuple[Link, ...]:

@@ -20,7 +20,7 @@ from tocsin.config.model import Config, Kind
 from tocsin.deliver import escape
 from tocsin.deliver.context import Facts, Line, Link, Message, message
 from tocsin.deliver.dialect import DIALECT_OF, DIALECTS, Dialect, Writing
-from tocsin.deliver.variables import dss_variables, fill
+from tocsin.deliver.variables import fill, message_variables
 from tocsin.model.event import END_EVENTS
 from tocsin.model.notification import EventNotice, GroupNotice, Notice, SummaryNotice
 
@@ -164,7 +164,7 @@ def _values(notice: Notice, facts: Facts, said: Message) -> dict[str, object]:
     """The names that templates may use; see ``docs/messages.md``."""
     values: dict[str, object] = {name: getattr(said, name) for name in Message.__dataclass_fields__}
     return values | {
-        "dss": dss_variables(notice, facts),
+        "dss": message_variables(notice, facts),
         "event": notice.event if isinstance(notice, EventNotice) else None,
         "group": notice if isinstance(notice, GroupNotice) else None,
         "summary": notice if isinstance(notice, SummaryNotice) else None,

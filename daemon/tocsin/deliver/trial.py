@@ -10,7 +10,7 @@ from tocsin.deliver.connect import connector
 from tocsin.deliver.context import Facts
 from tocsin.deliver.render import Renderer, Unrenderable
 from tocsin.deliver.transport import Parcel, Transport
-from tocsin.deliver.variables import dss_variables, fill
+from tocsin.deliver.variables import fill, message_variables
 from tocsin.deliver.verdict import Cause, SendResult, unknown
 from tocsin.kit.clock import Clock
 from tocsin.kit.ids import fresh_id
@@ -151,7 +151,7 @@ def unknown_variables(config: Config) -> Iterator[tuple[str, tuple[str | int, ..
     known."""
     _, event, facts = samples()[0]
     for use in _uses(config):
-        known = {*dss_variables(event, facts), *use.variables}
+        known = {*message_variables(event, facts), *use.variables}
         _, unknown = fill(config.templates.get(use.source, use.source), known, str)
         for written in unknown:
             name = written[2:-1]

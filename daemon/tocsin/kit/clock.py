@@ -54,3 +54,8 @@ def isoformat(moment: datetime) -> str:
     """RFC 3339 in UTC with milliseconds, as ``2026-03-01T02:00:00.120Z``."""
     utc = moment if moment.tzinfo is UTC else moment.astimezone(UTC)
     return utc.isoformat(timespec="milliseconds")[:-6] + "Z"
+
+
+def format_utc(moment: datetime) -> str:
+    """A moment for people, to the second and in UTC: ``2026-03-01 02:10:00 UTC``."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

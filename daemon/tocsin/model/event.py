@@ -127,3 +127,31 @@ def event_labels(event: Event) -> dict[str, str]:
 def is_good(outcome: str | None) -> bool:
     """Whether a run with this outcome did its work."""
     return outcome in GOOD_OUTCOMES
+
+
+DSS_VARIABLES = frozenset(
+    ("projectKey", "scenarioProjectKey", "scenarioId", "scenarioName", "outcome", "triggerName", "triggerType",
+     "scenarioTriggerRunId", "scenarioRunURL", "dssURL")
+)  # fmt: skip
+
+
+def dss_variables(event: Event) -> dict[str, str]:
+    """The variables of DSS's conditions and texts by DSS's own names; those that the event does not know are absent."""
+    run, scenario = event.run, event.scenario
+    variables = {
+        "projectKey": event.project or "",
+        "scenarioProjectKey": event.project or "",
+        "scenarioId": scenario.id if scenario else "",
+        "scenarioName": scenario.name if scenario else "",
+        "outcome": (run.outcome or "") if run and event.name is not EventName.RUN_STARTED else "",
+        "triggerName": (run.trigger_name or "") if run else "",
+        "triggerType": (run.trigger_type or "") if run else "",
+    }
+    if run and run.fire_id:
+        variables["scenarioTriggerRunId"] = run.fire_id
+    if event.run_url:
+        variables["scenarioRunURL"] = event.run_url
+        base, separator, _ = event.run_url.partition("/projects/")
+        if separator:
+            variables["dssURL"] = base
+    return variables

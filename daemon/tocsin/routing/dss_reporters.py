@@ -16,12 +16,11 @@ from itertools import islice
 from tocsin.config.model import Channel, DssReporters
 from tocsin.kit.ids import derived_id
 from tocsin.model.decision import DecisionReason
-from tocsin.model.event import END_EVENTS, Event, EventName, end_event_name
+from tocsin.model.event import END_EVENTS, Event, EventName, dss_variables, end_event_name
 from tocsin.model.mail_reporter import MailReporter
 from tocsin.model.notification import EventNotice, MailOverrides, Notification
 from tocsin.model.run import DetailsLevel, Run
-from tocsin.routing.formula import Value
-from tocsin.routing.reporters import asked, dss_variables
+from tocsin.routing.reporters import asked
 
 DEFAULT_SUBJECT = "DSS scenario ${scenarioName}: ${outcome}"
 MOST_ADDRESSES = 1_000  # of one reporter about one event that are looked at
@@ -165,7 +164,7 @@ class _Post:
     """The addresses of one reporter at one event. ``left_out`` gathers those that get nothing."""
 
     config: DssReporters
-    variables: Mapping[str, Value]
+    variables: Mapping[str, str]
     left_out: list[str] = field(default_factory=list)
     room: int = MOST_ADDRESSES
 
@@ -197,7 +196,7 @@ class _Post:
             self.left_out.append(f"sender {_shown(written)} ({error})")
             return None
 
-    def _allowed(self, written: Sequence[str], variables: Mapping[str, Value]) -> tuple[str, ...]:
+    def _allowed(self, written: Sequence[str], variables: Mapping[str, str]) -> tuple[str, ...]:
         found: dict[str, None] = {}
         if len(written) > self.room:
             self.left_out.append(f"all after {MOST_ADDRESSES} addresses")
@@ -210,9 +209,9 @@ class _Post:
         return tuple(found)
 
 
-def _address(written: str, variables: Mapping[str, Value], globs: Sequence[str]) -> str:
+def _address(written: str, variables: Mapping[str, str], globs: Sequence[str]) -> str:
     """The address in a form that has one reading only. Raises ``ValueError``: why it gets nothing."""
-    text = _VARIABLE.sub(lambda found: str(variables[found[1]]) if found[1] in variables else found[0], written)
+    text = _VARIABLE.sub(lambda found: variables[found[1]] if found[1] in variables else found[0], written)
     if unknown := _VARIABLE.search(text):
         raise ValueError(f"the variable {unknown[0]} is not known here")
     named = _WITH_NAME.fullmatch(text)

@@ -15,11 +15,10 @@ from tocsin.config.intervals import contains
 from tocsin.config.model import Config, InhibitRule, Reporter, Route, Rule, TimeInterval
 from tocsin.kit.spelling import did_you_mean
 from tocsin.model.alert import CHANNEL_ALERT, CHANNEL_SEVERITY, STALLED_ALERT, STALLED_SEVERITY
-from tocsin.model.event import EventName
+from tocsin.model.event import DSS_VARIABLES, EventName
 from tocsin.model.labels import Labels, Matcher, Op, matchers_text
 from tocsin.routing.formula import BadFormula, names, parse
 from tocsin.routing.mute import muted_by_time
-from tocsin.routing.reporters import DSS_VARIABLES
 from tocsin.routing.tree import Placed, matching_routes, walk
 
 _OF_SCENARIOS = frozenset({"project", "scenario", "tags"})

@@ -12,11 +12,11 @@ from datetime import datetime
 from tocsin.config.model import Channel, Kind, Reporter
 from tocsin.kit.ids import derived_id
 from tocsin.model.decision import DecisionReason
-from tocsin.model.event import END_EVENTS, Event, EventName, event_labels
+from tocsin.model.event import END_EVENTS, Event, EventName, dss_variables, event_labels
 from tocsin.model.labels import Labels, all_match
 from tocsin.model.notification import EventNotice, MailOverrides, Notification, SummaryNotice
 from tocsin.model.run import BAD_OUTCOMES, DetailsLevel, Outcome, Run
-from tocsin.routing.formula import BadFormula, Value, holds
+from tocsin.routing.formula import BadFormula, holds
 
 _WORST = 5  # failures that a summary names
 _BUILT_IN = frozenset(kind.value for kind in Kind)  # the names of the built-in texts
@@ -52,34 +52,6 @@ def asked(condition: str | None, event: Event) -> tuple[DecisionReason, str | No
     except BadFormula as error:
         return DecisionReason.CONDITION_ERROR, str(error)
     return (DecisionReason.ENQUEUED, None) if true else (DecisionReason.CONDITION, condition)
-
-
-DSS_VARIABLES = frozenset(
-    ("projectKey", "scenarioProjectKey", "scenarioId", "scenarioName", "outcome", "triggerName", "triggerType",
-     "scenarioTriggerRunId", "scenarioRunURL", "dssURL")
-)  # fmt: skip
-
-
-def dss_variables(event: Event) -> dict[str, Value]:
-    """The variables of DSS's conditions and texts, as far as an event tells them. Names are DSS's own."""
-    run, scenario = event.run, event.scenario
-    variables: dict[str, Value] = {
-        "projectKey": event.project or "",
-        "scenarioProjectKey": event.project or "",
-        "scenarioId": scenario.id if scenario else "",
-        "scenarioName": scenario.name if scenario else "",
-        "outcome": (run.outcome or "") if run and event.name is not EventName.RUN_STARTED else "",
-        "triggerName": (run.trigger_name or "") if run else "",
-        "triggerType": (run.trigger_type or "") if run else "",
-    }
-    if run and run.fire_id:
-        variables["scenarioTriggerRunId"] = run.fire_id
-    if event.run_url:
-        variables["scenarioRunURL"] = event.run_url
-        base, found, _ = event.run_url.partition("/projects/")
-        if found:
-            variables["dssURL"] = base
-    return variables
 
 
 def late_start(event: Event) -> Run | None:

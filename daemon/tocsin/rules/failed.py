@@ -3,12 +3,12 @@
 from dataclasses import replace
 
 from tocsin.config.model import Rule
-from tocsin.kit.clock import to_ms
+from tocsin.kit.clock import format_utc, to_ms
 from tocsin.model.event import END_EVENTS, Event, is_good
 from tocsin.model.rule_state import FailedState
 from tocsin.model.run import LOST, Outcome
 from tocsin.rules.view import AlertContent, EvaluationResult, RuleStatus, View
-from tocsin.rules.words import moment, place, times
+from tocsin.rules.words import place, times
 
 
 def on_event(rule: Rule, state: FailedState | None, event: Event) -> FailedState | None:
@@ -58,7 +58,7 @@ def evaluate(_rule: Rule, state: FailedState, view: View) -> EvaluationResult:
         starts_at=state.crossed,
         evidence=f"{state.run.run_id}/{to_ms(state.run.start)}",
         summary=f"{place(view)} ended {state.outcome}{lost}{again}",
-        description=f"Run {state.run.run_id} ended {state.outcome}{lost}; failing since {moment(state.first)}.{before}",
+        description=f"Run {state.run.run_id} ended {state.outcome}{lost}; failing since {format_utc(state.first)}.{before}",
         count=state.failures,
         run=state.run,
         facts={"previous_outcome": state.previous or "", "run_url": state.url or ""},

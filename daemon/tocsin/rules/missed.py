@@ -13,12 +13,12 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from tocsin.config.model import Rule
-from tocsin.kit.clock import isoformat
+from tocsin.kit.clock import format_utc, isoformat
 from tocsin.model.event import Event, EventName
 from tocsin.model.rule_state import MissedState
 from tocsin.model.views import SeenRun
 from tocsin.rules.view import RECHECK, AlertContent, EvaluationResult, RuleStatus, View
-from tocsin.rules.words import moment, place, times
+from tocsin.rules.words import place, times
 
 LAUNCH_DELAY = timedelta(seconds=60)  # between a trigger's activation and the run
 LATENESS = 10  # DSS catches up on an occurrence for a tenth of its period
@@ -95,12 +95,12 @@ def evaluate(_rule: Rule, state: MissedState, view: View) -> EvaluationResult:
         calm = MissedState(ringing=state.ringing, dismissed=state.dismissed, judged=state.judged)
         return EvaluationResult(calm, RuleStatus.QUIET, at=state.met)
     again = "" if state.count == 1 else f" {times(state.count)}"
-    since = f", and {state.count - 1} more until {moment(state.last)}" if state.count > 1 else ""
+    since = f", and {state.count - 1} more until {format_utc(state.last)}" if state.count > 1 else ""
     shown = AlertContent(
         starts_at=state.due,
         evidence=isoformat(state.last),
         summary=f"{place(view)} did not start when it should{again}",
-        description=f"A start was expected at {moment(state.first)} and no run of its triggers was seen{since}.",
+        description=f"A start was expected at {format_utc(state.first)} and no run of its triggers was seen{since}.",
         count=state.count,
         facts={"expected_start": isoformat(state.last)},
     )

@@ -3,11 +3,10 @@
 from dataclasses import replace
 
 from tocsin.config.model import Rule
-from tocsin.kit.clock import isoformat
+from tocsin.kit.clock import format_utc, isoformat
 from tocsin.model.event import Event, EventName
 from tocsin.model.rule_state import NodeDownState
 from tocsin.rules.view import AlertContent, EvaluationResult, RuleStatus, View
-from tocsin.rules.words import moment
 
 
 def on_event(_rule: Rule, state: NodeDownState | None, event: Event) -> NodeDownState | None:
@@ -33,7 +32,7 @@ def evaluate(rule: Rule, state: NodeDownState, view: View) -> EvaluationResult:
         starts_at=due,
         evidence=isoformat(state.since),
         summary=f"DSS node {view.node.node} cannot be watched: {why}",
-        description=f"Down since {moment(state.since)} ({why}). Its scenarios are not seen; what ran meanwhile is "
+        description=f"Down since {format_utc(state.since)} ({why}). Its scenarios are not seen; what ran meanwhile is "
         "read back when it answers again.",
         facts={"reason": state.reason or ""},
     )

@@ -10,13 +10,13 @@ from datetime import datetime, timedelta
 from statistics import median
 
 from tocsin.config.model import Rule
-from tocsin.kit.clock import to_ms
+from tocsin.kit.clock import format_utc, to_ms
 from tocsin.kit.durations import human_duration
 from tocsin.model.event import END_EVENTS, Event, EventName
 from tocsin.model.rule_state import OverlongState
 from tocsin.model.run import RunKey
 from tocsin.rules.view import RECHECK, AlertContent, EvaluationResult, RuleStatus, View
-from tocsin.rules.words import moment, place
+from tocsin.rules.words import place
 
 
 def on_event(_rule: Rule, state: OverlongState | None, event: Event) -> OverlongState | None:
@@ -75,7 +75,7 @@ def _portrait(state: OverlongState, run: RunKey, limit: datetime, view: View) ->
         starts_at=limit,
         evidence=f"{run.run_id}/{to_ms(run.start)}",
         summary=f"{place(view)} has been running for more than {allowed}",
-        description=f"Run {run.run_id} started {moment(run.start)} and still runs after {allowed}; {why}.",
+        description=f"Run {run.run_id} started {format_utc(run.start)} and still runs after {allowed}; {why}.",
         run=run,
         facts={"usual_duration": usual, "run_url": state.url or ""},
     )

@@ -4,12 +4,12 @@ from dataclasses import replace
 from datetime import timedelta
 
 from tocsin.config.model import Rule
-from tocsin.kit.clock import isoformat
+from tocsin.kit.clock import format_utc, isoformat
 from tocsin.kit.durations import format_duration
 from tocsin.model.event import END_EVENTS, Event, is_good
 from tocsin.model.rule_state import StaleState
 from tocsin.rules.view import RECHECK, AlertContent, EvaluationResult, RuleStatus, View
-from tocsin.rules.words import moment, place
+from tocsin.rules.words import place
 
 OFF_RECHECK = timedelta(minutes=30)  # how soon a switched-off scenario is asked for again
 
@@ -42,7 +42,7 @@ def evaluate(rule: Rule, state: StaleState, view: View) -> EvaluationResult:
         starts_at=due,
         evidence=isoformat(since),
         summary=f"{place(view)} has had no good run for {format_duration(rule.no_success_for)}",
-        description=f"{said} {moment(since)}.",
+        description=f"{said} {format_utc(since)}.",
         facts={"last_good": isoformat(since) if state.good else ""},
     )
     return EvaluationResult(state, RuleStatus.RING, shown=shown)

@@ -10,10 +10,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from tocsin.config.model import Rule
-from tocsin.kit.clock import isoformat
+from tocsin.kit.clock import format_utc, isoformat
 from tocsin.model.rule_state import StalledState
 from tocsin.rules.view import AlertContent, EvaluationResult, RuleStatus, View
-from tocsin.rules.words import moment
 
 WINDOW = timedelta(minutes=15)  # starts expected within it belong together
 PATIENCE = timedelta(minutes=5)
@@ -92,7 +91,7 @@ def evaluate(_rule: Rule, state: StalledState, view: View) -> EvaluationResult:
         starts_at=view.now,
         evidence=f"{isoformat(state.since)}/{state.missed}",
         summary=f"The scheduler of DSS node {view.node.node} does not start scenarios",
-        description=f"{state.missed} of {state.expected} expected starts since {moment(state.since)} did not come. "
+        description=f"{state.missed} of {state.expected} expected starts since {format_utc(state.since)} did not come. "
         "Look whether DSS runs and whether automatic triggers were switched off for the node or its projects.",
         count=state.missed,
         facts={"expected_start": isoformat(state.since)},

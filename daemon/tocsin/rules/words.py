@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
 
 from tocsin.rules.view import View
 
@@ -14,11 +13,6 @@ def place(view: View) -> str:
     if view.scenario is None:
         return view.node.node
     return f"{view.scenario.key.node}: {view.scenario.key.project} / {view.scenario.name}"
-
-
-def moment(when: datetime) -> str:
-    """A moment to the second, in UTC: ``2026-03-01 02:10:00 UTC``."""
-    return when.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def times(count: int) -> str:
