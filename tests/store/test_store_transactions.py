@@ -145,7 +145,7 @@ async def test_what_was_asked_for_before_closing_is_carried_out(store_url: str) 
     await again.close()
 
 
-async def test_the_migrations_make_the_tables_of_the_schema(store: Store) -> None:
+async def test_a_fresh_store_has_the_tables_of_the_schema(store: Store) -> None:
     from alembic.autogenerate import compare_metadata
     from alembic.migration import MigrationContext
 

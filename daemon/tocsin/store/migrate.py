@@ -1,14 +1,15 @@
 """Bringing the tables up to date, under a lock, after a backup of the SQLite file.
 
-Alembic is imported only when the store is behind; a start with an up-to-date store reads one row. Within a minor
-version migrations only add, so that the previous version can still open the store; a store from a newer minor version
-is refused.
+An empty store gets the newest tables at once; Alembic leads older stores there, and is imported only then. Within a
+minor version migrations only add, so that the previous version can still open the store; a store from a newer minor
+version is refused.
 """
 
 import os
 import sqlite3
 import sys
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -18,12 +19,16 @@ from sqlalchemy.engine import URL
 
 from tocsin.store.engine import is_sqlite, sqlite_path, unbounded
 from tocsin.store.errors import StoreRefused
-from tocsin.store.schema import SCHEMA_REVISION
+from tocsin.store.schema import SCHEMA_REVISION, metadata
 
 if TYPE_CHECKING:
     from alembic.config import Config as AlembicConfig
 
 _VERSION_TABLE = "alembic_version"
+_MAKE_VERSION_TABLE = f"""
+    CREATE TABLE IF NOT EXISTS {_VERSION_TABLE} (
+        version_num VARCHAR(32) NOT NULL CONSTRAINT alembic_version_pkc PRIMARY KEY
+    )"""
 _ADVISORY_LOCK = 0x746F6373696E  # "tocsin"
 
 
@@ -36,17 +41,24 @@ def current_revision(connection: Connection) -> str | None:
 
 
 def bring_up_to_date(engine: Engine, url: URL) -> bool:
-    """Migrate to this version's tables; answers whether anything was done. Raises ``StoreRefused``."""
+    """Make or migrate the tables of this version; returns whether anything was done. Raises ``StoreRefused``."""
     with engine.connect() as connection:
         revision = current_revision(connection)
     if revision == SCHEMA_REVISION:
         return False
+    if revision is None:
+        with _migration(engine, url) as connection:
+            if current_revision(connection) is None:  # no other process was faster
+                metadata.create_all(connection, checkfirst=False)
+                connection.execute(text(_MAKE_VERSION_TABLE))
+                connection.execute(text(f"INSERT INTO {_VERSION_TABLE} VALUES (:new)"), {"new": SCHEMA_REVISION})
+        return True
     from alembic import command  # noqa: PLC0415 - heavy, and seldom needed
     from alembic.script import ScriptDirectory  # noqa: PLC0415 - as above
 
     config = alembic_config()
     known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
-    if revision is not None and revision not in known:
+    if revision not in known:
         minor = _minor(SCHEMA_REVISION)
         if _minor(revision) == minor:
             return False  # a later migration of this minor version, which only added something
@@ -59,15 +71,22 @@ def bring_up_to_date(engine: Engine, url: URL) -> bool:
             f"the store was written by a newer Tocsin (its revision is {revision}, this one knows {SCHEMA_REVISION}); "
             "run that version, or restore the backup made before its upgrade"
         )
-    if revision is not None and is_sqlite(url):
+    if is_sqlite(url):
         path = sqlite_path(url)
         backup_sqlite(path, path.with_name(f"{path.name}.before-{SCHEMA_REVISION}"))
-    with unbounded(engine, url).begin() as connection:
-        if not is_sqlite(url):
-            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK})
+    with _migration(engine, url) as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, SCHEMA_REVISION)
     return True
+
+
+@contextmanager
+def _migration(engine: Engine, url: URL) -> Iterator[Connection]:
+    """A transaction without bound in time that no other process migrates beside."""
+    with unbounded(engine, url).begin() as connection:
+        if not is_sqlite(url):
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK})
+        yield connection
 
 
 def _minor(revision: str) -> tuple[int, ...]:

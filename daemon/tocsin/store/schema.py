@@ -1,7 +1,8 @@
 """The tables that join the stages. Times are integer epoch milliseconds by one type, ``Moment``.
 
 Work is found by state ("not yet processed", "due"), never by "id greater than my last": on PostgreSQL numbers commit
-out of order. The migrations beside this file make these tables; a test holds both against each other.
+out of order. An empty store gets these tables as they are; for older stores a change needs a migration and a new
+``SCHEMA_REVISION``.
 """
 
 from dataclasses import dataclass
