@@ -1,6 +1,6 @@
 """From "seen" to "owed" to "delivered": events a second through the real rows.
 
-Looks that each bring one run's start and end are written as watch writes them, while the decider works on them at the
+Polls that each bring one run's start and end are written as watch writes them, while the decider works on them at the
 same time; a second process takes the webhooks. Nothing of DSS's network is in it. Everything runs on one core where
 the system can pin processes.
 """
@@ -33,9 +33,9 @@ from tocsin.model.labels import parse_matcher
 from tocsin.model.run import Run, ScenarioKey
 from tocsin.store import Store, lease, nodes, scenarios
 from tocsin.store.scenarios import ScenarioRow
-from tocsin.watch.diff import Sight
-from tocsin.watch.read import SeenRun
-from tocsin.watch.record import Look, record_looks
+from tocsin.watch.diff import PollResult
+from tocsin.watch.read import ListedRun
+from tocsin.watch.record import Poll, record_polls
 
 SINK = """
 import asyncio, sys
@@ -100,7 +100,7 @@ async def measure(folder: Path, runs: int, count: int, webhook: str) -> None:
     transactions = store.writer.transactions
     items = store.writer.items
     began, cpu = time.perf_counter(), time.process_time()
-    seeing = asyncio.create_task(see(store, leadership, looks(keys, runs, now)))
+    seeing = asyncio.create_task(see(store, leadership, polls(keys, runs, now)))
     while True:
         due = await decider.step(clock.now(), config)
         if seeing.done() and (due is None or due > clock.now()):
@@ -113,7 +113,7 @@ async def measure(folder: Path, runs: int, count: int, webhook: str) -> None:
         f"seen to outbox written   {seen / took:9.0f} events/s   {seen / used:9.0f} a second of processor time"
         f"   ({seen} events, {took:.1f} s, {used:.1f} s of processor)"
     )
-    print(f"looks and decisions in one transaction, on average {batch:.0f}, at most {store.writer.largest}")
+    print(f"polls and decisions in one transaction, on average {batch:.0f}, at most {store.writer.largest}")
     bell = Bell()
     sender = Sender(
         store,
@@ -174,7 +174,7 @@ def configuration(url: str, webhook: str) -> Config:
     )
 
 
-def looks(keys: list[ScenarioKey], runs: int, now: datetime) -> list[Look]:
+def polls(keys: list[ScenarioKey], runs: int, now: datetime) -> list[Poll]:
     random = Random(1)
     made = []
     for number in range(runs):
@@ -189,10 +189,10 @@ def looks(keys: list[ScenarioKey], runs: int, now: datetime) -> list[Look]:
             "temporal",
             "Time-based",
         )
-        sight = Sight(
+        result = PollResult(
             key=key,
             facts=ScenarioFacts(key.scenario, key.scenario.title(), ("daily",), "step_based"),
-            seen=(SeenRun(run),),
+            seen=(ListedRun(run),),
             reaches=start,
             whole=True,
             advances=True,
@@ -203,12 +203,12 @@ def looks(keys: list[ScenarioKey], runs: int, now: datetime) -> list[Look]:
             fresh_from=start,
             earliest=now + timedelta(hours=1),
         )
-        made.append(Look(sight, now, "sweep", (), lambda _event, _own: False, DURATION_BUCKETS))
+        made.append(Poll(result, now, "sweep", (), lambda _event, _own: False, DURATION_BUCKETS))
     return made
 
 
-async def see(store: Store, leadership: lease.Leadership, waiting: list[Look]) -> int:
-    """Write the looks as many watchers at once would; answers how many events were new."""
+async def see(store: Store, leadership: lease.Leadership, waiting: list[Poll]) -> int:
+    """Write the polls as many watchers at once would; answers how many events were new."""
     guard = leadership.guard
     queue = list(reversed(waiting))
     events = 0
@@ -216,7 +216,7 @@ async def see(store: Store, leadership: lease.Leadership, waiting: list[Look]) -
     async def one() -> None:
         nonlocal events
         while queue:
-            recorded = await store.write_each(record_looks, queue.pop(), guard)
+            recorded = await store.write_each(record_polls, queue.pop(), guard)
             events += len(recorded.events)
 
     await asyncio.gather(*(one() for _ in range(400)))

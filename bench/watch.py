@@ -4,7 +4,7 @@ Run: ``python -m bench watch -- [--seconds 120] [--projects 200] [--scenarios 50
 node is the faked DSS of the tests in a process of its own, answering in 50 ms. The loop asks each scenario for its
 last runs in turn, as scripts do, at the same number of requests a second, in a third process against the same node;
 since its round is far longer than this measurement, what it has not found by the end counts as found just then, and
-the ratio is a lower bound. All of it happens while the first look at each scenario is still to come. At the end the
+the ratio is a lower bound. All of it happens while the first poll of each scenario is still to come. At the end the
 store is filled with runs, and the whole daemon is started on it to see how much memory it takes.
 """
 
@@ -167,8 +167,8 @@ async def _measure(fake: FakeNode, options: argparse.Namespace, store: Store, wa
     events, ledger = await store.read(_events), await _ledger(fake)
     _report(events, ledger, told, options, since, until)
     _delays("starts before all scenarios were known", _starts(events, _long(ledger), begun + 2000, known))
-    looked = await store.read(_looked)
-    print(f"{looked} of {total} scenarios had their first look by then")
+    polled = await store.read(_count_polled)
+    print(f"{polled} of {total} scenarios had their first poll by then")
     ours = (both - told["asked"] - options.projects - 1) / seconds
     print(f"requests: {ours:.1f}/s by the watch, {told['asked'] / told['seconds']:.1f}/s by the loop")
     print(f"the watch used {100 * cpu / options.seconds:.0f} % of a core")
@@ -320,14 +320,14 @@ route: {{receiver: hook}}
         process.wait(30)
 
 
-def _looked(connection: Connection) -> int:
+def _count_polled(connection: Connection) -> int:
     column = schema.scenarios.c.polled_at
     return connection.execute(select(func.count()).where(column.is_not(None))).scalar_one()
 
 
 def _show(snapshot: NodeSnapshot | None) -> None:
     if snapshot is not None:
-        print(f"sweep trusted: {snapshot.sweep_trusted}; longest without a look: {snapshot.look_bound:.0f} s")
+        print(f"sweep trusted: {snapshot.sweep_trusted}; longest without a poll: {snapshot.oldest_poll_age:.0f} s")
 
 
 def _events(connection: Connection) -> list[Event]:

@@ -589,7 +589,7 @@ def tocsin() -> dict[str, object]:
                     unit="s",
                 ),
                 graph(
-                    "Looks by reason",
+                    "Polls by reason",
                     (f"sum by (reason) (rate(tocsin_polls_total{noded}[$__rate_interval]))", "{{reason}}"),
                     unit="ops",
                     stacked=True,

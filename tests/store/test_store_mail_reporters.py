@@ -1,17 +1,17 @@
-"""DSS's own mail reporters in rows, and in the transaction of a look."""
+"""DSS's own mail reporters in rows, and in the transaction of a poll."""
 
 from dataclasses import replace
 
 from sqlalchemy import select, text
 
 from tests.store.test_store_watched import scenario
-from tests.watch.scenes import KEY, at, look, ran, sight
+from tests.watch.scenes import KEY, at, poll, poll_result, ran
 from tocsin.model.event import FailedReporter
 from tocsin.model.mail_reporter import MailReporter
 from tocsin.model.run import DetailsLevel, ScenarioKey
 from tocsin.store import Store, events, mail_reporters, scenarios, schema
-from tocsin.watch.read import SeenRun
-from tocsin.watch.record import record_looks
+from tocsin.watch.read import ListedRun
+from tocsin.watch.record import record_polls
 
 OTHER = ScenarioKey("prod", "SALES", "HOURLY")
 MAIL = MailReporter(
@@ -37,14 +37,14 @@ async def test_what_stands_there_already_is_not_written_again(store: Store) -> N
     assert await store.write(lambda c: c.execute(touched).scalar_one()) == before
 
 
-async def test_a_look_writes_reporters_with_its_events_or_not_at_all(store: Store) -> None:
+async def test_a_poll_writes_reporters_with_its_events_or_not_at_all(store: Store) -> None:
     await store.write(scenarios.put_scenarios, [scenario(), scenario(OTHER)])
-    seen = look(sight([ran(10, 20)], 30))
+    seen = poll(poll_result([ran(10, 20)], 30))
     wanted = replace(seen, mail_reporters=(MAIL,), put_mail_reporters=True)
-    unchanged = replace(look(sight([ran(10, 20, key=OTHER)], 30, key=OTHER)), mail_reporters=(MAIL,))
+    unchanged = replace(poll(poll_result([ran(10, 20, key=OTHER)], 30, key=OTHER)), mail_reporters=(MAIL,))
     gone = KEY._replace(scenario="GONE")
-    stranger = replace(look(sight([], 30, key=gone)), mail_reporters=(MAIL,), put_mail_reporters=True)
-    recorded = await store.write(record_looks, [wanted, unchanged, stranger])
+    stranger = replace(poll(poll_result([], 30, key=gone)), mail_reporters=(MAIL,), put_mail_reporters=True)
+    recorded = await store.write(record_polls, [wanted, unchanged, stranger])
     assert [len(one.events) for one in recorded] == [2, 2, 0]
     keys = await store.read(lambda c: list(c.execute(select(schema.mail_reporters.c.scenario)).scalars()))
     assert keys == ["NIGHTLY"]
@@ -53,11 +53,11 @@ async def test_a_look_writes_reporters_with_its_events_or_not_at_all(store: Stor
 async def test_the_reporters_say_whose_details_are_wanted(store: Store) -> None:
     await store.write(scenarios.put_scenarios, [scenario()])
     seen = replace(
-        look(sight([ran(10, 20)], 30)),
+        poll(poll_result([ran(10, 20)], 30)),
         wants_details=lambda event, own: DetailsLevel(own == (MAIL,)),
         mail_reporters=(MAIL,),
     )
-    (recorded,) = await store.write(record_looks, [seen])
+    (recorded,) = await store.write(record_polls, [seen])
     assert [(run.run_id, level) for run, level in recorded.details] == [("run-10", DetailsLevel.STEPS)]
 
 
@@ -65,8 +65,8 @@ async def test_failures_that_came_before_the_end_of_their_run_are_found(store: S
     await store.write(scenarios.put_scenarios, [scenario()])
     failure = (FailedReporter("mail", "mail-scenario", "no route"),)
     for now, runs in ((15, [ran(10)]), (40, [ran(10, 30), ran(31)]), (60, [ran(10, 30), ran(31, 50)])):
-        seen = [SeenRun(run, failure if run.start == at(10) or run.end else ()) for run in runs]
-        await store.write(record_looks, [look(sight(seen, now))])
+        seen = [ListedRun(run, failure if run.start == at(10) or run.end else ()) for run in runs]
+        await store.write(record_polls, [poll(poll_result(seen, now))])
     early, late = ran(10, 30).key, ran(31, 50).key
     found = await store.read(events.early_failures, {early, late})
     assert {key: [one.reporter for one in told] for key, told in found.items()} == {early: [*failure]}

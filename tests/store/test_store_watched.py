@@ -2,12 +2,12 @@
 
 from dataclasses import replace
 
-from tests.watch.scenes import EARLY, KEY, T0, at, buckets_of, look, ran, runs_of, sight, told, totals_of
+from tests.watch.scenes import EARLY, KEY, T0, at, buckets_of, poll, poll_result, ran, runs_of, told, totals_of
 from tocsin.model.run import DetailsLevel, ScenarioKey
 from tocsin.store import Store, nodes, runs, scenarios
 from tocsin.store.prune import forget_runs
 from tocsin.store.scenarios import Looked, Past, ProjectRow, ScenarioRow
-from tocsin.watch.record import record_looks
+from tocsin.watch.record import record_polls
 
 OTHER = ScenarioKey("prod", "SALES", "HOURLY")
 
@@ -35,7 +35,7 @@ async def test_projects_are_written_over_what_was_known(store: Store) -> None:
     assert await store.read(scenarios.load_projects, "prod") == [gone]
 
 
-async def test_lists_and_looks_each_write_their_own_part_of_a_scenario(store: Store) -> None:
+async def test_lists_and_polls_each_write_their_own_part_of_a_scenario(store: Store) -> None:
     await store.write(scenarios.put_scenarios, [scenario(), scenario(OTHER)])
     seen = Looked(KEY, at(50), at(40), at(45), "FAILED", 2)
     await store.write(scenarios.scenarios_looked, [seen])
@@ -62,7 +62,7 @@ async def test_a_list_neither_ends_nor_begins_a_backfill_but_for_what_was_gone(s
 
     await store.write(scenarios.put_scenarios, [scenario()])
     await store.write(scenarios.scenarios_looked, [Looked(KEY, at(50), None, None, None)])
-    await store.write(scenarios.put_scenarios, [scenario()])  # the list was read before that look was written
+    await store.write(scenarios.put_scenarios, [scenario()])  # the list was read before that poll was written
     assert await backfilled()
     await store.write(scenarios.begin_backfill, "prod")
     await store.write(scenarios.put_scenarios, [replace(scenario(), backfilled=True)])
@@ -83,12 +83,12 @@ async def test_an_expected_start_stands_until_it_is_settled(store: Store) -> Non
     assert await store.read(scenarios.pending_starts, "prod") == {OTHER: [at(5)], KEY: [at(60)]}
 
 
-async def test_a_look_writes_its_runs_events_and_totals_once(store: Store) -> None:
+async def test_a_poll_writes_its_runs_events_and_totals_once(store: Store) -> None:
     await store.write(scenarios.put_scenarios, [scenario(), scenario(OTHER)])
     seen = [ran(-20, -10), ran(1, 2, "FAILED"), ran(10, 80), ran(90)]
-    mine = look(sight(seen, now=100), pending=[T0], reason="sweep")
-    theirs = look(sight([ran(5, 6, key=OTHER)], now=100, key=OTHER))
-    found = await store.write(record_looks, [mine, theirs, look(sight([], 100, key=ScenarioKey("x", "y", "z")))])
+    mine = poll(poll_result(seen, now=100), pending=[T0], reason="sweep")
+    theirs = poll(poll_result([ran(5, 6, key=OTHER)], now=100, key=OTHER))
+    found = await store.write(record_polls, [mine, theirs, poll(poll_result([], 100, key=ScenarioKey("x", "y", "z")))])
     assert told(found[0].events) == [
         ("run.started", "run-1"),
         ("run.failed", "run-1"),
@@ -100,7 +100,7 @@ async def test_a_look_writes_its_runs_events_and_totals_once(store: Store) -> No
     assert found[0].details == ((ran(1, 2).key, DetailsLevel.LOG),)
     assert (found[0].cursor, found[0].settled) == (at(90), {T0: "met"})
     assert [one.known for one in found] == [True, True, False]
-    again = await store.write(record_looks, [mine, theirs])
+    again = await store.write(record_polls, [mine, theirs])
     assert [one.events for one in again] == [(), ()]
     counted = {("SALES", "NIGHTLY", "FAILED"): (1, 1.0), ("SALES", "NIGHTLY", "SUCCESS"): (1, 70.0)}
     assert await store.read(totals_of) == counted | {("SALES", "HOURLY", "SUCCESS"): (1, 1.0)}
@@ -122,11 +122,11 @@ async def test_a_look_writes_its_runs_events_and_totals_once(store: Store) -> No
 async def test_pruning_keeps_the_newest_and_the_open_runs_and_raises_the_watermark(store: Store) -> None:
     await store.write(scenarios.put_scenarios, [scenario()])
     seen = [ran(0), ran(10, 11), ran(20, 21), ran(30, 31), ran(40, 41)]
-    await store.write(record_looks, [look(sight(seen, now=50))])
+    await store.write(record_polls, [poll(poll_result(seen, now=50))])
     assert await store.write(forget_runs, at(35), None, 2) == (2, None)
     assert await store.write(forget_runs, at(35), None, 2) == (0, None)
     assert [run.run_id for run, _ in await store.read(runs_of, KEY)] == ["run-40", "run-30", "run-0"]
     found = await store.read(scenarios.pasts, [KEY])
     assert found[KEY].watermark == at(20.001)
-    (again,) = await store.write(record_looks, [look(sight(seen, now=60))])
+    (again,) = await store.write(record_polls, [poll(poll_result(seen, now=60))])
     assert again.events == ()

@@ -151,7 +151,7 @@ async def start(dss: FakeDSS, tmp_path: Path) -> AsyncIterator[Start]:
     async with AsyncExitStack() as stack:
 
         async def begin(**more: object) -> Watching:
-            """Watch, and wait until every scenario was looked at once."""
+            """Watch, and wait until every scenario was polled once."""
             found = await stack.enter_async_context(watching(dss, tmp_path, **more))  # type: ignore[arg-type]
             await until(lambda: settled(found))
             return found

@@ -1,4 +1,4 @@
-"""Builders for what looks see."""
+"""Builders for what polls see."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -8,9 +8,9 @@ from sqlalchemy import Connection, select
 from tocsin.model.event import Event, ScenarioFacts
 from tocsin.model.run import DetailsLevel, Run, ScenarioKey
 from tocsin.store import schema
-from tocsin.watch.diff import Sight
-from tocsin.watch.read import SeenRun
-from tocsin.watch.record import Look
+from tocsin.watch.diff import PollResult
+from tocsin.watch.read import ListedRun
+from tocsin.watch.record import Poll
 
 T0 = datetime(2026, 3, 1, 12, tzinfo=UTC)
 KEY = ScenarioKey("prod", "SALES", "NIGHTLY")
@@ -31,8 +31,8 @@ def ran(
     return Run(key, run_id, at(start), None if end is None else at(end), None if end is None else outcome, trigger)
 
 
-def sight(
-    runs: Sequence[Run | SeenRun],
+def poll_result(
+    runs: Sequence[Run | ListedRun],
     now: float,
     *,
     key: ScenarioKey = KEY,
@@ -41,14 +41,14 @@ def sight(
     late_before: float | None = None,
     max_age: float = 7 * 86_400,
     fresh_from: float = -365 * 86_400,
-) -> Sight:
-    """A look at ``now`` that shows these runs, in any order; ``all_history``: DSS has no others."""
+) -> PollResult:
+    """A poll of ``now`` that shows these runs, in any order; ``all_history``: DSS has no others."""
     seen = sorted(
-        (run if isinstance(run, SeenRun) else SeenRun(run) for run in runs),
+        (run if isinstance(run, ListedRun) else ListedRun(run) for run in runs),
         key=lambda one: (one.run.start, one.run.run_id),
         reverse=True,
     )
-    return Sight(
+    return PollResult(
         key,
         ScenarioFacts(key.scenario, "Nightly", ("daily",)),
         tuple(seen),
@@ -65,8 +65,8 @@ def sight(
     )
 
 
-def look(seen: Sight, pending: Sequence[datetime] = (), reason: str = "cold") -> Look:
-    return Look(seen, seen.now, reason, tuple(pending), lambda event, own: DetailsLevel.NOTHING, (1.0, 60.0, 3600.0))
+def poll(seen: PollResult, pending: Sequence[datetime] = (), reason: str = "max_interval") -> Poll:
+    return Poll(seen, seen.now, reason, tuple(pending), lambda event, own: DetailsLevel.NOTHING, (1.0, 60.0, 3600.0))
 
 
 def told(events: Sequence[Event]) -> list[tuple[str, str]]:

@@ -154,11 +154,11 @@ async def test_a_node_that_complains_is_asked_less(dss: FakeDSS, start: Start) -
     await until(lambda: found.agrees(since))
 
 
-async def test_hooks_get_a_quarter_of_the_budget_and_one_look_a_second(dss: FakeDSS, start: Start) -> None:
+async def test_hooks_get_a_quarter_of_the_budget_and_one_poll_a_second(dss: FakeDSS, start: Start) -> None:
     dss.world.populate(1, 30)
     quiet: dict[str, Any] = dict.fromkeys(("sweep_interval", "discovery_interval"), timedelta(hours=1))
     for one in dss.world.all_scenarios():
-        one.active = False  # no spare looks
+        one.active = False  # no spare polls
     found = await start(watch=Watch(**fields(QUICK, **quiet, max_requests_per_second=40)))
     await until(lambda: dss.asked("last_runs") == 30)
     before, began = 30, CLOCK.monotonic()

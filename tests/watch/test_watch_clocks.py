@@ -13,7 +13,7 @@ from tocsin.store import nodes
 pytestmark = pytest.mark.e2e
 
 HOUR = timedelta(hours=1)
-# Nothing is looked at without a nudge.
+# Nothing is polled without a nudge.
 ASLEEP = replace(QUICK, sweep_interval=HOUR, discovery_interval=HOUR, max_poll_interval=HOUR)
 
 

@@ -1,4 +1,4 @@
-"""Whatever happened, and however it was looked at: one start and one end a run, the start first."""
+"""Whatever happened, and however it was polled: one start and one end a run, the start first."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Connection, Engine, create_engine, select
 
-from tests.watch.scenes import EARLY, T0, look, runs_of, sight
+from tests.watch.scenes import EARLY, T0, poll, poll_result, runs_of
 from tocsin.model.event import END_EVENTS, EventName
 from tocsin.model.run import Run, ScenarioKey
 from tocsin.store.prune import forget_runs
 from tocsin.store.scenarios import ScenarioRow, put_scenarios
 from tocsin.store.schema import events, metadata, outcome_totals
-from tocsin.watch.record import record_looks
+from tocsin.watch.record import record_polls
 
 pytestmark = pytest.mark.e2e
 
@@ -45,7 +45,7 @@ def histories(draw: st.DrawFn) -> list[tuple[int, int, str]]:
 
 
 # (seconds since the one before, how many runs it shows, "skip" leaves every second one out, how long it lies about)
-LOOKS = st.lists(
+POLLS = st.lists(
     st.tuples(SECONDS, st.integers(1, 6), st.booleans(), st.integers(0, 3), st.sampled_from(["", "prune", "twice"])),
     max_size=12,
 )
@@ -63,7 +63,7 @@ def shown(key: ScenarioKey, history: list[tuple[int, int, str]], now: int) -> li
 
 
 def prune(connection: Connection, key: ScenarioKey, history: list[tuple[int, int, str]], now: int) -> None:
-    """Prune as the daemon does: only where every look has reached, which is long before retention ends."""
+    """Prune as the daemon does: only where every poll has reached, which is long before retention ends."""
     ended = {run.run_id for run, _ in runs_of(connection, key) if run.end}
     unseen = [start for number, (start, _, _) in enumerate(history) if f"r{number}" not in ended]
     before = min([now - 50, *unseen])
@@ -71,9 +71,9 @@ def prune(connection: Connection, key: ScenarioKey, history: list[tuple[int, int
 
 
 @settings(max_examples=100, deadline=None)
-@given(history=histories(), looks=LOOKS, since=st.integers(0, 500))
+@given(history=histories(), polls=POLLS, since=st.integers(0, 500))
 def test_each_run_starts_once_and_ends_once(
-    engine: Engine, history: list[tuple[int, int, str]], looks: list[tuple[int, int, bool, int, str]], since: int
+    engine: Engine, history: list[tuple[int, int, str]], polls: list[tuple[int, int, bool, int, str]], since: int
 ) -> None:
     key = ScenarioKey("prod", "P", f"S{next(NUMBERS)}")
     began = T0 + timedelta(seconds=since)
@@ -81,22 +81,22 @@ def test_each_run_starts_once_and_ends_once(
     with engine.begin() as connection:
         row = ScenarioRow(key, "S", (), None, True, None, (), watched_since=began, watermark=EARLY)
         put_scenarios(connection, [row])
-        for pause, limit, skips, delay, then in looks:
+        for pause, limit, skips, delay, then in polls:
             now += pause
             runs = shown(key, history, now)
             seen = runs[:limit:2] if skips else runs[:limit]
-            view = sight(seen, now, key=key, all_history=len(runs) <= limit and not skips, whole=not skips)
+            view = poll_result(seen, now, key=key, all_history=len(runs) <= limit and not skips, whole=not skips)
             waiting.append((delay, view))
             for _, view in [entry for entry in waiting if entry[0] == 0]:
-                batch = [look(view)] * (2 if then == "twice" else 1)
-                record_looks(connection, batch)
+                batch = [poll(view)] * (2 if then == "twice" else 1)
+                record_polls(connection, batch)
             waiting = [(left - 1, view) for left, view in waiting if left > 0]
             if then == "prune":
                 prune(connection, key, history, now)
         for _, view in waiting:
-            record_looks(connection, [look(view)])
+            record_polls(connection, [poll(view)])
         everything = shown(key, history, HORIZON)
-        record_looks(connection, [look(sight(everything, HORIZON, key=key))])
+        record_polls(connection, [poll(poll_result(everything, HORIZON, key=key))])
         query = select(events.c.event, events.c.run_id, events.c.n).where(events.c.scenario == key.scenario)
         rows = list(connection.execute(query.order_by(events.c.n)))
         counted = connection.execute(

@@ -1,4 +1,4 @@
-"""The line of requests and the agenda of looks, each by itself."""
+"""The line of requests and the schedule of polls, each by itself."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
@@ -14,10 +14,10 @@ from tests.watch.scenes import EARLY, KEY, T0, at, ran
 from tocsin.dss import DSSUnreachable
 from tocsin.model.run import ScenarioKey
 from tocsin.store.scenarios import ScenarioRow
-from tocsin.watch.agenda import Agenda, Watched
 from tocsin.watch.budget import Budget
 from tocsin.watch.cadence import Rank, Reason
-from tocsin.watch.queue import Line, Offer, Ticket
+from tocsin.watch.queue import NextJob, Permit, RequestQueue
+from tocsin.watch.schedule import ScenarioState, Schedule
 
 LOG = structlog.get_logger()
 
@@ -49,27 +49,27 @@ class Jobs:
 
     waiting: list[tuple[Rank, float, str]]
     done: list[str] = field(default_factory=list)
-    work: Callable[[Ticket], Awaitable[None]] | None = None
+    work: Callable[[Permit], Awaitable[None]] | None = None
 
-    def offer(self, now: float) -> Offer | None:
-        return Offer(*min(self.waiting)[:2]) if self.waiting else None
+    def offer(self, now: float) -> NextJob | None:
+        return NextJob(*min(self.waiting)[:2]) if self.waiting else None
 
     def due_in(self, now: float) -> float:
         return inf
 
-    async def _run(self, name: str, ticket: Ticket) -> None:
+    async def _run(self, name: str, permit: Permit) -> None:
         if self.work is not None:
-            await self.work(ticket)
+            await self.work(permit)
         self.done.append(name)
 
-    def take(self, now: float, ticket: Ticket) -> Coroutine[object, object, None]:
+    def take(self, now: float, permit: Permit) -> Coroutine[object, object, None]:
         job = min(self.waiting)
         self.waiting.remove(job)
-        return self._run(job[2], ticket)
+        return self._run(job[2], permit)
 
 
 @contextmanager
-def running(line: Line) -> "Iterator[asyncio.Task[None]]":
+def running(line: RequestQueue) -> "Iterator[asyncio.Task[None]]":
     task = asyncio.create_task(line.run())
     try:
         yield task
@@ -82,16 +82,16 @@ async def turns(number: int = 20) -> None:
         await asyncio.sleep(0)
 
 
-def a_line(clock: Hands, *sources: Jobs, rate: float = 1e6, concurrency: int = 1000) -> Line:
-    return Line(Budget(rate, concurrency), clock, lambda: sources, LOG)
+def a_queue(clock: Hands, *sources: Jobs, rate: float = 1e6, concurrency: int = 1000) -> RequestQueue:
+    return RequestQueue(Budget(rate, concurrency), clock, lambda: sources, LOG)
 
 
 async def test_the_most_urgent_goes_first_and_every_eighth_place_goes_to_who_waited_longest() -> None:
     urgent = Jobs([(Rank.NUDGED, float(number), f"urgent-{number}") for number in range(20)])
-    patient = Jobs([(Rank.COLD, -5.0, "patient")])
+    patient = Jobs([(Rank.ROUTINE, -5.0, "patient")])
     done: list[str] = []
     urgent.done = patient.done = done
-    with running(a_line(Ticking(), urgent, patient)):
+    with running(a_queue(Ticking(), urgent, patient)):
         await turns()
     assert done.index("patient") == 7
     assert [name for name in done if name != "patient"] == [f"urgent-{number}" for number in range(20)]
@@ -104,8 +104,8 @@ async def test_no_more_requests_are_on_their_way_than_allowed_and_a_lost_one_fre
         inside.append(None)
         await gate.wait()
 
-    source = Jobs([(Rank.NUDGED, 0.0, str(number)) for number in range(5)], work=lambda ticket: ticket.ask(call))
-    line = a_line(Hands(), source, concurrency=2)
+    source = Jobs([(Rank.NUDGED, 0.0, str(number)) for number in range(5)], work=lambda permit: permit.ask(call))
+    line = a_queue(Hands(), source, concurrency=2)
     with running(line):
         await turns()
         assert len(inside) == 2
@@ -119,222 +119,222 @@ async def test_who_waits_for_a_dead_node_is_turned_away() -> None:
 
     async def nothing() -> None: ...
 
-    async def work(ticket: Ticket) -> None:
-        await ticket.ask(nothing)
+    async def work(permit: Permit) -> None:
+        await permit.ask(nothing)
         try:
-            await ticket.ask(nothing)
+            await permit.ask(nothing)
         except DSSUnreachable as error:
             caught.append(error)
 
-    line = a_line(Hands(), Jobs([(Rank.NUDGED, 0.0, "job")], work=work), rate=1.0)
+    line = a_queue(Hands(), Jobs([(Rank.NUDGED, 0.0, "job")], work=work), rate=1.0)
     with running(line):
         await turns()
-        line.turn_away()
+        line.reject_all()
         await turns()
     assert [str(error) for error in caught] == ["DSS did not answer: the node is down"]
 
 
 async def test_a_job_that_breaks_stops_no_other() -> None:
-    async def breaks(ticket: Ticket) -> None:
+    async def breaks(permit: Permit) -> None:
         raise ZeroDivisionError
 
     broken = Jobs([(Rank.NUDGED, 0.0, "broken")], work=breaks)
-    sound = Jobs([(Rank.COLD, 0.0, "sound")])
-    with running(a_line(Ticking(), broken, sound, concurrency=1)) as task, structlog.testing.capture_logs() as lines:
+    sound = Jobs([(Rank.ROUTINE, 0.0, "sound")])
+    with running(a_queue(Ticking(), broken, sound, concurrency=1)) as task, structlog.testing.capture_logs() as lines:
         await turns(50)
         assert (sound.done, task.done()) == (["sound"], False)
     assert [line["event"] for line in lines] == ["watch_job_failed"]
 
 
-# --- the agenda ------------------------------------------------------------------------------------------------------
+# --- the schedule ------------------------------------------------------------------------------------------------------
 
 
-def scenario(name: str, **more: object) -> Watched:
+def scenario(name: str, **more: object) -> ScenarioState:
     key = ScenarioKey("prod", "SALES", name)
     row = ScenarioRow(key, name, (), None, True, None, (), watched_since=EARLY, watermark=EARLY)
-    return Watched(replace(row, **more))  # type: ignore[arg-type]
+    return ScenarioState(replace(row, **more))  # type: ignore[arg-type]
 
 
-def an_agenda(clock: Hands, *ones: Watched) -> Agenda:
-    """All were just looked at, and nothing is due."""
-    agenda = Agenda(clock, cold=3600.0, sighting=Reason.SWEEP)
+def a_schedule(clock: Hands, *ones: ScenarioState) -> Schedule:
+    """All were just polled, and nothing is due."""
+    schedule = Schedule(clock, max_interval=3600.0, sighting=Reason.SWEEP)
     for one in ones:
-        agenda.add(one)
+        schedule.add(one)
         one.polled_at = clock.seconds
-        look(agenda, clock)
-    return agenda
+        poll(schedule, clock)
+    return schedule
 
 
-def look(agenda: Agenda, clock: Hands) -> tuple[str, Reason] | None:
-    """Make the look that is due, and let it land well."""
-    if agenda.best(clock.seconds) is None:
+def poll(schedule: Schedule, clock: Hands) -> tuple[str, Reason] | None:
+    """Make the poll that is due, and let it land well."""
+    if schedule.best(clock.seconds) is None:
         return None
-    one, reason = agenda.pop(clock.seconds, limit=4.0)
+    one, reason = schedule.pop(clock.seconds, limit=4.0)
     one.polled_at = clock.seconds
-    agenda.landed(one)
+    schedule.finished(one)
     return one.key.scenario, reason
 
 
-def test_several_nudges_are_one_look_and_one_that_comes_meanwhile_makes_another() -> None:
+def test_several_nudges_are_one_poll_and_one_that_comes_meanwhile_makes_another() -> None:
     clock, one = Hands(), scenario("A")
-    agenda = an_agenda(clock, one)
+    schedule = a_schedule(clock, one)
     for _ in range(3):
-        agenda.nudge(one, Reason.FLAGS)
-    popped, reason = agenda.pop(clock.seconds, limit=4.0)
-    assert (popped, reason, agenda.best(clock.seconds)) == (one, Reason.FLAGS, None)
-    agenda.nudge(one, Reason.FLAGS)
-    assert agenda.best(clock.seconds) is None
+        schedule.nudge(one, Reason.FLAGS)
+    popped, reason = schedule.pop(clock.seconds, limit=4.0)
+    assert (popped, reason, schedule.best(clock.seconds)) == (one, Reason.FLAGS, None)
+    schedule.nudge(one, Reason.FLAGS)
+    assert schedule.best(clock.seconds) is None
     one.polled_at = clock.seconds
-    agenda.landed(one)
-    assert look(agenda, clock) == ("A", Reason.FLAGS)
-    assert look(agenda, clock) is None
+    schedule.finished(one)
+    assert poll(schedule, clock) == ("A", Reason.FLAGS)
+    assert poll(schedule, clock) is None
 
 
-def test_spare_room_goes_to_the_active_scenario_that_was_not_looked_at_for_longest() -> None:
+def test_spare_room_goes_to_the_active_scenario_that_was_not_polled_for_longest() -> None:
     clock = Hands()
-    agenda = an_agenda(clock, scenario("A"), scenario("B"), scenario("OFF", active=False))
-    assert look(agenda, clock) is None
+    schedule = a_schedule(clock, scenario("A"), scenario("B"), scenario("OFF", active=False))
+    assert poll(schedule, clock) is None
     clock.seconds += 6
-    assert [look(agenda, clock) for _ in range(3)] == [("A", Reason.SPARE), ("B", Reason.SPARE), None]
+    assert [poll(schedule, clock) for _ in range(3)] == [("A", Reason.SPARE), ("B", Reason.SPARE), None]
 
 
 def test_an_inactive_scenario_gets_spare_room_too_but_less_often() -> None:
     clock = Hands()
-    agenda = an_agenda(clock, scenario("A"), scenario("OFF", active=False))
-    looks = []
+    schedule = a_schedule(clock, scenario("A"), scenario("OFF", active=False))
+    polls = []
     for _ in range(80):
         clock.seconds += 1
-        looks.append(look(agenda, clock))
-    assert looks.count(("OFF", Reason.SPARE)) == 2
-    assert looks.count(("A", Reason.SPARE)) >= 14
+        polls.append(poll(schedule, clock))
+    assert polls.count(("OFF", Reason.SPARE)) == 2
+    assert polls.count(("A", Reason.SPARE)) >= 14
 
 
 def test_a_busy_node_leaves_inactive_scenarios_one_spare_poll_in_a_round() -> None:
     clock = Hands()
-    agenda = an_agenda(clock, *(scenario(f"A{number}") for number in range(70)), scenario("OFF", active=False))
-    looks = []
+    schedule = a_schedule(clock, *(scenario(f"A{number}") for number in range(70)), scenario("OFF", active=False))
+    polls = []
     for _ in range(1200):
         clock.seconds += 1
-        looks.append(look(agenda, clock))
-    assert 2 <= looks.count(("OFF", Reason.SPARE)) <= 3
-    assert None not in looks[6:]
+        polls.append(poll(schedule, clock))
+    assert 2 <= polls.count(("OFF", Reason.SPARE)) <= 3
+    assert None not in polls[6:]
 
 
 def test_a_scenario_that_is_switched_off_or_on_ages_by_its_new_pace() -> None:
     clock, one = Hands(), scenario("A")
-    agenda = an_agenda(clock, one)
-    agenda.update(one, replace(one.row, active=False))
-    assert look(agenda, clock) == ("A", Reason.SPARE)
+    schedule = a_schedule(clock, one)
+    schedule.update(one, replace(one.row, active=False))
+    assert poll(schedule, clock) == ("A", Reason.SPARE)
     clock.seconds += 39
-    assert look(agenda, clock) is None
-    agenda.update(one, replace(one.row, active=True))
-    assert look(agenda, clock) == ("A", Reason.SPARE)
+    assert poll(schedule, clock) is None
+    schedule.update(one, replace(one.row, active=True))
+    assert poll(schedule, clock) == ("A", Reason.SPARE)
 
 
-def test_a_sweep_that_no_look_explains_is_asked_again_ever_later() -> None:
+def test_a_sweep_that_no_poll_explains_is_asked_again_ever_later() -> None:
     clock, one = Hands(), scenario("A", active=False)
-    agenda = an_agenda(clock, one)
+    schedule = a_schedule(clock, one)
     clock.seconds += 1
-    agenda.sight(one, "run-1")
+    schedule.sight(one, "run-1")
     waits = []
     for _ in range(4):
         began = clock.seconds
-        while (made := look(agenda, clock)) is None:
+        while (made := poll(schedule, clock)) is None:
             clock.seconds += 0.5
-            agenda.ripen(clock.seconds)
+            schedule.promote_due(clock.seconds)
         assert made == ("A", Reason.SWEEP)
         waits.append(clock.seconds - began)
         one.unexplained += 1
-        agenda.plan(one)
+        schedule.plan(one)
     assert waits == [0, 1, 2, 4]
 
 
 def test_a_run_that_follows_another_at_once_is_noticed_by_its_name() -> None:
     clock, one = Hands(), scenario("A")
-    agenda = an_agenda(clock, one)
+    schedule = a_schedule(clock, one)
     clock.seconds += 1
-    agenda.sight(one, "run-1")
-    assert look(agenda, clock) == ("A", Reason.SWEEP)
+    schedule.sight(one, "run-1")
+    assert poll(schedule, clock) == ("A", Reason.SWEEP)
     one.open_runs = (ran(0),)
-    agenda.plan(one)
-    agenda.sight(one, "run-1")
-    assert look(agenda, clock) is None
+    schedule.plan(one)
+    schedule.sight(one, "run-1")
+    assert poll(schedule, clock) is None
     clock.seconds += 1
-    agenda.sight(one, "run-2")
-    assert look(agenda, clock) == ("A", Reason.SWEEP)
+    schedule.sight(one, "run-2")
+    assert poll(schedule, clock) == ("A", Reason.SWEEP)
 
 
 def test_an_expected_start_is_looked_for_a_minute_after_its_time() -> None:
     clock, one = Hands(), scenario("A", active=False)
     one.pending = (at(100),)
-    agenda = an_agenda(clock, one)
+    schedule = a_schedule(clock, one)
     clock.seconds += 159
-    assert look(agenda, clock) == ("A", Reason.SPARE)
+    assert poll(schedule, clock) == ("A", Reason.SPARE)
     clock.seconds += 2
-    assert look(agenda, clock) == ("A", Reason.EXPECTED)
-    assert look(agenda, clock) is None
+    assert poll(schedule, clock) == ("A", Reason.EXPECTED)
+    assert poll(schedule, clock) is None
 
 
 def test_the_end_of_a_run_wakes_those_who_follow() -> None:
     clock = Hands()
-    agenda = an_agenda(clock, scenario("A"), scenario("B", active=False, follows=(("SALES", "A"),)))
+    schedule = a_schedule(clock, scenario("A"), scenario("B", active=False, follows=(("SALES", "A"),)))
     clock.seconds += 1
-    agenda.ended(ScenarioKey("prod", "SALES", "A"))
-    assert look(agenda, clock) == ("B", Reason.FOLLOW)
+    schedule.ended(ScenarioKey("prod", "SALES", "A"))
+    assert poll(schedule, clock) == ("B", Reason.FOLLOW)
 
 
 def test_hooks_share_a_quarter_and_a_scenario_that_is_gone_is_forgotten() -> None:
     clock = Hands()
     ones = [scenario(name, active=False) for name in "ABC"]
-    agenda = an_agenda(clock, *ones)
+    schedule = a_schedule(clock, *ones)
     clock.seconds += 10
     for one in ones:
-        agenda.hook(one)
-        agenda.hook(one)
-    assert [look(agenda, clock), look(agenda, clock)] == [("A", Reason.HOOK), None]
-    agenda.remove(ones[1].key)
+        schedule.hook(one)
+        schedule.hook(one)
+    assert [poll(schedule, clock), poll(schedule, clock)] == [("A", Reason.HOOK), None]
+    schedule.remove(ones[1].key)
     clock.seconds += 1
-    assert look(agenda, clock) == ("C", Reason.HOOK)
+    assert poll(schedule, clock) == ("C", Reason.HOOK)
     clock.seconds += 1
-    assert look(agenda, clock) is None
+    assert poll(schedule, clock) is None
 
 
 def test_what_the_budget_cannot_hold_is_shown_by_how_long_it_has_been_due() -> None:
     clock, one, other = Hands(), scenario("A", active=False), scenario("B", active=False)
-    agenda = an_agenda(clock, one, other)
-    agenda.nudge(one, Reason.FLAGS)
+    schedule = a_schedule(clock, one, other)
+    schedule.nudge(one, Reason.FLAGS)
     clock.seconds += 7
-    agenda.nudge(other, Reason.FLAGS)
+    schedule.nudge(other, Reason.FLAGS)
     clock.seconds += 5
-    assert (agenda.overdue(clock.seconds), agenda.oldest_look(clock.seconds)) == (12.0, 12.0)
-    assert look(agenda, clock) == ("A", Reason.FLAGS)
-    assert (agenda.overdue(clock.seconds), agenda.oldest_look(clock.seconds)) == (5.0, 12.0)
+    assert (schedule.overdue(clock.seconds), schedule.oldest_poll_age(clock.seconds)) == (12.0, 12.0)
+    assert poll(schedule, clock) == ("A", Reason.FLAGS)
+    assert (schedule.overdue(clock.seconds), schedule.oldest_poll_age(clock.seconds)) == (5.0, 12.0)
 
 
-def test_a_scenario_gets_one_look_a_second_however_often_hooks_ask() -> None:
+def test_a_scenario_gets_one_poll_a_second_however_often_hooks_ask() -> None:
     clock, one = Hands(), scenario("A", active=False)
-    agenda = an_agenda(clock, one)
+    schedule = a_schedule(clock, one)
     clock.seconds += 10
-    looks = []
+    polls = []
     for _ in range(50):
-        agenda.hook(one)
-        if agenda.best(clock.seconds) is not None:
-            agenda.pop(clock.seconds, limit=400.0)
-            agenda.landed(one)
-            looks.append(clock.seconds)
+        schedule.hook(one)
+        if schedule.best(clock.seconds) is not None:
+            schedule.pop(clock.seconds, limit=400.0)
+            schedule.finished(one)
+            polls.append(clock.seconds)
         clock.seconds += 0.125
-    assert looks == [1010.0 + second for second in range(7)]
+    assert polls == [1010.0 + second for second in range(7)]
 
 
 @pytest.mark.parametrize("project", [KEY.project])
-async def test_looks_into_a_project_that_cannot_be_read_rest_until_it_can(project: str) -> None:
+async def test_polls_into_a_project_that_cannot_be_read_rest_until_it_can(project: str) -> None:
     clock, one = Hands(), scenario("A")
-    agenda = an_agenda(clock, one)
-    agenda.nudge(one, Reason.FLAGS)
-    agenda.rest(project)
+    schedule = a_schedule(clock, one)
+    schedule.nudge(one, Reason.FLAGS)
+    schedule.rest(project)
     clock.seconds += 7200
-    assert look(agenda, clock) is None
-    await agenda.resume(project)
-    made = look(agenda, clock)
+    assert poll(schedule, clock) is None
+    await schedule.resume(project)
+    made = poll(schedule, clock)
     assert made is not None
     assert made[0] == "A"

@@ -21,14 +21,14 @@ from tocsin.kit.clock import to_ms
 from tocsin.model.event import DownReason
 from tocsin.model.run import ScenarioKey
 from tocsin.store.scenarios import ProjectRow, ScenarioRow
-from tocsin.watch.cadence import Pace, Rank, Reason, next_look
+from tocsin.watch.cadence import Pace, Rank, Reason, next_poll
 from tocsin.watch.health import Health, Sign, read_sign
 from tocsin.watch.inventory import Expectation, When, compare_projects, compare_scenarios, expect, may_go, worth_writing
-from tocsin.watch.look import late_before
+from tocsin.watch.poll import late_before
 from tocsin.watch.read import (
-    Reading,
-    SeenProject,
-    SeenScenario,
+    ListedProject,
+    ListedScenario,
+    ParsedList,
     read_details,
     read_projects,
     read_running,
@@ -39,38 +39,38 @@ from tocsin.watch.trust import Watching, confirms, contradicts
 
 # --- cadence ---------------------------------------------------------------------------------------------------------
 
-QUIET = Pace(looked_ago=100.0)
+QUIET = Pace(polled_ago=100.0)
 
 
 @pytest.mark.parametrize(
     ("pace", "seconds", "rank", "reason"),
     [
-        (Pace(), 0, Rank.COLD, Reason.BASELINE),
-        (Pace(seen_before=True), 0, Rank.COLD, Reason.BACKFILL),
+        (Pace(), 0, Rank.ROUTINE, Reason.BASELINE),
+        (Pace(seen_before=True), 0, Rank.ROUTINE, Reason.BACKFILL),
         (Pace(seen_before=True, sighted=True), 0, Rank.NUDGED, Reason.BACKFILL),
-        (Pace(seen_before=True, sighted=False), 0, Rank.COLD, Reason.BACKFILL),
+        (Pace(seen_before=True, sighted=False), 0, Rank.ROUTINE, Reason.BACKFILL),
         (Pace(seen_before=True, sighted=False, running_for=20.0), 0, Rank.NUDGED, Reason.BACKFILL),
-        (QUIET, 3500, Rank.COLD, Reason.COLD),
+        (QUIET, 3500, Rank.ROUTINE, Reason.MAX_INTERVAL),
         (replace(QUIET, sighted=True, sighted_ago=1.0, by_sweep=True), 0, Rank.NUDGED, Reason.SWEEP),
         (replace(QUIET, sighted=True, sighted_ago=1.0), 0, Rank.NUDGED, Reason.FLAGS),
-        (Pace(looked_ago=0.0, sighted=True, sighted_ago=1.0, unexplained=1), 1, Rank.NUDGED, Reason.FLAGS),
-        (Pace(looked_ago=0.0, sighted=True, sighted_ago=1.0, unexplained=4), 8, Rank.NUDGED, Reason.FLAGS),
-        (Pace(looked_ago=0.0, sighted=True, running_for=20.0, by_sweep=True), 300, Rank.COLD, Reason.RUNNING),
-        (Pace(looked_ago=0.0, running_for=20.0), 5, Rank.COLD, Reason.RUNNING),
-        (Pace(looked_ago=0.0, running_for=400.0), 40, Rank.COLD, Reason.RUNNING),
+        (Pace(polled_ago=0.0, sighted=True, sighted_ago=1.0, unexplained=1), 1, Rank.NUDGED, Reason.FLAGS),
+        (Pace(polled_ago=0.0, sighted=True, sighted_ago=1.0, unexplained=4), 8, Rank.NUDGED, Reason.FLAGS),
+        (Pace(polled_ago=0.0, sighted=True, running_for=20.0, by_sweep=True), 300, Rank.ROUTINE, Reason.RUNNING),
+        (Pace(polled_ago=0.0, running_for=20.0), 5, Rank.ROUTINE, Reason.RUNNING),
+        (Pace(polled_ago=0.0, running_for=400.0), 40, Rank.ROUTINE, Reason.RUNNING),
         (replace(QUIET, expected_in=50.0), 50, Rank.NUDGED, Reason.EXPECTED),
         (replace(QUIET, expected_in=-2.0), -2, Rank.NUDGED, Reason.EXPECTED),
-        (Pace(looked_ago=0.0, expected_in=-3.0), 5, Rank.NUDGED, Reason.EXPECTED),
-        (Pace(looked_ago=0.0, expected_in=-600.0), 200, Rank.NUDGED, Reason.EXPECTED),
-        (Pace(looked_ago=0.0, followed_ago=90.0), 30, Rank.NUDGED, Reason.FOLLOW),
-        (Pace(looked_ago=0.0, ended_ago=300.0), 100, Rank.COLD, Reason.LATELY),
+        (Pace(polled_ago=0.0, expected_in=-3.0), 5, Rank.NUDGED, Reason.EXPECTED),
+        (Pace(polled_ago=0.0, expected_in=-600.0), 200, Rank.NUDGED, Reason.EXPECTED),
+        (Pace(polled_ago=0.0, followed_ago=90.0), 30, Rank.NUDGED, Reason.FOLLOW),
+        (Pace(polled_ago=0.0, ended_ago=300.0), 100, Rank.ROUTINE, Reason.RECENT),
         (replace(QUIET, failures=1, tried_ago=0.0), 1, Rank.NUDGED, Reason.RETRY),
-        (replace(QUIET, failures=9, tried_ago=0.0), 256, Rank.COLD, Reason.RETRY),
-        (replace(QUIET, failures=2, tried_ago=0.0, forbidden=True), 240, Rank.COLD, Reason.RETRY),
+        (replace(QUIET, failures=9, tried_ago=0.0), 256, Rank.ROUTINE, Reason.RETRY),
+        (replace(QUIET, failures=2, tried_ago=0.0, forbidden=True), 240, Rank.ROUTINE, Reason.RETRY),
     ],
 )
-def test_when_the_next_look_is_due_and_why(pace: Pace, seconds: float, rank: Rank, reason: Reason) -> None:
-    due = next_look(pace, cold=3600.0)
+def test_when_the_next_poll_is_due_and_why(pace: Pace, seconds: float, rank: Rank, reason: Reason) -> None:
+    due = next_poll(pace, max_interval=3600.0)
     assert (due.seconds, due.rank, due.reason) == (seconds, rank, reason)
 
 
@@ -240,7 +240,7 @@ def test_lists_and_futures_that_make_no_sense_are_empty() -> None:
         {"jobId": "k", "alive": False, "payload": {"targets": [target]}},
         {"jobId": "l", "payload": None},
     ]
-    assert read_running(futures) == Reading(((("P", "S"), "j"),), 1, '{"jobId": "l", "payload": null}')
+    assert read_running(futures) == ParsedList(((("P", "S"), "j"),), 1, '{"jobId": "l", "payload": null}')
 
 
 def test_details_of_another_run_under_the_same_id_are_not_taken() -> None:
@@ -262,16 +262,16 @@ def row(scenario: str, **more: object) -> ScenarioRow:
     return replace(base, **more)  # type: ignore[arg-type]
 
 
-def listed(*scenarios: str, odd: int = 0, **more: object) -> Reading[SeenScenario]:
+def listed(*scenarios: str, odd: int = 0, **more: object) -> ParsedList[ListedScenario]:
     seen = (
-        SeenScenario(ScenarioKey("prod", "SALES", id_), id_, active=True, **more)  # type: ignore[arg-type]
+        ListedScenario(ScenarioKey("prod", "SALES", id_), id_, active=True, **more)  # type: ignore[arg-type]
         for id_ in scenarios
     )
-    return Reading(tuple(seen), odd)
+    return ParsedList(tuple(seen), odd)
 
 
 def compare(
-    known: list[ScenarioRow], seen: Reading[SeenScenario], counts: bool = True, **more: object
+    known: list[ScenarioRow], seen: ParsedList[ListedScenario], counts: bool = True, **more: object
 ) -> dict[str, ScenarioRow]:
     when = When(at(50), at(50), **more)  # type: ignore[arg-type]
     rows = compare_scenarios(
@@ -310,7 +310,7 @@ def test_a_scenario_whose_tags_leave_the_scope_is_gone_at_once() -> None:
 def test_projects_come_go_missing_and_return() -> None:
     known = {key: replace(PROJECT, project=key) for key in ("A", "B", "C")}
     known["C"] = replace(known["C"], gone_at=at(1), missing=3)
-    seen = Reading((SeenProject("A", "New name"), SeenProject("C"), SeenProject("D"), SeenProject("X")))
+    seen = ParsedList((ListedProject("A", "New name"), ListedProject("C"), ListedProject("D"), ListedProject("X")))
     changed = compare_projects(known, seen, "prod", lambda key: key != "X", lambda _: at(7))
     rows = {one.project: (one.name, one.in_scope_since, one.missing, one.gone_at) for one in changed}
     assert rows == {
@@ -362,17 +362,17 @@ def test_what_a_list_says_is_written_if_it(
 @pytest.mark.parametrize(
     ("what", "resumed", "here", "ever", "expected"),
     [
-        ("looked at lately", 50, 1, 1, None),
-        ("not looked at for long in this life", 50, 4, 4, 0),
+        ("polled lately", 50, 1, 1, None),
+        ("not polled for long in this life", 50, 4, 4, 0),
         ("after a short restart", 0.1, None, 0.2, 0.1),
         ("after a long downtime", 0.1, None, 9, 0.1),
         ("its project could not be read for long", 50, None, 8, 0),
         ("its project could not be read since the start", 8, None, 50, 0),
         ("its project could not be read for a moment", 50, None, 0.5, 50),
-        ("never looked at", 50, None, None, 50),
+        ("never polled", 50, None, None, 50),
     ],
 )
-def test_what_happened_while_nobody_could_look_is_late(
+def test_what_happened_while_nobody_could_poll_is_late(
     what: str, resumed: float, here: float | None, ever: float | None, expected: float | None
 ) -> None:
     def hours(number: float | None) -> timedelta | None:

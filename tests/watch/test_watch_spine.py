@@ -87,7 +87,7 @@ async def _has(found: Watching, names: list[str]) -> bool:
     return await found.names() == names
 
 
-async def test_short_runs_between_two_looks_are_all_seen(dss: FakeDSS, start: Start) -> None:
+async def test_short_runs_between_two_polls_are_all_seen(dss: FakeDSS, start: Start) -> None:
     dss.world.populate(1, 1)
     found = await start()
     since = await now_ms()

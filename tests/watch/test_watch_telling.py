@@ -57,7 +57,7 @@ async def test_what_fails_alone_is_told_once_with_its_place(dss: FakeDSS, start:
         dss.start_run("P000", "S001")
         await until(lambda: rule.applied >= 3)
     told = [line for line in lines if line["log_level"] in LOUD]
-    assert [(line["event"], line["project"], line["scenario"]) for line in told] == [("look_failed", "P000", "S001")]
+    assert [(line["event"], line["project"], line["scenario"]) for line in told] == [("poll_failed", "P000", "S001")]
 
 
 async def test_a_reply_that_makes_no_sense_is_counted_each_time_and_told_once(dss: FakeDSS, start: Start) -> None:
@@ -66,7 +66,7 @@ async def test_a_reply_that_makes_no_sense_is_counted_each_time_and_told_once(ds
     with capture_logs() as lines, dss.fail(faults.nulled("runId"), "last_runs"):
         dss.start_run("P000", "S000")
         await until(lambda: (found.value("tocsin_dss_invalid_items_total", operation="get_last_runs") or 0) >= 2)
-    assert loud(lines) == ["dss_reply_odd"]
+    assert loud(lines) == ["dss_invalid_items"]
 
 
 async def test_the_key_of_the_sweep_does_not_hide_that_the_other_was_revoked(dss: FakeDSS, start: Start) -> None:

@@ -116,7 +116,7 @@ class Backfill(Model):
 class Watch(Model):
     sweep_interval: PositiveDuration = timedelta(seconds=2)  # one request tells everything that runs now
     discovery_interval: PositiveDuration = timedelta(minutes=5)  # projects and scenario lists, spread evenly
-    max_poll_interval: PositiveDuration = timedelta(hours=1)  # the longest time between two looks at a quiet scenario
+    max_poll_interval: PositiveDuration = timedelta(hours=1)  # the longest time between two polls of a quiet scenario
     max_requests_per_second: Annotated[float, Field(gt=0, le=1000)] = 5  # budget of the node, all requests together
     max_concurrency: Annotated[int, Field(ge=1, le=256)] = 8  # requests on their way at a time
     details_wait: Duration = timedelta(seconds=15)  # how long a message waits for the run's first error and steps

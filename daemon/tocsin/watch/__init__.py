@@ -1,1 +1,1 @@
-"""DSS to events: sweep, discovery, cadence, look, diff, details, backfill."""
+"""DSS to events: sweep, discovery, cadence, poll, diff, details, backfill."""

@@ -11,14 +11,14 @@ from tocsin.dss import RequestReport
 from tocsin.model.event import DownReason, Event, EventName, node_event_id
 from tocsin.watch.cadence import Rank
 from tocsin.watch.health import Health, read_sign
-from tocsin.watch.queue import Offer, Ticket
+from tocsin.watch.queue import NextJob, Permit
 from tocsin.watch.state import NodeState
 
 
 class Circuit:
     """The only source of requests while the circuit is open: it asks ``probe``, the list of projects."""
 
-    def __init__(self, state: NodeState, probe: Callable[[Ticket], Awaitable[None]]) -> None:
+    def __init__(self, state: NodeState, probe: Callable[[Permit], Awaitable[None]]) -> None:
         self._state = state
         self._ask = probe
         self.health = Health(state.clock.monotonic())
@@ -29,20 +29,20 @@ class Circuit:
 
     # --- the source --------------------------------------------------------------------------------------------------
 
-    def offer(self, now: float) -> Offer | None:
-        return Offer(Rank.SWEEP, now) if not self._busy and self.due_in(now) == inf else None
+    def offer(self, now: float) -> NextJob | None:
+        return NextJob(Rank.SWEEP, now) if not self._busy and self.due_in(now) == inf else None
 
     def due_in(self, now: float) -> float:
         left = self._ended + self.health.pause - now
         return left if left > 0 else inf
 
-    def take(self, now: float, ticket: Ticket) -> Coroutine[object, object, None]:
+    def take(self, now: float, permit: Permit) -> Coroutine[object, object, None]:
         self._busy = True
-        return self._probe(ticket)
+        return self._probe(permit)
 
-    async def _probe(self, ticket: Ticket) -> None:
+    async def _probe(self, permit: Permit) -> None:
         try:
-            await self._ask(ticket)
+            await self._ask(permit)
             if self.health.down:
                 await self._down()
         finally:
@@ -94,7 +94,7 @@ class Circuit:
         nothing = dict.fromkeys(("down_reason", "down_since", "down_event_id", "problem"))
         began = {"watched_since": since, "resumed_at": state.now(), "last_ok_at": state.clock.now()}
         await state.save({"up": True, **nothing, **began}, event, backfill=True)
-        await state.agenda.wake(state.agenda.watched.values())
+        await state.schedule.wake(state.schedule.watched.values())
         if event is not None:
             state.given.ring()
 

@@ -17,7 +17,7 @@ from tocsin.dss.fields import get_object
 from tocsin.model.run import Details, DetailsLevel, RunKey
 from tocsin.store import details, runs
 from tocsin.watch.cadence import Rank, Reason
-from tocsin.watch.queue import Offer, Ticket
+from tocsin.watch.queue import NextJob, Permit
 from tocsin.watch.read import clean, read_details, read_failed_reporters
 from tocsin.watch.state import NodeState
 
@@ -50,44 +50,44 @@ class DetailsReader:
     def owe(self, run: RunKey, level: DetailsLevel) -> None:
         self._push(_Owed(run, log=level is DetailsLevel.LOG), self._state.clock.monotonic())
 
-    def offer(self, now: float) -> Offer | None:
-        return Offer(Rank.DETAILS, self._heap[0][0]) if self._heap and self._heap[0][0] <= now else None
+    def offer(self, now: float) -> NextJob | None:
+        return NextJob(Rank.DETAILS, self._heap[0][0]) if self._heap and self._heap[0][0] <= now else None
 
     def due_in(self, now: float) -> float:
         return self._heap[0][0] - now if self._heap and self._heap[0][0] > now else inf
 
-    def take(self, now: float, ticket: Ticket) -> Coroutine[object, object, None]:
+    def take(self, now: float, permit: Permit) -> Coroutine[object, object, None]:
         _, _, owed = heappop(self._heap)
-        return self._read(owed, ticket)
+        return self._read(owed, permit)
 
     def _push(self, owed: _Owed, due: float) -> None:
         self._pushed += 1
         heappush(self._heap, (due, self._pushed, owed))
 
-    async def _read(self, owed: _Owed, ticket: Ticket) -> None:
+    async def _read(self, owed: _Owed, permit: Permit) -> None:
         state, run = self._state, owed.run
         _, project, scenario = run.scenario
         owed.tries += 1
         try:
-            raw = await ticket.ask(lambda: self._client.perform(wire.get_run(project, scenario, run.run_id)))
+            raw = await permit.ask(lambda: self._client.perform(wire.get_run(project, scenario, run.run_id)))
             read = read_details(raw, run, state.clock.now())
             if read.problem is None and owed.log:
-                read = await self._with_log(read, ticket)
+                read = await self._with_log(read, permit)
         except (DSSError, ValueError) as error:  # DSS may use ids that no path can hold
             await self._failed(owed, error)
             return
         await state.write(_write, read, owed.tries)
         state.given.details_read()
-        one = state.agenda.watched.get(run.scenario)
+        one = state.schedule.watched.get(run.scenario)
         if one is not None and read_failed_reporters(get_object(raw, "scenarioRun")):
-            state.agenda.nudge(one, Reason.LATELY)  # reporters may fail only after the look that saw the end
+            state.schedule.nudge(one, Reason.RECENT)  # reporters may fail only after the poll that saw the end
 
-    async def _with_log(self, read: Details, ticket: Ticket) -> Details:
+    async def _with_log(self, read: Details, permit: Permit) -> Details:
         """The end of the run's log; where DSS has none to give, the lines attached to the failed step serve."""
         _, project, scenario = read.run.scenario
         request = wire.get_run_log(project, scenario, read.run.run_id, tail=_LOG_BYTES)
         try:
-            log = await ticket.ask(lambda: self._client.perform(request))
+            log = await permit.ask(lambda: self._client.perform(request))
         except DSSError as error:
             if error.transient:
                 raise
@@ -103,7 +103,7 @@ class DetailsReader:
             self._push(owed, state.clock.monotonic() + pause)
             return
         _, project, scenario = owed.run.scenario
-        state.failed("details_unreadable", error, project=project, scenario=scenario, run=owed.run.run_id)
+        state.failed("details_failed", error, project=project, scenario=scenario, run=owed.run.run_id)
         problem = Details(owed.run, state.clock.now(), problem=str(error))
         await state.write(_write, problem, owed.tries)
         state.given.details_read()

@@ -1,6 +1,6 @@
-"""From what a look saw and what the store knows to what is new. Pure.
+"""From what a poll saw and what the store knows to what is new. Pure.
 
-Promises one start and exactly one end per run whatever the order, the overlap or the number of looks: a run is known
+Promises one start and exactly one end per run whatever the order, the overlap or the number of polls: a run is known
 by its id and its start, what is known to have ended makes nothing more, and what lies before the watch or the
 watermark makes no event at all.
 """
@@ -13,14 +13,14 @@ from tocsin.model.event import Event, EventName, FailedReporter, ScenarioFacts, 
 from tocsin.model.run import Outcome, Run, ScenarioKey
 from tocsin.store.runs import Known, KnownRun
 from tocsin.store.scenarios import Past
-from tocsin.watch.read import SeenRun
+from tocsin.watch.read import ListedRun
 
 VANISHED_AFTER = timedelta(minutes=10)
 """How long an open run must be absent from DSS's history before it is closed as UNKNOWN."""
 LOST_AFTER = timedelta(seconds=20)
-"""The same for a run that DSS does not know by its id either: the second look confirms the first."""
+"""The same for a run that DSS does not know by its id either: the second poll confirms the first."""
 REPORTERS_WATCHED_FOR = timedelta(hours=6)
-"""DSS's reporters send after the end of a run; so long their errors are looked for."""
+"""DSS's reporters send after the end of a run; so long their errors are polled for."""
 LAUNCH_DELAY = timedelta(seconds=60)
 """DSS waits so long between a trigger and the start of the run."""
 
@@ -30,15 +30,15 @@ _NOT_OF_A_SCHEDULE = frozenset({"manual", "sub"})
 
 
 @dataclass(frozen=True, slots=True)
-class Sight:
-    """What one look saw and what it needs to be judged by. Times are DSS's, but for ``detected_at``."""
+class PollResult:
+    """What one poll saw and what it needs to be judged by. Times are DSS's, but for ``detected_at``."""
 
     key: ScenarioKey
     facts: ScenarioFacts
-    seen: tuple[SeenRun, ...]  # the newest first
+    seen: tuple[ListedRun, ...]  # the newest first
     reaches: datetime | None  # ``seen`` holds every run that started later; None: DSS's whole history
     whole: bool  # no item was unreadable
-    advances: bool  # or those that were are known to be: the next look need not reach further back for them
+    advances: bool  # or those that were are known to be: the next poll need not reach further back for them
     now: datetime
     earliest: datetime  # what ``now`` may be, if DSS's clock was just set back
     detected_at: datetime
@@ -53,7 +53,7 @@ class Sight:
 
 @dataclass(frozen=True, slots=True)
 class RunChange:
-    """A run to be written. ``ended`` says that this look saw its end first."""
+    """A run to be written. ``ended`` says that this poll saw its end first."""
 
     run: Run
     baseline: bool = False
@@ -64,7 +64,7 @@ class RunChange:
 
 @dataclass(frozen=True, slots=True)
 class Diff:
-    """What is new: rows to write, events in order, and where the next look must reach to."""
+    """What is new: rows to write, events in order, and where the next poll must reach to."""
 
     runs: tuple[RunChange, ...]
     events: tuple[Event, ...]
@@ -73,8 +73,8 @@ class Diff:
     last_outcome: str | None
 
 
-def diff(known: Known, sight: Sight, past: Past) -> Diff:
-    """What this look adds to what is known. ``known`` holds the open runs and those from ``fresh_from`` on; one
+def diff(known: Known, sight: PollResult, past: Past) -> Diff:
+    """What this poll adds to what is known. ``known`` holds the open runs and those from ``fresh_from`` on; one
     without ``run`` has ended."""
     runs: list[RunChange] = []
     events: list[Event] = []
@@ -101,7 +101,7 @@ def diff(known: Known, sight: Sight, past: Past) -> Diff:
 
 
 def _compare(
-    run: Run, was: KnownRun | None, sight: Sight, past: Past
+    run: Run, was: KnownRun | None, sight: PollResult, past: Past
 ) -> tuple[RunChange | None, tuple[EventName, ...]]:
     """What to write about one seen run and the events that it makes."""
     end = () if run.end is None else (end_event_name(run.outcome),)
@@ -121,7 +121,7 @@ def _compare(
     return RunChange(run, late=late, ended=bool(end)), (*start, *end)
 
 
-def _reporters_matter(run: Run, was: KnownRun | None, names: Sequence[EventName], sight: Sight) -> bool:
+def _reporters_matter(run: Run, was: KnownRun | None, names: Sequence[EventName], sight: PollResult) -> bool:
     if was is None:
         return bool(names) or run.end is None
     if was.run is not None:
@@ -130,7 +130,7 @@ def _reporters_matter(run: Run, was: KnownRun | None, names: Sequence[EventName]
     return fresh and not was.baseline
 
 
-def _absent(known: Known, sight: Sight) -> Iterable[RunChange]:
+def _absent(known: Known, sight: PollResult) -> Iterable[RunChange]:
     """Open runs that DSS no longer lists: remembered first, closed as UNKNOWN when that lasts.
 
     A node that crashed, or a cleared history, loses a run for ever. A list that is not whole or does not reach back
@@ -155,12 +155,12 @@ def _absent(known: Known, sight: Sight) -> Iterable[RunChange]:
             yield RunChange(was.run, absent_since=since)
 
 
-def _is_late(time: datetime, sight: Sight) -> bool:
+def _is_late(time: datetime, sight: PollResult) -> bool:
     return sight.late_before is not None and time < sight.late_before
 
 
 def _event(
-    sight: Sight, name: EventName, run: Run, previous: str | None = None, reporter: FailedReporter | None = None
+    sight: PollResult, name: EventName, run: Run, previous: str | None = None, reporter: FailedReporter | None = None
 ) -> Event:
     starts = name is EventName.RUN_STARTED
     time = run.start if starts or run.end is None else max(run.start, run.end)

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 from tocsin.model.run import ScenarioKey
 from tocsin.store.scenarios import ProjectRow, ScenarioRow
-from tocsin.watch.read import Reading, SeenProject, SeenScenario
+from tocsin.watch.read import ListedProject, ListedScenario, ParsedList
 
 MISSING_BEFORE_GONE = 3
 """So many complete lists in a row must lack something before it is gone."""
@@ -32,10 +32,10 @@ class When:
 
 def compare_projects(
     known: Mapping[str, ProjectRow],
-    seen: Reading[SeenProject],
+    seen: ParsedList[ListedProject],
     node: str,
     in_scope: Callable[[str], bool],
-    since: Callable[[SeenProject], datetime],
+    since: Callable[[ListedProject], datetime],
 ) -> list[ProjectRow]:
     """The rows of projects that change. ``since`` tells from when on a new project counts."""
     changed: list[ProjectRow] = []
@@ -57,7 +57,7 @@ def compare_projects(
 def compare_scenarios(
     project: ProjectRow,
     known: Mapping[str, ScenarioRow],
-    seen: Reading[SeenScenario],
+    seen: ParsedList[ListedScenario],
     in_scope: Callable[[str, Sequence[str]], bool],
     counts: Callable[[ScenarioRow], bool],
     when: When,
@@ -79,7 +79,7 @@ def compare_scenarios(
     return rows
 
 
-def _listed(row: ScenarioRow | None, one: SeenScenario, project: ProjectRow, when: When) -> ScenarioRow:
+def _listed(row: ScenarioRow | None, one: ListedScenario, project: ProjectRow, when: When) -> ScenarioRow:
     if row is None or row.gone_at is not None:
         since = when.newcomers_since or project.in_scope_since
         if row is None:

@@ -39,14 +39,14 @@ class WatchMetrics:
         self.sweep_trusted = Gauge(
             "tocsin_sweep_trusted", "Whether one request tells all running scenarios.", node, registry=registry
         )
-        self.looks = Counter("tocsin_polls", "Looks at scenarios.", (*node, "reason"), registry=registry)
-        self.look_bound = Gauge(
+        self.polls = Counter("tocsin_polls", "Polls of scenarios.", (*node, "reason"), registry=registry)
+        self.oldest_poll_age = Gauge(
             "tocsin_oldest_poll_age_seconds",
-            "The longest time that a watched scenario has been without a look.",
+            "Time since the least recent poll among the watched scenarios.",
             node,
             registry=registry,
         )
-        self.oddities = Counter(
+        self.invalid_items = Counter(
             "tocsin_dss_invalid_items",
             "Items of DSS's replies that made no sense.",
             (*node, "operation"),
@@ -56,10 +56,10 @@ class WatchMetrics:
     def begin(self, node: str) -> None:
         """Let the node's series exist from the beginning."""
         for reason in Reason:
-            self.looks.labels(node, reason.value)
+            self.polls.labels(node, reason.value)
         self.detection_delay.labels(node)
 
     def forget(self, node: str) -> None:
         """The node is no longer watched here: its gauges go, its counters stay."""
-        for gauge in (self.limit, self.sweep_trusted, self.look_bound):
+        for gauge in (self.limit, self.sweep_trusted, self.oldest_poll_age):
             gauge.remove(node)

@@ -1,4 +1,4 @@
-"""The watch of one node: composes sweep, looks, details and discovery in one line of requests, for ever.
+"""The watch of one node: composes sweep, polls, details and discovery in one line of requests, for ever.
 
 Promises that every run is seen, soon, and that the watching never harms the node: see the modules beside this one for
 each of the three.
@@ -29,10 +29,10 @@ from tocsin.watch.budget import Budget
 from tocsin.watch.cadence import Reason
 from tocsin.watch.circuit import Circuit
 from tocsin.watch.details import DetailsReader
-from tocsin.watch.discover import Discovery
-from tocsin.watch.look import Looks
-from tocsin.watch.queue import Line, Source, Ticket
-from tocsin.watch.state import Given, NodeState
+from tocsin.watch.discovery import Discovery
+from tocsin.watch.poll import Poller
+from tocsin.watch.queue import Permit, RequestQueue, RequestSource
+from tocsin.watch.state import NodeState, WatcherDeps
 from tocsin.watch.sweep import Sweep
 
 _TIMEOUT = 30.0
@@ -51,19 +51,19 @@ class NodeSnapshot:
     problem: str | None
     requests_per_second: float
     sweep_trusted: bool
-    look_bound: float
-    overdue: float  # for which the look that waits longest in the line has been due
+    oldest_poll_age: float
+    overdue: float  # for which the poll that waits longest in the line has been due
     scenarios: int
     active: int
     running: int
-    failing: int  # scenarios whose last look failed
+    failing: int  # scenarios whose last poll failed
     backfilling: bool
     clock_offset: timedelta
     last_ok_at: datetime | None
     dss_version: str | None
 
 
-class NodeWatcher(Given):
+class NodeWatcher(WatcherDeps):
     """Watches one node. Its settings are frozen: others need another watcher."""
 
     _watch: "_Watch | None" = None
@@ -91,7 +91,7 @@ class NodeWatcher(Given):
                 pause = min(2 * pause, 30.0)
 
     def nudge(self, project: str, scenario: str) -> bool:
-        """Somebody says that something happened to this scenario: at most one look. False if it is not watched."""
+        """Somebody says that something happened to this scenario: at most one poll. False if it is not watched."""
         return self._watch is not None and self._watch.nudge(project, scenario)
 
     def snapshot(self) -> NodeSnapshot | None:
@@ -105,7 +105,7 @@ class _Watch:
     def __init__(self, state: NodeState, user_agent: str) -> None:
         node, self._state = state.node, state
         self._budget = Budget(node.watch.max_requests_per_second, node.watch.max_concurrency)
-        self._line = Line(self._budget, state.clock, self._sources, state.log)
+        self._line = RequestQueue(self._budget, state.clock, self._sources, state.log)
         self._client = _client(node, node.api_key, node.bearer, user_agent, self._answered)
         own = node.sweep_api_key
         self._admin = _client(node, own, None, user_agent, self._admin_answered) if own else self._client
@@ -117,7 +117,7 @@ class _Watch:
             state, self._client, limit=self._limit, show=self._sweep.show_again, alive=self._circuit.alive
         )
         self._details = DetailsReader(state, self._client)
-        self._looks = Looks(
+        self._looks = Poller(
             state,
             self._client,
             limit=self._limit,
@@ -132,7 +132,7 @@ class _Watch:
         await self._state.save({"up": up}, backfill=True)
         await self._discovery.load()
         await self._details.load()
-        self._state.agenda.sighting = Reason.SWEEP if self._sweep.trusted else Reason.FLAGS
+        self._state.schedule.sighting = Reason.SWEEP if self._sweep.trusted else Reason.FLAGS
         await until_one_ends({"line": self._line.run(), "keep": self._keep()})
 
     async def close(self) -> None:
@@ -142,17 +142,17 @@ class _Watch:
     def _limit(self) -> float:
         return self._budget.limit
 
-    def _sources(self) -> Sequence[Source]:
+    def _sources(self) -> Sequence[RequestSource]:
         if self._circuit.health.open:
             return (self._circuit,)
         return (self._sweep, self._looks, self._details, self._discovery)
 
-    async def _probe(self, ticket: Ticket) -> None:
-        await self._discovery.read_projects(ticket)
+    async def _probe(self, permit: Permit) -> None:
+        await self._discovery.read_projects(permit)
         if self._circuit.health.open or self._state.row.node_type is not None:
             return
         try:
-            info = await ticket.ask(self._client.get_instance_info)
+            info = await permit.ask(self._client.get_instance_info)
         except DSSError:
             return  # pages do without
         await self._state.save({"node_type": info.node_type})
@@ -160,15 +160,15 @@ class _Watch:
     # --- nudges ------------------------------------------------------------------------------------------------------
 
     def nudge(self, project: str, scenario: str) -> bool:
-        one = self._state.agenda.watched.get(ScenarioKey(self._state.name, project, scenario))
+        one = self._state.schedule.watched.get(ScenarioKey(self._state.name, project, scenario))
         if one is not None:
-            self._state.agenda.hook(one)
+            self._state.schedule.hook(one)
             self._line.ring()
             return True
         if not (self._state.in_scope(project) and self._discovery.knows(project)):
             return False
         # Perhaps it is new. One that nobody finds costs a request as well.
-        return self._state.agenda.spend_hook(self._state.clock.monotonic(), self._limit()) and (
+        return self._state.schedule.take_hook_permit(self._state.clock.monotonic(), self._limit()) and (
             self._discovery.nudge(project)
         )
 
@@ -207,7 +207,7 @@ class _Watch:
         if error is None:
             self._state.tell_failures(before=now - report.seconds)
         if self._circuit.answered(report):
-            self._line.turn_away()
+            self._line.reject_all()
 
     # --- housekeeping ------------------------------------------------------------------------------------------------
 
@@ -222,7 +222,7 @@ class _Watch:
         metrics, name, now = self._state.metrics, self._state.name, self._state.clock.monotonic()
         metrics.limit.labels(name).set(self._budget.limit)
         metrics.sweep_trusted.labels(name).set(self._sweep.trusted)
-        metrics.look_bound.labels(name).set(self._state.agenda.oldest_look(now))
+        metrics.oldest_poll_age.labels(name).set(self._state.schedule.oldest_poll_age(now))
 
     async def _save_row(self) -> None:
         state, row = self._state, self._state.row
@@ -247,22 +247,22 @@ class _Watch:
             swept = self._sweep.swept_at is not None and row.last_sweep_at is None
             if swept or row.last_ok_at is None or abs(state.clock.now() - row.last_ok_at) >= _OK_EVERY:
                 changes |= {"last_ok_at": state.clock.now(), "last_sweep_at": self._sweep.swept_at}
-            if row.backfilling and self._discovery.complete and self._all_looked_at():
+            if row.backfilling and self._discovery.complete and self._all_polled():
                 changes["backfilling"] = False
                 state.log.info("backfill_complete")
         if changes:
             await state.save(changes)
 
-    def _all_looked_at(self) -> bool:
-        watched = self._state.agenda.watched.values()
-        blind = self._state.agenda.suspended
+    def _all_polled(self) -> bool:
+        watched = self._state.schedule.watched.values()
+        blind = self._state.schedule.suspended
         return all(
             one.polled_at is not None or one.failures or one.row.active is False or one.key.project in blind
             for one in watched
         )
 
     def snapshot(self) -> NodeSnapshot:
-        state, watched = self._state, self._state.agenda.watched.values()
+        state, watched = self._state, self._state.schedule.watched.values()
         return NodeSnapshot(
             node=state.name,
             up=state.row.up,
@@ -270,8 +270,8 @@ class _Watch:
             problem=state.row.problem,
             requests_per_second=self._budget.limit,
             sweep_trusted=self._sweep.trusted,
-            look_bound=state.agenda.oldest_look(state.clock.monotonic()),
-            overdue=state.agenda.overdue(state.clock.monotonic()),
+            oldest_poll_age=state.schedule.oldest_poll_age(state.clock.monotonic()),
+            overdue=state.schedule.overdue(state.clock.monotonic()),
             scenarios=len(watched),
             active=sum(one.row.active is True for one in watched),
             running=sum(bool(one.open_runs) for one in watched),

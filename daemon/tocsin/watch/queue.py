@@ -29,21 +29,21 @@ _JOBS_PER_REQUEST = 4  # jobs may wait for the store while others ask; not witho
 
 
 @dataclass(frozen=True, slots=True)
-class Offer:
+class NextJob:
     """What a source would do now; ``since`` when it has waited, in monotonic seconds."""
 
     rank: Rank
     since: float
 
 
-class Source(Protocol):
+class RequestSource(Protocol):
     """Something that has jobs for the line. Times are monotonic seconds."""
 
-    def offer(self, now: float) -> Offer | None:
+    def offer(self, now: float) -> NextJob | None:
         """The most urgent job that is due; None: nothing is."""
         ...
 
-    def take(self, now: float, ticket: "Ticket") -> Coroutine[object, object, None]:
+    def take(self, now: float, permit: "Permit") -> Coroutine[object, object, None]:
         """Start the job that was offered. It must not raise but for bugs and a lost lead."""
         ...
 
@@ -52,10 +52,10 @@ class Source(Protocol):
         ...
 
 
-class Ticket:
+class Permit:
     """A job's place in the line. The first request goes at once: its room was there when the job was started."""
 
-    def __init__(self, line: "Line", rank: Rank) -> None:
+    def __init__(self, line: "RequestQueue", rank: Rank) -> None:
         self._line = line
         self._rank = rank
         self._granted = True
@@ -79,10 +79,12 @@ class Ticket:
             self._line.leave()
 
 
-class Line:
+class RequestQueue:
     """The line itself. ``sources`` is asked anew each time, so that a dead node can offer its probe alone."""
 
-    def __init__(self, budget: Budget, clock: Clock, sources: Callable[[], Sequence[Source]], log: BoundLogger) -> None:
+    def __init__(
+        self, budget: Budget, clock: Clock, sources: Callable[[], Sequence[RequestSource]], log: BoundLogger
+    ) -> None:
         self.budget = budget
         self.clock = clock
         self._log = log
@@ -131,7 +133,7 @@ class Line:
         self._in_flight -= 1
         self.ring()
 
-    def turn_away(self) -> None:
+    def reject_all(self) -> None:
         """The node is down: those who wait need not."""
         for *_, future in self._waiting:
             if not future.done():
@@ -165,7 +167,7 @@ class Line:
                 assert offer is not None
                 self._start(source, offer.rank, now)
 
-    def _best(self, now: float) -> tuple[Source | None, Offer | None]:
+    def _best(self, now: float) -> tuple[RequestSource | None, NextJob | None]:
         if len(self._jobs) >= _JOBS_PER_REQUEST * self.budget.concurrency:
             return None, None
         offers = [(source, offer) for source in self._sources() if (offer := source.offer(now)) is not None]
@@ -175,10 +177,10 @@ class Line:
             return min(offers, key=lambda one: (one[1].rank is Rank.SPARE, one[1].since))
         return min(offers, key=lambda one: (one[1].rank, one[1].since))
 
-    def _start(self, source: Source, rank: Rank, now: float) -> None:
+    def _start(self, source: RequestSource, rank: Rank, now: float) -> None:
         self._started += 1
-        ticket = Ticket(self, rank)
-        job = asyncio.create_task(_carry_out(source.take(now, ticket), ticket))
+        permit = Permit(self, rank)
+        job = asyncio.create_task(_carry_out(source.take(now, permit), permit))
         self._jobs.add(job)
         job.add_done_callback(lambda _: self.ring())
 
@@ -193,8 +195,8 @@ class Line:
                 self._log.exception("watch_job_failed")
 
 
-async def _carry_out(work: Coroutine[object, object, None], ticket: Ticket) -> None:
+async def _carry_out(work: Coroutine[object, object, None], permit: Permit) -> None:
     try:
         await work
     finally:
-        ticket.close()
+        permit.close()

@@ -1,6 +1,6 @@
 """From DSS's JSON to Tocsin's nouns, with tolerance.
 
-Promises that no reply can stop a look: an item that makes no sense (no id, no start, another scenario's) is counted
+Promises that no reply can stop a poll: an item that makes no sense (no id, no start, another scenario's) is counted
 and shown by its beginning, the others are read. Texts come out clean for any database: without NUL and lone
 surrogates, and of bounded length.
 """
@@ -35,7 +35,7 @@ _LIST_LENGTH = 50_000  # characters of a list of recipients, and of a reporter's
 
 
 @dataclass(frozen=True, slots=True)
-class Reading(Generic[T]):
+class ParsedList(Generic[T]):
     """What a list held: the items that make sense, how many do not, how the first of those begins, and a mark of each."""
 
     items: tuple[T, ...]
@@ -45,8 +45,8 @@ class Reading(Generic[T]):
 
 
 @dataclass(frozen=True, slots=True)
-class SeenRun:
-    """A run in a look's reply. ``run.end`` is None until the run has a result."""
+class ListedRun:
+    """A run in a poll's reply. ``run.end`` is None until the run has a result."""
 
     run: Run
     failed_reporters: tuple[FailedReporter, ...] = ()
@@ -55,7 +55,7 @@ class SeenRun:
 
 
 @dataclass(frozen=True, slots=True)
-class SeenScenario:
+class ListedScenario:
     """A scenario in its project's list. What the list does not say is None."""
 
     key: ScenarioKey
@@ -69,20 +69,22 @@ class SeenScenario:
 
 
 @dataclass(frozen=True, slots=True)
-class SeenProject:
+class ListedProject:
     key: str
     name: str | None = None
     created: datetime | None = None
 
 
-def read_runs(raw: object, scenario: ScenarioKey, now: datetime, *, mail_reporters: bool = False) -> Reading[SeenRun]:
-    """The runs of a look's reply, each once, the newest first whatever their order was. ``now`` is DSS's.
+def read_runs(
+    raw: object, scenario: ScenarioKey, now: datetime, *, mail_reporters: bool = False
+) -> ParsedList[ListedRun]:
+    """The runs of a poll's reply, each once, the newest first whatever their order was. ``now`` is DSS's.
 
     DSS runs a scenario once at a time: a run without a result that has long had a successor was lost with its node.
 
     ``mail_reporters``: whether those of the runs' copies of the scenario are wanted too."""
     reading = _read(raw, lambda item: _run(item, scenario, now, mail_reporters))
-    unique: dict[tuple[str, datetime], SeenRun] = {}
+    unique: dict[tuple[str, datetime], ListedRun] = {}
     for seen in reading.items:
         key = (seen.run.run_id, seen.run.start)
         if key not in unique or unique[key].run.end is None:
@@ -91,7 +93,7 @@ def read_runs(raw: object, scenario: ScenarioKey, now: datetime, *, mail_reporte
     return replace(reading, items=tuple(_without_lost(ordered, now)))
 
 
-def _without_lost(ordered: Iterable[SeenRun], now: datetime) -> Iterator[SeenRun]:
+def _without_lost(ordered: Iterable[ListedRun], now: datetime) -> Iterator[ListedRun]:
     """The runs, the newest first, with an end for those that were lost: when their successor started."""
     successor: datetime | None = None
     for seen in ordered:
@@ -100,17 +102,17 @@ def _without_lost(ordered: Iterable[SeenRun], now: datetime) -> Iterator[SeenRun
         successor = seen.run.start
 
 
-def read_scenarios(raw: object, node: str, project: str) -> Reading[SeenScenario]:
+def read_scenarios(raw: object, node: str, project: str) -> ParsedList[ListedScenario]:
     """The scenarios of a project's list."""
     return _read(raw, lambda item: _scenario(item, node, project))
 
 
-def read_projects(raw: object) -> Reading[SeenProject]:
+def read_projects(raw: object) -> ParsedList[ListedProject]:
     """The projects of the node's list."""
     return _read(raw, _project)
 
 
-def read_running(raw: object) -> Reading[tuple[tuple[str, str], str]]:
+def read_running(raw: object) -> ParsedList[tuple[tuple[str, str], str]]:
     """What a sweep shows: (project, scenario) and a name for the very run, which changes from run to run."""
     alive = [item for item in raw if not _dead(item)] if isinstance(raw, list) else raw
     return _read(alive, _future)
@@ -175,9 +177,9 @@ def clean(words: str, length: int = _TEXT_LENGTH) -> str:
 # --- one item each; None where it makes no sense ---------------------------------------------------------------------
 
 
-def _read(raw: object, one: Callable[[Raw], T | None]) -> Reading[T]:
+def _read(raw: object, one: Callable[[Raw], T | None]) -> ParsedList[T]:
     if not isinstance(raw, list):
-        return Reading((), 1, json_beginning(raw, _SHOWN))
+        return ParsedList((), 1, json_beginning(raw, _SHOWN))
     items: list[T] = []
     odd: list[object] = []
     for item in raw:
@@ -187,7 +189,7 @@ def _read(raw: object, one: Callable[[Raw], T | None]) -> Reading[T]:
         else:
             items.append(read)
     example = json_beginning(odd[0], _SHOWN) if odd else ""
-    return Reading(tuple(items), len(odd), example, frozenset(map(_unreadable, odd)))
+    return ParsedList(tuple(items), len(odd), example, frozenset(map(_unreadable, odd)))
 
 
 def _unreadable(item: object) -> int:
@@ -207,7 +209,7 @@ def _clean(words: str | None, length: int = _NAME_LENGTH) -> str | None:
     return clean(words, length) if words else None
 
 
-def _run(raw: Raw, scenario: ScenarioKey, now: datetime, mail_reporters: bool) -> SeenRun | None:
+def _run(raw: Raw, scenario: ScenarioKey, now: datetime, mail_reporters: bool) -> ListedRun | None:
     copy = get_object(raw, "scenario")
     run_id, start = _id(raw, "runId"), get_time(raw, "start")
     stranger = (get_text(copy, "id") or scenario.scenario) != scenario.scenario
@@ -231,7 +233,7 @@ def _run(raw: Raw, scenario: ScenarioKey, now: datetime, mail_reporters: bool) -
         fire_id=_clean(get_text(fire, "runId")),
         run_as=_run_as(raw),
     )
-    return SeenRun(
+    return ListedRun(
         run,
         read_failed_reporters(raw),
         _follows(copy, trigger, scenario.project),
@@ -292,13 +294,13 @@ def _mail_reporter(raw: Raw, mail: Raw, id_: str, number: int) -> MailReporter:
     )
 
 
-def _scenario(raw: Raw, node: str, project: str) -> SeenScenario | None:
+def _scenario(raw: Raw, node: str, project: str) -> ListedScenario | None:
     scenario = _id(raw, "id")
     if scenario is None or (get_text(raw, "projectKey") or project) != project:
         return None
     active = raw.get("active")
     name = _name(get_time(raw, "start"), get_text(raw, "futureId"))
-    return SeenScenario(
+    return ListedScenario(
         ScenarioKey(node, project, scenario),
         _clean(get_text(raw, "name")) or scenario,
         tags=tuple(dict.fromkeys(clean(tag, _NAME_LENGTH) for tag in only_texts(raw.get("tags"))[:_MOST])),
@@ -310,11 +312,11 @@ def _scenario(raw: Raw, node: str, project: str) -> SeenScenario | None:
     )
 
 
-def _project(raw: Raw) -> SeenProject | None:
+def _project(raw: Raw) -> ListedProject | None:
     key = _id(raw, "projectKey")
     if key is None:
         return None
-    return SeenProject(key, _clean(get_text(raw, "name")), get_time(get_object(raw, "creationTag"), "lastModifiedOn"))
+    return ListedProject(key, _clean(get_text(raw, "name")), get_time(get_object(raw, "creationTag"), "lastModifiedOn"))
 
 
 def _dead(item: object) -> bool:

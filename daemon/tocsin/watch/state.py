@@ -19,10 +19,10 @@ from tocsin.store.events import insert_events
 from tocsin.store.lease import Leadership
 from tocsin.store.nodes import NodeRow, save_node
 from tocsin.store.scenarios import begin_backfill
-from tocsin.watch.agenda import Agenda
 from tocsin.watch.metrics import WatchMetrics
 from tocsin.watch.nodeclock import NodeClock
 from tocsin.watch.record import WantsDetails
+from tocsin.watch.schedule import Schedule
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -42,7 +42,7 @@ class _Failure:
 
 
 @dataclass(eq=False)
-class Given:
+class WatcherDeps:
     """What the watch of a node is given."""
 
     node: Node
@@ -54,7 +54,7 @@ class Given:
     user_agent: str
     duration_buckets: tuple[float, ...]  # upper bounds in seconds, ascending
     wants_details: WantsDetails
-    wants_mail_reporters: Callable[[], bool]  # whether DSS's own are to be read; asked anew at each look
+    wants_mail_reporters: Callable[[], bool]  # whether DSS's own are to be read; asked anew at each poll
     ring: Callable[[], None]  # there are new events
     details_read: Callable[[], None] = lambda: None  # messages that waited for the details of a run may go
 
@@ -62,7 +62,7 @@ class Given:
 class NodeState:
     """One node, from the start of its watcher to its end."""
 
-    def __init__(self, given: Given, row: NodeRow) -> None:
+    def __init__(self, given: WatcherDeps, row: NodeRow) -> None:
         self.given = given
         self.node = node = given.node
         self.store, self.clock, self.metrics = given.store, given.clock, given.metrics
@@ -75,7 +75,7 @@ class NodeState:
             row.last_ok_at,
             timedelta(milliseconds=row.clock_offset_ms if least is None else least),
         )
-        self.agenda = Agenda(self.dss_clock, node.watch.max_poll_interval.total_seconds())
+        self.schedule = Schedule(self.dss_clock, node.watch.max_poll_interval.total_seconds())
         self._store_trouble = False
         self._failures: dict[Hashable, _Failure] = {}
         self._odd: set[Hashable] = set()
@@ -114,10 +114,10 @@ class NodeState:
         if not count:
             self._odd.discard(key)
             return
-        self.metrics.oddities.labels(self.name, operation).inc(count)
+        self.metrics.invalid_items.labels(self.name, operation).inc(count)
         if key not in self._odd:
             self._odd.add(key)
-            self.log.warning("dss_reply_odd", operation=operation, items=count, example=example, **place)
+            self.log.warning("dss_invalid_items", operation=operation, items=count, example=example, **place)
 
     def failed(self, event: str, error: DSSError | ValueError, **facts: object) -> None:
         """A request failed for the first time. Whether that is worth a line of its own is known a little later."""

@@ -1,6 +1,6 @@
 """The sweep: one request that tells everything that runs now on a node. A hint, never a fact.
 
-A difference between what it shows and what looks say nudges that scenario until a look explains it.
+A difference between what it shows and what polls say nudges that scenario until a poll explains it.
 """
 
 from collections import deque
@@ -12,11 +12,11 @@ from statistics import median_low
 from tocsin.dss import DSSClient, DSSError, DSSForbidden, DSSUnauthorized
 from tocsin.kit.clock import to_ms
 from tocsin.model.run import ScenarioKey
-from tocsin.watch.agenda import Watched
 from tocsin.watch.cadence import Rank, Reason
-from tocsin.watch.diff import Sight
-from tocsin.watch.queue import Offer, Ticket
+from tocsin.watch.diff import PollResult
+from tocsin.watch.queue import NextJob, Permit
 from tocsin.watch.read import read_running
+from tocsin.watch.schedule import ScenarioState
 from tocsin.watch.state import NodeState
 from tocsin.watch.trust import RETRY_EVERY, Watching, confirms, contradicts
 
@@ -25,7 +25,7 @@ _STRETCH = 4.0  # a node that answers in t seconds is swept every 4 t at most,
 _SPEED_OF = 3  # and t is the median of so many sweeps: one that hangs makes the next ones no rarer
 _NOTHING_RAN = 60.0  # a trial that nothing could confirm is repeated so soon
 _FAILURES = 5  # so many sweeps in a row may fail before the lists take over; a dead node shows sooner
-_FRESH = 30.0  # seconds for which a look tells what runs now
+_FRESH = 30.0  # seconds for which a poll tells what runs now
 
 
 class Sweep:
@@ -60,15 +60,15 @@ class Sweep:
 
     # --- the source --------------------------------------------------------------------------------------------------
 
-    def offer(self, now: float) -> Offer | None:
-        return Offer(Rank.SWEEP, self._due) if now >= self._due and not self._busy else None
+    def offer(self, now: float) -> NextJob | None:
+        return NextJob(Rank.SWEEP, self._due) if now >= self._due and not self._busy else None
 
     def due_in(self, now: float) -> float:
         return self._due - now if self._due > now else float("inf")
 
-    def take(self, now: float, ticket: Ticket) -> Coroutine[object, object, None]:
+    def take(self, now: float, permit: Permit) -> Coroutine[object, object, None]:
         self._busy = True
-        return self._sweep(ticket)
+        return self._sweep(permit)
 
     @property
     def interval(self) -> float:
@@ -78,11 +78,11 @@ class Sweep:
 
     # --- sweeping ----------------------------------------------------------------------------------------------------
 
-    async def _sweep(self, ticket: Ticket) -> None:
+    async def _sweep(self, permit: Permit) -> None:
         clock, due = self._state.clock, self._due
         begun = clock.monotonic()
         try:
-            raw = await ticket.ask(partial(self._client.list_running_scenarios_raw, all_users=True))
+            raw = await permit.ask(partial(self._client.list_running_scenarios_raw, all_users=True))
         except DSSError as error:
             self._took.append(clock.monotonic() - begun)
             await self._failed(error)
@@ -102,7 +102,7 @@ class Sweep:
             if self._doubted and not confirms(running, known):
                 self._trial_pause = RETRY_EVERY if known else _NOTHING_RAN
                 return
-            self._state.log.info("sweep_trusted_again")
+            self._state.log.info("sweep_trusted")
             await self._trust(True)
         first = self._last is None
         if self._last is None or begun - self._last > 3 * self.interval:
@@ -112,7 +112,7 @@ class Sweep:
         self._seen |= dict.fromkeys(running, begun)
         places = before.keys() | running.keys()
         if first:  # what an earlier life, or the lists, left as running
-            open_ = (one.key for one in self._state.agenda.watched.values() if one.open_runs)
+            open_ = (one.key for one in self._state.schedule.watched.values() if one.open_runs)
             places |= {(key.project, key.scenario) for key in open_}
         for place in places:
             self._show(place, running.get(place), before.get(place))
@@ -120,21 +120,21 @@ class Sweep:
     def _known_to_run(self, now: float) -> set[tuple[str, str]]:
         return {
             (one.key.project, one.key.scenario)
-            for one in self._state.agenda.watched.values()
+            for one in self._state.schedule.watched.values()
             if one.open_runs and one.polled_at is not None and now - one.polled_at < _FRESH
         }
 
     def _show(self, place: tuple[str, str], run: str | None, before: str | None) -> None:
-        one = self._state.agenda.watched.get(ScenarioKey(self._state.name, *place))
+        one = self._state.schedule.watched.get(ScenarioKey(self._state.name, *place))
         if one is not None:
-            self._state.agenda.sight(one, run)
+            self._state.schedule.sight(one, run)
         elif run is not None and run != before:
             self._stranger(*place)
 
-    def show_again(self, one: Watched) -> None:
+    def show_again(self, one: ScenarioState) -> None:
         """A scenario became known: what the last sweep said about it counts."""
         if self.trusted:
-            self._state.agenda.sight(one, self._running.get((one.key.project, one.key.scenario)))
+            self._state.schedule.sight(one, self._running.get((one.key.project, one.key.scenario)))
 
     async def _failed(self, error: DSSError) -> None:
         """Without the right to see everybody's futures the sweep is of no use; what merely fails is soon tried again."""
@@ -150,8 +150,8 @@ class Sweep:
 
     # --- trust -------------------------------------------------------------------------------------------------------
 
-    async def judge(self, sight: Sight) -> None:
-        """A look saw runs: did the sweep see them?"""
+    async def judge(self, sight: PollResult) -> None:
+        """A poll saw runs: did the sweep see them?"""
         if not self.trusted or self._since is None or self._last is None:
             return
         state = self._state
@@ -164,7 +164,7 @@ class Sweep:
             end = to_ms(run.end or state.now()) / 1000 + shift
             if contradicts(watching, start, end, seen_at):
                 state.log.warning(
-                    "sweep_not_trusted",
+                    "sweep_untrusted",
                     project=sight.key.project,
                     scenario=sight.key.scenario,
                     run=run.run_id,
@@ -182,8 +182,8 @@ class Sweep:
         else:
             self._running.clear()
             self._due = state.clock.monotonic() + self._trial_pause
-        state.agenda.sighting = Reason.SWEEP if trusted else Reason.FLAGS
-        for one in state.agenda.watched.values():
+        state.schedule.sighting = Reason.SWEEP if trusted else Reason.FLAGS
+        for one in state.schedule.watched.values():
             one.sighted, one.told, one.unexplained = None, False, 0
         self._changed()
         await state.save({"sweep_trusted": trusted})

@@ -1,7 +1,7 @@
 """Whether the sweep may be believed. Pure.
 
 A key without admin rights gets its own futures only, and some nodes list none: then a run longer than three sweeps
-is seen by a look and by no sweep. That ends the trust; an hourly sweep that shows every run known to be running
+is seen by a poll and by no sweep. That ends the trust; an hourly sweep that shows every run known to be running
 brings it back.
 """
 

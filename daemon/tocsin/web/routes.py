@@ -98,7 +98,7 @@ def _changes() -> Iterator[Route]:
     yield change("/api/v1/alerts/{id}/resolve", "End an alert by hand", changes.resolve_alert)
     yield change("/api/v1/deliveries/{id}/retry", "Send a dead letter again", changes.retry_delivery)
     yield change("/-/reload", "Read the configuration again", changes.reload)
-    nudge = Operation("POST", "/hooks/dss/{node}", "A hint that a look is due; never a fact", Access.HOOK, status=202)
+    nudge = Operation("POST", "/hooks/dss/{node}", "A hint that a poll is due; never a fact", Access.HOOK, status=202)
     yield Route(nudge, hooks.nudge)
 
 

@@ -1,4 +1,4 @@
-"""Discovery: reads the lists of projects and scenarios, and keeps the store and the agenda in step with them.
+"""Discovery: reads the lists of projects and scenarios, and keeps the store and the schedule in step with them.
 
 The list of projects is also the probe of a dead node. Lists are read evenly spread over ``discovery_interval``; while
 the sweep is not trusted their running flags tell what runs, and they are read as often as the budget allows.
@@ -16,9 +16,8 @@ from tocsin.dss import DSSClient, DSSError, DSSForbidden
 from tocsin.model.run import ScenarioKey
 from tocsin.store import runs, scenarios
 from tocsin.store.scenarios import ProjectRow, ScenarioRow
-from tocsin.watch.agenda import Watched
 from tocsin.watch.cadence import Rank, Reason
-from tocsin.watch.diff import Sight
+from tocsin.watch.diff import PollResult
 from tocsin.watch.inventory import (
     MISSING_BEFORE_GONE,
     Expectation,
@@ -29,9 +28,10 @@ from tocsin.watch.inventory import (
     may_go,
     worth_writing,
 )
-from tocsin.watch.queue import Offer, Ticket
-from tocsin.watch.read import Reading, SeenProject, SeenScenario, read_projects, read_scenarios
-from tocsin.watch.record import Look, record_looks
+from tocsin.watch.queue import NextJob, Permit
+from tocsin.watch.read import ListedProject, ListedScenario, ParsedList, read_projects, read_scenarios
+from tocsin.watch.record import Poll, record_polls
+from tocsin.watch.schedule import ScenarioState
 from tocsin.watch.state import NodeState
 
 _FLAGS_SHARE = 0.6  # of the budget, for lists in place of sweeps
@@ -66,7 +66,7 @@ class Discovery:
         client: DSSClient,
         *,
         limit: Callable[[], float],
-        show: Callable[[Watched], None],
+        show: Callable[[ScenarioState], None],
         alive: Callable[[], Awaitable[None]],
     ) -> None:
         self._state = state
@@ -92,29 +92,29 @@ class Discovery:
         """Seconds between two lists of one project."""
         watch = self._state.node.watch
         whole = watch.discovery_interval.total_seconds()
-        if self._state.agenda.sighting is Reason.SWEEP:
+        if self._state.schedule.sighting is Reason.SWEEP:
             return whole
         affordable = len(self._projects) / (_FLAGS_SHARE * self._limit())
         return min(whole, max(watch.sweep_interval.total_seconds(), affordable))
 
-    def offer(self, now: float) -> Offer | None:
+    def offer(self, now: float) -> NextJob | None:
         if now >= self._due and not self._busy:
-            return Offer(Rank.DISCOVERY, self._due)
+            return NextJob(Rank.DISCOVERY, self._due)
         project = self._next()
-        return Offer(Rank.DISCOVERY, project.due) if project and project.due <= now else None
+        return NextJob(Rank.DISCOVERY, project.due) if project and project.due <= now else None
 
     def due_in(self, now: float) -> float:
         dues = [project.due for project in self._projects.values() if not project.busy]
         return min((due - now for due in (*dues, self._due) if due > now), default=inf)
 
-    def take(self, now: float, ticket: Ticket) -> Coroutine[object, object, None]:
+    def take(self, now: float, permit: Permit) -> Coroutine[object, object, None]:
         if now >= self._due and not self._busy:
             self._busy = True
-            return self.read_projects(ticket)
+            return self.read_projects(permit)
         project = self._next()
         assert project is not None
         project.busy = True
-        return self._read_project(project, ticket)
+        return self._read_project(project, permit)
 
     def _next(self) -> _Project | None:
         waiting = (project for project in self._projects.values() if not project.busy)
@@ -172,14 +172,14 @@ class Discovery:
                 continue
             mine = tuple(row.run for row in opened.get(scenario.key, ()))
             starts = tuple(pending.get(scenario.key, ()))
-            watched.append(Watched(scenario, open_runs=mine, pending=starts))
-        await state.agenda.add_all(watched)
+            watched.append(ScenarioState(scenario, open_runs=mine, pending=starts))
+        await state.schedule.add_all(watched)
         out = [one for one in watched if not self._wanted(one.row)]
         await self._give_up(out, [row for row in projects if row.gone_at is None and not state.in_scope(row.project)])
 
     async def set_back(self, by: timedelta) -> None:
         """DSS's clock was: what seems to be watched since a moment that is yet to come is watched since before."""
-        now, watched = self._state.now(), self._state.agenda.watched
+        now, watched = self._state.now(), self._state.schedule.watched
         late = [one for one in self._projects.values() if one.row.in_scope_since > now]
         for project in late:
             project.row = replace(project.row, in_scope_since=project.row.in_scope_since - by)
@@ -194,17 +194,17 @@ class Discovery:
 
     # --- projects ----------------------------------------------------------------------------------------------------
 
-    async def read_projects(self, ticket: Ticket) -> None:
+    async def read_projects(self, permit: Permit) -> None:
         """Read the list of projects; also the probe of a node."""
         self._busy, self._read_at = True, self._state.clock.monotonic()
         self._due = self._read_at + self._state.node.watch.discovery_interval.total_seconds()  # or sooner if nudged
         try:
-            raw = await ticket.ask(self._client.list_projects_raw)
+            raw = await permit.ask(self._client.list_projects_raw)
         except DSSError as error:
             self._failures += 1
             self._due = min(self._due, self._read_at + 2.0 ** min(self._failures, 10))
             if self._failures == 1:
-                self._state.failed("projects_unreadable", error)
+                self._state.failed("project_list_failed", error)
         else:
             self._failures = 0
             await self._alive()
@@ -212,7 +212,7 @@ class Discovery:
         finally:
             self._busy = False
 
-    async def _projects_read(self, seen: Reading[SeenProject]) -> None:
+    async def _projects_read(self, seen: ParsedList[ListedProject]) -> None:
         state = self._state
         state.odd("list_projects", seen.odd, seen.example)
         known = {key: project.row for key, project in self._projects.items()} | self._gone_projects
@@ -228,7 +228,7 @@ class Discovery:
         await state.save({"last_discovery_at": state.clock.now(), "scope": self._scope})
         await self._give_up_missing()
 
-    def _since(self, dss_now: datetime) -> Callable[[SeenProject], datetime]:
+    def _since(self, dss_now: datetime) -> Callable[[ListedProject], datetime]:
         """From when on a new project counts: it came into scope after the last list, unless it is known to be older."""
         row = self._state.row
         before = row.last_discovery_at
@@ -238,7 +238,7 @@ class Discovery:
             return lambda _: dss_now
         last = min(before + self._state.dss_clock.offset, dss_now)
 
-        def since(project: SeenProject) -> datetime:
+        def since(project: ListedProject) -> datetime:
             old = project.created is not None and project.created < last
             return dss_now if old else last
 
@@ -246,13 +246,13 @@ class Discovery:
 
     # --- one project -------------------------------------------------------------------------------------------------
 
-    async def _read_project(self, project: _Project, ticket: Ticket) -> None:
+    async def _read_project(self, project: _Project, permit: Permit) -> None:
         state, key = self._state, project.row.project
         when = When(state.clock.now(), state.now(), state.now() if project.new_scope else None)
         project.read_at = state.clock.monotonic()
         project.due = project.read_at + self.interval  # or sooner if nudged
         try:
-            raw = await ticket.ask(self._client.get_project(key).list_scenarios_raw)
+            raw = await permit.ask(self._client.get_project(key).list_scenarios_raw)
         except DSSError as error:
             self._unreadable(project, error)
         else:
@@ -265,28 +265,28 @@ class Discovery:
             project.busy = False
 
     def _unreadable(self, project: _Project, error: DSSError) -> None:
-        """Without the right to read a project we are blind there: nothing is gone, and its looks rest."""
+        """Without the right to read a project we are blind there: nothing is gone, and its polls rest."""
         project.failures += 1
         if error.transient:  # soon again: what one bad answer hides must not wait for a whole interval
             project.due = min(project.due, project.read_at + 2.0 ** min(project.failures, 10))
         if project.failures == 1:
-            self._state.failed("scenarios_unreadable", error, project=project.row.project)
+            self._state.failed("scenario_list_failed", error, project=project.row.project)
         if isinstance(error, DSSForbidden) and not project.blind:
             project.blind = True
-            self._state.agenda.rest(project.row.project)
+            self._state.schedule.rest(project.row.project)
 
     async def _readable(self, project: _Project) -> None:
         if project.failures:
-            self._state.log.info("scenarios_readable", project=project.row.project, failures=project.failures)
+            self._state.log.info("scenario_list_recovered", project=project.row.project, failures=project.failures)
         project.failures = 0
         if project.blind:
             project.blind = False
-            await self._state.agenda.resume(project.row.project)
+            await self._state.schedule.resume(project.row.project)
 
-    async def _scenarios_read(self, project: _Project, seen: Reading[SeenScenario], when: When) -> None:
-        state, agenda = self._state, self._state.agenda
+    async def _scenarios_read(self, project: _Project, seen: ParsedList[ListedScenario], when: When) -> None:
+        state, schedule = self._state, self._state.schedule
         mine = {key.scenario: row for key, row in self._gone.items() if key.project == project.row.project}
-        mine |= {one.key.scenario: one.row for one in agenda.of_project(project.row.project)}
+        mine |= {one.key.scenario: one.row for one in schedule.of_project(project.row.project)}
         now, pace = state.clock.monotonic(), state.node.watch.discovery_interval.total_seconds()
         full = now - project.counted_at >= pace / 2
         if full:
@@ -310,49 +310,49 @@ class Discovery:
         await self._give_up_missing()
 
     def _confirmed_missing(self, row: ScenarioRow) -> ScenarioRow:
-        """DSS answered a look with 404, and now its list agrees: that is enough."""
+        """DSS answered a poll with 404, and now its list agrees: that is enough."""
         if not row.missing or not self._not_found(row):
             return row
         return replace(row, missing=max(row.missing, MISSING_BEFORE_GONE))
 
     def _not_found(self, row: ScenarioRow) -> bool:
-        one = self._state.agenda.watched.get(row.key)
+        one = self._state.schedule.watched.get(row.key)
         return one is not None and one.not_found
 
     def _pending(self, row: ScenarioRow) -> tuple[datetime, ...]:
-        one = self._state.agenda.watched.get(row.key)
+        one = self._state.schedule.watched.get(row.key)
         return one.pending if one else ()
 
     def _expect(self, row: ScenarioRow, dss_now: datetime) -> Expectation:
         return expect(self._pending(row), row, dss_now)
 
     def _apply(self, row: ScenarioRow, change: Expectation) -> None:
-        agenda = self._state.agenda
-        one = agenda.watched.get(row.key)
+        schedule = self._state.schedule
+        one = schedule.watched.get(row.key)
         if row.gone_at is not None:
             self._gone[row.key] = row
-            agenda.remove(row.key)
+            schedule.remove(row.key)
             return
         if one is None:
             self._gone.pop(row.key, None)
-            one = Watched(row, pending=change.new)
-            agenda.add(one)
+            one = ScenarioState(row, pending=change.new)
+            schedule.add(one)
             self._show(one)
             return
         one.pending = tuple(sorted({*one.pending, *change.new} - set(change.withdrawn)))
         # What others wrote while the list was on its way stays.
-        agenda.update(one, replace(row, **{name: getattr(one.row, name) for name in _OF_OTHERS}))
+        schedule.update(one, replace(row, **{name: getattr(one.row, name) for name in _OF_OTHERS}))
 
-    def _flag(self, seen: SeenScenario) -> None:
-        """The list's running flag: in place of the sweep, or beside it as a reason for one look."""
-        agenda = self._state.agenda
-        one = agenda.watched.get(seen.key)
+    def _flag(self, seen: ListedScenario) -> None:
+        """The list's running flag: in place of the sweep, or beside it as a reason for one poll."""
+        schedule = self._state.schedule
+        one = schedule.watched.get(seen.key)
         if one is None:
             return
-        if agenda.sighting is not Reason.SWEEP:
-            agenda.sight(one, seen.running)
+        if schedule.sighting is not Reason.SWEEP:
+            schedule.sight(one, seen.running)
         elif seen.running is not None and one.sighted is None and not one.open_runs:
-            agenda.nudge(one, Reason.FLAGS)
+            schedule.nudge(one, Reason.FLAGS)
 
     # --- what is gone ------------------------------------------------------------------------------------------------
 
@@ -362,26 +362,28 @@ class Discovery:
             await self._judge_missing()
 
     async def _judge_missing(self) -> None:
-        agenda = self._state.agenda
+        schedule = self._state.schedule
         lost = [project.row for project in self._projects.values() if project.row.missing >= MISSING_BEFORE_GONE]
         counts = {row.project: row.missing for row in lost}
         missing = [
             (one, max(one.row.missing, counts.get(one.key.project, 0)))
-            for one in agenda.watched.values()
+            for one in schedule.watched.values()
             if one.row.missing >= MISSING_BEFORE_GONE or one.key.project in counts
         ]
         if not missing and not lost:
             self._held_back = False
             return
-        if may_go([(one.key, count) for one, count in missing], len(agenda.watched)):
+        if may_go([(one.key, count) for one, count in missing], len(schedule.watched)):
             await self._give_up([one for one, _ in missing], lost, gone=True)
         elif not self._held_back:
             self._held_back = True
             self._state.log.warning(
-                "many_scenarios_missing", missing=len(missing), watched=len(agenda.watched), kept=True
+                "many_scenarios_missing", missing=len(missing), watched=len(schedule.watched), kept=True
             )
 
-    async def _give_up(self, out: Sequence[Watched], projects: Sequence[ProjectRow], *, gone: bool = False) -> None:
+    async def _give_up(
+        self, out: Sequence[ScenarioState], projects: Sequence[ProjectRow], *, gone: bool = False
+    ) -> None:
         """Watch these no longer. ``gone``: DSS has them no more, so that their open runs are over."""
         if not out and not projects:
             return
@@ -395,17 +397,17 @@ class Discovery:
             state.given.ring()
         for row in rows:
             self._gone[row.key] = row
-            state.agenda.remove(row.key)
+            state.schedule.remove(row.key)
         for project in gone_projects:
             self._projects.pop(project.project, None)
-            state.agenda.suspended.discard(project.project)
+            state.schedule.suspended.discard(project.project)
             self._gone_projects[project.project] = project
-        state.log.info("scenarios_gone", scenarios=len(rows), projects=[row.project for row in gone_projects])
+        state.log.info("scenarios_removed", scenarios=len(rows), projects=[row.project for row in gone_projects])
 
-    def _over(self, one: Watched) -> Look:
-        """What ends the open runs of a scenario that is gone: a look that shows nothing."""
+    def _over(self, one: ScenarioState) -> Poll:
+        """What ends the open runs of a scenario that is gone: a poll that shows nothing."""
         state, now = self._state, self._state.now()
-        sight = Sight(
+        sight = PollResult(
             one.key,
             one.row.facts,
             seen=(),
@@ -421,7 +423,7 @@ class Discovery:
             scenario_url=one.key.url(state.node.url),
             gone=True,
         )
-        return Look(
+        return Poll(
             sight, state.clock.now(), Reason.FLAGS.value, (), state.given.wants_details, state.given.duration_buckets
         )
 
@@ -435,12 +437,12 @@ def _write(
     expected: Iterable[_Expected],
     now: datetime,
     projects: Sequence[ProjectRow] = (),
-    over: Sequence[Look] = (),
+    over: Sequence[Poll] = (),
 ) -> None:
     """One list in one transaction."""
     scenarios.put_scenarios(connection, changed)
     scenarios.put_projects(connection, projects)
-    record_looks(connection, over)
+    record_polls(connection, over)
     expected = list(expected)
     withdrawn = [(one.key, at, "withdrawn") for one in expected for at in one.change.withdrawn]
     scenarios.settle_starts(connection, withdrawn, now)

@@ -1,6 +1,6 @@
-"""A look: one read of a scenario's last runs, grown until it reaches what is known, then one transaction.
+"""A poll: one read of a scenario's last runs, grown until it reaches what is known, then one transaction.
 
-The only source of truth about runs. Promises to commit only what it saw whole: a look that could not be completed
+The only source of truth about runs. Promises to commit only what it saw whole: a poll that could not be completed
 leaves everything as it was and is tried again.
 """
 
@@ -14,12 +14,12 @@ from tocsin.model.event import Event, EventName
 from tocsin.model.mail_reporter import MailReporter
 from tocsin.model.run import DetailsLevel, Run, RunKey, ScenarioKey
 from tocsin.store.scenarios import put_follows
-from tocsin.watch.agenda import Watched
 from tocsin.watch.cadence import Rank, Reason
-from tocsin.watch.diff import LAUNCH_DELAY, Sight
-from tocsin.watch.queue import Offer, Ticket
-from tocsin.watch.read import FOLLOW, Reading, SeenRun, read_follows, read_mail_reporters, read_runs
-from tocsin.watch.record import Look, Recorded, record_looks
+from tocsin.watch.diff import LAUNCH_DELAY, PollResult
+from tocsin.watch.queue import NextJob, Permit
+from tocsin.watch.read import FOLLOW, ListedRun, ParsedList, read_follows, read_mail_reporters, read_runs
+from tocsin.watch.record import Poll, PollOutcome, record_polls
+from tocsin.watch.schedule import ScenarioState
 from tocsin.watch.state import NodeState
 
 _LIMITS = (5, 25, 125, 625)
@@ -29,20 +29,20 @@ _DAY = timedelta(days=1)
 _DAYS = 3 * _DAY  # what one request by date asks for
 _SETTLED = 5
 _UNREADABLE = 3  # polls that could not read a run: the next ones do not try again by reading further back
-_BLIND_FOR = 3  # cold intervals without a look make what is found then late
+_BLIND_FOR = 3  # max_poll_intervals without a poll make what is found then late
 
 
 @dataclass(slots=True)
 class _Reply:
-    """What a look has read so far."""
+    """What a poll has read so far."""
 
-    reading: Reading[SeenRun]
+    reading: ParsedList[ListedRun]
     reaches: datetime | None  # every run that started later is there; None: there are no others
 
 
-class Looks:
-    """The source of looks. ``list_again`` hears of scenarios whose project's list must be read: DSS does not know them,
-    or they did not start when they should; ``details`` of runs to be read, ``told`` of each look that was written."""
+class Poller:
+    """The source of polls. ``list_again`` hears of scenarios whose project's list must be read: DSS does not know them,
+    or they did not start when they should; ``details`` of runs to be read, ``told`` of each poll that was written."""
 
     def __init__(
         self,
@@ -50,9 +50,9 @@ class Looks:
         client: DSSClient,
         *,
         limit: Callable[[], float],
-        list_again: Callable[[Watched], object],
+        list_again: Callable[[ScenarioState], object],
         details: Callable[[RunKey, DetailsLevel], None],
-        told: Callable[[Sight], Awaitable[None]],
+        told: Callable[[PollResult], Awaitable[None]],
     ) -> None:
         self._state = state
         self._client = client
@@ -64,31 +64,31 @@ class Looks:
         # Where the runs' copies do not tell: what the definition told, and a mark of what it was asked for.
         self._defined: dict[ScenarioKey, tuple[int, tuple[MailReporter, ...] | None]] = {}
 
-    def offer(self, now: float) -> Offer | None:
-        best = self._state.agenda.best(now)
-        return None if best is None else Offer(*best)
+    def offer(self, now: float) -> NextJob | None:
+        best = self._state.schedule.best(now)
+        return None if best is None else NextJob(*best)
 
     def due_in(self, now: float) -> float:
-        return self._state.agenda.due_in(now)
+        return self._state.schedule.due_in(now)
 
-    def take(self, now: float, ticket: Ticket) -> Coroutine[object, object, None]:
-        one, reason = self._state.agenda.pop(now, self._limit())
-        return self._look(one, reason, ticket)
+    def take(self, now: float, permit: Permit) -> Coroutine[object, object, None]:
+        one, reason = self._state.schedule.pop(now, self._limit())
+        return self._poll(one, reason, permit)
 
-    async def _look(self, one: Watched, reason: Reason, ticket: Ticket) -> None:
+    async def _poll(self, one: ScenarioState, reason: Reason, permit: Permit) -> None:
         state = self._state
-        state.metrics.looks.labels(state.name, reason.value).inc()
+        state.metrics.polls.labels(state.name, reason.value).inc()
         begun, begun_at = state.clock.now(), state.clock.monotonic()
         try:
-            sight = await self._see(one, ticket)
-            reporters = await self._mail_reporters(one, sight, ticket) if state.given.wants_mail_reporters() else None
-            look = Look(
+            sight = await self._see(one, permit)
+            reporters = await self._mail_reporters(one, sight, permit) if state.given.wants_mail_reporters() else None
+            poll = Poll(
                 sight, begun, reason.value, one.pending, state.given.wants_details, state.given.duration_buckets
             )
             if reporters is not None:
                 new = hash(reporters) != one.mail_reporters
-                look = replace(look, mail_reporters=reporters, put_mail_reporters=new)
-            recorded = await state.write_each(record_looks, look)
+                poll = replace(poll, mail_reporters=reporters, put_mail_reporters=new)
+            recorded = await state.write_each(record_polls, poll)
             if recorded.known and reporters is not None:
                 one.mail_reporters = hash(reporters)
             if recorded.known:
@@ -96,27 +96,27 @@ class Looks:
             if reason is Reason.EXPECTED and one.pending:
                 self._list_again(one)  # whether it is still active and scheduled decides whether it missed its start
             await self._told(sight)
-            await self._learn_follows(one, sight, ticket)
+            await self._learn_follows(one, sight, permit)
         except DSSError as error:
             self._failed(one, error)
-        except Exception:  # one look is one unit of work: the line tells, and it is tried again later
+        except Exception:  # one poll is one unit of work: the line tells, and it is tried again later
             one.failures += 1
             raise
         finally:
-            state.agenda.landed(one)
+            state.schedule.finished(one)
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
-    async def _see(self, one: Watched, ticket: Ticket) -> Sight:
+    async def _see(self, one: ScenarioState, permit: Permit) -> PollResult:
         state, row = self._state, one.row
         now = state.now()
         horizon = now - state.node.watch.backfill.max_age
-        reply = await self._read(one, ticket, now, horizon)
+        reply = await self._read(one, permit, now, horizon)
         read = reply.reading
         state.odd("get_last_runs", read.odd, read.example, project=one.key.project, scenario=one.key.scenario)
-        found, unknown = await self._unlisted(one, read.items, ticket, now)
+        found, unknown = await self._unlisted(one, read.items, permit, now)
         items = tuple(sorted((*read.items, *found), key=_newest_last, reverse=True))
-        return Sight(
+        return PollResult(
             one.key,
             row.facts,
             items,
@@ -134,7 +134,7 @@ class Looks:
             scenario_url=one.key.url(state.node.url),
         )
 
-    def _readable(self, one: Watched, read: Reading[SeenRun]) -> bool:
+    def _readable(self, one: ScenarioState, read: ParsedList[ListedRun]) -> bool:
         """Whether nothing was unreadable, or only what has been so for several polls and will hardly change."""
         if len(one.unreadable) > _LIMITS[-1]:
             one.unreadable.clear()
@@ -143,33 +143,33 @@ class Looks:
         return not read.odd or _known(one, read)
 
     async def _unlisted(
-        self, one: Watched, seen: tuple[SeenRun, ...], ticket: Ticket, now: datetime
-    ) -> tuple[list[SeenRun], frozenset[tuple[str, datetime]]]:
+        self, one: ScenarioState, seen: tuple[ListedRun, ...], permit: Permit, now: datetime
+    ) -> tuple[list[ListedRun], frozenset[tuple[str, datetime]]]:
         """Ask by id for the open runs that the list lacks: those that DSS still has, and those that it does not."""
         listed = {_mark(shown.run) for shown in seen}
-        found: list[SeenRun] = []
+        found: list[ListedRun] = []
         unknown: set[tuple[str, datetime]] = set()
         for run in one.open_runs:
             if _mark(run) in listed or run.start > now - LAUNCH_DELAY:
                 continue
             request = wire.get_run(one.key.project, one.key.scenario, run.run_id)
             try:
-                told = await ticket.ask(partial(self._client.perform, request))
+                told = await permit.ask(partial(self._client.perform, request))
             except DSSNotFound:
                 unknown.add((run.run_id, run.start))
             except DSSError as error:  # then its absence from the lists must last
-                self._state.failed("run_unreadable", error, project=one.key.project, scenario=one.key.scenario)
+                self._state.failed("run_read_failed", error, project=one.key.project, scenario=one.key.scenario)
             else:
                 answer = read_runs([told.get("scenarioRun")], one.key, now)
                 found += [shown for shown in answer.items if shown.run.key == run.key]
         return found, frozenset(unknown)
 
-    def _fresh_from(self, one: Watched, seen: tuple[SeenRun, ...], now: datetime) -> datetime:
-        """What the last look wrote as ended need not be compared again."""
+    def _fresh_from(self, one: ScenarioState, seen: tuple[ListedRun, ...], now: datetime) -> datetime:
+        """What the last poll wrote as ended need not be compared again."""
         fresh = [run.run.start for run in seen if run.failed_reporters or _mark(run.run) not in one.settled]
         return min(fresh, default=max(now, seen[0].run.start + datetime.resolution) if seen else now)
 
-    async def _learn_follows(self, one: Watched, sight: Sight, ticket: Ticket) -> None:
+    async def _learn_follows(self, one: ScenarioState, sight: PollResult, permit: Permit) -> None:
         """Whom the scenario follows: as its last run's copy of the definition says, or else the definition itself."""
         follows = next((seen.follows for seen in sight.seen if seen.follows is not None), None)
         if follows is None and any(seen.run.trigger_type == FOLLOW for seen in sight.seen):
@@ -178,14 +178,16 @@ class Looks:
             self._asked.add(one.key)
             request = wire.get_scenario(one.key.project, one.key.scenario)
             try:
-                follows = read_follows(await ticket.ask(lambda: self._client.perform(request)), one.key.project)
+                follows = read_follows(await permit.ask(lambda: self._client.perform(request)), one.key.project)
             except DSSError:
                 return  # a hint that cannot be had
         if follows is not None and follows != one.row.follows:
             await self._state.write(put_follows, one.key, follows)
-            self._state.agenda.update(one, replace(one.row, follows=follows))
+            self._state.schedule.update(one, replace(one.row, follows=follows))
 
-    async def _mail_reporters(self, one: Watched, sight: Sight, ticket: Ticket) -> tuple[MailReporter, ...] | None:
+    async def _mail_reporters(
+        self, one: ScenarioState, sight: PollResult, permit: Permit
+    ) -> tuple[MailReporter, ...] | None:
         """DSS's own mail reporters as the newest run's copy of the definition has them, or else the definition itself,
         asked at the start and at the end of each run that makes events; None: not known."""
         for seen in sight.seen:
@@ -197,28 +199,28 @@ class Looks:
             return known
         request = wire.get_scenario(one.key.project, one.key.scenario)
         try:
-            told = await ticket.ask(lambda: self._client.perform(request), Rank.DETAILS)
+            told = await permit.ask(lambda: self._client.perform(request), Rank.DETAILS)
             known = read_mail_reporters(told)
         except DSSError as error:
             self._state.failed("mail_reporters_unreadable", error, project=one.key.project, scenario=one.key.scenario)
         self._defined[one.key] = (asked, known)
         return known
 
-    def _late_before(self, one: Watched, now: datetime) -> datetime | None:
+    def _late_before(self, one: ScenarioState, now: datetime) -> datetime | None:
         state, seen = self._state, one.row.polled_at
         here = None if one.polled_at is None else timedelta(seconds=state.clock.monotonic() - one.polled_at)
         ever = None if seen is None else state.clock.now() - seen
         long = max(_BLIND_FOR * state.node.watch.max_poll_interval, timedelta(hours=1))
         return late_before(now, state.row.resumed_at, here, ever, long)
 
-    async def _read(self, one: Watched, ticket: Ticket, now: datetime, horizon: datetime) -> _Reply:
-        """Ask for more and more runs until they reach back to what the last look had seen."""
+    async def _read(self, one: ScenarioState, permit: Permit, now: datetime, horizon: datetime) -> _Reply:
+        """Ask for more and more runs until they reach back to what the last poll had seen."""
         bound = now
         scenario = self._client.get_project(one.key.project).get_scenario(one.key.scenario)
-        reply = _Reply(Reading(()), None)
+        reply = _Reply(ParsedList(()), None)
         for limit in _LIMITS if one.row.cursor else _BASELINE_LIMITS:
             try:
-                raw = await ticket.ask(partial(scenario.get_last_runs_raw, limit))
+                raw = await permit.ask(partial(scenario.get_last_runs_raw, limit))
             except DSSReplyTooLarge:
                 bound = self._bound(one, now, horizon)
                 break  # days hold fewer
@@ -235,24 +237,26 @@ class Looks:
                 return reply
             if all_history:
                 break
-        return await self._by_date(one, ticket, now, bound, reply)
+        return await self._by_date(one, permit, now, bound, reply)
 
-    def _bound(self, one: Watched, now: datetime, horizon: datetime) -> datetime:
-        """Runs that started before it were handled by earlier looks, but for those still open."""
+    def _bound(self, one: ScenarioState, now: datetime, horizon: datetime) -> datetime:
+        """Runs that started before it were handled by earlier polls, but for those still open."""
         since = one.row.cursor or one.row.watched_since - self._state.dss_clock.set_back
         opened = [run.start for run in one.open_runs]
-        return max(horizon, min([since, now, self._last_look(one), *opened]))
+        return max(horizon, min([since, now, self._last_poll(one), *opened]))
 
-    def _last_look(self, one: Watched) -> datetime:
-        """The last look on DSS's clock: where either clock was set back, later runs may seem older than its newest."""
+    def _last_poll(self, one: ScenarioState) -> datetime:
+        """The last poll on DSS's clock: where either clock was set back, later runs may seem older than its newest."""
         state = self._state
         if one.polled_at is not None:
             ago = state.clock.monotonic() - one.polled_at
-        else:  # a look of an earlier life that seems to come yet was made before our clock was set back
+        else:  # a poll of an earlier life that seems to come yet was made before our clock was set back
             ago = abs(state.clock.now() - (one.row.polled_at or state.clock.now())).total_seconds()
         return state.dss_clock.earliest(ago)
 
-    async def _by_date(self, one: Watched, ticket: Ticket, now: datetime, bound: datetime, reply: _Reply) -> _Reply:
+    async def _by_date(
+        self, one: ScenarioState, permit: Permit, now: datetime, bound: datetime, reply: _Reply
+    ) -> _Reply:
         """The list ended before it reached what is known: the history was cleared, or DSS gives no longer lists.
 
         Days are the server's, whose zone is unknown: one more on each side.
@@ -264,7 +268,7 @@ class Looks:
         try:
             while day <= last:
                 try:
-                    raws += await ticket.ask(partial(scenario.get_runs_by_date_raw, day, day + days))
+                    raws += await permit.ask(partial(scenario.get_runs_by_date_raw, day, day + days))
                 except DSSReplyTooLarge:
                     if days == _DAY:
                         raise
@@ -274,22 +278,24 @@ class Looks:
         except DSSError as error:
             if error.transient or not reply.reading.items:
                 raise
-            self._state.failed("runs_by_date_unavailable", error, project=one.key.project, scenario=one.key.scenario)
+            self._state.failed("runs_by_date_failed", error, project=one.key.project, scenario=one.key.scenario)
             return reply
         older = read_runs(raws, one.key, now)
         known = {(seen.run.run_id, seen.run.start) for seen in reply.reading.items}
         more = [seen for seen in older.items if (seen.run.run_id, seen.run.start) not in known]
         items = sorted((*reply.reading.items, *more), key=_newest_last, reverse=True)
         unreadable = reply.reading.unreadable | older.unreadable
-        return _Reply(Reading(tuple(items), reply.reading.odd + older.odd, older.example, unreadable), bound)
+        return _Reply(ParsedList(tuple(items), reply.reading.odd + older.odd, older.example, unreadable), bound)
 
     # --- afterwards --------------------------------------------------------------------------------------------------
 
-    def _recorded(self, one: Watched, sight: Sight, recorded: Recorded, begun: datetime, begun_at: float) -> None:
+    def _recorded(
+        self, one: ScenarioState, sight: PollResult, recorded: PollOutcome, begun: datetime, begun_at: float
+    ) -> None:
         state = self._state
         one.settled = tuple(_mark(seen.run) for seen in sight.seen[:_SETTLED] if seen.run.end)
         if one.failures:
-            state.log.info("look_recovered", project=one.key.project, scenario=one.key.scenario, failures=one.failures)
+            state.log.info("poll_recovered", project=one.key.project, scenario=one.key.scenario, failures=one.failures)
         one.failures, one.forbidden, one.not_found, one.problem = 0, False, False, None
         one.polled_at = begun_at
         one.open_runs = recorded.open_runs
@@ -306,13 +312,13 @@ class Looks:
             last_outcome=recorded.last_outcome,
             backfilled=True,
         )
-        state.agenda.update(one, row)
+        state.schedule.update(one, row)
         for event in recorded.events:
             self._observe(event)
         for run, level in recorded.details:
             self._details(run, level)
         if any(event.name not in (EventName.RUN_STARTED, EventName.REPORTER_FAILED) for event in recorded.events):
-            state.agenda.ended(one.key)
+            state.schedule.ended(one.key)
         if recorded.events:
             state.given.ring()
 
@@ -323,31 +329,31 @@ class Looks:
         delay = event.detected_at + state.dss_clock.offset - event.time
         state.metrics.detection_delay.labels(state.name).observe(max(0.0, delay.total_seconds()))
 
-    def _failed(self, one: Watched, error: DSSError) -> None:
+    def _failed(self, one: ScenarioState, error: DSSError) -> None:
         one.failures += 1
         one.forbidden = isinstance(error, DSSForbidden)
         one.problem = str(error)
         if one.failures == 1:
-            self._state.failed("look_failed", error, project=one.key.project, scenario=one.key.scenario)
+            self._state.failed("poll_failed", error, project=one.key.project, scenario=one.key.scenario)
         one.not_found = isinstance(error, DSSNotFound)
         if one.not_found:
             self._list_again(one)
 
 
-def _is_news(newest: Run, one: Watched) -> bool:
-    """Whether this look may make an event about the newest run."""
+def _is_news(newest: Run, one: ScenarioState) -> bool:
+    """Whether this poll may make an event about the newest run."""
     if newest.end is not None and newest.end < one.row.watched_since:
         return False
     since = one.row.cursor
     return since is None or newest.start > since or bool(one.open_runs) or newest.end is None
 
 
-def _known(one: Watched, read: Reading[SeenRun]) -> bool:
+def _known(one: ScenarioState, read: ParsedList[ListedRun]) -> bool:
     """Whether what cannot be read has been known for several polls."""
     return bool(read.unreadable) and all(one.unreadable.get(mark, 0) >= _UNREADABLE for mark in read.unreadable)
 
 
-def _newest_last(seen: SeenRun) -> tuple[datetime, str]:
+def _newest_last(seen: ListedRun) -> tuple[datetime, str]:
     return seen.run.start, seen.run.run_id
 
 
@@ -359,10 +365,10 @@ def _mark(run: Run) -> int:
 def late_before(
     now: datetime, resumed_at: datetime | None, here: timedelta | None, ever: timedelta | None, long: timedelta
 ) -> datetime | None:
-    """What happened before it happened in a downtime, or while nobody could look; None: nothing did.
+    """What happened before it happened in a downtime, or while nobody could poll; None: nothing did.
 
-    The last look was ``here`` ago in this life, where None says: none yet, or none since its project can be read
-    again; ``ever`` ago in any life. Who was not looked at for ``long`` was blind, not slow.
+    The last poll was ``here`` ago in this life, where None says: none yet, or none since its project can be read
+    again; ``ever`` ago in any life. Who was not polled for ``long`` was blind, not slow.
     """
     if here is not None:
         return now if here > long else None
