@@ -31,7 +31,7 @@ from tocsin.kit.clock import SystemClock
 from tocsin.model.event import EventName, ScenarioFacts
 from tocsin.model.labels import parse_matcher
 from tocsin.model.run import Run, ScenarioKey
-from tocsin.store import Store, lease, nodes, scenarios
+from tocsin.store import Store, nodes, scenarios, writer
 from tocsin.store.scenarios import ScenarioRow
 from tocsin.watch.diff import PollResult
 from tocsin.watch.read import ListedRun
@@ -92,7 +92,7 @@ async def measure(folder: Path, runs: int, count: int, webhook: str) -> None:
     now = clock.now()
     keys = [ScenarioKey("bench", f"P{n % 200}", f"S{n}") for n in range(count)]
     await prepare(store, keys, now)
-    leadership = await store.write(lease.acquire, "bench", now, force=True)
+    leadership = await store.write(writer.acquire_lease, "bench", now, force=True)
     assert leadership
     config = configuration(url, webhook)
     registry = CollectorRegistry()
@@ -207,7 +207,7 @@ def polls(keys: list[ScenarioKey], runs: int, now: datetime) -> list[Poll]:
     return made
 
 
-async def see(store: Store, leadership: lease.Leadership, waiting: list[Poll]) -> int:
+async def see(store: Store, leadership: writer.Leadership, waiting: list[Poll]) -> int:
     """Write the polls as many watchers at once would; answers how many events were new."""
     guard = leadership.guard
     queue = list(reversed(waiting))

@@ -31,7 +31,7 @@ from tocsin.config.model import DURATION_BUCKETS, Node, Watch
 from tocsin.kit.clock import SystemClock, to_ms
 from tocsin.model.event import END_EVENTS, Event, EventName
 from tocsin.model.run import DetailsLevel, Run, ScenarioKey
-from tocsin.store import Store, lease, schema, totals
+from tocsin.store import Store, schema, totals, writer
 from tocsin.store.runs import RunRow, put_runs
 from tocsin.store.scenarios import Looked, scenarios_looked
 from tocsin.watch.metrics import WatchMetrics
@@ -117,7 +117,7 @@ async def measure(fake: FakeNode, options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder:
         store = Store(f"sqlite:///{folder}/tocsin.db")
         await store.open()
-        leader = await store.write(lease.acquire, "bench", CLOCK.now())
+        leader = await store.write(writer.acquire_lease, "bench", CLOCK.now())
         assert leader is not None
         watcher = NodeWatcher(
             Node("bench", fake.url, api_key=Key(fake.key), watch=Watch(max_requests_per_second=options.requests)),

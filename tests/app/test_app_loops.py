@@ -19,8 +19,8 @@ from tocsin.deliver.heartbeat import Heartbeat
 from tocsin.kit.clock import SystemClock
 from tocsin.kit.tasks import RootTasks
 from tocsin.metrics import ProcessMetrics
-from tocsin.store import Store, StoreUnavailable, lease
-from tocsin.store.lease import Leadership
+from tocsin.store import Store, StoreUnavailable, writer
+from tocsin.store.writer import Leadership
 
 CONFIG = Config(nodes=(), store=StoreConfig("sqlite:////nowhere"))
 Lead = Callable[[Leadership], Awaitable[None]]
@@ -106,7 +106,7 @@ async def test_the_leader_works_while_it_holds_the_lease_and_gives_it_back(tmp_p
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     await leader.release(held)
-    assert await store.write(lease.acquire, "another", SystemClock().now())
+    assert await store.write(writer.acquire_lease, "another", SystemClock().now())
     assert changes == [True, False]
     await store.close()
 
@@ -182,7 +182,7 @@ async def test_a_stage_that_finds_the_lease_lost_makes_the_process_stand_by(tmp_
 
     async with led_by(store, clock, lead) as (leader, changes):
         await until(lambda: leader.leadership)
-        assert await store.write(lease.acquire, "another", clock.now(), force=True)
+        assert await store.write(writer.acquire_lease, "another", clock.now(), force=True)
         await until(lambda: changes == [True, False])
         assert leader.leadership is None
     await store.close()
@@ -203,7 +203,7 @@ async def test_leadership_ends_by_the_leaders_own_clock_while_the_store_hangs(tm
     async with led_by(store, clock, lead) as (leader, changes):
         await until(lambda: leader.leadership)
         hanging = asyncio.create_task(store.write(lambda _: free.wait() and None))
-        clock.ahead = lease.HOLD_FOR.total_seconds()
+        clock.ahead = writer.HOLD_FOR.total_seconds()
         await until(lambda: changes == [True, False])
         assert stopped == [True]
         free.set()
@@ -225,7 +225,7 @@ async def test_a_lease_that_was_answered_too_late_is_not_taken_for_held(tmp_path
     async with led_by(store, clock, lead) as (leader, changes):
         await asyncio.sleep(0)
         await asyncio.sleep(0)  # it has asked
-        clock.ahead = lease.HOLD_FOR.total_seconds()
+        clock.ahead = writer.HOLD_FOR.total_seconds()
         free.set()
         await hanging
         await until(lambda: leader.leadership)
@@ -247,7 +247,7 @@ async def test_an_error_of_the_leaders_work_is_not_hidden_by_a_lost_lease(tmp_pa
     leader = Leader(store, "me", clock, lead, lambda _: None, briefly)
     task = asyncio.create_task(leader.run())
     await until(lambda: leader.leadership)
-    await store.write(lease.acquire, "another", clock.now(), force=True)
+    await store.write(writer.acquire_lease, "another", clock.now(), force=True)
     with pytest.raises(ZeroDivisionError):
         await task
     await store.close()
@@ -257,7 +257,7 @@ async def test_a_lease_that_cannot_be_given_back_runs_out_by_itself(tmp_path: Pa
     store = Store(f"sqlite:///{tmp_path / 'a.db'}")
     await store.open()
     leader = Leader(store, "me", SystemClock(), lambda _: asyncio.sleep(0), lambda _: None)
-    held = await store.write(lease.acquire, "me", SystemClock().now())
+    held = await store.write(writer.acquire_lease, "me", SystemClock().now())
     assert held
     await store.close()
     await leader.release(held)

@@ -19,7 +19,7 @@ from tocsin.model.decision import DecisionReason
 from tocsin.model.event import EventName
 from tocsin.model.labels import parse_matcher, parse_matchers
 from tocsin.model.notification import EventNotice
-from tocsin.store import NotLeader, Store, lease
+from tocsin.store import NotLeader, Store, writer
 from tocsin.store.schema import rule_states
 
 SECOND = timedelta(seconds=1)
@@ -302,7 +302,7 @@ async def test_a_condition_that_cannot_be_read_counts_as_true_and_says_so(world:
 
 async def test_a_leader_that_was_replaced_decides_nothing(world: World) -> None:
     await world.run(T0, "FAILED")
-    await world.store.write(lease.acquire, "other", T0 + minutes(10))
+    await world.store.write(writer.acquire_lease, "other", T0 + minutes(10))
     with pytest.raises(NotLeader):
         await world.step(T0 + minutes(10))
     assert await world.alerts() == []

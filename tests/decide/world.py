@@ -16,12 +16,12 @@ from tocsin.model.decision import Decision
 from tocsin.model.event import DownReason, Event, EventName, ScenarioFacts, end_event_name, node_event_id, run_event_id
 from tocsin.model.notification import GroupNotice, Notification
 from tocsin.model.run import Run, ScenarioKey
-from tocsin.store import Store, alerts, decisions, events, lease, outbox
+from tocsin.store import Store, alerts, decisions, events, outbox, writer
 from tocsin.store.schema import alerts as alerts_table
 from tocsin.store.schema import decisions as decisions_table
 from tocsin.store.schema import expected_starts, nodes, runs, scenarios
 from tocsin.store.schema import outbox as outbox_table
-from tocsin.store.upsert import insert
+from tocsin.store.sql import insert
 
 T0 = datetime(2026, 3, 2, 6, tzinfo=UTC)  # a Monday
 
@@ -74,7 +74,7 @@ class World:
 
     async def restart(self, now: datetime) -> None:
         """A new process on the same rows."""
-        leadership = await self.store.write(lease.acquire, "test", now)
+        leadership = await self.store.write(writer.acquire_lease, "test", now)
         assert leadership
 
         def ring() -> None:

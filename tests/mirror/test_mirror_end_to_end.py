@@ -25,7 +25,7 @@ from tocsin.model.mail_reporter import MailReporter
 from tocsin.model.run import DetailsLevel
 from tocsin.routing import dss_reporters as mirror
 from tocsin.sim import DEFAULT_KEY, World
-from tocsin.store import Store, lease
+from tocsin.store import Store, writer
 from tocsin.watch.metrics import WatchMetrics
 from tocsin.watch.node import NodeWatcher
 
@@ -108,7 +108,7 @@ async def stages(
         )
         store = Store(f"sqlite:///{path / 'tocsin.db'}")
         await store.open()
-        leader = await store.write(lease.acquire, "test", CLOCK.now(), force=True)
+        leader = await store.write(writer.acquire_lease, "test", CLOCK.now(), force=True)
         assert leader is not None
 
         def wanted(event: Event, own: tuple[MailReporter, ...]) -> DetailsLevel:

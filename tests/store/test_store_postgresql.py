@@ -14,7 +14,7 @@ from sqlalchemy import Connection, insert, select, text
 
 from tests.conftest import empty_postgres
 from tests.e2e.tcp_proxy import TcpProxy, address, before_postgres
-from tocsin.store import Store, StoreUnavailable, lease
+from tocsin.store import Store, StoreUnavailable, writer
 from tocsin.store.engine import parse_url
 from tocsin.store.schema import counters
 
@@ -167,7 +167,7 @@ async def test_a_row_that_somebody_keeps_locked_does_not_hold_the_writer(
 async def test_a_leader_that_is_cut_off_in_its_transaction_does_not_keep_the_lease_locked(
     postgres_url: str, proxy: TcpProxy, store: Store
 ) -> None:
-    held = await store.write(lease.acquire, "one", datetime(2026, 3, 1, tzinfo=UTC))
+    held = await store.write(writer.acquire_lease, "one", datetime(2026, 3, 1, tzinfo=UTC))
     assert held
     stop, inside = threading.Event(), threading.Event()
 
@@ -182,7 +182,7 @@ async def test_a_leader_that_is_cut_off_in_its_transaction_does_not_keep_the_lea
     other = Store(postgres_url)
     await other.open()
     async with asyncio.timeout(WITHIN_SECONDS):
-        while isinstance(await caught(other.write(lease.acquire, "two", datetime.now(UTC))), StoreUnavailable):
+        while isinstance(await caught(other.write(writer.acquire_lease, "two", datetime.now(UTC))), StoreUnavailable):
             await asyncio.sleep(0.1)
     stop.set()
     await refused(hanging)

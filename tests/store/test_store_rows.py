@@ -5,7 +5,7 @@ from sqlalchemy import Connection, select
 from tocsin.model.event import Event, EventName, ScenarioFacts, run_event_id
 from tocsin.model.notification import EventNotice, Notification
 from tocsin.model.run import Details, Run, RunError, ScenarioKey, Step
-from tocsin.store import Store, details, events, lease, outbox, schema, totals
+from tocsin.store import Store, details, events, outbox, schema, totals, writer
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -56,10 +56,10 @@ async def test_details_release_the_notifications_that_wait_for_them(store: Store
 
 
 async def test_only_one_leads_and_the_old_one_cannot_write(store: Store) -> None:
-    first = await store.write(lease.acquire, "a", NOW)
+    first = await store.write(writer.acquire_lease, "a", NOW)
     assert first
-    assert await store.write(lease.acquire, "b", NOW) is None
-    second = await store.write(lease.acquire, "b", NOW + timedelta(seconds=16))
+    assert await store.write(writer.acquire_lease, "b", NOW) is None
+    second = await store.write(writer.acquire_lease, "b", NOW + timedelta(seconds=16))
     assert second
     assert second.epoch == first.epoch + 1
 

@@ -12,9 +12,8 @@ import pytest
 from alembic.config import Config
 from sqlalchemy import Connection, insert, select, text, update
 
-from tocsin.store import NotLeader, Store, StoreRefused, StoreUnavailable, lease, migrate
-from tocsin.store.engine import parse_url
-from tocsin.store.files import file_system
+from tocsin.store import NotLeader, Store, StoreRefused, StoreUnavailable, migrate, writer
+from tocsin.store.engine import file_system, parse_url
 from tocsin.store.migrate import alembic_config, backup_sqlite
 from tocsin.store.schema import SCHEMA_REVISION, counters, metadata
 
@@ -99,31 +98,31 @@ async def test_reading_connections_cannot_write(store: Store) -> None:
 
 
 async def test_a_guard_stops_the_write_of_a_former_leader(store: Store) -> None:
-    first = await store.write(lease.acquire, "a", NOW)
+    first = await store.write(writer.acquire_lease, "a", NOW)
     assert first
     await store.write_guarded(first.guard, put, "while leading")
-    second = await store.write(lease.acquire, "b", NOW + timedelta(seconds=16))
+    second = await store.write(writer.acquire_lease, "b", NOW + timedelta(seconds=16))
     assert second
     with pytest.raises(NotLeader):
         await store.write_guarded(first.guard, put, "too late")
     with pytest.raises(NotLeader):
-        await store.write(lease.renew, first, NOW + timedelta(seconds=17))
+        await store.write(writer.renew_lease, first, NOW + timedelta(seconds=17))
     await store.write_guarded(second.guard, put, "the new one")
     assert await store.read(names) == ["the new one", "while leading"]
 
 
 async def test_a_released_lease_is_free_at_once_and_its_epoch_is_not_used_again(store: Store) -> None:
-    first = await store.write(lease.acquire, "a", NOW)
+    first = await store.write(writer.acquire_lease, "a", NOW)
     assert first
-    await store.write(lease.release, first, NOW)
-    second = await store.write(lease.acquire, "b", NOW)
+    await store.write(writer.release_lease, first, NOW)
+    second = await store.write(writer.acquire_lease, "b", NOW)
     assert second
     assert second.epoch > first.epoch
 
 
 async def test_a_lease_can_be_taken_by_force(store: Store) -> None:
-    await store.write(lease.acquire, "a", NOW)
-    assert await store.write(lease.acquire, "b", NOW, force=True) is not None
+    await store.write(writer.acquire_lease, "a", NOW)
+    assert await store.write(writer.acquire_lease, "b", NOW, force=True) is not None
 
 
 async def test_after_closing_the_store_is_unavailable(store: Store) -> None:
@@ -290,9 +289,9 @@ def test_the_file_system_is_that_of_the_nearest_mount(tmp_path: Path) -> None:
 
 
 async def test_a_network_file_system_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tocsin.store import files
+    from tocsin.store import engine
 
-    monkeypatch.setattr(files, "file_system", lambda _directory: "nfs4")
+    monkeypatch.setattr(engine, "file_system", lambda _directory: "nfs4")
     with pytest.raises(StoreRefused, match="network file system"):
         await Store(sqlite_url(tmp_path / "a.db")).open()
 

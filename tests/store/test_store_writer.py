@@ -190,7 +190,7 @@ async def test_a_thread_that_ends_and_cannot_even_say_so_answers_all_the_same(
     def fail(*_args: object, **_more: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(store.writer, "_carry_out", fail)
+    monkeypatch.setattr(store.writer, "_process", fail)
     monkeypatch.setattr(writer_module.log, "critical", fail, raising=False)
     monkeypatch.setattr(threading, "excepthook", lambda _failed: None)
     assert type(await answer(asyncio.ensure_future(store.write(value)))) is StoreFailed

@@ -17,7 +17,7 @@ from tocsin.kit.clock import Clock, SystemClock, to_ms
 from tocsin.model.cloudevent import to_cloudevent
 from tocsin.model.event import Event
 from tocsin.model.run import DetailsLevel
-from tocsin.store import NotLeader, Store, lease, schema
+from tocsin.store import NotLeader, Store, schema, writer
 from tocsin.watch.metrics import WatchMetrics
 from tocsin.watch.node import NodeWatcher
 
@@ -118,7 +118,7 @@ async def watching(
     """Watch a faked DSS with a store of its own, or that of an earlier watch on the same path."""
     store = Store(f"sqlite:///{path / 'tocsin.db'}")
     await store.open()
-    leader = await store.write(lease.acquire, "test", CLOCK.now(), force=True)
+    leader = await store.write(writer.acquire_lease, "test", CLOCK.now(), force=True)
     assert leader is not None
     watch = more.pop("watch", QUICK)
     key = Key(dss.admin_key) if admin else Key(dss.api_key)

@@ -17,7 +17,7 @@ from tests.watch.conftest import CLOCK, QUICK, Jumping, Key, Start, Watching, no
 from tocsin.config.model import Scope, Tls, Watch
 from tocsin.kit.clock import to_ms
 from tocsin.model.event import Event
-from tocsin.store import NotLeader, StoreUnavailable, lease, scenarios, schema
+from tocsin.store import NotLeader, StoreUnavailable, scenarios, schema, writer
 from tocsin.store.scenarios import ScenarioRow
 
 pytestmark = pytest.mark.e2e
@@ -525,7 +525,7 @@ async def test_who_no_longer_leads_writes_nothing_shows_nothing_and_ends(dss: Fa
     found = await start()
     gauges = ("tocsin_sweep_trusted", "tocsin_oldest_poll_age_seconds", "tocsin_dss_requests_per_second_limit")
     assert None not in [found.value(gauge) for gauge in gauges]
-    await found.store.write(lease.acquire, "another", CLOCK.now(), force=True)
+    await found.store.write(writer.acquire_lease, "another", CLOCK.now(), force=True)
     with pytest.raises(NotLeader):
         async with asyncio.timeout(20):
             await found.task

@@ -35,8 +35,8 @@ from tocsin.model.run import DetailsLevel, ScenarioKey
 from tocsin.routing import dss_reporters as mirror
 from tocsin.routing.reporters import wants_details
 from tocsin.store import Store, deliveries
-from tocsin.store.lease import Leadership
 from tocsin.store.story import AlertStory, RunStory
+from tocsin.store.writer import Leadership
 from tocsin.watch.metrics import WatchMetrics
 from tocsin.watch.node import NodeWatcher
 from tocsin.web import Listener, WebContext, listen, make_app

@@ -13,8 +13,8 @@ from math import inf
 import structlog
 
 from tocsin.kit.clock import Clock
-from tocsin.store import NotLeader, Store, StoreUnavailable, lease
-from tocsin.store.lease import Leadership
+from tocsin.store import NotLeader, Store, StoreUnavailable, writer
+from tocsin.store.writer import Leadership
 
 log = structlog.get_logger("tocsin.app.leader")
 
@@ -59,7 +59,7 @@ class Leader:
     async def release(self, leadership: Leadership) -> None:
         """Give the lease back, so that another need not wait for its end."""
         try:
-            await self._store.write(lease.release, leadership, self._clock.now())
+            await self._store.write(writer.release_lease, leadership, self._clock.now())
         except StoreUnavailable as error:
             log.warning("lease_not_released", error=str(error), action="it runs out by itself")
 
@@ -75,7 +75,7 @@ class Leader:
             asked = self._clock.monotonic()
             try:
                 taken = await self._store.write(
-                    lease.acquire, self._holder, self._clock.now(), force=self._store.is_sqlite
+                    writer.acquire_lease, self._holder, self._clock.now(), force=self._store.is_sqlite
                 )
                 if taken is not None and (left := self._held_until(asked)) > self._clock.monotonic():
                     return taken, left
@@ -87,11 +87,11 @@ class Leader:
                 if not trouble_told:
                     log.warning("cannot_ask_for_the_lease", error=str(error), action="trying again")
                 trouble_told = True
-            await self._sleep(lease.ASK_EVERY.total_seconds())
+            await self._sleep(writer.ASK_EVERY.total_seconds())
 
     def _held_until(self, asked: float) -> float:
         """The end of a lease that was asked for at ``asked``; on SQLite the file's lock holds it for good."""
-        return inf if self._store.is_sqlite else asked + lease.HOLD_FOR.total_seconds()
+        return inf if self._store.is_sqlite else asked + writer.HOLD_FOR.total_seconds()
 
     async def _lead_while_held(self, leadership: Leadership, held_until: float) -> None:
         """Raises ``NotLeader`` when the lease is lost, and otherwise the error of the leader's work."""
@@ -115,11 +115,11 @@ class Leader:
     async def _hold(self, leadership: Leadership, held_until: float) -> None:
         """Renew until the lease is lost. Raises ``NotLeader``, whatever the store does meanwhile."""
         while True:
-            await self._sleep(lease.RENEW_EVERY.total_seconds())
+            await self._sleep(writer.RENEW_EVERY.total_seconds())
             asked = self._clock.monotonic()
             try:
                 async with asyncio.timeout(None if held_until == inf else held_until - asked):
-                    await self._store.write(lease.renew, leadership, self._clock.now())
+                    await self._store.write(writer.renew_lease, leadership, self._clock.now())
                 held_until = self._held_until(asked)
             except TimeoutError:
                 raise NotLeader("the lease could not be renewed in time: the store does not answer") from None

@@ -9,8 +9,8 @@ from tocsin.config.model import Config
 from tocsin.kit.clock import Clock
 from tocsin.model.run import ScenarioKey
 from tocsin.store import Store
-from tocsin.store.lease import Leadership
 from tocsin.store.prune import prune
+from tocsin.store.writer import Leadership
 
 log = structlog.get_logger("tocsin.app.pruning")
 _EVERY = timedelta(minutes=10)

@@ -18,7 +18,7 @@ from tocsin.kit.clock import Clock
 from tocsin.kit.tasks import until_one_ends
 from tocsin.metrics import Exposition, ProcessMetrics
 from tocsin.store import Store
-from tocsin.store.lease import Leadership
+from tocsin.store.writer import Leadership
 
 _REFRESH_EVERY = timedelta(seconds=3)
 _LAG_EVERY_SECONDS = 0.25

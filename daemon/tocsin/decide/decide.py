@@ -31,8 +31,8 @@ from tocsin.model.event import event_labels
 from tocsin.model.run import ScenarioKey
 from tocsin.routing import reporters as report
 from tocsin.store import Store, alerts, decisions, events, rule_states, views
-from tocsin.store.lease import Leadership
 from tocsin.store.rule_states import RuleStateRow, StateKey
+from tocsin.store.writer import Leadership
 
 log = structlog.get_logger(__name__)
 

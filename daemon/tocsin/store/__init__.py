@@ -7,15 +7,30 @@ take a connection. A stage composes them into one function of its own and hands 
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Concatenate, ParamSpec, TypeVar, cast
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DatabaseError
 
-from tocsin.store.aside import SetAside
-from tocsin.store.engine import is_sqlite, open_engines, parse_url, reason, shown_url, sqlite_path, unavailability
-from tocsin.store.errors import NotLeader, StoreError, StoreFailed, StoreRefused, StoreUnavailable
-from tocsin.store.files import FileLock, check_sqlite_place, make_private
+from tocsin.store.engine import (
+    FileLock,
+    NotLeader,
+    StoreError,
+    StoreFailed,
+    StoreRefused,
+    StoreUnavailable,
+    check_sqlite_place,
+    is_sqlite,
+    make_private,
+    open_engines,
+    parse_url,
+    reason,
+    shown_url,
+    sqlite_path,
+    unavailability,
+)
+from tocsin.store.sql import SetAside
 from tocsin.store.writer import Guard, Work, Writer
 
 P = ParamSpec("P")
@@ -129,54 +144,35 @@ class Store:
 
     async def write(self, work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run one transaction. It may share its commit with others, and run twice if one of those fails."""
-        return await self._write(None, work, *args, **kwargs)
+        return cast("T", await self.writer.submit(_alone(work, *args, **kwargs), None, None))
+
+    async def write_guarded(
+        self, guard: Guard, work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """As ``write``, after ``guard`` agreed in the same transaction; see ``Leadership.guard``."""
+        return cast("T", await self.writer.submit(_alone(work, *args, **kwargs), None, guard))
 
     async def write_each(
         self, work: Callable[[Connection, Sequence[Item]], Sequence[Result]], item: Item, guard: Guard | None = None
     ) -> Result:
         """Run ``work`` on this item together with the items of other waiting callers of the same ``work``.
 
-        ``work`` must answer one result an item, in order; the same callable object joins, so hand over a function or
-        one kept ``partial``, not a new lambda each time.
+        ``work`` must return one result an item, in order; only the same callable object is shared, so hand over a
+        function or one ``partial`` that is kept, not a new lambda each time.
         """
         return cast("Result", await self.writer.submit(cast("Work", work), item, guard))
 
-    async def _write(
-        self, guard: Guard | None, work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs
-    ) -> T:
-        def alone(connection: Connection, _items: Sequence[object]) -> Sequence[object]:
-            return (work(connection, *args, **kwargs),)
-
-        return cast("T", await self.writer.submit(alone, None, guard))
-
-    async def write_guarded(
-        self, guard: Guard, work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs
-    ) -> T:
-        """As ``write``, after ``guard`` agreed in the same transaction; see ``lease.Leadership.guard``."""
-        return await self._write(guard, work, *args, **kwargs)
-
     async def read(self, work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a reading function on a snapshot of its own, off the loop. For the stages; see ``browse``."""
-        return await self._read(self._readers, work, *args, **kwargs)
+        return await self._in_pool(self._readers, partial(self._read_now, work, *args, **kwargs))
 
     async def browse(self, work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """As ``read``, on the threads kept for the API: however slowly lists are read, the stages do not wait."""
-        return await self._read(self._browsers, work, *args, **kwargs)
+        return await self._in_pool(self._browsers, partial(self._read_now, work, *args, **kwargs))
 
-    async def _read(
-        self,
-        pool: ThreadPoolExecutor | None,
-        work: Callable[Concatenate[Connection, P], T],
-        /,
-        *args: P.args,
-        **kwargs: P.kwargs,
-    ) -> T:
+    async def _in_pool(self, pool: ThreadPoolExecutor | None, run: Callable[[], T]) -> T:
         if pool is None:
             raise StoreUnavailable("the store is not open")
-
-        def run() -> T:
-            return self._read_now(work, *args, **kwargs)
-
         return await asyncio.get_running_loop().run_in_executor(pool, run)
 
     def _read_now(self, work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -196,4 +192,9 @@ class Store:
             raise unavailable from None
 
 
-__all__ = ["Guard", "NotLeader", "Store", "StoreError", "StoreFailed", "StoreRefused", "StoreUnavailable"]
+def _alone(work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> Work:
+    """``work`` as the writer takes it, which no other request shares."""
+    return lambda connection, _items: (work(connection, *args, **kwargs),)
+
+
+__all__ = ["Connection", "Guard", "NotLeader", "Store", "StoreError", "StoreFailed", "StoreRefused", "StoreUnavailable"]

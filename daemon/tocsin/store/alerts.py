@@ -10,10 +10,8 @@ from sqlalchemy import ColumnElement, Connection, Row, RowMapping, and_, bindpar
 from tocsin.model.alert import Alert, EndReason
 from tocsin.model.labels import Labels
 from tocsin.model.run import RunKey, ScenarioKey
-from tocsin.store.aside import readable
-from tocsin.store.keys import Keyed, pack, unfold
 from tocsin.store.schema import alerts, scenarios
-from tocsin.store.upsert import upsert
+from tocsin.store.sql import Keyed, pack, readable, unfold, upsert
 
 
 @dataclass(frozen=True, slots=True)

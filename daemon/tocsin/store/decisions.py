@@ -6,9 +6,8 @@ from typing import Any
 from sqlalchemy import Connection, Row, insert, or_, select
 
 from tocsin.model.decision import Decision, DecisionReason, Stage
-from tocsin.store.aside import readable
 from tocsin.store.schema import decisions
-from tocsin.store.upsert import chunks
+from tocsin.store.sql import chunks, readable
 
 
 def record(connection: Connection, made: Sequence[Decision]) -> None:

@@ -8,10 +8,10 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, Subquery, and_, func, or_, select, update
 
 from tocsin.model.notification import Attempt, AttemptOutcome, DeadReason, Notification
-from tocsin.store.keys import Keyed, plain
 from tocsin.store.outbox import dead_reason, to_notification
 from tocsin.store.schema import attempts, outbox
 from tocsin.store.sending import OPEN, OPEN_STATES
+from tocsin.store.sql import Keyed, plain
 
 _NEWEST = 1_000  # dead letters that are looked at for channels that refuse one message after another
 _OLDEST = 500  # open rows of a channel that are looked at for tries in vain: the oldest are tried first

@@ -7,10 +7,8 @@ from sqlalchemy import Connection, Row, delete, exists, select, tuple_, update
 
 from tocsin.kit.clock import to_ms
 from tocsin.model.run import Details, RunKey, ScenarioKey
-from tocsin.store.aside import readable
-from tocsin.store.keys import Keyed
 from tocsin.store.schema import outbox, outbox_waits, run_details, runs
-from tocsin.store.upsert import chunks, upsert
+from tocsin.store.sql import Keyed, chunks, readable, upsert
 
 _KEY = ("node", "project", "scenario", "run_id", "start")
 _DETAILS_KEY = [run_details.c[name] for name in _KEY]

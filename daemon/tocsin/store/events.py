@@ -9,10 +9,8 @@ from sqlalchemy import Connection, select, update
 
 from tocsin.model.event import Event, EventName
 from tocsin.model.run import RunKey, ScenarioKey
-from tocsin.store.aside import readable
-from tocsin.store.keys import Keyed, pack, unfold
 from tocsin.store.schema import counters, events
-from tocsin.store.upsert import chunks, insert, upsert
+from tocsin.store.sql import Keyed, chunks, insert, pack, readable, unfold, upsert
 
 _SEQ = "events.seq"
 _TOTAL = "events.total."

@@ -12,9 +12,8 @@ from tocsin.model.decision import DecisionReason
 from tocsin.model.group import Group, Member, NotificationLogEntry
 from tocsin.model.labels import Labels, Op, all_match
 from tocsin.store.alerts import to_alert
-from tocsin.store.aside import readable
 from tocsin.store.schema import alerts, group_alerts, groups, notification_log
-from tocsin.store.upsert import chunks, upsert
+from tocsin.store.sql import chunks, readable, upsert
 
 _PUT_OFF = timedelta(minutes=10)
 

@@ -19,8 +19,8 @@ from sqlalchemy import (
 )
 
 from tocsin.model.run import GOOD_OUTCOMES, ScenarioKey
-from tocsin.store.keys import Keyed
 from tocsin.store.schema import runs
+from tocsin.store.sql import Keyed
 
 USUAL_OF = 20  # good runs
 _PLACE = [runs.c[name] for name in ScenarioKey._fields]

@@ -6,10 +6,8 @@ from sqlalchemy import Connection, literal_column, select
 
 from tocsin.model.mail_reporter import MailReporter
 from tocsin.model.run import ScenarioKey
-from tocsin.store.aside import readable
-from tocsin.store.keys import Keyed
 from tocsin.store.schema import mail_reporters
-from tocsin.store.upsert import upsert
+from tocsin.store.sql import Keyed, readable, upsert
 
 _PLACE = ("node", "project", "scenario")
 

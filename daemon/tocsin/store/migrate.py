@@ -17,8 +17,7 @@ from urllib.parse import quote
 from sqlalchemy import Connection, Engine, inspect, text
 from sqlalchemy.engine import URL
 
-from tocsin.store.engine import is_sqlite, sqlite_path, unbounded
-from tocsin.store.errors import StoreRefused
+from tocsin.store.engine import StoreRefused, is_sqlite, sqlite_path, unbounded
 from tocsin.store.schema import SCHEMA_REVISION, metadata
 
 if TYPE_CHECKING:

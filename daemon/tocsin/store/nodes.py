@@ -6,7 +6,7 @@ from datetime import datetime
 from sqlalchemy import Connection, select, update
 
 from tocsin.store.schema import nodes
-from tocsin.store.upsert import insert
+from tocsin.store.sql import insert
 
 
 @dataclass(frozen=True, slots=True)

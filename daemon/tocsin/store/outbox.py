@@ -7,9 +7,8 @@ from sqlalchemy import Connection, Row, select
 
 from tocsin.model.notification import DeadReason, EventNotice, GroupNotice, Notice, Notification, NotificationState
 from tocsin.model.run import RunKey
-from tocsin.store.aside import readable
 from tocsin.store.schema import outbox, outbox_waits
-from tocsin.store.upsert import chunks, insert
+from tocsin.store.sql import chunks, insert, readable
 
 
 def owe(

@@ -29,7 +29,6 @@ from sqlalchemy import (
 
 from tocsin.model.notification import NotificationState
 from tocsin.model.run import ScenarioKey
-from tocsin.store.keys import Key, Keyed, pack, plain, unfold
 from tocsin.store.schema import (
     alerts,
     attempts,
@@ -47,6 +46,7 @@ from tocsin.store.schema import (
     silences,
     withheld,
 )
+from tocsin.store.sql import Key, Keyed, pack, plain, unfold
 
 ROWS = 500  # of one table in one batch
 SCENARIOS = 100  # whose runs one batch goes through

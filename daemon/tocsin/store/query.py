@@ -33,7 +33,6 @@ from tocsin.model.notification import AttemptOutcome, EventNotice, GroupNotice, 
 from tocsin.model.run import BAD_OUTCOMES, Details, RunKey, ScenarioKey
 from tocsin.model.silence import Silence
 from tocsin.store.alerts import check_labels
-from tocsin.store.aside import readable
 from tocsin.store.details import get_details
 from tocsin.store.records import (
     AlertRecord,
@@ -47,7 +46,7 @@ from tocsin.store.records import (
 )
 from tocsin.store.schema import alerts, attempts, nodes, outbox, runs, scenarios, silences
 from tocsin.store.silences import to_silence
-from tocsin.store.upsert import chunks
+from tocsin.store.sql import chunks, readable
 
 SCAN_LIMIT = 2_000
 SCAN_BATCH = 500  # rows of one statement where a filter looks inside documents

@@ -9,10 +9,8 @@ from pydantic import Field, TypeAdapter
 from sqlalchemy import Connection, bindparam, delete, func, select
 
 from tocsin.model.rule_state import STATE_VERSION, AnyRuleState
-from tocsin.store.aside import report
-from tocsin.store.keys import Keyed
 from tocsin.store.schema import nodes, rule_states
-from tocsin.store.upsert import upsert
+from tocsin.store.sql import Keyed, set_aside, upsert
 
 _STATE: TypeAdapter[AnyRuleState] = TypeAdapter(Annotated[AnyRuleState, Field(discriminator="kind")])
 _COLUMNS = (
@@ -127,7 +125,7 @@ def _state(connection: Connection, row: Sequence[Any], version: int, text: str) 
             return _STATE.validate_json(text)
         raise ValueError(f"of version {version}, this one knows {STATE_VERSION}")
     except ValueError as error:
-        report(connection, rule_states, row, error)
+        set_aside(connection, rule_states, row, error)
         return None
 
 

@@ -9,9 +9,8 @@ from sqlalchemy import Connection, select, update
 
 from tocsin.model.run import Run, RunKey, ScenarioKey
 from tocsin.store.details import run_columns
-from tocsin.store.keys import Keyed
 from tocsin.store.schema import runs
-from tocsin.store.upsert import upsert
+from tocsin.store.sql import Keyed, upsert
 
 _KEY = [runs.c[name] for name in ("node", "project", "scenario", "run_id", "start")]
 _RUN = [runs.c[name] for name in ("end", "outcome", "trigger_type", "trigger_name", "fire_id", "run_as")]

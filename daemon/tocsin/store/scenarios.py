@@ -10,10 +10,8 @@ from sqlalchemy import BigInteger, Connection, bindparam, literal_column, select
 from tocsin.kit.clock import EPOCH
 from tocsin.model.event import ScenarioFacts
 from tocsin.model.run import ScenarioKey
-from tocsin.store.aside import emptied
-from tocsin.store.keys import Keyed
 from tocsin.store.schema import expected_starts, projects, scenarios
-from tocsin.store.upsert import upsert
+from tocsin.store.sql import Keyed, emptied, upsert
 
 _PLACE = ("node", "project", "scenario")
 

@@ -35,11 +35,9 @@ from tocsin.model.notification import (
     NotificationState,
     still_to_say,
 )
-from tocsin.store.aside import readable, whole
-from tocsin.store.keys import Keyed
 from tocsin.store.outbox import to_notification
 from tocsin.store.schema import attempts, moment_of, outbox, outbox_waits
-from tocsin.store.upsert import chunks, insert, upsert
+from tocsin.store.sql import Keyed, chunks, insert, readable, upsert, whole
 
 _PAGE = 1_000
 _ENOUGH = 4  # a quarter of what is wanted will do, once four times as many rows were looked at

@@ -25,8 +25,8 @@ from sqlalchemy import (
 )
 
 from tocsin.model.run import BAD_OUTCOMES, GOOD_OUTCOMES, ScenarioKey
-from tocsin.store.keys import Keyed
 from tocsin.store.schema import duration_buckets, nodes, outcome_totals, projects, runs, scenarios
+from tocsin.store.sql import Keyed
 from tocsin.store.totals import INFINITE
 
 _KEY = ("node", "project", "scenario")

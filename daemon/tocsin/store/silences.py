@@ -9,8 +9,8 @@ from sqlalchemy import Connection, RowMapping, insert, select, update
 from tocsin.kit.ids import fresh_id
 from tocsin.model.labels import Matcher, parse_matcher
 from tocsin.model.silence import Silence, SilenceState
-from tocsin.store.aside import readable
 from tocsin.store.schema import silences
+from tocsin.store.sql import readable
 
 
 class BadSilence(ValueError):

@@ -10,8 +10,8 @@ from sqlalchemy import BigInteger, Connection, Select, and_, bindparam, func, or
 from tocsin.kit.clock import to_ms
 from tocsin.model.run import RunKey, ScenarioKey
 from tocsin.model.views import SeenRun
-from tocsin.store.keys import Keyed, plain
 from tocsin.store.schema import expected_starts, nodes, runs
+from tocsin.store.sql import Keyed, plain
 
 _LONGEST_MS = 7 * 86_400_000  # a run that took longer and is over is not looked for
 _EARLY_MS = 5_000  # a run may seem to start this much before its time

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, delete, func, literal, select
 
 from tocsin.model.run import Run
 from tocsin.store.schema import counters, duration_buckets, outcome_totals
-from tocsin.store.upsert import upsert
+from tocsin.store.sql import upsert
 
 INFINITE = -1
 """``le_ms`` of the last bucket, which has no bound."""

@@ -8,9 +8,8 @@ from sqlalchemy import Column, Connection, func, or_, select
 
 from tocsin.model.run import GOOD_OUTCOMES, RunKey, ScenarioKey
 from tocsin.model.views import NodeView, ScenarioView
-from tocsin.store.aside import emptied
-from tocsin.store.keys import Keyed
 from tocsin.store.schema import nodes, runs, scenarios
+from tocsin.store.sql import Keyed, emptied
 
 _MOST_OFFSET_MS = 100 * 365 * 86_400_000  # of a clock; what a damaged row says beyond it is cut
 

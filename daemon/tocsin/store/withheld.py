@@ -5,9 +5,8 @@ from collections.abc import Sequence
 from sqlalchemy import Connection, delete, select
 
 from tocsin.model.event import Event
-from tocsin.store.aside import readable
 from tocsin.store.schema import events, withheld
-from tocsin.store.upsert import insert
+from tocsin.store.sql import insert, readable
 
 
 def add(connection: Connection, late: Sequence[tuple[str, str, str]]) -> None:
