@@ -14,7 +14,7 @@ from tocsin.app.source import Source
 from tocsin.cli.commands import app
 from tocsin.config import BadConfig
 from tocsin.kit.clock import SystemClock
-from tocsin.web.shapes import config_json
+from tocsin.web.reads import config_json
 
 KEY = "dkuaps-zQ7xW9kP2mRt4vYb8nLc"
 PASSWORD = "Wv3pHj8sXt5m"

@@ -269,12 +269,12 @@ def test_tokens_are_made_when_none_are_given(chart: Chart) -> None:
 
 
 def test_the_tokens_file_is_what_the_daemon_reads_and_holds_digests_only(chart: Chart) -> None:
-    from tocsin.web.tokens import parse_tokens
+    from tocsin.web.access import parse_tokens
 
     data = only(chart.render(sets=["tokens.existingSecret="]), "Secret", "bell-tocsin-tokens")["stringData"]
     tokens, problems = parse_tokens(data["tokens"])
     assert problems == []
-    assert {token.scope.value: token.sha256 for token in tokens} == {
+    assert {token.role.value: token.sha256 for token in tokens} == {
         scope: hashlib.sha256(data[f"{scope}-token"].encode()).hexdigest() for scope in ("viewer", "operator")
     }
     assert data["viewer-token"] not in data["tokens"]

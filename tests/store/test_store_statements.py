@@ -32,8 +32,8 @@ from tocsin.model.run import ScenarioKey
 from tocsin.store import Store, deliveries, outbox, query, schema, sending, series
 from tocsin.store.prune import forget_runs
 from tocsin.store.sending import ReadyRow
-from tocsin.web.lists import read_events
 from tocsin.web.pages import read_overview
+from tocsin.web.reads import read_events
 
 FEW, MANY = 3, 40
 DELIVERED = (

@@ -36,8 +36,8 @@ from tocsin.model.notification import GroupNotice
 from tocsin.model.run import Details, RunError, Step
 from tocsin.store import Store, details, events, mail_reporters, nodes, query, scenarios, schema, silences, withheld
 from tocsin.store.schema import Document, Moment
-from tocsin.web.lists import read_events
 from tocsin.web.pages import read_overview
+from tocsin.web.reads import read_events
 
 POISONED = key("NIGHTLY")
 OTHER = key("OTHER", project="FINANCE")  # in a group of its own

@@ -9,9 +9,8 @@ from aiohttp import ClientSession
 from multidict import CIMultiDict
 
 from tests.web.harness import Daemon, Serve
-from tocsin.web import Scope, make_token
-from tocsin.web.access import is_loopback
-from tocsin.web.tokens import TokenFile, parse_tokens
+from tocsin.web import Role, make_token
+from tocsin.web.access import TokenFile, is_loopback, parse_tokens
 
 OPEN = ["/-/healthy", "/-/ready"]
 SHOWN_TO_ALL = ["/metrics", "/api/v1/status"]
@@ -30,7 +29,7 @@ async def status(client: ClientSession, method: str, path: str, **more: object) 
 @pytest.fixture
 def tokens(daemon: Daemon, tmp_path: Path) -> dict[str, str]:
     """A tokens file with one token a scope."""
-    made = {scope.value: make_token(f"{scope.value}-token", scope) for scope in Scope}
+    made = {scope.value: make_token(f"{scope.value}-token", scope) for scope in Role}
     path = tmp_path / "tokens"
     path.write_text("# who may do what\n" + "\n".join(line for _, line in made.values()) + "\n")
     daemon.http(tokens_file=str(path))
@@ -204,7 +203,7 @@ async def test_a_withdrawn_token_stops_to_open_without_a_restart(
 
 
 def test_lines_that_are_no_tokens_are_named_and_skipped() -> None:
-    _, line = make_token("ann", Scope.VIEWER)
+    _, line = make_token("ann", Role.VIEWER)
     text = f"# comment\n\nann viewer\nbob root {'0' * 64}\ncat viewer xyz\n{line}  # trailing\n"
     tokens, problems = parse_tokens(text)
     assert [token.name for token in tokens] == ["ann"]
@@ -214,7 +213,7 @@ def test_lines_that_are_no_tokens_are_named_and_skipped() -> None:
 async def test_a_file_that_cannot_be_read_lets_nobody_in_until_it_can(tmp_path: Path) -> None:
     path = tmp_path / "tokens"
     file = TokenFile(str(path))
-    token, line = make_token("ann", Scope.VIEWER)
+    token, line = make_token("ann", Role.VIEWER)
     assert await file.find(token) is None
     path.write_bytes(b"\xff\xfe")
     assert await file.find(token) is None
@@ -225,7 +224,7 @@ async def test_a_file_that_cannot_be_read_lets_nobody_in_until_it_can(tmp_path: 
 
 async def test_a_tokens_file_of_equal_size_and_time_is_read_again(tmp_path: Path) -> None:
     path = tmp_path / "tokens"
-    (kept, kept_line), (withdrawn, withdrawn_line) = make_token("ann", Scope.VIEWER), make_token("bob", Scope.VIEWER)
+    (kept, kept_line), (withdrawn, withdrawn_line) = make_token("ann", Role.VIEWER), make_token("bob", Role.VIEWER)
     past = 1_700_000_000 * 10**9
 
     def write(line: str) -> None:

@@ -9,7 +9,7 @@ from aiohttp import ClientSession
 
 from tests.web.harness import Daemon, Reloaded, Serve
 from tests.web.rows import NOW
-from tocsin.web import Scope, make_token
+from tocsin.web import Role, make_token
 
 
 async def send(client: ClientSession, method: str, path: str, status: int, **more: Any) -> Any:
@@ -35,7 +35,7 @@ async def test_a_silence_is_made_listed_and_ended(client: ClientSession) -> None
 
 
 async def test_an_author_is_who_the_token_says(daemon: Daemon, serve: Serve, tmp_path: Any) -> None:
-    token, line = make_token("ann", Scope.OPERATOR)
+    token, line = make_token("ann", Role.OPERATOR)
     (tmp_path / "tokens").write_text(line)
     daemon.http(tokens_file=str(tmp_path / "tokens"))
     wanted = {"matchers": ["project=SALES"], "duration": "1h", "created_by": "someone else"}

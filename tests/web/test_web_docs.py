@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from tocsin.web.lists import DELIVERY_FILTERS, EVENT_FILTERS, RUN_FILTERS, SCENARIO_FILTERS
-from tocsin.web.routes import all_routes
-from tocsin.web.tokens import Scope, parse_tokens
+from tocsin.web.access import Role, parse_tokens
+from tocsin.web.reads import DELIVERY_FILTERS, EVENT_FILTERS, RUN_FILTERS, SCENARIO_FILTERS
+from tocsin.web.routes import endpoints
 
 
 def test_every_address_is_in_the_documentation(repository: Path) -> None:
     text = (repository / "docs" / "http-api.md").read_text()
-    ours = [route.operation.path for route in all_routes() if route.operation.path != "/static/{name}"]
+    ours = [route.path for route in endpoints() if route.path != "/static/{name}"]
     assert [path for path in ours if path not in text] == []
 
 
@@ -45,5 +45,5 @@ def test_the_commands_of_the_documentation_make_lines_that_let_in(repository: Pa
     for command in commands:
         subprocess.run(["bash", "-c", command], cwd=tmp_path, check=True, capture_output=True)
     tokens, problems = parse_tokens((tmp_path / "tokens").read_text())
-    assert [(token.name, token.scope) for token in tokens] == [("grafana", Scope.VIEWER)] * 2
+    assert [(token.name, token.role) for token in tokens] == [("grafana", Role.VIEWER)] * 2
     assert problems == []

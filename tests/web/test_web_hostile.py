@@ -26,12 +26,12 @@ from tests.web.rows import (
 )
 from tocsin.model.notification import EventNotice
 from tocsin.store import Store
-from tocsin.web import lists
+from tocsin.web import reads
 
 LISTS = {
-    "nodes": ("dss_node",), "scenarios": lists.SCENARIO_FILTERS, "runs": lists.RUN_FILTERS,
-    "alerts": ("state", "alertname", "severity", "any_label"), "deliveries": lists.DELIVERY_FILTERS,
-    "silences": ("state",), "events": lists.EVENT_FILTERS,
+    "nodes": ("dss_node",), "scenarios": reads.SCENARIO_FILTERS, "runs": reads.RUN_FILTERS,
+    "alerts": ("state", "alertname", "severity", "any_label"), "deliveries": reads.DELIVERY_FILTERS,
+    "silences": ("state",), "events": reads.EVENT_FILTERS,
 }  # fmt: skip
 NUL, HUGE = "a%00b", "9" * 40
 

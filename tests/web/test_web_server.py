@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 
 from tests.web.harness import Daemon, Serve
 from tocsin.metrics.exposition import Exposition, Rendered
-from tocsin.web import Scope, listen, make_app, make_token
+from tocsin.web import Role, listen, make_app, make_token
 from tocsin.web.server import MAX_CONNECTIONS, MAX_UNREAD_BYTES, split_listen
 
 
@@ -132,7 +132,7 @@ async def test_every_answer_carries_the_security_headers(client: ClientSession) 
 async def test_a_request_is_logged_with_its_subject_and_status_and_without_its_secrets(
     daemon: Daemon, serve: Serve, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    token, line = make_token("ann", Scope.VIEWER)
+    token, line = make_token("ann", Role.VIEWER)
     path = tmp_path_factory.mktemp("tokens") / "tokens"
     path.write_text(line)
     daemon.http(tokens_file=str(path))

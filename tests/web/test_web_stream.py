@@ -8,7 +8,7 @@ from aiohttp import ClientResponse, ClientSession
 
 from tests.web.harness import Daemon, Serve
 from tests.web.rows import a_run, an_event, put_events
-from tocsin.web import Scope, make_token, stream
+from tocsin.web import Role, make_token, stream
 
 
 async def messages(answer: ClientResponse, count: int) -> list[dict[str, str]]:
@@ -85,7 +85,7 @@ async def test_streams_are_few(client: ClientSession) -> None:
 async def test_a_withdrawn_token_ends_its_stream_before_the_next_event(
     daemon: Daemon, serve: Serve, tmp_path: Path
 ) -> None:
-    token, line = make_token("ann", Scope.VIEWER)
+    token, line = make_token("ann", Role.VIEWER)
     file = tmp_path / "tokens"
     file.write_text(line)
     daemon.http(tokens_file=str(file))

@@ -1,14 +1,27 @@
-"""The changing half of the API: silences, resolving by hand, sending again, reload."""
+"""The changing half of the HTTP side: silences, resolving by hand, retrying dead letters, reload, and hooks for DSS.
+
+A hook is a nudge that a poll is due, never a fact about a run. Its caller must know the secret: as the plain header
+``X-Tocsin-Secret``, which a DSS webhook reporter can send, or by a signature as Standard Webhooks describes. Project
+and scenario are read from the query, a JSON object or a form, under the names that DSS users choose.
+"""
 
 import asyncio
+import binascii
+import hmac
+import json
+from base64 import b64decode
+from collections.abc import Mapping
 from datetime import datetime
+from hashlib import sha256
 from typing import Annotated
+from urllib.parse import parse_qsl
 
 import structlog
 from aiohttp import web
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
-from tocsin.config.model import Config
+from tocsin.config.model import Config, Secret
+from tocsin.deliver.webhook import BadSecret, signing_key
 from tocsin.kit.clock import isoformat
 from tocsin.kit.durations import BadDuration, parse_duration
 from tocsin.model.labels import BadMatcher, Matcher, parse_matcher
@@ -16,11 +29,15 @@ from tocsin.routing.lint import unknown_label
 from tocsin.store import silences
 from tocsin.store.query import silence_record, storable
 from tocsin.store.silences import BadSilence
-from tocsin.web.context import CONTEXT, SUBJECT
-from tocsin.web.problems import Problem
-from tocsin.web.shapes import to_json
+from tocsin.web.context import CONTEXT, SUBJECT, HttpProblem
+from tocsin.web.reads import to_json
 
 log = structlog.get_logger(__name__)
+
+_TOLERANCE_SECONDS = 300
+_LONGEST_NAME = 300
+_PROJECT_NAMES = ("project", "projectKey", "scenarioProjectKey", "project_key")
+_SCENARIO_NAMES = ("scenario", "scenarioId", "scenario_id")
 
 
 def _stored(text: str) -> str:
@@ -57,7 +74,7 @@ async def create_silence(request: web.Request) -> web.Response:
             silences.add, matchers, starts_at, _ends_at(asked, starts_at), by, asked.comment, now
         )
     except BadSilence as error:
-        raise Problem(400, str(error)) from None
+        raise HttpProblem(400, str(error)) from None
     log.info("silence_created", silence=silence.id, matchers=asked.matchers, by=by)
     location = {"Location": f"/api/v1/silences/{silence.id}"}
     return web.json_response(to_json(silence_record(silence, now)), status=201, headers=location)
@@ -68,7 +85,7 @@ async def expire_silence(request: web.Request) -> web.Response:
     now = context.clock.now()
     silence = await context.store.write(silences.expire, request.match_info["id"], now)
     if silence is None:
-        raise Problem(404, "there is no silence with this id")
+        raise HttpProblem(404, "there is no silence with this id")
     log.info("silence_expired", silence=silence.id, by=SUBJECT.get())
     return web.json_response(to_json(silence_record(silence, now)))
 
@@ -76,14 +93,14 @@ async def expire_silence(request: web.Request) -> web.Response:
 async def resolve_alert(request: web.Request) -> web.Response:
     id_ = request.match_info["id"]
     if not await request.app[CONTEXT].resolve_alert(id_, SUBJECT.get()):
-        raise Problem(404, "no firing alert has this id")
+        raise HttpProblem(404, "no firing alert has this id")
     return web.json_response({"id": id_, "resolved": True})
 
 
 async def retry_delivery(request: web.Request) -> web.Response:
     id_ = request.match_info["id"]
     if not await request.app[CONTEXT].retry_delivery(id_):
-        raise Problem(404, "no dead letter has this id")
+        raise HttpProblem(404, "no dead letter has this id")
     return web.json_response({"id": id_, "state": "pending"})
 
 
@@ -91,41 +108,125 @@ async def reload(request: web.Request) -> web.Response:
     """Read the configuration again; the old one stays when the new one has errors."""
     done = await request.app[CONTEXT].reload()
     if not done.ok:
-        raise Problem(422, "the configuration has errors; the old one stays", errors=list(done.problems))
+        raise HttpProblem(422, "the configuration has errors; the old one stays", errors=list(done.problems))
     return web.json_response({"at": isoformat(done.at), "needs_restart": list(done.needs_restart)})
 
 
 async def _new_silence(request: web.Request) -> NewSilence:
     if request.content_type != "application/json":
-        raise Problem(415, "the body must be application/json")
+        raise HttpProblem(415, "the body must be application/json")
     try:
         return NewSilence.model_validate_json(await request.read())
     except ValidationError as error:
-        told = [
-            f"{'.'.join(map(str, one['loc'])) or 'body'}: {one['msg']}"
-            for one in error.errors(include_url=False, include_context=False, include_input=False)
+        errors = [
+            f"{'.'.join(map(str, fault['loc'])) or 'body'}: {fault['msg']}"
+            for fault in error.errors(include_url=False, include_context=False, include_input=False)
         ]
-        raise Problem(400, "the body is not a silence", errors=told) from None
+        raise HttpProblem(400, "the body is not a silence", errors=errors) from None
 
 
 def _matchers(texts: list[str], config: Config) -> list[Matcher]:
     try:
-        found = [parse_matcher(text) for text in texts]
+        matchers = [parse_matcher(text) for text in texts]
     except BadMatcher as error:
-        raise Problem(400, str(error)) from None
-    if unknown := unknown_label(found, config):
-        raise Problem(400, unknown)
-    return found
+        raise HttpProblem(400, str(error)) from None
+    if unknown := unknown_label(matchers, config):
+        raise HttpProblem(400, unknown)
+    return matchers
 
 
 def _ends_at(asked: NewSilence, starts_at: datetime) -> datetime:
     if (asked.ends_at is None) == (asked.duration is None):
-        raise Problem(400, "a silence needs ends_at or duration, and not both")
+        raise HttpProblem(400, "a silence needs ends_at or duration, and not both")
     if asked.ends_at is not None:
         return asked.ends_at
     try:
         return starts_at + parse_duration(asked.duration or "")
     except BadDuration as error:
-        raise Problem(400, str(error)) from None
+        raise HttpProblem(400, str(error)) from None
     except OverflowError:
-        raise Problem(400, "duration is longer than a silence can be") from None
+        raise HttpProblem(400, "duration is longer than a silence can be") from None
+
+
+# --- hooks --------------------------------------------------------------------------------------------------------------
+
+
+async def nudge(request: web.Request) -> web.Response:
+    context = request.app[CONTEXT]
+    secret = context.config().http.hooks_secret
+    if secret is None:
+        raise HttpProblem(403, "hooks are off until http.hooks_secret_file is set")
+    body = await request.read()
+    _check(request, body, await _revealed(secret), context.clock.now())
+    node = request.match_info["node"]
+    if context.config().node(node) is None:
+        raise HttpProblem(404, "no node of this name is watched")
+    fields = {**_fields(request.content_type, body), **request.query}
+    project, scenario = _first(fields, _PROJECT_NAMES), _first(fields, _SCENARIO_NAMES)
+    accepted = context.nudge(node, project, scenario if project else None)
+    return web.json_response({"nudged": accepted}, status=202)
+
+
+async def _revealed(secret: Secret) -> str:
+    try:
+        revealed = (await secret.read()).strip()
+    except OSError as error:  # not its whole text: a name that is no file's may be the secret itself
+        log.error("hooks_secret_unreadable", error=error.strerror or str(error))
+        raise HttpProblem(503, "the secret of the hooks cannot be read") from None
+    if not revealed:
+        raise HttpProblem(403, "the secret of the hooks is empty")
+    return revealed
+
+
+def _check(request: web.Request, body: bytes, secret: str, now: datetime) -> None:
+    """Raises ``HttpProblem`` 403 for a caller that does not know the secret."""
+    plain = request.headers.get("X-Tocsin-Secret")
+    if not (
+        _signed(request.headers, body, secret, now)
+        if plain is None
+        else hmac.compare_digest(plain.encode("utf-8", "surrogateescape"), secret.encode())
+    ):
+        raise HttpProblem(403, "the secret or the signature is missing or wrong")
+
+
+def _signed(headers: Mapping[str, str], body: bytes, secret: str, now: datetime) -> bool:
+    id_, timestamp = headers.get("webhook-id", ""), headers.get("webhook-timestamp", "")
+    if not id_ or not (timestamp.isascii() and timestamp.isdigit() and len(timestamp) < 12):
+        return False
+    if abs(now.timestamp() - int(timestamp)) > _TOLERANCE_SECONDS:
+        return False
+    try:
+        key = signing_key(secret)
+    except BadSecret as error:
+        log.error("hooks_secret_unreadable", error=str(error))
+        return False
+    expected = hmac.digest(key, f"{id_}.{timestamp}.".encode("utf-8", "surrogateescape") + body, sha256)
+    return any(
+        hmac.compare_digest(_decoded(signature.removeprefix("v1,")), expected)
+        for signature in headers.get("webhook-signature", "").split(" ")
+        if signature.startswith("v1,")
+    )
+
+
+def _decoded(text: str) -> bytes:
+    try:
+        return b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        return b""
+
+
+def _fields(content_type: str, body: bytes) -> dict[str, str]:
+    """Texts by name from a JSON object or a form; nothing from anything else, since a nudge needs no more."""
+    text = body.decode("utf-8", "replace")
+    try:
+        if content_type == "application/x-www-form-urlencoded" and not text.startswith("{"):  # curl calls JSON a form
+            return dict(parse_qsl(text, max_num_fields=100))
+        document = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    items = document.items() if isinstance(document, dict) else ()
+    return {name: value for name, value in items if isinstance(value, str)}
+
+
+def _first(fields: Mapping[str, str], names: tuple[str, ...]) -> str | None:
+    return next((fields[name] for name in names if 0 < len(fields.get(name, "")) <= _LONGEST_NAME), None)

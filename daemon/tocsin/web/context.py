@@ -1,46 +1,54 @@
-"""What the HTTP side needs of the rest of the process, as plain values and callables that the application hands in."""
+"""What every handler shares: the seams to the rest of the process, problem+json, and the checked query of a list."""
 
-from collections.abc import Awaitable, Callable, Mapping
+import json
+import re
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime
+from http import HTTPStatus
 from typing import Protocol
 
+import structlog
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from tocsin.config.model import Config
 from tocsin.kit.clock import Clock
 from tocsin.metrics.exposition import Exposition
 from tocsin.model.cloudevent import Json
 from tocsin.model.run import ScenarioKey
-from tocsin.store import Store
+from tocsin.store import Store, StoreError
+from tocsin.store.query import BadCursor, storable
 from tocsin.store.story import AlertStory, RunStory
+
+log = structlog.get_logger(__name__)
+
+MAX_LIMIT = 1_000
+DEFAULT_LIMIT = 100
+_LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 
 
 class ReloadResult(Protocol):
-    """What became of reading the configuration again."""
+    """The outcome of a reload. ``problems``: lines as ``tocsin check`` prints them; ``needs_restart``: settings that
+    changed but are read at the start only."""
 
     @property
     def at(self) -> datetime: ...
     @property
     def ok(self) -> bool: ...
     @property
-    def problems(self) -> tuple[str, ...]:
-        """Lines as ``tocsin check`` prints them; empty when it succeeded."""
-        ...
-
+    def problems(self) -> tuple[str, ...]: ...
     @property
-    def needs_restart(self) -> tuple[str, ...]:
-        """Settings that changed but are read at a start only."""
-        ...
+    def needs_restart(self) -> tuple[str, ...]: ...
 
 
 @dataclass(frozen=True, slots=True)
 class WebContext:
-    """The seams of ``make_app``. Callables that answer at once must not block; ``StoreUnavailable`` may escape others.
+    """The seams of ``make_app``. Callables that answer at once must not block; others may raise ``StoreUnavailable``.
 
     ``loop_turned_at`` is a monotonic time of ``clock``; ``ready`` answers None, or the reason why not. ``nudge`` takes
-    a node and, where the hook named them, project and scenario, and answers whether a look will follow.
+    a node and, where the hook named them, project and scenario, and answers whether a poll follows.
     ``resolve_alert`` takes an alert's id and who asks, ``retry_delivery`` a notification's id; both answer False for
     what is unknown or not in a state to be changed. ``explain`` answers None for an unknown run,
     ``explain_alert`` for an id that no alert or several begin with.
@@ -64,3 +72,94 @@ class WebContext:
 
 SUBJECT: ContextVar[str] = ContextVar("subject", default="unknown")  # who asks, once access was decided
 CONTEXT = web.AppKey("context", WebContext)
+
+
+class HttpProblem(Exception):
+    """A request that is answered with an error as problem+json (RFC 9457); ``detail`` is a sentence for the caller."""
+
+    def __init__(self, status: int, detail: str, headers: Mapping[str, str] | None = None, **more: object) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.headers = dict(headers or {})
+        self.more = more
+
+    def response(self) -> web.Response:
+        title = HTTPStatus(self.status).phrase
+        body = {"type": "about:blank", "title": title, "status": self.status, "detail": self.detail, **self.more}
+        return web.Response(
+            status=self.status, text=json.dumps(body), content_type="application/problem+json", headers=self.headers
+        )
+
+
+_SENTENCES = {
+    404: "there is nothing at this address",
+    405: "this address does not take that method",
+    413: "the body is too large",
+}
+
+
+@web.middleware
+async def problems(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Answers every error with a problem; unexpected ones are logged, and the caller learns nothing of them."""
+    try:
+        texts = (*request.match_info.values(), *(text for pair in request.query.items() for text in pair))
+        if not all(map(storable, texts)):  # so that no handler has to think of it
+            raise HttpProblem(400, "the path and the query may hold no NUL and nothing that is not Unicode")
+        return await handler(request)
+    except HttpProblem as problem:
+        return problem.response()
+    except web.HTTPException as error:
+        if error.status < 400:
+            raise
+        headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
+        return HttpProblem(error.status, _SENTENCES.get(error.status, error.reason), headers).response()
+    except BadCursor as error:
+        return HttpProblem(400, str(error)).response()
+    except StoreError as error:
+        log.warning("http_store_unavailable", path=request.path, error=str(error))
+        return HttpProblem(503, "the store cannot be used just now", {"Retry-After": "5"}).response()
+    except TimeoutError:
+        log.warning("http_timeout", path=request.path)
+        return HttpProblem(503, "this took too long and was given up", {"Retry-After": "5"}).response()
+    except Exception:
+        log.exception("http_failed", method=request.method, path=request.path)
+        return HttpProblem(500, "an error of Tocsin itself; its log says more").response()
+
+
+@dataclass(frozen=True, slots=True)
+class ListQuery:
+    """``limit``, ``after`` and the filters of a list; a filter that stands twice accepts either value."""
+
+    limit: int
+    after: str | None
+    filters: dict[str, tuple[str, ...]]
+
+
+def list_query(request: web.Request, filters: Collection[str] | None, states: Collection[str] = ()) -> ListQuery:
+    """The query of a list, so that a mistyped filter does not answer everything. Raises ``HttpProblem`` 400.
+
+    ``filters`` None allows every name that could be a label; ``states`` are the values of the filter ``state``.
+    """
+    names = [name for name in dict.fromkeys(request.query) if name not in ("limit", "after")]
+    for name in names:
+        if name not in filters if filters is not None else not _LABEL.fullmatch(name):
+            known = ", ".join(sorted(filters)) if filters is not None else "labels"
+            raise HttpProblem(400, f"{name!r} is not a filter of this list; it takes limit, after and {known}")
+    values = {name: tuple(request.query.getall(name)) for name in names}
+    for state in values.get("state", ()):
+        if state and state not in states:
+            raise HttpProblem(400, f"{state!r} is not a state of this list; it takes {', '.join(states)}")
+    limit = request.query.get("limit")
+    return ListQuery(
+        DEFAULT_LIMIT if limit is None else whole_number(limit, "limit", 1, MAX_LIMIT),
+        request.query.get("after") or None,
+        values,
+    )
+
+
+def whole_number(text: str, name: str, least: int = 0, largest: int = 2**63 - 1) -> int:
+    """A number from ``least`` to ``largest``. Raises ``HttpProblem`` 400."""
+    if not (text.isascii() and text.isdigit()) or len(text) > 19 or not least <= int(text) <= largest:
+        raise HttpProblem(400, f"{name} must be a whole number from {least} to {largest}")
+    return int(text)

@@ -1,4 +1,4 @@
-"""The page for people: what is up, what runs, what rings, what failed, what was told. Rendered on the server.
+"""The pages for people: nodes, runs, alerts, failures and notifications. Rendered on the server.
 
 Texts from DSS are data: Jinja2 escapes every value, and the content security policy allows no script or style but
 our own two files.
@@ -20,29 +20,20 @@ from tocsin.kit.durations import human_duration
 from tocsin.store import query
 from tocsin.store.history import usual_durations
 from tocsin.store.records import AlertRecord, DeliveryRecord, NodeRecord, RunRecord
-from tocsin.web.context import CONTEXT, WebContext
-from tocsin.web.lists import read_story
-from tocsin.web.problems import Problem
+from tocsin.web.context import CONTEXT, HttpProblem, WebContext
+from tocsin.web.reads import read_story
 
-_SHOWN = 12
-_FAILURES_SHOWN = 8
+_ROWS = 12
+_FAILURES = 8
 _STATIC = {"tocsin.css": "text/css", "tocsin.js": "text/javascript"}
 
 
 @dataclass(frozen=True, slots=True)
-class RunningNow:
-    """A run that goes on, and the usual duration of its scenario in seconds."""
-
-    run: RunRecord
-    usual_seconds: float | None
-
-
-@dataclass(frozen=True, slots=True)
 class Overview:
-    """Everything that the front page shows; each list is cut, and ``more`` says which."""
+    """What the front page shows; each list is cut, and ``more`` says which."""
 
     nodes: tuple[NodeRecord, ...]
-    running: tuple[RunningNow, ...]
+    running: tuple[tuple[RunRecord, float | None], ...]  # with the usual seconds of its scenario
     alerts: tuple[AlertRecord, ...]
     failures: tuple[RunRecord, ...]
     deliveries: tuple[DeliveryRecord, ...]
@@ -50,8 +41,6 @@ class Overview:
 
 
 class Pages:
-    """The templates, loaded once."""
-
     def __init__(self) -> None:
         self._templates = Environment(
             loader=PackageLoader("tocsin.web"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
@@ -66,7 +55,7 @@ class Pages:
         return web.Response(text=text, content_type="text/html")
 
     async def run(self, request: web.Request) -> web.Response:
-        """One run: its steps and error, and why it rang or did not."""
+        """One run: its steps and error, and why it was notified or not."""
         text = self._templates.get_template("run.html").render(
             story=await read_story(request),
             now=request.app[CONTEXT].clock.now(),
@@ -77,7 +66,7 @@ class Pages:
 
     def _overview_text(self, connection: Connection, context: WebContext, now: datetime) -> str:
         return self._templates.get_template("overview.html").render(
-            shown=read_overview(connection, context.config()),
+            overview=read_overview(connection, context.config()),
             now=now,
             root="",
             version=__version__,
@@ -88,7 +77,7 @@ class Pages:
 async def static(request: web.Request) -> web.Response:
     name = request.match_info["name"]
     if name not in _STATIC:
-        raise Problem(404, "there is nothing at this address")
+        raise HttpProblem(404, "there is nothing at this address")
     text = files("tocsin.web").joinpath("static", name).read_text("utf-8")
     return web.Response(text=text, content_type=_STATIC[name], headers={"Cache-Control": "no-cache"})
 
@@ -96,22 +85,19 @@ async def static(request: web.Request) -> web.Response:
 def read_overview(connection: Connection, config: Config) -> Overview:
     watched = {node.name for node in config.nodes}
     nodes = query.list_nodes(connection, {"dss_node": sorted(watched)}, 100)
-    running = query.list_runs(connection, {"state": ["running"]}, _SHOWN)
-    alerts = query.list_alerts(connection, {"state": ["firing"]}, _SHOWN)
-    usual = usual_durations(connection, (run.scenario_key for run in running.items))
-    deliveries = query.list_deliveries(connection, {}, _SHOWN)
+    running = query.list_runs(connection, {"state": ["running"]}, _ROWS)
+    alerts = query.list_alerts(connection, {"state": ["firing"]}, _ROWS)
+    spans = usual_durations(connection, (run.scenario_key for run in running.items))
+    usual = {key: span.total_seconds() for key, span in spans.items()}
+    deliveries = query.list_deliveries(connection, {}, _ROWS)
     return Overview(
         nodes=nodes.items,
-        running=tuple(RunningNow(run, _seconds(usual.get(run.scenario_key))) for run in running.items),
+        running=tuple((run, usual.get(run.scenario_key)) for run in running.items),
         alerts=alerts.items,
-        failures=tuple(query.last_failures(connection, _FAILURES_SHOWN)),
+        failures=tuple(query.last_failures(connection, _FAILURES)),
         deliveries=deliveries.items,
         more={"running": running.next is not None, "alerts": alerts.next is not None},
     )
-
-
-def _seconds(span: timedelta | None) -> float | None:
-    return None if span is None else span.total_seconds()
 
 
 # --- filters -----------------------------------------------------------------------------------------------------------

@@ -1,112 +1,209 @@
-"""Every address in one table: who may use it, what answers it, what it answers. The API's description comes from it."""
+"""Every address of the HTTP side in one table, and the OpenAPI description that is made from it."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
+from pydantic import BaseModel, TypeAdapter
 
+from tocsin import __version__
+from tocsin.model.cloudevent import Json, event_schema
 from tocsin.store import records
 from tocsin.store.story import AlertStory, RunStory
-from tocsin.web import changes, hooks, lists, probes
+from tocsin.web import changes, reads
 from tocsin.web.access import Access
-from tocsin.web.openapi import CloudEvent, Operation, describe
+from tocsin.web.context import DEFAULT_LIMIT, MAX_LIMIT
 from tocsin.web.pages import Pages, static
 from tocsin.web.stream import stream
 
+_READ, _CHANGE = Access.READ, Access.CHANGE
+_TEXT, _HTML = "text/plain", "text/html"
 _RUN = "{node}/{project}/{scenario}/{run}"
+_EXPLAIN_ALERT = "Why an alert fires or resolved, and who was notified; the id may be cut where it is still unique"
+
+
+class CloudEvent:
+    """Stands for the JSON of an event, whose schema is kept beside the model."""
 
 
 @dataclass(frozen=True, slots=True)
-class Route:
-    """One method of one address. ``streams`` takes it out of the time bound; pages are not part of the API."""
+class Endpoint:
+    """One method of one address.
 
-    operation: Operation
+    ``answer`` None means any object or text. ``lists``: a page of ``answer``s; its ``filters`` None means any label.
+    ``streams`` takes it out of the time limit. Pages for people are not part of the API.
+    """
+
+    method: str
+    path: str
+    summary: str
+    access: Access
     handler: Handler
+    answer: type | None = None
+    lists: bool = False
+    filters: tuple[str, ...] | None = ()
+    body: type[BaseModel] | None = None
+    media: str = "application/json"
+    status: int = 200
     streams: bool = False
     page: bool = False
 
-    @property
-    def key(self) -> tuple[str, str]:
-        return self.operation.method, self.operation.path
 
-    @property
-    def access(self) -> Access:
-        return self.operation.access
+def endpoints() -> list[Endpoint]:
+    def listing(name: str, summary: str, handler: Handler, answer: type, filters: tuple[str, ...] | None) -> Endpoint:
+        return Endpoint("GET", f"/api/v1/{name}", summary, _READ, handler, answer, lists=True, filters=filters)
 
-
-def all_routes() -> list[Route]:
-    routes = [*_state(), *_lists(), *_changes(), *_pages()]
-    document = describe(one.operation for one in routes if not one.page)
+    pages = Pages()
+    table = [
+        Endpoint("GET", "/-/healthy", "Whether the process is worth keeping", Access.PROBE, reads.healthy, media=_TEXT),
+        Endpoint("GET", "/-/ready", "Whether it can do its work", Access.PROBE, reads.ready, media=_TEXT),
+        Endpoint("GET", "/metrics", "Prometheus metrics", Access.STATUS, reads.metrics, media=_TEXT),
+        Endpoint("GET", "/api/v1/status", "The process and its nodes, from memory", Access.STATUS, reads.status),
+        Endpoint("GET", "/api/v1/config", "The configuration in force, secrets masked", _READ, reads.config),
+        Endpoint("GET", f"/api/v1/explain/{_RUN}", "Why a run was notified, or not", _READ, reads.explain, RunStory),
+        Endpoint("GET", "/api/v1/explain/alerts/{id}", _EXPLAIN_ALERT, _READ, reads.explain_alert, AlertStory),
+        listing("nodes", "Nodes by name", reads.nodes, records.NodeRecord, ("dss_node",)),
+        listing("scenarios", "Scenarios by node, project and id; gone ones too", reads.scenarios,
+                records.ScenarioRecord, reads.SCENARIO_FILTERS),
+        listing("runs", "Runs, the newest first", reads.runs, records.RunRecord, reads.RUN_FILTERS),
+        listing("events", "Events in their public order", reads.events, CloudEvent, reads.EVENT_FILTERS),
+        listing("alerts", "Alerts, the newest first; `state` or any label filters", reads.alerts,
+                records.AlertRecord, None),
+        listing("silences", "Silences, those that end last first", reads.silences, records.SilenceRecord, ("state",)),
+        listing("deliveries", "Notifications and their attempts, the newest first", reads.deliveries,
+                records.DeliveryRecord, reads.DELIVERY_FILTERS),
+        Endpoint("GET", "/api/v1/events/stream", "Events as they come; resumes after `Last-Event-ID`", _READ, stream,
+                 lists=True, filters=reads.EVENT_FILTERS, media="text/event-stream", streams=True),
+        Endpoint("POST", "/api/v1/silences", "A new silence", _CHANGE, changes.create_silence, records.SilenceRecord,
+                 body=changes.NewSilence, status=201),
+        Endpoint("DELETE", "/api/v1/silences/{id}", "End a silence now", _CHANGE, changes.expire_silence,
+                 records.SilenceRecord),
+        Endpoint("POST", "/api/v1/alerts/{id}/resolve", "Resolve an alert by hand", _CHANGE, changes.resolve_alert),
+        Endpoint("POST", "/api/v1/deliveries/{id}/retry", "Send a dead letter again", _CHANGE, changes.retry_delivery),
+        Endpoint("POST", "/-/reload", "Read the configuration again", _CHANGE, changes.reload),
+        Endpoint("POST", "/hooks/dss/{node}", "A hint that a poll is due; never a fact", Access.HOOK, changes.nudge,
+                 status=202),
+        Endpoint("GET", "/", "The page for people", _READ, pages.overview, media=_HTML, page=True),
+        Endpoint("GET", f"/runs/{_RUN}", "The page of one run", _READ, pages.run, media=_HTML, page=True),
+        Endpoint("GET", "/static/{name}", "Its style and script", _READ, static, media="text/css", page=True),
+    ]  # fmt: skip
+    document = describe(endpoint for endpoint in table if not endpoint.page)
 
     async def openapi(_request: web.Request) -> web.Response:
         return web.json_response(document)
 
-    own = Operation("GET", "/api/v1/openapi.json", "This description", Access.READ)
-    return [*routes, Route(own, openapi, page=True)]
+    return [*table, Endpoint("GET", "/api/v1/openapi.json", "This description", _READ, openapi, page=True)]
 
 
-def _state() -> Iterator[Route]:
-    text = "text/plain"
-    healthy = Operation("GET", "/-/healthy", "Whether the process is worth keeping", Access.PROBE, media=text)
-    yield Route(healthy, probes.healthy)
-    ready = Operation("GET", "/-/ready", "Whether it can do its work", Access.PROBE, media=text)
-    yield Route(ready, probes.ready)
-    yield Route(Operation("GET", "/metrics", "Prometheus metrics", Access.STATUS, media=text), probes.metrics)
-    status = Operation("GET", "/api/v1/status", "The process and its nodes, from memory", Access.STATUS)
-    yield Route(status, probes.status)
-    config = Operation("GET", "/api/v1/config", "The configuration in force, secrets masked", Access.READ)
-    yield Route(config, lists.config)
-    explain = Operation("GET", f"/api/v1/explain/{_RUN}", "Why a run rang, or did not", Access.READ, RunStory)
-    yield Route(explain, lists.explain)
-    why = "Why an alert fires or ended, and who was told; the id may be cut where it is still unique"
-    alert = Operation("GET", "/api/v1/explain/alerts/{id}", why, Access.READ, AlertStory)
-    yield Route(alert, lists.explain_alert)
+# --- OpenAPI ---------------------------------------------------------------------------------------------------------
+
+_REFS = "#/components/schemas/{model}"
+_PROBLEM: dict[str, Json] = {
+    "type": "object",
+    "required": ["type", "title", "status", "detail"],
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string", "description": "A sentence for the caller"},
+        "errors": {"type": "array", "items": {"type": "string"}},
+    },
+}
 
 
-def _lists() -> Iterator[Route]:
-    def listing(name: str, summary: str, handler: Handler, answer: type, filters: tuple[str, ...] | None) -> Route:
-        return Route(
-            Operation("GET", f"/api/v1/{name}", summary, Access.READ, answer, lists=True, filters=filters), handler
-        )
-
-    yield listing("nodes", "Nodes by name", lists.nodes, records.NodeRecord, ("dss_node",))
-    yield listing("scenarios", "Scenarios by node, project and id; gone ones too", lists.scenarios,
-                  records.ScenarioRecord, lists.SCENARIO_FILTERS)  # fmt: skip
-    yield listing("runs", "Runs, the newest first", lists.runs, records.RunRecord, lists.RUN_FILTERS)
-    yield listing("events", "Events in their public order", lists.events, CloudEvent, lists.EVENT_FILTERS)
-    yield listing("alerts", "Alerts, the newest first; `state` or any label filters", lists.alerts,
-                  records.AlertRecord, None)  # fmt: skip
-    yield listing("silences", "Silences, those that end last first", lists.silences, records.SilenceRecord, ("state",))
-    yield listing("deliveries", "Notifications and their tries, the newest first", lists.deliveries,
-                  records.DeliveryRecord, lists.DELIVERY_FILTERS)  # fmt: skip
-    following = Operation(
-        "GET", "/api/v1/events/stream", "Events as they come; resumes after `Last-Event-ID`", Access.READ,
-        lists=True, filters=lists.EVENT_FILTERS, media="text/event-stream",
-    )  # fmt: skip
-    yield Route(following, stream, streams=True)
-
-
-def _changes() -> Iterator[Route]:
-    def change(path: str, summary: str, handler: Handler, answer: type | None = None, method: str = "POST") -> Route:
-        return Route(Operation(method, path, summary, Access.CHANGE, answer), handler)
-
-    create = Operation("POST", "/api/v1/silences", "A new silence", Access.CHANGE, records.SilenceRecord,
-                       body=changes.NewSilence, status=201)  # fmt: skip
-    yield Route(create, changes.create_silence)
-    yield change("/api/v1/silences/{id}", "End a silence now", changes.expire_silence, records.SilenceRecord, "DELETE")
-    yield change("/api/v1/alerts/{id}/resolve", "End an alert by hand", changes.resolve_alert)
-    yield change("/api/v1/deliveries/{id}/retry", "Send a dead letter again", changes.retry_delivery)
-    yield change("/-/reload", "Read the configuration again", changes.reload)
-    nudge = Operation("POST", "/hooks/dss/{node}", "A hint that a poll is due; never a fact", Access.HOOK, status=202)
-    yield Route(nudge, hooks.nudge)
+def describe(table: Iterable[Endpoint]) -> dict[str, Json]:
+    """The OpenAPI 3.1 document."""
+    table = list(table)
+    paths: dict[str, dict[str, Json]] = {}
+    for endpoint in table:
+        paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = _operation(endpoint)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Tocsin",
+            "version": __version__,
+            "description": "The state of a Tocsin daemon: runs, alerts and notifications.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "servers": [{"url": "/"}],
+        "paths": dict(paths),
+        "components": {
+            "schemas": _schemas(table),
+            "securitySchemes": {
+                "token": {"type": "http", "scheme": "bearer"},
+                "hook": {"type": "apiKey", "in": "header", "name": "X-Tocsin-Secret"},
+            },
+        },
+    }
 
 
-def _pages() -> Iterator[Route]:
-    pages = Pages()
-    overview = Operation("GET", "/", "The page for people", Access.READ, media="text/html")
-    yield Route(overview, pages.overview, page=True)
-    run = Operation("GET", f"/runs/{_RUN}", "The page of one run", Access.READ, media="text/html")
-    yield Route(run, pages.run, page=True)
-    files = Operation("GET", "/static/{name}", "Its style and script", Access.READ, media="text/css")
-    yield Route(files, static, page=True)
+def _operation(endpoint: Endpoint) -> dict[str, Json]:
+    name = re.sub(r"[^a-z0-9]+", "_", f"{endpoint.method}{endpoint.path}".lower()).strip("_")
+    parameters: list[Json] = [
+        {"name": part, "in": "path", "required": True, "schema": {"type": "string"}}
+        for part in re.findall(r"{(\w+)}", endpoint.path)
+    ]
+    if endpoint.lists:
+        parameters += _list_parameters(endpoint.filters)
+    refused: Json = {"application/problem+json": {"schema": {"$ref": _REFS.format(model="Problem")}}}
+    operation: dict[str, Json] = {
+        "operationId": name,
+        "summary": endpoint.summary,
+        "parameters": parameters,
+        "responses": {
+            str(endpoint.status): {"description": "Done", "content": {endpoint.media: {"schema": _answer(endpoint)}}},
+            "default": {"description": "Refused, or failed", "content": refused},
+        },
+    }
+    if endpoint.access is not Access.PROBE:
+        operation["security"] = [{"hook": []}] if endpoint.access is Access.HOOK else [{"token": []}, {}]
+    if endpoint.body is not None:
+        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": _ref(endpoint.body)}}}
+    return operation
+
+
+def _answer(endpoint: Endpoint) -> dict[str, Json]:
+    if endpoint.answer is None:
+        return {"type": "object"} if endpoint.media == "application/json" else {"type": "string"}
+    if not endpoint.lists or endpoint.media != "application/json":
+        return _ref(endpoint.answer)
+    return {
+        "type": "object",
+        "required": ["items", "next"],
+        "properties": {
+            "items": {"type": "array", "items": _ref(endpoint.answer)},
+            "next": {"type": ["string", "null"], "description": "`after` of the next page; null at the end"},
+        },
+    }
+
+
+def _list_parameters(filters: tuple[str, ...] | None) -> list[Json]:
+    limit: dict[str, Json] = {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT}
+    texts: dict[str, Json] = {"type": "array", "items": {"type": "string"}}
+    labels: dict[str, Json] = {"type": "object", "additionalProperties": {"type": "string"}}
+    parameters: list[Json] = [
+        {"name": "limit", "in": "query", "schema": limit},
+        {"name": "after", "in": "query", "schema": {"type": "string"}, "description": "A cursor: `next` of a page"},
+    ]
+    if filters is None:
+        return [*parameters, {"name": "labels", "in": "query", "style": "form", "explode": True, "schema": labels}]
+    parameters.extend({"name": name, "in": "query", "schema": texts} for name in filters)
+    return parameters
+
+
+def _ref(kind: type) -> dict[str, Json]:
+    return {"$ref": _REFS.format(model=kind.__name__)}
+
+
+def _schemas(table: Iterable[Endpoint]) -> dict[str, Json]:
+    event = {name: value for name, value in event_schema().items() if not name.startswith("$")}
+    schemas: dict[str, Json] = {"Problem": _PROBLEM, "CloudEvent": event}
+    for kind in sorted({kind for endpoint in table for kind in (endpoint.answer, endpoint.body) if kind}, key=str):
+        if kind.__name__ not in schemas:
+            schema: dict[str, Any] = TypeAdapter(kind).json_schema(mode="serialization", ref_template=_REFS)
+            schemas.update(schema.pop("$defs", {}))
+            schemas[kind.__name__] = schema
+    return schemas

@@ -9,9 +9,8 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from tocsin.web.access import GATE, Access, Gate, is_loopback
-from tocsin.web.context import CONTEXT, SUBJECT, WebContext
-from tocsin.web.problems import Problem, problems
-from tocsin.web.routes import Route, all_routes
+from tocsin.web.context import CONTEXT, SUBJECT, HttpProblem, WebContext, problems
+from tocsin.web.routes import Endpoint, endpoints
 from tocsin.web.stream import STREAMS, Streams, close_streams
 
 log = structlog.get_logger(__name__)
@@ -39,16 +38,16 @@ _HEADERS = {
 
 
 def make_app(context: WebContext) -> web.Application:
-    """The whole HTTP side on these seams. The rules of access look at ``http.listen`` as it is now, at the start."""
+    """The whole HTTP side on these seams. The rules of access follow ``http.listen`` as it is at the start."""
     app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[_framed, problems, _bounded])
     app[CONTEXT] = context
     app[STREAMS] = Streams()
     app[_SILENT] = set()
     app[_UNREAD] = UnreadAnswers()
     app.on_shutdown.append(close_streams)
-    routes = {route.key: route for route in all_routes()}
-    for (method, shown), route in routes.items():
-        path = re.sub(r"{(\w+)}", r"{\1:[^/]+}", shown)  # aiohttp's own pattern takes no braces in a name
+    routes = {(route.method, route.path): route for route in endpoints()}
+    for (method, template), route in routes.items():
+        path = re.sub(r"{(\w+)}", r"{\1:[^/]+}", template)  # aiohttp's own pattern takes no braces in a name
         if method == "GET" and not route.streams:
             app.router.add_get(path, route.handler)  # and HEAD
         else:
@@ -118,7 +117,7 @@ async def listen(app: web.Application, address: str, *, header_seconds: float = 
 
 
 class _Refused(asyncio.Protocol):
-    """A connection too many: closed as soon as it is there."""
+    """A connection over the limit, closed at once."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -127,14 +126,12 @@ class _Refused(asyncio.Protocol):
 
 @dataclass(slots=True)
 class UnreadAnswers:
-    """What is being written to clients, in bytes of whole bodies."""
-
-    bytes: int = 0
+    bytes: int = 0  # of the bodies that are being written to clients
 
 
 _SILENT = web.AppKey("silent", set[web.RequestHandler])
 _UNREAD = web.AppKey("unread", UnreadAnswers)
-_ROUTES = web.AppKey("routes", dict[tuple[str, str], Route])
+_ROUTES = web.AppKey("routes", dict[tuple[str, str], Endpoint])
 
 
 @web.middleware
@@ -178,7 +175,7 @@ async def _paced(request: web.Request, response: web.StreamResponse) -> web.Stre
         return response
     if unread.bytes and unread.bytes + len(body) > MAX_UNREAD_BYTES:
         log.warning("http_answers_unread", bytes=unread.bytes, path=request.path)
-        return Problem(503, "too many clients have not read their answers yet", {"Retry-After": "10"}).response()
+        return HttpProblem(503, "too many clients have not read their answers yet", {"Retry-After": "10"}).response()
     paced = web.StreamResponse(status=response.status, reason=response.reason, headers=response.headers)
     paced.content_length = len(body)
     unread.bytes += len(body)
@@ -212,7 +209,7 @@ async def _bounded(request: web.Request, handler: Handler) -> web.StreamResponse
         return await handler(request)
 
 
-def _route(request: web.Request) -> Route | None:
+def _route(request: web.Request) -> Endpoint | None:
     resource = request.match_info.route.resource
     method = "GET" if request.method == "HEAD" else request.method
     return None if resource is None else request.app[_ROUTES].get((method, resource.canonical))

@@ -17,10 +17,8 @@ from tocsin.store import StoreUnavailable
 from tocsin.store.events import last_seq
 from tocsin.store.query import Wanted
 from tocsin.web.access import GATE, Access
-from tocsin.web.context import CONTEXT, WebContext
-from tocsin.web.lists import EVENT_FILTERS, Stretch, read_events
-from tocsin.web.params import list_query, whole_number
-from tocsin.web.problems import Problem
+from tocsin.web.context import CONTEXT, HttpProblem, WebContext, list_query, whole_number
+from tocsin.web.reads import EVENT_FILTERS, EventPage, read_events
 
 log = structlog.get_logger(__name__)
 
@@ -57,12 +55,12 @@ async def stream(request: web.Request) -> web.StreamResponse:
     else:
         after = whole_number(last_id, "Last-Event-ID")
     if streams.open >= MAX_STREAMS:
-        raise Problem(503, f"{MAX_STREAMS} streams are open already", {"Retry-After": "30"})
+        raise HttpProblem(503, f"{MAX_STREAMS} streams are open already", {"Retry-After": "30"})
     streams.open += 1
     response = web.StreamResponse(headers=_HEADERS)
     try:
         await response.prepare(request)
-        await _follow(request, response, asked.wanted, after)
+        await _follow(request, response, asked.filters, after)
         return response
     except (ConnectionError, TimeoutError) as error:
         log.info("event_stream_cut", peer=request.remote, error=type(error).__name__)
@@ -93,11 +91,11 @@ async def _follow(request: web.Request, response: web.StreamResponse, wanted: Wa
             quiet = 0
 
 
-async def _read(context: WebContext, wanted: Wanted, after: int) -> Stretch:
+async def _read(context: WebContext, wanted: Wanted, after: int) -> EventPage:
     try:
         return await context.store.browse(read_events, wanted, BATCH, after)
     except StoreUnavailable:
-        return Stretch([], after, more=False)  # the next look tries again
+        return EventPage([], after, more=False)  # the next look tries again
 
 
 async def _write(response: web.StreamResponse, text: str) -> None:
@@ -113,7 +111,7 @@ def _message(event: dict[str, Json]) -> str:
 async def _still_admitted(request: web.Request) -> bool:
     try:
         await request.app[GATE].admit(request, Access.READ, request.app[CONTEXT].config().http)
-    except Problem:
+    except HttpProblem:
         return False
     return True
 

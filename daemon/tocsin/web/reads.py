@@ -1,0 +1,266 @@
+"""The reading half of the HTTP side: probes, metrics, status, and lists of rows page by page.
+
+Moments are RFC 3339 in UTC, durations are written as in the configuration, secrets and what may hold one are masked.
+"""
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import dataclass, fields, is_dataclass, replace
+from datetime import datetime, timedelta
+from enum import Enum
+from functools import partial
+from typing import TypeVar
+
+from aiohttp import web
+from sqlalchemy import Connection
+
+from tocsin import __version__
+from tocsin.config.model import Config
+from tocsin.kit.clock import isoformat
+from tocsin.kit.durations import format_duration
+from tocsin.model.cloudevent import Json, to_cloudevent
+from tocsin.model.event import END_EVENTS, Event, event_labels
+from tocsin.model.labels import Labels, Matcher
+from tocsin.model.notification import NotificationState
+from tocsin.model.run import ScenarioKey
+from tocsin.model.silence import SilenceState
+from tocsin.store import query
+from tocsin.store.details import get_details
+from tocsin.store.events import page_of_events
+from tocsin.store.query import Page, Wanted
+from tocsin.store.story import RunStory
+from tocsin.web.context import CONTEXT, HttpProblem, ListQuery, list_query, whole_number
+
+Item = TypeVar("Item")
+PageReader = Callable[[Connection, Wanted, int, str | None], Page[Item]]
+
+PLACE = ("dss_node", "project", "scenario")
+EVENT_FILTERS = ("event", *PLACE, "scenario_name", "outcome", "trigger_type", "run_as", "tags")
+SCENARIO_FILTERS = (*PLACE, "scenario_name", "run_as", "tags")
+RUN_FILTERS = (*PLACE, "scenario_name", "outcome", "trigger_type", "run_as", "tags", "run", "state")
+DELIVERY_FILTERS = ("state", "receiver", "channel", "kind", "event_id", "id", "alertname", "severity", *EVENT_FILTERS)
+_EVENT_COLUMNS = {"event": "event", "dss_node": "node", "project": "project", "scenario": "scenario"}
+_STUCK_AFTER_SECONDS = 30.0
+MASK = "***"
+_USERINFO = re.compile(r"(?<=://)[^\s]*@")
+
+
+async def healthy(request: web.Request) -> web.Response:
+    """Whether the process is worth keeping: its loop turns, its root tasks and the store's writer live. From memory alone."""
+    context = request.app[CONTEXT]
+    dead = sorted(name for name, alive in context.alive().items() if not alive)
+    if dead:
+        raise HttpProblem(503, f"these tasks have ended: {', '.join(dead)}")
+    if context.clock.monotonic() - context.loop_turned_at() > _STUCK_AFTER_SECONDS:
+        raise HttpProblem(503, "the event loop was stuck")
+    return web.Response(text="ok\n")
+
+
+async def ready(request: web.Request) -> web.Response:
+    """Whether the configuration is loaded and the store can be used, as its last transaction found; never DSS."""
+    reason = request.app[CONTEXT].ready()
+    if reason is not None:
+        raise HttpProblem(503, reason)
+    return web.Response(text="ok\n")
+
+
+async def metrics(request: web.Request) -> web.Response:
+    body, headers = await request.app[CONTEXT].exposition.render(
+        ",".join(request.headers.getall("Accept", ())), ",".join(request.headers.getall("Accept-Encoding", ()))
+    )
+    return web.Response(body=body, headers=headers)
+
+
+async def status(request: web.Request) -> web.Response:
+    """The state of the process and of its nodes, from memory; the parts of the daemon say most of it themselves."""
+    context = request.app[CONTEXT]
+    reason = context.ready()
+    own: dict[str, Json] = {
+        "version": __version__,
+        "time": isoformat(context.clock.now()),
+        "ready": reason is None,
+        "reason": reason,
+        "tasks": dict(context.alive()),
+    }
+    return web.json_response(own | dict(context.status()))
+
+
+async def nodes(request: web.Request) -> web.Response:
+    return await _answer(request, list_query(request, ("dss_node",)), query.list_nodes)
+
+
+async def scenarios(request: web.Request) -> web.Response:
+    return await _answer(request, list_query(request, SCENARIO_FILTERS), query.list_scenarios)
+
+
+async def runs(request: web.Request) -> web.Response:
+    return await _answer(request, list_query(request, RUN_FILTERS, ("running", "ended")), query.list_runs)
+
+
+async def alerts(request: web.Request) -> web.Response:
+    return await _answer(request, list_query(request, None, ("firing", "resolved")), query.list_alerts)
+
+
+async def deliveries(request: web.Request) -> web.Response:
+    return await _answer(
+        request, list_query(request, DELIVERY_FILTERS, tuple(NotificationState)), query.list_deliveries
+    )
+
+
+async def silences(request: web.Request) -> web.Response:
+    now = request.app[CONTEXT].clock.now()
+    return await _answer(
+        request, list_query(request, ("state",), tuple(SilenceState)), partial(query.list_silences, now=now)
+    )
+
+
+async def events(request: web.Request) -> web.Response:
+    """Decided events in the public order, as CloudEvents with ``seq``; a cursor is the last event's ``seq``."""
+    asked = list_query(request, EVENT_FILTERS)
+    after = whole_number(asked.after, "after") if asked.after else 0
+    text = await request.app[CONTEXT].store.browse(_events_text, asked, after)
+    return web.json_response(text=text)
+
+
+async def explain(request: web.Request) -> web.Response:
+    """Why a run was notified or not: its events, the decisions on them, and what was sent."""
+    return web.json_response(to_json(await read_story(request)))
+
+
+async def explain_alert(request: web.Request) -> web.Response:
+    """Why an alert fires or resolved, and what each channel was sent."""
+    id_ = request.match_info["id"]
+    story = await request.app[CONTEXT].explain_alert(id_)
+    if story is None:
+        raise HttpProblem(404, f"no alert has the id {id_!r}, or several begin with it")
+    return web.json_response(to_json(story))
+
+
+async def read_story(request: web.Request) -> RunStory:
+    """The story of the run that the address names. Raises ``HttpProblem`` 404."""
+    place = request.match_info
+    key = ScenarioKey(place["node"], place["project"], place["scenario"])
+    story = await request.app[CONTEXT].explain(key, place["run"])
+    if story is None:
+        raise HttpProblem(404, f"no run {place['run']!r} of {'/'.join(key)} is known")
+    return story
+
+
+async def config(request: web.Request) -> web.Response:
+    """The configuration in force, without its secrets."""
+    return web.json_response(config_json(request.app[CONTEXT].config()))
+
+
+@dataclass(frozen=True, slots=True)
+class EventPage:
+    """Events as CloudEvents; ``seq`` is the last that was read, whether it matched or not."""
+
+    events: list[dict[str, Json]]
+    seq: int
+    more: bool
+
+
+def read_events(connection: Connection, filters: Wanted, limit: int, after: int) -> EventPage:
+    """Up to ``limit`` events that match, with their details joined."""
+    equal = {column: filters[label][0] for label, column in _EVENT_COLUMNS.items() if len(filters.get(label, ())) == 1}
+    inside = {name: values for name, values in filters.items() if _EVENT_COLUMNS.get(name) not in equal}
+    batch = max(limit, query.SCAN_BATCH) if inside else limit
+    events: list[Event] = []
+    for _ in range(0, query.SCAN_LIMIT, batch):
+        page = page_of_events(connection, after, batch, equal)
+        matching = [event for event in page.events if not inside or _matches(event_labels(event), inside)]
+        missing = limit - len(events)
+        events += matching[:missing]
+        if len(matching) > missing:
+            return EventPage(_cloudevents(connection, events), events[-1].seq or after, True)
+        after = page.last_seq
+        if not page.full or len(events) == limit:
+            return EventPage(_cloudevents(connection, events), after, page.full)
+    return EventPage(_cloudevents(connection, events), after, True)
+
+
+def _matches(labels: Labels, filters: Wanted) -> bool:
+    return all(labels.get(name) in values for name, values in filters.items())
+
+
+def _cloudevents(connection: Connection, events: Sequence[Event]) -> list[dict[str, Json]]:
+    ended = {event.id: event.run.key for event in events if event.run and event.name in END_EVENTS}
+    details = get_details(connection, ended.values())  # a start knows nothing of the end
+    return [to_cloudevent(event, details.get(ended[event.id]) if event.id in ended else None) for event in events]
+
+
+def _events_text(connection: Connection, asked: ListQuery, after: int) -> str:
+    page = read_events(connection, asked.filters, asked.limit, after)
+    return json.dumps({"items": page.events, "next": str(page.seq) if page.more else None})
+
+
+async def _answer(request: web.Request, asked: ListQuery, read: PageReader[Item]) -> web.Response:
+    return web.json_response(text=await request.app[CONTEXT].store.browse(_page_text, read, asked))
+
+
+def _page_text(connection: Connection, read: PageReader[Item], asked: ListQuery) -> str:
+    """Encoded on the reader's thread too: a thousand items would block the loop."""
+    page = read(connection, asked.filters, asked.limit, asked.after)
+    return json.dumps({"items": [to_json(item) for item in page.items], "next": page.next})
+
+
+# --- JSON ---------------------------------------------------------------------------------------------------------------
+
+
+def to_json(value: object) -> Json:
+    """``value`` as JSON. Raises ``TypeError`` for what has no place in an answer."""
+    match value:
+        case Enum():
+            return to_json(value.value)
+        case None | bool() | int() | float() | str():
+            return value
+        case datetime():
+            return isoformat(value)
+        case timedelta():
+            return format_duration(value)
+        case Matcher():
+            return str(value)
+        case Mapping():
+            return {str(name): to_json(item) for name, item in value.items()}
+        case Set():
+            return sorted((to_json(item) for item in value), key=str)
+        case list() | tuple():
+            return [to_json(item) for item in value]
+        case _ if hasattr(value, "reveal"):
+            return MASK
+        case _ if is_dataclass(value):
+            return {field.name: to_json(getattr(value, field.name)) for field in fields(value)}
+        case _:
+            raise TypeError(f"{type(value).__name__} has no place in an answer")
+
+
+def config_json(config: Config) -> Json:
+    """The configuration in force without its secrets: passwords in addresses, header values and templates go too."""
+    document = to_json(replace(config, store=replace(config.store, url=_store_url(config.store.url))))
+    if isinstance(document, dict):
+        document["templates"] = [*sorted(config.templates)]
+        del document["lines"]
+    return _masked(document)
+
+
+def _store_url(url: str) -> str:
+    """A password may stand in many places of a server's address, so that little of it is shown."""
+    scheme, separator, _rest = url.partition("://")
+    return url if scheme == "sqlite" else f"{scheme}://{MASK}" if separator else MASK
+
+
+def _masked(value: Json, name: str = "") -> Json:
+    match value:
+        case dict() if name == "headers":
+            return dict.fromkeys(value, MASK)
+        case dict():
+            return {key: _masked(item, key) for key, item in value.items()}
+        case list():
+            return [_masked(item, name) for item in value]
+        case str() if name.endswith("_file"):
+            return MASK  # by mistake it may be the secret itself
+        case str():
+            return _USERINFO.sub(f"{MASK}@", value)
+        case _:
+            return value
