@@ -36,7 +36,7 @@ def words(html: str) -> str:
 
 async def test_an_empty_daemon_has_a_page(client: ClientSession) -> None:
     text = words(await page(client))
-    for sentence in ("Nothing rings.", "Nothing runs.", "No failure is known.", "No node has been seen yet."):
+    for sentence in ("No alert is firing.", "Nothing runs.", "No failure is known.", "No node has been seen yet."):
         assert sentence in text
 
 
