@@ -78,7 +78,8 @@ async def test_the_bound_of_the_history_holds_in_the_file_too(tmp_path):
         sim.sim.engine.clear_history(sim.world_scenario())
     async with running(world, archive=SqliteArchive(path)) as sim:
         await sim.ask(sim.scenario().get_settings)
-        assert sim.sim.archive._db.execute("SELECT count(*) FROM runs WHERE scenario = 'NIGHTLY'").fetchone() == (0,)
+        count = "SELECT count(*) FROM documents WHERE scenario = 'NIGHTLY' AND run != ''"
+        assert sim.sim.archive._db.execute(count).fetchone() == (0,)
 
 
 @pytest.mark.parametrize("content", [b"hello, I am a text file and quite a long one" * 100, None])

@@ -15,16 +15,13 @@ from tocsin.sim.documents import report_item, scenario_target
 from tocsin.sim.entities import SimJob, SimLogLine, SimProject, SimRun, SimScenario, TriggerFire
 from tocsin.sim.world import World
 
+# A document of the instance, a project or a scenario has no run; the parts that its key lacks are empty.
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS instance (id INTEGER PRIMARY KEY CHECK (id = 1), body TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS projects (project TEXT PRIMARY KEY, body TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS scenarios (project TEXT, scenario TEXT, body TEXT NOT NULL, PRIMARY KEY (project, scenario));
-CREATE TABLE IF NOT EXISTS runs (
-  project TEXT, scenario TEXT, run TEXT, start INTEGER NOT NULL, body TEXT NOT NULL,
-  PRIMARY KEY (project, scenario, run)
+CREATE TABLE IF NOT EXISTS documents (
+  project TEXT, scenario TEXT, run TEXT, body TEXT NOT NULL, PRIMARY KEY (project, scenario, run)
 );
 """
-_FORMAT = 1
+_FORMAT = 2
 _JOB_FIELDS = ("id", "definition", "start", "login", "end", "state", "failure")
 
 
@@ -60,28 +57,21 @@ class SqliteArchive:
             self._db.close()
 
     def keep_instance(self, world: World) -> None:
-        self._keep("instance", 1, body={"variables": world.variables, "channels": world.channels})
+        self._keep(_fields(world, "variables", "channels"))
 
     def keep_project(self, project: SimProject) -> None:
-        self._keep("projects", project.key, body={"document": project.document, "variables": project.variables})
+        self._keep(_fields(project, "document", "variables"), project.key)
 
     def keep_scenario(self, scenario: SimScenario) -> None:
-        body = {
-            **{key: getattr(scenario, key) for key in ("definition", "payload", "discussions", "turns")},
-            "behaviour": scenario.behaviour.raw if scenario.behaviour else None,
-            "evaluated": {key: to_ms(at) for key, at in scenario.evaluated.items()},
-        }
-        self._keep("scenarios", scenario.project_key, scenario.id, body=body)
+        body = _fields(scenario, "definition", "payload", "discussions", "turns")
+        body["behaviour"] = scenario.behaviour.raw if scenario.behaviour else None
+        body["evaluated"] = {key: to_ms(at) for key, at in scenario.evaluated.items()}
+        self._keep(body, scenario.project_key, scenario.id)
 
     def keep_run(self, scenario: SimScenario, run: SimRun, jobs: list[SimJob]) -> None:
-        body = {
-            "document": run.document,
-            "future": run.future_id,
-            "steps": run.step_runs,
-            "log": run.log.lines,
-            "jobs": [{**{name: getattr(job, name) for name in _JOB_FIELDS}, "log": job.log.lines} for job in jobs],
-        }
-        self._keep("runs", scenario.project_key, scenario.id, run.id, run.document["start"], body=body)
+        body = {**_fields(run, "document", "future_id", "step_runs"), "log": run.log.lines}
+        body["jobs"] = [{**_fields(job, *_JOB_FIELDS), "log": job.log.lines} for job in jobs]
+        self._keep(body, scenario.project_key, scenario.id, run.id)
 
     def keep_world(self, world: World) -> None:
         """Keep everything, for a world that was not loaded from here."""
@@ -101,55 +91,63 @@ class SqliteArchive:
         """Drop a project by its key, a scenario by (project, scenario) or a run by (project, scenario, run)."""
         if self._db is not None:
             where = " AND ".join(f"{name} = ?" for name in ("project", "scenario", "run")[: len(key)])
-            for table in ("projects", "scenarios", "runs")[len(key) - 1 :]:
-                self._db.execute(f"DELETE FROM {table} WHERE {where}", key)
+            self._db.execute(f"DELETE FROM documents WHERE {where}", key)
 
-    def _keep(self, table: str, *key: object, body: Document) -> None:
+    def _keep(self, body: Document, project: str = "", scenario: str = "", run: str = "") -> None:
         if self._db is not None:  # an update, not REPLACE, which would move a row to the end: all keep their order
-            values = ", ".join("?" * (len(key) + 1))
-            row = (*key, json.dumps(body, default=str))
-            update = "ON CONFLICT DO UPDATE SET body = excluded.body"
-            self._db.execute(f"INSERT INTO {table} VALUES ({values}) {update}", row)
+            insert = "INSERT INTO documents VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET body = excluded.body"
+            self._db.execute(insert, (project, scenario, run, json.dumps(body, default=str)))
 
     def load(self, world: World) -> datetime | None:
         """Put what is kept in the place of the world's projects, variables and channels.
 
         Returns its latest moment, so that the clock never goes back behind it, or ``None`` if nothing is kept.
         """
-        if self._db is None or (row := self._db.execute("SELECT body FROM instance").fetchone()) is None:
+        latest: int | None = None
+        if self._db is None:
             return None
-        kept = json.loads(row[0])
-        world.variables, world.channels, world.projects = kept["variables"], kept["channels"], {}
-        for (body,) in self._db.execute("SELECT body FROM projects ORDER BY rowid"):
+        rows = self._db.execute("SELECT project, scenario, body FROM documents WHERE run = '' ORDER BY rowid")
+        for project_key, scenario_id, body in rows:
             kept = json.loads(body)
-            world.projects[kept["document"]["projectKey"]] = SimProject(kept["document"], kept["variables"])
-        for (body,) in self._db.execute("SELECT body FROM scenarios ORDER BY rowid"):
-            kept = json.loads(body)
-            definition, raw = kept["definition"], kept["behaviour"]
-            behaviour = None if raw is None else Behaviour.parse(raw, str(definition["id"]))
-            scenario = world.add_scenario(world.project(definition["projectKey"]), definition, behaviour)
-            scenario.payload, scenario.discussions, scenario.turns = kept["payload"], kept["discussions"], kept["turns"]
-            scenario.evaluated = {key: from_ms(at) for key, at in kept["evaluated"].items()}
-        latest = 0
-        for project, scenario_id, body in self._db.execute("SELECT project, scenario, body FROM runs ORDER BY start"):
-            latest = max(latest, _load_run(world.project(project), scenario_id, json.loads(body)))
-        return from_ms(latest)
+            if scenario_id:
+                _load_scenario(world, world.project(project_key), kept)
+            elif project_key:
+                world.projects[project_key] = SimProject(**kept)
+            else:
+                world.variables, world.channels, world.projects = kept["variables"], kept["channels"], {}
+                latest = 0
+        order = "ORDER BY json_extract(body, '$.document.start')"
+        rows = self._db.execute(f"SELECT project, scenario, body FROM documents WHERE run != '' {order}")
+        for project_key, scenario_id, body in rows:
+            latest = max(latest or 0, _load_run(world.project(project_key), scenario_id, json.loads(body)))
+        return None if latest is None else from_ms(latest)
+
+
+def _fields(item: object, *names: str) -> Document:
+    return {name: getattr(item, name) for name in names}
+
+
+def _load_scenario(world: World, project: SimProject, kept: Document) -> None:
+    raw = kept["behaviour"]
+    behaviour = None if raw is None else Behaviour.parse(raw, str(kept["definition"]["id"]))
+    scenario = world.add_scenario(project, kept["definition"], behaviour)
+    scenario.payload, scenario.discussions, scenario.turns = kept["payload"], kept["discussions"], kept["turns"]
+    scenario.evaluated = {key: from_ms(at) for key, at in kept["evaluated"].items()}
 
 
 def _load_run(project: SimProject, scenario_id: str, kept: Document) -> int:
     """Put one run back; the last moment known of it, in epoch milliseconds."""
     document, scenario = kept["document"], project.scenario(scenario_id)
-    run = SimRun(document, kept["future"], kept["steps"])
-    run.log.lines = [SimLogLine(*line) for line in kept["log"]]
+    jobs, lines = kept.pop("jobs"), kept.pop("log")
+    run = scenario.runs[document["runId"]] = SimRun(**kept)
+    run.log.lines = [SimLogLine(*line) for line in lines]
     last = max(document["end"], document["start"])
     if not run.ended:
-        document["end"] = last
-        target = scenario_target(scenario)
-        document["result"] = report_item("SCENARIO_DONE", "ABORTED", target, document["start"], last)
-    scenario.runs[run.id] = run
+        item = report_item("SCENARIO_DONE", "ABORTED", scenario_target(scenario), document["start"], last)
+        document |= {"end": last, "result": item}
     fire = TriggerFire(document["trigger"], run=run)
     scenario.fires[fire.key] = fire
-    for entry in kept["jobs"]:
+    for entry in jobs:
         lines = entry.pop("log")
         job = project.jobs[entry["id"]] = SimJob(**entry)
         job.log.lines = [SimLogLine(*line) for line in lines]

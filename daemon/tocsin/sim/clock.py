@@ -10,32 +10,10 @@ import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Protocol
 
 from tocsin.kit.clock import Clock, SystemClock
 
 _SETTLE_TURNS = 40  # turns of the event loop in which a chain of awaits reacts before time moves on
-
-
-class Timeline(Protocol):
-    """Time as a run sees it: live on the world's clock, or in the past while history is generated."""
-
-    def now(self) -> datetime: ...
-
-    async def sleep_until(self, moment: datetime) -> None: ...
-
-
-class PastTimeline:
-    """A timeline on which sleeping sets the time and waits for nothing; past runs are played on it."""
-
-    def __init__(self, start: datetime) -> None:
-        self._now = start
-
-    def now(self) -> datetime:
-        return self._now
-
-    async def sleep_until(self, moment: datetime) -> None:
-        self._now = max(self._now, moment)
 
 
 @dataclass(slots=True, order=True)
@@ -57,10 +35,9 @@ class WorldClock:
     def __init__(self, base: Clock | None = None, speed: float = 1.0) -> None:
         if speed < 0:
             raise ValueError(f"the world's clock cannot run backwards: speed {speed}")
-        self._base = base or SystemClock()
         self.speed = speed
-        self._origin = self._base.now()
-        self._base_origin = self._base.monotonic()
+        self._base = base or SystemClock()
+        self._origin, self._base_origin = self._base.now(), self._base.monotonic()
         self._held_at: datetime | None = None  # while ``advance`` goes from alarm to alarm
         self._alarms: list[Alarm] = []
         self._order = itertools.count()
@@ -147,3 +124,19 @@ class WorldClock:
             heapq.heappop(self._alarms)
             due.call()
         self._arm()
+
+
+class PastTimeline:
+    """A clock on which sleeping sets the time and waits for nothing; past runs are played on it."""
+
+    def __init__(self, start: datetime) -> None:
+        self._now = start
+
+    def now(self) -> datetime:
+        return self._now
+
+    async def sleep_until(self, moment: datetime) -> None:
+        self._now = max(self._now, moment)
+
+
+Timeline = WorldClock | PastTimeline

@@ -9,8 +9,8 @@ read only where it is used.
 import copy
 import functools
 import secrets
-from collections.abc import Mapping
 from datetime import datetime
+from typing import Any
 
 from tocsin.kit.clock import to_ms
 from tocsin.sim.behaviour import Document
@@ -53,31 +53,25 @@ _RUN_CONDITIONS = ("DISABLED", "RUN_ALWAYS", "RUN_IF_STATUS_MATCH", "RUN_CONDITI
 _IN_LISTS = ("type", "active", "automationLocal", "markedAsTest", "shortDesc", "description", "tags", "checklists")
 _UNITS = {"Minutely": "minute", "Hourly": "hour", "Daily": "day", "Weekly": "week", "Monthly": "month"}
 
-# The types of the fields that DSS itself reads.
-Shape = Mapping[str, type | tuple[type, ...]]
+# The types of the fields that DSS itself reads: those of the defaults, and of the fields that have none.
+Shape = Any  # a class, several, ``[shape]`` for a list or a dict for an object
+
+
+def _shape(defaults: Document, *texts: str, **more: Shape) -> Shape:
+    types = {key: type(value) for key, value in defaults.items()}
+    return {**types, **dict.fromkeys(("id", "name", "type", *texts), str), **more}
+
+
 _NUMBER = (int, float)
-_SCENARIO_SHAPE: Shape = {
-    **dict.fromkeys(("id", "name", "type", "shortDesc", "description", "runAsUser"), str),
-    **dict.fromkeys(("active", "automationLocal", "markedAsTest"), bool),
-    **dict.fromkeys(("tags", "triggers", "reporters"), list),
-    **dict.fromkeys(("checklists", "customFields", "delayedTriggersBehavior", "params"), dict),
-}
-_ITEM_SHAPE: Shape = {**dict.fromkeys(("id", "type", "name"), str), "params": dict}
-_TRIGGER_SHAPE: Shape = {**_ITEM_SHAPE, "active": bool, "delay": _NUMBER}
-_MESSAGING_SHAPE: Shape = {"type": str, "configuration": dict}
-_REPORTER_SHAPE: Shape = {
-    **dict.fromkeys(("id", "name", "phase", "runCondition"), str),
-    **dict.fromkeys(("active", "runConditionEnabled"), bool),
-    "messaging": dict,
-}
-_STEP_SHAPE: Shape = {
-    **_ITEM_SHAPE,
-    **dict.fromkeys(("enabled", "resetScenarioStatus"), bool),
-    **dict.fromkeys(("runConditionType", "runConditionExpression"), str),
-    "runConditionStatuses": list,
-    "maxRetriesOnFail": int,
-    "delayBetweenRetries": _NUMBER,
-}
+_MESSAGING: Shape = {"type": str, "configuration": dict}
+SCENARIO_SHAPE = _shape(
+    _SCENARIO,
+    "runAsUser",
+    tags=[str],
+    triggers=[_shape(_TRIGGER, delay=_NUMBER)],
+    reporters=[_shape(_REPORTER, "runCondition", messaging=_MESSAGING)],
+    params={"steps": [_shape(_STEP, enabled=bool, delayBetweenRetries=_NUMBER)]},
+)
 
 
 class BadDefinition(ValueError):
@@ -86,41 +80,29 @@ class BadDefinition(ValueError):
 
 def checked_definition(raw: Document) -> Document:
     """``raw`` without the fields that are null. Raises ``BadDefinition``."""
-    document = _checked(raw, _SCENARIO_SHAPE, "")
-    if not all(isinstance(tag, str) for tag in document.get("tags", ())):
-        raise BadDefinition("tags holds something that is no text")
-    if "triggers" in document:
-        document["triggers"] = _checked_items(document["triggers"], _TRIGGER_SHAPE, "triggers")
-    if "reporters" in document:
-        document["reporters"] = _checked_items(document["reporters"], _REPORTER_SHAPE, "reporters", typed=False)
-    for reporter in document.get("reporters", ()):
-        if "messaging" in reporter:
-            reporter["messaging"] = _checked(reporter["messaging"], _MESSAGING_SHAPE, "messaging.")
-    if "params" in document and document["params"].get("steps") is not None:
-        steps = _checked_items(document["params"]["steps"], _STEP_SHAPE, "params.steps")
-        document["params"] = {**document["params"], "steps": steps}
+    document: Document = _checked(raw, SCENARIO_SHAPE, "")
+    steps = document.get("params", {}).get("steps", ())
+    for where, items in (("triggers", document.get("triggers", ())), ("params.steps", steps)):
+        for number, item in enumerate(items):
+            if "type" not in item:
+                raise BadDefinition(f"{where}[{number}] has no type")
     return document
 
 
-def _checked_items(items: object, shape: Shape, where: str, *, typed: bool = True) -> list[Document]:
-    if not isinstance(items, list):
-        raise BadDefinition(f"{where} must be a list")
-    checked = [_checked(item, shape, f"{where}[{number}].") for number, item in enumerate(items)]
-    for number, item in enumerate(checked):
-        if typed and "type" not in item:
-            raise BadDefinition(f"{where}[{number}] has no type")
-    return checked
-
-
-def _checked(raw: object, shape: Shape, where: str) -> Document:
-    if not isinstance(raw, dict):
-        raise BadDefinition(f"{where.rstrip('.') or 'it'} must be an object")
-    document = {key: value for key, value in raw.items() if value is not None or key not in shape}
-    for key, kind in shape.items():
-        value = document.get(key)
-        if key in document and (not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool)):
-            raise BadDefinition(f"{where}{key} has a value of the wrong type")
-    return document
+def _checked(value: object, shape: Shape, where: str) -> Any:
+    if isinstance(shape, list):
+        if not isinstance(value, list):
+            raise BadDefinition(f"{where} must be a list")
+        return [_checked(item, shape[0], f"{where}[{number}]") for number, item in enumerate(value)]
+    if isinstance(shape, dict):
+        if not isinstance(value, dict):
+            raise BadDefinition(f"{where or 'it'} must be an object")
+        filled = {key: item for key, item in value.items() if item is not None or key not in shape}
+        prefix = f"{where}." if where else ""
+        return {key: _checked(item, shape.get(key, object), f"{prefix}{key}") for key, item in filled.items()}
+    if not isinstance(value, shape) or (isinstance(value, bool) and shape not in (bool, object)):
+        raise BadDefinition(f"{where} has a value of the wrong type")
+    return value
 
 
 def opaque_id() -> str:

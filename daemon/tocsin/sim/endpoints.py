@@ -5,40 +5,413 @@ docs/sim.md says what is emulated. Mail channels of type smtp really send.
 
 import itertools
 import json
+from dataclasses import dataclass
+from datetime import datetime
 
 from aiohttp import web
 
 from tocsin.kit.clock import to_ms
-from tocsin.sim import documents
+from tocsin.sim import documents, reporters
 from tocsin.sim.behaviour import Document, as_list
-from tocsin.sim.entities import SimJob, SimProject, SimRun, SimScenario
+from tocsin.sim.engine import Engine
+from tocsin.sim.entities import SimJob, SimProject, SimRun, SimScenario, look_up
 from tocsin.sim.http import (
     ADMIN,
     READ,
     RUN,
     WRITE,
-    ApiCall,
+    ApiRequest,
     RequestRefused,
     SimRoute,
     bad_request,
     forbidden,
     not_found,
 )
-from tocsin.sim.reporters import (
-    MAIL_TYPES,
-    MESSAGING_ERROR,
-    MessageNotSent,
-    SimMail,
-    html_report,
-    junit_project,
-    junit_run,
-    testing_status,
-)
+from tocsin.sim.world import World
 
 _MAX_RUNS = 10_000
 _LIGHT_FIELDS = ("active", "checklists", "description", "shortDesc", "tags")  # what a PUT of the light form changes
 _PROJECT_SETTINGS = ("disableAutomaticTriggers", "settings", "exposedObjects")
-_CHANNEL_TYPES = (*MAIL_TYPES, "slack", "msft-teams", "google-chat", "twilio", "shell")
+_CHANNEL_TYPES = (*reporters.MAIL_TYPES, "slack", "msft-teams", "google-chat", "twilio", "shell")
+
+
+@dataclass(frozen=True, slots=True)
+class ApiCall(ApiRequest):
+    """One call of the API; each public method answers an endpoint of ``ROUTES``."""
+
+    engine: Engine
+    reporters: reporters.Reporters
+
+    @property
+    def world(self) -> World:
+        return self.engine.world
+
+    @property
+    def now(self) -> datetime:
+        return self.engine.clock.now()
+
+    @property
+    def project(self) -> SimProject:
+        return self.world.project(self.ids[0])
+
+    @property
+    def scenario(self) -> SimScenario:
+        return self.project.scenario(self.ids[1])
+
+    # Scenarios
+
+    async def _definition(self) -> Document:
+        try:
+            return documents.checked_definition(await self.body())
+        except documents.BadDefinition as error:
+            raise bad_request(f"Could not parse a Scenario from request body: {error}") from None
+
+    def _require_admin(self) -> None:
+        if not self.key.admin:
+            raise forbidden("Action forbidden, only administrators may set the user that a scenario runs as")
+
+    async def create_scenario(self) -> object:
+        body = await self._definition()
+        if not body.get("name"):
+            raise bad_request("Could not parse a Scenario from request body: missing name")
+        if body.get("runAsUser"):
+            self._require_admin()
+        if any(body["name"] == scenario.definition["name"] for scenario in self.project.scenarios.values()):
+            raise bad_request(f"Scenario already exists: {self.project.key}, {body['name']}")
+        if "versionTag" in body:  # the definition of another scenario, which is copied under the new name
+            body.pop("id", None)
+        for key in ("projectKey", "versionTag", "creationTag"):
+            body.pop(key, None)
+        scenario = self.world.add_scenario(self.project, body, now=self.now, login=self.key.user)
+        self.engine.changed(scenario)
+        message = f"Created scenario {scenario.project_key}.{scenario.id}"
+        return {**documents.scenario_item(scenario, self.now), "msg": message}
+
+    async def put_definition(self) -> object:
+        body, scenario = await self._definition(), self.scenario
+        if body.get("runAsUser") != scenario.definition.get("runAsUser"):
+            self._require_admin()
+        return self._save(scenario, body)
+
+    async def put_light(self) -> object:
+        body, scenario = await self._definition(), self.scenario
+        if not body.get("name"):
+            raise bad_request("Could not parse a Scenario from request body")
+        return self._save(scenario, {**scenario.definition, **{key: body[key] for key in _LIGHT_FIELDS if key in body}})
+
+    def _save(self, scenario: SimScenario, new: Document) -> Document:
+        scenario.definition = documents.replaced_definition(scenario.definition, new, self.key.user, self.now)
+        self.engine.changed(scenario)
+        return _done(f"Updated scenario {scenario.project_key}.{scenario.id}")
+
+    async def put_payload(self) -> object:
+        script = (await self.body()).get("script")
+        if not isinstance(script, str):
+            raise bad_request("script must be a text")
+        self.scenario.payload = script
+        self.engine.changed(self.scenario)
+        return _done("Updated payload")
+
+    def delete_scenario(self) -> object:
+        scenario = self.scenario
+        self.engine.delete(scenario)
+        return _done(f"Deleted scenario {scenario.project_key}.{scenario.id}")
+
+    async def launch(self) -> object:
+        params = await self.body()
+        auth = documents.auth_context(self.key.user, "PERSONAL_API_KEY")
+        return self.engine.launch(self.scenario, documents.BY_API, params, auth).document
+
+    def abort_scenario(self) -> object:
+        return _done("Abort requested" if self.engine.abort(self.scenario) else "Scenario is not running")
+
+    # Runs, fires, test reports
+
+    def last_runs(self) -> object:
+        limit = min(max(0, self.number("limit", 10)), _MAX_RUNS)
+        newest = self.scenario.newest_first(self.flag("onlyFinishedRuns"))
+        return [run.document for run in itertools.islice(newest, limit)]
+
+    def runs_by_date(self) -> object:
+        first, after = (self.text("fromDate") or "")[:10], (self.text("toDate") or "")[:10] or "9999"
+        zone, newest = self.world.zone, self.scenario.newest_first()
+        return [run.document for run in newest if first <= run.start.astimezone(zone).date().isoformat() < after]
+
+    def run_for_trigger(self) -> object:
+        fire = self.scenario.fires.get((self.text("triggerId") or "", self.text("triggerRunId") or ""))
+        run = None if fire is None else fire.run
+        return {} if run is None or run.id not in self.scenario.runs else {"scenarioRun": run.document}
+
+    def trigger_fire(self) -> object:
+        trigger_id, fire_id = self.ids[2], self.text("triggerRunId") or ""
+        fires = self.scenario.fires
+        return look_up(fires, (trigger_id, fire_id), "trigger run", f"{trigger_id} {fire_id}").document
+
+    def _run(self, *, tested: bool = False) -> SimRun:
+        run = look_up(self.scenario.runs, self.ids[2], "scenario run", " ".join(self.ids))
+        if tested and not run.document["scenario"].get("markedAsTest"):
+            raise bad_request("Reports are only available for test scenarios")
+        return run
+
+    def run_details(self) -> object:
+        run = self._run()
+        return {"scenarioRun": run.document, "stepRuns": run.step_runs}
+
+    def run_log(self) -> object:
+        return web.Response(text=self._run().log.text(self.world.zone, self.text("stepId")))
+
+    def run_report(self) -> object:
+        return _xml(reporters.junit_run(self._run(tested=True)))
+
+    def step_report(self) -> object:
+        report = reporters.junit_run(self._run(tested=True), self.text("stepId") or "")
+        if report is None:
+            raise not_found(f"step run does not exist: {self.text('stepId')}")
+        return _xml(report)
+
+    def html_report(self) -> object:
+        return web.Response(text=reporters.html_report(self.project), content_type="text/html")
+
+    # Discussions of scenarios
+
+    def _discussed(self) -> SimScenario:
+        if self.ids[1] != "SCENARIO":
+            raise not_found(f"discussions of {self.ids[1]} objects are not emulated")
+        return self.project.scenario(self.ids[2])
+
+    def discussion(self) -> Document:
+        return look_up(self._discussed().discussions, self.ids[3], "discussion", self.ids[3])
+
+    def list_discussions(self) -> object:
+        discussions = self._discussed().discussions.values()
+        return [{key: value for key, value in item.items() if key != "replies"} for item in discussions]
+
+    async def create_discussion(self) -> object:
+        body, discussions = await self.body(), self._discussed().discussions
+        discussion: Document = {"id": documents.opaque_id(), "topic": str(body.get("topic", "")), "replies": []}
+        discussions[discussion["id"]] = discussion
+        return self._reply(body, discussion)
+
+    async def put_discussion(self) -> object:
+        body, discussion = await self.body(), self.discussion()
+        discussion["topic"] = str(body.get("topic", discussion["topic"]))
+        self.engine.changed(self._discussed())
+        return discussion
+
+    async def add_reply(self) -> object:
+        return self._reply(await self.body(), self.discussion())
+
+    def _reply(self, body: Document, discussion: Document) -> Document:
+        reply = {"text": str(body.get("reply", "")), "author": self.key.user, "time": to_ms(self.now), "editedOn": 0}
+        discussion["replies"].append(reply)
+        self.engine.changed(self._discussed())
+        return discussion
+
+    # Projects and variables
+
+    def list_projects(self) -> object:
+        return [p.document for p in self.world.projects.values() if self.key.admin or self.key.sees(p.key)]
+
+    async def create_project(self) -> object:
+        body = await self.body()
+        key = body.get("projectKey")
+        if not isinstance(key, str) or not key:
+            raise bad_request("A project needs a projectKey")
+        if key in self.world.projects:
+            raise bad_request(f"Project already exists: {key}")
+        more = {name: body[name] for name in ("shortDesc", "tags") if body.get(name)}
+        self.world.add_project(key, str(body.get("name") or key), str(body.get("owner") or self.key.user), **more)
+        self.engine.variables_changed(key)
+        return _done(f"Created project {key}")
+
+    def delete_project(self) -> object:
+        project = self.project
+        for scenario in list(project.scenarios.values()):
+            self.engine.delete(scenario)
+        del self.world.projects[project.key]
+        self.engine.archive.drop(project.key)
+        return _done(f"Deleted project {project.key}")
+
+    def project_settings(self) -> object:
+        document = self.project.document
+        settings = {key: document[key] for key in _PROJECT_SETTINGS if key in document}
+        return {"projectKey": document["projectKey"], "settings": {}, "exposedObjects": {"objects": []}, **settings}
+
+    async def put_project_settings(self) -> object:
+        body, project = await self.body(), self.project
+        project.document.update({key: body[key] for key in _PROJECT_SETTINGS if key in body})
+        self.engine.switched()
+        self.engine.variables_changed(project.key)
+        return _done(f"Updated project {project.key}")
+
+    async def put_variables(self) -> object:
+        body, project = await self.body(), self.project
+        variables = {part: body.get(part, {}) for part in ("standard", "local")}
+        if not all(isinstance(value, dict) for value in variables.values()):
+            raise bad_request("standard and local must be objects")
+        project.variables = variables
+        self.engine.variables_changed(project.key)
+        return _done("Updated variables")
+
+    def resolved_variables(self) -> object:
+        resolved = self.world.project_variables(self.project.key)
+        if self.flag("typed"):
+            return resolved
+        return {key: value if isinstance(value, str) else json.dumps(value) for key, value in resolved.items()}
+
+    async def put_global_variables(self) -> object:
+        self.world.variables = await self.body()
+        self.engine.variables_changed(None)
+        return _done("Updated variables")
+
+    # The instance, futures and jobs
+
+    def auth_info(self) -> object:
+        key, groups = self.key, ["administrators" if self.key.admin else "data_team"]
+        names = dict.fromkeys(("authIdentifier", "associatedDSSUser"), key.user)
+        user = {**names, "groups": groups, "adminKey": key.admin}
+        return {**user, "secrets": []} if self.flag("withSecrets") else user
+
+    def instance_info(self) -> object:
+        names = dict.fromkeys(("nodeId", "nodeName"), self.world.node_name)
+        return {**names, "nodeType": self.world.node_type, "dssVersion": self.world.dss_version}
+
+    def usage_summary(self) -> object:
+        scenarios = list(self.world.every_scenario())
+        active = sum(1 for s in scenarios if s.definition["active"] and s.definition["triggers"])
+        counts = {"all": len(scenarios), "activeWithTriggers": active}
+        return {"projects": len(self.world.projects), "scenarios": counts}
+
+    def list_futures(self) -> object:
+        """Runs in progress. Those of other users are an administrator's to see; nothing but runs has a future here."""
+        all_users = self.flag("allUsers")
+        if all_users and not self.key.admin:
+            raise forbidden("Action forbidden, only administrators may list the futures of all users")
+        if not self.flag("withScenarios", default=True):
+            return []
+        runs = ((scenario, scenario.current) for scenario in self.world.every_scenario())
+        states = [documents.future_state(scenario, run, self.now) for scenario, run in runs if run is not None]
+        return [state for state in states if all_users or state["owner"] == self.key.user]
+
+    def _future(self) -> tuple[SimScenario, SimRun]:
+        scenario, run = look_up(self.engine.futures, self.ids[0], "future", self.ids[0])
+        owns = run.document["runAsUser"]["realUserLogin"] == self.key.user or self.key.sees(scenario.project_key)
+        if not (self.key.admin or owns):
+            raise forbidden("Action forbidden, this future is not yours")
+        return scenario, run
+
+    def future(self) -> object:
+        return documents.future_state(*self._future(), self.now, with_result=not self.flag("peek"))
+
+    def abort_future(self) -> object:
+        scenario, run = self._future()
+        if scenario.current is run:
+            self.engine.abort(scenario)
+        return web.Response()
+
+    def list_jobs(self) -> object:
+        project = self.project
+        return [documents.job_item(project, job) for job in sorted(project.jobs.values(), key=lambda job: -job.start)]
+
+    def running_jobs(self) -> object:
+        return [documents.job_item(self.project, job) for job in self.project.jobs.values() if not job.end]
+
+    def all_running_jobs(self) -> object:
+        all_users = self.flag("allUsers", default=True) and self.key.admin
+        jobs = [
+            (project, job) for project in self.world.projects.values() for job in project.jobs.values() if not job.end
+        ]
+        return [documents.job_item(project, job) for project, job in jobs if all_users or job.login == self.key.user]
+
+    async def start_job(self) -> object:
+        body, project = await self.body(), self.project
+        outputs = body.get("outputs")
+        if not isinstance(outputs, list) or not outputs or not all(isinstance(output, dict) for output in outputs):
+            raise bad_request("A job needs at least one output")
+        return documents.job_definition(project, self.engine.start_job(project, body, self.key.user))
+
+    def _job(self) -> SimJob:
+        return look_up(self.project.jobs, self.ids[1], "job", " ".join(self.ids))
+
+    def job_log(self) -> object:
+        return web.Response(text=self._job().log.text(self.world.zone))
+
+    def abort_job(self) -> object:
+        job = self._job()
+        if job.live is not None:
+            job.live.abort.set()
+        return _done("Abort requested")
+
+    # Messaging channels
+
+    def _channel(self) -> Document:
+        return look_up(self.world.channels, self.ids[0], "messaging channel", self.ids[0])
+
+    def list_channels(self) -> object:
+        items = [_channel_item(channel) for channel in self.world.channels.values()]
+        for query, key in (("channelType", "type"), ("channelFamily", "family")):
+            if value := self.text(query):
+                items = [item for item in items if item.get(key) == value]
+        return items
+
+    async def create_channel(self) -> object:
+        body = await self.body()
+        if body.get("type") not in _CHANNEL_TYPES:
+            raise bad_request(f"Unknown channel type: {body.get('type')}")
+        channel_id = str(body.get("id") or documents.opaque_id())
+        if channel_id in self.world.channels:
+            raise bad_request(f"Messaging channel already exists: {channel_id}")
+        channel = {"id": channel_id, "type": body["type"], "configuration": body.get("configuration") or {}}
+        self.world.channels[channel_id] = {**channel, "permissions": body.get("permissions")}
+        self.engine.variables_changed(None)
+        return _channel_item(channel)
+
+    def delete_channel(self) -> object:
+        del self.world.channels[self._channel()["id"]]
+        self.engine.variables_changed(None)
+        return web.Response()
+
+    def channel_settings(self) -> object:
+        channel = self._channel()
+        return {key: channel[key] for key in ("id", "type", "configuration")}
+
+    async def put_channel_settings(self) -> object:
+        body, channel = await self.body(), self._channel()
+        if not isinstance(body.get("configuration"), dict):
+            raise bad_request("A channel's settings hold a configuration")
+        channel["configuration"] = body["configuration"]
+        self.engine.variables_changed(None)
+        return web.Response()
+
+    async def put_permissions(self) -> object:
+        permissions = await self.json()
+        if not isinstance(permissions, list):
+            raise bad_request("Permissions are a list")
+        self._channel()["permissions"] = permissions
+        self.engine.variables_changed(None)
+        return web.Response()
+
+    async def send_mail(self) -> object:
+        """A multipart form: the part ``message`` is JSON, each part ``attachments`` a file."""
+        channel = self._channel()
+        permissions = None if self.key.admin else channel["permissions"]
+        if permissions is not None and not any(p.get("user") == self.key.user and p.get("canUse") for p in permissions):
+            raise forbidden(f"Action forbidden, you may not use channel {channel['id']}")
+        form = await self.request.post()
+        try:
+            message = json.loads(_part(form["message"])[1])
+            to = tuple(str(address) for address in message["to"])
+        except (KeyError, ValueError, TypeError):
+            raise bad_request("The part `message` must be JSON with at least `to`") from None
+        subject, body, sender = (str(message.get(key) or "") for key in ("subject", "body", "from"))
+        cc, bcc = (tuple(as_list(message.get(key))) for key in ("cc", "bcc"))
+        files = tuple(_part(part) for part in form.getall("attachments", ()))
+        mail = reporters.SimMail(to, subject, body, sender, cc, bcc, not message.get("plainText"), files)
+        try:
+            await self.reporters.send_mail(channel["id"], mail, self.key.user)
+        except reporters.MessageNotSent as error:
+            raise RequestRefused(500, reporters.MESSAGING_ERROR, str(error)) from None
+        return _done("sent")
 
 
 def _done(message: str) -> Document:
@@ -46,437 +419,18 @@ def _done(message: str) -> Document:
     return {"msg": message}
 
 
-# Scenarios
-
-
-async def _definition(call: ApiCall) -> Document:
-    """The definition in the body."""
-    try:
-        return documents.checked_definition(await call.body())
-    except documents.BadDefinition as error:
-        raise bad_request(f"Could not parse a Scenario from request body: {error}") from None
-
-
-def _require_admin(call: ApiCall) -> None:
-    if not call.key.admin:
-        raise forbidden("Action forbidden, only administrators may set the user that a scenario runs as")
-
-
-async def _create_scenario(call: ApiCall) -> object:
-    body = await _definition(call)
-    if not body.get("name"):
-        raise bad_request("Could not parse a Scenario from request body: missing name")
-    if body.get("runAsUser"):
-        _require_admin(call)
-    if any(body["name"] == scenario.definition["name"] for scenario in call.project.scenarios.values()):
-        raise bad_request(f"Scenario already exists: {call.project.key}, {body['name']}")
-    if "versionTag" in body:  # the definition of another scenario, which is copied under the new name
-        body.pop("id", None)
-    for key in ("projectKey", "versionTag", "creationTag"):
-        body.pop(key, None)
-    scenario = call.world.add_scenario(call.project, body, now=call.now, login=call.key.user)
-    call.engine.changed(scenario)
-    message = f"Created scenario {scenario.project_key}.{scenario.id}"
-    return {**documents.scenario_item(scenario, call.now), **_done(message)}
-
-
-async def _put_definition(call: ApiCall) -> object:
-    body, scenario = await _definition(call), call.scenario
-    if body.get("runAsUser") != scenario.definition.get("runAsUser"):
-        _require_admin(call)
-    return _save(call, scenario, body)
-
-
-async def _put_light(call: ApiCall) -> object:
-    body, scenario = await _definition(call), call.scenario
-    if not body.get("name"):
-        raise bad_request("Could not parse a Scenario from request body")
-    return _save(call, scenario, {**scenario.definition, **{key: body[key] for key in _LIGHT_FIELDS if key in body}})
-
-
-def _save(call: ApiCall, scenario: SimScenario, new: Document) -> Document:
-    scenario.definition = documents.replaced_definition(scenario.definition, new, call.key.user, call.now)
-    call.engine.changed(scenario)
-    return _done(f"Updated scenario {scenario.project_key}.{scenario.id}")
-
-
-async def _put_payload(call: ApiCall) -> object:
-    script = (await call.body()).get("script")
-    if not isinstance(script, str):
-        raise bad_request("script must be a text")
-    call.scenario.payload = script
-    call.engine.changed(call.scenario)
-    return _done("Updated payload")
-
-
-def _delete_scenario(call: ApiCall) -> object:
-    scenario = call.scenario
-    call.engine.delete(scenario)
-    return _done(f"Deleted scenario {scenario.project_key}.{scenario.id}")
-
-
-async def _launch(call: ApiCall) -> object:
-    params = await call.body()
-    auth = documents.auth_context(call.key.user, "PERSONAL_API_KEY")
-    return call.engine.launch(call.scenario, documents.BY_API, params, auth).document
-
-
-def _abort_scenario(call: ApiCall) -> object:
-    return _done("Abort requested" if call.engine.abort(call.scenario) else "Scenario is not running")
-
-
-def _last_runs(call: ApiCall) -> object:
-    limit = min(max(0, call.number("limit", 10)), _MAX_RUNS)
-    newest = call.scenario.newest_first(call.flag("onlyFinishedRuns"))
-    return [run.document for run in itertools.islice(newest, limit)]
-
-
-def _runs_by_date(call: ApiCall) -> object:
-    first, after = (call.text("fromDate") or "")[:10], (call.text("toDate") or "")[:10] or "9999"
-    zone = call.world.zone
-    days = ((run, run.start.astimezone(zone).date().isoformat()) for run in call.scenario.newest_first())
-    return [run.document for run, day in days if first <= day < after]
-
-
-def _run_for_trigger(call: ApiCall) -> object:
-    fire = call.scenario.fires.get((call.text("triggerId") or "", call.text("triggerRunId") or ""))
-    if fire is None or fire.run is None or fire.run.id not in call.scenario.runs:
-        return {}
-    return {"scenarioRun": fire.run.document}
-
-
-def _trigger_fire(call: ApiCall) -> object:
-    fire = call.scenario.fires.get((call.ids[2], call.text("triggerRunId") or ""))
-    if fire is None:
-        raise not_found(f"trigger run does not exist: {call.ids[2]} {call.text('triggerRunId')}")
-    return fire.document
-
-
-def _run(call: ApiCall, *, tested: bool = False) -> SimRun:
-    run = call.scenario.runs.get(call.ids[2])
-    if run is None:
-        raise not_found(f"scenario run does not exist: {call.ids[0]}.{call.ids[1]} {call.ids[2]}")
-    if tested and not run.document["scenario"].get("markedAsTest"):
-        raise bad_request("Reports are only available for test scenarios")
-    return run
-
-
-def _run_details(call: ApiCall) -> object:
-    run = _run(call)
-    return {"scenarioRun": run.document, "stepRuns": run.step_runs}
-
-
-def _run_log(call: ApiCall) -> object:
-    return web.Response(text=_run(call).log.text(call.world.zone, call.text("stepId")))
-
-
-def _step_report(call: ApiCall) -> object:
-    report = junit_run(_run(call, tested=True), call.text("stepId") or "")
-    if report is None:
-        raise not_found(f"step run does not exist: {call.text('stepId')}")
-    return _xml(report)
-
-
 def _xml(text: str | None) -> web.Response:
     return web.Response(text=text, content_type="application/xml")
-
-
-def _discussions(call: ApiCall) -> dict[str, Document]:
-    if call.ids[1] != "SCENARIO":
-        raise not_found(f"discussions of {call.ids[1]} objects are not emulated")
-    return call.project.scenario(call.ids[2]).discussions
-
-
-def _discussion(call: ApiCall) -> Document:
-    try:
-        return _discussions(call)[call.ids[3]]
-    except KeyError:
-        raise not_found(f"discussion does not exist: {call.ids[3]}") from None
-
-
-def _list_discussions(call: ApiCall) -> object:
-    return [
-        {key: value for key, value in discussion.items() if key != "replies"}
-        for discussion in _discussions(call).values()
-    ]
-
-
-async def _create_discussion(call: ApiCall) -> object:
-    body, discussions = await call.body(), _discussions(call)
-    discussion: Document = {"id": documents.opaque_id(), "topic": str(body.get("topic", "")), "replies": []}
-    discussions[discussion["id"]] = discussion
-    return _reply(call, body, discussion)
-
-
-async def _put_discussion(call: ApiCall) -> object:
-    body, discussion = await call.body(), _discussion(call)
-    discussion["topic"] = str(body.get("topic", discussion["topic"]))
-    call.engine.changed(call.project.scenario(call.ids[2]))
-    return discussion
-
-
-async def _add_reply(call: ApiCall) -> object:
-    return _reply(call, await call.body(), _discussion(call))
-
-
-def _reply(call: ApiCall, body: Document, discussion: Document) -> Document:
-    reply = {"text": str(body.get("reply", "")), "author": call.key.user, "time": to_ms(call.now), "editedOn": 0}
-    discussion["replies"].append(reply)
-    call.engine.changed(call.project.scenario(call.ids[2]))
-    return discussion
-
-
-# Projects and variables
-
-
-async def _create_project(call: ApiCall) -> object:
-    body = await call.body()
-    key = body.get("projectKey")
-    if not isinstance(key, str) or not key:
-        raise bad_request("A project needs a projectKey")
-    if key in call.world.projects:
-        raise bad_request(f"Project already exists: {key}")
-    more = {name: body[name] for name in ("shortDesc", "tags") if body.get(name)}
-    owner = str(body.get("owner") or call.key.user)
-    call.world.add_project(key, str(body.get("name") or key), owner, **more)
-    call.engine.variables_changed(key)
-    return _done(f"Created project {key}")
-
-
-def _delete_project(call: ApiCall) -> object:
-    project = call.project
-    for scenario in list(project.scenarios.values()):
-        call.engine.delete(scenario)
-    del call.world.projects[project.key]
-    call.engine.archive.drop(project.key)
-    return _done(f"Deleted project {project.key}")
-
-
-def _project_settings(call: ApiCall) -> object:
-    document = call.project.document
-    settings = {key: document[key] for key in _PROJECT_SETTINGS if key in document}
-    return {"projectKey": document["projectKey"], "settings": {}, "exposedObjects": {"objects": []}, **settings}
-
-
-async def _put_project_settings(call: ApiCall) -> object:
-    body, project = await call.body(), call.project
-    project.document.update({key: body[key] for key in _PROJECT_SETTINGS if key in body})
-    call.engine.switched()
-    call.engine.variables_changed(project.key)
-    return _done(f"Updated project {project.key}")
-
-
-async def _put_variables(call: ApiCall) -> object:
-    body, project = await call.body(), call.project
-    variables = {part: body.get(part, {}) for part in ("standard", "local")}
-    if not all(isinstance(value, dict) for value in variables.values()):
-        raise bad_request("standard and local must be objects")
-    project.variables = variables
-    call.engine.variables_changed(project.key)
-    return _done("Updated variables")
-
-
-def _resolved_variables(call: ApiCall) -> object:
-    resolved = call.world.project_variables(call.project.key)
-    if call.flag("typed"):
-        return resolved
-    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in resolved.items()}
-
-
-async def _put_global_variables(call: ApiCall) -> object:
-    call.world.variables = await call.body()
-    call.engine.variables_changed(None)
-    return _done("Updated variables")
-
-
-# The instance
-
-
-def _auth_info(call: ApiCall) -> object:
-    key = call.key
-    groups = ["administrators"] if key.admin else ["data_team"]
-    user = {**dict.fromkeys(("authIdentifier", "associatedDSSUser"), key.user), "groups": groups, "adminKey": key.admin}
-    return {**user, "secrets": []} if call.flag("withSecrets") else user
-
-
-def _instance_info(call: ApiCall) -> object:
-    names = dict.fromkeys(("nodeId", "nodeName"), call.world.node_name)
-    return {**names, "nodeType": call.world.node_type, "dssVersion": call.world.dss_version}
-
-
-def _usage_summary(call: ApiCall) -> object:
-    scenarios = list(call.world.every_scenario())
-    active = sum(1 for s in scenarios if s.definition["active"] and s.definition["triggers"])
-    return {"projects": len(call.world.projects), "scenarios": {"all": len(scenarios), "activeWithTriggers": active}}
-
-
-# Futures and jobs
-
-
-def _list_futures(call: ApiCall) -> object:
-    """Runs in progress. Those of other users are an administrator's to see; nothing but runs has a future here."""
-    all_users = call.flag("allUsers")
-    if all_users and not call.key.admin:
-        raise forbidden("Action forbidden, only administrators may list the futures of all users")
-    if not call.flag("withScenarios", default=True):
-        return []
-    running = ((scenario, scenario.current) for scenario in call.world.every_scenario())
-    states = [documents.future_state(scenario, run, call.now) for scenario, run in running if run is not None]
-    return [state for state in states if all_users or state["owner"] == call.key.user]
-
-
-def _future(call: ApiCall) -> tuple[SimScenario, SimRun]:
-    future = call.engine.futures.get(call.ids[0])
-    if future is None:
-        raise not_found(f"future does not exist: {call.ids[0]}")
-    scenario, run = future
-    owns = run.document["runAsUser"]["realUserLogin"] == call.key.user or call.key.sees(scenario.project_key)
-    if not (call.key.admin or owns):
-        raise forbidden("Action forbidden, this future is not yours")
-    return future
-
-
-def _abort_future(call: ApiCall) -> object:
-    scenario, run = _future(call)
-    if scenario.current is run:
-        call.engine.abort(scenario)
-    return web.Response()
-
-
-def _list_jobs(call: ApiCall, *, running: bool = False) -> object:
-    project = call.project
-    jobs = [job for job in project.jobs.values() if not (running and job.end)]
-    jobs = jobs if running else sorted(jobs, key=lambda job: -job.start)
-    return [documents.job_item(project, job) for job in jobs]
-
-
-def _all_running_jobs(call: ApiCall) -> object:
-    all_users = call.flag("allUsers", default=True) and call.key.admin
-    running = [
-        (project, job) for project in call.world.projects.values() for job in project.jobs.values() if not job.end
-    ]
-    return [documents.job_item(project, job) for project, job in running if all_users or job.login == call.key.user]
-
-
-async def _start_job(call: ApiCall) -> object:
-    body, project = await call.body(), call.project
-    outputs = body.get("outputs")
-    if not isinstance(outputs, list) or not outputs or not all(isinstance(output, dict) for output in outputs):
-        raise bad_request("A job needs at least one output")
-    return documents.job_definition(project, call.engine.start_job(project, body, call.key.user))
-
-
-def _job(call: ApiCall) -> tuple[SimProject, SimJob]:
-    project = call.project
-    if call.ids[1] not in project.jobs:
-        raise not_found(f"job does not exist: {project.key} {call.ids[1]}")
-    return project, project.jobs[call.ids[1]]
-
-
-def _abort_job(call: ApiCall) -> object:
-    job = _job(call)[1]
-    if job.live is not None:
-        job.live.abort.set()
-    return _done("Abort requested")
-
-
-# Messaging channels
-
-
-def _channel(call: ApiCall) -> Document:
-    try:
-        return call.world.channels[call.ids[0]]
-    except KeyError:
-        raise not_found(f"messaging channel does not exist: {call.ids[0]}") from None
 
 
 def _channel_item(channel: Document) -> Document:
     """A channel as everyone may see it."""
     item = {"id": channel["id"], "type": channel["type"]}
-    if channel["type"] in MAIL_TYPES:
+    if channel["type"] in reporters.MAIL_TYPES:
         configuration = channel["configuration"]
         item |= {"family": "mail", "sender": configuration.get("sender")}
         item["useCurrentUserAsSender"] = bool(configuration.get("useCurrentUserAsSender"))
     return item
-
-
-def _list_channels(call: ApiCall) -> object:
-    items = [_channel_item(channel) for channel in call.world.channels.values()]
-    for query, key in (("channelType", "type"), ("channelFamily", "family")):
-        if value := call.text(query):
-            items = [item for item in items if item.get(key) == value]
-    return items
-
-
-async def _create_channel(call: ApiCall) -> object:
-    body = await call.body()
-    if body.get("type") not in _CHANNEL_TYPES:
-        raise bad_request(f"Unknown channel type: {body.get('type')}")
-    channel_id = str(body.get("id") or documents.opaque_id())
-    if channel_id in call.world.channels:
-        raise bad_request(f"Messaging channel already exists: {channel_id}")
-    channel = {"id": channel_id, "type": body["type"], "configuration": body.get("configuration") or {}}
-    call.world.channels[channel_id] = {**channel, "permissions": body.get("permissions")}
-    call.engine.variables_changed(None)
-    return _channel_item(channel)
-
-
-def _delete_channel(call: ApiCall) -> object:
-    del call.world.channels[_channel(call)["id"]]
-    call.engine.variables_changed(None)
-    return web.Response()
-
-
-def _channel_settings(call: ApiCall) -> object:
-    channel = _channel(call)
-    return {key: channel[key] for key in ("id", "type", "configuration")}
-
-
-async def _put_channel_settings(call: ApiCall) -> object:
-    body, channel = await call.body(), _channel(call)
-    if not isinstance(body.get("configuration"), dict):
-        raise bad_request("A channel's settings hold a configuration")
-    channel["configuration"] = body["configuration"]
-    call.engine.variables_changed(None)
-    return web.Response()
-
-
-async def _put_permissions(call: ApiCall) -> object:
-    permissions = await call.json()
-    if not isinstance(permissions, list):
-        raise bad_request("Permissions are a list")
-    _channel(call)["permissions"] = permissions
-    call.engine.variables_changed(None)
-    return web.Response()
-
-
-async def _send_mail(call: ApiCall) -> object:
-    """A multipart form: the part ``message`` is JSON, each part ``attachments`` a file."""
-    channel = _channel(call)
-    permissions = None if call.key.admin else channel["permissions"]
-    if permissions is not None and not any(p.get("user") == call.key.user and p.get("canUse") for p in permissions):
-        raise forbidden(f"Action forbidden, you may not use channel {channel['id']}")
-    form = await call.request.post()
-    try:
-        message = json.loads(_part(form["message"])[1])
-        to = tuple(str(address) for address in message["to"])
-    except (KeyError, ValueError, TypeError):
-        raise bad_request("The part `message` must be JSON with at least `to`") from None
-    mail = SimMail(
-        to=to,
-        subject=str(message.get("subject") or ""),
-        body=str(message.get("body") or ""),
-        sender=str(message.get("from") or ""),
-        cc=tuple(as_list(message.get("cc"))),
-        bcc=tuple(as_list(message.get("bcc"))),
-        html=not message.get("plainText"),
-        attachments=tuple(_part(part) for part in form.getall("attachments", ())),
-    )
-    try:
-        await call.reporters.send_mail(channel["id"], mail, call.key.user)
-    except MessageNotSent as error:
-        raise RequestRefused(500, MESSAGING_ERROR, str(error)) from None
-    return _done("sent")
 
 
 def _part(part: object) -> tuple[str, bytes]:
@@ -491,77 +445,65 @@ _D = "projects/*/discussions/*/*"
 _J = "projects/*/jobs"
 _C = "messaging-channels"
 
-ROUTES = (
-    SimRoute("GET", _S, READ, lambda c: [documents.scenario_item(s, c.now) for s in c.project.scenarios.values()]),
-    SimRoute("POST", _S, WRITE, _create_scenario),
-    SimRoute("GET", f"{_S}/*", READ, lambda c: c.scenario.definition),
-    SimRoute("PUT", f"{_S}/*", WRITE, _put_definition),
-    SimRoute("DELETE", f"{_S}/*", WRITE, _delete_scenario),
-    SimRoute("GET", f"{_S}/*/light", READ, lambda c: documents.scenario_item(c.scenario, c.now)),
-    SimRoute("PUT", f"{_S}/*/light", WRITE, _put_light),
-    SimRoute("GET", f"{_S}/*/payload", READ, lambda c: {"script": c.scenario.payload}),
-    SimRoute("PUT", f"{_S}/*/payload", WRITE, _put_payload),
-    SimRoute("POST", f"{_S}/*/run", RUN, _launch),
-    SimRoute("POST", f"{_S}/*/abort", RUN, _abort_scenario),
-    SimRoute("GET", f"{_S}/*/get-last-runs", READ, _last_runs),
-    SimRoute("GET", f"{_S}/*/get-runs-by-date", READ, _runs_by_date),
-    SimRoute("GET", f"{_S}/*/get-run-for-trigger", READ, _run_for_trigger),
-    SimRoute("GET", f"{_S}/*/*", READ, _run_details),
-    SimRoute("GET", f"{_S}/*/*/log", READ, _run_log),
-    SimRoute("GET", f"{_S}/*/*/scenario-run-report", READ, lambda c: _xml(junit_run(_run(c, tested=True)))),
-    SimRoute("GET", f"{_S}/*/*/step-run-report", READ, _step_report),
-    SimRoute("GET", f"{_S}/trigger/*/*", READ, _trigger_fire),
-    SimRoute("GET", f"{_S}/last-test-scenario-runs-report", READ, lambda c: _xml(junit_project(c.project))),
-    SimRoute(
-        "GET",
-        f"{_S}/last-test-scenario-runs-html-report",
-        READ,
-        lambda c: web.Response(text=html_report(c.project), content_type="text/html"),
-    ),
-    SimRoute("GET", f"{_S}/testing-status", READ, lambda c: testing_status(c.project)),
-    SimRoute("GET", _D, READ, _list_discussions),
-    SimRoute("POST", _D, WRITE, _create_discussion),
-    SimRoute("GET", f"{_D}/*", READ, _discussion),
-    SimRoute("PUT", f"{_D}/*", WRITE, _put_discussion),
-    SimRoute("POST", f"{_D}/*/replies", WRITE, _add_reply),
-    SimRoute(
-        "GET",
-        "projects",
-        READ,
-        lambda c: [p.document for p in c.world.projects.values() if c.key.admin or c.key.sees(p.key)],
-    ),
-    SimRoute("POST", "projects", ADMIN, _create_project),
-    SimRoute("GET", "projects/*", READ, lambda c: c.project.document),
-    SimRoute("DELETE", "projects/*", ADMIN, _delete_project),
-    SimRoute("GET", "projects/*/settings", READ, _project_settings),
-    SimRoute("PUT", "projects/*/settings", WRITE, _put_project_settings),
-    SimRoute("GET", "projects/*/variables", READ, lambda c: c.project.variables),
-    SimRoute("PUT", "projects/*/variables", WRITE, _put_variables),
-    SimRoute("GET", "projects/*/variables-resolved", READ, _resolved_variables),
-    SimRoute("GET", "admin/variables", ADMIN, lambda c: c.world.variables),
-    SimRoute("PUT", "admin/variables", ADMIN, _put_global_variables),
-    SimRoute("GET", "admin/monitoring/global-usage-summary", ADMIN, _usage_summary),
-    SimRoute("GET", "auth/info", READ, _auth_info),
-    SimRoute("GET", "instance-info", READ, _instance_info),
-    SimRoute("GET", "futures", READ, _list_futures),
-    SimRoute(
-        "GET", "futures/*", READ, lambda c: documents.future_state(*_future(c), c.now, with_result=not c.flag("peek"))
-    ),
-    SimRoute("DELETE", "futures/*", RUN, _abort_future),
-    SimRoute("GET", "jobs/running", READ, _all_running_jobs),
-    SimRoute("GET", _J, READ, _list_jobs),
-    SimRoute("POST", _J, RUN, _start_job),
-    SimRoute("GET", f"{_J}/running", READ, lambda c: _list_jobs(c, running=True)),
-    SimRoute("GET", f"{_J}/*", READ, lambda c: documents.job_status(*_job(c))),
-    SimRoute("GET", f"{_J}/*/log", READ, lambda c: web.Response(text=_job(c)[1].log.text(c.world.zone))),
-    SimRoute("POST", f"{_J}/*/abort", RUN, _abort_job),
-    SimRoute("GET", _C, READ, _list_channels),
-    SimRoute("POST", _C, ADMIN, _create_channel),
-    SimRoute("GET", f"{_C}/*", READ, lambda c: _channel_item(_channel(c))),
-    SimRoute("DELETE", f"{_C}/*", ADMIN, _delete_channel),
-    SimRoute("GET", f"{_C}/*/settings", ADMIN, _channel_settings),
-    SimRoute("PUT", f"{_C}/*/settings", ADMIN, _put_channel_settings),
-    SimRoute("GET", f"{_C}/*/permissions", ADMIN, lambda c: as_list(_channel(c)["permissions"])),
-    SimRoute("PUT", f"{_C}/*/permissions", ADMIN, _put_permissions),
-    SimRoute("POST", f"{_C}/*/actions/send", RUN, _send_mail),
+ROUTES: tuple[SimRoute, ...] = (
+    ("GET", _S, READ, lambda call: [documents.scenario_item(s, call.now) for s in call.project.scenarios.values()]),
+    ("POST", _S, WRITE, ApiCall.create_scenario),
+    ("GET", f"{_S}/*", READ, lambda call: call.scenario.definition),
+    ("PUT", f"{_S}/*", WRITE, ApiCall.put_definition),
+    ("DELETE", f"{_S}/*", WRITE, ApiCall.delete_scenario),
+    ("GET", f"{_S}/*/light", READ, lambda call: documents.scenario_item(call.scenario, call.now)),
+    ("PUT", f"{_S}/*/light", WRITE, ApiCall.put_light),
+    ("GET", f"{_S}/*/payload", READ, lambda call: {"script": call.scenario.payload}),
+    ("PUT", f"{_S}/*/payload", WRITE, ApiCall.put_payload),
+    ("POST", f"{_S}/*/run", RUN, ApiCall.launch),
+    ("POST", f"{_S}/*/abort", RUN, ApiCall.abort_scenario),
+    ("GET", f"{_S}/*/get-last-runs", READ, ApiCall.last_runs),
+    ("GET", f"{_S}/*/get-runs-by-date", READ, ApiCall.runs_by_date),
+    ("GET", f"{_S}/*/get-run-for-trigger", READ, ApiCall.run_for_trigger),
+    ("GET", f"{_S}/*/*", READ, ApiCall.run_details),
+    ("GET", f"{_S}/*/*/log", READ, ApiCall.run_log),
+    ("GET", f"{_S}/*/*/scenario-run-report", READ, ApiCall.run_report),
+    ("GET", f"{_S}/*/*/step-run-report", READ, ApiCall.step_report),
+    ("GET", f"{_S}/trigger/*/*", READ, ApiCall.trigger_fire),
+    ("GET", f"{_S}/last-test-scenario-runs-report", READ, lambda call: _xml(reporters.junit_project(call.project))),
+    ("GET", f"{_S}/last-test-scenario-runs-html-report", READ, ApiCall.html_report),
+    ("GET", f"{_S}/testing-status", READ, lambda call: reporters.testing_status(call.project)),
+    ("GET", _D, READ, ApiCall.list_discussions),
+    ("POST", _D, WRITE, ApiCall.create_discussion),
+    ("GET", f"{_D}/*", READ, ApiCall.discussion),
+    ("PUT", f"{_D}/*", WRITE, ApiCall.put_discussion),
+    ("POST", f"{_D}/*/replies", WRITE, ApiCall.add_reply),
+    ("GET", "projects", READ, ApiCall.list_projects),
+    ("POST", "projects", ADMIN, ApiCall.create_project),
+    ("GET", "projects/*", READ, lambda call: call.project.document),
+    ("DELETE", "projects/*", ADMIN, ApiCall.delete_project),
+    ("GET", "projects/*/settings", READ, ApiCall.project_settings),
+    ("PUT", "projects/*/settings", WRITE, ApiCall.put_project_settings),
+    ("GET", "projects/*/variables", READ, lambda call: call.project.variables),
+    ("PUT", "projects/*/variables", WRITE, ApiCall.put_variables),
+    ("GET", "projects/*/variables-resolved", READ, ApiCall.resolved_variables),
+    ("GET", "admin/variables", ADMIN, lambda call: call.world.variables),
+    ("PUT", "admin/variables", ADMIN, ApiCall.put_global_variables),
+    ("GET", "admin/monitoring/global-usage-summary", ADMIN, ApiCall.usage_summary),
+    ("GET", "auth/info", READ, ApiCall.auth_info),
+    ("GET", "instance-info", READ, ApiCall.instance_info),
+    ("GET", "futures", READ, ApiCall.list_futures),
+    ("GET", "futures/*", READ, ApiCall.future),
+    ("DELETE", "futures/*", RUN, ApiCall.abort_future),
+    ("GET", "jobs/running", READ, ApiCall.all_running_jobs),
+    ("GET", _J, READ, ApiCall.list_jobs),
+    ("POST", _J, RUN, ApiCall.start_job),
+    ("GET", f"{_J}/running", READ, ApiCall.running_jobs),
+    ("GET", f"{_J}/*", READ, lambda call: documents.job_status(call.project, call._job())),
+    ("GET", f"{_J}/*/log", READ, ApiCall.job_log),
+    ("POST", f"{_J}/*/abort", RUN, ApiCall.abort_job),
+    ("GET", _C, READ, ApiCall.list_channels),
+    ("POST", _C, ADMIN, ApiCall.create_channel),
+    ("GET", f"{_C}/*", READ, lambda call: _channel_item(call._channel())),
+    ("DELETE", f"{_C}/*", ADMIN, ApiCall.delete_channel),
+    ("GET", f"{_C}/*/settings", ADMIN, ApiCall.channel_settings),
+    ("PUT", f"{_C}/*/settings", ADMIN, ApiCall.put_channel_settings),
+    ("GET", f"{_C}/*/permissions", ADMIN, lambda call: as_list(call._channel()["permissions"])),
+    ("PUT", f"{_C}/*/permissions", ADMIN, ApiCall.put_permissions),
+    ("POST", f"{_C}/*/actions/send", RUN, ApiCall.send_mail),
 )

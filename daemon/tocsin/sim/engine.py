@@ -1,9 +1,6 @@
 """What makes the world move: triggers fire, fires become runs, runs end, and what follows them fires in turn.
 
-The rules are those of DSS as far as they are known: an automatic trigger promotes its scenario, which is launched 60
-seconds later; another activation in between starts the wait anew; a fire by hand launches at once. A scenario never
-runs twice at a time: what fires meanwhile is dropped or waits, as the scenario's ``delayedTriggersBehavior`` says.
-Occurrences missed while automatic triggers were off are caught up if they are late by a tenth of their period at most.
+The rules are those of DSS as far as they are known; docs/sim.md has them.
 """
 
 import asyncio

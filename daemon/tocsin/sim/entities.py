@@ -7,10 +7,10 @@ import asyncio
 import copy
 import itertools
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, tzinfo
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 from zoneinfo import ZoneInfo
 
 from tocsin.kit.clock import from_ms, to_ms
@@ -19,6 +19,8 @@ from tocsin.sim.clock import Alarm
 from tocsin.sim.schedule import BadTrigger, TemporalTrigger
 
 _TAIL_LINES = 50
+K = TypeVar("K")
+V = TypeVar("V")
 
 
 class NoSuchObject(LookupError):
@@ -65,14 +67,12 @@ class SimLog:
         return {"totalLines": len(lines), "lines": lines[-_TAIL_LINES:], "status": [0], "maxLevel": 0}
 
 
+@dataclass(slots=True, eq=False)
 class LiveHandle:
     """The events by which a running thing is awaited and stopped; a finished one needs none, and history is long."""
 
-    __slots__ = ("abort", "over")
-
-    def __init__(self) -> None:
-        self.abort = asyncio.Event()
-        self.over = asyncio.Event()
+    abort: asyncio.Event = field(default_factory=asyncio.Event)
+    over: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 @dataclass(slots=True, eq=False)
@@ -98,8 +98,7 @@ class SimRun:
         return from_ms(self.document["start"])
 
     @property
-    def end(self) -> datetime:
-        """When it ended; the epoch while it runs."""
+    def end(self) -> datetime:  # the epoch while it runs
         return from_ms(self.document["end"])
 
     @property
@@ -107,8 +106,7 @@ class SimRun:
         return "result" in self.document
 
     @property
-    def outcome(self) -> str:
-        """The outcome; empty while it runs."""
+    def outcome(self) -> str:  # empty while it runs
         return str(self.document.get("result", {}).get("outcome", ""))
 
 
@@ -257,16 +255,18 @@ class SimProject:
         return str(self.document["projectKey"])
 
     def scenario(self, scenario_id: str) -> SimScenario:
-        """Raises ``NoSuchObject``."""
-        try:
-            return self.scenarios[scenario_id]
-        except KeyError:
-            raise NoSuchObject(f"scenario does not exist: {self.key}.{scenario_id}") from None
+        return look_up(self.scenarios, scenario_id, "scenario", f"{self.key}.{scenario_id}")
 
     def jobs_of(self, run: SimRun) -> list[SimJob]:
-        """The jobs that the steps of a run have run."""
         items = (item for step in run.step_runs for item in step["additionalReportItems"])
         return [self.jobs[item["jobId"]] for item in items if item.get("jobId") in self.jobs]
+
+
+def look_up(items: Mapping[K, V], key: K, kind: str, name: str) -> V:
+    """The object of that key. Raises ``NoSuchObject``."""
+    if key not in items:
+        raise NoSuchObject(f"{kind} does not exist: {name}")
+    return items[key]
 
 
 def local_stamp(moment: datetime, zone: tzinfo, layout: str = "%Y-%m-%d-%H-%M-%S-") -> str:

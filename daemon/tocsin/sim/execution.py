@@ -45,22 +45,15 @@ StepExecutor = Callable[["RunExecution", Document, Document], Awaitable[Executio
 """Executes one step (second argument) and may add report items to its step run (third)."""
 
 
+@dataclass(frozen=True, slots=True)
 class RunExecution:
     """Executes the steps of one run. Their ends are written into the run's documents as they happen."""
 
-    def __init__(
-        self,
-        world: World,
-        scenario: SimScenario,
-        run: SimRun,
-        timeline: Timeline,
-        executors: Mapping[str, StepExecutor],
-    ) -> None:
-        self.world = world
-        self.scenario = scenario
-        self.run = run
-        self.timeline = timeline
-        self._executors = executors
+    world: World
+    scenario: SimScenario
+    run: SimRun
+    timeline: Timeline
+    executors: Mapping[str, StepExecutor]
 
     async def execute(self, plans: dict[str, StepPlan] | None) -> ExecutionResult:
         """Execute all steps; ``plans`` is what each is to act out, by step id. The run's own end is the caller's."""
@@ -70,7 +63,7 @@ class RunExecution:
             script = {"id": "", "type": "custom_python", "params": {"script": self.scenario.payload}}
             if plans is not None:
                 return await self._act(script, {}, plans[""])
-            return await self._executors["custom_python"](self, script, {})
+            return await self.executors["custom_python"](self, script, {})
         status = "SUCCESS"
         for step in definition["params"].get("steps", ()):
             if not self._should_run(step, status):
@@ -136,8 +129,8 @@ class RunExecution:
         self.log(step["id"], f"Starting step {step['name']} ({step['type']})")
         result = ExecutionResult("ABORTED")
         try:
-            if plans is None and step["type"] in self._executors:
-                result = await self._executors[step["type"]](self, step, step_run)
+            if plans is None and step["type"] in self.executors:
+                result = await self.executors[step["type"]](self, step, step_run)
             else:
                 plan = self._own_plan(step, attempt) if plans is None else plans[step["id"]]
                 result = await self._act(step, step_run, plan)

@@ -36,16 +36,14 @@ class Limits:
     output_bytes: int = 1_000_000
 
 
+@dataclass(frozen=True, slots=True)
 class StepExecutors:
     """Executes steps. ``own_api`` gives the address and key under which scripts reach the instance itself."""
 
-    def __init__(
-        self, engine: Engine, reporters: Reporters, own_api: Callable[[], tuple[str, str]], limits: Limits
-    ) -> None:
-        self._engine = engine
-        self._reporters = reporters
-        self._own_api = own_api
-        self._limits = limits
+    engine: Engine
+    reporters: Reporters
+    own_api: Callable[[], tuple[str, str]]
+    limits: Limits
 
     def table(self) -> Mapping[str, StepExecutor]:
         """The step types and what executes them."""
@@ -59,7 +57,7 @@ class StepExecutors:
         }
 
     async def _python(self, execution: RunExecution, step: Document, step_run: Document) -> ExecutionResult:
-        url, key = self._own_api()
+        url, key = self.own_api()
         context = {
             "project": execution.scenario.project_key,
             "scenario": execution.scenario.id,
@@ -69,7 +67,7 @@ class StepExecutors:
             "key": key,
         }
         script, log = str(step["params"].get("script") or ""), lambda line: execution.log(step["id"], line, "process")
-        result, variables = await _run_python(script, context, self._limits, log)
+        result, variables = await _run_python(script, context, self.limits, log)
         execution.run.variables.update(variables)
         return result
 
@@ -81,10 +79,10 @@ class StepExecutors:
         database = sqlite3.connect(path, timeout=10, check_same_thread=False)
         work = asyncio.create_task(asyncio.to_thread(_execute_sql, database, sql))
         try:
-            async with asyncio.timeout(self._limits.seconds):
+            async with asyncio.timeout(self.limits.seconds):
                 rows = await asyncio.shield(work)
         except (sqlite3.Error, TimeoutError) as error:
-            message = str(error) or f"The query took longer than {self._limits.seconds:g} s"
+            message = str(error) or f"The query took longer than {self.limits.seconds:g} s"
             return ExecutionResult.failed("java.sql.SQLException", message, "ERR_SQL_QUERY_FAILED")
         finally:
             database.interrupt()
@@ -101,7 +99,7 @@ class StepExecutors:
             return ExecutionResult.failed(ILLEGAL, f"Cannot run scenario {step['params'].get('scenarioId')}")
         auth = run_auth(execution.run.document["scenario"])
         variables = {**execution.run.document["variables"], **execution.run.variables}
-        fire = self._engine.launch(target, BY_PARENT, {}, auth, variables=variables, wait_for_turn=True)
+        fire = self.engine.launch(target, BY_PARENT, {}, auth, variables=variables, wait_for_turn=True)
         over = False
         try:
             if fire.settled is not None:
@@ -111,7 +109,7 @@ class StepExecutors:
             over = True
         finally:
             if not over:
-                fire.cancel() if fire.run is None else self._engine.abort(target)
+                fire.cancel() if fire.run is None else self.engine.abort(target)
         outcome = fire.run.outcome if fire.run is not None else "ABORTED"
         if fire.run is not None:
             start, end = fire.run.document["start"], fire.run.document["end"]
@@ -126,7 +124,7 @@ class StepExecutors:
         target = _target(execution, step)
         if target is None:
             return ExecutionResult.failed(ILLEGAL, f"scenario does not exist: {step['params'].get('scenarioId')}")
-        self._engine.abort(target)
+        self.engine.abort(target)
         return ExecutionResult()
 
     async def _set_variables(self, execution: RunExecution, step: Document, step_run: Document) -> ExecutionResult:
@@ -149,15 +147,15 @@ class StepExecutors:
                 execution.run.variables.update(values)
             case "set_project_vars":
                 world.project(project_key).variables["standard"].update(values)
-                self._engine.variables_changed(project_key)
+                self.engine.variables_changed(project_key)
             case _:
                 world.variables.update(values)
-                self._engine.variables_changed(None)
+                self.engine.variables_changed(None)
         return ExecutionResult()
 
     async def _send_report(self, execution: RunExecution, step: Document, step_run: Document) -> ExecutionResult:
         try:
-            await self._reporters.send(execution.run, step["params"].get("messaging") or {}, execution.variables())
+            await self.reporters.send(execution.run, step["params"].get("messaging") or {}, execution.variables())
         except MessageNotSent as error:
             return ExecutionResult.failed(MESSAGING_ERROR, str(error))
         return ExecutionResult()

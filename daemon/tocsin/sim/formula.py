@@ -8,6 +8,7 @@ Python's, Python's parser reads the rest, and only what is listed here is evalua
 
 import ast
 import json
+import operator
 import re
 from collections.abc import Callable, Mapping
 
@@ -17,6 +18,7 @@ _TOKEN = re.compile(
 )
 _PLACEHOLDER = re.compile(r"\$\{([^{}]*)\}")
 _PYTHON = {"&&": "and", "||": "or", "!": "not"}
+_ORDER = {ast.Lt: operator.lt, ast.Gt: operator.gt, ast.LtE: operator.le, ast.GtE: operator.ge}
 _CONSTANTS: dict[str, object] = {"true": True, "false": False, "null": None}
 
 
@@ -91,8 +93,8 @@ def _value(node: ast.expr, variables: Mapping[str, object]) -> object:
             return all(answers) if isinstance(op, ast.And) else any(answers)
         case ast.UnaryOp(op=ast.Not(), operand=operand):
             return not is_true(_value(operand, variables))
-        case ast.Compare(left=left, ops=[op], comparators=[right]) if type(op) in _COMPARISONS:
-            return _COMPARISONS[type(op)](_value(left, variables), _value(right, variables))
+        case ast.Compare(left=left, ops=[op], comparators=[right]):
+            return _compare(op, _value(left, variables), _value(right, variables))
         case ast.BinOp(left=left, op=ast.Add(), right=right):
             return _sum(_value(left, variables), _value(right, variables))
         case ast.Attribute(value=inner, attr=name):
@@ -118,11 +120,14 @@ def _sum(left: object, right: object) -> object:
     return formula_text(left) + formula_text(right)
 
 
-def _number(value: object) -> float:
+def _compare(op: ast.cmpop, left: object, right: object) -> bool:
+    texts = formula_text(left), formula_text(right)
+    if type(op) not in _ORDER:
+        return (texts[0] == texts[1]) == isinstance(op, ast.Eq)
     try:
-        return float(formula_text(value))
+        return bool(_ORDER[type(op)](float(texts[0]), float(texts[1])))
     except ValueError:
-        raise UnreadableFormula(f"{value!r} is not a number") from None
+        raise UnreadableFormula(f"{left!r} and {right!r} are not both numbers") from None
 
 
 def _call(name: str, arguments: list[object]) -> object:
@@ -134,14 +139,6 @@ def _call(name: str, arguments: list[object]) -> object:
         raise UnreadableFormula(f"{name} does not take {len(arguments)} arguments") from None
 
 
-_COMPARISONS: dict[type[ast.cmpop], Callable[[object, object], bool]] = {
-    ast.Eq: lambda left, right: formula_text(left) == formula_text(right),
-    ast.NotEq: lambda left, right: formula_text(left) != formula_text(right),
-    ast.Lt: lambda left, right: _number(left) < _number(right),
-    ast.Gt: lambda left, right: _number(left) > _number(right),
-    ast.LtE: lambda left, right: _number(left) <= _number(right),
-    ast.GtE: lambda left, right: _number(left) >= _number(right),
-}
 _FUNCTIONS: dict[str, Callable[..., object]] = {
     "if": lambda condition, yes, no: yes if is_true(condition) else no,
     "not": lambda value: not is_true(value),

@@ -30,6 +30,7 @@ SEND_TIMEOUT_SECONDS = 15.0
 MESSAGING_ERROR = "com.dataiku.dip.exceptions.MessagingException"
 MAIL_TYPES = ("smtp", "aws-ses-mail", "microsoft-graph-mail")
 _CHATS = ("slack-scenario", "msft-teams-scenario", "google-chat-scenario")
+_PHRASES = {"SUCCESS": "ran successfully", "WARNING": "ran with warnings", "FAILED": "failed", "ABORTED": "was aborted"}
 _NOT_XML = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
 
 
@@ -51,16 +52,16 @@ class SimMail:
     attachments: tuple[tuple[str, bytes], ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
 class Reporters:
     """Sends the messages of reporters."""
 
-    def __init__(self, world: World, now: Callable[[], datetime]) -> None:
-        self._world = world
-        self._now = now
+    world: World
+    now: Callable[[], datetime]
 
     async def report(self, scenario: SimScenario, run: SimRun, reporter: Document, outcome: str) -> None:
         """Let one reporter of a run send, if its condition holds; the run's document keeps how that went."""
-        variables = self._world.run_variables(scenario, run, outcome)
+        variables = self.world.run_variables(scenario, run, outcome)
         try:
             condition = str(reporter.get("runCondition") or "")
             activated = not reporter["runConditionEnabled"] or is_true(evaluate_formula(condition, variables))
@@ -71,19 +72,15 @@ class Reporters:
             "messagingType": reporter["messaging"].get("type"),
             "activated": activated,
             "messages": {"messages": []},
-            "started": to_ms(self._now()),
+            "started": to_ms(self.now()),
         }
         if activated:
             try:
                 await self.send(run, reporter["messaging"], variables)
             except MessageNotSent as error:
-                state["error"] = {
-                    "clazz": MESSAGING_ERROR,
-                    "title": "Failed to send",
-                    "message": str(error),
-                    "stack": "",
-                }
-        state["ended"] = to_ms(self._now())
+                words = {"title": "Failed to send", "message": str(error), "stack": ""}
+                state["error"] = {"clazz": MESSAGING_ERROR, **words}
+        state["ended"] = to_ms(self.now())
         run.document["reportersStates"].append(state)
 
     async def send(self, run: SimRun, messaging: Document, variables: Document) -> None:
@@ -104,7 +101,7 @@ class Reporters:
 
     async def send_mail(self, channel_id: str, mail: SimMail, login: str = "") -> None:
         """Hand one mail to the SMTP server of a channel. Raises ``MessageNotSent``."""
-        channel = self._world.channels.get(channel_id)
+        channel = self.world.channels.get(channel_id)
         if channel is None or channel["type"] not in MAIL_TYPES:
             raise MessageNotSent(f"Messaging channel does not exist: {channel_id}")
         if channel["type"] != "smtp":
@@ -126,7 +123,7 @@ class Reporters:
             if mail.cc:
                 message["Cc"] = ", ".join(mail.cc)
             message["Subject"] = " ".join(mail.subject.split())
-            message["Date"] = format_datetime(self._now())
+            message["Date"] = format_datetime(self.now())
             message["Message-ID"] = make_msgid(domain="dss.localhost")
             message.set_content(mail.body, subtype="html" if mail.html else "plain")
             for name, content in mail.attachments:
@@ -136,32 +133,31 @@ class Reporters:
             raise MessageNotSent(f"{type(error).__name__}: {error}") from None
 
     def _mails(self, run: SimRun, configuration: Document, variables: Document) -> Iterable[SimMail]:
-        subject = str(configuration.get("subject") or "DSS scenario ${scenarioName}: ${outcome}")
         stock = configuration.get("messageSource") == "TEMPLATE_FILE"
-        logs = [a for a in as_list(configuration.get("attachments")) if a.get("type") == "LOG"]
         strict = configuration.get("templateFormat") == "FREEMARKER"
+        logs = [a for a in as_list(configuration.get("attachments")) if a.get("type") == "LOG"]
         for to, more in _recipients(fill_template(str(configuration.get("recipient") or ""), variables)):
             known = {**variables, **more}
-            sender, cc, bcc, message = (
-                fill_template(
-                    str(configuration.get(key) or ""), known, strict=strict and key == "message" and not stock
-                )
-                for key in ("sender", "ccRecipient", "bccRecipient", "message")
+            subject = str(configuration.get("subject") or "DSS scenario ${scenarioName}: ${outcome}")
+            sender, cc, bcc = (
+                fill_template(str(configuration.get(key) or ""), known)
+                for key in ("sender", "ccRecipient", "bccRecipient")
             )
+            message = str(configuration.get("message") or "")
             yield SimMail(
                 to=to,
                 subject=fill_template(subject, known),
-                body=_stock_body(run, variables) if stock else message,
+                body=_stock_body(run, variables) if stock else fill_template(message, known, strict=strict),
                 sender=sender,
                 cc=_addresses(cc),
                 bcc=_addresses(bcc),
                 html=bool(configuration.get("sendAsHTML")) and not stock,
-                attachments=tuple(("scenario-run.log", run.log.text(self._world.zone).encode()) for _ in logs),
+                attachments=tuple(("scenario-run.log", run.log.text(self.world.zone).encode()) for _ in logs),
             )
 
     async def _send_chat(self, configuration: Document, variables: Document) -> None:
         """A message to a webhook of a chat service."""
-        channel = self._world.channels.get(str(configuration.get("channelId") or ""), {})
+        channel = self.world.channels.get(str(configuration.get("channelId") or ""), {})
         url = configuration.get("webhookUrl") or channel.get("configuration", {}).get("webhookUrl")
         if not url:
             raise MessageNotSent("No webhook address; other ways to reach a chat service are not emulated")
@@ -189,13 +185,7 @@ def _addresses(text: str) -> tuple[str, ...]:
 
 def _stock_body(run: SimRun, variables: Document) -> str:
     """The content of the stock template, in plain text."""
-    phrases = {
-        "SUCCESS": "ran successfully",
-        "WARNING": "ran with warnings",
-        "FAILED": "failed",
-        "ABORTED": "was aborted",
-    }
-    phrase = phrases.get(str(variables["outcome"]), "started")
+    phrase = _PHRASES.get(str(variables["outcome"]), "started")
     lines = [
         f"Scenario {variables['scenarioName']} in project {variables['projectKey']} {phrase}",
         f"Started: {isoformat(from_ms(run.document['start']))} by {variables['triggerName'] or 'hand'}",

@@ -1,16 +1,6 @@
 """When temporal triggers fire: DSS's trigger parameters to occurrences. Pure.
 
-Where the product's documentation leaves a choice, this is what was decided:
-
-- ``Minutely`` and ``Hourly`` count real, elapsed time from their anchor, so a DST change shifts their wall time when
-  they repeat every several hours. The anchor is the day of ``startingFrom`` at ``hour:minute`` (Hourly), or
-  ``startingFrom`` itself (Minutely); without it, midnight of 1 January 2000 in the trigger's zone.
-- ``Daily``, ``Weekly`` and ``Monthly`` happen exactly once on each chosen day, at ``hour:minute`` wall time. A time that
-  the spring night skips happens later by what was skipped (02:30 becomes 03:30); one that the autumn night has twice
-  happens the first time.
-- ``startingFrom`` counts by the date that is written in it, whatever its offset; nothing happens before that day. Weeks
-  start on Monday. ``ON_THE_DAY`` of a day that a month lacks happens on the month's last day. ``FIRST_WEEK`` is the first
-  seven days of the month, ``LAST_WEEK`` the last seven; the weekday is that of ``daysOfWeek``, else of ``startingFrom``.
+docs/sim.md says what was decided where the product's documentation leaves a choice.
 """
 
 import calendar
@@ -129,7 +119,7 @@ class TemporalTrigger:
 
 
 def _instant(day: date, at: time, zone: ZoneInfo) -> datetime:
-    """That wall time in UTC; ``fold=0`` decides both DST nights as the module's docstring says."""
+    """That wall time in UTC; ``fold=0``: skipped in spring, it comes later; twice in autumn, it is the first."""
     return datetime.combine(day, at, tzinfo=zone).astimezone(UTC)
 
 

@@ -1,21 +1,41 @@
 """The emulated DSS as a whole: a world, its engine and the HTTP server before it."""
 
+import inspect
 from collections.abc import Awaitable, Callable, Iterable
+from email.utils import format_datetime
+from urllib.parse import unquote
 
+import structlog
 from aiohttp import web
 
 from tocsin.sim.archive import SqliteArchive
+from tocsin.sim.behaviour import BadWorld
 from tocsin.sim.clock import WorldClock
-from tocsin.sim.endpoints import ROUTES
+from tocsin.sim.endpoints import ROUTES, ApiCall
 from tocsin.sim.engine import Engine
+from tocsin.sim.entities import NoSuchObject
 from tocsin.sim.executors import Limits, StepExecutors
-from tocsin.sim.http import MAX_BODY_BYTES, ApiKey, SimApi
+from tocsin.sim.http import (
+    ADMIN,
+    BAD_REQUEST,
+    ApiKey,
+    RequestRefused,
+    bad_request,
+    find_route,
+    forbidden,
+    not_found,
+    read_credentials,
+)
 from tocsin.sim.reporters import Reporters
 from tocsin.sim.world import World
 
-DEFAULT_KEY = "tocsin-sim-admin-key"
+log = structlog.get_logger(__name__)
 
-Intercept = Callable[[web.Request], Awaitable[web.StreamResponse | None]]
+DEFAULT_KEY = "tocsin-sim-admin-key"
+_PREFIXES = (("dip", "publicapi"), ("public", "api"))
+_MAX_BODY_BYTES = 20_000_000
+_NOT_AUTHENTICATED = "com.dataiku.dip.exceptions.NotAuthenticatedException"
+_ROUTES = sorted(ROUTES, key=lambda route: [part == "*" for part in route[1].split("/")])  # literal names first
 
 
 class Sim:
@@ -39,13 +59,13 @@ class Sim:
         self.world = world
         self.clock = clock or WorldClock()
         self.archive = archive or SqliteArchive(None)
-        self.api_keys = [ApiKey(key) if isinstance(key, str) else key for key in api_keys]
         self.url = ""  # known once it listens
-        self.intercept: Intercept | None = None
+        self.intercept: Callable[[web.Request], Awaitable[web.StreamResponse | None]] | None = None
         self.reporters = Reporters(world, self.clock.now)
         self.engine = Engine(world, self.clock, self.archive, self.reporters.report)
-        admins = sorted(self.api_keys, key=lambda key: not key.admin)
-        script_key = admins[0].secret if admins else ""
+        keys = [ApiKey(key) if isinstance(key, str) else key for key in api_keys]
+        self._keys = {key.secret: key for key in keys}
+        script_key = next((key.secret for key in sorted(keys, key=lambda key: not key.admin)), "")
         executors = StepExecutors(self.engine, self.reporters, lambda: (self.url, script_key), limits or Limits())
         self.engine.executors = executors.table()
         self._runner: web.AppRunner | None = None
@@ -58,17 +78,16 @@ class Sim:
         await self.engine.start()
         if kept_until is None:
             self.archive.keep_world(self.world)
-        app = web.Application(client_max_size=MAX_BODY_BYTES)
+        app = web.Application(client_max_size=_MAX_BODY_BYTES)
         app.router.add_route("*", "/{path:.*}", self._answer)
-        runner = self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
-        self._api = SimApi(self.engine, self.reporters, ROUTES, self.api_keys)
-        await runner.setup()
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+        await self._runner.setup()
         try:
-            await web.TCPSite(runner, host, port).start()
+            await web.TCPSite(self._runner, host, port).start()
         except OSError:
             await self.stop()
             raise
-        name, number = runner.addresses[0][:2]
+        name, number = self._runner.addresses[0][:2]
         self.url = f"http://[{name}]:{number}" if ":" in name else f"http://{name}:{number}"
         return self.url
 
@@ -82,4 +101,44 @@ class Sim:
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         intercepted = None if self.intercept is None else await self.intercept(request)
-        return await self._api.answer(request) if intercepted is None else intercepted
+        if intercepted is not None:
+            return intercepted
+        try:
+            answer = await self._respond(request)
+        except RequestRefused as refused:
+            answer = refused.response()
+        except NoSuchObject as error:
+            answer = not_found(str(error)).response()
+        except BadWorld as error:
+            answer = bad_request(str(error)).response()
+        except web.HTTPRequestEntityTooLarge:
+            message = f"The request body is larger than {_MAX_BODY_BYTES} bytes"
+            answer = RequestRefused(413, BAD_REQUEST, message).response()
+        except Exception as error:  # this request is answered by an error, as DSS does
+            log.exception("request_error", method=request.method, path=request.path)
+            answer = RequestRefused(500, f"java.lang.{type(error).__name__}", str(error)).response()
+        answer.headers["DSS-Version"] = answer.headers["DSS-API-Version"] = self.world.dss_version
+        answer.headers["Date"] = format_datetime(self.clock.now(), usegmt=True)
+        return answer
+
+    async def _respond(self, request: web.Request) -> web.StreamResponse:
+        segments = tuple(unquote(part) for part in request.raw_path.partition("?")[0].split("/") if part)
+        if segments[:2] not in _PREFIXES:
+            raise not_found(f"No such page: {request.path}")
+        secrets = list(read_credentials(request.headers))
+        key = next((self._keys[secret] for secret in secrets if secret in self._keys), None)
+        if key is None:
+            message = "Unknown API Key" if secrets else "No credentials were given"
+            raise RequestRefused(401, _NOT_AUTHENTICATED, message)
+        (_, path, right, handler), ids = find_route(_ROUTES, request.method, segments[2:])
+        if right == ADMIN and not key.admin:
+            raise forbidden("Action forbidden, you are not admin")
+        if path.startswith("projects/*") and not key.admin:
+            if not key.sees(ids[0]):
+                raise forbidden(f"Action forbidden, you are not allowed on project {ids[0]}")
+            if right not in key.rights:
+                raise forbidden(f"Action forbidden, you do not have {right} on project {ids[0]}")
+        answer = handler(ApiCall(request, key, ids, self.engine, self.reporters))
+        if inspect.isawaitable(answer):
+            answer = await answer
+        return answer if isinstance(answer, web.StreamResponse) else web.json_response(answer)

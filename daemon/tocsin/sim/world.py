@@ -19,14 +19,10 @@ import yaml
 from tocsin.kit.clock import from_ms
 from tocsin.kit.durations import BadDuration, parse_duration
 from tocsin.sim.behaviour import BadWorld, Behaviour, Document, as_list, checked_keys
-from tocsin.sim.documents import BadDefinition, checked_definition, new_definition, version_tag
-from tocsin.sim.entities import NoSuchObject, SimProject, SimRun, SimScenario
+from tocsin.sim.documents import SCENARIO_SHAPE, BadDefinition, checked_definition, new_definition, version_tag
+from tocsin.sim.entities import SimProject, SimRun, SimScenario, look_up
 
-_SCENARIO_KEYS = {
-    "id", "name", "type", "active", "automationLocal", "markedAsTest", "shortDesc", "description", "tags",
-    "customFields", "checklists", "runAsUser", "delayedTriggersBehavior", "triggers", "reporters", "params",
-    "steps", "script", "behaviour",
-}  # fmt: skip
+_SCENARIO_KEYS = {*SCENARIO_SHAPE, "steps", "script", "behaviour"}
 
 
 @dataclass(slots=True, eq=False)
@@ -79,14 +75,9 @@ class World:
             raise BadWorld(f"{path}: {error}") from None
 
     def project(self, key: str) -> SimProject:
-        """Raises ``NoSuchObject``."""
-        try:
-            return self.projects[key]
-        except KeyError:
-            raise NoSuchObject(f"project does not exist: {key}") from None
+        return look_up(self.projects, key, "project", key)
 
     def scenario(self, project_key: str, scenario_id: str) -> SimScenario:
-        """Raises ``NoSuchObject``."""
         return self.project(project_key).scenario(scenario_id)
 
     def every_scenario(self) -> Iterator[SimScenario]:
