@@ -24,7 +24,25 @@ _ERROR: Document = {
 _WARNING = "A check returned a warning"
 
 
-class BadWorld(ValueError):
+class SimError(Exception):
+    """An error as DSS words it: the answer to a request with ``status``, or what a step has ``thrown``."""
+
+    status = 400
+    clazz = "java.lang.IllegalArgumentException"
+
+    def __init__(self, message: str, clazz: str = "", code: str = "", status: int = 0) -> None:
+        super().__init__(message)
+        self.clazz = clazz or self.clazz
+        self.code = code
+        self.status = status or self.status
+
+    @property
+    def thrown(self) -> Document:
+        error = {"clazz": self.clazz, "title": self.clazz.rpartition(".")[2], "message": str(self)}
+        return {**error, "stack": f"{self.clazz}: {self}", **({"code": self.code} if self.code else {})}
+
+
+class BadWorld(SimError):
     """A world description that cannot be understood; the message says where and why."""
 
 
@@ -79,13 +97,19 @@ class Outcomes:
 
 
 @dataclass(frozen=True, slots=True)
-class StepPlan:
-    """What one step acts out in one run."""
+class ExecutionResult:
+    """How a step, a job or a script ended."""
 
-    duration: timedelta
     outcome: str = "SUCCESS"
     thrown: Document | None = None
     warnings: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StepPlan(ExecutionResult):
+    """What one step acts out in one run, and how it is to end."""
+
+    duration: timedelta = timedelta(seconds=1)
     log: Sequence[str] = ()
 
 
@@ -137,12 +161,12 @@ class Behaviour:
         named = [step["id"] for step in steps if self.fails_at in (step["id"], step.get("name"))]
         culprit = named[0] if named else rng.choice(ids)
         each = self.duration.draw(rng) / len(ids)
-        plans = {step_id: StepPlan(each, log=self.log) for step_id in ids}
+        plans = {step_id: StepPlan(duration=each, log=self.log) for step_id in ids}
         if outcome != "SUCCESS":
             thrown = self.errors[turn % len(self.errors)] if outcome == "FAILED" else None
             warnings = self.warnings if outcome == "WARNING" else ()
             tail = thrown["stack"].splitlines() if thrown else ()
-            plans[culprit] = StepPlan(each, outcome, thrown, warnings, [*self.log, *tail])
+            plans[culprit] = StepPlan(outcome, thrown, warnings, each, [*self.log, *tail])
         return plans
 
 
@@ -163,7 +187,6 @@ def as_list(raw: object) -> list[Any]:
 
 
 def _parsed(data: Document, where: str, **kinds: "type[Span] | type[Outcomes]") -> Document:
-    """Of the keys that are there, each read by its class."""
     return {key: kind.parse(data[key], f"{where}.{key}") for key, kind in kinds.items() if key in data}
 
 

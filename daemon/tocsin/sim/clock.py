@@ -94,13 +94,11 @@ class WorldClock:
         await self._settle()
 
     def stop(self) -> None:
-        """Drop all alarms."""
         self._alarms.clear()
         self._arm()
 
     @staticmethod
     async def _settle() -> None:
-        """Let the tasks that are ready proceed."""
         for _ in range(_SETTLE_TURNS):
             await asyncio.sleep(0)
 

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from tocsin.kit.clock import to_ms
-from tocsin.sim.behaviour import Document
+from tocsin.sim.behaviour import Document, SimError
 from tocsin.sim.entities import SimJob, SimProject, SimRun, SimScenario
 
 # The triggers of fires that no stored trigger caused, as recorded from DSS.
@@ -74,7 +74,7 @@ SCENARIO_SHAPE = _shape(
 )
 
 
-class BadDefinition(ValueError):
+class BadDefinition(SimError):
     """A definition whose parts have wrong types; the message names the first."""
 
 
@@ -106,7 +106,6 @@ def _checked(value: object, shape: Shape, where: str) -> Any:
 
 
 def opaque_id() -> str:
-    """A short random id, as DSS gives to triggers, reporters and futures."""
     return secrets.token_urlsafe(6).replace("-", "x").replace("_", "y")
 
 
@@ -259,7 +258,6 @@ def _described(trigger: Document) -> str:
 
 
 def future_state(scenario: SimScenario, run: SimRun, now: datetime, *, with_result: bool = False) -> Document:
-    """The state of the future that hosts a run."""
     start = run.document["start"]
     state: Document = {
         "jobId": run.future_id,
@@ -284,7 +282,6 @@ def job_definition(project: SimProject, job: SimJob) -> Document:
 
 
 def job_item(project: SimProject, job: SimJob) -> Document:
-    """A job in a list."""
     identity = {"def": job_definition(project, job), "projectKey": project.key, "jobId": job.id}
     times = {"startTime": job.start, "endTime": job.end}
     return {**identity, "state": job.state, "stableState": bool(job.end), **times}

@@ -12,21 +12,10 @@ from aiohttp import web
 
 from tocsin.kit.clock import to_ms
 from tocsin.sim import documents, reporters
-from tocsin.sim.behaviour import Document, as_list
+from tocsin.sim.behaviour import Document, SimError, as_list
 from tocsin.sim.engine import Engine
-from tocsin.sim.entities import SimJob, SimProject, SimRun, SimScenario, look_up
-from tocsin.sim.http import (
-    ADMIN,
-    READ,
-    RUN,
-    WRITE,
-    ApiRequest,
-    RequestRefused,
-    SimRoute,
-    bad_request,
-    forbidden,
-    not_found,
-)
+from tocsin.sim.entities import NoSuchObject, SimJob, SimProject, SimRun, SimScenario, look_up
+from tocsin.sim.http import ADMIN, READ, RUN, WRITE, ActionForbidden, ApiRequest, SimRoute
 from tocsin.sim.world import World
 
 _MAX_RUNS = 10_000
@@ -40,7 +29,6 @@ class ApiCall(ApiRequest):
     """One call of the API; each public method answers an endpoint of ``ROUTES``."""
 
     engine: Engine
-    reporters: reporters.Reporters
 
     @property
     def world(self) -> World:
@@ -64,20 +52,20 @@ class ApiCall(ApiRequest):
         try:
             return documents.checked_definition(await self.body())
         except documents.BadDefinition as error:
-            raise bad_request(f"Could not parse a Scenario from request body: {error}") from None
+            raise SimError(f"Could not parse a Scenario from request body: {error}") from None
 
     def _require_admin(self) -> None:
         if not self.key.admin:
-            raise forbidden("Action forbidden, only administrators may set the user that a scenario runs as")
+            raise ActionForbidden("Action forbidden, only administrators may set the user that a scenario runs as")
 
     async def create_scenario(self) -> object:
         body = await self._definition()
         if not body.get("name"):
-            raise bad_request("Could not parse a Scenario from request body: missing name")
+            raise SimError("Could not parse a Scenario from request body: missing name")
         if body.get("runAsUser"):
             self._require_admin()
         if any(body["name"] == scenario.definition["name"] for scenario in self.project.scenarios.values()):
-            raise bad_request(f"Scenario already exists: {self.project.key}, {body['name']}")
+            raise SimError(f"Scenario already exists: {self.project.key}, {body['name']}")
         if "versionTag" in body:  # the definition of another scenario, which is copied under the new name
             body.pop("id", None)
         for key in ("projectKey", "versionTag", "creationTag"):
@@ -96,7 +84,7 @@ class ApiCall(ApiRequest):
     async def put_light(self) -> object:
         body, scenario = await self._definition(), self.scenario
         if not body.get("name"):
-            raise bad_request("Could not parse a Scenario from request body")
+            raise SimError("Could not parse a Scenario from request body")
         return self._save(scenario, {**scenario.definition, **{key: body[key] for key in _LIGHT_FIELDS if key in body}})
 
     def _save(self, scenario: SimScenario, new: Document) -> Document:
@@ -107,7 +95,7 @@ class ApiCall(ApiRequest):
     async def put_payload(self) -> object:
         script = (await self.body()).get("script")
         if not isinstance(script, str):
-            raise bad_request("script must be a text")
+            raise SimError("script must be a text")
         self.scenario.payload = script
         self.engine.changed(self.scenario)
         return _done("Updated payload")
@@ -150,7 +138,7 @@ class ApiCall(ApiRequest):
     def _run(self, *, tested: bool = False) -> SimRun:
         run = look_up(self.scenario.runs, self.ids[2], "scenario run", " ".join(self.ids))
         if tested and not run.document["scenario"].get("markedAsTest"):
-            raise bad_request("Reports are only available for test scenarios")
+            raise SimError("Reports are only available for test scenarios")
         return run
 
     def run_details(self) -> object:
@@ -166,7 +154,7 @@ class ApiCall(ApiRequest):
     def step_report(self) -> object:
         report = reporters.junit_run(self._run(tested=True), self.text("stepId") or "")
         if report is None:
-            raise not_found(f"step run does not exist: {self.text('stepId')}")
+            raise NoSuchObject(f"step run does not exist: {self.text('stepId')}")
         return _xml(report)
 
     def html_report(self) -> object:
@@ -176,7 +164,7 @@ class ApiCall(ApiRequest):
 
     def _discussed(self) -> SimScenario:
         if self.ids[1] != "SCENARIO":
-            raise not_found(f"discussions of {self.ids[1]} objects are not emulated")
+            raise NoSuchObject(f"discussions of {self.ids[1]} objects are not emulated")
         return self.project.scenario(self.ids[2])
 
     def discussion(self) -> Document:
@@ -216,9 +204,9 @@ class ApiCall(ApiRequest):
         body = await self.body()
         key = body.get("projectKey")
         if not isinstance(key, str) or not key:
-            raise bad_request("A project needs a projectKey")
+            raise SimError("A project needs a projectKey")
         if key in self.world.projects:
-            raise bad_request(f"Project already exists: {key}")
+            raise SimError(f"Project already exists: {key}")
         more = {name: body[name] for name in ("shortDesc", "tags") if body.get(name)}
         self.world.add_project(key, str(body.get("name") or key), str(body.get("owner") or self.key.user), **more)
         self.engine.variables_changed(key)
@@ -248,7 +236,7 @@ class ApiCall(ApiRequest):
         body, project = await self.body(), self.project
         variables = {part: body.get(part, {}) for part in ("standard", "local")}
         if not all(isinstance(value, dict) for value in variables.values()):
-            raise bad_request("standard and local must be objects")
+            raise SimError("standard and local must be objects")
         project.variables = variables
         self.engine.variables_changed(project.key)
         return _done("Updated variables")
@@ -286,7 +274,7 @@ class ApiCall(ApiRequest):
         """Runs in progress. Those of other users are an administrator's to see; nothing but runs has a future here."""
         all_users = self.flag("allUsers")
         if all_users and not self.key.admin:
-            raise forbidden("Action forbidden, only administrators may list the futures of all users")
+            raise ActionForbidden("Action forbidden, only administrators may list the futures of all users")
         if not self.flag("withScenarios", default=True):
             return []
         runs = ((scenario, scenario.current) for scenario in self.world.every_scenario())
@@ -297,7 +285,7 @@ class ApiCall(ApiRequest):
         scenario, run = look_up(self.engine.futures, self.ids[0], "future", self.ids[0])
         owns = run.document["runAsUser"]["realUserLogin"] == self.key.user or self.key.sees(scenario.project_key)
         if not (self.key.admin or owns):
-            raise forbidden("Action forbidden, this future is not yours")
+            raise ActionForbidden("Action forbidden, this future is not yours")
         return scenario, run
 
     def future(self) -> object:
@@ -327,7 +315,7 @@ class ApiCall(ApiRequest):
         body, project = await self.body(), self.project
         outputs = body.get("outputs")
         if not isinstance(outputs, list) or not outputs or not all(isinstance(output, dict) for output in outputs):
-            raise bad_request("A job needs at least one output")
+            raise SimError("A job needs at least one output")
         return documents.job_definition(project, self.engine.start_job(project, body, self.key.user))
 
     def _job(self) -> SimJob:
@@ -357,10 +345,10 @@ class ApiCall(ApiRequest):
     async def create_channel(self) -> object:
         body = await self.body()
         if body.get("type") not in _CHANNEL_TYPES:
-            raise bad_request(f"Unknown channel type: {body.get('type')}")
+            raise SimError(f"Unknown channel type: {body.get('type')}")
         channel_id = str(body.get("id") or documents.opaque_id())
         if channel_id in self.world.channels:
-            raise bad_request(f"Messaging channel already exists: {channel_id}")
+            raise SimError(f"Messaging channel already exists: {channel_id}")
         channel = {"id": channel_id, "type": body["type"], "configuration": body.get("configuration") or {}}
         self.world.channels[channel_id] = {**channel, "permissions": body.get("permissions")}
         self.engine.variables_changed(None)
@@ -378,7 +366,7 @@ class ApiCall(ApiRequest):
     async def put_channel_settings(self) -> object:
         body, channel = await self.body(), self._channel()
         if not isinstance(body.get("configuration"), dict):
-            raise bad_request("A channel's settings hold a configuration")
+            raise SimError("A channel's settings hold a configuration")
         channel["configuration"] = body["configuration"]
         self.engine.variables_changed(None)
         return web.Response()
@@ -386,7 +374,7 @@ class ApiCall(ApiRequest):
     async def put_permissions(self) -> object:
         permissions = await self.json()
         if not isinstance(permissions, list):
-            raise bad_request("Permissions are a list")
+            raise SimError("Permissions are a list")
         self._channel()["permissions"] = permissions
         self.engine.variables_changed(None)
         return web.Response()
@@ -396,21 +384,18 @@ class ApiCall(ApiRequest):
         channel = self._channel()
         permissions = None if self.key.admin else channel["permissions"]
         if permissions is not None and not any(p.get("user") == self.key.user and p.get("canUse") for p in permissions):
-            raise forbidden(f"Action forbidden, you may not use channel {channel['id']}")
+            raise ActionForbidden(f"Action forbidden, you may not use channel {channel['id']}")
         form = await self.request.post()
         try:
             message = json.loads(_part(form["message"])[1])
             to = tuple(str(address) for address in message["to"])
         except (KeyError, ValueError, TypeError):
-            raise bad_request("The part `message` must be JSON with at least `to`") from None
+            raise SimError("The part `message` must be JSON with at least `to`") from None
         subject, body, sender = (str(message.get(key) or "") for key in ("subject", "body", "from"))
         cc, bcc = (tuple(as_list(message.get(key))) for key in ("cc", "bcc"))
         files = tuple(_part(part) for part in form.getall("attachments", ()))
         mail = reporters.SimMail(to, subject, body, sender, cc, bcc, not message.get("plainText"), files)
-        try:
-            await self.reporters.send_mail(channel["id"], mail, self.key.user)
-        except reporters.MessageNotSent as error:
-            raise RequestRefused(500, reporters.MESSAGING_ERROR, str(error)) from None
+        await self.engine.reporters.send_mail(channel["id"], mail, self.key.user)
         return _done("sent")
 
 
@@ -424,7 +409,6 @@ def _xml(text: str | None) -> web.Response:
 
 
 def _channel_item(channel: Document) -> Document:
-    """A channel as everyone may see it."""
     item = {"id": channel["id"], "type": channel["type"]}
     if channel["type"] in reporters.MAIL_TYPES:
         configuration = channel["configuration"]
@@ -434,7 +418,6 @@ def _channel_item(channel: Document) -> Document:
 
 
 def _part(part: object) -> tuple[str, bytes]:
-    """The name and content of a part of a form."""
     if isinstance(part, web.FileField):
         return part.filename, part.file.read()
     return "attachment", part.encode() if isinstance(part, str) else b""

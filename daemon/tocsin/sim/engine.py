@@ -7,7 +7,7 @@ import asyncio
 import itertools
 import random
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -16,10 +16,11 @@ import structlog
 from tocsin.kit.clock import isoformat, to_ms
 from tocsin.sim import documents
 from tocsin.sim.archive import SqliteArchive
-from tocsin.sim.behaviour import Behaviour, Document, StepPlan
+from tocsin.sim.behaviour import Behaviour, Document, ExecutionResult, SimError, StepPlan
 from tocsin.sim.clock import PastTimeline, WorldClock
 from tocsin.sim.entities import LiveHandle, SimJob, SimProject, SimRun, SimScenario, TriggerFire, local_stamp
-from tocsin.sim.execution import ExecutionResult, RunExecution, StepExecutor, new_job, race, run_job
+from tocsin.sim.execution import RunExecution, StepExecutor, new_job, race, run_job
+from tocsin.sim.reporters import Reporters
 from tocsin.sim.world import World
 
 log = structlog.get_logger(__name__)
@@ -27,8 +28,7 @@ log = structlog.get_logger(__name__)
 # What these triggers poll is not emulated; a behaviour's spontaneous starts stand in for it.
 _POLLED = ("ds_modified", "sql_query", "custom_python")
 _MAX_FUTURES = 1000
-
-SendReport = Callable[[SimScenario, SimRun, Document, str], Awaitable[None]]
+_MS = timedelta(milliseconds=1)
 
 
 class Engine:
@@ -37,13 +37,13 @@ class Engine:
     ``executors`` are the step types that are executed; set before ``start``.
     """
 
-    def __init__(self, world: World, clock: WorldClock, archive: SqliteArchive, send_report: SendReport) -> None:
+    def __init__(self, world: World, clock: WorldClock, archive: SqliteArchive, reporters: Reporters) -> None:
         self.world = world
         self.clock = clock
         self.archive = archive
+        self.reporters = reporters
         self.executors: Mapping[str, StepExecutor] = {}
         self.futures: OrderedDict[str, tuple[SimScenario, SimRun]] = OrderedDict()
-        self._send_report = send_report
         self._tasks: set[asyncio.Task[object]] = set()
 
     async def start(self) -> None:
@@ -114,7 +114,6 @@ class Engine:
         return bool(scenario.definition["active"]) and not off
 
     def _arm(self, scenario: SimScenario) -> None:
-        """Set the scenario's alarm to the next occurrence of its temporal triggers."""
         if scenario.occurrence_alarm is not None:
             scenario.occurrence_alarm.cancel()
             scenario.occurrence_alarm = None
@@ -144,7 +143,7 @@ class Engine:
         """An automatic trigger's condition holds: promote the scenario, unless it runs and that suppresses triggers."""
         if scenario.current is not None and scenario.when_running("suppressTriggersWhileRunning"):
             return
-        fire = self._new_fire(scenario, trigger, params, documents.run_auth(scenario.definition))
+        fire = self._new_fire(scenario, trigger, params)
         if scenario.busy:
             self._delay_or_drop(scenario, fire)
         else:
@@ -163,8 +162,7 @@ class Engine:
         polled = [trigger for trigger in scenario.definition["triggers"] if trigger["type"] in _POLLED]
         active = [trigger for trigger in polled if trigger["active"]]
         if not scenario.busy and (not polled or (active and self._automatic(scenario))):
-            trigger = active[0] if active else documents.BY_HAND
-            self.launch(scenario, trigger, {}, documents.run_auth(scenario.definition))
+            self.launch(scenario, active[0] if active else documents.BY_HAND, {})
 
     # Fires
 
@@ -173,7 +171,7 @@ class Engine:
         scenario: SimScenario,
         trigger: Document,
         params: Document,
-        auth: Document,
+        auth: Document | None = None,
         *,
         variables: Document | None = None,
         wait_for_turn: bool = False,
@@ -190,19 +188,27 @@ class Engine:
             self._delay_or_drop(scenario, fire)
         return fire
 
-    def _new_fire(self, scenario: SimScenario, trigger: Document, params: Document, auth: Document) -> TriggerFire:
-        now = self.clock.now()
-        fire_id = self._free_stamp(now, {run_id for _, run_id in scenario.fires} | scenario.runs.keys())
-        fire = TriggerFire(documents.fire_document(scenario.definition, trigger, fire_id, now, params, auth))
-        scenario.fires[fire.key] = fire
+    def _new_fire(
+        self,
+        scenario: SimScenario,
+        trigger: Document,
+        params: Document,
+        auth: Document | None = None,
+        at: datetime | None = None,
+    ) -> TriggerFire:
+        at = at or self.clock.now()
+        auth = auth or documents.run_auth(scenario.definition)
+        fires, runs = scenario.fires, scenario.runs
+        fire_id = self._free_stamp(at + _MS, lambda stamp: stamp in runs or (trigger["id"], stamp) in fires)
+        fire = TriggerFire(documents.fire_document(scenario.definition, trigger, fire_id, at, params, auth))
+        fires[fire.key] = fire
         return fire
 
-    def _free_stamp(self, now: datetime, taken: set[str]) -> str:
-        stamps = (local_stamp(now + timedelta(milliseconds=n), self.world.zone) for n in itertools.count(1))
-        return next(stamp for stamp in stamps if stamp not in taken)
+    def _free_stamp(self, moment: datetime, is_taken: Callable[[str], bool]) -> str:
+        stamps = (local_stamp(moment + n * _MS, self.world.zone) for n in itertools.count())
+        return next(stamp for stamp in stamps if not is_taken(stamp))
 
     def _delay_or_drop(self, scenario: SimScenario, fire: TriggerFire) -> None:
-        """A fire found its scenario running."""
         if not scenario.when_running("delayWhileRunning"):
             fire.cancel()
             return
@@ -237,9 +243,8 @@ class Engine:
         self._spawn(self._live(scenario, run, run.live), f"run {scenario.project_key}.{scenario.id}")
 
     def _new_run(self, scenario: SimScenario, fire: TriggerFire, start: datetime) -> SimRun:
-        run_id = local_stamp(start, self.world.zone)
-        if run_id in scenario.runs or run_id == fire.document["runId"]:
-            run_id = self._free_stamp(start, {fire.document["runId"], *scenario.runs})
+        fire_id = fire.document["runId"]
+        run_id = self._free_stamp(start, lambda stamp: stamp in scenario.runs or stamp == fire_id)
         document = documents.run_document(scenario.snapshot(), run_id, start, fire.document, fire.variables)
         run = scenario.runs[run_id] = fire.run = SimRun(document, documents.opaque_id())
         return run
@@ -257,7 +262,7 @@ class Engine:
             result = await race(execution.execute(plans), self._aborted(handle)) or ExecutionResult("ABORTED")
         except Exception as error:  # this run ends as FAILED and says why; the world goes on
             log.exception("run_error", project=scenario.project_key, scenario=scenario.id, run=run.id)
-            result = ExecutionResult.failed(f"java.lang.{type(error).__name__}", str(error))
+            result = ExecutionResult("FAILED", SimError(str(error), f"java.lang.{type(error).__name__}").thrown)
         end = self.clock.now()
         await self._report(scenario, run, "END", result.outcome)
         self._finish(scenario, run, result, end)
@@ -292,12 +297,11 @@ class Engine:
         for reporter in run.document["scenario"]["reporters"]:
             if reporter["active"] and reporter.get("phase", "END") == phase:
                 try:
-                    await self._send_report(scenario, run, reporter, outcome)
+                    await self.reporters.report(scenario, run, reporter, outcome)
                 except Exception:  # this reporter sends nothing; the run goes on
                     log.exception("reporter_error", project=scenario.project_key, scenario=scenario.id, run=run.id)
 
     def _finish(self, scenario: SimScenario, run: SimRun, result: ExecutionResult, end: datetime) -> None:
-        """Write the end of a run into its document; from now on it has a result."""
         more: Document = {}
         if result.thrown is not None:
             more = {"thrown": result.thrown, "logTail": run.log.tail(self.world.zone)}
@@ -327,19 +331,16 @@ class Engine:
         self, scenario: SimScenario, start: datetime, outcome: str = "SUCCESS", *, turn: int = 0
     ) -> SimRun:
         """Add a run of the past that began at ``start``. A scenario without behaviour acts out the default one."""
-        behaviour, world, definition = scenario.behaviour or Behaviour(), self.world, scenario.definition
-        trigger = next((trigger for trigger in definition["triggers"] if trigger["active"]), documents.BY_HAND)
-        fired = start - (world.promotion_delay if trigger["type"] == "temporal" else world.launch_delay)
-        fire_id = local_stamp(fired + timedelta(milliseconds=1), world.zone)
-        auth = documents.run_auth(definition)
-        fire = TriggerFire(documents.fire_document(definition, trigger, fire_id, fired, {}, auth))
+        behaviour, world, triggers = scenario.behaviour or Behaviour(), self.world, scenario.definition["triggers"]
+        trigger = next((trigger for trigger in triggers if trigger["active"]), documents.BY_HAND)
+        delay = world.promotion_delay if trigger["type"] == "temporal" else world.launch_delay
+        fire = self._new_fire(scenario, trigger, {}, at=start - delay)
         latest = next(reversed(scenario.runs.values()), None)
         run = self._new_run(scenario, fire, start)
         timeline = PastTimeline(start)
         plans = behaviour.plan(outcome, turn, scenario.steps, scenario.rng)
         result = await RunExecution(world, scenario, run, timeline, self.executors).execute(plans)
         self._finish(scenario, run, result, timeline.now())
-        scenario.fires[fire.key] = fire
         if latest is not None and latest.start > run.start:
             scenario.runs = dict(sorted(scenario.runs.items(), key=lambda item: item[1].start))
         return run

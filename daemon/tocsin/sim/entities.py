@@ -14,7 +14,7 @@ from typing import NamedTuple, TypeVar
 from zoneinfo import ZoneInfo
 
 from tocsin.kit.clock import from_ms, to_ms
-from tocsin.sim.behaviour import Behaviour, Document, as_list
+from tocsin.sim.behaviour import Behaviour, Document, SimError, as_list
 from tocsin.sim.clock import Alarm
 from tocsin.sim.schedule import BadTrigger, TemporalTrigger
 
@@ -23,13 +23,14 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
-class NoSuchObject(LookupError):
+class NoSuchObject(SimError):
     """An object that does not exist; the message names it as DSS would."""
+
+    status = 404
+    clazz = "com.dataiku.dip.server.controllers.NotFoundException"
 
 
 class SimLogLine(NamedTuple):
-    """One line; ``step`` is the id of the step that wrote it, empty for the run itself."""
-
     at: int
     message: str
     logger: str
@@ -45,7 +46,6 @@ class SimLog:
     lines: list[SimLogLine] = field(default_factory=list)
 
     def add(self, at: datetime, message: str, logger: str, level: str = "INFO", step: str = "") -> None:
-        """Add a message, line by line."""
         at_ms = to_ms(at)
         self.lines.extend(SimLogLine(at_ms, line, logger, level, step) for line in message.splitlines() or [""])
 
@@ -135,8 +135,6 @@ class TriggerFire:
 
 @dataclass(slots=True, eq=False)
 class SimJob:
-    """One job of a project."""
-
     id: str
     definition: Document
     start: int
@@ -209,7 +207,6 @@ class SimScenario:
                 self.follows.append((trigger, followed))
 
     def next_occurrence(self, now: datetime) -> datetime | None:
-        """The next occurrence of any active temporal trigger of the scenario, if it is active."""
         temporals = self.temporals if self.definition["active"] else ()
         return min((at for _, temporal in temporals if (at := temporal.after(now))), default=None)
 
@@ -220,7 +217,6 @@ class SimScenario:
         return self.frozen
 
     def when_running(self, switch: str) -> bool:
-        """A switch of ``delayedTriggersBehavior``."""
         return bool((self.definition.get("delayedTriggersBehavior") or {}).get(switch))
 
     def newest_first(self, finished_only: bool = False) -> Iterator[SimRun]:

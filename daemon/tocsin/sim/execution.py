@@ -7,13 +7,13 @@ behaviour) says otherwise.
 
 import asyncio
 import itertools
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 from tocsin.kit.clock import from_ms, to_ms
-from tocsin.sim.behaviour import BadWorld, Behaviour, Document, StepPlan
+from tocsin.sim.behaviour import Behaviour, Document, ExecutionResult, SimError, StepPlan
 from tocsin.sim.clock import PastTimeline, Timeline
 from tocsin.sim.documents import effective_login, opaque_id, report_item, scenario_target
 from tocsin.sim.entities import LiveHandle, SimJob, SimRun, SimScenario, local_stamp
@@ -21,24 +21,9 @@ from tocsin.sim.formula import UnreadableFormula, evaluate_formula, is_true
 from tocsin.sim.world import World
 
 SEVERITY = ("SUCCESS", "WARNING", "FAILED")
-ILLEGAL = "java.lang.IllegalArgumentException"
 _JOB_LOGGER = "dku.flow.jobrunner"
 _MAX_JOBS = 500  # jobs that a project keeps
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class ExecutionResult:
-    """How a step, a job or a script ended."""
-
-    outcome: str = "SUCCESS"
-    thrown: Document | None = None
-    warnings: Sequence[str] = ()
-
-    @classmethod
-    def failed(cls, clazz: str, message: str, code: str = "") -> "ExecutionResult":
-        thrown = {"clazz": clazz, "title": clazz.rpartition(".")[2], "message": message}
-        return cls("FAILED", {**thrown, "stack": f"{clazz}: {message}", **({"code": code} if code else {})})
 
 
 StepExecutor = Callable[["RunExecution", Document, Document], Awaitable[ExecutionResult]]
@@ -61,9 +46,7 @@ class RunExecution:
         self.log("", f"Starting scenario {self.scenario.project_key}.{self.scenario.id} run {self.run.id}")
         if definition["type"] != "step_based":
             script = {"id": "", "type": "custom_python", "params": {"script": self.scenario.payload}}
-            if plans is not None:
-                return await self._act(script, {}, plans[""])
-            return await self.executors["custom_python"](self, script, {})
+            return await self._perform(script, {}, plans)
         status = "SUCCESS"
         for step in definition["params"].get("steps", ()):
             if not self._should_run(step, status):
@@ -81,11 +64,9 @@ class RunExecution:
         return ExecutionResult(status)
 
     def log(self, step_id: str, message: str, logger: str = "dku.scenario", level: str = "INFO") -> None:
-        """Add to the run's log."""
         self.run.log.add(self.timeline.now(), message, logger, level, step_id)
 
     def variables(self) -> Document:
-        """All variables as conditions and templates see them now."""
         return self.world.run_variables(self.scenario, self.run)
 
     def _should_run(self, step: Document, status: str) -> bool:
@@ -129,30 +110,31 @@ class RunExecution:
         self.log(step["id"], f"Starting step {step['name']} ({step['type']})")
         result = ExecutionResult("ABORTED")
         try:
-            if plans is None and step["type"] in self.executors:
-                result = await self.executors[step["type"]](self, step, step_run)
-            else:
-                plan = self._own_plan(step, attempt) if plans is None else plans[step["id"]]
-                result = await self._act(step, step_run, plan)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:  # what stands in params is free
-            result = ExecutionResult.failed(ILLEGAL, f"The parameters of the step make no sense: {error}")
+            result = await self._perform(step, step_run, plans, attempt)
         finally:
             self._end_step(step, step_run, result)
         return result.outcome
 
-    def _own_plan(self, step: Document, attempt: int) -> StepPlan:
-        """What a step of an emulated type acts out by itself: one second and success, or its ``params.sim``.
-
-        The cycle of outcomes counts the attempts, so that a step can fail before it succeeds.
-        """
-        raw, rng = step["params"].get("sim"), self.scenario.rng
-        if raw is None:
-            return StepPlan(timedelta(seconds=1))
+    async def _perform(
+        self, step: Document, step_run: Document, plans: dict[str, StepPlan] | None, attempt: int = 0
+    ) -> ExecutionResult:
         try:
-            behaviour = Behaviour.parse(raw, f"step {step['id']}: params.sim")
-        except BadWorld as error:
-            return StepPlan(timedelta(0), "FAILED", ExecutionResult.failed(ILLEGAL, str(error)).thrown)
-        return behaviour.plan(behaviour.outcomes.draw(attempt, rng), attempt, [step], rng)[step["id"]]
+            if plans is not None:
+                return await self._act(step, step_run, plans[step["id"]])
+            if step["type"] in self.executors:
+                return await self.executors[step["type"]](self, step, step_run)
+            # One second and success, or its ``params.sim``. That cycle of outcomes counts the attempts, so that a step
+            # can fail before it succeeds.
+            plan, raw, rng = StepPlan(), step["params"].get("sim"), self.scenario.rng
+            if raw is not None:
+                behaviour = Behaviour.parse(raw, f"step {step['id']}: params.sim")
+                plan = behaviour.plan(behaviour.outcomes.draw(attempt, rng), attempt, [step], rng)[step["id"]]
+            return await self._act(step, step_run, plan)
+        except SimError as error:
+            return ExecutionResult("FAILED", error.thrown)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:  # what stands in params is free
+            message = f"The parameters of the step make no sense: {error}"
+            return ExecutionResult("FAILED", SimError(message).thrown)
 
     def _end_step(self, step: Document, step_run: Document, result: ExecutionResult) -> None:
         level = {"FAILED": "ERROR", "WARNING": "WARN"}.get(result.outcome, "INFO")
@@ -177,7 +159,7 @@ class RunExecution:
         for line in plan.log:
             self.log(step.get("id", ""), line, "process")
         await self.timeline.sleep_until(self.timeline.now() + plan.duration)
-        return ExecutionResult(plan.outcome, plan.thrown, plan.warnings)
+        return plan
 
     async def _build(self, step: Document, step_run: Document, plan: StepPlan) -> ExecutionResult:
         """A build: its error sits in the report item of the job, not in the step's own result."""
@@ -203,7 +185,6 @@ class RunExecution:
 
 
 def new_job(world: World, project_key: str, definition: Document, login: str, now: datetime) -> SimJob:
-    """A job that begins now, known to its project."""
     jobs = world.project(project_key).jobs
     names = [str(output.get("id") or "") for output in definition.get("outputs") or ()]
     item = "".join(c if c.isalnum() or c in "_-" else "_" for c in (names[0] if names else "job"))
@@ -231,7 +212,7 @@ async def run_job(job: SimJob, plan: StepPlan, timeline: Timeline) -> ExecutionR
             aborted = await race(job.live.abort.wait(), timeline.sleep_until(until))
         if not aborted:
             state = plan.outcome if plan.outcome in ("FAILED", "ABORTED") else "DONE"
-            result = ExecutionResult(plan.outcome, plan.thrown if state == "FAILED" else None, plan.warnings)
+            result = plan
     finally:
         job.state, job.end, job.live = state, to_ms(timeline.now()), None
         if result.thrown is not None:

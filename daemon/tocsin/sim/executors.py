@@ -15,13 +15,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tocsin.sim.behaviour import Document, as_list
+from tocsin.sim.behaviour import Document, ExecutionResult, SimError, as_list
 from tocsin.sim.documents import BY_PARENT, report_item, run_auth, scenario_target
 from tocsin.sim.engine import Engine
-from tocsin.sim.entities import NoSuchObject, SimScenario
-from tocsin.sim.execution import ILLEGAL, ExecutionResult, RunExecution, StepExecutor
-from tocsin.sim.formula import UnreadableFormula, evaluate_formula, fill_template, formula_text
-from tocsin.sim.reporters import MESSAGING_ERROR, MessageNotSent, Reporters
+from tocsin.sim.entities import SimScenario
+from tocsin.sim.execution import RunExecution, StepExecutor
+from tocsin.sim.formula import evaluate_formula, fill_template, formula_text
 
 _SCRIPT_HOST = Path(__file__).parent / "script_host.py"
 _CHUNK_BYTES = 65_536
@@ -41,12 +40,10 @@ class StepExecutors:
     """Executes steps. ``own_api`` gives the address and key under which scripts reach the instance itself."""
 
     engine: Engine
-    reporters: Reporters
     own_api: Callable[[], tuple[str, str]]
     limits: Limits
 
     def table(self) -> Mapping[str, StepExecutor]:
-        """The step types and what executes them."""
         return {
             "custom_python": self._python,
             "exec_sql": self._sql,
@@ -67,15 +64,15 @@ class StepExecutors:
             "key": key,
         }
         script, log = str(step["params"].get("script") or ""), lambda line: execution.log(step["id"], line, "process")
-        result, variables = await _run_python(script, context, self.limits, log)
+        thrown, variables = await _run_python(script, context, self.limits, log)
         execution.run.variables.update(variables)
-        return result
+        return ExecutionResult("FAILED" if thrown else "SUCCESS", thrown)
 
     async def _sql(self, execution: RunExecution, step: Document, step_run: Document) -> ExecutionResult:
         name, sql = str(step["params"].get("connection")), str(step["params"].get("sql") or "")
         path = execution.world.connections.get(name)
         if path is None:
-            return ExecutionResult.failed(ILLEGAL, f"Connection does not exist: {name}", "ERR_CONNECTION_NOT_FOUND")
+            raise SimError(f"Connection does not exist: {name}", code="ERR_CONNECTION_NOT_FOUND")
         database = sqlite3.connect(path, timeout=10, check_same_thread=False)
         work = asyncio.create_task(asyncio.to_thread(_execute_sql, database, sql))
         try:
@@ -83,7 +80,7 @@ class StepExecutors:
                 rows = await asyncio.shield(work)
         except (sqlite3.Error, TimeoutError) as error:
             message = str(error) or f"The query took longer than {self.limits.seconds:g} s"
-            return ExecutionResult.failed("java.sql.SQLException", message, "ERR_SQL_QUERY_FAILED")
+            raise SimError(message, "java.sql.SQLException", "ERR_SQL_QUERY_FAILED") from None
         finally:
             database.interrupt()
             await asyncio.gather(work, return_exceptions=True)
@@ -95,8 +92,8 @@ class StepExecutors:
     async def _run_scenario(self, execution: RunExecution, step: Document, step_run: Document) -> ExecutionResult:
         """Run another scenario once its current run is over; its end is the step's. An abort aborts both."""
         target = _target(execution, step)
-        if target is None or target is execution.scenario:
-            return ExecutionResult.failed(ILLEGAL, f"Cannot run scenario {step['params'].get('scenarioId')}")
+        if target is execution.scenario:
+            raise SimError(f"Cannot run scenario {target.id}")
         auth = run_auth(execution.run.document["scenario"])
         variables = {**execution.run.document["variables"], **execution.run.variables}
         fire = self.engine.launch(target, BY_PARENT, {}, auth, variables=variables, wait_for_turn=True)
@@ -115,16 +112,12 @@ class StepExecutors:
             start, end = fire.run.document["start"], fire.run.document["end"]
             item = report_item("SCENARIO_DONE", outcome, scenario_target(target), start, end, runId=fire.run.id)
             step_run["additionalReportItems"].append(item)
-        if outcome in ("SUCCESS", "WARNING"):
-            return ExecutionResult(outcome)
-        clazz = "com.dataiku.dip.scheduler.ScenarioFailed"
-        return ExecutionResult.failed(clazz, f"Scenario {target.id} ended: {outcome}")
+        if outcome not in ("SUCCESS", "WARNING"):
+            raise SimError(f"Scenario {target.id} ended: {outcome}", "com.dataiku.dip.scheduler.ScenarioFailed")
+        return ExecutionResult(outcome)
 
     async def _kill_scenario(self, execution: RunExecution, step: Document, step_run: Document) -> ExecutionResult:
-        target = _target(execution, step)
-        if target is None:
-            return ExecutionResult.failed(ILLEGAL, f"scenario does not exist: {step['params'].get('scenarioId')}")
-        self.engine.abort(target)
+        self.engine.abort(_target(execution, step))
         return ExecutionResult()
 
     async def _set_variables(self, execution: RunExecution, step: Document, step_run: Document) -> ExecutionResult:
@@ -136,12 +129,9 @@ class StepExecutors:
                 return evaluate_formula(formula_text(value), {**known, **values})
             return fill_template(value, {**known, **values}) if isinstance(value, str) else value
 
-        try:
-            values = {key: valued(value) for key, value in (params.get("variables") or {}).items()}
-            for entry in as_list(params.get("definitions")):
-                values[str(entry["key"])] = valued(entry.get("value"))
-        except (UnreadableFormula, KeyError, TypeError, AttributeError) as error:
-            return ExecutionResult.failed(ILLEGAL, f"The variables cannot be evaluated: {error}")
+        values = {key: valued(value) for key, value in (params.get("variables") or {}).items()}
+        for entry in as_list(params.get("definitions")):
+            values[str(entry["key"])] = valued(entry.get("value"))
         match step["type"]:
             case "define_vars":
                 execution.run.variables.update(values)
@@ -154,19 +144,13 @@ class StepExecutors:
         return ExecutionResult()
 
     async def _send_report(self, execution: RunExecution, step: Document, step_run: Document) -> ExecutionResult:
-        try:
-            await self.reporters.send(execution.run, step["params"].get("messaging") or {}, execution.variables())
-        except MessageNotSent as error:
-            return ExecutionResult.failed(MESSAGING_ERROR, str(error))
+        await self.engine.reporters.send(execution.run, step["params"].get("messaging") or {}, execution.variables())
         return ExecutionResult()
 
 
-def _target(execution: RunExecution, step: Document) -> SimScenario | None:
+def _target(execution: RunExecution, step: Document) -> SimScenario:
     project_key = str(step["params"].get("projectKey") or execution.scenario.project_key)
-    try:
-        return execution.world.scenario(project_key, str(step["params"].get("scenarioId")))
-    except NoSuchObject:
-        return None
+    return execution.world.scenario(project_key, str(step["params"].get("scenarioId")))
 
 
 def _execute_sql(database: sqlite3.Connection, sql: str) -> list[list[object]]:
@@ -187,8 +171,8 @@ def _execute_sql(database: sqlite3.Connection, sql: str) -> list[list[object]]:
 
 async def _run_python(
     code: str, context: Document, limits: Limits, log: Callable[[str], None]
-) -> tuple[ExecutionResult, Document]:
-    """Run ``code``; ``log`` gets what it prints. How it ended, and the variables it set."""
+) -> tuple[Document | None, Document]:
+    """Run ``code``; ``log`` gets what it prints. What it threw, and the variables it set. Raises ``SimError``."""
     with tempfile.TemporaryDirectory(prefix="tocsin-sim-") as folder:
         script, inputs, output = (Path(folder) / name for name in ("script.py", "context.json", "result.json"))
         script.write_text(code, encoding="utf-8", errors="replace")
@@ -205,10 +189,10 @@ async def _run_python(
         try:
             async with asyncio.timeout(limits.seconds):
                 if not await _read_output(process, limits.output_bytes, log):
-                    return _killed(f"The script printed more than {limits.output_bytes} bytes")
+                    raise _killed(f"The script printed more than {limits.output_bytes} bytes")
                 exit_code = await process.wait()
         except TimeoutError:
-            return _killed(f"The script took longer than {limits.seconds:g} s")
+            raise _killed(f"The script took longer than {limits.seconds:g} s") from None
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
@@ -216,10 +200,9 @@ async def _run_python(
         try:
             answer = json.loads(output.read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            return _killed(f"Process died (exit code: {exit_code})")
-    thrown = answer["thrown"]
-    if thrown is None:
-        return ExecutionResult(), answer["variables"]
+            raise _killed(f"Process died (exit code: {exit_code})") from None
+    if (thrown := answer["thrown"]) is None:
+        return None, answer["variables"]
     error = {
         "clazz": "com.dataiku.common.server.APIError$SerializedErrorException",
         "title": f"Error in Python process: {thrown['clazz']}",
@@ -227,7 +210,7 @@ async def _run_python(
         "stack": thrown["stack"],
         "code": "ERR_SCENARIO_PYTHON",
     }
-    return ExecutionResult("FAILED", error), answer["variables"]
+    return error, answer["variables"]
 
 
 async def _read_output(process: asyncio.subprocess.Process, max_bytes: int, log: Callable[[str], None]) -> bool:
@@ -246,6 +229,5 @@ async def _read_output(process: asyncio.subprocess.Process, max_bytes: int, log:
     return True
 
 
-def _killed(message: str) -> tuple[ExecutionResult, Document]:
-    clazz = "com.dataiku.dip.exceptions.ProcessDiedException"
-    return ExecutionResult.failed(clazz, message, "ERR_SCENARIO_PYTHON"), {}
+def _killed(message: str) -> SimError:
+    return SimError(message, "com.dataiku.dip.exceptions.ProcessDiedException", "ERR_SCENARIO_PYTHON")

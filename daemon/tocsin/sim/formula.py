@@ -37,7 +37,6 @@ def evaluate_formula(formula: str, variables: Mapping[str, object]) -> object:
 
 
 def is_true(value: object) -> bool:
-    """A value as the answer to a condition."""
     return value.lower() == "true" if isinstance(value, str) else bool(value)
 
 
@@ -56,7 +55,6 @@ def fill_template(template: str, variables: Mapping[str, object], *, strict: boo
 
 
 def formula_text(value: object) -> str:
-    """A value as it stands in a message."""
     if value is None or isinstance(value, str):
         return value or ""
     if isinstance(value, float) and value.is_integer():

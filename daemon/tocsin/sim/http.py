@@ -9,39 +9,24 @@ import binascii
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from aiohttp import web
 
-from tocsin.sim.behaviour import Document
+from tocsin.sim.behaviour import Document, SimError
+from tocsin.sim.entities import NoSuchObject
 
 READ, RUN, WRITE, ADMIN = "READ_CONF", "RUN_SCENARIOS", "WRITE_CONF", "ADMIN"
-BAD_REQUEST = "java.lang.IllegalArgumentException"
 
 
-class RequestRefused(Exception):
-    """A request that is answered by an error; carries its status and DSS's class name for it."""
-
-    def __init__(self, status: int, error_type: str, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.error_type = error_type
-
-    def response(self) -> web.Response:
-        message = str(self)
-        body = {
-            "errorType": self.error_type,
-            **dict.fromkeys(("message", "detailedMessage"), message),
-            "detailedMessageHTML": message.replace("&", "&amp;").replace("<", "&lt;"),
-            "stackTraceStr": "",
-        }
-        return web.json_response(body, status=self.status)
+class ActionForbidden(SimError):
+    status = 403
+    clazz = "com.dataiku.dip.exceptions.UnauthorizedException"
 
 
-bad_request = partial(RequestRefused, 400, BAD_REQUEST)
-forbidden = partial(RequestRefused, 403, "com.dataiku.dip.exceptions.UnauthorizedException")
-not_found = partial(RequestRefused, 404, "com.dataiku.dip.server.controllers.NotFoundException")
+class NotAuthenticated(SimError):
+    status = 401
+    clazz = "com.dataiku.dip.exceptions.NotAuthenticatedException"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +45,6 @@ class ApiKey:
 
 @dataclass(frozen=True, slots=True)
 class ApiRequest:
-    """One request, with who asks and the ids found in its path."""
-
     request: web.Request
     key: ApiKey
     ids: tuple[str, ...]
@@ -77,7 +60,7 @@ class ApiRequest:
         try:
             return int(value)
         except ValueError:
-            raise bad_request(f"{name} must be a whole number, not {value!r}") from None
+            raise SimError(f"{name} must be a whole number, not {value!r}") from None
 
     async def json(self) -> object:
         """The JSON of the body; an empty body is an empty object."""
@@ -85,12 +68,12 @@ class ApiRequest:
         try:
             return json.loads(raw) if raw.strip() else {}
         except (ValueError, RecursionError) as error:
-            raise bad_request(f"Could not parse the request body as JSON: {error}") from None
+            raise SimError(f"Could not parse the request body as JSON: {error}") from None
 
     async def body(self) -> Document:
         parsed = await self.json()
         if not isinstance(parsed, dict):
-            raise bad_request("The request body must be a JSON object")
+            raise SimError("The request body must be a JSON object")
         return parsed
 
 
@@ -100,7 +83,7 @@ projects. The handler gets an ``ApiRequest`` and returns JSON or a response, or 
 
 
 def find_route(routes: Iterable[SimRoute], method: str, segments: tuple[str, ...]) -> tuple[SimRoute, tuple[str, ...]]:
-    """The first route that matches, and the ids in the path. Raises ``RequestRefused``."""
+    """The first route that matches, and the ids in the path. Raises ``NoSuchObject``."""
     method = "GET" if method == "HEAD" else method  # the server leaves the body out
     for route in routes:
         pattern = route[1].split("/")
@@ -108,11 +91,10 @@ def find_route(routes: Iterable[SimRoute], method: str, segments: tuple[str, ...
             pairs = list(zip(pattern, segments, strict=True))
             if all(part in ("*", segment) for part, segment in pairs):
                 return route, tuple(segment for part, segment in pairs if part == "*")
-    raise not_found(f"No such endpoint: {method} /{'/'.join(segments)}")
+    raise NoSuchObject(f"No such endpoint: {method} /{'/'.join(segments)}")
 
 
 def read_credentials(headers: Mapping[str, str]) -> Iterable[str]:
-    """Whatever a client may have put its key into."""
     if ticket := headers.get("X-DKU-APITicket"):
         yield ticket
     scheme, _, value = headers.get("Authorization", "").partition(" ")

@@ -21,21 +21,23 @@ from xml.etree import ElementTree
 import aiohttp
 
 from tocsin.kit.clock import from_ms, isoformat, to_ms
-from tocsin.sim.behaviour import Document, as_list
+from tocsin.sim.behaviour import Document, SimError, as_list
 from tocsin.sim.entities import SimProject, SimRun, SimScenario
 from tocsin.sim.formula import UnreadableFormula, evaluate_formula, fill_template, is_true
 from tocsin.sim.world import World
 
 SEND_TIMEOUT_SECONDS = 15.0
-MESSAGING_ERROR = "com.dataiku.dip.exceptions.MessagingException"
 MAIL_TYPES = ("smtp", "aws-ses-mail", "microsoft-graph-mail")
 _CHATS = ("slack-scenario", "msft-teams-scenario", "google-chat-scenario")
 _PHRASES = {"SUCCESS": "ran successfully", "WARNING": "ran with warnings", "FAILED": "failed", "ABORTED": "was aborted"}
 _NOT_XML = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
 
 
-class MessageNotSent(Exception):
+class MessageNotSent(SimError):
     """A message that could not be sent; the text says why, in the words of what refused it."""
+
+    status = 500
+    clazz = "com.dataiku.dip.exceptions.MessagingException"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +56,6 @@ class SimMail:
 
 @dataclass(frozen=True, slots=True)
 class Reporters:
-    """Sends the messages of reporters."""
-
     world: World
     now: Callable[[], datetime]
 
@@ -78,13 +78,11 @@ class Reporters:
             try:
                 await self.send(run, reporter["messaging"], variables)
             except MessageNotSent as error:
-                words = {"title": "Failed to send", "message": str(error), "stack": ""}
-                state["error"] = {"clazz": MESSAGING_ERROR, **words}
+                state["error"] = {**error.thrown, "title": "Failed to send"}
         state["ended"] = to_ms(self.now())
         run.document["reportersStates"].append(state)
 
     async def send(self, run: SimRun, messaging: Document, variables: Document) -> None:
-        """Send one message. Raises ``MessageNotSent``."""
         kind, configuration = str(messaging.get("type")), messaging.get("configuration") or {}
         try:
             if kind == "mail-scenario":
@@ -136,35 +134,33 @@ class Reporters:
         stock = configuration.get("messageSource") == "TEMPLATE_FILE"
         strict = configuration.get("templateFormat") == "FREEMARKER"
         logs = [a for a in as_list(configuration.get("attachments")) if a.get("type") == "LOG"]
-        for to, more in _recipients(fill_template(str(configuration.get("recipient") or ""), variables)):
+        files = tuple(("scenario-run.log", run.log.text(self.world.zone).encode()) for _ in logs)
+        for to, more in _recipients(_filled(configuration, "recipient", variables)):
             known = {**variables, **more}
-            subject = str(configuration.get("subject") or "DSS scenario ${scenarioName}: ${outcome}")
-            sender, cc, bcc = (
-                fill_template(str(configuration.get(key) or ""), known)
-                for key in ("sender", "ccRecipient", "bccRecipient")
-            )
-            message = str(configuration.get("message") or "")
             yield SimMail(
                 to=to,
-                subject=fill_template(subject, known),
-                body=_stock_body(run, variables) if stock else fill_template(message, known, strict=strict),
-                sender=sender,
-                cc=_addresses(cc),
-                bcc=_addresses(bcc),
+                subject=_filled(configuration, "subject", known, "DSS scenario ${scenarioName}: ${outcome}"),
+                body=_stock_body(run, variables) if stock else _filled(configuration, "message", known, strict=strict),
+                sender=_filled(configuration, "sender", known),
+                cc=_addresses(_filled(configuration, "ccRecipient", known)),
+                bcc=_addresses(_filled(configuration, "bccRecipient", known)),
                 html=bool(configuration.get("sendAsHTML")) and not stock,
-                attachments=tuple(("scenario-run.log", run.log.text(self.world.zone).encode()) for _ in logs),
+                attachments=files,
             )
 
     async def _send_chat(self, configuration: Document, variables: Document) -> None:
-        """A message to a webhook of a chat service."""
         channel = self.world.channels.get(str(configuration.get("channelId") or ""), {})
         url = configuration.get("webhookUrl") or channel.get("configuration", {}).get("webhookUrl")
         if not url:
             raise MessageNotSent("No webhook address; other ways to reach a chat service are not emulated")
-        payload = {"text": fill_template(str(configuration.get("message") or ""), variables)}
+        payload = {"text": _filled(configuration, "message", variables)}
         if configuration.get("messageMode") == "BLOCK_KIT_API":
-            payload = {"blocks": fill_template(str(configuration.get("blocks") or "[]"), variables)}
+            payload = {"blocks": _filled(configuration, "blocks", variables, "[]")}
         await _request("POST", str(url), {"json": payload})
+
+
+def _filled(configuration: Document, key: str, variables: Document, default: str = "", strict: bool = False) -> str:
+    return fill_template(str(configuration.get(key) or default), variables, strict=strict)
 
 
 def _recipients(text: str) -> list[tuple[tuple[str, ...], Document]]:
@@ -184,7 +180,6 @@ def _addresses(text: str) -> tuple[str, ...]:
 
 
 def _stock_body(run: SimRun, variables: Document) -> str:
-    """The content of the stock template, in plain text."""
     phrase = _PHRASES.get(str(variables["outcome"]), "started")
     lines = [
         f"Scenario {variables['scenarioName']} in project {variables['projectKey']} {phrase}",
@@ -208,8 +203,6 @@ def _deliver(configuration: Document, sender: str, recipients: list[str], messag
 
 
 async def _send_webhook(configuration: Document, variables: Document) -> None:
-    """A webhook reporter: method, address, query, headers and body as configured, templates filled."""
-
     def filled(key: str) -> dict[str, str]:
         pairs = as_list(configuration.get(key))
         return {str(pair["key"]): fill_template(str(pair.get("value", "")), variables) for pair in pairs}
@@ -220,8 +213,8 @@ async def _send_webhook(configuration: Document, variables: Document) -> None:
     if mime == "application/x-www-form-urlencoded" and method != "GET":
         options["data"] = filled("form")
     elif method != "GET":
-        options["data"] = fill_template(str(configuration.get("payload") or ""), variables).encode()
-    await _request(method, fill_template(str(configuration.get("url") or ""), variables), options)
+        options["data"] = _filled(configuration, "payload", variables).encode()
+    await _request(method, _filled(configuration, "url", variables), options)
 
 
 async def _request(method: str, url: str, options: Document) -> None:
@@ -244,7 +237,6 @@ def junit_run(run: SimRun, step_id: str | None = None) -> str | None:
 
 
 def junit_project(project: SimProject) -> str:
-    """The last runs of all test scenarios of a project."""
     root = ElementTree.Element("testsuites", name=project.key)
     root.extend(_suite(run, run.step_runs) for _, run in _last_test_runs(project))
     return _xml(root)
@@ -267,7 +259,6 @@ def testing_status(project: SimProject) -> Document:
 
 
 def _last_test_runs(project: SimProject) -> list[tuple[SimScenario, SimRun]]:
-    """Each test scenario that has run, with its last finished run."""
     tests = [s for s in project.scenarios.values() if s.definition.get("markedAsTest")]
     return [(s, run) for s in tests if (run := next(s.newest_first(finished_only=True), None)) is not None]
 

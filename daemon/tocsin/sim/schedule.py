@@ -31,8 +31,6 @@ class BadTrigger(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class TemporalTrigger:
-    """One temporal trigger, read and checked."""
-
     frequency: str
     every: int
     at: time
@@ -86,7 +84,6 @@ class TemporalTrigger:
             return None
 
     def _days(self, floor: date) -> Iterator[date]:
-        """The chosen days from ``floor`` on, in order."""
         first = self.start or _LONG_AGO
         floor = max(floor, first) if self.start else floor
         days: Iterable[date]
@@ -108,7 +105,6 @@ class TemporalTrigger:
         return (day for day in days if day >= floor)
 
     def _day_in(self, year: int, month: int, start_day: int) -> date:
-        """The chosen day of a month."""
         length = calendar.monthrange(year, month)[1]
         fixed = {"ON_THE_DAY": min(start_day, length), "FIRST_DAY_OF_THE_MONTH": 1, "LAST_DAY_OF_THE_MONTH": length}
         if self.run_on in fixed:

@@ -46,7 +46,6 @@ class ScriptScenario:
         return self.host.get_custom_variables()
 
     def set_scenario_variables(self, **variables: Any) -> None:
-        """Variables for the rest of the run."""
         self.host.defined.update(variables)
 
     def build_dataset(self, dataset_name: str, project_key: str | None = None, **ignored: Any) -> Any:
@@ -62,7 +61,6 @@ class ScriptScenario:
 
 
 def _run_script(script: str) -> dict[str, str] | None:
-    """What the script threw, if anything."""
     try:
         exec(compile(Path(script).read_text(encoding="utf-8"), script, "exec"), {"__name__": "__main__"})
     except SystemExit as leaving:

@@ -9,23 +9,13 @@ import structlog
 from aiohttp import web
 
 from tocsin.sim.archive import SqliteArchive
-from tocsin.sim.behaviour import BadWorld
+from tocsin.sim.behaviour import SimError
 from tocsin.sim.clock import WorldClock
 from tocsin.sim.endpoints import ROUTES, ApiCall
 from tocsin.sim.engine import Engine
 from tocsin.sim.entities import NoSuchObject
 from tocsin.sim.executors import Limits, StepExecutors
-from tocsin.sim.http import (
-    ADMIN,
-    BAD_REQUEST,
-    ApiKey,
-    RequestRefused,
-    bad_request,
-    find_route,
-    forbidden,
-    not_found,
-    read_credentials,
-)
+from tocsin.sim.http import ADMIN, ActionForbidden, ApiKey, NotAuthenticated, find_route, read_credentials
 from tocsin.sim.reporters import Reporters
 from tocsin.sim.world import World
 
@@ -34,7 +24,6 @@ log = structlog.get_logger(__name__)
 DEFAULT_KEY = "tocsin-sim-admin-key"
 _PREFIXES = (("dip", "publicapi"), ("public", "api"))
 _MAX_BODY_BYTES = 20_000_000
-_NOT_AUTHENTICATED = "com.dataiku.dip.exceptions.NotAuthenticatedException"
 _ROUTES = sorted(ROUTES, key=lambda route: [part == "*" for part in route[1].split("/")])  # literal names first
 
 
@@ -61,12 +50,11 @@ class Sim:
         self.archive = archive or SqliteArchive(None)
         self.url = ""  # known once it listens
         self.intercept: Callable[[web.Request], Awaitable[web.StreamResponse | None]] | None = None
-        self.reporters = Reporters(world, self.clock.now)
-        self.engine = Engine(world, self.clock, self.archive, self.reporters.report)
+        self.engine = Engine(world, self.clock, self.archive, Reporters(world, self.clock.now))
         keys = [ApiKey(key) if isinstance(key, str) else key for key in api_keys]
         self._keys = {key.secret: key for key in keys}
         script_key = next((key.secret for key in sorted(keys, key=lambda key: not key.admin)), "")
-        executors = StepExecutors(self.engine, self.reporters, lambda: (self.url, script_key), limits or Limits())
+        executors = StepExecutors(self.engine, lambda: (self.url, script_key), limits or Limits())
         self.engine.executors = executors.table()
         self._runner: web.AppRunner | None = None
 
@@ -105,18 +93,13 @@ class Sim:
             return intercepted
         try:
             answer = await self._respond(request)
-        except RequestRefused as refused:
-            answer = refused.response()
-        except NoSuchObject as error:
-            answer = not_found(str(error)).response()
-        except BadWorld as error:
-            answer = bad_request(str(error)).response()
+        except SimError as error:
+            answer = _refusal(error)
         except web.HTTPRequestEntityTooLarge:
-            message = f"The request body is larger than {_MAX_BODY_BYTES} bytes"
-            answer = RequestRefused(413, BAD_REQUEST, message).response()
+            answer = _refusal(SimError(f"The request body is larger than {_MAX_BODY_BYTES} bytes", status=413))
         except Exception as error:  # this request is answered by an error, as DSS does
             log.exception("request_error", method=request.method, path=request.path)
-            answer = RequestRefused(500, f"java.lang.{type(error).__name__}", str(error)).response()
+            answer = _refusal(SimError(str(error), f"java.lang.{type(error).__name__}", status=500))
         answer.headers["DSS-Version"] = answer.headers["DSS-API-Version"] = self.world.dss_version
         answer.headers["Date"] = format_datetime(self.clock.now(), usegmt=True)
         return answer
@@ -124,21 +107,31 @@ class Sim:
     async def _respond(self, request: web.Request) -> web.StreamResponse:
         segments = tuple(unquote(part) for part in request.raw_path.partition("?")[0].split("/") if part)
         if segments[:2] not in _PREFIXES:
-            raise not_found(f"No such page: {request.path}")
+            raise NoSuchObject(f"No such page: {request.path}")
         secrets = list(read_credentials(request.headers))
         key = next((self._keys[secret] for secret in secrets if secret in self._keys), None)
         if key is None:
-            message = "Unknown API Key" if secrets else "No credentials were given"
-            raise RequestRefused(401, _NOT_AUTHENTICATED, message)
+            raise NotAuthenticated("Unknown API Key" if secrets else "No credentials were given")
         (_, path, right, handler), ids = find_route(_ROUTES, request.method, segments[2:])
         if right == ADMIN and not key.admin:
-            raise forbidden("Action forbidden, you are not admin")
+            raise ActionForbidden("Action forbidden, you are not admin")
         if path.startswith("projects/*") and not key.admin:
             if not key.sees(ids[0]):
-                raise forbidden(f"Action forbidden, you are not allowed on project {ids[0]}")
+                raise ActionForbidden(f"Action forbidden, you are not allowed on project {ids[0]}")
             if right not in key.rights:
-                raise forbidden(f"Action forbidden, you do not have {right} on project {ids[0]}")
-        answer = handler(ApiCall(request, key, ids, self.engine, self.reporters))
+                raise ActionForbidden(f"Action forbidden, you do not have {right} on project {ids[0]}")
+        answer = handler(ApiCall(request, key, ids, self.engine))
         if inspect.isawaitable(answer):
             answer = await answer
         return answer if isinstance(answer, web.StreamResponse) else web.json_response(answer)
+
+
+def _refusal(error: SimError) -> web.Response:
+    message = str(error)
+    body = {
+        "errorType": error.clazz,
+        **dict.fromkeys(("message", "detailedMessage"), message),
+        "detailedMessageHTML": message.replace("&", "&amp;").replace("<", "&lt;"),
+        "stackTraceStr": "",
+    }
+    return web.json_response(body, status=error.status)

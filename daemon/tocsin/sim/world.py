@@ -27,8 +27,6 @@ _SCENARIO_KEYS = {*SCENARIO_SHAPE, "steps", "script", "behaviour"}
 
 @dataclass(slots=True, eq=False)
 class World:
-    """One emulated instance."""
-
     node_name: str = "sim"
     node_type: str = "DESIGN"
     dss_version: str = "14.7.0"
@@ -126,7 +124,6 @@ class World:
         return scenario
 
     def project_variables(self, project_key: str) -> Document:
-        """Those of the instance and the project; local ones win."""
         variables = self.project(project_key).variables
         return {**self.variables, **variables.get("standard", {}), **variables.get("local", {})}
 
