@@ -20,7 +20,7 @@ from random import Random
 from prometheus_client import CollectorRegistry
 
 from tocsin.app.logs import configure_logging
-from tocsin.app.loops import Bell, run_loop
+from tocsin.app.loops import run_loop
 from tocsin.config.defaults import DEFAULT_RULES
 from tocsin.config.model import DURATION_BUCKETS, Channel, Config, Node, Receiver, Reporter, Route, StoreConfig, Watch
 from tocsin.decide.decide import DecideMetrics, Decider
@@ -114,7 +114,7 @@ async def measure(folder: Path, runs: int, count: int, webhook: str) -> None:
         f"   ({seen} events, {took:.1f} s, {used:.1f} s of processor)"
     )
     print(f"polls and decisions in one transaction, on average {batch:.0f}, at most {store.writer.largest}")
-    bell = Bell()
+    wakeup = asyncio.Event()
     sender = Sender(
         store,
         holder="bench",
@@ -122,10 +122,10 @@ async def measure(folder: Path, runs: int, count: int, webhook: str) -> None:
         metrics=DeliverMetrics(registry),
         random=Random(1),
         connect=connector(clock),
-        ring=bell.ring,
+        ring=wakeup.set,
     )
     began, cpu = time.perf_counter(), time.process_time()
-    delivered = await deliver(store, sender, bell, config, clock)
+    delivered = await deliver(store, sender, wakeup, config, clock)
     took, used = time.perf_counter() - began, time.process_time() - cpu
     print(
         f"outbox to local webhook  {delivered / took:9.0f} notifications/s   {delivered / used:9.0f} a second of processor time"
@@ -223,11 +223,11 @@ async def see(store: Store, leadership: writer.Leadership, waiting: list[Poll]) 
     return events
 
 
-async def deliver(store: Store, sender: Sender, bell: Bell, config: Config, clock: SystemClock) -> int:
+async def deliver(store: Store, sender: Sender, wakeup: asyncio.Event, config: Config, clock: SystemClock) -> int:
     from tocsin.store.deliveries import depth
 
     before = (await store.read(depth)).open
-    loop = asyncio.create_task(run_loop("deliver", sender.step, bell, clock, lambda: config))
+    loop = asyncio.create_task(run_loop("deliver", sender.step, wakeup, clock, lambda: config))
     while (await store.read(depth)).open:
         await asyncio.sleep(0.1)
     loop.cancel()

@@ -1,18 +1,17 @@
-"""The frames round the stages: bells, pauses, and who leads."""
+"""The frames round the stages: wake-ups, pauses, and who leads."""
 
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry
 
 from tocsin.app.leader import Leader
-from tocsin.app.loops import Bell, run_loop
-from tocsin.app.stages import Stages
+from tocsin.app.loops import Stages, run_loop
 from tocsin.config.model import Config, StoreConfig
 from tocsin.decide.decide import DecideMetrics, Decider
 from tocsin.deliver.heartbeat import Heartbeat
@@ -27,20 +26,26 @@ Lead = Callable[[Leadership], Awaitable[None]]
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
 
-async def test_a_bell_rung_while_nobody_waits_is_not_lost() -> None:
-    bell = Bell()
-    bell.ring()
-    bell.ring()
-    async with asyncio.timeout(1):
-        await bell.wait(timedelta(hours=1))
-    with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.01):
-            await bell.wait(timedelta(hours=1))
-
-
-async def test_a_loop_steps_again_when_the_bell_rings() -> None:
+async def test_a_wakeup_while_nobody_waits_is_not_lost_and_two_are_one() -> None:
     steps: list[datetime] = []
-    bell, twice = Bell(), asyncio.Event()
+    wakeup = asyncio.Event()
+
+    async def step(now: datetime, _config: Config) -> datetime | None:
+        steps.append(now)
+        if len(steps) == 1:
+            wakeup.set()
+            wakeup.set()
+        return None
+
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await run_loop("test", step, wakeup, SystemClock(), lambda: CONFIG)
+    assert len(steps) == 2
+
+
+async def test_a_loop_steps_again_when_it_is_woken() -> None:
+    steps: list[datetime] = []
+    wakeup, twice = asyncio.Event(), asyncio.Event()
 
     async def step(now: datetime, _config: Config) -> datetime | None:
         steps.append(now)
@@ -48,9 +53,9 @@ async def test_a_loop_steps_again_when_the_bell_rings() -> None:
             twice.set()
         return None
 
-    loop = asyncio.create_task(run_loop("test", step, bell, SystemClock(), lambda: CONFIG))
+    loop = asyncio.create_task(run_loop("test", step, wakeup, SystemClock(), lambda: CONFIG))
     await asyncio.sleep(0.01)
-    bell.ring()
+    wakeup.set()
     async with asyncio.timeout(1):
         await twice.wait()
     loop.cancel()
@@ -68,7 +73,7 @@ async def test_a_store_that_is_away_pauses_the_loop_and_does_not_end_it() -> Non
         done.set()
         return None
 
-    loop = asyncio.create_task(run_loop("test", step, Bell(), SystemClock(), lambda: CONFIG))
+    loop = asyncio.create_task(run_loop("test", step, asyncio.Event(), SystemClock(), lambda: CONFIG))
     async with asyncio.timeout(5):
         await done.wait()
     loop.cancel()
@@ -81,7 +86,7 @@ async def test_an_unexpected_error_ends_the_loop_and_the_guard_tells_which() -> 
         raise ZeroDivisionError
 
     tasks = RootTasks()
-    tasks.spawn("broken", run_loop("test", step, Bell(), SystemClock(), lambda: CONFIG))
+    tasks.spawn("broken", run_loop("test", step, asyncio.Event(), SystemClock(), lambda: CONFIG))
     async with asyncio.timeout(5):
         ended = await tasks.watch()
     assert (ended.name, type(ended.error)) == ("broken", ZeroDivisionError)

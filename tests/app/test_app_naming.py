@@ -2,7 +2,7 @@
 
 import pytest
 
-from tocsin.app.naming import choose_name
+from tocsin.app.run import choose_name
 
 
 @pytest.mark.parametrize(

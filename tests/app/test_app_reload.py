@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tocsin.app.reload import Live
-from tocsin.app.source import Source
+from tocsin.app.reload import ConfigHolder, Source
 from tocsin.config import BadConfig, Problem
 from tocsin.config.model import Config, StoreConfig
 from tocsin.kit.clock import SystemClock
@@ -34,7 +33,9 @@ class Given:
 
 
 async def test_a_reload_swaps_and_names_what_only_a_start_reads() -> None:
-    live = Live(Given(replace(FIRST, max_scenarios=2, store=StoreConfig("sqlite:////second"))), FIRST, SystemClock())
+    live = ConfigHolder(
+        Given(replace(FIRST, max_scenarios=2, store=StoreConfig("sqlite:////second"))), FIRST, SystemClock()
+    )
     done = await live.reload()
     assert (done.ok, done.needs_restart) == (True, ("store.url",))
     assert (live().max_scenarios, live().store.url) == (2, "sqlite:////first")
@@ -42,14 +43,14 @@ async def test_a_reload_swaps_and_names_what_only_a_start_reads() -> None:
 
 async def test_whatever_is_wrong_with_the_new_one_the_old_one_stays() -> None:
     given = Given(BadConfig([Problem("is missing", "t.yaml", 3, "nodes")]), RecursionError("too deep"))
-    live = Live(given, FIRST, SystemClock())
+    live = ConfigHolder(given, FIRST, SystemClock())
     first, second = await live.reload(), await live.reload()
     assert (first.problems, second.problems) == (("t.yaml:3: nodes: is missing",), ("RecursionError: too deep",))
     assert live().max_scenarios == 1
 
 
 async def test_a_change_that_was_made_to_the_first_is_made_to_each() -> None:
-    live = Live(Given(FIRST), FIRST, SystemClock())
+    live = ConfigHolder(Given(FIRST), FIRST, SystemClock())
     live.adapt(lambda config: replace(config, log_level="debug"))
     assert live().log_level == "debug"
     await live.reload()
@@ -57,11 +58,11 @@ async def test_a_change_that_was_made_to_the_first_is_made_to_each() -> None:
 
 
 async def test_a_signal_asks_for_a_reload() -> None:
-    live = Live(Given(replace(FIRST, max_scenarios=2)), FIRST, SystemClock())
+    live = ConfigHolder(Given(replace(FIRST, max_scenarios=2)), FIRST, SystemClock())
     swapped = asyncio.Event()
     live.on_change(swapped.set)
     following = asyncio.create_task(live.follow())
-    live.reload_soon()
+    live.request_reload()
     async with asyncio.timeout(2):
         await swapped.wait()
     following.cancel()
@@ -87,12 +88,12 @@ def write(path: Path, text: str) -> None:
     os.replace(path.parent / "fresh", path)
 
 
-def live_on(path: Path) -> Live:
+def live_on(path: Path) -> ConfigHolder:
     source = Source(path, lambda _url: None)
-    return Live(source, source.load(), SystemClock())
+    return ConfigHolder(source, source.load(), SystemClock())
 
 
-async def reloads(live: Live) -> list[bool]:
+async def reloads(live: ConfigHolder) -> list[bool]:
     """What three looks do: whether they reload."""
     return [await live.reload_if_needed() for _ in range(3)]
 
@@ -176,9 +177,9 @@ async def test_a_template_that_was_broken_from_the_start_stops_no_reload_of_some
 
 async def test_a_hundred_signals_at_once_are_one_reload() -> None:
     given = Given(replace(FIRST, max_scenarios=2))
-    live = Live(given, FIRST, SystemClock())
+    live = ConfigHolder(given, FIRST, SystemClock())
     for _ in range(100):
-        live.reload_soon()
+        live.request_reload()
     assert await reloads(live) == [True, False, False]
 
 
@@ -190,7 +191,7 @@ async def test_a_source_that_hangs_leaves_the_old_one_and_can_be_cancelled(tmp_p
             go.wait(60)
             return super().load()
 
-    live = Live(Hanging(replace(FIRST, max_scenarios=2)), FIRST, SystemClock())
+    live = ConfigHolder(Hanging(replace(FIRST, max_scenarios=2)), FIRST, SystemClock())
     reloading = asyncio.create_task(live.reload())
     await asyncio.sleep(0)
     reloading.cancel()
@@ -209,7 +210,7 @@ async def test_what_was_read_when_nobody_waited_any_more_is_read_again(left: str
             return super().load()
 
     source = Slow(replace(FIRST, max_scenarios=2), replace(FIRST, max_scenarios=3))
-    live = Live(source, FIRST, SystemClock(), loading_seconds=0.5)
+    live = ConfigHolder(source, FIRST, SystemClock(), loading_seconds=0.5)
     reloading = asyncio.create_task(live.reload())
     if left == "cancelled":  # as a client does that hangs up
         await asyncio.sleep(0)

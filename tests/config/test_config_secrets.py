@@ -9,8 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tocsin.app.logs import configure_logging
-from tocsin.app.reload import Live
-from tocsin.app.source import Source
+from tocsin.app.reload import ConfigHolder, Source
 from tocsin.cli.commands import app
 from tocsin.config import BadConfig
 from tocsin.kit.clock import SystemClock
@@ -128,7 +127,7 @@ def what_is_said(folder: Path, text: str) -> str:
     else:
         said.append(json.dumps(config_json(config)))
     file.write_text(NODE, "utf-8")
-    live = Live(source, source.load(), SystemClock())
+    live = ConfigHolder(source, source.load(), SystemClock())
     file.write_text(text, "utf-8")
     asyncio.run(live.reload())
     said += [log.getvalue(), *live.last.problems]

@@ -29,7 +29,7 @@ from aiohttp import web
 
 from tests.decide.world import World, key
 from tests.fakedss import free_port
-from tocsin.app.source import Source
+from tocsin.app.reload import Source
 from tocsin.model.labels import parse_matchers
 from tocsin.model.notification import GroupNotice
 from tocsin.store import silences

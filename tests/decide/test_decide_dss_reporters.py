@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tocsin.app.source import Source
+from tocsin.app.reload import Source
 from tocsin.app.validate import validate
 
 FILE = """

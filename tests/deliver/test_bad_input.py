@@ -10,7 +10,7 @@ from tests.deliver.builders import NOW, HandClock, Plain, config, event, hook, o
 from tests.fakedss import faults
 from tests.fakedss.answers import Answer
 from tests.fakedss.sinks import SmtpSink, WebhookSink
-from tocsin.app.source import Source
+from tocsin.app.reload import Source
 from tocsin.app.validate import validate
 from tocsin.config.model import Channel
 from tocsin.config.secrets import FileSecret

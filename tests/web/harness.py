@@ -13,7 +13,7 @@ from tocsin.model.cloudevent import Json
 from tocsin.model.run import ScenarioKey
 from tocsin.store import Store
 from tocsin.store.story import AlertStory, RunStory, Silent, tell, tell_alert
-from tocsin.web.context import WebContext
+from tocsin.web.context import ReloadResult, WebContext
 
 Serve = Callable[[], Awaitable[aiohttp.ClientSession]]
 
@@ -31,17 +31,6 @@ class StillClock:
         return self.seconds
 
 
-@dataclass(frozen=True)
-class Reloaded:
-    at: datetime
-    problems: tuple[str, ...] = ()
-    needs_restart: tuple[str, ...] = ()
-
-    @property
-    def ok(self) -> bool:
-        return not self.problems
-
-
 @dataclass
 class Daemon:
     """What the web asks of the rest of the process."""
@@ -54,7 +43,7 @@ class Daemon:
     turned_at: float = 1000.0
     not_ready: str | None = None
     nodes: dict[str, Json] = field(default_factory=dict)
-    reload_result: Reloaded = field(default_factory=lambda: Reloaded(NOW))
+    reload_result: ReloadResult = field(default_factory=lambda: ReloadResult(NOW))
     nudges: list[tuple[str, str | None, str | None]] = field(default_factory=list)
     nudge_answer: bool = True
     resolved: list[tuple[str, str]] = field(default_factory=list)
@@ -66,7 +55,7 @@ class Daemon:
         self.config = replace(self.config, http=replace(self.config.http, **changes))  # type: ignore[arg-type]
 
     def context(self) -> WebContext:
-        async def reload() -> Reloaded:
+        async def reload() -> ReloadResult:
             return self.reload_result
 
         async def resolve(id: str, by: str) -> bool:

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from aiohttp import ClientSession
 
-from tests.web.harness import Daemon, Reloaded, Serve
+from tests.web.harness import Daemon, Serve
 from tests.web.rows import NOW
-from tocsin.web import Role, make_token
+from tocsin.web import ReloadResult, Role, make_token
 
 
 async def send(client: ClientSession, method: str, path: str, status: int, **more: Any) -> Any:
@@ -89,11 +89,11 @@ async def test_alerts_are_resolved_and_deliveries_sent_again_by_who_asks(client:
 
 
 async def test_a_reload_says_what_became_of_it(client: ClientSession, daemon: Daemon) -> None:
-    daemon.reload_result = Reloaded(NOW, needs_restart=("store.url",))
+    daemon.reload_result = ReloadResult(NOW, needs_restart=("store.url",))
     assert await send(client, "POST", "/-/reload", 200) == {
         "at": "2026-03-01T12:00:00.000Z", "needs_restart": ["store.url"],
     }  # fmt: skip
-    daemon.reload_result = Reloaded(NOW, ("tocsin.yaml:3: unknown key",))
+    daemon.reload_result = ReloadResult(NOW, ("tocsin.yaml:3: unknown key",))
     refused = await send(client, "POST", "/-/reload", 422)
     assert refused["errors"] == ["tocsin.yaml:3: unknown key"]
 

@@ -1,12 +1,12 @@
-"""The composition root: every part of the daemon is made here, in one straight line, and nowhere else.
+"""The composition root: every part of the daemon is made here and nowhere else.
 
-Long-lived parts (store, listener, registry, stages) are made once; what depends on the configuration asks ``live`` for
-it at each step, so that a reload is one swapped reference.
+Long-lived parts (store, listener, registry, stages) are made once. What depends on the configuration asks the
+``ConfigHolder`` at each step, so that a reload is one swapped reference.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import timedelta
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from random import Random
 
 import structlog
@@ -14,10 +14,8 @@ from prometheus_client import CollectorRegistry
 
 from tocsin import __version__
 from tocsin.app.leader import Leader
-from tocsin.app.reload import ConfigSource, Live
-from tocsin.app.stages import Stages
-from tocsin.app.status import Status
-from tocsin.app.watchers import Watchers
+from tocsin.app.loops import Stages, Watchers
+from tocsin.app.reload import ConfigHolder, ConfigSource
 from tocsin.config.load import process_name
 from tocsin.config.model import Config, Node
 from tocsin.decide.decide import DecideMetrics, Decider, resolve_by_hand
@@ -26,36 +24,36 @@ from tocsin.deliver.connect import connector
 from tocsin.deliver.heartbeat import Heartbeat
 from tocsin.deliver.metrics import DeliverMetrics
 from tocsin.deliver.sender import Sender
-from tocsin.kit.clock import Clock
+from tocsin.kit.clock import Clock, isoformat
 from tocsin.kit.tasks import RootTasks
 from tocsin.metrics import Exposition, ProcessMetrics
+from tocsin.model.cloudevent import Json
 from tocsin.model.event import Event
 from tocsin.model.mail_reporter import MailReporter
 from tocsin.model.run import DetailsLevel, ScenarioKey
-from tocsin.routing import dss_reporters as mirror
+from tocsin.routing import dss_reporters
 from tocsin.routing.reporters import wants_details
 from tocsin.store import Store, deliveries
 from tocsin.store.story import AlertStory, RunStory
 from tocsin.store.writer import Leadership
 from tocsin.watch.metrics import WatchMetrics
-from tocsin.watch.node import NodeWatcher
+from tocsin.watch.node import NodeSnapshot, NodeWatcher
 from tocsin.web import Listener, WebContext, listen, make_app
 
 log = structlog.get_logger("tocsin.app.build")
-USER_AGENT = f"tocsin/{__version__}"
 
 
 def build(source: ConfigSource, config: Config, clock: Clock, slack_url: str | None = None) -> "Daemon":
     """All parts, wired; nothing is opened or started yet. ``slack_url`` stands in for Slack's own, for a local inbox."""
     registry = CollectorRegistry()
-    app_metrics, decide_metrics = ProcessMetrics(registry), DecideMetrics(registry)
+    process_metrics, decide_metrics = ProcessMetrics(registry), DecideMetrics(registry)
     watch_metrics, deliver_metrics = WatchMetrics(registry), DeliverMetrics(registry)
-    live = Live(source, config, clock)
+    holder = ConfigHolder(source, config, clock)
     store = Store(config.store.url)
-    tasks = RootTasks()
     exposition = Exposition(registry)
     heartbeat = Heartbeat()
-    stages = Stages(store, live, clock, app_metrics)
+    watchers = Watchers(holder)
+    stages = Stages(store, holder, clock, process_metrics)
     sender = Sender(
         store,
         holder=process_name(),
@@ -63,111 +61,110 @@ def build(source: ConfigSource, config: Config, clock: Clock, slack_url: str | N
         metrics=deliver_metrics,
         random=Random(),
         connect=connector(clock, slack_url=slack_url),
-        ring=stages.deliver_bell.ring,
+        ring=stages.wake_deliver.set,
+    )
+    reporters_want_details = holder.derive(
+        lambda config: wants_details(config.reporters, config.channels(), config.templates)
     )
 
-    asked: tuple[Config, Callable[[Event], DetailsLevel]] | None = None
-
-    def wanted(event: Event, dss_reporters: tuple[MailReporter, ...]) -> DetailsLevel:
-        nonlocal asked
-        config = live()
-        if asked is None or asked[0] is not config:
-            asked = config, wants_details(config.reporters, config.channels(), config.templates)
-        return max(mirror.wants_details(config.dss_reporters, event, dss_reporters), asked[1](event))
+    def details_level(event: Event, mail_reporters: tuple[MailReporter, ...]) -> DetailsLevel:
+        return max(
+            dss_reporters.wants_details(holder().dss_reporters, event, mail_reporters), reporters_want_details()(event)
+        )
 
     async def lead(leadership: Leadership) -> None:
-        def watcher(node: Node, config: Config) -> NodeWatcher:
+        def make_watcher(node: Node, config: Config) -> NodeWatcher:
             return NodeWatcher(
                 node,
                 store=store,
                 leadership=leadership,
                 clock=clock,
-                ring=stages.decide_bell.ring,
+                ring=stages.wake_decide.set,
                 metrics=watch_metrics,
-                wants_details=wanted,
-                wants_mail_reporters=lambda: live().dss_reporters.mode != "off",
-                user_agent=USER_AGENT,
+                wants_details=details_level,
+                wants_mail_reporters=lambda: holder().dss_reporters.mode != "off",
+                user_agent=f"tocsin/{__version__}",
                 duration_buckets=config.duration_bounds,
-                details_read=stages.deliver_bell.ring,
+                details_read=stages.wake_deliver.set,
             )
 
-        decider = Decider(store, leadership, decide_metrics, stages.deliver_bell.ring)
-        await stages.lead(leadership, watchers.run(watcher), decider, heartbeat)
+        decider = Decider(store, leadership, decide_metrics, stages.wake_deliver.set)
+        await stages.lead(leadership, watchers.run(make_watcher), decider, heartbeat)
 
-    def led(leading: bool) -> None:
-        app_metrics.leader.set(leading)
+    def on_leadership_change(leading: bool) -> None:
+        process_metrics.leader.set(leading)
         if not leading:
             exposition.forget()
 
-    def reconfigured() -> None:
-        app_metrics.reloaded(live.last.ok, live.last.at)
-        watchers.reconfigured()
-        stages.decide_bell.ring()
-        stages.deliver_bell.ring()
+    def on_reload() -> None:
+        process_metrics.reloaded(holder.last.ok, holder.last.at)
+        watchers.reconfigure()
+        stages.wake_decide.set()
+        stages.wake_deliver.set()
 
-    watchers = Watchers(live)
-    leader = Leader(store, process_name(), clock, lead, led)
-    live.on_change(reconfigured)
-    app_metrics.reloaded(True, clock.now())
-    app_metrics.store_up.set_function(lambda: store.unavailable is None)
-    app_metrics.show_set_aside(store.set_aside.counts)
-    status = Status(clock.now(), store, live, leader, watchers, sender)
-    daemon = Daemon(live, clock, store, tasks, leader, sender, exposition, stages)
-    daemon.context = WebContext(
-        store=store,
-        config=live,
-        clock=clock,
-        exposition=exposition,
-        alive=lambda: tasks.alive() | {"store writer": store.alive},
-        loop_turned_at=lambda: stages.turned_at,
-        ready=daemon.why_not_ready,
-        status=status,
-        reload=live.reload,
-        nudge=lambda node, project, scenario: watchers.nudge(node, project, scenario),
-        resolve_alert=daemon.resolve_alert,
-        retry_delivery=daemon.retry_delivery,
-        explain=daemon.explain,
-        explain_alert=daemon.explain_alert,
-    )
-    return daemon
+    leader = Leader(store, process_name(), clock, lead, on_leadership_change)
+    holder.on_change(on_reload)
+    process_metrics.reloaded(True, clock.now())
+    process_metrics.store_up.set_function(lambda: store.unavailable is None)
+    process_metrics.show_set_aside(store.set_aside.counts)
+    return Daemon(holder, clock, store, RootTasks(), leader, watchers, sender, exposition, stages, clock.now())
 
 
 @dataclass(slots=True)
 class Daemon:
-    """One process's parts, wired. ``open``, ``listen``, ``start``; then ``stop`` once."""
+    """One process's parts, wired. ``open`` the store, ``listen``, ``start``; then ``stop`` once."""
 
-    live: Live
+    config: ConfigHolder
     clock: Clock
     store: Store
     tasks: RootTasks
     leader: Leader
+    watchers: Watchers
     sender: Sender
     exposition: Exposition
     stages: Stages
-    context: WebContext | None = None
-    listener: Listener | None = None
-    stopping: bool = False
-    url: str = ""
+    started_at: datetime
+    listener: Listener | None = field(default=None, init=False)
+    stopping: bool = field(default=False, init=False)
 
     async def listen(self) -> None:
         """Begin to answer HTTP. Raises ``OSError`` when the address cannot be had."""
-        assert self.context is not None
-        address = self.live().http.listen
-        self.listener = await listen(make_app(self.context), address)
-        host = address.rpartition(":")[0]
-        self.url = f"http://{'127.0.0.1' if host in ('', '0.0.0.0', '[::]') else host}:{self.listener.port}"
+        context = WebContext(
+            store=self.store,
+            config=self.config,
+            clock=self.clock,
+            exposition=self.exposition,
+            alive=lambda: self.tasks.alive() | {"store writer": self.store.alive},
+            loop_turned_at=lambda: self.stages.last_turn,
+            ready=self.why_not_ready,
+            status=self.status,
+            reload=self.config.reload,
+            nudge=self.watchers.nudge,
+            resolve_alert=self.resolve_alert,
+            retry_delivery=self.retry_delivery,
+            explain=self.explain,
+            explain_alert=self.explain_alert,
+        )
+        self.listener = await listen(make_app(context), self.config().http.listen)
+
+    @property
+    def url(self) -> str:
+        """Where this machine reaches the listener."""
+        host = self.config().http.listen.rpartition(":")[0]
+        port = self.listener.port if self.listener else 0
+        return f"http://{'127.0.0.1' if host in ('', '0.0.0.0', '[::]') else host}:{port}"
 
     def start(self) -> None:
         """Start the root tasks."""
         self.tasks.spawn("store", self.store.watch())
         self.tasks.spawn("leader", self.leader.run())
-        self.tasks.spawn("deliver", self.stages.deliver(self.sender))
-        self.tasks.spawn("metrics", self.stages.refresh(self.exposition, self.leader))
-        self.tasks.spawn("loop lag", self.stages.turn())
-        self.tasks.spawn("follow configuration", self.live.follow())
+        self.tasks.spawn("deliver", self.stages.loop("deliver", self.sender.step, self.stages.wake_deliver))
+        self.tasks.spawn("metrics", self.stages.refresh(self.exposition, lambda: self.leader.leadership is not None))
+        self.tasks.spawn("loop lag", self.stages.measure_lag())
+        self.tasks.spawn("follow configuration", self.config.follow())
 
     async def stop(self, grace: timedelta) -> None:
-        """Watch and decide no more, finish sends within ``grace``, close listener and store, in that order."""
+        """Stop watching and deciding, finish sends within ``grace``, close listener and store, in that order."""
         self.stopping = True
         leadership = self.leader.leadership
         await self.tasks.stop("leader")
@@ -188,20 +185,76 @@ class Daemon:
         return None if unavailable is None else f"the store cannot be used: {unavailable}"
 
     async def resolve_alert(self, alert_id: str, by: str) -> bool:
-        ended = await self.store.write(resolve_by_hand, alert_id, self.clock.now(), self.live())
+        ended = await self.store.write(resolve_by_hand, alert_id, self.clock.now(), self.config())
         if ended is None:
             return False
         log.info("alert_resolved_by_hand", alert=alert_id, alertname=ended.name, by=by)
-        self.stages.decide_bell.ring()
+        self.stages.wake_decide.set()
         return True
 
+    async def retry_delivery(self, notification_id: str) -> bool:
+        count = await self.store.write(deliveries.retry, [notification_id], self.clock.now())
+        self.stages.wake_deliver.set()
+        return bool(count)
+
     async def explain(self, scenario: ScenarioKey, run_id: str) -> RunStory | None:
-        return await self.store.browse(explain, scenario, run_id, self.live())
+        return await self.store.browse(explain, scenario, run_id, self.config())
 
     async def explain_alert(self, id_: str) -> AlertStory | None:
-        return await self.store.browse(explain_alert, id_, self.live(), self.clock.now())
+        return await self.store.browse(explain_alert, id_, self.config(), self.clock.now())
 
-    async def retry_delivery(self, notification_id: str) -> bool:
-        done = await self.store.write(deliveries.retry, [notification_id], self.clock.now())
-        self.stages.deliver_bell.ring()
-        return bool(done)
+    def status(self) -> Mapping[str, Json]:
+        """The present state of all parts for ``/api/v1/status`` and the pages; nothing is asked over the network."""
+        config, last, writer = self.config(), self.config.last, self.store.writer
+        unavailable = self.store.unavailable
+        return {
+            "version": __version__,
+            "started_at": isoformat(self.started_at),
+            "leader": self.leader.leadership is not None,
+            "config": {
+                "source": config.source,
+                "loaded_at": _iso(config.loaded_at),
+                "last_reload": {
+                    "at": isoformat(last.at),
+                    "successful": last.ok,
+                    "errors": list(last.problems),
+                    "needs_restart": list(last.needs_restart),
+                },
+            },
+            "store": {
+                "kind": "sqlite" if self.store.is_sqlite else "postgresql",
+                "unavailable": None if unavailable is None else str(unavailable),
+                "transactions": writer.transactions,
+                "items": writer.items,
+                "largest_batch": writer.largest,
+                "unreadable_rows": {name: count for name, count in self.store.set_aside.counts().items() if count},
+            },
+            "failing_channels": dict(self.sender.failing()),
+            "nodes": {name: _node_status(watcher.snapshot()) for name, watcher in self.watchers.by_node.items()},
+        }
+
+
+def _iso(moment: datetime | None) -> str | None:
+    return None if moment is None else isoformat(moment)
+
+
+def _node_status(node: NodeSnapshot | None) -> Json:
+    if node is None:
+        return None
+    return {
+        "up": node.up,
+        "reason": node.reason and node.reason.value,
+        "problem": node.problem,
+        "requests_per_second_limit": node.requests_per_second,
+        "sweep_trusted": node.sweep_trusted,
+        "oldest_poll_age_seconds": node.oldest_poll_age,
+        "oldest_due_poll_seconds": node.overdue,
+        "scenarios": node.scenarios,
+        "active": node.active,
+        "running": node.running,
+        "failing": node.failing,
+        "backfilling": node.backfilling,
+        "clock_offset_seconds": node.clock_offset.total_seconds(),
+        "last_ok_at": _iso(node.last_ok_at),
+        "dss_version": node.dss_version,
+    }

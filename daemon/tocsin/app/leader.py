@@ -1,9 +1,8 @@
 """Leading: holding the lease, and doing the leader's work only while it is held.
 
-On SQLite the file's lock has already decided, so the lease is taken at once. On PostgreSQL several processes may run;
-one leads, the others wait and deliver. Leadership ends by the leader's own clock, before another's can begin: a store
-that hangs, is away or that a stopped process could not reach is no reason to go on. The epoch in each transaction sees
-to what was under way.
+On SQLite the lock of the file has already decided, so the lease is taken at once. On PostgreSQL several processes may
+run: one leads, the others wait and deliver. Leadership ends by the leader's own clock, before another's can begin, even
+while the store hangs or cannot be reached. The epoch that each transaction checks stops what was under way.
 """
 
 import asyncio
@@ -22,7 +21,7 @@ log = structlog.get_logger("tocsin.app.leader")
 class Leader:
     """Runs ``lead`` while this process holds the lease, and cancels it when the lease is lost.
 
-    ``changed`` is called with True before ``lead`` begins, and with False as soon as the lease is lost.
+    ``on_change`` is called with True before ``lead`` begins, and with False as soon as the lease is lost.
     """
 
     def __init__(
@@ -31,67 +30,59 @@ class Leader:
         holder: str,
         clock: Clock,
         lead: Callable[[Leadership], Awaitable[None]],
-        changed: Callable[[bool], None],
+        on_change: Callable[[bool], None],
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._store = store
         self._holder = holder
         self._clock = clock
         self._lead = lead
-        self._changed = changed
+        self._on_change = on_change
         self._sleep = sleep
         self.leadership: Leadership | None = None
 
     async def run(self) -> None:
         """For ever: take the lease, lead, and begin again when it is lost. Raises what ``lead`` raises."""
         while True:
-            leadership, held_until = await self._acquire()
-            self.leadership = leadership
-            self._changed(True)
-            log.info("leading", epoch=leadership.epoch)
+            self.leadership, held_until = await self._acquire()
+            self._on_change(True)
+            log.info("leading", epoch=self.leadership.epoch)
             try:
-                await self._lead_while_held(leadership, held_until)
+                await self._lead_while_held(self.leadership, held_until)
             except NotLeader as error:
                 log.warning("lost_leadership", reason=str(error), action="standing by")
-            finally:
-                self._ended()
 
     async def release(self, leadership: Leadership) -> None:
-        """Give the lease back, so that another need not wait for its end."""
+        """Give the lease back, so that another process need not wait for its end."""
         try:
             await self._store.write(writer.release_lease, leadership, self._clock.now())
         except StoreUnavailable as error:
             log.warning("lease_not_released", error=str(error), action="it runs out by itself")
 
-    def _ended(self) -> None:
-        if self.leadership is not None:
-            self.leadership = None
-            self._changed(False)
-
     async def _acquire(self) -> tuple[Leadership, float]:
         """The leadership, and the monotonic time until which it holds without being renewed."""
-        waiting_told = trouble_told = False
+        last_logged = ""
         while True:
-            asked = self._clock.monotonic()
+            asked_at = self._clock.monotonic()
             try:
-                taken = await self._store.write(
+                leadership = await self._store.write(
                     writer.acquire_lease, self._holder, self._clock.now(), force=self._store.is_sqlite
                 )
-                if taken is not None and (left := self._held_until(asked)) > self._clock.monotonic():
-                    return taken, left
-                if not waiting_told:
+                held_until = self._held_until(asked_at)
+                if leadership is not None and held_until > self._clock.monotonic():
+                    return leadership, held_until
+                if last_logged != "standing_by":
                     log.info("standing_by")
-                    waiting_told = True
-                trouble_told = False
+                last_logged = "standing_by"
             except StoreUnavailable as error:
-                if not trouble_told:
-                    log.warning("cannot_ask_for_the_lease", error=str(error), action="trying again")
-                trouble_told = True
+                if last_logged != "lease_unavailable":
+                    log.warning("lease_unavailable", error=str(error), action="trying again")
+                last_logged = "lease_unavailable"
             await self._sleep(writer.ASK_EVERY.total_seconds())
 
-    def _held_until(self, asked: float) -> float:
-        """The end of a lease that was asked for at ``asked``; on SQLite the file's lock holds it for good."""
-        return inf if self._store.is_sqlite else asked + writer.HOLD_FOR.total_seconds()
+    def _held_until(self, asked_at: float) -> float:
+        """The end of a lease that was asked for at ``asked_at``. On SQLite the lock of the file holds it for good."""
+        return inf if self._store.is_sqlite else asked_at + writer.HOLD_FOR.total_seconds()
 
     async def _lead_while_held(self, leadership: Leadership, held_until: float) -> None:
         """Raises ``NotLeader`` when the lease is lost, and otherwise the error of the leader's work."""
@@ -100,7 +91,8 @@ class Leader:
         try:
             await asyncio.wait({work, hold}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            self._ended()  # at once: the work may take a while to stop
+            self.leadership = None  # at once: the work may take a while to stop
+            self._on_change(False)
             for task in (work, hold):
                 task.cancel()
             errors = await asyncio.gather(work, hold, return_exceptions=True)
@@ -116,11 +108,11 @@ class Leader:
         """Renew until the lease is lost. Raises ``NotLeader``, whatever the store does meanwhile."""
         while True:
             await self._sleep(writer.RENEW_EVERY.total_seconds())
-            asked = self._clock.monotonic()
+            asked_at = self._clock.monotonic()
             try:
-                async with asyncio.timeout(None if held_until == inf else held_until - asked):
+                async with asyncio.timeout(None if held_until == inf else held_until - asked_at):
                     await self._store.write(writer.renew_lease, leadership, self._clock.now())
-                held_until = self._held_until(asked)
+                held_until = self._held_until(asked_at)
             except TimeoutError:
                 raise NotLeader("the lease could not be renewed in time: the store does not answer") from None
             except StoreUnavailable as error:

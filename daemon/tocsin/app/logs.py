@@ -3,9 +3,9 @@
 Our own lines do not pass ``logging``: one is written for every delivery, and the detour would cost twice as much.
 Each package has its own level, which a reload may change.
 
-Whoever logs never waits for the reader of the log. Lines pass a bounded queue to a thread that writes them; when
-nobody reads (a full pipe, a stopped terminal) the queue fills up and further lines are dropped, counted, and
-reported by one line once there is room.
+Logging never waits for the reader of the log. Lines pass a bounded queue to a thread that writes them. When nobody
+reads (a full pipe, a stopped terminal) the queue fills up and further lines are dropped, counted, and reported by one
+line once there is room.
 """
 
 import atexit
@@ -18,10 +18,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Final, TextIO
+from functools import cache, lru_cache
+from typing import Final, TextIO
 
 import structlog
-from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
+from structlog.typing import EventDict, Processor, WrappedLogger
 
 # Not apprise: its channel listens to all that it says, and lets nothing of it out.
 _QUIET = ("aiohttp.access", "alembic", "asyncio", "sqlalchemy", "mail.log")
@@ -29,22 +30,7 @@ _LONGEST_QUEUE: Final = 4_000_000  # characters, some ten thousand lines
 _GATHER_SECONDS: Final = 0.005
 LAST_LINES_SECONDS: Final = 2.0  # how long the end of the process waits for whoever reads the log
 _SECRET = ("password", "secret", "api_key", "token", "authorization")
-
-
-class _Levels:
-    """The level of each package of Tocsin: the second part of a logger's name."""
-
-    def __init__(self) -> None:
-        self.set("info", {})
-
-    def set(self, level: str, levels: Mapping[str, str]) -> None:
-        self._default: Callable[..., FilteringBoundLogger] = structlog.make_filtering_bound_logger(level)
-        self._of: dict[str, Callable[..., FilteringBoundLogger]] = {
-            package: structlog.make_filtering_bound_logger(its) for package, its in levels.items()
-        }
-
-    def __call__(self, logger: "_Lines", **more: Any) -> FilteringBoundLogger:
-        return self._of.get(logger.package, self._default)(logger, **more)
+_LEVELS = logging.getLevelNamesMapping()
 
 
 class LogQueue:
@@ -53,38 +39,38 @@ class LogQueue:
     def __init__(self, write: Callable[[str], None]) -> None:
         self._write = write
         self._lock = threading.RLock()  # re-entrant: the garbage collector may run a destructor that logs
-        self._lines: list[str | threading.Event] = []  # and those who wait for all before them
+        self._lines: list[str | threading.Event] = []  # an event is set once all lines before it are written
         self._wake: queue.SimpleQueue[bool] = queue.SimpleQueue()  # whether to go on
         self._woken = False
-        self._waiting = 0  # characters in the queue and on their way to the stream
+        self._queued = 0  # characters in the queue and on their way to the stream
         self._unreported = 0
         self.dropped = 0  # lines since the start
         threading.Thread(target=self._run, name="tocsin log", daemon=True).start()
 
     def write(self, line: str) -> None:
-        """Take a line, or count it as dropped when too much waits already. Never blocks."""
+        """Take a line, or count it as dropped when the queue is full. Never blocks."""
         with self._lock:
-            if self._waiting + len(line) > _LONGEST_QUEUE:
+            if self._queued + len(line) > _LONGEST_QUEUE:
                 self._drop(1)
-                return
-            self._waiting += len(line)
-            self._take(line)
+            else:
+                self._queued += len(line)
+                self._put(line)
 
     def flush(self) -> None:
         """Nothing; a stream must have it. ``drain`` waits."""
 
     def drain(self, seconds: float) -> bool:
-        """Wait until all lines so far are written, at most so long; whether they are."""
+        """Wait at most so long until all lines so far are written; whether they are."""
         written = threading.Event()
         with self._lock:
-            self._take(written)
+            self._put(written)
         return written.wait(seconds)
 
     def close(self) -> None:
-        """Let the thread end once it has written what waits."""
+        """Let the thread end once it has written what is queued."""
         self._wake.put(False)
 
-    def _take(self, item: str | threading.Event) -> None:
+    def _put(self, item: str | threading.Event) -> None:
         self._lines.append(item)
         if not self._woken:  # else it takes this one along
             self._woken = True
@@ -96,9 +82,9 @@ class LogQueue:
             self._unreported += lines
 
     def _run(self) -> None:
-        going_on = True
-        while going_on:
-            going_on = self._wake.get()
+        running = True
+        while running:
+            running = self._wake.get()
             time.sleep(_GATHER_SECONDS)  # a thread that wakes for each line costs more than the lines
             with self._lock:
                 items, self._lines, self._woken = self._lines, [], False
@@ -106,10 +92,10 @@ class LogQueue:
             for item in items:
                 if isinstance(item, str):
                     lines.append(item)
-                    continue
-                self._write_all(lines)
-                lines = []
-                item.set()
+                else:
+                    self._write_all(lines)
+                    lines = []
+                    item.set()
             self._write_all(lines)
 
     def _write_all(self, lines: list[str]) -> None:
@@ -118,41 +104,35 @@ class LogQueue:
         text, report = "".join(lines), 0
         try:
             self._write(text)
+            written = True
         except (OSError, ValueError):  # a closed pipe, a full disk: these lines are lost, the next may not be
             self._drop(len(lines))
-        else:
-            report = self._to_report(len(text))
+            written = False
         with self._lock:
-            self._waiting -= len(text)
+            self._queued -= len(text)
+            if written and self._queued <= _LONGEST_QUEUE // 2:  # there is ample room again
+                report, self._unreported = self._unreported, 0
         if report:
             log.error("log_lines_dropped", count=report, reason="nobody read the log, or it could not be written")
 
-    def _to_report(self, written: int) -> int:
-        """How many lines to report as dropped, now that one could be written: none before there is ample room."""
-        with self._lock:
-            if self._waiting - written > _LONGEST_QUEUE // 2:
-                return 0
-            report, self._unreported = self._unreported, 0
-            return report
 
+class _PackageLogger:
+    """Writes the lines of one package; a filtering bound logger calls no other methods."""
 
-class _Lines:
-    """Writes the lines of one package."""
-
-    def __init__(self, lines: LogQueue, name: str = "") -> None:
+    def __init__(self, lines: LogQueue, name: str) -> None:
         self._write = lines.write
         self.package = name.removeprefix("tocsin.").partition(".")[0]
 
     def msg(self, message: str) -> None:
         self._write(message + "\n")
 
-    log = debug = info = warn = warning = msg
-    fatal = failure = err = error = critical = exception = msg
+    debug = info = warning = error = critical = msg
 
 
 log = structlog.get_logger("tocsin.app.logs")
-_levels = _Levels()
 _queue: LogQueue | None = None  # of the last configure_logging; the log is one for the whole process
+_package_levels: dict[str, int] = {}
+_default_level = logging.INFO
 
 
 def dropped_lines() -> int:
@@ -161,13 +141,23 @@ def dropped_lines() -> int:
 
 
 def drain_log(seconds: float) -> bool:
-    """Wait until the log is written, at most so long; whether it is."""
+    """Wait at most so long until the log is written; whether it is."""
     return _queue is None or _queue.drain(seconds)
 
 
 def set_levels(level: str, levels: Mapping[str, str]) -> None:
-    """From now on write lines of at least ``level``, or for the packages named in ``levels`` of their own."""
-    _levels.set(level, levels)
+    """From now on write lines of at least ``level``, or of the level of their package in ``levels``."""
+    global _default_level, _package_levels
+    _default_level = _LEVELS[level.upper()]
+    _package_levels = {package: _LEVELS[name.upper()] for package, name in levels.items()}
+    lowest = min([_default_level, *_package_levels.values()])
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(lowest))
+
+
+def _filter_by_package(logger: _PackageLogger, method: str, line: EventDict) -> EventDict:
+    if _package_levels and _LEVELS[method.upper()] < _package_levels.get(logger.package, _default_level):
+        raise structlog.DropEvent
+    return line
 
 
 def configure_logging(
@@ -175,41 +165,39 @@ def configure_logging(
 ) -> None:
     """Send log lines to ``stream`` (standard error); ``auto`` is a console on a terminal and JSON elsewhere."""
     global _queue
-    to = stream or sys.stderr
+    target = stream or sys.stderr
     if _queue is not None:
         atexit.unregister(_queue.drain)
         _queue.close()
-    waiting = _queue = LogQueue(_writer(to))
-    atexit.register(waiting.drain, LAST_LINES_SECONDS)
-    console = form == "console" or (form == "auto" and to.isatty())
+    lines = _queue = LogQueue(_writer(target))
+    atexit.register(lines.drain, LAST_LINES_SECONDS)
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.StackInfoRenderer(),
-        _plain_secrets_never,
-        _plain_text,
+        _mask_secrets,
+        _escape_unprintable,
     ]
-    encode = json.JSONEncoder(default=str, ensure_ascii=False).encode
-    last: list[Processor] = (
+    if form == "console" or (form == "auto" and target.isatty()):
         # Plain tracebacks: the default shows the variables of each frame, and some of them are secrets.
-        [structlog.dev.ConsoleRenderer(colors=to.isatty(), exception_formatter=structlog.dev.plain_traceback)]
-        if console
-        else [structlog.processors.format_exc_info, lambda _logger, _method, line: encode(line)]
-    )
-    set_levels(level, levels or {})
-    made: dict[str, _Lines] = {}
+        plain = structlog.dev.plain_traceback
+        last: list[Processor] = [structlog.dev.ConsoleRenderer(colors=target.isatty(), exception_formatter=plain)]
+    else:
+        encode = json.JSONEncoder(default=str, ensure_ascii=False).encode
+        last = [structlog.processors.format_exc_info, lambda _logger, _method, line: encode(line)]
 
-    def lines(name: str = "") -> _Lines:
-        return made.get(name) or made.setdefault(name, _Lines(waiting, name))
+    @cache
+    def make_logger(name: str = "") -> _PackageLogger:
+        return _PackageLogger(lines, name)
 
     structlog.configure(
-        processors=[*shared, *last],
-        logger_factory=lines,
-        wrapper_class=_levels,  # type: ignore[arg-type] # called with a logger, as a class would be
+        processors=[_filter_by_package, *shared, *last],
+        logger_factory=make_logger,
         cache_logger_on_first_use=False,  # a reload changes levels
     )
-    handler = logging.StreamHandler(waiting)
+    set_levels(level, levels or {})
+    handler = logging.StreamHandler(lines)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last]
@@ -220,7 +208,7 @@ def configure_logging(
     root.setLevel(logging.WARNING)
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
-    logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)  # whoever sends what is no HTTP fills no log
+    logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)  # requests that are not HTTP do not fill the log
 
 
 def _writer(stream: TextIO) -> Callable[[str], None]:
@@ -229,58 +217,56 @@ def _writer(stream: TextIO) -> Callable[[str], None]:
         number = stream.fileno()
     except (OSError, ValueError):  # a stream in memory
 
-        def write_text(line: str) -> None:
-            stream.write(line)
+        def write_text(text: str) -> None:
+            stream.write(text)
             stream.flush()
 
         return write_text
     encoding = stream.encoding or "utf-8"
 
-    def write_bytes(line: str) -> None:
-        left = memoryview(line.encode(encoding, "backslashreplace"))
-        while left:
+    def write_bytes(text: str) -> None:
+        rest = memoryview(text.encode(encoding, "backslashreplace"))
+        while rest:
             try:
-                left = left[os.write(number, left) :]
-            except BlockingIOError:  # whoever started us made it non-blocking
+                rest = rest[os.write(number, rest) :]
+            except BlockingIOError:  # the parent process made it non-blocking
                 select.select([], [number], [])
 
     return write_bytes
 
 
-def log_what_python_says() -> None:
+def log_python_errors() -> None:
     """Send warnings, and errors in threads and destructors, to the log: Python would write them to a standard error
     that nobody may read."""
+
+    def on_unraisable(error: "sys.UnraisableHookArgs") -> None:
+        # Not the object: its repr would be called in the middle of its destruction.
+        log.error("error_in_destructor", reason=error.err_msg, exc_info=error.exc_value)
+
+    def on_thread_error(error: threading.ExceptHookArgs) -> None:
+        if error.exc_value is not None and not isinstance(error.exc_value, SystemExit):
+            log.error("thread_ended", thread=error.thread.name if error.thread else None, exc_info=error.exc_value)
+
     logging.captureWarnings(True)
-    sys.unraisablehook = _unraisable
-    threading.excepthook = _thread_ended
+    sys.unraisablehook = on_unraisable
+    threading.excepthook = on_thread_error
 
 
-def _unraisable(failed: "sys.UnraisableHookArgs") -> None:
-    # Not the object: its repr is called in the middle of its destruction.
-    log.error("error_in_destructor", reason=failed.err_msg, exc_info=failed.exc_value)
+@lru_cache(maxsize=1_000)
+def _is_secret(key: str) -> bool:
+    return any(word in key.lower() for word in _SECRET)
 
 
-def _thread_ended(failed: threading.ExceptHookArgs) -> None:
-    if failed.exc_value is not None and not isinstance(failed.exc_value, SystemExit):
-        log.error("thread_ended", thread=failed.thread.name if failed.thread else None, exc_info=failed.exc_value)
-
-
-def _plain_secrets_never(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
-    """A last guard: values under names that say secret are masked, whoever wrote them."""
+def _mask_secrets(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
+    """A last guard: values under names that say secret are masked."""
     for name in line:
-        if name not in _SEEN_PLAIN:
-            if any(word in name.lower() for word in _SECRET):
-                line[name] = "<secret>"
-            elif len(_SEEN_PLAIN) < 1_000:
-                _SEEN_PLAIN.add(name)
+        if _is_secret(name):
+            line[name] = "<secret>"
     return line
 
 
-_SEEN_PLAIN: set[str] = set()  # names that say nothing of the kind; there are few and they come back in every line
-
-
-def _plain_text(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
-    """Names from DSS forge no line and turn none round: what is not printable is shown as its escape."""
+def _escape_unprintable(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
+    """Names from DSS can neither forge a line nor reverse its direction: what is not printable is escaped."""
     for name, value in line.items():
         if isinstance(value, str) and not value.isprintable():
             line[name] = "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in value)

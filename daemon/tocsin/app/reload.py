@@ -1,28 +1,33 @@
-"""Reload: everything that can fail is done first, then one reference is swapped between two steps.
+"""Where the configuration comes from, and how a running process gets a new one.
 
-A bad file leaves the old configuration in place and says so, in the log, in the status and in a metric; so does a
-template that can no longer be rendered. What only a start reads (the store, the listener) is named when it changed,
-and left as it is.
+Everything that can fail is done first, then one reference is swapped between two steps. A bad file leaves the old
+configuration in force, as does a template that can no longer be rendered; the log, the status and a metric show it.
+What is only read at a start (the store, the listener) is reported when it changed, and left as it is.
 """
 
 import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from datetime import datetime
-from typing import Protocol
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol, TypeVar
 
 import structlog
 
-from tocsin.config import BadConfig, Problem
+from tocsin.config import BadConfig, Problem, from_environment, load_file
+from tocsin.config.inputs import Inputs
+from tocsin.config.load import Check, config_path_from_environment
 from tocsin.config.model import Config
 from tocsin.config.problems import line_of
+from tocsin.deliver.connect import check_channel_url
 from tocsin.deliver.trial import TemplateProblem, check_templates, template_owners
 from tocsin.kit.clock import Clock
 from tocsin.kit.files import SingleFlight
+from tocsin.web.context import ReloadResult
 
+T = TypeVar("T")
 log = structlog.get_logger("tocsin.app.reload")
-_LOOK_EVERY_SECONDS = 1.0
+_POLL_SECONDS = 1.0
 _LOADING_SECONDS = 60.0
 
 
@@ -32,25 +37,30 @@ class ConfigSource(Protocol):
         ...
 
     def changed(self) -> bool:
-        """Whether it differs from what ``load`` read last, well or not; blocks."""
+        """Whether it differs from what ``load`` last read, whether that succeeded or not; blocks."""
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class ReloadResult:
-    """What a reload did. ``problems`` is empty when it succeeded."""
+class Source:
+    """A file, or the environment where there is none, which never changes."""
 
-    at: datetime
-    problems: tuple[str, ...] = ()
-    needs_restart: tuple[str, ...] = ()
+    def __init__(self, path: Path | None, check_url: Check = check_channel_url) -> None:
+        self.path = path or config_path_from_environment()
+        self._check_url = check_url
+        self._inputs = Inputs()
 
-    @property
-    def ok(self) -> bool:
-        return not self.problems
+    def load(self) -> Config:
+        if self.path is None:
+            return from_environment(self._check_url)
+        self._inputs = Inputs()
+        return load_file(self.path, self._check_url, self._inputs)
+
+    def changed(self) -> bool:
+        return self._inputs.changed()
 
 
-class Live:
-    """The configuration in force. Stages ask for it at each step, so that a swap takes effect between two."""
+class ConfigHolder:
+    """Holds the configuration in force. Stages ask for it at each step, so that a swap takes effect between two."""
 
     def __init__(
         self, source: ConfigSource, config: Config, clock: Clock, *, loading_seconds: float = _LOADING_SECONDS
@@ -59,12 +69,12 @@ class Live:
         self._clock = clock
         self._config = replace(config, loaded_at=clock.now())
         self._listeners: list[Callable[[], None]] = []
-        self._one_at_a_time = asyncio.Lock()
-        self._adapt: Callable[[Config], Config] | None = None
-        self._asked = asyncio.Event()
-        self._in_vain = False  # it was read, and nobody waited for that any more: it never came into force
-        self._loading = SingleFlight(self._load, "reading the configuration", loading_seconds, self._late)
-        self._looking = SingleFlight(source.changed, "looking at the configuration", hangs=_report)
+        self._lock = asyncio.Lock()
+        self._adapt: Callable[[Config], Config] = lambda config: config
+        self._requested = asyncio.Event()
+        self._discarded = False  # a configuration was read after nobody waited for it, and never came into force
+        self._loading = SingleFlight(self._load, "reading the configuration", loading_seconds, self._on_late_load)
+        self._looking = SingleFlight(source.changed, "looking at the configuration", hangs=_report_hang)
         self.last = ReloadResult(clock.now())
 
     def __call__(self) -> Config:
@@ -75,109 +85,122 @@ class Live:
         self._adapt = change
         self._config = change(self._config)
 
+    def derive(self, compute: Callable[[Config], T]) -> Callable[[], T]:
+        """What ``compute`` returns for the configuration in force; it is called once for each. Safe in any thread."""
+        cached: tuple[Config, T] | None = None
+
+        def value() -> T:
+            nonlocal cached
+            config, known = self._config, cached
+            if known is None or known[0] is not config:
+                known = cached = config, compute(config)
+            return known[1]
+
+        return value
+
     def on_change(self, listener: Callable[[], None]) -> None:
-        """Call ``listener`` after each swap."""
+        """Call ``listener`` after each reload."""
         self._listeners.append(listener)
 
     async def reload(self) -> ReloadResult:
         """Read the source again and swap, or say why not."""
-        async with self._one_at_a_time:
+        async with self._lock:
             return await self._reload()
 
     async def reload_if_needed(self) -> bool:
-        """Reload if the source has changed since it was last read, or somebody asked; whether it did."""
-        async with self._one_at_a_time:
-            if not self._asked.is_set() and not self._in_vain and not await self._changed():
-                return False
-            self._asked.clear()
+        """Reload if the source has changed since it was last read, or a reload was requested; whether it did."""
+        async with self._lock:
+            if not self._requested.is_set() and not self._discarded:
+                try:
+                    changed = await self._looking.wait()
+                except TimeoutError:  # a mount that hangs, which was logged
+                    changed = False
+                if not changed:
+                    return False
+            self._requested.clear()
             await self._reload()
             return True
 
-    async def _changed(self) -> bool:
-        try:
-            return await self._looking.wait()
-        except TimeoutError:  # a mount that hangs, which is reported
-            return False
+    def request_reload(self) -> None:
+        """Ask ``follow`` for a reload; for signal handlers."""
+        self._requested.set()
+
+    async def follow(self) -> None:
+        """Reload whenever the source has changed or a reload was requested, at most once a second; for ever."""
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_POLL_SECONDS):
+                    await self._requested.wait()
+            if await self.reload_if_needed():
+                await asyncio.sleep(_POLL_SECONDS)
 
     async def _reload(self) -> ReloadResult:
         now = self._clock.now()
-        self._in_vain = False
+        self._discarded = False
+        problems: Sequence[str] = ()
+        cause: Exception | None = None
         try:
             fresh = await self._loading.wait()
         except asyncio.CancelledError:
-            self._in_vain = True
+            self._discarded = True
             raise
         except BadConfig as error:
-            self._keep(now, [str(problem) for problem in error.problems])
+            problems = [str(problem) for problem in error.problems]
         except Exception as error:  # noqa: BLE001 - one reading is one unit of work: the old configuration stays
-            self._keep(now, [f"{type(error).__name__}: {error}"], error)
+            problems, cause = [f"{type(error).__name__}: {error}"], error
         else:
-            needs_restart = tuple(_fixed_changes(self._config, fresh))
+            needs_restart = tuple(_needs_restart(self._config, fresh))
             self._config = replace(fresh, store=replace(fresh.store, url=self._config.store.url), loaded_at=now)
             self.last = ReloadResult(now, (), needs_restart)
             log.info("reloaded", needs_restart=needs_restart)
+        if problems:
+            self.last = ReloadResult(now, tuple(problems))
+            action = "the old configuration stays"
+            log.error("reload_failed", problems=self.last.problems, action=action, exc_info=cause)
         for listener in self._listeners:
             listener()
         return self.last
 
     def _load(self) -> Config:
         """On a thread. Raises ``BadConfig``."""
-        fresh = self._source.load()
-        fresh = self._adapt(fresh) if self._adapt else fresh
+        fresh = self._adapt(self._source.load())
         if broken := broken_templates(self._config, fresh):
             raise BadConfig([Problem(str(found), fresh.source, line_of(found.place, fresh.lines)) for found in broken])
         return fresh
 
-    def _late(self, hangs: bool) -> None:
+    def _on_late_load(self, hangs: bool) -> None:
         """On a thread."""
         if not hangs:
-            self._in_vain = True
-
-    def _keep(self, now: datetime, problems: Sequence[str], error: Exception | None = None) -> None:
-        self.last = ReloadResult(now, tuple(problems))
-        log.error("reload_failed", problems=self.last.problems, action="the old configuration stays", exc_info=error)
-
-    def reload_soon(self) -> None:
-        """Ask ``follow`` for a reload; for signal handlers."""
-        self._asked.set()
-
-    async def follow(self) -> None:
-        """Reload whenever the source has changed or somebody asked, at most once a second; for ever."""
-        while True:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_LOOK_EVERY_SECONDS):
-                    await self._asked.wait()
-            if await self.reload_if_needed():
-                await asyncio.sleep(_LOOK_EVERY_SECONDS)
+            self._discarded = True
 
 
 def broken_templates(old: Config, fresh: Config) -> list[TemplateProblem]:
     """The templates, messages and subjects that a swap would break: those that are no Jinja2, and those that could be
     rendered for a kind of notice and no longer can. A new one may suit only some kinds."""
-    found = check_templates(fresh)
-    if not found:
+    problems = check_templates(fresh)
+    if not problems:
         return []
     owners = template_owners(old)
-    could_not = {(problem.owner, sample) for problem in check_templates(old) for sample in problem.samples}
+    broken_before = {(problem.owner, sample) for problem in check_templates(old) for sample in problem.samples}
     return [
         problem
-        for problem in found
+        for problem in problems
         if problem.syntax
-        or (problem.owner in owners and any((problem.owner, sample) not in could_not for sample in problem.samples))
+        or (problem.owner in owners and any((problem.owner, sample) not in broken_before for sample in problem.samples))
     ]
 
 
-def _report(hangs: bool) -> None:
+def _report_hang(hangs: bool) -> None:
     if hangs:
-        log.error("configuration_hangs", action="the configuration in force stays")
+        log.error("configuration_read_stuck", action="the configuration in force stays")
     else:
-        log.info("configuration_answers_again")
+        log.info("configuration_read_recovered")
 
 
-def _fixed_changes(old: Config, fresh: Config) -> list[str]:
+def _needs_restart(old: Config, fresh: Config) -> list[str]:
     fixed = {
         "store.url": (old.store.url, fresh.store.url),
         "http.listen": (old.http.listen, fresh.http.listen),
         "log.format": (old.log_format, fresh.log_format),
     }
-    return [name for name, (before, now) in fixed.items() if before != now]
+    return [name for name, (before, after) in fixed.items() if before != after]

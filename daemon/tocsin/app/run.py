@@ -8,7 +8,8 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import replace
 from datetime import timedelta
 from typing import NoReturn
 
@@ -18,10 +19,14 @@ from tocsin import __version__
 from tocsin.app.build import Daemon, build
 from tocsin.app.logs import LAST_LINES_SECONDS, configure_logging, drain_log, set_levels
 from tocsin.app.reload import ConfigSource
+from tocsin.config.model import Config
+from tocsin.dss import DSSClient, DSSError
 from tocsin.kit.clock import Clock, SystemClock
-from tocsin.store import StoreError, StoreFailed, StoreRefused
+from tocsin.store import StoreError, StoreFailed, StoreRefused, nodes
 
 GRACE = timedelta(seconds=20)
+_LONGEST_NODE_NAME = 200
+_NODE_NAME_SECONDS = 5.0
 log = structlog.get_logger("tocsin.app.run")
 
 
@@ -29,7 +34,7 @@ class CannotStart(Exception):
     """The daemon could not start; the message is one line that says why."""
 
 
-def leave(code: int) -> NoReturn:
+def hard_exit(code: int) -> NoReturn:
     """End the process now: neither a send that hangs in its thread nor a log that nobody reads keeps it alive."""
     if drain_log(LAST_LINES_SECONDS):
         sys.stdout.flush()
@@ -46,36 +51,45 @@ async def serve(
     log_level: str | None = None,
     slack_url: str | None = None,
 ) -> int:
-    """Run until ``stop`` is set, a signal comes, or a root task ends. Answers the exit code.
+    """Run until ``stop`` is set, a signal comes, or a root task ends. Returns the exit code.
 
     ``ready`` is called once everything runs. Raises ``BadConfig`` and ``CannotStart`` before anything was started.
     """
     config = source.load()
     configure_logging(log_level or config.log_level, config.log_format, levels=config.log_levels)
     stop = stop or asyncio.Event()
-    _stop_on_signals(stop)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
     try:
         daemon = build(source, config, clock or SystemClock(), slack_url)
     except StoreRefused as error:
         raise CannotStart(str(error)) from None
-    daemon.live.on_change(lambda: set_levels(log_level or daemon.live().log_level, daemon.live().log_levels))
-    await _open(daemon)
-    config = daemon.live()
-    log.info("started", version=__version__, listen=config.http.listen, nodes=[n.name for n in config.nodes])
+    daemon.config.on_change(lambda: set_levels(log_level or daemon.config().log_level, daemon.config().log_levels))
+    await _start(daemon)
+    config = daemon.config()
+    log.info("started", version=__version__, listen=config.http.listen, nodes=[node.name for node in config.nodes])
     if not any(receiver.channels for receiver in config.receivers):
-        log.warning("nobody_is_told", reason="no receiver has a channel", action="set receivers, or TOCSIN_NOTIFY")
+        log.warning("no_channel", reason="no receiver has a channel", action="set receivers, or TOCSIN_NOTIFY")
     if ready is not None:
         await ready(daemon)
     code = await _until_stopped(daemon, stop)
-    await _shut_down(daemon)
+    try:
+        async with asyncio.timeout(GRACE.total_seconds() + 5):
+            await daemon.stop(GRACE)
+    except TimeoutError:
+        log.error("stop_timed_out", action="exiting; what was not sent is sent after the next start")
+    except StoreError as error:
+        log.error("stop_incomplete", error=str(error), action="exiting; rows are as of the last commit")
     log.info("stopped", exit_code=code)
     return code
 
 
-async def _open(daemon: Daemon) -> None:
+async def _start(daemon: Daemon) -> None:
+    """Raises ``CannotStart``."""
     try:
         await daemon.store.open()
-        await _name_node(daemon)
+        if daemon.config().source is None:
+            await _name_node(daemon)
     except StoreError as error:
         await daemon.store.close()
         raise CannotStart(str(error)) from None
@@ -83,20 +97,14 @@ async def _open(daemon: Daemon) -> None:
         await daemon.listen()
     except OSError as error:
         await daemon.store.close()
-        listen = daemon.live().http.listen
+        listen = daemon.config().http.listen
         raise CannotStart(f"cannot listen on {listen}: {error.strerror or error}; set http.listen") from None
     daemon.start()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, daemon.live.reload_soon)
-
-
-def _stop_on_signals(stop: asyncio.Event) -> None:
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, daemon.config.request_reload)
 
 
 async def _until_stopped(daemon: Daemon, stop: asyncio.Event) -> int:
-    stopped = asyncio.create_task(stop.wait(), name="stop was asked for")
+    stopped = asyncio.create_task(stop.wait(), name="wait for a request to stop")
     ended = asyncio.create_task(daemon.tasks.watch(), name="guard of the root tasks")
     await asyncio.wait({stopped, ended}, return_when=asyncio.FIRST_COMPLETED)
     stopped.cancel()
@@ -104,28 +112,43 @@ async def _until_stopped(daemon: Daemon, stop: asyncio.Event) -> int:
         ended.cancel()
         log.info("stopping", grace_seconds=GRACE.total_seconds())
         return 0
-    dead = ended.result()
-    if isinstance(dead.error, StoreFailed):
-        log.critical("store_failed", error=str(dead.error), action="the process ends")
-        return 1
-    log.critical("root_task_ended", task=dead.name, exc_info=dead.error, action="the process ends")
+    task = ended.result()
+    if isinstance(task.error, StoreFailed):
+        log.critical("store_failed", error=str(task.error), action="the process ends")
+    else:
+        log.critical("root_task_ended", task=task.name, exc_info=task.error, action="the process ends")
     return 1
 
 
-async def _shut_down(daemon: Daemon) -> None:
-    try:
-        async with asyncio.timeout(GRACE.total_seconds() + 5):
-            await daemon.stop(GRACE)
-    except TimeoutError:
-        log.error("stop_timed_out", action="leaving; what was not sent is sent after the next start")
-    except StoreError as error:
-        log.error("stop_incomplete", error=str(error), action="leaving; rows are as of the last commit")
-
-
 async def _name_node(daemon: Daemon) -> None:
-    """Where no file names the node, it does so itself."""
-    config = daemon.live()
-    if config.source is None:
-        from tocsin.app.naming import named_by_itself  # noqa: PLC0415 - only without a file
+    """Name the only node of a configuration from the environment, this one and later ones, as the node names itself.
 
-        daemon.live.adapt(await named_by_itself(config, daemon.store))
+    A node's name is its identity: under another name it is another node, whose history begins anew. So a name that the
+    store knows is kept, whatever the node answers at a later start.
+    """
+    (node,) = daemon.config().nodes
+    assert node.api_key is not None
+    own_name = None
+    try:
+        async with asyncio.timeout(_NODE_NAME_SECONDS):
+            async with DSSClient(node.url, api_key=node.api_key.read, retries=0) as client:
+                answer = (await client.get_instance_info()).node_name or ""
+                own_name = "".join(filter(str.isprintable, answer))[:_LONGEST_NODE_NAME].strip() or None
+    except (DSSError, OSError, TimeoutError) as error:
+        log.info("node_name_unavailable", error=str(error))
+    name = choose_name(own_name, node.name, [row.node for row in await daemon.store.read(nodes.all_nodes)])
+
+    def rename(config: Config) -> Config:
+        return replace(config, nodes=(replace(config.nodes[0], name=name),))
+
+    daemon.config.adapt(rename)
+
+
+def choose_name(own: str | None, host: str, known: Collection[str]) -> str:
+    """``own``: what the node says, None if it said nothing; ``known``: the names in the store."""
+    for name in (own, host):
+        if name is not None and name in known:
+            return name
+    if own is None and len(known) == 1:
+        return next(iter(known))
+    return own or host

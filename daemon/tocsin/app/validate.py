@@ -2,21 +2,21 @@
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from tocsin.app.source import Source
+from tocsin.app.reload import Source
 from tocsin.config import BadConfig, Problem
 from tocsin.config.fields import http_url
 from tocsin.config.model import Config, ReporterMail, Secret, Tls
 from tocsin.config.problems import Path_, is_place, line_of
 from tocsin.config.secrets import FileSecret
-from tocsin.decide import dss_reporters as mirroring
+from tocsin.decide import dss_reporters
 from tocsin.deliver.connect import check_channel_url, unreadable_recipients
 from tocsin.deliver.mail import addresses
-from tocsin.deliver.trial import TemplateProblem, check_templates, unknown_variables
+from tocsin.deliver.trial import check_templates, unknown_variables
 from tocsin.deliver.webhook import BadSecret, PrivateAddress, refuse_private_host, signing_key
 from tocsin.kit.mask import mask_tokens
 from tocsin.routing.lint import lint
@@ -27,103 +27,126 @@ from tocsin.web.server import split_listen
 
 _PAGE = re.compile(r"/(?:projects|project-list|home|login|admin|dip/publicapi|dip)(?=/|$)")
 
-
-def _nothing(_value: str) -> None:
-    """No trouble with any value."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Outside:
-    """Something that stands outside of the configuration: its place there, what it is, how it is read and checked."""
-
-    path: Path_
-    what: str
-    secret: Secret | None
-    trouble: Callable[[str], str | None] = _nothing
+Finding = tuple[Path_, str]
+CheckValue = Callable[[str], str | None]  # what is wrong with a secret's value, without a word of it
+SecretAt = tuple[Path_, str, Secret | None, CheckValue | None]  # its place, what it is, how it is read and checked
 
 
 def validate(source: Source, now: datetime, *, offline: bool) -> list[Problem]:
-    """What is wrong (errors) and what is odd (warnings), in that order."""
+    """The problems of a configuration, errors first. ``offline``: do not read secrets and certificates."""
     try:
         config = source.load()
     except BadConfig as error:
         return list(error.problems)
-    problems = []
+    errors: list[Finding] = []
     try:
         check_url(config.store.url)
     except StoreRefused as error:
-        problems.append(Problem(str(error), config.source, line_of(("store", "url"), config.lines)))
+        errors.append((("store", "url"), str(error)))
     if not offline:
-        problems += list(_absent_secrets(config))
-    problems += list(_unsendable(config))
+        errors += _unreadable_secrets(config)
+    errors += _unreadable_addresses(config)
+    warnings = [(found.place, f"{found}; the built-in message would be sent") for found in check_templates(config)]
+    warnings += [(path, message) for message, path in unknown_variables(config)]
+    warnings += _doubtful_addresses(config)
+    warnings += [(("dss_reporters",), message) for message in dss_reporters.warnings(config)]
+    problems = [Problem(message, config.source, line_of(path, config.lines)) for path, message in errors]
     problems += [
         Problem(f"{found.where}: {found.message}", config.source, found.line, severity=found.severity)
         for found in lint(config, now)
     ]
-    problems += [_template_problem(found, config) for found in check_templates(config)]
-    odd = [*unknown_variables(config), *_addresses(config)]
-    odd += [(words, ("dss_reporters",)) for words in mirroring.warnings(config)]
-    problems += [Problem(words, config.source, line_of(at, config.lines), severity="warning") for words, at in odd]
-    shown = [replace(one, message=mask_tokens(one.message)) for one in problems]
-    return sorted(shown, key=lambda one: one.severity)
+    problems += [
+        Problem(message, config.source, line_of(path, config.lines), severity="warning") for path, message in warnings
+    ]
+    masked = [replace(problem, message=mask_tokens(problem.message)) for problem in problems]
+    return sorted(masked, key=lambda problem: problem.severity)
 
 
-def _addresses(config: Config) -> Iterator[tuple[str, Path_]]:
+def _doubtful_addresses(config: Config) -> Iterator[Finding]:
     host = split_listen(config.http.listen)[0]
     if not is_loopback(host) and config.http.tokens_file is None:
-        words = (
-            f"http.listen {config.http.listen} is open to others, who are shown probes, /metrics and status only, and "
+        yield (
+            ("http", "listen"),
+            (
+                f"http.listen {config.http.listen} is open to others, who are shown probes, /metrics and status only, and "
+                "may change nothing; set http.tokens_file to let people in"
+            ),
         )
-        yield words + "may change nothing; set http.tokens_file to let people in", ("http", "listen")
     for index, node in enumerate(config.nodes):
         path = urlsplit(node.url).path
-        if found := _PAGE.search(path):
-            base = node.url.partition(path)[0] + path[: found.start()]
-            words = f"node {node.name}: the url looks like a page of DSS's user interface; DSS itself is at {base}"
-            yield words, ("nodes", index, "url")
+        if page := _PAGE.search(path):
+            base = node.url.partition(path)[0] + path[: page.start()]
+            yield (
+                ("nodes", index, "url"),
+                (f"node {node.name}: the url looks like a page of DSS's user interface; DSS itself is at {base}"),
+            )
 
 
-def _template_problem(found: TemplateProblem, config: Config) -> Problem:
-    """A warning: the built-in message is sent where a template cannot be rendered."""
-    words = f"{found}; the built-in message would be sent"
-    return Problem(words, config.source, line_of(found.place, config.lines), severity="warning")
-
-
-def _unsendable(config: Config) -> Iterator[Problem]:
-    """What the sends of reporters would be refused for: addresses that cannot be read."""
+def _unreadable_addresses(config: Config) -> Iterator[Finding]:
+    """What the sends of reporters would be refused for."""
     for index, reporter in enumerate(config.reporters):
         mail = reporter.mail or ReporterMail()
-        for name in ("to", "cc", "bcc", "from"):
-            texts = getattr(mail, name) if name != "from" else [mail.sender] if mail.sender else []
-            for words in addresses(texts)[1]:
-                line = line_of(("reporters", index, "mail", name), config.lines)
-                yield Problem(f"reporter {reporter.name}: mail.{name}: {words}", config.source, line)
+        senders = [mail.sender] if mail.sender else []
+        for name, texts in (("to", mail.to), ("cc", mail.cc), ("bcc", mail.bcc), ("from", senders)):
+            for message in addresses(texts)[1]:
+                yield ("reporters", index, "mail", name), f"reporter {reporter.name}: mail.{name}: {message}"
 
 
-def _absent_secrets(config: Config) -> Iterator[Problem]:
-    for outside in _secrets(config):
-        if outside.secret is None:
+def _unreadable_secrets(config: Config) -> Iterator[Finding]:
+    base = Path(config.source or ".").absolute().parent
+    for path, what, secret, check in _secrets(config):
+        if secret is None:
             continue
         try:
-            wrong = outside.trouble(outside.secret.reveal().strip())
-            trouble = f": {wrong}" if wrong else None
+            value = secret.reveal().strip()
+            if check is not None and (problem := check(value)):
+                yield path, f"{what}: {problem}"
         except OSError as error:
-            place = (
-                f": {error.filename}"
-                if error.filename and is_place(error.filename, Path(config.source or ".").absolute().parent)
-                else ""
-            )
-            trouble = f" cannot be read{place}: {error.strerror or error}"
-        if trouble:
-            yield Problem(outside.what + trouble, config.source, line_of(outside.path, config.lines))
+            # A file that looks like no file may be the secret itself.
+            file = f": {error.filename}" if error.filename and is_place(error.filename, base) else ""
+            yield path, f"{what} cannot be read{file}: {error.strerror or error}"
 
 
-def _url_trouble(value: str) -> str | None:
+def _secrets(config: Config) -> Iterator[SecretAt]:
+    def at(*path: str | int) -> Path_:
+        """A secret's place, however it is written."""
+        *above, name = path
+        written: list[Path_] = [(*above, f"{name}{suffix}") for suffix in ("", "_file", "_env")]
+        return next((place for place in written if place in config.lines), path)
+
+    for index, node in enumerate(config.nodes):
+        place, owner = ("nodes", index), f"of node {node.name!r}"
+        yield at(*place, "api_key"), f"the api key {owner}", node.api_key, None
+        yield at(*place, "bearer"), f"the bearer token {owner}", node.bearer, None
+        yield at(*place, "sweep_api_key"), f"the sweep's api key {owner}", node.sweep_api_key, None
+        yield from _certificates(place, owner, node.tls)
+    for index, receiver in enumerate(config.receivers):
+        for number, channel in enumerate(receiver.channels):
+            within, owner = ("receivers", index, "channels", number), f"of channel {channel.name!r}"
+            yield at(*within, "url"), f"the url {owner}", channel.url, _check_channel
+            check_host = _check_http if channel.allow_private else _check_public
+            yield at(*within, "webhook"), f"the webhook {owner}", channel.webhook, check_host
+            yield at(*within, "hmac_secret"), f"the hmac secret {owner}", channel.hmac_secret, _check_signing_key
+            yield from _certificates(within, owner, channel.tls)
+    yield at("heartbeat", "url"), "the heartbeat's url", config.heartbeat.url, _check_http
+    yield at("http", "hooks_secret"), "the hooks' secret", config.http.hooks_secret, _check_signing_key
+    yield ("http", "tokens_file"), "the tokens file", _file(config.http.tokens_file), None
+
+
+def _certificates(place: Path_, owner: str, tls: Tls) -> Iterator[SecretAt]:
+    for name in ("ca_file", "client_cert_file", "client_key_file"):
+        yield (*place, "tls", name), f"the tls.{name} {owner}", _file(getattr(tls, name)), None
+
+
+def _file(path: str | None) -> FileSecret | None:
+    return None if path is None else FileSecret(Path(path))
+
+
+def _check_channel(value: str) -> str | None:
     return check_channel_url(value) or "; ".join(unreadable_recipients(value)) or None
 
 
-def _http_trouble(value: str) -> str | None:
-    """Without the words that are wrong: they are a secret's."""
+def _check_http(value: str) -> str | None:
     try:
         http_url(value)
     except ValueError:
@@ -131,9 +154,9 @@ def _http_trouble(value: str) -> str | None:
     return None
 
 
-def _private_trouble(value: str) -> str | None:
-    if trouble := _http_trouble(value):
-        return trouble
+def _check_public(value: str) -> str | None:
+    if problem := _check_http(value):
+        return problem
     try:
         refuse_private_host(urlsplit(value).hostname or "")
     except PrivateAddress as error:
@@ -141,47 +164,9 @@ def _private_trouble(value: str) -> str | None:
     return None
 
 
-def _signing_trouble(value: str) -> str | None:
+def _check_signing_key(value: str) -> str | None:
     try:
         signing_key(value)
     except BadSecret as error:
         return str(error)
     return None
-
-
-def _secrets(config: Config) -> Iterator[_Outside]:
-    for index, node in enumerate(config.nodes):
-        at, owner = ("nodes", index), f"of node {node.name!r}"
-        yield _Outside(_at(config, *at, "api_key"), f"the api key {owner}", node.api_key)
-        yield _Outside(_at(config, *at, "bearer"), f"the bearer token {owner}", node.bearer)
-        yield _Outside(_at(config, *at, "sweep_api_key"), f"the sweep's api key {owner}", node.sweep_api_key)
-        yield from _certificates((*at, "tls"), owner, node.tls)
-    for index, receiver in enumerate(config.receivers):
-        for number, channel in enumerate(receiver.channels):
-            place, owner = ("receivers", index, "channels", number), f"of channel {channel.name!r}"
-            yield _Outside(_at(config, *place, "url"), f"the url {owner}", channel.url, _url_trouble)
-            host = _private_trouble if not channel.allow_private else _http_trouble
-            yield _Outside(_at(config, *place, "webhook"), f"the webhook {owner}", channel.webhook, host)
-            what = f"the hmac secret {owner}"
-            yield _Outside(_at(config, *place, "hmac_secret"), what, channel.hmac_secret, _signing_trouble)
-            yield from _certificates((*place, "tls"), owner, channel.tls)
-    yield _Outside(_at(config, "heartbeat", "url"), "the heartbeat's url", config.heartbeat.url, _http_trouble)
-    where = _at(config, "http", "hooks_secret")
-    yield _Outside(where, "the hooks' secret", config.http.hooks_secret, _signing_trouble)
-    yield _Outside(("http", "tokens_file"), "the tokens file", _file(config.http.tokens_file))
-
-
-def _certificates(at: Path_, owner: str, tls: Tls) -> Iterator[_Outside]:
-    for name in ("ca_file", "client_cert_file", "client_key_file"):
-        yield _Outside((*at, name), f"the tls.{name} {owner}", _file(getattr(tls, name)))
-
-
-def _file(path: str | None) -> FileSecret | None:
-    return None if path is None else FileSecret(Path(path))
-
-
-def _at(config: Config, *path: str | int) -> Path_:
-    """A secret's place, however it is written."""
-    *above, name = path
-    written = ((*above, f"{name}{end}") for end in ("", "_file", "_env"))
-    return next((one for one in written if one in config.lines), path)

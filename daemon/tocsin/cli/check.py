@@ -21,7 +21,7 @@ def check(
     as_json: JsonOption = False,
 ) -> None:
     """Check a configuration: form, names, secrets, templates, routes. Exit 1 when it cannot be used."""
-    from tocsin.app.source import Source
+    from tocsin.app.reload import Source
     from tocsin.app.validate import validate
     from tocsin.kit.clock import SystemClock
 

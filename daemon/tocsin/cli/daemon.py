@@ -134,7 +134,7 @@ async def _served_from_the_store(config: Path | None) -> AsyncIterator[str]:
     """A daemon on the store of ``config`` that does nothing but answer, beside another that may be running on it."""
     from tocsin.app.build import build
     from tocsin.app.logs import configure_logging
-    from tocsin.app.source import Source
+    from tocsin.app.reload import Source
     from tocsin.config.model import Http
     from tocsin.kit.clock import SystemClock
     from tocsin.store import StoreError

@@ -89,7 +89,7 @@ def backup(
 @app.command()
 def prune(config: ConfigOption = None) -> None:
     """Delete what is older than the retention, in small steps; works while the daemon runs."""
-    from tocsin.app.pruning import prune_all
+    from tocsin.app.loops import prune_all
     from tocsin.kit.clock import SystemClock
     from tocsin.store import Store, StoreError
 

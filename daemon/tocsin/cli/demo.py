@@ -53,7 +53,7 @@ def demo(
     seconds: Annotated[int | None, typer.Option(help="End by itself after so many seconds, with exit 0.")] = None,
 ) -> None:
     """Show Tocsin at work on an emulated DSS. Nothing leaves this machine."""
-    from tocsin.app.run import CannotStart, leave
+    from tocsin.app.run import CannotStart, hard_exit
     from tocsin.config import BadConfig
 
     try:
@@ -61,12 +61,12 @@ def demo(
     except (CannotStart, BadConfig) as error:
         tell(str(error))
         code = NO
-    leave(code)
+    hard_exit(code)
 
 
 async def _demo(listen: str, seconds: int | None) -> int:
+    from tocsin.app.reload import Source
     from tocsin.app.run import serve
-    from tocsin.app.source import Source
     from tocsin.cli.inboxes import Inboxes
     from tocsin.kit.clock import SystemClock
     from tocsin.sim import DEFAULT_KEY, Sim, lively_world

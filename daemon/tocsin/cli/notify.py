@@ -21,7 +21,7 @@ def send_sample(
     import asyncio
 
     from tocsin.app.logs import configure_logging
-    from tocsin.app.run import leave
+    from tocsin.app.run import hard_exit
     from tocsin.deliver.trial import test_channels
     from tocsin.kit.clock import SystemClock
     from tocsin.kit.spelling import did_you_mean
@@ -43,4 +43,4 @@ def send_sample(
                 print(f"{'':<10} {one.mend}")
         if not outcomes:
             print(f"the receiver {receiver} has no channel")
-    leave(DONE if outcomes and all(one.outcome is AttemptOutcome.DELIVERED for one in outcomes) else NO)
+    hard_exit(DONE if outcomes and all(one.outcome is AttemptOutcome.DELIVERED for one in outcomes) else NO)

@@ -38,21 +38,21 @@ def run(config: Path | None) -> None:
     # container it would not hear one without a handler.
     signal.signal(signal.SIGTERM, lambda *_: os._exit(DONE))
 
-    from tocsin.app.logs import log_what_python_says
-    from tocsin.app.run import CannotStart, leave, serve
-    from tocsin.app.source import Source
+    from tocsin.app.logs import log_python_errors
+    from tocsin.app.reload import Source
+    from tocsin.app.run import CannotStart, hard_exit, serve
     from tocsin.config import BadConfig
 
-    log_what_python_says()
+    log_python_errors()
 
     async def daemon() -> NoReturn:
-        leave(await serve(Source(config)))  # inside the loop, whose own end would wait for every thread that hangs
+        hard_exit(await serve(Source(config)))  # inside the loop, whose own end would wait for every thread that hangs
 
     try:
         asyncio.run(daemon())
     except (BadConfig, CannotStart) as error:
         tell(str(error))
-    leave(NO)
+    hard_exit(NO)
 
 
 @verb(app, "show")

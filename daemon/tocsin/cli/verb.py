@@ -171,12 +171,18 @@ def seconds(duration: str | None) -> float | None:
 
 
 def load_config(path: Path | None, *, to_send: bool = False) -> "Config":
-    """The configuration; on problems prints each on a line of its own and leaves with 1. The channels' URLs are looked
-    at by verbs that send."""
-    from tocsin.app.source import Source
-    from tocsin.config import BadConfig
+    """The configuration; on problems prints each on a line of its own and exits with 1. The channels' URLs are checked
+    only ``to_send``."""
+    from tocsin.config import BadConfig, from_environment, load_file
+    from tocsin.config.load import Check, config_path_from_environment, unchecked
 
+    check: Check = unchecked
+    if to_send:
+        from tocsin.deliver.connect import check_channel_url
+
+        check = check_channel_url
+    file = path or config_path_from_environment()
     try:
-        return (Source(path) if to_send else Source(path, lambda _url: None)).load()
+        return from_environment(check) if file is None else load_file(file, check)
     except BadConfig as error:
         fail(str(error))

@@ -7,7 +7,6 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime
 from http import HTTPStatus
-from typing import Protocol
 
 import structlog
 from aiohttp import web
@@ -29,18 +28,18 @@ DEFAULT_LIMIT = 100
 _LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 
 
-class ReloadResult(Protocol):
+@dataclass(frozen=True, slots=True)
+class ReloadResult:
     """The outcome of a reload. ``problems``: lines as ``tocsin check`` prints them; ``needs_restart``: settings that
     changed but are read at the start only."""
 
+    at: datetime
+    problems: tuple[str, ...] = ()
+    needs_restart: tuple[str, ...] = ()
+
     @property
-    def at(self) -> datetime: ...
-    @property
-    def ok(self) -> bool: ...
-    @property
-    def problems(self) -> tuple[str, ...]: ...
-    @property
-    def needs_restart(self) -> tuple[str, ...]: ...
+    def ok(self) -> bool:
+        return not self.problems
 
 
 @dataclass(frozen=True, slots=True)
