@@ -35,7 +35,7 @@ from tocsin.kit.ids import fresh_id
 from tocsin.model.event import Event, EventName, ScenarioFacts, run_event_id
 from tocsin.model.notification import EventNotice, Notification
 from tocsin.model.run import Details, Run, RunError, ScenarioKey, Step
-from tocsin.store import Store, deliveries, details, outbox
+from tocsin.store import Store, deliveries, outbox, runs
 
 
 class Plain:
@@ -111,7 +111,7 @@ async def fill(store: Store, made: list[tuple[Notification, Details]]) -> None:
     def write(connection, part):
         outbox.owe(connection, [one for one, _ in part])
         for _, detail in part:
-            details.put_details(connection, detail)
+            runs.put_details(connection, detail)
 
     for start in range(0, len(made), 1_000):
         await store.write(write, made[start : start + 1_000])

@@ -26,7 +26,7 @@ from tocsin.decide.flush import flush
 from tocsin.model.event import END_EVENTS, Event, EventName, ScenarioFacts, end_event_name, run_event_id
 from tocsin.model.labels import parse_matchers
 from tocsin.model.run import Run, ScenarioKey
-from tocsin.store import Store, events, nodes, scenarios
+from tocsin.store import Store, events, scenarios
 from tocsin.store.scenarios import ScenarioRow
 from tocsin.store.schema import rule_states
 
@@ -130,8 +130,8 @@ def configuration(patterns: int) -> Config:
 
 
 def prepare(connection: Connection, keys: list[ScenarioKey]) -> None:
-    row = nodes.ensure_node(connection, "bench", T0)
-    nodes.save_node(connection, replace(row, up=True))
+    row = scenarios.ensure_node(connection, "bench", T0)
+    scenarios.save_node(connection, replace(row, up=True))
     scenarios.put_scenarios(
         connection,
         [ScenarioRow(key, key.scenario, ("daily",), "step_based", True, None, (), T0, backfilled=True) for key in keys],

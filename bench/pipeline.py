@@ -31,7 +31,7 @@ from tocsin.kit.clock import SystemClock
 from tocsin.model.event import EventName, ScenarioFacts
 from tocsin.model.labels import parse_matcher
 from tocsin.model.run import Run, ScenarioKey
-from tocsin.store import Store, nodes, scenarios, writer
+from tocsin.store import Store, scenarios, writer
 from tocsin.store.scenarios import ScenarioRow
 from tocsin.watch.diff import PollResult
 from tocsin.watch.read import ListedRun
@@ -140,7 +140,7 @@ async def prepare(store: Store, keys: list[ScenarioKey], now: datetime) -> None:
     since = now - timedelta(days=1)
 
     def work(connection: object) -> None:
-        nodes.ensure_node(connection, "bench", since)  # type: ignore[arg-type]
+        scenarios.ensure_node(connection, "bench", since)  # type: ignore[arg-type]
         scenarios.put_scenarios(  # type: ignore[call-arg]
             connection,  # type: ignore[arg-type]
             [

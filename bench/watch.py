@@ -33,7 +33,7 @@ from tocsin.model.event import END_EVENTS, Event, EventName
 from tocsin.model.run import DetailsLevel, Run, ScenarioKey
 from tocsin.store import Store, schema, totals, writer
 from tocsin.store.runs import RunRow, put_runs
-from tocsin.store.scenarios import Looked, scenarios_looked
+from tocsin.store.scenarios import PolledScenario, save_polls
 from tocsin.watch.metrics import WatchMetrics
 from tocsin.watch.node import NodeSnapshot, NodeWatcher
 
@@ -277,7 +277,7 @@ def _fill(connection: Connection, options: argparse.Namespace) -> None:
         put_runs(connection, rows)
         runs = [row.run for row in rows]
         totals.count_runs(connection, runs, DURATION_BUCKETS)
-        scenarios_looked(connection, [Looked(run.scenario, now, run.start, run.end, run.outcome) for run in runs])
+        save_polls(connection, [PolledScenario(run.scenario, now, run.start, run.end, run.outcome) for run in runs])
 
 
 def _stored(number: int, scenarios: int, options: argparse.Namespace, now: datetime) -> RunRow:

@@ -12,7 +12,7 @@ from tocsin.model.decision import DecisionReason
 from tocsin.model.event import Event, EventName, FailedReporter, run_event_id
 from tocsin.model.mail_reporter import MailReporter
 from tocsin.model.notification import EventNotice, MailOverrides, SummaryNotice
-from tocsin.store import events, mail_reporters
+from tocsin.store import events, scenarios
 from tocsin.store.schema import events as events_table
 
 MAIL = MailReporter("r1", "nightly mail", condition="outcome != 'SUCCESS'", recipient="a@example.com",
@@ -40,7 +40,7 @@ def mirroring(mode: str = "mirror", *channels: Channel, **more: object) -> Confi
 
 
 async def have(world: World, *reporters: MailReporter) -> None:
-    await world.store.write(mail_reporters.put, [(key(), reporters)])
+    await world.store.write(scenarios.put_mail_reporters, [(key(), reporters)])
 
 
 async def told(world: World) -> list[tuple[str, str, str]]:

@@ -17,7 +17,7 @@ from tocsin.config.secrets import FileSecret
 from tocsin.deliver.sender import Sender
 from tocsin.model.notification import EventNotice, Notification, NotificationState
 from tocsin.model.run import Details
-from tocsin.store import Store, deliveries, details, outbox
+from tocsin.store import Store, deliveries, outbox, runs
 
 PENDING, DEAD, DELIVERED = NotificationState.PENDING, NotificationState.DEAD, NotificationState.DELIVERED
 
@@ -203,7 +203,7 @@ async def test_a_log_too_large_is_attached_with_its_end_and_one_that_is_not_ther
         run = event().run
         assert run
         log = "old\n" + "x" * 2_000_000 + "\nnew"
-        await store.write(details.put_details, Details(run.key, desk.clock.now(), log_tail=log))
+        await store.write(runs.put_details, Details(run.key, desk.clock.now(), log_tail=log))
         found, _ = await desk.send(mail(smtp.port), owed(told, "ops/mail", ordering_key="other"))
         assert found == DELIVERED
     without, with_log = (one.message for one in smtp.mails)

@@ -11,7 +11,7 @@ from tests.deliver.builders import HandClock, Inbox, alert, config, event, group
 from tocsin.deliver.metrics import DeliverMetrics
 from tocsin.deliver.sender import Sender
 from tocsin.model.notification import AttemptOutcome, EventNotice, Notification, NotificationState
-from tocsin.store import Store, deliveries, outbox
+from tocsin.store import Store, deliveries, outbox, sending
 
 
 async def put(store: Store, *notifications: Notification) -> None:
@@ -287,7 +287,6 @@ async def test_while_a_send_hangs_its_lane_is_held_and_another_process_leaves_it
 async def test_a_process_that_was_killed_leaves_rows_that_the_next_one_sends(
     store: Store, inbox: Inbox, clock: HandClock
 ) -> None:
-    from tocsin.store import sending
 
     one = owed()
     await put(store, one)

@@ -9,7 +9,7 @@ from tests.watch.scenes import KEY, at, poll, poll_result, ran
 from tocsin.model.event import FailedReporter
 from tocsin.model.mail_reporter import MailReporter
 from tocsin.model.run import DetailsLevel, ScenarioKey
-from tocsin.store import Store, events, mail_reporters, scenarios, schema
+from tocsin.store import Store, events, scenarios, schema
 from tocsin.watch.read import ListedRun
 from tocsin.watch.record import record_polls
 
@@ -21,19 +21,19 @@ MAIL = MailReporter(
 
 
 async def test_reporters_come_back_as_they_were_written_and_the_newest_stand(store: Store) -> None:
-    await store.write(mail_reporters.put, [(KEY, (MAIL,)), (OTHER, ())])
+    await store.write(scenarios.put_mail_reporters, [(KEY, (MAIL,)), (OTHER, ())])
     asked = (KEY, OTHER, KEY._replace(scenario="NEVER_READ"))
-    assert await store.read(mail_reporters.of, asked) == {KEY: (MAIL,), OTHER: ()}
-    await store.write(mail_reporters.put, [(KEY, ()), (OTHER, (MAIL, replace(MAIL, id="r2")))])
-    assert await store.read(mail_reporters.of, asked) == {KEY: (), OTHER: (MAIL, replace(MAIL, id="r2"))}
+    assert await store.read(scenarios.get_mail_reporters, asked) == {KEY: (MAIL,), OTHER: ()}
+    await store.write(scenarios.put_mail_reporters, [(KEY, ()), (OTHER, (MAIL, replace(MAIL, id="r2")))])
+    assert await store.read(scenarios.get_mail_reporters, asked) == {KEY: (), OTHER: (MAIL, replace(MAIL, id="r2"))}
 
 
 async def test_what_stands_there_already_is_not_written_again(store: Store) -> None:
-    await store.write(mail_reporters.put, [(KEY, (MAIL,))])
+    await store.write(scenarios.put_mail_reporters, [(KEY, (MAIL,))])
     sqlite = store.url.get_backend_name() == "sqlite"
     touched = text("SELECT total_changes()" if sqlite else "SELECT xmin FROM mail_reporters")
     before = await store.write(lambda c: c.execute(touched).scalar_one())
-    await store.write(mail_reporters.put, [(KEY, (MAIL,))])
+    await store.write(scenarios.put_mail_reporters, [(KEY, (MAIL,))])
     assert await store.write(lambda c: c.execute(touched).scalar_one()) == before
 
 

@@ -6,7 +6,7 @@ from tests.decide.world import T0, World, config, key, minutes
 from tocsin.config.model import Reporter
 from tocsin.model.event import END_EVENTS
 from tocsin.model.run import Details
-from tocsin.store import Store, details, schema
+from tocsin.store import Store, runs, schema
 from tocsin.store.prune import Pruned, prune
 
 RETENTION = timedelta(days=90)
@@ -36,7 +36,7 @@ async def test_what_is_old_goes_and_what_is_needed_stays(store: Store) -> None:
             await world.step(T0 + minutes(32))
             await world.step(T0 + minutes(33))
         if index < 5:
-            await store.write(details.put_details, Details(event.run.key, T0))
+            await store.write(runs.put_details, Details(event.run.key, T0))
     await world.run(T0 + timedelta(days=400), "SUCCESS")
     await world.start(T0 - timedelta(days=1))  # open
     await world.step(T0 + minutes(700))

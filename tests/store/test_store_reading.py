@@ -32,8 +32,8 @@ from tocsin.model.run import ScenarioKey
 from tocsin.store import Store, query, schema, series, silences
 from tocsin.store.decisions import record
 from tocsin.store.events import event_totals
-from tocsin.store.history import good_durations, usual_durations
 from tocsin.store.query import BadCursor, Page
+from tocsin.store.runs import good_durations, usual_durations
 from tocsin.store.series import Bucket, LastRun, ProjectOutcome
 from tocsin.store.story import tell
 

@@ -5,7 +5,7 @@ from sqlalchemy import Connection, select
 from tocsin.model.event import Event, EventName, ScenarioFacts, run_event_id
 from tocsin.model.notification import EventNotice, Notification
 from tocsin.model.run import Details, Run, RunError, ScenarioKey, Step
-from tocsin.store import Store, details, events, outbox, schema, totals, writer
+from tocsin.store import Store, events, outbox, runs, schema, totals, writer
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -48,8 +48,8 @@ async def test_details_release_the_notifications_that_wait_for_them(store: Store
         RunError("boom"),
         (Step("s", "Build", "build_flowitem", "FAILED", timedelta(seconds=3), ("j",)),),
     )
-    await store.write(details.put_details, read)
-    assert await store.read(details.get_details, [event.run.key]) == {event.run.key: read}
+    await store.write(runs.put_details, read)
+    assert await store.read(runs.get_details, [event.run.key]) == {event.run.key: read}
     found = await store.read(outbox.notifications, [owed.id])
     assert found[owed.id].due_at == NOW + timedelta(seconds=2)
     assert found[owed.id].notice == notice

@@ -34,7 +34,7 @@ from tocsin.model.labels import parse_matcher
 from tocsin.model.mail_reporter import MailReporter
 from tocsin.model.notification import GroupNotice
 from tocsin.model.run import Details, RunError, Step
-from tocsin.store import Store, details, events, mail_reporters, nodes, query, scenarios, schema, silences, withheld
+from tocsin.store import Store, events, query, runs, scenarios, schema, silences
 from tocsin.store.schema import Document, Moment
 from tocsin.web.pages import read_overview
 from tocsin.web.reads import read_events
@@ -100,11 +100,11 @@ async def fill(store: Store) -> None:
 
     def more(connection: Any) -> None:
         error, step = RunError("refused", "ERR", "Oops", "build"), Step("s", "build", "build", "FAILED", None)
-        details.put_details(connection, Details(run, T0, error, (step,), "log", None))
+        runs.put_details(connection, Details(run, T0, error, (step,), "log", None))
         matcher = parse_matcher('project="NOTHING"')
         silences.add(connection, [matcher], T0, T0 + timedelta(days=2), "ann", "quiet", T0)
-        mail_reporters.put(connection, [(POISONED, (MailReporter("r1", "mail", recipient="a@b"),))])
-        withheld.add(connection, [("prod", "ops", failed.id)])
+        scenarios.put_mail_reporters(connection, [(POISONED, (MailReporter("r1", "mail", recipient="a@b"),))])
+        events.withhold(connection, [("prod", "ops", failed.id)])
 
     await store.write(more)
 
@@ -208,8 +208,8 @@ async def everything(world: World, clock: HandClock) -> list[Parcel]:
     """A process that starts, and all that it does for a quarter of an hour."""
     store = world.store
     watched = await store.read(scenarios.load_scenarios, "prod")
-    await store.read(scenarios.pasts, [one.key for one in watched])
-    await store.write(nodes.ensure_node, "prod", T0)
+    await store.read(scenarios.scenario_progress, [one.key for one in watched])
+    await store.write(scenarios.ensure_node, "prod", T0)
     await world.restart(clock.now())
     await world.node(up=True, backfilling=False, clock_offset_ms=0)
     await world.scenario(OTHER)

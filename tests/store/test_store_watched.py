@@ -4,9 +4,9 @@ from dataclasses import replace
 
 from tests.watch.scenes import EARLY, KEY, T0, at, buckets_of, poll, poll_result, ran, runs_of, told, totals_of
 from tocsin.model.run import DetailsLevel, ScenarioKey
-from tocsin.store import Store, nodes, runs, scenarios
+from tocsin.store import Store, runs, scenarios, starts
 from tocsin.store.prune import forget_runs
-from tocsin.store.scenarios import Looked, Past, ProjectRow, ScenarioRow
+from tocsin.store.scenarios import PolledScenario, ProjectRow, ScenarioProgress, ScenarioRow
 from tocsin.watch.record import record_polls
 
 OTHER = ScenarioKey("prod", "SALES", "HOURLY")
@@ -19,12 +19,12 @@ def scenario(key: ScenarioKey = KEY) -> ScenarioRow:
 
 
 async def test_a_node_is_watched_since_its_first_watch(store: Store) -> None:
-    first = await store.write(nodes.ensure_node, "prod", T0)
-    assert first == nodes.NodeRow("prod", T0)
+    first = await store.write(scenarios.ensure_node, "prod", T0)
+    assert first == scenarios.NodeRow("prod", T0)
     down = replace(first, up=False, down_reason="unreachable", down_since=at(5), clock_offset_ms=-40, scope="x")
-    await store.write(nodes.save_node, down)
-    assert await store.write(nodes.ensure_node, "prod", at(99)) == down
-    assert await store.read(nodes.all_nodes) == [down]
+    await store.write(scenarios.save_node, down)
+    assert await store.write(scenarios.ensure_node, "prod", at(99)) == down
+    assert await store.read(scenarios.all_nodes) == [down]
 
 
 async def test_projects_are_written_over_what_was_known(store: Store) -> None:
@@ -37,8 +37,8 @@ async def test_projects_are_written_over_what_was_known(store: Store) -> None:
 
 async def test_lists_and_polls_each_write_their_own_part_of_a_scenario(store: Store) -> None:
     await store.write(scenarios.put_scenarios, [scenario(), scenario(OTHER)])
-    seen = Looked(KEY, at(50), at(40), at(45), "FAILED", 2)
-    await store.write(scenarios.scenarios_looked, [seen])
+    seen = PolledScenario(KEY, at(50), at(40), at(45), "FAILED", 2)
+    await store.write(scenarios.save_polls, [seen])
     await store.write(scenarios.put_follows, KEY, (("SALES", "OTHER"),))
     renamed = replace(scenario(), name="By night", active=False, next_run=at(900), status_read_at=at(60))
     await store.write(scenarios.put_scenarios, [replace(renamed, backfilled=True)])
@@ -48,8 +48,11 @@ async def test_lists_and_polls_each_write_their_own_part_of_a_scenario(store: St
     expected = replace(expected, follows=(("SALES", "OTHER"),))
     rows = await store.read(scenarios.load_scenarios, "prod")
     assert {row.key: row for row in rows} == {KEY: expected, OTHER: scenario(OTHER)}
-    past = Past(T0, EARLY, at(40), at(45), "FAILED")
-    assert await store.read(scenarios.pasts, [KEY, OTHER]) == {KEY: past, OTHER: Past(T0, EARLY)}
+    past = ScenarioProgress(T0, EARLY, at(40), at(45), "FAILED")
+    assert await store.read(scenarios.scenario_progress, [KEY, OTHER]) == {
+        KEY: past,
+        OTHER: ScenarioProgress(T0, EARLY),
+    }
     await store.write(scenarios.begin_backfill, "prod")
     rows = await store.read(scenarios.load_scenarios, "prod")
     assert {row.key: row.backfilled for row in rows} == {KEY: False, OTHER: False}
@@ -61,26 +64,26 @@ async def test_a_list_neither_ends_nor_begins_a_backfill_but_for_what_was_gone(s
         return row.backfilled
 
     await store.write(scenarios.put_scenarios, [scenario()])
-    await store.write(scenarios.scenarios_looked, [Looked(KEY, at(50), None, None, None)])
+    await store.write(scenarios.save_polls, [PolledScenario(KEY, at(50), None, None, None)])
     await store.write(scenarios.put_scenarios, [scenario()])  # the list was read before that poll was written
     assert await backfilled()
     await store.write(scenarios.begin_backfill, "prod")
     await store.write(scenarios.put_scenarios, [replace(scenario(), backfilled=True)])
     assert not await backfilled()
-    await store.write(scenarios.scenarios_looked, [Looked(KEY, at(70), None, None, None)])
+    await store.write(scenarios.save_polls, [PolledScenario(KEY, at(70), None, None, None)])
     await store.write(scenarios.put_scenarios, [replace(scenario(), backfilled=True, gone_at=at(80))])
     await store.write(scenarios.put_scenarios, [scenario()])
     assert not await backfilled()
 
 
 async def test_an_expected_start_stands_until_it_is_settled(store: Store) -> None:
-    await store.write(scenarios.expect_starts, [(KEY, at(60)), (KEY, at(10)), (OTHER, at(5))], T0)
-    assert await store.read(scenarios.pending_starts, "prod") == {OTHER: [at(5)], KEY: [at(10), at(60)]}
+    await store.write(starts.expect_starts, [(KEY, at(60)), (KEY, at(10)), (OTHER, at(5))], T0)
+    assert await store.read(starts.pending_starts, "prod") == {OTHER: [at(5)], KEY: [at(10), at(60)]}
     settled = [(KEY, at(10), "met"), (KEY, at(60), "withdrawn"), (OTHER, at(77), "met")]
-    await store.write(scenarios.settle_starts, settled, at(20))
-    assert await store.read(scenarios.pending_starts, "prod") == {OTHER: [at(5)]}
-    await store.write(scenarios.expect_starts, [(KEY, at(10)), (KEY, at(60))], at(30))
-    assert await store.read(scenarios.pending_starts, "prod") == {OTHER: [at(5)], KEY: [at(60)]}
+    await store.write(starts.close_starts, settled, at(20))
+    assert await store.read(starts.pending_starts, "prod") == {OTHER: [at(5)]}
+    await store.write(starts.expect_starts, [(KEY, at(10)), (KEY, at(60))], at(30))
+    assert await store.read(starts.pending_starts, "prod") == {OTHER: [at(5)], KEY: [at(60)]}
 
 
 async def test_a_poll_writes_its_runs_events_and_totals_once(store: Store) -> None:
@@ -126,7 +129,7 @@ async def test_pruning_keeps_the_newest_and_the_open_runs_and_raises_the_waterma
     assert await store.write(forget_runs, at(35), None, 2) == (2, None)
     assert await store.write(forget_runs, at(35), None, 2) == (0, None)
     assert [run.run_id for run, _ in await store.read(runs_of, KEY)] == ["run-40", "run-30", "run-0"]
-    found = await store.read(scenarios.pasts, [KEY])
+    found = await store.read(scenarios.scenario_progress, [KEY])
     assert found[KEY].watermark == at(20.001)
     (again,) = await store.write(record_polls, [poll(poll_result(seen, now=60))])
     assert again.events == ()

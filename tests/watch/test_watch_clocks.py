@@ -8,7 +8,7 @@ import pytest
 
 from tests.fakedss import FakeDSS
 from tests.watch.conftest import QUICK, Jumping, Watching, settled, until, watching
-from tocsin.store import nodes
+from tocsin.store.scenarios import get_node
 
 pytestmark = pytest.mark.e2e
 
@@ -81,7 +81,7 @@ async def test_that_a_node_was_set_back_is_remembered_over_a_kill(dss: FakeDSS, 
         dss.jump(-HOUR)
 
         async def written() -> bool:
-            row = await found.store.read(nodes.get_node, "prod")
+            row = await found.store.read(get_node, "prod")
             return row is not None and row.clock_offset_ms < -3_000_000
 
         await until(written)

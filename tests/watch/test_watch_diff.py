@@ -6,18 +6,19 @@ import pytest
 
 from tests.watch.scenes import EARLY, T0, at, poll_result, ran, told
 from tocsin.model.event import FailedReporter
+from tocsin.model.expected_start import match_starts
 from tocsin.model.run import Run
-from tocsin.store.runs import Known, KnownRun
-from tocsin.store.scenarios import Past
-from tocsin.watch.diff import diff, settle
+from tocsin.store.runs import StoredRun, StoredRuns
+from tocsin.store.scenarios import ScenarioProgress
+from tocsin.watch.diff import diff
 from tocsin.watch.read import ListedRun
 
-LONG_AGO = Past(watched_since=EARLY, watermark=EARLY)
+LONG_AGO = ScenarioProgress(watched_since=EARLY, watermark=EARLY)
 
 
-def known(*runs: Run, **more: object) -> Known:
+def known(*runs: Run, **more: object) -> StoredRuns:
     return {
-        (run.run_id, run.start): KnownRun(None if run.end else run, **more)  # type: ignore[arg-type]
+        (run.run_id, run.start): StoredRun(None if run.end else run, **more)  # type: ignore[arg-type]
         for run in runs
     }
 
@@ -69,14 +70,14 @@ def test_the_end_of_a_known_open_run_is_told_once() -> None:
     ],
 )
 def test_what_the_beginning_of_the_watch_means_for_a_run(run: Run, events: list[str]) -> None:
-    found = diff({}, poll_result([run], now=10), Past(watched_since=T0, watermark=EARLY))
+    found = diff({}, poll_result([run], now=10), ScenarioProgress(watched_since=T0, watermark=EARLY))
     assert [event.name.value for event in found.events] == events
     assert [change.run for change in found.runs] == [run]
     assert [change.baseline for change in found.runs] == [not events and run.end is not None]
 
 
 def test_a_run_before_the_watermark_makes_no_event_unless_it_is_known_as_open() -> None:
-    past = Past(watched_since=EARLY, watermark=at(100))
+    past = ScenarioProgress(watched_since=EARLY, watermark=at(100))
     assert diff({}, poll_result([ran(0, 1)], now=200), past).runs == ()
     found = diff(known(ran(0)), poll_result([ran(0, 150)], now=200), past)
     assert told(found.events) == [("run.finished", "run-0")]
@@ -177,7 +178,7 @@ def test_a_reporter_that_failed_is_an_event_with_or_after_the_end_but_not_days_l
     assert told(soon.events) == [("reporter.failed", "run-0")]
     later = poll_result([reporters(ran(0, 1), "mail")], now=86_400)
     assert diff(known(ran(0, 1), end_seen_at=at(2)), later, LONG_AGO).events == ()
-    baseline = Past(watched_since=at(5), watermark=EARLY)
+    baseline = ScenarioProgress(watched_since=at(5), watermark=EARLY)
     assert diff({}, poll_result([reporters(ran(0, 1), "mail")], now=10), baseline).events == ()
 
 
@@ -197,4 +198,4 @@ def test_a_reporter_that_failed_is_an_event_with_or_after_the_end_but_not_days_l
 )
 def test_which_expected_starts_a_run_settles(runs: Iterable[Run], expected: dict[float, str]) -> None:
     pending = [T0, T0 + timedelta(minutes=60)]
-    assert settle(pending, list(runs)) == {T0 + timedelta(minutes=m): state for m, state in expected.items()}
+    assert match_starts(pending, list(runs)) == {T0 + timedelta(minutes=m): state for m, state in expected.items()}

@@ -8,7 +8,7 @@ from tests.fakedss import FakeDSS, faults
 from tests.watch.conftest import Start, Watching, until
 from tocsin.model.mail_reporter import MailReporter
 from tocsin.model.run import ScenarioKey
-from tocsin.store import mail_reporters
+from tocsin.store.scenarios import get_mail_reporters
 from tocsin.watch.read import read_mail_reporters, read_runs
 
 pytestmark = pytest.mark.e2e
@@ -77,7 +77,7 @@ def test_a_runs_copy_is_read_only_when_asked_for() -> None:
 
 
 async def kept(found: Watching) -> tuple[MailReporter, ...] | None:
-    return (await found.store.read(mail_reporters.of, [KEY])).get(KEY)
+    return (await found.store.read(get_mail_reporters, [KEY])).get(KEY)
 
 
 async def one_run(dss: FakeDSS, found: Watching, ends: int) -> None:

@@ -10,7 +10,7 @@ import pytest
 from tests.fakedss import FakeDSS
 from tests.watch.conftest import QUICK, Start, Watching, now_ms, settled, until, watching
 from tocsin.model.run import DetailsLevel
-from tocsin.store import details, runs
+from tocsin.store import runs
 
 pytestmark = pytest.mark.e2e
 
@@ -29,10 +29,10 @@ async def test_a_run_is_seen_from_its_start_to_its_end_with_its_details(dss: Fak
     assert (event.run.run_id, event.run_url) == (run, f"{dss.url}/projects/P001/scenarios/S002/runs/list/{run}")
 
     async def read() -> bool:
-        return bool(await found.store.read(details.get_details, [event.run.key]))  # type: ignore[union-attr]
+        return bool(await found.store.read(runs.get_details, [event.run.key]))  # type: ignore[union-attr]
 
     await until(read)
-    (known,) = (await found.store.read(details.get_details, [event.run.key])).values()
+    (known,) = (await found.store.read(runs.get_details, [event.run.key])).values()
     assert known.error
     assert (known.error.message, known.error.step) == ("no disk left", "Build")
     assert [step.id for step in known.steps] == ["prepare", "build"]

@@ -14,9 +14,9 @@ from tocsin.model.notification import EventNotice, GroupNotice, Notification
 from tocsin.model.run import Details, Run, RunError, ScenarioKey
 from tocsin.store import schema
 from tocsin.store.alerts import AlertRow, end_alert, put_alerts
-from tocsin.store.details import put_details
 from tocsin.store.events import insert_events, list_events, mark_decided, undecided
 from tocsin.store.outbox import owe
+from tocsin.store.runs import put_details
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 KEY = ScenarioKey("prod", "SALES", "NIGHTLY")

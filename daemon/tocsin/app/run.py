@@ -22,7 +22,7 @@ from tocsin.app.reload import ConfigSource
 from tocsin.config.model import Config
 from tocsin.dss import DSSClient, DSSError
 from tocsin.kit.clock import Clock, SystemClock
-from tocsin.store import StoreError, StoreFailed, StoreRefused, nodes
+from tocsin.store import StoreError, StoreFailed, StoreRefused, scenarios
 
 GRACE = timedelta(seconds=20)
 _LONGEST_NODE_NAME = 200
@@ -136,7 +136,7 @@ async def _name_node(daemon: Daemon) -> None:
                 own_name = "".join(filter(str.isprintable, answer))[:_LONGEST_NODE_NAME].strip() or None
     except (DSSError, OSError, TimeoutError) as error:
         log.info("node_name_unavailable", error=str(error))
-    name = choose_name(own_name, node.name, [row.node for row in await daemon.store.read(nodes.all_nodes)])
+    name = choose_name(own_name, node.name, [row.node for row in await daemon.store.read(scenarios.all_nodes)])
 
     def rename(config: Config) -> Config:
         return replace(config, nodes=(replace(config.nodes[0], name=name),))

@@ -30,7 +30,7 @@ from tocsin.model.decision import FLUSHES, SUPPRESSIONS, Decision, DecisionReaso
 from tocsin.model.event import event_labels
 from tocsin.model.run import ScenarioKey
 from tocsin.routing import reporters as report
-from tocsin.store import Store, alerts, decisions, events, rule_states, views
+from tocsin.store import Store, alerts, decisions, events, rule_states, runs, scenarios
 from tocsin.store.rule_states import RuleStateRow, StateKey
 from tocsin.store.writer import Leadership
 
@@ -128,7 +128,7 @@ def decide_events(
     connection: Connection, compiled: CompiledConfig, now: datetime, mail_channels: Sequence[Channel] = ()
 ) -> Outcome:
     """One batch of undecided events, in order: rules, reporters, and their place in the public order."""
-    batch = events.take_undecided(connection, BATCH, now)
+    batch = events.undecided_batch(connection, BATCH, now)
     waiting = batch.waiting
     aside = [Decision(now, Stage.RULE, "event", DecisionReason.UNREADABLE, None, id_) for id_ in batch.unreadable]
     if not waiting:
@@ -139,7 +139,7 @@ def decide_events(
                        {one.event.node for one in waiting})  # fmt: skip
     own = mirroring.own(connection, compiled.config, (one.event for one in waiting), mail_channels)
     late_starts = {run.key for one in waiting if (run := report.late_start(one.event)) is not None}
-    telling = ReporterEvaluation(connection, compiled, now, evaluation.nodes, own, views.ended(connection, late_starts))
+    telling = ReporterEvaluation(connection, compiled, now, evaluation.nodes, own, runs.ended(connection, late_starts))
     late: set[ScenarioKey] = set()
     for one, key in zip(waiting, keys, strict=True):
         event, labels = one.event, event_labels(one.event)
@@ -177,8 +177,8 @@ def _judging(
         connection,
         compiled,
         now,
-        views.node_views(connection),
-        views.scenario_views(connection, keys),
+        scenarios.node_views(connection),
+        scenarios.scenario_views(connection, keys),
         rule_states.load(connection, places),
     )
 

@@ -10,8 +10,8 @@ from tocsin.model.event import END_EVENTS, Event
 from tocsin.model.mail_reporter import MailReporter
 from tocsin.model.run import RunKey, ScenarioKey
 from tocsin.routing import dss_reporters as mirror
-from tocsin.store import mail_reporters
 from tocsin.store.events import early_failures
+from tocsin.store.scenarios import get_mail_reporters
 
 _MAIL = ("mailto:", "mailtos:")  # the schemes whose mails take another sender and other recipients
 
@@ -50,7 +50,7 @@ def own(connection: Connection, config: Config, events: Iterable[Event], channel
         early = early_failures(connection, ended)
         mine = [event for event in mine if event.reporter or (event.run and event.run.key in early)]
     keys = {event.key for event in mine if event.key is not None}
-    return Own(wanted, mail_reporters.of(connection, keys), early, channels)
+    return Own(wanted, get_mail_reporters(connection, keys), early, channels)
 
 
 async def mail_channels(config: Config) -> list[Channel]:

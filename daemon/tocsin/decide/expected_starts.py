@@ -10,15 +10,18 @@ from datetime import datetime
 
 from tocsin.decide.evaluate import RuleEvaluation
 from tocsin.model.decision import DecisionReason
+from tocsin.model.expected_start import StartState
 from tocsin.model.rule_state import MissedState, StalledState
-from tocsin.model.views import SeenRun, scenario_labels
+from tocsin.model.run import Run
+from tocsin.model.views import scenario_labels
 from tocsin.rules import missed, stalled
-from tocsin.rules.missed import DEFAULT_GRACE, Start, StartStatus
+from tocsin.rules.missed import DEFAULT_GRACE, StartStatus
 from tocsin.rules.rules import CompiledRule
 from tocsin.rules.stalled import Cohort
 from tocsin.rules.view import RECHECK
-from tocsin.store import rule_states, starts, views
+from tocsin.store import rule_states, starts
 from tocsin.store.rule_states import StateKey
+from tocsin.store.scenarios import scenario_views
 from tocsin.store.starts import StartKey
 
 LIMIT = 500  # of one transaction
@@ -50,25 +53,25 @@ def evaluate_starts(evaluation: RuleEvaluation) -> bool:
         return False
     _load(evaluation, keys)
     around = starts.runs_around(evaluation.connection, keys)
-    following = starts.following(evaluation.connection, keys)
+    following = starts.next_starts(evaluation.connection, keys)
     judged = [_judge(evaluation, key, around[key], following.get(key)) for key in keys]
     held: set[StartKey] = set()
     for node in sorted({key.scenario.node for key in keys}):
         held |= _weigh(evaluation, node, [one for one in judged if one.key.scenario.node == node])
     settled = [(one.key, *_row(evaluation, one, one.key in held)) for one in judged]
-    starts.settle(evaluation.connection, settled, evaluation.now)
+    starts.save_starts(evaluation.connection, settled, evaluation.now)
     return len(keys) >= LIMIT
 
 
 def _load(evaluation: RuleEvaluation, keys: Sequence[StartKey]) -> None:
     scenarios = {key.scenario for key in keys}
-    evaluation.scenarios |= views.scenario_views(evaluation.connection, scenarios)
+    evaluation.scenarios |= scenario_views(evaluation.connection, scenarios)
     places: set[tuple[str, str, str]] = set(scenarios) | {(key.scenario.node, "", "") for key in keys}
     for key, known in rule_states.load(evaluation.connection, places).items():
         evaluation.states.setdefault(key, known)
 
 
-def _judge(evaluation: RuleEvaluation, key: StartKey, around: Sequence[SeenRun], following: datetime | None) -> _Judged:
+def _judge(evaluation: RuleEvaluation, key: StartKey, around: Sequence[Run], following: datetime | None) -> _Judged:
     view = evaluation.view(StateKey("", *key.scenario))
     scenario = view.scenario
     if following is None and scenario is not None:
@@ -82,7 +85,7 @@ def _judge(evaluation: RuleEvaluation, key: StartKey, around: Sequence[SeenRun],
     for live in sorted(rules, key=lambda one: one.rule.grace):
         due = missed.due_of(key.at, live.rule.grace, following)
         row = missed.evaluate_start(key.at, due, around, view)
-        if row.state is Start.MISSED:
+        if row.state is StartState.MISSED:
             misses.append(_Miss(key, live, due))
         elif row.evaluate_at is not None:
             soonest = min(soonest or row.evaluate_at, row.evaluate_at)
@@ -96,7 +99,7 @@ def _judge(evaluation: RuleEvaluation, key: StartKey, around: Sequence[SeenRun],
 def _row(evaluation: RuleEvaluation, one: _Judged, held: bool) -> tuple[str, datetime | None]:
     offset = evaluation.view(StateKey("", *one.key.scenario)).node.clock_offset
     if held:
-        return Start.PENDING.value, evaluation.now + RECHECK
+        return StartState.PENDING.value, evaluation.now + RECHECK
     again = one.row.evaluate_at
     return one.row.state.value, None if again is None else again - offset
 
@@ -154,10 +157,10 @@ def _cohort(
     judged: Sequence[_Judged],
 ) -> Cohort:
     begin = min(first, last - stalled.WINDOW)
-    rows = starts.tally(evaluation.connection, node, begin, last)
+    rows = starts.count_starts(evaluation.connection, node, begin, last)
     unseen = sum(one.unseen and begin <= one.key.at <= last and one.key not in missed_now for one in judged)
     met_now = sum(
-        one.row.state is Start.MET and begin <= one.key.at <= last for one in judged
+        one.row.state is StartState.MET and begin <= one.key.at <= last for one in judged
     )  # still pending in the rows
     return Cohort(first, last, rows.met + met_now, rows.missed + len(missed_now), unseen)
 

@@ -23,7 +23,7 @@ from tocsin.model.run import ScenarioKey
 from tocsin.routing.mute import Inhibitor, Silencer, muted_by_time
 from tocsin.routing.tree import matching_routes
 from tocsin.rules.rules import CompiledRule
-from tocsin.store import events, groups, rule_states, silences, views
+from tocsin.store import events, groups, rule_states, scenarios, silences
 from tocsin.store.records import AlertRecord, DeliveryRecord
 from tocsin.store.rule_states import StateKey
 from tocsin.store.schema import runs
@@ -131,7 +131,7 @@ def _silent(
     spoke = {(one.stage, one.subject) for one in story.decisions}
     labels = [event_labels(event) for event in happened]
     states = rule_states.load(connection, [scenario])
-    sights = views.scenario_views(connection, [scenario])
+    sights = scenarios.scenario_views(connection, [scenario])
     complete = scenario not in sights or sights[scenario].backfilled
     for live in compiled.rules.values():
         if not live.about_nodes and (Stage.RULE, live.rule.alert) not in spoke:

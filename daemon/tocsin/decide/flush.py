@@ -24,7 +24,7 @@ from tocsin.model.notification import GroupNotice, Notification
 from tocsin.model.run import RunKey
 from tocsin.routing.dedup import Wanted, decide
 from tocsin.routing.mute import Inhibitor, Muted, Silencer, muted_by_time
-from tocsin.store import decisions, details, groups, outbox, silences
+from tocsin.store import decisions, groups, outbox, runs, silences
 from tocsin.store.groups import Told
 
 GROUPS = 100  # of one transaction
@@ -200,7 +200,7 @@ def _with_waits(
 ) -> list[Notification]:
     """Owe the notifications; those whose runs' details are still to be read wait for them a little."""
     runs_of = {one.id: _runs(one) for one in owed}
-    awaited = details.awaited(connection, {run for runs in runs_of.values() for run in runs})
+    awaited = runs.awaiting_details(connection, {run for runs in runs_of.values() for run in runs})
     timed: list[Notification] = []
     waits: dict[str, Sequence[RunKey]] = {}
     for one in owed:

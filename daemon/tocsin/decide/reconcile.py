@@ -13,7 +13,7 @@ from tocsin.model.alert import CHANNEL_ALERT, EndReason
 from tocsin.model.rule_state import NodeDownState
 from tocsin.model.run import ScenarioKey
 from tocsin.rules.rules import alert_labels, apart_from_severity, reidentified
-from tocsin.store import alerts, groups, rule_states, views
+from tocsin.store import alerts, groups, rule_states, scenarios
 from tocsin.store.rule_states import StateKey
 
 
@@ -24,7 +24,7 @@ def reconcile(connection: Connection, compiled: CompiledConfig, now: datetime) -
     remembers; its alerts end as unwatched and fire as what they are now. All are put where the present tree wants
     them. A group that is still there is not touched.
     """
-    evaluation = RuleEvaluation(connection, compiled, now, views.node_views(connection), {}, {})
+    evaluation = RuleEvaluation(connection, compiled, now, scenarios.node_views(connection), {}, {})
     ringing = alerts.firing(connection)
     renamed = renamed_rules(rule_states.rules(connection), compiled.rule_ids)
     _rename(evaluation, renamed, ringing)
@@ -77,7 +77,7 @@ def _rename(evaluation: RuleEvaluation, renamed: Mapping[str, str], ringing: Seq
     """Carry over what rules remember, and let their alerts go on under their new identities."""
     states = rule_states.of_rules(evaluation.connection, renamed)
     keys = {ScenarioKey(*one.key[1:]) for one in states if one.key.scenario}
-    evaluation.scenarios |= views.scenario_views(evaluation.connection, keys)
+    evaluation.scenarios |= scenarios.scenario_views(evaluation.connection, keys)
     held = {filed.alert.id: filed.alert for filed in ringing if filed.rule in renamed}
     for one in states:
         key = one.key._replace(rule=renamed[one.key.rule])
@@ -99,7 +99,7 @@ def _rename(evaluation: RuleEvaluation, renamed: Mapping[str, str], ringing: Seq
 
 def _repaint(evaluation: RuleEvaluation, ringing: Sequence[alerts.AlertRow]) -> None:
     places = {place_of(filed.alert) for filed in ringing}
-    evaluation.scenarios |= views.scenario_views(
+    evaluation.scenarios |= scenarios.scenario_views(
         evaluation.connection, {ScenarioKey(*place) for place in places if place[2]}
     )
     evaluation.states |= rule_states.load(evaluation.connection, places)

@@ -17,7 +17,7 @@ from tocsin.model.run import RunKey
 from tocsin.model.views import NodeView
 from tocsin.routing import dss_reporters as mirror
 from tocsin.routing import reporters as report
-from tocsin.store import details, outbox, withheld
+from tocsin.store import events, outbox, runs
 
 _DEFAULT_WATCH = Watch()
 
@@ -118,11 +118,11 @@ class ReporterEvaluation:
 
     def write(self) -> list[Notification]:
         """Put down what is owed; an end's notice waits for the run's details, unless they are here."""
-        withheld.add(self.connection, self._late)
+        events.withhold(self.connection, self._late)
         if not self._owed:
             return []
         ends = {event.run.key for event, _ in self._owed if event.run and event.name in END_EVENTS}
-        missing = ends - details.with_details(self.connection, ends)
+        missing = ends - runs.with_details(self.connection, ends)
         owed: list[Notification] = []
         waits: dict[str, Sequence[RunKey]] = {}
         for event, mine in self._owed:

@@ -20,9 +20,9 @@ from tocsin.routing import reporters as report
 from tocsin.rules.rules import CompiledRule
 from tocsin.rules.stale import OFF_RECHECK
 from tocsin.rules.view import RECHECK
-from tocsin.store import alerts, events, outbox, rule_states, views, withheld
-from tocsin.store.history import good_durations
+from tocsin.store import alerts, events, outbox, rule_states, scenarios
 from tocsin.store.rule_states import RuleStateRow, StateKey
+from tocsin.store.runs import ended, good_durations, last_good
 from tocsin.store.starts import next_start
 
 Durations = Mapping[ScenarioKey, Sequence[timedelta]]
@@ -51,12 +51,12 @@ def decide_time(
         connection,
         compiled,
         now,
-        views.node_views(connection),
-        views.scenario_views(connection, keys),
+        scenarios.node_views(connection),
+        scenarios.scenario_views(connection, keys),
         {one.key: one for one in due},
     )
     runs = {one.state.run for one in due if isinstance(one.state, OverlongState) and one.state.run}
-    over = views.ended(connection, runs)
+    over = ended(connection, runs)
     unlimited = (one.state.run for one in due if isinstance(one.state, OverlongState) and one.state.limit is None)
     usual = good_durations(connection, {run.scenario for run in unlimited if run is not None})
     for one in due:
@@ -132,11 +132,11 @@ def untracked(connection: Connection, compiled: CompiledConfig) -> list[Untracke
     known = rule_states.known(connection, rules)
     new = [
         (live, one)
-        for one in views.watched_scenarios(connection)
+        for one in scenarios.watched_scenarios(connection)
         for live in compiled.rules_for(scenario_labels(one))
         if live.id in rules and StateKey(live.id, *one.key) not in known
     ]
-    good = views.last_good(connection, {one.key for _, one in new})
+    good = last_good(connection, {one.key for _, one in new})
     return [UntrackedScenario(live, one, good.get(one.key)) for live, one in new]
 
 
@@ -153,13 +153,13 @@ def _begin_timing(evaluation: RuleEvaluation, fresh: Sequence[UntrackedScenario]
 def _summaries(evaluation: RuleEvaluation) -> list[Notification]:
     """What was withheld while a node's history was read back, in one message a receiver."""
     owed: list[Notification] = []
-    for node in withheld.nodes(evaluation.connection):
+    for node in events.nodes_with_withheld(evaluation.connection):
         seen = evaluation.nodes.get(node)
         if seen is not None and seen.backfilling:
             continue
         if any(key.node == node for key in events.late_after(evaluation.connection, 0)):
             continue
-        for receiver, late in withheld.take(evaluation.connection, node).items():
+        for receiver, late in events.release_withheld(evaluation.connection, node).items():
             channels = evaluation.compiled.channels.get(receiver, ())
             owed += report.summary(node, receiver, late, channels, evaluation.now)
             reason = DecisionReason.SUMMARY if channels else DecisionReason.NO_CHANNEL

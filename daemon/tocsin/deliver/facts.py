@@ -10,8 +10,7 @@ from tocsin.deliver.context import Facts
 from tocsin.model.notification import EventNotice, GroupNotice, Notice, Notification, SummaryNotice
 from tocsin.model.run import RunKey, ScenarioKey
 from tocsin.store import sending
-from tocsin.store.details import get_details
-from tocsin.store.history import usual_durations
+from tocsin.store.runs import get_details, usual_durations
 
 _KNOWN_FOR = timedelta(minutes=5)
 _MOST_KNOWN = 20_000

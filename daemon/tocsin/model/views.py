@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 from tocsin.model.event import tags_label
 from tocsin.model.labels import Labels
-from tocsin.model.run import RunKey, ScenarioKey
+from tocsin.model.run import ScenarioKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +57,3 @@ def scenario_labels(sight: ScenarioView) -> Labels:
         "scenario_name": sight.name,
         "tags": tags_label(sight.tags),
     }
-
-
-@dataclass(frozen=True, slots=True)
-class SeenRun:
-    """As much of a run as time rules look at."""
-
-    key: RunKey
-    end: datetime | None
-    outcome: str | None
-    trigger_type: str | None

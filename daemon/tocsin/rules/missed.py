@@ -10,37 +10,25 @@ is withdrawn, not missed.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from enum import StrEnum
 
 from tocsin.config.model import Rule
 from tocsin.kit.clock import format_utc, isoformat
 from tocsin.model.event import Event, EventName
+from tocsin.model.expected_start import LAUNCH_DELAY, StartState, keeps_triggers_off, may_meet
 from tocsin.model.rule_state import MissedState
-from tocsin.model.views import SeenRun
+from tocsin.model.run import Run
 from tocsin.rules.view import RECHECK, AlertContent, EvaluationResult, RuleStatus, View
 from tocsin.rules.words import place, times
 
-LAUNCH_DELAY = timedelta(seconds=60)  # between a trigger's activation and the run
 LATENESS = 10  # DSS catches up on an occurrence for a tenth of its period
-EARLY = timedelta(seconds=5)  # a run may seem to start this much before its time, by rounding
-NOT_SCHEDULED = frozenset({"manual", "sub"})  # trigger types that no schedule makes
 DEFAULT_GRACE = timedelta(minutes=10)  # where no rule of this kind matches
-
-
-class Start(StrEnum):
-    """What became of an expected start; the words of the rows."""
-
-    PENDING = "pending"
-    MET = "met"
-    WITHDRAWN = "withdrawn"
-    MISSED = "missed"
 
 
 @dataclass(frozen=True, slots=True)
 class StartStatus:
     """``evaluate_at`` is when a pending one is worth another look, on the node's clock."""
 
-    state: Start
+    state: StartState
     evaluate_at: datetime | None = None
 
 
@@ -50,28 +38,22 @@ def due_of(at: datetime, grace: timedelta, following: datetime | None) -> dateti
     return at + LAUNCH_DELAY + max(grace, period / LATENESS)
 
 
-def evaluate_start(at: datetime, due: datetime, runs: Sequence[SeenRun], view: View) -> StartStatus:
+def evaluate_start(at: datetime, due: datetime, runs: Sequence[Run], view: View) -> StartStatus:
     """What became of the start expected at ``at``, as far as rows tell. ``runs`` are those open or begun since."""
     scenario = view.scenario
     if scenario is None or scenario.gone or scenario.active is False:
-        return StartStatus(Start.WITHDRAWN)
-    for run in runs:
-        belongs = at - EARLY <= run.key.start and run.trigger_type not in NOT_SCHEDULED
-        if belongs and run.key.start <= due:
-            return StartStatus(Start.MET)
-    if any(_open_at(run, moment) for run in runs for moment in (at, at + LAUNCH_DELAY)):
-        return StartStatus(Start.WITHDRAWN)
+        return StartStatus(StartState.WITHDRAWN)
+    if any(may_meet(run, at) and run.start <= due for run in runs):
+        return StartStatus(StartState.MET)
+    if any(keeps_triggers_off(run, at) for run in runs):
+        return StartStatus(StartState.WITHDRAWN)
     if view.now < due:
-        return StartStatus(Start.PENDING, due)
+        return StartStatus(StartState.PENDING, due)
     read = scenario.status_read_at
     active_since_due = scenario.active is True and read is not None and read + view.node.clock_offset > due
     if not (view.fresh(due) and active_since_due):
-        return StartStatus(Start.PENDING, view.now + RECHECK)
-    return StartStatus(Start.MISSED)
-
-
-def _open_at(run: SeenRun, moment: datetime) -> bool:
-    return run.key.start <= moment and (run.end is None or run.end >= moment)
+        return StartStatus(StartState.PENDING, view.now + RECHECK)
+    return StartStatus(StartState.MISSED)
 
 
 def miss(state: MissedState | None, at: datetime, due: datetime) -> MissedState:

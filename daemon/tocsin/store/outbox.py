@@ -17,7 +17,7 @@ def owe(
     """Write notifications that are not there yet; answers those.
 
     ``waits`` names, by notification id, the runs whose details it wants: it is due at its ``due_at``, or as soon as
-    the details of all of them were read (see ``details.put_details``).
+    the details of all of them were read (see ``runs.put_details``).
     """
     if not owed:
         return []

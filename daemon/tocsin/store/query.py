@@ -33,7 +33,6 @@ from tocsin.model.notification import AttemptOutcome, EventNotice, GroupNotice, 
 from tocsin.model.run import BAD_OUTCOMES, Details, RunKey, ScenarioKey
 from tocsin.model.silence import Silence
 from tocsin.store.alerts import check_labels
-from tocsin.store.details import get_details
 from tocsin.store.records import (
     AlertRecord,
     AttemptRecord,
@@ -44,6 +43,7 @@ from tocsin.store.records import (
     ScenarioRecord,
     SilenceRecord,
 )
+from tocsin.store.runs import get_details
 from tocsin.store.schema import alerts, attempts, nodes, outbox, runs, scenarios, silences
 from tocsin.store.silences import to_silence
 from tocsin.store.sql import chunks, readable

@@ -1,27 +1,46 @@
-"""Rows of runs: upserted by looks, read by everybody."""
+"""Rows of runs, upserted by polls, and of what is read about them after their end."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime, timedelta
+from statistics import median
 from typing import Any
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    FromClause,
+    Select,
+    Subquery,
+    and_,
+    delete,
+    exists,
+    func,
+    or_,
+    select,
+    tuple_,
+    update,
+)
 
-from tocsin.model.run import Run, RunKey, ScenarioKey
-from tocsin.store.details import run_columns
-from tocsin.store.schema import runs
-from tocsin.store.sql import Keyed, upsert
+from tocsin.kit.clock import to_ms
+from tocsin.model.run import GOOD_OUTCOMES, Details, Run, RunKey, ScenarioKey
+from tocsin.store.schema import outbox, outbox_waits, run_details, runs
+from tocsin.store.sql import (
+    RUN,
+    SCENARIO,
+    Keyed,
+    chunks,
+    columns,
+    flat,
+    has_key,
+    is_key,
+    key_values,
+    plain,
+    readable,
+    upsert,
+)
 
-_KEY = [runs.c[name] for name in ("node", "project", "scenario", "run_id", "start")]
-_RUN = [runs.c[name] for name in ("end", "outcome", "trigger_type", "trigger_name", "fire_id", "run_as")]
-_SEEN = [
-    runs.c[name]
-    for name in (
-        *("baseline", "late", "seen_at", "seen_by", "end_seen_at"),
-        *("absent_since", "details_due_at", "details_tries"),
-    )
-]
-_ROW = select(*_KEY, *_RUN, *_SEEN)
+USUAL_OF = 20  # good runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,16 +58,9 @@ class RunRow:
     details_tries: int = 0
 
 
-def put_runs(connection: Connection, rows: Sequence[RunRow]) -> None:
-    """Write runs; of known ones only what may still change. ``rows`` names each run once."""
-    kept = {"baseline", "seen_at", "seen_by", "details_tries"}
-    changing = [column.name for column in (*_RUN, *_SEEN) if column.name not in kept]
-    upsert(connection, runs, [_columns(row) for row in rows], changing)
-
-
 @dataclass(frozen=True, slots=True)
-class KnownRun:
-    """What a look must know of a run that it may see again. ``run`` is there only while the run is open."""
+class StoredRun:
+    """What a poll must know of a run that it may see again. ``run`` is there only while the run is open."""
 
     run: Run | None
     baseline: bool = False
@@ -56,57 +68,170 @@ class KnownRun:
     absent_since: datetime | None = None
 
 
-Known = dict[tuple[str, datetime], KnownRun]
+StoredRuns = dict[tuple[str, datetime], StoredRun]
 """By run id and start."""
 
+_PLACE = columns(runs, *SCENARIO)
+_KEY = columns(runs, *RUN)
+_OF_RUN = [field.name for field in fields(Run) if field.name not in ("scenario", *RUN)]
+_OF_ROW = [field.name for field in fields(RunRow) if field.name != "run"]
+_CHANGING = [name for name in (*_OF_RUN, *_OF_ROW) if name not in ("baseline", "seen_at", "seen_by", "details_tries")]
+_ROW = select(*_KEY, *columns(runs, *_OF_RUN, *_OF_ROW))
+_STORED = Keyed(select(*_KEY, runs.c.baseline, runs.c.end_seen_at), _KEY)
+_OPEN = Keyed(_ROW.where(runs.c.end.is_(None)), _PLACE)
+_ENDED = Keyed(select(*_KEY).where(or_(runs.c.end.is_not(None), runs.c.absent_since.is_not(None))), _KEY)
+_GOOD = runs.c.outcome.in_(sorted(GOOD_OUTCOMES))
+_LAST_GOOD = Keyed(select(*_PLACE, func.max(runs.c.end)).where(_GOOD).group_by(*_PLACE), _PLACE)
 
-def known_runs(
-    connection: Connection, looked: Sequence[ScenarioKey], seen: Iterable[RunKey]
-) -> dict[ScenarioKey, Known]:
+
+def put_runs(connection: Connection, rows: Sequence[RunRow]) -> None:
+    """Write runs; of known ones only what may still change. ``rows`` names each run once."""
+    values = [
+        key_values(runs, row.run.key)
+        | {name: getattr(row.run, name) for name in _OF_RUN}
+        | {name: getattr(row, name) for name in _OF_ROW}
+        for row in rows
+    ]
+    upsert(connection, runs, values, _CHANGING)
+
+
+def stored_runs(
+    connection: Connection, polled: Sequence[ScenarioKey], seen: Iterable[RunKey]
+) -> dict[ScenarioKey, StoredRuns]:
     """Of each scenario the open runs, and those of ``seen`` that are known."""
-    found: dict[ScenarioKey, Known] = {key: {} for key in looked}
-    keys = ((*run.scenario, run.run_id, run.start) for run in seen)
-    for *place, run_id, start, baseline, seen_at in _KNOWN.rows(connection, keys):
-        found[ScenarioKey(*place)][run_id, start] = KnownRun(None, baseline, seen_at)
-    for row in map(_row, _OPEN.rows(connection, looked)):
-        known = KnownRun(row.run, row.baseline, row.end_seen_at, row.absent_since)
-        found[row.run.scenario][row.run.run_id, row.run.start] = known
-    return found
-
-
-_KNOWN = Keyed(select(*_KEY, runs.c.baseline, runs.c.end_seen_at), _KEY)
-_OPEN = Keyed(_ROW.where(runs.c.end.is_(None)), _KEY[:3])
+    stored: dict[ScenarioKey, StoredRuns] = {key: {} for key in polled}
+    for *place, run_id, start, baseline, seen_at in _STORED.rows(connection, seen):
+        stored[ScenarioKey(*place)][run_id, start] = StoredRun(None, baseline, seen_at)
+    for row in map(_to_row, _OPEN.rows(connection, polled)):
+        run = StoredRun(row.run, row.baseline, row.end_seen_at, row.absent_since)
+        stored[row.run.scenario][row.run.run_id, row.run.start] = run
+    return stored
 
 
 def open_runs(connection: Connection, node: str) -> list[RunRow]:
     """The runs of a node that have not been seen to end, the oldest first."""
     query = _ROW.where(runs.c.node == node, runs.c.end.is_(None)).order_by(runs.c.start)
-    return [_row(row) for row in connection.execute(query)]
+    return list(map(_to_row, connection.execute(query)))
 
 
-# --- details ---------------------------------------------------------------------------------------------------------
+def ended(connection: Connection, keys: Collection[RunKey]) -> set[RunKey]:
+    """Those that are known to have ended, or were taken out of DSS's history while they ran."""
+    return _keys(_ENDED, connection, keys)
+
+
+def last_good(connection: Connection, keys: Collection[ScenarioKey]) -> dict[ScenarioKey, datetime]:
+    """When the last good run of each scenario ended, baseline runs too."""
+    return {ScenarioKey(*row[:3]): row[3] for row in _LAST_GOOD.rows(connection, keys)}
+
+
+def newest_run_id(connection: Connection, scenario: ScenarioKey) -> str | None:
+    query = select(runs.c.run_id).where(tuple_(*_PLACE) == scenario).order_by(runs.c.start.desc()).limit(1)
+    run_id: str | None = connection.execute(query).scalar_one_or_none()
+    return run_id
+
+
+def _to_row(row: Sequence[Any]) -> RunRow:
+    rest = len(_KEY) + len(_OF_RUN)
+    return RunRow(Run(ScenarioKey(*row[:3]), *row[3:rest]), *row[rest:])
+
+
+def _keys(keyed: Keyed, connection: Connection, keys: Iterable[RunKey]) -> set[RunKey]:
+    return {RunKey(ScenarioKey(*row[:3]), *row[3:]) for row in keyed.rows(connection, keys)}
+
+
+# --- usual durations --------------------------------------------------------------------------------------------------
+
+
+def usual_durations(connection: Connection, scenarios: Iterable[ScenarioKey]) -> dict[ScenarioKey, timedelta]:
+    """The median duration of each scenario's last good runs; absent for one that has none."""
+    return {
+        key: timedelta(seconds=median(duration.total_seconds() for duration in durations))
+        for key, durations in good_durations(connection, scenarios).items()
+    }
+
+
+def good_durations(connection: Connection, scenarios: Iterable[ScenarioKey]) -> dict[ScenarioKey, list[timedelta]]:
+    """The durations of each scenario's last 20 good runs, baseline runs too, the newest first; absent where none is."""
+    by_scenario: dict[ScenarioKey, list[timedelta]] = {}
+    for *place, milliseconds in _DURATIONS.rows(connection, set(scenarios)):
+        durations = by_scenario.setdefault(ScenarioKey(*place), [])
+        if len(durations) < USUAL_OF:
+            durations.append(timedelta(milliseconds=max(milliseconds, 0)))
+    return by_scenario
+
+
+def _durations(keys: Subquery) -> Select[Any]:
+    """Two walks along ``ix_runs_recent`` for each scenario: to the oldest run that counts, and back from it."""
+
+    def good(table: FromClause) -> ColumnElement[bool]:
+        is_good = table.c.outcome.in_(sorted(GOOD_OUTCOMES))
+        return and_(is_key(table, keys), table.c.end.is_not(None), is_good)
+
+    other = runs.alias()
+    oldest = select(plain(other.c.start)).where(good(other)).order_by(other.c.start.desc())
+    oldest_start = oldest.limit(1).offset(USUAL_OF - 1).correlate(keys).scalar_subquery()
+    return (
+        select(*_PLACE, plain(runs.c.end) - plain(runs.c.start))
+        .join_from(keys, runs, good(runs))
+        .where(plain(runs.c.start) >= func.coalesce(oldest_start, plain(runs.c.start)))
+        .order_by(runs.c.start.desc())
+    )
+
+
+_DURATIONS = Keyed(_durations, _PLACE)
+
+# --- details ----------------------------------------------------------------------------------------------------------
+
+_DETAILS = [field.name for field in fields(Details) if field.name != "run"]
+_DETAILS_KEY = columns(run_details, *RUN)
+_WITH_DETAILS = Keyed(select(*_DETAILS_KEY), _DETAILS_KEY)
+_AWAITED = Keyed(select(*_KEY).where(runs.c.details_due_at.is_not(None)), _KEY)
 
 
 def details_due(connection: Connection, node: str, limit: int) -> list[RunRow]:
-    """The runs whose details are still owed, the most urgent first."""
-    mine = _ROW.where(runs.c.node == node, runs.c.details_due_at.is_not(None))
-    return [_row(row) for row in connection.execute(mine.order_by(runs.c.details_due_at).limit(limit))]
+    """The runs whose details are still to be read, the most urgent first."""
+    query = _ROW.where(runs.c.node == node, runs.c.details_due_at.is_not(None))
+    return list(map(_to_row, connection.execute(query.order_by(runs.c.details_due_at).limit(limit))))
 
 
 def plan_details(connection: Connection, run: RunKey, due_at: datetime | None, tries: int) -> None:
     """When to read a run's details next; None: no more."""
-    mine = [runs.c[name] == value for name, value in run_columns(run).items()]
-    connection.execute(update(runs).where(*mine).values(details_due_at=due_at, details_tries=tries))
+    connection.execute(update(runs).where(has_key(runs, run)).values(details_due_at=due_at, details_tries=tries))
 
 
-# --- rows ------------------------------------------------------------------------------------------------------------
+def put_details(connection: Connection, details: Details) -> None:
+    """Write a run's details over older ones, and let the notifications that waited for them go."""
+    row = key_values(run_details, details.run) | {name: getattr(details, name) for name in _DETAILS}
+    upsert(connection, run_details, [row], _DETAILS)
+    of_run = and_(*(outbox_waits.c[name] == part for name, part in zip(RUN, flat(details.run), strict=True)))
+    waited = list(
+        connection.execute(delete(outbox_waits).where(of_run).returning(outbox_waits.c.notification_id)).scalars()
+    )
+    still_waits = exists().where(outbox_waits.c.notification_id == outbox.c.id)
+    for part in chunks(waited):
+        due_later = (outbox.c.id.in_(part), ~still_waits, outbox.c.due_at > details.read_at)
+        connection.execute(update(outbox).where(*due_later).values(due_at=details.read_at))
 
 
-def _columns(row: RunRow) -> dict[str, object]:
-    values = {column.name: getattr(row.run, column.name) for column in _RUN}
-    return run_columns(row.run.key) | values | {column.name: getattr(row, column.name) for column in _SEEN}
+def get_details(connection: Connection, runs: Iterable[RunKey]) -> dict[RunKey, Details]:
+    """What is known about these runs; a run without a row is absent."""
+    by_key = {(*flat(run)[:-1], to_ms(run.start)): run for run in runs}
+    found: dict[RunKey, Details] = {}
+    for part in chunks(list(by_key.values()), 100):
+        query = select(*_DETAILS_KEY, *columns(run_details, *_DETAILS))
+        rows = connection.execute(query.where(tuple_(*_DETAILS_KEY).in_([flat(run) for run in part])))
+        for details in readable(
+            connection, run_details, rows, lambda row: Details(by_key[(*row[:4], to_ms(row[4]))], *row[5:])
+        ):
+            found[details.run] = details
+    return found
 
 
-def _row(values: Sequence[Any]) -> RunRow:
-    node, project, scenario, *run = values[: len(_KEY) + len(_RUN)]
-    return RunRow(Run(ScenarioKey(node, project, scenario), *run), *values[len(_KEY) + len(_RUN) :])
+def with_details(connection: Connection, runs: Iterable[RunKey]) -> set[RunKey]:
+    """Those of these runs whose details were read."""
+    return _keys(_WITH_DETAILS, connection, runs)
+
+
+def awaiting_details(connection: Connection, runs: Iterable[RunKey]) -> set[RunKey]:
+    """Those of these runs whose details are due and not read yet."""
+    return _keys(_AWAITED, connection, runs)

@@ -1,19 +1,100 @@
-"""Rows of projects, scenarios and their expected starts."""
+"""Rows of nodes, projects and scenarios, with DSS's own mail reporters; and what rules read of them."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import BigInteger, Connection, bindparam, literal_column, select, update
 
 from tocsin.kit.clock import EPOCH
 from tocsin.model.event import ScenarioFacts
+from tocsin.model.mail_reporter import MailReporter
 from tocsin.model.run import ScenarioKey
-from tocsin.store.schema import expected_starts, projects, scenarios
-from tocsin.store.sql import Keyed, emptied, upsert
+from tocsin.model.views import NodeView, ScenarioView
+from tocsin.store.schema import mail_reporters, nodes, projects, scenarios
+from tocsin.store.sql import (
+    SCENARIO,
+    Keyed,
+    columns,
+    emptied,
+    has_key,
+    insert,
+    key_values,
+    maker,
+    readable,
+    shallow,
+    upsert,
+)
 
-_PLACE = ("node", "project", "scenario")
+# --- nodes ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRow:
+    """A node as it was last seen. ``watched_since`` and ``resumed_at`` are on DSS's clock, the others on Tocsin's."""
+
+    node: str
+    watched_since: datetime
+    up: bool | None = None  # None: neither answered nor failed yet
+    down_reason: str | None = None
+    down_since: datetime | None = None
+    down_event_id: str | None = None
+    problem: str | None = None
+    last_ok_at: datetime | None = None
+    clock_offset_ms: int = 0  # DSS's clock minus ours
+    clock_offset_least_ms: int | None = None  # the least of it for hours
+    dss_version: str | None = None
+    node_type: str | None = None
+    sweep_trusted: bool = True
+    last_sweep_at: datetime | None = None
+    last_discovery_at: datetime | None = None
+    backfilling: bool = False
+    resumed_at: datetime | None = None
+    scope: str | None = None
+
+
+_to_node = maker(NodeRow)
+_MOST_OFFSET_MS = 100 * 365 * 86_400_000  # of a clock; what a damaged row says beyond it is cut
+_VIEWED_OF_NODE = ("node", "up", "backfilling", "down_since", "down_reason", "clock_offset_ms", "clock_offset_least_ms")
+
+
+def ensure_node(connection: Connection, node: str, watched_since: datetime) -> NodeRow:
+    """The node's row; a new one has this ``watched_since``."""
+    fresh = insert(connection, nodes).values(node=node, watched_since=watched_since)
+    connection.execute(fresh.on_conflict_do_nothing())
+    row = get_node(connection, node)
+    assert row is not None
+    return row
+
+
+def get_node(connection: Connection, node: str) -> NodeRow | None:
+    row = connection.execute(select(nodes).where(nodes.c.node == node)).one_or_none()
+    return None if row is None else _to_node(row)
+
+
+def all_nodes(connection: Connection) -> list[NodeRow]:
+    return list(map(_to_node, connection.execute(select(nodes).order_by(nodes.c.node))))
+
+
+def save_node(connection: Connection, row: NodeRow) -> None:
+    """Write the whole row of a node that exists; only its watcher does."""
+    connection.execute(update(nodes).where(nodes.c.node == row.node).values(shallow(row)))
+
+
+def node_views(connection: Connection) -> dict[str, NodeView]:
+    """Every node, as rules see it."""
+
+    def offset(milliseconds: int) -> timedelta:
+        return timedelta(milliseconds=min(max(milliseconds, -_MOST_OFFSET_MS), _MOST_OFFSET_MS))
+
+    return {
+        node: NodeView(node, *others, offset(now), None if least is None else offset(least))  # type: ignore[call-arg]
+        for node, *others, now, least in connection.execute(select(*columns(nodes, *_VIEWED_OF_NODE)))
+    }
+
+
+# --- projects ---------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +107,20 @@ class ProjectRow:
     in_scope_since: datetime
     missing: int = 0
     gone_at: datetime | None = None
+
+
+def load_projects(connection: Connection, node: str) -> list[ProjectRow]:
+    query = select(projects).where(projects.c.node == node).order_by(projects.c.project)
+    return list(map(maker(ProjectRow), connection.execute(query)))
+
+
+def put_projects(connection: Connection, rows: Sequence[ProjectRow]) -> None:
+    """Write projects over what is known of them."""
+    newer = [field.name for field in fields(ProjectRow) if field.name not in ("node", "project")]
+    upsert(connection, projects, [shallow(row) for row in rows], newer)
+
+
+# --- scenarios --------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +152,8 @@ class ScenarioRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Past:
-    """What a look must know of its scenario. Times are DSS's."""
+class ScenarioProgress:
+    """How far a scenario's runs were read before a poll. Times are DSS's."""
 
     watched_since: datetime
     watermark: datetime
@@ -68,179 +163,115 @@ class Past:
 
 
 @dataclass(frozen=True, slots=True)
-class Looked:
-    """What a good look leaves in a scenario's row."""
+class PolledScenario:
+    """What a good poll leaves in a scenario's row."""
 
     key: ScenarioKey
     polled_at: datetime
     cursor: datetime | None
     last_end: datetime | None
     last_outcome: str | None
-    reporter_failures: int = 0
+    reporter_failures: int = 0  # new ones
 
 
-# --- projects --------------------------------------------------------------------------------------------------------
-
-
-def load_projects(connection: Connection, node: str) -> list[ProjectRow]:
-    query = select(projects).where(projects.c.node == node).order_by(projects.c.project)
-    return [ProjectRow(**row) for row in connection.execute(query).mappings()]
-
-
-def put_projects(connection: Connection, rows: Sequence[ProjectRow]) -> None:
-    """Write projects over what is known of them."""
-    names = [column.name for column in projects.columns]
-    changing = [name for name in names if name not in ("node", "project")]
-    upsert(connection, projects, [{name: getattr(row, name) for name in names} for row in rows], changing)
-
-
-# --- scenarios -------------------------------------------------------------------------------------------------------
-
+_KEY = columns(scenarios, *SCENARIO)
+_FIELDS = [field.name for field in fields(ScenarioRow) if field.name != "key"]
 _READ_IN_LISTS = ("name", "tags", "type", "active", "run_as", "status_read_at", "next_run")
-_STATE = ("watched_since", "missing", "gone_at")
+_PROGRESS = Keyed(select(*_KEY, *columns(scenarios, *(field.name for field in fields(ScenarioProgress)))), _KEY)
+_VIEWED = (
+    *_KEY,
+    *columns(scenarios, "name", "tags", "active"),
+    scenarios.c.gone_at.is_not(None),
+    *columns(scenarios, "watched_since", "polled_at", "status_read_at", "next_run", "backfilled"),
+)
+_VIEWS = Keyed(select(*_VIEWED), _KEY)
+_POLLED = ("polled_at", "cursor", "last_end", "last_outcome")
+_SAVE_POLL = (
+    update(scenarios)
+    .where(has_key(scenarios))
+    .values({name: bindparam(f"new_{name}", type_=scenarios.c[name].type) for name in _POLLED})
+    .values(reporter_failures=scenarios.c.reporter_failures + bindparam("failures", type_=BigInteger()))
+    .values(backfilled=True)
+)
 
 
 def load_scenarios(connection: Connection, node: str) -> list[ScenarioRow]:
     """All scenarios of a node, the gone ones too."""
-    query = select(scenarios).where(scenarios.c.node == node)
-    rows = connection.execute(query)
-    names = tuple(rows.keys())
-    return [_row(dict(zip(names, row, strict=True))) for row in emptied(connection, scenarios, rows)]
-
-
-def pasts(connection: Connection, keys: Sequence[ScenarioKey]) -> dict[ScenarioKey, Past]:
-    """What looks at these scenarios must know; one that is not in the store is absent."""
-    return {ScenarioKey(*row[:3]): Past(*row[3:]) for row in _PASTS.rows(connection, keys)}
-
-
-_WITHDRAWN = expected_starts.c.state == literal_column("'withdrawn'")
-_PLACE_COLUMNS = [scenarios.c[name] for name in _PLACE]
-_PAST = ("watched_since", "watermark", "cursor", "last_end", "last_outcome")
-_PASTS = Keyed(select(*_PLACE_COLUMNS, *(scenarios.c[name] for name in _PAST)), _PLACE_COLUMNS)
+    query = select(*_KEY, *columns(scenarios, *_FIELDS)).where(scenarios.c.node == node)
+    rows = emptied(connection, scenarios, connection.execute(query))
+    return [ScenarioRow(ScenarioKey(*row[:3]), *row[3:]) for row in rows]
 
 
 def put_scenarios(connection: Connection, rows: Sequence[ScenarioRow]) -> None:
-    """Write what lists and discovery say; what looks say (cursor, last run, watermark) stays as it is.
+    """Write what lists and discovery say; what polls say (cursor, last run, watermark) stays as it is.
 
-    Whether a scenario is backfilled is for looks and ``begin_backfill`` to say; one that was gone and is back is not.
+    Whether a scenario is backfilled is for polls and ``begin_backfill`` to say; one that was gone and is back is not.
     """
-    back = [dict(zip((f"key_{name}" for name in _PLACE), row.key, strict=True)) for row in rows if not row.backfilled]
+    back = [key_values(scenarios, row.key, "key_") for row in rows if not row.backfilled]
     if back:
-        connection.execute(_BACK, back)
-    upsert(connection, scenarios, [_columns(row) for row in rows], (*_READ_IN_LISTS, *_STATE))
+        returned = update(scenarios).where(has_key(scenarios), scenarios.c.gone_at.is_not(None))
+        connection.execute(returned.values(backfilled=False), back)
+    values = [{name: getattr(row, name) for name in _FIELDS} | key_values(scenarios, row.key) for row in rows]
+    upsert(connection, scenarios, values, (*_READ_IN_LISTS, "watched_since", "missing", "gone_at"))
 
 
-_BACK = (
-    update(scenarios)
-    .where(*(scenarios.c[name] == bindparam(f"key_{name}") for name in _PLACE), scenarios.c.gone_at.is_not(None))
-    .values(backfilled=False)
-)
+def scenario_progress(connection: Connection, keys: Sequence[ScenarioKey]) -> dict[ScenarioKey, ScenarioProgress]:
+    """What polls of these scenarios must know; one that is not in the store is absent."""
+    return {ScenarioKey(*row[:3]): ScenarioProgress(*row[3:]) for row in _PROGRESS.rows(connection, keys)}
 
 
-def scenarios_looked(connection: Connection, looked: Sequence[Looked]) -> None:
-    """Write what good looks said. A scenario that was looked at is backfilled."""
-    if not looked:
-        return
-    connection.execute(
-        _LOOKED,
-        [
-            {
-                "key_node": one.key.node,
-                "key_project": one.key.project,
-                "key_scenario": one.key.scenario,
-                "new_polled_at": one.polled_at,
-                "new_cursor": one.cursor,
-                "new_last_end": one.last_end,
-                "new_last_outcome": one.last_outcome,
-                "failures": one.reporter_failures,
-            }
-            for one in looked
-        ],
-    )
-
-
-_LOOKED = (
-    update(scenarios)
-    .where(*(scenarios.c[name] == bindparam(f"key_{name}") for name in _PLACE))
-    .values(
-        {
-            name: bindparam(f"new_{name}", type_=scenarios.c[name].type)
-            for name in ("polled_at", "cursor", "last_end", "last_outcome")
-        }
-        | {
-            "reporter_failures": scenarios.c.reporter_failures + bindparam("failures", type_=BigInteger()),
-            "backfilled": True,
-        }
-    )
-)
+def save_polls(connection: Connection, polled: Sequence[PolledScenario]) -> None:
+    """Write what good polls said. A scenario that was polled is backfilled."""
+    if polled:
+        connection.execute(_SAVE_POLL, [
+            key_values(scenarios, poll.key, "key_")
+            | {f"new_{name}": getattr(poll, name) for name in _POLLED}
+            | {"failures": poll.reporter_failures}
+            for poll in polled
+        ])  # fmt: skip
 
 
 def put_follows(connection: Connection, key: ScenarioKey, follows: tuple[tuple[str, str], ...]) -> None:
     """The (project, scenario) pairs whose ends trigger this scenario."""
-    mine = [scenarios.c[name] == value for name, value in zip(_PLACE, key, strict=True)]
-    connection.execute(update(scenarios).where(*mine).values(follows=follows))
+    connection.execute(update(scenarios).where(has_key(scenarios, key)).values(follows=follows))
 
 
 def begin_backfill(connection: Connection, node: str) -> None:
-    """All scenarios of a node wait for a look before their time rules may speak again."""
-    mine = update(scenarios).where(scenarios.c.node == node, scenarios.c.gone_at.is_(None))
-    connection.execute(mine.values(backfilled=False))
+    """All scenarios of a node wait for a poll before their time rules are evaluated again."""
+    present = (scenarios.c.node == node, scenarios.c.gone_at.is_(None))
+    connection.execute(update(scenarios).where(*present).values(backfilled=False))
 
 
-# --- expected starts -------------------------------------------------------------------------------------------------
+def scenario_views(connection: Connection, keys: Collection[ScenarioKey]) -> dict[ScenarioKey, ScenarioView]:
+    """These scenarios, as rules see them; one without a row is absent."""
+    return {view.key: view for view in _to_views(connection, _VIEWS.rows(connection, keys))}
 
 
-def pending_starts(connection: Connection, node: str) -> dict[ScenarioKey, list[datetime]]:
-    """The expected starts that neither came nor were withdrawn, by scenario, the earliest first."""
-    query = select(*(expected_starts.c[name] for name in (*_PLACE, "at")))
-    query = query.where(expected_starts.c.node == node, expected_starts.c.state == "pending")
-    found: dict[ScenarioKey, list[datetime]] = {}
-    for name, project, scenario, at in connection.execute(query.order_by(expected_starts.c.at)):
-        found.setdefault(ScenarioKey(name, project, scenario), []).append(at)
-    return found
+def watched_scenarios(connection: Connection) -> list[ScenarioView]:
+    """Every scenario that is not gone."""
+    return _to_views(connection, connection.execute(select(*_VIEWED).where(scenarios.c.gone_at.is_(None))))
 
 
-def expect_starts(connection: Connection, starts: Iterable[tuple[ScenarioKey, datetime]], now: datetime) -> None:
-    """Remember starts that DSS announces; one that was withdrawn is expected again, others stay as they are."""
-    expected = {"state": "pending", "learned_at": now, "settled_at": None}
-    rows = [dict(zip(_PLACE, key, strict=True)) | {"at": at} | expected for key, at in starts]
-    upsert(connection, expected_starts, rows, (*expected,), where=_WITHDRAWN)
+def _to_views(connection: Connection, rows: Iterable[Any]) -> list[ScenarioView]:
+    return [ScenarioView(ScenarioKey(*row[:3]), *row[3:]) for row in emptied(connection, scenarios, rows)]
 
 
-def settle_starts(connection: Connection, settled: Iterable[tuple[ScenarioKey, datetime, str]], now: datetime) -> None:
-    """Mark pending starts as ``met`` or ``withdrawn``."""
-    rows = [
-        dict(zip((f"key_{name}" for name in _PLACE), key, strict=True)) | {"key_at": at, "new_state": state}
-        for key, at, state in settled
-    ]
-    if not rows:
-        return
-    mine = [expected_starts.c[name] == bindparam(f"key_{name}") for name in (*_PLACE, "at")]
-    statement = update(expected_starts).where(*mine, expected_starts.c.state == "pending")
-    connection.execute(
-        statement.values(state=bindparam("new_state", type_=expected_starts.c.state.type), settled_at=now), rows
-    )
+# --- DSS's own mail reporters -----------------------------------------------------------------------------------------
+
+_REPORTERS_KEY = columns(mail_reporters, *SCENARIO)
+_REPORTERS = Keyed(select(*_REPORTERS_KEY, mail_reporters.c.reporters), _REPORTERS_KEY)
+_CHANGED = mail_reporters.c.reporters != literal_column("excluded.reporters")
 
 
-# --- rows ------------------------------------------------------------------------------------------------------------
-
-_FIELDS = (
-    *_READ_IN_LISTS,
-    *_STATE,
-    "backfilled",
-    "follows",
-    "watermark",
-    "cursor",
-    "polled_at",
-    "last_end",
-    "last_outcome",
-)
+def put_mail_reporters(connection: Connection, rows: Sequence[tuple[ScenarioKey, tuple[MailReporter, ...]]]) -> None:
+    """Write what these scenarios have now; rows that say so already are not touched."""
+    new = [key_values(mail_reporters, key) | {"reporters": reporters} for key, reporters in rows]
+    upsert(connection, mail_reporters, new, ("reporters",), where=_CHANGED)
 
 
-def _columns(row: ScenarioRow) -> dict[str, object]:
-    return dict(zip(_PLACE, row.key, strict=True)) | {name: getattr(row, name) for name in _FIELDS}
-
-
-def _row(fields: Mapping[str, Any]) -> ScenarioRow:
-    key = ScenarioKey(fields["node"], fields["project"], fields["scenario"])
-    return ScenarioRow(key, **{name: fields[name] for name in _FIELDS})
+def get_mail_reporters(
+    connection: Connection, keys: Collection[ScenarioKey]
+) -> dict[ScenarioKey, tuple[MailReporter, ...]]:
+    """The mail reporters of these scenarios; one whose reporters were never read is absent."""
+    rows = _REPORTERS.rows(connection, keys)
+    return dict(readable(connection, mail_reporters, rows, lambda row: (ScenarioKey(*row[:3]), row[3])))

@@ -22,9 +22,9 @@ from tocsin.store import outbox as rows
 from tocsin.store import silences
 from tocsin.store.decisions import about, to_decision
 from tocsin.store.groups import told
-from tocsin.store.history import usual_durations
 from tocsin.store.query import alert_records, delivery_records, get_run
 from tocsin.store.records import AlertRecord, DeliveryRecord, RunRecord
+from tocsin.store.runs import usual_durations
 from tocsin.store.schema import alerts, decisions, events, group_alerts, groups, outbox
 from tocsin.store.sql import readable
 

@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 from tocsin.dss import DSSClient, DSSError, DSSNotFound, wire
 from tocsin.dss.fields import get_object
 from tocsin.model.run import Details, DetailsLevel, RunKey
-from tocsin.store import details, runs
+from tocsin.store import runs
 from tocsin.watch.cadence import Rank, Reason
 from tocsin.watch.queue import NextJob, Permit
 from tocsin.watch.read import clean, read_details, read_failed_reporters
@@ -110,5 +110,5 @@ class DetailsReader:
 
 
 def _write(connection: Connection, read: Details, tries: int) -> None:
-    details.put_details(connection, read)
+    runs.put_details(connection, read)
     runs.plan_details(connection, read.run, None, tries)

@@ -10,9 +10,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from tocsin.model.event import Event, EventName, FailedReporter, ScenarioFacts, end_event_name, run_event_id
+from tocsin.model.expected_start import LAUNCH_DELAY
 from tocsin.model.run import Outcome, Run, ScenarioKey
-from tocsin.store.runs import Known, KnownRun
-from tocsin.store.scenarios import Past
+from tocsin.store.runs import StoredRun, StoredRuns
+from tocsin.store.scenarios import ScenarioProgress
 from tocsin.watch.read import ListedRun
 
 VANISHED_AFTER = timedelta(minutes=10)
@@ -21,12 +22,6 @@ LOST_AFTER = timedelta(seconds=20)
 """The same for a run that DSS does not know by its id either: the second poll confirms the first."""
 REPORTERS_WATCHED_FOR = timedelta(hours=6)
 """DSS's reporters send after the end of a run; so long their errors are polled for."""
-LAUNCH_DELAY = timedelta(seconds=60)
-"""DSS waits so long between a trigger and the start of the run."""
-
-_EARLY = timedelta(seconds=5)
-_MERGED = timedelta(minutes=10)
-_NOT_OF_A_SCHEDULE = frozenset({"manual", "sub"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +68,7 @@ class Diff:
     last_outcome: str | None
 
 
-def diff(known: Known, sight: PollResult, past: Past) -> Diff:
+def diff(known: StoredRuns, sight: PollResult, past: ScenarioProgress) -> Diff:
     """What this poll adds to what is known. ``known`` holds the open runs and those from ``fresh_from`` on; one
     without ``run`` has ended."""
     runs: list[RunChange] = []
@@ -101,7 +96,7 @@ def diff(known: Known, sight: PollResult, past: Past) -> Diff:
 
 
 def _compare(
-    run: Run, was: KnownRun | None, sight: PollResult, past: Past
+    run: Run, was: StoredRun | None, sight: PollResult, past: ScenarioProgress
 ) -> tuple[RunChange | None, tuple[EventName, ...]]:
     """What to write about one seen run and the events that it makes."""
     end = () if run.end is None else (end_event_name(run.outcome),)
@@ -121,7 +116,7 @@ def _compare(
     return RunChange(run, late=late, ended=bool(end)), (*start, *end)
 
 
-def _reporters_matter(run: Run, was: KnownRun | None, names: Sequence[EventName], sight: PollResult) -> bool:
+def _reporters_matter(run: Run, was: StoredRun | None, names: Sequence[EventName], sight: PollResult) -> bool:
     if was is None:
         return bool(names) or run.end is None
     if was.run is not None:
@@ -130,7 +125,7 @@ def _reporters_matter(run: Run, was: KnownRun | None, names: Sequence[EventName]
     return fresh and not was.baseline
 
 
-def _absent(known: Known, sight: PollResult) -> Iterable[RunChange]:
+def _absent(known: StoredRuns, sight: PollResult) -> Iterable[RunChange]:
     """Open runs that DSS no longer lists: remembered first, closed as UNKNOWN when that lasts.
 
     A node that crashed, or a cleared history, loses a run for ever. A list that is not whole or does not reach back
@@ -181,28 +176,3 @@ def _event(
         late=late,
         reporter=reporter,
     )
-
-
-def settle(pending: Sequence[datetime], runs: Sequence[Run]) -> dict[datetime, str]:
-    """Which expected starts these runs have met, and which are withdrawn because the scenario was running then.
-
-    A run belongs to the latest expected start before it. One that a person or another scenario started meets none;
-    one of another automatic trigger does if it came soon after, since DSS keeps only the last of several triggers.
-    """
-    settled: dict[datetime, str] = {}
-    ordered = sorted(pending)
-    for run in runs:
-        due = next((at for at in reversed(ordered) if at - _EARLY <= run.start), None)
-        if due is None or run.trigger_type in _NOT_OF_A_SCHEDULE:
-            continue
-        if run.trigger_type in (None, "temporal") or run.start - due <= _MERGED:
-            settled[due] = "met"
-    for at in ordered:
-        busy = (_runs_at(run, moment) for run in runs for moment in (at, at + LAUNCH_DELAY))
-        if at not in settled and any(busy):
-            settled[at] = "withdrawn"
-    return settled
-
-
-def _runs_at(run: Run, moment: datetime) -> bool:
-    return run.start <= moment and (run.end is None or run.end >= moment)

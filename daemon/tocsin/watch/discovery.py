@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 
 from tocsin.dss import DSSClient, DSSError, DSSForbidden
 from tocsin.model.run import ScenarioKey
-from tocsin.store import runs, scenarios
+from tocsin.store import runs, scenarios, starts
 from tocsin.store.scenarios import ProjectRow, ScenarioRow
 from tocsin.watch.cadence import Rank, Reason
 from tocsin.watch.diff import PollResult
@@ -155,7 +155,7 @@ class Discovery:
         read = state.read
         projects = await read(scenarios.load_projects, state.name)
         known = await read(scenarios.load_scenarios, state.name)
-        pending = await read(scenarios.pending_starts, state.name)
+        pending = await read(starts.pending_starts, state.name)
         opened: dict[ScenarioKey, list[runs.RunRow]] = {}
         for row in await read(runs.open_runs, state.name):
             opened.setdefault(row.run.scenario, []).append(row)
@@ -171,8 +171,8 @@ class Discovery:
                 self._gone[scenario.key] = scenario
                 continue
             mine = tuple(row.run for row in opened.get(scenario.key, ()))
-            starts = tuple(pending.get(scenario.key, ()))
-            watched.append(ScenarioState(scenario, open_runs=mine, pending=starts))
+            announced = tuple(pending.get(scenario.key, ()))
+            watched.append(ScenarioState(scenario, open_runs=mine, pending=announced))
         await state.schedule.add_all(watched)
         out = [one for one in watched if not self._wanted(one.row)]
         await self._give_up(out, [row for row in projects if row.gone_at is None and not state.in_scope(row.project)])
@@ -445,5 +445,5 @@ def _write(
     record_polls(connection, over)
     expected = list(expected)
     withdrawn = [(one.key, at, "withdrawn") for one in expected for at in one.change.withdrawn]
-    scenarios.settle_starts(connection, withdrawn, now)
-    scenarios.expect_starts(connection, [(one.key, at) for one in expected for at in one.change.new], now)
+    starts.close_starts(connection, withdrawn, now)
+    starts.expect_starts(connection, [(one.key, at) for one in expected for at in one.change.new], now)

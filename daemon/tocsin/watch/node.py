@@ -23,8 +23,8 @@ from tocsin.dss import (
 from tocsin.kit.tasks import until_one_ends
 from tocsin.model.event import DownReason
 from tocsin.model.run import ScenarioKey
-from tocsin.store import StoreUnavailable, nodes, totals
-from tocsin.store.nodes import NodeRow
+from tocsin.store import StoreUnavailable, scenarios, totals
+from tocsin.store.scenarios import NodeRow
 from tocsin.watch.budget import Budget
 from tocsin.watch.cadence import Reason
 from tocsin.watch.circuit import Circuit
@@ -85,7 +85,7 @@ class NodeWatcher(WatcherDeps):
         while True:
             try:
                 await write(guard, totals.lay_out, self.duration_buckets)
-                return await write(guard, nodes.ensure_node, self.node.name, self.clock.now())
+                return await write(guard, scenarios.ensure_node, self.node.name, self.clock.now())
             except StoreUnavailable:
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, 30.0)

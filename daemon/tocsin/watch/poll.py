@@ -11,11 +11,12 @@ from functools import partial
 
 from tocsin.dss import DSSClient, DSSError, DSSForbidden, DSSNotFound, DSSReplyTooLarge, wire
 from tocsin.model.event import Event, EventName
+from tocsin.model.expected_start import LAUNCH_DELAY
 from tocsin.model.mail_reporter import MailReporter
 from tocsin.model.run import DetailsLevel, Run, RunKey, ScenarioKey
 from tocsin.store.scenarios import put_follows
 from tocsin.watch.cadence import Rank, Reason
-from tocsin.watch.diff import LAUNCH_DELAY, PollResult
+from tocsin.watch.diff import PollResult
 from tocsin.watch.queue import NextJob, Permit
 from tocsin.watch.read import FOLLOW, ListedRun, ParsedList, read_follows, read_mail_reporters, read_runs
 from tocsin.watch.record import Poll, PollOutcome, record_polls

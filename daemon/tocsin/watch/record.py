@@ -11,12 +11,13 @@ from datetime import datetime
 from sqlalchemy import Connection
 
 from tocsin.model.event import END_EVENTS, Event, EventName
+from tocsin.model.expected_start import match_starts
 from tocsin.model.mail_reporter import MailReporter
 from tocsin.model.run import DetailsLevel, Run, RunKey
-from tocsin.store import events, mail_reporters, runs, scenarios, totals
-from tocsin.store.runs import Known, RunRow
-from tocsin.store.scenarios import Looked, Past
-from tocsin.watch.diff import Diff, PollResult, RunChange, diff, settle
+from tocsin.store import events, runs, scenarios, starts, totals
+from tocsin.store.runs import RunRow, StoredRuns
+from tocsin.store.scenarios import PolledScenario, ScenarioProgress
+from tocsin.watch.diff import Diff, PollResult, RunChange, diff
 
 WantsDetails = Callable[[Event, tuple[MailReporter, ...]], DetailsLevel]
 """What is needed of the run that an event ended, by the scenario's own mail reporters too.
@@ -59,9 +60,9 @@ def record_polls(connection: Connection, polls: Sequence[Poll]) -> list[PollOutc
     keys = [poll.sight.key for poll in polls]
     if len(set(keys)) < len(keys):  # each must see what the one before it wrote
         return [record_polls(connection, [poll])[0] for poll in polls]
-    pasts = scenarios.pasts(connection, keys)
+    pasts = scenarios.scenario_progress(connection, keys)
     fresh = [seen.run.key for poll in polls for seen in poll.sight.seen if seen.run.start >= poll.sight.fresh_from]
-    known = runs.known_runs(connection, keys, fresh)
+    known = runs.stored_runs(connection, keys, fresh)
     diffs = [
         diff(known[poll.sight.key], poll.sight, past) if (past := pasts.get(poll.sight.key)) else None for poll in polls
     ]
@@ -69,7 +70,7 @@ def record_polls(connection: Connection, polls: Sequence[Poll]) -> list[PollOutc
     new = {event.id for event in told}
     recorded: list[PollOutcome] = []
     changed: list[RunRow] = []
-    polled: list[Looked] = []
+    polled: list[PolledScenario] = []
     for poll, one in zip(polls, diffs, strict=True):
         if one is None:
             recorded.append(PollOutcome(known=False))
@@ -81,8 +82,8 @@ def record_polls(connection: Connection, polls: Sequence[Poll]) -> list[PollOutc
         recorded.append(_recorded(poll, one, mine, written, pasts[poll.sight.key], known[poll.sight.key], details))
         polled.append(_polled(poll, recorded[-1]))
     runs.put_runs(connection, changed)
-    scenarios.scenarios_looked(connection, polled)
-    mail_reporters.put(
+    scenarios.save_polls(connection, polled)
+    scenarios.put_mail_reporters(
         connection,
         [
             (poll.sight.key, poll.mail_reporters)
@@ -126,8 +127,8 @@ def _recorded(
     one: Diff,
     new: tuple[Event, ...],
     written: Sequence[RunRow],
-    past: Past,
-    known: Known,
+    past: ScenarioProgress,
+    known: StoredRuns,
     details: Mapping[RunKey, DetailsLevel],
 ) -> PollOutcome:
     now = {was.run.key: was.run for was in known.values() if was.run} | {one.run.key: one.run for one in written}
@@ -139,13 +140,13 @@ def _recorded(
         cursor=max(cursors, default=None),
         last_end=one.last_end,
         last_outcome=one.last_outcome,
-        settled=settle(poll.pending, [seen.run for seen in poll.sight.seen]) if poll.pending else {},
+        settled=match_starts(poll.pending, [seen.run for seen in poll.sight.seen]) if poll.pending else {},
     )
 
 
-def _polled(poll: Poll, one: PollOutcome) -> Looked:
+def _polled(poll: Poll, one: PollOutcome) -> PolledScenario:
     failures = sum(event.name is EventName.REPORTER_FAILED for event in one.events)
-    return Looked(poll.sight.key, poll.begun_at, one.cursor, one.last_end, one.last_outcome, failures)
+    return PolledScenario(poll.sight.key, poll.begun_at, one.cursor, one.last_end, one.last_outcome, failures)
 
 
 def _settle(connection: Connection, polls: Sequence[Poll], recorded: Sequence[PollOutcome]) -> None:
@@ -155,7 +156,7 @@ def _settle(connection: Connection, polls: Sequence[Poll], recorded: Sequence[Po
         for at, state in one.settled.items()
     ]
     if states:
-        scenarios.settle_starts(connection, states, polls[-1].sight.detected_at)
+        starts.close_starts(connection, states, polls[-1].sight.detected_at)
 
 
 def _count(connection: Connection, polls: Sequence[Poll], fresh: Iterable[Event]) -> None:

@@ -14,10 +14,10 @@ from itertools import islice
 from math import inf
 
 from tocsin.kit.clock import Clock
+from tocsin.model.expected_start import LAUNCH_DELAY
 from tocsin.model.run import Run, ScenarioKey
 from tocsin.store.scenarios import ScenarioRow
 from tocsin.watch.cadence import Due, Pace, Rank, Reason, next_poll
-from tocsin.watch.diff import LAUNCH_DELAY
 
 _AT_ONCE = 200  # plans before others get their turn
 _SPARE_AFTER = 5.0  # a scenario is not polled again sooner only because there is room,

@@ -16,8 +16,7 @@ from tocsin.kit.clock import Clock
 from tocsin.model.event import Event
 from tocsin.store import Store, StoreFailed, StoreUnavailable
 from tocsin.store.events import insert_events
-from tocsin.store.nodes import NodeRow, save_node
-from tocsin.store.scenarios import begin_backfill
+from tocsin.store.scenarios import NodeRow, begin_backfill, save_node
 from tocsin.store.writer import Leadership
 from tocsin.watch.metrics import WatchMetrics
 from tocsin.watch.nodeclock import NodeClock

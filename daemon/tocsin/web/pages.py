@@ -18,8 +18,8 @@ from tocsin import __version__
 from tocsin.config.model import Config
 from tocsin.kit.durations import human_duration
 from tocsin.store import query
-from tocsin.store.history import usual_durations
 from tocsin.store.records import AlertRecord, DeliveryRecord, NodeRecord, RunRecord
+from tocsin.store.runs import usual_durations
 from tocsin.web.context import CONTEXT, HttpProblem, WebContext
 from tocsin.web.reads import read_story
 

@@ -26,9 +26,9 @@ from tocsin.model.notification import NotificationState
 from tocsin.model.run import ScenarioKey
 from tocsin.model.silence import SilenceState
 from tocsin.store import query
-from tocsin.store.details import get_details
 from tocsin.store.events import page_of_events
 from tocsin.store.query import Page, Wanted
+from tocsin.store.runs import get_details
 from tocsin.store.story import RunStory
 from tocsin.web.context import CONTEXT, HttpProblem, ListQuery, list_query, whole_number
 
