@@ -529,7 +529,7 @@ def tocsin() -> dict[str, object]:
                 ),
                 stat("Dead letters", f"max(tocsin_dead_letters{own})", steps=BAD_IF_ANY),
                 stat(
-                    "Oldest notification owed",
+                    "Oldest pending notification",
                     f"max(tocsin_outbox_oldest_age_seconds{own}) or vector(0)",
                     unit="s",
                     steps=(("green", None), ("yellow", 120), ("red", 900)),
@@ -650,7 +650,7 @@ def tocsin() -> dict[str, object]:
                     (f"max(tocsin_outbox_depth{own})", "pending"),
                     (f"max(tocsin_dead_letters{own})", "dead letters"),
                 ),
-                graph("Oldest notification owed", (f"max(tocsin_outbox_oldest_age_seconds{own})", "age"), unit="s"),
+                graph("Oldest pending notification", (f"max(tocsin_outbox_oldest_age_seconds{own})", "age"), unit="s"),
                 graph(
                     "Dead letters by reason", (f"max by (reason) (tocsin_dead_letters_by_reason{own})", "{{reason}}")
                 ),
@@ -691,7 +691,7 @@ def tocsin() -> dict[str, object]:
     return dashboard(
         "tocsin-self",
         "Tocsin",
-        "Tocsin's own health: does it see everything, and does everything it owes arrive?",
+        "Tocsin's own health: does it see everything, and does every notification arrive?",
         (job, node),
         rows,
         "6h",
