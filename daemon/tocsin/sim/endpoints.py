@@ -5,8 +5,6 @@ docs/sim.md says what is emulated. Mail channels of type smtp really send.
 
 import itertools
 import json
-from dataclasses import dataclass
-from datetime import datetime
 
 from aiohttp import web
 
@@ -15,8 +13,7 @@ from tocsin.sim import documents, reporters
 from tocsin.sim.behaviour import Document, SimError, as_list
 from tocsin.sim.engine import Engine
 from tocsin.sim.entities import NoSuchObject, SimJob, SimProject, SimRun, SimScenario, look_up
-from tocsin.sim.http import ADMIN, READ, RUN, WRITE, ActionForbidden, ApiRequest, SimRoute
-from tocsin.sim.world import World
+from tocsin.sim.http import ADMIN, READ, RUN, WRITE, ActionForbidden, ApiKey, SimRoute
 
 _MAX_RUNS = 10_000
 _LIGHT_FIELDS = ("active", "checklists", "description", "shortDesc", "tags")  # what a PUT of the light form changes
@@ -24,19 +21,36 @@ _PROJECT_SETTINGS = ("disableAutomaticTriggers", "settings", "exposedObjects")
 _CHANNEL_TYPES = (*reporters.MAIL_TYPES, "slack", "msft-teams", "google-chat", "twilio", "shell")
 
 
-@dataclass(frozen=True, slots=True)
-class ApiCall(ApiRequest):
-    """One call of the API; each public method answers an endpoint of ``ROUTES``."""
+class ApiCall:
+    """One request, with who asks and the ids in its path; each public method answers an endpoint of ``ROUTES``."""
 
-    engine: Engine
+    def __init__(self, request: web.Request, key: ApiKey, ids: tuple[str, ...], engine: Engine) -> None:
+        self.request = request
+        self.key = key
+        self.ids = ids
+        self.engine = engine
+        self.world = engine.world
+        self.now = engine.clock.now()
 
-    @property
-    def world(self) -> World:
-        return self.engine.world
+    def text(self, name: str) -> str:
+        return self.request.query.get(name, "")
 
-    @property
-    def now(self) -> datetime:
-        return self.engine.clock.now()
+    def flag(self, name: str, default: bool = False) -> bool:
+        return self.request.query.get(name, str(default)).lower() in ("true", "1", "yes")
+
+    async def json(self) -> object:
+        """The JSON of the body; an empty body is an empty object."""
+        raw = await self.request.read()
+        try:
+            return json.loads(raw) if raw.strip() else {}
+        except (ValueError, RecursionError) as error:
+            raise SimError(f"Could not parse the request body as JSON: {error}") from None
+
+    async def body(self) -> Document:
+        parsed = await self.json()
+        if not isinstance(parsed, dict):
+            raise SimError("The request body must be a JSON object")
+        return parsed
 
     @property
     def project(self) -> SimProject:
@@ -116,22 +130,26 @@ class ApiCall(ApiRequest):
     # Runs, fires, test reports
 
     def last_runs(self) -> object:
-        limit = min(max(0, self.number("limit", 10)), _MAX_RUNS)
+        text = self.request.query.get("limit", "10")
+        try:
+            limit = min(max(0, int(text)), _MAX_RUNS)
+        except ValueError:
+            raise SimError(f"limit must be a whole number, not {text!r}") from None
         newest = self.scenario.newest_first(self.flag("onlyFinishedRuns"))
         return [run.document for run in itertools.islice(newest, limit)]
 
     def runs_by_date(self) -> object:
-        first, after = (self.text("fromDate") or "")[:10], (self.text("toDate") or "")[:10] or "9999"
+        first, after = self.text("fromDate")[:10], self.text("toDate")[:10] or "9999"
         zone, newest = self.world.zone, self.scenario.newest_first()
         return [run.document for run in newest if first <= run.start.astimezone(zone).date().isoformat() < after]
 
     def run_for_trigger(self) -> object:
-        fire = self.scenario.fires.get((self.text("triggerId") or "", self.text("triggerRunId") or ""))
+        fire = self.scenario.fires.get((self.text("triggerId"), self.text("triggerRunId")))
         run = None if fire is None else fire.run
         return {} if run is None or run.id not in self.scenario.runs else {"scenarioRun": run.document}
 
     def trigger_fire(self) -> object:
-        trigger_id, fire_id = self.ids[2], self.text("triggerRunId") or ""
+        trigger_id, fire_id = self.ids[2], self.text("triggerRunId")
         fires = self.scenario.fires
         return look_up(fires, (trigger_id, fire_id), "trigger run", f"{trigger_id} {fire_id}").document
 
@@ -146,13 +164,13 @@ class ApiCall(ApiRequest):
         return {"scenarioRun": run.document, "stepRuns": run.step_runs}
 
     def run_log(self) -> object:
-        return web.Response(text=self._run().log.text(self.world.zone, self.text("stepId")))
+        return web.Response(text=self._run().log.text(self.world.zone, self.request.query.get("stepId")))
 
     def run_report(self) -> object:
         return _xml(reporters.junit_run(self._run(tested=True)))
 
     def step_report(self) -> object:
-        report = reporters.junit_run(self._run(tested=True), self.text("stepId") or "")
+        report = reporters.junit_run(self._run(tested=True), self.text("stepId"))
         if report is None:
             raise NoSuchObject(f"step run does not exist: {self.text('stepId')}")
         return _xml(report)

@@ -112,7 +112,20 @@ class RunExecution:
         try:
             result = await self._perform(step, step_run, plans, attempt)
         finally:
-            self._end_step(step, step_run, result)
+            level = {"FAILED": "ERROR", "WARNING": "WARN"}.get(result.outcome, "INFO")
+            if result.thrown is not None:
+                self.log(step["id"], result.thrown["stack"], level=level)
+            self.log(step["id"], f"Step {step['name']} ended: {result.outcome}", level=level)
+            stored = [{"message": message} for message in result.warnings]
+            kinds = {"CUSTOM": {"count": len(stored), "stored": stored}} if stored else {}
+            more: Document = {"warnings": {"totalCount": len(stored), "warnings": kinds}}
+            in_item = any(item.get("thrown") for item in step_run["additionalReportItems"])
+            if result.outcome == "FAILED" and not in_item:
+                more["thrown"] = result.thrown or dict.fromkeys(("clazz", "title", "message", "stack"), "")
+                more["logTail"] = self.run.log.tail(self.world.zone, step["id"])
+            start, end = step_run["start"], to_ms(self.timeline.now())
+            target = {**scenario_target(self.scenario, "SCENARIO_STEP"), "stepId": step["id"]}
+            step_run |= {"end": end, "result": report_item("STEP_DONE", result.outcome, target, start, end, **more)}
         return result.outcome
 
     async def _perform(
@@ -135,22 +148,6 @@ class RunExecution:
         except (AttributeError, KeyError, TypeError, ValueError) as error:  # what stands in params is free
             message = f"The parameters of the step make no sense: {error}"
             return ExecutionResult("FAILED", SimError(message).thrown)
-
-    def _end_step(self, step: Document, step_run: Document, result: ExecutionResult) -> None:
-        level = {"FAILED": "ERROR", "WARNING": "WARN"}.get(result.outcome, "INFO")
-        if result.thrown is not None:
-            self.log(step["id"], result.thrown["stack"], level=level)
-        self.log(step["id"], f"Step {step['name']} ended: {result.outcome}", level=level)
-        stored = [{"message": message} for message in result.warnings]
-        kinds = {"CUSTOM": {"count": len(stored), "stored": stored}} if stored else {}
-        more: Document = {"warnings": {"totalCount": len(stored), "warnings": kinds}}
-        in_item = any(item.get("thrown") for item in step_run["additionalReportItems"])
-        if result.outcome == "FAILED" and not in_item:
-            more["thrown"] = result.thrown or dict.fromkeys(("clazz", "title", "message", "stack"), "")
-            more["logTail"] = self.run.log.tail(self.world.zone, step["id"])
-        start, end = step_run["start"], to_ms(self.timeline.now())
-        target = {**scenario_target(self.scenario, "SCENARIO_STEP"), "stepId": step["id"]}
-        step_run |= {"end": end, "result": report_item("STEP_DONE", result.outcome, target, start, end, **more)}
 
     async def _act(self, step: Document, step_run: Document, plan: StepPlan) -> ExecutionResult:
         """Take the planned time, log the planned lines, end as planned; a build does so in a job of its own."""
