@@ -5,14 +5,15 @@ Moments are RFC 3339 in UTC, durations are written as in the configuration, secr
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from dataclasses import dataclass, fields, is_dataclass, replace
 from datetime import datetime, timedelta
 from enum import Enum
 from functools import partial
-from typing import TypeVar
+from typing import Any
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 from sqlalchemy import Connection
 
 from tocsin import __version__
@@ -22,9 +23,7 @@ from tocsin.kit.durations import format_duration
 from tocsin.model.cloudevent import Json, to_cloudevent
 from tocsin.model.event import END_EVENTS, Event, event_labels
 from tocsin.model.labels import Labels, Matcher
-from tocsin.model.notification import NotificationState
 from tocsin.model.run import ScenarioKey
-from tocsin.model.silence import SilenceState
 from tocsin.store import query
 from tocsin.store.events import page_of_events
 from tocsin.store.query import Page, Wanted
@@ -32,8 +31,7 @@ from tocsin.store.runs import get_details
 from tocsin.store.story import RunStory
 from tocsin.web.context import CONTEXT, HttpProblem, ListQuery, list_query, whole_number
 
-Item = TypeVar("Item")
-PageReader = Callable[[Connection, Wanted, int, str | None], Page[Item]]
+Filters = tuple[str, ...] | None
 
 PLACE = ("dss_node", "project", "scenario")
 EVENT_FILTERS = ("event", *PLACE, "scenario_name", "outcome", "trigger_type", "run_as", "tags")
@@ -86,33 +84,17 @@ async def status(request: web.Request) -> web.Response:
     return web.json_response(own | dict(context.status()))
 
 
-async def nodes(request: web.Request) -> web.Response:
-    return await _answer(request, list_query(request, ("dss_node",)), query.list_nodes)
+def lister(
+    read: Callable[..., Page[Any]], filters: Filters, states: Collection[str] = (), *, timed: bool = False
+) -> Handler:
+    """The handler of one list; see ``list_query`` for ``filters`` and ``states``. A ``timed`` reader takes ``now``."""
 
+    async def handler(request: web.Request) -> web.Response:
+        context, asked = request.app[CONTEXT], list_query(request, filters, states)
+        reader = partial(read, now=context.clock.now()) if timed else read
+        return web.json_response(text=await context.store.browse(_page_text, reader, asked))
 
-async def scenarios(request: web.Request) -> web.Response:
-    return await _answer(request, list_query(request, SCENARIO_FILTERS), query.list_scenarios)
-
-
-async def runs(request: web.Request) -> web.Response:
-    return await _answer(request, list_query(request, RUN_FILTERS, ("running", "ended")), query.list_runs)
-
-
-async def alerts(request: web.Request) -> web.Response:
-    return await _answer(request, list_query(request, None, ("firing", "resolved")), query.list_alerts)
-
-
-async def deliveries(request: web.Request) -> web.Response:
-    return await _answer(
-        request, list_query(request, DELIVERY_FILTERS, tuple(NotificationState)), query.list_deliveries
-    )
-
-
-async def silences(request: web.Request) -> web.Response:
-    now = request.app[CONTEXT].clock.now()
-    return await _answer(
-        request, list_query(request, ("state",), tuple(SilenceState)), partial(query.list_silences, now=now)
-    )
+    return handler
 
 
 async def events(request: web.Request) -> web.Response:
@@ -195,11 +177,7 @@ def _events_text(connection: Connection, asked: ListQuery, after: int) -> str:
     return json.dumps({"items": page.events, "next": str(page.seq) if page.more else None})
 
 
-async def _answer(request: web.Request, asked: ListQuery, read: PageReader[Item]) -> web.Response:
-    return web.json_response(text=await request.app[CONTEXT].store.browse(_page_text, read, asked))
-
-
-def _page_text(connection: Connection, read: PageReader[Item], asked: ListQuery) -> str:
+def _page_text(connection: Connection, read: Callable[..., Page[Any]], asked: ListQuery) -> str:
     """Encoded on the reader's thread too: a thousand items would block the loop."""
     page = read(connection, asked.filters, asked.limit, asked.after)
     return json.dumps({"items": [to_json(item) for item in page.items], "next": page.next})

@@ -1,7 +1,7 @@
 """Every address of the HTTP side in one table, and the OpenAPI description that is made from it."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,9 @@ from pydantic import BaseModel, TypeAdapter
 
 from tocsin import __version__
 from tocsin.model.cloudevent import Json, event_schema
-from tocsin.store import records
+from tocsin.model.notification import NotificationState
+from tocsin.model.silence import SilenceState
+from tocsin.store import query, records
 from tocsin.store.story import AlertStory, RunStory
 from tocsin.web import changes, reads
 from tocsin.web.access import Access
@@ -53,8 +55,14 @@ class Endpoint:
 
 
 def endpoints() -> list[Endpoint]:
-    def listing(name: str, summary: str, handler: Handler, answer: type, filters: tuple[str, ...] | None) -> Endpoint:
+    def listing(name: str, summary: str, handler: Handler, answer: type, filters: reads.Filters) -> Endpoint:
         return Endpoint("GET", f"/api/v1/{name}", summary, _READ, handler, answer, lists=True, filters=filters)
+
+    def rows(
+        name: str, summary: str, answer: type, read: Callable[..., Any], filters: reads.Filters,
+        states: Collection[str] = (), *, timed: bool = False,
+    ) -> Endpoint:  # fmt: skip
+        return listing(name, summary, reads.lister(read, filters, states, timed=timed), answer, filters)
 
     pages = Pages()
     table = [
@@ -65,16 +73,18 @@ def endpoints() -> list[Endpoint]:
         Endpoint("GET", "/api/v1/config", "The configuration in force, secrets masked", _READ, reads.config),
         Endpoint("GET", f"/api/v1/explain/{_RUN}", "Why a run was notified, or not", _READ, reads.explain, RunStory),
         Endpoint("GET", "/api/v1/explain/alerts/{id}", _EXPLAIN_ALERT, _READ, reads.explain_alert, AlertStory),
-        listing("nodes", "Nodes by name", reads.nodes, records.NodeRecord, ("dss_node",)),
-        listing("scenarios", "Scenarios by node, project and id; gone ones too", reads.scenarios,
-                records.ScenarioRecord, reads.SCENARIO_FILTERS),
-        listing("runs", "Runs, the newest first", reads.runs, records.RunRecord, reads.RUN_FILTERS),
+        rows("nodes", "Nodes by name", records.NodeRecord, query.list_nodes, ("dss_node",)),
+        rows("scenarios", "Scenarios by node, project and id; gone ones too", records.ScenarioRecord,
+             query.list_scenarios, reads.SCENARIO_FILTERS),
+        rows("runs", "Runs, the newest first", records.RunRecord, query.list_runs, reads.RUN_FILTERS,
+             ("running", "ended")),
         listing("events", "Events in their public order", reads.events, CloudEvent, reads.EVENT_FILTERS),
-        listing("alerts", "Alerts, the newest first; `state` or any label filters", reads.alerts,
-                records.AlertRecord, None),
-        listing("silences", "Silences, those that end last first", reads.silences, records.SilenceRecord, ("state",)),
-        listing("deliveries", "Notifications and their attempts, the newest first", reads.deliveries,
-                records.DeliveryRecord, reads.DELIVERY_FILTERS),
+        rows("alerts", "Alerts, the newest first; `state` or any label filters", records.AlertRecord,
+             query.list_alerts, None, ("firing", "resolved")),
+        rows("silences", "Silences, those that end last first", records.SilenceRecord, query.list_silences,
+             ("state",), tuple(SilenceState), timed=True),
+        rows("deliveries", "Notifications and their attempts, the newest first", records.DeliveryRecord,
+             query.list_deliveries, reads.DELIVERY_FILTERS, tuple(NotificationState)),
         Endpoint("GET", "/api/v1/events/stream", "Events as they come; resumes after `Last-Event-ID`", _READ, stream,
                  lists=True, filters=reads.EVENT_FILTERS, media="text/event-stream", streams=True),
         Endpoint("POST", "/api/v1/silences", "A new silence", _CHANGE, changes.create_silence, records.SilenceRecord,
