@@ -104,7 +104,13 @@ def rows(count: int, ordering_keys: int, channel: str) -> list[tuple[Notificatio
 
 
 def config(*channels: Channel) -> Config:
-    return Config((Node("prod", "https://dss.example.com"),), StoreConfig(""), receivers=(Receiver("ops", channels),))
+    return Config(
+        (Node("prod", "https://dss.example.com"),),
+        StoreConfig(""),
+        receivers=(Receiver("ops", channels),),
+        rules=(),
+        inhibit_rules=(),
+    )
 
 
 async def fill(store: Store, made: list[tuple[Notification, Details]]) -> None:

@@ -17,9 +17,19 @@ from pathlib import Path
 
 from sqlalchemy import Connection, func, select
 
-from tocsin.config.defaults import DEFAULT_RULES
-from tocsin.config.model import Channel, Config, InhibitRule, Node, Receiver, Reporter, Rule, StoreConfig
-from tocsin.config.routes import RouteSpec, build_tree
+from tocsin.config.model import (
+    DEFAULT_RULES,
+    Channel,
+    Config,
+    InhibitRule,
+    Node,
+    Receiver,
+    Reporter,
+    Route,
+    Rule,
+    StoreConfig,
+    build_tree,
+)
 from tocsin.decide import decide
 from tocsin.decide.compiled import CompiledConfig, compile_config
 from tocsin.decide.flush import flush
@@ -115,14 +125,14 @@ def configuration(patterns: int) -> Config:
     some = [parse_matchers(f'project=~"P[0-9]+", scenario=~"S[0-9]+_{n}"') for n in range(patterns)]
     kinds = Rule("Failed", "failed", after=2), Rule("Overlong", "overlong", longer_than=timedelta(hours=1))
     own = tuple(replace(kinds[n % 2], alert=f"{kinds[n % 2].alert}{n}", match=match) for n, match in enumerate(some))
-    routes = tuple(RouteSpec(matchers=match, group_by=("alertname", "project")) for match in some)
+    routes = tuple(Route(matchers=match, group_by=("alertname", "project")) for match in some)
     return Config(
         nodes=(Node("bench", "https://dss.example.com"),),
         store=StoreConfig("sqlite:////unused"),
         receivers=(Receiver("ops", (Channel("ops/a", "ops"), Channel("ops/b", "ops"))),),
         reporters=(Reporter("mail", "ops", END_EVENTS, condition="outcome != 'SUCCESS'"),),
         rules=DEFAULT_RULES + own,
-        route=build_tree(RouteSpec("ops", group_by=("alertname",), routes=routes)),
+        route=build_tree(Route("ops", group_by=("alertname",), routes=routes)),
         inhibit_rules=(
             InhibitRule(parse_matchers("alertname=NodeDown"), parse_matchers('alertname=~"Scenario.*"'), ("dss_node",)),
         ),

@@ -21,8 +21,19 @@ from prometheus_client import CollectorRegistry
 
 from tocsin.app.logs import configure_logging
 from tocsin.app.loops import run_loop
-from tocsin.config.defaults import DEFAULT_RULES
-from tocsin.config.model import DURATION_BUCKETS, Channel, Config, Node, Receiver, Reporter, Route, StoreConfig, Watch
+from tocsin.config.model import (
+    DEFAULT_RULES,
+    DURATION_BUCKETS,
+    Channel,
+    Config,
+    Node,
+    Receiver,
+    Reporter,
+    Route,
+    StoreConfig,
+    WatchConfig,
+    build_tree,
+)
 from tocsin.decide.decide import DecideMetrics, Decider
 from tocsin.deliver.connect import connector
 from tocsin.deliver.metrics import DeliverMetrics
@@ -157,9 +168,10 @@ async def prepare(store: Store, keys: list[ScenarioKey], now: datetime) -> None:
 def configuration(url: str, webhook: str) -> Config:
     channel = Channel(name="sink", receiver="ops", webhook=Plain(webhook), workers=4)
     return Config(
-        nodes=(Node(name="bench", url="http://127.0.0.1:1", watch=Watch(details_wait=timedelta(0))),),
+        nodes=(Node(name="bench", url="http://127.0.0.1:1", watch=WatchConfig(details_wait=timedelta(0))),),
         store=StoreConfig(url),
         receivers=(Receiver("ops", (channel,)),),
+        inhibit_rules=(),
         reporters=(
             Reporter(
                 name="ends",
@@ -170,7 +182,7 @@ def configuration(url: str, webhook: str) -> Config:
             ),
         ),
         rules=DEFAULT_RULES,
-        route=Route(receiver="ops", group_by=("alertname", "dss_node", "project"), path=("{}",)),
+        route=build_tree(Route("ops", group_by=("alertname", "dss_node", "project"))),
     )
 
 

@@ -27,7 +27,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from prometheus_client.registry import Collector
 from sqlalchemy import Connection
 
-from tocsin.config.model import DURATION_BUCKETS, Config, Http, Node, StoreConfig
+from tocsin.config.model import DURATION_BUCKETS, Config, HttpConfig, Node, StoreConfig
 from tocsin.kit.clock import SystemClock
 from tocsin.metrics import Exposition
 from tocsin.metrics.exposition import render_body
@@ -198,7 +198,13 @@ async def serve(store: Store, config: Config, seconds: float) -> None:
 async def measure(scenarios: int, runs_each: int, seconds: float) -> None:
     with tempfile.TemporaryDirectory() as place:
         url = f"sqlite:///{Path(place) / 'bench.db'}"
-        config = Config((Node("prod", "https://dss"),), StoreConfig(url), http=Http(listen="127.0.0.1:0"))
+        config = Config(
+            (Node("prod", "https://dss"),),
+            StoreConfig(url),
+            http=HttpConfig(listen="127.0.0.1:0"),
+            rules=(),
+            inhibit_rules=(),
+        )
         store = Store(url)
         await store.open()
         await store.write(fill, scenarios, runs_each)

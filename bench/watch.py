@@ -27,7 +27,7 @@ import structlog
 from prometheus_client import CollectorRegistry
 from sqlalchemy import Connection, func, select
 
-from tocsin.config.model import DURATION_BUCKETS, Node, Watch
+from tocsin.config.model import DURATION_BUCKETS, Node, WatchConfig
 from tocsin.kit.clock import SystemClock, to_ms
 from tocsin.model.event import END_EVENTS, Event, EventName
 from tocsin.model.run import DetailsLevel, Run, ScenarioKey
@@ -120,7 +120,7 @@ async def measure(fake: FakeNode, options: argparse.Namespace) -> None:
         leader = await store.write(writer.acquire_lease, "bench", CLOCK.now())
         assert leader is not None
         watcher = NodeWatcher(
-            Node("bench", fake.url, api_key=Key(fake.key), watch=Watch(max_requests_per_second=options.requests)),
+            Node("bench", fake.url, api_key=Key(fake.key), watch=WatchConfig(max_requests_per_second=options.requests)),
             store=store,
             leadership=leader,
             clock=CLOCK,
@@ -213,7 +213,7 @@ def _name(event: Event) -> str:
 
 def _long(ledger: Sequence[Mapping[str, object]]) -> Mapping[str, Mapping[str, object]]:
     """The runs that a sweep must have shown."""
-    sweeps = 3 * Watch().sweep_interval / timedelta(milliseconds=1)
+    sweeps = 3 * WatchConfig().sweep_interval / timedelta(milliseconds=1)
     return {
         f"{run['project']}/{run['scenario']}/{run['id']}": run
         for run in ledger

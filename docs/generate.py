@@ -1,6 +1,6 @@
 """Writes the references from the code: ``docs/configuration.md`` whole, and the tables of ``docs/metrics.md``.
 
-Settings take their words from the comments in ``config/schema.py``, series from their help texts. A setting
+Settings take their words from the comments in ``config/model.py``, series from their help texts. A setting
 without words is an error, so that none can be forgotten; a test holds the pages against what is written here.
 """
 
@@ -9,27 +9,24 @@ import inspect
 import re
 import typing
 from collections.abc import Iterator
-from datetime import timedelta
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry
-from pydantic import BaseModel
-from pydantic.fields import FieldInfo
 
-from tocsin.config import load, schema
-from tocsin.config.model import RuleKind
+from tocsin.config import intervals, load, model
+from tocsin.config.problems import Schema, referenced
 from tocsin.decide.decide import DecideMetrics
 from tocsin.deliver.metrics import DeliverMetrics
-from tocsin.kit.durations import format_duration
 from tocsin.metrics import ProcessMetrics
 from tocsin.metrics.families import FAMILIES
 from tocsin.watch.metrics import WatchMetrics
 
 DOCS = Path(__file__).resolve().parent
+SCHEMA = model.json_schema()
 KINDS = {
     "bool": "true or false", "int": "number", "float": "number", "Duration": "duration", "PositiveDuration": "duration",
     "HttpUrl": "URL", "PlainUrl": "URL", "ProxyUrl": "URL", "Headers": "mapping", "Listen": "host:port", "Rate": "rate", "Matchers": "matchers", "Addresses": "addresses",
-    "dict": "mapping", "tuple": "list", "Level": "`debug`, `info`, `warning`, `error`",
+    "Mapping": "mapping", "tuple": "list", "frozenset": "list", "Words": "list", "Numbers": "list", "Level": "`debug`, `info`, `warning`, `error`",
 }  # fmt: skip
 
 
@@ -37,78 +34,66 @@ KINDS = {
 
 
 def words() -> dict[tuple[str, str], tuple[str, str]]:
-    """Annotation and comment of each field, by class and name."""
-    source = inspect.getsource(schema)
-    lines = source.splitlines()
+    """Annotation and comment of each key, by class and key."""
     found = {}
-    for model in (node for node in ast.parse(source).body if isinstance(node, ast.ClassDef)):
-        for field in (node for node in model.body if isinstance(node, ast.AnnAssign)):
-            assert isinstance(field.target, ast.Name)
-            beside = lines[(field.end_lineno or field.lineno) - 1][field.end_col_offset or 0 :].strip()
-            above = lines[field.lineno - 2].strip()
-            comment = next((text[2:] for text in (beside, above) if text.startswith("# ")), "")
-            found[model.name, field.target.id] = ast.unparse(field.annotation), comment
+    for module in (model, intervals):
+        source = inspect.getsource(module)
+        lines = source.splitlines()
+        for section in (node for node in ast.parse(source).body if isinstance(node, ast.ClassDef)):
+            for field in (node for node in section.body if isinstance(node, ast.AnnAssign)):
+                assert isinstance(field.target, ast.Name)
+                beside = lines[(field.end_lineno or field.lineno) - 1][field.end_col_offset or 0 :].strip()
+                above = lines[field.lineno - 2].strip()
+                comment = next((text[2:] for text in (beside, above) if text.startswith("# ")), "")
+                annotation = ast.unparse(field.annotation)
+                alias = re.search(r"alias='(\w+)'", annotation)
+                found[section.name, alias[1] if alias else field.target.id] = annotation, comment
     return found
 
 
-def settings(model: type[BaseModel], path: str, known: dict[tuple[str, str], tuple[str, str]]) -> Iterator[str]:
-    """A table row for each setting below ``path``. Raises ``LookupError`` for one without words."""
-    fields = model.model_fields
-    for name, field in fields.items():
-        if (name.removesuffix("_file") in fields and name != name.removesuffix("_file")) or name.endswith("_env"):
+def settings(section: Schema, path: str, known: dict[tuple[str, str], tuple[str, str]]) -> Iterator[str]:
+    """A table row for each key below ``path``. Raises ``LookupError`` for one without words."""
+    keys = section["properties"]
+    name = section["title"]
+    for key, value in keys.items():
+        if (key.removesuffix("_file") in keys and key != key.removesuffix("_file")) or key.endswith("_env"):
             continue
-        shown = f"{path}{field.alias or name}"
-        inner = _model(field.annotation)
-        if inner is model:
-            yield f"| `{shown}` | list | `[]` | the same again, for alerts that match |"
-            continue
-        if inner is not None:
-            many = "tuple" in str(field.annotation)
-            yield from settings(inner, f"{shown}{'[]' if many else ''}.", known)
-            continue
-        annotation, comment = next(
-            (known[owner.__name__, name] for owner in model.__mro__ if (owner.__name__, name) in known), ("", "")
-        )
-        if not comment:
-            raise LookupError(f"{model.__name__}.{name} has no words: put a comment beside it in settings/schema.py")
-        secret = f"{name}_file" in fields
-        spelled = f"`{shown}`, `…_file`, `…_env`" if secret else f"`{shown}`"
-        yield f"| {spelled} | {'secret' if secret else _kind(annotation)} | {_default(field)} | {comment} |"
+        inner = referenced(SCHEMA, value)
+        if inner is section:
+            yield f"| `{path}{key}` | list | `[]` | the same again, for alerts that match |"
+        elif "properties" in inner:
+            yield from settings(inner, f"{path}{key}{'[]' if is_list(value) else ''}.", known)
+        else:
+            annotation, comment = known.get((name, key), ("", ""))
+            if not comment:
+                raise LookupError(f"{name}.{key} has no words: put a comment beside it")
+            default = "required" if key in section.get("required", ()) else _default(value.get("default"))
+            secret = f"{key}_file" in keys
+            spelled = f"`{path}{key}`, `…_file`, `…_env`" if secret else f"`{path}{key}`"
+            yield f"| {spelled} | {'secret' if secret else _kind(annotation)} | {default} | {comment} |"
 
 
-def _model(annotation: object) -> type[BaseModel] | None:
-    """The model inside an annotation, if there is one."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next((found for part in typing.get_args(annotation) if (found := _model(part))), None)
+def is_list(value: Schema) -> bool:
+    return "items" in value or any("items" in kind for kind in value.get("anyOf", ()))
 
 
 def _kind(annotation: str) -> str:
-    choices = re.search(r"Literal\[([^]]*)\]", annotation)
-    if choices:
-        return ", ".join(f"`{one.strip(chr(39))}`" for one in choices[1].split(", "))
-    if annotation == "c.RuleKind":
-        return ", ".join(f"`{kind}`" for kind in typing.get_args(RuleKind))
+    if annotation == "RuleKind":
+        return ", ".join(f"`{kind}`" for kind in typing.get_args(model.RuleKind))
+    if choices := re.search(r"Literal\[([^]]*)\]", annotation):
+        return ", ".join(f"`{choice.strip(chr(39))}`" for choice in choices[1].split(", "))
     name = re.search(r"\w+", annotation.removeprefix("Annotated["))
     return KINDS.get(name[0] if name else "", "text")
 
 
-def _default(field: FieldInfo) -> str:
-    match field.default:
-        case _ if field.is_required():
-            return "required"
-        case None | ():
+def _default(value: object) -> str:
+    match value:
+        case None | []:
             return ""
-        case bool() as value:
-            return f"`{str(value).lower()}`"
-        case timedelta() as value:
-            return f"`{format_duration(value)}`"
-        case tuple() as values:
-            return f"`[{', '.join(map(str, values))}]`"
-        case dict():
-            return "`{}`"
-        case value:
-            return f"`{value}`"
+        case list():
+            return f"`[{', '.join(map(str, value))}]`"
+        case _:
+            return f"`{str(value).lower() if isinstance(value, bool) else value}`"
 
 
 def configuration() -> str:
@@ -128,14 +113,13 @@ def configuration() -> str:
         "18 digits, a duration a hundred years; `templates` match at most 1 000 files. What exceeds that is refused.",
         "",
     ]
-    for name, field in schema.File.model_fields.items():
-        inner = _model(field.annotation)
-        rows = list(settings(schema.File, "", known)) if inner is None else list(settings(inner, "", known))
-        if inner is None:
-            rows = [row for row in rows if row.startswith(f"| `{name}`")]
-        many = inner is not None and "tuple" in str(field.annotation)
+    for key, value in SCHEMA["properties"].items():
+        inner = referenced(SCHEMA, value)
+        rows = list(
+            settings(inner if "properties" in inner else {"title": "Config", "properties": {key: value}}, "", known)
+        )
         parts += [
-            f"## `{name}`{': a list' if many else ''}",
+            f"## `{key}`{': a list' if 'properties' in inner and is_list(value) else ''}",
             "",
             "| key | kind | default | meaning |",
             "|---|---|---|---|",

@@ -15,7 +15,7 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from tocsin.config.model import Config, Http, StoreConfig
+from tocsin.config.model import Config, HttpConfig, StoreConfig
 from tocsin.deliver.context import Facts
 from tocsin.deliver.render import Kind, Renderer
 from tocsin.model.alert import Alert, EndReason
@@ -25,7 +25,7 @@ from tocsin.model.run import Details, Outcome, Run, RunError, ScenarioKey, Step
 
 HERE = Path(__file__).parent
 WHEN = datetime(2026, 3, 2, 5, 0, 12, tzinfo=UTC)
-CONFIG = Config((), StoreConfig("sqlite:////unused"), http=Http(external_url="https://tocsin.example.com"))
+CONFIG = Config((), StoreConfig("sqlite:////unused"), http=HttpConfig(external_url="https://tocsin.example.com"))
 DSS = "https://dss.example.com/projects"
 LOG = """[05:04:19.377] [INFO] [dku.flow.activity] - Executing activity compute_orders_joined_NP
 [05:04:20.113] [INFO] [dku.sql.query] - INSERT INTO "orders_joined" SELECT … FROM "orders" LEFT JOIN "customers"

@@ -25,7 +25,7 @@ def test_a_setting_without_words_is_refused() -> None:
         wordless: bool = True
 
     with pytest.raises(LookupError, match=r"Undocumented\.wordless"):
-        list(generate.settings(Undocumented, "", generate.words()))
+        list(generate.settings(Undocumented.model_json_schema(), "", generate.words()))
 
 
 def test_every_event_and_every_reason_is_documented(repository: Path) -> None:

@@ -10,10 +10,10 @@ import pytest
 
 from tocsin.app.reload import ConfigHolder, Source
 from tocsin.config import BadConfig, Problem
-from tocsin.config.model import Config, StoreConfig
+from tocsin.config.model import Config, LogConfig, MetricsConfig, StoreConfig
 from tocsin.kit.clock import SystemClock
 
-FIRST = Config(nodes=(), store=StoreConfig("sqlite:////first"), max_scenarios=1)
+FIRST = Config(nodes=(), store=StoreConfig("sqlite:////first"), metrics=MetricsConfig(1))
 
 
 class Given:
@@ -34,11 +34,11 @@ class Given:
 
 async def test_a_reload_swaps_and_names_what_only_a_start_reads() -> None:
     live = ConfigHolder(
-        Given(replace(FIRST, max_scenarios=2, store=StoreConfig("sqlite:////second"))), FIRST, SystemClock()
+        Given(replace(FIRST, metrics=MetricsConfig(2), store=StoreConfig("sqlite:////second"))), FIRST, SystemClock()
     )
     done = await live.reload()
     assert (done.ok, done.needs_restart) == (True, ("store.url",))
-    assert (live().max_scenarios, live().store.url) == (2, "sqlite:////first")
+    assert (live().metrics.max_scenarios, live().store.url) == (2, "sqlite:////first")
 
 
 async def test_whatever_is_wrong_with_the_new_one_the_old_one_stays() -> None:
@@ -46,19 +46,19 @@ async def test_whatever_is_wrong_with_the_new_one_the_old_one_stays() -> None:
     live = ConfigHolder(given, FIRST, SystemClock())
     first, second = await live.reload(), await live.reload()
     assert (first.problems, second.problems) == (("t.yaml:3: nodes: is missing",), ("RecursionError: too deep",))
-    assert live().max_scenarios == 1
+    assert live().metrics.max_scenarios == 1
 
 
 async def test_a_change_that_was_made_to_the_first_is_made_to_each() -> None:
     live = ConfigHolder(Given(FIRST), FIRST, SystemClock())
-    live.adapt(lambda config: replace(config, log_level="debug"))
-    assert live().log_level == "debug"
+    live.adapt(lambda config: replace(config, log=LogConfig("debug")))
+    assert live().log.level == "debug"
     await live.reload()
-    assert live().log_level == "debug"
+    assert live().log.level == "debug"
 
 
 async def test_a_signal_asks_for_a_reload() -> None:
-    live = ConfigHolder(Given(replace(FIRST, max_scenarios=2)), FIRST, SystemClock())
+    live = ConfigHolder(Given(replace(FIRST, metrics=MetricsConfig(2))), FIRST, SystemClock())
     swapped = asyncio.Event()
     live.on_change(swapped.set)
     following = asyncio.create_task(live.follow())
@@ -67,7 +67,7 @@ async def test_a_signal_asks_for_a_reload() -> None:
         await swapped.wait()
     following.cancel()
     await asyncio.gather(following, return_exceptions=True)
-    assert live().max_scenarios == 2
+    assert live().metrics.max_scenarios == 2
 
 
 # --- files -----------------------------------------------------------------------------------------------------------
@@ -108,7 +108,7 @@ async def test_one_edit_reloads_once_also_when_it_names_another_template(tmp_pat
     assert await reloads(live) == [True, False, False]
     write(tmp_path / "t" / "first.j2", "two")
     assert await reloads(live) == [True, False, False]
-    assert live().templates == {"first.j2": "two"}
+    assert live().template_texts == {"first.j2": "two"}
 
 
 async def test_a_file_that_a_glob_of_templates_begins_or_ceases_to_match_is_noticed(tmp_path: Path) -> None:
@@ -118,10 +118,10 @@ async def test_a_file_that_a_glob_of_templates_begins_or_ceases_to_match_is_noti
     live = live_on(file)
     write(tmp_path / "t" / "second.j2", "another")
     assert await reloads(live) == [True, False, False]
-    assert sorted(live().templates) == ["first.j2", "second.j2"]
+    assert sorted(live().template_texts) == ["first.j2", "second.j2"]
     (tmp_path / "t" / "second.j2").unlink()
     assert await reloads(live) == [True, False, False]
-    assert sorted(live().templates) == ["first.j2"]
+    assert sorted(live().template_texts) == ["first.j2"]
 
 
 async def test_a_bad_edit_is_read_once_and_what_mends_it_is_noticed(tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ async def test_a_template_that_a_reload_would_break_is_refused_and_the_working_o
         result = await live.reload()
         assert (len(result.problems), words in result.problems[0]) == (1, True), result.problems
         assert result.problems[0].startswith(f"{file}:5: reporter all: template cannot render")
-        assert live().templates == {"first.j2": "{{ event.node }}"}
+        assert live().template_texts == {"first.j2": "{{ event.node }}"}
     write(template, "{{ event.node }}")
     assert (await live.reload()).ok
 
@@ -172,11 +172,11 @@ async def test_a_template_that_was_broken_from_the_start_stops_no_reload_of_some
     live = live_on(file)
     write(file, NODE + REPORTER % "first.j2" + "log: {level: debug}\n")
     assert (await live.reload()).ok
-    assert live().log_level == "debug"
+    assert live().log.level == "debug"
 
 
 async def test_a_hundred_signals_at_once_are_one_reload() -> None:
-    given = Given(replace(FIRST, max_scenarios=2))
+    given = Given(replace(FIRST, metrics=MetricsConfig(2)))
     live = ConfigHolder(given, FIRST, SystemClock())
     for _ in range(100):
         live.request_reload()
@@ -191,12 +191,12 @@ async def test_a_source_that_hangs_leaves_the_old_one_and_can_be_cancelled(tmp_p
             go.wait(60)
             return super().load()
 
-    live = ConfigHolder(Hanging(replace(FIRST, max_scenarios=2)), FIRST, SystemClock())
+    live = ConfigHolder(Hanging(replace(FIRST, metrics=MetricsConfig(2))), FIRST, SystemClock())
     reloading = asyncio.create_task(live.reload())
     await asyncio.sleep(0)
     reloading.cancel()
     await asyncio.gather(reloading, return_exceptions=True)
-    assert live().max_scenarios == 1
+    assert live().metrics.max_scenarios == 1
     go.set()
 
 
@@ -209,7 +209,7 @@ async def test_what_was_read_when_nobody_waited_any_more_is_read_again(left: str
             go.wait(60)
             return super().load()
 
-    source = Slow(replace(FIRST, max_scenarios=2), replace(FIRST, max_scenarios=3))
+    source = Slow(replace(FIRST, metrics=MetricsConfig(2)), replace(FIRST, metrics=MetricsConfig(3)))
     live = ConfigHolder(source, FIRST, SystemClock(), loading_seconds=0.5)
     reloading = asyncio.create_task(live.reload())
     if left == "cancelled":  # as a client does that hangs up
@@ -219,9 +219,9 @@ async def test_what_was_read_when_nobody_waited_any_more_is_read_again(left: str
     (reading,) = (one for one in threading.enumerate() if one.name == "reading the configuration")
     go.set()
     reading.join(60)
-    assert live().max_scenarios == 1
+    assert live().metrics.max_scenarios == 1
     assert await reloads(live) == [True, False, False]
-    assert live().max_scenarios == 3
+    assert live().metrics.max_scenarios == 3
 
 
 async def test_a_link_that_a_glob_matches_and_nobody_can_follow_is_no_template(tmp_path: Path) -> None:
@@ -232,4 +232,4 @@ async def test_a_link_that_a_glob_matches_and_nobody_can_follow_is_no_template(t
     (tmp_path / "t" / "second.j2").symlink_to("x" * 300)  # as one into a directory that may not be entered
     assert await reloads(live) == [False, False, False]
     assert (await live.reload()).ok
-    assert sorted(live().templates) == ["first.j2"]
+    assert sorted(live().template_texts) == ["first.j2"]

@@ -10,8 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from tests.decide.world import T0, World, channel, config, key, tree
 from tests.deliver.builders import HandClock
-from tocsin.config.model import Channel, Receiver, Reporter
-from tocsin.config.routes import RouteSpec
+from tocsin.config.model import Channel, MetricsConfig, Receiver, Reporter, Route
 from tocsin.decide.decide import resolve_by_hand
 from tocsin.deliver.metrics import DeliverMetrics
 from tocsin.deliver.sender import Sender
@@ -162,8 +161,8 @@ async def test_refusals_with_a_delivery_between_them_say_nothing_of_the_channel(
 
 async def test_who_hears_by_the_tree_only_of_itself_is_told_by_the_first_route_of_another(fleet: Fleet) -> None:
     receivers = [Receiver(name, (channel(f"{name}/hook", name),)) for name in ("ops", "oncall", "sales")]
-    critical = RouteSpec("oncall", parse_matchers('severity="critical"'))
-    fleet.world.config = config(receivers=tuple(receivers), route=tree(routes=(critical, RouteSpec("sales"))))
+    critical = Route("oncall", parse_matchers('severity="critical"'))
+    fleet.world.config = config(receivers=tuple(receivers), route=tree(routes=(critical, Route("sales"))))
     fleet.answers |= {"oncall/hook": AWAY, "sales/hook": AWAY}
     await fleet.fail()
     await fleet.world.down(fleet.clock.now())
@@ -173,8 +172,8 @@ async def test_who_hears_by_the_tree_only_of_itself_is_told_by_the_first_route_o
 
 async def test_when_the_second_falls_silent_the_first_is_told_where_somebody_still_hears(fleet: Fleet) -> None:
     receivers = (Receiver("ops", (channel("slack"), channel("mail"))), Receiver("sales", (channel("pager", "sales"),)))
-    sales = RouteSpec("sales", parse_matchers('project="SALES"'), continues=True)
-    rest = RouteSpec("ops")
+    sales = Route("sales", parse_matchers('project="SALES"'), continues=True)
+    rest = Route("ops")
     fleet.world.config = config(receivers=receivers, route=tree(routes=(sales, rest)))
     fleet.answers["slack"] = AWAY
     await fleet.fail()
@@ -207,7 +206,7 @@ async def test_a_reload_keeps_it_and_by_hand_it_ends_until_there_is_something_ne
     fleet.answers["slack"] = AWAY
     await fleet.fail()
     await fleet.last(minutes=10)
-    fleet.world.config = config(receivers=fleet.world.config.receivers, max_scenarios=5)
+    fleet.world.config = config(receivers=fleet.world.config.receivers, metrics=MetricsConfig(5))
     await fleet.last(minutes=10)
     assert await fleet.world.alerts() == ["ScenarioFailed", "ChannelFailing"]
     rung = await fleet.world.alert()
@@ -221,7 +220,7 @@ async def test_a_reload_keeps_it_and_by_hand_it_ends_until_there_is_something_ne
 
 async def test_who_was_told_in_place_of_another_hears_the_end_though_a_reload_comes_first(fleet: Fleet) -> None:
     receivers = tuple(Receiver(name, (channel(f"{name}/hook", name),)) for name in ("ops", "oncall"))
-    route = tree(routes=(RouteSpec("oncall", parse_matchers('severity="critical"')), RouteSpec("ops")))
+    route = tree(routes=(Route("oncall", parse_matchers('severity="critical"')), Route("ops")))
     fleet.world.config = config(receivers=receivers, route=route)
     fleet.answers["oncall/hook"] = AWAY
     await fleet.world.down(fleet.clock.now())
@@ -229,5 +228,5 @@ async def test_who_was_told_in_place_of_another_hears_the_end_though_a_reload_co
     del fleet.answers["oncall/hook"]
     while "ChannelFailing!resolved" not in await fleet.world.alerts():
         assert await fleet.last(seconds=10) == []
-    fleet.world.config = config(receivers=receivers, route=route, max_scenarios=5)
+    fleet.world.config = config(receivers=receivers, route=route, metrics=MetricsConfig(5))
     assert ("ops/hook", "oncall/hook: resolved") in await fleet.last(minutes=12)

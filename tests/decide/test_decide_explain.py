@@ -1,7 +1,6 @@
 from tests.decide.world import T0, World, channel, config, key, minutes, tree
-from tocsin.config.defaults import DEFAULT_RULES
-from tocsin.config.model import InhibitRule, Receiver, Reporter, Rule, TimeInterval, Times
-from tocsin.config.routes import RouteSpec
+from tocsin.config.intervals import TimeInterval, TimeRange
+from tocsin.config.model import DEFAULT_RULES, InhibitRule, Receiver, Reporter, Route, Rule
 from tocsin.decide.explain import alert_text, explain, explain_alert, to_text
 from tocsin.model.event import END_EVENTS, EventName
 from tocsin.model.labels import parse_matchers
@@ -108,8 +107,8 @@ async def test_in_short_what_inhibits_is_named(world: World) -> None:
 
 
 async def test_in_short_the_interval_that_mutes_is_named(world: World) -> None:
-    mute = RouteSpec(matchers=parse_matchers("severity=warning"), mute_time_intervals=("always",))
-    always = TimeInterval("always", (Times(),))
+    mute = Route(matchers=parse_matchers("severity=warning"), mute_time_intervals=("always",))
+    always = TimeInterval("always", (TimeRange(),))
     assert await fail_and_flush(world, route=tree(routes=(mute,)), time_intervals=(always,)) == (
         "ScenarioFailed rang; ops/slack: not told, muted_time (in always)"
     )
@@ -313,8 +312,8 @@ async def test_an_alert_without_a_run_is_explained(world: World) -> None:
 
 
 async def test_an_alert_that_no_route_takes_or_an_interval_mutes_says_so(world: World) -> None:
-    mute = RouteSpec(matchers=parse_matchers("severity=warning"), mute_time_intervals=("always",))
-    always = TimeInterval("always", (Times(),))
+    mute = Route(matchers=parse_matchers("severity=warning"), mute_time_intervals=("always",))
+    always = TimeInterval("always", (TimeRange(),))
     await fail_and_flush(world, route=tree(routes=(mute,)), time_intervals=(always,))
     assert (await alert_story(world, 2))[3:] == [
         "  ops muted now in always", "  ops/slack: not told, muted_time (in always)"

@@ -10,9 +10,7 @@ import pytest
 from sqlalchemy import Connection, select, update
 
 from tests.decide.world import T0, World, channel, config, key, minutes, tree
-from tocsin.config.defaults import DEFAULT_INHIBIT_RULES, DEFAULT_RULES
-from tocsin.config.model import Config, Receiver, Reporter, Rule
-from tocsin.config.routes import RouteSpec
+from tocsin.config.model import DEFAULT_INHIBIT_RULES, DEFAULT_RULES, Config, Receiver, Reporter, Route, Rule
 from tocsin.decide.decide import resolve_by_hand
 from tocsin.model.alert import EndReason
 from tocsin.model.decision import DecisionReason
@@ -138,7 +136,7 @@ def crit_apart(*rules: Rule) -> Config:
     return config(
         rules=rules,
         receivers=(Receiver("ops", (channel("ops"),)), Receiver("crit", (channel("crit", "crit"),))),
-        route=tree(routes=(RouteSpec("crit", (parse_matcher("severity=critical"),)),)),
+        route=tree(routes=(Route("crit", (parse_matcher("severity=critical"),)),)),
         inhibit_rules=DEFAULT_INHIBIT_RULES,
     )
 

@@ -10,9 +10,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.decide.world import T0, World, channel, config, key, minutes, tree
-from tocsin.config.defaults import DEFAULT_INHIBIT_RULES, DEFAULT_RULES
-from tocsin.config.model import InhibitRule, Receiver, Rule, TimeInterval, Times
-from tocsin.config.routes import RouteSpec
+from tocsin.config.intervals import TimeInterval, TimeRange
+from tocsin.config.model import DEFAULT_INHIBIT_RULES, DEFAULT_RULES, InhibitRule, Receiver, Route, Rule
 from tocsin.model.alert import Alert
 from tocsin.model.decision import Stage
 from tocsin.model.event import EventName, ScenarioFacts
@@ -26,7 +25,7 @@ from tocsin.store.schema import silences as silences_table
 
 SECOND = timedelta(seconds=1)
 HOUR = timedelta(hours=1)
-MORNING = TimeInterval("morning", (Times(times=((6 * 60, 7 * 60),)),))  # T0 is at six
+MORNING = TimeInterval("morning", (TimeRange(times=((6 * 60, 7 * 60),)),))  # T0 is at six
 
 
 async def silence(world: World, text: str, begin: timedelta, end: timedelta) -> None:
@@ -209,7 +208,7 @@ async def test_of_many_firing_alerts_only_the_sources_that_concern_the_group_are
 async def test_a_route_is_mute_by_the_clock(
     world: World, more: dict[str, Any], expected: list[tuple[int, str]]
 ) -> None:
-    route = RouteSpec(matchers=(parse_matcher("severity=warning"),), repeat_interval=minutes(29), **more)
+    route = Route(matchers=(parse_matcher("severity=warning"),), repeat_interval=minutes(29), **more)
     world.config = config(route=tree(routes=(route,), repeat_interval=HOUR), time_intervals=(MORNING,))
     await ring(world, minutes(0))
     told = [(at, why) for at, _, why in await steps(world, minutes(0), minutes(62))]
@@ -220,8 +219,8 @@ async def test_two_routes_with_continue_tell_two_receivers_and_a_receiver_withou
     world: World,
 ) -> None:
     routes = (
-        RouteSpec("oncall", (parse_matcher("severity=warning"),), continues=True),
-        RouteSpec("nobody", (parse_matcher("severity=warning"),)),
+        Route("oncall", (parse_matcher("severity=warning"),), continues=True),
+        Route("nobody", (parse_matcher("severity=warning"),)),
     )
     world.config = config(
         route=tree(routes=routes), receivers=(Receiver("ops", ()), Receiver("oncall", (channel("pager", "oncall"),)))
@@ -245,11 +244,11 @@ async def test_a_notice_holds_two_hundred_alerts_at_most(world: World) -> None:
 async def test_a_reload_that_moves_routes_sends_nothing_again_and_a_new_receiver_hears(world: World) -> None:
     await ring(world, minutes(0))
     await steps(world, minutes(0), minutes(1))
-    moved = tree(routes=(RouteSpec("other", (parse_matcher("project=OTHER"),)),))
+    moved = tree(routes=(Route("other", (parse_matcher("project=OTHER"),)),))
     world.config = config(route=moved, receivers=(*world.config.receivers, Receiver("other", (channel("o", "other"),))))
     assert await steps(world, minutes(1), minutes(20)) == []
     world.config = config(
-        route=tree(routes=(RouteSpec("other", (parse_matcher("project=SALES"),)),)), receivers=world.config.receivers
+        route=tree(routes=(Route("other", (parse_matcher("project=SALES"),)),)), receivers=world.config.receivers
     )
     assert await steps(world, minutes(20), minutes(40)) == [(20, "o", "first")]
 
@@ -292,7 +291,7 @@ async def test_a_hundred_tags_are_one_label_that_rules_and_routes_match(world: W
             Rule("Tagged", "failed", match=tagged),
             Rule("Other", "failed", match=parse_matchers('tags=~".*,tag,.*"')),
         ),
-        route=tree(routes=(RouteSpec("hundred", tagged, group_by=("...",)),)),
+        route=tree(routes=(Route("hundred", tagged, group_by=("...",)),)),
         receivers=(Receiver("ops", ()), Receiver("hundred", (channel("h", "hundred"),))),
     )
     await world.scenario(key(), tags=tags)
@@ -316,8 +315,8 @@ async def test_every_reason_stands_in_a_row_a_log_line_and_a_counter(
         receivers=(Receiver("ops", (channel("ops/slack"),)), Receiver("nobody", ())),
         route=tree(
             routes=(
-                RouteSpec(matchers=parse_matchers("project=M"), mute_time_intervals=("morning",)),
-                RouteSpec("nobody", parse_matchers("project=N")),
+                Route(matchers=parse_matchers("project=M"), mute_time_intervals=("morning",)),
+                Route("nobody", parse_matchers("project=N")),
             )
         ),
     )

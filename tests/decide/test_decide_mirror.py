@@ -7,7 +7,7 @@ import pytest
 
 from tests.decide.world import T0, World, channel, config, key, minutes
 from tests.deliver.builders import Plain
-from tocsin.config.model import Channel, Config, DssReporters, Receiver
+from tocsin.config.model import Channel, Config, DssReportersConfig, Receiver
 from tocsin.model.decision import DecisionReason
 from tocsin.model.event import Event, EventName, FailedReporter, run_event_id
 from tocsin.model.mail_reporter import MailReporter
@@ -30,7 +30,7 @@ def mail(name: str = "ops/mail", url: str = "mailto://127.0.0.1?from=t@example.c
 
 
 def mirroring(mode: str = "mirror", *channels: Channel, **more: object) -> Config:
-    own = DssReporters(mode, "ops", ("*@example.com",), ("*@example.com",))  # type: ignore[arg-type]
+    own = DssReportersConfig(mode, "ops", ("*@example.com",), ("*@example.com",))  # type: ignore[arg-type]
     slack = channel("ops/slack", url=Plain("slack://a/b/c"))
     return config(
         rules=(),

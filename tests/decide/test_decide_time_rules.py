@@ -6,8 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from tests.decide.world import T0, World, config, key, minutes
-from tocsin.config.defaults import DEFAULT_RULES
-from tocsin.config.model import Rule
+from tocsin.config.model import DEFAULT_RULES, Rule
 from tocsin.decide.decide import resolve_by_hand
 from tocsin.store.schema import nodes
 

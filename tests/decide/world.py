@@ -7,9 +7,7 @@ from datetime import UTC, datetime, timedelta
 from prometheus_client import CollectorRegistry
 from sqlalchemy import select, update
 
-from tocsin.config.defaults import DEFAULT_RULES
-from tocsin.config.model import Channel, Config, Node, Receiver, Route, StoreConfig
-from tocsin.config.routes import RouteSpec, build_tree
+from tocsin.config.model import DEFAULT_RULES, Channel, Config, Node, Receiver, Route, StoreConfig, build_tree
 from tocsin.decide.decide import DecideMetrics, Decider
 from tocsin.model.alert import Alert
 from tocsin.model.decision import Decision
@@ -39,7 +37,7 @@ def channel(name: str, receiver: str = "ops", **more: object) -> Channel:
 
 
 def tree(receiver: str = "ops", **more: object) -> Route:
-    spec = RouteSpec(receiver, group_by=("alertname", "dss_node", "project"))
+    spec = Route(receiver, group_by=("alertname", "dss_node", "project"))
     return build_tree(replace(spec, **more))  # type: ignore[arg-type]
 
 
@@ -50,6 +48,7 @@ def config(**more: object) -> Config:
         receivers=(Receiver("ops", (channel("ops/slack"),)),),
         rules=DEFAULT_RULES,
         route=tree(),
+        inhibit_rules=(),
     )
     return replace(plain, **more)  # type: ignore[arg-type]
 

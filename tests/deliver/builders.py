@@ -7,7 +7,7 @@ from pathlib import Path
 
 from aiohttp import web
 
-from tocsin.config.model import Channel, Config, Http, Node, Receiver, StoreConfig
+from tocsin.config.model import Channel, Config, HttpConfig, Node, Receiver, StoreConfig
 from tocsin.kit.clock import to_ms
 from tocsin.kit.ids import fresh_id
 from tocsin.model.alert import Alert, EndReason, alert_id, fingerprint
@@ -59,9 +59,9 @@ def config(*channels: Channel, external_url: str | None = "https://tocsin.exampl
     return Config(
         nodes=(Node("prod", "https://dss.example.com"),),
         store=StoreConfig("sqlite:////nowhere/tocsin.db"),
-        http=Http(external_url=external_url),
+        http=HttpConfig(external_url=external_url),
         receivers=tuple(Receiver(name, tuple(mine)) for name, mine in receivers.items()),
-        **more,  # type: ignore[arg-type]
+        **{"rules": (), "inhibit_rules": ()} | more,  # type: ignore[arg-type]
     )
 
 

@@ -103,9 +103,9 @@ async def test_a_slack_group_lists_its_alerts(send: Send) -> None:
 async def test_a_template_of_the_configuration_is_used_and_a_broken_one_replaced_with_a_note(send: Send) -> None:
     async with SlackSink() as sink:
         own = channel(SLACK, template="short.j2")
-        await send(own, slack_url=sink.url, templates={"short.j2": "*{{ event.scenario.name }}* {{ error }}"})
+        await send(own, slack_url=sink.url, template_texts={"short.j2": "*{{ event.scenario.name }}* {{ error }}"})
         assert blocks(sink)[1] == "*Nightly load*"
-        verdict = await send(own, slack_url=sink.url, templates={"short.j2": "{{ nothing.here }}"})
+        verdict = await send(own, slack_url=sink.url, template_texts={"short.j2": "{{ nothing.here }}"})
         assert verdict.outcome == AttemptOutcome.DELIVERED
         assert "the template could not be rendered" in verdict.note
         assert "_Note: the template could not be rendered: line 1: UndefinedError" in blocks(sink)[1]

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.deliver.builders import NOW, config, event, hook
-from tocsin.config.model import Kind
+from tocsin.config.model import MessageFormat
 from tocsin.deliver import escape, fit
 from tocsin.deliver.context import Facts
 from tocsin.deliver.dialect import DIALECTS, Dialect
@@ -51,7 +51,7 @@ def test_nothing_is_longer_than_its_service_takes(
     assert len(heading) <= (150 if found.reads is Reads.SLACK else found.title)
     write: Callable[[str], str] = _literal if found.reads is Reads.HTML else DIALECTS[found.dialect].write
     plain = {rendered.subject, escape.unmentioned(rendered.subject), write(rendered.subject)}
-    opens = {Reads.HTML: "<b>", Reads.SLACK: "*"}.get(found.reads, "**" if found.kind is Kind.MARKDOWN else "")
+    opens = {Reads.HTML: "<b>", Reads.SLACK: "*"}.get(found.reads, "**" if found.kind is MessageFormat.MARKDOWN else "")
     assert heading in plain or text.startswith(opens + write(rendered.subject))
     written = escape.entities(rendered.link) if found.reads is Reads.HTML else rendered.link
     if template is None or text.endswith("…"):

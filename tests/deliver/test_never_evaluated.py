@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from tests.deliver.builders import NOW, alert, config, event, group, hook
-from tocsin.config.model import Kind
+from tocsin.config.model import MessageFormat
 from tocsin.deliver.context import Facts
 from tocsin.deliver.render import Renderer
 from tocsin.model.event import EventName, FailedReporter, ScenarioFacts
@@ -61,9 +61,9 @@ def notices() -> dict[str, Notice]:
     }
 
 
-@pytest.mark.parametrize("kind", list(Kind))
+@pytest.mark.parametrize("kind", list(MessageFormat))
 @pytest.mark.parametrize("name", list(notices()))
-def test_nothing_in_a_text_of_dss_is_evaluated(name: str, kind: Kind) -> None:
+def test_nothing_in_a_text_of_dss_is_evaluated(name: str, kind: MessageFormat) -> None:
     notice = notices()[name]
     rendered = Renderer({"own.j2": OWN}).render(notice, facts(), CONFIG, kind, None)
     said = "\n".join(filter(None, (rendered.subject, rendered.text, rendered.html)))

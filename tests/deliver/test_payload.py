@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from tests.deliver.builders import NOW, alert, config, event, group, owed
-from tocsin.config.model import Kind
+from tocsin.config.model import MessageFormat
 from tocsin.deliver.context import Facts
 from tocsin.deliver.payload import payload
 from tocsin.deliver.render import Renderer
@@ -37,7 +37,7 @@ def test_what_looks_like_a_template_in_a_name_or_an_error_is_told_as_it_is(said:
     assert one.run
     details = {one.run.key: Details(one.run.key, NOW, RunError(said, step=said), (), said)}
     assert payload(owed(EventNotice(one, "r")), details, None).body.decode().count(json.dumps(said)[1:-1]) >= 3
-    for kind in Kind:
+    for kind in MessageFormat:
         for template in (
             None,
             "${scenarioName} {{ error.message }} {{ error.step }}",

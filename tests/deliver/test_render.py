@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.deliver.builders import NOW, Plain, alert, config, event, group, hook
-from tocsin.config.model import Channel, Config, Kind, Receiver, Reporter, StoreConfig
+from tocsin.config.model import Channel, Config, MessageFormat, Receiver, Reporter, StoreConfig
 from tocsin.deliver import escape
 from tocsin.deliver.context import Facts, Tone, message
 from tocsin.deliver.render import Renderer
@@ -24,7 +24,9 @@ CONFIG = config(hook("http://127.0.0.1/"))
 RENDERER = Renderer({})
 
 
-def render(notice: Notice, kind: Kind = Kind.TEXT, facts: Facts | None = None, template: str | None = None):
+def render(
+    notice: Notice, kind: MessageFormat = MessageFormat.TEXT, facts: Facts | None = None, template: str | None = None
+):
     return RENDERER.render(notice, facts or Facts(), CONFIG, kind, template)
 
 
@@ -58,25 +60,25 @@ def test_the_first_line_says_what_happened_and_where(one: Event, headline: str, 
     assert render(EventNotice(one, "r")).subject == headline
 
 
-@pytest.mark.parametrize("kind", list(Kind))
+@pytest.mark.parametrize("kind", list(MessageFormat))
 @pytest.mark.parametrize("name", ["an event", "a group of alerts", "a summary"])
-def test_every_notice_renders_in_every_dialect_without_a_note(kind: Kind, name: str) -> None:
+def test_every_notice_renders_in_every_dialect_without_a_note(kind: MessageFormat, name: str) -> None:
     notice, facts = next((notice, facts) for what, notice, facts in samples() if what == name)
     rendered = render(notice, kind, facts)
     assert rendered.notes == ()
     assert rendered.text
-    assert (rendered.html is not None) == (kind is Kind.MAIL)
+    assert (rendered.html is not None) == (kind is MessageFormat.MAIL)
 
 
-@pytest.mark.parametrize("kind", list(Kind))
-def test_each_dialect_tells_a_failure_in_full_and_in_this_order(kind: Kind) -> None:
+@pytest.mark.parametrize("kind", list(MessageFormat))
+def test_each_dialect_tells_a_failure_in_full_and_in_this_order(kind: MessageFormat) -> None:
     one = event()
     assert one.run
     steps = (Step("s", "Train", "build", "FAILED", timedelta(minutes=2)),)
     details = Details(one.run.key, NOW, RunError("disk full", step="Train"), steps, "first of the log\nlast of the log")
     facts = Facts({one.run.key: details}, {one.run.scenario: timedelta(minutes=2)})
     rendered = render(EventNotice(one, "r"), kind, facts)
-    body = rendered.html if kind is Kind.MAIL else rendered.text
+    body = rendered.html if kind is MessageFormat.MAIL else rendered.text
     assert body
     assert rendered.subject == "Nightly load FAILED in SALES on prod"
     told = ("Outcome", "FAILED", "Started", "2026-03-01 11:00:01 UTC", "Duration", "4m 12s", "usually 2m", "Trigger",
@@ -88,7 +90,7 @@ def test_each_dialect_tells_a_failure_in_full_and_in_this_order(kind: Kind) -> N
                                                                   "last of the log", "https://tocsin")]  # fmt: skip
     assert ordered == sorted(ordered)
     link = body.find("https://dss.example.com/projects/SALES")
-    assert link > ordered[-2] if kind is Kind.MAIL else 0 <= link < body.find("Outcome")
+    assert link > ordered[-2] if kind is MessageFormat.MAIL else 0 <= link < body.find("Outcome")
 
 
 def test_a_single_alert_is_told_in_full_and_its_end_with_how_long_and_how_many_runs() -> None:
@@ -134,8 +136,8 @@ EVIL = (
 )
 
 
-@pytest.mark.parametrize("kind", list(Kind))
-def test_hostile_texts_are_never_markup_never_jinja_and_never_invisible(kind: Kind) -> None:
+@pytest.mark.parametrize("kind", list(MessageFormat))
+def test_hostile_texts_are_never_markup_never_jinja_and_never_invisible(kind: MessageFormat) -> None:
     one = event(name=EVIL)
     assert one.run
     steps = (Step("s", EVIL, "t", EVIL, None),)
@@ -146,17 +148,17 @@ def test_hostile_texts_are_never_markup_never_jinja_and_never_invisible(kind: Ki
         assert "49" not in text
         text.encode("utf-8")
     assert "\n" not in rendered.subject
-    body = rendered.html if kind is Kind.MAIL else rendered.text
+    body = rendered.html if kind is MessageFormat.MAIL else rendered.text
     assert body
-    if kind is Kind.SLACK:
+    if kind is MessageFormat.SLACK:
         assert "<!" not in body
         assert "<@" not in body
-    if kind is Kind.MARKDOWN:
+    if kind is MessageFormat.MARKDOWN:
         assert body.count("\n```") == 2
         assert "[l](http" not in body.split("\n```")[0]
-    if kind is Kind.MAIL:
+    if kind is MessageFormat.MAIL:
         assert "<b>x" not in body
-    if kind is not Kind.MAIL:
+    if kind is not MessageFormat.MAIL:
         assert "@everyone" not in body
 
 
@@ -180,11 +182,11 @@ def test_a_link_cannot_leave_its_place() -> None:
     evil = type(one)(
         **{name: getattr(one, name) for name in one.__dataclass_fields__} | {"run_url": 'javascript:alert("x")'}
     )
-    assert "javascript" not in (render(EventNotice(evil, "r"), Kind.MAIL).html or "")
+    assert "javascript" not in (render(EventNotice(evil, "r"), MessageFormat.MAIL).html or "")
     evil = type(one)(
         **{name: getattr(one, name) for name in one.__dataclass_fields__} | {"run_url": "https://d/>|<!channel>)"}
     )
-    assert "<!channel" not in (render(EventNotice(evil, "r"), Kind.SLACK).text or "")
+    assert "<!channel" not in (render(EventNotice(evil, "r"), MessageFormat.SLACK).text or "")
 
 
 # --- variables and templates ----------------------------------------------------------------------------------------
@@ -255,7 +257,7 @@ def test_templates_may_extend_and_include_each_other() -> None:
     renderer = Renderer(
         {"own.j2": "{% include 'part.j2' %} and {% include 'text.j2' %}", "part.j2": "{{ dss.outcome }}"}
     )
-    rendered = renderer.render(EventNotice(event(), "r"), Facts(), CONFIG, Kind.TEXT, "own.j2")
+    rendered = renderer.render(EventNotice(event(), "r"), Facts(), CONFIG, MessageFormat.TEXT, "own.j2")
     assert (rendered.text or "").startswith("FAILED and Run in DSS: https://")
 
 
@@ -272,7 +274,7 @@ def test_templates_are_tried_on_samples_and_problems_told_by_name() -> None:
     )
     settings = Config(
         (), StoreConfig(""), receivers=(Receiver("ops", channels),), reporters=reporters,
-        templates={"good.j2": "{{ headline }}", "events.j2": "\n{{ event.run.run_id }}", "broken.j2": "a\nb\n{% oops %}"},
+        template_texts={"good.j2": "{{ headline }}", "events.j2": "\n{{ event.run.run_id }}", "broken.j2": "a\nb\n{% oops %}"},
     )  # fmt: skip
     assert [str(problem) for problem in check_templates(settings)] == [
         "channel b: template events.j2 cannot render a group of alerts and a summary: line 2: UndefinedError: 'None' has no "
@@ -288,11 +290,11 @@ def test_a_text_of_strangers_is_filled_and_never_executed() -> None:
     hostile = "{{ 7 * 7 }} {% for x in range(9999999) %}{{ x }}{% endfor %} ${scenarioName} ${nobodyKnows}{${outcome}}"
     named = event(name="<b>{{ 8 * 8 }}</b>")
     one = EventNotice(named, "r", subject=hostile, template=hostile, plain="text")
-    said = render(one, Kind.MAIL)
+    said = render(one, MessageFormat.MAIL)
     expected = hostile.replace("${scenarioName}", "<b>{{ 8 * 8 }}</b>").replace("${outcome}", "FAILED")
     assert (said.text, said.html, said.notes) == (expected, None, ("unknown variables: ${nobodyKnows}",) * 2)
     assert said.subject == expected
-    page = render(replace(one, plain="html"), Kind.MAIL).html
+    page = render(replace(one, plain="html"), MessageFormat.MAIL).html
     assert page == expected.replace("<b>{{ 8 * 8 }}</b>", "&lt;b&gt;{{ 8 * 8 }}&lt;/b&gt;")
 
 
@@ -300,7 +302,7 @@ def test_a_text_of_strangers_names_no_template() -> None:
     renderer = Renderer({"secret.j2": "for admins"})
     for name in ("secret.j2", "mail", "mail.txt.j2"):
         one = EventNotice(event(), "r", template=name, plain="text")
-        assert renderer.render(one, Facts(), CONFIG, Kind.MAIL, None).text == name
+        assert renderer.render(one, Facts(), CONFIG, MessageFormat.MAIL, None).text == name
 
 
 def test_every_name_that_templates_may_use_is_documented(repository: Path) -> None:

@@ -393,7 +393,7 @@ async def test_what_is_too_long_arrives_with_its_headline_and_its_link(
     facts = Facts({one.run.key: Details(one.run.key, NOW, error, (), "*a log* <b> 🔥\n" * 9_000)})
     channel = Channel("ops/x", "ops", Plain(url), timeout=timedelta(seconds=20), template=template)
     transport = connector(HandClock())(channel)
-    settings = config(channel, templates={"one.j2": "{{ (error.message * 9)|replace('\\n', ' ') }}"})
+    settings = config(channel, template_texts={"one.j2": "{{ (error.message * 9)|replace('\\n', ' ') }}"})
     await transport.send(Parcel(owed(EventNotice(one, "r")), settings, facts))
     await transport.close()
     post = next(post for post in reversed(arrived.received) if b"disk" in post.body)

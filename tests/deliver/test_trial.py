@@ -7,8 +7,7 @@ import pytest
 from aiohttp import web
 
 from tests.deliver.builders import NOW, HandClock, Inbox, Plain, config, hook
-from tocsin.config.model import Channel
-from tocsin.config.model import Heartbeat as HeartbeatConfig
+from tocsin.config.model import Channel, HeartbeatConfig
 from tocsin.deliver import trial
 from tocsin.deliver.heartbeat import Heartbeat
 from tocsin.deliver.verdict import Cause, SendResult, cause_of, failed, of_smtp, of_status
@@ -61,7 +60,7 @@ def test_there_is_advice_for_every_cause() -> None:
 
 
 async def test_the_heart_beats_when_all_is_well_and_once_an_interval(inbox: Inbox) -> None:
-    settings = config(heartbeat=HeartbeatConfig(Plain(inbox.url + "\n"), timedelta(minutes=1)))
+    settings = config(heartbeat=HeartbeatConfig(Plain(inbox.url + "\n"), interval=timedelta(minutes=1)))
     heart = Heartbeat()
     assert await heart.step(NOW, config(), True) is None
     assert await heart.step(NOW, settings, True) == NOW + timedelta(minutes=1)
@@ -74,7 +73,7 @@ async def test_the_heart_beats_when_all_is_well_and_once_an_interval(inbox: Inbo
 
 
 async def test_a_heartbeat_that_nobody_hears_is_logged_once(capsys: pytest.CaptureFixture[str]) -> None:
-    settings = config(heartbeat=HeartbeatConfig(Plain("http://127.0.0.1:9/secret-uuid"), timedelta(seconds=1)))
+    settings = config(heartbeat=HeartbeatConfig(Plain("http://127.0.0.1:9/secret-uuid"), interval=timedelta(seconds=1)))
     heart = Heartbeat()
     for seconds in range(0, 10, 2):
         await heart.step(NOW + timedelta(seconds=seconds), settings, True)

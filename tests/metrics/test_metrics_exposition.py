@@ -35,7 +35,7 @@ from tests.web.rows import (
     put_scenario,
     put_total,
 )
-from tocsin.config.model import Node, Rule
+from tocsin.config.model import MetricsConfig, Node, Rule
 from tocsin.kit.clock import to_ms
 from tocsin.metrics.exposition import Exposition, ProcessMetrics
 from tocsin.metrics.families import FAMILIES
@@ -146,11 +146,11 @@ async def test_buckets_are_cumulated_over_all_bounds(store: Store, exposition: E
 
 
 async def test_a_changed_list_of_buckets_begins_the_histogram_anew(store: Store, exposition: Exposition) -> None:
-    await store.write(totals.lay_out, CONFIG.duration_bounds)
+    await store.write(totals.lay_out, CONFIG.metrics.duration_bounds)
     await store.write(fill)
     await exposition.refresh(store, NOW, CONFIG)
-    changed = replace(CONFIG, duration_buckets=(2, 20))
-    await store.write(totals.lay_out, changed.duration_bounds)
+    changed = replace(CONFIG, metrics=MetricsConfig(duration_buckets=(2, 20)))
+    await store.write(totals.lay_out, changed.metrics.duration_bounds)
     await store.write(put_bucket, KEY, "FAILED", 20_000, 1, 4)
     await exposition.refresh(store, NOW, changed)
     families = await scrape(exposition)
@@ -211,7 +211,7 @@ async def test_the_newest_scenarios_beyond_the_budget_have_no_series(store: Stor
         put_scenario(connection)
 
     await store.write(two)
-    await exposition.refresh(store, NOW, replace(CONFIG, max_scenarios=1))
+    await exposition.refresh(store, NOW, replace(CONFIG, metrics=MetricsConfig(1)))
     families = await scrape(exposition)
     assert samples(families, "dss_scenario_active") == [(SCENARIO, 1)]
     assert samples(families, "tocsin_metrics_scenarios_dropped") == [({}, 1)]

@@ -16,7 +16,7 @@ from tests.deliver.builders import Plain
 from tests.fakedss.sinks import Mail, SmtpSink
 from tests.sim.driven import running
 from tests.watch.conftest import CLOCK, QUICK, until
-from tocsin.config.model import DURATION_BUCKETS, Channel, Config, DssReporters, Node, Receiver, StoreConfig
+from tocsin.config.model import DURATION_BUCKETS, Channel, Config, DssReportersConfig, Node, Receiver, StoreConfig
 from tocsin.decide.decide import DecideMetrics, Decider
 from tocsin.deliver.metrics import DeliverMetrics
 from tocsin.deliver.sender import Sender
@@ -104,7 +104,9 @@ async def stages(
             nodes=(node,),
             store=StoreConfig("sqlite:////unused"),
             receivers=(Receiver("ops", (channel,)),),
-            dss_reporters=DssReporters(mode, "ops", ("*@example.com",), ("*@example.com",)),  # type: ignore[arg-type]
+            dss_reporters=DssReportersConfig(mode, "ops", ("*@example.com",), ("*@example.com",)),  # type: ignore[arg-type]
+            rules=(),
+            inhibit_rules=(),
         )
         store = Store(f"sqlite:///{path / 'tocsin.db'}")
         await store.open()

@@ -18,7 +18,7 @@ import yaml
 
 import tocsin
 from tocsin.config import intervals
-from tocsin.config.routes import RouteSpec, build_tree
+from tocsin.config.model import ABSENT, Route, build_tree
 from tocsin.model.labels import BadMatcher, matchers_text, parse_matchers
 from tocsin.routing import render
 
@@ -66,13 +66,13 @@ def random_route(chance: random.Random, depth: int = 0) -> dict[str, object]:
     return route
 
 
-def spec(route: dict[str, object]) -> RouteSpec:
+def spec(route: dict[str, object]) -> Route:
     texts = route.get("matchers", [])
     children = route.get("routes", [])
     assert isinstance(texts, list)
     assert isinstance(children, list)
-    return RouteSpec(
-        receiver=str(route["receiver"]) if "receiver" in route else None,
+    return Route(
+        receiver=str(route["receiver"]) if "receiver" in route else ABSENT,
         matchers=tuple(matcher for text in texts for matcher in parse_matchers(text)),
         continues=bool(route.get("continue")),
         routes=tuple(spec(child) for child in children),

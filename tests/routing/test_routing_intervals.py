@@ -4,6 +4,7 @@ import pytest
 
 from tocsin.config.intervals import (
     BadInterval,
+    TimeRange,
     check_location,
     contains,
     parse_days_of_month,
@@ -12,7 +13,6 @@ from tocsin.config.intervals import (
     parse_weekdays,
     parse_years,
 )
-from tocsin.config.model import Times
 
 
 def utc(text: str) -> datetime:
@@ -73,19 +73,19 @@ def test_times_over_midnight_and_odd_ones_are_refused(start: str, end: str) -> N
 @pytest.mark.parametrize(
     ("times", "inside", "outside"),
     [
-        (Times(), ["2026-03-02T00:00"], []),
-        (Times(times=((540, 1020),)), ["2026-03-02T09:00", "2026-03-02T16:59"], ["2026-03-02T17:00", "2026-03-02T08:59"]),
-        (Times(weekdays=((6, 6), (0, 0))), ["2026-03-01T12:00", "2026-03-07T12:00"], ["2026-03-02T12:00"]),
-        (Times(days_of_month=((-1, -1),)), ["2026-02-28T12:00", "2028-02-29T12:00", "2026-01-31T12:00"], ["2028-02-28T12:00"]),
-        (Times(days_of_month=((30, 31),)), ["2026-01-30T12:00"], ["2026-02-28T12:00", "2026-01-29T12:00"]),
-        (Times(days_of_month=((29, 31),)), ["2028-02-29T12:00"], ["2026-02-28T12:00"]),
-        (Times(days_of_month=((15, -1),)), ["2026-02-15T12:00", "2026-02-28T12:00"], ["2026-02-14T12:00"]),
-        (Times(days_of_month=((-31, -30),)), ["2026-01-01T12:00", "2026-01-02T12:00"], ["2026-01-03T12:00"]),
-        (Times(months=((1, 3),), years=((2026, 2026),)), ["2026-03-31T23:59"], ["2026-04-01T00:00", "2027-01-01T00:00"]),
-        (Times(times=((0, 60),), location="Asia/Tokyo"), ["2026-03-01T15:30"], ["2026-03-01T00:30"]),
+        (TimeRange(), ["2026-03-02T00:00"], []),
+        (TimeRange(times=((540, 1020),)), ["2026-03-02T09:00", "2026-03-02T16:59"], ["2026-03-02T17:00", "2026-03-02T08:59"]),
+        (TimeRange(weekdays=((6, 6), (0, 0))), ["2026-03-01T12:00", "2026-03-07T12:00"], ["2026-03-02T12:00"]),
+        (TimeRange(days_of_month=((-1, -1),)), ["2026-02-28T12:00", "2028-02-29T12:00", "2026-01-31T12:00"], ["2028-02-28T12:00"]),
+        (TimeRange(days_of_month=((30, 31),)), ["2026-01-30T12:00"], ["2026-02-28T12:00", "2026-01-29T12:00"]),
+        (TimeRange(days_of_month=((29, 31),)), ["2028-02-29T12:00"], ["2026-02-28T12:00"]),
+        (TimeRange(days_of_month=((15, -1),)), ["2026-02-15T12:00", "2026-02-28T12:00"], ["2026-02-14T12:00"]),
+        (TimeRange(days_of_month=((-31, -30),)), ["2026-01-01T12:00", "2026-01-02T12:00"], ["2026-01-03T12:00"]),
+        (TimeRange(months=((1, 3),), years=((2026, 2026),)), ["2026-03-31T23:59"], ["2026-04-01T00:00", "2027-01-01T00:00"]),
+        (TimeRange(times=((0, 60),), location="Asia/Tokyo"), ["2026-03-01T15:30"], ["2026-03-01T00:30"]),
     ],
 )  # fmt: skip
-def test_a_moment_is_inside_when_every_part_says_so(times: Times, inside: list[str], outside: list[str]) -> None:
+def test_a_moment_is_inside_when_every_part_says_so(times: TimeRange, inside: list[str], outside: list[str]) -> None:
     assert [contains(times, utc(text)) for text in inside] == [True] * len(inside)
     assert [contains(times, utc(text)) for text in outside] == [False] * len(outside)
 
@@ -99,6 +99,6 @@ def test_a_moment_is_inside_when_every_part_says_so(times: Times, inside: list[s
     ],
 )
 def test_a_clock_change_skips_or_repeats_what_lies_in_its_hour(night: str, expected: timedelta) -> None:
-    hour = Times(times=((120, 180),), location="Europe/Paris")
+    hour = TimeRange(times=((120, 180),), location="Europe/Paris")
     minutes = [utc(night) + timedelta(minutes=minute) for minute in range(8 * 60)]
     assert timedelta(minutes=sum(contains(hour, minute) for minute in minutes)) == expected

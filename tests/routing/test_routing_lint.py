@@ -6,39 +6,41 @@ from pathlib import Path
 import pytest
 
 from tocsin import rules as judge
-from tocsin.config.defaults import DEFAULT_INHIBIT_RULES, DEFAULT_RULES
+from tocsin.config.intervals import TimeInterval, TimeRange
 from tocsin.config.model import (
+    DEFAULT_INHIBIT_RULES,
+    DEFAULT_RULES,
     Channel,
     Config,
     InhibitRule,
     Node,
     Receiver,
     Reporter,
+    Route,
     Rule,
     StoreConfig,
-    TimeInterval,
-    Times,
+    build_tree,
 )
-from tocsin.config.routes import RouteSpec, build_tree
 from tocsin.model.event import EventName
 from tocsin.model.labels import parse_matchers
 from tocsin.routing.lint import lint, unknown_label
 
 NOW = datetime(2026, 3, 2, tzinfo=UTC)
-NIGHTS = TimeInterval("nights", (Times(times=((0, 6 * 60),)),))
+NIGHTS = TimeInterval("nights", (TimeRange(times=((0, 6 * 60),)),))
 
 
-def route(matchers: str, receiver: str | None = None, *routes: RouteSpec, **more: object) -> RouteSpec:
-    return RouteSpec(receiver, parse_matchers(matchers), routes=routes, **more)  # type: ignore[arg-type]
+def route(matchers: str, receiver: str | None = None, *routes: Route, **more: object) -> Route:
+    return Route(receiver, parse_matchers(matchers), routes=routes, **more)  # type: ignore[arg-type]
 
 
-def config(*routes: RouteSpec, **more: object) -> Config:
+def config(*routes: Route, **more: object) -> Config:
     plain = Config(
         nodes=(Node("prod", "https://dss"),),
         store=StoreConfig("sqlite:////x"),
         receivers=(Receiver("ops", (Channel("ops/a", "ops"),)),),
         rules=DEFAULT_RULES,
-        route=build_tree(RouteSpec("ops", routes=routes)),
+        route=build_tree(Route("ops", routes=routes)),
+        inhibit_rules=(),
     )
     return replace(plain, **more)  # type: ignore[arg-type]
 
@@ -77,7 +79,7 @@ def test_a_sound_configuration_has_no_findings() -> None:
         ([route("project=AB"), route("project=~A.*")], []),
     ],
 )
-def test_routes_that_no_alert_takes_are_errors(routes: list[RouteSpec], expected: list[str]) -> None:
+def test_routes_that_no_alert_takes_are_errors(routes: list[Route], expected: list[str]) -> None:
     found = findings(config(*routes))
     assert len(found) == len(expected)
     assert all(part in line and line.startswith("error") for part, line in zip(expected, found, strict=True))
@@ -146,9 +148,9 @@ def test_intervals_without_a_day_and_short_repeats_are_found() -> None:
                 "project=A", None, mute_time_intervals=("never", "empty", "leap"), repeat_interval=timedelta(minutes=1)
             ),
             time_intervals=(
-                TimeInterval("never", (Times(days_of_month=((30, 31),), months=((2, 2),)),)),
+                TimeInterval("never", (TimeRange(days_of_month=((30, 31),), months=((2, 2),)),)),
                 TimeInterval("empty", ()),
-                TimeInterval("leap", (Times(days_of_month=((29, 29),), months=((2, 2),)),)),
+                TimeInterval("leap", (TimeRange(days_of_month=((29, 29),), months=((2, 2),)),)),
             ),
         )
     )
@@ -206,7 +208,7 @@ def test_shipped_inhibit_rules_that_have_nothing_to_do_are_no_finding() -> None:
 
 
 def test_a_label_that_no_alert_has_is_no_group() -> None:
-    root = build_tree(RouteSpec("ops", group_by=("alertname", "team", "node")))
+    root = build_tree(Route("ops", group_by=("alertname", "team", "node")))
     found = findings(config(route=root, rules=(Rule("A", "failed", labels={"team": "x"}),)))
     assert found == ["warning route: no alert has the label 'node' of group_by; did you mean 'dss_node'?"]
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tocsin.config.model import Channel, DssReporters
+from tocsin.config.model import Channel, DssReportersConfig
 from tocsin.deliver.mail import address, addresses
 from tocsin.model.decision import DecisionReason
 from tocsin.model.event import Event, EventName, FailedReporter, ScenarioFacts, end_event_name
@@ -19,7 +19,7 @@ from tocsin.routing import dss_reporters as mirror
 from tocsin.routing.dss_reporters import Mirrored
 
 T0 = datetime(2026, 3, 2, 6, tzinfo=UTC)
-MIRROR = DssReporters("mirror", "ops", ("*@example.com",), ("*@example.com",))
+MIRROR = DssReportersConfig("mirror", "ops", ("*@example.com",), ("*@example.com",))
 FALLBACK = replace(MIRROR, mode="fallback")
 MAIL = MailReporter("r1", "nightly mail", recipient="a@example.com", subject="${scenarioName}: ${outcome}")
 CHANNELS = (Channel("ops/mail", "ops"), Channel("ops/second", "ops"))
@@ -38,7 +38,7 @@ def failed(name: str = "nightly mail", outcome: str | None = "FAILED", kind: str
     return replace(event(outcome, EventName.REPORTER_FAILED), reporter=told)
 
 
-def one(reporter: MailReporter, config: DssReporters = MIRROR, about: Event | None = None) -> Mirrored:
+def one(reporter: MailReporter, config: DssReportersConfig = MIRROR, about: Event | None = None) -> Mirrored:
     about = about or event()
     found = (mirror.stood_in_for if about.reporter else mirror.mirrored)(config, about, [reporter])
     assert found is not None
@@ -46,7 +46,7 @@ def one(reporter: MailReporter, config: DssReporters = MIRROR, about: Event | No
     return only
 
 
-def who(reporter: MailReporter, config: DssReporters = MIRROR) -> list[MailOverrides]:
+def who(reporter: MailReporter, config: DssReportersConfig = MIRROR) -> list[MailOverrides]:
     return [mail.who for mail in one(reporter, config).mails]
 
 
@@ -275,11 +275,11 @@ def test_a_reporter_speaks_in_its_own_phase() -> None:
         (FALLBACK, event(None), False),
         (FALLBACK, failed(), True),
         (FALLBACK, failed(kind="slack-scenario"), False),
-        (DssReporters(), event(), False),
-        (DssReporters(), failed(), False),
+        (DssReportersConfig(), event(), False),
+        (DssReportersConfig(), failed(), False),
     ],
 )
-def test_each_mode_has_its_events(config: DssReporters, about: Event, concerned: bool) -> None:
+def test_each_mode_has_its_events(config: DssReportersConfig, about: Event, concerned: bool) -> None:
     assert mirror.concerns(config, about) is concerned
 
 

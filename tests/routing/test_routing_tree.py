@@ -1,12 +1,11 @@
-from tocsin.config.model import Route
-from tocsin.config.routes import RouteSpec, build_tree
+from tocsin.config.model import Route, build_tree
 from tocsin.model.labels import parse_matchers
 from tocsin.routing import render
 from tocsin.routing.tree import Router, walk
 
 
-def spec(matchers: str = "", receiver: str | None = None, *routes: RouteSpec, **more: object) -> RouteSpec:
-    return RouteSpec(receiver, parse_matchers(matchers), routes=routes, **more)  # type: ignore[arg-type]
+def spec(matchers: str = "", receiver: str | None = None, *routes: Route, **more: object) -> Route:
+    return Route(receiver, parse_matchers(matchers), routes=routes, **more)  # type: ignore[arg-type]
 
 
 def tree() -> Route:

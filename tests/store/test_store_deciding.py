@@ -5,8 +5,7 @@ from datetime import timedelta
 import pytest
 
 from tests.decide.world import T0, World, channel, config, key, minutes
-from tocsin.config.defaults import DEFAULT_RULES
-from tocsin.config.model import InhibitRule, Receiver, Reporter, Rule
+from tocsin.config.model import DEFAULT_RULES, InhibitRule, Receiver, Reporter, Rule
 from tocsin.decide import decide
 from tocsin.model.event import END_EVENTS, EventName
 from tocsin.model.labels import parse_matcher

@@ -20,8 +20,7 @@ from structlog.testing import capture_logs
 from tests.decide.world import T0, World, channel, config, key, minutes
 from tests.deliver.builders import HandClock
 from tocsin.app.loops import prune_all
-from tocsin.config.defaults import DEFAULT_RULES
-from tocsin.config.model import Config, Receiver, Reporter, Rule
+from tocsin.config.model import DEFAULT_RULES, Config, Receiver, Reporter, Rule
 from tocsin.decide.explain import explain
 from tocsin.deliver import verdict
 from tocsin.deliver.metrics import DeliverMetrics

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 from sqlalchemy import Connection, select
 
 from tests.fakedss import Differences, FakeDSS
-from tocsin.config.model import DURATION_BUCKETS, Node, Watch
+from tocsin.config.model import DURATION_BUCKETS, Node, WatchConfig
 from tocsin.kit.clock import Clock, SystemClock, to_ms
 from tocsin.model.cloudevent import to_cloudevent
 from tocsin.model.event import Event
@@ -22,7 +22,7 @@ from tocsin.watch.metrics import WatchMetrics
 from tocsin.watch.node import NodeWatcher
 
 CLOCK = SystemClock()
-QUICK = Watch(
+QUICK = WatchConfig(
     sweep_interval=timedelta(milliseconds=100), discovery_interval=timedelta(seconds=1), max_requests_per_second=400
 )
 
@@ -115,7 +115,7 @@ async def watching(
     clock: Clock = CLOCK,
     **more: object,
 ) -> AsyncIterator[Watching]:
-    """Watch a faked DSS with a store of its own, or that of an earlier watch on the same path."""
+    """WatchConfig a faked DSS with a store of its own, or that of an earlier watch on the same path."""
     store = Store(f"sqlite:///{path / 'tocsin.db'}")
     await store.open()
     leader = await store.write(writer.acquire_lease, "test", CLOCK.now(), force=True)
@@ -151,7 +151,7 @@ async def start(dss: FakeDSS, tmp_path: Path) -> AsyncIterator[Start]:
     async with AsyncExitStack() as stack:
 
         async def begin(**more: object) -> Watching:
-            """Watch, and wait until every scenario was polled once."""
+            """WatchConfig, and wait until every scenario was polled once."""
             found = await stack.enter_async_context(watching(dss, tmp_path, **more))  # type: ignore[arg-type]
             await until(lambda: settled(found))
             return found

@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 
 from tests.fakedss import Dialect, FakeDSS, Life, between, faults, make_certificate
 from tests.watch.conftest import CLOCK, QUICK, Jumping, Key, Start, Watching, now_ms, settled, until, watching
-from tocsin.config.model import Scope, Tls, Watch
+from tocsin.config.model import ProjectScope, Tls, WatchConfig
 from tocsin.kit.clock import to_ms
 from tocsin.model.event import Event
 from tocsin.store import NotLeader, StoreUnavailable, scenarios, schema, writer
@@ -50,7 +50,7 @@ async def of_nodes(found: Watching) -> list[tuple[str, str | None]]:
 
 async def test_whatever_its_replies_are_each_run_is_told_once(dss: FakeDSS, start: Start) -> None:
     dss.world.populate(4, 5)
-    found = await start(watch=Watch(**fields(QUICK, max_poll_interval=timedelta(seconds=1))))
+    found = await start(watch=WatchConfig(**fields(QUICK, max_poll_interval=timedelta(seconds=1))))
     since = await now_ms()
     life = Life(dss.world, 30, between(0.02, 1), seed=7)
     living = asyncio.create_task(life.live())
@@ -65,8 +65,8 @@ async def test_whatever_its_replies_are_each_run_is_told_once(dss: FakeDSS, star
     assert dss.writes == []
 
 
-def fields(watch: Watch, **more: Any) -> dict[str, Any]:
-    return {name: getattr(watch, name) for name in Watch.__dataclass_fields__} | more
+def fields(watch: WatchConfig, **more: Any) -> dict[str, Any]:
+    return {name: getattr(watch, name) for name in WatchConfig.__dataclass_fields__} | more
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ async def test_a_dead_node_is_told_once_with_its_reason_and_read_back_when_it_re
     dss: FakeDSS, start: Start, fault: faults.Fault, reason: str
 ) -> None:
     dss.world.populate(2, 2)
-    found = await start(watch=Watch(**fields(QUICK, discovery_interval=timedelta(milliseconds=300))))
+    found = await start(watch=WatchConfig(**fields(QUICK, discovery_interval=timedelta(milliseconds=300))))
     since = await now_ms()
     with dss.fail(fault):
         await until(lambda: _has(found, [("node.down", reason)]))
@@ -132,7 +132,7 @@ async def test_a_node_never_gets_more_requests_than_it_was_promised(dss: FakeDSS
     dss.world.populate(5, 10)
     dss.delay = 0.05
     pace = fields(QUICK, max_requests_per_second=40, max_concurrency=3)
-    found = await start(watch=Watch(**pace))
+    found = await start(watch=WatchConfig(**pace))
     life = asyncio.create_task(Life(dss.world, 50, between(0.1, 1)).live())
     await asyncio.sleep(3)
     life.cancel()
@@ -159,7 +159,7 @@ async def test_hooks_get_a_quarter_of_the_budget_and_one_poll_a_second(dss: Fake
     quiet: dict[str, Any] = dict.fromkeys(("sweep_interval", "discovery_interval"), timedelta(hours=1))
     for one in dss.world.all_scenarios():
         one.active = False  # no spare polls
-    found = await start(watch=Watch(**fields(QUICK, **quiet, max_requests_per_second=40)))
+    found = await start(watch=WatchConfig(**fields(QUICK, **quiet, max_requests_per_second=40)))
     await until(lambda: dss.asked("last_runs") == 30)
     before, began = 30, CLOCK.monotonic()
     for _ in range(20):
@@ -258,7 +258,7 @@ async def test_scenarios_are_renamed_deleted_and_made_again(dss: FakeDSS, start:
 async def test_a_scenario_made_while_its_projects_list_is_on_its_way_is_found_soon(dss: FakeDSS, start: Start) -> None:
     dss.world.populate(1, 1)
     clock, gate = Jumping(), asyncio.Event()
-    found = await start(clock=clock, watch=Watch(**fields(QUICK, discovery_interval=timedelta(hours=1))))
+    found = await start(clock=clock, watch=WatchConfig(**fields(QUICK, discovery_interval=timedelta(hours=1))))
     since = await now_ms()
     rule = dss.fail(faults.held(gate), "scenarios")
     for scenario in ("NEW", "NEWER"):
@@ -325,7 +325,7 @@ async def test_what_the_configuration_no_longer_names_is_unwatched(dss: FakeDSS,
     dss.world.populate(2, 2)
     async with watching(dss, tmp_path) as first:
         await until(lambda: settled(first))
-    async with watching(dss, tmp_path, projects=Scope(exclude=("P001",))) as second:
+    async with watching(dss, tmp_path, projects=ProjectScope(exclude=("P001",))) as second:
         await until(lambda: settled(second, scenarios=2))
         known = await rows(second)
         assert {key for key, row in known.items() if row.gone_at} == {("P001", "S000"), ("P001", "S001")}
@@ -476,7 +476,7 @@ async def test_the_status_of_a_scenario_that_should_have_started_is_written_anew
 async def test_a_start_that_does_not_come_makes_its_list_be_read_again(dss: FakeDSS, start: Start) -> None:
     dss.world.populate(1, 2)
     dss.world.scenario("P000", "S000").next_run_ms = dss.world.now_ms() - 58_000  # DSS launches after a minute
-    await start(watch=Watch(**fields(QUICK, discovery_interval=timedelta(hours=1))))
+    await start(watch=WatchConfig(**fields(QUICK, discovery_interval=timedelta(hours=1))))
     assert dss.asked("scenarios") == 1
     await until(lambda: dss.asked("scenarios") >= 2)
 
@@ -598,7 +598,7 @@ async def test_a_certificate_that_ran_out_is_a_node_that_is_down_until_there_is_
 
 async def test_a_flood_of_failures_delays_their_details_and_not_what_is_new(dss: FakeDSS, start: Start) -> None:
     dss.world.populate(1, 60)
-    found = await start(watch=Watch(**fields(QUICK, max_requests_per_second=50)))
+    found = await start(watch=WatchConfig(**fields(QUICK, max_requests_per_second=50)))
     since = await now_ms()
     for number in range(50):
         dss.start_run("P000", f"S{number:03}")

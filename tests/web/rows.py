@@ -20,7 +20,9 @@ from tocsin.store.runs import put_details
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 KEY = ScenarioKey("prod", "SALES", "NIGHTLY")
-CONFIG = Config(nodes=(Node("prod", "https://dss.example.com"),), store=StoreConfig("sqlite:////unused.db"))
+CONFIG = Config(
+    (Node("prod", "https://dss.example.com"),), StoreConfig("sqlite:////unused.db"), rules=(), inhibit_rules=()
+)
 
 
 def ago(**parts: float) -> datetime:

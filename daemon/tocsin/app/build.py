@@ -13,10 +13,9 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from tocsin import __version__
-from tocsin.app.leader import Leader
+from tocsin.app.leader import Leader, process_name
 from tocsin.app.loops import Stages, Watchers
 from tocsin.app.reload import ConfigHolder, ConfigSource
-from tocsin.config.load import process_name
 from tocsin.config.model import Config, Node
 from tocsin.decide.decide import DecideMetrics, Decider, resolve_by_hand
 from tocsin.decide.explain import explain, explain_alert
@@ -64,7 +63,7 @@ def build(source: ConfigSource, config: Config, clock: Clock, slack_url: str | N
         ring=stages.wake_deliver.set,
     )
     reporters_want_details = holder.derive(
-        lambda config: wants_details(config.reporters, config.channels(), config.templates)
+        lambda config: wants_details(config.reporters, config.channels(), config.template_texts)
     )
 
     def details_level(event: Event, mail_reporters: tuple[MailReporter, ...]) -> DetailsLevel:
@@ -84,7 +83,7 @@ def build(source: ConfigSource, config: Config, clock: Clock, slack_url: str | N
                 wants_details=details_level,
                 wants_mail_reporters=lambda: holder().dss_reporters.mode != "off",
                 user_agent=f"tocsin/{__version__}",
-                duration_buckets=config.duration_bounds,
+                duration_buckets=config.metrics.duration_bounds,
                 details_read=stages.wake_deliver.set,
             )
 

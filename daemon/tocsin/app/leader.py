@@ -6,6 +6,8 @@ while the store hangs or cannot be reached. The epoch that each transaction chec
 """
 
 import asyncio
+import os
+import socket
 from collections.abc import Awaitable, Callable
 from math import inf
 
@@ -118,3 +120,8 @@ class Leader:
             except StoreUnavailable as error:
                 if self._clock.monotonic() >= held_until:
                     raise NotLeader(f"the lease could not be renewed in time: {error}") from None
+
+
+def process_name() -> str:
+    """Who holds leases: host and process."""
+    return f"{socket.gethostname()}/{os.getpid()}"

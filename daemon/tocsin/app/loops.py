@@ -210,7 +210,7 @@ class Watchers:
                 await self._stop(name)
 
     async def _reconcile(self, config: Config, make: Callable[[Node, Config], NodeWatcher]) -> None:
-        configured = {node.name: (node, config.duration_bounds) for node in config.nodes}
+        configured = {node.name: (node, config.metrics.duration_bounds) for node in config.nodes}
         for name, (settings, _, _) in list(self._running.items()):
             if configured.get(name) != settings:
                 await self._stop(name)

@@ -201,6 +201,6 @@ def _needs_restart(old: Config, fresh: Config) -> list[str]:
     fixed = {
         "store.url": (old.store.url, fresh.store.url),
         "http.listen": (old.http.listen, fresh.http.listen),
-        "log.format": (old.log_format, fresh.log_format),
+        "log.format": (old.log.format, fresh.log.format),
     }
     return [name for name, (before, after) in fixed.items() if before != after]

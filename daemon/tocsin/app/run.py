@@ -56,7 +56,7 @@ async def serve(
     ``ready`` is called once everything runs. Raises ``BadConfig`` and ``CannotStart`` before anything was started.
     """
     config = source.load()
-    configure_logging(log_level or config.log_level, config.log_format, levels=config.log_levels)
+    configure_logging(log_level or config.log.level, config.log.format, levels=config.log.levels)
     stop = stop or asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -64,7 +64,7 @@ async def serve(
         daemon = build(source, config, clock or SystemClock(), slack_url)
     except StoreRefused as error:
         raise CannotStart(str(error)) from None
-    daemon.config.on_change(lambda: set_levels(log_level or daemon.config().log_level, daemon.config().log_levels))
+    daemon.config.on_change(lambda: set_levels(log_level or daemon.config().log.level, daemon.config().log.levels))
     await _start(daemon)
     config = daemon.config()
     log.info("started", version=__version__, listen=config.http.listen, nodes=[node.name for node in config.nodes])

@@ -9,10 +9,10 @@ from urllib.parse import urlsplit
 
 from tocsin.app.reload import Source
 from tocsin.config import BadConfig, Problem
-from tocsin.config.fields import http_url
-from tocsin.config.model import Config, ReporterMail, Secret, Tls
+from tocsin.config.model import Config, ReporterMail, Tls
 from tocsin.config.problems import Path_, is_place, line_of
-from tocsin.config.secrets import FileSecret
+from tocsin.config.secrets import FileSecret, Secret
+from tocsin.config.values import http_url
 from tocsin.decide import dss_reporters
 from tocsin.deliver.connect import check_channel_url, unreadable_recipients
 from tocsin.deliver.mail import addresses

@@ -135,12 +135,12 @@ async def _served_from_the_store(config: Path | None) -> AsyncIterator[str]:
     from tocsin.app.build import build
     from tocsin.app.logs import configure_logging
     from tocsin.app.reload import Source
-    from tocsin.config.model import Http
+    from tocsin.config.model import HttpConfig
     from tocsin.kit.clock import SystemClock
     from tocsin.store import StoreError
 
     configure_logging("warning", "auto")
-    own = replace(load_config(config), http=Http(listen="127.0.0.1:0"))
+    own = replace(load_config(config), http=HttpConfig(listen="127.0.0.1:0"))
     try:
         daemon = build(Source(config), own, SystemClock())
         await daemon.store.open(exclusive=False)

@@ -73,7 +73,7 @@ def _as_json(route: "Route") -> dict[str, object]:
         "receiver": route.receiver,
         "matchers": [str(matcher) for matcher in route.matchers],
         "continue": route.continues,
-        "group_by": ["..."] if route.group_by_all else list(route.group_by),
+        "group_by": list(route.group_by),
         "group_wait": format_duration(route.group_wait),
         "group_interval": format_duration(route.group_interval),
         "repeat_interval": format_duration(route.repeat_interval),

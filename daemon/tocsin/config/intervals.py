@@ -7,12 +7,16 @@ interval's location, UTC without one; so on the night when clocks go back an hou
 
 import re
 from calendar import monthrange
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import lru_cache
+from typing import Annotated
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
-from tocsin.config.model import Times
+from pydantic import BeforeValidator
+
+from tocsin.config.values import Name, Section, Written
 from tocsin.kit.spelling import did_you_mean
 
 _WEEKDAYS = ("sunday", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday")
@@ -27,6 +31,60 @@ Member = Callable[[str], int]
 
 class BadInterval(ValueError):
     """A time interval that Alertmanager would refuse too; the message says why."""
+
+
+def _number_as_text(value: object) -> object:
+    return str(value) if isinstance(value, int) else value  # ``months: [5]`` is a number in YAML
+
+
+Ranges = tuple[Range, ...]
+Words = Annotated[Ranges, Written(tuple[str, ...])]
+Numbers = Annotated[Ranges, Written(tuple[Annotated[str, BeforeValidator(_number_as_text)], ...])]
+
+
+@dataclass(frozen=True, slots=True)
+class TimeOfDay(Section):
+    start_time: str  # as `18:00`
+    end_time: str  # as `24:00`
+
+
+@dataclass(frozen=True, slots=True)
+class TimeRange(Section):
+    """One entry of a time interval; None means any. Ranges are inclusive but for minutes.
+
+    ``weekdays``: 0 is Sunday. ``days_of_month``: negative ones count from the end. ``times``: minutes of the day, end
+    exclusive.
+    """
+
+    times: Annotated[Ranges, Written(tuple[TimeOfDay, ...])] | None = None
+    weekdays: Words | None = None  # as `monday:friday`
+    days_of_month: Numbers | None = None  # as `1:5`, `-1` is the last
+    months: Numbers | None = None  # as `1:3` or `january:march`
+    years: Numbers | None = None  # as `2026:2027`
+    location: str = "UTC"  # a time zone, as `Europe/Paris`
+
+    def check(self, written: Mapping[str, object]) -> "TimeRange":
+        """Parse the ranges, which are words until here."""
+
+        def parse_each(name: str, parse: Callable[..., Range]) -> Ranges | None:
+            words = getattr(self, name)
+            return None if words is None else tuple(map(parse, words))
+
+        return replace(
+            self,
+            times=parse_each("times", lambda time: parse_time_range(time.start_time, time.end_time)),
+            weekdays=parse_each("weekdays", parse_weekdays),
+            days_of_month=parse_each("days_of_month", parse_days_of_month),
+            months=parse_each("months", parse_months),
+            years=parse_each("years", parse_years),
+            location=check_location(self.location),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class TimeInterval(Section):
+    name: Name  # what routes name
+    time_intervals: tuple[TimeRange, ...]
 
 
 def parse_time_range(start: str, end: str) -> Range:
@@ -77,7 +135,7 @@ def check_location(name: str) -> str:
     return name
 
 
-def contains(times: Times, now: datetime) -> bool:
+def contains(times: TimeRange, now: datetime) -> bool:
     """Whether ``now`` lies inside."""
     local = now.astimezone(_zone(times.location))
     minute = local.hour * 60 + local.minute

@@ -1,22 +1,60 @@
-"""The configuration as the stages read it: frozen, complete, with every default filled in.
+"""The configuration: every key of the file with its type, its default and, in the comment, its meaning.
 
-The YAML file, its errors and its secrets are the business of the settings; here are only their results. Secrets come
-as ``Secret``, which re-reads its source and never prints. Field names are those of the YAML.
+One set of classes: what is validated is what the stages use. The JSON Schema beside the reference file and the page
+docs/configuration.md are generated from here. What needs the whole file (names that point elsewhere, templates,
+inherited values of routes) is done by ``load``.
 """
 
+import itertools
+import json
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Literal, Protocol
+from typing import Annotated, Any, Final, Literal
 
+from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter
+from pydantic.json_schema import GenerateJsonSchema
+from pydantic_core import core_schema
+
+from tocsin.config.intervals import TimeInterval
+from tocsin.config.secrets import InlineSecret, Secret
+from tocsin.config.values import (
+    Duration,
+    HeaderName,
+    HeaderValue,
+    HttpUrl,
+    InlineText,
+    Listen,
+    Matchers,
+    Name,
+    NoKey,
+    OrNull,
+    PlainUrl,
+    PositiveDuration,
+    ProxyUrl,
+    Rate,
+    RelativePath,
+    Seconds,
+    SecretFile,
+    SecretVariable,
+    Section,
+    Severity,
+    Written,
+    http_url,
+    keys_of_secret,
+    not_empty,
+)
+from tocsin.kit.durations import format_duration
 from tocsin.model.event import EventName
-from tocsin.model.labels import Matcher
-from tocsin.model.run import BAD_OUTCOMES
+from tocsin.model.labels import matchers_text, parse_matchers
+
+ABSENT: Final[Any] = None  # the default of a value that is filled in after validation, from elsewhere in the file
 
 
-class Kind(StrEnum):
-    """The dialects that messages are written in."""
+class MessageFormat(StrEnum):
+    """The built-in formats that messages are written in; each is the name of a template too."""
 
     TEXT = "text"
     MARKDOWN = "markdown"
@@ -24,270 +62,435 @@ class Kind(StrEnum):
     MAIL = "mail"
 
 
-class Secret(Protocol):
-    """Something that must not be printed. ``str()`` of it is a mask."""
+@dataclass(frozen=True, slots=True)
+class Tls(Section):
+    verify: bool = True  # false takes any certificate: for a test
+    ca_file: RelativePath | None = None  # authorities to trust in place of the built-in ones
+    client_cert_file: RelativePath | None = None  # a certificate to show
+    client_key_file: RelativePath | None = None  # its key, where the certificate file does not hold it
 
-    def reveal(self) -> str:
-        """The present value; a file is read again when it changed. For threads: it may wait for seconds.
-
-        Raises ``OSError`` when it cannot be read, or not in time.
-        """
-        ...
-
-    async def read(self) -> str:
-        """As ``reveal``, for event loops."""
-        ...
+    def check(self, written: Mapping[str, object]) -> "Tls":
+        if self.client_key_file and not self.client_cert_file:
+            raise ValueError("client_key_file is set without client_cert_file")
+        return self
 
 
 @dataclass(frozen=True, slots=True)
-class Tls:
-    verify: bool = True
-    ca_file: str | None = None
-    client_cert_file: str | None = None
-    client_key_file: str | None = None
+class ProjectScope(Section):
+    include: tuple[str, ...] = ("*",)  # globs on keys or ids
+    exclude: tuple[str, ...] = ()  # globs that take out again
 
 
 @dataclass(frozen=True, slots=True)
-class Scope:
-    """Globs on keys or ids, and tags of which a scenario must have one; no tags: all."""
-
-    include: tuple[str, ...] = ("*",)
-    exclude: tuple[str, ...] = ()
-    tags: tuple[str, ...] = ()
+class ScenarioScope(Section):
+    include: tuple[str, ...] = ("*",)  # globs on keys or ids
+    exclude: tuple[str, ...] = ()  # globs that take out again
+    tags: tuple[str, ...] = ()  # where given, a scenario needs one of them
 
 
 @dataclass(frozen=True, slots=True)
-class Backfill:
-    max_age: timedelta = timedelta(days=7)
-    notify_max_age: timedelta = timedelta(hours=1)
+class Backfill(Section):
+    max_age: PositiveDuration = timedelta(days=7)  # how far back missed runs are read after a downtime
+    notify_max_age: Duration = timedelta(hours=1)  # late events older than this notify in one summary only
 
 
 @dataclass(frozen=True, slots=True)
-class Watch:
-    """How a node is watched; see the configuration reference for the meaning of each."""
-
-    sweep_interval: timedelta = timedelta(seconds=2)
-    discovery_interval: timedelta = timedelta(minutes=5)
-    max_poll_interval: timedelta = timedelta(hours=1)
-    max_requests_per_second: float = 5.0
-    max_concurrency: int = 8
-    details_wait: timedelta = timedelta(seconds=15)
+class WatchConfig(Section):
+    sweep_interval: PositiveDuration = timedelta(seconds=2)  # one request tells everything that runs now
+    discovery_interval: PositiveDuration = timedelta(minutes=5)  # projects and scenario lists, spread evenly
+    max_poll_interval: PositiveDuration = timedelta(hours=1)  # the longest time between two polls of a quiet scenario
+    max_requests_per_second: Annotated[float, Field(gt=0, le=1000)] = 5  # budget of the node, all requests together
+    max_concurrency: Annotated[int, Field(ge=1, le=256)] = 8  # requests on their way at a time
+    details_wait: Duration = timedelta(seconds=15)  # how long a message waits for the run's first error and steps
     backfill: Backfill = Backfill()
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class Node(Section):
     """One DSS node. Exactly one of ``api_key`` and ``bearer`` is set."""
 
-    name: str
-    url: str
-    api_key: Secret | None = None
-    bearer: Secret | None = None
-    sweep_api_key: Secret | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
-    proxy: str | None = None
+    name: Name  # the label `dss_node`; another name starts another history
+    url: PlainUrl  # where DSS is; a proxy's path before DSS's own may follow
+    api_key: InlineText | None = None  # a key; what it may read is watched
+    api_key_file: SecretFile = None
+    api_key_env: SecretVariable = None
+    bearer: InlineText | None = None  # a JWT instead of a key
+    bearer_file: SecretFile = None
+    bearer_env: SecretVariable = None
+    sweep_api_key: InlineText | None = None  # an admin key for the sweep's one GET alone
+    sweep_api_key_file: SecretFile = None
+    sweep_api_key_env: SecretVariable = None
+    headers: Mapping[HeaderName, HeaderValue] = field(default_factory=dict)  # sent with every request, for gateways
+    proxy: ProxyUrl | None = None  # else HTTP(S)_PROXY and NO_PROXY count
     tls: Tls = Tls()
-    projects: Scope = Scope()
-    scenarios: Scope = Scope()
-    watch: Watch = Watch()
+    projects: ProjectScope = ProjectScope()
+    scenarios: ScenarioScope = ScenarioScope()
+    watch: WatchConfig = WatchConfig()
+
+    def check(self, written: Mapping[str, object]) -> "Node":
+        keys = keys_of_secret(written, "api_key", "bearer")
+        if not keys:
+            raise ValueError("has no credential; set api_key_file (or api_key, api_key_env, bearer_file)")
+        if len(keys) > 1:
+            raise ValueError(f"{' and '.join(keys)} are both set; keep one")
+        return self
 
 
 @dataclass(frozen=True, slots=True)
-class Channel:
-    """One apprise URL or one native webhook."""
+class Channel(Section):
+    """One apprise URL or one native webhook: exactly one of ``url`` and ``webhook`` is set."""
 
-    name: str
-    receiver: str
-    url: Secret | None = None  # apprise
-    webhook: Secret | None = None  # native; exactly one of both is set
-    template: str | None = None  # text, slack, mail, markdown, or the name of a template file; None: by scheme
-    send_resolved: bool = True
-    resolve_what_was_sent: bool = False
-    timeout: timedelta = timedelta(seconds=30)
-    rate: float | None = None  # sends a second; None: unlimited
-    max_age: timedelta = timedelta(hours=24)
-    workers: int = 1
-    hmac_secret: Secret | None = None
-    headers: Mapping[str, Secret] = field(default_factory=dict)
-    proxy: str | None = None
+    name: Annotated[Name, OrNull] = ABSENT  # unique over all receivers; by default `<receiver>/<scheme>`
+    receiver: Annotated[str, NoKey] = ""
+    url: InlineText | None = None  # an apprise URL
+    url_file: SecretFile = None
+    url_env: SecretVariable = None
+    webhook: InlineText | None = None  # native: CloudEvents, and Alertmanager's format for alerts
+    webhook_file: SecretFile = None
+    webhook_env: SecretVariable = None
+    template: str | None = None  # text, markdown, slack, mail, or the name of a template file; by default by the scheme
+    send_resolved: bool = True  # whether the end of an alert is told
+    resolve_what_was_sent: bool = False  # send an end once a mute is over, though Alertmanager drops it
+    timeout: PositiveDuration = timedelta(seconds=30)  # a send that takes longer counts as unknown and is tried again
+    rate: Rate | None = None  # sends a second or minute, as `1/s`; none: no limit
+    max_age: PositiveDuration = timedelta(hours=24)  # an older undelivered notification becomes a dead letter
+    workers: Annotated[int, Field(ge=1, le=4)] = 1  # 2 to 4 lose the order between groups, not within one
+    hmac_secret: InlineText | None = None  # signs as Standard Webhooks describes
+    hmac_secret_file: SecretFile = None
+    hmac_secret_env: SecretVariable = None
+    # sent with every webhook
+    headers: Mapping[HeaderName, Annotated[Secret, Written(HeaderValue, InlineSecret)]] = field(default_factory=dict)
+    proxy: ProxyUrl | None = None  # for this channel; else the environment counts
     tls: Tls = Tls()
-    allow_private: bool = True  # native webhooks: whether private and loopback addresses may be called
+    allow_private: bool = True  # false refuses private and loopback addresses
+
+    def check(self, written: Mapping[str, object]) -> "Channel":
+        if len(keys_of_secret(written, "url", "webhook")) != 1:
+            raise ValueError("needs exactly one of url, url_file, url_env, webhook, webhook_file and webhook_env")
+        if isinstance(self.webhook, InlineSecret):
+            http_url(self.webhook.value)
+        if self.url and (self.headers or self.hmac_secret):
+            raise ValueError("headers and hmac_secret belong to webhook; an apprise url carries its own headers")
+        return self
+
+    @property
+    def scheme(self) -> str:
+        """What the default name says; a URL behind a file or variable is not read for it."""
+        if self.webhook:
+            return "webhook"
+        scheme = re.match(r"([a-zA-Z0-9+.-]+)://", self.url.value) if isinstance(self.url, InlineSecret) else None
+        return scheme[1].lower() if scheme else "url"
 
 
 @dataclass(frozen=True, slots=True)
-class Receiver:
-    name: str
-    channels: tuple[Channel, ...]
+class Receiver(Section):
+    name: Name  # what routes and reporters name
+    channels: tuple[Channel, ...] = ()
+
+    def check(self, written: Mapping[str, object]) -> "Receiver":
+        unnamed: dict[str, int] = {}
+        channels = []
+        for channel in self.channels:
+            if not (name := channel.name):
+                name = f"{self.name}/{channel.scheme}"
+                unnamed[name] = number = unnamed.get(name, 0) + 1
+                name += f"-{number}" if number > 1 else ""
+            channels.append(replace(channel, name=name, receiver=self.name))
+        return replace(self, channels=tuple(channels))
+
+
+def _addresses(value: object) -> object:
+    return [value] if isinstance(value, str) else value  # each may be a list; commas may stand in names
+
+
+Addresses = Annotated[tuple[str, ...], BeforeValidator(_addresses)]
 
 
 @dataclass(frozen=True, slots=True)
-class ReporterMail:
-    sender: str | None = None  # `from` in YAML
-    to: tuple[str, ...] = ()
-    cc: tuple[str, ...] = ()
-    bcc: tuple[str, ...] = ()
+class ReporterMail(Section):
+    sender: Annotated[str | None, Field(alias="from")] = None  # overrides the channel's From
+    to: Addresses = ()  # overrides its recipients; one message to all
+    cc: Addresses = ()  # copies
+    bcc: Addresses = ()  # hidden copies
     variables: Mapping[str, str] = field(default_factory=dict)  # of this mail alone: ${mailVariables_NAME}
 
 
 @dataclass(frozen=True, slots=True)
-class Reporter:
+class Reporter(Section):
     """Tell me every time X happens."""
 
-    name: str
-    receiver: str
-    on: frozenset[EventName]
-    match: tuple[Matcher, ...] = ()
-    condition: str | None = None
-    attach: tuple[str, ...] = ()
-    subject: str | None = None
-    message: str | None = None  # inline message, with DSS variables or Jinja2
-    template: str | None = None
+    name: Name  # unique
+    receiver: Name  # who is told
+    # events: run.started, run.finished, run.failed, run.aborted, node.down, node.up, reporter.failed
+    on: Annotated[
+        frozenset[EventName], Written(Annotated[tuple[EventName, ...], AfterValidator(not_empty)], frozenset)
+    ] = frozenset({EventName.RUN_FINISHED, EventName.RUN_FAILED, EventName.RUN_ABORTED})
+    match: Matchers = ()  # matchers on the labels of events
+    condition: str | None = None  # DSS's run condition, as `outcome != 'SUCCESS'`
+    attach: tuple[Literal["log"], ...] = ()  # `log` attaches the run's log
+    subject: str | None = None  # DSS variables or Jinja2
+    message: str | None = None  # the text, likewise
+    template: str | None = None  # a template file instead
     mail: ReporterMail | None = None
 
 
 RuleKind = Literal["failed", "missed", "overlong", "stale", "node_down"]
+_KIND_KEYS: Final = {
+    "failed": {"after", "resolve_after", "outcomes"},
+    "missed": {"grace"},
+    "overlong": {"times_usual", "at_least", "min_runs", "longer_than"},
+    "stale": {"no_success_for"},
+    "node_down": {"for"},
+}
+_RESERVED_LABELS: Final = frozenset({"alertname", "severity", "dss_node", "project", "scenario", "tags"})
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(Section):
     """One rule; the fields that its kind does not read keep their defaults."""
 
-    alert: str
-    kind: RuleKind
-    severity: str = "warning"
-    match: tuple[Matcher, ...] = ()
-    labels: Mapping[str, str] = field(default_factory=dict)
-    annotations: Mapping[str, str] = field(default_factory=dict)  # templates over the built-in ones
-    after: int = 1  # failed
-    resolve_after: int = 1
-    outcomes: tuple[str, ...] = BAD_OUTCOMES
-    grace: timedelta = timedelta(minutes=10)  # missed
-    times_usual: float | None = None  # overlong
-    at_least: timedelta = timedelta(minutes=15)
-    min_runs: int = 5
-    longer_than: timedelta | None = None
-    no_success_for: timedelta | None = None  # stale
-    hold: timedelta = timedelta(minutes=2)  # node_down; `for` in YAML
+    alert: Name  # the alert's name
+    kind: RuleKind  # what rings
+    severity: Severity = "warning"  # a label
+    match: Matchers = ()  # matchers on the labels of scenario or node
+    labels: Mapping[str, str] = field(default_factory=dict)  # further labels of the alert
+    annotations: Mapping[str, str] = field(default_factory=dict)  # further texts of the alert; see docs/rules.md
+    after: Annotated[int, Field(ge=1)] = 1  # failed: so many failures in a row ring
+    resolve_after: Annotated[int, Field(ge=1)] = 1  # failed: so many good runs end it
+    outcomes: Annotated[
+        tuple[Literal["SUCCESS", "WARNING", "FAILED", "ABORTED", "UNKNOWN"], ...], AfterValidator(not_empty)
+    ] = ("FAILED", "UNKNOWN")  # failed: what counts as a failure; UNKNOWN is a run that DSS lost
+    grace: Duration = timedelta(minutes=10)  # missed: how late a start may be, beyond the 60 s that DSS waits
+    times_usual: Annotated[float, Field(gt=1, le=1000)] | None = None  # overlong: so many times the usual duration
+    at_least: Duration = timedelta(minutes=15)  # overlong: but no less than this
+    min_runs: Annotated[int, Field(ge=1, le=1000)] = 5  # overlong: so many runs tell what is usual
+    longer_than: PositiveDuration | None = None  # overlong: a fixed bound instead, or beside
+    no_success_for: PositiveDuration | None = None  # stale: the longest time without a good run
+    hold: Annotated[Duration, Field(alias="for")] = timedelta(minutes=2)  # node_down: how long it must be down
+
+    def check(self, written: Mapping[str, object]) -> "Rule":
+        if strange := sorted(written.keys() & (set.union(*_KIND_KEYS.values()) - _KIND_KEYS[self.kind])):
+            raise ValueError(f"a rule of kind {self.kind} does not read {', '.join(strange)}")
+        if self.kind == "stale" and self.no_success_for is None:
+            raise ValueError("a rule of kind stale needs no_success_for, as 26h")
+        if self.kind == "overlong" and self.times_usual is None and self.longer_than is None:
+            raise ValueError("a rule of kind overlong needs times_usual or longer_than")
+        if reserved := sorted(_RESERVED_LABELS & self.labels.keys()):
+            raise ValueError(f"labels may not set {', '.join(reserved)}; Tocsin sets them")
+        return self
+
+
+DEFAULT_RULES: Final[tuple[Rule, ...]] = (
+    Rule("ScenarioFailed", "failed"),
+    Rule("ScenarioMissed", "missed", grace=timedelta(minutes=10)),
+    Rule("ScenarioOverlong", "overlong", times_usual=3.0, at_least=timedelta(minutes=15), min_runs=5),
+    Rule("NodeDown", "node_down", severity="critical", hold=timedelta(minutes=2)),
+)
 
 
 @dataclass(frozen=True, slots=True)
-class Route:
-    """A node of the routing tree with its inherited values filled in. ``path`` is the matchers from the root to here."""
+class Route(Section):
+    """A node of the routing tree. ``build_tree`` fills in what it inherits, its line, and as ``path`` the matchers from
+    the root to here."""
 
-    receiver: str
-    matchers: tuple[Matcher, ...] = ()
-    continues: bool = False  # `continue` in YAML
-    group_by: tuple[str, ...] = ()
-    group_by_all: bool = False  # '...'
-    group_wait: timedelta = timedelta(seconds=10)
-    group_interval: timedelta = timedelta(minutes=5)
-    repeat_interval: timedelta = timedelta(hours=4)
-    mute_time_intervals: tuple[str, ...] = ()
-    active_time_intervals: tuple[str, ...] = ()
+    receiver: Annotated[Name, OrNull] = ABSENT  # who is told; inherited
+    matchers: Matchers = ()  # all must hold; none on the root
+    continues: Annotated[bool, Field(alias="continue")] = False  # also try the routes that follow
+    # labels that make a group; `['...']`: all. Root: `[alertname, dss_node, project]` (Alertmanager: none)
+    group_by: Annotated[tuple[str, ...], OrNull] = ABSENT
+    group_wait: Annotated[Duration, OrNull] = ABSENT  # how long a new group gathers. Root: 10s (Alertmanager: 30s)
+    # the least time between two messages of a group that changed. Root: 5m
+    group_interval: Annotated[PositiveDuration, OrNull] = ABSENT
+    # the least time before an unchanged group is told again. Root: 4h
+    repeat_interval: Annotated[PositiveDuration, OrNull] = ABSENT
+    mute_time_intervals: tuple[str, ...] = ()  # silent during these
+    active_time_intervals: tuple[str, ...] = ()  # silent outside of these
     routes: tuple["Route", ...] = ()
-    path: tuple[str, ...] = ()
-    line: int | None = None  # in the file, for messages
+    path: Annotated[tuple[str, ...], NoKey] = ()
+    line: Annotated[int | None, NoKey] = None
+
+    def check(self, written: Mapping[str, object]) -> "Route":
+        names = self.group_by or ()
+        if "..." in names and len(names) > 1:
+            raise ValueError("group_by: '...' stands for every label and must stand alone")
+        if len(set(names)) < len(names):
+            raise ValueError("group_by names a label twice")
+        return self
+
+    @property
+    def group_by_all(self) -> bool:
+        return self.group_by == ("...",)
+
+
+_ROOT: Final = Route("", group_by=(), group_wait=timedelta(seconds=10), group_interval=timedelta(minutes=5),
+                     repeat_interval=timedelta(hours=4))  # fmt: skip
+
+
+def build_tree(
+    route: Route, lines: Mapping[tuple[str | int, ...], int] | None = None, parent: Route = _ROOT,
+    place: tuple[str | int, ...] = ("route",),
+) -> Route:  # fmt: skip
+    """The tree with every inherited value filled in, as Alertmanager inherits them: time intervals are not. Raises
+    ``ValueError`` if the root names no receiver."""
+    names = ("receiver", "group_by", "group_wait", "group_interval", "repeat_interval")
+    inherited = {name: getattr(parent, name) for name in names if getattr(route, name) is None}
+    path = (*parent.path, matchers_text(route.matchers))
+    own = replace(route, **inherited, path=path, line=(lines or {}).get(place))
+    if not own.receiver:
+        raise ValueError("the root route must name a receiver")
+    children = (build_tree(child, lines, own, (*place, "routes", index)) for index, child in enumerate(route.routes))
+    return replace(own, routes=tuple(children))
 
 
 @dataclass(frozen=True, slots=True)
-class InhibitRule:
-    source_matchers: tuple[Matcher, ...]
-    target_matchers: tuple[Matcher, ...]
-    equal: tuple[str, ...] = ()
+class InhibitRule(Section):
+    source_matchers: Matchers  # while such an alert rings
+    target_matchers: Matchers  # such alerts are not told
+    equal: tuple[str, ...] = ()  # if these labels are the same on both
+
+
+DEFAULT_INHIBIT_RULES: Final[tuple[InhibitRule, ...]] = (
+    InhibitRule(
+        parse_matchers('alertname="NodeDown"'), parse_matchers('alertname=~"Scenario.*|CommonCause"'), ("dss_node",)
+    ),
+    InhibitRule(
+        parse_matchers('severity="critical"'),
+        parse_matchers('severity=~"warning|info"'),
+        ("alertname", "dss_node", "project", "scenario"),
+    ),
+)
 
 
 @dataclass(frozen=True, slots=True)
-class Times:
-    """One entry of a time interval, as Alertmanager reads it; None means any. Ranges are inclusive but for minutes.
-
-    ``weekdays``: 0 is Sunday. ``days_of_month``: negative ones count from the end. ``times``: minutes of the day, end
-    exclusive.
-    """
-
-    times: tuple[tuple[int, int], ...] | None = None
-    weekdays: tuple[tuple[int, int], ...] | None = None
-    days_of_month: tuple[tuple[int, int], ...] | None = None
-    months: tuple[tuple[int, int], ...] | None = None
-    years: tuple[tuple[int, int], ...] | None = None
-    location: str = "UTC"
+class DssReportersConfig(Section):
+    mode: Literal["off", "fallback", "mirror"] = "off"  # fallback sends what DSS failed to send, mirror all of it
+    receiver: str | None = None  # whose mail channels send
+    allow_recipients: tuple[str, ...] = ()  # globs on addresses; none: nothing is sent
+    allow_senders: tuple[str, ...] = ()  # globs on addresses; none: nothing is sent
 
 
 @dataclass(frozen=True, slots=True)
-class TimeInterval:
-    name: str
-    time_intervals: tuple[Times, ...]
+class StoreConfig(Section):
+    # `sqlite:////path` or `postgresql://user@host/db`; none: in the state directory
+    url: Annotated[str, OrNull] = ABSENT
+    retention: PositiveDuration = timedelta(days=90)  # how long events, runs, alerts and deliveries are kept
 
 
 @dataclass(frozen=True, slots=True)
-class DssReporters:
-    mode: Literal["off", "fallback", "mirror"] = "off"
-    receiver: str | None = None
-    allow_recipients: tuple[str, ...] = ()
-    allow_senders: tuple[str, ...] = ()
+class HttpConfig(Section):
+    listen: Listen = "127.0.0.1:8080"  # host and port; a change needs a restart
+    external_url: PlainUrl | None = None  # where people reach it; links in messages begin with it
+    tokens_file: RelativePath | None = None  # viewer and operator tokens, by their digests
+    hooks_secret: InlineText | None = None  # who knows it may call POST /hooks/dss/NODE; none: 403
+    hooks_secret_file: SecretFile = None
+    hooks_secret_env: SecretVariable = None
 
 
 @dataclass(frozen=True, slots=True)
-class StoreConfig:
-    url: str
-    retention: timedelta = timedelta(days=90)
+class HeartbeatConfig(Section):
+    # a GET after each healthy cycle, for a dead man's switch
+    url: Annotated[Secret, Written(HttpUrl, InlineSecret)] | None = None
+    url_file: SecretFile = None
+    url_env: SecretVariable = None
+    interval: PositiveDuration = timedelta(minutes=1)  # how often
+
+
+Level = Literal["debug", "info", "warning", "error"]
+Package = Literal["app", "decide", "deliver", "metrics", "store", "watch", "web"]
 
 
 @dataclass(frozen=True, slots=True)
-class Http:
-    listen: str = "127.0.0.1:8080"
-    external_url: str | None = None
-    tokens_file: str | None = None
-    hooks_secret: Secret | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Heartbeat:
-    url: Secret | None = None
-    interval: timedelta = timedelta(minutes=1)
+class LogConfig(Section):
+    level: Level = "info"  # of all packages
+    format: Literal["auto", "console", "json"] = "auto"  # auto: console on a terminal, else json
+    # of single packages, as `{watch: debug}`
+    levels: Annotated[Mapping[str, str], Written(dict[Package, Level])] = field(default_factory=dict)
 
 
 # Seconds, 1 s to 24 h: the bounds of the duration histogram unless the configuration names others.
-DURATION_BUCKETS: tuple[float, ...] = (
+DURATION_BUCKETS: Final[tuple[float, ...]] = (
     1, 5, 10, 30, 60, 120, 300, 600, 1_800, 3_600, 7_200, 14_400, 28_800, 43_200, 86_400,
 )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
-class Config:
-    """Everything that a reload replaces at once, and what only a start reads (``store``, ``http.listen``)."""
+class MetricsConfig(Section):
+    max_scenarios: Annotated[int, Field(ge=0)] = 10_000  # beyond it the newest scenarios have no series of their own
+    # upper bounds of the duration histogram, 1s to 1d; a change begins it anew
+    duration_buckets: Annotated[tuple[Seconds, ...], Field(max_length=40)] | None = None
 
-    nodes: tuple[Node, ...]
-    store: StoreConfig
-    http: Http = Http()
-    heartbeat: Heartbeat = Heartbeat()
-    log_level: str = "info"
-    log_format: Literal["auto", "console", "json"] = "auto"
-    log_levels: Mapping[str, str] = field(default_factory=dict)  # of packages, over log_level
-    max_scenarios: int = 10_000
-    duration_buckets: tuple[float, ...] = ()  # seconds; empty: the built-in ones
+    def check(self, written: Mapping[str, object]) -> "MetricsConfig":
+        if any(low >= high for low, high in itertools.pairwise(self.duration_buckets or ())):
+            raise ValueError("duration_buckets must grow from one to the next")
+        return self
+
+    @property
+    def duration_bounds(self) -> tuple[float, ...]:
+        """The upper bounds of the duration histogram in seconds, ascending, without +Inf."""
+        return tuple(sorted(self.duration_buckets or ())) or DURATION_BUCKETS
+
+
+@dataclass(frozen=True, slots=True)
+class Config(Section):
+    """The whole file: all that a reload replaces at once, and what only a start reads (``store``, ``http.listen``)."""
+
+    nodes: Annotated[tuple[Node, ...], AfterValidator(not_empty)]
+    store: StoreConfig = StoreConfig()
+    http: HttpConfig = HttpConfig()
+    heartbeat: HeartbeatConfig = HeartbeatConfig()
+    log: LogConfig = LogConfig()
+    metrics: MetricsConfig = MetricsConfig()
     receivers: tuple[Receiver, ...] = ()
     reporters: tuple[Reporter, ...] = ()
-    dss_reporters: DssReporters = DssReporters()
-    rules: tuple[Rule, ...] = ()
+    dss_reporters: DssReportersConfig = DssReportersConfig()
+    rules: Annotated[tuple[Rule, ...], OrNull] = field(default_factory=lambda: DEFAULT_RULES)
     route: Route | None = None
-    inhibit_rules: tuple[InhibitRule, ...] = ()
+    inhibit_rules: Annotated[tuple[InhibitRule, ...], OrNull] = field(default_factory=lambda: DEFAULT_INHIBIT_RULES)
     time_intervals: tuple[TimeInterval, ...] = ()
-    templates: Mapping[str, str] = field(default_factory=dict)  # name → source text
-    loaded_at: datetime | None = None
-    source: str | None = None  # the file it was read from
-    lines: Mapping[tuple[str | int, ...], int] = field(default_factory=dict, compare=False, repr=False)  # of its keys
+    templates: tuple[str, ...] = ()  # globs on Jinja2 files, relative to this file
+    template_texts: Annotated[Mapping[str, str], NoKey] = field(default_factory=dict)  # of the files, by their names
+    loaded_at: Annotated[datetime | None, NoKey] = None
+    source: Annotated[str | None, NoKey] = None  # the file it was read from
+    # of the keys of the file
+    lines: Annotated[Mapping[tuple[str | int, ...], int], NoKey] = field(
+        default_factory=dict, compare=False, repr=False
+    )
 
     def node(self, name: str) -> Node | None:
         return next((node for node in self.nodes if node.name == name), None)
+
+    def receiver(self, name: str) -> Receiver | None:
+        return next((receiver for receiver in self.receivers if receiver.name == name), None)
 
     def channels(self) -> Mapping[str, Channel]:
         """Every channel by its name; names are unique over all receivers."""
         return {channel.name: channel for receiver in self.receivers for channel in receiver.channels}
 
-    @property
-    def duration_bounds(self) -> tuple[float, ...]:
-        """The upper bounds of the duration histogram in seconds, ascending, without +Inf."""
-        return tuple(sorted(self.duration_buckets)) or DURATION_BUCKETS
 
-    def receiver(self, name: str) -> Receiver | None:
-        return next((receiver for receiver in self.receivers if receiver.name == name), None)
+CONFIG_ADAPTER: Final = TypeAdapter(Config)
+
+
+class _JsonSchema(GenerateJsonSchema):
+    def encode_default(self, dft: object) -> Any:
+        if isinstance(dft, timedelta):
+            return format_duration(dft)
+        return sorted(dft) if isinstance(dft, frozenset) else super().encode_default(dft)
+
+    def get_default_value(self, schema: core_schema.WithDefaultSchema) -> Any:
+        return {} if schema.get("default_factory") is dict else super().get_default_value(schema)
+
+    def dataclass_schema(self, schema: core_schema.DataclassSchema) -> dict[str, Any]:
+        """Without the docstring, which is for engineers."""
+        return {key: value for key, value in super().dataclass_schema(schema).items() if key != "description"}
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of the file, for editors."""
+    return CONFIG_ADAPTER.json_schema(schema_generator=_JsonSchema) | {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Tocsin configuration",
+    }
+
+
+def json_schema_text() -> str:
+    return json.dumps(json_schema(), indent=2) + "\n"

@@ -2,18 +2,19 @@
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final, Literal, get_args
+from typing import Any, Final, Literal
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from tocsin.kit.mask import mask, mask_tokens, secrets_of
 from tocsin.kit.spelling import did_you_mean
 
 Path_ = tuple[str | int, ...]
 Lines = dict[Path_, int]
+Schema = dict[str, Any]
 _NO_BLANK = "a blank is missing after its colon"
 _LONGEST: Final = 500  # characters of a message, which may repeat what was written
 
@@ -54,11 +55,11 @@ def without_secrets(error: BadConfig, document: object, base: Path) -> BadConfig
     """The same findings without what may be a secret, wherever in the file it stands by mistake."""
     secrets = list(_secrets_in(document, base))
 
-    def said(words: str) -> str:
-        shown = mask_tokens(mask(words, secrets))
-        return shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]}…"
+    def masked(text: str) -> str:
+        text = mask_tokens(mask(text, secrets))
+        return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
-    return BadConfig([replace(one, message=said(one.message), key=one.key and said(one.key)) for one in error.problems])
+    return BadConfig([replace(p, message=masked(p.message), key=p.key and masked(p.key)) for p in error.problems])
 
 
 def _secrets_in(document: object, base: Path, name: str = "") -> Iterator[str]:
@@ -111,14 +112,15 @@ def line_of(path: Path_, lines: Mapping[Path_, int]) -> int | None:
     return None
 
 
-def explain(error: ValidationError, model: type[BaseModel], file: str | None, lines: Lines) -> list[Problem]:
-    """One problem for each finding of pydantic, in the order of the file."""
+def problems_of(error: ValidationError, schema: Callable[[], Schema], file: str | None, lines: Lines) -> list[Problem]:
+    """One problem for each finding of pydantic, in the order of the file. ``schema``: the JSON Schema of the file, for the
+    keys that are known."""
     problems = []
     for found in error.errors(include_url=False, include_context=True):
         path: Path_ = tuple(found["loc"])
         match found["type"]:
-            case "extra_forbidden":
-                known = _keys_at(model, path[:-1])
+            case "unexpected_keyword_argument":
+                known = _keys_at(schema(), path[:-1])
                 key, colon, _value = str(path[-1]).partition(":")
                 if colon:  # the value has become part of the key
                     problems.append(Problem(_NO_BLANK, file, line_of(path, lines), dotted((*path[:-1], key))))
@@ -134,11 +136,11 @@ def explain(error: ValidationError, model: type[BaseModel], file: str | None, li
                 message = str(found["ctx"]["error"]) if "ctx" in found else found["msg"]
             case "tuple_type" | "list_type" | "set_type" | "frozen_set_type":
                 message = "must be a list"
-            case "model_type" | "model_attributes_type" | "dict_type":
+            case "dataclass_type" | "dict_type" | "mapping_type":
                 message = "must be a mapping of keys to values"
             case "literal_error" | "enum":
                 message = f"{found['input']!r} is not one of {found['ctx']['expected']}"
-                message += did_you_mean(str(found["input"]), _quoted(found["ctx"]["expected"]))
+                message += did_you_mean(str(found["input"]), re.findall(r"'([^']*)'", found["ctx"]["expected"]))
             case _:
                 message = found["msg"][0].lower() + found["msg"][1:]
         problems.append(Problem(message, file, line_of(path, lines), dotted(path)))
@@ -170,35 +172,20 @@ _HINTS: dict[tuple[object, object], str] = {
 }
 
 
-def _quoted(words: str) -> list[str]:
-    """The values in pydantic's list of them."""
-    return re.findall(r"'([^']*)'", words)
-
-
-def _keys_at(model: type[BaseModel], path: Path_) -> list[str]:
+def _keys_at(schema: Schema, path: Path_) -> list[str]:
     """The keys that may stand at ``path``."""
-    here: object = model
+    here = schema
     for part in path:
-        if isinstance(part, int):
-            here = _inner_model(here)
-            continue
-        if not (isinstance(here, type) and issubclass(here, BaseModel)):
-            return []
-        field = next((f for name, f in here.model_fields.items() if (f.alias or name) == part), None)
-        if field is None:
-            return []
-        here = _inner_model(field.annotation)
-    if not (isinstance(here, type) and issubclass(here, BaseModel)):
-        return []
-    return sorted(field.alias or name for name, field in here.model_fields.items())
+        here = referenced(schema, here.get("properties", {}).get(part, {}) if isinstance(part, str) else here)
+    return sorted(here.get("properties", {}))
 
 
-def _inner_model(annotation: object) -> object:
-    """The model inside ``list[Model]``, ``Model | None`` and the like."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    for part in get_args(annotation):
-        inner = _inner_model(part)
-        if isinstance(inner, type) and issubclass(inner, BaseModel):
-            return inner
-    return None
+def referenced(schema: Schema, value: Schema) -> Schema:
+    """The section that this value is, or that its list holds; else the value."""
+    for inner in (value, value.get("items"), *value.get("anyOf", ())):
+        if inner and "$ref" in inner:
+            section: Schema = schema["$defs"][inner["$ref"].rpartition("/")[2]]
+            return section
+        if inner and inner is not value and (section := referenced(schema, inner)) is not inner:
+            return section
+    return value

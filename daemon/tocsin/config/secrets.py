@@ -3,7 +3,7 @@
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import structlog
 
@@ -14,6 +14,18 @@ log = structlog.get_logger("tocsin.config.secrets")
 MASK: Final = "<secret>"
 _LARGEST_FILE: Final = 1 << 20
 _FRESH_FOR_SECONDS: Final = 0.1
+
+
+class Secret(Protocol):
+    """A value that must not be printed; ``str()`` and ``repr()`` hide it."""
+
+    def reveal(self) -> str:
+        """The present value. May block for seconds, so for threads. Raises ``OSError`` when it cannot be read in time."""
+        ...
+
+    async def read(self) -> str:
+        """As ``reveal``, for event loops."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

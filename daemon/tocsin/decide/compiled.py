@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from tocsin.config.model import Channel, Config, Node, Reporter, TimeInterval
+from tocsin.config.intervals import TimeInterval
+from tocsin.config.model import Channel, Config, Node, Reporter
 from tocsin.model.event import EventName
 from tocsin.model.labels import Labels
 from tocsin.model.sieve import Sieve, bits

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
-from tocsin.config.model import Channel, Config, DssReporters, Secret
+from tocsin.config.model import Channel, Config, DssReportersConfig
+from tocsin.config.secrets import Secret
 from tocsin.model.event import END_EVENTS, Event
 from tocsin.model.mail_reporter import MailReporter
 from tocsin.model.run import RunKey, ScenarioKey
@@ -20,7 +21,7 @@ _MAIL = ("mailto:", "mailtos:")  # the schemes whose mails take another sender a
 class Own:
     """DSS's own reporters as one batch of events needs them; a scenario whose were never read is absent."""
 
-    config: DssReporters
+    config: DssReportersConfig
     reporters: Mapping[ScenarioKey, tuple[MailReporter, ...]]
     early: Mapping[RunKey, Sequence[Event]]  # failures of reporters that came before the end of their run
     channels: Sequence[Channel]

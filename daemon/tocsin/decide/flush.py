@@ -12,7 +12,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection
 
-from tocsin.config.model import Channel, Route, Watch
+from tocsin.config.model import Channel, Route, WatchConfig
 from tocsin.decide.compiled import CompiledConfig
 from tocsin.decide.outcome import Outcome
 from tocsin.kit.clock import to_ms
@@ -29,7 +29,7 @@ from tocsin.store.groups import Told
 
 GROUPS = 100  # of one transaction
 MOST_ALERTS = 200  # of one notice
-_DEFAULT_WAIT = Watch().details_wait
+_DEFAULT_WAIT = WatchConfig().details_wait
 
 
 @dataclass(slots=True)

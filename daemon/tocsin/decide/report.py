@@ -6,7 +6,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection
 
-from tocsin.config.model import Watch
+from tocsin.config.model import WatchConfig
 from tocsin.decide import dss_reporters as mirroring
 from tocsin.decide.compiled import CompiledConfig
 from tocsin.model.decision import Decision, DecisionReason, Stage
@@ -19,7 +19,7 @@ from tocsin.routing import dss_reporters as mirror
 from tocsin.routing import reporters as report
 from tocsin.store import events, outbox, runs
 
-_DEFAULT_WATCH = Watch()
+_DEFAULT_WATCH = WatchConfig()
 
 
 @dataclass(slots=True)
@@ -134,6 +134,6 @@ class ReporterEvaluation:
         return outbox.owe(self.connection, owed, waits)
 
 
-def _watch(compiled: CompiledConfig, node: str) -> Watch:
+def _watch(compiled: CompiledConfig, node: str) -> WatchConfig:
     configured = compiled.nodes.get(node)
     return configured.watch if configured else _DEFAULT_WATCH

@@ -115,7 +115,7 @@ class Way:
         return kept
 
     def _render(self, parcel: Parcel, service: Service) -> Rendered:
-        templates = parcel.config.templates
+        templates = parcel.config.template_texts
         if self._renderer is None or self._templates is not templates:
             self._renderer, self._templates = Renderer(templates), templates
         notice, facts = parcel.notification.notice, parcel.facts

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from tocsin.config.model import Kind
+from tocsin.config.model import MessageFormat
 from tocsin.deliver import escape
 
 
@@ -22,10 +22,10 @@ class Dialect(StrEnum):
 
 
 DIALECT_OF = {
-    Kind.TEXT: Dialect.TEXT,
-    Kind.MARKDOWN: Dialect.MARKDOWN,
-    Kind.SLACK: Dialect.SLACK,
-    Kind.MAIL: Dialect.MAIL,
+    MessageFormat.TEXT: Dialect.TEXT,
+    MessageFormat.MARKDOWN: Dialect.MARKDOWN,
+    MessageFormat.SLACK: Dialect.SLACK,
+    MessageFormat.MAIL: Dialect.MAIL,
 }
 
 

@@ -7,7 +7,8 @@ import structlog
 from yarl import URL
 
 from tocsin import __version__
-from tocsin.config.model import Config, Secret
+from tocsin.config.model import Config
+from tocsin.config.secrets import Secret
 from tocsin.kit.proxy import environment_proxy
 
 log = structlog.get_logger(__name__)

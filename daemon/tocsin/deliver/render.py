@@ -16,7 +16,7 @@ from jinja2.exceptions import TemplateSyntaxError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from markupsafe import Markup
 
-from tocsin.config.model import Config, Kind
+from tocsin.config.model import Config, MessageFormat
 from tocsin.deliver import escape
 from tocsin.deliver.context import Facts, Line, Link, Message, message
 from tocsin.deliver.dialect import DIALECT_OF, DIALECTS, Dialect, Writing
@@ -67,7 +67,7 @@ class Renderer:
         notice: Notice,
         facts: Facts,
         config: Config,
-        kind: Kind,
+        kind: MessageFormat,
         template: str | None,
         dialect: Dialect | None = None,
     ) -> Rendered:
@@ -81,7 +81,7 @@ class Renderer:
         subject = self._subject(notice, said, values, notes)
         values["subject"] = subject
         own = (notice.template if isinstance(notice, EventNotice) else None) or template
-        custom = None if own is None or own in set(Kind) else own
+        custom = None if own is None or own in set(MessageFormat) else own
         if _lacks_log(notice, said):
             notes.append("the log of the run could not be had, so it is not attached")
         rendered: Rendered | None = None
@@ -98,7 +98,9 @@ class Renderer:
         link = _link(DIALECTS[dialect], said.links[0]) if said.links else ""
         return replace(rendered, subject=subject, notes=tuple(notes), link=link)
 
-    def check(self, source: str, kind: Kind, notice: Notice, facts: Facts, config: Config) -> "Unrenderable | None":
+    def check(
+        self, source: str, kind: MessageFormat, notice: Notice, facts: Facts, config: Config
+    ) -> "Unrenderable | None":
         """Why a template cannot render this notice; None when it can."""
         said = message(notice, facts, config)
         values = _values(notice, facts, said) | {"subject": said.headline}
@@ -124,11 +126,11 @@ class Renderer:
         body = self._literal(text, Dialect.HTML if as_html else dialect, values, notes)
         return Rendered("", None, body, said) if as_html else Rendered("", body, None, said)
 
-    def _built_in(self, kind: Kind, dialect: Dialect, said: Message, values: Mapping[str, object]) -> Rendered:
+    def _built_in(self, kind: MessageFormat, dialect: Dialect, said: Message, values: Mapping[str, object]) -> Rendered:
         def made(dialect: Dialect, name: str) -> str:
             return self._environments[dialect].get_template(name).render(values)[:_LONGEST]
 
-        name = "mail.txt.j2" if kind is Kind.MAIL else f"{kind.value}.j2"
+        name = "mail.txt.j2" if kind is MessageFormat.MAIL else f"{kind.value}.j2"
         html = made(Dialect.HTML, "mail.html.j2") if dialect is Dialect.MAIL else None
         return Rendered("", made(dialect, name), html, said)
 

@@ -9,7 +9,7 @@ import json
 from dataclasses import dataclass
 from enum import StrEnum
 
-from tocsin.config.model import Kind
+from tocsin.config.model import MessageFormat
 from tocsin.deliver import escape, fit
 from tocsin.deliver.dialect import DIALECTS, Dialect
 from tocsin.deliver.fit import Size, utf16
@@ -91,7 +91,7 @@ class Service:
     0 when the headline belongs to the body."""
 
     reads: Reads
-    kind: Kind
+    kind: MessageFormat
     dialect: Dialect
     most: int | None
     size: Size
@@ -188,27 +188,27 @@ def _page(service: Service, rendered: Rendered) -> tuple[str, str]:
     return fit.cut(subject, service.title), f"<b>{literal(head)}</b>{break_}{literal(rest)}"
 
 
-def _kind(reads: Reads, template: str | None) -> Kind:
-    fixed = {Reads.SLACK: Kind.SLACK, Reads.MAIL: Kind.MAIL}
+def _kind(reads: Reads, template: str | None) -> MessageFormat:
+    fixed = {Reads.SLACK: MessageFormat.SLACK, Reads.MAIL: MessageFormat.MAIL}
     if reads in fixed:
         return fixed[reads]
-    if template in set(Kind):
-        return Kind(template)
-    return Kind.MARKDOWN if reads in (Reads.MARKDOWN, Reads.CARD) else Kind.TEXT
+    if template in set(MessageFormat):
+        return MessageFormat(template)
+    return MessageFormat.MARKDOWN if reads in (Reads.MARKDOWN, Reads.CARD) else MessageFormat.TEXT
 
 
-def _dialect(reads: Reads, kind: Kind) -> Dialect:
+def _dialect(reads: Reads, kind: MessageFormat) -> Dialect:
     """In which a template of this kind writes for a service that reads so."""
     match reads, kind:
         case (Reads.MAIL, _):
             return Dialect.MAIL
         case (Reads.HTML, _):
             return Dialect.TEXT  # and made HTML as a whole
-        case (_, Kind.SLACK):
+        case (_, MessageFormat.SLACK):
             return Dialect.SLACK
-        case (Reads.PLAIN, Kind.MARKDOWN) | (Reads.MARKDOWN, Kind.MARKDOWN):
+        case (Reads.PLAIN, MessageFormat.MARKDOWN) | (Reads.MARKDOWN, MessageFormat.MARKDOWN):
             return Dialect.MARKDOWN
-        case (_, Kind.MARKDOWN):
+        case (_, MessageFormat.MARKDOWN):
             return Dialect.CARD
         case (Reads.PLAIN, _):
             return Dialect.TEXT

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from tocsin.config.model import Channel, Config, Kind
+from tocsin.config.model import Channel, Config, MessageFormat
 from tocsin.deliver.connect import connector
 from tocsin.deliver.context import Facts
 from tocsin.deliver.render import Renderer, Unrenderable
@@ -132,12 +132,12 @@ class _Use:
 
 def check_templates(config: Config) -> list[TemplateProblem]:
     """Every template, message and subject of the configuration, rendered on samples."""
-    renderer = Renderer(config.templates)
+    renderer = Renderer(config.template_texts)
     problems = []
     for use in _uses(config):
         found: dict[Unrenderable, list[str]] = {}
         for name, notice, facts in use.samples:
-            if broken := renderer.check(use.source, Kind.TEXT, notice, facts, config):
+            if broken := renderer.check(use.source, MessageFormat.TEXT, notice, facts, config):
                 found.setdefault(broken, []).append(name)
         problems += [
             TemplateProblem(use.owner, use.place, use.what, tuple(names), broken.reason, broken.syntax)
@@ -152,7 +152,7 @@ def unknown_variables(config: Config) -> Iterator[tuple[str, tuple[str | int, ..
     _, event, facts = samples()[0]
     for use in _uses(config):
         known = {*message_variables(event, facts), *use.variables}
-        _, unknown = fill(config.templates.get(use.source, use.source), known, str)
+        _, unknown = fill(config.template_texts.get(use.source, use.source), known, str)
         for written in unknown:
             name = written[2:-1]
             if not name.startswith("stepOutcome_"):
@@ -168,14 +168,14 @@ def _uses(config: Config) -> Iterator[_Use]:
     everything = samples()
     for number, receiver in enumerate(config.receivers):
         for index, channel in enumerate(receiver.channels):
-            if channel.template is not None and channel.template not in set(Kind):
+            if channel.template is not None and channel.template not in set(MessageFormat):
                 place = ("receivers", number, "channels", index, "template")
                 what = f"channel {channel.name}: template {channel.template}"
                 yield _Use(("channel", channel.name), place, what, channel.template, everything)
     for index, reporter in enumerate(config.reporters):
         for part in ("subject", "message", "template"):
             source: str | None = getattr(reporter, part)
-            if source is not None and source not in set(Kind):
+            if source is not None and source not in set(MessageFormat):
                 own = [f"mailVariables_{name}" for name in (reporter.mail.variables if reporter.mail else ())]
                 owner, what = ("reporter", reporter.name, part), f"reporter {reporter.name}: {part}"
                 yield _Use(owner, ("reporters", index, part), what, source, everything[:1], own)

@@ -84,7 +84,7 @@ class SnapshotReader:
         self.rebuilt = 0
         self._series = {
             scenario.key: self._scenario(scenario, running.get(scenario.key))
-            for scenario in present[: config.max_scenarios]
+            for scenario in present[: config.metrics.max_scenarios]
         }
         gone = series.gone_projects(connection)
         event_counts = event_totals(connection)
@@ -101,7 +101,7 @@ class SnapshotReader:
             nodes=_nodes((node for node in series.node_facts(connection) if node.node in watched), present),
             events=tuple((name.value, event_counts.get(name.value, 0)) for name in EventName),
             alerts=_alerts(connection, now, config),
-            bounds=config.duration_bounds,
+            bounds=config.metrics.duration_bounds,
             dropped=len(present) - len(self._series),
         )
 

@@ -13,7 +13,7 @@ from datetime import datetime
 from fnmatch import fnmatchcase
 from itertools import islice
 
-from tocsin.config.model import Channel, DssReporters
+from tocsin.config.model import Channel, DssReportersConfig
 from tocsin.kit.ids import derived_id
 from tocsin.model.decision import DecisionReason
 from tocsin.model.event import END_EVENTS, Event, EventName, dss_variables, end_event_name
@@ -57,7 +57,7 @@ class Mirrored:
     left_out: tuple[str, ...] = ()  # each with its reason
 
 
-def concerns(config: DssReporters, event: Event) -> bool:
+def concerns(config: DssReportersConfig, event: Event) -> bool:
     """Whether DSS's own reporters have something to say to such an event, in this mode."""
     match config.mode:
         case "mirror":
@@ -71,14 +71,14 @@ def concerns(config: DssReporters, event: Event) -> bool:
             return False
 
 
-def mirrored(config: DssReporters, event: Event, reporters: Sequence[MailReporter]) -> list[Mirrored]:
+def mirrored(config: DssReportersConfig, event: Event, reporters: Sequence[MailReporter]) -> list[Mirrored]:
     """What the reporters do about a start or an end of a run."""
     phase = "START" if event.name is EventName.RUN_STARTED else "END"
     return [_one(config, event, one, asked(one.condition, event)) for one in reporters if one.phase == phase]
 
 
 def stood_in_for(
-    config: DssReporters, failed: Event, reporters: Sequence[MailReporter], ended: Run | None = None
+    config: DssReportersConfig, failed: Event, reporters: Sequence[MailReporter], ended: Run | None = None
 ) -> list[Mirrored] | None:
     """What becomes of the mail that DSS failed to send; None when no reporter of that name is known.
 
@@ -128,7 +128,7 @@ def notifications(one: Mirrored, channels: Sequence[Channel], now: datetime) -> 
     ]
 
 
-def wants_details(config: DssReporters, event: Event, reporters: Sequence[MailReporter]) -> DetailsLevel:
+def wants_details(config: DssReportersConfig, event: Event, reporters: Sequence[MailReporter]) -> DetailsLevel:
     """What is needed of a run whose end a mirrored mail will tell: its steps, and its log where the mail attaches it."""
     if config.mode != "mirror" or event.name not in END_EVENTS or not config.allow_recipients:
         return DetailsLevel.NOTHING
@@ -142,7 +142,7 @@ def wants_details(config: DssReporters, event: Event, reporters: Sequence[MailRe
 
 
 def _one(
-    config: DssReporters, event: Event, reporter: MailReporter, passed: tuple[DecisionReason, str | None]
+    config: DssReportersConfig, event: Event, reporter: MailReporter, passed: tuple[DecisionReason, str | None]
 ) -> Mirrored:
     reason, why = passed
     if reason is DecisionReason.CONDITION:
@@ -163,7 +163,7 @@ def _one(
 class _Post:
     """The addresses of one reporter at one event. ``left_out`` gathers those that get nothing."""
 
-    config: DssReporters
+    config: DssReportersConfig
     variables: Mapping[str, str]
     left_out: list[str] = field(default_factory=list)
     room: int = MOST_ADDRESSES

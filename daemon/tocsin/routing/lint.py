@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Literal
 
-from tocsin.config.intervals import contains
-from tocsin.config.model import Config, InhibitRule, Reporter, Route, Rule, TimeInterval
+from tocsin.config.intervals import TimeInterval, contains
+from tocsin.config.model import Config, InhibitRule, Reporter, Route, Rule
 from tocsin.kit.spelling import did_you_mean
 from tocsin.model.alert import CHANNEL_ALERT, CHANNEL_SEVERITY, STALLED_ALERT, STALLED_SEVERITY
 from tocsin.model.event import DSS_VARIABLES, EventName
@@ -134,7 +134,7 @@ def _routes(root: Route, kinds: Sequence[Kind], default_group_by: tuple[str, ...
             message = "repeat_interval is shorter than group_interval, which is the soonest that a group is told"
             yield Finding("warning", message, where, route.line)
         inherited = route.group_by == (above.group_by if above is not None else default_group_by)
-        for name in () if inherited else route.group_by:
+        for name in () if inherited or route.group_by_all else route.group_by:
             if name not in _names(kinds):
                 message = f"no alert has the label {name!r} of group_by{did_you_mean(name, _names(kinds))}"
                 yield Finding("warning", message, where, route.line)

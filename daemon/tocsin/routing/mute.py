@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 
-from tocsin.config.intervals import contains
-from tocsin.config.model import InhibitRule, Route, TimeInterval
+from tocsin.config.intervals import TimeInterval, contains
+from tocsin.config.model import InhibitRule, Route
 from tocsin.model.decision import DecisionReason
 from tocsin.model.labels import Labels, Matcher, all_match
 from tocsin.model.sieve import Sieve, bits

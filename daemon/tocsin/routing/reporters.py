@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from tocsin.config.model import Channel, Kind, Reporter
+from tocsin.config.model import Channel, MessageFormat, Reporter
 from tocsin.kit.ids import derived_id
 from tocsin.model.decision import DecisionReason
 from tocsin.model.event import END_EVENTS, Event, EventName, dss_variables, event_labels
@@ -19,7 +19,7 @@ from tocsin.model.run import BAD_OUTCOMES, DetailsLevel, Outcome, Run
 from tocsin.routing.formula import BadFormula, holds
 
 _WORST = 5  # failures that a summary names
-_BUILT_IN = frozenset(kind.value for kind in Kind)  # the names of the built-in texts
+_BUILT_IN = frozenset(kind.value for kind in MessageFormat)  # the names of the built-in texts
 _ALWAYS_DETAILED = frozenset({EventName.RUN_FAILED, EventName.RUN_ABORTED})
 
 

@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from tocsin.config.model import Node, Secret
+from tocsin.config.model import Node
+from tocsin.config.secrets import Secret
 from tocsin.dss import (
     DSSClient,
     DSSError,

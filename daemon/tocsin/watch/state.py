@@ -10,7 +10,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 import structlog
 from sqlalchemy import Connection
 
-from tocsin.config.model import Node, Scope
+from tocsin.config.model import Node, ProjectScope, ScenarioScope
 from tocsin.dss import DSSError, RequestReport
 from tocsin.kit.clock import Clock
 from tocsin.model.event import Event
@@ -183,6 +183,6 @@ class NodeState:
         await self.write(write)
 
 
-def _matches(scope: Scope, name: str) -> bool:
+def _matches(scope: ProjectScope | ScenarioScope, name: str) -> bool:
     included = any(fnmatchcase(name, pattern) for pattern in scope.include)
     return included and not any(fnmatchcase(name, pattern) for pattern in scope.exclude)

@@ -22,7 +22,7 @@ from urllib.parse import SplitResult, urlsplit
 import structlog
 from aiohttp import web
 
-from tocsin.config.model import Http
+from tocsin.config.model import HttpConfig
 from tocsin.kit.files import DEADLINE_SECONDS, TextFile
 from tocsin.web.context import HttpProblem
 
@@ -131,7 +131,7 @@ class Gate:
         self._open_to_others = open_to_others
         self._file: TokenFile | None = None
 
-    async def admit(self, request: web.Request, access: Access, http: Http) -> str:
+    async def admit(self, request: web.Request, access: Access, http: HttpConfig) -> str:
         """Who asks, for the log and for what they change. Raises ``HttpProblem`` 400, 401 or 403."""
         _refuse_ambiguous(request)
         if access is Access.CHANGE:

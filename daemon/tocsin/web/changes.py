@@ -20,7 +20,8 @@ import structlog
 from aiohttp import web
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
-from tocsin.config.model import Config, Secret
+from tocsin.config.model import Config
+from tocsin.config.secrets import Secret
 from tocsin.deliver.webhook import BadSecret, signing_key
 from tocsin.kit.clock import isoformat
 from tocsin.kit.durations import BadDuration, parse_duration

@@ -217,8 +217,8 @@ def config_json(config: Config) -> Json:
     """The configuration in force without its secrets: passwords in addresses, header values and templates go too."""
     document = to_json(replace(config, store=replace(config.store, url=_store_url(config.store.url))))
     if isinstance(document, dict):
-        document["templates"] = [*sorted(config.templates)]
-        del document["lines"]
+        document["templates"] = [*sorted(config.template_texts)]
+        del document["lines"], document["template_texts"]
     return _masked(document)
 
 

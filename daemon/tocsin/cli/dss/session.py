@@ -227,7 +227,6 @@ def _unknown(node: str, nodes: Iterable["Node"]) -> str:
 
 def _given_node(where: Where) -> "Node":
     from tocsin.config.load import api_key_from_environment
-    from tocsin.config.model import Node
     from tocsin.config.secrets import FileSecret
 
     key = FileSecret(where.api_key_file) if where.api_key_file is not None else api_key_from_environment()

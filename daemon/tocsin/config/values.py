@@ -1,0 +1,230 @@
+"""What the sections of the configuration are made of: their base class, and the kinds of values that stand in the file,
+each with the message for a wrong one."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import InitVar
+from datetime import timedelta
+from inspect import get_annotations
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Self, TypeVar
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    ValidationInfo,
+    WithJsonSchema,
+)
+from pydantic_core import CoreSchema, PydanticCustomError, PydanticOmit, PydanticUseDefault, core_schema
+
+from tocsin.config.secrets import EnvSecret, FileSecret, InlineSecret, Secret
+from tocsin.kit.durations import parse_duration
+from tocsin.model.labels import Matcher, parse_matchers
+
+T = TypeVar("T")
+_LONGEST = timedelta(days=36_500)  # so that no moment of the past or future is out of a calendar's range
+
+
+def _duration(value: object) -> object:
+    if isinstance(value, timedelta):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool) and value == 0:
+        return timedelta(0)
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} is not a duration; write it like 30s, 1h30m or 7d")
+    if (duration := parse_duration(value)) > _LONGEST:
+        raise ValueError(f"{value!r} is longer than a hundred years")
+    return duration
+
+
+def _positive(value: timedelta) -> timedelta:
+    if value <= timedelta(0):
+        raise ValueError("must be longer than 0s")
+    return value
+
+
+def _rate(value: object) -> object:
+    """``1/s``, ``30/m``, ``100/h`` as sends a second."""
+    found = re.fullmatch(r"([0-9]{1,6}(?:\.[0-9]{1,6})?)/(s|m|h)", value) if isinstance(value, str) else None
+    if found is None or float(found[1]) == 0:
+        raise ValueError(f"{value!r} is not a rate; write it like 1/s, 30/m or 100/h")
+    return float(found[1]) / {"s": 1, "m": 60, "h": 3600}[found[2]]
+
+
+def _matchers(value: object) -> object:
+    if not isinstance(value, list) or not all(isinstance(item, str | Matcher) for item in value):
+        raise ValueError("""must be a list of matchers, as ['severity="critical"', 'project=~"SALES.*"']""")
+    return tuple(m for item in value for m in ((item,) if isinstance(item, Matcher) else parse_matchers(item)))
+
+
+def http_url(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        parts.port  # noqa: B018 - reading it checks it
+        (parts.hostname or "").encode("idna")
+    except ValueError:
+        raise ValueError(f"{value!r} is not a URL") from None
+    if not value.strip().isprintable() or re.search(r"[\s\\]", parts.netloc):
+        raise ValueError(f"{value!r} is not a URL")
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(f"{value!r} is not an http or https URL")
+    return value.rstrip("/")
+
+
+def plain_url(value: str) -> str:
+    """An address that is shown and that links begin with: a secret in it would be everywhere."""
+    if "@" in value or "?" in value or "#" in value:
+        raise ValueError("an address holds no user, password, query or fragment; credentials have keys of their own")
+    return value
+
+
+def proxy_url(value: str) -> str:
+    """A user and password may stand before the host: encoded, or a part of them is taken for the address."""
+    if "@" in value.rpartition("@")[0] or "@" in urlsplit(value).path:
+        raise ValueError("write / and @ in the proxy's password as %2F and %40")
+    return value
+
+
+def _header_value(value: str) -> str:
+    value = value.strip()
+    if not value.isprintable():
+        raise ValueError("holds characters that no HTTP header can carry")
+    return value
+
+
+def _listen(value: str) -> str:
+    found = re.fullmatch(r"(\[[0-9a-fA-F:]+\]|[^:\[\]]*):([0-9]{1,5})", value)
+    if found is None or int(found[2]) > 65_535:
+        raise ValueError(f"{value!r} is not HOST:PORT")
+    return value
+
+
+def not_empty(value: tuple[T, ...]) -> tuple[T, ...]:
+    """Checked after the items, so that a bad item is told as such and not as a missing one."""
+    if not value:
+        raise ValueError("must not be empty")
+    return value
+
+
+class Written:
+    """Marks a field whose value is written as another type in the file and then converted."""
+
+    def __init__(self, kind: object, convert: Callable[[Any], object] | None = None) -> None:
+        self._kind = kind
+        self._convert = convert
+
+    def __get_pydantic_core_schema__(self, _source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        schema = handler.generate_schema(self._kind)
+        return schema if self._convert is None else core_schema.no_info_after_validator_function(self._convert, schema)
+
+
+class _OrNull:
+    """Marks a field whose default may also be written as null."""
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_before_validator_function(_default_for_null, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {"anyOf": [handler(schema), {"type": "null"}]}
+
+
+class _NoKey:
+    """Marks a field that is no key of the file."""
+
+    def __get_pydantic_core_schema__(self, _source: object, _handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(_refuse)
+
+    def __get_pydantic_json_schema__(self, _schema: CoreSchema, _handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        raise PydanticOmit
+
+
+def _default_for_null(value: object) -> object:
+    if value is None:
+        raise PydanticUseDefault
+    return value
+
+
+def _refuse(_value: object) -> object:
+    raise PydanticCustomError("unexpected_keyword_argument", "unknown key")
+
+
+_DURATION_SCHEMA = {"type": "string", "pattern": r"^([0-9]+(y|w|d|h|m|s|ms))+$", "examples": ["30s", "1h30m", "7d"]}
+Duration = Annotated[timedelta, BeforeValidator(_duration), WithJsonSchema(_DURATION_SCHEMA)]
+PositiveDuration = Annotated[Duration, AfterValidator(_positive)]
+Seconds = Annotated[float, Written(PositiveDuration, timedelta.total_seconds)]
+Rate = Annotated[float, BeforeValidator(_rate), WithJsonSchema({"type": "string", "examples": ["1/s", "30/m"]})]
+Matchers = Annotated[
+    tuple[Matcher, ...],
+    BeforeValidator(_matchers),
+    WithJsonSchema({"type": "array", "items": {"type": "string"}, "examples": [['severity="critical"']]}),
+]
+HttpUrl = Annotated[str, AfterValidator(http_url)]
+PlainUrl = Annotated[HttpUrl, AfterValidator(plain_url)]
+ProxyUrl = Annotated[HttpUrl, AfterValidator(proxy_url)]
+Listen = Annotated[str, AfterValidator(_listen)]
+Name = Annotated[str, Field(min_length=1, max_length=200)]
+Severity = Name
+HeaderName = Annotated[str, Field(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$", max_length=100)]
+HeaderValue = Annotated[str, AfterValidator(_header_value)]
+OrNull = _OrNull()
+NoKey = _NoKey()
+
+
+def _beside_file(path: str, info: ValidationInfo) -> str:
+    """Relative to the folder of the configuration file, which is the context of the validation."""
+    return str((info.context or Path()) / path)
+
+
+RelativePath = Annotated[str, AfterValidator(_beside_file)]
+InlineText = Annotated[Secret, Written(str, InlineSecret)]
+SecretFile = InitVar[Annotated[Secret, Written(RelativePath, lambda path: FileSecret(Path(path)))] | None]
+SecretVariable = InitVar[Annotated[Secret, Written(str, EnvSecret)] | None]
+
+
+class Section:
+    """The base of the configuration's classes: plain dataclasses, of which pydantic validates what comes from a file.
+
+    What code constructs is not validated. A secret ``x`` is one attribute, though in the file it may be written as
+    ``x_file`` or ``x_env`` too.
+    """
+
+    __slots__ = ()
+    __pydantic_config__ = ConfigDict(extra="forbid", hide_input_in_errors=True, allow_inf_nan=False)
+
+    _secret_keys: ClassVar[tuple[str, ...]] = ()  # ``x_file`` and ``x_env`` of each secret
+
+    def __init_subclass__(cls) -> None:
+        cls._secret_keys = tuple(name for name, kind in get_annotations(cls).items() if isinstance(kind, InitVar))
+
+    def __post_init__(self, *secrets: Secret | None) -> None:
+        for key, secret in zip(self._secret_keys, secrets, strict=True):
+            if secret is not None:
+                object.__setattr__(self, key.rpartition("_")[0], secret)
+
+    def check(self, written: Mapping[str, object]) -> Self:
+        """Hold the keys against each other, and complete them. ``written`` is the mapping in the file. Raises
+        ``ValueError``."""
+        return self
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_wrap_validator_function(cls._validate, handler(source))
+
+    @classmethod
+    def _validate(cls, written: Any, handler: Callable[[object], Self]) -> Self:
+        section = handler(written)
+        for key in cls._secret_keys:
+            if key.endswith("_file") and len(keys := keys_of_secret(written, key.removesuffix("_file"))) > 1:
+                raise ValueError(f"{' and '.join(keys)} are both set; keep one")
+        return section.check(written)
+
+
+def keys_of_secret(written: Mapping[str, object], *names: str) -> list[str]:
+    """Which of the three keys of these secrets are set."""
+    keys = (name + suffix for name in names for suffix in ("", "_file", "_env"))
+    return [key for key in keys if written.get(key) is not None]
