@@ -31,7 +31,7 @@ from tocsin.config.model import Channel, Config, Node, Receiver, StoreConfig
 from tocsin.deliver.metrics import DeliverMetrics
 from tocsin.deliver.sender import Sender
 from tocsin.kit.clock import SystemClock
-from tocsin.kit.ids import fresh_id
+from tocsin.kit.strings import fresh_id
 from tocsin.model.event import Event, EventName, ScenarioFacts, run_event_id
 from tocsin.model.notification import EventNotice, Notification
 from tocsin.model.run import Details, Run, RunError, ScenarioKey, Step

@@ -10,8 +10,8 @@ from tests.deliver.builders import Plain
 from tocsin.config.model import Channel, Config, DssReportersConfig, Receiver
 from tocsin.model.decision import DecisionReason
 from tocsin.model.event import Event, EventName, FailedReporter, run_event_id
-from tocsin.model.mail_reporter import MailReporter
 from tocsin.model.notification import EventNotice, MailOverrides, SummaryNotice
+from tocsin.model.scenario import MailReporter
 from tocsin.store import events, scenarios
 from tocsin.store.schema import events as events_table
 

@@ -9,7 +9,7 @@ from aiohttp import web
 
 from tocsin.config.model import Channel, Config, HttpConfig, Node, Receiver, StoreConfig
 from tocsin.kit.clock import to_ms
-from tocsin.kit.ids import fresh_id
+from tocsin.kit.strings import fresh_id
 from tocsin.model.alert import Alert, EndReason, alert_id, fingerprint
 from tocsin.model.event import Event, EventName, ScenarioFacts, end_event_name, run_event_id
 from tocsin.model.notification import EventNotice, GroupNotice, Notice, Notification

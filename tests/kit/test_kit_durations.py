@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tocsin.kit.durations import BadDuration, format_duration, human_duration, parse_duration
+from tocsin.kit.clock import BadDuration, format_duration, human_duration, parse_duration
 
 MILLISECONDS = st.integers(0, timedelta.max // timedelta(milliseconds=1)).map(lambda ms: timedelta(milliseconds=ms))
 

@@ -5,7 +5,7 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tocsin.kit.ids import derived_id, fresh_id
+from tocsin.kit.strings import derived_id, fresh_id
 
 FACTS = st.lists(st.text(max_size=5) | st.integers(), max_size=4)
 

@@ -21,8 +21,8 @@ from tocsin.decide.decide import DecideMetrics, Decider
 from tocsin.deliver.metrics import DeliverMetrics
 from tocsin.deliver.sender import Sender
 from tocsin.model.event import Event
-from tocsin.model.mail_reporter import MailReporter
 from tocsin.model.run import DetailsLevel
+from tocsin.model.scenario import MailReporter
 from tocsin.routing import dss_reporters as mirror
 from tocsin.sim import DEFAULT_KEY, World
 from tocsin.store import Store, writer

@@ -3,8 +3,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from tocsin.config.model import InhibitRule
+from tocsin.model.alert import NotificationLogEntry
 from tocsin.model.decision import DecisionReason
-from tocsin.model.group import NotificationLogEntry
 from tocsin.model.labels import parse_matchers
 from tocsin.routing.dedup import decide
 from tocsin.routing.mute import Inhibitor

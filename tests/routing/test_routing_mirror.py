@@ -12,9 +12,9 @@ from tocsin.config.model import Channel, DssReportersConfig
 from tocsin.deliver.mail import address, addresses
 from tocsin.model.decision import DecisionReason
 from tocsin.model.event import Event, EventName, FailedReporter, ScenarioFacts, end_event_name
-from tocsin.model.mail_reporter import MailReporter
 from tocsin.model.notification import EventNotice, MailOverrides
 from tocsin.model.run import DetailsLevel, Run, ScenarioKey
+from tocsin.model.scenario import MailReporter
 from tocsin.routing import dss_reporters as mirror
 from tocsin.routing.dss_reporters import Mirrored
 

@@ -13,7 +13,7 @@ from tocsin.model.event import Event, EventName, ScenarioFacts, end_event_name, 
 from tocsin.model.labels import parse_matcher
 from tocsin.model.rule_state import AnyRuleState
 from tocsin.model.run import Run, ScenarioKey
-from tocsin.model.views import NodeView, ScenarioView
+from tocsin.model.scenario import NodeView, ScenarioView
 from tocsin.rules import rules as evaluate
 from tocsin.rules.stalled import Cohort, clusters
 from tocsin.rules.view import View

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import dataikuapi
 
-from tocsin.kit.durations import parse_duration
+from tocsin.kit.clock import parse_duration
 from tocsin.sim import DEFAULT_KEY, Sim, World, WorldClock
 
 WORLD = """

@@ -7,9 +7,9 @@ import pytest
 from tests.decide.world import T0, World, channel, config, key, minutes
 from tocsin.config.model import DEFAULT_RULES, InhibitRule, Receiver, Reporter, Rule
 from tocsin.decide import decide
+from tocsin.model.alert import SilenceState
 from tocsin.model.event import END_EVENTS, EventName
 from tocsin.model.labels import parse_matcher
-from tocsin.model.silence import SilenceState
 from tocsin.store import Store, rule_states, schema, silences
 from tocsin.store.silences import BadSilence
 

@@ -7,8 +7,8 @@ from sqlalchemy import select, text
 from tests.store.test_store_watched import scenario
 from tests.watch.scenes import KEY, at, poll, poll_result, ran
 from tocsin.model.event import FailedReporter
-from tocsin.model.mail_reporter import MailReporter
 from tocsin.model.run import DetailsLevel, ScenarioKey
+from tocsin.model.scenario import MailReporter
 from tocsin.store import Store, events, scenarios, schema
 from tocsin.watch.read import ListedRun
 from tocsin.watch.record import record_polls

@@ -30,9 +30,9 @@ from tocsin.metrics.snapshot import SnapshotReader
 from tocsin.model.decision import DecisionReason
 from tocsin.model.event import EventName
 from tocsin.model.labels import parse_matcher
-from tocsin.model.mail_reporter import MailReporter
 from tocsin.model.notification import GroupNotice
 from tocsin.model.run import Details, RunError, Step
+from tocsin.model.scenario import MailReporter
 from tocsin.store import Store, events, query, runs, scenarios, schema, silences
 from tocsin.store.schema import Document, Moment
 from tocsin.web.pages import read_overview

@@ -6,8 +6,8 @@ import pytest
 
 from tests.watch.scenes import EARLY, T0, at, poll_result, ran, told
 from tocsin.model.event import FailedReporter
-from tocsin.model.expected_start import match_starts
 from tocsin.model.run import Run
+from tocsin.model.scenario import match_starts
 from tocsin.store.runs import StoredRun, StoredRuns
 from tocsin.store.scenarios import ScenarioProgress
 from tocsin.watch.diff import diff

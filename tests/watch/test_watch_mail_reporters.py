@@ -6,8 +6,8 @@ import pytest
 
 from tests.fakedss import FakeDSS, faults
 from tests.watch.conftest import Start, Watching, until
-from tocsin.model.mail_reporter import MailReporter
 from tocsin.model.run import ScenarioKey
+from tocsin.model.scenario import MailReporter
 from tocsin.store.scenarios import get_mail_reporters
 from tocsin.watch.read import read_mail_reporters, read_runs
 

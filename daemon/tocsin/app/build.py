@@ -28,8 +28,8 @@ from tocsin.kit.tasks import RootTasks
 from tocsin.metrics import Exposition, ProcessMetrics
 from tocsin.model.cloudevent import Json
 from tocsin.model.event import Event
-from tocsin.model.mail_reporter import MailReporter
 from tocsin.model.run import DetailsLevel, ScenarioKey
+from tocsin.model.scenario import MailReporter
 from tocsin.routing import dss_reporters
 from tocsin.routing.reporters import wants_details
 from tocsin.store import Store, deliveries

@@ -15,7 +15,7 @@ from typing import Protocol, TypeVar
 import structlog
 
 from tocsin.config import BadConfig, Problem, from_environment, load_file
-from tocsin.config.inputs import Inputs
+from tocsin.config.files import Inputs
 from tocsin.config.load import Check, config_path_from_environment
 from tocsin.config.model import Config
 from tocsin.config.problems import line_of

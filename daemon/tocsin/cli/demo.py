@@ -119,7 +119,7 @@ def _tell_where(daemon: "Daemon", dss: str, inboxes: "Inboxes", config: object) 
 
 async def _tell_events(daemon: "Daemon") -> None:
     """Print each event once it has its place in the public order."""
-    from tocsin.kit.durations import human_duration
+    from tocsin.kit.clock import human_duration
     from tocsin.store import events
 
     after = await daemon.store.read(events.last_seq)

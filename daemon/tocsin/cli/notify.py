@@ -24,7 +24,7 @@ def send_sample(
     from tocsin.app.run import hard_exit
     from tocsin.deliver.trial import test_channels
     from tocsin.kit.clock import SystemClock
-    from tocsin.kit.spelling import did_you_mean
+    from tocsin.kit.strings import did_you_mean
     from tocsin.model.notification import AttemptOutcome
 
     settings = load_config(config, to_send=True)

@@ -67,7 +67,7 @@ def _root(config: Path | None) -> "Route":
 
 
 def _as_json(route: "Route") -> dict[str, object]:
-    from tocsin.kit.durations import format_duration
+    from tocsin.kit.clock import format_duration
 
     return {
         "receiver": route.receiver,

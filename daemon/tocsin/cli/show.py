@@ -11,9 +11,8 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 
 from tocsin.cli.exits import one_line
-from tocsin.kit.clock import isoformat
-from tocsin.kit.durations import human_duration
-from tocsin.kit.texts import json_text
+from tocsin.kit.clock import human_duration, isoformat
+from tocsin.kit.strings import json_text
 
 Row = Mapping[str, object]
 _COLOURS = {

@@ -162,7 +162,7 @@ def _run(main: Coroutine[Any, Any, int], interrupted: int) -> int:
 
 def seconds(duration: str | None) -> float | None:
     """A duration of the command line. Raises ``Failure``."""
-    from tocsin.kit.durations import BadDuration, parse_duration
+    from tocsin.kit.clock import BadDuration, parse_duration
 
     try:
         return None if duration is None else parse_duration(duration).total_seconds()

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
-from tocsin.config.inputs import Inputs, TooMuch
+from tocsin.config.files import Inputs, TooMuch, read_yaml
 from tocsin.config.model import (
     ABSENT,
     CONFIG_ADAPTER,
@@ -31,9 +31,8 @@ from tocsin.config.model import (
 from tocsin.config.problems import BadConfig, Lines, Path_, Problem, dotted, line_of, problems_of, without_secrets
 from tocsin.config.secrets import EnvSecret, FileSecret, InlineSecret, Secret
 from tocsin.config.values import http_url, plain_url
-from tocsin.config.yaml_file import read_yaml
 from tocsin.kit.proxy import environment_proxy
-from tocsin.kit.spelling import did_you_mean
+from tocsin.kit.strings import did_you_mean
 
 _A_NAME = re.compile(r"[\w./-]+")
 NO_HOME = "this user has no home directory for a store (neither HOME nor XDG_STATE_HOME is set)"

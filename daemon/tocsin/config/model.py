@@ -46,7 +46,7 @@ from tocsin.config.values import (
     keys_of_secret,
     not_empty,
 )
-from tocsin.kit.durations import format_duration
+from tocsin.kit.clock import format_duration
 from tocsin.model.event import EventName
 from tocsin.model.labels import matchers_text, parse_matchers
 

@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 from pydantic import ValidationError
 
 from tocsin.kit.mask import mask, mask_tokens, secrets_of
-from tocsin.kit.spelling import did_you_mean
+from tocsin.kit.strings import did_you_mean
 
 Path_ = tuple[str | int, ...]
 Lines = dict[Path_, int]

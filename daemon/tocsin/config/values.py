@@ -23,7 +23,7 @@ from pydantic import (
 from pydantic_core import CoreSchema, PydanticCustomError, PydanticOmit, PydanticUseDefault, core_schema
 
 from tocsin.config.secrets import EnvSecret, FileSecret, InlineSecret, Secret
-from tocsin.kit.durations import parse_duration
+from tocsin.kit.clock import parse_duration
 from tocsin.model.labels import Matcher, parse_matchers
 
 T = TypeVar("T")

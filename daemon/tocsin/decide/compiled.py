@@ -11,8 +11,8 @@ from tocsin.config.intervals import TimeInterval
 from tocsin.config.model import Channel, Config, Node, Reporter
 from tocsin.model.event import EventName
 from tocsin.model.labels import Labels
-from tocsin.model.sieve import Sieve, bits
-from tocsin.model.views import NodeView, ScenarioView
+from tocsin.model.matcher_index import MatcherIndex, set_bits
+from tocsin.model.scenario import NodeView, ScenarioView
 from tocsin.routing.tree import Router
 from tocsin.rules.rules import CompiledRule, compile_rule
 from tocsin.rules.view import View
@@ -26,7 +26,7 @@ class CompiledConfig:
     rules: Mapping[str, CompiledRule]  # by identity
     rule_ids: frozenset[str]  # every identity under which a rule keeps states
     _rules: tuple[CompiledRule, ...]
-    _sieve: Sieve  # of their matchers
+    _index: MatcherIndex  # of their matchers
     reporters: Mapping[EventName, tuple[Reporter, ...]]
     channels: Mapping[str, tuple[Channel, ...]]  # by receiver
     intervals: Mapping[str, TimeInterval]
@@ -35,7 +35,7 @@ class CompiledConfig:
 
     def rules_for(self, labels: Labels) -> list[CompiledRule]:
         """The rules whose matchers all hold."""
-        return [self._rules[place] for place in bits(self._sieve.holding(labels))]
+        return [self._rules[place] for place in set_bits(self._index.matching(labels))]
 
     def view(self, node: NodeView, scenario: ScenarioView | None, now: datetime) -> View:
         """What a rule gets to see; ``now`` is on Tocsin's clock. Scenarios are judged by the cautious clock."""
@@ -56,7 +56,7 @@ def compile_config(config: Config) -> CompiledConfig:
         rules=rules,
         rule_ids=frozenset(id_ for one in rules.values() for id_ in (one.id, one.stalled_id)),
         _rules=tuple(rules.values()),
-        _sieve=Sieve(one.rule.match for one in rules.values()),
+        _index=MatcherIndex(one.rule.match for one in rules.values()),
         reporters={name: tuple(reporter for reporter in config.reporters if name in reporter.on) for name in EventName},
         channels={receiver.name: receiver.channels for receiver in config.receivers},
         intervals={interval.name: interval for interval in config.time_intervals},

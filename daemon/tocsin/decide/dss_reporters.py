@@ -8,8 +8,8 @@ from sqlalchemy import Connection
 from tocsin.config.model import Channel, Config, DssReportersConfig
 from tocsin.config.secrets import Secret
 from tocsin.model.event import END_EVENTS, Event
-from tocsin.model.mail_reporter import MailReporter
 from tocsin.model.run import RunKey, ScenarioKey
+from tocsin.model.scenario import MailReporter
 from tocsin.routing import dss_reporters as mirror
 from tocsin.store.events import early_failures
 from tocsin.store.scenarios import get_mail_reporters

@@ -11,14 +11,13 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection
 
 from tocsin.decide.compiled import CompiledConfig
-from tocsin.model.alert import Alert, EndReason
+from tocsin.model.alert import Alert, EndReason, Group
 from tocsin.model.decision import Decision, DecisionReason, Stage
 from tocsin.model.event import Event
-from tocsin.model.group import Group
 from tocsin.model.labels import Labels
 from tocsin.model.rule_state import AnyRuleState
 from tocsin.model.run import ScenarioKey
-from tocsin.model.views import NodeView, ScenarioView
+from tocsin.model.scenario import NodeView, ScenarioView
 from tocsin.rules import rules as judge
 from tocsin.rules.rules import CompiledRule, Fired, Resolved, Updated
 from tocsin.rules.view import EvaluationResult, View

@@ -10,10 +10,9 @@ from datetime import datetime
 
 from tocsin.decide.evaluate import RuleEvaluation
 from tocsin.model.decision import DecisionReason
-from tocsin.model.expected_start import StartState
 from tocsin.model.rule_state import MissedState, StalledState
 from tocsin.model.run import Run
-from tocsin.model.views import scenario_labels
+from tocsin.model.scenario import StartState, scenario_labels
 from tocsin.rules import missed, stalled
 from tocsin.rules.missed import DEFAULT_GRACE, StartStatus
 from tocsin.rules.rules import CompiledRule

@@ -13,8 +13,7 @@ from sqlalchemy import Connection, select
 
 from tocsin.config.model import Config, Reporter, Rule
 from tocsin.decide.compiled import CompiledConfig, compile_config
-from tocsin.kit.clock import isoformat
-from tocsin.kit.durations import human_duration
+from tocsin.kit.clock import human_duration, isoformat
 from tocsin.model.decision import FLUSHES, SUPPRESSIONS, Decision, DecisionReason, Stage
 from tocsin.model.event import Event, event_labels, is_good
 from tocsin.model.labels import Labels, Matcher

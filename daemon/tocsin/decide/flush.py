@@ -16,10 +16,9 @@ from tocsin.config.model import Channel, Route, WatchConfig
 from tocsin.decide.compiled import CompiledConfig
 from tocsin.decide.outcome import Outcome
 from tocsin.kit.clock import to_ms
-from tocsin.kit.ids import derived_id
-from tocsin.model.alert import Alert
+from tocsin.kit.strings import derived_id
+from tocsin.model.alert import Alert, Group, Member, NotificationLogEntry
 from tocsin.model.decision import Decision, DecisionReason, Stage
-from tocsin.model.group import Group, Member, NotificationLogEntry
 from tocsin.model.notification import GroupNotice, Notification
 from tocsin.model.run import RunKey
 from tocsin.routing.dedup import Wanted, decide

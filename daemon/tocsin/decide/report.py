@@ -14,7 +14,7 @@ from tocsin.model.event import END_EVENTS, Event
 from tocsin.model.labels import Labels
 from tocsin.model.notification import Notification
 from tocsin.model.run import RunKey
-from tocsin.model.views import NodeView
+from tocsin.model.scenario import NodeView
 from tocsin.routing import dss_reporters as mirror
 from tocsin.routing import reporters as report
 from tocsin.store import events, outbox, runs

@@ -15,7 +15,7 @@ from tocsin.model.decision import Decision, DecisionReason, Stage
 from tocsin.model.notification import Notification
 from tocsin.model.rule_state import OverlongState, StaleState, StalledState
 from tocsin.model.run import RunKey, ScenarioKey
-from tocsin.model.views import ScenarioView, scenario_labels
+from tocsin.model.scenario import ScenarioView, scenario_labels
 from tocsin.routing import reporters as report
 from tocsin.rules.rules import CompiledRule
 from tocsin.rules.stale import OFF_RECHECK

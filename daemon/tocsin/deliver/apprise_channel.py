@@ -49,7 +49,7 @@ from tocsin.deliver.verdict import Cause, SendResult, delivered, failed, of_answ
 from tocsin.deliver.webhook import ssl_context
 from tocsin.kit.clock import Clock
 from tocsin.kit.mask import mask, secrets_of
-from tocsin.kit.spelling import did_you_mean
+from tocsin.kit.strings import did_you_mean
 
 log = structlog.get_logger(__name__)
 

@@ -11,8 +11,7 @@ from enum import StrEnum
 
 from tocsin.config.model import Config
 from tocsin.deliver.escape import cut, one_line
-from tocsin.kit.clock import format_utc
-from tocsin.kit.durations import human_duration
+from tocsin.kit.clock import format_utc, human_duration
 from tocsin.model.alert import Alert, EndReason
 from tocsin.model.event import Event, EventName
 from tocsin.model.notification import EventNotice, GroupNotice, Notice, SummaryNotice

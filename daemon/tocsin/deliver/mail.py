@@ -16,7 +16,7 @@ from email.utils import format_datetime
 
 from tocsin.deliver.escape import clean, one_line
 from tocsin.deliver.render import Rendered
-from tocsin.kit.ids import derived_id
+from tocsin.kit.strings import derived_id
 from tocsin.model.notification import EventNotice, GroupNotice, Notice, Notification, SummaryNotice
 
 _MOST_LOG = 500_000  # characters of an attached log; the newest are kept

@@ -13,8 +13,7 @@ from tocsin.deliver.transport import Parcel, Transport
 from tocsin.deliver.variables import fill, message_variables
 from tocsin.deliver.verdict import Cause, SendResult, unknown
 from tocsin.kit.clock import Clock
-from tocsin.kit.ids import fresh_id
-from tocsin.kit.spelling import did_you_mean
+from tocsin.kit.strings import did_you_mean, fresh_id
 from tocsin.model.alert import Alert, EndReason
 from tocsin.model.event import Event, EventName, ScenarioFacts
 from tocsin.model.notification import AttemptOutcome, EventNotice, GroupNotice, Notice, Notification, SummaryNotice

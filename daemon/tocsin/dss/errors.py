@@ -16,12 +16,12 @@
     └── DSSRunFailed          a run that did not end with SUCCESS (in ``run``)
 
 Each class has its ``sentence`` for people; what is known stands in attributes. No message holds a secret: addresses
-are shown without query, user and password, and what the server said is clean text (``kit.texts``).
+are shown without query, user and password, and what the server said is clean text (``kit.strings``).
 """
 
 from typing import ClassVar
 
-from tocsin.kit.texts import storable
+from tocsin.kit.strings import storable
 
 BODY_SHOWN = 200
 """How many characters of a reply an error keeps."""

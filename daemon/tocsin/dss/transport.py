@@ -34,7 +34,7 @@ from tocsin.kit.clock import Clock
 from tocsin.kit.files import SingleFlight, Version, version
 from tocsin.kit.mask import mask, mask_tokens, secrets_of, secrets_of_header
 from tocsin.kit.proxy import environment_proxy
-from tocsin.kit.texts import storable
+from tocsin.kit.strings import storable
 
 T = TypeVar("T")
 API_BASE = "/dip/publicapi"

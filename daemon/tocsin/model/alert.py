@@ -1,12 +1,12 @@
-"""Alerts: what rings until it is fixed, and how it ended."""
+"""Alerts, their groups and the notification log, and silences, which keep alerts from being notified but change none."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
-from tocsin.kit.ids import derived_id
-from tocsin.model.labels import Labels
+from tocsin.kit.strings import derived_id
+from tocsin.model.labels import Labels, Matcher
 from tocsin.model.run import RunKey, ScenarioKey
 
 # Rung by rules about missed starts, for a whole node and whatever their own severity.
@@ -68,3 +68,55 @@ def fingerprint(alertname: str, severity: str, node: str, scenario: ScenarioKey 
 def alert_id(identity: str, *moments_ms: int) -> str:
     """The id of one firing of the alert with this fingerprint, told from others by when it began and was noticed."""
     return derived_id(identity, *moments_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Alerts that one receiver hears of together. ``path`` is the matchers from the root to the route, as text."""
+
+    key: str
+    receiver: str
+    path: tuple[str, ...]
+    labels: Labels
+    flush_at: datetime | None = None
+    flushed_at: datetime | None = None  # None until the first flush
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """An alert in a group. ``kept``: it ended while muted; only channels that asked for it still hear of it."""
+
+    alert: Alert
+    kept: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NotificationLogEntry:
+    """What a channel was last told about a group: the fingerprints of firing and of ended alerts, and when."""
+
+    firing: frozenset[str]
+    ended: frozenset[str]
+    at: datetime
+
+
+class SilenceState(StrEnum):
+    PENDING = "pending"
+    ACTIVE = "active"
+    EXPIRED = "expired"
+
+
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """One silence; it holds from ``starts_at`` until just before ``ends_at``."""
+
+    id: str
+    matchers: tuple[Matcher, ...]
+    starts_at: datetime
+    ends_at: datetime
+    created_by: str
+    comment: str
+
+    def state(self, now: datetime) -> SilenceState:
+        if now < self.starts_at:
+            return SilenceState.PENDING
+        return SilenceState.ACTIVE if now < self.ends_at else SilenceState.EXPIRED

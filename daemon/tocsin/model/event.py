@@ -9,7 +9,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from tocsin.kit.clock import to_ms
-from tocsin.kit.ids import derived_id
+from tocsin.kit.strings import derived_id
 from tocsin.model.run import GOOD_OUTCOMES, Outcome, Run, ScenarioKey
 
 

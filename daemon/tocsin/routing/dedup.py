@@ -7,8 +7,8 @@ flushes is no news. Source of the fact: Alertmanager's documentation and its beh
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from tocsin.model.alert import NotificationLogEntry
 from tocsin.model.decision import DecisionReason
-from tocsin.model.group import NotificationLogEntry
 
 RETENTION = timedelta(hours=120)  # of what a channel was told, at most
 MAINTENANCE = timedelta(minutes=15)  # Alertmanager drops an entry at the first maintenance after its time

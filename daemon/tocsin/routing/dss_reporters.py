@@ -14,12 +14,12 @@ from fnmatch import fnmatchcase
 from itertools import islice
 
 from tocsin.config.model import Channel, DssReportersConfig
-from tocsin.kit.ids import derived_id
+from tocsin.kit.strings import derived_id
 from tocsin.model.decision import DecisionReason
 from tocsin.model.event import END_EVENTS, Event, EventName, dss_variables, end_event_name
-from tocsin.model.mail_reporter import MailReporter
 from tocsin.model.notification import EventNotice, MailOverrides, Notification
 from tocsin.model.run import DetailsLevel, Run
+from tocsin.model.scenario import MailReporter
 from tocsin.routing.reporters import asked
 
 DEFAULT_SUBJECT = "DSS scenario ${scenarioName}: ${outcome}"

@@ -13,7 +13,7 @@ from typing import Literal
 
 from tocsin.config.intervals import TimeInterval, contains
 from tocsin.config.model import Config, InhibitRule, Reporter, Route, Rule
-from tocsin.kit.spelling import did_you_mean
+from tocsin.kit.strings import did_you_mean
 from tocsin.model.alert import CHANNEL_ALERT, CHANNEL_SEVERITY, STALLED_ALERT, STALLED_SEVERITY
 from tocsin.model.event import DSS_VARIABLES, EventName
 from tocsin.model.labels import Labels, Matcher, Op, matchers_text

@@ -7,10 +7,10 @@ from functools import lru_cache
 
 from tocsin.config.intervals import TimeInterval, contains
 from tocsin.config.model import InhibitRule, Route
+from tocsin.model.alert import Silence
 from tocsin.model.decision import DecisionReason
 from tocsin.model.labels import Labels, Matcher, all_match
-from tocsin.model.sieve import Sieve, bits
-from tocsin.model.silence import Silence
+from tocsin.model.matcher_index import MatcherIndex, set_bits
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +65,8 @@ def muted_by_time(route: Route, intervals: Mapping[str, TimeInterval], now: date
 
 
 @lru_cache(maxsize=2)
-def _sieve(conditions: tuple[tuple[Matcher, ...], ...]) -> Sieve:
-    return Sieve(conditions)  # from one flush to the next they are mostly the same
+def _index(conditions: tuple[tuple[Matcher, ...], ...]) -> MatcherIndex:
+    return MatcherIndex(conditions)  # from one flush to the next they are mostly the same
 
 
 class Silencer:
@@ -74,11 +74,11 @@ class Silencer:
 
     def __init__(self, silences: Sequence[Silence]) -> None:
         self._silences = silences
-        self._sieve = _sieve(tuple(silence.matchers for silence in silences))
+        self._index = _index(tuple(silence.matchers for silence in silences))
 
     def silences(self, labels: Labels) -> Muted | None:
         """Whether one of them covers the alert; the one that began first is named."""
-        for place in bits(self._sieve.holding(labels)):
+        for place in set_bits(self._index.matching(labels)):
             silence = self._silences[place]
             why = f": {silence.comment}" if silence.comment else ""
             return Muted(DecisionReason.SILENCED, f"by silence {silence.id} of {silence.created_by}{why}")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from tocsin.config.model import Channel, MessageFormat, Reporter
-from tocsin.kit.ids import derived_id
+from tocsin.kit.strings import derived_id
 from tocsin.model.decision import DecisionReason
 from tocsin.model.event import END_EVENTS, Event, EventName, dss_variables, event_labels
 from tocsin.model.labels import Labels, all_match

@@ -14,7 +14,7 @@ from itertools import islice
 
 from tocsin.config.model import Route
 from tocsin.model.labels import Labels, all_match
-from tocsin.model.sieve import Sieve
+from tocsin.model.matcher_index import MatcherIndex
 
 _CACHE_SIZE = 20_000
 
@@ -78,14 +78,14 @@ class Router:
     """One tree with a memory: label sets for which the same routes' matchers hold take the same way."""
 
     root: Route
-    _sieve: Sieve = field(init=False)
-    _bit: dict[int, int] = field(init=False)  # of the sieve, by the id of a route
+    _index: MatcherIndex = field(init=False)
+    _bit: dict[int, int] = field(init=False)  # of the index, by the id of a route
     _ways: dict[int, tuple[Route, ...]] = field(init=False, default_factory=dict)
     _by_path: dict[tuple[str, tuple[str, ...]], Route] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         routes = [placed.route for placed in walk(self.root)]
-        self._sieve = Sieve(route.matchers for route in routes)
+        self._index = MatcherIndex(route.matchers for route in routes)
         self._bit = {id(route): 1 << index for index, route in enumerate(routes)}
         for route in routes:
             self._by_path.setdefault((route.receiver, route.path), route)
@@ -110,7 +110,7 @@ class Router:
         return self._by_path.get((receiver, path))
 
     def _way(self, labels: Labels) -> tuple[Route, ...]:
-        holding = self._sieve.holding(labels)
+        holding = self._index.matching(labels)
         way = self._ways.get(holding)
         if way is None:
             if len(self._ways) >= _CACHE_SIZE:

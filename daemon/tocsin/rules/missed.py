@@ -14,9 +14,9 @@ from datetime import datetime, timedelta
 from tocsin.config.model import Rule
 from tocsin.kit.clock import format_utc, isoformat
 from tocsin.model.event import Event, EventName
-from tocsin.model.expected_start import LAUNCH_DELAY, StartState, keeps_triggers_off, may_meet
 from tocsin.model.rule_state import MissedState
 from tocsin.model.run import Run
+from tocsin.model.scenario import LAUNCH_DELAY, StartState, keeps_triggers_off, may_meet
 from tocsin.rules.view import RECHECK, AlertContent, EvaluationResult, RuleStatus, View
 from tocsin.rules.words import place, times
 

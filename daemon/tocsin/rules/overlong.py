@@ -10,8 +10,7 @@ from datetime import datetime, timedelta
 from statistics import median
 
 from tocsin.config.model import Rule
-from tocsin.kit.clock import format_utc, to_ms
-from tocsin.kit.durations import human_duration
+from tocsin.kit.clock import format_utc, human_duration, to_ms
 from tocsin.model.event import END_EVENTS, Event, EventName
 from tocsin.model.rule_state import OverlongState
 from tocsin.model.run import RunKey

@@ -4,8 +4,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from tocsin.config.model import Rule
-from tocsin.kit.clock import format_utc, isoformat
-from tocsin.kit.durations import format_duration
+from tocsin.kit.clock import format_duration, format_utc, isoformat
 from tocsin.model.event import END_EVENTS, Event, is_good
 from tocsin.model.rule_state import StaleState
 from tocsin.rules.view import RECHECK, AlertContent, EvaluationResult, RuleStatus, View

@@ -7,7 +7,7 @@ from enum import Enum, auto
 
 from tocsin.model.rule_state import AnyRuleState
 from tocsin.model.run import RunKey
-from tocsin.model.views import NodeView, ScenarioView
+from tocsin.model.scenario import NodeView, ScenarioView
 
 RECHECK = timedelta(seconds=10)  # how soon a rule that waits for fresh sight asks again
 

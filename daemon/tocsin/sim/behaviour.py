@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from tocsin.kit.durations import BadDuration, parse_duration
+from tocsin.kit.clock import BadDuration, parse_duration
 
 Document = dict[str, Any]  # JSON as DSS writes it: the emulator keeps such documents as they are
 

@@ -16,8 +16,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import yaml
 
-from tocsin.kit.clock import from_ms
-from tocsin.kit.durations import BadDuration, parse_duration
+from tocsin.kit.clock import BadDuration, from_ms, parse_duration
 from tocsin.sim.behaviour import BadWorld, Behaviour, Document, as_list, checked_keys
 from tocsin.sim.documents import SCENARIO_SHAPE, BadDefinition, checked_definition, new_definition, version_tag
 from tocsin.sim.entities import SimProject, SimRun, SimScenario, look_up

@@ -8,8 +8,8 @@ from typing import Any
 from sqlalchemy import Connection, Row, bindparam, delete, exists, func, select, update
 
 from tocsin.config.model import InhibitRule
+from tocsin.model.alert import Group, Member, NotificationLogEntry
 from tocsin.model.decision import DecisionReason
-from tocsin.model.group import Group, Member, NotificationLogEntry
 from tocsin.model.labels import Labels, Op, all_match
 from tocsin.store.alerts import to_alert
 from tocsin.store.schema import alerts, group_alerts, groups, notification_log

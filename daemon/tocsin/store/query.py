@@ -26,12 +26,11 @@ from sqlalchemy import (
     type_coerce,
 )
 
-from tocsin.model.alert import EndReason
+from tocsin.model.alert import EndReason, Silence
 from tocsin.model.event import event_labels, tags_label
 from tocsin.model.labels import Labels
 from tocsin.model.notification import AttemptOutcome, EventNotice, GroupNotice, Notice
 from tocsin.model.run import BAD_OUTCOMES, Details, RunKey, ScenarioKey
-from tocsin.model.silence import Silence
 from tocsin.store.alerts import check_labels
 from tocsin.store.records import (
     AlertRecord,

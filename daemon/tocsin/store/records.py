@@ -4,11 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from tocsin.model.alert import EndReason
+from tocsin.model.alert import EndReason, SilenceState
 from tocsin.model.labels import Labels
 from tocsin.model.notification import AttemptOutcome
 from tocsin.model.run import RunKey, ScenarioKey
-from tocsin.model.silence import SilenceState
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,8 @@ from sqlalchemy import BigInteger, Connection, bindparam, literal_column, select
 
 from tocsin.kit.clock import EPOCH
 from tocsin.model.event import ScenarioFacts
-from tocsin.model.mail_reporter import MailReporter
 from tocsin.model.run import ScenarioKey
-from tocsin.model.views import NodeView, ScenarioView
+from tocsin.model.scenario import MailReporter, NodeView, ScenarioView
 from tocsin.store.schema import mail_reporters, nodes, projects, scenarios
 from tocsin.store.sql import (
     SCENARIO,

@@ -31,9 +31,9 @@ from sqlalchemy import (
 
 from tocsin.kit.clock import from_ms, to_ms
 from tocsin.model.event import Event
-from tocsin.model.mail_reporter import MailReporter
 from tocsin.model.notification import EventNotice, GroupNotice, SummaryNotice
 from tocsin.model.run import RunError, Step
+from tocsin.model.scenario import MailReporter
 
 # The newest migration: the minor version that it came with, and a number. Compared at start, so that Alembic is loaded
 # only when behind.

@@ -6,9 +6,9 @@ from datetime import datetime
 
 from sqlalchemy import Connection, RowMapping, insert, select, update
 
-from tocsin.kit.ids import fresh_id
+from tocsin.kit.strings import fresh_id
+from tocsin.model.alert import Silence, SilenceState
 from tocsin.model.labels import Matcher, parse_matcher
-from tocsin.model.silence import Silence, SilenceState
 from tocsin.store.schema import silences
 from tocsin.store.sql import readable
 

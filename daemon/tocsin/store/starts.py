@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 from sqlalchemy import BigInteger, Connection, Select, bindparam, func, literal_column, or_, select, type_coerce, update
 
 from tocsin.kit.clock import to_ms
-from tocsin.model.expected_start import EARLY, StartState
 from tocsin.model.run import Run, ScenarioKey
+from tocsin.model.scenario import EARLY, StartState
 from tocsin.store.schema import expected_starts, nodes, runs
 from tocsin.store.sql import SCENARIO, Keyed, columns, has_key, key_values, plain, same, upsert
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from tocsin.model.event import Event, EventName, FailedReporter, ScenarioFacts, end_event_name, run_event_id
-from tocsin.model.expected_start import LAUNCH_DELAY
 from tocsin.model.run import Outcome, Run, ScenarioKey
+from tocsin.model.scenario import LAUNCH_DELAY
 from tocsin.store.runs import StoredRun, StoredRuns
 from tocsin.store.scenarios import ScenarioProgress
 from tocsin.watch.read import ListedRun

@@ -11,9 +11,8 @@ from functools import partial
 
 from tocsin.dss import DSSClient, DSSError, DSSForbidden, DSSNotFound, DSSReplyTooLarge, wire
 from tocsin.model.event import Event, EventName
-from tocsin.model.expected_start import LAUNCH_DELAY
-from tocsin.model.mail_reporter import MailReporter
 from tocsin.model.run import DetailsLevel, Run, RunKey, ScenarioKey
+from tocsin.model.scenario import LAUNCH_DELAY, MailReporter
 from tocsin.store.scenarios import put_follows
 from tocsin.watch.cadence import Rank, Reason
 from tocsin.watch.diff import PollResult

@@ -14,10 +14,10 @@ from tocsin.dss import DSSScenarioRunDetails, DSSStepRunDetails
 from tocsin.dss.fields import get_object, get_text, get_time, only_objects, only_texts
 from tocsin.dss.wire import Raw
 from tocsin.kit.clock import to_ms
-from tocsin.kit.texts import json_beginning, storable
+from tocsin.kit.strings import json_beginning, storable
 from tocsin.model.event import FailedReporter
-from tocsin.model.mail_reporter import MailReporter
 from tocsin.model.run import Details, Outcome, Run, RunError, RunKey, ScenarioKey, Step
+from tocsin.model.scenario import MailReporter
 
 T = TypeVar("T")
 

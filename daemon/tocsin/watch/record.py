@@ -11,9 +11,8 @@ from datetime import datetime
 from sqlalchemy import Connection
 
 from tocsin.model.event import END_EVENTS, Event, EventName
-from tocsin.model.expected_start import match_starts
-from tocsin.model.mail_reporter import MailReporter
 from tocsin.model.run import DetailsLevel, Run, RunKey
+from tocsin.model.scenario import MailReporter, match_starts
 from tocsin.store import events, runs, scenarios, starts, totals
 from tocsin.store.runs import RunRow, StoredRuns
 from tocsin.store.scenarios import PolledScenario, ScenarioProgress

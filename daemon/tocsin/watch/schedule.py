@@ -14,8 +14,8 @@ from itertools import islice
 from math import inf
 
 from tocsin.kit.clock import Clock
-from tocsin.model.expected_start import LAUNCH_DELAY
 from tocsin.model.run import Run, ScenarioKey
+from tocsin.model.scenario import LAUNCH_DELAY
 from tocsin.store.scenarios import ScenarioRow
 from tocsin.watch.cadence import Due, Pace, Rank, Reason, next_poll
 

@@ -23,8 +23,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 from tocsin.config.model import Config
 from tocsin.config.secrets import Secret
 from tocsin.deliver.webhook import BadSecret, signing_key
-from tocsin.kit.clock import isoformat
-from tocsin.kit.durations import BadDuration, parse_duration
+from tocsin.kit.clock import BadDuration, isoformat, parse_duration
 from tocsin.model.labels import BadMatcher, Matcher, parse_matcher
 from tocsin.routing.lint import unknown_label
 from tocsin.store import silences

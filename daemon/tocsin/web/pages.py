@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 
 from tocsin import __version__
 from tocsin.config.model import Config
-from tocsin.kit.durations import human_duration
+from tocsin.kit.clock import human_duration
 from tocsin.store import query
 from tocsin.store.records import AlertRecord, DeliveryRecord, NodeRecord, RunRecord
 from tocsin.store.runs import usual_durations

@@ -18,8 +18,7 @@ from sqlalchemy import Connection
 
 from tocsin import __version__
 from tocsin.config.model import Config
-from tocsin.kit.clock import isoformat
-from tocsin.kit.durations import format_duration
+from tocsin.kit.clock import format_duration, isoformat
 from tocsin.model.cloudevent import Json, to_cloudevent
 from tocsin.model.event import END_EVENTS, Event, event_labels
 from tocsin.model.labels import Labels, Matcher

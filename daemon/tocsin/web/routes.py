@@ -10,9 +10,9 @@ from aiohttp.typedefs import Handler
 from pydantic import BaseModel, TypeAdapter
 
 from tocsin import __version__
+from tocsin.model.alert import SilenceState
 from tocsin.model.cloudevent import Json, event_schema
 from tocsin.model.notification import NotificationState
-from tocsin.model.silence import SilenceState
 from tocsin.store import query, records
 from tocsin.store.story import AlertStory, RunStory
 from tocsin.web import changes, reads

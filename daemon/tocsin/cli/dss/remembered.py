@@ -12,7 +12,7 @@ from tocsin.cli.dss.address import BadAddress, scenario_address
 from tocsin.cli.dss.files import read_object, write_text
 from tocsin.cli.exits import USAGE, Failure
 from tocsin.kit.clock import isoformat
-from tocsin.kit.texts import json_text
+from tocsin.kit.strings import json_text
 
 
 def recall(path: Path) -> list[str]:

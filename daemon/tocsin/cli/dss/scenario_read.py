@@ -13,7 +13,7 @@ from tocsin.cli.exits import USAGE, Failure
 from tocsin.cli.verb import JsonOption, ScenarioArgument, ScenariosArgument, ScopeArgument, typer_app, verb
 from tocsin.dss import DSSScenarioRun
 from tocsin.dss.fields import get_text, get_time, only_objects, only_texts
-from tocsin.kit.durations import BadDuration, parse_duration
+from tocsin.kit.clock import BadDuration, parse_duration
 
 app = typer_app()
 

@@ -219,7 +219,7 @@ def in_scope(identifier: str, include: Iterable[str], exclude: Iterable[str]) ->
 
 
 def _unknown(node: str, nodes: Iterable["Node"]) -> str:
-    from tocsin.kit.spelling import did_you_mean
+    from tocsin.kit.strings import did_you_mean
 
     names = [known.name for known in nodes]
     return f"no node is named {node!r}{did_you_mean(node, names)}; known: {', '.join(names)}"

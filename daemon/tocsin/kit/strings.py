@@ -1,7 +1,34 @@
-"""Texts from outside, made so that every database, log and message can hold them."""
+"""Strings: ids, suggestions for misspelt words, and texts from outside made so that everything can hold them."""
 
+import difflib
+import hashlib
 import json
-from collections.abc import Callable
+import secrets
+from collections.abc import Callable, Iterable
+
+
+def derived_id(*facts: str | int) -> str:
+    """A 32-digit hexadecimal id that is the same for the same facts, so that a replay makes the same thing.
+
+    Facts are length-prefixed before hashing: ("a", "bc") and ("ab", "c") differ.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for fact in facts:
+        raw = str(fact).encode("utf-8", "surrogatepass")
+        digest.update(b"%d:" % len(raw))
+        digest.update(raw)
+    return digest.hexdigest()
+
+
+def fresh_id() -> str:
+    """A random 32-digit hexadecimal id."""
+    return secrets.token_hex(16)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """``; did you mean 'x'?`` when something known is near, else nothing."""
+    near = difflib.get_close_matches(word, sorted(known), n=1, cutoff=0.6)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def storable(text: str, length: int) -> str:

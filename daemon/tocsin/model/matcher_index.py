@@ -16,7 +16,7 @@ _MEMORY = 20_000  # values of one label
 _SMALL = 1000  # instructions of a pattern that is asked together with the others
 
 
-class Sieve:
+class MatcherIndex:
     """Which of these conditions hold, each a list of matchers that must all hold."""
 
     def __init__(self, conditions: Iterable[Iterable[Matcher]]) -> None:
@@ -27,7 +27,7 @@ class Sieve:
             for matcher in matchers:
                 self._columns.setdefault(matcher.name, _Column()).add(matcher, 1 << index)
 
-    def holding(self, labels: Labels) -> int:
+    def matching(self, labels: Labels) -> int:
         """The conditions that hold, as bits; the first condition is the lowest."""
         failing = 0
         for name, column in self._columns.items():
@@ -35,7 +35,7 @@ class Sieve:
         return self._all & ~failing
 
 
-def bits(number: int) -> Iterator[int]:
+def set_bits(number: int) -> Iterator[int]:
     """The places of the bits that are set, the lowest first."""
     while number:
         lowest = number & -number

@@ -3,7 +3,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tocsin.kit.texts import json_beginning, json_text, storable
+from tocsin.kit.strings import json_beginning, json_text, storable
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()))  # lone surrogates too
 
