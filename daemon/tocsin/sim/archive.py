@@ -145,8 +145,8 @@ def _load_run(project: SimProject, scenario_id: str, kept: Document) -> int:
     if not run.ended:
         item = report_item("SCENARIO_DONE", "ABORTED", scenario_target(scenario), document["start"], last)
         document |= {"end": last, "result": item}
-    fire = TriggerFire(document["trigger"], run=run)
-    scenario.fires[fire.key] = fire
+    fire = document["trigger"]
+    scenario.fires[fire["trigger"]["id"], fire["runId"]] = TriggerFire(fire, run=run)
     for entry in jobs:
         lines = entry.pop("log")
         job = project.jobs[entry["id"]] = SimJob(**entry)

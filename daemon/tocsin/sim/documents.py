@@ -176,35 +176,6 @@ def run_auth(definition: Document) -> Document:
     return auth_context(effective_login(definition))
 
 
-def fire_document(
-    definition: Document, trigger: Document, fire_id: str, at: datetime, params: Document, auth: Document
-) -> Document:
-    return {
-        "projectKey": definition["projectKey"],
-        "scenarioId": definition["id"],
-        "trigger": trigger,
-        "runId": fire_id,
-        "timestamp": to_ms(at),
-        "cancelled": False,
-        "params": params,
-        "triggerAuthCtx": auth,
-    }
-
-
-def run_document(snapshot: Document, run_id: str, start: datetime, fire: Document, variables: Document) -> Document:
-    return {
-        "scenario": snapshot,
-        "runId": run_id,
-        "start": to_ms(start),
-        "end": 0,
-        "trigger": fire,
-        **dict.fromkeys(("runAsUser", "effectiveUser"), run_auth(snapshot)),
-        "variables": variables,
-        "clustersUsed": [],
-        "reportersStates": [],
-    }
-
-
 def report_item(kind: str, outcome: str, target: Document, start: int, end: int, **more: object) -> Document:
     """A report item, the result of a step or of a run; ``more`` is ``thrown``, ``logTail``, ``warnings`` or ids."""
     return {"type": kind, "outcome": outcome, "target": target, "start": start, "end": end, **more}

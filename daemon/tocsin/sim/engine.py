@@ -197,11 +197,19 @@ class Engine:
         at: datetime | None = None,
     ) -> TriggerFire:
         at = at or self.clock.now()
-        auth = auth or documents.run_auth(scenario.definition)
         fires, runs = scenario.fires, scenario.runs
         fire_id = self._free_stamp(at + _MS, lambda stamp: stamp in runs or (trigger["id"], stamp) in fires)
-        fire = TriggerFire(documents.fire_document(scenario.definition, trigger, fire_id, at, params, auth))
-        fires[fire.key] = fire
+        document = {
+            "projectKey": scenario.project_key,
+            "scenarioId": scenario.id,
+            "trigger": trigger,
+            "runId": fire_id,
+            "timestamp": to_ms(at),
+            "cancelled": False,
+            "params": params,
+            "triggerAuthCtx": auth or documents.run_auth(scenario.definition),
+        }
+        fire = fires[trigger["id"], fire_id] = TriggerFire(document)
         return fire
 
     def _free_stamp(self, moment: datetime, is_taken: Callable[[str], bool]) -> str:
@@ -245,7 +253,18 @@ class Engine:
     def _new_run(self, scenario: SimScenario, fire: TriggerFire, start: datetime) -> SimRun:
         fire_id = fire.document["runId"]
         run_id = self._free_stamp(start, lambda stamp: stamp in scenario.runs or stamp == fire_id)
-        document = documents.run_document(scenario.snapshot(), run_id, start, fire.document, fire.variables)
+        definition = scenario.snapshot()
+        document = {
+            "scenario": definition,
+            "runId": run_id,
+            "start": to_ms(start),
+            "end": 0,
+            "trigger": fire.document,
+            **dict.fromkeys(("runAsUser", "effectiveUser"), documents.run_auth(definition)),
+            "variables": fire.variables,
+            "clustersUsed": [],
+            "reportersStates": [],
+        }
         run = scenario.runs[run_id] = fire.run = SimRun(document, documents.opaque_id())
         return run
 

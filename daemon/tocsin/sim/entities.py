@@ -121,10 +121,6 @@ class TriggerFire:
     imminent: bool = False  # about to launch: nothing may take its place
     settled: asyncio.Event | None = None  # set once it is launched or cancelled; None if nobody can wait
 
-    @property
-    def key(self) -> tuple[str, str]:
-        return self.document["trigger"]["id"], self.document["runId"]
-
     def cancel(self) -> None:
         self.document["cancelled"] = True
         if self.settled is not None:

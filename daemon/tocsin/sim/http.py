@@ -46,15 +46,24 @@ SimRoute = tuple[str, str, str, Callable[[Any], object]]
 projects. The handler gets an ``ApiCall`` and returns JSON or a response, or an awaitable of one."""
 
 
-def find_route(routes: Iterable[SimRoute], method: str, segments: tuple[str, ...]) -> tuple[SimRoute, tuple[str, ...]]:
+RouteIndex = dict[tuple[str, int], list[tuple[list[str], SimRoute]]]
+"""Routes and their segments, by method and number of segments."""
+
+
+def index_routes(routes: Iterable[SimRoute]) -> RouteIndex:
+    index: RouteIndex = {}
+    for route in sorted(routes, key=lambda route: [part == "*" for part in route[1].split("/")]):  # literals first
+        pattern = route[1].split("/")
+        index.setdefault((route[0], len(pattern)), []).append((pattern, route))
+    return index
+
+
+def find_route(index: RouteIndex, method: str, segments: tuple[str, ...]) -> tuple[SimRoute, tuple[str, ...]]:
     """The first route that matches, and the ids in the path. Raises ``NoSuchObject``."""
     method = "GET" if method == "HEAD" else method  # the server leaves the body out
-    for route in routes:
-        pattern = route[1].split("/")
-        if route[0] == method and len(pattern) == len(segments):
-            pairs = list(zip(pattern, segments, strict=True))
-            if all(part in ("*", segment) for part, segment in pairs):
-                return route, tuple(segment for part, segment in pairs if part == "*")
+    for pattern, route in index.get((method, len(segments)), ()):
+        if all(part in ("*", segment) for part, segment in zip(pattern, segments, strict=True)):
+            return route, tuple(s for part, s in zip(pattern, segments, strict=True) if part == "*")
     raise NoSuchObject(f"No such endpoint: {method} /{'/'.join(segments)}")
 
 

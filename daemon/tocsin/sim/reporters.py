@@ -243,14 +243,12 @@ def junit_project(project: SimProject) -> str:
 
 
 def html_report(project: SimProject) -> str:
-    rows = "".join(
-        f"<tr><td>{escape(scenario.id)}</td><td>{escape(run.id)}</td><td>{run.outcome}</td></tr>"
-        for scenario, run in _last_test_runs(project)
-    )
+    rows = [(scenario.id, run.id, run.outcome) for scenario, run in _last_test_runs(project)]
+    cells = ("".join(f"<td>{escape(cell)}</td>" for cell in row) for row in rows)
+    body = "".join(f"<tr>{row}</tr>" for row in ("<th>Scenario</th><th>Run</th><th>Outcome</th>", *cells))
     title = f"Test scenarios of {escape(project.key)}"
-    head = "<tr><th>Scenario</th><th>Run</th><th>Outcome</th></tr>"
-    body = f"<h1>{title}</h1><table>{head}{rows}</table>"
-    return f"<!DOCTYPE html><html><head><title>{title}</title></head><body>{body}</body></html>"
+    head = f"<head><title>{title}</title></head>"
+    return f"<!DOCTYPE html><html>{head}<body><h1>{title}</h1><table>{body}</table></body></html>"
 
 
 def testing_status(project: SimProject) -> Document:

@@ -15,7 +15,7 @@ from tocsin.sim.endpoints import ROUTES, ApiCall
 from tocsin.sim.engine import Engine
 from tocsin.sim.entities import NoSuchObject
 from tocsin.sim.executors import Limits, StepExecutors
-from tocsin.sim.http import ADMIN, ActionForbidden, ApiKey, NotAuthenticated, find_route, read_credentials
+from tocsin.sim.http import ADMIN, ActionForbidden, ApiKey, NotAuthenticated, find_route, index_routes, read_credentials
 from tocsin.sim.reporters import Reporters
 from tocsin.sim.world import World
 
@@ -24,7 +24,7 @@ log = structlog.get_logger(__name__)
 DEFAULT_KEY = "tocsin-sim-admin-key"
 _PREFIXES = (("dip", "publicapi"), ("public", "api"))
 _MAX_BODY_BYTES = 20_000_000
-_ROUTES = sorted(ROUTES, key=lambda route: [part == "*" for part in route[1].split("/")])  # literal names first
+_ROUTES = index_routes(ROUTES)
 
 
 class Sim:
