@@ -30,9 +30,10 @@ from tocsin.config.model import (
     StoreConfig,
     build_tree,
 )
-from tocsin.decide import decide
-from tocsin.decide.compiled import CompiledConfig, compile_config
+from tocsin.decide.decide import decide_events
+from tocsin.decide.evaluate import CompiledConfig, StepResult, compile_config
 from tocsin.decide.flush import flush
+from tocsin.decide.timers import decide_time
 from tocsin.model.event import END_EVENTS, Event, EventName, ScenarioFacts, end_event_name, run_event_id
 from tocsin.model.labels import parse_matchers
 from tocsin.model.run import Run, ScenarioKey
@@ -65,22 +66,22 @@ async def measure_events(name: str, compiled: CompiledConfig, count: int, fleet:
     async with fleet_of(fleet) as (store, keys):
         await store.write(events.insert_events, history(keys, count // 2, fail_every))
         now = T0 + count * SECOND
-        took = await store.write(batches, decide.decide_events, compiled, now)
+        took = await store.write(batches, decide_events, compiled, now)
         each = sum(took) / count
         print(f"{name:20} events: {each * 1e6:.0f} µs each, {1 / each:,.0f} a second; {tell(took)}")
         took = await store.write(batches, flush, compiled, now + timedelta(minutes=1))
-        print(f"{'':20} groups told: {tell(took)}")
+        print(f"{'':20} groups flushed: {tell(took)}")
 
 
 async def measure_timers(compiled: CompiledConfig, fleet: int) -> None:
     async with fleet_of(fleet) as (store, keys):
         runs = [Run(key, "run", T0, trigger_type="temporal") for key in keys]
         await store.write(events.insert_events, [event(EventName.RUN_STARTED, run, T0) for run in runs])
-        await store.write(batches, decide.decide_events, compiled, T0)
+        await store.write(batches, decide_events, compiled, T0)
         timers = await store.read(count_timers)
-        took = await store.write(batches, decide.decide_time, compiled, T0 + timedelta(minutes=1))
+        took = await store.write(batches, decide_time, compiled, T0 + timedelta(minutes=1))
         print(f"{timers:,} open timers    a tick while none is due: {tell(took)}")
-        took = await store.write(batches, decide.decide_time, compiled, T0 + timedelta(hours=2))
+        took = await store.write(batches, decide_time, compiled, T0 + timedelta(hours=2))
         print(f"{'':20} all of them due at once: {tell(took)}")
 
 
@@ -97,7 +98,7 @@ async def fleet_of(size: int) -> AsyncIterator[tuple[Store, list[ScenarioKey]]]:
 
 def batches(
     connection: Connection,
-    work: Callable[[Connection, CompiledConfig, datetime], decide.Outcome],
+    work: Callable[[Connection, CompiledConfig, datetime], StepResult],
     compiled: CompiledConfig,
     now: datetime,
 ) -> list[float]:

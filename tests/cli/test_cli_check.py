@@ -116,7 +116,7 @@ def test_what_is_wrong_is_told_in_one_line(tmp_path: Path, old: str, new: str, e
         (", receiver: oncall", "", "4: receiver oncall: no route and no reporter uses it"),
         (", mute_time_intervals: [nights]", "", "14: time interval nights: no route uses it"),
         ("  receiver: ops\n", "  receiver: ops\n  group_interval: 5m\n  repeat_interval: 1m\n",
-         "8: route: repeat_interval is shorter than group_interval, which is the soonest that a group is told"),
+         "8: route: repeat_interval is shorter than group_interval, which is the soonest that a group is flushed"),
         ("  receiver: ops\n", "  receiver: ops\n  group_by: [alertnam]\n",
          "8: route: no alert has the label 'alertnam' of group_by; did you mean 'alertname'?"),
         ("alertname=NodeDown", "alertname=NodeDwn",
@@ -140,7 +140,7 @@ def test_what_is_odd_is_a_warning(tmp_path: Path, old: str, new: str, expected: 
 
 def test_a_critical_alert_that_at_some_hours_only_a_muted_route_would_get_is_a_warning(tmp_path: Path) -> None:
     (line,) = check(tmp_path, GOOD.replace("receiver: oncall}", "receiver: oncall, mute_time_intervals: [nights]}", 1))
-    assert line.startswith('t.yaml:11: route {severity="critical"}: a critical NodeDown would be told to nobody at ')
+    assert line.startswith('t.yaml:11: route {severity="critical"}: a critical NodeDown would be sent to nobody at ')
     assert line.endswith(": every route that hears it is mute then (warning)")
 
 

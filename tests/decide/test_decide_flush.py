@@ -18,7 +18,7 @@ from tocsin.model.event import EventName, ScenarioFacts
 from tocsin.model.labels import parse_matcher, parse_matchers
 from tocsin.model.notification import GroupNotice
 from tocsin.model.run import Run
-from tocsin.routing.mute import Inhibitor
+from tocsin.routing.stages import Inhibitor
 from tocsin.store import groups, silences
 from tocsin.store.alerts import AlertRow, put_alerts
 from tocsin.store.schema import silences as silences_table
@@ -360,7 +360,7 @@ async def test_every_reason_stands_in_a_row_a_log_line_and_a_counter(
         await steps(world, minutes(271), minutes(280))
     rows = {made.reason.value for made in await world.decisions() if made.stage is Stage.FLUSH}
     assert rows == reasons
-    assert {line["reason"] for line in lines if line["event"] == "decided" and line["stage"] == "flush"} == reasons
+    assert {line["reason"] for line in lines if line["event"] == "decision" and line["stage"] == "flush"} == reasons
     assert {reason for reason, count in counted("tocsin_decisions", stage="flush").items() if count} == reasons
     assert {reason for reason, count in counted("tocsin_notifications_suppressed").items() if count} == (
         reasons - {"first", "new_alerts", "resolved", "repeat"}

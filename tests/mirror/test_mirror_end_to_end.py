@@ -114,7 +114,7 @@ async def stages(
         assert leader is not None
 
         def wanted(event: Event, own: tuple[MailReporter, ...]) -> DetailsLevel:
-            return mirror.wants_details(config.dss_reporters, event, own)
+            return mirror.dss_details_needed(config.dss_reporters, event, own)
 
         registry = CollectorRegistry()
         watcher = NodeWatcher(

@@ -2,12 +2,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tocsin.config.model import InhibitRule
+from tocsin.config.model import Channel, InhibitRule, Route
 from tocsin.model.alert import NotificationLogEntry
 from tocsin.model.decision import DecisionReason
 from tocsin.model.labels import parse_matchers
-from tocsin.routing.dedup import decide
-from tocsin.routing.mute import Inhibitor
+from tocsin.routing.stages import Inhibitor, deduplicate
 
 NOW = datetime(2026, 3, 2, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -48,32 +47,20 @@ def told(firing: str, ended: str = "", ago: timedelta = timedelta(minutes=5)) ->
 def test_what_was_told_is_told_again_only_when_it_changed(
     before: NotificationLogEntry | None, firing: str, ended: str, send_resolved: bool, expected: DecisionReason
 ) -> None:
-    wanted = decide(
-        before,
-        frozenset(firing),
-        frozenset(ended),
-        send_resolved=send_resolved,
-        repeat_interval=HOUR,
-        group_interval=5 * MINUTE,
-        now=NOW,
-    )
-    assert wanted.reason is expected
-    assert wanted.send is (expected is not DecisionReason.NO_CHANGE)
+    channel = Channel("ops/slack", "ops", send_resolved=send_resolved)
+    route = Route("ops", repeat_interval=HOUR, group_interval=5 * MINUTE)
+    decision = deduplicate(before, NotificationLogEntry(frozenset(firing), frozenset(ended), NOW), channel, route)
+    assert decision.reason is expected
+    assert decision.send is (expected is not DecisionReason.NO_CHANGE)
 
 
 @pytest.mark.parametrize("repeat", [1, 10, 29, 30, 31, 44, 59, 60, 61])
 def test_however_short_the_repeat_interval_is_a_flush_knows_what_the_last_one_told(repeat: int) -> None:
     for late in (0, 1, 14):
-        wanted = decide(
-            told("a", ago=HOUR + late * MINUTE),
-            frozenset("a"),
-            frozenset(),
-            send_resolved=True,
-            repeat_interval=repeat * MINUTE,
-            group_interval=HOUR,
-            now=NOW,
-        )
-        assert wanted.reason is (DecisionReason.REPEAT if repeat < 60 + late else DecisionReason.NO_CHANGE)
+        route = Route("ops", repeat_interval=repeat * MINUTE, group_interval=HOUR)
+        current = NotificationLogEntry(frozenset("a"), frozenset(), NOW)
+        decision = deduplicate(told("a", ago=HOUR + late * MINUTE), current, Channel("ops/slack", "ops"), route)
+        assert decision.reason is (DecisionReason.REPEAT if repeat < 60 + late else DecisionReason.NO_CHANGE)
 
 
 RULE = InhibitRule(parse_matchers("kind=source"), parse_matchers("kind=~.+"), ("node",))

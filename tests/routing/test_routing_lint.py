@@ -115,7 +115,7 @@ def test_unused_names_and_reporters_that_hear_nothing_are_found() -> None:
         "error reporter typo: none of its events can match {scenrio=\"X\"}: there is no label 'scenrio'; did you mean "
         "'scenario'?",
         "warning receiver idle: no route and no reporter uses it",
-        "warning receiver idle: it has no channel, so nobody hears",
+        "warning receiver idle: it has no channel, so nobody is notified",
         "warning time interval nights: no route uses it",
     ]
 
@@ -132,7 +132,7 @@ def test_inhibition_that_cannot_be_or_is_equal_everywhere_is_found() -> None:
 def test_a_critical_alert_that_nobody_hears_at_night_is_a_warning() -> None:
     muted = config(route("severity=critical", None, mute_time_intervals=("nights",)), time_intervals=(NIGHTS,))
     (found,) = findings(muted)
-    assert "a critical NodeSchedulerStalled would be told to nobody at Monday 00:00 UTC" in found
+    assert "a critical NodeSchedulerStalled would be sent to nobody at Monday 00:00 UTC" in found
     covered = config(
         route("severity=critical", None, mute_time_intervals=("nights",), continues=True),
         route("severity=critical", None, active_time_intervals=("nights",)),
@@ -172,7 +172,7 @@ def test_rules_that_cannot_be_told_apart_or_never_end_are_found() -> None:
         "error rule A: another rule has the same alert name, severity, matchers and labels; give one a label",
         "error rule D: no scenario can match {projct=\"A\"}: there is no label 'projct'; did you mean 'project'?",
         "warning rule B: its match on outcome also hides the runs that would end its alerts",
-        "warning rule C: it judges scenarios, which have no outcome; take it out of its match",
+        "warning rule C: it is about scenarios, which have no outcome; take it out of its match",
     ]
 
 

@@ -16,7 +16,7 @@ from tocsin.model.notification import EventNotice, MailOverrides
 from tocsin.model.run import DetailsLevel, Run, ScenarioKey
 from tocsin.model.scenario import MailReporter
 from tocsin.routing import dss_reporters as mirror
-from tocsin.routing.dss_reporters import Mirrored
+from tocsin.routing.dss_reporters import DssReporterResult
 
 T0 = datetime(2026, 3, 2, 6, tzinfo=UTC)
 MIRROR = DssReportersConfig("mirror", "ops", ("*@example.com",), ("*@example.com",))
@@ -38,20 +38,20 @@ def failed(name: str = "nightly mail", outcome: str | None = "FAILED", kind: str
     return replace(event(outcome, EventName.REPORTER_FAILED), reporter=told)
 
 
-def one(reporter: MailReporter, config: DssReportersConfig = MIRROR, about: Event | None = None) -> Mirrored:
+def one(reporter: MailReporter, config: DssReportersConfig = MIRROR, about: Event | None = None) -> DssReporterResult:
     about = about or event()
-    found = (mirror.stood_in_for if about.reporter else mirror.mirrored)(config, about, [reporter])
+    found = (mirror.evaluate_fallback if about.reporter else mirror.evaluate_mirror)(config, about, [reporter])
     assert found is not None
     (only,) = found
     return only
 
 
 def who(reporter: MailReporter, config: DssReportersConfig = MIRROR) -> list[MailOverrides]:
-    return [mail.who for mail in one(reporter, config).mails]
+    return [mail.addresses for mail in one(reporter, config).mails]
 
 
 def told(reporter: MailReporter, about: Event | None = None) -> EventNotice:
-    notice = mirror.notifications(one(reporter, about=about), CHANNELS[:1], T0)[0].notice
+    notice = mirror.dss_notifications(one(reporter, about=about), CHANNELS[:1], T0)[0].notice
     assert isinstance(notice, EventNotice)
     return notice
 
@@ -102,13 +102,13 @@ def test_who_is_not_allowed_or_no_address_is_left_out_and_named(recipient: str, 
     assert (found.reason, found.mails) == (DecisionReason.NOT_ALLOWED, ())
     assert reason is None or found.left_out == (reason,)
     mixed = one(replace(MAIL, cc="b@example.com", recipient=recipient))
-    assert [mail.who for mail in mixed.mails] == [MailOverrides(cc=("b@example.com",))]
+    assert [mail.addresses for mail in mixed.mails] == [MailOverrides(cc=("b@example.com",))]
 
 
 def test_sender_and_copies_are_dss_s_and_the_same_lists_hold_for_them() -> None:
     reporter = replace(MAIL, sender="Nightly <n@example.com>", cc="c@example.com, eve@example.org", bcc="d@example.com")
     found = one(reporter)
-    assert [mail.who for mail in found.mails] == [
+    assert [mail.addresses for mail in found.mails] == [
         MailOverrides('"Nightly" <n@example.com>', ("a@example.com",), ("c@example.com",), ("d@example.com",))
     ]
     assert (found.reason, found.left_out) == (DecisionReason.ENQUEUED, ("eve@example.org (not allowed)",))
@@ -116,7 +116,7 @@ def test_sender_and_copies_are_dss_s_and_the_same_lists_hold_for_them() -> None:
 
 def test_a_sender_that_is_not_allowed_gives_way_to_the_channels_own() -> None:
     found = one(replace(MAIL, sender="boss@example.org"))
-    assert [mail.who.sender for mail in found.mails] == [None]
+    assert [mail.addresses.sender for mail in found.mails] == [None]
     assert found.left_out == ("sender boss@example.org (not allowed)",)
 
 
@@ -144,11 +144,11 @@ PIECES = st.sampled_from(
 @given(st.lists(PIECES, max_size=14).map("".join))
 def test_whatever_is_written_the_mail_goes_where_it_is_allowed_to(recipient: str) -> None:
     for mail in one(replace(MAIL, recipient=recipient)).mails:
-        for written in mail.who.to:
+        for written in mail.addresses.to:
             read = address(written)  # as delivery reads it: one address, never a refused mail
             assert read.addr_spec.lower().endswith("@example.com")
             assert addresses([written]) == ((read,), ())
-        assert len(addresses(mail.who.to)[0]) == len(mail.who.to)
+        assert len(addresses(mail.addresses.to)[0]) == len(mail.addresses.to)
 
 
 def test_individual_mails_are_one_notification_each_with_variables_of_their_own() -> None:
@@ -164,27 +164,27 @@ def test_individual_mails_are_one_notification_each_with_variables_of_their_own(
         }
     )
     found = one(replace(MAIL, recipient=recipient))
-    assert [(mail.who.to, mail.variables) for mail in found.mails] == [
+    assert [(mail.addresses.to, mail.variables) for mail in found.mails] == [
         (("a@example.com",), {"name": "Ann", "n": "3"}),
         (("b@example.com",), {"who": "b"}),
         (("d@example.com",), {}),
     ]
-    owed = mirror.notifications(found, CHANNELS, T0)
+    owed = mirror.dss_notifications(found, CHANNELS, T0)
     assert [one.channel for one in owed] == ["ops/mail"] * 3 + ["ops/second"] * 3
     assert len({one.id for one in owed}) == 6
-    assert owed == mirror.notifications(one(replace(MAIL, recipient=recipient)), CHANNELS, T0)
+    assert owed == mirror.dss_notifications(one(replace(MAIL, recipient=recipient)), CHANNELS, T0)
 
 
 def test_a_thousand_recipients_are_taken_and_no_more() -> None:
     many = ", ".join(f"u{number}@example.com" for number in range(1_003))
     found = one(replace(MAIL, recipient=many))
-    assert len(found.mails[0].who.to) == mirror.MOST_ADDRESSES
+    assert len(found.mails[0].addresses.to) == mirror.MOST_ADDRESSES
     assert found.left_out == ("all after 1000 addresses",)
     mails = {"mails": [{"to": "a@example.com"}] * 250}
     found = one(replace(MAIL, recipient=json.dumps(mails)))
     assert (len(found.mails), found.left_out) == (100, ("all individual mails after 100",))
     many = ", ".join(f"u{number}@example.org" for number in range(1_000))
-    note = mirror.named(one(replace(MAIL, recipient=many)).left_out)
+    note = mirror.left_out_note(one(replace(MAIL, recipient=many)).left_out)
     assert note.endswith(", and 980 more")
     assert len(note) < 1_000
 
@@ -242,7 +242,7 @@ def test_plain_texts_are_filled_and_any_other_gives_way(text: str, freemarker: b
         ({}, None),
         ({"template": "default.ftl"}, None),
         ({"message": "<#list _fullStepRuns as step>${_rawScenarioRun.start}</#list>"}, None),
-        ({"template": "ours.ftl"}, "the built-in mail stands for the template file ours.ftl"),
+        ({"template": "ours.ftl"}, "the built-in mail replaces the template file ours.ftl"),
         ({"attachments": ("LOG", "DATASET")}, "attachments that only DSS has: DATASET"),
     ],
 )
@@ -260,7 +260,7 @@ def test_the_log_is_attached_and_html_stays_html() -> None:
 
 def test_a_reporter_speaks_in_its_own_phase() -> None:
     both = [MAIL, replace(MAIL, id="r2", phase="START")]
-    at_end, at_start = mirror.mirrored(MIRROR, event(), both), mirror.mirrored(MIRROR, event(None), both)
+    at_end, at_start = mirror.evaluate_mirror(MIRROR, event(), both), mirror.evaluate_mirror(MIRROR, event(None), both)
     assert [one.reporter.id for one in at_end] == ["r1"]
     assert [one.reporter.id for one in at_start] == ["r2"]
 
@@ -293,28 +293,28 @@ def test_what_dss_failed_to_send_is_sent_for_the_run_without_asking_its_conditio
 
 def test_a_reporter_of_the_end_that_failed_before_the_end_was_seen_waits_for_it() -> None:
     early, end = failed(outcome=None), event()
-    assert mirror.stood_in_for(FALLBACK, early, [MAIL]) == []
-    (found,) = mirror.stood_in_for(FALLBACK, early, [MAIL], end.run) or []
+    assert mirror.evaluate_fallback(FALLBACK, early, [MAIL]) == []
+    (found,) = mirror.evaluate_fallback(FALLBACK, early, [MAIL], end.run) or []
     assert (found.event.name, found.event.run, found.event.id) == (EventName.RUN_FAILED, end.run, early.id)
     start = replace(MAIL, phase="START")
-    assert len(mirror.stood_in_for(FALLBACK, early, [start]) or []) == 1
-    assert mirror.stood_in_for(FALLBACK, early, [start], end.run) == []
+    assert len(mirror.evaluate_fallback(FALLBACK, early, [start]) or []) == 1
+    assert mirror.evaluate_fallback(FALLBACK, early, [start], end.run) == []
 
 
 def test_the_failed_reporter_is_found_by_its_name_or_by_being_the_only_one() -> None:
     other = replace(MAIL, id="r2", name="other")
-    found = mirror.stood_in_for(FALLBACK, failed("other"), [MAIL, other])
+    found = mirror.evaluate_fallback(FALLBACK, failed("other"), [MAIL, other])
     assert [one.reporter.id for one in found or ()] == ["r2"]
-    assert mirror.stood_in_for(FALLBACK, failed("nobody"), [MAIL, other]) is None
-    assert mirror.stood_in_for(FALLBACK, failed("renamed since"), [MAIL]) is not None
-    assert mirror.stood_in_for(FALLBACK, failed(), []) is None
+    assert mirror.evaluate_fallback(FALLBACK, failed("nobody"), [MAIL, other]) is None
+    assert mirror.evaluate_fallback(FALLBACK, failed("renamed since"), [MAIL]) is not None
+    assert mirror.evaluate_fallback(FALLBACK, failed(), []) is None
 
 
 def test_steps_are_wanted_for_the_mails_that_will_be_sent() -> None:
     failing = replace(MAIL, condition="outcome != 'SUCCESS'")
-    assert mirror.wants_details(MIRROR, event("SUCCESS"), [MAIL]) is DetailsLevel.STEPS
+    assert mirror.dss_details_needed(MIRROR, event("SUCCESS"), [MAIL]) is DetailsLevel.STEPS
     with_log = replace(MAIL, attachments=("LOG",))
-    assert mirror.wants_details(MIRROR, event("SUCCESS"), [MAIL, with_log]) is DetailsLevel.LOG
-    assert not mirror.wants_details(MIRROR, event("SUCCESS"), [failing])
-    assert not mirror.wants_details(MIRROR, event("SUCCESS"), [replace(MAIL, phase="START")])
-    assert not mirror.wants_details(FALLBACK, event("SUCCESS"), [MAIL])
+    assert mirror.dss_details_needed(MIRROR, event("SUCCESS"), [MAIL, with_log]) is DetailsLevel.LOG
+    assert not mirror.dss_details_needed(MIRROR, event("SUCCESS"), [failing])
+    assert not mirror.dss_details_needed(MIRROR, event("SUCCESS"), [replace(MAIL, phase="START")])
+    assert not mirror.dss_details_needed(FALLBACK, event("SUCCESS"), [MAIL])

@@ -8,7 +8,7 @@ import pytest
 from tocsin.config.model import Channel, Reporter
 from tocsin.model.event import END_EVENTS, Event, EventName, ScenarioFacts, end_event_name
 from tocsin.model.run import DetailsLevel, Run, ScenarioKey
-from tocsin.routing.reporters import wants_details
+from tocsin.routing.reporters import details_needed
 
 T0 = datetime(2026, 3, 1, tzinfo=UTC)
 NOTHING, STEPS, LOG = DetailsLevel
@@ -59,6 +59,6 @@ def end(outcome: str) -> Event:
 def test_how_much_of_a_run_is_read_when(
     what: str, reporters: list[Reporter], channel: Channel, success: DetailsLevel, warning: DetailsLevel
 ) -> None:
-    wanted = wants_details(reporters, {channel.name: channel}, TEMPLATES)
+    wanted = details_needed(reporters, {channel.name: channel}, TEMPLATES)
     levels = [wanted(end(outcome)) for outcome in ("SUCCESS", "WARNING", "FAILED", "ABORTED")]
     assert levels == [success, warning, LOG, LOG], what

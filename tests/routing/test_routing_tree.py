@@ -1,7 +1,6 @@
 from tocsin.config.model import Route, build_tree
 from tocsin.model.labels import parse_matchers
-from tocsin.routing import render
-from tocsin.routing.tree import Router, walk
+from tocsin.routing.tree import Router, format_matching, format_tree, matching_receivers, walk
 
 
 def spec(matchers: str = "", receiver: str | None = None, *routes: Route, **more: object) -> Route:
@@ -30,11 +29,11 @@ def test_children_inherit_what_they_do_not_say() -> None:
 
 def test_the_first_matching_child_ends_the_search_unless_it_continues() -> None:
     root = tree()
-    assert render.receivers(root, {"severity": "critical"}) == "oncall"
-    assert render.receivers(root, {"severity": "warning"}) == "default"
-    assert render.receivers(root, {"severity": "warning", "team": "a"}) == "team-a"
-    assert render.receivers(root, {}) == "default"
-    assert render.hears_exactly(root, {"severity": "critical"}, ["oncall"])
+    assert matching_receivers(root, {"severity": "critical"}) == ["oncall"]
+    assert matching_receivers(root, {"severity": "warning"}) == ["default"]
+    assert matching_receivers(root, {"severity": "warning", "team": "a"}) == ["team-a"]
+    assert matching_receivers(root, {}) == ["default"]
+    assert matching_receivers(root, {"severity": "critical"}) == ["oncall"]
 
 
 def test_a_group_is_known_by_path_receiver_and_labels_not_by_position() -> None:
@@ -67,7 +66,7 @@ def test_labels_that_no_matcher_tells_apart_take_the_same_way_but_stand_in_their
 
 
 def test_the_tree_is_shown_as_amtool_shows_it() -> None:
-    assert render.show(tree()).splitlines() == [
+    assert format_tree(tree()).splitlines() == [
         ".",
         "└── default-route  receiver: default",
         '    ├── {severity="critical"}  continue: true  receiver: oncall',
@@ -76,7 +75,7 @@ def test_the_tree_is_shown_as_amtool_shows_it() -> None:
         '    │\xa0\xa0 └── {team="a"}  receiver: team-a',
         '    └── {severity="warning"}  receiver: never',
     ]
-    assert render.show_matching(tree(), {"severity": "warning", "team": "a"}).splitlines() == [
+    assert format_matching(tree(), {"severity": "warning", "team": "a"}).splitlines() == [
         ".",
         "└── default-route",
         '    └── {severity="warning"}',

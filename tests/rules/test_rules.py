@@ -14,10 +14,9 @@ from tocsin.model.labels import parse_matcher
 from tocsin.model.rule_state import AnyRuleState
 from tocsin.model.run import Run, ScenarioKey
 from tocsin.model.scenario import NodeView, ScenarioView
-from tocsin.rules import rules as evaluate
-from tocsin.rules.stalled import Cohort, clusters
-from tocsin.rules.view import View
-from tocsin.rules.words import fill
+from tocsin.rules import compile_rule
+from tocsin.rules.rule import Fired, Resolved, RuleView, Updated, expand_variables
+from tocsin.rules.starts import Cohort, group_moments
 
 T0 = datetime(2026, 3, 2, 6, tzinfo=UTC)
 KEY = ScenarioKey("prod", "SALES", "NIGHTLY")
@@ -25,8 +24,8 @@ SIGHT = ScenarioView(KEY, "Nightly", ("b", "a"), active=True)
 OUTCOMES = st.sampled_from(["SUCCESS", "WARNING", "FAILED", "FAILED", "ABORTED", "ODD"])
 
 
-def view(now: datetime) -> View:
-    return View(now, NodeView("prod", up=True), SIGHT, base_url="https://dss")
+def view(now: datetime) -> RuleView:
+    return RuleView(now, NodeView("prod", up=True), SIGHT, base_url="https://dss")
 
 
 def end(index: int, outcome: str) -> Event:
@@ -39,23 +38,23 @@ def end(index: int, outcome: str) -> Event:
 
 def play(rule: Rule, outcomes: Iterable[str], *, hold_until: int = 0) -> list[str]:
     """What changes over a row of runs; the first ``hold_until`` are read back together."""
+    compiled = compile_rule(rule)
     state: AnyRuleState | None = None
     said: list[str] = []
     for index, outcome in enumerate(outcomes):
         event = end(index, outcome)
-        state = evaluate.on_event(rule, state, event)
+        state = compiled.on_event(state, event)
         if state is None or index + 1 < hold_until:
             continue
-        state, change = evaluate.settle(
-            rule, evaluate.evaluate(rule, state, view(event.time)), view(event.time), event.time
-        )
+        seen = view(event.time)
+        state, change = compiled.apply(compiled.evaluate(state, seen), seen, event.time)
         match change:
-            case evaluate.Fired(alert):
-                said.append(f"{index} rang {alert.count}")
-            case evaluate.Updated(alert):
+            case Fired(alert):
+                said.append(f"{index} fired {alert.count}")
+            case Updated(alert):
                 said.append(f"{index} {alert.count}")
-            case evaluate.Resolved():
-                said.append(f"{index} ended")
+            case Resolved():
+                said.append(f"{index} resolved")
             case None:
                 pass
     return said
@@ -64,20 +63,20 @@ def play(rule: Rule, outcomes: Iterable[str], *, hold_until: int = 0) -> list[st
 @pytest.mark.parametrize(
     ("after", "resolve_after", "outcomes", "expected"),
     [
-        (1, 1, "FSF", ["0 rang 1", "1 ended", "2 rang 1"]),
-        (1, 1, "FFW", ["0 rang 1", "1 2", "2 ended"]),
-        (3, 1, "FFSFFF", ["5 rang 3"]),
-        (3, 1, "FAFAF", ["4 rang 3"]),
-        (1, 2, "FSFSS", ["0 rang 1", "2 2", "4 ended"]),
-        (1, 2, "FSAS", ["0 rang 1", "3 ended"]),
-        (2, 2, "FSFF", ["3 rang 2"]),
+        (1, 1, "FSF", ["0 fired 1", "1 resolved", "2 fired 1"]),
+        (1, 1, "FFW", ["0 fired 1", "1 2", "2 resolved"]),
+        (3, 1, "FFSFFF", ["5 fired 3"]),
+        (3, 1, "FAFAF", ["4 fired 3"]),
+        (1, 2, "FSFSS", ["0 fired 1", "2 2", "4 resolved"]),
+        (1, 2, "FSAS", ["0 fired 1", "3 resolved"]),
+        (2, 2, "FSFF", ["3 fired 2"]),
         (1, 1, "SSAA", []),
-        (1, 1, "FO", ["0 rang 1"]),
-        (1, 1, "LS", ["0 rang 1", "1 ended"]),
-        (2, 1, "LF", ["1 rang 2"]),
+        (1, 1, "FO", ["0 fired 1"]),
+        (1, 1, "LS", ["0 fired 1", "1 resolved"]),
+        (2, 1, "LF", ["1 fired 2"]),
     ],
 )
-def test_failures_in_a_row_ring_and_good_runs_end(
+def test_failures_in_a_row_fire_and_good_runs_resolve(
     after: int, resolve_after: int, outcomes: str, expected: list[str]
 ) -> None:
     words = {"F": "FAILED", "S": "SUCCESS", "W": "WARNING", "A": "ABORTED", "O": "ODD", "L": "UNKNOWN"}
@@ -87,16 +86,17 @@ def test_failures_in_a_row_ring_and_good_runs_end(
 
 def test_aborted_counts_where_a_rule_says_so() -> None:
     rule = Rule("X", "failed", outcomes=("FAILED", "ABORTED", "WARNING"))
-    assert play(rule, ["ABORTED", "WARNING", "SUCCESS"]) == ["0 rang 1", "1 2", "2 ended"]
+    assert play(rule, ["ABORTED", "WARNING", "SUCCESS"]) == ["0 fired 1", "1 2", "2 resolved"]
 
 
-def test_a_lost_run_is_told_in_words_and_rings_nothing_where_a_rule_leaves_it_out() -> None:
-    state = evaluate.on_event(Rule("X", "failed"), None, end(0, "UNKNOWN"))
+def test_a_lost_run_is_told_in_words_and_fires_nothing_where_a_rule_leaves_it_out() -> None:
+    compiled = compile_rule(Rule("X", "failed"))
+    state = compiled.on_event(None, end(0, "UNKNOWN"))
     assert state
-    shown = evaluate.evaluate(Rule("X", "failed"), state, view(T0)).shown
-    assert shown
-    assert "DSS lost this run" in shown.summary
-    assert "DSS lost this run" in shown.description
+    content = compiled.evaluate(state, view(T0)).content
+    assert content
+    assert "DSS lost this run" in content.summary
+    assert "DSS lost this run" in content.description
     assert play(Rule("X", "failed", outcomes=("FAILED",)), ["UNKNOWN"]) == []
 
 
@@ -109,7 +109,7 @@ def test_reading_back_ends_where_living_through_it_ends(
     read_back = play(rule, outcomes, hold_until=min(hold, len(outcomes)))
 
     def ringing(said: Sequence[str]) -> bool:
-        return bool(said) and not said[-1].endswith("ended")
+        return bool(said) and not said[-1].endswith("resolved")
 
     assert ringing(lived) == ringing(read_back)
     assert len(read_back) <= len(lived)
@@ -119,10 +119,11 @@ def test_an_alert_carries_labels_that_do_not_change_and_words_that_do() -> None:
     rule = Rule(
         "X", "failed", labels={"team": "sales"}, annotations={"runbook": "https://wiki/${project}/${unknown}", "summary": "${scenario_name}: ${count}"}
     )  # fmt: skip
-    state = evaluate.on_event(rule, None, end(0, "FAILED"))
+    compiled = compile_rule(rule)
+    state = compiled.on_event(None, end(0, "FAILED"))
     assert state
-    _, change = evaluate.settle(rule, evaluate.evaluate(rule, state, view(T0)), view(T0), T0)
-    assert isinstance(change, evaluate.Fired)
+    _, change = compiled.apply(compiled.evaluate(state, view(T0)), view(T0), T0)
+    assert isinstance(change, Fired)
     assert change.alert.labels == {
         "alertname": "X", "severity": "warning", "dss_node": "prod", "project": "SALES", "scenario": "NIGHTLY",
         "tags": ",a,b,", "team": "sales",
@@ -142,7 +143,7 @@ def test_odd_ids_stand_encoded_in_the_address_of_a_scenario() -> None:
 
 def test_a_rule_is_known_by_what_it_watches_not_by_how_strict_it_is() -> None:
     plain = Rule("X", "failed")
-    assert evaluate.compile_rule(replace(plain, after=3)).id == evaluate.compile_rule(plain).id
+    assert compile_rule(replace(plain, after=3)).id == compile_rule(plain).id
     others = [
         replace(plain, alert="Y"),
         replace(plain, kind="stale"),
@@ -150,13 +151,13 @@ def test_a_rule_is_known_by_what_it_watches_not_by_how_strict_it_is() -> None:
         replace(plain, severity="critical"),
         replace(plain, match=(parse_matcher("a=b"),)),
     ]
-    assert len({evaluate.compile_rule(rule).id for rule in (plain, *others)}) == 6
+    assert len({compile_rule(rule).id for rule in (plain, *others)}) == 6
 
 
 def test_events_about_other_things_leave_a_state_as_it_is() -> None:
     started = replace(end(0, "FAILED"), name=EventName.REPORTER_FAILED)
     for kind in ("failed", "missed", "overlong", "stale", "node_down"):
-        assert evaluate.on_event(Rule("X", kind), None, started) is None  # type: ignore[arg-type]
+        assert compile_rule(Rule("X", kind)).on_event(None, started) is None  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -179,25 +180,25 @@ def test_a_cohort_is_stalled_from_a_fifth_and_ten_on(
     assert (one.stalled, one.undecided) == (stalled, undecided)
 
 
-def test_starts_that_lie_close_together_are_one_cluster() -> None:
+def test_starts_that_lie_close_together_are_one_group() -> None:
     moments = [T0 + timedelta(minutes=minute) for minute in (0, 40, 14, 28)]
-    assert clusters(moments) == [(T0, T0 + timedelta(minutes=40))]
-    assert clusters([T0, T0 + timedelta(minutes=16)]) == [(T0, T0), (T0 + timedelta(minutes=16),) * 2]
+    assert group_moments(moments) == [(T0, T0 + timedelta(minutes=40))]
+    assert group_moments([T0, T0 + timedelta(minutes=16)]) == [(T0, T0), (T0 + timedelta(minutes=16),) * 2]
 
 
 def test_a_value_in_an_annotation_is_not_filled_again() -> None:
     hostile = "${severity} {{ 7 * 7 }} ${count}"
     rule = Rule("X", "failed", annotations={"runbook": "${scenario_name} ${count}", "summary": "${tags}"})
     seen = replace(SIGHT, name=hostile, tags=(hostile,))
-    state = evaluate.on_event(rule, None, end(0, "FAILED"))
+    compiled = compile_rule(rule)
+    state = compiled.on_event(None, end(0, "FAILED"))
     assert state
-    _, change = evaluate.settle(
-        rule, evaluate.evaluate(rule, state, replace(view(T0), scenario=seen)), replace(view(T0), scenario=seen), T0
-    )
-    assert isinstance(change, evaluate.Fired)
+    hostile_view = replace(view(T0), scenario=seen)
+    _, change = compiled.apply(compiled.evaluate(state, hostile_view), hostile_view, T0)
+    assert isinstance(change, Fired)
     assert change.alert.annotations["runbook"] == f"{hostile} 1"
     assert change.alert.annotations["summary"] == f",{hostile},"
 
 
 def test_unknown_variables_of_an_annotation_stay() -> None:
-    assert fill("${a} ${b} $c ${d", {"a": "1", "c": "2"}) == "1 ${b} $c ${d"
+    assert expand_variables("${a} ${b} $c ${d", {"a": "1", "c": "2"}) == "1 ${b} $c ${d"

@@ -21,7 +21,7 @@ from tests.decide.world import T0, World, channel, config, key, minutes
 from tests.deliver.builders import HandClock
 from tocsin.app.loops import prune_all
 from tocsin.config.model import DEFAULT_RULES, Config, Receiver, Reporter, Rule
-from tocsin.decide.explain import explain
+from tocsin.decide.explain import explain_run
 from tocsin.deliver import verdict
 from tocsin.deliver.metrics import DeliverMetrics
 from tocsin.deliver.sender import Sender
@@ -233,7 +233,7 @@ async def lists(store: Store, clock: HandClock) -> None:
         await store.browse(read_events, wanted if "severity" not in wanted else {"outcome": ["FAILED"]}, 3, 0)
     await store.browse(read_overview, CONFIG)
     for one in (POISONED, OTHER):
-        await store.browse(explain, one, None, CONFIG)
+        await store.browse(explain_run, one, None, CONFIG)
     await store.read(SnapshotReader().read, now, CONFIG)
 
 

@@ -18,7 +18,7 @@ from tocsin.app.loops import Stages, Watchers
 from tocsin.app.reload import ConfigHolder, ConfigSource
 from tocsin.config.model import Config, Node
 from tocsin.decide.decide import DecideMetrics, Decider, resolve_by_hand
-from tocsin.decide.explain import explain, explain_alert
+from tocsin.decide.explain import explain_firing, explain_run
 from tocsin.deliver.connect import connector
 from tocsin.deliver.heartbeat import Heartbeat
 from tocsin.deliver.metrics import DeliverMetrics
@@ -30,8 +30,8 @@ from tocsin.model.cloudevent import Json
 from tocsin.model.event import Event
 from tocsin.model.run import DetailsLevel, ScenarioKey
 from tocsin.model.scenario import MailReporter
-from tocsin.routing import dss_reporters
-from tocsin.routing.reporters import wants_details
+from tocsin.routing.dss_reporters import dss_details_needed
+from tocsin.routing.reporters import details_needed
 from tocsin.store import Store, deliveries
 from tocsin.store.story import AlertStory, RunStory
 from tocsin.store.writer import Leadership
@@ -63,13 +63,11 @@ def build(source: ConfigSource, config: Config, clock: Clock, slack_url: str | N
         ring=stages.wake_deliver.set,
     )
     reporters_want_details = holder.derive(
-        lambda config: wants_details(config.reporters, config.channels(), config.template_texts)
+        lambda config: details_needed(config.reporters, config.channels(), config.template_texts)
     )
 
     def details_level(event: Event, mail_reporters: tuple[MailReporter, ...]) -> DetailsLevel:
-        return max(
-            dss_reporters.wants_details(holder().dss_reporters, event, mail_reporters), reporters_want_details()(event)
-        )
+        return max(dss_details_needed(holder().dss_reporters, event, mail_reporters), reporters_want_details()(event))
 
     async def lead(leadership: Leadership) -> None:
         def make_watcher(node: Node, config: Config) -> NodeWatcher:
@@ -197,10 +195,10 @@ class Daemon:
         return bool(count)
 
     async def explain(self, scenario: ScenarioKey, run_id: str) -> RunStory | None:
-        return await self.store.browse(explain, scenario, run_id, self.config())
+        return await self.store.browse(explain_run, scenario, run_id, self.config())
 
     async def explain_alert(self, id_: str) -> AlertStory | None:
-        return await self.store.browse(explain_alert, id_, self.config(), self.clock.now())
+        return await self.store.browse(explain_firing, id_, self.config(), self.clock.now())
 
     def status(self) -> Mapping[str, Json]:
         """The present state of all parts for ``/api/v1/status`` and the pages; nothing is asked over the network."""

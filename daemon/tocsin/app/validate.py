@@ -13,7 +13,7 @@ from tocsin.config.model import Config, ReporterMail, Tls
 from tocsin.config.problems import Path_, is_place, line_of
 from tocsin.config.secrets import FileSecret, Secret
 from tocsin.config.values import http_url
-from tocsin.decide import dss_reporters
+from tocsin.decide.reporters import dss_reporter_warnings
 from tocsin.deliver.connect import check_channel_url, unreadable_recipients
 from tocsin.deliver.mail import addresses
 from tocsin.deliver.trial import check_templates, unknown_variables
@@ -49,7 +49,7 @@ def validate(source: Source, now: datetime, *, offline: bool) -> list[Problem]:
     warnings = [(found.place, f"{found}; the built-in message would be sent") for found in check_templates(config)]
     warnings += [(path, message) for message, path in unknown_variables(config)]
     warnings += _doubtful_addresses(config)
-    warnings += [(("dss_reporters",), message) for message in dss_reporters.warnings(config)]
+    warnings += [(("dss_reporters",), message) for message in dss_reporter_warnings(config)]
     problems = [Problem(message, config.source, line_of(path, config.lines)) for path, message in errors]
     problems += [
         Problem(f"{found.where}: {found.message}", config.source, found.line, severity=found.severity)

@@ -1,4 +1,4 @@
-"""``tocsin explain``: why a run or an alert rang or did not, and who was told."""
+"""``tocsin explain``: why a run or an alert fired or did not, and who was notified."""
 
 from typing import Annotated
 from urllib.parse import unquote
@@ -24,14 +24,14 @@ async def explain(
         ),
     ],
     everything: Annotated[
-        bool, typer.Option("--all", help="Every event, decision, notification and try, and what did not ring and why.")
+        bool, typer.Option("--all", help="Every event, decision, notification and try, and what did not fire and why.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Tell what became of a run or an alert: what rang, and a line a channel on who was told and why not."""
+    """Tell what became of a run or an alert: what fired, and a line a channel on who was notified and why not."""
     from pydantic import TypeAdapter
 
-    from tocsin.decide.explain import alert_text, to_text
+    from tocsin.decide.explain import alert_text, run_text
     from tocsin.store.story import AlertStory, RunStory
 
     parts = [unquote(part) for part in address.split("/")]
@@ -47,7 +47,7 @@ async def explain(
     story = await api.get("explain", *place, await _last_run(api, *place) if run == "last" else run)
     if as_json:
         return show.print_json(story)
-    return _print(to_text(TypeAdapter(RunStory).validate_python(story), everything=everything))
+    return _print(run_text(TypeAdapter(RunStory).validate_python(story), everything=everything))
 
 
 def _print(text: str) -> None:

@@ -1,108 +1,219 @@
-"""Rules at work inside one transaction: states in, judgements, alerts and groups out.
+"""What one transaction of the decide stage knows and decides, and rules at work in it: states → alerts → groups.
 
-``RuleEvaluation`` holds what one transaction knows; ``write`` puts it down in bulk. A rule that raises for one scenario keeps
-its old state there, is reported, and stops nobody else.
+A rule that raises for one scenario keeps its old state there, is reported, and stops nobody else. ``write`` saves
+everything in bulk at the end.
 """
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from typing import ClassVar
 
 from sqlalchemy import Connection
 
-from tocsin.decide.compiled import CompiledConfig
+from tocsin.config.intervals import TimeInterval
+from tocsin.config.model import Channel, Config, Node, Reporter, WatchConfig
 from tocsin.model.alert import Alert, EndReason, Group
 from tocsin.model.decision import Decision, DecisionReason, Stage
-from tocsin.model.event import Event
+from tocsin.model.event import Event, EventName
 from tocsin.model.labels import Labels
+from tocsin.model.matcher_index import MatcherIndex, set_bits
+from tocsin.model.notification import Notification
 from tocsin.model.rule_state import AnyRuleState
-from tocsin.model.run import ScenarioKey
+from tocsin.model.run import RunKey, ScenarioKey
 from tocsin.model.scenario import NodeView, ScenarioView
-from tocsin.rules import rules as judge
-from tocsin.rules.rules import CompiledRule, Fired, Resolved, Updated
-from tocsin.rules.view import EvaluationResult, View
-from tocsin.store import alerts, decisions, groups, rule_states
+from tocsin.routing.tree import Router
+from tocsin.rules import compile_rule
+from tocsin.rules.rule import AnyRule, EvaluationResult, Fired, Resolved, RuleView, Updated
+from tocsin.rules.runs import OverlongRule
+from tocsin.rules.starts import MissedRule
+from tocsin.store import alerts, decisions, groups, outbox, rule_states
 from tocsin.store.alerts import AlertRow, End, Standing
 from tocsin.store.groups import GroupMembership
 from tocsin.store.rule_states import RuleStateRow, StateKey
+from tocsin.store.scenarios import node_views, scenario_views
 
 Place = tuple[str, str, str]  # node, project, scenario; the last two are empty for a node itself
 
-_AFTER_ERROR = timedelta(minutes=1)  # how soon a rule that raised on a tick is asked again
+_AFTER_ERROR = timedelta(minutes=1)  # how soon a rule that raised on a tick is evaluated again
+_DEFAULT_WATCH = WatchConfig()
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledConfig:
+    """A configuration as the decide stage uses it. Built once, before anything live is touched."""
+
+    config: Config
+    rules: Mapping[str, AnyRule]  # by identity
+    _matched: tuple[AnyRule, ...]
+    _index: MatcherIndex  # of their matchers
+    reporters: Mapping[EventName, tuple[Reporter, ...]]
+    channels: Mapping[str, tuple[Channel, ...]]  # by receiver
+    intervals: Mapping[str, TimeInterval]
+    router: Router | None
+    nodes: Mapping[str, Node]
+
+    def rules_for(self, labels: Labels) -> list[AnyRule]:
+        """The rules whose matchers all hold."""
+        return [self._matched[place] for place in set_bits(self._index.matching(labels))]
+
+    def watch(self, node: str) -> WatchConfig:
+        configured = self.nodes.get(node)
+        return configured.watch if configured else _DEFAULT_WATCH
+
+
+def compile_config(config: Config) -> CompiledConfig:
+    """Of several rules with one identity the first counts; ``tocsin check`` names them."""
+    matched: dict[str, AnyRule] = {}
+    for rule in map(compile_rule, config.rules):
+        matched.setdefault(rule.id, rule)
+    stalled = [rule.stalled for rule in matched.values() if isinstance(rule, MissedRule)]
+    return CompiledConfig(
+        config=config,
+        rules=matched | {rule.id: rule for rule in stalled},
+        _matched=tuple(matched.values()),
+        _index=MatcherIndex(rule.config.match for rule in matched.values()),
+        reporters={name: tuple(reporter for reporter in config.reporters if name in reporter.on) for name in EventName},
+        channels={receiver.name: receiver.channels for receiver in config.receivers},
+        intervals={interval.name: interval for interval in config.time_intervals},
+        router=None if config.route is None else Router(config.route),
+        nodes={node.name: node for node in config.nodes},
+    )
 
 
 @dataclass(slots=True)
-class RuleEvaluation:
-    """One transaction's working memory. ``now`` is on Tocsin's clock."""
+class StepResult:
+    """What one transaction did, for the log, the counters and the next wake-up. It counts once that has committed."""
+
+    events: int = 0
+    full: bool = False  # more of the same waits
+    alerts: int = 0  # changed ones
+    notifications: list[Notification] = field(default_factory=list)
+    decisions: list[Decision] = field(default_factory=list)
+    unchanged: Counter[DecisionReason] = field(default_factory=Counter)  # of groups, beside `decisions`: no news
+    errors: list[tuple[str, str, Exception]] = field(default_factory=list)  # rule or reporter, subject, what it raised
+    next_due: datetime | None = None
+
+
+@dataclass(slots=True)
+class Evaluation:
+    """The base of what is evaluated in one transaction. ``now`` is on Tocsin's clock."""
 
     connection: Connection
     compiled: CompiledConfig
     now: datetime
-    nodes: dict[str, NodeView]
-    scenarios: dict[ScenarioKey, ScenarioView]
-    states: dict[StateKey, RuleStateRow]
-    made: list[Decision] = field(default_factory=list)
-    changed: int = 0  # alerts
-    errors: list[tuple[str, str, Exception]] = field(default_factory=list)  # rule, place, what it raised
+    result: StepResult = field(default_factory=StepResult, kw_only=True)
+    stage: ClassVar[Stage]
+
+    def note(
+        self,
+        subject: str,
+        reason: DecisionReason,
+        note: str | None = None,
+        *,
+        event_id: str | None = None,
+        alert: tuple[str | None, str | None] = (None, None),  # fingerprint, id
+        notification_id: str | None = None,
+        stage: Stage | None = None,
+    ) -> None:
+        """Note a decision."""
+        self.result.decisions.append(
+            Decision(self.now, stage or self.stage, subject, reason, note, event_id, *alert, notification_id)
+        )
+
+    def enqueue(
+        self, notifications: Sequence[Notification], waits: Mapping[str, Sequence[RunKey]] | None = None
+    ) -> None:
+        """Write notifications to the outbox. Those with runs in ``waits``, by id, wait a little for their details."""
+        waits = waits or {}
+        timed: list[Notification] = []
+        for notification in notifications:
+            if runs := waits.get(notification.id):
+                longest = max(self.compiled.watch(run.scenario.node).details_wait for run in runs)
+                notification = replace(notification, due_at=self.now + longest)
+            timed.append(notification)
+        self.result.notifications += outbox.owe(self.connection, timed, waits)
+
+
+@dataclass(slots=True)
+class RuleEvaluation(Evaluation):
+    """Rules in one transaction, with what it has read and will write."""
+
+    scenarios: dict[ScenarioKey, ScenarioView] = field(default_factory=dict)
+    states: dict[StateKey, RuleStateRow] = field(default_factory=dict)
+    nodes: dict[str, NodeView] = field(init=False)
     _dirty: set[StateKey] = field(default_factory=set)
-    _views: dict[Place, View] = field(default_factory=dict)
+    _views: dict[Place, RuleView] = field(default_factory=dict)
     _fresh: set[StateKey] = field(default_factory=set)  # those without a row before this transaction
-    _filed: dict[str, AlertRow] = field(default_factory=dict)  # to be written, by alert id
-    _firing: dict[str, str] | None = None  # fingerprint → alert id, read when something first rings
-    _entering: dict[str, Alert] = field(default_factory=dict)  # alerts to be routed
-    _new: set[str] = field(default_factory=set)  # ids of alerts that first ring in this transaction
+    _rows: dict[str, AlertRow] = field(default_factory=dict)  # to be written, by alert id
+    _firing: dict[str, str] | None = None  # fingerprint → alert id, read when the first alert fires
+    _to_route: dict[str, Alert] = field(default_factory=dict)
+    _new: set[str] = field(default_factory=set)  # ids of alerts that first fire in this transaction
     _ends: dict[str, End] = field(default_factory=dict)  # of alerts that have rows already
     _standing: dict[str, Standing | None] = field(default_factory=dict)  # what was looked up; None: it does not fire
+    stage: ClassVar[Stage] = Stage.RULE
+
+    def __post_init__(self) -> None:
+        self.nodes = node_views(self.connection)
+
+    def load(self, places: Iterable[Place]) -> None:
+        """Read these scenarios, and what rules remember of these places and is not known yet."""
+        places = set(places)
+        self.scenarios |= scenario_views(self.connection, {ScenarioKey(*place) for place in places if place[2]})
+        self.states = rule_states.load(self.connection, places) | self.states
 
     # --- facts and time ----------------------------------------------------------------------------------------------
 
     def on_event(self, event: Event, place: Place, labels: Labels, *, withhold: bool) -> None:
-        """Tell every rule an event. With ``withhold`` states go on, and alerts wait for ``catch_up``."""
-        for live in self.compiled.rules_for(labels):
-            key = StateKey(live.id, *place)
-            if live.about_nodes is not bool(place[2]) and (key in self.states or event.name in live.begins):
-                self._hear(live, key, event, withhold)
+        """Apply an event to every rule. With ``withhold`` only states change, and alerts wait for ``catch_up``."""
+        for rule in self.compiled.rules_for(labels):
+            key = StateKey(rule.id, *place)
+            known = self.states.get(key)
+            if rule.about_nodes is bool(place[2]) or (known is None and event.name not in rule.begins):
+                continue
+            old = known.state if known else None
+            try:
+                new = rule.on_event(old if isinstance(old, rule.state_type) else None, event)
+                if new is None or new is old:
+                    continue
+                if withhold:
+                    self.put(key, new, self.now)
+                else:
+                    self._apply(rule, key, rule.evaluate(new, self.view(key)), event.id)
+            except Exception as error:  # noqa: BLE001 - one rule on one scenario; it is reported and the others go on
+                self._note_error(rule, key, error, event.id)
 
-    def _hear(self, live: CompiledRule, key: StateKey, event: Event, withhold: bool) -> None:
-        known = self.states.get(key)
-        old = known.state if known else None
+    def tick(self, key: StateKey, state: AnyRuleState, rule: AnyRule, view: RuleView | None = None) -> None:
+        """Evaluate a rule again, because time has passed or because what was withheld may be notified now."""
         try:
-            new = judge.on_event(live.rule, old, event)
-            if new is None or new is old:
-                return
-            if withhold:
-                self.put(key, new, self.now)
-            else:
-                self._settle(live, key, judge.evaluate(live.rule, new, self.view(key)), event)
-        except Exception as error:  # noqa: BLE001 - one rule on one scenario; it is reported and the others go on
-            self.failed(live, key, error, event)
-
-    def tick(self, key: StateKey, state: AnyRuleState, live: CompiledRule, view: View | None = None) -> None:
-        """Ask a rule again, because time has passed or because what was withheld may be told now."""
-        try:
-            self._settle(live, key, judge.evaluate(live.rule, state, view or self.view(key)), None)
-        except Exception as error:  # noqa: BLE001 - one rule on one scenario; asked again in a while
-            self.failed(live, key, error, None)
+            self._apply(rule, key, rule.evaluate(state, view or self.view(key)), None)
+        except Exception as error:  # noqa: BLE001 - one rule on one scenario; evaluated again in a while
+            self._note_error(rule, key, error, None)
             self.put(key, state, self.now + _AFTER_ERROR)
 
     def catch_up(self, scenario: ScenarioKey) -> None:
-        """Tell the net change of a scenario whose history has been read back."""
+        """Apply the net change of a scenario whose history has been read back."""
         for key in sorted(key for key in self._dirty if key[1:] == scenario):
-            state, live = self.states[key].state, self.compiled.rules.get(key.rule)
-            if state is not None and live is not None:
-                self.tick(key, state, live)
+            state, rule = self.states[key].state, self.compiled.rules.get(key.rule)
+            if state is not None and rule is not None:
+                self.tick(key, state, rule)
 
-    def view(self, key: StateKey) -> View:
+    def view(self, key: StateKey) -> RuleView:
+        """What rules see of a place. Scenarios are evaluated by the cautious clock of their node."""
         place = key[1:]
         known = self._views.get(place)
         if known is None or known.scenario is None:
             scenario = self.scenarios.get(ScenarioKey(*place)) if key.scenario else None
             node = self.nodes.get(key.node) or NodeView(key.node)
-            known = self._views[place] = self.compiled.view(node, scenario, self.now)
+            node = node if scenario is None else node.cautious
+            configured = self.compiled.nodes.get(key.node)
+            base_url = configured.url.rstrip("/") if configured else ""
+            known = self._views[place] = RuleView(self.now + node.clock_offset, node, scenario, base_url=base_url)
         return known
 
     def put(self, key: StateKey, state: AnyRuleState | None, due_at: datetime | None) -> None:
-        """Remember a state; one that says nothing beyond a fresh one is forgotten."""
+        """Set a state; one that says nothing beyond a fresh one is forgotten."""
         blank = state is not None and due_at is None and state == type(state)()
         new = RuleStateRow(key, None if blank else state, due_at)
         if self.states.get(key) == new:
@@ -115,166 +226,136 @@ class RuleEvaluation:
         else:
             self._dirty.add(key)
 
-    def failed(self, live: CompiledRule, key: StateKey, error: Exception, event: Event | None) -> None:
-        self.errors.append((live.id, "/".join(part for part in key[1:] if part), error))
-        note = f"{'/'.join(part for part in key[1:] if part)}: {type(error).__name__}: {error}"
-        self.decide(live, DecisionReason.ERROR, note, event)
+    def _note_error(self, rule: AnyRule, key: StateKey, error: Exception, event_id: str | None) -> None:
+        place = "/".join(part for part in key[1:] if part)
+        self.result.errors.append((rule.id, place, error))
+        note = f"{place}: {type(error).__name__}: {error}"
+        self.note(rule.alert, DecisionReason.ERROR, note, event_id=event_id)
 
-    # --- what follows from a judgement -------------------------------------------------------------------------------
+    # --- alerts ------------------------------------------------------------------------------------------------------
 
-    def _settle(self, live: CompiledRule, key: StateKey, judgement: EvaluationResult, event: Event | None) -> None:
+    def _apply(self, rule: AnyRule, key: StateKey, result: EvaluationResult, event_id: str | None) -> None:
         view = self.view(key)
         if key.scenario and (view.scenario is None or view.scenario.gone):
-            return  # what rings is ended with the scenario
-        state, change = judge.settle(live.rule, judgement, view, self.now)
-        due_at = None if judgement.due is None else judgement.due - view.node.clock_offset
+            return  # its alerts end with the scenario
+        state, change = rule.apply(result, view, self.now)
         match change:
             case Fired(alert):
-                state = self.ring(live, key, state, alert, event)
+                state = self.fire(rule, key, state, alert, event_id)
             case Updated(alert):
-                self.file(alert, key)
-                self.decide(live, DecisionReason.UPDATED, f"count {alert.count}", event, alert)
-            case Resolved(alert_id, at, reason):
-                self.end(live.id, alert_id, at, reason, event)
+                self.update(key, alert)
+                reason, about = DecisionReason.UPDATED, (alert.fingerprint, alert.id)
+                self.note(rule.alert, reason, f"count {alert.count}", event_id=event_id, alert=about)
+            case Resolved(alert_id, at, why):
+                self.end(rule.id, alert_id, at, why, event_id)
             case None:
                 pass
-        self.put(key, state, due_at)
+        self.put(key, state, None if result.due is None else result.due - view.node.clock_offset)
 
-    def ring(
-        self, live: CompiledRule, key: StateKey, state: AnyRuleState, alert: Alert, event: Event | None
+    def fire(
+        self, rule: AnyRule, key: StateKey, state: AnyRuleState, alert: Alert, event_id: str | None = None
     ) -> AnyRuleState:
-        """A new alert; where another rule already holds one of this identity, that one is shared."""
+        """Open an alert; where another rule already holds one of this identity, that one is shared."""
         if self._firing is None:
             firing = alerts.firing_ids(self.connection).items()
             self._firing = {identity: id_ for identity, id_ in firing if id_ not in self._ends}
         shared = self._firing.get(alert.fingerprint)
-        if shared is not None:
-            self.decide(live, DecisionReason.WITHHELD, "another rule's alert already says it", event, alert)
-            return _holding(state, shared)
-        self._firing[alert.fingerprint] = alert.id
-        self._new.add(alert.id)
-        self.file(alert, key)
-        self.decide(live, DecisionReason.FIRING, alert.annotations.get("summary"), event, alert)
-        return _holding(state, alert.id)
+        if shared is None:
+            self._firing[alert.fingerprint] = alert.id
+            self._new.add(alert.id)
+            self.update(key, alert)
+            reason, why = DecisionReason.FIRING, alert.annotations.get("summary")
+        else:
+            reason, why = DecisionReason.WITHHELD, "another rule's alert already covers it"
+        self.note(rule.alert, reason, why, event_id=event_id, alert=(alert.fingerprint, alert.id))
+        assert state.ringing is not None
+        return replace(state, ringing=replace(state.ringing, alert_id=shared or alert.id))
 
-    def file(self, alert: Alert, key: StateKey) -> None:
-        """Write an alert and put it where the tree wants it. An overlong run outlives its scenario's switch."""
-        scenario, live = self.view(key).scenario, self.compiled.rules.get(key.rule)
+    def update(self, key: StateKey, alert: Alert) -> None:
+        """Write an alert and route it. An overlong run outlives the deactivation of its scenario."""
+        scenario = self.view(key).scenario
         active = scenario is not None and scenario.active is True
-        overlong = live is not None and live.rule.kind == "overlong"
-        self.put_in(AlertRow(alert, key.rule, active and not overlong))
+        overlong = isinstance(self.compiled.rules.get(key.rule), OverlongRule)
+        self.put_row(AlertRow(alert, key.rule, active and not overlong))
 
-    def put_in(self, filed: AlertRow) -> None:
-        """Write an alert, and put it where the tree wants it."""
-        self._filed[filed.alert.id] = filed
-        self._entering[filed.alert.id] = filed.alert
+    def put_row(self, row: AlertRow) -> None:
+        self._rows[row.alert.id] = row
+        self._to_route[row.alert.id] = row.alert
 
     def route_again(self, standing: Iterable[Alert]) -> None:
-        """Put alerts that are written already where the tree wants them now."""
-        self._entering |= {alert.id: alert for alert in standing}
+        """Route alerts that are written already as the tree says now."""
+        self._to_route |= {alert.id: alert for alert in standing}
 
-    def end(self, rule_id: str, alert_id: str, at: datetime, reason: EndReason, event: Event | None = None) -> None:
+    def end(self, rule_id: str, alert_id: str, at: datetime, reason: EndReason, event_id: str | None = None) -> None:
         """End an alert, one of this transaction or an older one."""
-        self._entering.pop(alert_id, None)
-        filed = self._filed.get(alert_id)
-        if filed is not None and alert_id in self._new:
-            self._filed[alert_id] = replace(filed, alert=replace(filed.alert, ends_at=at, end_reason=reason))
+        self._to_route.pop(alert_id, None)
+        row = self._rows.get(alert_id)
+        if row is not None and alert_id in self._new:
+            self._rows[alert_id] = replace(row, alert=replace(row.alert, ends_at=at, end_reason=reason))
             self._new.remove(alert_id)
-            ended = Standing(filed.alert.fingerprint, filed.alert.name)
+            ended = Standing(row.alert.fingerprint, row.alert.name)
         else:
-            found = None if alert_id in self._ends else self._stands(alert_id)
-            if found is None:  # it had ended before, by hand or by another rule
-                self._filed.pop(alert_id, None)
+            standing = None if alert_id in self._ends else self._find_standing(alert_id)
+            if standing is None:  # it had ended before, by hand or by another rule
+                self._rows.pop(alert_id, None)
                 return
             self._ends[alert_id] = End(alert_id, at, reason)
-            ended = found
+            ended = standing
         if self._firing is not None:
             self._firing.pop(ended.fingerprint, None)
-        self.changed += 1
+        self.result.alerts += 1
         rule = self.compiled.rules.get(rule_id)
-        name = rule.rule.alert if rule else ended.name
-        about = event.id if event else None, ended.fingerprint, alert_id
-        self.made.append(Decision(self.now, Stage.RULE, name, DecisionReason.RESOLVED, reason.value, *about))
+        about = (ended.fingerprint, alert_id)
+        name = rule.alert if rule else ended.name
+        self.note(name, DecisionReason.RESOLVED, reason.value, event_id=event_id, alert=about)
 
-    def _stands(self, alert_id: str) -> Standing | None:
+    def _find_standing(self, alert_id: str) -> Standing | None:
         """A firing alert by its id. All that the loaded states hold open are looked up at once."""
         if alert_id not in self._standing:
-            ringing = {known.state.ringing.alert_id for known in self.states.values()
-                       if known.state is not None and known.state.ringing is not None}  # fmt: skip
-            wanted = (ringing | {alert_id}) - self._standing.keys()
-            self._standing |= dict.fromkeys(wanted) | alerts.standing(self.connection, wanted)
+            states = (known.state for known in self.states.values())
+            held = {state.ringing.alert_id for state in states if state is not None and state.ringing is not None}
+            unknown = (held | {alert_id}) - self._standing.keys()
+            self._standing |= dict.fromkeys(unknown) | alerts.standing(self.connection, unknown)
         return self._standing[alert_id]
-
-    def decide(
-        self,
-        live: CompiledRule,
-        reason: DecisionReason,
-        note: str | None,
-        event: Event | None,
-        alert: Alert | None = None,
-    ) -> None:
-        self.note(live.rule.alert, reason, note, event, alert)
-
-    def note(
-        self, name: str, reason: DecisionReason, note: str | None, event: Event | None, alert: Alert | None
-    ) -> None:
-        about = (alert.fingerprint, alert.id) if alert else ()
-        self.made.append(Decision(self.now, Stage.RULE, name, reason, note, event.id if event else None, *about))
 
     # --- rows --------------------------------------------------------------------------------------------------------
 
     def write(self) -> None:
-        """Put down states, alerts, group membership and decisions."""
-        if self._dirty:
-            rule_states.save(self.connection, [self.states[key] for key in sorted(self._dirty)])
+        """Save states and alerts, route the alerts into groups, and record the decisions of the transaction."""
+        rule_states.save(self.connection, [self.states[key] for key in sorted(self._dirty)])
         # First what ends: two of one fingerprint never fire at once. What an alert showed last is part of its history.
-        alerts.put_alerts(self.connection, [self._filed.pop(id_) for id_ in self._ends if id_ in self._filed], self.now)
+        alerts.put_alerts(self.connection, [self._rows.pop(id_) for id_ in self._ends if id_ in self._rows], self.now)
         alerts.end_alerts(self.connection, [*self._ends.values()], self.now)
-        alerts.put_alerts(self.connection, list(self._filed.values()), self.now)
-        self.changed += sum(filed.alert.firing for filed in self._filed.values())
-        joining, routed = enter_groups(self.compiled, self._entering.values(), self.now)
+        alerts.put_alerts(self.connection, [*self._rows.values()], self.now)
+        self.result.alerts += sum(row.alert.firing for row in self._rows.values())
+        joining = route_alerts(self.compiled, self._to_route.values(), self.now)
         groups.join(self.connection, joining)
-        self.made += routed
-        decisions.record(self.connection, self.made)
+        for entry in joining:
+            note, about = f"to {entry.group.receiver}", (entry.fingerprint, entry.alert_id)
+            self.note(entry.group.key, DecisionReason.ROUTED, note, alert=about, stage=Stage.ROUTE)
+        decisions.record(self.connection, self.result.decisions)
 
 
-def enter_groups(
-    compiled: CompiledConfig, entering: Iterable[Alert], now: datetime
-) -> tuple[list[GroupMembership], list[Decision]]:
-    """Where the tree puts alerts, with one decision for each group.
+def route_alerts(compiled: CompiledConfig, entering: Iterable[Alert], now: datetime) -> list[GroupMembership]:
+    """The groups into which the routing tree puts alerts.
 
-    Of channels that do not deliver all alerts enter together, so that each comes where a channel that does hears it.
+    Alerts about channels that do not deliver enter together, so that each reaches a channel that does.
     """
-    joining: list[GroupMembership] = []
-    made: list[Decision] = []
     if compiled.router is None:
-        return joining, made
+        return []
     entering = list(entering)
-    # Of those that ended too, as long as they stand in a group: who heard the start is to hear the end.
-    deaf = {alert.failing_channel for alert in entering}
-    hears = {name for name, channels in compiled.channels.items() if any(one.name not in deaf for one in channels)}
+    # Resolved ones count too while they are in a group: who was notified of the start is to be notified of the end.
+    failing = {alert.failing_channel for alert in entering}
+    reachable = {
+        name for name, channels in compiled.channels.items() if any(channel.name not in failing for channel in channels)
+    }
+    joining: list[GroupMembership] = []
     for alert in entering:
-        for match in compiled.router.match(alert.labels, hears if alert.failing_channel else None):
-            group = Group(
-                match.group_key,
-                match.route.receiver,
-                match.route.path,
-                match.group_labels,
-                now + match.route.group_wait,
-            )
+        for match in compiled.router.match(alert.labels, reachable if alert.failing_channel else None):
+            route = match.route
+            group = Group(match.group_key, route.receiver, route.path, match.group_labels, now + route.group_wait)
             joining.append(GroupMembership(group, alert.fingerprint, alert.id))
-            made.append(
-                Decision(
-                    now, Stage.ROUTE, match.group_key, DecisionReason.ROUTED, f"to {match.route.receiver}",
-                    None, alert.fingerprint, alert.id,
-                )
-            )  # fmt: skip
-    return joining, made
-
-
-def _holding(state: AnyRuleState, alert_id: str) -> AnyRuleState:
-    assert state.ringing is not None
-    return replace(state, ringing=replace(state.ringing, alert_id=alert_id))
+    return joining
 
 
 def place_of(alert: Alert) -> Place:

@@ -1,220 +1,191 @@
-"""Flush: what a group of alerts makes its receiver owe, now.
+"""Flush: groups of alerts that are due → notifications, through a pipeline of stages as Alertmanager has it.
 
-Everything is read again inside the transaction: who is in the group, who is silenced, inhibited or out of hours, and
-what each channel was last told. The order is Alertmanager's: inhibition, time intervals, silences, then the memory of
-what was told. Alerts that have ended leave the group with the flush, told or not, as Alertmanager has it; a channel
-with ``resolve_what_was_sent`` still hears of those that it was told of, once nothing mutes them.
+Everything is read again inside the transaction: who is in the group, what is silenced, inhibited or out of hours, and
+the notification log. Resolved alerts leave the group with the flush, notified or not, as in Alertmanager; a channel
+with ``resolve_what_was_sent`` is still notified of those that it was notified of, once nothing mutes them.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
+from typing import ClassVar
 
 from sqlalchemy import Connection
 
-from tocsin.config.model import Channel, Route, WatchConfig
-from tocsin.decide.compiled import CompiledConfig
-from tocsin.decide.outcome import Outcome
+from tocsin.config.model import Channel, Route
+from tocsin.decide.evaluate import CompiledConfig, Evaluation, StepResult
 from tocsin.kit.clock import to_ms
-from tocsin.kit.strings import derived_id
 from tocsin.model.alert import Alert, Group, Member, NotificationLogEntry
-from tocsin.model.decision import Decision, DecisionReason, Stage
+from tocsin.model.decision import DecisionReason, Stage
+from tocsin.model.labels import Labels
 from tocsin.model.notification import GroupNotice, Notification
 from tocsin.model.run import RunKey
-from tocsin.routing.dedup import Wanted, decide
-from tocsin.routing.mute import Inhibitor, Muted, Silencer, muted_by_time
-from tocsin.store import decisions, groups, outbox, runs, silences
+from tocsin.routing.reporters import new_notification
+from tocsin.routing.stages import Inhibitor, NotifyDecision, Silencer, deduplicate, muted_by_time
+from tocsin.store import decisions, groups, runs, silences
 from tocsin.store.groups import Told
 
 GROUPS = 100  # of one transaction
 MOST_ALERTS = 200  # of one notice
-_DEFAULT_WAIT = WatchConfig().details_wait
+
+
+def flush(connection: Connection, compiled: CompiledConfig, now: datetime) -> StepResult:
+    """Flush the groups that are due, so many of them as one transaction takes."""
+    due = groups.due(connection, now, GROUPS)
+    if not due:
+        return StepResult(next_due=groups.next_flush(connection))
+    keys = [group.key for group in due]
+    inside = groups.members(connection, keys)
+    rules, targets = compiled.config.inhibit_rules, [m.alert.labels for members in inside.values() for m in members]
+    evaluation = FlushEvaluation(
+        connection,
+        compiled,
+        now,
+        inhibitor=Inhibitor(rules, groups.sources(connection, rules, targets)),
+        silencer=Silencer(silences.active(connection, now)),
+        log=groups.told(connection, keys),
+    )
+    for group in due:
+        evaluation.flush(group, inside[group.key])
+    evaluation.write()
+    groups.drop_empty(connection, keys)
+    evaluation.result.full = len(due) >= GROUPS
+    evaluation.result.next_due = groups.next_flush(connection)
+    return evaluation.result
 
 
 @dataclass(slots=True)
-class _Flush:
-    """One transaction's view of the world, and what it will write."""
+class FlushEvaluation(Evaluation):
+    """The groups of one transaction."""
 
-    compiled: CompiledConfig
-    now: datetime
     inhibitor: Inhibitor
     silencer: Silencer
-    told: dict[tuple[str, str], Told]
-    result: Outcome = field(default_factory=Outcome)
-    remembered: list[Told] = field(default_factory=list)
-    leaving: list[tuple[str, str]] = field(default_factory=list)
-    keeping: list[tuple[str, str]] = field(default_factory=list)
-    again: list[tuple[str, datetime]] = field(default_factory=list)
+    log: dict[tuple[str, str], Told]  # by group key and channel
+    _pending: list[Notification] = field(default_factory=list)
+    _runs: dict[str, list[RunKey]] = field(default_factory=dict)  # by notification
+    _entries: list[Told] = field(default_factory=list)
+    _leaving: list[tuple[str, str]] = field(default_factory=list)
+    _keeping: list[tuple[str, str]] = field(default_factory=list)
+    _flushed: list[tuple[str, datetime]] = field(default_factory=list)
+    stage: ClassVar[Stage] = Stage.FLUSH
 
     def flush(self, group: Group, members: Sequence[Member]) -> None:
+        """Send one group through the stages, and take the resolved alerts out of it."""
         route = self.compiled.router.find(group.receiver, group.path) if self.compiled.router else None
         if route is None:  # the tree lost it between a reload and this flush
-            self.leaving += [(group.key, member.alert.fingerprint) for member in members]
+            self._leaving += [(group.key, member.alert.fingerprint) for member in members]
             return
-        heard, muted = self._audible(route, members)
+        audible, muted = members, None
+        for stage in MUTE_STAGES:
+            if muted is None:
+                audible, muted = stage(self, route, audible)
         channels = self.compiled.channels.get(group.receiver, ())
         for channel in channels:
-            self._tell(group, route, channel, heard, muted)
+            self._notify(group, route, channel, audible, muted)
         if not channels:
-            self._note(group, "", Wanted(DecisionReason.NO_CHANNEL, False, False, f"receiver {group.receiver}"), None)
-        audible = {member.alert.fingerprint for member in heard}
+            self._record(group, "", NotifyDecision(DecisionReason.NO_CHANNEL, f"receiver {group.receiver}"))
+        reached = {member.alert.fingerprint for member in audible}
         for member in members:
-            if member.alert.firing:
-                continue
-            place = (group.key, member.alert.fingerprint)
-            late = member.alert.fingerprint not in audible and self._owes_end(group, channels, member.alert)
-            (self.keeping if late else self.leaving).append(place)
-        self.again.append((group.key, self.now + route.group_interval))
+            if not member.alert.firing:
+                waits = member.alert.fingerprint not in reached and self._needs_end(group, channels, member.alert)
+                (self._keeping if waits else self._leaving).append((group.key, member.alert.fingerprint))
+        self._flushed.append((group.key, self.now + route.group_interval))
 
-    def _audible(self, route: Route, members: Sequence[Member]) -> tuple[list[Member], Muted | None]:
-        """The members that nothing mutes, and what muted the last of the others."""
-        heard: list[Member] = []
-        muted: Muted | None = None
-        for member in members:
-            found = self.inhibitor.inhibits(member.alert.labels)
-            muted = found or muted
-            if found is None:
-                heard.append(member)
-        by_time = muted_by_time(route, self.compiled.intervals, self.now) if heard else None
-        if by_time is not None:
-            return [], by_time
-        audible: list[Member] = []
-        for member in heard:
-            found = self.silencer.silences(member.alert.labels)
-            muted = found or muted
-            if found is None:
-                audible.append(member)
-        return audible, muted
-
-    def _tell(self, group: Group, route: Route, channel: Channel, heard: Sequence[Member], muted: Muted | None) -> None:
-        mine = [
-            member.alert
-            for member in heard
-            if (not member.kept or channel.resolve_what_was_sent) and member.alert.failing_channel != channel.name
-        ]
-        firing = frozenset(alert.fingerprint for alert in mine if alert.firing)
-        ended = frozenset(alert.fingerprint for alert in mine if not alert.firing)
-        if not heard and muted is not None:
-            wanted = Wanted(muted.reason, False, False, muted.note)
-        elif not mine:
-            own = any(member.alert.failing_channel == channel.name for member in heard)
-            why = "a channel that fails is not told so itself" if own else None
-            wanted = Wanted(DecisionReason.NO_CHANNEL if own else DecisionReason.NO_CHANGE, False, False, why)
+    def _notify(
+        self, group: Group, route: Route, channel: Channel, audible: Sequence[Member], muted: NotifyDecision | None
+    ) -> None:
+        """Select the alerts for one channel, compare them with its log entry, enqueue a notification, and log it."""
+        others = [member for member in audible if member.alert.failing_channel != channel.name]
+        alerts = [member.alert for member in others if not member.kept or channel.resolve_what_was_sent]
+        firing = [alert for alert in alerts if alert.firing]
+        resolved = [alert for alert in alerts if not alert.firing]
+        entry = NotificationLogEntry(_fingerprints(firing), _fingerprints(resolved), self.now)
+        before = self.log.get((group.key, channel.name))
+        if muted is not None:
+            decision = muted
+        elif not alerts and len(others) < len(audible):
+            decision = NotifyDecision(DecisionReason.NO_CHANNEL, "a failing channel is not notified of its own failure")
+        elif not alerts:
+            decision = NotifyDecision(DecisionReason.NO_CHANGE)
         else:
-            row = self.told.get((group.key, channel.name))
-            wanted = decide(
-                row.notified if row else None,
-                firing,
-                ended,
-                send_resolved=channel.send_resolved,
-                repeat_interval=route.repeat_interval,
-                group_interval=route.group_interval,
-                now=self.now,
+            decision = deduplicate(before.notified if before else None, entry, channel, route)
+        notification = None
+        if decision.send:
+            shown = firing + resolved if channel.send_resolved else firing
+            notice = GroupNotice(
+                group_key=group.key,
+                receiver=group.receiver,
+                group_labels=group.labels,
+                alerts=tuple(shown[:MOST_ALERTS]),
+                reason=decision.reason.value,
+                truncated=max(0, len(shown) - MOST_ALERTS),
             )
-        renewed = NotificationLogEntry(firing, ended, self.now) if wanted.remember else None
-        owed = self._owe(group, channel, mine, wanted.reason) if wanted.send else None
-        self._note(group, channel.name, wanted, renewed, owed)
+            id_parts = (group.key, channel.name, to_ms(self.now))
+            notification = new_notification(channel, group.key, notice, self.now, *id_parts)
+            self._pending.append(notification)
+            self._runs[notification.id] = sorted({alert.run for alert in notice.alerts if alert.run is not None})
+        self._record(group, channel.name, decision, entry if decision.log else None, notification)
 
-    def _owe(self, group: Group, channel: Channel, mine: Sequence[Alert], reason: DecisionReason) -> Notification:
-        shown = [alert for alert in mine if alert.firing]
-        if channel.send_resolved:
-            shown += [alert for alert in mine if not alert.firing]
-        notice = GroupNotice(
-            group_key=group.key,
-            receiver=group.receiver,
-            group_labels=group.labels,
-            alerts=tuple(shown[:MOST_ALERTS]),
-            reason=reason.value,
-            truncated=max(0, len(shown) - MOST_ALERTS),
-        )
-        owed = Notification(
-            id=derived_id(group.key, channel.name, to_ms(self.now)),
-            receiver=group.receiver,
-            channel=channel.name,
-            ordering_key=group.key,
-            notice=notice,
-            created_at=self.now,
-            due_at=self.now,
-        )
-        self.result.owed.append(owed)
-        return owed
-
-    def _note(
+    def _record(
         self,
         group: Group,
         channel: str,
-        wanted: Wanted,
-        renewed: NotificationLogEntry | None,
-        owed: Notification | None = None,
+        decision: NotifyDecision,
+        entry: NotificationLogEntry | None = None,
+        notification: Notification | None = None,
     ) -> None:
-        """Remember the verdict; a decision row and a log line only when it is news."""
-        before = self.told.get((group.key, channel))
-        if owed is None and before is not None and before.reason is wanted.reason and renewed is None:
-            counts = self.result.unchanged
-            counts[wanted.reason] = counts.get(wanted.reason, 0) + 1
+        """Note the decision and write the notification log; a decision that is no news is only counted."""
+        before = self.log.get((group.key, channel))
+        if notification is None and entry is None and before is not None and before.reason is decision.reason:
+            self.result.unchanged[decision.reason] += 1
             return
-        notified = renewed or (before.notified if before else None)
-        self.remembered.append(Told(group.key, channel, notified, wanted.reason))
+        self._entries.append(Told(group.key, channel, entry or (before.notified if before else None), decision.reason))
         subject = f"{group.key} → {channel}" if channel else group.key
-        id_ = owed.id if owed else None
-        self.result.made.append(
-            Decision(self.now, Stage.FLUSH, subject, wanted.reason, wanted.note, notification_id=id_)
-        )
+        id_ = notification.id if notification else None
+        self.note(subject, decision.reason, decision.note, notification_id=id_)
 
-    def _owes_end(self, group: Group, channels: Sequence[Channel], alert: Alert) -> bool:
-        for channel in channels:
-            row = self.told.get((group.key, channel.name))
-            told = row.notified.firing if row and row.notified else frozenset[str]()
-            if channel.resolve_what_was_sent and alert.fingerprint in told:
-                return True
-        return False
+    def _needs_end(self, group: Group, channels: Sequence[Channel], alert: Alert) -> bool:
+        """Whether a channel that asks for it was notified of this alert, and not yet of its end."""
+        rows = [self.log.get((group.key, channel.name)) for channel in channels if channel.resolve_what_was_sent]
+        return any(row and row.notified and alert.fingerprint in row.notified.firing for row in rows)
 
-
-def flush(connection: Connection, compiled: CompiledConfig, now: datetime) -> Outcome:
-    """Tell the groups that are due, so many of them as one transaction takes."""
-    due = groups.due(connection, now, GROUPS)
-    if not due:
-        return Outcome(next_due=groups.next_flush(connection))
-    keys = [group.key for group in due]
-    inside = groups.members(connection, keys)
-    rules, targets = compiled.config.inhibit_rules, [one.alert.labels for members in inside.values() for one in members]
-    inhibitor = Inhibitor(rules, groups.sources(connection, rules, targets))
-    work = _Flush(compiled, now, inhibitor, Silencer(silences.active(connection, now)), groups.told(connection, keys))
-    for group in due:
-        work.flush(group, inside[group.key])
-    work.result.owed = _with_waits(connection, compiled, work.result.owed, now)
-    groups.remember(connection, work.remembered)
-    groups.leave(connection, work.leaving)
-    groups.keep(connection, work.keeping)
-    groups.flushed(connection, work.again, now)
-    groups.drop_empty(connection, keys)
-    decisions.record(connection, work.result.made)
-    work.result.full = len(due) >= GROUPS
-    work.result.next_due = groups.next_flush(connection)
-    return work.result
+    def write(self) -> None:
+        """Enqueue notifications, those whose runs' details are still to be read a little later, and write the rows."""
+        awaited = runs.awaiting_details(self.connection, {run for keys in self._runs.values() for run in keys})
+        self.enqueue(self._pending, {id_: [run for run in keys if run in awaited] for id_, keys in self._runs.items()})
+        groups.remember(self.connection, self._entries)
+        groups.leave(self.connection, self._leaving)
+        groups.keep(self.connection, self._keeping)
+        groups.flushed(self.connection, self._flushed, self.now)
+        decisions.record(self.connection, self.result.decisions)
 
 
-def _with_waits(
-    connection: Connection, compiled: CompiledConfig, owed: Sequence[Notification], now: datetime
-) -> list[Notification]:
-    """Owe the notifications; those whose runs' details are still to be read wait for them a little."""
-    runs_of = {one.id: _runs(one) for one in owed}
-    awaited = runs.awaiting_details(connection, {run for runs in runs_of.values() for run in runs})
-    timed: list[Notification] = []
-    waits: dict[str, Sequence[RunKey]] = {}
-    for one in owed:
-        mine = [run for run in runs_of[one.id] if run in awaited]
-        if mine:
-            waits[one.id] = mine
-            nodes = [compiled.nodes.get(run.scenario.node) for run in mine]
-            longest = max(node.watch.details_wait if node else _DEFAULT_WAIT for node in nodes)
-            one = replace(one, due_at=now + longest)
-        timed.append(one)
-    return outbox.owe(connection, timed, waits)
+# --- the stages that mute -------------------------------------------------------------------------------------------------
+
+Audible = tuple[Sequence[Member], NotifyDecision | None]  # the alerts that go on, and why when none is left
 
 
-def _runs(one: Notification) -> list[RunKey]:
-    notice = one.notice
-    if not isinstance(notice, GroupNotice):
-        return []
-    return sorted({alert.run for alert in notice.alerts if alert.run is not None})
+def inhibition(work: FlushEvaluation, _route: Route, members: Sequence[Member]) -> Audible:
+    return _without(members, work.inhibitor.inhibits)
+
+
+def time_intervals(work: FlushEvaluation, route: Route, members: Sequence[Member]) -> Audible:
+    muted = muted_by_time(route, work.compiled.intervals, work.now) if members else None
+    return (members, None) if muted is None else ((), muted)
+
+
+def silencing(work: FlushEvaluation, _route: Route, members: Sequence[Member]) -> Audible:
+    return _without(members, work.silencer.silences)
+
+
+MUTE_STAGES = (inhibition, time_intervals, silencing)  # in Alertmanager's order
+
+
+def _without(members: Sequence[Member], mutes: Callable[[Labels], NotifyDecision | None]) -> Audible:
+    found = [(member, mutes(member.alert.labels)) for member in members]
+    audible = [member for member, muted in found if muted is None]
+    return audible, None if audible or not found else found[-1][1]
+
+
+def _fingerprints(alerts: Sequence[Alert]) -> frozenset[str]:
+    return frozenset(alert.fingerprint for alert in alerts)

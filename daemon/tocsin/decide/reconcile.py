@@ -1,144 +1,117 @@
-"""Bringing rows in line with a configuration that has just come into force."""
+"""Bringing rows in line with a configuration that has just come into force, at the start or by a reload."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
 from sqlalchemy import Connection
 
-from tocsin.decide.compiled import CompiledConfig
-from tocsin.decide.evaluate import RuleEvaluation, enter_groups, place_of
-from tocsin.decide.outcome import Outcome
+from tocsin.decide.evaluate import CompiledConfig, RuleEvaluation, StepResult, place_of, route_alerts
 from tocsin.model.alert import CHANNEL_ALERT, EndReason
 from tocsin.model.rule_state import NodeDownState
-from tocsin.model.run import ScenarioKey
-from tocsin.rules.rules import alert_labels, apart_from_severity, reidentified
-from tocsin.store import alerts, groups, rule_states, scenarios
+from tocsin.rules import renamed_rules
+from tocsin.store import alerts, groups, rule_states
+from tocsin.store.alerts import AlertRow
 from tocsin.store.rule_states import StateKey
 
 
-def reconcile(connection: Connection, compiled: CompiledConfig, now: datetime) -> Outcome:
-    """Bring rows in line with a configuration that has just come into force, at the start or by a reload.
+def reconcile(connection: Connection, compiled: CompiledConfig, now: datetime) -> StepResult:
+    """Bring rows in line with the configuration.
 
-    Alerts of rules and nodes that were taken away end as unwatched. A rule that got another severity keeps what it
-    remembers; its alerts end as unwatched and fire as what they are now. All are put where the present tree wants
+    Alerts of rules and nodes that were removed end as unwatched. A rule that got another severity keeps what it
+    remembers; its alerts end as unwatched and fire as what they are now. All are put where the present tree routes
     them. A group that is still there is not touched.
     """
-    evaluation = RuleEvaluation(connection, compiled, now, scenarios.node_views(connection), {}, {})
-    ringing = alerts.firing(connection)
-    renamed = renamed_rules(rule_states.rules(connection), compiled.rule_ids)
-    _rename(evaluation, renamed, ringing)
-    _end_unwatched(
-        evaluation, [filed for filed in ringing if filed.rule != CHANNEL_ALERT and filed.rule not in renamed]
-    )
-    rule_states.forget_rules(connection, compiled.rule_ids)
+    evaluation = RuleEvaluation(connection, compiled, now)
+    firing = alerts.firing(connection)
+    renamed = renamed_rules(rule_states.rules(connection), compiled.rules)
+    _carry_over(evaluation, renamed, [row for row in firing if row.rule in renamed])
+    _end_unwatched(evaluation, [row for row in firing if row.rule != CHANNEL_ALERT and row.rule not in renamed])
+    rule_states.forget_rules(connection, compiled.rules)
     rule_states.forget_nodes(connection, compiled.nodes)
-    _repaint(evaluation, [filed for filed in ringing if filed.rule in compiled.rule_ids])
-    _remember_down(evaluation)
+    _relabel(evaluation, [row for row in firing if row.rule in compiled.rules])
+    _begin_outages(evaluation)
     evaluation.write()
-    _regroup(connection, compiled, now)
-    return Outcome(alerts=evaluation.changed, made=evaluation.made, errors=evaluation.errors)
+    _regroup(evaluation)
+    return evaluation.result
 
 
-def _end_unwatched(evaluation: RuleEvaluation, ringing: Sequence[alerts.AlertRow]) -> None:
-    """End the alerts of rules and nodes that were taken away; one that another rule shares goes on as that rule's."""
-    compiled = evaluation.compiled
-    gone = [
-        one
-        for one in ringing
-        if one.rule not in compiled.rule_ids or one.alert.labels["dss_node"] not in compiled.nodes
-    ]
-    places = {place_of(filed.alert) for filed in gone if filed.alert.labels["dss_node"] in compiled.nodes}
-    heirs = {
-        one.state.ringing.alert_id: key.rule
-        for key, one in rule_states.load(evaluation.connection, places).items()
-        if key.rule in compiled.rule_ids and one.state and one.state.ringing
-    }
-    for filed in gone:
-        if filed.alert.id in heirs:
-            evaluation.put_in(replace(filed, rule=heirs[filed.alert.id]))
-        else:
-            evaluation.end(filed.rule, filed.alert.id, evaluation.now, EndReason.UNWATCHED)
-
-
-def renamed_rules(stored: Iterable[str], present: Collection[str]) -> dict[str, str]:
-    """Rules of which nothing but the severity has changed: the identity in the rows → the present one."""
-    gone: dict[tuple[str, str], list[str]] = {}
-    new: dict[tuple[str, str], list[str]] = {}
-    stored = set(stored)
-    for rule in sorted(stored.difference(present)):
-        gone.setdefault(apart_from_severity(rule), []).append(rule)
-    for rule in sorted(set(present) - stored):
-        new.setdefault(apart_from_severity(rule), []).append(rule)
-    return {rules[0]: new[same][0] for same, rules in gone.items() if len(rules) == len(new.get(same, ())) == 1}
-
-
-def _rename(evaluation: RuleEvaluation, renamed: Mapping[str, str], ringing: Sequence[alerts.AlertRow]) -> None:
-    """Carry over what rules remember, and let their alerts go on under their new identities."""
+def _carry_over(evaluation: RuleEvaluation, renamed: Mapping[str, str], firing: Sequence[AlertRow]) -> None:
+    """Keep what renamed rules remember, and let their alerts go on under their new identities."""
     states = rule_states.of_rules(evaluation.connection, renamed)
-    keys = {ScenarioKey(*one.key[1:]) for one in states if one.key.scenario}
-    evaluation.scenarios |= scenarios.scenario_views(evaluation.connection, keys)
-    held = {filed.alert.id: filed.alert for filed in ringing if filed.rule in renamed}
-    for one in states:
-        key = one.key._replace(rule=renamed[one.key.rule])
-        live, state = evaluation.compiled.rules[key.rule.removesuffix("/stalled")], one.state
+    evaluation.load({row.key[1:] for row in states})
+    held = {row.alert.id: row.alert for row in firing}
+    for row in states:
+        key = row.key._replace(rule=renamed[row.key.rule])
+        rule, state = evaluation.compiled.rules[key.rule], row.state
         old = held.pop(state.ringing.alert_id, None) if state and state.ringing else None
         if state is not None and old is not None and key.node in evaluation.compiled.nodes:
-            alert = reidentified(live.rule, state, evaluation.view(key), old, evaluation.now)
+            alert = rule.relabel(old, evaluation.view(key), evaluation.now)
             if alert.fingerprint == old.fingerprint:
-                evaluation.file(alert, key)
+                evaluation.update(key, alert)
             else:
-                evaluation.end(one.key.rule, old.id, evaluation.now, EndReason.UNWATCHED)
-                state = evaluation.ring(live, key, state, alert, None)
+                evaluation.end(row.key.rule, old.id, evaluation.now, EndReason.UNWATCHED)
+                state = evaluation.fire(rule, key, state, alert)
         elif old is not None:
-            evaluation.end(one.key.rule, old.id, evaluation.now, EndReason.UNWATCHED)
-        evaluation.put(key, state, one.due_at)
+            evaluation.end(row.key.rule, old.id, evaluation.now, EndReason.UNWATCHED)
+        evaluation.put(key, state, row.due_at)
     for alert_id in held:
         evaluation.end("", alert_id, evaluation.now, EndReason.UNWATCHED)  # no state holds it: else it would never end
 
 
-def _repaint(evaluation: RuleEvaluation, ringing: Sequence[alerts.AlertRow]) -> None:
-    places = {place_of(filed.alert) for filed in ringing}
-    evaluation.scenarios |= scenarios.scenario_views(
-        evaluation.connection, {ScenarioKey(*place) for place in places if place[2]}
-    )
-    evaluation.states |= rule_states.load(evaluation.connection, places)
-    for filed in ringing:
-        key = StateKey(filed.rule, *place_of(filed.alert))
-        known = evaluation.states.get(key)
-        live = evaluation.compiled.rules.get(filed.rule.removesuffix("/stalled"))
-        if known is None or known.state is None or live is None:
-            evaluation.end(filed.rule, filed.alert.id, evaluation.now, EndReason.UNWATCHED)  # else it would never end
+def _end_unwatched(evaluation: RuleEvaluation, firing: Sequence[AlertRow]) -> None:
+    """End the alerts of rules and nodes that were removed; one that another rule shares goes on as that rule's."""
+    rules, nodes = evaluation.compiled.rules, evaluation.compiled.nodes
+    gone = [row for row in firing if row.rule not in rules or row.alert.labels["dss_node"] not in nodes]
+    places = {place_of(row.alert) for row in gone if row.alert.labels["dss_node"] in nodes}
+    heirs = {
+        state.state.ringing.alert_id: key.rule
+        for key, state in rule_states.load(evaluation.connection, places).items()
+        if key.rule in rules and state.state and state.state.ringing
+    }
+    for row in gone:
+        if row.alert.id in heirs:
+            evaluation.put_row(replace(row, rule=heirs[row.alert.id]))
+        else:
+            evaluation.end(row.rule, row.alert.id, evaluation.now, EndReason.UNWATCHED)
+
+
+def _relabel(evaluation: RuleEvaluation, firing: Sequence[AlertRow]) -> None:
+    """Write alerts anew whose labels the configuration has changed."""
+    evaluation.load({place_of(row.alert) for row in firing})
+    for row in firing:
+        key = StateKey(row.rule, *place_of(row.alert))
+        known, rule = evaluation.states.get(key), evaluation.compiled.rules[row.rule]
+        if known is None or known.state is None:
+            evaluation.end(row.rule, row.alert.id, evaluation.now, EndReason.UNWATCHED)  # else it would never end
             continue
-        labels = alert_labels(live.rule, known.state, evaluation.view(key))
-        if labels != filed.alert.labels:
-            evaluation.file(replace(filed.alert, labels=labels), key)
+        labels = rule.alert_labels(evaluation.view(key))
+        if labels != row.alert.labels:
+            evaluation.update(key, replace(row.alert, labels=labels))
 
 
-def _remember_down(evaluation: RuleEvaluation) -> None:
-    """Let rules about nodes know what is down already; its event came before they did."""
+def _begin_outages(evaluation: RuleEvaluation) -> None:
+    """Let new rules about nodes know what is down already; its event came before they did."""
     known = evaluation.compiled.nodes
     down = {name: node for name, node in evaluation.nodes.items() if node.up is False and name in known}
     states = rule_states.load(evaluation.connection, [(name, "", "") for name in down])
     for name, node in down.items():
-        for live in evaluation.compiled.rules_for({"dss_node": name}):
-            key = StateKey(live.id, name)
-            if live.about_nodes and key not in states:
-                evaluation.tick(key, NodeDownState(since=node.down_since, reason=node.down_reason), live)
+        for rule in evaluation.compiled.rules_for({"dss_node": name}):
+            key = StateKey(rule.id, name)
+            if rule.about_nodes and key not in states:
+                evaluation.tick(key, NodeDownState(since=node.down_since, reason=node.down_reason), rule)
 
 
-def _regroup(connection: Connection, compiled: CompiledConfig, now: datetime) -> None:
-    """Put every alert that a receiver may still hear of where the tree wants it, and take it out of where not."""
-    known = groups.every(connection)
-    inside = groups.members(connection, [group.key for group in known])
-    live = {filed.alert.id: filed.alert for filed in alerts.firing(connection)}
-    live |= {member.alert.id: member.alert for members in inside.values() for member in members}
-    joining, _ = enter_groups(compiled, live.values(), now)
-    wanted = {(one.group.key, one.fingerprint) for one in joining}
+def _regroup(evaluation: RuleEvaluation) -> None:
+    """Put every alert of which a receiver may still be notified where the tree routes it, and nowhere else."""
+    connection = evaluation.connection
+    inside = groups.members(connection, [group.key for group in groups.every(connection)])
     standing = {(key, member.alert.fingerprint): member for key, members in inside.items() for member in members}
-    groups.leave(connection, [place for place in standing if place not in wanted])
-    groups.join(
-        connection,
-        [one for one in joining if (one.group.key, one.fingerprint) not in standing and live[one.alert_id].firing],
-    )
+    current = {row.alert.id: row.alert for row in alerts.firing(connection)}
+    current |= {member.alert.id: member.alert for member in standing.values()}
+    joining = route_alerts(evaluation.compiled, current.values(), evaluation.now)
+    routed = {(entry.group.key, entry.fingerprint) for entry in joining}
+    groups.leave(connection, [place for place in standing if place not in routed])
+    entering = [entry for entry in joining if (entry.group.key, entry.fingerprint) not in standing]
+    groups.join(connection, [entry for entry in entering if current[entry.alert_id].firing])
     groups.drop_empty(connection)

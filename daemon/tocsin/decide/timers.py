@@ -1,122 +1,118 @@
-"""What time alone changes: rules that are due, expected starts, what is gone or switched off, and summaries."""
+"""What time alone changes: due rules, expected starts, scenarios that are gone or switched off, summaries after a
+backfill, and channels that do not deliver.
 
-from collections.abc import Mapping, Sequence
+An expected start is evaluated by every ``missed`` rule that matches its scenario, each with its own grace; the row is
+settled by the most patient of them. Missed starts of one node are weighed together before any of them fires.
+"""
+
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
 
-from tocsin.decide import expected_starts as starts
-from tocsin.decide.compiled import CompiledConfig
-from tocsin.decide.evaluate import RuleEvaluation, place_of
-from tocsin.decide.outcome import Outcome
-from tocsin.model.alert import EndReason
-from tocsin.model.decision import Decision, DecisionReason, Stage
-from tocsin.model.notification import Notification
-from tocsin.model.rule_state import OverlongState, StaleState, StalledState
-from tocsin.model.run import RunKey, ScenarioKey
-from tocsin.model.scenario import ScenarioView, scenario_labels
-from tocsin.routing import reporters as report
-from tocsin.rules.rules import CompiledRule
-from tocsin.rules.stale import OFF_RECHECK
-from tocsin.rules.view import RECHECK
-from tocsin.store import alerts, events, outbox, rule_states, scenarios
+from tocsin.decide.evaluate import CompiledConfig, RuleEvaluation, StepResult, place_of
+from tocsin.model.alert import CHANNEL_ALERT, EndReason
+from tocsin.model.decision import DecisionReason, Stage
+from tocsin.model.rule_state import MissedState, OverlongState, StaleState, StalledState
+from tocsin.model.run import Run, ScenarioKey
+from tocsin.model.scenario import ScenarioView, StartState, scenario_labels
+from tocsin.routing.reporters import summary_notifications
+from tocsin.rules import outages
+from tocsin.rules import starts as missed
+from tocsin.rules.rule import RECHECK, Fired, Resolved
+from tocsin.rules.runs import OFF_RECHECK, StaleRule
+from tocsin.rules.starts import Cohort, MissedRule, StartStatus
+from tocsin.store import alerts, deliveries, events, rule_states, runs, scenarios, starts
+from tocsin.store.alerts import AlertRow
 from tocsin.store.rule_states import RuleStateRow, StateKey
-from tocsin.store.runs import ended, good_durations, last_good
-from tocsin.store.starts import next_start
+from tocsin.store.starts import StartKey
 
-Durations = Mapping[ScenarioKey, Sequence[timedelta]]
 BATCH = 200  # due states of one transaction
+STARTS_BATCH = 500  # expected starts of one transaction
+_OVERLAP = timedelta(hours=1)  # of two checks of channels: for receipts that came late, and senders whose clock differs
 
 
 @dataclass(frozen=True, slots=True)
-class UntrackedScenario:
+class UntimedScenario:
     """A scenario that a ``stale`` rule does not time yet, and when its last good run ended."""
 
-    live: CompiledRule
+    rule: StaleRule
     scenario: ScenarioView
-    good: datetime | None
+    last_good: datetime | None
+
+
+def find_untimed(connection: Connection, compiled: CompiledConfig) -> list[UntimedScenario]:
+    """The scenarios that a ``stale`` rule does not time yet. Reads only; it may take a moment in a large fleet."""
+    ids = {rule.id for rule in compiled.rules.values() if isinstance(rule, StaleRule)}
+    if not ids:
+        return []
+    known = rule_states.known(connection, ids)
+    new = [
+        (rule, scenario)
+        for scenario in scenarios.watched_scenarios(connection)
+        for rule in compiled.rules_for(scenario_labels(scenario))
+        if isinstance(rule, StaleRule) and StateKey(rule.id, *scenario.key) not in known
+    ]
+    last_good = runs.last_good(connection, {scenario.key for _, scenario in new})
+    return [UntimedScenario(rule, scenario, last_good.get(scenario.key)) for rule, scenario in new]
 
 
 def decide_time(
-    connection: Connection, compiled: CompiledConfig, now: datetime, fresh: Sequence[UntrackedScenario] = ()
-) -> Outcome:
-    """What time alone changes: due rules, expected starts, alerts whose scenario is gone or switched off.
-
-    ``fresh`` are scenarios that ``stale`` rules begin to time.
-    """
+    connection: Connection, compiled: CompiledConfig, now: datetime, untimed: Sequence[UntimedScenario] = ()
+) -> StepResult:
+    """One transaction of what is due. ``untimed`` are scenarios that ``stale`` rules begin to time."""
     due = rule_states.due(connection, now, BATCH)
-    keys = {ScenarioKey(*one.key[1:]) for one in due if one.key.scenario}
-    evaluation = RuleEvaluation(
-        connection,
-        compiled,
-        now,
-        scenarios.node_views(connection),
-        scenarios.scenario_views(connection, keys),
-        {one.key: one for one in due},
-    )
-    runs = {one.state.run for one in due if isinstance(one.state, OverlongState) and one.state.run}
-    over = ended(connection, runs)
-    unlimited = (one.state.run for one in due if isinstance(one.state, OverlongState) and one.state.limit is None)
-    usual = good_durations(connection, {run.scenario for run in unlimited if run is not None})
-    for one in due:
-        _tick(evaluation, one, over, usual)
-    _orphans(evaluation)
-    more = starts.evaluate_starts(evaluation)
-    _begin_timing(evaluation, fresh)
-    owed = _summaries(evaluation)
+    keys = {ScenarioKey(*row.key[1:]) for row in due if row.key.scenario}
+    known = scenarios.scenario_views(connection, keys)
+    evaluation = RuleEvaluation(connection, compiled, now, known, {row.key: row for row in due})
+    _tick_due(evaluation, due)
+    _end_orphans(evaluation)
+    more = _evaluate_starts(evaluation)
+    _start_timers(evaluation, untimed)
+    _enqueue_summaries(evaluation)
     evaluation.write()
-    dues = (rule_states.next_due(connection, now), next_start(connection, now))
-    return Outcome(
-        full=more or len(due) >= BATCH,
-        alerts=evaluation.changed,
-        owed=owed,
-        made=evaluation.made,
-        errors=evaluation.errors,
-        next_due=min(filter(None, dues), default=None),
+    evaluation.result.full = more or len(due) >= BATCH
+    dues = (rule_states.next_due(connection, now), starts.next_start(connection, now))
+    evaluation.result.next_due = min(filter(None, dues), default=None)
+    return evaluation.result
+
+
+def _tick_due(evaluation: RuleEvaluation, due: Sequence[RuleStateRow]) -> None:
+    """Evaluate the rules whose time has come."""
+    connection, now = evaluation.connection, evaluation.now
+    overlong = [row.state for row in due if isinstance(row.state, OverlongState)]
+    ended = runs.ended(connection, {state.run for state in overlong if state.run})
+    usual = runs.good_durations(
+        connection, {state.run.scenario for state in overlong if state.run and state.limit is None}
     )
+    for row in due:
+        key, state, view = row.key, row.state, evaluation.view(row.key)
+        rule = evaluation.compiled.rules.get(key.rule)
+        if rule is None or not isinstance(state, rule.state_type):
+            evaluation.put(key, None, None)
+        elif view.scenario is not None and not view.scenario.backfilled:
+            evaluation.put(key, state, now + RECHECK)
+        elif isinstance(rule, missed.StalledRule):
+            evaluation.tick(key, rule.on_met(state, starts.last_met(connection, key.node)), rule)
+        elif not isinstance(state, OverlongState):
+            evaluation.tick(key, state, rule)
+        elif state.ended is None and state.run in ended:
+            evaluation.put(key, state, now + RECHECK)  # the event of its end is on the way
+        else:
+            durations = usual.get(state.run.scenario, ()) if state.run is not None else ()
+            evaluation.tick(key, state, rule, replace(view, durations=tuple(durations)))
 
 
-def _tick(evaluation: RuleEvaluation, one: RuleStateRow, over: set[RunKey], usual: Durations) -> None:
-    live = evaluation.compiled.rules.get(one.key.rule.removesuffix("/stalled"))
-    view = evaluation.view(one.key)
-    if live is None or one.state is None:
-        evaluation.put(one.key, None, None)
-    elif view.scenario is not None and not view.scenario.backfilled:
-        evaluation.put(one.key, one.state, evaluation.now + RECHECK)
-    elif isinstance(one.state, StalledState):
-        starts.look_for_ends(evaluation, one.key, one.state, live)
-    elif isinstance(one.state, OverlongState):
-        _tick_overlong(evaluation, one.key, one.state, live, over, usual)
-    else:
-        evaluation.tick(one.key, one.state, live)
-
-
-def _tick_overlong(
-    evaluation: RuleEvaluation,
-    key: StateKey,
-    state: OverlongState,
-    live: CompiledRule,
-    over: set[RunKey],
-    usual: Durations,
-) -> None:
-    if state.ended is None and state.run in over:
-        evaluation.put(key, state, evaluation.now + RECHECK)  # the event of its end is on the way
+def _end_orphans(evaluation: RuleEvaluation) -> None:
+    """End the alerts of what is gone or was switched off, and forget why they fired."""
+    orphans = alerts.orphans(evaluation.connection)
+    if not orphans:
         return
-    durations = usual.get(state.run.scenario, ()) if state.run is not None else ()
-    evaluation.tick(key, state, live, replace(evaluation.view(key), durations=tuple(durations)))
-
-
-def _orphans(evaluation: RuleEvaluation) -> None:
-    """End the alerts of what is gone or was switched off, and forget why they rang."""
-    found = alerts.orphans(evaluation.connection)
-    if not found:
-        return
-    known = rule_states.load(evaluation.connection, {place_of(filed.alert) for filed, _ in found})
-    evaluation.states = known | evaluation.states
-    for filed, reason in found:
-        evaluation.end(filed.rule, filed.alert.id, evaluation.now, reason)
-        key = StateKey(filed.rule, *place_of(filed.alert))
+    evaluation.load(place_of(row.alert) for row, _ in orphans)
+    for row, reason in orphans:
+        evaluation.end(row.rule, row.alert.id, evaluation.now, reason)
+        key = StateKey(row.rule, *place_of(row.alert))
         state = evaluation.states[key].state if key in evaluation.states else None
         if isinstance(state, StaleState) and reason is EndReason.DEACTIVATED:
             evaluation.put(key, replace(state, ringing=None, off=True), evaluation.now + OFF_RECHECK)
@@ -124,45 +120,199 @@ def _orphans(evaluation: RuleEvaluation) -> None:
             evaluation.put(key, None, None)
 
 
-def untracked(connection: Connection, compiled: CompiledConfig) -> list[UntrackedScenario]:
-    """The scenarios that a ``stale`` rule does not time yet. Reads only; it may take a moment in a large fleet."""
-    rules = {live.id for live in compiled.rules.values() if live.rule.kind == "stale"}
-    if not rules:
-        return []
-    known = rule_states.known(connection, rules)
-    new = [
-        (live, one)
-        for one in scenarios.watched_scenarios(connection)
-        for live in compiled.rules_for(scenario_labels(one))
-        if live.id in rules and StateKey(live.id, *one.key) not in known
-    ]
-    good = last_good(connection, {one.key for _, one in new})
-    return [UntrackedScenario(live, one, good.get(one.key)) for live, one in new]
-
-
-def _begin_timing(evaluation: RuleEvaluation, fresh: Sequence[UntrackedScenario]) -> None:
-    known = rule_states.load(evaluation.connection, {one.scenario.key for one in fresh})
-    for one in fresh:
-        key = StateKey(one.live.id, *one.scenario.key)
+def _start_timers(evaluation: RuleEvaluation, untimed: Sequence[UntimedScenario]) -> None:
+    known = rule_states.load(evaluation.connection, {new.scenario.key for new in untimed})
+    for new in untimed:
+        key = StateKey(new.rule.id, *new.scenario.key)
         if key not in known:
-            evaluation.scenarios[one.scenario.key] = one.scenario
-            since = one.good or one.scenario.watched_since
-            evaluation.tick(key, StaleState(since=since, good=one.good is not None), one.live)
+            evaluation.scenarios[new.scenario.key] = new.scenario
+            since = new.last_good or new.scenario.watched_since
+            evaluation.tick(key, StaleState(since=since, good=new.last_good is not None), new.rule)
 
 
-def _summaries(evaluation: RuleEvaluation) -> list[Notification]:
+def _enqueue_summaries(evaluation: RuleEvaluation) -> None:
     """What was withheld while a node's history was read back, in one message a receiver."""
-    owed: list[Notification] = []
-    for node in events.nodes_with_withheld(evaluation.connection):
-        seen = evaluation.nodes.get(node)
-        if seen is not None and seen.backfilling:
+    connection = evaluation.connection
+    for node in events.nodes_with_withheld(connection):
+        view = evaluation.nodes.get(node)
+        if view is not None and view.backfilling:
             continue
-        if any(key.node == node for key in events.late_after(evaluation.connection, 0)):
+        if any(key.node == node for key in events.late_after(connection, 0)):
             continue
-        for receiver, late in events.release_withheld(evaluation.connection, node).items():
+        for receiver, late in events.release_withheld(connection, node).items():
             channels = evaluation.compiled.channels.get(receiver, ())
-            owed += report.summary(node, receiver, late, channels, evaluation.now)
+            evaluation.enqueue(summary_notifications(node, receiver, late, channels, evaluation.now))
             reason = DecisionReason.SUMMARY if channels else DecisionReason.NO_CHANNEL
-            note = f"{node}: {len(late)} events"
-            evaluation.made.append(Decision(evaluation.now, Stage.BACKFILL, receiver, reason, note))
-    return outbox.owe(evaluation.connection, owed)
+            evaluation.note(receiver, reason, f"{node}: {len(late)} events", stage=Stage.BACKFILL)
+
+
+# --- expected starts -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _MissedStart:
+    """A start that one rule calls missed. ``due`` is on the node's clock."""
+
+    key: StartKey
+    rule: MissedRule
+    due: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class _EvaluatedStart:
+    """A start with the status of its row."""
+
+    key: StartKey
+    status: StartStatus
+    missed: tuple[_MissedStart, ...]
+    unseen: bool  # due, but not polled since
+
+
+def _evaluate_starts(evaluation: RuleEvaluation) -> bool:
+    """Evaluate the expected starts whose time has come; returns whether more wait."""
+    connection = evaluation.connection
+    keys = starts.starts_to_evaluate(connection, evaluation.now, STARTS_BATCH)
+    if not keys:
+        return False
+    evaluation.load({key.scenario for key in keys} | {(key.scenario.node, "", "") for key in keys})
+    around, following = starts.runs_around(connection, keys), starts.next_starts(connection, keys)
+    evaluated = [_evaluate_start(evaluation, key, around[key], following.get(key)) for key in keys]
+    held: set[StartKey] = set()
+    for node in sorted({key.scenario.node for key in keys}):
+        held |= _fire_missed(evaluation, node, [start for start in evaluated if start.key.scenario.node == node])
+    settled: list[tuple[StartKey, str, datetime | None]] = []
+    for start in evaluated:
+        again = start.status.evaluate_at
+        if start.key in held:
+            settled.append((start.key, StartState.PENDING.value, evaluation.now + RECHECK))
+        else:
+            offset = evaluation.view(StateKey("", *start.key.scenario)).node.clock_offset
+            settled.append((start.key, start.status.state.value, None if again is None else again - offset))
+    starts.save_starts(connection, settled, evaluation.now)
+    return len(keys) >= STARTS_BATCH
+
+
+def _evaluate_start(
+    evaluation: RuleEvaluation, key: StartKey, around: Sequence[Run], following: datetime | None
+) -> _EvaluatedStart:
+    view = evaluation.view(StateKey("", *key.scenario))
+    scenario = view.scenario
+    if following is None and scenario is not None:
+        following = scenario.next_run
+    matching = evaluation.compiled.rules_for(scenario_labels(scenario) if scenario else {})
+    rules = [rule for rule in matching if isinstance(rule, MissedRule)]
+    found: list[_MissedStart] = []
+    pending: list[datetime] = []
+    unseen = False
+    status: StartStatus | None = None
+    for rule in sorted(rules, key=lambda rule: rule.config.grace):
+        due = missed.due_of(key.at, rule.config.grace, following)
+        status = missed.evaluate_start(key.at, due, around, view)
+        if status.state is StartState.MISSED:
+            found.append(_MissedStart(key, rule, due))
+        elif status.evaluate_at is not None:
+            pending.append(status.evaluate_at)
+            unseen = unseen or view.now >= due
+    if status is None:
+        due = missed.due_of(key.at, missed.DEFAULT_GRACE, following)
+        return _EvaluatedStart(key, missed.evaluate_start(key.at, due, around, view), (), unseen=False)
+    return _EvaluatedStart(key, replace(status, evaluate_at=min(pending, default=None)), tuple(found), unseen)
+
+
+def _fire_missed(evaluation: RuleEvaluation, node: str, evaluated: Sequence[_EvaluatedStart]) -> set[StartKey]:
+    """Fire for what a node has missed, once for all or one by one; returns the starts that must wait."""
+    fresh = [start for found in evaluated for start in found.missed if not _is_counted(evaluation, start)]
+    held: set[StartKey] = set()
+    for first, last in missed.group_moments([start.key.at for start in fresh]):
+        group = [start for start in fresh if first <= start.key.at <= last]
+        cohort = _cohort(evaluation, node, first, last, {start.key for start in group}, evaluated)
+        # The first ``missed`` rule holds the alerts about whole nodes.
+        stalled = next(rule.stalled for rule in evaluation.compiled.rules.values() if isinstance(rule, MissedRule))
+        place = StateKey(stalled.id, node)
+        known = evaluation.states.get(place)
+        state = known.state if known and isinstance(known.state, StalledState) else None
+        now = evaluation.view(place).now
+        if covered := stalled.covers(state, cohort):
+            evaluation.tick(place, stalled.add_cohort(state, cohort), stalled)
+        for start in group:
+            scenario, at = start.key
+            if covered:
+                note = f"{'/'.join(scenario)}: start expected at {at.isoformat()}; covered by the node's alert"
+                evaluation.note(start.rule.alert, DecisionReason.WITHHELD, note)
+            elif cohort.undecided and now < start.due + missed.PATIENCE:
+                held.add(start.key)
+            else:
+                key = StateKey(start.rule.id, *scenario)
+                known = evaluation.states.get(key)
+                old = known.state if known and isinstance(known.state, MissedState) else None
+                evaluation.tick(key, start.rule.add_missed(old, at, start.due), start.rule)
+    return held
+
+
+def _is_counted(evaluation: RuleEvaluation, start: _MissedStart) -> bool:
+    known = evaluation.states.get(StateKey(start.rule.id, *start.key.scenario))
+    state = known.state if known else None
+    return isinstance(state, MissedState) and state.judged is not None and start.key.at <= state.judged
+
+
+def _cohort(
+    evaluation: RuleEvaluation,
+    node: str,
+    first: datetime,
+    last: datetime,
+    missed_now: set[StartKey],
+    evaluated: Sequence[_EvaluatedStart],
+) -> Cohort:
+    begin = min(first, last - missed.WINDOW)
+    rows = starts.count_starts(evaluation.connection, node, begin, last)
+    near = [start for start in evaluated if begin <= start.key.at <= last]
+    unseen = sum(start.unseen and start.key not in missed_now for start in near)
+    met = rows.met + sum(start.status.state is StartState.MET for start in near)  # these are still pending in the rows
+    return Cohort(first, last, met, rows.missed + len(missed_now), unseen)
+
+
+# --- channels that do not deliver ----------------------------------------------------------------------------------------
+
+
+def find_channel_changes(
+    connection: Connection, compiled: CompiledConfig, now: datetime, last_check: datetime | None
+) -> list[Fired | Resolved]:
+    """What is to change about ``ChannelFailing``. Reads only, and not all of a long outbox: what the last check found
+    stands."""
+    recently = min(last_check or now, now) - _OVERLAP
+    known = alerts.of_rule(connection, CHANNEL_ALERT, recently)
+    firing = {alert.failing_channel: alert.starts_at for alert in known if alert.firing and alert.failing_channel}
+    lately = {name: max(since, recently) if last_check else since for name, since in firing.items()}
+    delivering = deliveries.delivered_since(connection, lately)
+    channels = compiled.config.channels()
+    others = [name for name in channels if name not in firing]
+    troubles = deliveries.troubles(connection, others, now - outages.PATIENCE, recently)
+    if troubles:
+        known = alerts.of_rule(connection, CHANNEL_ALERT, min(trouble.since for trouble in troubles.values()))
+    failing = {name: (trouble.since, trouble.reason) for name, trouble in troubles.items()}
+    return outages.evaluate_channels(known, failing, delivering, channels, now)
+
+
+def apply_channel_changes(
+    connection: Connection, compiled: CompiledConfig, now: datetime, changes: Iterable[Fired | Resolved]
+) -> StepResult:
+    """Write what was found. With a new alert the standing ones are routed anew, since fewer channels deliver them."""
+    evaluation = RuleEvaluation(connection, compiled, now)
+    firing = alerts.firing_ids(connection)
+    fired = False
+    for change in changes:
+        match change:
+            case Fired(alert):
+                fired = True
+                if alert.fingerprint in firing:  # it has a row that could not be read: write it anew
+                    alert = replace(alert, id=firing[alert.fingerprint])
+                evaluation.put_row(AlertRow(alert, CHANNEL_ALERT))
+                about = (alert.fingerprint, alert.id)
+                evaluation.note(alert.name, DecisionReason.FIRING, alert.annotations["summary"], alert=about)
+            case Resolved(alert_id, at, reason):
+                evaluation.end(CHANNEL_ALERT, alert_id, at, reason)
+    if fired:
+        standing = alerts.of_rule(connection, CHANNEL_ALERT, now)
+        evaluation.route_again(alert for alert in standing if alert.firing)
+    evaluation.write()
+    return evaluation.result

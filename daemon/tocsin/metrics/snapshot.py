@@ -15,7 +15,7 @@ from tocsin.config.model import Config
 from tocsin.metrics.text import labels_text
 from tocsin.model.event import EventName
 from tocsin.model.run import ScenarioKey
-from tocsin.routing.mute import Silencer
+from tocsin.routing.stages import Silencer
 from tocsin.store import alerts, series, silences, totals
 from tocsin.store.events import event_totals
 from tocsin.store.series import Bucket, History, NodeFacts, ProjectOutcome, ScenarioFacts

@@ -6,10 +6,11 @@ cannot be evaluated counts as true and says so: better a notice too many than on
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import assert_never
+from operator import ge, gt, le, lt
+from typing import Any, assert_never
 
 Value = str | float | bool | None
 Variables = Mapping[str, Value]
@@ -22,6 +23,7 @@ _TOKEN = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 _CONSTANTS: Mapping[str, Value] = {"true": True, "false": False, "null": None}
+_ORDER: Mapping[str, Callable[[Any, Any], bool]] = {"<": lt, "<=": le, ">": gt, ">=": ge}
 _DEEPEST = 50  # parentheses and signs; deeper ones are no condition that people write
 
 
@@ -40,13 +42,9 @@ class Variable:
 
 
 @dataclass(frozen=True, slots=True)
-class Not:
-    of: "Formula"
-
-
-@dataclass(frozen=True, slots=True)
-class Minus:
-    of: "Formula"
+class Unary:
+    sign: str
+    operand: "Formula"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +54,7 @@ class Binary:
     right: "Formula"
 
 
-Formula = Literal | Variable | Not | Minus | Binary
+Formula = Literal | Variable | Unary | Binary
 
 
 @lru_cache(maxsize=1024)
@@ -74,17 +72,17 @@ def holds(text: str, variables: Variables) -> bool:
     return _truth(_evaluate(parse(text), variables))
 
 
-def names(formula: Formula) -> frozenset[str]:
-    """The variables that a condition speaks of."""
+def variable_names(formula: Formula) -> frozenset[str]:
+    """The variables that a condition uses."""
     match formula:
         case Literal():
             return frozenset()
         case Variable(name):
             return frozenset({name})
-        case Not(of) | Minus(of):
-            return names(of)
+        case Unary(_, operand):
+            return variable_names(operand)
         case Binary(_, left, right):
-            return names(left) | names(right)
+            return variable_names(left) | variable_names(right)
         case _:
             assert_never(formula)
 
@@ -97,10 +95,9 @@ def _evaluate(formula: Formula, variables: Variables) -> Value:
             if name not in variables:
                 raise BadFormula(f"the variable {name!r} is not known here")
             return variables[name]
-        case Not(of):
-            return not _truth(_evaluate(of, variables))
-        case Minus(of):
-            return -_number(_evaluate(of, variables))
+        case Unary(sign, operand):
+            value = _evaluate(operand, variables)
+            return not _truth(value) if sign == "!" else -_number(value)
         case Binary("&&", left, right):
             return _truth(_evaluate(left, variables)) and _truth(_evaluate(right, variables))
         case Binary("||", left, right):
@@ -118,40 +115,24 @@ def _truth(value: Value) -> bool:
 
 
 def _number(value: Value) -> float:
-    if isinstance(value, bool) or value is None:
-        raise BadFormula(f"{value!r} is not a number")
     try:
-        return float(value)
+        if isinstance(value, (str, float, int)) and not isinstance(value, bool):
+            return float(value)
     except ValueError:
-        raise BadFormula(f"{value!r} is not a number") from None
+        pass
+    raise BadFormula(f"{value!r} is not a number")
 
 
 def _compare(sign: str, left: Value, right: Value) -> bool:
-    if sign in ("==", "!="):
-        return _equal(left, right) == (sign == "==")
-    if isinstance(left, str) and isinstance(right, str):
-        below, same = left < right, left == right
-    else:
-        a, b = _number(left), _number(right)
-        below, same = a < b, a == b
-    match sign:
-        case "<":
-            return below
-        case "<=":
-            return below or same
-        case ">":
-            return not below and not same
-        case _:
-            return not below
-
-
-def _equal(left: Value, right: Value) -> bool:
-    if isinstance(left, str) is isinstance(right, str):
-        return left == right
+    both_texts = isinstance(left, str) and isinstance(right, str)
+    if sign in _ORDER:
+        return _ORDER[sign](left, right) if both_texts else _ORDER[sign](_number(left), _number(right))
     try:
-        return _number(left) == _number(right)
+        alike = isinstance(left, str) is isinstance(right, str)
+        equal = left == right if alike else _number(left) == _number(right)
     except BadFormula:
-        return False
+        equal = False
+    return equal == (sign == "==")
 
 
 class _Parser:
@@ -175,9 +156,9 @@ class _Parser:
         self.kind, self.token = found.lastgroup, found[found.lastgroup or 0]
         self.position, self.end = found.start(found.lastgroup or 0), found.end()
 
-    def error(self, wanted: str) -> BadFormula:
-        seen = repr(self.token) if self.token else "the end"
-        return BadFormula(f"{self.text!r}: expected {wanted} at position {self.position}, found {seen}")
+    def error(self, expected: str) -> BadFormula:
+        token = repr(self.token) if self.token else "the end"
+        return BadFormula(f"{self.text!r}: expected {expected} at position {self.position}, found {token}")
 
     def _takes(self, *signs: str) -> str | None:
         if self.kind != "sign" or self.token not in signs:
@@ -206,18 +187,13 @@ class _Parser:
     def _signed(self, depth: int) -> Formula:
         if depth > _DEEPEST:
             raise BadFormula("the condition is nested too deeply")
-        if self._takes("!"):
-            return Not(self._signed(depth + 1))
-        if self._takes("-"):
-            return Minus(self._signed(depth + 1))
+        if sign := self._takes("!", "-"):
+            return Unary(sign, self._signed(depth + 1))
         if self._takes("("):
             inner = self.either(depth + 1)
             if not self._takes(")"):
                 raise self.error("')'")
             return inner
-        return self._atom()
-
-    def _atom(self) -> Formula:
         kind, token = self.kind, self.token
         match kind:
             case "number":

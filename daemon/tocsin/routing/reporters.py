@@ -1,7 +1,7 @@
-"""Reporters: every event that matches is told, each time, one notification a channel. No memory, no silences.
+"""Reporters: every event that matches is sent, each time, one notification a channel. No memory, no silences. Pure.
 
-Ids are derived from the event, the reporter and the channel, so that deciding the same event again owes nothing twice.
-A ordering_key is one scenario and one reporter: what is told of a scenario arrives in the order in which it happened.
+Ids are derived from the event, the reporter and the channel, so that evaluating the same event again enqueues nothing
+twice. An ordering key is one scenario and one reporter: notifications about a scenario arrive in the order of events.
 """
 
 from collections import Counter
@@ -14,7 +14,7 @@ from tocsin.kit.strings import derived_id
 from tocsin.model.decision import DecisionReason
 from tocsin.model.event import END_EVENTS, Event, EventName, dss_variables, event_labels
 from tocsin.model.labels import Labels, all_match
-from tocsin.model.notification import EventNotice, MailOverrides, Notification, SummaryNotice
+from tocsin.model.notification import EventNotice, MailOverrides, Notice, Notification, SummaryNotice
 from tocsin.model.run import BAD_OUTCOMES, DetailsLevel, Outcome, Run
 from tocsin.routing.formula import BadFormula, holds
 
@@ -24,45 +24,54 @@ _ALWAYS_DETAILED = frozenset({EventName.RUN_FAILED, EventName.RUN_ABORTED})
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class ReporterResult:
     """What a reporter makes of one event. ``note`` is the condition that was false, or why one could not be read."""
 
-    reporter: Reporter
     reason: DecisionReason
     note: str | None = None
 
     @property
-    def owes(self) -> bool:
+    def passed(self) -> bool:
         return self.reason in (DecisionReason.ENQUEUED, DecisionReason.CONDITION_ERROR)
 
 
-def ask(reporter: Reporter, event: Event, labels: Labels) -> Report | None:
-    """What the reporter says to an event; None when it does not concern it (``on``, ``match``)."""
+def evaluate_reporter(reporter: Reporter, event: Event, labels: Labels) -> ReporterResult | None:
+    """What the reporter makes of an event; None when it does not concern it (``on``, ``match``)."""
     if event.name not in reporter.on or not all_match(reporter.match, labels):
         return None
-    return Report(reporter, *asked(reporter.condition, event))
+    return check_condition(reporter.condition, event)
 
 
-def asked(condition: str | None, event: Event) -> tuple[DecisionReason, str | None]:
+def check_condition(condition: str | None, event: Event) -> ReporterResult:
     """Whether a condition lets an event pass. One that cannot be read counts as true, and the note says why."""
     if condition is None or not condition.strip():
-        return DecisionReason.ENQUEUED, None
+        return ReporterResult(DecisionReason.ENQUEUED)
     try:
         true = holds(condition, dss_variables(event))
     except BadFormula as error:
-        return DecisionReason.CONDITION_ERROR, str(error)
-    return (DecisionReason.ENQUEUED, None) if true else (DecisionReason.CONDITION, condition)
+        return ReporterResult(DecisionReason.CONDITION_ERROR, str(error))
+    return ReporterResult(DecisionReason.ENQUEUED) if true else ReporterResult(DecisionReason.CONDITION, condition)
 
 
 def late_start(event: Event) -> Run | None:
-    """The run whose start is told late. If it has ended since, its start is never told, its end is."""
+    """The run whose start is seen late. If it has ended since, its start is never sent, its end is."""
     return event.run if event.late and event.name is EventName.RUN_STARTED else None
 
 
-def notice(reporter: Reporter, event: Event) -> EventNotice:
-    """The frozen data of a notification."""
+def new_notification(
+    channel: Channel, ordering_key: str, notice: Notice, now: datetime, *id_parts: str | int
+) -> Notification:
+    """A notification with an id that is derived from what it is about."""
+    id_ = derived_id(*id_parts)
+    return Notification(id_, channel.receiver, channel.name, ordering_key, notice, created_at=now, due_at=now)
+
+
+def reporter_notifications(
+    reporter: Reporter, event: Event, channels: Sequence[Channel], now: datetime
+) -> list[Notification]:
+    """What a reporter sends about an event: one notification a channel of its receiver."""
     mail = reporter.mail
-    return EventNotice(
+    notice = EventNotice(
         event=event,
         reporter=reporter.name,
         subject=reporter.subject,
@@ -71,77 +80,14 @@ def notice(reporter: Reporter, event: Event) -> EventNotice:
         variables={} if mail is None else mail.variables,
         template=reporter.template or reporter.message,
     )
-
-
-def ordering_key(reporter: Reporter, event: Event) -> str:
-    place = "/".join(event.key) if event.key else event.node
-    return f"reporter:{reporter.name}:{place}"
-
-
-def notifications(
-    reporter: Reporter, event: Event, channels: Sequence[Channel], now: datetime, due_at: datetime
-) -> list[Notification]:
-    """What a reporter owes for an event: one notification a channel of its receiver."""
-    frozen, place = notice(reporter, event), ordering_key(reporter, event)
+    ordering_key = f"reporter:{reporter.name}:{'/'.join(event.key or (event.node,))}"
     return [
-        Notification(
-            id=derived_id(event.id, "reporter", reporter.name, channel.name),
-            receiver=channel.receiver,
-            channel=channel.name,
-            ordering_key=place,
-            notice=frozen,
-            created_at=now,
-            due_at=due_at,
-        )
+        new_notification(channel, ordering_key, notice, now, event.id, "reporter", reporter.name, channel.name)
         for channel in channels
     ]
 
 
-def wants_details(
-    reporters: Sequence[Reporter], channels: Mapping[str, Channel], templates: Mapping[str, str]
-) -> Callable[[Event], DetailsLevel]:
-    """What is needed of the run that an event ended: all of it after a failure or an abort; after other ends the steps
-    when a reporter that has a channel will tell it, and the log when that reporter attaches it or its text shows it."""
-    by_receiver: dict[str, list[Channel]] = {}
-    for channel in channels.values():
-        by_receiver.setdefault(channel.receiver, []).append(channel)
-    telling = [reporter for reporter in reporters if reporter.receiver in by_receiver and reporter.on & END_EVENTS]
-
-    def level(reporter: Reporter, event: Event, labels: Labels) -> DetailsLevel:
-        report = ask(reporter, event, labels)
-        if report is None or not report.owes:
-            return DetailsLevel.NOTHING
-        own = reporter.template or reporter.message
-        texts = {own or channel.template for channel in by_receiver[reporter.receiver] if channel.webhook is None}
-        shown = "log" in reporter.attach or any(_shows_log(text, event, templates) for text in texts)
-        return DetailsLevel.LOG if shown else DetailsLevel.STEPS
-
-    def wanted(event: Event) -> DetailsLevel:
-        if event.name not in END_EVENTS:
-            return DetailsLevel.NOTHING
-        if event.name in _ALWAYS_DETAILED:
-            return DetailsLevel.LOG
-        asked = [reporter for reporter in telling if event.name in reporter.on]
-        if not asked:
-            return DetailsLevel.NOTHING
-        labels = event_labels(event)
-        return max(level(reporter, event, labels) for reporter in asked)
-
-    return wanted
-
-
-def _shows_log(template: str | None, event: Event, templates: Mapping[str, str]) -> bool:
-    """Whether a text shows the log of this run: the built-in ones do, below the error of a run that was not good."""
-    default = event.run is not None and event.run.outcome != Outcome.SUCCESS
-    if template is None or template in _BUILT_IN:
-        return default
-    text = templates.get(template, template)
-    if any(word in text for word in ("include", "import", "extends")):
-        return default or any("log_tail" in one for one in (text, *templates.values()))
-    return "log_tail" in text
-
-
-def summary(
+def summary_notifications(
     node: str, receiver: str, late: Sequence[Event], channels: Sequence[Channel], now: datetime
 ) -> list[Notification]:
     """One message a channel on what was withheld; ``late`` is in order of time and not empty."""
@@ -154,15 +100,50 @@ def summary(
         runs_by_outcome=dict(Counter(outcomes)),
         worst=tuple(reversed(failures[-_WORST:])),
     )
+    ids = [event.id for event in late]
     return [
-        Notification(
-            id=derived_id("summary", receiver, channel.name, *(event.id for event in late)),
-            receiver=receiver,
-            channel=channel.name,
-            ordering_key=f"summary:{node}",
-            notice=notice,
-            created_at=now,
-            due_at=now,
-        )
+        new_notification(channel, f"summary:{node}", notice, now, "summary", receiver, channel.name, *ids)
         for channel in channels
     ]
+
+
+def details_needed(
+    reporters: Sequence[Reporter], channels: Mapping[str, Channel], templates: Mapping[str, str]
+) -> Callable[[Event], DetailsLevel]:
+    """What is needed of the run that an event ended: all of it after a failure or an abort; after other ends the steps
+    when a reporter that has a channel will send it, and the log when that reporter attaches it or its text shows it."""
+    by_receiver: dict[str, list[Channel]] = {}
+    for channel in channels.values():
+        by_receiver.setdefault(channel.receiver, []).append(channel)
+    sending = [reporter for reporter in reporters if reporter.receiver in by_receiver and reporter.on & END_EVENTS]
+
+    def level(reporter: Reporter, event: Event, labels: Labels) -> DetailsLevel:
+        result = evaluate_reporter(reporter, event, labels)
+        if result is None or not result.passed:
+            return DetailsLevel.NOTHING
+        own = reporter.template or reporter.message
+        texts = {own or channel.template for channel in by_receiver[reporter.receiver] if channel.webhook is None}
+        log = "log" in reporter.attach or any(_shows_log(text, event, templates) for text in texts)
+        return DetailsLevel.LOG if log else DetailsLevel.STEPS
+
+    def needed(event: Event) -> DetailsLevel:
+        if event.name not in END_EVENTS:
+            return DetailsLevel.NOTHING
+        if event.name in _ALWAYS_DETAILED:
+            return DetailsLevel.LOG
+        concerned = [reporter for reporter in sending if event.name in reporter.on]
+        labels = event_labels(event) if concerned else {}
+        return max((level(reporter, event, labels) for reporter in concerned), default=DetailsLevel.NOTHING)
+
+    return needed
+
+
+def _shows_log(template: str | None, event: Event, templates: Mapping[str, str]) -> bool:
+    """Whether a text shows the log of this run: the built-in ones do, below the error of a run that was not good."""
+    default = event.run is not None and event.run.outcome != Outcome.SUCCESS
+    if template is None or template in _BUILT_IN:
+        return default
+    text = templates.get(template, template)
+    if any(word in text for word in ("include", "import", "extends")):
+        return default or any("log_tail" in other for other in (text, *templates.values()))
+    return "log_tail" in text

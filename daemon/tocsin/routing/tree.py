@@ -1,27 +1,28 @@
-"""The routing tree: which receivers hear of an alert, and in which group it stands there.
+"""The routing tree: which receivers get an alert and in which group, and the tree as text.
 
 Alertmanager's rules to the letter: a route is entered when all of its matchers hold; its children are tried in order
 and the first that matches ends the search unless it says ``continue``; a route none of whose children match is itself
-a match. ``amtool config routes test`` on the same tree answers the same, and a test compares both on random trees.
+a match. ``amtool config routes test`` and ``routes show`` on the same tree print the same, and a test compares them on
+random trees.
 
 A group is identified by the matchers along the path, the receiver and the group labels, never by a position in the
 file: after a reload that only moves routes, nothing is sent again.
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, field
-from itertools import islice
+from dataclasses import dataclass
 
 from tocsin.config.model import Route
-from tocsin.model.labels import Labels, all_match
+from tocsin.model.labels import Labels, all_match, matchers_text
 from tocsin.model.matcher_index import MatcherIndex
 
 _CACHE_SIZE = 20_000
+_STEM = "│\N{NO-BREAK SPACE}\N{NO-BREAK SPACE} "  # byte for byte what amtool prints
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """A route that hears of a label set, and the group in which the alert stands there."""
+    """A route that takes a label set, and the group into which it puts the alert."""
 
     route: Route
     group_labels: Labels
@@ -46,20 +47,20 @@ def walk(root: Route) -> Iterator[Placed]:
 
 
 def matching_routes(root: Route, labels: Labels) -> tuple[Route, ...]:
-    """The routes that hear of ``labels``, in the order of the file; empty when the root itself does not match."""
+    """The routes that take ``labels``, in the order of the file; empty when the root itself does not match."""
     return tuple(_enter(root, lambda route: all_match(route.matchers, labels)))
 
 
 def _enter(route: Route, holds: Callable[[Route], object]) -> list[Route]:
     if not holds(route):
         return []
-    found: list[Route] = []
+    matches: list[Route] = []
     for child in route.routes:
         deeper = _enter(child, holds)
-        found += deeper
+        matches += deeper
         if deeper and not child.continues:
             break
-    return found or [route]
+    return matches or [route]
 
 
 def group_key(receiver: str, path: Sequence[str], group_labels: Labels) -> str:
@@ -73,53 +74,87 @@ def _quoted(value: str) -> str:
     return f'"{escaped}"'
 
 
-@dataclass(slots=True)
 class Router:
-    """One tree with a memory: label sets for which the same routes' matchers hold take the same way."""
+    """A tree with a cache: label sets for which the same routes' matchers hold take the same routes."""
 
-    root: Route
-    _index: MatcherIndex = field(init=False)
-    _bit: dict[int, int] = field(init=False)  # of the index, by the id of a route
-    _ways: dict[int, tuple[Route, ...]] = field(init=False, default_factory=dict)
-    _by_path: dict[tuple[str, tuple[str, ...]], Route] = field(init=False, default_factory=dict)
+    def __init__(self, root: Route) -> None:
+        self.root = root
+        self._routes = [placed.route for placed in walk(root)]
+        self._index = MatcherIndex(route.matchers for route in self._routes)
+        self._bit = {id(route): 1 << index for index, route in enumerate(self._routes)}  # of the index
+        self._by_path = {(route.receiver, route.path): route for route in reversed(self._routes)}  # the first counts
+        self._taken: dict[int, tuple[Route, ...]] = {}
 
-    def __post_init__(self) -> None:
-        routes = [placed.route for placed in walk(self.root)]
-        self._index = MatcherIndex(route.matchers for route in routes)
-        self._bit = {id(route): 1 << index for index, route in enumerate(routes)}
-        for route in routes:
-            self._by_path.setdefault((route.receiver, route.path), route)
-
-    def match(self, labels: Labels, hearing: Collection[str] | None = None) -> tuple[Match, ...]:
+    def match(self, labels: Labels, reachable: Collection[str] | None = None) -> tuple[Match, ...]:
         """The matches of a label set; of several with one group key only the first.
 
-        ``hearing``: receivers of which one must be among them; else the first route of the tree that has one is too.
+        ``reachable``: receivers of which one must be among them; else the first route of the tree with one is added.
         """
-        found: dict[str, Match] = {}
-        way = self._way(labels)
-        if hearing is not None and not any(route.receiver in hearing for route in way):
-            way += tuple(islice((one.route for one in walk(self.root) if one.route.receiver in hearing), 1))
-        for route in way:
-            own = _group_labels(route, labels)
-            key = group_key(route.receiver, route.path, own)
-            found.setdefault(key, Match(route, own, key))
-        return tuple(found.values())
+        taken = self._take(labels)
+        if reachable is not None and not any(route.receiver in reachable for route in taken):
+            taken += tuple([route for route in self._routes if route.receiver in reachable][:1])
+        matches: dict[str, Match] = {}
+        for route in taken:
+            group_labels = labels if route.group_by_all else {n: labels[n] for n in route.group_by if labels.get(n)}
+            key = group_key(route.receiver, route.path, group_labels)
+            matches.setdefault(key, Match(route, dict(group_labels), key))
+        return tuple(matches.values())
 
     def find(self, receiver: str, path: tuple[str, ...]) -> Route | None:
         """The route of a group that was written earlier; None when the tree no longer has it."""
         return self._by_path.get((receiver, path))
 
-    def _way(self, labels: Labels) -> tuple[Route, ...]:
+    def _take(self, labels: Labels) -> tuple[Route, ...]:
         holding = self._index.matching(labels)
-        way = self._ways.get(holding)
-        if way is None:
-            if len(self._ways) >= _CACHE_SIZE:
-                self._ways.clear()
-            way = self._ways[holding] = tuple(_enter(self.root, lambda route: holding & self._bit[id(route)]))
-        return way
+        taken = self._taken.get(holding)
+        if taken is None:
+            if len(self._taken) >= _CACHE_SIZE:
+                self._taken.clear()
+            taken = self._taken[holding] = tuple(_enter(self.root, lambda route: holding & self._bit[id(route)]))
+        return taken
 
 
-def _group_labels(route: Route, labels: Labels) -> dict[str, str]:
-    if route.group_by_all:
-        return dict(labels)
-    return {name: labels[name] for name in route.group_by if labels.get(name)}
+# --- text, in the forms of ``amtool config routes show`` and ``routes test`` ---------------------------------------------
+
+
+def matching_receivers(root: Route, labels: Labels) -> list[str]:
+    """The receivers that get an alert, in order; one that gets it twice is named twice."""
+    return [route.receiver for route in matching_routes(root, labels)]
+
+
+def format_tree(root: Route) -> str:
+    """The tree with box-drawing branches, each route with its matchers and receiver."""
+
+    def label(route: Route) -> str:
+        return f"{_name(route)}{'  continue: true' if route.continues else ''}  receiver: {route.receiver}"
+
+    return "\n".join([".", *_branches([root], "", label, lambda _: True)])
+
+
+def format_matching(root: Route, labels: Labels) -> str:
+    """The part of the tree that the labels take; receivers stand only where a notification would leave."""
+    hit = {id(route) for route in matching_routes(root, labels)}
+
+    def is_taken(route: Route) -> bool:
+        return id(route) in hit or any(is_taken(child) for child in route.routes)
+
+    def label(route: Route) -> str:
+        return f"{_name(route)}  receiver: {route.receiver}" if id(route) in hit else _name(route)
+
+    return "\n".join([".", *_branches([root], "", label, is_taken)])
+
+
+def _name(route: Route) -> str:
+    return matchers_text(route.matchers) if route.matchers else "default-route"
+
+
+def _branches(
+    routes: Sequence[Route], indent: str, label: Callable[[Route], str], included: Callable[[Route], bool]
+) -> list[str]:
+    lines: list[str] = []
+    routes = [route for route in routes if included(route)]
+    for route in routes:
+        last = route is routes[-1]
+        lines.append(f"{indent}{'└── ' if last else '├── '}{label(route)}")
+        lines += _branches(route.routes, indent + ("    " if last else _STEM), label, included)
+    return lines

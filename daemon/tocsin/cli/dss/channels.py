@@ -9,7 +9,7 @@ from urllib.parse import quote, urlencode
 from tocsin.deliver.connect import check_channel_url
 from tocsin.dss.fields import get_object, get_text, only_objects
 from tocsin.dss.wire import Raw
-from tocsin.routing.dss_reporters import DEFAULT_SUBJECT, addresses, individual
+from tocsin.routing.dss_reporters import DEFAULT_SUBJECT, parse_recipients, split_addresses
 
 _UNKNOWN_SERVER = "smtp.example.com"
 
@@ -112,11 +112,12 @@ def _mailto(channel: Raw, host: str, sender: str) -> str:
 def _overrides(mail: Raw, sender: str | None) -> tuple[Raw, ...]:
     """One override for each message that DSS would send: to a list, or to each of some people."""
     try:
-        several = list(individual(get_text(mail, "recipient") or ""))
+        several = list(parse_recipients(get_text(mail, "recipient") or ""))
     except ValueError as error:
         raise NotCarried(f"its recipients: {error}") from None
     copies = {
-        key: addresses(get_text(mail, name) or "") for key, name in (("cc", "ccRecipient"), ("bcc", "bccRecipient"))
+        key: split_addresses(get_text(mail, name) or "")
+        for key, name in (("cc", "ccRecipient"), ("bcc", "bccRecipient"))
     }
     shared = {key: copy for key, copy in copies.items() if copy}
     several = several or [([], {})]

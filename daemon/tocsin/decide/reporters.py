@@ -1,0 +1,217 @@
+"""Reporters in one transaction: events → notifications, those of the configuration and DSS's own mail reporters.
+
+What is too late to be sent by itself is withheld for the summary after the backfill.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from sqlalchemy import Connection
+
+from tocsin.config.model import Channel, Config, DssReportersConfig
+from tocsin.config.secrets import Secret
+from tocsin.decide.evaluate import Evaluation
+from tocsin.model.decision import DecisionReason, Stage
+from tocsin.model.event import END_EVENTS, Event
+from tocsin.model.labels import Labels
+from tocsin.model.notification import Notification
+from tocsin.model.run import RunKey, ScenarioKey
+from tocsin.model.scenario import MailReporter, NodeView
+from tocsin.routing import dss_reporters as dss
+from tocsin.routing.reporters import evaluate_reporter, late_start, reporter_notifications
+from tocsin.store import events as event_rows
+from tocsin.store import runs
+from tocsin.store.scenarios import get_mail_reporters
+
+_MAIL = ("mailto:", "mailtos:")  # the schemes whose mails take another sender and other recipients
+
+
+@dataclass(frozen=True, slots=True)
+class DssReporterRows:
+    """DSS's own reporters as one batch of events needs them; a scenario whose were never read is absent."""
+
+    config: DssReportersConfig
+    reporters: Mapping[ScenarioKey, tuple[MailReporter, ...]]
+    early: Mapping[RunKey, Sequence[Event]]  # failures of reporters that came before the end of their run
+    channels: Sequence[Channel]  # for mail
+
+    @classmethod
+    def load(
+        cls, connection: Connection, config: Config, events: Iterable[Event], channels: Sequence[Channel]
+    ) -> "DssReporterRows":
+        """Nothing is read for events that do not concern DSS's reporters."""
+        concerned = [event for event in events if dss.concerns(config.dss_reporters, event)]
+        early: dict[RunKey, list[Event]] = {}
+        if config.dss_reporters.mode == "fallback":
+            ended = {event.run.key for event in concerned if event.run and event.name in END_EVENTS}
+            early = event_rows.early_failures(connection, ended)
+            concerned = [event for event in concerned if event.reporter or (event.run and event.run.key in early)]
+        keys = {event.key for event in concerned if event.key is not None}
+        return cls(config.dss_reporters, get_mail_reporters(connection, keys), early, channels)
+
+    def evaluate(self, event: Event) -> Sequence[dss.DssReporterResult] | None:
+        """What they do about an event that concerns them; None when that is not known."""
+        known = None if event.key is None else self.reporters.get(event.key)
+        if self.config.mode == "fallback" and event.name in END_EVENTS:
+            early = self.early.get(event.run.key, ()) if event.run and known else ()
+            results = (dss.evaluate_fallback(self.config, failed, known or (), event.run) or () for failed in early)
+            return [result for failed in results for result in failed]
+        if known is None:
+            return None
+        evaluate = dss.evaluate_mirror if self.config.mode == "mirror" else dss.evaluate_fallback
+        return evaluate(self.config, event, known)
+
+
+@dataclass(slots=True)
+class ReporterEvaluation(Evaluation):
+    """Reporters in one transaction."""
+
+    nodes: Mapping[str, NodeView]
+    events: Sequence[Event]
+    mail_channels: Sequence[Channel]
+    dss_rows: DssReporterRows = field(init=False)
+    _ended: set[RunKey] = field(init=False)  # of the runs whose starts are late, those that have ended since
+    _pending: list[tuple[Event, Notification]] = field(default_factory=list)
+    _late: list[tuple[str, str, str]] = field(default_factory=list)  # node, receiver, event id
+    stage: ClassVar[Stage] = Stage.REPORTER
+
+    def __post_init__(self) -> None:
+        self.dss_rows = DssReporterRows.load(self.connection, self.compiled.config, self.events, self.mail_channels)
+        late_runs = {run.key for event in self.events if (run := late_start(event)) is not None}
+        self._ended = runs.ended(self.connection, late_runs)
+
+    def on_event(self, event: Event, labels: Labels) -> None:
+        for reporter in self.compiled.reporters[event.name]:
+            try:
+                result = evaluate_reporter(reporter, event, labels)
+            except Exception as error:  # noqa: BLE001 - one reporter on one event; reported, the others go on
+                self._note_error(reporter.name, error, event)
+                continue
+            if result is None:
+                continue
+            channels = self.compiled.channels.get(reporter.receiver, ())
+            if not result.passed:
+                self.note(reporter.name, result.reason, result.note, event_id=event.id)
+            elif not channels:
+                note = f"receiver {reporter.receiver}"
+                self.note(reporter.name, DecisionReason.NO_CHANNEL, note, event_id=event.id)
+            elif not self._is_late(reporter.name, reporter.receiver, event):
+                notifications = reporter_notifications(reporter, event, channels, self.now)
+                self._send(reporter.name, result.reason, result.note, event, notifications, event.id)
+        if dss.concerns(self.dss_rows.config, event):
+            self._on_dss_event(event)
+
+    def _on_dss_event(self, event: Event) -> None:
+        failed = f"DSS: {event.reporter.name if event.reporter else 'all'}"
+        receiver, channels = self.dss_rows.config.receiver or "", self.dss_rows.channels
+        try:
+            results = self.dss_rows.evaluate(event)
+        except Exception as error:  # noqa: BLE001 - one event; reported, the others go on
+            self._note_error(failed, error, event)
+            return
+        if results is None:
+            self.note(failed, DecisionReason.UNKNOWN_REPORTER, event_id=event.id)
+        for result in results or ():
+            name, note = f"DSS: {result.reporter.name}", "; ".join(result.notes) or None
+            if result.left_out or result.reason is DecisionReason.NOT_ALLOWED:
+                self.note(name, DecisionReason.NOT_ALLOWED, dss.left_out_note(result.left_out), event_id=event.id)
+            if result.reason is DecisionReason.CONDITION:
+                self.note(name, result.reason, note, event_id=event.id)
+            elif result.mails and not channels:
+                note = f"receiver {receiver} has no mail channel"
+                self.note(name, DecisionReason.NO_CHANNEL, note, event_id=event.id)
+            elif result.mails and not self._is_late(name, receiver, event):
+                notifications = dss.dss_notifications(result, channels, self.now)
+                self._send(name, result.reason, note, result.event, notifications, event.id)
+
+    def _send(
+        self,
+        name: str,
+        reason: DecisionReason,
+        note: str | None,
+        event: Event,
+        notifications: Sequence[Notification],
+        event_id: str,
+    ) -> None:
+        """Send notifications about ``event``. The decision is on the event with ``event_id``, which may be another."""
+        for notification in notifications:
+            self._pending.append((event, notification))
+            self.note(name, reason, note, event_id=event_id, notification_id=notification.id)
+
+    def _is_late(self, name: str, receiver: str, event: Event) -> bool:
+        """Whether an event is too late to be sent by itself; what becomes of it is noted."""
+        if not event.late:
+            return False
+        started = late_start(event)
+        note = "its run is over"
+        if started is None or started.key not in self._ended:
+            node = self.nodes.get(event.node) or NodeView(event.node)
+            age = self.now + node.clock_offset - event.time
+            if age <= self.compiled.watch(event.node).backfill.notify_max_age:
+                return False
+            self._late.append((event.node, receiver, event.id))
+            note = "in the summary"
+        self.note(name, DecisionReason.LATE, note, event_id=event.id)
+        return True
+
+    def _note_error(self, name: str, error: Exception, event: Event) -> None:
+        self.result.errors.append((name, event.id, error))
+        self.note(name, DecisionReason.ERROR, f"{type(error).__name__}: {error}", event_id=event.id)
+
+    def write(self) -> None:
+        """Withhold what is late and enqueue the rest; notices of an end wait for the run's details, unless they are here."""
+        event_rows.withhold(self.connection, self._late)
+        ends = [
+            (notification.id, event.run.key)
+            for event, notification in self._pending
+            if event.run and event.name in END_EVENTS
+        ]
+        ended = {run for _, run in ends}
+        missing = ended - runs.with_details(self.connection, ended)
+        waits = {id_: (run,) for id_, run in ends if run in missing}
+        self.enqueue([notification for _, notification in self._pending], waits)
+
+
+# --- the mail channels of DSS's reporters --------------------------------------------------------------------------------
+
+
+async def mail_channels(config: Config) -> list[Channel]:
+    """The mail channels of the receiver of DSS's reporters, none when it sends nothing. One whose URL cannot be read
+    now counts as one: its notifications wait until it can."""
+    channels = []
+    for channel, url in _by_url(config) if config.dss_reporters.mode != "off" else ():
+        try:
+            if _is_mail(await url.read()):
+                channels.append(channel)
+        except OSError:
+            channels.append(channel)
+    return channels
+
+
+def dss_reporter_warnings(config: Config) -> Iterator[str]:
+    """What makes ``dss_reporters`` send nothing although it is switched on."""
+    settings = config.dss_reporters
+    if settings.mode == "off":
+        return
+    for name in ("allow_recipients", "allow_senders"):
+        if not getattr(settings, name):
+            yield f"dss_reporters: {name} is empty, so mode {settings.mode} sends nothing; name globs on addresses"
+    for _, url in _by_url(config):
+        try:
+            if _is_mail(url.reveal()):
+                return
+        except OSError:
+            return
+    yield f"dss_reporters: receiver {settings.receiver!r} has no mailto:// or mailtos:// channel"
+
+
+def _by_url(config: Config) -> Iterator[tuple[Channel, Secret]]:
+    receiver = config.receiver(config.dss_reporters.receiver or "")
+    for channel in receiver.channels if receiver else ():
+        if channel.url is not None:
+            yield channel, channel.url
+
+
+def _is_mail(url: str) -> bool:
+    return url.strip().lower().startswith(_MAIL)

@@ -1,0 +1,139 @@
+"""The stages between a group of alerts and a notification: inhibition, time intervals, silences, deduplication. Pure.
+
+Deduplication is the decision of Alertmanager's notification log, by fingerprints: an alert that ended and fired again
+between two flushes is no news. Source of the fact: Alertmanager's documentation and its behaviour beside ours in a test.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import lru_cache
+
+from tocsin.config.intervals import TimeInterval, contains
+from tocsin.config.model import Channel, InhibitRule, Route
+from tocsin.model.alert import NotificationLogEntry, Silence
+from tocsin.model.decision import DecisionReason
+from tocsin.model.labels import Labels, Matcher, all_match
+from tocsin.model.matcher_index import MatcherIndex, set_bits
+
+RETENTION = timedelta(hours=120)  # of an entry of the notification log, at most
+MAINTENANCE = timedelta(minutes=15)  # Alertmanager drops an entry at the first maintenance after its time
+
+
+@dataclass(frozen=True, slots=True)
+class NotifyDecision:
+    """What a stage says of a notification, and why; ``log``: whether the notification log gets a new entry."""
+
+    reason: DecisionReason
+    note: str | None = None
+    send: bool = False
+    log: bool = False
+
+
+class Inhibitor:
+    """Inhibit rules with what fires now, found by the values of their ``equal`` labels."""
+
+    def __init__(self, rules: Sequence[InhibitRule], firing: Sequence[Labels]) -> None:
+        self._rules: list[tuple[InhibitRule, dict[tuple[str, ...], list[Labels]]]] = []
+        for rule in rules:
+            sources: dict[tuple[str, ...], list[Labels]] = {}
+            for labels in firing:
+                if all_match(rule.source_matchers, labels):
+                    sources.setdefault(_values(rule, labels), []).append(labels)
+            self._rules.append((rule, sources))
+
+    def inhibits(self, labels: Labels) -> NotifyDecision | None:
+        """Whether a firing alert inhibits this one. An alert that is source and target of a rule does not inhibit
+        others of that kind, itself least of all."""
+        for rule, sources in self._rules:
+            near = sources.get(_values(rule, labels))
+            if not near or not all_match(rule.target_matchers, labels):
+                continue
+            both_sides = all_match(rule.source_matchers, labels)
+            for source in near:
+                if not (both_sides and all_match(rule.target_matchers, source)):
+                    return NotifyDecision(DecisionReason.INHIBITED, f"by {source.get('alertname', 'an alert')}")
+        return None
+
+
+def _values(rule: InhibitRule, labels: Labels) -> tuple[str, ...]:
+    return tuple(labels.get(name, "") for name in rule.equal)
+
+
+def muted_by_time(route: Route, intervals: Mapping[str, TimeInterval], now: datetime) -> NotifyDecision | None:
+    """Whether the route is mute at ``now``: outside all of its active intervals, or inside one of its mute ones."""
+    active = route.active_time_intervals
+    if active and not any(_inside(intervals, name, now) for name in active):
+        return NotifyDecision(DecisionReason.MUTED_TIME, f"outside {', '.join(active)}")
+    for name in route.mute_time_intervals:
+        if _inside(intervals, name, now):
+            return NotifyDecision(DecisionReason.MUTED_TIME, f"in {name}")
+    return None
+
+
+def _inside(intervals: Mapping[str, TimeInterval], name: str, now: datetime) -> bool:
+    interval = intervals.get(name)
+    return interval is not None and any(contains(times, now) for times in interval.time_intervals)
+
+
+class Silencer:
+    """The silences that hold now, however many."""
+
+    def __init__(self, silences: Sequence[Silence]) -> None:
+        self._silences = silences
+        self._index = _index(tuple(silence.matchers for silence in silences))
+
+    def silences(self, labels: Labels) -> NotifyDecision | None:
+        """Whether one of them covers the alert; the one that began first is named."""
+        for place in set_bits(self._index.matching(labels)):
+            silence = self._silences[place]
+            why = f": {silence.comment}" if silence.comment else ""
+            return NotifyDecision(DecisionReason.SILENCED, f"by silence {silence.id} of {silence.created_by}{why}")
+        return None
+
+
+@lru_cache(maxsize=2)
+def _index(conditions: tuple[tuple[Matcher, ...], ...]) -> MatcherIndex:
+    return MatcherIndex(conditions)  # from one flush to the next they are mostly the same
+
+
+def deduplicate(
+    last: NotificationLogEntry | None, current: NotificationLogEntry, channel: Channel, route: Route
+) -> NotifyDecision:
+    """Whether a channel is notified of the alerts of ``current``, whose ``at`` is now; ``last`` is its log entry.
+
+    However old the entry is: the end of an alert that was sent as firing is news.
+    """
+    firing, ended, now = current.firing, current.ended, current.at
+    if last is None or (expired(last, route, now) and last.firing.isdisjoint(ended)):
+        return _send(DecisionReason.FIRST) if firing else _UNSENT
+    if not firing <= last.firing:
+        return _send(DecisionReason.NEW_ALERTS)
+    if not firing:
+        if not last.firing:
+            return _UNSENT
+        if not channel.send_resolved:
+            return NotifyDecision(DecisionReason.NO_CHANGE, "send_resolved is off", log=True)
+        return _send(DecisionReason.RESOLVED)
+    if channel.send_resolved and not ended <= last.ended:
+        return _send(DecisionReason.RESOLVED)
+    if last.at < now - route.repeat_interval:
+        return _send(DecisionReason.REPEAT)
+    return NotifyDecision(DecisionReason.NO_CHANGE)
+
+
+_UNSENT = NotifyDecision(DecisionReason.NO_CHANGE, "it ended before a notification was sent")
+
+
+def expired(entry: NotificationLogEntry, route: Route, now: datetime) -> bool:
+    """Whether a log entry is too old to count.
+
+    It is in use for twice the repeat interval, five days at most, and until the next flush in any case; it is kept
+    for ``MAINTENANCE`` beyond that.
+    """
+    use = max(min(RETENTION, 2 * route.repeat_interval), route.group_interval)
+    return entry.at + use + MAINTENANCE <= now
+
+
+def _send(reason: DecisionReason) -> NotifyDecision:
+    return NotifyDecision(reason, send=True, log=True)

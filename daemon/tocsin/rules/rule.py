@@ -1,0 +1,203 @@
+"""What every kind of rule shares: what it sees, what it answers, and how an answer becomes a change of its alert.
+
+An event changes a rule's state (``on_event``); the state is then evaluated, as it is when only time has passed
+(``evaluate``), and the result is compared with the alert that the rule has open (``apply``). While history is being
+read back only ``on_event`` is called, so that what was over before anyone could be notified makes no alert: the net
+change comes out at the end. All moments in a view and in states are on the node's clock.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from enum import Enum, auto
+from typing import Any, Generic, TypeVar
+
+from tocsin.config.model import Rule
+from tocsin.kit.clock import isoformat, to_ms
+from tocsin.model.alert import Alert, EndReason, alert_id, fingerprint
+from tocsin.model.event import Event, EventName, tags_label
+from tocsin.model.labels import Labels
+from tocsin.model.rule_state import AnyRuleState, Ringing, RuleState
+from tocsin.model.run import RunKey
+from tocsin.model.scenario import NodeView, ScenarioView
+
+RECHECK = timedelta(seconds=10)  # how soon a rule that waits for a fresh poll is evaluated again
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+
+
+@dataclass(frozen=True, slots=True)
+class RuleView:
+    """What a rule sees at one moment. ``now`` is on the node's clock, and so is everything that rules compare with it."""
+
+    now: datetime
+    node: NodeView
+    scenario: ScenarioView | None = None  # None for rules about nodes, and when the row is gone
+    durations: tuple[timedelta, ...] | None = None  # of the last good runs; None: not loaded
+    base_url: str = ""  # of the node's web interface
+
+    @property
+    def subject(self) -> str:
+        """What the alert is about: ``prod: SALES / Nightly``, or the node's name alone."""
+        scenario = self.scenario
+        return self.node.node if scenario is None else f"{scenario.key.node}: {scenario.key.project} / {scenario.name}"
+
+    def fresh(self, since: datetime) -> bool:
+        """Whether a good poll was begun after ``since`` and the node hides nothing."""
+        polled_at = self.scenario.polled_at if self.scenario else None
+        return self.node.clear and polled_at is not None and polled_at + self.node.clock_offset > since
+
+
+class RuleStatus(Enum):
+    """What a rule says of its state. UNKNOWN: it cannot tell yet, so its alert stays as it is."""
+
+    FIRING = auto()
+    INACTIVE = auto()
+    UNKNOWN = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class AlertContent:
+    """What a firing alert shows. ``evidence`` names what it fires for; a change of it updates the alert."""
+
+    starts_at: datetime
+    evidence: str
+    summary: str
+    description: str
+    count: int = 1
+    run: RunKey | None = None
+    facts: Mapping[str, str] = field(default_factory=dict)  # further annotations
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationResult:
+    """A rule's answer. ``due`` is when time alone may change it; ``at`` is when it became inactive, if a fact says so."""
+
+    state: AnyRuleState
+    status: RuleStatus
+    due: datetime | None = None
+    at: datetime | None = None
+    content: AlertContent | None = None  # of one that fires
+
+
+@dataclass(frozen=True, slots=True)
+class Fired:
+    alert: Alert
+
+
+@dataclass(frozen=True, slots=True)
+class Updated:
+    """A firing alert that now shows something else: a further failure."""
+
+    alert: Alert
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    alert_id: str
+    at: datetime
+    reason: EndReason
+
+
+AlertChange = Fired | Updated | Resolved
+S = TypeVar("S", bound=RuleState)
+
+
+class CompiledRule(Generic[S]):
+    """A configured rule and its identity, by which its states and alerts are found again after a reload."""
+
+    state_type: type[S]
+    about_nodes = False
+    begins: frozenset[EventName] = frozenset()  # events that matter without a state; others only change one
+
+    def __init__(self, id_: str, config: Rule) -> None:
+        self.id, self.config = id_, config
+        self.alert, self.severity = config.alert, config.severity
+
+    def on_event(self, state: S | None, event: Event) -> S | None:
+        """The state after an event; the same object when the event says nothing to this rule."""
+        raise NotImplementedError
+
+    def evaluate(self, state: S, view: RuleView) -> EvaluationResult:
+        """What the rule says of this state at this moment."""
+        raise NotImplementedError
+
+    def apply(self, result: EvaluationResult, view: RuleView, now: datetime) -> tuple[AnyRuleState, AlertChange | None]:
+        """Compare a result with the open alert: the state to keep, and what changes. ``now`` is on Tocsin's clock."""
+        state, content, ringing = result.state, result.content, result.state.ringing
+        if result.status is RuleStatus.UNKNOWN:
+            return state, None
+        if result.status is RuleStatus.INACTIVE:
+            if ringing is None:
+                return (state if state.dismissed is None else replace(state, dismissed=None)), None
+            at = max(result.at or view.now, ringing.starts_at)
+            return replace(state, ringing=None, dismissed=None), Resolved(ringing.alert_id, at, EndReason.RESOLVED)
+        assert content is not None
+        if ringing is not None:
+            if ringing.evidence == content.evidence:
+                return state, None
+            state = replace(state, ringing=replace(ringing, evidence=content.evidence))
+            return state, Updated(self._build_alert(content, view, now, ringing))
+        if state.dismissed == content.evidence:
+            return state, None
+        if state.dismissed is not None:
+            content = replace(content, starts_at=view.now)  # the earlier part of it was ended by hand
+        alert = self._build_alert(content, view, now, None)
+        ringing = Ringing(alert.id, alert.starts_at, content.evidence)
+        return replace(state, ringing=ringing, dismissed=None), Fired(alert)
+
+    def _build_alert(self, content: AlertContent, view: RuleView, now: datetime, ringing: Ringing | None) -> Alert:
+        labels = self.alert_labels(view)
+        identity = self._fingerprint(view)
+        starts_at = ringing.starts_at if ringing else content.starts_at
+        built_in = {"summary": content.summary, "description": content.description, **content.facts}
+        if view.scenario is not None and view.base_url:
+            built_in["scenario_url"] = f"{view.scenario.key.url(view.base_url)}/"
+        values = labels | built_in
+        values["scenario_name"] = view.scenario.name if view.scenario else ""
+        values |= {"count": str(content.count), "starts_at": isoformat(content.starts_at)}
+        own = {name: expand_variables(text, values) for name, text in self.config.annotations.items()}
+        return Alert(
+            id=ringing.alert_id if ringing else alert_id(identity, to_ms(starts_at), to_ms(now)),
+            fingerprint=identity,
+            labels=labels,
+            starts_at=starts_at,
+            annotations={name: text for name, text in (built_in | own).items() if text},
+            count=content.count,
+            run=content.run,
+        )
+
+    def relabel(self, alert: Alert, view: RuleView, now: datetime) -> Alert:
+        """A firing alert as the rule labels it now; another alert if that changes its identity."""
+        identity = self._fingerprint(view)
+        id_ = alert.id if identity == alert.fingerprint else alert_id(identity, to_ms(alert.starts_at), to_ms(now))
+        return replace(alert, id=id_, fingerprint=identity, labels=self.alert_labels(view))
+
+    def _fingerprint(self, view: RuleView) -> str:
+        key = view.scenario.key if view.scenario else None
+        return fingerprint(self.alert, self.severity, view.node.node, key, self.config.labels)
+
+    def alert_labels(self, view: RuleView) -> dict[str, str]:
+        """The labels of the rule's alert; empty ones are left out, as an absent label is an empty one."""
+        labels = {**self.config.labels, "alertname": self.alert, "severity": self.severity, "dss_node": view.node.node}
+        if view.scenario is not None:
+            project, scenario = view.scenario.key[1:]
+            labels |= {"project": project, "scenario": scenario, "tags": tags_label(view.scenario.tags)}
+        return {label: value for label, value in labels.items() if value}
+
+
+AnyRule = CompiledRule[Any]
+
+
+def reset(state: S) -> S:
+    """A state that remembers nothing but the open alert."""
+    return type(state)(ringing=state.ringing, dismissed=state.dismissed)
+
+
+def expand_variables(text: str, values: Labels) -> str:
+    """A rule's own annotation with ``${name}`` filled in; unknown names stay as they are."""
+    return _VARIABLE.sub(lambda found: values.get(found[1], found[0]), text)
+
+
+def times(count: int) -> str:
+    return "once" if count == 1 else "twice" if count == 2 else f"{count} times"

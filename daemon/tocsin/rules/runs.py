@@ -1,0 +1,175 @@
+"""Rules about the runs of one scenario: ``failed``, ``overlong``, ``stale``."""
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+from statistics import median
+
+from tocsin.config.model import Rule
+from tocsin.kit.clock import format_duration, format_utc, human_duration, isoformat, to_ms
+from tocsin.model.event import END_EVENTS, Event, EventName, end_event_name, is_good
+from tocsin.model.rule_state import FailedState, OverlongState, StaleState
+from tocsin.model.run import LOST, Outcome
+from tocsin.rules.rule import RECHECK, AlertContent, CompiledRule, EvaluationResult, RuleStatus, RuleView, reset, times
+
+OFF_RECHECK = timedelta(minutes=30)  # how soon a ``stale`` rule looks at a switched-off scenario again
+
+
+class FailedRule(CompiledRule[FailedState]):
+    """Fires after so many failures in a row, resolves after so many good runs. ABORTED is neither."""
+
+    state_type = FailedState
+
+    def __init__(self, id_: str, config: Rule) -> None:
+        super().__init__(id_, config)
+        self.begins = frozenset(map(end_event_name, config.outcomes))
+
+    def on_event(self, state: FailedState | None, event: Event) -> FailedState | None:
+        run = event.run
+        if event.name not in END_EVENTS or run is None:
+            return state
+        if run.outcome not in self.config.outcomes:
+            if state is None or not is_good(run.outcome):
+                return state
+            if state.crossed is None:
+                return reset(state)
+            good = state.good + 1
+            return replace(
+                state, good=good, recovered=event.time if good == self.config.resolve_after else state.recovered
+            )
+        state = state or FailedState()
+        if state.failures == 0 or state.recovered is not None:
+            # `ringing` stays: while history is read back, a streak may end and another begin before anyone is notified.
+            state = replace(reset(state), first=event.time, previous=event.previous_outcome)
+        failures = state.failures + 1
+        return replace(
+            state,
+            failures=failures,
+            good=0,
+            crossed=event.time if state.crossed is None and failures >= self.config.after else state.crossed,
+            run=run.key,
+            outcome=run.outcome,
+            url=event.run_url,
+        )
+
+    def evaluate(self, state: FailedState, view: RuleView) -> EvaluationResult:
+        if state.recovered is not None:
+            return EvaluationResult(reset(state), RuleStatus.INACTIVE, at=state.recovered)
+        if state.crossed is None or state.run is None or state.first is None:
+            return EvaluationResult(state, RuleStatus.INACTIVE)
+        how = f"{state.outcome} ({LOST})" if state.outcome == Outcome.UNKNOWN else state.outcome
+        again = "" if state.failures == 1 else f" {times(state.failures)} in a row"
+        before = f" Before that: {state.previous}." if state.previous else ""
+        content = AlertContent(
+            starts_at=state.crossed,
+            evidence=f"{state.run.run_id}/{to_ms(state.run.start)}",
+            summary=f"{view.subject} ended {how}{again}",
+            description=f"Run {state.run.run_id} ended {how}; failing since {format_utc(state.first)}.{before}",
+            count=state.failures,
+            run=state.run,
+            facts={"previous_outcome": state.previous or "", "run_url": state.url or ""},
+        )
+        return EvaluationResult(state, RuleStatus.FIRING, content=content)
+
+
+class OverlongRule(CompiledRule[OverlongState]):
+    """Fires while a run takes far longer than it should, resolves with its end.
+
+    "Usual" is the median of the last good runs. It is needed only when the run is older than the shortest limit that
+    could hold, so that ordinary runs cost one row and no query. No event makes it fire, only time: a run that was
+    over by the time it was seen is of no interest.
+    """
+
+    state_type = OverlongState
+    begins = frozenset({EventName.RUN_STARTED})
+
+    def on_event(self, state: OverlongState | None, event: Event) -> OverlongState | None:
+        if event.run is None:
+            return state
+        if event.name is EventName.RUN_STARTED:
+            return replace(reset(state or OverlongState()), run=event.run.key, url=event.run_url)
+        if event.name in END_EVENTS and state is not None and state.run == event.run.key:
+            return replace(state, ended=event.time)
+        return state
+
+    def evaluate(self, state: OverlongState, view: RuleView) -> EvaluationResult:
+        rule, run = self.config, state.run
+        if run is None or state.ended is not None:
+            return EvaluationResult(reset(state), RuleStatus.INACTIVE, at=state.ended)
+        # A new run that is not overlong ends the alert of an older one whose end was never seen.
+        not_yet = RuleStatus.UNKNOWN if state.ringing is None else RuleStatus.INACTIVE
+        earliest = run.start + (rule.at_least if rule.longer_than is None else rule.longer_than)
+        if view.now < earliest:
+            return EvaluationResult(state, not_yet, earliest)
+        if view.durations is None:
+            return EvaluationResult(state, RuleStatus.UNKNOWN, view.now)  # an event: its own end may be the next one
+        limit = state.limit
+        if limit is None:
+            limit, usual_seconds = self._limit(run.start, view.durations)
+            if limit is None:
+                return EvaluationResult(state, RuleStatus.UNKNOWN)  # nothing is usual yet
+            state = replace(state, limit=limit, usual_seconds=usual_seconds)
+        if view.now < limit:
+            return EvaluationResult(state, not_yet, limit)
+        if not view.fresh(limit):
+            return EvaluationResult(state, RuleStatus.UNKNOWN, view.now + RECHECK)
+        allowed = human_duration(limit - run.start)
+        usual = "" if state.usual_seconds is None else human_duration(timedelta(seconds=state.usual_seconds))
+        why = f"usually it takes {usual}" if usual else "the limit that its rule sets"
+        content = AlertContent(
+            starts_at=limit,
+            evidence=f"{run.run_id}/{to_ms(run.start)}",
+            summary=f"{view.subject} has been running for more than {allowed}",
+            description=f"Run {run.run_id} started {format_utc(run.start)} and still runs after {allowed}; {why}.",
+            run=run,
+            facts={"usual_duration": usual, "run_url": state.url or ""},
+        )
+        return EvaluationResult(state, RuleStatus.FIRING, content=content)
+
+    def _limit(self, start: datetime, durations: tuple[timedelta, ...]) -> tuple[datetime | None, float | None]:
+        rule = self.config
+        if rule.longer_than is not None:
+            return start + rule.longer_than, None
+        if rule.times_usual is None or len(durations) < max(rule.min_runs, 1):
+            return None, None
+        usual = median(duration.total_seconds() for duration in durations)
+        return start + max(rule.at_least, timedelta(seconds=usual * rule.times_usual)), usual
+
+
+class StaleRule(CompiledRule[StaleState]):
+    """Fires when an active scenario has had no good run for too long, resolves with the next good one."""
+
+    state_type = StaleState
+    begins = frozenset({EventName.RUN_FINISHED})
+
+    def on_event(self, state: StaleState | None, event: Event) -> StaleState | None:
+        if event.name not in END_EVENTS or event.run is None or not is_good(event.run.outcome):
+            return state
+        known = state or StaleState()
+        if known.since is not None and event.time <= known.since:
+            return state
+        return replace(known, since=event.time, good=True)
+
+    def evaluate(self, state: StaleState, view: RuleView) -> EvaluationResult:
+        scenario, allowed = view.scenario, self.config.no_success_for
+        if scenario is None or scenario.gone or state.since is None or allowed is None:
+            return EvaluationResult(state, RuleStatus.UNKNOWN)
+        if scenario.active is False:
+            return EvaluationResult(replace(state, off=True), RuleStatus.UNKNOWN, view.now + OFF_RECHECK)
+        since = state.since
+        if state.off:
+            since = max(view.now, since)
+            state = replace(state, off=False, since=since, good=False)
+        due = since + allowed
+        if view.now < due:
+            return EvaluationResult(state, RuleStatus.INACTIVE, due, at=since if state.good else None)
+        if scenario.active is None or not view.fresh(due):
+            return EvaluationResult(state, RuleStatus.UNKNOWN, view.now + RECHECK)
+        last = "The last good run ended" if state.good else "No good run was seen since"
+        content = AlertContent(
+            starts_at=due,
+            evidence=isoformat(since),
+            summary=f"{view.subject} has had no good run for {format_duration(allowed)}",
+            description=f"{last} {format_utc(since)}.",
+            facts={"last_good": isoformat(since) if state.good else ""},
+        )
+        return EvaluationResult(state, RuleStatus.FIRING, content=content)
