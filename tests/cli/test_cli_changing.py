@@ -43,16 +43,16 @@ async def test_a_wait_that_never_ends_ends_in_time_and_says_that_the_run_goes_on
     assert (said.code, said.json[0]["outcome"]) == (1, None)
     assert "goes on in DSS" in said.json[0]["note"]
     waited, twice = await asyncio.gather(
-        dss.run("run", "wait", "SALES/ENDLESS/current", "--timeout", "500ms"),
+        dss.run("runs", "wait", "SALES/ENDLESS/current", "--timeout", "500ms"),
         dss.run("scenario", "run", "SALES/ENDLESS", "--wait", "--json"),
     )
     assert (waited.code, waited.err.count("\n")) == (1, 1)
     assert "not within 0.5 s" in waited.err
     assert (twice.code, "cancelled" in twice.json[0]["note"]) == (1, True)
-    aborted = await dss.run("run", "abort", said.json[0]["address"], "--timeout", "60s", "--json")
+    aborted = await dss.run("runs", "abort", said.json[0]["address"], "--timeout", "60s", "--json")
     assert (aborted.code, aborted.json[0]["outcome"]) == (0, "ABORTED")
     again, idle = await asyncio.gather(
-        dss.run("run", "abort", said.json[0]["address"]), dss.ask("scenario", "abort", "SALES/*")
+        dss.run("runs", "abort", said.json[0]["address"]), dss.ask("scenario", "abort", "SALES/*")
     )
     assert (again.code, "has ended already" in again.err) == (1, True)
     assert set(results(idle).values()) == {"unchanged"}

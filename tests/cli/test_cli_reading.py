@@ -111,13 +111,13 @@ async def test_a_failed_run_tells_its_steps_errors_jobs_and_log(dss):
     said = await dss.run("scenario", "run", "SALES/BROKEN", "--wait")
     assert (said.code, said.err) == (1, "")
     shown, errors, jobs, steps, log, tail, step = await asyncio.gather(
-        dss.ask("run", "show", "SALES/BROKEN/last"),
-        dss.ask("run", "errors", "SALES/BROKEN"),
-        dss.ask("run", "jobs", "SALES/BROKEN"),
-        dss.ask("run", "steps", "SALES/BROKEN"),
-        dss.run("run", "log", "SALES/BROKEN"),
-        dss.run("run", "log", "SALES/BROKEN", "--tail", "20"),
-        dss.run("run", "log", "SALES/BROKEN", "--step", "Build orders"),
+        dss.ask("runs", "show", "SALES/BROKEN/last"),
+        dss.ask("runs", "errors", "SALES/BROKEN"),
+        dss.ask("runs", "jobs", "SALES/BROKEN"),
+        dss.ask("runs", "steps", "SALES/BROKEN"),
+        dss.run("runs", "log", "SALES/BROKEN"),
+        dss.run("runs", "log", "SALES/BROKEN", "--tail", "20"),
+        dss.run("runs", "log", "SALES/BROKEN", "--step", "Build orders"),
     )
     assert set(shown) == RUN_KEYS | {"running", "steps", "first_error"}
     assert (shown["outcome"], shown["running"], shown["trigger"]["type"]) == ("FAILED", False, "manual")
@@ -136,9 +136,9 @@ async def test_a_failed_run_tells_its_steps_errors_jobs_and_log(dss):
 async def test_reports_of_test_scenarios_are_printed_or_written(dss):
     await dss.ask("scenario", "run", "SALES/TESTED", "--wait")
     printed, written, none = await asyncio.gather(
-        dss.run("run", "report", "SALES/TESTED"),
-        dss.run("run", "report", "SALES/TESTED", "--step", "build_flowitem_0", "-o", "report.xml"),
-        dss.run("run", "report", "SALES/NIGHTLY_A"),
+        dss.run("runs", "report", "SALES/TESTED"),
+        dss.run("runs", "report", "SALES/TESTED", "--step", "build_flowitem_0", "-o", "report.xml"),
+        dss.run("runs", "report", "SALES/NIGHTLY_A"),
     )
     assert "<testsuite" in printed.out
     assert (written.out, "<testsuite" in (dss.folder / "report.xml").read_text()) == ("", True)
@@ -150,7 +150,7 @@ async def test_an_identifier_with_odd_letters_is_addressed_and_shown_so_that_it_
     (run,) = await dss.ask("scenario", "run", "SALES/a%2Fb c?d#é", "--wait")
     assert (run["scenario"], run["outcome"]) == ("a/b c?d#é", "SUCCESS")
     assert run["address"].startswith("127.0.0.1/SALES/a%2Fb c%3Fd#é/")
-    again = await dss.ask("run", "show", run["address"])
+    again = await dss.ask("runs", "show", run["address"])
     assert again["run"] == run["run"]
 
 

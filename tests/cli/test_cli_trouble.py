@@ -19,8 +19,8 @@ pytestmark = pytest.mark.e2e
         (("scenario", "show", "SALES/NOPE"), 1, "scenario does not exist: SALES.NOPE"),
         (("scenario", "list", "NOPE/*"), 1, "project does not exist: NOPE"),
         (("scenario", "list", "SALES/NOPE_*"), 1, "no scenario matches SALES/NOPE_*"),
-        (("run", "show", "SALES/BROKEN"), 1, "127.0.0.1/SALES/BROKEN has no run yet"),
-        (("run", "show", "SALES/BROKEN/2020-01-01-00-00-00-000"), 1, "scenario run does not exist"),
+        (("runs", "show", "SALES/BROKEN"), 1, "127.0.0.1/SALES/BROKEN has no run yet"),
+        (("runs", "show", "SALES/BROKEN/2020-01-01-00-00-00-000"), 1, "scenario run does not exist"),
         (("scenario", "show", "SALES"), 2, "'SALES' is not [NODE/]PROJECT/SCENARIO"),
         (("scenario", "show", "SALES/*"), 2, "one scenario, not a pattern"),
         (("scenario", "show", "nodes/SALES/X"), 2, "no node is named 'nodes'"),
@@ -30,7 +30,6 @@ pytestmark = pytest.mark.e2e
         (("scenario", "list", "--api-key-file", "x"), 2, "--api-key-file belongs to --url"),
         (("scenario", "list", "--url", "dss.example.com"), 2, "a DSS URL begins with http"),
         (("scenario", "enable",), 2, "either which scenarios, or --from FILE"),
-        (("run", "--config", "x", "show", "A/B"), 2, "--config stands behind show"),
     ],
 )  # fmt: skip
 async def test_a_question_that_has_no_answer_gets_one_line(dss, words, code, told):
@@ -105,11 +104,14 @@ async def test_several_nodes_must_be_told_apart_and_scopes_bound_what_globs_find
     assert exact["project"] == "SANDBOX_1"
 
 
-async def test_run_alone_is_still_the_daemon_and_lists_its_verbs(dss):
-    helped, daemon = await asyncio.gather(dss.run("run", "--help"), dss.run("run", "--config", "missing.yaml"))
-    for name in ("show", "wait", "abort", "jobs", "errors", "steps", "log", "report", "-c, --config"):
+async def test_run_is_the_daemon_and_runs_lists_its_verbs(dss):
+    helped, daemon, verb = await asyncio.gather(
+        dss.run("runs", "--help"), dss.run("run", "--config", "missing.yaml"), dss.run("run", "show", "SALES/X")
+    )
+    for name in ("show", "wait", "abort", "jobs", "errors", "steps", "log", "report"):
         assert re.search(rf"^\s+{name}\b", helped.out, re.M)
     assert (daemon.code, "there is no such file" in daemon.err) == (1, True)
+    assert (verb.code, verb.out) == (2, "")
 
 
 def test_the_shell_completes_verbs(python_env, python):
@@ -128,8 +130,8 @@ def test_every_verb_and_option_stands_in_the_guide():
 
     guide = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
     root = typer.main.get_command(app)
-    for noun in ("project", "scenario", "run", "reporter"):
-        for name, command in root.commands[noun].commands.items():  # type: ignore[attr-defined]
+    for noun in ("project", "scenario", "runs", "reporter"):
+        for name, command in root.get_command(typer.Context(root), noun).commands.items():  # type: ignore[attr-defined, union-attr]
             inner = getattr(command, "commands", None)
             for words, one in [((noun, name, k), v) for k, v in inner.items()] if inner else [((noun, name), command)]:
                 assert f"tocsin {' '.join(words)}" in guide, words

@@ -10,7 +10,7 @@ from typer.main import get_command, get_group
 from tocsin import __version__
 
 _VERBS = {
-    "run": "Run the daemon until SIGTERM or SIGINT. With a command: look at one run of a scenario.",
+    "run": "Run the daemon until SIGTERM or SIGINT.",
     "demo": "Show Tocsin at work on an emulated DSS. Nothing leaves this machine.",
     "sim": "An emulated DSS: the scenario API of a node, with a lively world or one of your own.",
     "check": "Check a configuration: form, names, secrets, templates, routes.",
@@ -19,6 +19,7 @@ _VERBS = {
     "db": "The store: its version, its upgrade, a backup, pruning.",
     "project": "Projects of DSS.",
     "scenario": "Scenarios of DSS: look at them, run them, change them.",
+    "runs": "Single runs of scenarios: look at them, wait for them, stop them.",
     "reporter": "DSS's own reporters, over all scenarios.",
     "events": "What happened: runs, nodes, failed reporters.",
     "alerts": "What rings until it is fixed.",
@@ -26,20 +27,8 @@ _VERBS = {
     "deliveries": "The log of deliveries, and sending again.",
     "explain": "Tell what became of a run or an alert: what rang, who was told, and why not.",
 }
-_DSS = ("project", "scenario", "reporter")  # live in cli/dss
-_ALONE = ("demo", "sim", "check", "explain")  # the others are groups of verbs
-
-
-class _Loaded(dict[str, Any]):
-    """Each verb's command, made when it is first asked for."""
-
-    def __getitem__(self, name: str) -> Any:
-        if super().__getitem__(name) is None:
-            app = import_module(f"tocsin.cli.{'dss.' * (name in _DSS)}{name}").app
-            self[name] = get_command(app) if name in _ALONE else get_group(app)
-            if name not in _ALONE:
-                self[name].help = _VERBS[name]
-        return super().__getitem__(name)
+_DSS = ("project", "scenario", "runs", "reporter")  # live in cli/dss
+_ALONE = ("run", "demo", "sim", "check", "explain")  # the others are groups of verbs
 
 
 class _Verbs(TyperGroup):
@@ -47,10 +36,15 @@ class _Verbs(TyperGroup):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        self.commands = _Loaded((name, None) for name in _VERBS)
+        self.commands: Any = dict.fromkeys(_VERBS)  # the names serve completion and suggestions
 
     def get_command(self, _context: object, name: str) -> Any:
-        return self.commands[name] if name in _VERBS else None
+        if name in _VERBS and self.commands[name] is None:
+            app = import_module(f"tocsin.cli.{'dss.' * (name in _DSS)}{name}").app
+            self.commands[name] = get_command(app) if name in _ALONE else get_group(app)
+            if name not in _ALONE:
+                self.commands[name].help = _VERBS[name]
+        return self.commands.get(name)
 
     def format_commands(self, _context: object, formatter: Any) -> None:
         with formatter.section("Commands"):

@@ -1,0 +1,167 @@
+"""``tocsin runs``: what people do with single runs."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tocsin.cli import show
+from tocsin.cli.dss.files import write_text
+from tocsin.cli.dss.rows import Item, error_row, run_row, step_row
+from tocsin.cli.dss.session import Session, Target
+from tocsin.cli.exits import DONE, NO, Failure
+from tocsin.cli.verb import JsonOption, RunArgument, StrictOption, TimeoutOption, seconds, typer_app, verb
+from tocsin.dss import DSSScenarioRun, DSSScenarioRunDetails
+from tocsin.dss.fields import get_object, get_text, only_objects
+
+app = typer_app()
+StepOption = Annotated[str | None, typer.Option(help="Only that of the step with this id or name.")]
+_STEPS = ("name", "type", "outcome", "duration_seconds", "job_ids")
+_RUN = ("run=address", "outcome", "start", "duration_seconds")
+
+
+@verb(app, "show")
+async def show_run(session: Session, address: RunArgument, as_json: JsonOption = False) -> None:
+    """Show one run: how it went, its steps and its first error."""
+    target, run, details = await _read(session, address)
+    steps, errors = [step_row(step) for step in details.steps], _errors(details)
+    row: Item = {**run_row(target, run), "running": run.running, "steps": steps}
+    row["first_error"] = errors[0] if errors else None
+    show.one(row, hide=("steps", "first_error"), as_json=as_json)
+    if as_json:
+        return
+    print()
+    show.rows(steps, _STEPS)
+    if errors:
+        print()
+        show.one(errors[0], hide=("stack",))
+
+
+@verb(app, "wait")
+async def wait(
+    session: Session,
+    address: RunArgument,
+    timeout: TimeoutOption = None,
+    strict: StrictOption = False,
+    as_json: JsonOption = False,
+) -> int:
+    """Wait for the end of a run. Exit 1 if it did not succeed, or not in time."""
+    limit = seconds(timeout)
+    target, run = await session.run(address)
+    with show.waiting(f"waiting for {target}"):
+        await run.wait_for_completion(no_fail=True, timeout=limit)
+    show.rows([run_row(target, run)], _RUN, as_json=as_json)
+    return DONE if run.outcome == "SUCCESS" or (run.good and not strict) else NO
+
+
+@verb(app, "abort")
+async def abort(
+    session: Session, address: RunArgument, timeout: TimeoutOption = None, as_json: JsonOption = False
+) -> None:
+    """Stop a run, and no other one; with --timeout wait for its end. Exit 1 if it has ended already."""
+    limit = seconds(timeout)
+    target, run = await session.run(address)
+    current = await target.scenario.get_current_run()
+    if current is None or current.id != run.id:
+        raise Failure(f"run {run.id} of {target} has ended already")
+    await target.scenario.abort()
+    if limit is not None:
+        await run.wait_for_completion(no_fail=True, timeout=limit)
+    row = run_row(target, run)
+    show.rows([row], _RUN, as_json=as_json)
+
+
+@verb(app, "jobs")
+async def jobs(session: Session, address: RunArgument, as_json: JsonOption = False) -> None:
+    """List the jobs that a run started, with their states."""
+    target, _, details = await _read(session, address)
+    client = session.client(target.node)
+
+    async def read(job: tuple[str | None, str, str]) -> Item:
+        step, key, id = job
+        status = get_object(await client.get_project(key).get_job(id).get_status(), "baseStatus")
+        return {"job": id, "project": key, "step": step, "state": get_text(status, "state")}
+
+    started = [
+        (step.name or step.id, get_text(item, "jobProjectKey") or target.project, item["jobId"])
+        for step in details.steps
+        for item in only_objects(step.get("additionalReportItems"))
+        if item.get("type") == "JOB_EXECUTED" and get_text(item, "jobId")
+    ]
+    rows = [row for _, row in await session.each("reading jobs", started, read, lambda job: f"job {job[2]}")]
+    show.rows(rows, ("job", "project", "step", "state"), as_json=as_json)
+
+
+@verb(app, "errors")
+async def errors(session: Session, address: RunArgument, as_json: JsonOption = False) -> None:
+    """Show the errors of a run, the first one first; nothing if there are none."""
+    _, _, details = await _read(session, address)
+    found = _errors(details)
+    if as_json:
+        return show.print_json(found)
+    for number, error in enumerate(found):
+        print("\n" if number else "", end="")
+        show.one(error, hide=("stack",))
+        print(*map(show.cell, str(error["stack"] or "").splitlines()), sep="\n")
+    return None
+
+
+@verb(app, "steps")
+async def steps(session: Session, address: RunArgument, as_json: JsonOption = False) -> None:
+    """List the steps that a run went through; one that was retried stands once for each try."""
+    _, _, details = await _read(session, address)
+    show.rows([step_row(step) for step in details.steps], _STEPS, as_json=as_json)
+
+
+@verb(app, "log")
+async def log(
+    session: Session,
+    address: RunArgument,
+    step: StepOption = None,
+    tail: Annotated[int | None, typer.Option(metavar="BYTES", min=1, help="Only the end.")] = None,
+) -> None:
+    """Print the log of a run."""
+    target, run = await session.run(address)
+    id = None if step is None else await _step_id(target, run, step)
+    text = await run.get_log(id, tail_bytes=tail)
+    print(text, end="" if text.endswith("\n") else "\n")
+
+
+@verb(app, "report")
+async def report(
+    session: Session,
+    address: RunArgument,
+    step: StepOption = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write it there.")] = None,
+) -> None:
+    """Print the JUnit report of a run; only test scenarios have one."""
+    target, run = await session.run(address)
+    try:
+        xml = await (run.get_report() if step is None else run.get_step_run_report(await _step_id(target, run, step)))
+    except ValueError as error:  # of a scenario that is no test
+        raise Failure(str(error)) from None
+    text = xml.decode("utf-8", "replace")
+    print(text) if output is None else write_text(output, text)
+
+
+async def _read(session: Session, address: str) -> tuple[Target, DSSScenarioRun, DSSScenarioRunDetails]:
+    """A run with its details; the run itself as it stands in them."""
+    target, run = await session.run(address)
+    details = await run.get_details()
+    run.run = details.scenario_run or run.run
+    return target, run, details
+
+
+def _errors(details: DSSScenarioRunDetails) -> list[Item]:
+    found = [(step, step.first_error_details) for step in details.steps]
+    return [error_row(step, thrown) for step, thrown in found if thrown is not None]
+
+
+async def _step_id(target: Target, run: DSSScenarioRun, wanted: str) -> str:
+    """The id of a step by its id or name. Raises ``Failure``."""
+    steps = (await run.get_details()).steps
+    for step in steps:
+        if step.id is not None and wanted in (step.id, step.name):
+            return step.id
+    known = ", ".join(step.id for step in steps if step.id)
+    raise Failure(f"run {run.id} of {target} has no step {wanted!r}; it has {known or 'none'}")
