@@ -4,7 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tocsin.cli.dss.address import Address, BadAddress, Part, listing_address, run_address, scenario_address, shown
+from tocsin.cli.dss.address import (
+    Address,
+    AddressPart,
+    InvalidAddress,
+    format_address,
+    listing_address,
+    run_address,
+    scenario_address,
+)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +67,7 @@ def test_a_run_is_an_id_last_or_current(text, run):
     ],
 )
 def test_what_is_no_address_is_refused(read, text):
-    with pytest.raises(BadAddress):
+    with pytest.raises(InvalidAddress):
         read(text)
 
 
@@ -79,21 +87,23 @@ def test_what_is_no_address_is_refused(read, text):
     ],
 )
 def test_globs_match_as_in_the_shell_and_encoded_signs_stand_for_themselves(pattern, identifier, matches):
-    assert Part(pattern).matches(identifier) is matches
+    assert AddressPart(pattern).matches(identifier) is matches
 
 
 def test_a_project_alone_lists_all_its_scenarios():
-    assert listing_address("SALES") == Address(None, Part("SALES"), Part("*"))
+    assert listing_address("SALES") == Address(None, AddressPart("SALES"), AddressPart("*"))
 
 
 @given(st.lists(st.text(min_size=1).filter(lambda t: t not in (".", "..") and t.isprintable()), min_size=3, max_size=3))
 def test_what_is_shown_can_be_typed_back_in(parts):
-    address = scenario_address(shown(*parts))
+    address = scenario_address(format_address(*parts))
     assert [part and part.exact for part in (address.node, address.project, address.scenario)] == parts
     assert not address.is_glob
     assert address.scenario.matches(parts[2])
 
 
 def test_three_parts_that_begin_with_a_node_name_its_last_run():
-    assert run_address("prod/SALES/NIGHTLY", ["prod"]) == Address(Part("prod"), Part("SALES"), Part("NIGHTLY"), "last")
-    assert run_address("SALES/NIGHTLY/1", ["prod"]) == Address(None, Part("SALES"), Part("NIGHTLY"), "1")
+    assert run_address("prod/SALES/NIGHTLY", ["prod"]) == Address(
+        AddressPart("prod"), AddressPart("SALES"), AddressPart("NIGHTLY"), "last"
+    )
+    assert run_address("SALES/NIGHTLY/1", ["prod"]) == Address(None, AddressPart("SALES"), AddressPart("NIGHTLY"), "1")

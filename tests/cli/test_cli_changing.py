@@ -8,7 +8,7 @@ import pytest
 from aiohttp import web
 
 from tests.cli.driven import READER, WRITER, end_of
-from tocsin.cli.dss.address import shown
+from tocsin.cli.dss.address import format_address
 
 pytestmark = pytest.mark.e2e
 
@@ -132,7 +132,7 @@ async def test_when_dss_goes_away_the_rest_is_not_tried(dss):
         return
 
     dss.proxy.faults.append(away)
-    everyone = [shown("SALES", id) for id in dss.sim.world.project("SALES").scenarios]
+    everyone = [format_address("SALES", id) for id in dss.sim.world.project("SALES").scenarios]
     (dss.folder / "all.json").write_text(json.dumps({"complete": False, "scenarios": everyone}))
     said = await dss.run("scenario", "enable", "--from", "all.json", "--no-keep-run-as", "--json")
     counts = list(results(said.json).values())

@@ -27,7 +27,12 @@ _VERBS = {
     "deliveries": "The log of deliveries, and sending again.",
     "explain": "Tell what became of a run or an alert: what rang, who was told, and why not.",
 }
-_DSS = ("project", "scenario", "runs", "reporter")  # live in cli/dss
+_PLACES = {  # of those whose module is not named as they are
+    "project": ("dss.scenario", "projects"),
+    "scenario": ("dss.scenario", "app"),
+    "runs": ("dss.runs", "app"),
+    "reporter": ("dss.reporter", "app"),
+}
 _ALONE = ("run", "demo", "sim", "check", "explain")  # the others are groups of verbs
 
 
@@ -40,7 +45,8 @@ class _Verbs(TyperGroup):
 
     def get_command(self, _context: object, name: str) -> Any:
         if name in _VERBS and self.commands[name] is None:
-            app = import_module(f"tocsin.cli.{'dss.' * (name in _DSS)}{name}").app
+            module, attribute = _PLACES.get(name, (name, "app"))
+            app = getattr(import_module(f"tocsin.cli.{module}"), attribute)
             self.commands[name] = get_command(app) if name in _ALONE else get_group(app)
             if name not in _ALONE:
                 self.commands[name].help = _VERBS[name]

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from tocsin.cli import show
-from tocsin.cli.dss.files import read_text
-from tocsin.cli.exits import DONE, NO, NOT_ALLOWED, UNREACHABLE, USAGE, Failure
+from tocsin.cli.exits import DONE, NO, NOT_ALLOWED, UNREACHABLE, USAGE, Failure, read_text
 from tocsin.cli.verb import Daemon, load_config
 
 if TYPE_CHECKING:

@@ -6,19 +6,22 @@ becomes one line on standard error and an exit code.
 """
 
 import inspect
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from tocsin.cli import show
 from tocsin.cli.exits import USAGE, Failure, fail
 
 if TYPE_CHECKING:
     from tocsin.config.model import Config
 
 Work = TypeVar("Work", bound=Callable[..., Coroutine[Any, Any, int | None]])
+Listing = TypeVar("Listing", bound=Callable[..., Coroutine[Any, Any, Sequence[show.Row]]])
+_KEYWORD = inspect.Parameter.KEYWORD_ONLY
 
 ConfigOption = Annotated[
     Path | None,
@@ -117,34 +120,65 @@ def verb(app: typer.Typer, name: str, *, interrupted: int = 130) -> Callable[[Wo
     """Register an async function as the command ``name``. It may answer an exit code."""
 
     def register(work: Work) -> Work:
-        first, *own = inspect.signature(work).parameters.values()
-        (where,) = inspect.signature(first.annotation.open).parameters.values()
-        bundles: dict[str, Any] = {p.name: p.annotation for p in (where, *own) if is_dataclass(p.annotation)}
-
-        def command(**given: Any) -> None:
-            for bundle, kind in bundles.items():
-                given[bundle] = kind(**{field.name: given.pop(field.name) for field in fields(kind)})
-            place = given.pop(where.name)
-
-            async def main() -> int:
-                async with first.annotation.open(place) as opened:
-                    return await work(opened, **given) or opened.code
-
-            raise SystemExit(_run(main(), interrupted))
-
-        options = [option for parameter in (*own, where) for option in _options(parameter)]
-        vars(command).update(__signature__=inspect.Signature(options))  # what typer reads
-        app.command(name, help=work.__doc__)(command)
+        _add_command(app, name, work.__doc__, inspect.signature(work), work, interrupted)
         return work
 
     return register
 
 
+def list_verb(app: typer.Typer, name: str, *columns: str) -> Callable[[Listing], Listing]:
+    """Register an async function that answers rows as the command ``name``. It prints them as a table of ``columns``
+    (see ``show.rows``), or whole with ``--json``."""
+
+    def register(work: Listing) -> Listing:
+        async def print_rows(opened: Any, *, as_json: bool, **values: Any) -> None:
+            show.rows(await work(opened, **values), columns, as_json=as_json)
+
+        signature = inspect.signature(work)
+        as_json = inspect.Parameter("as_json", _KEYWORD, default=False, annotation=JsonOption)
+        signature = signature.replace(parameters=[*signature.parameters.values(), as_json])
+        _add_command(app, name, work.__doc__, signature, print_rows, 130)
+        return work
+
+    return register
+
+
+def _add_command(
+    app: typer.Typer,
+    name: str,
+    help: str | None,
+    signature: inspect.Signature,
+    work: Callable[..., Coroutine[Any, Any, int | None]],
+    interrupted: int,
+) -> None:
+    first, *own = signature.parameters.values()
+    (where,) = inspect.signature(first.annotation.open).parameters.values()
+    bundles: dict[str, Any] = {p.name: p.annotation for p in (where, *own) if is_dataclass(p.annotation)}
+
+    def command(**values: Any) -> None:
+        for bundle, kind in bundles.items():
+            values[bundle] = kind(**{field.name: values.pop(field.name) for field in fields(kind)})
+        place = values.pop(where.name)
+
+        async def main() -> int:
+            async with first.annotation.open(place) as opened:
+                return await work(opened, **values) or opened.code
+
+        raise SystemExit(_run(main(), interrupted))
+
+    options = [option for parameter in (*own, where) for option in _options(parameter)]
+    vars(command).update(__signature__=inspect.Signature(options))  # what typer reads
+    app.command(name, help=help)(command)
+
+
 def _options(parameter: inspect.Parameter) -> list[inspect.Parameter]:
-    kind = inspect.Parameter.KEYWORD_ONLY
+    """The parameter itself, or one for each field of its dataclass."""
     if not is_dataclass(parameter.annotation):
-        return [parameter.replace(kind=kind)]
-    return [inspect.Parameter(f.name, kind, default=f.default, annotation=f.type) for f in fields(parameter.annotation)]
+        return [parameter.replace(kind=_KEYWORD)]
+    return [
+        inspect.Parameter(field.name, _KEYWORD, default=field.default, annotation=field.type)
+        for field in fields(parameter.annotation)
+    ]
 
 
 def _run(main: Coroutine[Any, Any, int], interrupted: int) -> int:

@@ -18,7 +18,7 @@ _ENCODED = re.compile(r"(?:%[0-9A-Fa-f]{2})+")
 _SPECIAL = re.compile(r"[/%*?\[\x00-\x1f\x7f]")
 
 
-class BadAddress(Failure):
+class InvalidAddress(Failure):
     """An address that cannot be read; the message says how it is written."""
 
     def __init__(self, message: str) -> None:
@@ -26,7 +26,7 @@ class BadAddress(Failure):
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class AddressPart:
     """One part of an address, as it was written."""
 
     written: str
@@ -42,66 +42,65 @@ class Part:
 
     def matches(self, identifier: str) -> bool:
         """Globs as the shell's; an identifier that is itself written like a glob is matched by its own name too."""
-        pattern = _ENCODED.sub(lambda found: glob.escape(unquote(found[0])), self.written)
+        pattern = _ENCODED.sub(lambda match: glob.escape(unquote(match[0])), self.written)
         return identifier == self.exact or (self.is_glob and fnmatchcase(identifier, pattern))
 
 
-ANY = Part("*")
+ANY = AddressPart("*")
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
     """``node`` None: not said. ``scenario`` and ``run`` stand only where the verb has them."""
 
-    node: Part | None
-    project: Part
-    scenario: Part = ANY
+    node: AddressPart | None
+    project: AddressPart
+    scenario: AddressPart = ANY
     run: str | None = None  # decoded: an id, ``last`` or ``current``
 
     @property
     def is_glob(self) -> bool:
-        parts = (self.node, self.project, self.scenario)
-        return any(part.is_glob for part in parts if part is not None)
+        return any(part.is_glob for part in (self.node, self.project, self.scenario) if part is not None)
 
     def __str__(self) -> str:
         return "/".join(part.written for part in (self.node, self.project, self.scenario) if part is not None)
 
 
 def scenario_address(text: str) -> Address:
-    """``[NODE/]PROJECT/SCENARIO``. Raises ``BadAddress``."""
+    """``[NODE/]PROJECT/SCENARIO``. Raises ``InvalidAddress``."""
     *node, project, scenario = _parts(text, (2, 3), "[NODE/]PROJECT/SCENARIO")
     return Address(node[0] if node else None, project, scenario)
 
 
 def listing_address(text: str) -> Address:
-    """As ``scenario_address``; a project alone stands for all its scenarios. Raises ``BadAddress``."""
+    """As ``scenario_address``; a project alone stands for all its scenarios. Raises ``InvalidAddress``."""
     parts = _parts(text, (1, 2, 3), "PROJECT or [NODE/]PROJECT/SCENARIO")
     return Address(None, parts[0]) if len(parts) == 1 else scenario_address(text)
 
 
 def run_address(text: str, nodes: Collection[str] = ()) -> Address:
     """``[NODE/]PROJECT/SCENARIO[/RUN]``; without a run the last one. Of three parts the first is a node if it is one of
-    ``nodes``. Raises ``BadAddress``."""
+    ``nodes``. Raises ``InvalidAddress``."""
     parts = _parts(text, (2, 3, 4), "[NODE/]PROJECT/SCENARIO[/RUN]")
     if len(parts) == 3 and parts[0].exact in nodes:
-        parts.append(Part("last"))
+        parts.append(AddressPart("last"))
     run = parts.pop().exact if len(parts) > 2 else "last"
     *node, project, scenario = parts
     address = Address(node[0] if node else None, project, scenario, run)
     if address.is_glob:
-        raise BadAddress(f"{text!r}: this takes one run, not a pattern")
+        raise InvalidAddress(f"{text!r}: this takes one run, not a pattern")
     return address
 
 
-def shown(*parts: str) -> str:
+def format_address(*parts: str) -> str:
     """Identifiers as an address, encoded where they would be read as something else."""
-    return "/".join(_SPECIAL.sub(lambda found: quote(found[0], safe=""), part) for part in parts)
+    return "/".join(_SPECIAL.sub(lambda match: quote(match[0], safe=""), part) for part in parts)
 
 
-def _parts(text: str, counts: tuple[int, ...], form: str) -> list[Part]:
-    parts = [Part(part) for part in text.split("/")]
+def _parts(text: str, counts: tuple[int, ...], form: str) -> list[AddressPart]:
+    parts = [AddressPart(part) for part in text.split("/")]
     if len(parts) not in counts or not all(part.written for part in parts):
-        raise BadAddress(f"{text!r} is not {form}; a slash inside a name is written %2F")
+        raise InvalidAddress(f"{text!r} is not {form}; a slash inside a name is written %2F")
     if any(part.exact in (".", "..") for part in parts) or not text.isprintable():
-        raise BadAddress(f"{text!r}: DSS has no such names")
+        raise InvalidAddress(f"{text!r}: DSS has no such names")
     return parts

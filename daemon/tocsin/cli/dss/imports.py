@@ -4,20 +4,24 @@ What Tocsin cannot do as DSS does is never guessed: it is left out and noted, on
 is a whole configuration, so that it can be checked and tried as it is; secrets stand in files beside it.
 """
 
+import json
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from urllib.parse import quote, urlencode
 
 import yaml
 
-from tocsin.cli.dss.channels import NotCarried, Way, way_of
-from tocsin.cli.dss.session import Session, Target
-from tocsin.cli.dss.trouble import told
+from tocsin.cli.dss.session import Session, Target, describe_error
 from tocsin.cli.exits import one_line
 from tocsin.config.model import Node
 from tocsin.config.secrets import EnvSecret, FileSecret
+from tocsin.deliver.connect import check_channel_url
 from tocsin.dss import DSSError
-from tocsin.dss.fields import get_object, get_text
+from tocsin.dss.fields import get_object, get_text, only_objects
 from tocsin.dss.wire import Raw
 from tocsin.model.labels import Matcher, Op
+from tocsin.routing.dss_reporters import DEFAULT_SUBJECT, parse_recipients, split_addresses
 from tocsin.routing.formula import BadFormula, parse
 
 _HEAD = """\
@@ -25,18 +29,44 @@ _HEAD = """\
 # `receivers:` and `reporters:`; then switch the reporters in DSS off, or everything is told twice.
 """
 _VARIABLE = re.compile(r"\$\{([^}]*)\}")
-_KNOWN = frozenset(
+_VARIABLES = frozenset(
     {"projectKey", "scenarioProjectKey", "scenarioId", "scenarioName", "outcome", "triggerName", "triggerType"}
     | {"scenarioRunURL", "dssURL", "scenarioTriggerRunId", "scenarioTriggerTime"}
 )
+_UNKNOWN_SERVER = "smtp.example.com"
 
 
-class Import:
+class NotCarried(Exception):
+    """A reporter that has no counterpart; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImportedChannel:
+    """Where a message goes, and what it says. ``mails`` are the overrides of one message each."""
+
+    name: str
+    address: str
+    kind: str = "url"  # or webhook
+    secret: bool = True
+    options: Raw = field(default_factory=dict)  # further keys of the channel
+    subject: str = ""
+    message: str = ""
+    log: bool = False
+    mails: tuple[Raw, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> object:
+        """Reporters with equal keys share a receiver."""
+        return self.kind, self.address, json.dumps(self.options, sort_keys=True)
+
+
+class ReporterImport:
     """Gathers receivers, reporters, secrets and notes."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._channels: dict[str, dict[str, Raw]] = {}
+        self._channels: dict[str, dict[str, Raw]] = {}  # DSS's messaging channels by node and id
         self.receivers: dict[str, Raw] = {}
         self.reporters: list[Raw] = []
         self.secrets: dict[str, str] = {}  # by file, below the configuration's folder
@@ -50,7 +80,7 @@ class Import:
             try:
                 channels = await self._session.client(node).list_messaging_channels()
             except DSSError as error:
-                self.notes.append(f"{node}: the messaging channels cannot be read: {told(error)}")
+                self.notes.append(f"{node}: the messaging channels cannot be read: {describe_error(error)}")
                 continue
             for channel in channels:
                 try:
@@ -59,29 +89,46 @@ class Import:
                     configuration = {}
                 known[channel.id] = {"type": channel.type, "sender": channel.sender, **configuration}
 
-    def add(self, target: Target, reporter: Raw) -> None:
+    def add(self, target: Target, dss_reporter: Raw) -> None:
         """Carry one reporter over, or note why not."""
-        name = f"{target.project}/{target.id}/{get_text(reporter, 'name') or 'unnamed'}"
+        name = f"{target.project}/{target.id}/{get_text(dss_reporter, 'name') or 'unnamed'}"
         if len(self._session.nodes) > 1:
             name = f"{target.node}/{name}"
         try:
-            if not reporter.get("active", True):
+            if not dss_reporter.get("active", True):
                 raise NotCarried("it is switched off in DSS")
-            way = way_of(get_object(reporter, "messaging"), self._channels[target.node])
+            channel = import_channel(get_object(dss_reporter, "messaging"), self._channels[target.node])
         except NotCarried as error:
             self._note(name, f"not carried over: {error}")
             return
         self.carried += 1
-        for note in way.notes:
+        for note in channel.notes:
             self._note(name, note)
-        made: Raw = {"name": self._unique(name), "receiver": self._receiver(way)}
-        if get_text(reporter, "phase") == "START":
-            made["on"] = ["run.started"]
-        made["match"] = [str(matcher) for matcher in _matchers(target)]
-        made |= self._condition(name, reporter) | self._words(name, way)
-        for number, mail in enumerate(way.mails or ({},)):
-            part = {**made, **({"mail": mail} if mail else {})}
+        reporter: Raw = {"name": self._unique(name), "receiver": self._receiver(channel)}
+        if get_text(dss_reporter, "phase") == "START":
+            reporter["on"] = ["run.started"]
+        labels = {"dss_node": target.node, "project": target.project, "scenario": target.id}
+        reporter["match"] = [str(Matcher(label, Op.EQUAL, value)) for label, value in labels.items()]
+        condition = get_text(dss_reporter, "runCondition") or ""
+        if dss_reporter.get("runConditionEnabled") and condition.strip():
+            try:
+                parse(condition)
+                reporter["condition"] = condition
+            except BadFormula as error:
+                self._note(name, f"its condition is left out, so it tells every time: {error}")
+        reporter |= self._texts(name, channel)
+        for number, mail in enumerate(channel.mails or ({},)):
+            part = {**reporter, **({"mail": mail} if mail else {})}
             self.reporters.append(part if number == 0 else {**part, "name": self._unique(name)})
+
+    def _texts(self, name: str, channel: ImportedChannel) -> Raw:
+        """Subject, message and attachment, but for a text that Tocsin would not fill as DSS does."""
+        texts: Raw = {key: text for key in ("subject", "message") if (text := getattr(channel, key))}
+        for key, text in list(texts.items()):
+            if trouble := _unlike_dss(text):
+                self._note(name, f"its {key} is left out for Tocsin's own: {trouble}")
+                del texts[key]
+        return texts | ({"attach": ["log"]} if channel.log else {})
 
     def _note(self, name: str, words: str) -> None:
         self.notes.append(f"{one_line(name)}: {one_line(words)}")
@@ -92,51 +139,25 @@ class Import:
         names = (base if number == 1 else f"{base} ({number})" for number in range(1, len(taken) + 2))
         return next(name for name in names if name not in taken)
 
-    def _receiver(self, way: Way) -> str:
-        """The receiver for this way; reporters that lead to the same address share one."""
-        name = next((known for known, held in self.receivers.items() if held["way"] == way.key), None)
-        if name is None:
-            number = 1 + sum(1 for known in self.receivers if known.rpartition("-")[0] == way.name or known == way.name)
-            name = way.name if number == 1 else f"{way.name}-{number}"
-            channel: Raw = {"name": name}
-            if way.secret:
-                file = f"secrets/{re.sub(r'[^A-Za-z0-9_.-]', '-', name)}"
-                self.secrets[file] = way.address
-                channel[f"{way.kind}_file"] = file
-            else:
-                channel[way.kind] = way.address
-            self.receivers[name] = {"way": way.key, "channel": channel | way.options}
+    def _receiver(self, channel: ImportedChannel) -> str:
+        """The receiver for this channel; reporters that lead to the same address share one."""
+        for name, receiver in self.receivers.items():
+            if receiver["key"] == channel.key:
+                return name
+        number = 1 + sum(channel.name in (name, name.rpartition("-")[0]) for name in self.receivers)
+        name = channel.name if number == 1 else f"{channel.name}-{number}"
+        entry: Raw = {"name": name, channel.kind: channel.address}
+        if channel.secret:
+            file = f"secrets/{re.sub(r'[^A-Za-z0-9_.-]', '-', name)}"
+            self.secrets[file] = channel.address
+            entry = {"name": name, f"{channel.kind}_file": file}
+        self.receivers[name] = {"key": channel.key, "channel": entry | channel.options}
         return name
-
-    def _condition(self, name: str, reporter: Raw) -> Raw:
-        condition = get_text(reporter, "runCondition") or ""
-        if not reporter.get("runConditionEnabled") or not condition.strip():
-            return {}
-        try:
-            parse(condition)
-        except BadFormula as error:
-            self._note(name, f"its condition is left out, so it tells every time: {error}")
-            return {}
-        return {"condition": condition}
-
-    def _words(self, name: str, way: Way) -> Raw:
-        """Subject and message, if nothing stands in them that Tocsin does not fill."""
-        words: Raw = {}
-        for key, written in (("subject", way.subject), ("message", way.message)):
-            if not written:
-                continue
-            if trouble := _strange(written):
-                self._note(name, f"its {key} is left out for Tocsin's own: {trouble}")
-            else:
-                words[key] = written
-        if way.log:
-            words["attach"] = ["log"]
-        return words
 
     def hide_secrets(self) -> None:
         """For where everybody may read: headers stand in the configuration itself, and may be secrets."""
-        for name, held in self.receivers.items():
-            if headers := held["channel"].pop("headers", None):
+        for name, receiver in self.receivers.items():
+            if headers := receiver["channel"].pop("headers", None):
                 self._note(name, f"its headers {', '.join(headers)} are left out; --output writes them")
 
     def as_json(self) -> Raw:
@@ -150,27 +171,21 @@ class Import:
         return head + yaml.safe_dump(self._configuration(), sort_keys=False, allow_unicode=True, width=110)
 
     def _configuration(self) -> Raw:
-        receivers = [{"name": name, "channels": [held["channel"]]} for name, held in self.receivers.items()]
-        nodes = [_node(node) for node in self._session.nodes.values()]
+        receivers = [{"name": name, "channels": [receiver["channel"]]} for name, receiver in self.receivers.items()]
+        nodes = list(map(_node, self._session.nodes.values()))
         return {"nodes": nodes, "receivers": receivers, "reporters": self.reporters, "rules": []}
 
 
-def _matchers(target: Target) -> list[Matcher]:
-    labels = {"dss_node": target.node, "project": target.project, "scenario": target.id}
-    return [Matcher(name, Op.EQUAL, value) for name, value in labels.items()]
-
-
-def _strange(written: str) -> str | None:
+def _unlike_dss(text: str) -> str | None:
     """What in a text of DSS Tocsin would not fill as DSS does; None if there is nothing."""
-    if any(sign in written for sign in ("<#", "<@", "[#", "[=")):
+    if any(sign in text for sign in ("<#", "<@", "[#", "[=")):
         return "it is a FreeMarker template"
-    if any(sign in written for sign in ("{{", "{%", "{#")):
+    if any(sign in text for sign in ("{{", "{%", "{#")):
         return "it holds what Tocsin would read as a template of its own"
-    expressions = [found.strip() for found in _VARIABLE.findall(written)]
-    strange = [
-        one for one in expressions if one not in _KNOWN and not re.fullmatch(r"(stepOutcome|mailVariables)_\w+", one)
-    ]
-    return f"Tocsin does not know ${{{strange[0]}}}" if strange else None
+    for expression in map(str.strip, _VARIABLE.findall(text)):
+        if expression not in _VARIABLES and not re.fullmatch(r"(stepOutcome|mailVariables)_\w+", expression):
+            return f"Tocsin does not know ${{{expression}}}"
+    return None
 
 
 def _node(node: Node) -> Raw:
@@ -184,3 +199,139 @@ def _node(node: Node) -> Raw:
         case _:
             key = {f"{kind}_file": "secrets/dss-key"}
     return {"name": node.name, "url": node.url, **key}
+
+
+def import_channel(messaging: Raw, channels: Mapping[str, Raw]) -> ImportedChannel:
+    """How a reporter reaches people: an apprise URL, or a native webhook. ``channels`` are DSS's messaging channels by
+    id, with their settings as far as known. Raises ``NotCarried``."""
+    configuration = get_object(messaging, "configuration")
+    channel_id = get_text(configuration, "channelId")
+    channel = channels.get(channel_id or "", {})
+    match get_text(messaging, "type"):
+        case "mail-scenario":
+            return _mail(configuration, channel_id, channel)
+        case "slack-scenario" | "msft-teams-scenario" | "google-chat-scenario" as kind:
+            # By the messaging channel, unless the reporter has an address of its own.
+            reached = {**configuration, **channel} if configuration.get("useGlobalChannel", True) else configuration
+            kind = kind.removesuffix("-scenario")
+            name = f"dss-{kind}-{channel_id}" if channel_id else f"dss-{kind}"
+            carried = (_slack if kind == "slack" else _chat)(name, configuration, reached)
+            if carried is None:
+                why = f"the settings of the messaging channel {channel_id} cannot be read with this key"
+                raise NotCarried(f"{why} (an admin key may)" if channel_id else "it has no address of its own")
+            if trouble := check_channel_url(carried.address):
+                raise NotCarried(trouble)
+            return carried
+        case "webhook-scenario":
+            return _webhook(configuration)
+        case kind:
+            raise NotCarried(f"Tocsin has nothing for reporters of type {kind}")
+
+
+def _mail(mail: Raw, channel_id: str | None, channel: Raw) -> ImportedChannel:
+    if (kind := get_text(channel, "type")) not in (None, "smtp"):
+        raise NotCarried(f"its channel {channel_id} is of type {kind}, which is not SMTP")
+    notes = []
+    host = get_text(channel, "host")
+    if host is None:
+        unlisted = channel_id and not channel
+        why = "is unknown, since DSS lists no such channel" if unlisted else "cannot be read with this key"
+        server = f"the server of the mail channel {channel_id or 'of DSS'}"
+        notes.append(f"{server} {why}: put it in the place of {_UNKNOWN_SERVER}")
+    sender = get_text(mail, "sender") or get_text(channel, "sender")
+    if channel.get("useCurrentUserAsSender") or not sender:
+        notes.append("DSS sends it in the name of the user who runs the scenario; write a From into its `mail:`")
+    attachments = [get_text(attachment, "type") for attachment in only_objects(mail.get("attachments"))]
+    notes += [f"its attachment {kind} cannot be had from outside of DSS" for kind in attachments if kind != "LOG"]
+    message = get_text(mail, "message") or ""
+    if get_text(mail, "messageSource") == "TEMPLATE_FILE":
+        message = ""
+        if (template := get_text(mail, "templateName")) not in (None, "default.ftl"):
+            notes.append(f"its template {template} is on the DSS server; Tocsin's own mail takes its place")
+    return ImportedChannel(
+        name=f"dss-mail-{channel_id}" if channel_id else "dss-mail",
+        address=_mailto(channel, host or _UNKNOWN_SERVER, sender or "dss@example.com"),
+        secret=bool(get_text(channel, "login")),
+        subject=get_text(mail, "subject") or DEFAULT_SUBJECT,
+        message=message,
+        log="LOG" in attachments,
+        mails=_overrides(mail, sender),
+        notes=tuple(notes),
+    )
+
+
+def _mailto(channel: Raw, host: str, sender: str) -> str:
+    mode = "ssl" if channel.get("useSSL") else "starttls" if channel.get("useTLS") else "insecure"
+    login, password, port = get_text(channel, "login"), get_text(channel, "password"), channel.get("port")
+    account = f"{quote(login, safe='')}:{quote(password or '', safe='')}@" if login else ""
+    place = f"{host}:{port}" if isinstance(port, int | str) and str(port).isdecimal() else host
+    query = urlencode({"from": sender, "to": sender, "smtp": host, "mode": mode})
+    return f"{'mailto' if mode == 'insecure' else 'mailtos'}://{account}{place}?{query}"
+
+
+def _overrides(mail: Raw, sender: str | None) -> tuple[Raw, ...]:
+    """One override for each message that DSS would send: to a list, or to each of some people."""
+    try:
+        mails = list(parse_recipients(get_text(mail, "recipient") or "")) or [([], {})]
+    except ValueError as error:
+        raise NotCarried(f"its recipients: {error}") from None
+    copies = ((key, split_addresses(get_text(mail, f"{key}Recipient") or "")) for key in ("cc", "bcc"))
+    shared = {key: copy for key, copy in copies if copy}
+    if any("${" in address for group in (*(to for to, _ in mails), *shared.values()) for address in group):
+        raise NotCarried("its recipients are made of variables")
+    if not any(to for to, _ in mails) and not shared:
+        raise NotCarried("it has no recipient")
+    head = {"from": sender} if sender and "${" not in sender else {}
+    return tuple({**head, "to": to, **shared, **({"variables": own} if own else {})} for to, own in mails)
+
+
+def _slack(name: str, reporter: Raw, reached: Raw) -> ImportedChannel | None:
+    blocks = get_text(reporter, "messageMode") == "BLOCK_KIT_API"
+    message = "" if blocks else get_text(reporter, "message") or ""
+    notes = ("its blocks are left out for Tocsin's own message",) if blocks else ()
+    url = get_text(reached, "webhookUrl")
+    if not url and (token := get_text(reached, "authorizationToken")):
+        room = get_text(reporter, "channel") or get_text(reached, "channel")
+        if not room:
+            raise NotCarried("it names no Slack channel")
+        if room[:1] not in "#@" and not re.fullmatch(r"[CDG][A-Z0-9]{8,}", room):
+            room = f"#{room}"
+        url = f"slack://{quote(token, safe='')}/{quote(room, safe='')}"
+    return ImportedChannel(name, url, message=message, notes=notes) if url else None
+
+
+def _chat(name: str, reporter: Raw, reached: Raw) -> ImportedChannel | None:
+    """Teams and Google Chat."""
+    url = get_text(reached, "webhookUrl")
+    if url and (key := get_text(reached, "webhookKey")) and "key=" not in url:
+        query = urlencode({"key": key, "token": get_text(reached, "webhookToken") or ""})
+        url += f"{'&' if '?' in url else '?'}{query}"
+    message = get_text(reporter, "message") or ""
+    card = message.lstrip().startswith("{")
+    notes = ("its card is left out for Tocsin's own message",) if card else ()
+    return ImportedChannel(name, url, message="" if card else message, notes=notes) if url else None
+
+
+def _webhook(reporter: Raw) -> ImportedChannel:
+    method, url = get_text(reporter, "method") or "POST", get_text(reporter, "url") or ""
+    parameters, headers = (
+        {
+            key: get_text(pair, "value") or ""
+            for pair in only_objects(reporter.get(pairs))
+            if (key := get_text(pair, "key"))
+        }
+        for pairs in ("parameters", "headers")
+    )
+    if method != "POST":
+        raise NotCarried(f"Tocsin's webhooks post, this one is a {method}")
+    if not url.startswith(("http://", "https://")):
+        raise NotCarried("it has no address")
+    if "${" in url or any("${" in value for value in (*parameters.values(), *headers.values())):
+        raise NotCarried("its address or headers are made of variables")
+    if parameters:
+        url += f"{'&' if '?' in url else '?'}{urlencode(parameters)}"
+    headers = {name: value for name, value in headers.items() if name.lower() != "content-type"}
+    note = "it gets Tocsin's event (CloudEvents) instead of the body that DSS sends"
+    return ImportedChannel(
+        "dss-webhook", url, "webhook", options={"headers": headers} if headers else {}, notes=(note,)
+    )

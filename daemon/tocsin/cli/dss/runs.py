@@ -1,21 +1,20 @@
 """``tocsin runs``: what people do with single runs."""
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Option
 
 from tocsin.cli import show
-from tocsin.cli.dss.files import write_text
-from tocsin.cli.dss.rows import Item, error_row, run_row, step_row
-from tocsin.cli.dss.session import Session, Target
-from tocsin.cli.exits import DONE, NO, Failure
-from tocsin.cli.verb import JsonOption, RunArgument, StrictOption, TimeoutOption, seconds, typer_app, verb
-from tocsin.dss import DSSScenarioRun, DSSScenarioRunDetails
+from tocsin.cli.dss.session import Item, Session, Target
+from tocsin.cli.exits import DONE, NO, Failure, write_text
+from tocsin.cli.verb import JsonOption, RunArgument, StrictOption, TimeoutOption, list_verb, seconds, typer_app, verb
+from tocsin.dss import DSSScenarioRun, DSSScenarioRunDetails, DSSStepRunDetails
 from tocsin.dss.fields import get_object, get_text, only_objects
 
 app = typer_app()
-StepOption = Annotated[str | None, typer.Option(help="Only that of the step with this id or name.")]
+StepOption = Annotated[str | None, Option(help="Only that of the step with this id or name.")]
 _STEPS = ("name", "type", "outcome", "duration_seconds", "job_ids")
 _RUN = ("run=address", "outcome", "start", "duration_seconds")
 
@@ -24,8 +23,8 @@ _RUN = ("run=address", "outcome", "start", "duration_seconds")
 async def show_run(session: Session, address: RunArgument, as_json: JsonOption = False) -> None:
     """Show one run: how it went, its steps and its first error."""
     target, run, details = await _read(session, address)
-    steps, errors = [step_row(step) for step in details.steps], _errors(details)
-    row: Item = {**run_row(target, run), "running": run.running, "steps": steps}
+    steps, errors = list(map(_step_row, details.steps)), _errors(details)
+    row: Item = {**target.run_row(run), "running": run.running, "steps": steps}
     row["first_error"] = errors[0] if errors else None
     show.one(row, hide=("steps", "first_error"), as_json=as_json)
     if as_json:
@@ -38,7 +37,7 @@ async def show_run(session: Session, address: RunArgument, as_json: JsonOption =
 
 
 @verb(app, "wait")
-async def wait(
+async def wait_for_run(
     session: Session,
     address: RunArgument,
     timeout: TimeoutOption = None,
@@ -50,12 +49,12 @@ async def wait(
     target, run = await session.run(address)
     with show.waiting(f"waiting for {target}"):
         await run.wait_for_completion(no_fail=True, timeout=limit)
-    show.rows([run_row(target, run)], _RUN, as_json=as_json)
+    show.rows([target.run_row(run)], _RUN, as_json=as_json)
     return DONE if run.outcome == "SUCCESS" or (run.good and not strict) else NO
 
 
 @verb(app, "abort")
-async def abort(
+async def abort_run(
     session: Session, address: RunArgument, timeout: TimeoutOption = None, as_json: JsonOption = False
 ) -> None:
     """Stop a run, and no other one; with --timeout wait for its end. Exit 1 if it has ended already."""
@@ -67,12 +66,11 @@ async def abort(
     await target.scenario.abort()
     if limit is not None:
         await run.wait_for_completion(no_fail=True, timeout=limit)
-    row = run_row(target, run)
-    show.rows([row], _RUN, as_json=as_json)
+    show.rows([target.run_row(run)], _RUN, as_json=as_json)
 
 
-@verb(app, "jobs")
-async def jobs(session: Session, address: RunArgument, as_json: JsonOption = False) -> None:
+@list_verb(app, "jobs", "job", "project", "step", "state")
+async def list_run_jobs(session: Session, address: RunArgument) -> list[Item]:
     """List the jobs that a run started, with their states."""
     target, _, details = await _read(session, address)
     client = session.client(target.node)
@@ -88,51 +86,50 @@ async def jobs(session: Session, address: RunArgument, as_json: JsonOption = Fal
         for item in only_objects(step.get("additionalReportItems"))
         if item.get("type") == "JOB_EXECUTED" and get_text(item, "jobId")
     ]
-    rows = [row for _, row in await session.each("reading jobs", started, read, lambda job: f"job {job[2]}")]
-    show.rows(rows, ("job", "project", "step", "state"), as_json=as_json)
+    return [row for _, row in await session.read_each("reading jobs", started, read, lambda job: f"job {job[2]}")]
 
 
 @verb(app, "errors")
-async def errors(session: Session, address: RunArgument, as_json: JsonOption = False) -> None:
+async def show_run_errors(session: Session, address: RunArgument, as_json: JsonOption = False) -> None:
     """Show the errors of a run, the first one first; nothing if there are none."""
     _, _, details = await _read(session, address)
-    found = _errors(details)
+    errors = _errors(details)
     if as_json:
-        return show.print_json(found)
-    for number, error in enumerate(found):
+        return show.print_json(errors)
+    for number, error in enumerate(errors):
         print("\n" if number else "", end="")
         show.one(error, hide=("stack",))
         print(*map(show.cell, str(error["stack"] or "").splitlines()), sep="\n")
     return None
 
 
-@verb(app, "steps")
-async def steps(session: Session, address: RunArgument, as_json: JsonOption = False) -> None:
+@list_verb(app, "steps", *_STEPS)
+async def list_run_steps(session: Session, address: RunArgument) -> list[Item]:
     """List the steps that a run went through; one that was retried stands once for each try."""
     _, _, details = await _read(session, address)
-    show.rows([step_row(step) for step in details.steps], _STEPS, as_json=as_json)
+    return list(map(_step_row, details.steps))
 
 
 @verb(app, "log")
-async def log(
+async def print_run_log(
     session: Session,
     address: RunArgument,
     step: StepOption = None,
-    tail: Annotated[int | None, typer.Option(metavar="BYTES", min=1, help="Only the end.")] = None,
+    tail: Annotated[int | None, Option(metavar="BYTES", min=1, help="Only the end.")] = None,
 ) -> None:
     """Print the log of a run."""
     target, run = await session.run(address)
-    id = None if step is None else await _step_id(target, run, step)
-    text = await run.get_log(id, tail_bytes=tail)
+    step_id = None if step is None else await _step_id(target, run, step)
+    text = await run.get_log(step_id, tail_bytes=tail)
     print(text, end="" if text.endswith("\n") else "\n")
 
 
 @verb(app, "report")
-async def report(
+async def print_run_report(
     session: Session,
     address: RunArgument,
     step: StepOption = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write it there.")] = None,
+    output: Annotated[Path | None, Option("--output", "-o", metavar="FILE", help="Write it there.")] = None,
 ) -> None:
     """Print the JUnit report of a run; only test scenarios have one."""
     target, run = await session.run(address)
@@ -152,9 +149,27 @@ async def _read(session: Session, address: str) -> tuple[Target, DSSScenarioRun,
     return target, run, details
 
 
+def _step_row(step: DSSStepRunDetails) -> Item:
+    return {
+        **{key: getattr(step, key) for key in ("id", "name", "type", "outcome")},
+        "start": step.start_time,
+        "end": step.end_time,
+        "duration_seconds": None if step.duration is None else timedelta(seconds=step.duration),
+        "job_ids": step.job_ids,
+    }
+
+
 def _errors(details: DSSScenarioRunDetails) -> list[Item]:
-    found = [(step, step.first_error_details) for step in details.steps]
-    return [error_row(step, thrown) for step, thrown in found if thrown is not None]
+    return [
+        {
+            "step": step.name or step.id,
+            **{key: get_text(thrown, key) for key in ("code", "title", "message")},
+            "class": get_text(thrown, "clazz"),
+            "stack": get_text(thrown, "stack") or None,
+        }
+        for step in details.steps
+        if (thrown := step.first_error_details) is not None
+    ]
 
 
 async def _step_id(target: Target, run: DSSScenarioRun, wanted: str) -> str:
