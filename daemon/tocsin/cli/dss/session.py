@@ -208,9 +208,9 @@ class Session:
             return [self._target(node, project.exact, scenario.exact)]
         keys = [project.exact]
         if project.is_glob:
-            scope = self.nodes[node].projects
+            projects = self.nodes[node].projects
             keys = await self.client(node).list_project_keys()
-            keys = [key for key in keys if project.matches(key) and _in_scope(key, scope.include, scope.exclude)]
+            keys = [key for key in keys if project.matches(key) and _in_scope(key, projects.include, projects.exclude)]
 
         async def read(key: str) -> list[Target]:
             items = await self.client(node).get_project(key).list_scenarios()
@@ -274,6 +274,7 @@ def _unknown_node(name: str, nodes: Iterable["Node"]) -> Failure:
 
 def _node_at_url(where: Where) -> "Node":
     from tocsin.config.load import api_key_from_environment
+    from tocsin.config.model import Node
     from tocsin.config.secrets import FileSecret
 
     key = FileSecret(where.api_key_file) if where.api_key_file is not None else api_key_from_environment()
