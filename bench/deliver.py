@@ -28,8 +28,7 @@ from apprise import Apprise, AppriseAsset
 from prometheus_client import CollectorRegistry
 
 from tocsin.config.model import Channel, Config, Node, Receiver, StoreConfig
-from tocsin.deliver.metrics import DeliverMetrics
-from tocsin.deliver.sender import Sender
+from tocsin.deliver.sender import DeliverMetrics, Sender
 from tocsin.kit.clock import SystemClock
 from tocsin.kit.strings import fresh_id
 from tocsin.model.event import Event, EventName, ScenarioFacts, run_event_id

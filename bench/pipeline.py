@@ -35,9 +35,8 @@ from tocsin.config.model import (
     build_tree,
 )
 from tocsin.decide.decide import DecideMetrics, Decider
-from tocsin.deliver.connect import connector
-from tocsin.deliver.metrics import DeliverMetrics
-from tocsin.deliver.sender import Sender
+from tocsin.deliver.sender import DeliverMetrics, Sender
+from tocsin.deliver.transport import connector
 from tocsin.kit.clock import SystemClock
 from tocsin.model.event import EventName, ScenarioFacts
 from tocsin.model.labels import parse_matcher

@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 from tocsin.config import intervals, load, model
 from tocsin.config.problems import Schema, referenced
 from tocsin.decide.decide import DecideMetrics
-from tocsin.deliver.metrics import DeliverMetrics
+from tocsin.deliver.sender import DeliverMetrics
 from tocsin.metrics import ProcessMetrics
 from tocsin.metrics.families import FAMILIES
 from tocsin.watch.metrics import WatchMetrics

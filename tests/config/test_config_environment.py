@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tocsin.config import BadConfig, from_environment, load_file
-from tocsin.deliver.connect import check_channel_url
+from tocsin.deliver.transport import check_channel_url
 
 
 @pytest.fixture(autouse=True)

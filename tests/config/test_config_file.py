@@ -10,7 +10,7 @@ import pytest
 from tocsin.config import BadConfig, load_file
 from tocsin.config.model import Config, json_schema_text
 from tocsin.config.secrets import FileSecret
-from tocsin.deliver.connect import check_channel_url
+from tocsin.deliver.transport import check_channel_url
 from tocsin.model.event import EventName
 
 NODE = "nodes: [{name: prod, url: 'https://dss.example.com', api_key: k}]\n"

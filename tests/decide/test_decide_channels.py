@@ -12,10 +12,9 @@ from tests.decide.world import T0, World, channel, config, key, tree
 from tests.deliver.builders import HandClock
 from tocsin.config.model import Channel, MetricsConfig, Receiver, Reporter, Route
 from tocsin.decide.decide import resolve_by_hand
-from tocsin.deliver.metrics import DeliverMetrics
-from tocsin.deliver.sender import Sender
-from tocsin.deliver.transport import Parcel
-from tocsin.deliver.verdict import SendResult, delivered, failed, refused
+from tocsin.deliver.message import Outgoing
+from tocsin.deliver.result import SendResult, delivered, failed, refused
+from tocsin.deliver.sender import DeliverMetrics, Sender
 from tocsin.model.event import EventName
 from tocsin.model.labels import parse_matchers
 from tocsin.model.notification import GroupNotice
@@ -68,9 +67,9 @@ class Line:
     name: str
     concurrency: int = 1
 
-    async def send(self, parcel: Parcel) -> SendResult:
+    async def send(self, outgoing: Outgoing) -> SendResult:
         reason = self.fleet.answers.get(self.name, delivered())
-        notice = parcel.notification.notice
+        notice = outgoing.notification.notice
         if reason == delivered() and isinstance(notice, GroupNotice):
             self.fleet.heard += [
                 (self.name, f"{one.failing_channel}: {'fails' if one.firing else one.end_reason}")

@@ -6,8 +6,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from tests.deliver.builders import HandClock, Inbox, sqlite_url
-from tocsin.deliver.metrics import DeliverMetrics
-from tocsin.deliver.sender import Sender
+from tocsin.deliver.sender import DeliverMetrics, Sender
 from tocsin.store import Store
 
 

@@ -16,10 +16,9 @@ from apprise.plugins.discord import NotifyDiscord
 from tests.deliver.builders import NOW, HandClock, Inbox, Plain, alert, config, event, group, owed
 from tests.fakedss.sinks import SlackSink, WebhookSink
 from tocsin.config.model import Channel
-from tocsin.deliver.connect import check_channel_url, connector
-from tocsin.deliver.context import Facts
-from tocsin.deliver.transport import Parcel
-from tocsin.deliver.verdict import Cause, SendResult, failed
+from tocsin.deliver.message import Facts, Outgoing
+from tocsin.deliver.result import Cause, SendResult, failed
+from tocsin.deliver.transport import check_channel_url, connector
 from tocsin.model.notification import AttemptOutcome, EventNotice, Notification
 from tocsin.model.run import Details, RunError
 
@@ -43,7 +42,7 @@ async def send(clock: HandClock) -> AsyncIterator[Send]:
         **more: Any,
     ) -> SendResult:
         opened.append(connector(clock, slack_url=slack_url)(channel))
-        return await opened[-1].send(Parcel(one or owed(), config(channel, **more), facts or Facts()))
+        return await opened[-1].send(Outgoing(one or owed(), config(channel, **more), facts or Facts()))
 
     yield send
     for transport in opened:
@@ -57,8 +56,8 @@ def blocks(sink: WebhookSink) -> list[str]:
 
 async def test_slack_gets_a_header_and_lines_in_its_own_markup(send: Send) -> None:
     async with SlackSink() as sink:
-        verdict = await send(channel(SLACK), slack_url=sink.url)
-        assert verdict.outcome == AttemptOutcome.DELIVERED
+        result = await send(channel(SLACK), slack_url=sink.url)
+        assert result.outcome == AttemptOutcome.DELIVERED
         assert sink.posts[0].path == "/hook/T1JJ3T3L2/A1BRTD4JD/TIiajkdnlazkcOXrIdevi7FQ"
         header, body = blocks(sink)
         assert header == "Nightly load FAILED in SALES on prod"
@@ -105,9 +104,9 @@ async def test_a_template_of_the_configuration_is_used_and_a_broken_one_replaced
         own = channel(SLACK, template="short.j2")
         await send(own, slack_url=sink.url, template_texts={"short.j2": "*{{ event.scenario.name }}* {{ error }}"})
         assert blocks(sink)[1] == "*Nightly load*"
-        verdict = await send(own, slack_url=sink.url, template_texts={"short.j2": "{{ nothing.here }}"})
-        assert verdict.outcome == AttemptOutcome.DELIVERED
-        assert "the template could not be rendered" in verdict.note
+        result = await send(own, slack_url=sink.url, template_texts={"short.j2": "{{ nothing.here }}"})
+        assert result.outcome == AttemptOutcome.DELIVERED
+        assert "the template could not be rendered" in result.note
         assert "_Note: the template could not be rendered: line 1: UndefinedError" in blocks(sink)[1]
         assert "*Outcome:* FAILED" in blocks(sink)[1]
 
@@ -132,11 +131,11 @@ async def test_what_slack_answers_is_told_apart(
         return web.Response(status=status, text=text, headers={"Location": inbox.url} if status == 302 else None)
 
     inbox.answer = answer
-    verdict = await send(channel(SLACK), slack_url=inbox.url)
-    assert verdict.outcome == outcome
+    result = await send(channel(SLACK), slack_url=inbox.url)
+    assert result.outcome == outcome
     assert len(inbox.received) == 1
     if status in (403, 429):
-        assert text in verdict.note
+        assert text in result.note
 
 
 async def test_secrets_of_the_url_are_in_no_note_and_apprises_log_goes_nowhere(
@@ -154,14 +153,14 @@ async def test_secrets_of_the_url_are_in_no_note_and_apprises_log_goes_nowhere(
     root.setLevel(logging.DEBUG)
     host = inbox.url.removeprefix("http://").removesuffix("/hook")
     url = f"json://planted-user:planted-pass@{host}/planted-path/?+X-Key=planted-header&-q=planted-query"
-    verdict = await send(channel(url))
+    result = await send(channel(url))
     root.removeHandler(handler)
     root.setLevel(level)
-    assert verdict.outcome == AttemptOutcome.FAILED
-    assert "HTTP 500" in verdict.note
-    assert "you sent" in verdict.note
+    assert result.outcome == AttemptOutcome.FAILED
+    assert "HTTP 500" in result.note
+    assert "you sent" in result.note
     out, err = capfd.readouterr()
-    everything = verdict.note + stream.getvalue() + out + err
+    everything = result.note + stream.getvalue() + out + err
     assert "planted" not in everything
     assert "cGxhbnRlZC11c2VyOnBsYW50ZWQtcGFzcw" not in everything
     assert not logging.getLogger("apprise").propagate
@@ -176,8 +175,8 @@ async def test_names_that_need_no_proxy_are_no_secrets(
         return web.Response(status=502, text="chat.corp.example.com is away")
 
     inbox.answer = answer
-    verdict = await send(channel(inbox.url.replace("http", "json")))
-    assert "chat.corp.example.com is away" in verdict.note
+    result = await send(channel(inbox.url.replace("http", "json")))
+    assert "chat.corp.example.com is away" in result.note
 
 
 async def test_text_services_get_a_title_and_plain_lines(send: Send, inbox: Inbox) -> None:
@@ -219,11 +218,11 @@ async def test_a_send_that_hangs_keeps_its_thread_and_the_next_gets_another(cloc
     inbox.answer = answer
     one = channel(inbox.url.replace("http", "json"), timeout=timedelta(seconds=30))
     transport = connector(clock)(one)
-    stuck = asyncio.create_task(transport.send(Parcel(owed(), config(one))))
+    stuck = asyncio.create_task(transport.send(Outgoing(owed(), config(one))))
     while not inbox.received:
         await asyncio.sleep(0.01)
-    verdict = await transport.send(Parcel(owed(), config(one)))
-    assert verdict.outcome == AttemptOutcome.DELIVERED
+    result = await transport.send(Outgoing(owed(), config(one)))
+    assert result.outcome == AttemptOutcome.DELIVERED
     assert not stuck.done()
     hang.set()
     assert (await stuck).outcome == AttemptOutcome.DELIVERED
@@ -265,8 +264,8 @@ async def test_the_wait_that_a_service_asks_for_is_that_of_its_answer(send: Send
         return web.Response(status=429, headers={"Retry-After": "7"}, text="rate_limited")
 
     inbox.answer = answer
-    verdict = await send(channel(SLACK), slack_url=inbox.url)
-    assert (verdict.outcome, verdict.retry_after) == (AttemptOutcome.FAILED, timedelta(seconds=7))
+    result = await send(channel(SLACK), slack_url=inbox.url)
+    assert (result.outcome, result.retry_after) == (AttemptOutcome.FAILED, timedelta(seconds=7))
 
 
 async def test_a_plugin_that_would_sleep_makes_its_channel_wait_instead(
@@ -280,9 +279,9 @@ async def test_a_plugin_that_would_sleep_makes_its_channel_wait_instead(
     monkeypatch.setattr(NotifyDiscord, "notify_url", inbox.url)
     discord = channel("discord://123456789012345678/abcdefghijklmnopqrstuvwxyz")
     transport = connector(clock)(discord)
-    assert (await transport.send(Parcel(owed(), config(discord)))).outcome == AttemptOutcome.DELIVERED
-    assert await transport.send(Parcel(owed(), config(discord))) == failed(
-        "the service asks for fewer messages", timedelta(hours=1), cause=Cause.TOO_MANY
+    assert (await transport.send(Outgoing(owed(), config(discord)))).outcome == AttemptOutcome.DELIVERED
+    assert await transport.send(Outgoing(owed(), config(discord))) == failed(
+        "the service asks for fewer messages", timedelta(hours=1), cause=Cause.RATE_LIMITED
     )
     assert len(inbox.received) == 1
     await transport.close()

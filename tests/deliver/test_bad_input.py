@@ -1,4 +1,4 @@
-"""What can be wrong with a channel or its receiver: each gets the right verdict, and nothing owed is lost."""
+"""What can be wrong with a channel or its receiver: each gets the right result, and nothing owed is lost."""
 
 import json
 from datetime import timedelta

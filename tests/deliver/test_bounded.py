@@ -19,9 +19,9 @@ import pytest
 from tests.deliver.builders import NOW, HandClock, Plain, config, owed
 from tocsin.config.model import Channel
 from tocsin.deliver import bounded
-from tocsin.deliver.apprise_channel import Way
-from tocsin.deliver.transport import Parcel
-from tocsin.deliver.verdict import Answer, SendResult
+from tocsin.deliver.apprise_channel import AppriseSender
+from tocsin.deliver.message import Outgoing
+from tocsin.deliver.result import Answer, SendResult
 from tocsin.model.notification import AttemptOutcome
 
 MANY = 60_000_000  # bytes that a server sends at most
@@ -119,14 +119,14 @@ def broker(server: Endless, client: socket.socket) -> None:
 def send(url: str, seconds: float = 20.0) -> tuple[SendResult, int]:
     """One send through the real channel, and by how much memory grew at most."""
     channel = Channel("ops/x", "ops", url=Plain(url), timeout=timedelta(seconds=seconds))
-    way = Way(channel, HandClock(NOW))
-    parcel = Parcel(owed(), config(channel))
-    way._plugin(url)  # what is loaded once is not what a receiver takes
+    sender = AppriseSender(channel, HandClock(NOW))
+    outgoing = Outgoing(owed(), config(channel))
+    sender._renew_plugin(url)  # what is loaded once is not what a receiver takes
     tracemalloc.start()
     try:
         before, _ = tracemalloc.get_traced_memory()
-        verdict = way.send(parcel)
-        return verdict, tracemalloc.get_traced_memory()[1] - before
+        result = sender.send(outgoing)
+        return result, tracemalloc.get_traced_memory()[1] - before
     finally:
         tracemalloc.stop()
 
@@ -159,10 +159,10 @@ def test_an_answer_that_does_not_end_takes_little_memory(
     url: str, talk: Callable[[Endless, socket.socket], None], delivered: bool
 ) -> None:
     with Endless(talk).serving() as server:
-        verdict, growth = send(url.format(server.port))
+        result, growth = send(url.format(server.port))
     assert growth < GROWTH
     assert server.sent < MANY
-    assert (verdict.outcome is AttemptOutcome.DELIVERED) is delivered
+    assert (result.outcome is AttemptOutcome.DELIVERED) is delivered
 
 
 @pytest.mark.e2e
@@ -182,8 +182,8 @@ def test_an_answer_that_drips_ends_with_the_channels_timeout(url: str, drops: tu
         server.drip(client, drops[1])
 
     with Endless(talk).serving() as server:
-        verdict, _ = send(url.format(server.port), seconds=2.0)  # it comes back at all
-        assert verdict.outcome is not AttemptOutcome.REFUSED
+        result, _ = send(url.format(server.port), seconds=2.0)  # it comes back at all
+        assert result.outcome is not AttemptOutcome.REFUSED
 
 
 def test_a_body_that_is_cut_or_compressed_is_still_read_by_plugins() -> None:
@@ -195,8 +195,8 @@ def test_a_body_that_is_cut_or_compressed_is_still_read_by_plugins() -> None:
         body = packer.compress(b'{"ok": true}') + packer.flush()
         client.sendall(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
 
-    bounded.install()
-    with Endless(talk).serving() as server, bounded.answers_of_this_thread() as answers:
+    bounded.install_bounds()
+    with Endless(talk).serving() as server, bounded.ANSWERS.collect() as answers:
         assert requests.get(f"http://127.0.0.1:{server.port}/", timeout=20).json() == {"ok": True}
     assert [answer.status for answer in answers if isinstance(answer, Answer)] == [200]
 

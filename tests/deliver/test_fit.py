@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from tests.deliver.builders import NOW, config, event, hook
 from tocsin.config.model import MessageFormat
-from tocsin.deliver import escape, fit
-from tocsin.deliver.context import Facts
-from tocsin.deliver.dialect import DIALECTS, Dialect
+from tocsin.deliver import escape, services
+from tocsin.deliver.escape import FORMATTERS, Dialect
+from tocsin.deliver.message import Facts
 from tocsin.deliver.render import Renderer
-from tocsin.deliver.services import Reads, service, shape
+from tocsin.deliver.services import ServiceFormat, describe_service, format_message
 from tocsin.model.notification import EventNotice
 from tocsin.model.run import Details, RunError
 
@@ -39,79 +39,83 @@ TEXTS = st.one_of(
 def test_nothing_is_longer_than_its_service_takes(
     scheme: str, name: str, error: str, template: str | None, kind: str | None, body: int, title: int
 ) -> None:
-    found = service({scheme}, _reads(scheme), kind, body, title, inside=False)
+    found = describe_service({scheme}, _reads(scheme), kind, body, title, inside=False)
     one = event(name=name)
     assert one.run
     facts = Facts({one.run.key: Details(one.run.key, NOW, RunError(error, step="s"), (), error)})
     notice = EventNotice(one, "r", template=template)
     rendered = RENDERER.render(notice, facts, CONFIG, found.kind, kind, found.dialect)
-    heading, text = shape(found, rendered)
-    assert found.most is not None
-    assert found.size(text) <= found.most
-    assert len(heading) <= (150 if found.reads is Reads.SLACK else found.title)
-    write: Callable[[str], str] = _literal if found.reads is Reads.HTML else DIALECTS[found.dialect].write
-    plain = {rendered.subject, escape.unmentioned(rendered.subject), write(rendered.subject)}
-    opens = {Reads.HTML: "<b>", Reads.SLACK: "*"}.get(found.reads, "**" if found.kind is MessageFormat.MARKDOWN else "")
+    heading, text = format_message(found, rendered)
+    assert found.limit is not None
+    assert found.size(text) <= found.limit
+    assert len(heading) <= (150 if found.format is ServiceFormat.SLACK else found.title)
+    write: Callable[[str], str] = _literal if found.format is ServiceFormat.HTML else FORMATTERS[found.dialect].escape
+    plain = {rendered.subject, escape.break_mentions(rendered.subject), write(rendered.subject)}
+    opens = {ServiceFormat.HTML: "<b>", ServiceFormat.SLACK: "*"}.get(
+        found.format, "**" if found.kind is MessageFormat.MARKDOWN else ""
+    )
     assert heading in plain or text.startswith(opens + write(rendered.subject))
-    written = escape.entities(rendered.link) if found.reads is Reads.HTML else rendered.link
+    written = escape.escape_entities(rendered.link) if found.format is ServiceFormat.HTML else rendered.link
     if template is None or text.endswith("…"):
         assert written in text
 
 
 def _literal(text: str) -> str:
-    return escape.entities(escape.unmentioned(text))
+    return escape.escape_entities(escape.break_mentions(text))
 
 
-def _reads(scheme: str) -> Reads:
-    from tocsin.deliver.services import reads
+def _reads(scheme: str) -> ServiceFormat:
+    from tocsin.deliver.services import service_format
 
-    return reads({scheme}, "html" if scheme == "pushplus" else "text")
+    return service_format({scheme}, "html" if scheme == "pushplus" else "text")
 
 
 @settings(deadline=None)
 @given(
-    headline=st.text(min_size=1, max_size=200).map(escape.one_line),
+    headline=st.text(min_size=1, max_size=200).map(escape.to_one_line),
     link=st.text(ascii_letters, max_size=150).map("https://{}".format),
     body=TEXTS,
     most=st.integers(20, 4_000),
 )
 def test_where_both_have_room_headline_and_link_are_whole(headline: str, link: str, body: str, most: int) -> None:
-    made = fit.compose(headline, "{}\n".format, link, f"{body}\n{link}", most)
-    assert fit.utf16(made) <= most
-    room = fit.utf16(headline) + len(link) + 2 <= most
+    made = services.compose_text(headline, "{}\n".format, link, f"{body}\n{link}", most)
+    assert services.utf16(made) <= most
+    room = services.utf16(headline) + len(link) + 2 <= most
     assert made.startswith(f"{headline}\n") or not room
     assert link in made or not room
     assert "https://" not in made.replace(link, "") or "https://" in headline + body
 
 
-@given(headline=st.text("@a*<&\U0001f514 ", min_size=1, max_size=200).map(escape.one_line), most=st.integers(30, 300))
+@given(
+    headline=st.text("@a*<&\U0001f514 ", min_size=1, max_size=200).map(escape.to_one_line), most=st.integers(30, 300)
+)
 @pytest.mark.parametrize("dialect", [Dialect.TEXT, Dialect.CHAT, Dialect.MARKDOWN, Dialect.SLACK, Dialect.HTML])
 @settings(deadline=None)
 def test_a_headline_that_grows_as_it_is_written_fits_too(dialect: Dialect, headline: str, most: int) -> None:
-    write = DIALECTS[dialect].write
-    made = fit.compose(headline, lambda text: f"*{write(text)}*\n", "https://x", "body " * 90, most)
-    assert fit.utf16(made) <= most
+    write = FORMATTERS[dialect].escape
+    made = services.compose_text(headline, lambda text: f"*{write(text)}*\n", "https://x", "body " * 90, most)
+    assert services.utf16(made) <= most
     assert made.startswith("*")
 
 
 @settings(deadline=None)
 @given(text=TEXTS, most=st.integers(1, 3_000))
 def test_a_cut_leaves_no_fence_open(text: str, most: int) -> None:
-    fenced = f"```\n{escape.block(text)}\n```\nmore"
-    kept = fit.cut(fenced, most)
-    assert fit.utf16(kept) <= most
+    fenced = f"```\n{escape.escape_block(text)}\n```\nmore"
+    kept = services.truncate_markup(fenced, most)
+    assert services.utf16(kept) <= most
     assert kept.count("```") % 2 == 0
 
 
 def test_an_escape_before_an_entity_keeps_it_whole() -> None:
-    assert fit.cut(escape.slack("\\<b>"), 4) == "…"
+    assert services.truncate_markup(escape.escape_slack("\\<b>"), 4) == "…"
 
 
 @pytest.mark.parametrize("dialect", [Dialect.MARKDOWN, Dialect.SLACK, Dialect.HTML, Dialect.CHAT])
 @settings(deadline=None)
 @given(text=st.text("ab*_<>&\\é🔥"), most=st.integers(1, 60))
 def test_a_cut_leaves_no_half_of_an_escape(dialect: Dialect, text: str, most: int) -> None:
-    kept = fit.cut(DIALECTS[dialect].write(text), most).rstrip("…")
+    kept = services.truncate_markup(FORMATTERS[dialect].escape(text), most).rstrip("…")
     assert not kept.endswith("\\") or kept.endswith("\\\\") or dialect is not Dialect.MARKDOWN
     if dialect in (Dialect.SLACK, Dialect.HTML):
         assert "&" not in kept.rpartition(";")[2]

@@ -17,14 +17,11 @@ from tests.deliver.builders import KEY, NOW, HandClock, Plain, alert, config, ev
 from tests.fakedss.certs import make_certificate
 from tests.fakedss.sinks import Mail, SmtpSink
 from tocsin.config.model import Channel, Tls
-from tocsin.deliver.connect import check_channel_url, connector, unreadable_recipients
-from tocsin.deliver.context import Facts
-from tocsin.deliver.mail import BadAddress, address, addresses, thread_id
-from tocsin.deliver.metrics import DeliverMetrics
-from tocsin.deliver.sender import Sender
-from tocsin.deliver.smtp import log_in
-from tocsin.deliver.transport import Parcel
-from tocsin.deliver.verdict import SendResult
+from tocsin.deliver.mail import BadMailAddress, log_in, parse_address, parse_addresses, thread_id
+from tocsin.deliver.message import Facts, Outgoing
+from tocsin.deliver.result import SendResult
+from tocsin.deliver.sender import DeliverMetrics, Sender
+from tocsin.deliver.transport import check_channel_url, connector, unreadable_recipients
 from tocsin.model.notification import AttemptOutcome, EventNotice, MailOverrides, Notification, NotificationState
 from tocsin.model.run import Details, RunError, ScenarioKey, Step
 from tocsin.store import Store, deliveries, outbox
@@ -44,7 +41,7 @@ async def send(clock: HandClock) -> AsyncIterator[Send]:
 
     async def send(channel: Channel, one: Notification | None = None, facts: Facts | None = None) -> SendResult:
         opened.append(connector(clock)(channel))
-        return await opened[-1].send(Parcel(one or owed(), config(channel), facts or Facts()))
+        return await opened[-1].send(Outgoing(one or owed(), config(channel), facts or Facts()))
 
     yield send
     for transport in opened:
@@ -158,11 +155,11 @@ async def test_the_log_of_the_run_is_attached_when_asked(send: Send, server: Smt
 async def test_an_inline_html_message_gets_a_text_beside_it(send: Send, server: SmtpSink) -> None:
     inline = "<p>Scenario <b>${scenarioName}</b> ended ${outcome} by ${nobodyKnows}</p>"
     named = event(name="<Evil> & co")
-    verdict = await send(mail(server.port), owed(EventNotice(named, "r", template=inline)))
+    result = await send(mail(server.port), owed(EventNotice(named, "r", template=inline)))
     text, html = parts(server.mails[0])
     assert "<p>Scenario <b>&lt;Evil&gt; &amp; co</b> ended FAILED by ${nobodyKnows}</p>" in html
     assert "Scenario <Evil> & co ended FAILED" in text
-    assert verdict.note == "the server took it; unknown variables: ${nobodyKnows}"
+    assert result.note == "the server took it; unknown variables: ${nobodyKnows}"
 
 
 async def test_a_group_is_a_readable_list_and_an_end_says_how_long_it_lasted(send: Send, server: SmtpSink) -> None:
@@ -213,12 +210,12 @@ async def test_starttls_and_login_are_used(send: Send, tmp_path: Path, monkeypat
 
 async def test_an_unknown_recipient_is_refused_and_a_busy_server_tried_again(send: Send, server: SmtpSink) -> None:
     server.refuse("RCPT", "550 5.1.1 no such user", times=1)
-    verdict = await send(mail(server.port))
-    assert verdict.outcome == AttemptOutcome.REFUSED
-    assert verdict.note == "the server refuses the recipients: ops@example.com: 550 5.1.1 no such user"
+    result = await send(mail(server.port))
+    assert result.outcome == AttemptOutcome.REFUSED
+    assert result.note == "the server refuses the recipients: ops@example.com: 550 5.1.1 no such user"
     server.refuse("DATA", "451 4.3.0 later", times=1)
-    verdict = await send(mail(server.port))
-    assert (verdict.outcome, verdict.note) == (AttemptOutcome.FAILED, "SMTP 451: 4.3.0 later")
+    result = await send(mail(server.port))
+    assert (result.outcome, result.note) == (AttemptOutcome.FAILED, "SMTP 451: 4.3.0 later")
     server.refuse("DATA", "554 5.7.1 spam", times=1)
     assert (await send(mail(server.port))).outcome == AttemptOutcome.REFUSED
 
@@ -228,11 +225,11 @@ async def test_who_took_the_mail_gets_nothing_twice_when_another_recipient_waits
 ) -> None:
     channel = mail(server.port, "from=t@example.com&to=a@example.com,b@example.com,gone@example.com")
     transport = connector(clock)(channel)
-    parcel = Parcel(owed(), config(channel))
+    outgoing = Outgoing(owed(), config(channel))
     server.refuse("RCPT", "450 greylisted", "b@*", times=1)
     server.refuse("RCPT", "550 unknown", "gone@*", times=1)
-    first = await transport.send(parcel)
-    second = await transport.send(parcel)
+    first = await transport.send(outgoing)
+    second = await transport.send(outgoing)
     await transport.close()
     assert [first.outcome, second.outcome] == [AttemptOutcome.FAILED, AttemptOutcome.DELIVERED]
     assert [one.recipients for one in server.mails] == [("a@example.com",), ("b@example.com",)]
@@ -240,14 +237,14 @@ async def test_who_took_the_mail_gets_nothing_twice_when_another_recipient_waits
 
 async def test_a_server_that_hangs_after_the_mail_leaves_the_outcome_unknown(send: Send) -> None:
     async with SmtpSink(hang_after_data=True) as server:
-        verdict = await send(mail(server.port, timeout=timedelta(seconds=1)))
-        assert verdict.outcome == AttemptOutcome.UNKNOWN
+        result = await send(mail(server.port, timeout=timedelta(seconds=1)))
+        assert result.outcome == AttemptOutcome.UNKNOWN
 
 
 async def test_bad_addresses_are_refused_before_anything_is_sent(send: Send, server: SmtpSink) -> None:
     bad = owed(EventNotice(event(), "r", mail=MailOverrides(to=("not an address",))))
-    verdict = await send(mail(server.port), bad)
-    assert (verdict.outcome, verdict.note) == (AttemptOutcome.REFUSED, "'not an address' is not a mail address")
+    result = await send(mail(server.port), bad)
+    assert (result.outcome, result.note) == (AttemptOutcome.REFUSED, "'not an address' is not a mail address")
     assert server.mails == []
 
 
@@ -260,17 +257,17 @@ async def test_bad_addresses_are_refused_before_anything_is_sent(send: Send, ser
     ],
 )
 def test_addresses_are_read_as_people_write_them(text: str, shown: str) -> None:
-    assert str(address(text)) == shown
+    assert str(parse_address(text)) == shown
 
 
 @pytest.mark.parametrize("text", ["", "a", "a@", "@b", "<>", "a@b\r\nBcc: c@d, e", "a b@c"])
 def test_what_is_no_address_is_an_error(text: str) -> None:
-    with pytest.raises(BadAddress):
-        address(text)
+    with pytest.raises(BadMailAddress):
+        parse_address(text)
 
 
 def test_a_list_in_one_string_is_split_outside_quotes() -> None:
-    found, bad = addresses(['"B, Ann; C" <a@example.com>, c@example.com', "d@example.com; <e@example.com>;"])
+    found, bad = parse_addresses(['"B, Ann; C" <a@example.com>, c@example.com', "d@example.com; <e@example.com>;"])
     assert [one.addr_spec for one in found] == ["a@example.com", "c@example.com", "d@example.com", "e@example.com"]
     assert bad == ()
 
@@ -280,12 +277,12 @@ def test_a_list_in_one_string_is_split_outside_quotes() -> None:
 )
 def test_a_list_that_no_person_wrote_is_read_quickly(text: str) -> None:
     began = time.perf_counter()
-    assert addresses([text])[0] == ()
+    assert parse_addresses([text])[0] == ()
     assert time.perf_counter() - began < 4
 
 
 def test_what_cannot_be_read_in_a_list_is_named_and_the_rest_is_kept() -> None:
-    found, bad = addresses(["a@example.com, nobody, b@example.com c@example.com", "d@b\u00fccher.example"])
+    found, bad = parse_addresses(["a@example.com, nobody, b@example.com c@example.com", "d@b\u00fccher.example"])
     assert [one.addr_spec for one in found] == ["a@example.com", "d@xn--bcher-kva.example"]
     assert bad == ("'nobody' is not a mail address", "'b@example.com c@example.com' is not a mail address")
 
@@ -323,8 +320,8 @@ async def test_who_can_get_a_mail_gets_it_and_who_cannot_is_named(
     server.refuse("RCPT", "550 unknown", "gone@*")
     overrides = MailOverrides(to=(to,)) if whose == "the reporter's" else None
     channel = mail(server.port, TO + ("x@example.com" if overrides else to))
-    verdict = await send(channel, owed(EventNotice(event(), "r", mail=overrides)))
-    assert (verdict.outcome, verdict.note) == (AttemptOutcome.DELIVERED, note)
+    result = await send(channel, owed(EventNotice(event(), "r", mail=overrides)))
+    assert (result.outcome, result.note) == (AttemptOutcome.DELIVERED, note)
     (one,) = server.mails
     assert list(one.recipients) == got
     assert [address.addr_spec for address in one.message["To"].addresses if address.addr_spec.isascii()][:2] == got[
@@ -340,8 +337,8 @@ async def test_a_semicolon_in_a_url_begins_another_recipient_or_another_paramete
 
 async def test_a_server_that_takes_addresses_beyond_ascii_gets_them(send: Send) -> None:
     async with SmtpSink(utf8=True) as server:
-        verdict = await send(mail(server.port, TO + "a@example.com,\u00fc@example.com"))
-        assert verdict.note == "the server took it"
+        result = await send(mail(server.port, TO + "a@example.com,\u00fc@example.com"))
+        assert result.note == "the server took it"
         assert server.mails[0].recipients == ("a@example.com", "\u00fc@example.com")
         assert "\u00fc@example.com" in str(server.mails[0].message["To"])
 
@@ -394,8 +391,8 @@ def test_a_login_beyond_ascii_takes_the_way_that_is_offered_or_is_refused_for_go
 
 
 async def test_a_host_that_is_no_name_is_refused_for_good(send: Send) -> None:
-    verdict = await send(Channel("ops/mail", "ops", Plain(f"mailto://{'x' * 70}.example?from=a@b.org&to=c@d.org")))
-    assert verdict.outcome == AttemptOutcome.REFUSED
+    result = await send(Channel("ops/mail", "ops", Plain(f"mailto://{'x' * 70}.example?from=a@b.org&to=c@d.org")))
+    assert result.outcome == AttemptOutcome.REFUSED
 
 
 @pytest.mark.parametrize("length", [20, 43, 44, 76, 200])
@@ -428,8 +425,8 @@ async def test_hostile_names_make_no_header_and_no_endless_one(send: Send, serve
     one = replace(one, run=run)
     details = Details(run.key, NOW, RunError(value, step=value), (), value)
     notice = EventNotice(one, "r", subject="${scenarioName} ${scenarioRunId}", attach=("log",))
-    verdict = await send(mail(server.port), owed(notice), Facts({run.key: details}))
-    assert verdict.outcome == AttemptOutcome.DELIVERED
+    result = await send(mail(server.port), owed(notice), Facts({run.key: details}))
+    assert result.outcome == AttemptOutcome.DELIVERED
     (got,) = server.mails
     assert got.recipients == ("ops@example.com",)
     assert got.message["Bcc"] is None

@@ -8,9 +8,9 @@ import pytest
 
 from tests.deliver.builders import NOW, alert, config, event, group, owed
 from tocsin.config.model import MessageFormat
-from tocsin.deliver.context import Facts
-from tocsin.deliver.payload import payload
+from tocsin.deliver.message import Facts
 from tocsin.deliver.render import Renderer
+from tocsin.deliver.webhook import build_payload
 from tocsin.model.notification import EventNotice, SummaryNotice
 from tocsin.model.run import Details, RunError, Step
 
@@ -24,7 +24,7 @@ def test_no_half_of_a_sign_and_no_nul_reaches_a_receiver() -> None:
     }
     alarm = replace(alert(), labels={**alert().labels, "scenario_name": odd}, annotations={"summary": odd})
     for notice in (EventNotice(one, "r"), group(alarm), SummaryNotice("prod", NOW, NOW, {odd: 1}, (one,))):
-        body = payload(owed(notice), details, None).body
+        body = build_payload(owed(notice), details, None).body
         text = json.dumps(json.loads(body), ensure_ascii=False)
         text.encode("utf-8")
         assert "\\u0000" not in text
@@ -36,7 +36,7 @@ def test_what_looks_like_a_template_in_a_name_or_an_error_is_told_as_it_is(said:
     one = event(name=said)
     assert one.run
     details = {one.run.key: Details(one.run.key, NOW, RunError(said, step=said), (), said)}
-    assert payload(owed(EventNotice(one, "r")), details, None).body.decode().count(json.dumps(said)[1:-1]) >= 3
+    assert build_payload(owed(EventNotice(one, "r")), details, None).body.decode().count(json.dumps(said)[1:-1]) >= 3
     for kind in MessageFormat:
         for template in (
             None,

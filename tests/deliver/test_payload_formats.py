@@ -11,14 +11,14 @@ from cloudevents.core.v1.event import CloudEvent
 from cloudevents.v1.http import from_json
 
 from tests.deliver.builders import NOW, alert, event, group, owed
-from tocsin.deliver.payload import payload
+from tocsin.deliver.webhook import build_payload
 from tocsin.model.cloudevent import event_schema
 from tocsin.model.event import DownReason, Event, EventName, FailedReporter
 from tocsin.model.notification import EventNotice, Notice, SummaryNotice
 
 
 def body(notice: Notice) -> bytes:
-    return payload(owed(notice), {}, None).body
+    return build_payload(owed(notice), {}, None).body
 
 
 def about(name: EventName) -> Event:

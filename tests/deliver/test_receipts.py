@@ -13,9 +13,8 @@ from prometheus_client import CollectorRegistry
 
 from tests.conftest import empty_postgres
 from tests.deliver.builders import NOW, HandClock, Inbox, config, hook, owed
-from tocsin.deliver.metrics import DeliverMetrics
 from tocsin.deliver.receipts import Receipts
-from tocsin.deliver.sender import Sender
+from tocsin.deliver.sender import DeliverMetrics, Sender
 from tocsin.model.notification import Attempt, AttemptOutcome, Notification, NotificationState
 from tocsin.store import Store, deliveries, outbox, sending
 from tocsin.store.sending import ReadyRow, Receipt

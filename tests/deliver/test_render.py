@@ -11,10 +11,9 @@ from hypothesis import strategies as st
 from tests.deliver.builders import NOW, Plain, alert, config, event, group, hook
 from tocsin.config.model import Channel, Config, MessageFormat, Receiver, Reporter, StoreConfig
 from tocsin.deliver import escape
-from tocsin.deliver.context import Facts, Tone, message
-from tocsin.deliver.render import Renderer
-from tocsin.deliver.trial import check_templates, samples
-from tocsin.deliver.variables import fill, message_variables
+from tocsin.deliver.check import check_templates, samples
+from tocsin.deliver.message import Facts, Tone, build_message
+from tocsin.deliver.render import Renderer, fill_variables, message_variables
 from tocsin.model.alert import EndReason
 from tocsin.model.event import DSS_VARIABLES, DownReason, Event, EventName, FailedReporter, dss_variables
 from tocsin.model.notification import EventNotice, GroupNotice, Notice, SummaryNotice
@@ -55,7 +54,7 @@ def reporter_failed() -> Event:
     ],
 )
 def test_the_first_line_says_what_happened_and_where(one: Event, headline: str, tone: Tone) -> None:
-    said = message(EventNotice(one, "r"), Facts(), CONFIG)
+    said = build_message(EventNotice(one, "r"), Facts(), CONFIG)
     assert (said.headline, said.tone) == (headline, tone)
     assert render(EventNotice(one, "r")).subject == headline
 
@@ -164,7 +163,7 @@ def test_hostile_texts_are_never_markup_never_jinja_and_never_invisible(kind: Me
 
 @given(st.text())
 def test_slack_text_holds_no_angle_and_no_bare_ampersand(value: str) -> None:
-    written = escape.slack(value)
+    written = escape.escape_slack(value)
     assert not {"<", ">", "`"} & set(written)
     rest = written.replace("&amp;", "").replace("&lt;", "").replace("&gt;", "")
     assert "&" not in rest
@@ -172,7 +171,7 @@ def test_slack_text_holds_no_angle_and_no_bare_ampersand(value: str) -> None:
 
 @given(st.text(), st.integers(1, 50))
 def test_one_line_is_one_line_and_short_enough(value: str, most: int) -> None:
-    line = escape.one_line(value, most)
+    line = escape.to_one_line(value, most)
     assert len(line) <= most
     assert len(line.splitlines()) <= 1
 
@@ -216,7 +215,7 @@ def test_dss_variables_have_dsss_names() -> None:
 
 def test_unknown_variables_stay_and_are_named() -> None:
     text = "${outcome} ${other} ${if(outcome == 'FAILED','x','y')} $x {plain}"
-    filled, unknown = fill(text, {"outcome"}, str.upper)
+    filled, unknown = fill_variables(text, {"outcome"}, str.upper)
     assert filled == "OUTCOME ${other} ${if(outcome == 'FAILED','x','y')} $x {plain}"
     assert unknown == ["${other}", "${if(outcome == 'FAILED','x','y')}"]
 
@@ -306,7 +305,7 @@ def test_a_text_of_strangers_names_no_template() -> None:
 
 
 def test_every_name_that_templates_may_use_is_documented(repository: Path) -> None:
-    from tocsin.deliver.context import Message
+    from tocsin.deliver.message import Message
 
     page = (repository / "docs" / "messages.md").read_text("utf-8")
     names = {*Message.__dataclass_fields__, "subject", "event", "group", "summary", "dss"}

@@ -18,8 +18,10 @@ from apprise.manager_plugins import NotificationManager
 from tests.deliver.builders import NOW, HandClock, config, owed
 from tocsin.config.model import Channel
 from tocsin.deliver import apprise_channel
-from tocsin.deliver.apprise_channel import ALLOWED, Way, check_channel_url
-from tocsin.deliver.transport import Parcel
+from tocsin.deliver.apprise_channel import AppriseSender
+from tocsin.deliver.message import Outgoing
+from tocsin.deliver.services import ALLOWED
+from tocsin.deliver.transport import check_channel_url
 
 LETTERS, DIGITS, HEX = string.ascii_letters, string.digits, "0123456789abcdef"
 ALPHABETS = (LETTERS + DIGITS, HEX, string.ascii_uppercase + DIGITS, DIGITS, string.ascii_lowercase)
@@ -30,7 +32,7 @@ NO_HTTP = {"aprs", "irc", "ircs", "mailto", "mailtos", "mqtt", "mqtts", "rsyslog
 
 
 def _prepared() -> NotificationManager:
-    apprise_channel._prepare()
+    apprise_channel._prepare_apprise()
     return NotificationManager()
 
 
@@ -103,12 +105,12 @@ class Present:
 
 PRESENT = Present()
 CHANNEL = Channel("ops/x", "ops", url=PRESENT)
-PARCEL = Parcel(owed(), config(CHANNEL))
+OUTGOING = Outgoing(owed(), config(CHANNEL))
 
 
 @pytest.fixture(scope="module")
-def way() -> Way:
-    return Way(CHANNEL, HandClock(NOW))
+def sender() -> AppriseSender:
+    return AppriseSender(CHANNEL, HandClock(NOW))
 
 
 def shown(said: str, secrets: list[str]) -> list[str]:
@@ -117,7 +119,7 @@ def shown(said: str, secrets: list[str]) -> list[str]:
 
 
 @pytest.mark.parametrize("scheme", sorted(name for name in ALLOWED if _prepared()[name].enabled))
-def test_no_part_of_a_url_is_told(scheme: str, way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_part_of_a_url_is_told(scheme: str, sender: AppriseSender, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(requests.sessions, "HTTPAdapter", Echo)
     good: tuple[str, list[str]] | None = None
     for url, secrets in urls(scheme):
@@ -129,8 +131,8 @@ def test_no_part_of_a_url_is_told(scheme: str, way: Way, monkeypatch: pytest.Mon
         monkeypatch.setattr(PRESENT, "url", url)
         for breaks in (False, True):
             monkeypatch.setattr(Echo, "breaks", breaks)
-            verdict = way.send(PARCEL)
-            assert not shown(verdict.note, secrets), verdict.note
+            result = sender.send(OUTGOING)
+            assert not shown(result.note, secrets), result.note
 
 
 def test_most_services_are_really_tried() -> None:

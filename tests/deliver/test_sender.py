@@ -8,8 +8,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from tests.deliver.builders import HandClock, Inbox, alert, config, event, group, hook, owed
-from tocsin.deliver.metrics import DeliverMetrics
-from tocsin.deliver.sender import Sender
+from tocsin.deliver.sender import DeliverMetrics, Sender
 from tocsin.model.notification import AttemptOutcome, EventNotice, Notification, NotificationState
 from tocsin.store import Store, deliveries, outbox, sending
 
@@ -374,8 +373,8 @@ async def test_a_stop_does_not_overrule_a_receipt_that_is_being_written(
     await put(store, one)
     sender = Sender(store, holder="me", clock=clock, metrics=DeliverMetrics(CollectorRegistry()), random=Random(1))
     await sender.step(clock.now(), config(hook(inbox.url)))
-    (job,) = sender._bulkheads["ops/hook"].held()
-    while not job.concluded:
+    (outgoing,) = sender._bulkheads["ops/hook"].leased()
+    while not outgoing.concluded:
         await asyncio.sleep(0)
     await sender.close(timedelta(0))
     assert await outcomes(store, one) == [(AttemptOutcome.DELIVERED, "HTTP 200")]

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import textwrap
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from random import Random
@@ -21,18 +21,19 @@ from sqlalchemy import Connection
 from tests.deliver.builders import HandClock, Inbox, Plain, config, hook, owed, sqlite_url
 from tocsin.app.logs import configure_logging
 from tocsin.config.model import Channel
-from tocsin.deliver.metrics import DeliverMetrics
 from tocsin.deliver.receipts import Receipts
-from tocsin.deliver.sender import Sender
+from tocsin.deliver.sender import DeliverMetrics, Sender
 from tocsin.kit.clock import SystemClock
 from tocsin.model.notification import AttemptOutcome, DeadReason, Notification, NotificationState
 from tocsin.store import Store, StoreUnavailable, deliveries, outbox
 from tocsin.store.sending import Receipt
+from tocsin.store.writer import Guard
 
 pytestmark = pytest.mark.e2e
 
 P = ParamSpec("P")
 T = TypeVar("T")
+Item = TypeVar("Item")
 
 
 def sender_of(store: Store, clock: HandClock | SystemClock, holder: str = "me") -> Sender:
@@ -60,7 +61,7 @@ from random import Random
 from prometheus_client import CollectorRegistry
 from tests.deliver.builders import config, hook
 from tocsin.app.logs import configure_logging
-from tocsin.deliver.metrics import DeliverMetrics
+from tocsin.deliver.sender import DeliverMetrics
 from tocsin.deliver.receipts import Receipts
 from tocsin.deliver.sender import Sender
 from tocsin.kit.clock import SystemClock
@@ -124,6 +125,13 @@ async def test_a_store_that_is_away_pauses_the_stage_and_loses_no_receipt(
                 raise StoreUnavailable("disk full")
             return await super().write(work, *args, **kwargs)
 
+        async def write_each(
+            self, work: Callable[[Connection, Sequence[Item]], Sequence[T]], item: Item, guard: Guard | None = None
+        ) -> T:
+            if self.away:
+                raise StoreUnavailable("disk full")
+            return await super().write_each(work, item, guard)
+
     store = Flaky(sqlite_url(tmp_path))
     await store.open()
     one, other = owed(), owed(ordering_key="other")
@@ -167,7 +175,7 @@ async def test_a_thread_that_comes_back_long_after_its_deadline_still_writes_the
     slow = Channel("ops/json", "ops", url=Plain(url), timeout=timedelta(milliseconds=300))
     sender = sender_of(store, clock)
     # The thread's own timeouts come from the long deadline, the sender's patience from the short one.
-    from tocsin.deliver.connect import connector
+    from tocsin.deliver.transport import connector
 
     sender._connect = lambda _channel: connector(clock)(channel)
     one = owed(channel="ops/json")

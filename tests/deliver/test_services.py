@@ -23,12 +23,9 @@ from markdown_it import MarkdownIt
 
 from tests.deliver.builders import NOW, HandClock, Inbox, Plain, config, event, owed
 from tocsin.config.model import Channel
-from tocsin.deliver.apprise_channel import ALLOWED
-from tocsin.deliver.connect import connector
-from tocsin.deliver.context import Facts
-from tocsin.deliver.fit import Size, utf16
-from tocsin.deliver.services import _READS, Reads, in_bytes, in_json
-from tocsin.deliver.transport import Parcel
+from tocsin.deliver.message import Facts, Outgoing
+from tocsin.deliver.services import ALLOWED, SCHEMES, ServiceFormat, Size, in_bytes, in_json, utf16
+from tocsin.deliver.transport import connector
 from tocsin.model.notification import EventNotice
 from tocsin.model.run import Details, RunError
 
@@ -349,7 +346,7 @@ async def test_text_of_dss_is_shown_as_it_is(arrived: Inbox, url: str, read: Rea
     facts = Facts({one.run.key: Details(one.run.key, NOW, error, (), log)})
     channel = Channel("ops/x", "ops", Plain(url), timeout=timedelta(seconds=20), template=template)
     transport = connector(HandClock())(channel)
-    await transport.send(Parcel(owed(EventNotice(one, "r")), config(channel), facts))
+    await transport.send(Outgoing(owed(EventNotice(one, "r")), config(channel), facts))
     await transport.close()
     post = next(post for post in reversed(arrived.received) if b"KeyError" in post.body or b"RawMessage" in post.body)
     texts = said(post.headers.get("Content-Type", ""), post.body)
@@ -394,7 +391,7 @@ async def test_what_is_too_long_arrives_with_its_headline_and_its_link(
     channel = Channel("ops/x", "ops", Plain(url), timeout=timedelta(seconds=20), template=template)
     transport = connector(HandClock())(channel)
     settings = config(channel, template_texts={"one.j2": "{{ (error.message * 9)|replace('\\n', ' ') }}"})
-    await transport.send(Parcel(owed(EventNotice(one, "r")), settings, facts))
+    await transport.send(Outgoing(owed(EventNotice(one, "r")), settings, facts))
     await transport.close()
     post = next(post for post in reversed(arrived.received) if b"disk" in post.body)
     texts = said(post.headers.get("Content-Type", ""), post.body)
@@ -419,7 +416,7 @@ def test_every_service_that_apprise_says_reads_markup_is_tried() -> None:
 
 
 def test_every_scheme_with_a_way_of_reading_is_one_that_may_be_used() -> None:
-    named = [scheme for names in _READS.values() for scheme in names]
+    named = [scheme for names in SCHEMES.values() for scheme in names]
     assert sorted(set(named) - ALLOWED) == []
     assert len(named) == len(set(named))
-    assert set(_READS) | {Reads.PLAIN} == set(Reads)
+    assert set(SCHEMES) | {ServiceFormat.PLAIN} == set(ServiceFormat)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tocsin.deliver.threads import DaemonThreads
+from tocsin.deliver.transport import DaemonThreads
 
 
 @pytest.fixture

@@ -16,9 +16,8 @@ from yarl import URL
 from tests.deliver.builders import NOW, HandClock, Inbox, Plain, alert, config, event, group, hook, owed, run
 from tocsin import __version__
 from tocsin.config.model import Channel
-from tocsin.deliver.context import Facts
-from tocsin.deliver.transport import Parcel
-from tocsin.deliver.verdict import Cause, SendResult, failed, refused
+from tocsin.deliver.message import Facts, Outgoing
+from tocsin.deliver.result import Cause, SendResult, failed, refused
 from tocsin.deliver.webhook import Webhook, env_proxy
 from tocsin.model.alert import EndReason
 from tocsin.model.cloudevent import event_schema
@@ -32,7 +31,7 @@ async def send(clock: HandClock) -> AsyncIterator:
 
     async def send(channel: Channel, one: Notification | None = None, details=None) -> SendResult:
         opened.append(Webhook(channel, clock))
-        return await opened[-1].send(Parcel(one or owed(), config(channel), Facts(details or {})))
+        return await opened[-1].send(Outgoing(one or owed(), config(channel), Facts(details or {})))
 
     yield send
     for transport in opened:
@@ -128,8 +127,8 @@ async def test_without_a_secret_nothing_is_signed(send, inbox: Inbox) -> None:
 
 
 async def test_a_secret_that_is_not_base64_is_refused_before_anything_is_sent(send, inbox: Inbox) -> None:
-    verdict = await send(hook(inbox.url, hmac_secret=Plain("whsec_!!")))
-    assert verdict.outcome == AttemptOutcome.REFUSED
+    result = await send(hook(inbox.url, hmac_secret=Plain("whsec_!!")))
+    assert result.outcome == AttemptOutcome.REFUSED
     assert inbox.received == []
 
 
@@ -138,8 +137,8 @@ async def test_a_redirect_is_not_followed(send, inbox: Inbox) -> None:
         return web.Response(status=301, headers={"Location": inbox.url + "/elsewhere"})
 
     inbox.answer = answer
-    verdict = await send(hook(inbox.url))
-    assert verdict.outcome == AttemptOutcome.REFUSED
+    result = await send(hook(inbox.url))
+    assert result.outcome == AttemptOutcome.REFUSED
     assert len(inbox.received) == 1
 
 
@@ -148,8 +147,8 @@ async def test_what_a_receiver_says_is_noted_without_the_secrets_it_repeats(send
         return web.Response(status=429, headers={"Retry-After": "7"}, text="slow\r\ndown, key s3cret-token!")
 
     inbox.answer = answer
-    verdict = await send(hook(inbox.url, headers={"Authorization": Plain("s3cret-token")}))
-    assert verdict == failed("HTTP 429: slow down, key ***!", timedelta(seconds=7), cause=Cause.TOO_MANY)
+    result = await send(hook(inbox.url, headers={"Authorization": Plain("s3cret-token")}))
+    assert result == failed("HTTP 429: slow down, key ***!", timedelta(seconds=7), cause=Cause.RATE_LIMITED)
 
 
 async def test_a_connection_reset_after_the_body_is_tried_again(send, inbox: Inbox) -> None:
@@ -164,8 +163,8 @@ async def test_a_connection_reset_after_the_body_is_tried_again(send, inbox: Inb
 
 
 async def test_nobody_listening_is_a_passing_failure(send) -> None:
-    verdict = await send(hook("http://127.0.0.1:9/hook"))
-    assert verdict == failed("ClientConnectorError: Connection refused", cause=Cause.CONNECTION)
+    result = await send(hook("http://127.0.0.1:9/hook"))
+    assert result == failed("ClientConnectorError: Connection refused", cause=Cause.CONNECTION)
 
 
 @pytest.mark.e2e
@@ -175,22 +174,22 @@ async def test_no_answer_at_all_is_unknown(send, inbox: Inbox) -> None:
         return web.Response()
 
     inbox.answer = answer
-    verdict = await send(hook(inbox.url, timeout=timedelta(milliseconds=100)))
-    assert verdict.outcome == AttemptOutcome.UNKNOWN
+    result = await send(hook(inbox.url, timeout=timedelta(milliseconds=100)))
+    assert result.outcome == AttemptOutcome.UNKNOWN
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]"])
 async def test_private_addresses_can_be_forbidden_by_number_and_by_name(send, inbox: Inbox, host: str) -> None:
-    verdict = await send(hook(inbox.url.replace("127.0.0.1", host), allow_private=False))
-    assert verdict == refused("the webhook's address is private, and allow_private is off", cause=Cause.URL)
+    result = await send(hook(inbox.url.replace("127.0.0.1", host), allow_private=False))
+    assert result == refused("the webhook's address is private, and allow_private is off", cause=Cause.URL)
     assert inbox.received == []
 
 
 @pytest.mark.parametrize("url", ["not a url", "ftp://example.com/x", "http://", ""])
 async def test_an_address_that_cannot_be_used_is_refused_without_repeating_it(send, url: str) -> None:
-    verdict = await send(hook(url))
-    assert verdict.outcome == AttemptOutcome.REFUSED
-    assert not url or url not in verdict.note
+    result = await send(hook(url))
+    assert result.outcome == AttemptOutcome.REFUSED
+    assert not url or url not in result.note
 
 
 async def test_hostile_names_travel_as_data(send, inbox: Inbox) -> None:
@@ -207,9 +206,9 @@ async def test_no_compressed_answer_is_asked_for_and_none_becomes_a_note(send, i
         return web.Response(status=502, body=page, headers={"Content-Encoding": "gzip"})
 
     inbox.answer = answer
-    verdict = await send(hook(inbox.url))
+    result = await send(hook(inbox.url))
     assert inbox.received[0].headers["Accept-Encoding"] == "identity"
-    assert verdict.note == "HTTP 502"
+    assert result.note == "HTTP 502"
 
 
 async def test_an_answer_with_control_characters_is_a_clean_note(send, inbox: Inbox) -> None:

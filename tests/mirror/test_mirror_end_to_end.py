@@ -18,8 +18,7 @@ from tests.sim.driven import running
 from tests.watch.conftest import CLOCK, QUICK, until
 from tocsin.config.model import DURATION_BUCKETS, Channel, Config, DssReportersConfig, Node, Receiver, StoreConfig
 from tocsin.decide.decide import DecideMetrics, Decider
-from tocsin.deliver.metrics import DeliverMetrics
-from tocsin.deliver.sender import Sender
+from tocsin.deliver.sender import DeliverMetrics, Sender
 from tocsin.model.event import Event
 from tocsin.model.run import DetailsLevel
 from tocsin.model.scenario import MailReporter

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tocsin.config.model import Channel, DssReportersConfig
-from tocsin.deliver.mail import address, addresses
+from tocsin.deliver.mail import parse_address, parse_addresses
 from tocsin.model.decision import DecisionReason
 from tocsin.model.event import Event, EventName, FailedReporter, ScenarioFacts, end_event_name
 from tocsin.model.notification import EventNotice, MailOverrides
@@ -145,10 +145,10 @@ PIECES = st.sampled_from(
 def test_whatever_is_written_the_mail_goes_where_it_is_allowed_to(recipient: str) -> None:
     for mail in one(replace(MAIL, recipient=recipient)).mails:
         for written in mail.addresses.to:
-            read = address(written)  # as delivery reads it: one address, never a refused mail
+            read = parse_address(written)  # as delivery reads it: one address, never a refused mail
             assert read.addr_spec.lower().endswith("@example.com")
-            assert addresses([written]) == ((read,), ())
-        assert len(addresses(mail.addresses.to)[0]) == len(mail.addresses.to)
+            assert parse_addresses([written]) == ((read,), ())
+        assert len(parse_addresses(mail.addresses.to)[0]) == len(mail.addresses.to)
 
 
 def test_individual_mails_are_one_notification_each_with_variables_of_their_own() -> None:

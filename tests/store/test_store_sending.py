@@ -9,10 +9,9 @@ from prometheus_client import CollectorRegistry
 from sqlalchemy.event import listens_for
 
 from tests.deliver.builders import NOW, alert, config, event, group, hook, owed
-from tocsin.deliver.metrics import DeliverMetrics
-from tocsin.deliver.sender import Sender
-from tocsin.deliver.transport import Parcel
-from tocsin.deliver.verdict import SendResult, delivered
+from tocsin.deliver.message import Outgoing
+from tocsin.deliver.result import SendResult, delivered
+from tocsin.deliver.sender import DeliverMetrics, Sender
 from tocsin.kit.clock import SystemClock
 from tocsin.model.notification import (
     Attempt,
@@ -213,9 +212,9 @@ async def test_two_senders_on_one_store_send_everything_once(store: Store) -> No
     class Record:
         concurrency = 8
 
-        async def send(self, parcel: Parcel) -> SendResult:
+        async def send(self, outgoing: Outgoing) -> SendResult:
             await asyncio.sleep(0.001)
-            sent.append(parcel.notification.id)
+            sent.append(outgoing.notification.id)
             return delivered()
 
         async def close(self) -> None: ...

@@ -22,10 +22,9 @@ from tests.deliver.builders import HandClock
 from tocsin.app.loops import prune_all
 from tocsin.config.model import DEFAULT_RULES, Config, Receiver, Reporter, Rule
 from tocsin.decide.explain import explain_run
-from tocsin.deliver import verdict
-from tocsin.deliver.metrics import DeliverMetrics
-from tocsin.deliver.sender import Sender
-from tocsin.deliver.transport import Parcel
+from tocsin.deliver import result
+from tocsin.deliver.message import Outgoing
+from tocsin.deliver.sender import DeliverMetrics, Sender
 from tocsin.metrics.snapshot import SnapshotReader
 from tocsin.model.decision import DecisionReason
 from tocsin.model.event import EventName
@@ -53,20 +52,20 @@ class Post:
     """Takes every message, but for the channel that refuses all."""
 
     name: str
-    sent: list[Parcel] = field(default_factory=list)
+    sent: list[Outgoing] = field(default_factory=list)
     concurrency = 4
 
-    async def send(self, parcel: Parcel) -> verdict.SendResult:
+    async def send(self, outgoing: Outgoing) -> result.SendResult:
         if self.name == "ops/dead":
-            return verdict.refused("no such receiver")
-        self.sent.append(parcel)
-        return verdict.delivered()
+            return result.refused("no such receiver")
+        self.sent.append(outgoing)
+        return result.delivered()
 
     async def close(self) -> None:
         pass
 
 
-async def deliver(store: Store, now: HandClock, config: Config = CONFIG) -> list[Parcel]:
+async def deliver(store: Store, now: HandClock, config: Config = CONFIG) -> list[Outgoing]:
     """What a sender that starts now delivers."""
     posts: dict[str, Post] = {}
     sender = Sender(
@@ -77,7 +76,7 @@ async def deliver(store: Store, now: HandClock, config: Config = CONFIG) -> list
         await sender.step(now.now(), config)
         await sender.idle()
     await sender.close(timedelta(0))
-    return [parcel for post in posts.values() for parcel in post.sent]
+    return [outgoing for post in posts.values() for outgoing in post.sent]
 
 
 async def fill(store: Store) -> None:
@@ -203,7 +202,7 @@ def all_of(table: Table, columns: list[Column[Any]], name: str, value: object, e
 # --- what must go on -------------------------------------------------------------------------------------------------
 
 
-async def everything(world: World, clock: HandClock) -> list[Parcel]:
+async def everything(world: World, clock: HandClock) -> list[Outgoing]:
     """A process that starts, and all that it does for a quarter of an hour."""
     store = world.store
     watched = await store.read(scenarios.load_scenarios, "prod")
@@ -214,7 +213,7 @@ async def everything(world: World, clock: HandClock) -> list[Parcel]:
     await world.scenario(OTHER)
     await world.step(clock.now())
     await world.run(clock.now(), "FAILED", OTHER)
-    sent: list[Parcel] = []
+    sent: list[Outgoing] = []
     for _ in range(3):
         clock.forward(minutes=6)
         await world.step(clock.now())

@@ -19,10 +19,9 @@ from tocsin.app.reload import ConfigHolder, ConfigSource
 from tocsin.config.model import Config, Node
 from tocsin.decide.decide import DecideMetrics, Decider, resolve_by_hand
 from tocsin.decide.explain import explain_firing, explain_run
-from tocsin.deliver.connect import connector
-from tocsin.deliver.heartbeat import Heartbeat
-from tocsin.deliver.metrics import DeliverMetrics
-from tocsin.deliver.sender import Sender
+from tocsin.deliver.heartbeat import HeartbeatSender
+from tocsin.deliver.sender import DeliverMetrics, Sender
+from tocsin.deliver.transport import connector
 from tocsin.kit.clock import Clock, isoformat
 from tocsin.kit.tasks import RootTasks
 from tocsin.metrics import Exposition, ProcessMetrics
@@ -50,7 +49,7 @@ def build(source: ConfigSource, config: Config, clock: Clock, slack_url: str | N
     holder = ConfigHolder(source, config, clock)
     store = Store(config.store.url)
     exposition = Exposition(registry)
-    heartbeat = Heartbeat()
+    heartbeat = HeartbeatSender()
     watchers = Watchers(holder)
     stages = Stages(store, holder, clock, process_metrics)
     sender = Sender(

@@ -17,7 +17,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wai
 from tocsin.app.logs import dropped_lines
 from tocsin.config.model import Config, Node
 from tocsin.decide.decide import Decider
-from tocsin.deliver.heartbeat import Heartbeat
+from tocsin.deliver.heartbeat import HeartbeatSender
 from tocsin.kit.clock import Clock
 from tocsin.kit.tasks import until_one_ends
 from tocsin.metrics import Exposition, ProcessMetrics
@@ -86,7 +86,7 @@ class Stages:
         await run_loop(stage, step, wakeup or asyncio.Event(), self._clock, self._config)
 
     async def lead(
-        self, leadership: Leadership, watch: Coroutine[None, None, None], decider: Decider, heartbeat: Heartbeat
+        self, leadership: Leadership, watch: Coroutine[None, None, None], decider: Decider, heartbeat: HeartbeatSender
     ) -> None:
         """The leader's work. Ends with the error of the first loop that ends."""
         last_decision = self._clock.monotonic()

@@ -19,8 +19,8 @@ from tocsin.config.files import Inputs
 from tocsin.config.load import Check, config_path_from_environment
 from tocsin.config.model import Config
 from tocsin.config.problems import line_of
-from tocsin.deliver.connect import check_channel_url
-from tocsin.deliver.trial import TemplateProblem, check_templates, template_owners
+from tocsin.deliver.check import TemplateProblem, check_templates, template_owners
+from tocsin.deliver.transport import check_channel_url
 from tocsin.kit.clock import Clock
 from tocsin.kit.files import SingleFlight
 from tocsin.web.context import ReloadResult

@@ -14,9 +14,9 @@ from tocsin.config.problems import Path_, is_place, line_of
 from tocsin.config.secrets import FileSecret, Secret
 from tocsin.config.values import http_url
 from tocsin.decide.reporters import dss_reporter_warnings
-from tocsin.deliver.connect import check_channel_url, unreadable_recipients
-from tocsin.deliver.mail import addresses
-from tocsin.deliver.trial import check_templates, unknown_variables
+from tocsin.deliver.check import check_templates, unknown_variables
+from tocsin.deliver.mail import parse_addresses
+from tocsin.deliver.transport import check_channel_url, unreadable_recipients
 from tocsin.deliver.webhook import BadSecret, PrivateAddress, refuse_private_host, signing_key
 from tocsin.kit.mask import mask_tokens
 from tocsin.routing.lint import lint
@@ -88,7 +88,7 @@ def _unreadable_addresses(config: Config) -> Iterator[Finding]:
         mail = reporter.mail or ReporterMail()
         senders = [mail.sender] if mail.sender else []
         for name, texts in (("to", mail.to), ("cc", mail.cc), ("bcc", mail.bcc), ("from", senders)):
-            for message in addresses(texts)[1]:
+            for message in parse_addresses(texts)[1]:
                 yield ("reporters", index, "mail", name), f"reporter {reporter.name}: mail.{name}: {message}"
 
 

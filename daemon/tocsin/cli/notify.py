@@ -22,7 +22,7 @@ def send_sample(
 
     from tocsin.app.logs import configure_logging
     from tocsin.app.run import hard_exit
-    from tocsin.deliver.trial import test_channels
+    from tocsin.deliver.check import test_channels
     from tocsin.kit.clock import SystemClock
     from tocsin.kit.strings import did_you_mean
     from tocsin.model.notification import AttemptOutcome
@@ -34,13 +34,13 @@ def send_sample(
         fail(f"no receiver is named {receiver!r}{did_you_mean(receiver, names)}")
     outcomes = asyncio.run(test_channels(settings, receiver, clock=SystemClock()))
     if as_json:
-        keys = ("channel", "outcome", "note", "mend")
+        keys = ("channel", "outcome", "note", "hint")
         show.print_json([{key: getattr(one, key) for key in keys} | {"seconds": one.took} for one in outcomes])
     else:
         for one in outcomes:
             print(f"{one.outcome.value:<10} {one.channel}  {one.note}".rstrip())
-            if one.mend:
-                print(f"{'':<10} {one.mend}")
+            if one.hint:
+                print(f"{'':<10} {one.hint}")
         if not outcomes:
             print(f"the receiver {receiver} has no channel")
     hard_exit(DONE if outcomes and all(one.outcome is AttemptOutcome.DELIVERED for one in outcomes) else NO)

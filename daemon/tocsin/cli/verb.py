@@ -212,7 +212,7 @@ def load_config(path: Path | None, *, to_send: bool = False) -> "Config":
 
     check: Check = unchecked
     if to_send:
-        from tocsin.deliver.connect import check_channel_url
+        from tocsin.deliver.transport import check_channel_url
 
         check = check_channel_url
     file = path or config_path_from_environment()

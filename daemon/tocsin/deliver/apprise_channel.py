@@ -2,14 +2,13 @@
 
 What apprise does by itself and a daemon must not suffer is off: its process-wide thread pool and its timeouts (every
 channel has threads of its own), its sleep between sends and its retries, redirects, schemes that act on this machine,
-pictures from the web, and its log, which shows payloads and secrets: what it says about a failure is masked and kept
-as the attempt's note. Attachments are texts in memory; no file or address can be named.
+pictures from the web, and its log, which shows payloads and secrets: what it says about a failure is masked and becomes
+the attempt's note. Attachments are texts in memory; no file or address can be named.
 """
 
 import logging
 import re
 import smtplib
-import ssl
 import threading
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +17,7 @@ from dataclasses import replace
 from datetime import timedelta
 from email.utils import formataddr
 from functools import lru_cache
-from importlib.resources import files
+from math import inf
 from typing import Any
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies
@@ -37,15 +36,12 @@ from apprise.plugins.slack import NotifySlack
 from apprise.utils.socket import AppriseSocketError, SocketTransport
 
 from tocsin.config.model import Channel
-from tocsin.deliver import bounded
-from tocsin.deliver.context import Tone
-from tocsin.deliver.escape import cut, one_line
-from tocsin.deliver.mail import BadAddress, Envelope, address, addresses, attached
+from tocsin.deliver import bounded, mail, services
+from tocsin.deliver.escape import to_one_line, truncate
+from tocsin.deliver.message import Outgoing, Tone
 from tocsin.deliver.render import Rendered, Renderer
-from tocsin.deliver.services import Reads, Service, listed, reads, service, shape
-from tocsin.deliver.smtp import Account, Mailbox, log_in
-from tocsin.deliver.transport import Parcel
-from tocsin.deliver.verdict import Cause, SendResult, delivered, failed, of_answer, refused
+from tocsin.deliver.result import Cause, SendResult, delivered, failed, refused, result_of_answer
+from tocsin.deliver.services import ALLOWED, Service, ServiceFormat
 from tocsin.deliver.webhook import ssl_context
 from tocsin.kit.clock import Clock
 from tocsin.kit.mask import mask, secrets_of
@@ -53,144 +49,143 @@ from tocsin.kit.strings import did_you_mean
 
 log = structlog.get_logger(__name__)
 
-# Schemes that reach other machines. Left out: those that act on this one (dbus, gnome, macosx, windows, syslog…), and
-# xmpp, which answers "sent" and delivers nothing.
-ALLOWED = frozenset(files("tocsin.deliver").joinpath("schemes.txt").read_text("ascii").split())
 _LONGEST_WAIT = timedelta(hours=1)
-_MOMENT_SECONDS = 3.0
-_TONES = {
+_SHORT_WAIT_SECONDS = 3.0
+_LOG_LINES: bounded.ThreadLog[str] = bounded.ThreadLog(20)
+_LOGGED_CAUSES = ("Response Details", "Socket Exception", "I/O Exception")  # that apprise logs at DEBUG
+_NOTIFY_TYPES = {
     Tone.BAD: NotifyType.FAILURE,
     Tone.WARN: NotifyType.WARNING,
     Tone.GOOD: NotifyType.SUCCESS,
     Tone.INFO: NotifyType.INFO,
 }
+_NOTIFY_FORMATS = {
+    ServiceFormat.HTML: NotifyFormat.HTML,
+    ServiceFormat.MARKDOWN: NotifyFormat.MARKDOWN,
+    ServiceFormat.CARD: NotifyFormat.MARKDOWN,
+}
 
 
-class Way:
-    """The way to one apprise channel's receiver. Threads share it; each has its own plugin."""
+class AppriseSender:
+    """Sends to one apprise channel's receiver. Threads share it; each has its own plugin."""
 
     def __init__(self, channel: Channel, clock: Clock, slack_url: str | None = None) -> None:
-        _prepare()
+        _prepare_apprise()
         self._channel = channel
         self._slack_url = slack_url
         self._local = threading.local()
         self._renderer: Renderer | None = None
         self._templates: object = None
         self._clock = clock
-        self._mailbox = Mailbox(clock)
+        self._mailbox = mail.Mailbox(clock)
 
-    def send(self, parcel: Parcel) -> SendResult:
-        """Send once; blocks. Every outcome is a verdict."""
+    def send(self, outgoing: Outgoing) -> SendResult:
+        """Send once; blocks. Every outcome is a result."""
         if self._channel.url is None:
             return refused("the channel has no apprise URL", cause=Cause.URL)
         try:
             url = self._channel.url.reveal().strip()
         except OSError as error:
             return failed(f"cannot read the channel's URL: {error.strerror or error}", cause=Cause.URL)
-        plugin = self._plugin(url)
+        if getattr(self._local, "url", None) != url:
+            self._renew_plugin(url)
+        plugin: NotifyBase | str = self._local.plugin
         if isinstance(plugin, str):
             return refused(plugin, cause=Cause.URL)
         service: Service = self._local.service
-        rendered = self._render(parcel, service)
-        if isinstance(plugin, NotifyEmail):
-            verdict = self._mail(plugin, rendered, parcel)
-        else:
-            verdict = self._notify(plugin, service, rendered, parcel)
-        for note in rendered.notes:
-            log.warning("template_noted", channel=self._channel.name, note=note)
-        return verdict if not rendered.notes else _noted(verdict, rendered.notes)
-
-    def _plugin(self, url: str) -> NotifyBase | str:
-        """This thread's plugin for the present URL, or why there is none."""
-        if getattr(self._local, "url", None) != url:
-            plugin = connect(url, self._channel, self._slack_url)
-            if not isinstance(plugin, str):
-                self._local.service = prepare(plugin, url, self._channel.template)
-            # Of most services the place of a host in the URL holds a token.
-            named = not isinstance(plugin, str) and "host" in plugin.template_tokens
-            proxies = [part for name, proxy in getproxies().items() if name != "no" for part in secrets_of(proxy)]
-            self._local.secrets = secrets_of(url, host_is_public=named) + proxies
-            self._local.plugin, self._local.url = plugin, url
-        kept: NotifyBase | str = self._local.plugin
-        return kept
-
-    def _render(self, parcel: Parcel, service: Service) -> Rendered:
-        templates = parcel.config.template_texts
+        templates, template = outgoing.config.template_texts, self._channel.template
         if self._renderer is None or self._templates is not templates:
             self._renderer, self._templates = Renderer(templates), templates
-        notice, facts = parcel.notification.notice, parcel.facts
-        kind, dialect = service.kind, service.dialect
-        return self._renderer.render(notice, facts, parcel.config, kind, self._channel.template, dialect)
+        notice, kind = outgoing.notification.notice, service.kind
+        rendered = self._renderer.render(notice, outgoing.facts, outgoing.config, kind, template, service.dialect)
+        if isinstance(plugin, NotifyEmail):
+            result = self._mail(plugin, rendered, outgoing)
+        else:
+            result = self._notify(plugin, service, rendered, outgoing)
+        for note in rendered.notes:
+            log.warning("template_problem", channel=self._channel.name, note=note)
+        return replace(result, note="; ".join(part for part in (result.note, *rendered.notes) if part))
 
-    def _mail(self, plugin: NotifyEmail, rendered: Rendered, parcel: Parcel) -> SendResult:
+    def _renew_plugin(self, url: str) -> None:
+        """Make this thread's plugin for the present URL, or the reason why there is none."""
+        plugin = _connect(url, self._channel, self._slack_url)
+        if not isinstance(plugin, str):
+            self._local.service = _prepare_plugin(plugin, url, self._channel.template)
+        # In the URLs of most services the place of a host holds a token.
+        host_is_public = not isinstance(plugin, str) and "host" in plugin.template_tokens
+        proxies = [part for name, proxy in getproxies().items() if name != "no" for part in secrets_of(proxy)]
+        self._local.secrets = secrets_of(url, host_is_public=host_is_public) + proxies
+        self._local.plugin, self._local.url = plugin, url
+
+    def _mail(self, plugin: NotifyEmail, rendered: Rendered, outgoing: Outgoing) -> SendResult:
         try:
             account = _account(plugin, self._channel, self._local.url)
-        except BadAddress as error:
+        except mail.BadMailAddress as error:
             return refused(str(error), cause=Cause.MAIL_ADDRESS)
-        verdict = self._mailbox.send(account, parcel.notification, _with_text(rendered))
+        if rendered.text is None and rendered.html is not None:  # of an own template that made HTML alone
+            text = convert_between(NotifyFormat.HTML, NotifyFormat.TEXT, rendered.html)
+            rendered = replace(rendered, text=str(text))
+        result = self._mailbox.send(account, outgoing.notification, rendered)
         user, password = plugin.user or "", plugin.password or ""
         logins = [b64encode(text.encode()).decode() for text in (f"\0{user}\0{password}", password)]
-        return replace(verdict, note=mask(verdict.note, [password, *logins] if password else []))
+        return replace(result, note=mask(result.note, [password, *logins] if password else []))
 
-    def _notify(self, plugin: NotifyBase, service: Service, rendered: Rendered, parcel: Parcel) -> SendResult:
-        title, body, body_format = _shape(service, rendered)
-        files = [AttachMemory(text, name) for name, text in attached(parcel.notification.notice, rendered)]
+    def _notify(self, plugin: NotifyBase, service: Service, rendered: Rendered, outgoing: Outgoing) -> SendResult:
+        body_format: NotifyFormat | None = None  # undeclared: sent as it is
+        if service.format is ServiceFormat.MAIL:
+            title, body = rendered.subject, rendered.html or rendered.text or ""
+            body_format = NotifyFormat.HTML if rendered.html else NotifyFormat.TEXT
+        else:
+            title, body = services.format_message(service, rendered)
+            body = body or title or " "
         attachment = None
-        if files and plugin.attachment_support:
+        if plugin.attachment_support and (texts := mail.attachments(outgoing.notification.notice, rendered)):
             attachment = AppriseAttachment(asset=plugin.asset)
-            attachment.attachments = files
-        with _listening() as lines, bounded.answers_of_this_thread() as answers:
+            attachment.attachments = [AttachMemory(text, name) for name, text in texts]
+        with _LOG_LINES.collect() as lines, bounded.ANSWERS.collect() as answers:
             try:
-                done = plugin.notify(
+                sent = plugin.notify(
                     body=body,
                     title=title,
-                    notify_type=_TONES[rendered.message.tone],
+                    notify_type=_NOTIFY_TYPES[rendered.message.tone],
                     body_format=body_format,
                     attach=attachment,
                 )
             except AppriseImproperlyConfigured as error:
                 return refused(mask(str(error), self._local.secrets))
-            except _MustWait as wish:
-                return failed(str(wish), wish.wait, cause=Cause.TOO_MANY)
-            except Exception as error:  # noqa: BLE001 - a plugin that raises is one try that failed, and is made again
-                done = False
+            except _MustWait as error:
+                return failed(str(error), error.wait, cause=Cause.RATE_LIMITED)
+            except Exception as error:  # noqa: BLE001 - a plugin that raises is one failed attempt, and is retried
+                sent = False
                 lines.append(f"{type(error).__name__}: {error}")
-        if done:
+        if sent:
             return delivered()
-        self._local.url = None  # some plugins keep a connection: the next try begins afresh
-        said = " / ".join(mask(line, self._local.secrets) for line in lines if line.strip())
-        return of_answer(answers[-1] if answers else None, said or "apprise gave no reason", self._clock.now())
+        self._local.url = None  # some plugins keep a connection: the next attempt gets a new one
+        note = " / ".join(mask(line, self._local.secrets) for line in lines if line.strip())
+        answer = answers[-1] if answers else None
+        return result_of_answer(answer, note or "apprise gave no reason", self._clock.now())
 
 
-_CHECKED = Channel(name="check", receiver="check")
+def inspect_url(url: str) -> tuple[str | None, tuple[str, ...]]:
+    """Why this cannot be a channel's URL, in one line without secrets, None when it can; and what is wrong with those
+    recipients of a mail URL that would not get what the others do."""
+    _prepare_apprise()
+    channel = Channel(name="check", receiver="check")
+    plugin = _connect(url.strip(), channel, None)
+    if not isinstance(plugin, NotifyEmail):
+        return plugin if isinstance(plugin, str) else None, ()
+    try:
+        envelope = _account(plugin, channel, url.strip()).envelope
+    except mail.BadMailAddress as error:
+        return str(error), ()
+    return None if envelope.recipients else "; ".join(envelope.bad) or None, envelope.bad
 
 
-def check_channel_url(url: str) -> str | None:
-    """Why this cannot be a channel's URL, in one line without secrets; None when it can. Loads apprise: not on the loop."""
-    _prepare()
-    plugin = connect(url.strip(), _CHECKED, None)
-    if isinstance(plugin, NotifyEmail):
-        try:
-            envelope = _account(plugin, _CHECKED, url.strip()).envelope
-        except BadAddress as error:
-            return str(error)
-        return None if envelope.recipients else "; ".join(envelope.bad) or None
-    return plugin if isinstance(plugin, str) else None
-
-
-def unreadable_recipients(url: str) -> tuple[str, ...]:
-    """What is wrong with those recipients of a mail URL that would not get what the others do."""
-    _prepare()
-    plugin = connect(url.strip(), _CHECKED, None)
-    return _account(plugin, _CHECKED, url.strip()).envelope.bad if isinstance(plugin, NotifyEmail) else ()
-
-
-def connect(url: str, channel: Channel, slack_url: str | None) -> NotifyBase | str:
-    """A plugin as a daemon wants it, or one line that says why not."""
+def _connect(url: str, channel: Channel, slack_url: str | None) -> NotifyBase | str:
+    """A plugin that suits a daemon, or one line that says why there is none."""
     scheme = url.partition(":")[0].strip().lower()
     if scheme not in ALLOWED | {"https"}:
-        known = NotificationManager().schemas(include_disabled=True)
-        if scheme in known:
+        if scheme in NotificationManager().schemas(include_disabled=True):
             return f"{scheme!r} is not allowed"
         if not url or ("://" in url and scheme.isalpha() and len(scheme) <= 20):
             return f"{scheme!r} is not a scheme that apprise knows{did_you_mean(scheme, ALLOWED)}"
@@ -204,21 +199,21 @@ def connect(url: str, channel: Channel, slack_url: str | None) -> NotifyBase | s
         image_path_mask="",
         result_log_disk_size=0,
     )
-    with _listening() as lines:
+    with _LOG_LINES.collect() as lines:
         plugin = Apprise.instantiate(url, asset=asset)
     if plugin is None:
-        said = next((line for line in reversed(lines) if "is disabled" in line or "invalid" in line.lower()), "")
-        why = f": {mask(said, secrets_of(url))}" if said else ""
-        return f"apprise cannot read the {scheme}:// URL{cut(why, 200)}"
+        line = next((line for line in reversed(lines) if "is disabled" in line or "invalid" in line.lower()), "")
+        reason = f": {mask(line, secrets_of(url))}" if line else ""
+        return f"apprise cannot read the {scheme}:// URL{truncate(reason, 200)}"
     if not isinstance(plugin, NotifyEmail) and len(plugin) == 0:
         return f"the {scheme}:// URL names nobody to notify, or in a way that apprise cannot read"
     untyped: Any = plugin
     plugin.request_rate_per_sec = 0  # despite its name the seconds that it sleeps between sends
-    untyped.throttle = _wait_outside
+    untyped.throttle = _throttle
     plugin.retry = 0
-    whole = channel.timeout.total_seconds()
-    plugin.socket_connect_timeout = min(float(plugin.socket_connect_timeout), 0.45 * whole)
-    plugin.socket_read_timeout = min(float(plugin.socket_read_timeout), 0.45 * whole)
+    longest = 0.45 * channel.timeout.total_seconds()
+    plugin.socket_connect_timeout = min(float(plugin.socket_connect_timeout), longest)
+    plugin.socket_read_timeout = min(float(plugin.socket_read_timeout), longest)
     if not channel.tls.verify:
         plugin.verify_certificate = False
     elif channel.tls.ca_file:
@@ -235,115 +230,83 @@ def connect(url: str, channel: Channel, slack_url: str | None) -> NotifyBase | s
 
 
 class _MustWait(Exception):
-    """A plugin was told by its service to wait."""
+    """A service tells its plugin to wait."""
 
     def __init__(self, wait: timedelta) -> None:
         super().__init__("the service asks for fewer messages")
         self.wait = wait
 
 
-def _wait_outside(last_io: object = None, wait: float | None = None) -> None:
-    """In place of a plugin's own sleep between requests, which would keep its thread for as long as a service likes: a
-    moment is waited for here, what takes longer by the channel."""
-    if wait is None or wait <= 0:
-        return
-    if wait <= _MOMENT_SECONDS:
-        threading.Event().wait(wait)
-    else:
+def _throttle(last_io: object = None, wait: float | None = None) -> None:
+    """Replaces a plugin's sleep between requests, which would keep its thread for as long as a service likes: a short wait
+    is slept, a longer one paused by the channel."""
+    if wait is not None and wait > _SHORT_WAIT_SECONDS:
         raise _MustWait(timedelta(seconds=min(wait, _LONGEST_WAIT.total_seconds())))
+    if wait is not None and wait > 0:
+        threading.Event().wait(wait)
 
 
-def prepare(plugin: NotifyBase, url: str, template: str | None) -> Service:
+def _prepare_plugin(plugin: NotifyBase, url: str, template: str | None) -> Service:
     """The plugin's service; from now on the plugin passes on what it is given, converts nothing and cuts nothing."""
     untyped: Any = plugin
     schemes = set(plugin.schemas())
-    own: Any = type(plugin).notify_format  # one, or several
-    asked = plugin.resolve_format()
-    how = reads(schemes, asked.value)
-    if how not in (Reads.MAIL, Reads.SLACK):
-        wanted = _FORMATS.get(how, NotifyFormat.TEXT)
-        known = wanted in own if isinstance(own, tuple) else wanted is own
-        plugin.notify_format = wanted if known or (wanted is asked and listed(schemes) is None) else own
+    supported: Any = type(plugin).notify_format  # one, or several
+    requested = plugin.resolve_format()
+    format_ = services.service_format(schemes, requested.value)
+    if format_ not in (ServiceFormat.MAIL, ServiceFormat.SLACK):
+        wanted = _NOTIFY_FORMATS.get(format_, NotifyFormat.TEXT)
+        known = wanted in supported if isinstance(supported, tuple) else wanted is supported
+        usable = known or (wanted is requested and services.known_format(schemes) is None)
+        plugin.notify_format = wanted if usable else supported
         untyped._format_override = None  # a format that the service has but is not to use
-    found = service(
-        schemes, how, template, plugin.body_maxlen, plugin.title_maxlen, inside=plugin.overflow_amalgamate_title
+    service = services.describe_service(
+        schemes, format_, template, plugin.body_maxlen, plugin.title_maxlen, inside=plugin.overflow_amalgamate_title
     )
     if "overflow=" in url:
-        return replace(found, most=None)
+        return replace(service, limit=inf)
     plugin.overflow_mode = OverflowMode.UPSTREAM
-    return found
-
-
-_FORMATS = {Reads.HTML: NotifyFormat.HTML, Reads.MARKDOWN: NotifyFormat.MARKDOWN, Reads.CARD: NotifyFormat.MARKDOWN}
-
-
-def _shape(service: Service, rendered: Rendered) -> tuple[str, str, NotifyFormat | None]:
-    """Title, body, and the format to declare; without one apprise sends both as they are."""
-    if service.reads is Reads.MAIL:
-        html = rendered.html
-        return rendered.subject, html or rendered.text or "", NotifyFormat.HTML if html else NotifyFormat.TEXT
-    title, body = shape(service, rendered)
-    return title, body or title or " ", None  # undeclared: sent as it is
-
-
-def _with_text(rendered: Rendered) -> Rendered:
-    """A mail whose own template made HTML alone gets the text that apprise reads out of it."""
-    if rendered.text is not None or rendered.html is None:
-        return rendered
-    return replace(rendered, text=str(convert_between(NotifyFormat.HTML, NotifyFormat.TEXT, rendered.html)))
-
-
-def _noted(verdict: SendResult, notes: Sequence[str]) -> SendResult:
-    return replace(verdict, note="; ".join(part for part in (verdict.note, *notes) if part))
+    return service
 
 
 # --- mail --------------------------------------------------------------------------------------------------------------
 
 
-def _account(plugin: NotifyEmail, channel: Channel, url: str) -> Account:
+def _account(plugin: NotifyEmail, channel: Channel, url: str) -> mail.Account:
     """What a mail URL says; apprise leaves out what it cannot read, and what stands behind a semicolon. Raises
-    ``BadAddress`` for the sender and the server."""
-    written = _written(url)
+    ``BadMailAddress`` for the sender and the server."""
     if not plugin.smtp_host:
-        raise BadAddress("the URL names no mail server, or in a way that apprise cannot read")
-    name, spec = plugin.from_addr
-    named = formataddr((str(name or ""), str(spec)), "utf-8")
-    path = [unquote(part) for part in urlsplit(url).path.split("/") if part]
-    in_path, odd = addresses(path)
-    to, bad = addresses(written.get("to", ()))
-    to = (*in_path, *to)
-    if odd:  # perhaps part of a password, so it is not shown
-        bad = ("what stands behind the server's name is not a mail address", *bad)
-    if not path and "to" not in written:
-        to, bad = addresses(formataddr((str(name or ""), str(spec)), "utf-8") for name, spec in plugin.targets)
-    cc, bad_cc = addresses(written.get("cc", ()))
-    bcc, bad_bcc = addresses(written.get("bcc", ()))
-    reply_to, bad_reply_to = addresses(written.get("reply", ()))
-    own = next((text for text in written.get("from", ()) if "@" in text), named)
-    return Account(
-        Envelope(address(own), to, cc, bcc, reply_to, (*bad, *bad_cc, *bad_bcc, *bad_reply_to)),
-        connect=lambda: _connected(plugin, channel),
-        headers=plugin.headers,
-    )
-
-
-def _written(url: str) -> dict[str, list[str]]:
-    """The parameters of a URL, as they were before apprise read them."""
-    found: dict[str, list[str]] = {}
+        raise mail.BadMailAddress("the URL names no mail server, or in a way that apprise cannot read")
+    parameters: dict[str, list[str]] = {}  # as they were before apprise read them
     for part in re.split(r"&|;(?=\s*[-+:]?[A-Za-z]+=)", url.partition("?")[2]):
         name, equals, value = part.partition("=")
         if equals:
-            found.setdefault(unquote(name).strip().lower(), []).append(unquote(value))
-    return found
+            parameters.setdefault(unquote(name).strip().lower(), []).append(unquote(value))
+    path = [unquote(part) for part in urlsplit(url).path.split("/") if part]
+    in_path, bad_path = mail.parse_addresses(path)
+    to, bad = mail.parse_addresses(parameters.get("to", ()))
+    to = (*in_path, *to)
+    if bad_path:  # perhaps part of a password, so it is not shown
+        bad = ("what stands behind the server's name is not a mail address", *bad)
+    if not path and "to" not in parameters:
+        to, bad = mail.parse_addresses(_format_address(target) for target in plugin.targets)
+    (cc, bad_cc), (bcc, bad_bcc), (reply_to, bad_reply_to) = (
+        mail.parse_addresses(parameters.get(name, ())) for name in ("cc", "bcc", "reply")
+    )
+    sender = next((text for text in parameters.get("from", ()) if "@" in text), _format_address(plugin.from_addr))
+    bad = (*bad, *bad_cc, *bad_bcc, *bad_reply_to)
+    envelope = mail.Envelope(mail.parse_address(sender), to, cc, bcc, reply_to, bad)
+    return mail.Account(envelope, lambda: _connect_smtp(plugin, channel), plugin.headers)
+
+
+def _format_address(address: Sequence[object]) -> str:
+    name, spec = address
+    return formataddr((str(name or ""), str(spec)), "utf-8")
 
 
 @contextmanager
-def _connected(plugin: NotifyEmail, channel: Channel) -> Iterator[smtplib.SMTP]:
+def _connect_smtp(plugin: NotifyEmail, channel: Channel) -> Iterator[smtplib.SMTP]:
     """A connection encrypted and logged in as the URL says, which lasts as long as the channel waits for a send."""
-    context = ssl_context(channel.tls)
-    if not plugin.verify_certificate:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
+    context = ssl_context(replace(channel.tls, verify=bool(plugin.verify_certificate)))
     host, port, patience = plugin.smtp_host, plugin.port or 0, channel.timeout.total_seconds()
     server: smtplib.SMTP
     if plugin.secure_mode == SMTPSecureMode.SSL:
@@ -354,79 +317,54 @@ def _connected(plugin: NotifyEmail, channel: Channel) -> Iterator[smtplib.SMTP]:
         if plugin.secure_mode == SMTPSecureMode.STARTTLS:
             server.starttls(context=context)
         if plugin.user and plugin.password:
-            log_in(server, plugin.user, plugin.password)
+            mail.log_in(server, plugin.user, plugin.password)
         yield server
     finally:
         with suppress(OSError, smtplib.SMTPException):
             server.quit()
 
 
-# --- apprise itself ------------------------------------------------------------------------------------------------------
-
-
 @lru_cache(maxsize=1)
-def _prepare() -> None:
+def _prepare_apprise() -> None:
     """Once a process: allow schemes, and listen to apprise's log instead of letting it out."""
     logger = logging.getLogger("apprise")
     logger.setLevel(logging.DEBUG)
     logger.propagate = False
-    logger.handlers = [_LISTENER]
+    logger.handlers = [_LogHandler()]
     logging.getLogger("urllib3").setLevel(logging.CRITICAL)  # below, it logs addresses with their tokens
     NotificationManager().enable_only(*ALLOWED)
-    bounded.install()
+    bounded.install_bounds()
     irc.SocketTransport = _BoundedTransport  # type: ignore[attr-defined]
 
 
 class _BoundedTransport(SocketTransport):
-    """apprise's own socket, for IRC; a server may say so much and no more."""
+    """apprise's own socket, for IRC."""
 
-    _said = 0
+    _received = 0
 
     def read(self, *args: Any, **more: Any) -> bytes:
         data = super().read(*args, **more)
-        self._said += len(data)
-        if self._said > bounded.MOST:
+        self._received += len(data)
+        if self._received > bounded.MAX_BYTES:
             raise AppriseSocketError("the server says too much")
         return data
 
 
 def _bounded_recv(recv: Callable[[int], bytes]) -> Callable[[int], bytes]:
-    said = 0
+    received = 0
 
     def bounded_recv(size: int) -> bytes:
-        nonlocal said
+        nonlocal received
         data = recv(min(size, 65_536))
-        said += len(data)
-        return data if said <= bounded.MOST else b""  # as if the server had closed the connection
+        received += len(data)
+        return data if received <= bounded.MAX_BYTES else b""  # as if the server had closed the connection
 
     return bounded_recv
 
 
-class _Listener(logging.Handler):
-    """Keeps what apprise logs on a thread that asks for it: warnings, and the causes that it tells at DEBUG alone."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._local = threading.local()
-
-    @contextmanager
-    def listening(self) -> Iterator[list[str]]:
-        lines: list[str] = []
-        self._local.lines = lines
-        try:
-            yield lines
-        finally:
-            self._local.lines = None
+class _LogHandler(logging.Handler):
+    """Collects what apprise logs: warnings, and the causes that it logs at DEBUG."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        lines: list[str] | None = getattr(self._local, "lines", None)
-        if lines is None or len(lines) >= _LINES:
-            return
-        if record.levelno >= logging.WARNING or str(record.msg).startswith(_CAUSES):
-            lines.append(one_line(record.getMessage(), 400))
-
-
-_LINES = 20
-_CAUSES = ("Response Details", "Socket Exception", "I/O Exception")
-_LISTENER = _Listener()
-_listening = _LISTENER.listening
+        if record.levelno >= logging.WARNING or str(record.msg).startswith(_LOGGED_CAUSES):
+            _LOG_LINES.append(to_one_line(record.getMessage(), 400))

@@ -3,8 +3,8 @@
 ``requests`` reads a body to its end and unpacks it, ``http.client`` and ``smtplib`` read lines for as long as some
 come, and each timeout is one of a single read. Here the timeout of a socket is that of a whole answer, what is longer
 than a megabyte is cut, and no more than that is unpacked. apprise's plugins call ``requests`` directly, so the bounds
-stand in the adapter that every session of this process mounts (``install``); it also asks for no compression, follows
-the proxies of the environment as all of Tocsin does, and remembers statuses, which apprise does not tell.
+stand in the adapter that every session of this process mounts (``install_bounds``); it also asks for no compression,
+follows the proxies of the environment as all of Tocsin does, and records statuses, which apprise does not report.
 """
 
 import http.client
@@ -15,8 +15,9 @@ import ssl
 import threading
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, suppress
+from math import inf
+from typing import Any, Generic, TypeVar
 
 import requests
 import requests.adapters
@@ -26,29 +27,57 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from yarl import URL
 
-from tocsin.deliver.verdict import Answer, Cause
+from tocsin.deliver.result import Answer, Cause
 from tocsin.kit.clock import SystemClock
 from tocsin.kit.proxy import environment_proxy
 
-MOST = 1_000_000  # bytes of one answer, as they come and unpacked
-_KEPT = 4_000  # bytes of a body that are remembered
+T = TypeVar("T")
+
+MAX_BYTES = 1_000_000  # of one answer, as they come and unpacked
+_BODY_BYTES = 4_000  # of a body that are recorded
 _SECONDS = 30.0  # for an answer on a socket without a timeout
 _CLOCK = SystemClock()
+
+
+class ThreadLog(Generic[T]):
+    """Collects what happens on a thread while it asks for it, the first ``limit`` items."""
+
+    def __init__(self, limit: float = inf) -> None:
+        self._limit = limit
+        self._local = threading.local()
+
+    def append(self, item: T) -> None:
+        items: list[T] | None = getattr(self._local, "items", None)
+        if items is not None and len(items) < self._limit:
+            items.append(item)
+
+    @contextmanager
+    def collect(self) -> Iterator[list[T]]:
+        items: list[T] = []
+        self._local.items = items
+        try:
+            yield items
+        finally:
+            self._local.items = None
+
+
+# What services answer to HTTP requests, in order, or why they do not.
+ANSWERS: ThreadLog[Answer | Cause] = ThreadLog()
 
 
 class AnswerTooLong(OSError):
     """A receiver's answer does not end."""
 
 
-class _Bytes(io.RawIOBase):
-    """What comes on a socket until a deadline, and no more than ``MOST``."""
+class _BoundedReader(io.RawIOBase):
+    """What comes on a socket until a deadline, and no more than ``MAX_BYTES``."""
 
     def __init__(self, sock: socket.socket, seconds: float) -> None:
         super().__init__()
         self._socket = sock
         self._file = sock.makefile("rb", buffering=0)
         self._deadline = _CLOCK.monotonic() + seconds
-        self._left = MOST
+        self._left = MAX_BYTES
 
     def readable(self) -> bool:
         return True
@@ -61,7 +90,7 @@ class _Bytes(io.RawIOBase):
         count = self._file.readinto(buffer)
         self._left -= count or 0
         if self._left < 0:
-            raise AnswerTooLong(f"the answer is longer than {MOST} bytes")
+            raise AnswerTooLong(f"the answer is longer than {MAX_BYTES} bytes")
         return count
 
     def close(self) -> None:
@@ -69,16 +98,13 @@ class _Bytes(io.RawIOBase):
         super().close()
 
 
-def bounded_file(sock: socket.socket, seconds: float | None = None) -> io.BufferedReader:
-    """A file of what a socket receives; ``seconds``: until all of it must have come, None for the socket's timeout."""
-    return io.BufferedReader(_Bytes(sock, seconds or sock.gettimeout() or _SECONDS))
-
-
-# --- SMTP ----------------------------------------------------------------------------------------------------------------
+def _bounded_file(sock: socket.socket, seconds: float | None = None) -> io.BufferedReader:
+    """What a socket receives; ``seconds``: until all of it must have come, None for the socket's timeout."""
+    return io.BufferedReader(_BoundedReader(sock, seconds or sock.gettimeout() or _SECONDS))
 
 
 class BoundedSMTP(smtplib.SMTP):
-    """A connection whose server may say ``MOST`` bytes, each time until the ``patience`` seconds of the whole are over."""
+    """A connection whose server may say ``MAX_BYTES``, each time until the ``patience`` seconds of the whole are over."""
 
     def __init__(self, host: str, port: int, timeout: float, patience: float) -> None:
         self._over_at = _CLOCK.monotonic() + patience
@@ -86,7 +112,7 @@ class BoundedSMTP(smtplib.SMTP):
 
     def getreply(self) -> tuple[int, bytes]:
         if self.file is None and self.sock is not None:
-            self.file = bounded_file(self.sock, max(self._over_at - _CLOCK.monotonic(), 0.001))
+            self.file = _bounded_file(self.sock, max(self._over_at - _CLOCK.monotonic(), 0.001))
         return super().getreply()
 
 
@@ -98,22 +124,17 @@ class BoundedSMTPS(BoundedSMTP, smtplib.SMTP_SSL):
         smtplib.SMTP_SSL.__init__(self, host, port, timeout=timeout, context=context)
 
 
-# --- HTTP ----------------------------------------------------------------------------------------------------------------
+class _Response(http.client.HTTPResponse):
+    def __init__(self, sock: socket.socket, *args: Any, **more: Any) -> None:
+        super().__init__(_BoundedSocket(sock), *args, **more)  # type: ignore[arg-type] # it makes a file and nothing else
 
 
-class _Files:
-    """A socket as a response sees it: something to make a file of."""
-
+class _BoundedSocket:
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
 
     def makefile(self, _mode: str) -> io.BufferedReader:
-        return bounded_file(self._socket)
-
-
-class _Response(http.client.HTTPResponse):
-    def __init__(self, sock: Any, *args: Any, **more: Any) -> None:
-        super().__init__(_Files(sock), *args, **more)  # type: ignore[arg-type] # it makes a file and nothing else
+        return _bounded_file(self._socket)
 
 
 class _Connection(HTTPConnection):
@@ -135,8 +156,8 @@ class _SecurePool(HTTPSConnectionPool):
 _POOLS = {"http": _Pool, "https": _SecurePool}
 
 
-class Adapter(requests.adapters.HTTPAdapter):
-    """The way of ``requests`` to HTTP servers, with bounds. Bodies are read here, so that nothing else reads them."""
+class BoundedAdapter(requests.adapters.HTTPAdapter):
+    """How ``requests`` reaches HTTP servers, with bounds. Bodies are read here, so that nothing else reads them."""
 
     def init_poolmanager(self, *args: Any, **more: Any) -> None:
         super().init_poolmanager(*args, **more)
@@ -155,12 +176,12 @@ class Adapter(requests.adapters.HTTPAdapter):
         try:
             response = super().send(request, *args, **more | {"proxies": {url.scheme: proxy} if proxy else {}})
         except requests.RequestException as error:
-            _remember(_cause(error))
+            ANSWERS.append(_cause(error))
             raise
         body = _read(response.raw, response.headers)
         response._content = body  # what ``content`` answers once a body was read
         response._content_consumed = True
-        _remember(Answer(response.status_code, response.headers.get("Retry-After"), body[:_KEPT]))
+        ANSWERS.append(Answer(response.status_code, response.headers.get("Retry-After"), body[:_BODY_BYTES]))
         return response
 
 
@@ -174,44 +195,21 @@ def _cause(error: requests.RequestException) -> Cause:
 
 
 def _read(raw: urllib3.BaseHTTPResponse, headers: Mapping[str, str]) -> bytes:
-    """The body, cut at ``MOST``; one that breaks off is as good: its status counts, and what came of it."""
+    """The body, cut at ``MAX_BYTES``; of one that breaks off, what came of it."""
     body = bytearray()
-    try:
-        while len(body) < MOST and (chunk := raw.read(65_536, decode_content=False)):
+    with suppress(urllib3.exceptions.HTTPError, OSError):
+        while len(body) < MAX_BYTES and (chunk := raw.read(65_536, decode_content=False)):
             body += chunk
-    except (urllib3.exceptions.HTTPError, OSError):
-        pass
-    finally:
-        raw.close()
+    raw.close()
     encoding = headers.get("Content-Encoding", "identity").strip().lower()
     if encoding in ("", "identity"):
-        return bytes(body[:MOST])
+        return bytes(body[:MAX_BYTES])
     try:
-        return zlib.decompressobj(zlib.MAX_WBITS | 32).decompress(body, MOST)  # gzip or zlib
+        return zlib.decompressobj(zlib.MAX_WBITS | 32).decompress(body, MAX_BYTES)  # gzip or zlib
     except zlib.error:
         return b""
 
 
-_local = threading.local()
-
-
-def _remember(answer: Answer | Cause) -> None:
-    answers: list[Answer | Cause] | None = getattr(_local, "answers", None)
-    if answers is not None:
-        answers.append(answer)
-
-
-@contextmanager
-def answers_of_this_thread() -> Iterator[list[Answer | Cause]]:
-    """What services answer to requests that this thread makes meanwhile, in order, or why they do not."""
-    answers: list[Answer | Cause] = []
-    _local.answers = answers
-    try:
-        yield answers
-    finally:
-        _local.answers = None
-
-
-def install() -> None:
-    """Make every session of ``requests`` in this process use ``Adapter``."""
-    requests.sessions.HTTPAdapter = Adapter  # type: ignore[attr-defined]
+def install_bounds() -> None:
+    """Make every session of ``requests`` in this process use ``BoundedAdapter``."""
+    requests.sessions.HTTPAdapter = BoundedAdapter  # type: ignore[attr-defined]

@@ -1,10 +1,13 @@
-"""Text from DSS into messages: always data, never markup.
+"""Text from DSS in messages: always data, never markup.
 
-``clean`` comes first everywhere: names and errors may hold control characters, lone surrogates and marks that reverse
-the direction of what follows. Then each format escapes what it would read as its own.
+``clean_text`` comes first everywhere: names and errors may hold control characters, lone surrogates and marks that
+reverse the direction of what follows. Then each dialect escapes what it would read as its own markup.
 """
 
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
 
 # Control characters but tab and newline, direction marks and overrides, other invisible formatting, non-characters.
 _HARMFUL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028\u2029\u202a-\u202e\u2060\u2066-\u2069\ufeff\ufffe\uffff]")  # fmt: skip
@@ -23,74 +26,121 @@ _ALIKE = {"*": "\u2217", "~": "\u223c", "_": "\u02cd", "`": "\u02cb"}  # signs t
 _BREAKER = "\u200b"  # a space without width
 
 
-def clean(text: str) -> str:
+def clean_text(text: str) -> str:
     """Without what no display should get; line ends are ``\\n``."""
-    text = _HARMFUL.sub("", _NEWLINE.sub("\n", text))
-    return _SURROGATE.sub("\ufffd", text)
+    return _SURROGATE.sub("\ufffd", _HARMFUL.sub("", _NEWLINE.sub("\n", text)))
 
 
-def one_line(text: str, most: int = 200) -> str:
-    """On one line and not longer than ``most``: for names, subjects and headers."""
-    return cut(" ".join(clean(text[: 10 * most]).split()), most)
+def to_one_line(text: str, limit: int = 200) -> str:
+    """On one line and not longer than ``limit``: for names, subjects and headers."""
+    return truncate(" ".join(clean_text(text[: 10 * limit]).split()), limit)
 
 
-def cut(text: str, most: int) -> str:
+def truncate(text: str, limit: int) -> str:
     """The beginning, with an ellipsis when something was left out."""
-    return text if len(text) <= most else text[: max(most - 1, 0)].rstrip() + "…"
+    return text if len(text) <= limit else text[: max(limit - 1, 0)].rstrip() + "…"
 
 
-def tail(text: str, lines: int, most: int) -> str:
-    """The last lines, not longer than ``most`` characters, with an ellipsis when something was left out."""
-    last = "\n".join(clean(text).rstrip("\n").split("\n")[-lines:])
-    return last if len(last) <= most else "…" + last[-(most - 1) :]
+def last_lines(text: str, lines: int, limit: int) -> str:
+    """The last lines, not longer than ``limit`` characters, with an ellipsis when something was left out."""
+    last = "\n".join(clean_text(text).rstrip("\n").split("\n")[-lines:])
+    return last if len(last) <= limit else "…" + last[-(limit - 1) :]
 
 
-def quiet(text: str) -> str:
-    """With mentions that would call everybody broken up."""
-    return _MENTION.sub(f"@{_BREAKER}", text)
+def break_mentions(text: str) -> str:
+    """With every mention broken up, of everybody and of single people."""
+    return _ANY_MENTION.sub(f"@{_BREAKER}", _MENTION.sub(f"@{_BREAKER}", text))
 
 
-def text(value: str) -> str:
-    return quiet(clean(value))
+def escape_entities(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-def markdown(value: str) -> str:
+def escape_text(value: str) -> str:
+    """For services that show text as it is: only mentions of everybody are broken up."""
+    return _MENTION.sub(f"@{_BREAKER}", clean_text(value))
+
+
+def escape_markdown(value: str) -> str:
     """Literal in CommonMark and in the dialects of chats that know its backslash. No mention survives."""
-    safe = _MARKDOWN.sub(r"\\\1", unmentioned(clean(value)))
-    safe = _INDENT.sub(lambda found: "\u00a0" * len(found[0]), safe)  # four spaces would begin a block of code
-    return _MARKDOWN_LINE.sub(lambda found: f"\\{found[1]}" if found[1] else f"{found[2]}\\", safe)
+    safe = _MARKDOWN.sub(r"\\\1", break_mentions(clean_text(value)))
+    safe = _INDENT.sub(lambda match: "\u00a0" * len(match[0]), safe)  # four spaces would begin a block of code
+    return _MARKDOWN_LINE.sub(lambda match: f"\\{match[1]}" if match[1] else f"{match[2]}\\", safe)
 
 
-def chat(value: str) -> str:
+def escape_chat(value: str) -> str:
     """Literal in any chat, however it reads markup: for services without an escape that can be depended on.
 
     Nothing is left that Markdown, HTML, WhatsApp's, Google Chat's, Zulip's or Feishu's signs are made of: pairs of signs
     are broken up by a space without width, signs of spans are replaced by ones that look the same.
     """
-    safe = _CHAT_SPAN.sub(lambda found: _ALIKE[found[0]], unmentioned(clean(value)))
-    return _CHAT_LINE.sub(_BREAKER, _CHAT_OPENS.sub(lambda found: found[0] + _BREAKER, safe))
+    safe = _CHAT_SPAN.sub(lambda match: _ALIKE[match[0]], break_mentions(clean_text(value)))
+    return _CHAT_LINE.sub(_BREAKER, _CHAT_OPENS.sub(lambda match: match[0] + _BREAKER, safe))
 
 
-def html(value: str) -> str:
+def escape_html(value: str) -> str:
     """Literal in HTML, between tags and in attributes."""
-    return entities(clean(value)).replace('"', "&quot;").replace("'", "&#39;")
+    return escape_entities(clean_text(value)).replace('"', "&quot;").replace("'", "&#39;")
 
 
-def entities(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-
-
-def slack(value: str) -> str:
+def escape_slack(value: str) -> str:
     """Literal in Slack's mrkdwn, which has no escape for its spans: those are broken up. No mention survives."""
-    safe = entities(unmentioned(clean(value)))
-    return _SLACK_SPAN.sub(lambda found: f"{_BREAKER}{found[0]}{_BREAKER}", safe.replace("`", "ˋ"))
+    safe = escape_entities(break_mentions(clean_text(value)))
+    return _SLACK_SPAN.sub(lambda match: f"{_BREAKER}{match[0]}{_BREAKER}", safe.replace("`", "ˋ"))
 
 
-def block(value: str) -> str:
+def escape_block(value: str) -> str:
     """Inside a fenced block of any dialect: nothing can close the fence early."""
-    return unmentioned(clean(value)).replace("`", "ˋ")
+    return break_mentions(clean_text(value)).replace("`", "ˋ")
 
 
-def unmentioned(text: str) -> str:
-    """With every mention broken up, of everybody and of single people."""
-    return _ANY_MENTION.sub(f"@{_BREAKER}", quiet(text))
+class Dialect(StrEnum):
+    """How a service reads text, and so how data is written for it."""
+
+    RAW = "raw"  # subjects: escaped later, when the service is known
+    MAIL = "mail"  # the text part of a mail
+    TEXT = "text"  # shown as it is
+    CHAT = "chat"  # read as markup that has no escape to depend on
+    CARD = "card"  # Microsoft's cards: some Markdown, and escapes that differ between clients
+    MARKDOWN = "markdown"
+    SLACK = "slack"
+    HTML = "html"
+
+
+@dataclass(frozen=True, slots=True)
+class Formatter:
+    """How a dialect writes data, links, label-value lines and fenced blocks. Their arguments are escaped already, but for
+    those of ``escape`` and ``fence``."""
+
+    escape: Callable[[str], str]
+    link: Callable[[str, str], str] = lambda label, url: f"{label}: {url}"
+    line: Callable[[str, str], str] = lambda label, value: f"{label}: {value}"
+    fence: Callable[[str], str] = lambda text: f"```\n{escape_block(text)}\n```"
+
+
+FORMATTERS: dict[Dialect, Formatter] = {
+    Dialect.RAW: Formatter(clean_text, lambda label, url: url),
+    Dialect.MAIL: Formatter(clean_text, fence=clean_text),
+    Dialect.TEXT: Formatter(escape_text, fence=escape_text),
+    Dialect.CHAT: Formatter(escape_chat, fence=escape_chat),
+    Dialect.CARD: Formatter(  # no fences, and lines that are not apart are joined
+        lambda value: escape_chat(value).replace("\n", "\n\n"),
+        lambda label, url: f"[{label}]({url})",
+        lambda label, value: f"**{label}:** {value}",
+        lambda text: "\n\n".join(map(escape_chat, text.split("\n"))),
+    ),
+    Dialect.MARKDOWN: Formatter(
+        escape_markdown, lambda label, url: f"[{label}](<{url}>)", lambda label, value: f"**{label}:** {value}"
+    ),
+    Dialect.SLACK: Formatter(
+        escape_slack,
+        lambda label, url: f"<{url.replace('&', '&amp;')}|{label}>",
+        lambda label, value: f"*{label}:* {value}",
+        lambda text: f"```\n{escape_entities(escape_block(text))}\n```",
+    ),
+    Dialect.HTML: Formatter(
+        escape_html,
+        lambda label, url: f'<a href="{escape_html(url)}">{label}</a>',
+        lambda label, value: f"<b>{label}:</b> {value}",
+    ),
+}

@@ -1,4 +1,4 @@
-"""The dead man's switch: a GET after each healthy cycle. Whoever waits for it rings when it stops coming."""
+"""The dead man's switch: a GET after each healthy cycle. A monitor that receives it alerts when it stops."""
 
 from datetime import datetime
 
@@ -16,33 +16,32 @@ log = structlog.get_logger(__name__)
 _TIMEOUT = aiohttp.ClientTimeout(total=10)
 
 
-class Heartbeat:
-    """Beats at most once an interval. A beat that fails is logged once, until one succeeds again."""
+class HeartbeatSender:
+    """Sends at most one heartbeat an interval. A failure is logged once, until one succeeds again."""
 
     def __init__(self) -> None:
         self._due_at: datetime | None = None
         self._failing = False
 
     async def step(self, now: datetime, config: Config, healthy: bool) -> datetime | None:
-        """Beat if it is time and all is ``healthy``; answers when to come again, None when nobody wants to know."""
-        url = config.heartbeat.url
-        if url is None:
+        """Send if it is due and all is ``healthy``; answers when the next is due, None without a heartbeat URL."""
+        if config.heartbeat.url is None:
             return None
         if self._due_at is not None and now < self._due_at:
             return self._due_at
         self._due_at = now + config.heartbeat.interval
         if healthy:
-            problem = await _get(url)
+            problem = await _get(config.heartbeat.url)
             if problem is not None and not self._failing:
                 log.warning("heartbeat_failed", reason=problem)
             elif problem is None and self._failing:
-                log.info("heartbeat_works_again")
+                log.info("heartbeat_recovered")
             self._failing = problem is not None
         return self._due_at
 
 
 async def _get(address: Secret) -> str | None:
-    """Why nobody heard it, without the address, which is a secret; None when somebody did. The answer is not read."""
+    """Why it failed, without the address, which is a secret; None when it did not. The answer is not read."""
     try:
         url = URL((await address.read()).strip())
         proxy = environment_proxy(url.scheme, url.host or "", url.port)

@@ -1,12 +1,19 @@
-"""One mail out of a rendered message: headers, both bodies, attachments. Pure.
+"""Mail: one message out of a rendered notification, and its hand-over to an SMTP server. Blocks.
 
 Mails of one scenario share a References header, so that clients show them as one thread. The Message-ID is the
-delivery id, so that a mail that had to be sent twice is known as the same.
+delivery id, so that a mail that had to be sent twice is recognised. One message goes to all recipients; those that a
+server accepted are remembered, so that a retry for the others sends them nothing twice.
 """
 
+import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+import smtplib
+import threading
+from base64 import b64encode
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from email.errors import MessageError
 from email.headerregistry import Address, BaseHeader, HeaderRegistry, UnstructuredHeader
@@ -14,24 +21,38 @@ from email.message import EmailMessage
 from email.policy import SMTP, Policy
 from email.utils import format_datetime
 
-from tocsin.deliver.escape import clean, one_line
+import structlog
+
+from tocsin.deliver.escape import clean_text, to_one_line
 from tocsin.deliver.render import Rendered
+from tocsin.deliver.result import Cause, SendResult, cause_of, delivered, failed, refused, result_of_smtp, unknown
+from tocsin.kit.clock import Clock
 from tocsin.kit.strings import derived_id
-from tocsin.model.notification import EventNotice, GroupNotice, Notice, Notification, SummaryNotice
+from tocsin.model.notification import EventNotice, GroupNotice, MailOverrides, Notice, Notification, SummaryNotice
 
-_MOST_LOG = 500_000  # characters of an attached log; the newest are kept
+log = structlog.get_logger(__name__)
+
+_MAX_LOG = 500_000  # characters of an attached log; the newest are kept
+_MAX_ADDRESS = 1_000  # characters, its name among them; longer ones would take long to be refused
+_MAX_LINE = 990  # RFC 5322, 2.1.1: 998 characters
+_MAX_REMEMBERED = 1_000  # notifications that some of their recipients have accepted
 _HEADER_NAME = re.compile(r"[!-9;-~]+")
+_ADDRESS = re.compile(r'(?:("(?:[^"\\]|\\.)*"|[^"<>]*)\s*<([^<>]*)>|([^<>]*))', re.DOTALL)
+_LIST = re.compile(r'(?:"(?:[^"\\]|\\.){0,300}"|<[^<>]*>|[^,;])+')
 # What a channel's own headers may not set: it would break the message or its threading.
-_OURS = frozenset({"subject", "from", "to", "cc", "bcc", "date", "message-id", "content-type", "mime-version"})
+_RESERVED = frozenset(["subject", "from", "to", "cc", "bcc", "date", "message-id", "content-type", "mime-version"])
+_ASCII_ONLY = (553, b"the server takes no addresses beyond ASCII")
+
+Refusals = Mapping[str, tuple[int, bytes]]
 
 
-class BadAddress(ValueError):
+class BadMailAddress(ValueError):
     """A mail address cannot be read; the message says which."""
 
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """Who writes to whom. ``bcc`` is in no header. ``bad`` says which addresses cannot be read; nobody else goes without."""
+    """Who writes to whom. ``bcc`` is in no header. ``bad`` says which addresses cannot be read; all others are served."""
 
     sender: Address
     to: tuple[Address, ...]
@@ -43,123 +64,120 @@ class Envelope:
     @property
     def recipients(self) -> tuple[str, ...]:
         """Every address once, in order."""
-        return tuple(dict.fromkeys(one.addr_spec for one in (*self.to, *self.cc, *self.bcc)))
+        return tuple(dict.fromkeys(address.addr_spec for address in (*self.to, *self.cc, *self.bcc)))
 
-    def without(self, left_out: Iterable[str]) -> "Envelope":
-        """The same without some recipients."""
-        specs = frozenset(left_out)
-        to, cc, bcc = (
-            tuple(one for one in part if one.addr_spec not in specs) for part in (self.to, self.cc, self.bcc)
-        )
-        return replace(self, to=to, cc=cc, bcc=bcc)
-
-
-_ADDRESS = re.compile(r'(?:("(?:[^"\\]|\\.)*"|[^"<>]*)\s*<([^<>]*)>|([^<>]*))', re.DOTALL)
-_LIST = re.compile(r'(?:"(?:[^"\\]|\\.){0,300}"|<[^<>]*>|[^,;])+')
-_LONGEST_ADDRESS = 1_000  # characters, its name among them; longer ones would take long to be refused
+    def overridden(self, overrides: MailOverrides | None) -> "Envelope":
+        """With what a reporter sets; with its own recipients those of the channel are left out. Raises
+        ``BadMailAddress`` for the sender's."""
+        if overrides is None:
+            return self
+        sender = parse_address(overrides.sender) if overrides.sender else self.sender
+        if not (overrides.to or overrides.cc or overrides.bcc):
+            return replace(self, sender=sender)
+        (to, bad), (cc, bad_cc), (bcc, bad_bcc) = map(parse_addresses, (overrides.to, overrides.cc, overrides.bcc))
+        return replace(self, sender=sender, to=to, cc=cc, bcc=bcc, bad=(*bad, *bad_cc, *bad_bcc))
 
 
-def address(text: str) -> Address:
+def parse_address(text: str) -> Address:
     """``Name <user@host>`` or ``user@host``, and nothing beside it. A host beyond ASCII gets its ASCII form. Raises
-    ``BadAddress``."""
-    found = None if len(text) > _LONGEST_ADDRESS else _ADDRESS.fullmatch(clean(text).strip())
+    ``BadMailAddress``."""
+    match = None if len(text) > _MAX_ADDRESS else _ADDRESS.fullmatch(clean_text(text).strip())
     try:
-        if found is None or "\n" in text or "\r" in text:
+        if match is None or "\n" in text or "\r" in text:
             raise ValueError("several lines, too long, or something beside the address")
-        user, _, host = (found[2] or found[3] or "").strip().rpartition("@")
+        user, _, host = (match[2] or match[3] or "").strip().rpartition("@")
         domain = host if host.isascii() else host.encode("idna").decode("ascii")
         parsed = Address(addr_spec=f"{re.sub('[^ -~]', 'x', user)}@{domain}")  # which knows ASCII alone
         if not parsed.username or not parsed.domain:
             raise ValueError("no user or no domain")
-        name = re.sub(r"\\(.)", r"\1", found[1][1:-1]) if (found[1] or "").startswith('"') else found[1] or ""
-        return Address(one_line(name, 100), parsed.username if user.isascii() else user, parsed.domain)
+        name = re.sub(r"\\(.)", r"\1", match[1][1:-1]) if (match[1] or "").startswith('"') else match[1] or ""
+        return Address(to_one_line(name, 100), parsed.username if user.isascii() else user, parsed.domain)
     except (MessageError, ValueError, IndexError):
-        raise BadAddress(f"{one_line(text, 100)!r} is not a mail address") from None
+        raise BadMailAddress(f"{to_one_line(text, 100)!r} is not a mail address") from None
 
 
-def addresses(texts: Iterable[str]) -> tuple[tuple[Address, ...], tuple[str, ...]]:
+def parse_addresses(texts: Iterable[str]) -> tuple[tuple[Address, ...], tuple[str, ...]]:
     """Several, each perhaps a list with commas or semicolons; and what is wrong with those that cannot be read."""
     good: list[Address] = []
     bad: list[str] = []
     for part in (part for text in texts for part in _LIST.findall(text) if part.strip()):
         try:
-            good.append(address(part))
-        except BadAddress as error:
+            good.append(parse_address(part))
+        except BadMailAddress as error:
             bad.append(str(error))
     return tuple(good), tuple(bad)
 
 
-class _Whole(UnstructuredHeader, BaseHeader):
-    """A header of ASCII as it stands: servers and mail programs look ids up, and know no encoded words in them."""
+# --- the message -------------------------------------------------------------------------------------------------------
+
+
+class _AsciiHeader(UnstructuredHeader, BaseHeader):
+    """A header of ASCII as it is: servers and mail programs look ids up, and expect no encoded words in them."""
 
     def fold(self, *, policy: Policy) -> str:
-        if self.isascii() and len(self) < _LONGEST_LINE - len(self.name):
+        if self.isascii() and len(self) < _MAX_LINE - len(self.name):
             return f"{self.name}: {self}{policy.linesep}"
         return super().fold(policy=policy)
 
 
-_LONGEST_LINE = 990  # RFC 5322, 2.1.1: 998 characters
-_POLICY = SMTP.clone(header_factory=HeaderRegistry(BaseHeader, _Whole))
+_POLICY = SMTP.clone(header_factory=HeaderRegistry(BaseHeader, _AsciiHeader))
 
 
-def compose(
+def _build_mail(
     notification: Notification,
     rendered: Rendered,
     envelope: Envelope,
     now: datetime,
-    extra: Mapping[str, str] | None = None,
+    extra: Mapping[str, str],
     *,
-    utf8: bool = False,
+    utf8: bool,
 ) -> EmailMessage:
-    """The message, ready for ``as_bytes``. ``extra``: headers that the channel's URL sets; ``utf8``: for a server that
-    takes addresses beyond ASCII."""
+    """``extra``: headers that the channel's URL sets. ``utf8``: the server takes addresses beyond ASCII; otherwise those
+    are in no header."""
     domain = envelope.sender.domain
     mail = EmailMessage(policy=_POLICY.clone(utf8=utf8))
     mail["Subject"] = rendered.subject
     mail["From"] = envelope.sender
-    if envelope.to:
-        mail["To"] = envelope.to
-    if envelope.cc:
-        mail["Cc"] = envelope.cc
-    if envelope.reply_to:
-        mail["Reply-To"] = envelope.reply_to
+    for name, addresses in (("To", envelope.to), ("Cc", envelope.cc), ("Reply-To", envelope.reply_to)):
+        readable = [address for address in addresses if utf8 or name == "Reply-To" or address.addr_spec.isascii()]
+        if readable:
+            mail[name] = readable
     mail["Date"] = format_datetime(now)
     mail["Message-ID"] = f"<{notification.id}@{domain}>"
     thread = f"<{thread_id(notification)}@{domain}>"
     own = {
         "References": thread,
         "In-Reply-To": thread,
-        "List-Id": list_id(notification, domain),
+        "List-Id": _list_id(notification, domain),
         "Auto-Submitted": "auto-generated",
         "X-Auto-Response-Suppress": "All",
     }
-    given = {name.lower() for name in extra or {}}
-    for name, value in (extra or {}).items():
-        if _HEADER_NAME.fullmatch(name) and name.lower() not in _OURS:
-            mail[name] = one_line(value, 500)
+    for name, value in extra.items():
+        if _HEADER_NAME.fullmatch(name) and name.lower() not in _RESERVED:
+            mail[name] = to_one_line(value, 500)
+    overridden = {name.lower() for name in extra}
     for name, value in own.items():
-        if name.lower() not in given:
+        if name.lower() not in overridden:
             mail[name] = value
     mail.set_content(rendered.text or rendered.subject, cte="quoted-printable")
     if rendered.html is not None:
         mail.add_alternative(rendered.html, subtype="html", cte="quoted-printable")
-    for filename, text in attached(notification.notice, rendered):
+    for filename, text in attachments(notification.notice, rendered):
         mail.add_attachment(text.encode("utf-8"), "text", "plain", filename=filename, params={"charset": "utf-8"})
     return mail
 
 
-def attached(notice: Notice, rendered: Rendered) -> Sequence[tuple[str, str]]:
-    """The files that a notice wants, as name and text: the run's log, as far as it was read."""
-    wanted = isinstance(notice, EventNotice) and "log" in notice.attach
-    log = rendered.message.log_tail
-    if not wanted or not log:
+def attachments(notice: Notice, rendered: Rendered) -> Sequence[tuple[str, str]]:
+    """The files that a notice attaches, as name and text: the run's log, as far as it was read."""
+    log_tail = rendered.message.log_tail
+    if not isinstance(notice, EventNotice) or "log" not in notice.attach or not log_tail:
         return ()
     run = re.sub(r"[^A-Za-z0-9.-]", "-", rendered.message.run_id or "run")
-    return ((f"log-{run[:60]}.txt", clean(log)[-_MOST_LOG:]),)
+    return ((f"log-{run[:60]}.txt", clean_text(log_tail)[-_MAX_LOG:]),)
 
 
 def thread_id(notification: Notification) -> str:
-    """One id for all that is said of a scenario, a group, or a node."""
+    """One id for all messages about a scenario, a group, or a node."""
     match notification.notice:
         case EventNotice(event=event):
             return derived_id("thread", *(event.key or (event.node,)))
@@ -169,8 +187,8 @@ def thread_id(notification: Notification) -> str:
             return derived_id("thread", node)
 
 
-def list_id(notification: Notification, domain: str) -> str:
-    """What mail filters may sort by: project and node where there is one, else the receiver."""
+def _list_id(notification: Notification, domain: str) -> str:
+    """What mail filters may sort by: project and node where there is one."""
     match notification.notice:
         case EventNotice(event=event):
             parts = [event.project, event.node]
@@ -180,3 +198,136 @@ def list_id(notification: Notification, domain: str) -> str:
             parts = [node]
     words = [re.sub(r"[^A-Za-z0-9-]+", "-", part).strip("-").lower()[:40] for part in parts if part]
     return f"<{'.'.join(word for word in words if word) or 'alerts'}.tocsin.{domain}>"
+
+
+# --- SMTP --------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A mail channel's own sender and recipients, and how to reach its server: connected, secured, logged in."""
+
+    envelope: Envelope
+    connect: Callable[[], AbstractContextManager[smtplib.SMTP]]
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class Mailbox:
+    """Sends the mails of one channel; threads share it."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._accepted: OrderedDict[str, frozenset[str]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def send(self, account: Account, notification: Notification, rendered: Rendered) -> SendResult:
+        """Send once. Every outcome is a result."""
+        overrides = notification.notice.mail if isinstance(notification.notice, EventNotice) else None
+        try:
+            envelope = account.envelope.overridden(overrides)
+        except BadMailAddress as error:
+            return refused(str(error), cause=Cause.MAIL_ADDRESS)
+        accepted = self._accepted.get(notification.id, frozenset())
+        recipients = [address for address in envelope.recipients if address not in accepted]
+        if not recipients:
+            return (
+                delivered() if accepted else refused("; ".join(envelope.bad) or "there is nobody to send this mail to")
+            )
+        sender = envelope.sender.addr_spec
+        try:
+            with account.connect() as server:
+                server.ehlo_or_helo_if_needed()
+                ascii_ = all(address.isascii() for address in (sender, *envelope.recipients))
+                utf8 = not ascii_ and server.has_extn("smtputf8")
+                mail = _build_mail(notification, rendered, envelope, self._clock.now(), account.headers, utf8=utf8)
+                foreign = [] if utf8 else [address for address in recipients if not address.isascii()]
+                possible = [address for address in recipients if address not in foreign]
+                refusals = _submit(server, sender, possible, mail) if possible else {}
+        except smtplib.SMTPAuthenticationError as error:
+            return result_of_smtp(error.smtp_code, f"the server refuses the login: {_decode(error.smtp_error)}")
+        except smtplib.SMTPNotSupportedError as error:
+            return refused(f"the server cannot do what the channel asks for: {error}")
+        except smtplib.SMTPResponseException as error:
+            return failed(f"SMTP {error.smtp_code} when connecting: {_decode(error.smtp_error)}")
+        except smtplib.SMTPException as error:
+            return failed(f"cannot connect: {error}", cause=Cause.CONNECTION)
+        except UnicodeError as error:
+            return refused(f"the name of the server cannot be used: {error}", cause=Cause.URL)
+        except OSError as error:
+            text = error.strerror or (os.strerror(error.errno) if error.errno and error.errno > 0 else str(error))
+            return failed(f"cannot connect: {text}", cause=cause_of(error))
+        if isinstance(refusals, SendResult):
+            return refusals
+        refusals = {**dict.fromkeys(foreign, _ASCII_ONLY), **refusals}
+        return self._conclude(notification, recipients, refusals, bool(accepted), envelope.bad)
+
+    def _conclude(
+        self, notification: Notification, recipients: list[str], refusals: Refusals, before: bool, bad: tuple[str, ...]
+    ) -> SendResult:
+        """``before``: whether some recipients accepted it in an earlier attempt."""
+        notes = [*(f"{address}: {code} {_decode(reply)}" for address, (code, reply) in refusals.items()), *bad]
+        note = "; ".join(notes)
+        if notes:
+            channel, id_ = notification.channel, notification.id
+            log.warning("mail_recipients_refused", channel=channel, notification=id_, refusals=notes)
+        retried = {address for address, (code, _) in refusals.items() if code < 500}
+        with self._lock:
+            accepted = self._accepted.pop(notification.id, frozenset())
+            if retried:
+                self._accepted[notification.id] = accepted | set(recipients) - retried
+                while len(self._accepted) > _MAX_REMEMBERED:
+                    self._accepted.popitem(last=False)
+        if retried:
+            return failed(f"the server refuses some recipients for now: {note}")
+        if not refusals:
+            return delivered(f"the server took it; {note}" if note else "the server took it")
+        if before or set(recipients) - refusals.keys():
+            return delivered(f"the server refuses some recipients: {note}")
+        return refused(f"the server refuses the recipients: {note}")
+
+
+def log_in(server: smtplib.SMTP, user: str, password: str) -> None:
+    """Log in, in UTF-8 where smtplib would know ASCII alone. Raises ``SMTPException``."""
+    server.ehlo_or_helo_if_needed()
+    offered = set(server.esmtp_features.get("auth", "").upper().split())
+    if not offered & {"CRAM-MD5", "PLAIN", "LOGIN"}:
+        methods = ", ".join(sorted(offered)) or "none"
+        raise smtplib.SMTPNotSupportedError(f"a login by PLAIN, LOGIN or CRAM-MD5 (it offers: {methods})")
+    if user.isascii() and password.isascii():
+        server.login(user, password)
+        return
+    if "PLAIN" in offered:
+        code, reply = server.docmd("AUTH", f"PLAIN {_base64(chr(0) + user + chr(0) + password)}")
+    elif "LOGIN" in offered:
+        code, reply = server.docmd("AUTH", f"LOGIN {_base64(user)}")
+        if code == 334:
+            code, reply = server.docmd(_base64(password))
+    else:
+        raise smtplib.SMTPNotSupportedError("a password beyond ASCII, which needs PLAIN or LOGIN (it offers: CRAM-MD5)")
+    if code not in (235, 503):
+        raise smtplib.SMTPAuthenticationError(code, reply)
+
+
+def _base64(text: str) -> str:
+    return b64encode(text.encode("utf-8", "surrogatepass")).decode("ascii")
+
+
+def _submit(server: smtplib.SMTP, sender: str, recipients: list[str], mail: EmailMessage) -> Refusals | SendResult:
+    """The recipients that were refused, or what went wrong with the whole mail."""
+    options = [] if all(address.isascii() for address in (sender, *recipients)) else ["SMTPUTF8"]
+    try:
+        return server.sendmail(sender, recipients, mail.as_bytes(), options)
+    except smtplib.SMTPRecipientsRefused as error:
+        return error.recipients
+    except smtplib.SMTPResponseException as error:
+        return result_of_smtp(error.smtp_code, _decode(error.smtp_error))
+    except smtplib.SMTPNotSupportedError as error:
+        return refused(str(error))
+    except UnicodeEncodeError:
+        return refused("the server takes no addresses beyond ASCII")
+    except (smtplib.SMTPException, OSError) as error:
+        return unknown(f"the connection broke while the mail was handed over: {to_one_line(str(error))}")
+
+
+def _decode(reply: bytes | str) -> str:
+    return to_one_line(reply.decode("utf-8", "replace") if isinstance(reply, bytes) else reply)

@@ -1,14 +1,13 @@
-"""Receipts, written together: those of the next few milliseconds share one transaction.
-
-A transaction costs as much as a send, so that one each would halve what a channel can do. When a batch fails, each of
-its receipts is written by itself, so that one that the database refuses concerns no other row and no other channel.
-"""
+"""After an attempt: when to retry, and the durable receipt."""
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
 
 import structlog
+from sqlalchemy import Connection
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_exponential
 
 from tocsin.store import Store, StoreUnavailable, sending
 from tocsin.store.sending import Receipt
@@ -16,85 +15,92 @@ from tocsin.store.sending import Receipt
 log = structlog.get_logger(__name__)
 
 _LINGER_SECONDS = 0.020
-_PAUSES_SECONDS = (0.1, 5.0)  # between tries while the store is away: first and longest
-_NO_WORDS = "what the receiver answered cannot be stored"
+_CLOSE_SECONDS = 5.0
+_UNSTORABLE = "what the receiver answered cannot be stored"
+_RETRY_BACKOFF = wait_exponential(multiplier=2, max=600)
+_STORE_BACKOFF = wait_exponential(multiplier=0.1, max=5)
 
 
-@dataclass(frozen=True, slots=True)
-class _Waiting:
-    receipt: Receipt
-    written: "asyncio.Future[None]"
+def backoff(attempt: int, strategy: wait_exponential = _STORE_BACKOFF) -> timedelta:
+    """The wait after attempt ``attempt`` (from 1) failed; by default that of a store that is away."""
+    state = RetryCallState(AsyncRetrying(), None, (), {})
+    state.attempt_number = attempt
+    return timedelta(seconds=strategy(state))
+
+
+def retry_wait(attempt: int, random: Callable[[], float]) -> timedelta:
+    """The wait before the retry after attempt ``attempt`` (from 1): exponential, 2 s to 10 min, with jitter that shortens
+    it by up to a half, so that notifications that failed together do not come back together. ``random``: from [0, 1)."""
+    return backoff(attempt, _RETRY_BACKOFF) * (1 - random() / 2)
+
+
+def next_retry(
+    now: datetime,
+    attempt: int,
+    expires_at: datetime,
+    random: Callable[[], float],
+    *,
+    retry_after: timedelta | None = None,
+    not_before: datetime | None = None,
+) -> datetime | None:
+    """When to retry after attempt ``attempt`` failed at ``now``; None: that would be after ``expires_at``.
+
+    What the receiver asked for (``retry_after``) is a lower bound, as is ``not_before``; the last retry comes at
+    ``expires_at`` rather than not at all, unless the receiver asked for later.
+    """
+    if now >= expires_at:
+        return None
+    earliest = max(now + (retry_after or timedelta(0)), not_before or now)
+    if earliest > expires_at:
+        return None
+    return min(max(now + retry_wait(attempt, random), earliest), expires_at)
 
 
 class Receipts:
-    """The way from sends to their rows."""
+    """Writes receipts to their rows. Those of the next few milliseconds share one transaction, which costs as much as a
+    send; one that the database refuses affects no other."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._batch: list[_Waiting] = []
-        self._writers: set[asyncio.Task[None]] = set()
+        self._writes: set[asyncio.Task[None]] = set()
 
     async def write(self, receipt: Receipt) -> None:
         """Returns once the receipt is durable, however long the store is away. Cancelling the caller cancels no write.
 
         Raises the error of the database when it refuses this receipt even without the receiver's words.
         """
-        await asyncio.shield(self._enqueue(receipt))
+        await asyncio.shield(self._begin(receipt))
 
-    def _enqueue(self, receipt: Receipt) -> "asyncio.Future[None]":
-        waiting = _Waiting(receipt, asyncio.get_running_loop().create_future())
-        self._batch.append(waiting)
-        if len(self._batch) == 1:
-            writer = asyncio.create_task(self._write_batch(), name="receipts")
-            self._writers.add(writer)
-            writer.add_done_callback(self._writers.discard)
-        return waiting.written
+    def _begin(self, receipt: Receipt) -> "asyncio.Task[None]":
+        task = asyncio.create_task(self._write(receipt), name="receipt")
+        self._writes.add(task)
+        task.add_done_callback(self._writes.discard)
+        return task
 
-    async def close(self, last: Sequence[Receipt] = ()) -> None:
-        """Write what waits and these last ones, if the store answers; else the leases run out."""
-        for receipt in last:
-            self._enqueue(receipt)
-        if self._writers:
-            await asyncio.wait(self._writers, timeout=_PAUSES_SECONDS[1])
-        for writer in self._writers:
-            writer.cancel()
+    async def close(self, last: Iterable[Receipt] = ()) -> None:
+        """Write what waits and these last ones, if the store answers; otherwise the leases expire."""
+        if writes := self._writes | {self._begin(receipt) for receipt in last}:
+            _, waiting = await asyncio.wait(writes, timeout=_CLOSE_SECONDS)
+            for task in waiting:
+                task.cancel()
 
-    async def _write_batch(self) -> None:
-        await asyncio.sleep(_LINGER_SECONDS)
-        batch, self._batch = self._batch, []
+    async def _write(self, receipt: Receipt) -> None:
+        await asyncio.sleep(_LINGER_SECONDS - asyncio.get_running_loop().time() % _LINGER_SECONDS)
         try:
-            await self._settle([waiting.receipt for waiting in batch])
-        except Exception as error:  # noqa: BLE001 - any receipt may be the culprit: each is written by itself
-            if len(batch) > 1:
-                log.warning("receipts_written_one_by_one", receipts=len(batch), error=type(error).__name__)
-            for waiting in batch:
-                await self._write_alone(waiting)
-        else:
-            for waiting in batch:
-                waiting.written.set_result(None)
+            await self._settle(receipt)
+        except Exception as error:  # noqa: BLE001 - the words came from outside; the second try has none
+            log.error("receipt_refused", notification=receipt.attempt.notification_id, error=type(error).__name__)
+            attempt = replace(receipt.attempt, note=_UNSTORABLE)
+            await self._settle(replace(receipt, reason=receipt.reason and _UNSTORABLE, attempt=attempt))
 
-    async def _write_alone(self, waiting: _Waiting) -> None:
-        """A receipt that the database refuses is written without words: its row must not be sent again for them."""
-        receipt = waiting.receipt
+    async def _settle(self, receipt: Receipt) -> None:
         try:
-            try:
-                await self._settle([receipt])
-            except Exception as error:  # noqa: BLE001 - the words came from outside; the second try has none
-                log.error("receipt_refused", notification=receipt.attempt.notification_id, error=type(error).__name__)
-                reason = None if receipt.reason is None else _NO_WORDS
-                await self._settle([replace(receipt, reason=reason, attempt=replace(receipt.attempt, note=_NO_WORDS))])
-        except Exception as error:  # noqa: BLE001 - handed to the sender, whose unit of work it is
-            waiting.written.set_exception(error)
-        else:
-            waiting.written.set_result(None)
+            await self._store.write_each(_settle_all, receipt)
+        except StoreUnavailable:
+            retrying = AsyncRetrying(retry=retry_if_exception_type(StoreUnavailable), wait=_STORE_BACKOFF)
+            await retrying(self._store.write_each, _settle_all, receipt)
 
-    async def _settle(self, receipts: Sequence[Receipt]) -> None:
-        pause, longest = _PAUSES_SECONDS
-        while True:
-            try:
-                await self._store.write(sending.settle, receipts)
-            except StoreUnavailable:
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, longest)
-            else:
-                return
+
+def _settle_all(connection: Connection, receipts: Sequence[Receipt]) -> Sequence[None]:
+    sending.settle(connection, receipts)
+    return [None] * len(receipts)

@@ -1,14 +1,18 @@
-"""Words out of facts: sandboxed Jinja2, one dialect a kind of channel.
+"""Messages out of facts: sandboxed Jinja2, one dialect a kind of channel.
 
 The promise: whatever stands in a name, an error or a log, it shows as text and never becomes markup; and a template
-that cannot render never stops a notification: the built-in one is sent instead, with a note that says why.
+that cannot be rendered never stops a notification: the built-in one is sent instead, with a note that says why.
+
+Subjects and messages of reporters may also hold DSS's ``${variables}``, under the names of DSS's own templates. A known
+one becomes a Jinja2 expression, so that its value is escaped like any other; an unknown one stays and is noted.
 """
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from traceback import walk_tb
+from typing import Any
 from urllib.parse import quote
 
 from jinja2 import BaseLoader, ChoiceLoader, DictLoader, PackageLoader, StrictUndefined, Template, TemplateError
@@ -18,21 +22,23 @@ from markupsafe import Markup
 
 from tocsin.config.model import Config, MessageFormat
 from tocsin.deliver import escape
-from tocsin.deliver.context import Facts, Line, Link, Message, message
-from tocsin.deliver.dialect import DIALECT_OF, DIALECTS, Dialect, Writing
-from tocsin.deliver.variables import fill, message_variables
-from tocsin.model.event import END_EVENTS
+from tocsin.deliver.escape import FORMATTERS, Dialect
+from tocsin.deliver.message import Facts, Link, Message, MessageLine, build_message
+from tocsin.kit.clock import format_utc, to_ms
+from tocsin.model.event import END_EVENTS, EventName, dss_variables
 from tocsin.model.notification import EventNotice, GroupNotice, Notice, SummaryNotice
 
 _SUBJECT = 200
 _LONGEST = 200_000  # characters of a rendered body
 _HTML = re.compile(r"<(?:!doctype|html|body|div|p|table|h[1-6]|ul|ol|a|b|i|br|span|strong|em|img)\b", re.IGNORECASE)
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][\w.]*)\}")
+_EXPRESSION = re.compile(r"\$\{[^{}]*\}")
 _TEMPLATE_ERRORS = (TemplateError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError, RecursionError)
 
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """A message in its dialect. ``html`` stands in mails alone; there, a None ``text`` is to be made from it.
+    """A message in its dialect. Only mails have ``html``; there, a None ``text`` is to be made from it.
 
     ``subject`` is plain. ``link`` is the most useful link, in the dialect; empty when there is none. ``notes``: what the
     delivery log should say about the templates.
@@ -59,8 +65,8 @@ class Renderer:
 
     def __init__(self, templates: Mapping[str, str]) -> None:
         self._templates = templates
-        self._environments = {dialect: _environment(dialect, templates) for dialect in DIALECTS}
-        self._compile = lru_cache(maxsize=256)(self._compiled)
+        self._environments = {dialect: _environment(dialect, templates) for dialect in FORMATTERS}
+        self._compile = lru_cache(maxsize=256)(self._compile_uncached)
 
     def render(
         self,
@@ -74,98 +80,90 @@ class Renderer:
         """The message for a channel of this kind. ``template`` is the channel's, under the notice's own: the name of
         a template of the configuration, of a built-in kind, or an inline text. ``dialect`` is how the service reads
         text; without one it is the kind's own."""
-        dialect = dialect or DIALECT_OF[kind]
-        said = message(notice, facts, config)
-        values = _values(notice, facts, said)
+        dialect = dialect or Dialect(kind.value)
+        message = build_message(notice, facts, config)
+        context = _context(notice, facts, message)
         notes: list[str] = []
-        subject = self._subject(notice, said, values, notes)
-        values["subject"] = subject
-        own = (notice.template if isinstance(notice, EventNotice) else None) or template
-        custom = None if own is None or own in set(MessageFormat) else own
-        if _lacks_log(notice, said):
+        event = notice if isinstance(notice, EventNotice) else None
+        subject = context["subject"] = self._subject(event, message, context, notes)
+        source = (event and event.template) or template
+        if event and "log" in event.attach and event.event.name in END_EVENTS and not message.log_tail:
             notes.append("the log of the run could not be had, so it is not attached")
-        rendered: Rendered | None = None
-        if isinstance(notice, EventNotice) and notice.plain and notice.template is not None:
-            rendered = self._plain(notice.template, notice.plain == "html", dialect, said, values, notes)
-        elif custom is not None:
+        texts: tuple[str | None, str | None] | None = None
+        if event and event.plain and event.template is not None:
+            texts = self._body(event.template, dialect, event.plain == "html", context, notes, literal=True)
+        elif source is not None and source not in set(MessageFormat):
             try:
-                rendered = self._custom(custom, dialect, said, values, notes)
+                texts = self._own(source, dialect, context, notes)
             except _TEMPLATE_ERRORS as error:
-                notes.append(f"the template could not be rendered: {_why(error)}")
-        if rendered is None:
-            said = replace(said, notes=(*said.notes, *notes))
-            rendered = self._built_in(kind, dialect, said, values | {"notes": said.notes})
-        link = _link(DIALECTS[dialect], said.links[0]) if said.links else ""
-        return replace(rendered, subject=subject, notes=tuple(notes), link=link)
+                notes.append(f"the template could not be rendered: {_explain(error)}")
+        if texts is None:
+            message = replace(message, notes=tuple(notes))
+            context["notes"] = message.notes
+            html = self._built_in("mail.html.j2", Dialect.HTML, context) if dialect is Dialect.MAIL else None
+            texts = (
+                self._built_in("mail.txt.j2" if kind is MessageFormat.MAIL else f"{kind.value}.j2", dialect, context),
+                html,
+            )
+        link = _format_link(dialect, message.links[0]) if message.links else ""
+        return Rendered(subject, *texts, message, tuple(notes), link)
 
     def check(
         self, source: str, kind: MessageFormat, notice: Notice, facts: Facts, config: Config
-    ) -> "Unrenderable | None":
+    ) -> Unrenderable | None:
         """Why a template cannot render this notice; None when it can."""
-        said = message(notice, facts, config)
-        values = _values(notice, facts, said) | {"subject": said.headline}
+        message = build_message(notice, facts, config)
         try:
-            self._custom(source, DIALECT_OF[kind], said, values, [])
+            self._own(source, Dialect(kind.value), _context(notice, facts, message) | {"subject": message.headline}, [])
         except _TEMPLATE_ERRORS as error:
-            return Unrenderable(_why(error), isinstance(error, TemplateSyntaxError))
+            return Unrenderable(_explain(error), isinstance(error, TemplateSyntaxError))
         return None
 
-    def _custom(
-        self, name: str, dialect: Dialect, said: Message, values: Mapping[str, object], notes: list[str]
-    ) -> Rendered:
-        inline = name not in self._templates
-        source = name if inline else self._templates[name]
-        as_html = dialect is Dialect.MAIL and (_HTML.search(source) is not None or ".html" in ("" if inline else name))
-        body = self._fill(source, Dialect.HTML if as_html else dialect, values, notes)
-        return Rendered("", None, body, said) if as_html else Rendered("", body, None, said)
+    def _own(
+        self, name: str, dialect: Dialect, context: dict[str, Any], notes: list[str]
+    ) -> tuple[str | None, str | None]:
+        source = self._templates.get(name, name)
+        html = _HTML.search(source) is not None or (name in self._templates and ".html" in name)
+        return self._body(source, dialect, html, context, notes, literal=False)
 
-    def _plain(
-        self, text: str, html: bool, dialect: Dialect, said: Message, values: Mapping[str, object], notes: list[str]
-    ) -> Rendered:
-        as_html = html and dialect is Dialect.MAIL
-        body = self._literal(text, Dialect.HTML if as_html else dialect, values, notes)
-        return Rendered("", None, body, said) if as_html else Rendered("", body, None, said)
+    def _built_in(self, name: str, dialect: Dialect, context: dict[str, Any]) -> str:
+        return self._environments[dialect].get_template(name).render(context)[:_LONGEST]
 
-    def _built_in(self, kind: MessageFormat, dialect: Dialect, said: Message, values: Mapping[str, object]) -> Rendered:
-        def made(dialect: Dialect, name: str) -> str:
-            return self._environments[dialect].get_template(name).render(values)[:_LONGEST]
+    def _subject(self, event: EventNotice | None, message: Message, context: dict[str, Any], notes: list[str]) -> str:
+        if event and event.subject is not None:
+            try:
+                subject = self._fill(event.subject, Dialect.RAW, context, notes, literal=event.plain is not None)
+                return escape.to_one_line(subject, _SUBJECT)
+            except _TEMPLATE_ERRORS as error:
+                notes.append(f"the subject could not be rendered: {_explain(error)}")
+        return escape.to_one_line(message.headline, _SUBJECT)
 
-        name = "mail.txt.j2" if kind is MessageFormat.MAIL else f"{kind.value}.j2"
-        html = made(Dialect.HTML, "mail.html.j2") if dialect is Dialect.MAIL else None
-        return Rendered("", made(dialect, name), html, said)
+    def _body(
+        self, source: str, dialect: Dialect, html: bool, context: dict[str, Any], notes: list[str], *, literal: bool
+    ) -> tuple[str | None, str | None]:
+        """Text and HTML, one of which is None."""
+        if html and dialect is Dialect.MAIL:
+            return None, self._fill(source, Dialect.HTML, context, notes, literal=literal)
+        return self._fill(source, dialect, context, notes, literal=literal), None
 
-    def _subject(self, notice: Notice, said: Message, values: Mapping[str, object], notes: list[str]) -> str:
-        wanted = notice.subject if isinstance(notice, EventNotice) else None
-        if wanted is None:
-            return escape.one_line(said.headline, _SUBJECT)
-        write = self._literal if isinstance(notice, EventNotice) and notice.plain else self._fill
-        try:
-            return escape.one_line(write(wanted, Dialect.RAW, values, notes), _SUBJECT)
-        except _TEMPLATE_ERRORS as error:
-            notes.append(f"the subject could not be rendered: {_why(error)}")
-            return escape.one_line(said.headline, _SUBJECT)
+    def _fill(self, source: str, dialect: Dialect, context: dict[str, Any], notes: list[str], *, literal: bool) -> str:
+        """A template rendered; or, ``literal``, a text with its known variables filled in and nothing else done to it."""
+        known, write = context["dss"], FORMATTERS[dialect].escape
+        if literal:
+            text, unknown = fill_variables(escape.clean_text(source), known, lambda name: write(known[name]))
+        else:
+            text, unknown = fill_variables(source, known, lambda name: f"{{{{ dss['{name}'] }}}}")
+        if unknown:
+            notes.append("unknown variables: " + ", ".join(unknown[:10]))
+        return (text if literal else self._compile(text, dialect).render(context))[:_LONGEST]
 
-    def _fill(self, source: str, dialect: Dialect, values: Mapping[str, object], notes: list[str]) -> str:
-        """A template rendered. Its variables become Jinja2, so that their values are escaped like any other."""
-        source, unknown = fill(source, _dss(values), lambda name: f"{{{{ dss['{name}'] }}}}")
-        _note_unknown(unknown, notes)
-        return self._compile(source, dialect).render(values)[:_LONGEST]
-
-    def _literal(self, text: str, dialect: Dialect, values: Mapping[str, object], notes: list[str]) -> str:
-        """A text with its known variables filled in and nothing else done to it."""
-        known = _dss(values)
-        filled, unknown = fill(escape.clean(text), known, lambda name: DIALECTS[dialect].write(known[name]))
-        _note_unknown(unknown, notes)
-        return filled[:_LONGEST]
-
-    def _compiled(self, source: str, dialect: Dialect) -> Template:
+    def _compile_uncached(self, source: str, dialect: Dialect) -> Template:
         return self._environments[dialect].from_string(source)
 
 
-def _values(notice: Notice, facts: Facts, said: Message) -> dict[str, object]:
+def _context(notice: Notice, facts: Facts, message: Message) -> dict[str, Any]:
     """The names that templates may use; see ``docs/messages.md``."""
-    values: dict[str, object] = {name: getattr(said, name) for name in Message.__dataclass_fields__}
-    return values | {
+    return {field.name: getattr(message, field.name) for field in fields(message)} | {
         "dss": message_variables(notice, facts),
         "event": notice.event if isinstance(notice, EventNotice) else None,
         "group": notice if isinstance(notice, GroupNotice) else None,
@@ -173,59 +171,41 @@ def _values(notice: Notice, facts: Facts, said: Message) -> dict[str, object]:
     }
 
 
-def _dss(values: Mapping[str, object]) -> Mapping[str, str]:
-    known = values["dss"]
-    return known if isinstance(known, dict) else {}
-
-
-def _note_unknown(unknown: Sequence[str], notes: list[str]) -> None:
-    if unknown:
-        notes.append("unknown variables: " + ", ".join(unknown[:10]))
-
-
-def _lacks_log(notice: Notice, said: Message) -> bool:
-    asked = isinstance(notice, EventNotice) and "log" in notice.attach and notice.event.name in END_EVENTS
-    return asked and not said.log_tail
-
-
-def _why(error: Exception) -> str:
+def _explain(error: Exception) -> str:
     """What is wrong with a template, and on which line of it."""
     if isinstance(error, TemplateSyntaxError):
         place = f"line {error.lineno} of {error.name}" if error.name else f"line {error.lineno}"
-        return escape.one_line(f"{place}: {error.message}", 200)
-    lines = [at for frame, at in walk_tb(error.__traceback__) if frame.f_code.co_filename == "<template>"]
+        return escape.to_one_line(f"{place}: {error.message}", 200)
+    lines = [line for frame, line in walk_tb(error.__traceback__) if frame.f_code.co_filename == "<template>"]
     place = f"line {lines[0]}: " if lines else ""
-    return escape.one_line(f"{place}{type(error).__name__}: {error}", 200)
+    return escape.to_one_line(f"{place}{type(error).__name__}: {error}", 200)
 
 
 # --- environments ------------------------------------------------------------------------------------------------------
 
 
-def _link(how: Writing, link: Link) -> str:
-    return how.link(how.write(link.label), _safe_url(link.url))
+def _format_link(dialect: Dialect, link: Link) -> str:
+    """With everything percent-encoded that could end a link; an address that is not http or https is none."""
+    url = link.url if link.url.lower().startswith(("http://", "https://")) else "about:blank"
+    formatter = FORMATTERS[dialect]
+    return formatter.link(formatter.escape(link.label), quote(escape.clean_text(url), safe="/:?#[]@!$&'*+,;=%~.-_"))
 
 
 def _environment(dialect: Dialect, templates: Mapping[str, str]) -> ImmutableSandboxedEnvironment:
-    """Every value that a template writes passes the dialect's ``write``; what it writes itself is left as it is."""
-    how = DIALECTS[dialect]
+    """Every value that a template writes passes the dialect's ``escape``; what it writes itself is left as it is."""
+    formatter = FORMATTERS[dialect]
 
     def finalize(value: object) -> Markup:
         if isinstance(value, Markup):
             return value
-        return Markup("" if value is None else how.write(str(value)))
+        return Markup("" if value is None else formatter.escape(str(value)))
 
-    def link(one: Link) -> Markup:
-        return Markup(_link(how, one))
-
-    def line(one: Line) -> Markup:
-        return Markup(how.line(how.write(one.label), how.write(one.value)))
+    def line(row: MessageLine) -> Markup:
+        return Markup(formatter.line(formatter.escape(row.label), formatter.escape(row.value)))
 
     def block(value: str) -> Markup:
-        text = escape.block(value)
-        return Markup(escape.entities(text) if dialect is Dialect.SLACK else text)
-
-    def fence(value: str) -> Markup:
-        return Markup(how.fence(value))
+        text = escape.escape_block(value)
+        return Markup(escape.escape_entities(text) if dialect is Dialect.SLACK else text)
 
     loaders: list[BaseLoader] = [DictLoader(templates), PackageLoader("tocsin.deliver")]
     environment = ImmutableSandboxedEnvironment(
@@ -238,13 +218,42 @@ def _environment(dialect: Dialect, templates: Mapping[str, str]) -> ImmutableSan
         keep_trailing_newline=False,
         auto_reload=False,
     )
-    filters = {"link": link, "line": line, "block": block, "fence": fence, "cut": escape.cut, "tail": escape.tail}
-    environment.filters |= filters
+    environment.filters |= {
+        "link": lambda link: Markup(_format_link(dialect, link)),
+        "line": line,
+        "block": block,
+        "fence": lambda value: Markup(formatter.fence(value)),
+        "cut": escape.truncate,
+        "tail": escape.last_lines,
+    }
     return environment
 
 
-def _safe_url(url: str) -> str:
-    """The address with everything that could end a link percent-encoded; not a link unless http or https."""
-    if not url.lower().startswith(("http://", "https://")):
-        return "about:blank"
-    return quote(escape.clean(url), safe="/:?#[]@!$&'*+,;=%~.-_")
+# --- DSS's variables ---------------------------------------------------------------------------------------------------
+
+
+def fill_variables(text: str, known: Collection[str], write: Callable[[str], str]) -> tuple[str, list[str]]:
+    """``${name}`` → what ``write`` makes of a known name; and the unknown ones, which stay as they are."""
+    unknown = [match[0] for match in _EXPRESSION.finditer(text) if match[0][2:-1] not in known]
+    filled = _VARIABLE.sub(lambda match: write(match[1]) if match[1] in known else match[0], text)
+    return filled, list(dict.fromkeys(unknown))
+
+
+def message_variables(notice: Notice, facts: Facts) -> dict[str, str]:
+    """What is known by DSS's own names; empty for groups and summaries, which DSS does not have."""
+    if not isinstance(notice, EventNotice):
+        return {}
+    event, run = notice.event, notice.event.run
+    known = {"scenarioRunURL": "", "dssURL": ""} | dss_variables(event)
+    if run is None or event.name is EventName.RUN_STARTED:
+        known["outcome"] = "N/A"
+    if run is not None:
+        known |= {
+            "scenarioRunId": run.run_id,
+            "scenarioStart": format_utc(run.start),
+            "scenarioEnd": format_utc(run.end) if run.end else "",
+            "scenarioTriggerTime": str(to_ms(run.start)),
+        }
+        steps = details.steps if (details := facts.details.get(run.key)) else ()
+        known |= {f"stepOutcome_{step.name}": step.outcome or "" for step in steps if step.name}
+    return known | {f"mailVariables_{name}": value for name, value in notice.variables.items()}

@@ -1,29 +1,28 @@
-"""Notifications owed → receivers: claim, send, receipt, retry.
+"""Sends notifications from the outbox: claim, send, receipt, retry.
 
-The promise: what is owed is sent until a receiver takes it, refuses it for good or it grows too old; in order within a
-ordering_key; and a channel that hangs delays nobody else. Truth is in rows alone: a process that dies leaves leases that run
-out, so nothing is lost, and only a send whose receipt was not yet written may repeat, with the same delivery id.
-Several processes may send from one store.
+The promise: a pending notification is sent until a receiver takes it, refuses it for good or it grows too old; in order
+within an ordering key; and a channel that hangs delays no other. Truth is in rows alone: a process that dies leaves
+leases that expire, so nothing is lost, and only a send whose receipt was not yet written may repeat, with the same
+delivery id. Several processes may send from one store.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from datetime import datetime, timedelta
+from dataclasses import KW_ONLY, dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from random import Random
-from typing import assert_never
 
 import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from tocsin.config.model import Channel, Config
-from tocsin.deliver.backoff import next_try
-from tocsin.deliver.bulkhead import Bulkhead, Job, report_failure
-from tocsin.deliver.connect import connector
-from tocsin.deliver.facts import Loaded, Usual, load
-from tocsin.deliver.metrics import Count, DeliverMetrics
-from tocsin.deliver.receipts import Receipts
-from tocsin.deliver.transport import Parcel, Transport
-from tocsin.deliver.verdict import SendResult, failed, unknown
+from tocsin.deliver.bulkhead import Bulkhead, log_failure
+from tocsin.deliver.message import Outgoing, UsualDurations, load_outgoing
+from tocsin.deliver.receipts import Receipts, backoff, next_retry
+from tocsin.deliver.result import SendResult, failed, unknown
+from tocsin.deliver.transport import Transport, connector
 from tocsin.kit.clock import Clock
 from tocsin.kit.mask import where
 from tocsin.model.notification import Attempt, AttemptOutcome, DeadReason, NotificationState
@@ -34,342 +33,347 @@ log = structlog.get_logger(__name__)
 
 _LEASE = timedelta(seconds=30)
 _RENEW_EVERY = timedelta(seconds=10)
-_SURVEY_EVERY = timedelta(seconds=5)
-_SCAN = 500  # turns that are looked for at once
-_OUTAGE = 3  # failures in a row after which a success sends at once what waits for its next try
-_PAUSES = (0.1, 5.0)  # seconds: between steps while the store is away, first and longest
+_MEASURE_EVERY = timedelta(seconds=5)
+_SCAN_LIMIT = 500  # ready rows of one scan
+_OUTAGE = 3  # consecutive failures after which a success retries at once what waits for its retry
+_NO_ANSWER = unknown("no answer before the deadline; it may still arrive")
+_STOPPED = unknown("Tocsin stopped before the answer came")
 
 
+class DeliverMetrics:
+    """The series that the sender writes. Outcomes ``failed`` and ``unknown`` are attempts that are retried."""
+
+    OUTCOMES = ("delivered", "failed", "unknown", "dead", "superseded", "cancelled")
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.notifications = Counter(
+            "tocsin_notifications",
+            "Notifications by receiver, channel and outcome; failed and unknown ones are retried.",
+            ["receiver", "channel", "outcome"],
+            registry=registry,
+        )
+        self.outbox_depth = Gauge("tocsin_outbox_depth", "Notifications pending or being sent.", registry=registry)
+        self.outbox_oldest_age = Gauge(
+            "tocsin_outbox_oldest_age_seconds",
+            "Age of the oldest notification that is pending or being sent; 0 when there is none.",
+            registry=registry,
+        )
+        self.dead_letters = Gauge("tocsin_dead_letters", "Dead letters that were not sent again.", registry=registry)
+        self.dead_by_reason = Gauge(
+            "tocsin_dead_letters_by_reason",
+            "Dead letters by reason: refused by the receiver, too old, channel gone, or unreadable row.",
+            ["reason"],
+            registry=registry,
+        )
+        for reason in DeadReason:
+            self.dead_by_reason.labels(reason)
+
+    def init_channels(self, channels: Iterable[Channel]) -> None:
+        """Start every series of these channels at zero."""
+        for channel in channels:
+            for outcome in self.OUTCOMES:
+                self.notifications.labels(channel.receiver, channel.name, outcome)
+
+    def count(self, receiver: str, channel: str, outcome: str) -> None:
+        self.notifications.labels(receiver, channel, outcome).inc()
+
+    def count_settled(self, settled: Sequence[Settled]) -> None:
+        for row in settled:
+            self.count(row.receiver, row.channel, row.state)
+
+
+@dataclass(eq=False)
 class Sender:
-    """Sends what is owed. One object for the life of the process; ``step`` follows the configuration it is given.
+    """Sends what is pending. One object for the life of the process; ``step`` follows the configuration of its argument.
 
-    ``ring`` asks for a step before the one that was agreed: a place became free, or a retry was planned.
+    ``ring`` asks for a step before the agreed time: capacity became free, or a retry was planned.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        *,
-        holder: str,
-        clock: Clock,
-        metrics: DeliverMetrics,
-        random: Random,
-        connect: Callable[[Channel], Transport] | None = None,
-        ring: Callable[[], None] = lambda: None,
-    ) -> None:
-        self._store = store
-        self._receipts = Receipts(store)
-        self._holder = holder
-        self._clock = clock
-        self._metrics = metrics
-        self._random = random
-        self._connect = connect or connector(clock)
-        self._ring = ring
+    store: Store
+    _: KW_ONLY
+    holder: str
+    clock: Clock
+    metrics: DeliverMetrics
+    random: Random
+    connect: Callable[[Channel], Transport] | None = None
+    ring: Callable[[], None] = lambda: None
+
+    def __post_init__(self) -> None:
+        self._receipts = Receipts(self.store)
+        self._connect = self.connect or connector(self.clock)
         self._bulkheads: dict[str, Bulkhead] = {}
         self._retired: list[Bulkhead] = []
         self._claimed: dict[int, datetime] = {}  # rows that are not loaded yet, and the ends of their leases
-        self._watches: set[asyncio.Task[None]] = set()  # of sends that are past their deadline
-        self._late: set[asyncio.Task[None]] = set()  # sends that were left behind
-        self._usual = Usual()
+        self._overdue: set[asyncio.Task[None]] = set()  # they watch sends that are past their deadline
+        self._abandoned: set[asyncio.Task[None]] = set()
+        self._usual = UsualDurations()
         self._started = False
-        self._renew_at: datetime | None = None
-        self._survey_at: datetime | None = None
-        self._pause: float | None = None  # seconds; set while the store is away
+        self._renew_at = self._measure_at = datetime.min.replace(tzinfo=UTC)
+        self._outages = 0  # consecutive steps that found the store away
 
     async def step(self, now: datetime, config: Config) -> datetime | None:
-        """Claim what is due and has a free place, and hand it over; answers when more falls due.
+        """Claim what is due and has capacity, and begin to send it; answers when more falls due.
 
-        Sends go on between steps. A step is wanted at least every five seconds, to renew leases.
+        Sends go on between steps. A step is needed at least every five seconds, to renew leases.
         """
         try:
             due = await self._step(now, config)
         except StoreUnavailable as error:
-            if self._pause is None:
+            if not self._outages:
                 log.warning("delivery_paused", reason=str(error))
-            self._pause = min(2 * self._pause, _PAUSES[1]) if self._pause else _PAUSES[0]
-            return now + timedelta(seconds=self._pause)
-        if self._pause is not None:
-            log.info("delivery_goes_on")
-            self._pause = None
+            self._outages += 1
+            return now + backoff(self._outages)
+        if self._outages:
+            log.info("delivery_resumed")
+            self._outages = 0
         return due
 
     def failing(self) -> dict[str, int]:
-        """How many tries of each channel have failed in a row; without those whose last one was delivered."""
-        return {name: one.failures for name, one in self._bulkheads.items() if one.failures}
+        """The consecutive failed attempts of each channel whose last attempt was not delivered."""
+        return {name: bulkhead.failures for name, bulkhead in self._bulkheads.items() if bulkhead.failures}
 
     async def idle(self) -> None:
         """Wait until every send begun so far has its receipt."""
-        while tasks := {task for one in self._all() for task in one.tasks} | self._watches:
-            await asyncio.wait(tasks, timeout=0.05)  # a send may be left behind meanwhile
+        while tasks := {task for bulkhead in self._all() for task in bulkhead.tasks} | self._overdue:
+            await asyncio.wait(tasks, timeout=0.05)  # a send may be abandoned meanwhile
 
     async def close(self, grace: timedelta) -> None:
-        """Begin nothing more, give back what waits, and give sends under way ``grace`` to end.
+        """Begin nothing more, release what waits, and give sends in flight ``grace`` to end.
 
-        What still hangs then counts as unknown and is tried again by whoever comes next.
+        What still hangs then counts as unknown and is retried by the next sender.
         """
-        now = self._clock.now()
-        waiting = [job.n for one in self._all() for job in one.call_back(now)]
-        with suppress(StoreUnavailable):  # the leases run out by themselves
-            await self._store.write(sending.release, [*waiting, *self._claimed], self._holder)
-        left = await asyncio.gather(*(self._finish(one, grace) for one in self._all()))
-        hanging = [receipt for part in left for receipt in part]
-        behind = self._late | self._watches
+        now = self.clock.now()
+        waiting = [outgoing.n for bulkhead in self._all() for outgoing in bulkhead.cancel_waiting(now)]
+        with suppress(StoreUnavailable):  # the leases expire by themselves
+            await self.store.write(sending.release, [*waiting, *self._claimed], self.holder)
+        bulkheads = self._all()
+        hanging = await asyncio.gather(*(bulkhead.finish(grace) for bulkhead in bulkheads))
+        behind = self._abandoned | self._overdue
         for task in behind:
             task.cancel()
         await asyncio.gather(*behind, return_exceptions=True)
-        await self._receipts.close(hanging)
-        await asyncio.gather(*(one.transport.close() for one in self._all()))
+        await self._receipts.close(
+            [
+                self._receipt(bulkhead.channel, outgoing, _STOPPED)
+                for bulkhead, part in zip(bulkheads, hanging, strict=True)
+                for outgoing in part
+                if outgoing.started is not None and not outgoing.concluded
+            ]
+        )
+        await asyncio.gather(*(bulkhead.transport.close() for bulkhead in bulkheads))
 
     # --- a step --------------------------------------------------------------------------------------------------------
 
     async def _step(self, now: datetime, config: Config) -> datetime | None:
         if not self._started:
-            if self._store.is_sqlite:  # whoever sent from this file before is dead
-                await self._store.write(sending.expire_leases, now)
+            if self.store.is_sqlite:  # other senders from this file are dead
+                await self.store.write(sending.expire_leases, now)
             self._started = True
         if await self._reconcile(config):
-            self._survey_at = None
-        if self._survey_at is None or now >= self._survey_at:
-            await self._survey(now, config)
-            self._survey_at = now + _SURVEY_EVERY
-        if self._renew_at is None or now >= self._renew_at:
-            await self._renew(now)
+            self._measure_at = now
+        if now >= self._measure_at:
+            await self._measure_outbox(now)
+            self._measure_at = now + _MEASURE_EVERY
+        if now >= self._renew_at:
+            if leased := [outgoing for bulkhead in self._all() for outgoing in bulkhead.leased()]:
+                until = now + _LEASE
+                await self.store.write(sending.renew, [outgoing.n for outgoing in leased], self.holder, until)
+                for outgoing in leased:
+                    outgoing.lease_until = until
             self._renew_at = now + _RENEW_EVERY
         return await self._claim(now, config)
 
     async def _reconcile(self, config: Config) -> bool:
         """Make the bulkheads those of the configuration; answers whether any changed."""
-        wanted = config.channels()
-        gone = [name for name, one in self._bulkheads.items() if wanted.get(name) != one.channel]
+        channels = config.channels()
+        gone = [name for name, bulkhead in self._bulkheads.items() if channels.get(name) != bulkhead.channel]
         for name in gone:
             old = self._bulkheads.pop(name)
             self._retired.append(old)
-            await self._give_back(old.drain())
-        fresh = [channel for name, channel in wanted.items() if name not in self._bulkheads]
-        self._metrics.know(fresh)
+            await self._release(old.take_queued())
+        fresh = [channel for name, channel in channels.items() if name not in self._bulkheads]
+        self.metrics.init_channels(fresh)
         for channel in fresh:
-            self._bulkheads[channel.name] = Bulkhead(channel, self._connect(channel), self._carry_out, self._clock)
-        for old in [one for one in self._retired if not one.busy]:
+            self._bulkheads[channel.name] = Bulkhead(channel, self._connect(channel), self._deliver, self.clock)
+        for old in [bulkhead for bulkhead in self._retired if not bulkhead.busy]:
             self._retired.remove(old)
             await old.transport.close()
         return bool(gone or fresh)
 
-    async def _survey(self, now: datetime, config: Config) -> None:
-        depth = await self._store.read(deliveries.depth)
-        self._metrics.outbox_depth.set(depth.open)
+    async def _measure_outbox(self, now: datetime) -> None:
+        """Set the gauges, and dead-letter the notifications of channels that are gone from the configuration."""
+        depth = await self.store.read(deliveries.depth)
+        self.metrics.outbox_depth.set(depth.open)
         age = now - depth.oldest_owed_at if depth.oldest_owed_at else timedelta(0)
-        self._metrics.outbox_oldest_age.set(max(age.total_seconds(), 0.0))
-        self._metrics.dead_letters.set(sum(depth.dead.values()))
+        self.metrics.outbox_oldest_age.set(max(age.total_seconds(), 0.0))
+        self.metrics.dead_letters.set(sum(depth.dead.values()))
         for reason, count in depth.dead.items():
-            self._metrics.dead_by_reason.labels(reason).set(count)
+            self.metrics.dead_by_reason.labels(reason).set(count)
         if not depth.channels <= self._bulkheads.keys():
-            buried = await self._store.write(sending.dead_letter_orphans, self._bulkheads.keys(), now)
-            self._count(buried)
-            for channel in sorted({one.channel for one in buried}):
-                log.warning("channel_gone_from_configuration", channel=channel)
-
-    async def _renew(self, now: datetime) -> None:
-        held = [job for one in self._all() for job in one.held()]
-        if held:
-            until = now + _LEASE
-            await self._store.write(sending.renew, [job.n for job in held], self._holder, until)
-            for job in held:
-                job.lease_until = until
+            dead = await self.store.write(sending.dead_letter_orphans, self._bulkheads.keys(), now)
+            self.metrics.count_settled(dead)
+            for channel in sorted({row.channel for row in dead}):
+                log.warning("channel_not_configured", channel=channel)
 
     async def _claim(self, now: datetime, config: Config) -> datetime | None:
-        rooms = {name: room for name, one in self._bulkheads.items() if (room := one.room(now))}
-        blank = {name: max(room, _SCAN) for name, room in rooms.items() if self._bulkheads[name].wants_turns(now)}
-        for name, waiting in (await self._store.read(sending.waiting, blank, now)).items():
-            self._bulkheads[name].scanned(waiting, now)
-        turns = [turn for name, room in rooms.items() for turn in self._bulkheads[name].take_turns(room)]
-        if turns:
-            claimed = await self._store.write(sending.claim, turns, self._holder, now, now + _LEASE)
-            self._count(claimed.settled)
+        capacities = {name: room for name, bulkhead in self._bulkheads.items() if (room := bulkhead.capacity(now))}
+        scans = {
+            name: max(room, _SCAN_LIMIT) for name, room in capacities.items() if self._bulkheads[name].needs_scan(now)
+        }
+        for name, waiting in (await self.store.read(sending.waiting, scans, now)).items():
+            self._bulkheads[name].set_ready(waiting, now)
+        ready = [row for name, room in capacities.items() for row in self._bulkheads[name].pop_ready(room)]
+        if ready:
+            claimed = await self.store.write(sending.claim, ready, self.holder, now, now + _LEASE)
+            self.metrics.count_settled(claimed.settled)
             self._claimed |= dict.fromkeys(claimed.rows, now + _LEASE)
-        await self._hand_over(now, config)
-        quiet = (one.quiet_until(now) for one in self._bulkheads.values())
-        later = (self._bulkheads[name].next_due for name in rooms)
-        return min((moment for moment in (*later, *quiet) if moment is not None), default=None)
+        if self._claimed:
+            await self._begin_claimed(now, config)
+        paused = (bulkhead.paused_until(now) for bulkhead in self._bulkheads.values())
+        later = (self._bulkheads[name].next_due for name in capacities)
+        return min((due for due in (*later, *paused) if due is not None), default=None)
 
-    async def _hand_over(self, now: datetime, config: Config) -> None:
-        if not self._claimed:
-            return
-        people = frozenset(name for name, one in self._bulkheads.items() if one.channel.url is not None)
+    async def _begin_claimed(self, now: datetime, config: Config) -> None:
+        people = frozenset(name for name, bulkhead in self._bulkheads.items() if bulkhead.channel.url is not None)
         try:
-            loaded = await self._store.read(load, list(self._claimed), people, self._usual, now)
-        except ValueError:
-            loaded = await self._load_one_by_one(now, people)
-        jobs: dict[str, list[Job]] = {}
-        for one in loaded:
-            job = Job(one.n, Parcel(one.notification, config, one.facts), self._claimed[one.n])
-            jobs.setdefault(one.notification.channel, []).append(job)
+            loaded = await self.store.read(load_outgoing, self._claimed, config, people, self._usual, now)
+        except ValueError:  # rows that cannot be read become dead letters; the others go on
+            loaded = []
+            for n, until in self._claimed.items():
+                try:
+                    loaded += await self.store.read(load_outgoing, {n: until}, config, people, self._usual, now)
+                except ValueError as error:
+                    log.error("notification_unreadable", row=n, error=type(error).__name__)
+                    await self.store.write(sending.dead_letter, n, now)
+        by_channel: dict[str, list[Outgoing]] = {}
+        for outgoing in loaded:
+            by_channel.setdefault(outgoing.notification.channel, []).append(outgoing)
         self._claimed = {}
-        for name, mine in jobs.items():
+        for name, part in by_channel.items():
             if bulkhead := self._bulkheads.get(name):
-                bulkhead.put(mine)
+                bulkhead.enqueue(part)
             else:  # the configuration changed meanwhile
-                await self._give_back(mine)
-
-    async def _load_one_by_one(self, now: datetime, people: frozenset[str]) -> list[Loaded]:
-        """Rows that cannot be read back become dead letters; the others go on."""
-        loaded: list[Loaded] = []
-        for n in self._claimed:
-            try:
-                loaded += await self._store.read(load, [n], people, self._usual, now)
-            except ValueError as error:
-                log.error("notification_unreadable", row=n, error=type(error).__name__)
-                await self._store.write(sending.dead_letter, n, now)
-        return loaded
+                await self._release(part)
 
     # --- one send ------------------------------------------------------------------------------------------------------
 
-    async def _carry_out(self, bulkhead: Bulkhead, job: Job) -> None:
+    async def _deliver(self, bulkhead: Bulkhead, outgoing: Outgoing) -> None:
+        channel = bulkhead.channel
         try:
-            verdict = await self._send(bulkhead, job)
+            result = await self._send(bulkhead, outgoing)
         finally:
-            if not job.given_up:
-                bulkhead.sent()
-        if job.watch is not None and not job.given_up:
-            job.watch.cancel()
-        if verdict is None:
-            await self._give_back([job])
-        elif job.given_up:
-            await self._arrived_late(bulkhead.channel, job, verdict)
-        else:
-            await self._conclude(bulkhead, job, verdict)
+            if not outgoing.abandoned:
+                bulkhead.free_slot()
+        if outgoing.watch is not None and not outgoing.abandoned:
+            outgoing.watch.cancel()
+        if result is None:
+            await self._release([outgoing])
+        elif not outgoing.abandoned:
+            await self._conclude(bulkhead, outgoing, result)
+        elif result.outcome is AttemptOutcome.DELIVERED:
+            log.info("notification_delivered_late", channel=channel.name, notification=outgoing.notification.id)
+            await self._receipts.write(self._receipt(channel, outgoing, result))
 
-    async def _send(self, bulkhead: Bulkhead, job: Job) -> SendResult | None:
-        """The outcome of one send; None when it was not begun, since the row may be another's by now."""
-        await bulkhead.turn()
-        started = self._clock.now()
-        if started >= job.lease_until:
+    async def _send(self, bulkhead: Bulkhead, outgoing: Outgoing) -> SendResult | None:
+        """The outcome of one send; None when it was not begun, since another sender may have claimed the row by now."""
+        await bulkhead.wait_for_rate_limit()
+        started = self.clock.now()
+        if started >= outgoing.lease_until:
             return None
-        job.started = started
+        outgoing.started = started
         seconds = bulkhead.channel.timeout.total_seconds()
-        timer = asyncio.get_running_loop().call_later(seconds, self._overdue, bulkhead, job)
+        timer = asyncio.get_running_loop().call_later(seconds, self._on_timeout, bulkhead, outgoing)
         try:
-            return await bulkhead.transport.send(job.parcel)
-        except Exception as error:  # noqa: BLE001 - a bug in a transport is one try that failed, and is made again
-            log.error("transport_broke", channel=bulkhead.channel.name, error=type(error).__name__, at=where(error))
+            return await bulkhead.transport.send(outgoing)
+        except Exception as error:  # noqa: BLE001 - a bug in a transport is one failed attempt, and is retried
+            log.error("transport_failed", channel=bulkhead.channel.name, error=type(error).__name__, at=where(error))
             return failed(f"internal error: {type(error).__name__}")
         finally:
             timer.cancel()
 
-    def _overdue(self, bulkhead: Bulkhead, job: Job) -> None:
-        job.watch = asyncio.create_task(self._watch(bulkhead, job), name=f"overdue {bulkhead.channel.name}")
-        self._watches.add(job.watch)
-        job.watch.add_done_callback(self._watches.discard)
-        job.watch.add_done_callback(report_failure)
+    def _on_timeout(self, bulkhead: Bulkhead, outgoing: Outgoing) -> None:
+        name = f"overdue {bulkhead.channel.name}"
+        outgoing.watch = asyncio.create_task(self._abandon_later(bulkhead, outgoing), name=name)
+        self._overdue.add(outgoing.watch)
+        outgoing.watch.add_done_callback(self._overdue.discard)
+        outgoing.watch.add_done_callback(log_failure)
 
-    async def _watch(self, bulkhead: Bulkhead, job: Job) -> None:
-        """The deadline has passed: the outcome is unknown. The send is waited for once as long again, and left behind."""
-        await self._receipts.write(self._receipt(bulkhead.channel, job, _NO_ANSWER, held=True))
+    async def _abandon_later(self, bulkhead: Bulkhead, outgoing: Outgoing) -> None:
+        """The outcome is unknown. The send is waited for once more as long as the deadline, and abandoned then."""
+        await self._receipts.write(self._receipt(bulkhead.channel, outgoing, _NO_ANSWER, held=True))
         await asyncio.sleep(bulkhead.channel.timeout.total_seconds())
-        job.given_up = True
-        for task in bulkhead.leave_behind(job):
-            self._late.add(task)
-            task.add_done_callback(self._late.discard)
-        bulkhead.sent()
-        await self._conclude(bulkhead, job, _NO_ANSWER)
+        outgoing.abandoned = True
+        for task in bulkhead.abandon(outgoing):
+            self._abandoned.add(task)
+            task.add_done_callback(self._abandoned.discard)
+        bulkhead.free_slot()
+        await self._conclude(bulkhead, outgoing, _NO_ANSWER)
 
-    async def _arrived_late(self, channel: Channel, job: Job, verdict: SendResult) -> None:
-        if verdict.outcome is AttemptOutcome.DELIVERED:
-            about = {"channel": channel.name, "notification": job.parcel.notification.id}
-            log.info("notification_delivered_late", **about)
-            await self._receipts.write(self._receipt(channel, job, verdict))
-
-    async def _conclude(self, bulkhead: Bulkhead, job: Job, verdict: SendResult) -> None:
-        notification, channel = job.parcel.notification, bulkhead.channel
-        receipt = self._receipt(channel, job, verdict)
-        job.concluded = True
+    async def _conclude(self, bulkhead: Bulkhead, outgoing: Outgoing, result: SendResult) -> None:
+        notification, channel = outgoing.notification, bulkhead.channel
+        receipt = self._receipt(channel, outgoing, result)
+        outgoing.concluded = True
         await self._receipts.write(receipt)
-        self._metrics.count(notification.receiver, channel.name, _counted(receipt))
-        about = {"channel": channel.name, "notification": notification.id, "attempt": receipt.attempt.number}
+        retried = receipt.state is NotificationState.PENDING
+        self.metrics.count(notification.receiver, channel.name, result.outcome if retried else receipt.state)
+        context = {"channel": channel.name, "notification": notification.id, "attempt": receipt.attempt.number}
         if receipt.state is NotificationState.DELIVERED:
-            log.info("notification_delivered", **about)
-            bulkhead.took(receipt.attempt.ended_at - receipt.attempt.started_at)
-            await self._works(bulkhead)
+            log.info("notification_delivered", **context)
+            bulkhead.record_duration(receipt.attempt.ended_at - receipt.attempt.started_at)
+            await self._on_success(bulkhead)
         else:
             if receipt.state is NotificationState.DEAD:
-                log.warning("notification_dead", **about, dead_reason=receipt.dead_reason, reason=receipt.reason)
-            await self._fails(bulkhead, verdict)
-        if bulkhead.runs_low() or receipt.state is NotificationState.PENDING:
-            self._ring()
+                log.warning("notification_dead", **context, dead_reason=receipt.dead_reason, reason=receipt.reason)
+            await self._on_failure(bulkhead, result)
+        if retried or bulkhead.runs_low():
+            self.ring()
 
-    async def _works(self, bulkhead: Bulkhead) -> None:
+    async def _on_success(self, bulkhead: Bulkhead) -> None:
         failures, bulkhead.failures = bulkhead.failures, 0
         if failures:
-            log.info("channel_works_again", channel=bulkhead.channel.name, failures=failures)
+            log.info("channel_recovered", channel=bulkhead.channel.name, failures=failures)
         if failures >= _OUTAGE:
             with suppress(StoreUnavailable):  # they are due later by themselves
-                await self._store.write(sending.retry_now, bulkhead.channel.name, self._clock.now())
-            self._ring()
+                await self.store.write(sending.retry_now, bulkhead.channel.name, self.clock.now())
+            self.ring()
 
-    async def _fails(self, bulkhead: Bulkhead, verdict: SendResult) -> None:
+    async def _on_failure(self, bulkhead: Bulkhead, result: SendResult) -> None:
         bulkhead.failures += 1
         if bulkhead.failures == 1:
-            log.warning("channel_failing", channel=bulkhead.channel.name, reason=verdict.note)
-        if verdict.retry_after:
-            await self._give_back(bulkhead.hold(self._clock.now() + verdict.retry_after))
+            log.warning("channel_failing", channel=bulkhead.channel.name, reason=result.note)
+        if result.retry_after:
+            await self._release(bulkhead.pause(self.clock.now() + result.retry_after))
 
-    def _receipt(self, channel: Channel, job: Job, verdict: SendResult, *, held: bool = False) -> Receipt:
-        notification, now = job.parcel.notification, self._clock.now()
-        started, number = job.started or now, notification.attempts + 1
-        attempt = Attempt(notification.id, number, started, now, verdict.outcome, verdict.note)
+    def _receipt(self, channel: Channel, outgoing: Outgoing, result: SendResult, *, held: bool = False) -> Receipt:
+        """Delivered, dead letter or retry. ``held``: it may still arrive, so its ordering key waits."""
+        notification, now = outgoing.notification, self.clock.now()
+        started, number = outgoing.started or now, notification.attempts + 1
         until = started + 2 * channel.timeout
+        attempt = Attempt(notification.id, number, started, now, result.outcome, result.note)
+        receipt = partial(Receipt, self.holder, attempt)
         if held:
-            return Receipt(self._holder, attempt, NotificationState.SENDING, until, verdict.note)
-        match verdict.outcome:
-            case AttemptOutcome.DELIVERED:
-                return Receipt(self._holder, attempt, NotificationState.DELIVERED, now)
-            case AttemptOutcome.REFUSED:
-                return Receipt(self._holder, attempt, NotificationState.DEAD, now, verdict.note, DeadReason.REFUSED)
-            case AttemptOutcome.FAILED | AttemptOutcome.UNKNOWN:
-                again = next_try(
-                    now,
-                    number,
-                    notification.created_at + channel.max_age,
-                    self._random.random,
-                    retry_after=verdict.retry_after,
-                    not_before=until if verdict.outcome is AttemptOutcome.UNKNOWN else None,
-                )
-                if again is None:
-                    why = f"too old after {number} {'try' if number == 1 else 'tries'}: {verdict.note}"
-                    return Receipt(self._holder, attempt, NotificationState.DEAD, now, why, DeadReason.TOO_OLD)
-                return Receipt(self._holder, attempt, NotificationState.PENDING, again, verdict.note)
-        assert_never(verdict.outcome)
+            return receipt(NotificationState.SENDING, until, result.note)
+        if result.outcome is AttemptOutcome.DELIVERED:
+            return receipt(NotificationState.DELIVERED, now)
+        if result.outcome is AttemptOutcome.REFUSED:
+            return receipt(NotificationState.DEAD, now, result.note, DeadReason.REFUSED)
+        retry_at = next_retry(
+            now,
+            number,
+            notification.created_at + channel.max_age,
+            self.random.random,
+            retry_after=result.retry_after,
+            not_before=until if result.outcome is AttemptOutcome.UNKNOWN else None,
+        )
+        if retry_at is not None:
+            return receipt(NotificationState.PENDING, retry_at, result.note)
+        reason = f"too old after {number} {'try' if number == 1 else 'tries'}: {result.note}"
+        return receipt(NotificationState.DEAD, now, reason, DeadReason.TOO_OLD)
 
-    # --- the rest ------------------------------------------------------------------------------------------------------
-
-    async def _give_back(self, jobs: Sequence[Job]) -> None:
-        if jobs:
-            with suppress(StoreUnavailable):  # the leases run out by themselves
-                await self._store.write(sending.release, [job.n for job in jobs], self._holder)
-
-    async def _finish(self, bulkhead: Bulkhead, grace: timedelta) -> list[Receipt]:
-        return [
-            self._receipt(bulkhead.channel, job, _STOPPED)
-            for job in await bulkhead.finish(grace)
-            if job.started is not None and not job.concluded
-        ]
+    async def _release(self, outgoing: Sequence[Outgoing]) -> None:
+        if outgoing:
+            with suppress(StoreUnavailable):  # the leases expire by themselves
+                await self.store.write(sending.release, [row.n for row in outgoing], self.holder)
 
     def _all(self) -> Sequence[Bulkhead]:
         return [*self._bulkheads.values(), *self._retired]
-
-    def _count(self, settled: Sequence[Settled]) -> None:
-        for one in settled:
-            self._metrics.count(one.receiver, one.channel, Count(one.state.value))
-
-
-_NO_ANSWER = unknown("no answer before the deadline; it may still arrive")
-_STOPPED = unknown("Tocsin stopped before the answer came")
-
-
-def _counted(receipt: Receipt) -> Count:
-    match receipt.state:
-        case NotificationState.DELIVERED:
-            return Count.DELIVERED
-        case NotificationState.DEAD:
-            return Count.DEAD
-        case _:
-            return Count.UNKNOWN if receipt.attempt.outcome is AttemptOutcome.UNKNOWN else Count.FAILED

@@ -1,66 +1,72 @@
-"""What the services behind apprise make of a text, and how much of it they take. Pure.
+"""What the services behind apprise make of a text, and how much of it they accept. Pure.
 
 apprise declares a format for each, which says what apprise would convert to, not what the service reads: many that it
-calls plain read Markdown, HTML or signs of their own. It would also convert by itself, and with it text of DSS would
+calls plain read Markdown, HTML or markup of their own. It would also convert by itself, and with it text of DSS would
 become markup again. So what is sent is written here for each service, and apprise passes it on as it is.
+
+A message that is too long for its service loses its end, at a line where possible and never in the middle of an escape,
+an entity, a tag or a link; what happened and the link to it stay.
 """
 
 import json
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from importlib.resources import files
+from itertools import chain
+from math import inf
 
 from tocsin.config.model import MessageFormat
-from tocsin.deliver import escape, fit
-from tocsin.deliver.dialect import DIALECTS, Dialect
-from tocsin.deliver.fit import Size, utf16
+from tocsin.deliver.escape import FORMATTERS, Dialect, break_mentions, escape_entities
 from tocsin.deliver.render import Rendered
 
+Size = Callable[[str], int]
 
-class Reads(StrEnum):
-    """How a service shows what it is given."""
+_TOKEN = re.compile(
+    r"\\(?:&#?\w{1,8};|.)|&#?\w{1,8};|<[^<>\n]{1,2000}>|\[(?:\\.|[^\[\]\\\n]){0,500}\]\(<?[^<>()\n]{1,2000}>?\)|\*\*|.",
+    re.DOTALL,
+)
+_ELLIPSIS = "…"
+_FENCE = "```"
+_SHORT_HEADLINE = 60  # what is left of a headline at least, or the link goes where both have no room
+_SLACK_HEADER = 150  # characters of a header block, which apprise escapes by itself
+
+
+class ServiceFormat(StrEnum):
+    """How a service shows what it is sent."""
 
     PLAIN = "plain"  # as it is
     MARKDOWN = "markdown"  # as Markdown with CommonMark's backslash
     CARD = "card"  # as a card of Microsoft's
-    CHAT = "chat"  # with signs of its own, and no escape to depend on
+    CHAT = "chat"  # with markup of its own, and no escape to depend on
     HTML = "html"
     SLACK = "slack"
     MAIL = "mail"  # as a page of HTML
 
 
-def _schemes(names: str) -> frozenset[str]:
-    return frozenset(names.split())
+def _load_schemes() -> dict[ServiceFormat, list[str]]:
+    text = files("tocsin.deliver").joinpath("schemes.txt").read_text("ascii")
+    sections = re.findall(r"^(\w+):$((?:\n .*)+)", text, re.MULTILINE)
+    return {ServiceFormat(name): schemes.split() for name, schemes in sections}
 
 
-_READS = {
-    Reads.MAIL: _schemes(
-        "mailto mailtos mailgun sendgrid ses azure o365 smtp2go sparkpost postmark resend brevo mailersend sendpulse groundmail"
-    ),
-    Reads.SLACK: _schemes("slack"),
-    Reads.HTML: _schemes("tgram"),
-    Reads.CARD: _schemes("workflow workflows"),
-    # Source: the services' own help on formatting, which names the backslash.
-    Reads.MARKDOWN: _schemes(
-        "discord guilded fluxer fluxers revolt mmost mmosts webex wxteams kook github reddit twist ilert "
-        "squadcast incidentio goalert goalerts simplepush spush nctalk nctalks humhub hassio hassios schan ryver"
-    ),
-    # Also services that pass text on to others (apprise, Matrix's bridges), and social ones, where @name calls a person.
-    Reads.CHAT: _schemes(
-        "apprise apprises matrix matrixs rocket rockets zulip gchat cliq zcliq zohocliq whapi evolution evolutions whatsapp gupshup signal "
-        "signals lark feishu dingtalk wechat wecombot onebot onebots qq zalo kakao kakaotalk line viber threema groupme "
-        "synology synologys stackfield notifiarr misskey misskeys mastodon mastodons toot toots bluesky bsky twitter tweet "
-        "x nostr session sessions sogs deltachat deltachats zoom opsgenie jira xmatters pagertree firehydrant betterstack"
-    ),
-}  # fmt: skip
-# Markdown services whose title is a field of its own and shown as it is; elsewhere it would be read as markup.
-_TITLED = _schemes(
-    "github reddit squadcast ilert incidentio goalert goalerts simplepush spush twist schan hassio hassios"
+SCHEMES = _load_schemes()
+ALLOWED = frozenset(chain.from_iterable(SCHEMES.values()))
+_TITLED, _PAGES = (
+    frozenset(names.split())
+    for names in (
+        # Markdown services whose title is a field of its own and shown as it is; elsewhere it would be read as markup.
+        "github reddit squadcast ilert incidentio goalert goalerts simplepush spush twist schan hassio hassios",
+        # Services that show HTML when they are told that it is some.
+        "json jsons xml xmls form forms amqp amqps flock pushplus wecom wxpusher",
+    )
 )
 
 
-_SLACK_HEADER = 150  # characters of a header block, which apprise escapes by itself
-# Services that show HTML when they are told that it is some.
-_PAGES = _schemes("json jsons xml xmls form forms amqp amqps flock pushplus wecom wxpusher")
+def utf16(text: str) -> int:
+    """Length as most services count: in UTF-16 units, of which a sign beyond the basic plane takes two."""
+    return len(text.encode("utf-16-le", "surrogatepass")) // 2
 
 
 def in_json(text: str) -> int:
@@ -87,130 +93,163 @@ _LIMITS: dict[str, tuple[int, Size]] = {
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """How to write for one service. ``most`` is None where nothing is cut. ``title``: characters of its title field,
-    0 when the headline belongs to the body."""
+    """How to write for one service. ``limit``: of the body, measured by ``size``; infinite where nothing is cut.
+    ``title``: characters of its title field, 0 when the headline belongs to the body."""
 
-    reads: Reads
+    format: ServiceFormat
     kind: MessageFormat
     dialect: Dialect
-    most: int | None
+    limit: float
     size: Size
     title: int
 
 
-def listed(schemes: set[str]) -> Reads | None:
+def known_format(schemes: set[str]) -> ServiceFormat | None:
     """How the service of a plugin with these schemes shows text, whatever its URL asks for."""
-    return next((reads for reads, names in _READS.items() if schemes & names), None)
+    formats = (format_ for format_, names in SCHEMES.items() if schemes.intersection(names))
+    return next((format_ for format_ in formats if format_ is not ServiceFormat.PLAIN), None)
 
 
-def reads(schemes: set[str], asked: str) -> Reads:
-    """How the service of a plugin with these schemes shows text. ``asked``: the format that its URL asks for, or that
-    apprise takes it for; it counts for services that show what they are told to."""
-    known = listed(schemes)
-    if known is not None:
+def service_format(schemes: set[str], requested: str) -> ServiceFormat:
+    """How the service of a plugin with these schemes shows text. ``requested``: the format that its URL asks for, or that
+    apprise assumes; it counts for services that show what they are told to."""
+    if known := known_format(schemes):
         return known
-    if asked == "markdown":
-        return Reads.MARKDOWN
-    return Reads.HTML if asked == "html" and schemes & _PAGES else Reads.PLAIN
+    if requested == "markdown":
+        return ServiceFormat.MARKDOWN
+    return ServiceFormat.HTML if requested == "html" and schemes & _PAGES else ServiceFormat.PLAIN
 
 
-def service(schemes: set[str], reads: Reads, template: str | None, body: int, title: int, *, inside: bool) -> Service:
+def describe_service(
+    schemes: set[str], format_: ServiceFormat, template: str | None, body: int, title: int, *, inside: bool
+) -> Service:
     """``template``: the channel's; one that is named after a kind chooses that one. ``body`` and ``title``: what apprise
     holds for the service's limits; ``inside``: whether the title counts as part of the body."""
-    kind = _kind(reads, template)
-    most, size = next((_LIMITS[name] for name in sorted(schemes) if name in _LIMITS), (body, utf16))
-    if reads in (Reads.MARKDOWN, Reads.CARD) and not schemes & _TITLED:
+    marked = format_ in (ServiceFormat.MARKDOWN, ServiceFormat.CARD)
+    if format_ in (ServiceFormat.SLACK, ServiceFormat.MAIL):
+        kind = MessageFormat(format_.value)
+    elif template in set(MessageFormat):
+        kind = MessageFormat(template)
+    else:
+        kind = MessageFormat.MARKDOWN if marked else MessageFormat.TEXT
+    limit, size = next((_LIMITS[scheme] for scheme in sorted(schemes) if scheme in _LIMITS), (body, utf16))
+    if marked and not schemes & _TITLED:
         title = 0
     if inside and title:
-        most -= title + 2
-    whole = reads is Reads.MAIL or schemes & {"irc", "ircs"}  # IRC is sent line by line
-    return Service(reads, kind, _dialect(reads, kind), None if whole else most, size, title)
+        limit -= title + 2
+    whole = format_ is ServiceFormat.MAIL or schemes & {"irc", "ircs"}  # IRC is sent line by line
+    return Service(format_, kind, _dialect(format_, kind), inf if whole else limit, size, title)
 
 
-def shape(service: Service, rendered: Rendered) -> tuple[str, str]:
-    """Title and body, as they are to arrive."""
-    subject, text = rendered.subject, rendered.text or ""
-    if service.reads is Reads.HTML:
-        return _page(service, rendered)
-    if service.reads is Reads.SLACK:
-        return _slack(service, rendered)
-    write = DIALECTS[service.dialect].write
-    title = (escape.unmentioned if service.dialect is Dialect.MARKDOWN else write)(subject)
-    if len(title) <= service.title:
-        return title, text if service.most is None else fit.fit(text, rendered.link, service.most, service.size)
-    title = fit.cut(title, service.title)  # and whole in the body
-    marked = service.dialect in (Dialect.MARKDOWN, Dialect.CARD)
-
-    def head(headline: str) -> str:
-        return f"**{write(headline)}**\n\n" if marked else f"{write(headline)}\n"
-
-    if service.most is None:
-        return title, head(subject) + text
-    return title, fit.compose(subject, head, rendered.link, text, service.most, service.size)
+def _dialect(format_: ServiceFormat, kind: MessageFormat) -> Dialect:
+    """In which a template of this kind writes for a service that shows text so."""
+    if format_ is ServiceFormat.MAIL:
+        return Dialect.MAIL
+    if format_ is ServiceFormat.HTML:
+        return Dialect.TEXT  # and made HTML as a whole
+    if kind is MessageFormat.SLACK:
+        return Dialect.SLACK
+    if kind is MessageFormat.MARKDOWN:
+        return Dialect.MARKDOWN if format_ in (ServiceFormat.PLAIN, ServiceFormat.MARKDOWN) else Dialect.CARD
+    return Dialect.TEXT if format_ is ServiceFormat.PLAIN else Dialect.CHAT
 
 
-def _slack(service: Service, rendered: Rendered) -> tuple[str, str]:
-    """The headline in a header block; one that is too long for it stands whole in the body."""
-    headline, text = escape.unmentioned(rendered.subject), rendered.text or ""
+def format_message(service: Service, rendered: Rendered) -> tuple[str, str]:
+    """Title and body, as they are to arrive. A title that is too long for its field stands whole in the body."""
+    if service.format is ServiceFormat.HTML:
+        return _format_page(service, rendered)
+    subject, text, link = rendered.subject, rendered.text or "", rendered.link
+    escape = FORMATTERS[service.dialect].escape
+    if service.format is ServiceFormat.SLACK:
+        head = "*{}*\n"
+        title = break_mentions(subject)
+        short = truncate_markup(title, _SLACK_HEADER, lambda text: len(escape_entities(text)))
+        text = text or " "
+    else:
+        head = "**{}**\n\n" if service.dialect in (Dialect.MARKDOWN, Dialect.CARD) else "{}\n"
+        title = break_mentions(subject) if service.dialect is Dialect.MARKDOWN else escape(subject)
+        short = title if len(title) <= service.title else truncate_markup(title, service.title)
+    if short == title:
+        return title, fit_body(text, link, service.limit, service.size)
+    return short, compose_text(
+        subject, lambda headline: head.format(escape(headline)), link, text, service.limit, service.size
+    )
 
-    def size(title: str) -> int:
-        return len(escape.entities(title))
 
-    def head(headline: str) -> str:
-        return f"*{escape.slack(headline)}*\n"
-
-    title, most = fit.cut(headline, _SLACK_HEADER, size), service.most
-    if title == headline:
-        return title, (text if most is None else fit.fit(text, rendered.link, most, service.size)) or " "
-    if most is None:
-        return title, head(headline) + text
-    return title, fit.compose(headline, head, rendered.link, text, most, service.size)
-
-
-def _page(service: Service, rendered: Rendered) -> tuple[str, str]:
+def _format_page(service: Service, rendered: Rendered) -> tuple[str, str]:
     """Plain text made HTML as a whole, whatever stands in it."""
-    break_ = "\n" if service.title == 0 else "<br/>\n"
+    line_break = "\n" if service.title == 0 else "<br/>\n"
 
     def literal(text: str) -> str:
-        return escape.entities(text).replace("\n", break_)
+        return escape_entities(text).replace("\n", line_break)
 
     def size(text: str) -> int:
         return service.size(literal(text))
 
-    subject, text = escape.unmentioned(rendered.subject), escape.unmentioned(rendered.text or "")
+    subject, text = break_mentions(rendered.subject), break_mentions(rendered.text or "")
     if len(subject) <= service.title:
-        text = text if service.most is None else fit.fit(text, rendered.link, service.most, size)
-        return subject, literal(text)
-    whole = f"{subject}\n{text}"
-    if service.most is not None:
-        whole = fit.compose(subject, "{}\n".format, rendered.link, text, service.most - len("<b></b>"), size)
+        return subject, literal(fit_body(text, rendered.link, service.limit, size))
+    whole = compose_text(subject, "{}\n".format, rendered.link, text, service.limit - len("<b></b>"), size)
     head, _, rest = whole.partition("\n")
-    return fit.cut(subject, service.title), f"<b>{literal(head)}</b>{break_}{literal(rest)}"
+    return truncate_markup(subject, service.title), f"<b>{literal(head)}</b>{line_break}{literal(rest)}"
 
 
-def _kind(reads: Reads, template: str | None) -> MessageFormat:
-    fixed = {Reads.SLACK: MessageFormat.SLACK, Reads.MAIL: MessageFormat.MAIL}
-    if reads in fixed:
-        return fixed[reads]
-    if template in set(MessageFormat):
-        return MessageFormat(template)
-    return MessageFormat.MARKDOWN if reads in (Reads.MARKDOWN, Reads.CARD) else MessageFormat.TEXT
+# --- within a limit ----------------------------------------------------------------------------------------------------
 
 
-def _dialect(reads: Reads, kind: MessageFormat) -> Dialect:
-    """In which a template of this kind writes for a service that reads so."""
-    match reads, kind:
-        case (Reads.MAIL, _):
-            return Dialect.MAIL
-        case (Reads.HTML, _):
-            return Dialect.TEXT  # and made HTML as a whole
-        case (_, MessageFormat.SLACK):
-            return Dialect.SLACK
-        case (Reads.PLAIN, MessageFormat.MARKDOWN) | (Reads.MARKDOWN, MessageFormat.MARKDOWN):
-            return Dialect.MARKDOWN
-        case (_, MessageFormat.MARKDOWN):
-            return Dialect.CARD
-        case (Reads.PLAIN, _):
-            return Dialect.TEXT
-        case _:
-            return Dialect.CHAT
+def compose_text(
+    headline: str, write: Callable[[str], str], link: str, body: str, limit: float, size: Size = utf16
+) -> str:
+    """Headline and body as one text within ``limit``.
+
+    ``write`` makes the headline, which is plain, one of the dialect; it ends with what stands between it and the body.
+    ``link`` and ``body`` are in the dialect already. The link is put under the headline when cutting would lose it; where
+    a limit has no room for both, the headline is shortened, and a link that has no room at all is left out.
+    """
+    head = write(headline)
+    if size(head) + size(body) <= limit:
+        return head + body
+    needed = size(f"{link}\n") if link else 0
+    if size(head) + needed > limit:
+        if size(write("")) + _SHORT_HEADLINE + needed > limit:
+            link, needed = "", 0
+        room = limit - needed - size(write(""))
+        while size(head) + needed > limit and room > 0:
+            head = write(truncate_markup(headline, room))
+            room -= max((size(head) + needed - limit) // 6, 1)  # a sign becomes six at most
+    return head + fit_body(body, link, limit - size(head), size)
+
+
+def fit_body(body: str, link: str, limit: float, size: Size = utf16) -> str:
+    """A body within ``limit``; its beginning, and the link in any case that leaves room for it."""
+    short = truncate_markup(body, limit, size)
+    if short == body or not link or link in short:
+        return short
+    room = limit - size(f"{link}\n")
+    return f"{link}\n{truncate_markup(body, room, size)}".rstrip("\n") if room >= 0 else short
+
+
+def truncate_markup(text: str, limit: float, size: Size = utf16) -> str:
+    """The beginning of a text, an ellipsis where something was left out, and no fence left open.
+
+    Whole lines as far as there is room; of a long one that has none its beginning.
+    """
+    if size(text) <= limit:
+        return text
+    room = limit - size(f"\n{_FENCE}\n{_ELLIPSIS}") if _FENCE in text else limit - size(_ELLIPSIS)
+    if room <= 0:
+        return _ELLIPSIS if size(_ELLIPSIS) <= limit else ""
+    parts: list[str] = []
+    for line in text.splitlines(keepends=True):
+        needed = size(line)
+        if needed > room:
+            for token in _TOKEN.findall(line) if room > _SHORT_HEADLINE or not parts else ():
+                room -= size(token)
+                if room < 0:
+                    break
+                parts.append(token)
+            break
+        parts.append(line)
+        room -= needed
+    short = "".join(parts)
+    return short.rstrip() + (f"\n{_FENCE}\n{_ELLIPSIS}" if short.count(_FENCE) % 2 else _ELLIPSIS)

@@ -1,39 +1,168 @@
-"""What the sender asks of a kind of channel."""
+"""Transports, one for each kind of channel, and threads for the kind whose library blocks.
 
-from dataclasses import dataclass, field
-from typing import Protocol
+Nothing is connected or loaded before the first send: apprise alone takes half a second to load.
+"""
 
-from tocsin.config.model import Config
-from tocsin.deliver.context import Facts
-from tocsin.deliver.verdict import SendResult
-from tocsin.model.notification import Notification
+import asyncio
+import queue
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import Any, Generic, Protocol, TypeVar
 
+from tocsin.config.model import Channel
+from tocsin.deliver.message import Outgoing
+from tocsin.deliver.result import SendResult, failed
+from tocsin.deliver.webhook import Webhook
+from tocsin.kit.clock import Clock
 
-@dataclass(frozen=True, slots=True)
-class Parcel:
-    """One notification with all that its words are made of."""
+T = TypeVar("T")
+_Inbox = queue.SimpleQueue[tuple[Callable[[], Any], "asyncio.Future[Any]"] | None]
 
-    notification: Notification
-    config: Config
-    facts: Facts = field(default_factory=Facts)
+_MAX_HANGING = 8  # threads of one channel that may hang beside those that work
 
 
 class Transport(Protocol):
-    """The way to one channel's receiver."""
+    """Sends to one channel's receiver."""
 
     @property
     def concurrency(self) -> int:
-        """How many sends may be on their way at once."""
-        ...
+        """How many sends may be in flight at once."""
 
-    async def send(self, parcel: Parcel) -> SendResult:
-        """Send once and say how it ended; expected failures are verdicts, not errors.
+    async def send(self, outgoing: Outgoing) -> SendResult:
+        """Send once; expected failures are results, not errors.
 
-        It ends by itself within twice the channel's ``timeout``, or may stay behind in a thread; the sender stops waiting for it
+        It ends by itself within twice the channel's ``timeout``, or stays behind in a thread: the sender abandons it
         then, and takes a later success as a late receipt.
         """
-        ...
 
     async def close(self) -> None:
-        """Let connections go. Sends still on their way are not waited for."""
-        ...
+        """Close connections. Sends in flight are not waited for."""
+
+
+def connector(clock: Clock, *, slack_url: str | None = None) -> Callable[[Channel], Transport]:
+    """How the sender makes transports. ``slack_url`` replaces ``https://hooks.slack.com/services`` in ``slack://``
+    webhooks, for a local inbox."""
+
+    def connect(channel: Channel) -> Transport:
+        return Webhook(channel, clock) if channel.webhook is not None else AppriseTransport(channel, clock, slack_url)
+
+    return connect
+
+
+def check_channel_url(url: str) -> str | None:
+    """Why apprise cannot use this URL, in one line without secrets; None when it can. Loads apprise: not on a loop."""
+    from tocsin.deliver.apprise_channel import inspect_url  # noqa: PLC0415 - half a second
+
+    return inspect_url(url)[0]
+
+
+def unreadable_recipients(url: str) -> tuple[str, ...]:
+    """What is wrong with those recipients of a mail URL that would not get what the others do. Loads apprise."""
+    from tocsin.deliver.apprise_channel import inspect_url  # noqa: PLC0415 - half a second
+
+    return inspect_url(url)[1]
+
+
+class AppriseTransport:
+    """Gives each send of an apprise channel to one of its threads; the first of them loads the library."""
+
+    def __init__(self, channel: Channel, clock: Clock, slack_url: str | None) -> None:
+        self._settings = (channel, clock, slack_url)
+        self.concurrency = channel.workers
+        self._threads: DaemonThreads[SendResult] = DaemonThreads(f"tocsin-channel {channel.name}", channel.workers)
+        self._send_blocking: Callable[[Outgoing], SendResult] | None = None
+        self._loading = threading.Lock()
+
+    async def send(self, outgoing: Outgoing) -> SendResult:
+        try:
+            return await self._threads.run(partial(self._send, outgoing))
+        except TooManyHang as error:
+            return failed(str(error))
+
+    async def close(self) -> None:
+        self._threads.close()
+
+    def _send(self, outgoing: Outgoing) -> SendResult:
+        with self._loading:
+            if self._send_blocking is None:
+                from tocsin.deliver.apprise_channel import AppriseSender  # noqa: PLC0415 - half a second, on a thread
+
+                self._send_blocking = AppriseSender(*self._settings).send
+        return self._send_blocking(outgoing)
+
+
+class TooManyHang(Exception):
+    """Too many sends of this channel hang; no more are begun until one of them ends."""
+
+
+class DaemonThreads(Generic[T]):
+    """Runs blocking work of one channel, one at a time in each of its threads. Used from one event loop.
+
+    Work that hangs keeps its thread and another takes its place, up to a bound. No thread keeps the process alive.
+    """
+
+    def __init__(self, name: str, width: int) -> None:
+        self._name = name
+        self._width = width
+        self._idle: list[_Inbox] = []
+        self._alive = 0
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """The result of ``work``, or its error. Cancelling the caller leaves the thread to finish by itself.
+
+        Raises ``TooManyHang``.
+        """
+        loop = asyncio.get_running_loop()
+        if self._idle:
+            inbox = self._idle.pop()
+        elif self._alive < self._width + _MAX_HANGING:
+            inbox = queue.SimpleQueue()
+            name = f"{self._name} {self._alive + 1}"
+            threading.Thread(target=self._serve, args=(inbox, loop), name=name, daemon=True).start()  # it may fail
+            self._alive += 1
+        else:
+            raise TooManyHang(f"{self._alive} sends hang; none is begun until one of them ends")
+        future: asyncio.Future[T] = loop.create_future()
+        inbox.put((work, future))
+        return await future
+
+    def close(self) -> None:
+        """Let idle threads end, and busy ones after their work."""
+        self._width = 0
+        while self._idle:
+            self._idle.pop().put(None)
+
+    def _serve(self, inbox: _Inbox, loop: asyncio.AbstractEventLoop) -> None:
+        while item := inbox.get():
+            self._execute(inbox, loop, *item)
+            del item  # not kept while the thread is idle
+
+    def _execute(
+        self, inbox: _Inbox, loop: asyncio.AbstractEventLoop, work: Callable[[], T], future: "asyncio.Future[T]"
+    ) -> None:
+        value: T | None = None
+        failure: BaseException | None = None
+        try:
+            value = work()
+        except StopIteration as error:  # the caller's future would refuse it
+            failure = RuntimeError(f"the work of the thread raised {error!r}")
+        except BaseException as error:  # noqa: BLE001 - handed to the caller, whose unit of work it is
+            failure = error
+        with suppress(RuntimeError):  # the loop is closed: the process is about to end
+            loop.call_soon_threadsafe(self._settle, inbox, future, value, failure)
+
+    def _settle(
+        self, inbox: _Inbox, future: "asyncio.Future[Any]", value: object, failure: BaseException | None
+    ) -> None:
+        if not future.done():
+            if failure is not None:
+                future.set_exception(failure)
+            else:
+                future.set_result(value)
+        if len(self._idle) < self._width:
+            self._idle.append(inbox)
+        else:
+            self._alive -= 1
+            inbox.put(None)

@@ -1,6 +1,8 @@
 """The native webhook: one signed POST a notification, as Standard Webhooks describes it.
 
-2xx is a receipt; redirects are not followed, since they would carry the body and its signature elsewhere.
+2xx is a receipt; redirects are not followed, since they would carry the body and its signature elsewhere. Events are
+posted as CloudEvents, groups in Alertmanager's webhook format, version 4. Source of the latter's fields: Alertmanager's
+documentation of ``webhook_config`` and the replies of version 0.25; ``notification_reason`` came with 0.32.
 """
 
 import asyncio
@@ -8,33 +10,43 @@ import base64
 import binascii
 import hashlib
 import hmac
+import json
 import os
+import re
 import socket
 import ssl
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache, partial
 from ipaddress import ip_address
-from typing import Final
+from typing import Final, NamedTuple
+from urllib.parse import quote
 
 import aiohttp
-from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.abc import ResolveResult
 from aiohttp.resolver import ThreadedResolver
 from yarl import URL
 
 from tocsin import __version__
 from tocsin.config.model import Channel, Tls
-from tocsin.deliver.payload import payload
-from tocsin.deliver.transport import Parcel
-from tocsin.deliver.verdict import Cause, SendResult, failed, of_status, parse_retry_after, refused, unknown
-from tocsin.kit.clock import Clock
+from tocsin.deliver.message import Outgoing, error_text
+from tocsin.deliver.result import Cause, SendResult, failed, parse_retry_after, refused, result_of_status, unknown
+from tocsin.kit.clock import Clock, isoformat
 from tocsin.kit.files import SingleFlight
 from tocsin.kit.mask import mask, secrets_of, secrets_of_header
 from tocsin.kit.proxy import environment_proxy
+from tocsin.model.alert import Alert
+from tocsin.model.cloudevent import Json, to_cloudevent
+from tocsin.model.decision import DecisionReason
+from tocsin.model.event import Event
+from tocsin.model.labels import Labels
+from tocsin.model.notification import EventNotice, GroupNotice, Notification, SummaryNotice
+from tocsin.model.run import Details, RunKey
 
-_LANES_A_WORKER: Final = 16
-_SAID: Final = 300  # characters of a reply that are kept; more are read, so that no secret is cut before it is masked
-_SAID_SECONDS: Final = 2.0  # for the beginning of a reply's body, once its status is known
+MAX_ALERTS = 200
+_CONCURRENCY_A_WORKER: Final = 16
+_REPLY: Final = 300  # characters of a reply that are kept; more are read, so that no secret is cut before it is masked
+_REPLY_SECONDS: Final = 2.0  # for the beginning of a reply's body, once its status is known
 _SECRET_PREFIX: Final = "whsec_"
 
 
@@ -46,123 +58,105 @@ class PrivateAddress(OSError):
     """The webhook's host has a private address, and the channel does not allow those."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Request:
-    url: str
-    headers: dict[str, str]
-    body: bytes
-    secret: str | None  # that signs it
-
-
-class UnreadableTls(Exception):
-    """A certificate file cannot be read or used; the text says why."""
-
-
 class Webhook:
     """The transport of one native webhook channel."""
 
     def __init__(self, channel: Channel, clock: Clock) -> None:
+        self.concurrency = _CONCURRENCY_A_WORKER * channel.workers
         self._channel = channel
         self._clock = clock
         self._session: aiohttp.ClientSession | None = None
         self._opening = asyncio.Lock()
         self._tls = SingleFlight(partial(ssl_context, channel.tls), "reading the TLS files")
 
-    @property
-    def concurrency(self) -> int:
-        return _LANES_A_WORKER * self._channel.workers
-
-    async def send(self, parcel: Parcel) -> SendResult:
+    async def send(self, outgoing: Outgoing) -> SendResult:
+        channel, notification = self._channel, outgoing.notification
+        payload = build_payload(notification, outgoing.facts.details, outgoing.config.http.external_url)
         try:
-            request = await self._request(parcel)
+            if channel.webhook is None:
+                raise BadSecret("the channel has no webhook address")
+            url = (await channel.webhook.read()).strip()
+            secret = (await channel.hmac_secret.read()).strip() if channel.hmac_secret else None
+            own = {name: (await value.read()).strip() for name, value in channel.headers.items()}
+            signature = _standard_headers(notification.id, self._clock.now(), payload.body, secret)
         except BadSecret as error:
             return refused(str(error), cause=Cause.SIGNING_SECRET)
         except OSError as error:
             return failed(f"cannot read a secret of the channel: {error.strerror or error}")
+        headers = {"User-Agent": f"tocsin/{__version__}", "Accept-Encoding": "identity"} | own
+        headers |= {"Content-Type": payload.content_type} | signature
         try:
-            return await self._post(request)
+            return await self._post(url, headers, payload.body, own, secret)
         except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError, ValueError) as error:
-            return refused(
-                f"the webhook's address or a header of it cannot be used ({type(error).__name__})", cause=Cause.URL
-            )
+            note = f"the webhook's address or a header of it cannot be used ({type(error).__name__})"
+            return refused(note, cause=Cause.URL)
         except PrivateAddress as error:
             return refused(str(error), cause=Cause.URL)
-        except UnreadableTls as error:
-            return failed(str(error), cause=Cause.TLS)
         except aiohttp.ClientConnectorDNSError as error:
             if isinstance(error.os_error, PrivateAddress):
                 return refused(str(error.os_error), cause=Cause.URL)
-            return failed(f"the name of the host cannot be resolved: {_words(error)}", cause=Cause.DNS)
+            return failed(f"the name of the host cannot be resolved: {_explain(error)}", cause=Cause.DNS)
         except aiohttp.ConnectionTimeoutError:
             return failed("no connection in time", cause=Cause.TIMEOUT)
         except TimeoutError:
             return unknown("no answer in time; it may have arrived")
         except aiohttp.ClientSSLError as error:
-            return failed(f"TLS: {_words(error)}", cause=Cause.TLS)
+            return failed(f"TLS: {_explain(error)}", cause=Cause.TLS)
         except (aiohttp.ClientError, OSError) as error:
-            return failed(f"{type(error).__name__}: {_words(error)}", cause=Cause.CONNECTION)
+            return failed(f"{type(error).__name__}: {_explain(error)}", cause=Cause.CONNECTION)
 
     async def close(self) -> None:
         if self._session is not None:
             await self._session.close()
             self._session = None
 
-    async def _request(self, parcel: Parcel) -> "_Request":
-        channel = self._channel
-        if channel.webhook is None:
-            raise BadSecret("the channel has no webhook address")
-        url = (await channel.webhook.read()).strip()
-        secret = (await channel.hmac_secret.read()).strip() if channel.hmac_secret else None
-        made = payload(parcel.notification, parcel.facts.details, parcel.config.http.external_url)
-        own = {name: (await value.read()).strip() for name, value in channel.headers.items()}
-        headers = {"User-Agent": f"tocsin/{__version__}", "Accept-Encoding": "identity"}
-        headers |= own | {"Content-Type": made.content_type}
-        key = None if secret is None else signing_key(secret)
-        headers |= standard_headers(parcel.notification.id, self._clock.now(), made.body, key)
-        return _Request(url, headers, made.body, secret)
-
-    async def _tls_context(self) -> ssl.SSLContext:
-        """Raises ``UnreadableTls``."""
-        try:
-            return await self._tls.wait()
-        except OSError as error:  # ssl.SSLError and TimeoutError are among them
-            raise UnreadableTls(f"the TLS files of the channel cannot be used: {error.strerror or error}") from None
-
-    def _secrets(self, request: "_Request") -> list[str]:
-        """What a receiver might echo."""
-        found = [*secrets_of(request.url), *secrets_of(self._channel.proxy or ""), request.secret or ""]
-        return found + [part for name in self._channel.headers for part in secrets_of_header(request.headers[name])]
-
-    async def _post(self, request: "_Request") -> SendResult:
-        url = URL(request.url)
+    async def _post(
+        self, address: str, headers: dict[str, str], body: bytes, own: dict[str, str], secret: str | None
+    ) -> SendResult:
+        url, proxy = URL(address), self._channel.proxy
         if not self._channel.allow_private:
             refuse_private_host(url.host or "")
         async with self._opening:
             if self._session is None:
-                self._session = _session(self._channel, await self._tls_context())
+                try:
+                    context = await self._tls.wait()
+                except OSError as error:  # ssl.SSLError and TimeoutError are among them
+                    note = f"the TLS files of the channel cannot be used: {error.strerror or error}"
+                    return failed(note, cause=Cause.TLS)
+                self._session = _open_session(self._channel, context)
         async with self._session.post(
-            url,
-            data=request.body,
-            headers=request.headers,
-            allow_redirects=False,
-            proxy=self._channel.proxy or env_proxy(url),
+            url, data=body, headers=headers, allow_redirects=False, proxy=proxy or env_proxy(url)
         ) as reply:
             if 200 <= reply.status < 300:
-                if reply.content_length and reply.content_length <= _SAID:
-                    await _beginning(reply)  # a connection with an unread body cannot be used again
-                return of_status(reply.status)
-            said = mask(await _beginning(reply), self._secrets(request))
+                if reply.content_length and reply.content_length <= _REPLY:
+                    await _read_beginning(reply)  # a connection with an unread body cannot be used again
+                return result_of_status(reply.status)
+            secrets = [*secrets_of(address), *secrets_of(proxy or ""), secret or ""]
+            secrets += [part for value in own.values() for part in secrets_of_header(value)]
+            text = mask(await _read_beginning(reply), secrets)
             wait = parse_retry_after(reply.headers.get("Retry-After"), self._clock.now())
-            return of_status(reply.status, said[:_SAID], wait)
+            return result_of_status(reply.status, text[:_REPLY], wait)
 
 
-async def _beginning(reply: aiohttp.ClientResponse) -> str:
-    """The beginning of an answer, as text; nothing of one that is compressed though that was not asked for."""
+def _open_session(channel: Channel, context: ssl.SSLContext) -> aiohttp.ClientSession:
+    seconds = channel.timeout.total_seconds()
+    resolver = ThreadedResolver() if channel.allow_private or channel.proxy is not None else _PublicOnly()
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(ssl=context, limit=0, resolver=resolver),
+        # At the deadline the sender counts the outcome as unknown; a send ends by itself at twice that.
+        timeout=aiohttp.ClientTimeout(total=2 * seconds, sock_connect=seconds),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,
+    )
+
+
+async def _read_beginning(reply: aiohttp.ClientResponse) -> str:
+    """The beginning of an answer, as text; nothing of one that is compressed though that was not requested."""
     if reply.headers.get("Content-Encoding", "identity").strip().lower() not in ("", "identity"):
         return ""
     try:
-        async with asyncio.timeout(_SAID_SECONDS):
-            return (await reply.content.read(4 * _SAID)).decode("utf-8", "replace")
+        async with asyncio.timeout(_REPLY_SECONDS):
+            return (await reply.content.read(4 * _REPLY)).decode("utf-8", "replace")
     except (aiohttp.ClientError, TimeoutError):
         return ""  # the status is the answer
 
@@ -177,32 +171,20 @@ def signing_key(secret: str) -> bytes:
         raise BadSecret("the hmac secret begins with whsec_ but what follows is not base64") from None
 
 
-def standard_headers(id_: str, now: datetime, body: bytes, key: bytes | None) -> dict[str, str]:
-    """The headers of Standard Webhooks: delivery id, time in seconds, and the signature when there is a key."""
+def _standard_headers(id_: str, now: datetime, body: bytes, secret: str | None) -> dict[str, str]:
+    """The headers of Standard Webhooks: delivery id, time in seconds, and the signature when there is a secret."""
     timestamp = str(int(now.timestamp()))
     headers = {"webhook-id": id_, "webhook-timestamp": timestamp}
-    if key is not None:
-        signed = hmac.digest(key, f"{id_}.{timestamp}.".encode() + body, hashlib.sha256)
+    if secret is not None:
+        signed = hmac.digest(signing_key(secret), f"{id_}.{timestamp}.".encode() + body, hashlib.sha256)
         headers["webhook-signature"] = f"v1,{base64.b64encode(signed).decode()}"
     return headers
 
 
 @lru_cache(maxsize=256)
 def env_proxy(url: URL) -> str | None:
-    """The proxy of the environment for this address; remembered, since it is asked for every request."""
+    """The proxy of the environment for this address; cached, since it is needed for every request."""
     return environment_proxy(url.scheme, url.host or "", url.port)
-
-
-def _session(channel: Channel, context: ssl.SSLContext) -> aiohttp.ClientSession:
-    guarded = not channel.allow_private and channel.proxy is None
-    connector = aiohttp.TCPConnector(ssl=context, limit=0, resolver=_PublicOnly() if guarded else ThreadedResolver())
-    # The sender counts an answer as unknown at the deadline; a send ends by itself at twice that.
-    timeout = aiohttp.ClientTimeout(
-        total=2 * channel.timeout.total_seconds(), sock_connect=channel.timeout.total_seconds()
-    )
-    return aiohttp.ClientSession(
-        connector=connector, timeout=timeout, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False
-    )
 
 
 def ssl_context(tls: Tls) -> ssl.SSLContext:
@@ -226,25 +208,19 @@ def refuse_private_host(host: str) -> None:
         raise PrivateAddress("the webhook's address is private, and allow_private is off")
 
 
-class _PublicOnly(AbstractResolver):
+class _PublicOnly(ThreadedResolver):
     """Resolves names as usual and refuses those that lead to an address that is not public."""
-
-    def __init__(self) -> None:
-        self._inner = ThreadedResolver()
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
-        found = await self._inner.resolve(host, port, family)
-        for one in found:
-            refuse_private_host(one["host"])
-        return found
-
-    async def close(self) -> None:
-        await self._inner.close()
+        results = await super().resolve(host, port, family)
+        for result in results:
+            refuse_private_host(result["host"])
+        return results
 
 
-def _words(error: Exception) -> str:
+def _explain(error: Exception) -> str:
     """What went wrong, without the address, which may hold a secret."""
     cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
     if isinstance(cause, ssl.SSLCertVerificationError):
@@ -254,3 +230,115 @@ def _words(error: Exception) -> str:
     if isinstance(cause, OSError) and cause.strerror:
         return cause.strerror
     return "the connection ended early" if isinstance(error, aiohttp.ServerDisconnectedError) else ""
+
+
+# --- the body ----------------------------------------------------------------------------------------------------------
+
+
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+_UNSAFE = re.compile(r"\\u(?:d[89a-f]|0000)")  # halves of a sign, a NUL, or what looks like them
+_REASONS: Mapping[str, str] = {  # in Alertmanager's words
+    DecisionReason.FIRST: "first notification",
+    DecisionReason.NEW_ALERTS: "new alerts added",
+    DecisionReason.REPEAT: "repeat interval elapsed",
+}
+
+
+class Payload(NamedTuple):
+    content_type: str
+    body: bytes
+
+
+def build_payload(notification: Notification, details: Mapping[RunKey, Details], external_url: str | None) -> Payload:
+    """The body for this notification, in ASCII: what is not is escaped, so that no name can break it."""
+    document: Json
+    content_type = "application/cloudevents+json"
+    match notification.notice:
+        case EventNotice(event=event):
+            document = _event_document(event, details)
+        case GroupNotice() as group:
+            document = _group_document(group, details, external_url or "")
+            content_type = "application/json"
+        case SummaryNotice() as summary:
+            document = {
+                "specversion": "1.0",
+                "id": notification.id,
+                "type": "tocsin.summary",
+                "source": f"/nodes/{quote(summary.node, safe='')}",
+                "time": isoformat(summary.until),
+                "datacontenttype": "application/json",
+                "data": {
+                    "node": summary.node,
+                    "since": isoformat(summary.since),
+                    "until": isoformat(summary.until),
+                    "runs_by_outcome": dict(summary.runs_by_outcome),
+                    "worst": [_event_document(event, details) for event in summary.worst],
+                },
+            }
+    body = _encode(document)
+    return Payload(content_type, (_encode(_readable(document)) if _UNSAFE.search(body) else body).encode("ascii"))
+
+
+def _readable(value: Json) -> Json:
+    """Without NULs and halves of signs: JSON can write them, and most receivers cannot read them."""
+    match value:
+        case str():
+            return value.replace("\0", "").encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+        case dict():
+            return {str(_readable(name)): _readable(part) for name, part in value.items()}
+        case list():
+            return [_readable(part) for part in value]
+    return value
+
+
+def _event_document(event: Event, details: Mapping[RunKey, Details]) -> Json:
+    return to_cloudevent(event, details.get(event.run.key) if event.run else None)
+
+
+def _group_document(group: GroupNotice, details: Mapping[RunKey, Details], external_url: str) -> Json:
+    annotations = [_annotations(alert, details) for alert in group.alerts]
+    alerts: list[Json] = [
+        {
+            "status": "firing" if alert.firing else "resolved",
+            "labels": dict(alert.labels),
+            "annotations": dict(own),
+            "startsAt": isoformat(alert.starts_at),
+            "endsAt": isoformat(alert.ends_at) if alert.ends_at else "0001-01-01T00:00:00Z",
+            "generatorURL": alert.annotations.get("run_url", ""),
+            "fingerprint": alert.fingerprint,
+        }
+        for alert, own in zip(group.alerts[:MAX_ALERTS], annotations, strict=False)
+    ]
+    reason = _REASONS.get(group.reason, "unknown")
+    if group.reason == DecisionReason.RESOLVED:
+        reason = "some alerts resolved" if group.firing else "all alerts resolved"
+    return {
+        "version": "4",
+        "groupKey": group.group_key,
+        "truncatedAlerts": group.truncated + len(group.alerts) - len(alerts),
+        "status": "firing" if group.firing else "resolved",
+        "receiver": group.receiver,
+        "notification_reason": reason,
+        "groupLabels": dict(group.group_labels),
+        "commonLabels": _common([alert.labels for alert in group.alerts]),
+        "commonAnnotations": _common(annotations),
+        "externalURL": external_url,
+        "alerts": alerts,
+    }
+
+
+def _annotations(alert: Alert, details: Mapping[RunKey, Details]) -> dict[str, str]:
+    """The alert's own, with what became known after it fired: the first error, how many runs, and how it ended."""
+    read = details.get(alert.run) if alert.run else None
+    later = {
+        "first_error": error_text(read.error) if read and read.error else "",
+        "failed_step": (read.error.step if read and read.error else None) or "",
+        "count": str(alert.count),
+        "end_reason": alert.end_reason or "",
+    }
+    return {name: value for name, value in later.items() if value} | dict(alert.annotations)
+
+
+def _common(sets: Sequence[Labels]) -> dict[str, Json]:
+    first, *others = sets or [{}]
+    return {name: value for name, value in first.items() if all(other.get(name) == value for other in others)}

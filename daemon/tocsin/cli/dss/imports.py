@@ -16,7 +16,7 @@ from tocsin.cli.dss.session import Session, Target, describe_error
 from tocsin.cli.exits import one_line
 from tocsin.config.model import Node
 from tocsin.config.secrets import EnvSecret, FileSecret
-from tocsin.deliver.connect import check_channel_url
+from tocsin.deliver.transport import check_channel_url
 from tocsin.dss import DSSError
 from tocsin.dss.fields import get_object, get_text, only_objects
 from tocsin.dss.wire import Raw

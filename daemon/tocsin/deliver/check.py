@@ -1,17 +1,16 @@
-"""Trying things out before they matter: a test message through the real path, and templates on samples."""
+"""Checks before it matters: a test notification through the real path, and templates on samples."""
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 from tocsin.config.model import Channel, Config, MessageFormat
-from tocsin.deliver.connect import connector
-from tocsin.deliver.context import Facts
-from tocsin.deliver.render import Renderer, Unrenderable
-from tocsin.deliver.transport import Parcel, Transport
-from tocsin.deliver.variables import fill, message_variables
-from tocsin.deliver.verdict import Cause, SendResult, unknown
+from tocsin.deliver.message import Facts, Outgoing
+from tocsin.deliver.render import Renderer, Unrenderable, fill_variables, message_variables
+from tocsin.deliver.result import unknown
+from tocsin.deliver.transport import Transport, connector
 from tocsin.kit.clock import Clock
 from tocsin.kit.strings import did_you_mean, fresh_id
 from tocsin.model.alert import Alert, EndReason
@@ -19,22 +18,8 @@ from tocsin.model.event import Event, EventName, ScenarioFacts
 from tocsin.model.notification import AttemptOutcome, EventNotice, GroupNotice, Notice, Notification, SummaryNotice
 from tocsin.model.run import Details, Outcome, Run, RunError, ScenarioKey, Step
 
-_WHEN = datetime(2026, 1, 1, 3, tzinfo=UTC)
-_REMEDIES = {
-    Cause.CREDENTIALS: "check the credentials of the channel",
-    Cause.NOBODY_THERE: "check the address of the channel: nobody is there",
-    Cause.REDIRECT: "configure the address that it redirects to",
-    Cause.TOO_MANY: "the receiver asks for fewer messages; lower the channel's rate",
-    Cause.MESSAGE: "the receiver does not take such a message; read what it said",
-    Cause.RECEIVER: "the receiver is in trouble; try again later",
-    Cause.TLS: "set tls.ca_file to the receiver's authority",
-    Cause.DNS: "check the host name, and the DNS of this machine",
-    Cause.CONNECTION: "check host and port, and the firewalls between",
-    Cause.TIMEOUT: "check the way to the receiver, or raise the channel's timeout",
-    Cause.URL: "mend the channel's URL",
-    Cause.SIGNING_SECRET: "mend the channel's hmac_secret",
-    Cause.MAIL_ADDRESS: "mend the address",
-}
+Owner = tuple[str, ...]
+_Sample = tuple[str, Notice, Facts]
 
 
 class UnknownReceiver(LookupError):
@@ -43,12 +28,13 @@ class UnknownReceiver(LookupError):
 
 @dataclass(frozen=True, slots=True)
 class ChannelOutcome:
-    """How a test message fared on one channel. ``mend``: what to do, None when it was delivered or nothing is known."""
+    """The result of a test notification on one channel. ``hint``: what to do, None when nothing needs to be done or
+    nothing better than the note is known."""
 
     channel: str
     outcome: AttemptOutcome
     note: str
-    mend: str | None
+    hint: str | None
     took: timedelta
 
 
@@ -66,41 +52,28 @@ async def test_channels(
     receiver = config.receiver(receiver_name)
     if receiver is None:
         raise UnknownReceiver(receiver_name)
-    make = connect or connector(clock)
-    return list(await asyncio.gather(*(_try(channel, config, clock, make) for channel in receiver.channels)))
-
-
-async def _try(
-    channel: Channel, config: Config, clock: Clock, connect: Callable[[Channel], Transport]
-) -> ChannelOutcome:
-    now, began = clock.now(), clock.monotonic()
     node = config.nodes[0].name if config.nodes else "test"
-    run = Run(ScenarioKey(node, "TOCSIN", "TEST"), "test", now, now, Outcome.SUCCESS, "manual", "tocsin notify test")
-    facts = ScenarioFacts("TEST", "A test of Tocsin (nothing is wrong)")
-    event = Event(fresh_id(), EventName.RUN_FINISHED, node, now, now, "TOCSIN", facts, run)
-    sample = Notification(fresh_id(), channel.receiver, channel.name, "test", EventNotice(event, "test"), now, now)
-    transport = connect(channel)
-    try:
-        async with asyncio.timeout(channel.timeout.total_seconds()):
-            verdict = await transport.send(Parcel(sample, config))
-    except TimeoutError:
-        verdict = unknown("no answer before the channel's deadline")
-    finally:
-        await transport.close()
-    took = timedelta(seconds=clock.monotonic() - began)
-    return ChannelOutcome(channel.name, verdict.outcome, verdict.note, mend(verdict), took)
 
+    async def test(channel: Channel) -> ChannelOutcome:
+        now, began = clock.now(), clock.monotonic()
+        run = Run(
+            ScenarioKey(node, "TOCSIN", "TEST"), "test", now, now, Outcome.SUCCESS, "manual", "tocsin notify test"
+        )
+        facts = ScenarioFacts("TEST", "A test of Tocsin (nothing is wrong)")
+        event = Event(fresh_id(), EventName.RUN_FINISHED, node, now, now, "TOCSIN", facts, run)
+        sample = Notification(fresh_id(), channel.receiver, channel.name, "test", EventNotice(event, "test"), now, now)
+        transport = (connect or connector(clock))(channel)
+        try:
+            async with asyncio.timeout(channel.timeout.total_seconds()):
+                result = await transport.send(Outgoing(sample, config))
+        except TimeoutError:
+            result = unknown("no answer before the channel's deadline")
+        finally:
+            await transport.close()
+        took = timedelta(seconds=clock.monotonic() - began)
+        return ChannelOutcome(channel.name, result.outcome, result.note, result.hint, took)
 
-def mend(verdict: SendResult) -> str | None:
-    """What a person should do about an outcome; None when it was delivered or nothing better than the note is known."""
-    return None if verdict.cause is None else _REMEDIES[verdict.cause]
-
-
-# --- templates on samples ------------------------------------------------------------------------------------------------
-
-
-Owner = tuple[str, ...]
-_Sample = tuple[str, Notice, Facts]
+    return list(await asyncio.gather(*map(test, receiver.channels)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +92,9 @@ class TemplateProblem:
         return f"{self.what} cannot render {' and '.join(self.samples)}: {self.reason}"
 
 
-@dataclass(frozen=True, slots=True)
-class _Use:
+class _Use(NamedTuple):
+    """One use of a template, message or subject that is not built in."""
+
     owner: Owner
     place: tuple[str | int, ...]
     what: str
@@ -134,13 +108,13 @@ def check_templates(config: Config) -> list[TemplateProblem]:
     renderer = Renderer(config.template_texts)
     problems = []
     for use in _uses(config):
-        found: dict[Unrenderable, list[str]] = {}
+        failures: dict[Unrenderable, list[str]] = {}
         for name, notice, facts in use.samples:
-            if broken := renderer.check(use.source, MessageFormat.TEXT, notice, facts, config):
-                found.setdefault(broken, []).append(name)
+            if failure := renderer.check(use.source, MessageFormat.TEXT, notice, facts, config):
+                failures.setdefault(failure, []).append(name)
         problems += [
-            TemplateProblem(use.owner, use.place, use.what, tuple(names), broken.reason, broken.syntax)
-            for broken, names in found.items()
+            TemplateProblem(use.owner, use.place, use.what, tuple(names), failure.reason, failure.syntax)
+            for failure, names in failures.items()
         ]
     return problems
 
@@ -151,11 +125,10 @@ def unknown_variables(config: Config) -> Iterator[tuple[str, tuple[str | int, ..
     _, event, facts = samples()[0]
     for use in _uses(config):
         known = {*message_variables(event, facts), *use.variables}
-        _, unknown = fill(config.template_texts.get(use.source, use.source), known, str)
-        for written in unknown:
-            name = written[2:-1]
+        for variable in fill_variables(config.template_texts.get(use.source, use.source), known, str)[1]:
+            name = variable[2:-1]
             if not name.startswith("stepOutcome_"):
-                yield f"{use.what}: there is no variable {written}{did_you_mean(name, known)}", use.place
+                yield f"{use.what}: there is no variable {variable}{did_you_mean(name, known)}", use.place
 
 
 def template_owners(config: Config) -> set[Owner]:
@@ -182,20 +155,21 @@ def _uses(config: Config) -> Iterator[_Use]:
 
 def samples() -> list[_Sample]:
     """One notice of each kind with all of its fields filled in, and its name."""
-    key = ScenarioKey("prod", "SALES", "NIGHTLY")
-    run = Run(key, "2026-01-01-04-00-00-000", _WHEN, _WHEN + timedelta(minutes=4), Outcome.FAILED, "temporal",
-              "Every night", "fire", "jane")  # fmt: skip
+    key, start, hour = ScenarioKey("prod", "SALES", "NIGHTLY"), datetime(2026, 1, 1, 3, tzinfo=UTC), timedelta(hours=1)
+    run = Run(
+        key, "2026-01-01-04-00-00-000", start, start + hour, Outcome.FAILED, "temporal", "Every night", "fire", "jane"
+    )
     url = "https://dss.example.com/projects/SALES/scenarios/NIGHTLY/runs/list/2026-01-01-04-00-00-000"
     scenario = ScenarioFacts("NIGHTLY", "Nightly load", ("daily",), "step_based")
-    event = Event("e" * 32, EventName.RUN_FAILED, "prod", _WHEN, _WHEN, "SALES", scenario, run, url, "SUCCESS")
+    event = Event("e" * 32, EventName.RUN_FAILED, "prod", start, start, "SALES", scenario, run, url, "SUCCESS")
     steps = (Step("s1", "Build", "build_flowitem", Outcome.FAILED, timedelta(minutes=3), ("job",)),)
-    details = Details(run.key, _WHEN, RunError("disk full", title="Job failed", step="Build"), steps, "log\nlines")
+    details = Details(run.key, start, RunError("disk full", title="Job failed", step="Build"), steps, "log\nlines")
     facts = Facts({run.key: details}, {key: timedelta(minutes=2)})
     labels = {"alertname": "ScenarioFailed", "severity": "warning", "dss_node": "prod", "project": "SALES"}
-    firing = Alert("a" * 32, "f" * 32, labels, _WHEN, annotations={"summary": "it failed", "run_url": url}, run=run.key)
-    ended = Alert("b" * 32, "g" * 32, labels, _WHEN, _WHEN + timedelta(hours=1), EndReason.RESOLVED, count=3)
+    firing = Alert("a" * 32, "f" * 32, labels, start, annotations={"summary": "it failed", "run_url": url}, run=run.key)
+    ended = Alert("b" * 32, "g" * 32, labels, start, start + hour, EndReason.RESOLVED, count=3)
     return [
         ("an event", EventNotice(event, "sample"), facts),
         ("a group of alerts", GroupNotice("{}", "sample", {"project": "SALES"}, (firing, ended), "first"), facts),
-        ("a summary", SummaryNotice("prod", _WHEN, _WHEN + timedelta(hours=2), {"FAILED": 1}, (event,)), facts),
+        ("a summary", SummaryNotice("prod", start, start + 2 * hour, {"FAILED": 1}, (event,)), facts),
     ]

@@ -8,9 +8,9 @@ from aiohttp import web
 
 from tests.deliver.builders import NOW, HandClock, Inbox, Plain, config, hook
 from tocsin.config.model import Channel, HeartbeatConfig
-from tocsin.deliver import trial
-from tocsin.deliver.heartbeat import Heartbeat
-from tocsin.deliver.verdict import Cause, SendResult, cause_of, failed, of_smtp, of_status
+from tocsin.deliver import check
+from tocsin.deliver.heartbeat import HeartbeatSender
+from tocsin.deliver.result import Cause, SendResult, cause_of, failed, result_of_smtp, result_of_status
 from tocsin.model.notification import AttemptOutcome
 
 
@@ -25,43 +25,43 @@ async def test_a_test_message_goes_the_real_way_and_says_what_to_mend(clock: Han
         hook("http://127.0.0.1:9/", "ops/nobody"),
         Channel("ops/local", "ops", url=Plain("syslog://")),
     )
-    outcomes = await trial.test_channels(config(*channels), "ops", clock=clock)
-    assert [(one.channel, one.outcome, one.mend) for one in outcomes] == [
+    outcomes = await check.test_channels(config(*channels), "ops", clock=clock)
+    assert [(one.channel, one.outcome, one.hint) for one in outcomes] == [
         ("ops/good", AttemptOutcome.DELIVERED, None),
         ("ops/closed", AttemptOutcome.REFUSED, "check the credentials of the channel"),
         ("ops/nobody", AttemptOutcome.FAILED, "check host and port, and the firewalls between"),
-        ("ops/local", AttemptOutcome.REFUSED, "mend the channel's URL"),
+        ("ops/local", AttemptOutcome.REFUSED, "correct the channel's URL"),
     ]
     assert b"A test of Tocsin (nothing is wrong)" in inbox.received[0].body
 
 
 async def test_an_unknown_receiver_is_an_error(clock: HandClock) -> None:
-    with pytest.raises(trial.UnknownReceiver):
-        await trial.test_channels(config(), "nobody", clock=clock)
+    with pytest.raises(check.UnknownReceiver):
+        await check.test_channels(config(), "nobody", clock=clock)
 
 
 @pytest.mark.parametrize(
-    ("verdict", "advice"),
+    ("result", "advice"),
     [
-        (of_status(404, "gone"), "check the address of the channel: nobody is there"),
-        (of_status(301), "configure the address that it redirects to"),
-        (of_status(422, "redirects, HTTP 401, certificate"), "the receiver does not take such a message; read what it said"),
-        (of_smtp(535, "bad"), "check the credentials of the channel"),
+        (result_of_status(404, "gone"), "check the address of the channel: nobody is there"),
+        (result_of_status(301), "configure the address that it redirects to"),
+        (result_of_status(422, "redirects, HTTP 401, certificate"), "the receiver does not take such a message; read what it said"),
+        (result_of_smtp(535, "bad"), "check the credentials of the channel"),
         (failed("self-signed certificate", cause=cause_of(ssl.SSLError())), "set tls.ca_file to the receiver's authority"),
         (failed("something else"), None),
     ],
 )  # fmt: skip
-def test_advice_fits_the_cause_whatever_the_words(verdict: SendResult, advice: str | None) -> None:
-    assert trial.mend(verdict) == advice
+def test_advice_fits_the_cause_whatever_the_words(result: SendResult, advice: str | None) -> None:
+    assert result.hint == advice
 
 
 def test_there_is_advice_for_every_cause() -> None:
-    assert all(trial.mend(failed("x", cause=cause)) for cause in Cause)
+    assert all(failed("x", cause=cause).hint for cause in Cause)
 
 
 async def test_the_heart_beats_when_all_is_well_and_once_an_interval(inbox: Inbox) -> None:
     settings = config(heartbeat=HeartbeatConfig(Plain(inbox.url + "\n"), interval=timedelta(minutes=1)))
-    heart = Heartbeat()
+    heart = HeartbeatSender()
     assert await heart.step(NOW, config(), True) is None
     assert await heart.step(NOW, settings, True) == NOW + timedelta(minutes=1)
     await heart.step(NOW + timedelta(seconds=59), settings, True)
@@ -74,7 +74,7 @@ async def test_the_heart_beats_when_all_is_well_and_once_an_interval(inbox: Inbo
 
 async def test_a_heartbeat_that_nobody_hears_is_logged_once(capsys: pytest.CaptureFixture[str]) -> None:
     settings = config(heartbeat=HeartbeatConfig(Plain("http://127.0.0.1:9/secret-uuid"), interval=timedelta(seconds=1)))
-    heart = Heartbeat()
+    heart = HeartbeatSender()
     for seconds in range(0, 10, 2):
         await heart.step(NOW + timedelta(seconds=seconds), settings, True)
     out = capsys.readouterr().out

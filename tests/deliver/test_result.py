@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.deliver.builders import NOW
-from tocsin.deliver.verdict import Answer, Cause, failed, of_answer, of_status, parse_retry_after, unknown
+from tocsin.deliver.result import Answer, Cause, failed, parse_retry_after, result_of_answer, result_of_status, unknown
 from tocsin.model.notification import AttemptOutcome
 
 DELIVERED, FAILED, REFUSED = AttemptOutcome.DELIVERED, AttemptOutcome.FAILED, AttemptOutcome.REFUSED
@@ -23,7 +23,7 @@ DELIVERED, FAILED, REFUSED = AttemptOutcome.DELIVERED, AttemptOutcome.FAILED, At
     ],
 )
 def test_what_a_status_means(statuses: tuple[int, ...], outcome: AttemptOutcome) -> None:
-    assert {of_status(status).outcome for status in statuses} == {outcome}
+    assert {result_of_status(status).outcome for status in statuses} == {outcome}
 
 
 @pytest.mark.parametrize(
@@ -78,16 +78,18 @@ def test_a_note_is_one_short_line_that_any_database_and_display_takes() -> None:
 def test_what_a_service_answered_is_told_by_its_status_and_its_own_error(
     status: int, body: bytes, outcome: AttemptOutcome
 ) -> None:
-    assert of_answer(Answer(status, None, body), "its log says error=401, retry-after: 7", NOW).outcome == outcome
+    assert (
+        result_of_answer(Answer(status, None, body), "its log says error=401, retry-after: 7", NOW).outcome == outcome
+    )
 
 
 def test_without_an_answer_it_is_worth_another_try() -> None:
-    assert of_answer(None, "error=401", NOW).outcome == FAILED
-    assert of_answer(Cause.DNS, "error=401", NOW) == failed("error=401", cause=Cause.DNS)
+    assert result_of_answer(None, "error=401", NOW).outcome == FAILED
+    assert result_of_answer(Cause.DNS, "error=401", NOW) == failed("error=401", cause=Cause.DNS)
 
 
 def test_without_an_answer_in_time_it_may_have_arrived() -> None:
-    assert of_answer(Cause.TIMEOUT, "timed out", NOW) == unknown("timed out")
+    assert result_of_answer(Cause.TIMEOUT, "timed out", NOW) == unknown("timed out")
 
 
 @pytest.mark.parametrize(
@@ -108,7 +110,7 @@ def test_without_an_answer_in_time_it_may_have_arrived() -> None:
 )
 def test_the_wait_that_a_service_asks_for_is_kept(header: str | None, body: bytes, seconds: float | None) -> None:
     expected = None if seconds is None else timedelta(seconds=seconds)
-    assert of_answer(Answer(429, header, body), "", NOW).retry_after == expected
+    assert result_of_answer(Answer(429, header, body), "", NOW).retry_after == expected
 
 
 @given(st.text())
