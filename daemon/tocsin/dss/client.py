@@ -1,15 +1,13 @@
 """``DSSClient``: the way in. The names are those of Dataiku's own Python client, with ``await`` in front."""
 
-import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 
 from tocsin.dss import wire
 from tocsin.dss.fields import Field, RawView, get_flag, get_text, only_objects, require_text, with_id
 from tocsin.dss.project import DSSFuture, DSSJobListItem, DSSProject
 from tocsin.dss.waits import SharedWaits
-from tocsin.dss.wire import MIB, APIClient, Raw, Request, RequestReport, Secret
-from tocsin.kit.clock import Clock, SystemClock
+from tocsin.dss.wire import APIClient, ClientOptions, Raw, Request
 
 T = TypeVar("T")
 
@@ -52,74 +50,20 @@ class DSSMessagingChannel(RawView):
         return await self.client.perform(wire.get_channel_settings(self.id))
 
 
-class DSSClient:
-    """One DSS node, for one event loop. Close it, or use it with ``async with``. Methods named ``…_raw`` give a list as
-    DSS sent it, whatever its items are."""
+@dataclass(eq=False, repr=False)
+class DSSClient(ClientOptions):
+    """One DSS node, for one event loop. Close it, or use it with ``async with``.
 
-    def __init__(
-        self,
-        host: str,
-        api_key: Secret | None = None,
-        internal_ticket: Secret | None = None,
-        *,
-        jwt_bearer_token: Secret | None = None,
-        extra_headers: Mapping[str, str] | None = None,
-        no_check_certificate: bool = False,
-        client_certificate: str | tuple[str, str] | None = None,
-        ca_file: str | None = None,
-        proxy: str | None = None,
-        timeout: float = 30.0,
-        connect_timeout: float = 10.0,
-        retries: int = 2,
-        max_reply_bytes: int = 64 * MIB,
-        max_connections: int = 32,
-        user_agent: str = "tocsin-dss",
-        on_request: Callable[[RequestReport], None] | None = None,
-        clock: Clock | None = None,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-        default_project_key: str | None = None,
-        poll_pauses: tuple[float, float] = (0.2, 15.0),
-        max_polls: int = 8,
-    ) -> None:
-        """Of the three secrets the first that is given counts; each may be a callable that returns it.
+    Methods named ``…_raw`` give a list as DSS sent it, whatever its items are.
+    """
 
-        ``client_certificate`` is a PEM file, or a certificate's and its key's. Times are seconds, ``timeout`` is for
-        one attempt of one request. ``proxy`` None means HTTP(S)_PROXY and NO_PROXY, an empty one means none at all.
-        ``on_request`` must not raise. ``poll_pauses`` are the shortest and the longest pause between two polls of what
-        is waited for, ``max_polls`` is how many polls may be under way at once.
-        Raises ``ValueError`` without any secret, and for a URL, header or proxy that cannot be used.
-        """
-        # aiohttp is loaded by the first client, not by imports.
-        from tocsin.dss.transport import Auth, HTTPTransport, TLSFiles  # noqa: PLC0415
+    def __post_init__(self) -> None:
+        """Raises ``ValueError`` without any secret, and for a URL, header or proxy that cannot be used."""
+        from tocsin.dss.transport import HTTPTransport  # noqa: PLC0415 - aiohttp is loaded by the first client
 
-        if api_key is not None:
-            auth = Auth("Basic", api_key)
-        elif internal_ticket is not None:
-            auth = Auth("Ticket", internal_ticket)
-        elif jwt_bearer_token is not None:
-            auth = Auth("Bearer", jwt_bearer_token)
-        else:
-            raise ValueError("DSS wants credentials: an api_key, an internal_ticket or a jwt_bearer_token")
-        cert, key = client_certificate if isinstance(client_certificate, tuple) else (client_certificate, None)
-        self.host = host
-        self.clock: Clock = clock or SystemClock()
-        self.default_project_key = default_project_key
-        self.waits = SharedWaits(first_pause=poll_pauses[0], longest_pause=poll_pauses[1], concurrency=max_polls)
-        self.transport = HTTPTransport(
-            url=host,
-            auth=auth,
-            tls=TLSFiles(not no_check_certificate, ca_file, cert, key),
-            headers={**(extra_headers or {}), "User-Agent": user_agent},
-            proxy=proxy,
-            timeout=timeout,
-            connect_timeout=connect_timeout,
-            retries=retries,
-            max_reply_bytes=max_reply_bytes,
-            max_connections=max_connections,
-            on_request=on_request,
-            clock=self.clock,
-            sleep=sleep,
-        )
+        first, longest = self.poll_pauses
+        self.waits = SharedWaits(first_pause=first, longest_pause=longest, concurrency=self.max_polls)
+        self.transport = HTTPTransport(self)
 
     async def __aenter__(self) -> Self:
         return self

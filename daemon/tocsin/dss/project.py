@@ -7,10 +7,10 @@ from tocsin.dss.errors import DSSError
 from tocsin.dss.fields import Field, RawView, get_object, get_text, get_time, only_objects, require_text, with_id
 from tocsin.dss.scenario import DSSScenario, DSSScenarioListItem
 from tocsin.dss.waits import within
-from tocsin.dss.wire import APIClient, Handle, Raw
+from tocsin.dss.wire import APIClient, DSSHandle, Raw
 
 
-class DSSProject(Handle):
+class DSSProject(DSSHandle):
     """A project's scenarios, jobs, variables and test reports."""
 
     def __init__(self, client: APIClient, project_key: str) -> None:
@@ -116,7 +116,7 @@ class DSSTestingStatus(RawView):
         return {outcome: count for outcome, count in counts.items() if isinstance(count, int)}
 
 
-class DSSJob(Handle):
+class DSSJob(DSSHandle):
     """A job, as the build steps of scenarios start them."""
 
     def __init__(self, client: APIClient, project_key: str, id: str) -> None:
@@ -158,7 +158,7 @@ class DSSJobListItem(dict[str, Any]):
         return DSSJob(self.client, self.project_key, self.job_id)
 
 
-class DSSFuture(Handle):
+class DSSFuture(DSSHandle):
     """A long task; a running scenario is one."""
 
     def __init__(self, client: APIClient, job_id: str, state: Raw | None = None) -> None:

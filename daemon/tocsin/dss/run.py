@@ -12,13 +12,13 @@ from tocsin.dss import wire
 from tocsin.dss.errors import DSSError, DSSRunCancelled
 from tocsin.dss.fields import Field, get_object, get_text, get_time, only_objects, require_text
 from tocsin.dss.waits import within
-from tocsin.dss.wire import APIClient, Handle, Raw, ScenarioHandle
+from tocsin.dss.wire import APIClient, DSSHandle, Raw, ScenarioHandle
 
 _GOOD_OUTCOMES = ("SUCCESS", "WARNING")
 _POLLS_PER_REFRESH = 5  # a cancelled fire shows only in the fire itself, which costs a request of its own
 
 
-class DSSScenarioRun(Handle):
+class DSSScenarioRun(DSSHandle):
     """A run, as it was when it was read; ``refresh`` reads it again."""
 
     start_time = Field(get_time, "start")
@@ -220,7 +220,7 @@ class DSSStepRunDetails(dict[str, Any]):
         return next((thrown for thrown in failed if thrown), None)
 
 
-class DSSTriggerFire(Handle):
+class DSSTriggerFire(DSSHandle):
     """One firing of a trigger."""
 
     def __init__(self, scenario: ScenarioHandle, trigger_fire: Raw) -> None:

@@ -22,13 +22,13 @@ from tocsin.dss.fields import (
 from tocsin.dss.run import DSSScenarioRun, DSSScenarioRunWaiter, DSSTriggerFire
 from tocsin.dss.settings import PythonScriptBasedScenarioSettings, StepBasedScenarioSettings, read_script
 from tocsin.dss.waits import within
-from tocsin.dss.wire import APIClient, Handle, Raw
+from tocsin.dss.wire import APIClient, DSSHandle, Raw
 
 _DEEPEST_SEARCH = 1000  # runs; DSS itself calls more than that unhealthy
 _DAY = timedelta(days=1)
 
 
-class DSSScenario(Handle):
+class DSSScenario(DSSHandle):
     """A scenario, named by its project and id."""
 
     def __init__(self, client: APIClient, project_key: str, id: str) -> None:
@@ -229,7 +229,7 @@ class DSSScenarioListItem(_ScenarioState, dict[str, Any]):
         return only_texts(self.get("tags"))
 
 
-class DSSObjectDiscussions(Handle):
+class DSSObjectDiscussions(DSSHandle):
     """The discussions that people have about one object."""
 
     def __init__(self, client: APIClient, project_key: str, object_type: str, object_id: str) -> None:
@@ -251,7 +251,7 @@ class DSSObjectDiscussions(Handle):
         return DSSDiscussion(self, {"id": discussion_id, **raw}, complete=True)
 
 
-class DSSDiscussion(Handle):
+class DSSDiscussion(DSSHandle):
     """One discussion; its replies are read when they are first asked for."""
 
     def __init__(self, of: DSSObjectDiscussions, data: Raw, *, complete: bool) -> None:

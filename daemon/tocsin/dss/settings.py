@@ -13,10 +13,10 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from tocsin.dss import wire
 from tocsin.dss.errors import DSSConflict
 from tocsin.dss.fields import get_object, get_text
-from tocsin.dss.wire import Handle, Raw, ScenarioHandle
+from tocsin.dss.wire import DSSHandle, Raw, ScenarioHandle
 
 
-class DSSScenarioSettings(Handle):
+class DSSScenarioSettings(DSSHandle):
     """The definition; ``get_raw`` and the ``raw_…`` lists are references: change them, then ``save``."""
 
     def __init__(self, scenario: ScenarioHandle, data: Raw) -> None:

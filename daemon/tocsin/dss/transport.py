@@ -11,10 +11,10 @@ import base64
 import inspect
 import os
 import ssl
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import aiohttp
 from multidict import CIMultiDict
@@ -29,8 +29,18 @@ from tenacity import (
 from yarl import URL
 
 from tocsin.dss.errors import DSSError, DSSInvalidReply, DSSThrottled, DSSUnauthorized, DSSUnreachable
-from tocsin.dss.wire import MIB, Reply, Request, RequestReport, Secret, invalid, read, retry_after, server_date
-from tocsin.kit.clock import Clock
+from tocsin.dss.wire import (
+    MIB,
+    ClientOptions,
+    Reply,
+    Request,
+    RequestReport,
+    Secret,
+    invalid,
+    read,
+    retry_after,
+    server_date,
+)
 from tocsin.kit.files import SingleFlight, Version, version
 from tocsin.kit.mask import mask, mask_tokens, secrets_of, secrets_of_header
 from tocsin.kit.proxy import environment_proxy
@@ -51,7 +61,7 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 class Auth:
     """A secret, and how it travels: as the user name of Basic, as a Bearer token, or in DSS's own header as a Ticket."""
 
-    scheme: Literal["Basic", "Bearer", "Ticket"]
+    scheme: str  # Basic, Bearer or Ticket
     secret: Secret = field(repr=False)
 
     async def header(self) -> tuple[str, str, str]:
@@ -111,38 +121,29 @@ class TLSFiles:
         self._context, self._versions = context, versions
 
 
-@dataclass(eq=False, slots=True, kw_only=True, repr=False)
 class HTTPTransport:
-    """A pool of connections to one DSS. Belongs to the event loop that first uses it.
+    """A pool of connections to one DSS. Belongs to the event loop that first uses it."""
 
-    ``url`` may hold a path, where a reverse proxy serves DSS below one. The options are those of ``DSSClient``.
-    Raises ``ValueError`` for a URL that cannot be one of DSS, for headers and for a proxy that cannot be used.
-    """
-
-    url: str
-    auth: Auth
-    tls: TLSFiles
-    headers: Mapping[str, str]
-    proxy: str | None
-    timeout: float
-    connect_timeout: float
-    retries: int
-    max_reply_bytes: int
-    max_connections: int
-    on_request: Callable[[RequestReport], None] | None
-    clock: Clock
-    sleep: Callable[[float], Awaitable[None]]
-    base: URL = field(init=False)
-    _proxy: URL | None = field(init=False)
-    _session: aiohttp.ClientSession | None = field(default=None, init=False)
-    _closed: bool = field(default=False, init=False)
-
-    def __post_init__(self) -> None:
-        self.base = _base(self.url)
-        self._proxy = _proxy(self.proxy, self.base)
-        for name, value in self.headers.items():
+    def __init__(self, options: ClientOptions) -> None:
+        """Raises ``ValueError`` without any secret, and for a URL, header or proxy that cannot be used."""
+        self._options = options
+        self.base = _base(options.host)
+        self._proxy = _proxy(options.proxy, self.base)
+        secrets = {"Basic": options.api_key, "Ticket": options.internal_ticket, "Bearer": options.jwt_bearer_token}
+        auth = next((Auth(scheme, secret) for scheme, secret in secrets.items() if secret is not None), None)
+        if auth is None:
+            raise ValueError("DSS wants credentials: an api_key, an internal_ticket or a jwt_bearer_token")
+        self._auth = auth
+        pair = options.client_certificate
+        cert, key = pair if isinstance(pair, tuple) else (pair, None)
+        self._tls = TLSFiles(not options.no_check_certificate, options.ca_file, cert, key)
+        self._headers = CIMultiDict(options.extra_headers or {})
+        self._headers["User-Agent"] = options.user_agent
+        for name, value in self._headers.items():
             if not (name.isascii() and name.isprintable() and value.isprintable()):
                 raise ValueError(f"the header {name!r} holds characters that no HTTP header can carry")
+        self._session: aiohttp.ClientSession | None = None
+        self._closed = False
 
     async def close(self) -> None:
         """Close all connections; further requests are a ``RuntimeError``."""
@@ -152,13 +153,13 @@ class HTTPTransport:
 
     async def send(self, request: Request[T]) -> T:
         """The parsed reply. Raises ``DSSError``."""
-        if not (self.retries and request.repeatable):
+        if not (self._options.retries and request.repeatable):
             return await self._attempt(request)
         retrying = AsyncRetrying(
-            stop=stop_after_attempt(1 + self.retries),
+            stop=stop_after_attempt(1 + self._options.retries),
             wait=_pause,
             retry=retry_if_exception(_worth_retrying),
-            sleep=self.sleep,
+            sleep=self._options.sleep or asyncio.sleep,
             reraise=True,
         )
         return await retrying(self._attempt, request)
@@ -166,12 +167,12 @@ class HTTPTransport:
     async def _attempt(self, request: Request[T]) -> T:
         session = self._open()
         shown = f"{self.base}{request.target.partition('?')[0]}"
-        began = self.clock.monotonic()
+        began = self._options.clock.monotonic()
         reply: Reply | None = None
         error: DSSError | None = None
         try:
             reply = await self._exchange(session, request, shown)
-            return read(request, reply, self.clock.now())
+            return read(request, reply, self._options.clock.now())
         except DSSError as caught:
             error = caught
             raise
@@ -182,30 +183,30 @@ class HTTPTransport:
             if error is not None:
                 error.operation, error.url = request.operation, error.url or shown
             if reply is not None or error is not None:  # else it was cancelled, and came to nothing
-                self._report(request, reply, error, self.clock.monotonic() - began)
+                self._report(request, reply, error, self._options.clock.monotonic() - began)
 
     def _open(self) -> aiohttp.ClientSession:
         if self._closed:
             raise RuntimeError("this DSS client is closed")
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=self.max_connections),
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=self.connect_timeout),
+                connector=aiohttp.TCPConnector(limit=self._options.max_connections),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._options.connect_timeout),
                 # A session cookie would outlive the secret that it was given for.
                 cookie_jar=aiohttp.DummyCookieJar(),
             )
         return self._session
 
     async def _exchange(self, session: aiohttp.ClientSession, request: Request[T], shown: str) -> Reply:
-        headers = CIMultiDict(self.headers)
-        name, value, secret = await self.auth.header()
+        headers = self._headers.copy()
+        name, value, secret = await self._auth.header()
         headers[name] = value
         if request.body is not None:
             headers["Content-Type"] = request.content_type
-        context = await self.tls.context() if self.base.scheme == "https" else True
+        context = await self._tls.context() if self.base.scheme == "https" else True
         url = URL(f"{self.base}{request.target}", encoded=True)
         try:
-            async with asyncio.timeout(self.timeout):
+            async with asyncio.timeout(self._options.timeout):
                 for _ in range(_MAX_REDIRECTS):
                     async with session.request(
                         request.method,
@@ -222,7 +223,7 @@ class HTTPTransport:
                     url = onward
                 raise DSSInvalidReply("too many redirects")
         except TimeoutError:  # aiohttp's own time limits are among them
-            reason = f"no complete answer within {self.timeout:g} s (connecting: {self.connect_timeout:g} s)"
+            reason = f"no complete answer within {self._options.timeout:g} s (connecting: {self._options.connect_timeout:g} s)"
             raise DSSUnreachable(reason, timed_out=True) from None
         except aiohttp.ClientHttpProxyError as error:  # its text shows the proxy's address, password and all
             raise DSSUnreachable(f"the proxy answered {error.status} {error.message}") from None
@@ -236,7 +237,7 @@ class HTTPTransport:
         out of the decompressor, which aiohttp feeds by small pieces."""
         body = bytearray()
         tail = request.tail if response.status < 400 else None
-        cap = min(self.max_reply_bytes, request.max_bytes) if tail is None else _LONGEST_TAILED
+        cap = min(self._options.max_reply_bytes, request.max_bytes) if tail is None else _LONGEST_TAILED
         received = 0
         async for chunk in response.content.iter_chunked(_CHUNK):
             body += chunk
@@ -249,7 +250,7 @@ class HTTPTransport:
         return Reply(response.status, bytes(body if tail is None else body[-tail:]), response.headers, shown)
 
     def _report(self, request: Request[T], reply: Reply | None, error: DSSError | None, seconds: float) -> None:
-        if self.on_request is None:
+        if self._options.on_request is None:
             return
         status = reply.status if reply else error.status if error else None
         match error:
@@ -262,7 +263,7 @@ class HTTPTransport:
             case _:
                 code = str(status)
         headers: Mapping[str, str] = reply.headers if reply else {}
-        now, date = self.clock.now(), server_date(headers)
+        now, date = self._options.clock.now(), server_date(headers)
         report = RequestReport(
             operation=request.operation,
             method=request.method,
@@ -275,7 +276,7 @@ class HTTPTransport:
             dss_version=storable(headers.get("DSS-Version", ""), 100) or None,
             error=error,
         )
-        self.on_request(report)
+        self._options.on_request(report)
 
 
 def _base(url: str) -> URL:

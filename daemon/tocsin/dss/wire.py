@@ -9,7 +9,7 @@ included; a part that would change the path's meaning (empty, ``.``, ``..``) is 
 import json
 import sys
 from collections.abc import Awaitable, Callable, Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Generic, Protocol, TypeVar
@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 from tocsin.dss import errors
 from tocsin.dss.errors import BODY_SHOWN, DSSError, DSSInvalidReply
-from tocsin.kit.clock import Clock
+from tocsin.kit.clock import Clock, SystemClock
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -55,6 +55,34 @@ class RequestReport:
     retry_after: float | None = None
     dss_version: str | None = None
     error: DSSError | None = None
+
+
+@dataclass(eq=False, repr=False)
+class ClientOptions:
+    """How ``DSSClient`` speaks to one node. Of the three secrets the first that is set counts."""
+
+    host: str  # http:// or https://, a host, and a path where a reverse proxy serves DSS below one
+    api_key: Secret | None = None
+    internal_ticket: Secret | None = None
+    _: KW_ONLY
+    jwt_bearer_token: Secret | None = None
+    extra_headers: Mapping[str, str] | None = None
+    no_check_certificate: bool = False
+    client_certificate: str | tuple[str, str] | None = None  # a PEM file, or a certificate's and its key's
+    ca_file: str | None = None  # instead of the system's authorities
+    proxy: str | None = None  # None: HTTP(S)_PROXY and NO_PROXY; an empty one is none
+    timeout: float = 30.0  # seconds, for one attempt of one request
+    connect_timeout: float = 10.0  # seconds
+    retries: int = 2  # of reads that failed in passing
+    max_reply_bytes: int = 64 * MIB  # for logs and reports
+    max_connections: int = 32
+    user_agent: str = "tocsin-dss"
+    on_request: Callable[[RequestReport], None] | None = None  # called after each attempt; must not raise
+    clock: Clock = field(default_factory=SystemClock)
+    sleep: Callable[[float], Awaitable[None]] | None = None  # None: asyncio's
+    default_project_key: str | None = None
+    poll_pauses: tuple[float, float] = (0.2, 15.0)  # seconds: the shortest and the longest between two polls of a wait
+    max_polls: int = 8  # under way at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +165,7 @@ class ScenarioHandle(Protocol):
     id: str
 
 
-class Handle:
+class DSSHandle:
     """Stands for an object in DSS; making one asks DSS nothing."""
 
     def __init__(self, client: APIClient, *path: str) -> None:
