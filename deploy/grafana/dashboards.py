@@ -527,7 +527,7 @@ def tocsin() -> dict[str, object]:
                     f"time() - max(tocsin_config_last_reload_success_timestamp_seconds{own})",
                     unit="s",
                 ),
-                stat("Dead letters", f"max(tocsin_dead_letters{own})", steps=BAD_IF_ANY),
+                stat("Dead letters", f"sum(max by (reason) (tocsin_dead_letters{own}))", steps=BAD_IF_ANY),
                 stat(
                     "Oldest pending notification",
                     f"max(tocsin_outbox_oldest_age_seconds{own}) or vector(0)",
@@ -647,13 +647,11 @@ def tocsin() -> dict[str, object]:
                 ),
                 graph(
                     "Outbox",
-                    (f"max(tocsin_outbox_depth{own})", "pending"),
-                    (f"max(tocsin_dead_letters{own})", "dead letters"),
+                    (f"sum(max by (channel) (tocsin_outbox_depth{own}))", "pending"),
+                    (f"sum(max by (reason) (tocsin_dead_letters{own}))", "dead letters"),
                 ),
                 graph("Oldest pending notification", (f"max(tocsin_outbox_oldest_age_seconds{own})", "age"), unit="s"),
-                graph(
-                    "Dead letters by reason", (f"max by (reason) (tocsin_dead_letters_by_reason{own})", "{{reason}}")
-                ),
+                graph("Dead letters by reason", (f"max by (reason) (tocsin_dead_letters{own})", "{{reason}}")),
             ),
         ),
         Row(

@@ -22,7 +22,7 @@ async def test_a_revoked_channel_is_told_through_another_and_so_is_its_return(tm
             await eventually(lambda: about_channels(sink))
             assert about_channels(sink) == [("firing", [("firing", "locked")])]
             assert about_channels(locked) == []
-            assert await daemon.metric('tocsin_dead_letters_by_reason{reason="refused"}') == 1
+            assert await daemon.metric('tocsin_dead_letters{reason="refused"}') == 1
             (dead,) = (one for one in await daemon.items("/api/v1/deliveries") if one["state"] == "dead")
             assert (await daemon.json("/api/v1/status"))["failing_channels"] == {"locked": 1}
             locked.default = None

@@ -52,21 +52,22 @@ class DeliverMetrics:
             ["receiver", "channel", "outcome"],
             registry=registry,
         )
-        self.outbox_depth = Gauge("tocsin_outbox_depth", "Notifications pending or being sent.", registry=registry)
+        self.outbox_depth = Gauge(
+            "tocsin_outbox_depth", "Notifications pending or being sent, by channel.", ["channel"], registry=registry
+        )
         self.outbox_oldest_age = Gauge(
             "tocsin_outbox_oldest_age_seconds",
             "Age of the oldest notification that is pending or being sent; 0 when there is none.",
             registry=registry,
         )
-        self.dead_letters = Gauge("tocsin_dead_letters", "Dead letters that were not sent again.", registry=registry)
-        self.dead_by_reason = Gauge(
-            "tocsin_dead_letters_by_reason",
+        self.dead_letters = Gauge(
+            "tocsin_dead_letters",
             "Dead letters by reason: refused by the receiver, too old, channel gone, or unreadable row.",
             ["reason"],
             registry=registry,
         )
         for reason in DeadReason:
-            self.dead_by_reason.labels(reason)
+            self.dead_letters.labels(reason)
 
     def init_channels(self, channels: Iterable[Channel]) -> None:
         """Start every series of these channels at zero."""
@@ -189,6 +190,7 @@ class Sender:
         gone = [name for name, bulkhead in self._bulkheads.items() if channels.get(name) != bulkhead.channel]
         for name in gone:
             old = self._bulkheads.pop(name)
+            self.metrics.outbox_depth.remove(name)
             self._retired.append(old)
             await self._release(old.take_queued())
         fresh = [channel for name, channel in channels.items() if name not in self._bulkheads]
@@ -203,13 +205,13 @@ class Sender:
     async def _measure_outbox(self, now: datetime) -> None:
         """Set the gauges, and dead-letter the notifications of channels that are gone from the configuration."""
         depth = await self.store.read(deliveries.depth)
-        self.metrics.outbox_depth.set(depth.open)
         age = now - depth.oldest_owed_at if depth.oldest_owed_at else timedelta(0)
         self.metrics.outbox_oldest_age.set(max(age.total_seconds(), 0.0))
-        self.metrics.dead_letters.set(sum(depth.dead.values()))
+        for name in self._bulkheads:
+            self.metrics.outbox_depth.labels(name).set(depth.channels.get(name, 0))
         for reason, count in depth.dead.items():
-            self.metrics.dead_by_reason.labels(reason).set(count)
-        if not depth.channels <= self._bulkheads.keys():
+            self.metrics.dead_letters.labels(reason).set(count)
+        if not depth.channels.keys() <= self._bulkheads.keys():
             dead = await self.store.write(sending.dead_letter_orphans, self._bulkheads.keys(), now)
             self.metrics.count_settled(dead)
             for channel in sorted({row.channel for row in dead}):

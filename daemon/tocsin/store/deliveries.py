@@ -1,7 +1,7 @@
 """Deliveries for people: list, show, send a dead letter again, and how much waits."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -37,12 +37,12 @@ class Trouble:
 
 @dataclass(frozen=True, slots=True)
 class OutboxDepth:
-    """What waits: open rows, when the oldest was owed, for which channels; and how many dead letters, by why."""
+    """What waits: open rows, when the oldest was owed, how many of which channel; and how many dead letters, by why."""
 
     open: int
     oldest_owed_at: datetime | None
     dead: Mapping[DeadReason, int]
-    channels: frozenset[str] = frozenset()
+    channels: Mapping[str, int] = field(default_factory=dict)
 
 
 def get_delivery(connection: Connection, id_: str) -> Delivery | None:
@@ -89,7 +89,7 @@ def depth(connection: Connection) -> OutboxDepth:
         sum(row.rows for row in waiting),
         connection.execute(oldest).scalar_one_or_none(),
         given_up,
-        frozenset(row.channel for row in waiting),
+        {row.channel: row.rows for row in waiting},
     )
 
 
