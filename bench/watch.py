@@ -34,8 +34,8 @@ from tocsin.model.run import DetailsLevel, Run, ScenarioKey
 from tocsin.store import Store, schema, totals, writer
 from tocsin.store.runs import RunRow, put_runs
 from tocsin.store.scenarios import PolledScenario, save_polls
-from tocsin.watch.metrics import WatchMetrics
 from tocsin.watch.node import NodeSnapshot, NodeWatcher
+from tocsin.watch.state import WatcherDeps, WatchMetrics
 
 ROOT = Path(__file__).parents[1]
 CLOCK = SystemClock()
@@ -120,16 +120,23 @@ async def measure(fake: FakeNode, options: argparse.Namespace) -> None:
         leader = await store.write(writer.acquire_lease, "bench", CLOCK.now())
         assert leader is not None
         watcher = NodeWatcher(
-            Node("bench", fake.url, api_key=Key(fake.key), watch=WatchConfig(max_requests_per_second=options.requests)),
-            store=store,
-            leadership=leader,
-            clock=CLOCK,
-            ring=lambda: None,
-            metrics=WatchMetrics(CollectorRegistry()),
-            wants_details=lambda event, own: DetailsLevel.NOTHING,
-            wants_mail_reporters=lambda: False,
-            user_agent="tocsin/bench",
-            duration_buckets=DURATION_BUCKETS,
+            WatcherDeps(
+                Node(
+                    "bench",
+                    fake.url,
+                    api_key=Key(fake.key),
+                    watch=WatchConfig(max_requests_per_second=options.requests),
+                ),
+                store=store,
+                leadership=leader,
+                clock=CLOCK,
+                ring=lambda: None,
+                metrics=WatchMetrics(CollectorRegistry()),
+                wants_details=lambda event, own: DetailsLevel.NOTHING,
+                wants_mail_reporters=lambda: False,
+                user_agent="tocsin/bench",
+                duration_buckets=DURATION_BUCKETS,
+            )
         )
         task = asyncio.create_task(watcher.run())
         try:
@@ -327,7 +334,7 @@ def _count_polled(connection: Connection) -> int:
 
 def _show(snapshot: NodeSnapshot | None) -> None:
     if snapshot is not None:
-        print(f"sweep trusted: {snapshot.sweep_trusted}; longest without a poll: {snapshot.oldest_poll_age:.0f} s")
+        print(f"sweep trusted: {snapshot.row.sweep_trusted}; longest without a poll: {snapshot.oldest_poll_age:.0f} s")
 
 
 def _events(connection: Connection) -> list[Event]:

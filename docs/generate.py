@@ -19,7 +19,7 @@ from tocsin.decide.decide import DecideMetrics
 from tocsin.deliver.sender import DeliverMetrics
 from tocsin.metrics import ProcessMetrics
 from tocsin.metrics.families import FAMILIES
-from tocsin.watch.metrics import WatchMetrics
+from tocsin.watch.state import WatchMetrics
 
 DOCS = Path(__file__).resolve().parent
 SCHEMA = model.json_schema()

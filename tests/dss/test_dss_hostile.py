@@ -10,7 +10,7 @@ import pytest
 from tests.dss.hostile import ANSWERS, STRANGE_BUT_GOOD, Say, hostile_server
 from tocsin.dss import DSSClient, DSSError, DSSReplyTooLarge, RequestReport
 from tocsin.model.event import DownReason
-from tocsin.watch.health import read_sign
+from tocsin.watch.circuit import read_sign
 
 
 async def ask(url: str, reports: list[RequestReport], timeout: float = 30.0) -> list[object]:

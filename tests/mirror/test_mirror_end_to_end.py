@@ -25,8 +25,8 @@ from tocsin.model.scenario import MailReporter
 from tocsin.routing import dss_reporters as mirror
 from tocsin.sim import DEFAULT_KEY, World
 from tocsin.store import Store, writer
-from tocsin.watch.metrics import WatchMetrics
 from tocsin.watch.node import NodeWatcher
+from tocsin.watch.state import WatcherDeps, WatchMetrics
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*session.login_data.*:DeprecationWarning")
 
@@ -116,16 +116,17 @@ async def stages(
             return mirror.dss_details_needed(config.dss_reporters, event, own)
 
         registry = CollectorRegistry()
-        watcher = NodeWatcher(
+        deps = WatcherDeps(
             node, store=store, leadership=leader, clock=CLOCK, ring=lambda: None, metrics=WatchMetrics(registry),
             wants_details=wanted, wants_mail_reporters=lambda: True, user_agent="tocsin/test",
             duration_buckets=DURATION_BUCKETS,
         )  # fmt: skip
+        watcher = NodeWatcher(deps)
         decider = Decider(store, leader, DecideMetrics(registry), lambda: None)
         sender = Sender(store, holder="me", clock=CLOCK, metrics=DeliverMetrics(registry), random=Random(1))
         task = asyncio.create_task(watcher.run())
         try:
-            await until(lambda: bool((seen := watcher.snapshot()) and seen.scenarios == 1 and not seen.backfilling))
+            await until(lambda: bool((seen := watcher.snapshot()) and seen.scenarios == 1 and not seen.row.backfilling))
             await sim.ask(sim.scenario("S", "P").run)
             yield Stages(smtp, decider, sender, config, store)
         finally:

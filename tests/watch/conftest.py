@@ -18,8 +18,8 @@ from tocsin.model.cloudevent import to_cloudevent
 from tocsin.model.event import Event
 from tocsin.model.run import DetailsLevel
 from tocsin.store import NotLeader, Store, schema, writer
-from tocsin.watch.metrics import WatchMetrics
 from tocsin.watch.node import NodeWatcher
+from tocsin.watch.state import WatcherDeps, WatchMetrics
 
 CLOCK = SystemClock()
 QUICK = WatchConfig(
@@ -115,7 +115,7 @@ async def watching(
     clock: Clock = CLOCK,
     **more: object,
 ) -> AsyncIterator[Watching]:
-    """WatchConfig a faked DSS with a store of its own, or that of an earlier watch on the same path."""
+    """Watch a faked DSS with a store of its own, or that of an earlier watch on the same path."""
     store = Store(f"sqlite:///{path / 'tocsin.db'}")
     await store.open()
     leader = await store.write(writer.acquire_lease, "test", CLOCK.now(), force=True)
@@ -125,16 +125,18 @@ async def watching(
     node = replace(Node("prod", dss.url, api_key=key, watch=watch), **more)  # type: ignore[arg-type]
     registry, rings = CollectorRegistry(), []
     watcher = NodeWatcher(
-        node,
-        store=store,
-        leadership=leader,
-        clock=clock,
-        ring=lambda: rings.append(None),
-        metrics=WatchMetrics(registry),
-        wants_details=lambda event, own: details,
-        wants_mail_reporters=lambda: mirroring,
-        user_agent="tocsin/test",
-        duration_buckets=DURATION_BUCKETS,
+        WatcherDeps(
+            node,
+            store=store,
+            leadership=leader,
+            clock=clock,
+            ring=lambda: rings.append(None),
+            metrics=WatchMetrics(registry),
+            wants_details=lambda event, own: details,
+            wants_mail_reporters=lambda: mirroring,
+            user_agent="tocsin/test",
+            duration_buckets=DURATION_BUCKETS,
+        )
     )
     task = asyncio.create_task(watcher.run())
     try:
@@ -151,7 +153,7 @@ async def start(dss: FakeDSS, tmp_path: Path) -> AsyncIterator[Start]:
     async with AsyncExitStack() as stack:
 
         async def begin(**more: object) -> Watching:
-            """WatchConfig, and wait until every scenario was polled once."""
+            """Watch, and wait until every scenario was polled once."""
             found = await stack.enter_async_context(watching(dss, tmp_path, **more))  # type: ignore[arg-type]
             await until(lambda: settled(found))
             return found
@@ -164,7 +166,7 @@ def settled(found: Watching, scenarios: int | None = None) -> bool:
         found.task.result()
     snapshot = found.watcher.snapshot()
     expected = scenarios or sum(1 for _ in found.dss.world.all_scenarios())
-    return bool(snapshot and snapshot.up and snapshot.scenarios == expected and not snapshot.backfilling)
+    return bool(snapshot and snapshot.row.up and snapshot.scenarios == expected and not snapshot.row.backfilling)
 
 
 async def now_ms() -> int:

@@ -91,7 +91,7 @@ async def test_a_dead_node_is_told_once_with_its_reason_and_read_back_when_it_re
         dss.world.instant_run("P000", "S000", lasted=timedelta(milliseconds=1))
         snapshot = found.watcher.snapshot()
         assert snapshot
-        assert (snapshot.up, snapshot.reason) == (False, reason)
+        assert (snapshot.row.up, snapshot.row.down_reason) == (False, reason)
     await until(lambda: found.agrees(since))
     assert await of_nodes(found) == [("node.down", reason), ("node.up", None)]
     assert [event.late for event in await found.events() if event.run] == [True, True]
@@ -590,7 +590,7 @@ async def test_a_certificate_that_ran_out_is_a_node_that_is_down_until_there_is_
             await until(lambda: _has(found, [("node.down", "unreachable")]))
             snapshot = found.watcher.snapshot()
             assert snapshot
-            assert "certificate has expired" in (snapshot.problem or "")
+            assert "certificate has expired" in (snapshot.row.problem or "")
             dss.world.instant_run("P000", "S000", lasted=timedelta(milliseconds=1))
             dss.show_certificate(good)
             await until(lambda: found.agrees(since))

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tocsin.watch.budget import Budget
+from tocsin.watch.queue import Budget
 
 Answer = tuple[str, float, float | None]
 """What came back ("ok", "failed", "throttled"), after how many seconds, and its Retry-After."""

@@ -5,8 +5,8 @@ from datetime import timedelta
 import pytest
 
 from tests.watch.scenes import T0
-from tests.watch.test_watch_line import Hands
-from tocsin.watch.nodeclock import NodeClock
+from tests.watch.test_watch_queue import Hands
+from tocsin.watch.state import NodeClock
 
 HOUR = timedelta(hours=1)
 ZERO = timedelta(0)
@@ -15,7 +15,7 @@ ZERO = timedelta(0)
 def answers(clock: Hands, node: NodeClock, offset: timedelta, count: int = 40) -> None:
     for _ in range(count):
         clock.seconds += 1
-        node.told((clock.now() + offset).replace(microsecond=0), 0.1)
+        node.observe((clock.now() + offset).replace(microsecond=0), 0.1)
 
 
 def test_a_leap_ahead_moves_the_clock_but_not_the_least_of_it() -> None:

@@ -4,10 +4,11 @@ import random
 from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import pairwise
+from math import inf
 
 import pytest
 
-from tests.watch.scenes import EARLY, KEY, T0, at
+from tests.watch.scenes import EARLY, KEY, T0, at, ran
 from tocsin.dss import (
     DSSForbidden,
     DSSInvalidReply,
@@ -21,9 +22,17 @@ from tocsin.kit.clock import to_ms
 from tocsin.model.event import DownReason
 from tocsin.model.run import ScenarioKey
 from tocsin.store.scenarios import ProjectRow, ScenarioRow
-from tocsin.watch.cadence import Pace, Rank, Reason, next_poll
-from tocsin.watch.health import Health, Sign, read_sign
-from tocsin.watch.inventory import Expectation, When, compare_projects, compare_scenarios, expect, may_go, worth_writing
+from tocsin.watch.cadence import Rank, Reason, ScenarioState, next_poll
+from tocsin.watch.circuit import Health, Sign, read_sign
+from tocsin.watch.discovery import (
+    ListTime,
+    StartChanges,
+    compare_projects,
+    compare_scenarios,
+    expected_changes,
+    may_give_up,
+    worth_writing,
+)
 from tocsin.watch.poll import late_before
 from tocsin.watch.read import (
     ListedProject,
@@ -35,42 +44,73 @@ from tocsin.watch.read import (
     read_runs,
     read_scenarios,
 )
-from tocsin.watch.trust import Watching, confirms, contradicts
+from tocsin.watch.sweep import SweepSeries, confirms
 
 # --- cadence ---------------------------------------------------------------------------------------------------------
 
-QUIET = Pace(polled_ago=100.0)
+NOW = 1000.0  # on the monotonic clock, when DSS's shows T0
+
+
+def pace(
+    polled_ago: float | None = None,
+    *,
+    seen_before: bool = False,
+    sighted: bool | None = None,
+    sighted_ago: float = inf,
+    running_for: float | None = None,
+    expected_in: float | None = None,
+    ended_ago: float | None = None,
+    followed_ago: float | None = None,
+    **more: object,
+) -> ScenarioState:
+    """A scenario as the schedule knows it at ``NOW``; all are seconds, None: does not apply."""
+    last_end = None if ended_ago is None else at(-ended_ago)
+    key = ScenarioKey("prod", "SALES", "A")
+    row = ScenarioRow(key, "A", (), None, True, None, (), watched_since=EARLY, last_end=last_end)
+    return ScenarioState(
+        replace(row, polled_at=T0 if seen_before else None),
+        open_runs=() if running_for is None else (ran(-running_for),),
+        pending=() if expected_in is None else (at(expected_in - 60),),
+        polled_at=None if polled_ago is None else NOW - polled_ago,
+        hinted=sighted is not None,
+        running_hint="run" if sighted else None,
+        differs_since=NOW - sighted_ago,
+        followed_at=None if followed_ago is None else NOW - followed_ago,
+        **{"tried_at": NOW} | more,  # type: ignore[arg-type]
+    )
 
 
 @pytest.mark.parametrize(
-    ("pace", "seconds", "rank", "reason"),
+    ("scenario", "by_sweep", "seconds", "rank", "reason"),
     [
-        (Pace(), 0, Rank.ROUTINE, Reason.BASELINE),
-        (Pace(seen_before=True), 0, Rank.ROUTINE, Reason.BACKFILL),
-        (Pace(seen_before=True, sighted=True), 0, Rank.NUDGED, Reason.BACKFILL),
-        (Pace(seen_before=True, sighted=False), 0, Rank.ROUTINE, Reason.BACKFILL),
-        (Pace(seen_before=True, sighted=False, running_for=20.0), 0, Rank.NUDGED, Reason.BACKFILL),
-        (QUIET, 3500, Rank.ROUTINE, Reason.MAX_INTERVAL),
-        (replace(QUIET, sighted=True, sighted_ago=1.0, by_sweep=True), 0, Rank.NUDGED, Reason.SWEEP),
-        (replace(QUIET, sighted=True, sighted_ago=1.0), 0, Rank.NUDGED, Reason.FLAGS),
-        (Pace(polled_ago=0.0, sighted=True, sighted_ago=1.0, unexplained=1), 1, Rank.NUDGED, Reason.FLAGS),
-        (Pace(polled_ago=0.0, sighted=True, sighted_ago=1.0, unexplained=4), 8, Rank.NUDGED, Reason.FLAGS),
-        (Pace(polled_ago=0.0, sighted=True, running_for=20.0, by_sweep=True), 300, Rank.ROUTINE, Reason.RUNNING),
-        (Pace(polled_ago=0.0, running_for=20.0), 5, Rank.ROUTINE, Reason.RUNNING),
-        (Pace(polled_ago=0.0, running_for=400.0), 40, Rank.ROUTINE, Reason.RUNNING),
-        (replace(QUIET, expected_in=50.0), 50, Rank.NUDGED, Reason.EXPECTED),
-        (replace(QUIET, expected_in=-2.0), -2, Rank.NUDGED, Reason.EXPECTED),
-        (Pace(polled_ago=0.0, expected_in=-3.0), 5, Rank.NUDGED, Reason.EXPECTED),
-        (Pace(polled_ago=0.0, expected_in=-600.0), 200, Rank.NUDGED, Reason.EXPECTED),
-        (Pace(polled_ago=0.0, followed_ago=90.0), 30, Rank.NUDGED, Reason.FOLLOW),
-        (Pace(polled_ago=0.0, ended_ago=300.0), 100, Rank.ROUTINE, Reason.RECENT),
-        (replace(QUIET, failures=1, tried_ago=0.0), 1, Rank.NUDGED, Reason.RETRY),
-        (replace(QUIET, failures=9, tried_ago=0.0), 256, Rank.ROUTINE, Reason.RETRY),
-        (replace(QUIET, failures=2, tried_ago=0.0, forbidden=True), 240, Rank.ROUTINE, Reason.RETRY),
+        (pace(), False, 0, Rank.ROUTINE, Reason.BASELINE),
+        (pace(seen_before=True), False, 0, Rank.ROUTINE, Reason.BACKFILL),
+        (pace(seen_before=True, sighted=True), False, 0, Rank.NUDGED, Reason.BACKFILL),
+        (pace(seen_before=True, sighted=False), False, 0, Rank.ROUTINE, Reason.BACKFILL),
+        (pace(seen_before=True, sighted=False, running_for=20.0), False, 0, Rank.NUDGED, Reason.BACKFILL),
+        (pace(100.0), False, 3500, Rank.ROUTINE, Reason.MAX_INTERVAL),
+        (pace(100.0, sighted=True, sighted_ago=1.0), True, 0, Rank.NUDGED, Reason.SWEEP),
+        (pace(100.0, sighted=True, sighted_ago=1.0), False, 0, Rank.NUDGED, Reason.FLAGS),
+        (pace(0.0, sighted=True, sighted_ago=1.0, unconfirmed=1), False, 1, Rank.NUDGED, Reason.FLAGS),
+        (pace(0.0, sighted=True, sighted_ago=1.0, unconfirmed=4), False, 8, Rank.NUDGED, Reason.FLAGS),
+        (pace(0.0, sighted=True, running_for=20.0), True, 300, Rank.ROUTINE, Reason.RUNNING),
+        (pace(0.0, running_for=20.0), False, 5, Rank.ROUTINE, Reason.RUNNING),
+        (pace(0.0, running_for=400.0), False, 40, Rank.ROUTINE, Reason.RUNNING),
+        (pace(100.0, expected_in=50.0), False, 50, Rank.NUDGED, Reason.EXPECTED),
+        (pace(100.0, expected_in=-2.0), False, -2, Rank.NUDGED, Reason.EXPECTED),
+        (pace(0.0, expected_in=-3.0), False, 5, Rank.NUDGED, Reason.EXPECTED),
+        (pace(0.0, expected_in=-600.0), False, 200, Rank.NUDGED, Reason.EXPECTED),
+        (pace(0.0, followed_ago=90.0), False, 30, Rank.NUDGED, Reason.FOLLOW),
+        (pace(0.0, ended_ago=300.0), False, 100, Rank.ROUTINE, Reason.RECENT),
+        (pace(100.0, failures=1), False, 1, Rank.NUDGED, Reason.RETRY),
+        (pace(100.0, failures=9), False, 256, Rank.ROUTINE, Reason.RETRY),
+        (pace(100.0, failures=2, forbidden=True), False, 240, Rank.ROUTINE, Reason.RETRY),
     ],
 )
-def test_when_the_next_poll_is_due_and_why(pace: Pace, seconds: float, rank: Rank, reason: Reason) -> None:
-    due = next_poll(pace, max_interval=3600.0)
+def test_when_the_next_poll_is_due_and_why(
+    scenario: ScenarioState, by_sweep: bool, seconds: float, rank: Rank, reason: Reason
+) -> None:
+    due = next_poll(scenario, NOW, T0, by_sweep=by_sweep, max_interval=3600.0)
     assert (due.seconds, due.rank, due.reason) == (seconds, rank, reason)
 
 
@@ -165,7 +205,7 @@ def test_a_dead_node_is_probed_at_pauses_that_only_failed_probes_make_longer() -
 def test_a_long_run_that_no_sweep_showed_ends_the_trust(
     start: float, end: float, seen: float | None, expected: bool
 ) -> None:
-    assert contradicts(Watching(since=0.0, until=500.0, interval=2.0), start, end, seen) is expected
+    assert SweepSeries(since=0.0, until=500.0, interval=2.0).contradicts(start, end, seen) is expected
 
 
 def test_a_sweep_on_trial_must_show_all_that_runs() -> None:
@@ -177,10 +217,10 @@ def test_a_sweep_on_trial_must_show_all_that_runs() -> None:
 # --- reading ---------------------------------------------------------------------------------------------------------
 
 
-def test_strangers_among_the_runs_are_counted_and_the_others_are_read() -> None:
+def test_foreign_items_among_the_runs_are_counted_and_the_others_are_read() -> None:
     raw = [
         None,
-        "stranger",
+        "foreign",
         {},
         {"runId": 7, "start": 1000},
         {"runId": "x", "start": "yesterday"},
@@ -191,7 +231,7 @@ def test_strangers_among_the_runs_are_counted_and_the_others_are_read() -> None:
     ]
     reading = read_runs(raw, KEY, T0)
     assert [(seen.run.run_id, seen.run.outcome) for seen in reading.items] == [("a", "FAILED")]
-    assert (reading.odd, reading.example) == (7, "null")
+    assert (reading.invalid, reading.example) == (7, "null")
 
 
 def test_a_run_has_ended_once_it_has_a_result() -> None:
@@ -233,7 +273,7 @@ def test_a_copy_of_the_definition_and_the_trigger_tell_whom_a_scenario_follows()
 
 def test_lists_and_futures_that_make_no_sense_are_empty() -> None:
     for raw in (None, {}, "x", 7, {"message": "no"}):
-        assert read_projects(raw).odd == read_running(raw).odd == read_scenarios(raw, "n", "P").odd == 1
+        assert read_projects(raw).invalid == read_running(raw).invalid == read_scenarios(raw, "n", "P").invalid == 1
     target = {"projectKey": "P", "objectId": "S"}
     futures = [
         {"jobId": "j", "payload": {"targets": [{"objectType": "JOB"}, target]}},
@@ -262,18 +302,18 @@ def row(scenario: str, **more: object) -> ScenarioRow:
     return replace(base, **more)  # type: ignore[arg-type]
 
 
-def listed(*scenarios: str, odd: int = 0, **more: object) -> ParsedList[ListedScenario]:
+def listed(*scenarios: str, invalid: int = 0, **more: object) -> ParsedList[ListedScenario]:
     seen = (
         ListedScenario(ScenarioKey("prod", "SALES", id_), id_, active=True, **more)  # type: ignore[arg-type]
         for id_ in scenarios
     )
-    return ParsedList(tuple(seen), odd)
+    return ParsedList(tuple(seen), invalid)
 
 
 def compare(
     known: list[ScenarioRow], seen: ParsedList[ListedScenario], counts: bool = True, **more: object
 ) -> dict[str, ScenarioRow]:
-    when = When(at(50), at(50), **more)  # type: ignore[arg-type]
+    when = ListTime(at(50), at(50), **more)  # type: ignore[arg-type]
     rows = compare_scenarios(
         PROJECT,
         {one.key.scenario: one for one in known},
@@ -294,7 +334,7 @@ def test_what_a_list_lacks_is_missing_once_more_and_what_it_shows_is_not() -> No
     known = [row("A", missing=2), row("B", missing=1)]
     found = compare(known, listed("B"))
     assert (found["A"].missing, found["B"].missing) == (3, 0)
-    assert "A" not in compare(known, listed("B", odd=1))
+    assert "A" not in compare(known, listed("B", invalid=1))
     assert "A" not in compare(known, listed("B"), counts=False)
 
 
@@ -326,19 +366,20 @@ def test_projects_come_go_missing_and_return() -> None:
     [([3], 1, True), ([3, 3], 10, True), ([3, 3, 3], 10, False), ([300] * 9, 10, True), ([3, 3], 2, False)],
 )
 def test_over_a_fifth_at_once_is_not_believed_for_a_day(counts: list[int], watched: int, expected: bool) -> None:
-    missing = [(ScenarioKey("n", "P", str(number)), count) for number, count in enumerate(counts)]
-    assert may_go(missing, watched) is expected
+    assert may_give_up(counts, watched) is expected
 
 
 def test_an_announced_start_is_expected_until_it_is_taken_back() -> None:
     soon, later = at(100), at(200)
-    assert expect([], row("A", next_run=soon), T0) == Expectation((soon,))
+    assert expected_changes([], row("A", next_run=soon), T0) == StartChanges((soon,))
     near = soon + timedelta(seconds=20)
-    assert expect([soon], row("A", next_run=near), T0) == Expectation()
-    assert expect([soon], row("A", next_run=later), T0) == Expectation((later,), (soon,))
-    assert expect([soon], row("A", next_run=later), at(150)) == Expectation((later,))
-    assert expect([soon, later], row("A", active=False, next_run=later), at(150)) == Expectation((), (soon, later))
-    assert expect([soon], row("A"), T0) == Expectation((), (soon,))
+    assert expected_changes([soon], row("A", next_run=near), T0) == StartChanges()
+    assert expected_changes([soon], row("A", next_run=later), T0) == StartChanges((later,), (soon,))
+    assert expected_changes([soon], row("A", next_run=later), at(150)) == StartChanges((later,))
+    assert expected_changes([soon, later], row("A", active=False, next_run=later), at(150)) == StartChanges(
+        (), (soon, later)
+    )
+    assert expected_changes([soon], row("A"), T0) == StartChanges((), (soon,))
 
 
 @pytest.mark.parametrize(
@@ -356,7 +397,7 @@ def test_what_a_list_says_is_written_if_it(
     what: str, written: ScenarioRow | None, pending: tuple[datetime, ...], expected: bool
 ) -> None:
     seen = row("A", status_read_at=at(50))
-    assert worth_writing(seen, written, pending, When(at(50), at(50))) is expected, what
+    assert worth_writing(seen, written, pending, ListTime(at(50), at(50))) is expected, what
 
 
 @pytest.mark.parametrize(

@@ -115,7 +115,7 @@ async def test_new_runs_are_told_while_the_baseline_of_a_large_node_is_still_bei
         await until(lambda: _has(found, 5 * ["run.started"] + 5 * ["run.finished"]))
         snapshot = found.watcher.snapshot()
         assert snapshot
-        assert snapshot.backfilling
+        assert snapshot.row.backfilling
         assert dss.asked("last_runs") < 250  # of 500 scenarios
 
 

@@ -76,6 +76,6 @@ async def test_the_key_of_the_sweep_does_not_hide_that_the_other_was_revoked(dss
 
     def down() -> bool:
         snapshot = found.watcher.snapshot()
-        return snapshot is not None and (snapshot.up, snapshot.reason) == (False, "unauthorized")
+        return snapshot is not None and (snapshot.row.up, snapshot.row.down_reason) == (False, "unauthorized")
 
     await until(down)

@@ -34,8 +34,8 @@ from tocsin.routing.reporters import details_needed
 from tocsin.store import Store, deliveries
 from tocsin.store.story import AlertStory, RunStory
 from tocsin.store.writer import Leadership
-from tocsin.watch.metrics import WatchMetrics
 from tocsin.watch.node import NodeSnapshot, NodeWatcher
+from tocsin.watch.state import WatcherDeps, WatchMetrics
 from tocsin.web import Listener, WebContext, listen, make_app
 
 log = structlog.get_logger("tocsin.app.build")
@@ -70,7 +70,7 @@ def build(source: ConfigSource, config: Config, clock: Clock, slack_url: str | N
 
     async def lead(leadership: Leadership) -> None:
         def make_watcher(node: Node, config: Config) -> NodeWatcher:
-            return NodeWatcher(
+            deps = WatcherDeps(
                 node,
                 store=store,
                 leadership=leadership,
@@ -83,6 +83,7 @@ def build(source: ConfigSource, config: Config, clock: Clock, slack_url: str | N
                 duration_buckets=config.metrics.duration_bounds,
                 details_read=stages.wake_deliver.set,
             )
+            return NodeWatcher(deps)
 
         decider = Decider(store, leadership, decide_metrics, stages.wake_deliver.set)
         await stages.lead(leadership, watchers.run(make_watcher), decider, heartbeat)
@@ -238,19 +239,19 @@ def _node_status(node: NodeSnapshot | None) -> Json:
     if node is None:
         return None
     return {
-        "up": node.up,
-        "reason": node.reason and node.reason.value,
-        "problem": node.problem,
+        "up": node.row.up,
+        "reason": node.row.down_reason,
+        "problem": node.row.problem,
         "requests_per_second_limit": node.requests_per_second,
-        "sweep_trusted": node.sweep_trusted,
+        "sweep_trusted": node.row.sweep_trusted,
         "oldest_poll_age_seconds": node.oldest_poll_age,
-        "oldest_due_poll_seconds": node.overdue,
+        "oldest_due_poll_seconds": node.longest_overdue,
         "scenarios": node.scenarios,
         "active": node.active,
         "running": node.running,
         "failing": node.failing,
-        "backfilling": node.backfilling,
+        "backfilling": node.row.backfilling,
         "clock_offset_seconds": node.clock_offset.total_seconds(),
-        "last_ok_at": _iso(node.last_ok_at),
+        "last_ok_at": _iso(node.row.last_ok_at),
         "dss_version": node.dss_version,
     }

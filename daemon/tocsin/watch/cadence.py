@@ -5,9 +5,25 @@ distances; without any, ``max_poll_interval`` is the longest time between two po
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from enum import IntEnum, StrEnum
 from math import inf
+
+from tenacity import AsyncRetrying, RetryCallState, wait_exponential
+from tenacity.wait import wait_base
+
+from tocsin.model.run import Run, ScenarioKey
+from tocsin.model.scenario import LAUNCH_DELAY
+from tocsin.store.scenarios import ScenarioRow
+
+_SOON = 5.0
+_FOLLOWED_FOR = 200.0  # DSS asks every 60 s whether a followed scenario has ended, and waits 60 s more
+_OVERDUE_FOR = 3600.0
+_RETRY = wait_exponential(max=300)
+_FORBIDDEN_RETRY = wait_exponential(multiplier=120)
+_UNCONFIRMED = wait_exponential(max=60)
+_RETRYING = AsyncRetrying()
 
 
 class Rank(IntEnum):
@@ -39,25 +55,6 @@ class Reason(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
-    """What the next poll depends on. All are seconds, at the moment of asking; None: does not apply."""
-
-    polled_ago: float | None = None  # since the last good poll was begun; None: none since the start
-    seen_before: bool = False  # polls of an earlier life count: it is a backfill, not a baseline
-    tried_ago: float = 0.0  # since the last poll, good or not
-    failures: int = 0  # in a row
-    forbidden: bool = False  # the last failure was a refusal
-    sighted: bool | None = None  # what sweep or list say about running; None: they say nothing
-    sighted_ago: float = inf  # since they say it
-    unexplained: int = 0  # polls in a row that did not confirm them
-    by_sweep: bool = False
-    running_for: float | None = None  # since the start of the open run
-    expected_in: float | None = None  # until the launch that is due next, negative when it is over
-    ended_ago: float | None = None
-    followed_ago: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Due:
     """A poll is due in so many seconds."""
 
@@ -66,56 +63,87 @@ class Due:
     reason: Reason
 
 
-_SOON = 5.0
-_FOLLOWED_FOR = 200.0  # DSS asks every 60 s whether a followed scenario has ended, and waits 60 s more
-_OVERDUE_FOR = 3600.0
+@dataclass(slots=True, eq=False)
+class ScenarioState:
+    """What this process knows about a watched scenario. Bare floats are monotonic seconds."""
+
+    row: ScenarioRow
+    open_runs: tuple[Run, ...] = ()
+    pending: tuple[datetime, ...] = ()  # expected starts, on DSS's clock
+    mail_reporters: int | None = None  # hash of those that this process last wrote
+    settled: tuple[int, ...] = ()  # hashes of the runs that the last poll wrote as ended
+    unreadable: dict[int, int] = field(default_factory=dict)  # hash of an item → how many polls could not read it
+    hinted: bool = False  # sweep or lists have said whether it runs, since they became the source of hints
+    running_hint: str | None = None  # the run that they show as running
+    differs_since: float = -inf  # when their hint began to differ from what polls say
+    unconfirmed: int = 0  # polls in a row that did not confirm the hint
+    polled_at: float | None = None  # when the last good poll of this process was begun
+    tried_at: float = -inf
+    failures: int = 0  # in a row
+    forbidden: bool = False  # the last failure was a refusal
+    not_found: bool = False
+    followed_at: float | None = None  # when a scenario that it follows has ended
+    in_flight: bool = False
+    nudged: Reason | None = None  # waits for a poll, or for the end of the one in flight
+    added_at: float = 0.0
+    due_at: float = inf
+    queued: Due | None = None
+
+    @property
+    def key(self) -> ScenarioKey:
+        return self.row.key
+
+    @property
+    def place(self) -> dict[str, str]:
+        """For log lines."""
+        return {"project": self.row.key.project, "scenario": self.row.key.scenario}
 
 
-def next_poll(pace: Pace, max_interval: float) -> Due:
-    """The next poll: of those that are due now the most urgent, else the earliest."""
-    if pace.failures:
-        return _retry(pace, max_interval)
-    if pace.polled_ago is None:
-        reason = Reason.BACKFILL if pace.seen_before else Reason.BASELINE
-        ended = pace.sighted is False and pace.running_for is not None
-        return Due(0.0, Rank.NUDGED if pace.sighted or ended else Rank.ROUTINE, reason)
-    return min(_candidates(pace, pace.polled_ago, max_interval), key=_urgency)
+def wait_after(strategy: wait_base, failures: int) -> float:
+    """Seconds that a wait strategy of tenacity gives after so many failures in a row."""
+    state = RetryCallState(_RETRYING, None, (), {})
+    state.attempt_number = failures
+    return strategy(state)
 
 
-def _urgency(due: Due) -> tuple[float, int]:
-    return (max(0.0, due.seconds), due.rank)
-
-
-def _retry(pace: Pace, max_interval: float) -> Due:
-    pause = (
-        min(60.0 * 2**pace.failures, max_interval)
-        if pace.forbidden
-        else min(2.0 ** min(pace.failures - 1, 10), 300.0, max_interval)
-    )
-    rank = Rank.NUDGED if pace.failures <= 3 and not pace.forbidden else Rank.ROUTINE
-    return Due(pause - pace.tried_ago, rank, Reason.RETRY)
-
-
-def _candidates(pace: Pace, polled_ago: float, max_interval: float) -> Iterator[Due]:
-    yield Due(max_interval - polled_ago, Rank.ROUTINE, Reason.MAX_INTERVAL)
-    running = pace.running_for is not None
-    if pace.sighted is not None and (pace.sighted != running or pace.sighted_ago < polled_ago):
-        pause = 0.0 if pace.sighted_ago < polled_ago else min(2.0 ** min(pace.unexplained - 1, 10), 60.0, max_interval)
-        reason = Reason.SWEEP if pace.by_sweep else Reason.FLAGS
-        yield Due(pause - polled_ago if pause else 0.0, Rank.NUDGED, reason)
-    if pace.running_for is not None:
-        pause = 300.0 if pace.by_sweep else min(max(_SOON, pace.running_for / 10), 60.0)
-        yield Due(min(pause, max_interval) - polled_ago, Rank.ROUTINE, Reason.RUNNING)
-    if pace.expected_in is not None:
-        yield from _after(-pace.expected_in, polled_ago, _SOON, _OVERDUE_FOR, Rank.NUDGED, Reason.EXPECTED)
-    if pace.followed_ago is not None:
-        yield from _after(pace.followed_ago, polled_ago, _SOON, _FOLLOWED_FOR, Rank.NUDGED, Reason.FOLLOW)
-    if pace.ended_ago is not None and not running:
-        yield from _after(pace.ended_ago, polled_ago, 15.0, max_interval, Rank.ROUTINE, Reason.RECENT)
+def next_poll(scenario: ScenarioState, now: float, dss_now: datetime, *, by_sweep: bool, max_interval: float) -> Due:
+    """The next poll: of those that are due now the most urgent, else the earliest. ``by_sweep``: hints come from it."""
+    if scenario.failures:
+        strategy = _FORBIDDEN_RETRY if scenario.forbidden else _RETRY
+        rank = Rank.NUDGED if scenario.failures <= 3 and not scenario.forbidden else Rank.ROUTINE
+        pause = min(wait_after(strategy, scenario.failures), max_interval)
+        return Due(pause - (now - scenario.tried_at), rank, Reason.RETRY)
+    running, hint = bool(scenario.open_runs), scenario.running_hint is not None
+    if scenario.polled_at is None:
+        reason = Reason.BASELINE if scenario.row.polled_at is None else Reason.BACKFILL
+        return Due(0.0, Rank.NUDGED if scenario.hinted and (hint or running) else Rank.ROUTINE, reason)
+    polled_ago, differs_for = now - scenario.polled_at, now - scenario.differs_since
+    candidates = [Due(max_interval - polled_ago, Rank.ROUTINE, Reason.MAX_INTERVAL)]
+    if scenario.hinted and (hint != running or differs_for < polled_ago):
+        wait = 0.0
+        if differs_for >= polled_ago:
+            wait = min(wait_after(_UNCONFIRMED, scenario.unconfirmed), max_interval) - polled_ago
+        candidates.append(Due(wait, Rank.NUDGED, Reason.SWEEP if by_sweep else Reason.FLAGS))
+    if running:
+        age = (dss_now - scenario.open_runs[0].start).total_seconds()
+        pause = 300.0 if by_sweep else min(max(_SOON, age / 10), 60.0)
+        candidates.append(Due(min(pause, max_interval) - polled_ago, Rank.ROUTINE, Reason.RUNNING))
+    launches = [at + LAUNCH_DELAY for at in scenario.pending]
+    launch = max((at for at in launches if at <= dss_now), default=min(launches, default=None))
+    if launch is not None:
+        ago = (dss_now - launch).total_seconds()
+        candidates += _after(ago, polled_ago, _SOON, _OVERDUE_FOR, Rank.NUDGED, Reason.EXPECTED)
+    if scenario.followed_at is not None:
+        ago = now - scenario.followed_at
+        candidates += _after(ago, polled_ago, _SOON, _FOLLOWED_FOR, Rank.NUDGED, Reason.FOLLOW)
+    if scenario.row.last_end is not None and not running:
+        ago = (dss_now - scenario.row.last_end).total_seconds()
+        candidates += _after(ago, polled_ago, 15.0, max_interval, Rank.ROUTINE, Reason.RECENT)
+    return min(candidates, key=lambda due: (max(0.0, due.seconds), due.rank))
 
 
 def _after(ago: float, polled_ago: float, soon: float, until: float, rank: Rank, reason: Reason) -> Iterator[Due]:
-    """Poller after a moment that was ``ago`` seconds ago: at it, then at distances that grow with its age."""
+    """Polls after a moment that was ``ago`` seconds ago: at it, then at distances that grow with its age."""
     if polled_ago > ago:
         yield Due(-ago, rank, reason)
     elif ago < until:

@@ -5,56 +5,137 @@ node's row decides. The first good answer after a gap begins the backfill.
 """
 
 from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from enum import Enum, auto
 from math import inf
 
-from tocsin.dss import RequestReport
+from tenacity import wait_exponential
+
+from tocsin import dss
 from tocsin.model.event import DownReason, Event, EventName, node_event_id
-from tocsin.watch.cadence import Rank
-from tocsin.watch.health import Health, read_sign
+from tocsin.watch.cadence import Rank, wait_after
 from tocsin.watch.queue import NextJob, Permit
 from tocsin.watch.state import NodeState
 
+_REPEATED = 3  # failures in a row that say something once no answer was good for so many seconds,
+_SILENT = 5.0
+_MANY = 8  # and failures in a row that no chance explains, however soon they came
+_THROTTLED = 60.0  # seconds without a good answer after which being throttled is being down
+_PROBE_PAUSE = wait_exponential(max=60, exp_base=1.5)  # the probe sees the end after at most 1.5 times the outage
+
+
+class Sign(Enum):
+    """What an answer says about the node itself, when it names no reason to call it down."""
+
+    ALIVE = auto()
+    THROTTLED = auto()
+    NOTHING = auto()
+
+
+def read_sign(error: dss.DSSError | None, *, probe: bool) -> Sign | DownReason:
+    """What an answer means for the node. ``probe``: it was asked for what every watch needs, the list of projects."""
+    match error:
+        case None:
+            return Sign.ALIVE
+        case dss.DSSThrottled():
+            return Sign.THROTTLED
+        case dss.DSSUnauthorized():
+            return DownReason.UNAUTHORIZED
+        case dss.DSSForbidden():
+            return DownReason.FORBIDDEN if probe else Sign.NOTHING
+        case dss.DSSNotFound() if error.error_type is not None and not probe:
+            return Sign.ALIVE
+        case dss.DSSInvalidReply() | dss.DSSNotFound():
+            return DownReason.INVALID_REPLY
+        case dss.DSSUnreachable() | dss.DSSServerError():
+            return DownReason.UNREACHABLE
+        case _:
+            return DownReason.INVALID_REPLY if probe else Sign.NOTHING
+
+
+@dataclass(slots=True)
+class Health:
+    """Whether a node can be watched at all, from the answers to its requests. Pure; times are monotonic seconds.
+
+    It begins open: the first answer of the probe closes it. Failures with no success between them open it again: then
+    only a probe is sent, at growing pauses, and when that fails too the node is down. A scenario that always fails
+    opens nothing as long as others answer, nor do errors that are sprinkled at random.
+    """
+
+    alive_at: float  # the last good answer, or the start
+    open: bool = True
+    failures: int = 0  # in a row, of all requests
+    failed_probes: int = 0  # since it opened
+    reason: DownReason | None = None
+    problem: str | None = None
+
+    @property
+    def down(self) -> bool:
+        """Whether the failures are enough to say so."""
+        return self.open and self.failures >= _REPEATED
+
+    @property
+    def pause(self) -> float:
+        """Seconds between two probes. What else fails, or was in flight when the circuit opened, makes none longer."""
+        return wait_after(_PROBE_PAUSE, max(1, self.failed_probes))
+
+    def answered(self, sign: Sign | DownReason, problem: str | None, now: float, *, probe: bool = False) -> None:
+        """Count an answer, of the probe or any other. Opens the circuit; only ``close`` closes it."""
+        silent = now - self.alive_at
+        if sign is Sign.ALIVE:
+            self.alive_at = now
+            self.failures = self.failures if self.open else 0
+        if sign in (Sign.ALIVE, Sign.NOTHING) or (sign is Sign.THROTTLED and silent < _THROTTLED):
+            return
+        self.reason = sign if isinstance(sign, DownReason) else DownReason.UNREACHABLE
+        self.problem = problem
+        self.failures += 1
+        self.failed_probes += self.open and probe
+        if sign is DownReason.FORBIDDEN:  # without the right to list projects there is nothing to watch
+            self.failures = max(self.failures, _MANY)
+        self.open |= self.failures >= _MANY or (self.failures >= _REPEATED and silent >= _SILENT)
+
+    def close(self, now: float) -> None:
+        """The probe was answered well."""
+        self.open, self.failures, self.failed_probes, self.reason, self.problem = False, 0, 0, None, None
+        self.alive_at = now
+
 
 class Circuit:
-    """The only source of requests while the circuit is open: it asks ``probe``, the list of projects."""
+    """The only source of requests while the circuit is open: it runs ``probe``, which reads the list of projects."""
 
     def __init__(self, state: NodeState, probe: Callable[[Permit], Awaitable[None]]) -> None:
         self._state = state
-        self._ask = probe
+        self._probe = probe
         self.health = Health(state.clock.monotonic())
-        self._ended = -inf
+        self._probed_at = -inf
         self._busy = False
         self._resumed = False
-        self._told_down = False
+        self._logged_down = False
 
-    # --- the source --------------------------------------------------------------------------------------------------
-
-    def offer(self, now: float) -> NextJob | None:
+    def next_job(self, now: float) -> NextJob | None:
         return NextJob(Rank.SWEEP, now) if not self._busy and self.due_in(now) == inf else None
 
     def due_in(self, now: float) -> float:
-        left = self._ended + self.health.pause - now
+        left = self._probed_at + self.health.pause - now
         return left if left > 0 else inf
 
-    def take(self, now: float, permit: Permit) -> Coroutine[object, object, None]:
+    def start(self, now: float, permit: Permit) -> Coroutine[object, object, None]:
         self._busy = True
-        return self._probe(permit)
+        return self._run_probe(permit)
 
-    async def _probe(self, permit: Permit) -> None:
+    async def _run_probe(self, permit: Permit) -> None:
         try:
-            await self._ask(permit)
+            await self._probe(permit)
             if self.health.down:
                 await self._down()
         finally:
             self._busy = False
-            self._ended = self._state.clock.monotonic()
+            self._probed_at = self._state.clock.monotonic()
 
-    # --- answers -----------------------------------------------------------------------------------------------------
-
-    def answered(self, report: RequestReport) -> bool:
-        """Hear an answer; whether it opened the circuit."""
-        was_open = self.health.open
-        probe = report.operation == "list_projects"
+    def answered(self, report: dss.RequestReport) -> bool:
+        """Count an answer; returns whether it opened the circuit."""
+        was_open, probe = self.health.open, report.operation == "list_projects"
         problem = str(report.error) if report.error else None
         self.health.answered(read_sign(report.error, probe=probe), problem, self._state.clock.monotonic(), probe=probe)
         return self.health.open and not was_open
@@ -68,35 +149,37 @@ class Circuit:
         self._resumed = True
 
     async def _down(self) -> None:
-        state, health = self._state, self.health
-        reason = health.reason.value if health.reason else None
-        state.forget_failures()
-        if not self._told_down:
-            self._told_down = True
-            state.log.error("node_down", reason=reason, problem=health.problem)
-        if state.row.down_event_id is not None:
-            if state.row.down_reason != reason:
-                await state.save({"down_reason": reason, "problem": health.problem})
-            return
-        event = self._event(EventName.NODE_DOWN, health.reason)
-        told = {"down_reason": reason, "problem": health.problem}
-        await state.save({"up": False, "down_since": event.time, "down_event_id": event.id, **told}, event)
-        state.given.ring()
+        state, reason = self._state, self.health.reason
+        state.drop_failures()
+        if not self._logged_down:
+            self._logged_down = True
+            state.log.error("node_down", reason=reason and reason.value, problem=self.health.problem)
+        cause = {"down_reason": reason and reason.value, "problem": self.health.problem}
+        if state.row.down_event_id is None:
+            event = self._event(EventName.NODE_DOWN, reason)
+            await state.save({"up": False, "down_since": event.time, "down_event_id": event.id, **cause}, event)
+            state.deps.ring()
+        elif state.row.down_reason != cause["down_reason"]:
+            await state.save(cause)
 
     async def _resume(self) -> None:
         """The watch begins or goes on after a gap: what happened in it is late, and is read back first."""
         state, row = self._state, self._state.row
         event = self._event(EventName.NODE_UP) if row.down_event_id is not None else None
-        self._told_down = False
+        self._logged_down = False
         if event is not None:
             state.log.info("node_up", was=row.down_reason)
         since = row.watched_since if row.last_ok_at else row.watched_since + state.dss_clock.offset
-        nothing = dict.fromkeys(("down_reason", "down_since", "down_event_id", "problem"))
-        began = {"watched_since": since, "resumed_at": state.now(), "last_ok_at": state.clock.now()}
-        await state.save({"up": True, **nothing, **began}, event, backfill=True)
-        await state.schedule.wake(state.schedule.watched.values())
+        changes = dict.fromkeys(("down_reason", "down_since", "down_event_id", "problem")) | {
+            "up": True,
+            "watched_since": since,
+            "resumed_at": state.now(),
+            "last_ok_at": state.clock.now(),
+        }
+        await state.save(changes, event, backfill=True)
+        await state.schedule.backfill(state.schedule.scenarios.values())
         if event is not None:
-            state.given.ring()
+            state.deps.ring()
 
     def _event(self, name: EventName, reason: DownReason | None = None) -> Event:
         state, time = self._state, self._state.now()

@@ -6,7 +6,7 @@ watermark makes no event at all.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from datetime import datetime, timedelta
 
 from tocsin.model.event import Event, EventName, FailedReporter, ScenarioFacts, end_event_name, run_event_id
@@ -26,19 +26,20 @@ REPORTERS_WATCHED_FOR = timedelta(hours=6)
 
 @dataclass(frozen=True, slots=True)
 class PollResult:
-    """What one poll saw and what it needs to be judged by. Times are DSS's, but for ``detected_at``."""
+    """What one poll saw and what it needs to be compared. Times are DSS's, but for ``detected_at``."""
 
     key: ScenarioKey
     facts: ScenarioFacts
-    seen: tuple[ListedRun, ...]  # the newest first
-    reaches: datetime | None  # ``seen`` holds every run that started later; None: DSS's whole history
-    whole: bool  # no item was unreadable
-    advances: bool  # or those that were are known to be: the next poll need not reach further back for them
+    seen: tuple[ListedRun, ...] = ()  # the newest first
+    _: KW_ONLY
+    reaches: datetime | None = None  # ``seen`` holds every run that started later; None: DSS's whole history
+    whole: bool = True  # no item was unreadable
+    advances: bool = True  # or those that were are known to be: the next poll need not reach further back for them
     now: datetime
     earliest: datetime  # what ``now`` may be, if DSS's clock was just set back
     detected_at: datetime
     horizon: datetime  # what ended before it is too old to be told
-    late_before: datetime | None  # what happened before it happened in a downtime
+    late_before: datetime | None = None  # what happened before it happened in a downtime
     fresh_from: datetime  # of what started earlier, all that is seen is known to have ended
     scenario_url: str = ""
     unknown: frozenset[tuple[str, datetime]] = frozenset()  # open runs, by id and start, that DSS answers 404 for
@@ -68,39 +69,41 @@ class Diff:
     last_outcome: str | None
 
 
-def diff(known: StoredRuns, sight: PollResult, past: ScenarioProgress) -> Diff:
+def diff(known: StoredRuns, result: PollResult, past: ScenarioProgress) -> Diff:
     """What this poll adds to what is known. ``known`` holds the open runs and those from ``fresh_from`` on; one
     without ``run`` has ended."""
     runs: list[RunChange] = []
     events: list[Event] = []
     last_end, last_outcome = past.last_end, past.last_outcome
-    for seen in reversed(sight.seen):
+    for seen in reversed(result.seen):
         run = seen.run
-        if run.start >= sight.fresh_from:
+        if run.start >= result.fresh_from:
             was = known.get((run.run_id, run.start))
-            change, names = _compare(run, was, sight, past)
+            change, names = _compare(run, was, result, past)
             if change is not None:
                 runs.append(change)
             before = last_outcome if last_end is not None and last_end <= run.start else None
-            events += [_event(sight, name, run, before) for name in names]
-            if seen.failed_reporters and _reporters_matter(run, was, names, sight):
-                events += [_event(sight, EventName.REPORTER_FAILED, run, reporter=one) for one in seen.failed_reporters]
+            events += [_event(result, name, run, before) for name in names]
+            if seen.failed_reporters and _reporters_matter(run, was, names, result):
+                events += [
+                    _event(result, EventName.REPORTER_FAILED, run, reporter=failed) for failed in seen.failed_reporters
+                ]
         if run.end is not None and (last_end is None or run.end >= last_end):
             last_end, last_outcome = run.end, run.outcome
-    for gone in _absent(known, sight):
+    for gone in _absent(known, result):
         runs.append(gone)
         if gone.ended:
-            events.append(_event(sight, end_event_name(gone.run.outcome), gone.run, last_outcome))
-    newest = sight.seen[0].run.start if sight.seen and sight.advances else None
+            events.append(_event(result, end_event_name(gone.run.outcome), gone.run, last_outcome))
+    newest = result.seen[0].run.start if result.seen and result.advances else None
     return Diff(tuple(runs), tuple(events), newest, last_end, last_outcome)
 
 
 def _compare(
-    run: Run, was: StoredRun | None, sight: PollResult, past: ScenarioProgress
+    run: Run, was: StoredRun | None, result: PollResult, past: ScenarioProgress
 ) -> tuple[RunChange | None, tuple[EventName, ...]]:
     """What to write about one seen run and the events that it makes."""
     end = () if run.end is None else (end_event_name(run.outcome),)
-    late = run.end is not None and _is_late(run.end, sight)
+    late = run.end is not None and _is_late(run.end, result)
     if was is not None:
         if was.run is None:
             return None, ()
@@ -109,69 +112,69 @@ def _compare(
         return (RunChange(run) if was.absent_since is not None else None), ()
     if run.start < past.watermark:
         return None, ()
-    since = past.watched_since - (sight.set_back if past.watched_since > sight.earliest else timedelta(0))
-    if run.end is not None and max(run.start, run.end) < max(since, sight.horizon):  # a clock may run backwards
+    since = past.watched_since - (result.set_back if past.watched_since > result.earliest else timedelta(0))
+    if run.end is not None and max(run.start, run.end) < max(since, result.horizon):  # a clock may run backwards
         return RunChange(run, baseline=True), ()
     start = (EventName.RUN_STARTED,) if run.start >= since else ()
     return RunChange(run, late=late, ended=bool(end)), (*start, *end)
 
 
-def _reporters_matter(run: Run, was: StoredRun | None, names: Sequence[EventName], sight: PollResult) -> bool:
+def _reporters_matter(run: Run, was: StoredRun | None, names: Sequence[EventName], result: PollResult) -> bool:
     if was is None:
         return bool(names) or run.end is None
     if was.run is not None:
         return True
-    fresh = was.end_seen_at is not None and sight.detected_at - was.end_seen_at < REPORTERS_WATCHED_FOR
+    fresh = was.end_seen_at is not None and result.detected_at - was.end_seen_at < REPORTERS_WATCHED_FOR
     return fresh and not was.baseline
 
 
-def _absent(known: StoredRuns, sight: PollResult) -> Iterable[RunChange]:
+def _absent(known: StoredRuns, result: PollResult) -> Iterable[RunChange]:
     """Open runs that DSS no longer lists: remembered first, closed as UNKNOWN when that lasts.
 
     A node that crashed, or a cleared history, loses a run for ever. A list that is not whole or does not reach back
     to the run says nothing; that DSS does not know the run by its id says it whatever the list holds.
     """
-    listed = {(seen.run.run_id, seen.run.start) for seen in sight.seen}
+    listed = {(seen.run.run_id, seen.run.start) for seen in result.seen}
     for key, was in known.items():
         if was.run is None or key in listed:
             continue
-        known_by_id = key not in sight.unknown
-        shown = sight.whole and (sight.reaches is None or was.run.start > sight.reaches)
-        if not sight.gone and ((known_by_id and not shown) or was.run.start > sight.now - LAUNCH_DELAY):
+        known_by_id = key not in result.unknown
+        shown = result.whole and (result.reaches is None or was.run.start > result.reaches)
+        if not result.gone and ((known_by_id and not shown) or was.run.start > result.now - LAUNCH_DELAY):
             continue
-        since = was.absent_since or sight.now
+        since = was.absent_since or result.now
         # A clock that leaps ahead makes no absence long; a run that is twice denied by its id needs no patience.
-        lasted = sight.earliest - since >= VANISHED_AFTER if known_by_id else sight.now - since >= LOST_AFTER
-        if sight.gone or (was.absent_since and lasted):
+        lasted = result.earliest - since >= VANISHED_AFTER if known_by_id else result.now - since >= LOST_AFTER
+        if result.gone or (was.absent_since and lasted):
             end = max(was.run.start, since)
             closed = replace(was.run, end=end, outcome=Outcome.UNKNOWN)
-            yield RunChange(closed, late=_is_late(end, sight), ended=True, absent_since=since)
+            yield RunChange(closed, late=_is_late(end, result), ended=True, absent_since=since)
         elif was.absent_since is None:
             yield RunChange(was.run, absent_since=since)
 
 
-def _is_late(time: datetime, sight: PollResult) -> bool:
-    return sight.late_before is not None and time < sight.late_before
+def _is_late(time: datetime, result: PollResult) -> bool:
+    return result.late_before is not None and time < result.late_before
 
 
 def _event(
-    sight: PollResult, name: EventName, run: Run, previous: str | None = None, reporter: FailedReporter | None = None
+    result: PollResult, name: EventName, run: Run, previous: str | None = None, reporter: FailedReporter | None = None
 ) -> Event:
     starts = name is EventName.RUN_STARTED
     time = run.start if starts or run.end is None else max(run.start, run.end)
-    late = _is_late(time, sight)
+    late = _is_late(time, result)
     if starts and not late:  # a late one tells that its run is long over
         run = replace(run, end=None, outcome=None)
     return Event(
         id=run_event_id(run, name, reporter.name if reporter else ""),
         name=name,
-        node=sight.key.node,
+        node=result.key.node,
         time=time,
-        detected_at=sight.detected_at,
-        project=sight.key.project,
-        scenario=sight.facts,
+        detected_at=result.detected_at,
+        project=result.key.project,
+        scenario=result.facts,
         run=run,
-        run_url=f"{sight.scenario_url}/runs/list/{run.run_id}" if sight.scenario_url else None,
+        run_url=f"{result.scenario_url}/runs/list/{run.run_id}" if result.scenario_url else None,
         previous_outcome=previous,
         late=late,
         reporter=reporter,

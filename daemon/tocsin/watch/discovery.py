@@ -1,42 +1,153 @@
 """Discovery: reads the lists of projects and scenarios, and keeps the store and the schedule in step with them.
 
 The list of projects is also the probe of a dead node. Lists are read evenly spread over ``discovery_interval``; while
-the sweep is not trusted their running flags tell what runs, and they are read as often as the budget allows.
+the sweep is not trusted their running flags tell what runs, and they are read as often as the budget allows. Nothing
+is gone because one reply lacks it, and what cannot be read counts as neither there nor missing.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from math import inf
 
 from sqlalchemy import Connection
+from tenacity import wait_exponential
 
-from tocsin.dss import DSSClient, DSSError, DSSForbidden
-from tocsin.model.run import ScenarioKey
+from tocsin.dss import DSSError, DSSForbidden
+from tocsin.model.run import Run, ScenarioKey
 from tocsin.store import runs, scenarios, starts
 from tocsin.store.scenarios import ProjectRow, ScenarioRow
-from tocsin.watch.cadence import Rank, Reason
+from tocsin.watch.cadence import Rank, Reason, ScenarioState, wait_after
+from tocsin.watch.circuit import Circuit
 from tocsin.watch.diff import PollResult
-from tocsin.watch.inventory import (
-    MISSING_BEFORE_GONE,
-    Expectation,
-    When,
-    compare_projects,
-    compare_scenarios,
-    expect,
-    may_go,
-    worth_writing,
-)
 from tocsin.watch.queue import NextJob, Permit
 from tocsin.watch.read import ListedProject, ListedScenario, ParsedList, read_projects, read_scenarios
 from tocsin.watch.record import Poll, record_polls
-from tocsin.watch.schedule import ScenarioState
 from tocsin.watch.state import NodeState
 
 _FLAGS_SHARE = 0.6  # of the budget, for lists in place of sweeps
 _SOONEST_PROJECTS = 30.0
 _SOONEST = 5.0  # seconds between two lists of one project, however often it is nudged
+_LIST_RETRY = wait_exponential(multiplier=2, max=1024)
+
+_MISSING_BEFORE_GONE = 3  # complete lists in a row must lack something before it is gone
+_MISSING_FOR_SURE = 288  # after a day of lists that agree, even a fifth of a node may be gone
+_TOO_MUCH = 5  # a fifth
+_WRITE_EVERY = timedelta(minutes=1)  # a status that says nothing new is not written more often
+_SAME_START = timedelta(seconds=30)  # `nextRun` is approximate: so near it is the same start
+_PAST = timedelta(minutes=10)
+_FORGOTTEN = timedelta(days=7)  # what neither came nor was evaluated in so long will not be
+_OF_POLLS = ("watched_since", "watermark", "cursor", "polled_at", "last_end", "last_outcome", "follows", "backfilled")
+
+
+@dataclass(frozen=True, slots=True)
+class ListTime:
+    """When a list was begun, on both clocks, and since when newcomers count; None: since their project does."""
+
+    now: datetime
+    dss_now: datetime
+    newcomers_since: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StartChanges:
+    """How a list changes the expected starts of one scenario."""
+
+    new: tuple[datetime, ...] = ()
+    withdrawn: tuple[datetime, ...] = ()
+
+
+def compare_projects(
+    known: Mapping[str, ProjectRow],
+    parsed: ParsedList[ListedProject],
+    node: str,
+    in_scope: Callable[[str], bool],
+    since: Callable[[ListedProject], datetime],
+) -> list[ProjectRow]:
+    """The rows of projects that change. ``since`` tells from when on a new project counts."""
+    changed: list[ProjectRow] = []
+    items = {project.key: project for project in parsed.items if in_scope(project.key)}
+    for key, project in items.items():
+        row = known.get(key)
+        if row is None or row.gone_at is not None:
+            newcomer = project if row is None else replace(project, created=None)
+            changed.append(ProjectRow(node, key, project.name, since(newcomer)))
+        elif row.missing or row.name != project.name:
+            changed.append(replace(row, name=project.name, missing=0))
+    if not parsed.invalid:
+        absent = [row for key, row in known.items() if key not in items and row.gone_at is None]
+        changed += [replace(row, missing=row.missing + 1) for row in absent]
+    return changed
+
+
+def compare_scenarios(
+    project: ProjectRow,
+    known: Mapping[str, ScenarioRow],
+    parsed: ParsedList[ListedScenario],
+    in_scope: Callable[[str, Sequence[str]], bool],
+    counts: Callable[[ScenarioRow], bool],
+    when: ListTime,
+) -> list[ScenarioRow]:
+    """The rows of a project's scenarios as its list has them: all that are listed in scope, and those missing now.
+
+    ``counts`` tells whether one that is missing is so once more: lists soon after another say nothing new."""
+    rows: list[ScenarioRow] = []
+    items = {scenario.key.scenario: scenario for scenario in parsed.items}
+    for id_, scenario in items.items():
+        row = known.get(id_)
+        if not in_scope(id_, scenario.tags):
+            if row is not None and row.gone_at is None:
+                rows.append(replace(row, gone_at=when.now, tags=scenario.tags))
+            continue
+        since = when.newcomers_since or project.in_scope_since
+        if row is None:
+            row = ScenarioRow(scenario.key, scenario.name, (), None, None, None, (), watched_since=since)
+        elif row.gone_at is not None:
+            row = replace(row, gone_at=None, backfilled=False, watched_since=max(row.watched_since, since))
+        listed = {name: getattr(scenario, name) for name in ("name", "tags", "type", "run_as", "next_run")}
+        active = row.active if scenario.active is None else scenario.active
+        rows.append(replace(row, **listed, active=active, status_read_at=when.now, missing=0))
+    if not parsed.invalid:
+        absent = [row for id_, row in known.items() if id_ not in items and row.gone_at is None and counts(row)]
+        rows += [replace(row, missing=row.missing + 1) for row in absent]
+    return rows
+
+
+def worth_writing(row: ScenarioRow, written: ScenarioRow | None, pending: Iterable[datetime], when: ListTime) -> bool:
+    """Whether a list's row says more than the one that was last written.
+
+    A start that is overdue waits for a status that was read after it, so that each one is worth writing then.
+    """
+    if written is None or written.status_read_at is None:
+        return True
+    if replace(row, status_read_at=written.status_read_at) != written:
+        return True
+    return when.now - written.status_read_at >= _WRITE_EVERY or any(at <= when.dss_now for at in pending)
+
+
+def expected_changes(pending: Collection[datetime], row: ScenarioRow, dss_now: datetime) -> StartChanges:
+    """An announced start is expected; what was announced for the future and is no longer is withdrawn.
+
+    A start that is over stays until a run meets it, unless the scenario was switched off or is gone.
+    """
+    if row.active is False or row.gone_at is not None:
+        return StartChanges(withdrawn=tuple(pending))
+    start = row.next_run
+    same = [at for at in pending if start is not None and abs(at - start) <= _SAME_START]
+    withdrawn = tuple(at for at in pending if at < dss_now - _FORGOTTEN or (at > dss_now and at not in same))
+    if start is None or same or start < dss_now - _PAST:
+        return StartChanges(withdrawn=withdrawn)
+    return StartChanges((start,), withdrawn)
+
+
+def may_give_up(missing: Collection[int], watched: int) -> bool:
+    """Whether scenarios that so many lists lacked, one number each, may be given up.
+
+    Not if over a fifth of the node vanishes at once: then the node, its rights or its answers are at fault.
+    """
+    sudden = sum(count < _MISSING_FOR_SURE for count in missing)
+    return sudden <= 1 or sudden * _TOO_MUCH <= watched
 
 
 @dataclass(slots=True, eq=False)
@@ -46,34 +157,17 @@ class _Project:
     read_at: float = -inf
     counted_at: float = -inf  # the last list that counted what is missing
     busy: bool = False
-    blind: bool = False
+    blind: bool = False  # reading it is refused
     failures: int = 0
     new_scope: bool = False  # what it shows first came into scope by configuration
 
 
-@dataclass(frozen=True, slots=True)
-class _Expected:
-    key: ScenarioKey
-    change: Expectation
-
-
 class Discovery:
-    """The source of lists. ``show`` hears of scenarios that became known, ``alive`` of good lists of projects."""
+    """The source of lists, which also finds out what is gone."""
 
-    def __init__(
-        self,
-        state: NodeState,
-        client: DSSClient,
-        *,
-        limit: Callable[[], float],
-        show: Callable[[ScenarioState], None],
-        alive: Callable[[], Awaitable[None]],
-    ) -> None:
+    def __init__(self, state: NodeState, circuit: Circuit) -> None:
         self._state = state
-        self._client = client
-        self._limit = limit
-        self._show = show
-        self._alive = alive
+        self._circuit = circuit
         self._projects: dict[str, _Project] = {}
         self._gone_projects: dict[str, ProjectRow] = {}
         self._gone: dict[ScenarioKey, ScenarioRow] = {}
@@ -85,19 +179,22 @@ class Discovery:
         self._held_back = False
         self._giving_up = asyncio.Lock()
 
-    # --- the source --------------------------------------------------------------------------------------------------
-
     @property
     def interval(self) -> float:
         """Seconds between two lists of one project."""
         watch = self._state.node.watch
-        whole = watch.discovery_interval.total_seconds()
-        if self._state.schedule.sighting is Reason.SWEEP:
-            return whole
-        affordable = len(self._projects) / (_FLAGS_SHARE * self._limit())
-        return min(whole, max(watch.sweep_interval.total_seconds(), affordable))
+        longest = watch.discovery_interval.total_seconds()
+        if self._state.schedule.hints_from is Reason.SWEEP:
+            return longest
+        affordable = len(self._projects) / (_FLAGS_SHARE * self._state.budget.limit)
+        return min(longest, max(watch.sweep_interval.total_seconds(), affordable))
 
-    def offer(self, now: float) -> NextJob | None:
+    @property
+    def complete(self) -> bool:
+        """Whether every project was read since the start, or refused to be."""
+        return all(project.read_at > -inf for project in self._projects.values())
+
+    def next_job(self, now: float) -> NextJob | None:
         if now >= self._due and not self._busy:
             return NextJob(Rank.DISCOVERY, self._due)
         project = self._next()
@@ -107,7 +204,7 @@ class Discovery:
         dues = [project.due for project in self._projects.values() if not project.busy]
         return min((due - now for due in (*dues, self._due) if due > now), default=inf)
 
-    def take(self, now: float, permit: Permit) -> Coroutine[object, object, None]:
+    def start(self, now: float, permit: Permit) -> Coroutine[object, object, None]:
         if now >= self._due and not self._busy:
             self._busy = True
             return self.read_projects(permit)
@@ -120,104 +217,102 @@ class Discovery:
         waiting = (project for project in self._projects.values() if not project.busy)
         return min(waiting, key=lambda project: project.due, default=None)
 
-    def knows(self, project: str) -> bool:
-        return project in self._projects
-
     def nudge(self, project: str) -> bool:
         """Read a project's list soon; False if the project is not known."""
         known = self._projects.get(project)
-        if known is None:
-            return False
-        known.due = min(known.due, known.read_at + _SOONEST)
-        return True
+        if known is not None:
+            known.due = min(known.due, known.read_at + _SOONEST)
+        return known is not None
 
-    def nudge_projects(self) -> None:
-        """Read the list of projects soon: somebody named one that is not known."""
-        self._due = min(self._due, self._read_at + _SOONEST_PROJECTS)
+    def knows(self, project: str) -> bool:
+        return project in self._projects
 
-    @property
-    def complete(self) -> bool:
-        """Whether every project was read since the start, or refused to be."""
-        return all(project.read_at > -inf for project in self._projects.values())
+    def unknown_scenario(self, project: str) -> None:
+        """The sweep shows a scenario that is not known: new, or out of scope."""
+        if self._state.in_scope(project) and not self.nudge(project):
+            self._due = min(self._due, self._read_at + _SOONEST_PROJECTS)
 
     def respread(self) -> None:
-        """Flags took the place of the sweep or gave it back: the lists have another pace now."""
-        now, pace = self._state.clock.monotonic(), self.interval
+        """Flags took the place of the sweep or gave it back: the lists have another interval now."""
+        now, interval = self._state.clock.monotonic(), self.interval
         for number, project in enumerate(self._projects.values()):
-            spread = pace * number / max(1, len(self._projects))
-            project.due = min(project.due, max(project.read_at + pace, now + spread))
-
-    # --- loading -----------------------------------------------------------------------------------------------------
+            spread = interval * number / max(1, len(self._projects))
+            project.due = min(project.due, max(project.read_at + interval, now + spread))
 
     async def load(self) -> None:
-        """Bring what the store knows into memory; what is no longer in scope is given up."""
-        state = self._state
-        read = state.read
+        """Bring what the store knows into memory, and give up what is no longer in scope."""
+        state, read = self._state, self._state.store.read
         projects = await read(scenarios.load_projects, state.name)
         known = await read(scenarios.load_scenarios, state.name)
         pending = await read(starts.pending_starts, state.name)
-        opened: dict[ScenarioKey, list[runs.RunRow]] = {}
+        open_runs: dict[ScenarioKey, list[Run]] = {}
         for row in await read(runs.open_runs, state.name):
-            opened.setdefault(row.run.scenario, []).append(row)
+            open_runs.setdefault(row.run.scenario, []).append(row.run)
         rescoped = state.row.scope is not None and state.row.scope != self._scope
-        for project in projects:
-            if project.gone_at is None:
-                self._projects[project.project] = _Project(project, new_scope=rescoped)
-            else:
-                self._gone_projects[project.project] = project
-        watched = []
-        for scenario in known:
-            if scenario.gone_at is not None:
-                self._gone[scenario.key] = scenario
-                continue
-            mine = tuple(row.run for row in opened.get(scenario.key, ()))
-            announced = tuple(pending.get(scenario.key, ()))
-            watched.append(ScenarioState(scenario, open_runs=mine, pending=announced))
-        await state.schedule.add_all(watched)
-        out = [one for one in watched if not self._wanted(one.row)]
-        await self._give_up(out, [row for row in projects if row.gone_at is None and not state.in_scope(row.project)])
+        self._gone_projects = {row.project: row for row in projects if row.gone_at is not None}
+        self._projects = {row.project: _Project(row, new_scope=rescoped) for row in projects if row.gone_at is None}
+        self._gone = {row.key: row for row in known if row.gone_at is not None}
+        watched = [
+            ScenarioState(row, tuple(open_runs.get(row.key, ())), tuple(pending.get(row.key, ())))
+            for row in known
+            if row.gone_at is None
+        ]
+        await state.schedule.backfill(watched, new=True)
+        out = [
+            scenario
+            for scenario in watched
+            if not state.in_scope(scenario.key.project)
+            or not state.scenario_in_scope(scenario.key.scenario, scenario.row.tags)
+        ]
+        gone = [project.row for key, project in self._projects.items() if not state.in_scope(key)]
+        await self._give_up(out, gone)
 
     async def set_back(self, by: timedelta) -> None:
         """DSS's clock was: what seems to be watched since a moment that is yet to come is watched since before."""
-        now, watched = self._state.now(), self._state.schedule.watched
-        late = [one for one in self._projects.values() if one.row.in_scope_since > now]
-        for project in late:
+        state, now = self._state, self._state.now()
+        projects = [project for project in self._projects.values() if project.row.in_scope_since > now]
+        for project in projects:
             project.row = replace(project.row, in_scope_since=project.row.in_scope_since - by)
-        later = [one for one in watched.values() if one.row.watched_since > now]
-        for one in later:
-            one.row = replace(one.row, watched_since=one.row.watched_since - by)
-        projects = [project.row for project in late]
-        await self._state.write(_write, [one.row for one in later], (), self._state.clock.now(), projects)
-
-    def _wanted(self, row: ScenarioRow) -> bool:
-        return self._state.in_scope(row.key.project) and self._state.scenario_in_scope(row.key.scenario, row.tags)
-
-    # --- projects ----------------------------------------------------------------------------------------------------
+        watched = [scenario for scenario in state.schedule.scenarios.values() if scenario.row.watched_since > now]
+        for scenario in watched:
+            scenario.row = replace(scenario.row, watched_since=scenario.row.watched_since - by)
+        rows = [scenario.row for scenario in watched]
+        await state.store.write(_write, rows, {}, state.clock.now(), [project.row for project in projects])
 
     async def read_projects(self, permit: Permit) -> None:
         """Read the list of projects; also the probe of a node."""
-        self._busy, self._read_at = True, self._state.clock.monotonic()
-        self._due = self._read_at + self._state.node.watch.discovery_interval.total_seconds()  # or sooner if nudged
+        state = self._state
+        self._busy, self._read_at = True, state.clock.monotonic()
+        self._due = self._read_at + state.node.watch.discovery_interval.total_seconds()  # or sooner if nudged
         try:
-            raw = await permit.ask(self._client.list_projects_raw)
+            raw = await permit.ask(state.client.list_projects_raw)
         except DSSError as error:
             self._failures += 1
-            self._due = min(self._due, self._read_at + 2.0 ** min(self._failures, 10))
+            self._due = min(self._due, self._read_at + wait_after(_LIST_RETRY, self._failures))
             if self._failures == 1:
-                self._state.failed("project_list_failed", error)
+                state.note_failure("project_list_failed", error)
         else:
             self._failures = 0
-            await self._alive()
+            await self._circuit.alive()
             await self._projects_read(read_projects(raw))
         finally:
             self._busy = False
 
-    async def _projects_read(self, seen: ParsedList[ListedProject]) -> None:
-        state = self._state
-        state.odd("list_projects", seen.odd, seen.example)
+    async def _projects_read(self, parsed: ParsedList[ListedProject]) -> None:
+        state, node, dss_now = self._state, self._state.row, self._state.now()
+        state.count_invalid("list_projects", parsed)
+
+        def since(project: ListedProject) -> datetime:
+            """A new project came into scope after the last list, unless it is known to be older."""
+            if node.last_discovery_at is None:
+                return node.watched_since
+            last = min(node.last_discovery_at + state.dss_clock.offset, dss_now)
+            older = project.created is not None and project.created < last
+            return dss_now if older or node.scope != self._scope else last
+
         known = {key: project.row for key, project in self._projects.items()} | self._gone_projects
-        changed = compare_projects(known, seen, state.name, state.in_scope, self._since(state.now()))
-        await state.write(scenarios.put_projects, changed)
+        changed = compare_projects(known, parsed, state.name, state.in_scope, since)
+        await state.store.write(scenarios.put_projects, changed)
         for row in changed:
             self._gone_projects.pop(row.project, None)
             project = self._projects.get(row.project)
@@ -228,158 +323,113 @@ class Discovery:
         await state.save({"last_discovery_at": state.clock.now(), "scope": self._scope})
         await self._give_up_missing()
 
-    def _since(self, dss_now: datetime) -> Callable[[ListedProject], datetime]:
-        """From when on a new project counts: it came into scope after the last list, unless it is known to be older."""
-        row = self._state.row
-        before = row.last_discovery_at
-        if before is None:
-            return lambda _: row.watched_since
-        if row.scope != self._scope:
-            return lambda _: dss_now
-        last = min(before + self._state.dss_clock.offset, dss_now)
-
-        def since(project: ListedProject) -> datetime:
-            old = project.created is not None and project.created < last
-            return dss_now if old else last
-
-        return since
-
-    # --- one project -------------------------------------------------------------------------------------------------
-
     async def _read_project(self, project: _Project, permit: Permit) -> None:
+        """Read a project's list. Without the right to, we are blind there: nothing is gone, and no poll is sent."""
         state, key = self._state, project.row.project
-        when = When(state.clock.now(), state.now(), state.now() if project.new_scope else None)
+        when = ListTime(state.clock.now(), state.now(), state.now() if project.new_scope else None)
         project.read_at = state.clock.monotonic()
         project.due = project.read_at + self.interval  # or sooner if nudged
         try:
-            raw = await permit.ask(self._client.get_project(key).list_scenarios_raw)
+            raw = await permit.ask(state.client.get_project(key).list_scenarios_raw)
         except DSSError as error:
-            self._unreadable(project, error)
+            project.failures += 1
+            if error.transient:  # soon again: what one bad answer hides must not wait for a whole interval
+                project.due = min(project.due, project.read_at + wait_after(_LIST_RETRY, project.failures))
+            if project.failures == 1:
+                state.note_failure("scenario_list_failed", error, project=key)
+            if isinstance(error, DSSForbidden) and not project.blind:
+                project.blind = True
+                state.schedule.suspend(key)
         else:
-            seen = read_scenarios(raw, state.name, key)
-            state.odd("list_scenarios", seen.odd, seen.example, project=key)
-            await self._readable(project)
-            await self._scenarios_read(project, seen, when)
+            parsed = read_scenarios(raw, state.name, key)
+            state.count_invalid("list_scenarios", parsed, project=key)
+            if project.failures:
+                state.log.info("scenario_list_recovered", project=key, failures=project.failures)
+            project.failures = 0
+            if project.blind:
+                project.blind = False
+                await state.schedule.resume(key)
+            await self._scenarios_read(project, parsed, when)
             project.new_scope = False
         finally:
             project.busy = False
 
-    def _unreadable(self, project: _Project, error: DSSError) -> None:
-        """Without the right to read a project we are blind there: nothing is gone, and its polls rest."""
-        project.failures += 1
-        if error.transient:  # soon again: what one bad answer hides must not wait for a whole interval
-            project.due = min(project.due, project.read_at + 2.0 ** min(project.failures, 10))
-        if project.failures == 1:
-            self._state.failed("scenario_list_failed", error, project=project.row.project)
-        if isinstance(error, DSSForbidden) and not project.blind:
-            project.blind = True
-            self._state.schedule.rest(project.row.project)
-
-    async def _readable(self, project: _Project) -> None:
-        if project.failures:
-            self._state.log.info("scenario_list_recovered", project=project.row.project, failures=project.failures)
-        project.failures = 0
-        if project.blind:
-            project.blind = False
-            await self._state.schedule.resume(project.row.project)
-
-    async def _scenarios_read(self, project: _Project, seen: ParsedList[ListedScenario], when: When) -> None:
-        state, schedule = self._state, self._state.schedule
-        mine = {key.scenario: row for key, row in self._gone.items() if key.project == project.row.project}
-        mine |= {one.key.scenario: one.row for one in schedule.of_project(project.row.project)}
-        now, pace = state.clock.monotonic(), state.node.watch.discovery_interval.total_seconds()
-        full = now - project.counted_at >= pace / 2
+    async def _scenarios_read(self, project: _Project, parsed: ParsedList[ListedScenario], when: ListTime) -> None:
+        state, schedule, now = self._state, self._state.schedule, self._state.clock.monotonic()
+        known = {key.scenario: row for key, row in self._gone.items() if key.project == project.row.project}
+        known |= {scenario.key.scenario: scenario.row for scenario in schedule.of_project(project.row.project)}
+        full = now - project.counted_at >= state.node.watch.discovery_interval.total_seconds() / 2
         if full:
             project.counted_at = now
 
-        def counts(row: ScenarioRow) -> bool:
-            return full or self._not_found(row)
+        def not_found(row: ScenarioRow) -> bool:
+            scenario = schedule.scenarios.get(row.key)
+            return scenario is not None and scenario.not_found
 
-        changed = compare_scenarios(project.row, mine, seen, state.scenario_in_scope, counts, when)
-        changed = [self._confirmed_missing(row) for row in changed]
-        worth = [row for row in changed if worth_writing(row, mine.get(row.key.scenario), self._pending(row), when)]
-        expected = [_Expected(row.key, self._expect(row, when.dss_now)) for row in changed]
-        await state.write(_write, worth, [one for one in expected if one.change != Expectation()], when.now)
-        changes = {one.key: one.change for one in expected}
-        # What was not written is not remembered either: memory must not be fresher than the rows that rules judge by.
-        for row in (mine | {row.key.scenario: row for row in worth}).values():
-            if row.key in changes:
-                self._apply(row, changes[row.key])
-        for one in seen.items:
-            self._flag(one)
+        changed = compare_scenarios(
+            project.row, known, parsed, state.scenario_in_scope, lambda row: full or not_found(row), when
+        )
+        # DSS answered a poll with 404, and now its list agrees: that is enough.
+        changed = [
+            replace(row, missing=max(row.missing, _MISSING_BEFORE_GONE)) if row.missing and not_found(row) else row
+            for row in changed
+        ]
+        pending = {row.key: scenario.pending for row in changed if (scenario := schedule.scenarios.get(row.key))}
+        start_changes = {row.key: expected_changes(pending.get(row.key, ()), row, when.dss_now) for row in changed}
+        worth = [
+            row for row in changed if worth_writing(row, known.get(row.key.scenario), pending.get(row.key, ()), when)
+        ]
+        await state.store.write(_write, worth, start_changes, when.now)
+        # What was not written is not remembered either: memory must not be fresher than the rows that rules go by.
+        for row in (known | {row.key.scenario: row for row in worth}).values():
+            if row.key in start_changes:
+                self._apply(row, start_changes[row.key])
+        for listed in parsed.items:
+            scenario = schedule.scenarios.get(listed.key)
+            if scenario is None:
+                continue
+            if schedule.hints_from is not Reason.SWEEP:
+                schedule.hint_running(scenario, listed.running)
+            elif listed.running is not None and scenario.running_hint is None and not scenario.open_runs:
+                schedule.nudge(scenario, Reason.FLAGS)  # beside the sweep, a reason for one poll
         await self._give_up_missing()
 
-    def _confirmed_missing(self, row: ScenarioRow) -> ScenarioRow:
-        """DSS answered a poll with 404, and now its list agrees: that is enough."""
-        if not row.missing or not self._not_found(row):
-            return row
-        return replace(row, missing=max(row.missing, MISSING_BEFORE_GONE))
-
-    def _not_found(self, row: ScenarioRow) -> bool:
-        one = self._state.schedule.watched.get(row.key)
-        return one is not None and one.not_found
-
-    def _pending(self, row: ScenarioRow) -> tuple[datetime, ...]:
-        one = self._state.schedule.watched.get(row.key)
-        return one.pending if one else ()
-
-    def _expect(self, row: ScenarioRow, dss_now: datetime) -> Expectation:
-        return expect(self._pending(row), row, dss_now)
-
-    def _apply(self, row: ScenarioRow, change: Expectation) -> None:
+    def _apply(self, row: ScenarioRow, change: StartChanges) -> None:
         schedule = self._state.schedule
-        one = schedule.watched.get(row.key)
+        scenario = schedule.scenarios.get(row.key)
         if row.gone_at is not None:
             self._gone[row.key] = row
             schedule.remove(row.key)
-            return
-        if one is None:
+        elif scenario is None:
             self._gone.pop(row.key, None)
-            one = ScenarioState(row, pending=change.new)
-            schedule.add(one)
-            self._show(one)
-            return
-        one.pending = tuple(sorted({*one.pending, *change.new} - set(change.withdrawn)))
-        # What others wrote while the list was on its way stays.
-        schedule.update(one, replace(row, **{name: getattr(one.row, name) for name in _OF_OTHERS}))
-
-    def _flag(self, seen: ListedScenario) -> None:
-        """The list's running flag: in place of the sweep, or beside it as a reason for one poll."""
-        schedule = self._state.schedule
-        one = schedule.watched.get(seen.key)
-        if one is None:
-            return
-        if schedule.sighting is not Reason.SWEEP:
-            schedule.sight(one, seen.running)
-        elif seen.running is not None and one.sighted is None and not one.open_runs:
-            schedule.nudge(one, Reason.FLAGS)
-
-    # --- what is gone ------------------------------------------------------------------------------------------------
+            scenario = ScenarioState(row, pending=change.new)
+            schedule.add(scenario)
+            if schedule.hints_from is Reason.SWEEP:  # what the last sweep said about it counts
+                schedule.hint_running(scenario, schedule.swept.get((row.key.project, row.key.scenario)))
+        else:
+            scenario.pending = tuple(sorted({*scenario.pending, *change.new} - set(change.withdrawn)))
+            # What polls wrote while the list was in flight stays.
+            schedule.update(scenario, replace(row, **{name: getattr(scenario.row, name) for name in _OF_POLLS}))
 
     async def _give_up_missing(self) -> None:
         """Give up what lists have lacked for long, unless it is so much that the lists must be wrong."""
-        async with self._giving_up:
-            await self._judge_missing()
-
-    async def _judge_missing(self) -> None:
         schedule = self._state.schedule
-        lost = [project.row for project in self._projects.values() if project.row.missing >= MISSING_BEFORE_GONE]
-        counts = {row.project: row.missing for row in lost}
-        missing = [
-            (one, max(one.row.missing, counts.get(one.key.project, 0)))
-            for one in schedule.watched.values()
-            if one.row.missing >= MISSING_BEFORE_GONE or one.key.project in counts
-        ]
-        if not missing and not lost:
-            self._held_back = False
-            return
-        if may_go([(one.key, count) for one, count in missing], len(schedule.watched)):
-            await self._give_up([one for one, _ in missing], lost, gone=True)
-        elif not self._held_back:
-            self._held_back = True
-            self._state.log.warning(
-                "many_scenarios_missing", missing=len(missing), watched=len(schedule.watched), kept=True
-            )
+        async with self._giving_up:
+            lost = [project.row for project in self._projects.values() if project.row.missing >= _MISSING_BEFORE_GONE]
+            counts = {row.project: row.missing for row in lost}
+            missing = {
+                scenario: max(scenario.row.missing, counts.get(scenario.key.project, 0))
+                for scenario in schedule.scenarios.values()
+                if scenario.row.missing >= _MISSING_BEFORE_GONE or scenario.key.project in counts
+            }
+            if not missing and not lost:
+                self._held_back = False
+            elif may_give_up(missing.values(), len(schedule.scenarios)):
+                await self._give_up(list(missing), lost, gone=True)
+            elif not self._held_back:
+                self._held_back = True
+                watched = len(schedule.scenarios)
+                self._state.log.warning("many_scenarios_missing", missing=len(missing), watched=watched, kept=True)
 
     async def _give_up(
         self, out: Sequence[ScenarioState], projects: Sequence[ProjectRow], *, gone: bool = False
@@ -388,13 +438,13 @@ class Discovery:
         if not out and not projects:
             return
         state, now = self._state, self._state.clock.now()
-        rows = [replace(one.row, gone_at=now) for one in out]
-        over = [self._over(one) for one in out if gone and one.open_runs]
-        withdrawn = [_Expected(one.key, Expectation(withdrawn=one.pending)) for one in out if one.pending]
+        rows = [replace(scenario.row, gone_at=now) for scenario in out]
+        over = [self._last_poll(scenario) for scenario in out if gone and scenario.open_runs]
+        withdrawn = {scenario.key: StartChanges(withdrawn=scenario.pending) for scenario in out}
         gone_projects = [replace(row, gone_at=now) for row in projects]
-        await state.write(_write, rows, withdrawn, now, gone_projects, over)
+        await state.store.write(_write, rows, withdrawn, now, gone_projects, over)
         if over:
-            state.given.ring()
+            state.deps.ring()
         for row in rows:
             self._gone[row.key] = row
             state.schedule.remove(row.key)
@@ -404,37 +454,21 @@ class Discovery:
             self._gone_projects[project.project] = project
         state.log.info("scenarios_removed", scenarios=len(rows), projects=[row.project for row in gone_projects])
 
-    def _over(self, one: ScenarioState) -> Poll:
+    def _last_poll(self, scenario: ScenarioState) -> Poll:
         """What ends the open runs of a scenario that is gone: a poll that shows nothing."""
-        state, now = self._state, self._state.now()
-        sight = PollResult(
-            one.key,
-            one.row.facts,
-            seen=(),
-            reaches=None,
-            whole=True,
-            advances=True,
-            now=now,
-            earliest=now,
-            detected_at=state.clock.now(),
-            horizon=now,
-            late_before=None,
-            fresh_from=now,
-            scenario_url=one.key.url(state.node.url),
-            gone=True,
-        )
-        return Poll(
-            sight, state.clock.now(), Reason.FLAGS.value, (), state.given.wants_details, state.given.duration_buckets
-        )
-
-
-_OF_OTHERS = ("watched_since", "watermark", "cursor", "polled_at", "last_end", "last_outcome", "follows", "backfilled")
+        state, now, url = self._state, self._state.now(), scenario.key.url(self._state.node.url)
+        result = PollResult(
+            scenario.key, scenario.row.facts, now=now, earliest=now, detected_at=state.clock.now(), horizon=now,
+            fresh_from=now, scenario_url=url, gone=True,
+        )  # fmt: skip
+        deps = state.deps
+        return Poll(result, state.clock.now(), Reason.FLAGS, (), deps.wants_details, deps.duration_buckets)
 
 
 def _write(
     connection: Connection,
     changed: Sequence[ScenarioRow],
-    expected: Iterable[_Expected],
+    changes: Mapping[ScenarioKey, StartChanges],
     now: datetime,
     projects: Sequence[ProjectRow] = (),
     over: Sequence[Poll] = (),
@@ -443,7 +477,6 @@ def _write(
     scenarios.put_scenarios(connection, changed)
     scenarios.put_projects(connection, projects)
     record_polls(connection, over)
-    expected = list(expected)
-    withdrawn = [(one.key, at, "withdrawn") for one in expected for at in one.change.withdrawn]
+    withdrawn = [(key, at, "withdrawn") for key, change in changes.items() for at in change.withdrawn]
     starts.close_starts(connection, withdrawn, now)
-    starts.expect_starts(connection, [(one.key, at) for one in expected for at in one.change.new], now)
+    starts.expect_starts(connection, [(key, at) for key, change in changes.items() for at in change.new], now)

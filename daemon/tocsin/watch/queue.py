@@ -1,50 +1,152 @@
-"""The one line in which all requests of a node wait: by rank, within one budget.
+"""The one queue in which all requests of a node wait: by rank, within one budget.
 
-A source names what it would do next; when the budget has room, the most urgent source starts its job, and the job's
-further requests wait in the same line, before new jobs of its rank. Every few jobs the longest waiting goes first
-whatever its rank, so that what the budget cannot hold is delayed fairly and nothing starves.
+A source names its next job; when the budget has room, the most urgent job starts, and its further requests wait in the
+same queue, before new jobs of their rank. Every few jobs the one that has waited longest starts whatever its rank, so
+that what the budget cannot hold is delayed fairly and nothing starves.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from itertools import count
-from math import inf
+from math import ceil, inf
 from typing import Protocol, TypeVar
 
-from structlog.typing import FilteringBoundLogger as BoundLogger
+from structlog.typing import FilteringBoundLogger
 
 from tocsin.dss import DSSUnreachable
 from tocsin.kit.clock import Clock
 from tocsin.store import NotLeader
-from tocsin.watch.budget import Budget
 from tocsin.watch.cadence import Rank
 
 T = TypeVar("T")
 
+_MARGIN = 1.05  # requests are counted where they arrive, not where they leave
+_EVEN_SHARE = 0.9  # of the rate, for requests that are not urgent: urgent ones find room at once
+_ANSWERS = 100  # the node is judged by its last answers,
+_ANSWERS_AGE = 60.0  # none of them older than so many seconds
+_MIN_FAILURES = 5
+_FAILING_SHARE = 5  # more than a fifth of the answers failed: trouble
+_INCIDENT = 10.0  # seconds; all that goes wrong within them is one incident, and one cut
+_CUT = 1 / 2  # of the limit remains after an incident of trouble,
+_THROTTLED_CUT = 3 / 4  # and after a throttled answer among good ones
+_REGAIN = 60.0  # seconds from nothing to the configured rate
+_MAX_PAUSE = 60.0  # seconds; a Retry-After beyond it is nonsense, or is sent again
+_PAUSE_REST = 5  # pauses of a node that is not in trouble take at most a sixth of the time
+
 _FAIR_EVERY = 8
 _LONGEST_SLEEP = 5.0
-_JOBS_PER_REQUEST = 4  # jobs may wait for the store while others ask; not without end
+_JOBS_PER_REQUEST = 4  # jobs may wait for the store while others send requests, but not without bound
+
+
+class Budget:
+    """The rate and the concurrency that one node gets now. Pure; times are monotonic seconds, passed by the caller.
+
+    Never more requests than the configured rate in any second. Sporadic errors cost at most a short pause and a
+    quarter of the rate; only a node that fails more than a fifth of its answers is sent less and less, down to
+    ``floor``. Each answer is reported once, by ``succeeded``, ``failed`` (5xx, reset, timeout) or ``throttled`` (429,
+    or any failure with a Retry-After).
+    """
+
+    def __init__(self, rate: float, concurrency: int) -> None:
+        """``rate`` in requests per second; both are upper bounds."""
+        self.rate = rate
+        self.concurrency = concurrency
+        self.floor = min(rate, max(rate / 8, 0.5))
+        self.limit = rate
+        self._sent: deque[float] = deque(maxlen=max(1, ceil(rate)))
+        self._answers: deque[tuple[float, bool]] = deque(maxlen=_ANSWERS)  # (when, whether it failed)
+        self._failures = 0  # among ``_answers``
+        self._cut_at = self._regained_at = -inf
+        self._paused_until = self._pauses_again_at = -inf
+
+    @property
+    def max_in_flight(self) -> int:
+        """Fewer once the limit is below a half, since a hang among good answers takes a place for long; at least two,
+        so that one hang does not stop the rest."""
+        share = min(1.0, 2 * self.limit / self.rate)
+        return max(min(2, self.concurrency), round(self.concurrency * share))
+
+    def wait(self, now: float, *, urgent: bool) -> float:
+        """Seconds until the next request may leave. Requests that are not urgent keep an even pace and leave room."""
+        waits = [self._paused_until - now]
+        allowed = max(1, ceil(self.limit))
+        if len(self._sent) >= allowed:
+            waits.append(self._sent[-allowed] + _MARGIN * allowed / self.limit - now)
+        if self._sent and not urgent:
+            waits.append(self._sent[-1] + _MARGIN / (_EVEN_SHARE * self.limit) - now)
+        return max(0.0, *waits)
+
+    def sent(self, now: float) -> None:
+        self._sent.append(now)
+
+    def succeeded(self, now: float) -> None:
+        self._record(now, failed=False)
+        if self.limit < self.rate and not self._in_trouble():
+            self.limit = min(self.rate, self.limit + self.rate * max(0.0, now - self._regained_at) / _REGAIN)
+        self._regained_at = now
+
+    def failed(self, now: float) -> None:
+        self._record(now, failed=True)
+        if self._in_trouble():
+            self._cut(now, _CUT)
+
+    def throttled(self, now: float, retry_after: float | None = None) -> None:
+        """The node asks for fewer requests. ``retry_after`` in seconds; None: it did not say for how long.
+
+        A throttled answer among good ones cuts the limit only while it is whole, and pauses only if the last pause is
+        long over: the request that was throttled comes again later anyway.
+        """
+        self._record(now, failed=True)
+        trouble = self._in_trouble()
+        if trouble or self.limit >= self.rate:
+            self._cut(now, _CUT if trouble else _THROTTLED_CUT)
+        if retry_after is not None and (trouble or now >= self._pauses_again_at):
+            pause = min(max(0.0, retry_after), _MAX_PAUSE)  # NaN becomes 0
+            self._paused_until = max(self._paused_until, now + pause)
+            self._pauses_again_at = now + pause + max(_INCIDENT, _PAUSE_REST * pause)
+
+    def _record(self, now: float, *, failed: bool) -> None:
+        if len(self._answers) == _ANSWERS:
+            self._failures -= self._answers.popleft()[1]
+        self._answers.append((now, failed))
+        self._failures += failed
+        while self._answers[0][0] < now - _ANSWERS_AGE:
+            self._failures -= self._answers.popleft()[1]
+
+    def _in_trouble(self) -> bool:
+        return self._failures >= _MIN_FAILURES and self._failures * _FAILING_SHARE > len(self._answers)
+
+    def _cut(self, now: float, remains: float) -> None:
+        """One cut per incident. What failed before a cut is settled by it: only later answers count for the next."""
+        if now - self._cut_at < _INCIDENT:
+            return
+        self.limit = max(self.floor, self.limit * remains)
+        self._cut_at = self._regained_at = now
+        if self._in_trouble():
+            self._answers.clear()
+            self._failures = 0
 
 
 @dataclass(frozen=True, slots=True)
 class NextJob:
-    """What a source would do now; ``since`` when it has waited, in monotonic seconds."""
+    """What a source would start now; ``since`` when it has been due, in monotonic seconds."""
 
     rank: Rank
     since: float
 
 
 class RequestSource(Protocol):
-    """Something that has jobs for the line. Times are monotonic seconds."""
+    """Something that has jobs for the queue. Times are monotonic seconds."""
 
-    def offer(self, now: float) -> NextJob | None:
+    def next_job(self, now: float) -> NextJob | None:
         """The most urgent job that is due; None: nothing is."""
         ...
 
-    def take(self, now: float, permit: "Permit") -> Coroutine[object, object, None]:
-        """Start the job that was offered. It must not raise but for bugs and a lost lead."""
+    def start(self, now: float, permit: "Permit") -> Coroutine[object, object, None]:
+        """Take that job. The coroutine must not raise but for bugs and a lost lease."""
         ...
 
     def due_in(self, now: float) -> float:
@@ -53,37 +155,35 @@ class RequestSource(Protocol):
 
 
 class Permit:
-    """A job's place in the line. The first request goes at once: its room was there when the job was started."""
+    """A job's right to send requests. The first goes at once: its room was there when the job started."""
 
-    def __init__(self, line: "RequestQueue", rank: Rank) -> None:
-        self._line = line
+    def __init__(self, queue: "RequestQueue", rank: Rank) -> None:
+        self._queue = queue
         self._rank = rank
         self._granted = True
 
     async def ask(self, call: Callable[[], Awaitable[T]], rank: Rank | None = None) -> T:
-        """One request, of the job's rank or another. Raises ``DSSError``, also when the node went down while this
-        waited."""
-        if self._granted:
-            self._granted = False
-        else:
-            await self._line.wait(self._rank if rank is None else rank)
+        """One request, of the job's rank or another. Raises ``DSSError``, also when the node goes down meanwhile."""
+        if not self._granted:
+            await self._queue.wait(self._rank if rank is None else rank)
+        self._granted = False
         try:
             return await call()
         finally:
-            self._line.leave()
+            self._queue.release()
 
     def close(self) -> None:
-        """Give back what was granted and not used."""
+        """Release what was granted and not used."""
         if self._granted:
             self._granted = False
-            self._line.leave()
+            self._queue.release()
 
 
 class RequestQueue:
-    """The line itself. ``sources`` is asked anew each time, so that a dead node can offer its probe alone."""
+    """The queue itself. ``sources`` is called anew each time, so that a dead node can offer its probe alone."""
 
     def __init__(
-        self, budget: Budget, clock: Clock, sources: Callable[[], Sequence[RequestSource]], log: BoundLogger
+        self, budget: Budget, clock: Clock, sources: Callable[[], Sequence[RequestSource]], log: FilteringBoundLogger
     ) -> None:
         self.budget = budget
         self.clock = clock
@@ -97,10 +197,10 @@ class RequestQueue:
         self._bell = asyncio.Event()
 
     async def run(self) -> None:
-        """For ever: let jobs begin as the budget allows. Raises ``NotLeader`` when a job learned of it."""
+        """Start jobs as the budget allows, for ever. Raises ``NotLeader`` when a job learned of it."""
         try:
             while True:
-                pause = self._pump()
+                pause = self._dispatch()
                 self._bell.clear()
                 try:
                     async with asyncio.timeout(min(pause, _LONGEST_SLEEP)):
@@ -118,7 +218,7 @@ class RequestQueue:
         self._bell.set()
 
     async def wait(self, rank: Rank) -> None:
-        """Wait for the room of one more request of a job that runs."""
+        """Wait for the room of one more request of a running job."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         heappush(self._waiting, (rank, next(self._numbers), future))
         self.ring()
@@ -126,63 +226,56 @@ class RequestQueue:
             await future
         except asyncio.CancelledError:
             if future.done() and not future.cancelled() and future.exception() is None:
-                self.leave()
+                self.release()
             raise
 
-    def leave(self) -> None:
+    def release(self) -> None:
+        """A request is over: its place is free."""
         self._in_flight -= 1
         self.ring()
 
     def reject_all(self) -> None:
-        """The node is down: those who wait need not."""
+        """The node is down: requests that wait fail with ``DSSUnreachable``."""
         for *_, future in self._waiting:
             if not future.done():
                 future.set_exception(DSSUnreachable("the node is down"))
         self._waiting.clear()
 
-    def _pump(self) -> float:
-        """Start what may start; answers the seconds until more may."""
+    def _dispatch(self) -> float:
+        """Start what may start; returns the seconds until more may."""
         while True:
             now = self.clock.monotonic()
             while self._waiting and self._waiting[0][2].done():
                 heappop(self._waiting)
-            source, offer = self._best(now)
-            ahead = self._waiting[0][0] if self._waiting else None
-            if ahead is None and (source is None or offer is None):
-                return min((one.due_in(now) for one in self._sources()), default=inf)
-            rank = min(rank for rank in (ahead, offer.rank if offer else None) if rank is not None)
-            pause = (
-                inf
-                if self._in_flight >= self.budget.max_in_flight
-                else self.budget.wait(now, urgent=rank <= Rank.DETAILS)
-            )
+            waiting = self._waiting[0][0] if self._waiting else None
+            source, job = self._choose(now)
+            ranks = [rank for rank in (waiting, job.rank if job else None) if rank is not None]
+            pause = inf
+            if ranks and self._in_flight < self.budget.max_in_flight:
+                pause = self.budget.wait(now, urgent=min(ranks) <= Rank.DETAILS)
             if pause > 0:
-                return min([pause, *(one.due_in(now) for one in self._sources())])
+                return min([pause, *(source.due_in(now) for source in self._sources())])
             self.budget.sent(now)
             self._in_flight += 1
-            if ahead is not None and (offer is None or ahead <= offer.rank):
+            if source is None or job is None or (waiting is not None and waiting <= job.rank):
                 heappop(self._waiting)[2].set_result(None)
-            else:
-                assert source is not None
-                assert offer is not None
-                self._start(source, offer.rank, now)
+                continue
+            self._started += 1
+            permit = Permit(self, job.rank)
+            task = asyncio.create_task(_run_job(source.start(now, permit), permit))
+            self._jobs.add(task)
+            task.add_done_callback(lambda _: self.ring())
 
-    def _best(self, now: float) -> tuple[RequestSource | None, NextJob | None]:
+    def _choose(self, now: float) -> tuple[RequestSource | None, NextJob | None]:
         if len(self._jobs) >= _JOBS_PER_REQUEST * self.budget.concurrency:
             return None, None
-        offers = [(source, offer) for source in self._sources() if (offer := source.offer(now)) is not None]
-        if not offers:
-            return None, None
-        if self._started % _FAIR_EVERY == _FAIR_EVERY - 1:
-            return min(offers, key=lambda one: (one[1].rank is Rank.SPARE, one[1].since))
-        return min(offers, key=lambda one: (one[1].rank, one[1].since))
-
-    def _start(self, source: RequestSource, rank: Rank, now: float) -> None:
-        self._started += 1
-        permit = Permit(self, rank)
-        job = asyncio.create_task(_carry_out(source.take(now, permit), permit))
-        self._jobs.add(job)
-        job.add_done_callback(lambda _: self.ring())
+        jobs = [(source, job) for source in self._sources() if (job := source.next_job(now)) is not None]
+        fair = self._started % _FAIR_EVERY == _FAIR_EVERY - 1
+        return min(
+            jobs,
+            key=lambda item: (item[1].rank is Rank.SPARE if fair else item[1].rank, item[1].since),
+            default=(None, None),
+        )
 
     def _reap(self) -> None:
         for job in [job for job in self._jobs if job.done()]:
@@ -195,7 +288,7 @@ class RequestQueue:
                 self._log.exception("watch_job_failed")
 
 
-async def _carry_out(work: Coroutine[object, object, None], permit: Permit) -> None:
+async def _run_job(work: Coroutine[object, object, None], permit: Permit) -> None:
     try:
         await work
     finally:

@@ -4,7 +4,7 @@ Many polls share one transaction and its statements. Cursor, runs, events and to
 all; totals count exactly the end events that were new.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -14,9 +14,9 @@ from tocsin.model.event import END_EVENTS, Event, EventName
 from tocsin.model.run import DetailsLevel, Run, RunKey
 from tocsin.model.scenario import MailReporter, match_starts
 from tocsin.store import events, runs, scenarios, starts, totals
-from tocsin.store.runs import RunRow, StoredRuns
-from tocsin.store.scenarios import PolledScenario, ScenarioProgress
-from tocsin.watch.diff import Diff, PollResult, RunChange, diff
+from tocsin.store.runs import RunRow
+from tocsin.store.scenarios import PolledScenario
+from tocsin.watch.diff import PollResult, diff
 
 WantsDetails = Callable[[Event, tuple[MailReporter, ...]], DetailsLevel]
 """What is needed of the run that an event ended, by the scenario's own mail reporters too.
@@ -30,7 +30,7 @@ _LOG_AT_ONCE = frozenset({EventName.RUN_FAILED, EventName.RUN_ABORTED})
 class Poll:
     """One good poll, ready to be written. ``begun_at`` is on Tocsin's clock."""
 
-    sight: PollResult
+    result: PollResult
     begun_at: datetime
     reason: str
     pending: tuple[datetime, ...]  # expected starts
@@ -55,110 +55,71 @@ class PollOutcome:
 
 
 def record_polls(connection: Connection, polls: Sequence[Poll]) -> list[PollOutcome]:
-    """Write polls; one answer each, in order. Statements are shared, so many polls cost little more than one."""
-    keys = [poll.sight.key for poll in polls]
-    if len(set(keys)) < len(keys):  # each must see what the one before it wrote
+    """Write polls; one outcome each, in order. Statements are shared, so many polls cost little more than one."""
+    by_key = {poll.result.key: poll for poll in polls}
+    if len(by_key) < len(polls):  # each must see what the one before it wrote
         return [record_polls(connection, [poll])[0] for poll in polls]
-    pasts = scenarios.scenario_progress(connection, keys)
-    fresh = [seen.run.key for poll in polls for seen in poll.sight.seen if seen.run.start >= poll.sight.fresh_from]
-    known = runs.stored_runs(connection, keys, fresh)
-    diffs = [
-        diff(known[poll.sight.key], poll.sight, past) if (past := pasts.get(poll.sight.key)) else None for poll in polls
-    ]
-    told = events.insert_events(connection, [event for one in diffs if one for event in one.events])
-    new = {event.id for event in told}
-    recorded: list[PollOutcome] = []
-    changed: list[RunRow] = []
-    polled: list[PolledScenario] = []
-    for poll, one in zip(polls, diffs, strict=True):
-        if one is None:
-            recorded.append(PollOutcome(known=False))
-            continue
-        mine = tuple(event for event in one.events if event.id in new)
-        details = _details(poll, mine)
-        written = [_row(poll, change, change.run.key in details) for change in one.runs]
-        changed += written
-        recorded.append(_recorded(poll, one, mine, written, pasts[poll.sight.key], known[poll.sight.key], details))
-        polled.append(_polled(poll, recorded[-1]))
-    runs.put_runs(connection, changed)
-    scenarios.save_polls(connection, polled)
-    scenarios.put_mail_reporters(
-        connection,
-        [
-            (poll.sight.key, poll.mail_reporters)
-            for poll, one in zip(polls, recorded, strict=True)
-            if poll.put_mail_reporters and one.known
-        ],
-    )
-    _settle(connection, polls, recorded)
-    _count(connection, polls, told)
-    return recorded
-
-
-def _details(poll: Poll, new: Sequence[Event]) -> dict[RunKey, DetailsLevel]:
-    """What is to be read of the runs that ended."""
-    levels = {
-        event.run.key: DetailsLevel.LOG
-        if event.name in _LOG_AT_ONCE
-        else poll.wants_details(event, poll.mail_reporters)
-        for event in new
-        if event.run and event.name in END_EVENTS
-    }
-    return {run: level for run, level in levels.items() if level}
-
-
-def _row(poll: Poll, change: RunChange, details: bool) -> RunRow:
-    now = poll.sight.detected_at
-    return RunRow(
-        change.run,
-        change.baseline,
-        change.late,
-        seen_at=now,
-        seen_by=poll.reason,
-        end_seen_at=now if change.ended else None,
-        absent_since=change.absent_since,
-        details_due_at=now if details else None,
-    )
-
-
-def _recorded(
-    poll: Poll,
-    one: Diff,
-    new: tuple[Event, ...],
-    written: Sequence[RunRow],
-    past: ScenarioProgress,
-    known: StoredRuns,
-    details: Mapping[RunKey, DetailsLevel],
-) -> PollOutcome:
-    now = {was.run.key: was.run for was in known.values() if was.run} | {one.run.key: one.run for one in written}
-    cursors = [moment for moment in (past.cursor, one.cursor) if moment is not None]
-    return PollOutcome(
-        new,
-        open_runs=tuple(run for run in now.values() if run.end is None),
-        details=tuple((one.run.key, details[one.run.key]) for one in written if one.details_due_at is not None),
-        cursor=max(cursors, default=None),
-        last_end=one.last_end,
-        last_outcome=one.last_outcome,
-        settled=match_starts(poll.pending, [seen.run for seen in poll.sight.seen]) if poll.pending else {},
-    )
-
-
-def _polled(poll: Poll, one: PollOutcome) -> PolledScenario:
-    failures = sum(event.name is EventName.REPORTER_FAILED for event in one.events)
-    return PolledScenario(poll.sight.key, poll.begun_at, one.cursor, one.last_end, one.last_outcome, failures)
-
-
-def _settle(connection: Connection, polls: Sequence[Poll], recorded: Sequence[PollOutcome]) -> None:
-    states = [
-        (poll.sight.key, at, state)
-        for poll, one in zip(polls, recorded, strict=True)
-        for at, state in one.settled.items()
-    ]
-    if states:
-        starts.close_starts(connection, states, polls[-1].sight.detected_at)
-
-
-def _count(connection: Connection, polls: Sequence[Poll], fresh: Iterable[Event]) -> None:
-    ended = [event.run for event in fresh if event.run and event.name in END_EVENTS]
-    if ended:
+    pasts = scenarios.scenario_progress(connection, list(by_key))
+    fresh = [seen.run.key for poll in polls for seen in poll.result.seen if seen.run.start >= poll.result.fresh_from]
+    known = runs.stored_runs(connection, list(by_key), fresh)
+    diffs = {key: diff(known[key], by_key[key].result, past) for key, past in pasts.items()}
+    inserted = events.insert_events(connection, [event for found in diffs.values() for event in found.events])
+    new_ids = {event.id for event in inserted}
+    outcomes = dict.fromkeys(by_key, PollOutcome(known=False))
+    rows: list[RunRow] = []
+    for key, found in diffs.items():
+        poll, now = by_key[key], by_key[key].result.detected_at
+        new = tuple(event for event in found.events if event.id in new_ids)
+        details = {
+            event.run.key: level
+            for event in new
+            if event.run and event.name in END_EVENTS and (level := _details_level(poll, event))
+        }
+        rows += [
+            RunRow(
+                change.run,
+                change.baseline,
+                change.late,
+                seen_at=now,
+                seen_by=poll.reason,
+                end_seen_at=now if change.ended else None,
+                absent_since=change.absent_since,
+                details_due_at=now if change.run.key in details else None,
+            )
+            for change in found.runs
+        ]
+        current = {run.run.key: run.run for run in known[key].values() if run.run}
+        current |= {change.run.key: change.run for change in found.runs}
+        outcomes[key] = PollOutcome(
+            new,
+            open_runs=tuple(run for run in current.values() if run.end is None),
+            details=tuple(details.items()),
+            cursor=max(filter(None, (pasts[key].cursor, found.cursor)), default=None),
+            last_end=found.last_end,
+            last_outcome=found.last_outcome,
+            settled=match_starts(poll.pending, [seen.run for seen in poll.result.seen]) if poll.pending else {},
+        )
+    runs.put_runs(connection, rows)
+    _update_scenarios(connection, [(by_key[key], outcomes[key]) for key in diffs])
+    if ended := [event.run for event in inserted if event.run and event.name in END_EVENTS]:
         totals.count_runs(connection, ended, polls[0].bounds)
+    return list(outcomes.values())
+
+
+def _details_level(poll: Poll, event: Event) -> DetailsLevel:
+    return DetailsLevel.LOG if event.name in _LOG_AT_ONCE else poll.wants_details(event, poll.mail_reporters)
+
+
+def _update_scenarios(connection: Connection, recorded: Sequence[tuple[Poll, PollOutcome]]) -> None:
+    polled: list[PolledScenario] = []
+    settled = []
+    for poll, outcome in recorded:
+        failures = sum(event.name is EventName.REPORTER_FAILED for event in outcome.events)
+        row = (outcome.cursor, outcome.last_end, outcome.last_outcome, failures)
+        polled.append(PolledScenario(poll.result.key, poll.begun_at, *row))
+        settled += [(poll.result.key, at, state) for at, state in outcome.settled.items()]
+    scenarios.save_polls(connection, polled)
+    reporters = [(poll.result.key, poll.mail_reporters) for poll, _ in recorded if poll.put_mail_reporters]
+    scenarios.put_mail_reporters(connection, reporters)
+    if settled:
+        starts.close_starts(connection, settled, recorded[-1][0].result.detected_at)

@@ -1,347 +1,282 @@
 """Which scenario is polled next: the watched scenarios of a node in memory, by due time.
 
-Everything here can be made again from the store; nothing is lost when the process dies. Several nudges before a poll
-is sent are one poll, one poll a scenario is on its way, and a nudge that comes meanwhile makes one more after it.
+Everything here can be built again from the store. Several nudges before a poll is sent are one poll, one poll of a
+scenario is in flight at a time, and a nudge that comes meanwhile makes one more after it.
 """
 
 import asyncio
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from datetime import datetime
 from heapq import heappop, heappush
-from itertools import islice
+from itertools import count
 from math import inf
 
 from tocsin.kit.clock import Clock
-from tocsin.model.run import Run, ScenarioKey
-from tocsin.model.scenario import LAUNCH_DELAY
+from tocsin.model.run import ScenarioKey
 from tocsin.store.scenarios import ScenarioRow
-from tocsin.watch.cadence import Due, Pace, Rank, Reason, next_poll
+from tocsin.watch.cadence import Due, Rank, Reason, ScenarioState, next_poll
+from tocsin.watch.queue import NextJob
 
-_AT_ONCE = 200  # plans before others get their turn
+_AT_ONCE = 200  # plans before other tasks get their turn
 _SPARE_AFTER = 5.0  # a scenario is not polled again sooner only because there is room,
 _INACTIVE = 8  # and an inactive one, which only people and other scenarios start, waits so many times longer
 _HOOK_SHARE = 0.25  # of the budget
 _HOOK_PAUSE = 1.0  # seconds between two polls of a scenario that hooks ask for
 
-
-@dataclass(slots=True, eq=False)
-class ScenarioState:
-    """A scenario that is watched. Bare floats are monotonic seconds."""
-
-    row: ScenarioRow
-    open_runs: tuple[Run, ...] = ()
-    mail_reporters: int | None = None  # a mark of those that this process last wrote
-    settled: tuple[int, ...] = ()  # marks of runs that the last poll wrote as ended
-    unreadable: dict[int, int] = field(default_factory=dict)  # marks of runs, and how many polls could not read them
-    pending: tuple[datetime, ...] = ()  # expected starts, on DSS's clock
-    sighted: str | None = None  # the run that sweep or list show as running
-    told: bool = False  # whether they said anything since they became the ones to say it
-    doubted_at: float = -inf  # when they began to differ from what polls say
-    unexplained: int = 0
-    polled_at: float | None = None  # the last good poll of this process
-    tried_at: float = -inf
-    failures: int = 0
-    forbidden: bool = False
-    not_found: bool = False
-    problem: str | None = None
-    followed_at: float | None = None
-    in_flight: bool = False
-    nudged: Reason | None = None  # waits for a poll, or for the end of the one that is on its way
-    added_at: float = 0.0
-    due_at: float = inf
-    queued: tuple[Rank, Reason] | None = None
-
-    @property
-    def key(self) -> ScenarioKey:
-        return self.row.key
+_Ordered = OrderedDict[ScenarioKey, float]
 
 
-@dataclass(slots=True)
 class Schedule:
-    """``clock`` is DSS's; ``sighting`` who tells what runs now: the sweep, the lists or nobody."""
+    """``clock`` is DSS's; ``hints_from`` says who tells what runs now: the sweep, the lists or nobody."""
 
-    clock: Clock
-    max_interval: float
-    sighting: Reason | None = None
-    suspended: set[str] = field(default_factory=set)  # projects that cannot be read
-    watched: dict[ScenarioKey, ScenarioState] = field(default_factory=dict)
-    _by_project: dict[str, set[ScenarioKey]] = field(default_factory=dict)
-    _heap: list[tuple[float, int, ScenarioKey]] = field(default_factory=list)
-    _ready: dict[Rank, OrderedDict[ScenarioKey, float]] = field(
-        default_factory=lambda: {rank: OrderedDict() for rank in Rank}
-    )
-    _spare: OrderedDict[ScenarioKey, float] = field(default_factory=OrderedDict)  # by the last poll, oldest first
-    _spare_inactive: OrderedDict[ScenarioKey, float] = field(default_factory=OrderedDict)
-    _hooked: OrderedDict[ScenarioKey, float] = field(default_factory=OrderedDict)
-    _hook_free_at: float = -inf
-    _followers: dict[tuple[str, str], set[ScenarioKey]] = field(default_factory=dict)
-    _pushed: int = 0
+    def __init__(self, clock: Clock, max_interval: float, hints_from: Reason | None = None) -> None:
+        self.clock = clock
+        self.max_interval = max_interval
+        self.hints_from = hints_from
+        self.suspended: set[str] = set()  # projects that cannot be read
+        self.scenarios: dict[ScenarioKey, ScenarioState] = {}
+        self.swept: dict[tuple[str, str], str] = {}  # what the last sweep showed as running, by project and scenario
+        self._by_project: defaultdict[str, set[ScenarioKey]] = defaultdict(set)
+        self._followers: defaultdict[tuple[str, str], set[ScenarioKey]] = defaultdict(set)
+        self._heap: list[tuple[float, int, ScenarioKey]] = []
+        self._numbers = count()
+        self._ready: dict[Rank, _Ordered] = {rank: OrderedDict() for rank in Rank}  # since when due
+        # By how many times slower they age: the time of the last poll, oldest first.
+        self._spare: dict[int, _Ordered] = {1: OrderedDict(), _INACTIVE: OrderedDict()}
+        self._hooked: _Ordered = OrderedDict()
+        self._hook_free_at = -inf
 
-    # --- what is watched ---------------------------------------------------------------------------------------------
-
-    def add(self, one: ScenarioState) -> None:
-        self.watched[one.key] = one
-        one.added_at = self.clock.monotonic()
-        self._by_project.setdefault(one.key.project, set()).add(one.key)
-        self._follow(one.key, (), one.row.follows)
-        self.plan(one)
+    def add(self, scenario: ScenarioState) -> None:
+        scenario.added_at = self.clock.monotonic()
+        self.scenarios[scenario.key] = scenario
+        self._by_project[scenario.key.project].add(scenario.key)
+        self._follow(scenario.key, (), scenario.row.follows)
+        self.plan(scenario)
 
     def remove(self, key: ScenarioKey) -> None:
-        one = self.watched.pop(key, None)
-        if one is not None:
-            self._follow(key, one.row.follows, ())
-            self._unqueue(one)
+        scenario = self.scenarios.pop(key, None)
+        if scenario is not None:
+            self._follow(key, scenario.row.follows, ())
+            self.plan(scenario)
             self._by_project[key.project].discard(key)
-            self._drop_spare(key)
             self._hooked.pop(key, None)
 
-    def update(self, one: ScenarioState, row: ScenarioRow) -> None:
+    def update(self, scenario: ScenarioState, row: ScenarioRow) -> None:
         """The scenario's row changed."""
-        self._follow(one.key, one.row.follows, row.follows)
-        one.row = row
-        self.plan(one)
+        self._follow(scenario.key, scenario.row.follows, row.follows)
+        scenario.row = row
+        self.plan(scenario)
+
+    def of_project(self, project: str) -> list[ScenarioState]:
+        return [self.scenarios[key] for key in self._by_project.get(project, ())]
+
+    def running(self) -> list[ScenarioState]:
+        return [scenario for scenario in self.scenarios.values() if scenario.open_runs]
 
     def _follow(self, key: ScenarioKey, before: Iterable[tuple[str, str]], now: Iterable[tuple[str, str]]) -> None:
         for leader in set(before) - set(now):
-            self._followers.get(leader, set()).discard(key)
+            self._followers[leader].discard(key)
         for leader in now:
-            self._followers.setdefault(leader, set()).add(key)
+            self._followers[leader].add(key)
 
-    # --- nudges ------------------------------------------------------------------------------------------------------
-
-    def sight(self, one: ScenarioState, run: str | None) -> None:
+    def hint_running(self, scenario: ScenarioState, run: str | None) -> None:
         """What the sweep or a list shows: a name of the run that is running, or None."""
-        changed = one.sighted != run or not one.told
-        differs = (run is not None) != bool(one.open_runs)
-        swapped = changed and run is not None and one.sighted is not None
-        one.sighted, one.told = run, True
-        if changed and (differs or swapped):
-            one.doubted_at = self.clock.monotonic()
-            one.unexplained = 0
-        if changed:
-            self.plan(one)
+        before = scenario.running_hint
+        if scenario.hinted and before == run:
+            return
+        scenario.running_hint, scenario.hinted = run, True
+        if (run is not None) != bool(scenario.open_runs) or None not in (run, before):
+            scenario.differs_since = self.clock.monotonic()
+            scenario.unconfirmed = 0
+        self.plan(scenario)
 
-    def nudge(self, one: ScenarioState, reason: Reason) -> None:
+    def reset_hints(self, source: Reason) -> None:
+        """Another source tells what runs now: what the former one said counts no more."""
+        self.hints_from = source
+        for scenario in self.scenarios.values():
+            scenario.running_hint, scenario.hinted, scenario.unconfirmed = None, False, 0
+
+    def nudge(self, scenario: ScenarioState, reason: Reason) -> None:
         """A poll is due now."""
-        one.nudged = reason
-        self.plan(one)
+        scenario.nudged = reason
+        self.plan(scenario)
 
-    def hook(self, one: ScenarioState) -> None:
+    def hook(self, scenario: ScenarioState) -> None:
         """DSS called: a poll as soon as the share of hooks in the budget allows."""
-        self._hooked.setdefault(one.key, self.clock.monotonic())
+        self._hooked.setdefault(scenario.key, self.clock.monotonic())
 
     def take_hook_permit(self, now: float, limit: float) -> bool:
-        """Take one request from the share of hooks, if there is one."""
-        free = now >= self._hook_free_at
-        if free:
-            self._hook_free_at = now + 1 / (_HOOK_SHARE * limit)
-        return free
+        """Take a request from the share of hooks; False if there is none left now."""
+        if now < self._hook_free_at:
+            return False
+        self._hook_free_at = now + 1 / (_HOOK_SHARE * limit)
+        return True
 
-    def ended(self, key: ScenarioKey) -> None:
-        """A run ended: the scenarios that follow it will start soon."""
+    def run_ended(self, key: ScenarioKey) -> None:
+        """The scenarios that follow this one will start soon."""
         for follower in self._followers.get((key.project, key.scenario), ()):
-            if (one := self.watched.get(follower)) is not None:
-                one.followed_at = self.clock.monotonic()
-                self.plan(one)
+            if (scenario := self.scenarios.get(follower)) is not None:
+                scenario.followed_at = self.clock.monotonic()
+                self.plan(scenario)
 
-    async def add_all(self, ones: Iterable[ScenarioState]) -> None:
-        for number, one in enumerate(sorted(ones, key=_urgency)):
-            self.add(one)
-            if number % _AT_ONCE == _AT_ONCE - 1:
+    async def backfill(self, scenarios: Iterable[ScenarioState], *, new: bool = False) -> None:
+        """Each is due for a poll: they are new, or the node or the right to read them is back."""
+
+        def urgency(scenario: ScenarioState) -> tuple[bool, bool, float]:
+            """What runs, then what is active, then what was not polled for long."""
+            polled = scenario.row.polled_at.timestamp() if scenario.row.polled_at else 0.0
+            return not scenario.open_runs, scenario.row.active is False, polled
+
+        for number, scenario in enumerate(sorted(scenarios, key=urgency), 1):
+            scenario.polled_at, scenario.failures = None, 0
+            if new:
+                self.add(scenario)
+            else:
+                self.plan(scenario)
+            if number % _AT_ONCE == 0:
                 await asyncio.sleep(0)
 
-    async def wake(self, ones: Iterable[ScenarioState]) -> None:
-        """These are due for a poll: the node, or the right to see them, came back."""
-        for number, one in enumerate(sorted(ones, key=_urgency)):
-            one.polled_at, one.failures = None, 0
-            self.plan(one)
-            if number % _AT_ONCE == _AT_ONCE - 1:
-                await asyncio.sleep(0)
-
-    def rest(self, project: str) -> None:
-        """No polls into a project that cannot be read."""
+    def suspend(self, project: str) -> None:
+        """No polls of a project that cannot be read."""
         self.suspended.add(project)
-        for one in self.of_project(project):
-            self.plan(one)
+        for scenario in self.of_project(project):
+            self.plan(scenario)
 
     async def resume(self, project: str) -> None:
         self.suspended.discard(project)
-        await self.wake(self.of_project(project))
+        await self.backfill(self.of_project(project))
 
-    def of_project(self, project: str) -> list[ScenarioState]:
-        return [self.watched[key] for key in self._by_project.get(project, ())]
-
-    # --- planning ----------------------------------------------------------------------------------------------------
-
-    def plan(self, one: ScenarioState) -> None:
+    def plan(self, scenario: ScenarioState) -> None:
         """Put the scenario where it belongs now; what waits already keeps its place."""
-        waited = self._ready[one.queued[0]].get(one.key) if one.queued else None
-        rank = one.queued[0] if one.queued else None
-        if one.in_flight or one.key not in self.watched or one.key.project in self.suspended:
-            self._unqueue(one)
-            self._drop_spare(one.key)
+        key, queued, now = scenario.key, scenario.queued, self.clock.monotonic()
+        if scenario.in_flight or key not in self.scenarios or key.project in self.suspended:
+            self._unqueue(scenario)
+            self._drop_spare(key)
             return
-        spare = self._spare_of(one)
-        if one.key not in spare:
-            self._drop_spare(one.key)
-            spare[one.key] = 0.0
-            if one.polled_at is None:
-                spare.move_to_end(one.key, last=False)
-        now = self.clock.monotonic()
-        if one.nudged is not None and not one.failures:
-            due = Due(0.0, Rank.NUDGED, one.nudged)
+        spare = self._spare_of(scenario)
+        if key not in spare:
+            self._drop_spare(key)
+            spare[key] = 0.0
+            if scenario.polled_at is None:
+                spare.move_to_end(key, last=False)
+        if scenario.nudged is not None and not scenario.failures:
+            due = Due(0.0, Rank.NUDGED, scenario.nudged)
         else:
-            due = next_poll(self._pace(one, now), self.max_interval)
-        if waited is not None and due.seconds <= 0 and due.rank is rank:
-            one.queued = (due.rank, due.reason)
+            by_sweep = self.hints_from is Reason.SWEEP
+            due = next_poll(scenario, now, self.clock.now(), by_sweep=by_sweep, max_interval=self.max_interval)
+        if due.seconds <= 0 and queued is not None and queued.rank is due.rank and key in self._ready[due.rank]:
+            scenario.queued = due
             return
-        self._unqueue(one)
-        one.queued = (due.rank, due.reason)
-        one.due_at = now + max(0.0, due.seconds)
+        self._unqueue(scenario)
+        scenario.queued, scenario.due_at = due, now + max(0.0, due.seconds)
         if due.seconds <= 0:
-            self._ready[due.rank][one.key] = now
+            self._ready[due.rank][key] = now
         else:
-            self._pushed += 1
-            heappush(self._heap, (one.due_at, self._pushed, one.key))
+            heappush(self._heap, (scenario.due_at, next(self._numbers), key))
 
-    def _unqueue(self, one: ScenarioState) -> None:
-        if one.queued is not None:
-            self._ready[one.queued[0]].pop(one.key, None)
-        one.queued, one.due_at = None, inf
+    def _unqueue(self, scenario: ScenarioState) -> None:
+        if scenario.queued is not None:
+            self._ready[scenario.queued.rank].pop(scenario.key, None)
+        scenario.queued, scenario.due_at = None, inf
 
-    def _pace(self, one: ScenarioState, now: float) -> Pace:
-        dss_now = self.clock.now()
+    def _spare_of(self, scenario: ScenarioState) -> _Ordered:
+        return self._spare[_INACTIVE if scenario.row.active is False else 1]
 
-        def ago(moment: datetime | None) -> float | None:
-            return None if moment is None else (dss_now - moment).total_seconds()
-
-        launches = [at + LAUNCH_DELAY for at in one.pending]
-        due = max((at for at in launches if at <= dss_now), default=min(launches, default=None))
-        expected = ago(due)
-        return Pace(
-            polled_ago=None if one.polled_at is None else now - one.polled_at,
-            seen_before=one.row.polled_at is not None,
-            tried_ago=now - one.tried_at,
-            failures=one.failures,
-            forbidden=one.forbidden,
-            sighted=one.sighted is not None if one.told else None,
-            sighted_ago=now - one.doubted_at,
-            unexplained=one.unexplained,
-            by_sweep=self.sighting is Reason.SWEEP,
-            running_for=ago(one.open_runs[0].start) if one.open_runs else None,
-            expected_in=None if expected is None else -expected,
-            ended_ago=ago(one.row.last_end),
-            followed_ago=None if one.followed_at is None else now - one.followed_at,
-        )
-
-    # --- what is next ------------------------------------------------------------------------------------------------
+    def _drop_spare(self, key: ScenarioKey) -> None:
+        for spare in self._spare.values():
+            spare.pop(key, None)
 
     def promote_due(self, now: float) -> None:
         """Move what has become due from the heap to its place in the order."""
         while self._heap and self._heap[0][0] <= now:
             due_at, _, key = heappop(self._heap)
-            one = self.watched.get(key)
-            if one is not None and one.due_at == due_at and one.queued is not None:
-                self._ready[one.queued[0]].setdefault(key, due_at)
+            scenario = self.scenarios.get(key)
+            if scenario is not None and scenario.due_at == due_at and scenario.queued is not None:
+                self._ready[scenario.queued.rank].setdefault(key, due_at)
 
-    def best(self, now: float) -> tuple[Rank, float] | None:
-        """Rank of the most urgent poll that is due, and since when."""
-        self.promote_due(now)
-        if self._hooked and self._hook_key(now) is not None:
-            return Rank.NUDGED, next(iter(self._hooked.values()))
-        for rank, ready in self._ready.items():
-            if ready:
-                return rank, next(iter(ready.values()))
-        spare = self._next_spare(now)
-        return None if spare is None else (Rank.SPARE, spare[1])
-
-    def _next_spare(self, now: float) -> tuple[ScenarioKey, float] | None:
-        """The scenario that a spare poll goes to, and its last poll: inactive ones age more slowly."""
-        oldest = [
-            ((now - last) / slower, key, last)
-            for line, slower in ((self._spare, 1), (self._spare_inactive, _INACTIVE))
-            for key, last in islice(line.items(), 1)
-        ]
-        age, key, last = max(oldest, default=(0.0, None, 0.0))
-        return (key, last) if key is not None and age >= _SPARE_AFTER else None
-
-    def _spare_of(self, one: ScenarioState) -> OrderedDict[ScenarioKey, float]:
-        return self._spare_inactive if one.row.active is False else self._spare
-
-    def _drop_spare(self, key: ScenarioKey) -> None:
-        self._spare.pop(key, None)
-        self._spare_inactive.pop(key, None)
+    def next_job(self, now: float) -> NextJob | None:
+        """The most urgent poll that is due."""
+        selected = self._select(now)
+        return None if selected is None else selected[0]
 
     def pop(self, now: float, limit: float) -> tuple[ScenarioState, Reason]:
-        """The poll that ``best`` told; ``limit`` is the budget's rate now."""
-        best = self.best(now)
-        assert best is not None, "nothing is due"
-        rank, _ = best
-        key = self._hook_key(now) if self._hooked else None
-        if rank is Rank.NUDGED and key is not None:
-            del self._hooked[key]
+        """Begin that poll; ``limit`` is the budget's rate now. Once it is over, call ``finished``."""
+        selected = self._select(now)
+        assert selected is not None, "nothing is due"
+        _, key, reason = selected
+        if reason is Reason.HOOK:
             self.take_hook_permit(now, limit)
-            reason = Reason.HOOK
-        elif rank is Rank.SPARE:
-            spare = self._next_spare(now)
-            assert spare is not None
-            key, reason = spare[0], Reason.SPARE
-        else:
-            key = next(iter(self._ready[rank]))
-            queued = self.watched[key].queued
-            assert queued is not None
-            reason = queued[1]
-        one = self.watched[key]
+        scenario = self.scenarios[key]
         self._hooked.pop(key, None)
-        self._unqueue(one)
-        one.in_flight, one.nudged, one.tried_at = True, None, now
-        self._drop_spare(key)
-        return one, reason
+        scenario.in_flight, scenario.nudged, scenario.tried_at = True, None, now
+        self.plan(scenario)
+        return scenario, reason
 
-    def finished(self, one: ScenarioState) -> None:
+    def finished(self, scenario: ScenarioState) -> None:
         """The poll is over, well or not."""
-        one.in_flight = False
-        self.plan(one)
-        spare = self._spare_of(one)
-        if one.key in spare:
-            spare[one.key] = self.clock.monotonic()
-            spare.move_to_end(one.key)
+        scenario.in_flight = False
+        self.plan(scenario)
+        spare = self._spare_of(scenario)
+        if scenario.key in spare:
+            spare[scenario.key] = self.clock.monotonic()
+            spare.move_to_end(scenario.key)
 
     def due_in(self, now: float) -> float:
         """Seconds until a poll becomes due that is not yet."""
         waits = [self._heap[0][0] - now] if self._heap else []
-        for line, slower in ((self._spare, 1), (self._spare_inactive, _INACTIVE)):
-            waits += [last + slower * _SPARE_AFTER - now for last in islice(line.values(), 1)]
-        if self._hooked:
-            waits.append(max(self._hook_free_at - now, 0.2))
+        firsts = [(slower, next(iter(spare.values()))) for slower, spare in self._spare.items() if spare]
+        waits += [polled_at + slower * _SPARE_AFTER - now for slower, polled_at in firsts]
+        waits += [max(self._hook_free_at - now, 0.2)] if self._hooked else []
         return min((wait for wait in waits if wait > 0), default=inf)
 
-    def _hook_key(self, now: float) -> ScenarioKey | None:
+    def _select(self, now: float) -> tuple[NextJob, ScenarioKey, Reason] | None:
+        self.promote_due(now)
+        if (key := self._next_hooked(now)) is not None:
+            return NextJob(Rank.NUDGED, next(iter(self._hooked.values()))), key, Reason.HOOK
+        for rank, ready in self._ready.items():
+            if ready:
+                key, since = next(iter(ready.items()))
+                queued = self.scenarios[key].queued
+                assert queued is not None
+                return NextJob(rank, since), key, queued.reason
+        firsts = [(slower, *next(iter(spare.items()))) for slower, spare in self._spare.items() if spare]
+        ages = [((now - polled_at) / slower, key, polled_at) for slower, key, polled_at in firsts]
+        age, key, polled_at = max(ages, default=(0.0, None, 0.0))
+        if key is None or age < _SPARE_AFTER:
+            return None
+        return NextJob(Rank.SPARE, polled_at), key, Reason.SPARE
+
+    def _next_hooked(self, now: float) -> ScenarioKey | None:
         if now < self._hook_free_at:
             return None
         for key in self._hooked:
-            one = self.watched.get(key)
-            rests = one is None or one.in_flight or key.project in self.suspended
-            if one is not None and not rests and now - one.tried_at >= _HOOK_PAUSE:
+            scenario = self.scenarios.get(key)
+            if scenario is None or scenario.in_flight or key.project in self.suspended:
+                continue
+            if now - scenario.tried_at >= _HOOK_PAUSE:
                 return key
         return None
 
+    def all_polled(self) -> bool:
+        """Whether every active scenario that can be read was polled, or failed to be."""
+        return all(
+            scenario.polled_at is not None
+            or scenario.failures
+            or scenario.row.active is False
+            or scenario.key.project in self.suspended
+            for scenario in self.scenarios.values()
+        )
+
     def oldest_poll_age(self, now: float) -> float:
         """Seconds since the least recent good poll of a scenario, or since it is watched if there was none."""
-        polled = (one.added_at if one.polled_at is None else one.polled_at for one in self.watched.values())
-        return max((now - at for at in polled), default=0.0)
+        watched = self.scenarios.values()
+        return max(
+            (now - (item.added_at if item.polled_at is None else item.polled_at) for item in watched), default=0.0
+        )
 
-    def overdue(self, now: float) -> float:
+    def longest_overdue(self, now: float) -> float:
         """Seconds for which the poll that waits longest has been due; spare polls never are."""
         self.promote_due(now)
-        firsts = [next(iter(line.values())) for line in self._ready.values() if line]
+        firsts = [next(iter(ready.values())) for ready in self._ready.values() if ready]
         firsts += [since for key, since in self._hooked.items() if key.project not in self.suspended][:1]
-        return max((now - due for due in firsts), default=0.0)
-
-
-def _urgency(one: ScenarioState) -> tuple[bool, bool, float]:
-    """In which order to poll when all are due: what runs, what is active, what was not polled for long."""
-    polled = one.row.polled_at.timestamp() if one.row.polled_at else 0.0
-    return (not one.open_runs, one.row.active is False, polled)
+        return now - min(firsts, default=now)

@@ -1,25 +1,32 @@
-"""What the parts of one node's watch share: its configuration, its row, the two clocks and the way to the store."""
+"""What the parts of one node's watcher share: configuration, row, clocks, metrics and the way to the store."""
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
+from functools import partial
+from itertools import count
+from statistics import median_low
 from typing import Concatenate, ParamSpec, TypeVar
 
 import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from sqlalchemy import Connection
+from tenacity import wait_exponential
 
 from tocsin.config.model import Node, ProjectScope, ScenarioScope
-from tocsin.dss import DSSError, RequestReport
+from tocsin.dss import DSSClient, DSSError, RequestReport
 from tocsin.kit.clock import Clock
 from tocsin.model.event import Event
 from tocsin.store import Store, StoreFailed, StoreUnavailable
 from tocsin.store.events import insert_events
 from tocsin.store.scenarios import NodeRow, begin_backfill, save_node
 from tocsin.store.writer import Leadership
-from tocsin.watch.metrics import WatchMetrics
-from tocsin.watch.nodeclock import NodeClock
+from tocsin.watch.cadence import Reason, wait_after
+from tocsin.watch.queue import Budget
+from tocsin.watch.read import ParsedList
 from tocsin.watch.record import WantsDetails
 from tocsin.watch.schedule import Schedule
 
@@ -27,22 +34,147 @@ P = ParamSpec("P")
 T = TypeVar("T")
 Item = TypeVar("Item")
 
-_LONGEST_WAIT = 30.0
+_STORE_RETRY = wait_exponential(multiplier=0.5, max=30)
+
+_SAMPLES = 31
+_SAME_CLOCK = timedelta(seconds=1)  # Date headers count in seconds: less than that is noise
+_JUMP = timedelta(seconds=3)  # a clock that was set back by less was merely misread
+_REMEMBERED = 3 * 3600.0  # seconds for which it is known that the clock was set back and forth again
 
 
-@dataclass(frozen=True, slots=True)
-class _Failure:
-    """A request failed at ``at`` (monotonic seconds), and was not told yet."""
+class WatchMetrics:
+    """The watch stage's own series, shared by all nodes of a registry; see the metrics reference."""
 
-    at: float
-    event: str
-    error: str
-    facts: Mapping[str, object]
+    def __init__(self, registry: CollectorRegistry) -> None:
+        node, operation = ("dss_node",), ("dss_node", "operation")
+        counter, gauge = partial(Counter, registry=registry), partial(Gauge, registry=registry)
+        histogram = partial(Histogram, registry=registry)
+        self.detection_delay = histogram(
+            "tocsin_detection_delay_seconds",
+            "From the moment when something happened in DSS until Tocsin knew; without what a downtime delayed.",
+            node,
+            buckets=(0.5, 1, 2, 3, 5, 10, 30, 60, 300, 900, 3_600),
+        )
+        seconds = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+        self.requests = counter("tocsin_dss_requests", "Requests to DSS.", (*operation, "code"))
+        self.request_duration = histogram(
+            "tocsin_dss_request_duration_seconds", "Duration of requests to DSS.", operation, buckets=seconds
+        )
+        self.polls = counter("tocsin_polls", "Polls of scenarios.", (*node, "reason"))
+        self.invalid_items = counter(
+            "tocsin_dss_invalid_items", "Items of DSS's replies that made no sense.", operation
+        )
+        limit, trusted, age = (
+            ("tocsin_dss_requests_per_second_limit", "Requests a second that the node is sent at most now."),
+            ("tocsin_sweep_trusted", "Whether one request tells all running scenarios."),
+            ("tocsin_oldest_poll_age_seconds", "Time since the least recent poll among the watched scenarios."),
+        )
+        self.limit, self.sweep_trusted, self.oldest_poll_age = (
+            gauge(*limit, node),
+            gauge(*trusted, node),
+            gauge(*age, node),
+        )
+
+    def begin(self, node: str) -> None:
+        """Let the node's series exist from the beginning."""
+        for reason in Reason:
+            self.polls.labels(node, reason.value)
+        self.detection_delay.labels(node)
+
+    def forget(self, node: str) -> None:
+        """The node is no longer watched here: its gauges go, its counters stay."""
+        for gauge in (self.limit, self.sweep_trusted, self.oldest_poll_age):
+            gauge.remove(node)
 
 
-@dataclass(eq=False)
+class NodeClock:
+    """DSS's clock, by the Date headers of its answers: a ``Clock`` that no setting of the machine's clock moves.
+
+    Notices when DSS's own clock is set back: then new runs seem older than what was seen before, and older than the
+    watch itself. An origin is what DSS's clock showed when the monotonic one showed 0.
+    """
+
+    def __init__(self, clock: Clock, offset: timedelta, last_ok_at: datetime | None, least: timedelta) -> None:
+        """The ``offset`` of DSS's clock to ours, and the ``least`` of it, as they were at ``last_ok_at``."""
+        now = clock.now()
+        self._clock = clock
+        self._origin = now + offset - timedelta(seconds=clock.monotonic())
+        self._samples: deque[datetime] = deque(maxlen=_SAMPLES)
+        # What the rows were written by: an answer that is yet to come was given before the clocks were set back.
+        self._latest = None if last_ok_at is None else self._origin + max(timedelta(0), last_ok_at - now)
+        self._earliest = self._earliest_before = self._origin if last_ok_at else None
+        self._least = self._least_before = self._origin + (min(least, offset) - offset) if last_ok_at else None
+        self._forgets_at = clock.monotonic() + _REMEMBERED
+        self._moved_at = clock.monotonic()  # when it was last seen to be set; before our start nobody knows
+
+    def now(self) -> datetime:
+        """The present on DSS's clock; ours as long as the two agree."""
+        return self._clock.now() + self.offset
+
+    def monotonic(self) -> float:
+        return self._clock.monotonic()
+
+    @property
+    def offset(self) -> timedelta:
+        """DSS's clock minus ours."""
+        return self._offset(self._origin)
+
+    @property
+    def least_offset(self) -> timedelta:
+        """The least that it was for hours. A clock that is set ahead for a while makes nothing overdue."""
+        origins = (self._least, self._least_before, self._origin)
+        return self._offset(min(origin for origin in origins if origin is not None))
+
+    def _offset(self, origin: datetime) -> timedelta:
+        offset = origin + timedelta(seconds=self.monotonic()) - self._clock.now()
+        return offset if abs(offset) >= _SAME_CLOCK else timedelta(0)
+
+    def observe(self, date: datetime, took: float) -> None:
+        """An answer that took so many seconds had this Date: the second in which it was built."""
+        built_at = self.monotonic() - took / 2
+        self._samples.append(date + timedelta(milliseconds=500) - timedelta(seconds=built_at))
+        before = self._origin
+        self._origin = origin = median_low(self._samples)
+        if abs(origin - before) >= _JUMP:
+            self._moved_at = self.monotonic()
+        self._latest = max(self._latest or origin, origin)
+        if self.monotonic() >= self._forgets_at:
+            self._earliest_before, self._earliest = self._earliest, origin
+            self._least_before, self._least = self._least, origin
+            self._forgets_at = self.monotonic() + _REMEMBERED
+        self._earliest = min(self._earliest or origin, origin)
+        self._least = min(self._least or origin, origin)
+
+    def earliest(self, seconds_ago: float | None = None) -> datetime:
+        """The earliest that DSS's clock may have shown then or since, or None: that it may show by all answers that are
+        remembered. Old ones do not count if the clock was not set since then."""
+        then = self.monotonic() - (seconds_ago or 0.0)
+        old = () if seconds_ago is not None and then > self._moved_at else (self._earliest, self._earliest_before)
+        origins = [origin for origin in (*old, *self._samples) if origin is not None]
+        return min(origins, default=self._origin) + timedelta(seconds=then)
+
+    @property
+    def set_back(self) -> timedelta:
+        """How far, by any of the last answers."""
+        return self._behind(min(self._samples, default=self._origin))
+
+    @property
+    def surely_set_back(self) -> timedelta:
+        """How far, by most of them: the rows are to be moved back too."""
+        return self._behind(self._origin)
+
+    def moved_back(self) -> None:
+        """The rows agree with the clock."""
+        self._latest = self._origin
+
+    def _behind(self, origin: datetime) -> timedelta:
+        back = (self._latest or origin) - origin
+        return back if back >= _JUMP else timedelta(0)
+
+
+@dataclass(frozen=True)
 class WatcherDeps:
-    """What the watch of a node is given."""
+    """What the watcher of a node needs from outside."""
 
     node: Node
     _: KW_ONLY
@@ -53,42 +185,65 @@ class WatcherDeps:
     user_agent: str
     duration_buckets: tuple[float, ...]  # upper bounds in seconds, ascending
     wants_details: WantsDetails
-    wants_mail_reporters: Callable[[], bool]  # whether DSS's own are to be read; asked anew at each poll
+    wants_mail_reporters: Callable[[], bool]  # whether DSS's own are to be read; called at each poll
     ring: Callable[[], None]  # there are new events
-    details_read: Callable[[], None] = lambda: None  # messages that waited for the details of a run may go
+    details_read: Callable[[], None] = lambda: None  # notifications that waited for the details of a run may go
+
+
+class WatcherStore:
+    """Transactions of one watcher, repeated until the store takes them. Writes raise ``NotLeader``."""
+
+    def __init__(self, deps: WatcherDeps) -> None:
+        self._store, self._guard = deps.store, deps.leadership.guard
+        self._log = structlog.get_logger("tocsin.watch").bind(dss_node=deps.node.name)
+        self._unavailable = False
+
+    async def write(self, work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self._retry(lambda: self._store.write_guarded(self._guard, work, *args, **kwargs))
+
+    async def write_each(self, work: Callable[[Connection, Sequence[Item]], Sequence[T]], item: Item) -> T:
+        """As ``write``, in one transaction with the items of others."""
+        return await self._retry(lambda: self._store.write_each(work, item, self._guard))
+
+    async def read(self, work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self._retry(lambda: self._store.read(work, *args, **kwargs))
+
+    async def _retry(self, call: Callable[[], Awaitable[T]]) -> T:
+        for failures in count(1):
+            try:
+                result = await call()
+                break
+            except StoreUnavailable as error:
+                if not self._unavailable and not isinstance(error, StoreFailed):  # which the process ends with
+                    self._unavailable = True
+                    self._log.error("store_unavailable", stage="watch", error=str(error))
+            await asyncio.sleep(wait_after(_STORE_RETRY, failures))
+        if self._unavailable:
+            self._unavailable = False
+            self._log.info("store_available", stage="watch")
+        return result
 
 
 class NodeState:
     """One node, from the start of its watcher to its end."""
 
-    def __init__(self, given: WatcherDeps, row: NodeRow) -> None:
-        self.given = given
-        self.node = node = given.node
-        self.store, self.clock, self.metrics = given.store, given.clock, given.metrics
-        self.row = row
-        self.log = structlog.get_logger("tocsin.watch").bind(dss_node=node.name)
-        least = row.clock_offset_least_ms
-        self.dss_clock = NodeClock(
-            self.clock,
-            timedelta(milliseconds=row.clock_offset_ms),
-            row.last_ok_at,
-            timedelta(milliseconds=row.clock_offset_ms if least is None else least),
-        )
-        self.schedule = Schedule(self.dss_clock, node.watch.max_poll_interval.total_seconds())
-        self._store_trouble = False
-        self._failures: dict[Hashable, _Failure] = {}
-        self._odd: set[Hashable] = set()
+    def __init__(self, deps: WatcherDeps, store: WatcherStore, row: NodeRow, client: DSSClient) -> None:
+        self.deps, self.store, self.row, self.client = deps, store, row, client
+        self.node, self.clock, self.metrics = deps.node, deps.clock, deps.metrics
+        self.name, watch = self.node.name, self.node.watch
+        self.log = structlog.get_logger("tocsin.watch").bind(dss_node=self.name)
+        least = row.clock_offset_ms if row.clock_offset_least_ms is None else row.clock_offset_least_ms
+        offsets = [timedelta(milliseconds=value) for value in (row.clock_offset_ms, least)]
+        self.dss_clock = NodeClock(self.clock, offsets[0], row.last_ok_at, offsets[1])
+        self.budget = Budget(watch.max_requests_per_second, watch.max_concurrency)
+        self.schedule = Schedule(self.dss_clock, watch.max_poll_interval.total_seconds())
         self.dss_version = row.dss_version
-
-    @property
-    def name(self) -> str:
-        return self.node.name
+        self._failures: dict[tuple[str, tuple[tuple[str, object], ...]], tuple[float, str]] = {}
+        self._invalid: set[Hashable] = set()
 
     def now(self) -> datetime:
-        """The present on DSS's clock."""
+        """On DSS's clock."""
         return self.dss_clock.now()
-
-    # --- scope -------------------------------------------------------------------------------------------------------
 
     def in_scope(self, project: str) -> bool:
         return _matches(self.node.projects, project)
@@ -97,78 +252,44 @@ class NodeState:
         scope = self.node.scenarios
         return _matches(scope, scenario) and (not scope.tags or not set(scope.tags).isdisjoint(tags))
 
-    # --- requests ----------------------------------------------------------------------------------------------------
-
-    def heard(self, report: RequestReport) -> None:
+    def observe(self, report: RequestReport) -> None:
         """Count a request, and learn from its Date header what DSS's clock shows."""
         self.metrics.requests.labels(self.name, report.operation, report.code).inc()
         self.metrics.request_duration.labels(self.name, report.operation).observe(report.seconds)
         self.dss_version = report.dss_version or self.dss_version
         if report.server_date is not None and report.error is None:
-            self.dss_clock.told(report.server_date, report.seconds)
+            self.dss_clock.observe(report.server_date, report.seconds)
 
-    def odd(self, operation: str, count: int, example: str, **place: str) -> None:
-        """How many items of a reply made no sense: counted, and told by its beginning until a reply is good again."""
+    def count_invalid(self, operation: str, parsed: ParsedList[T], **place: str) -> None:
+        """Count a reply's invalid items, and log the first until a reply of this kind is good again."""
         key = (operation, *place.values())
-        if not count:
-            self._odd.discard(key)
+        if not parsed.invalid:
+            self._invalid.discard(key)
             return
-        self.metrics.invalid_items.labels(self.name, operation).inc(count)
-        if key not in self._odd:
-            self._odd.add(key)
-            self.log.warning("dss_invalid_items", operation=operation, items=count, example=example, **place)
+        self.metrics.invalid_items.labels(self.name, operation).inc(parsed.invalid)
+        if key not in self._invalid:
+            self._invalid.add(key)
+            facts = {"items": parsed.invalid, "example": parsed.example, **place}
+            self.log.warning("dss_invalid_items", operation=operation, **facts)
 
-    def failed(self, event: str, error: DSSError | ValueError, **facts: object) -> None:
+    def note_failure(self, event: str, error: DSSError | ValueError, **facts: object) -> None:
         """A request failed for the first time. Whether that is worth a line of its own is known a little later."""
-        key = (event, *facts.values())
-        self._failures.setdefault(key, _Failure(self.clock.monotonic(), event, str(error), facts))
+        self._failures.setdefault((event, tuple(facts.items())), (self.clock.monotonic(), str(error)))
 
-    def tell_failures(self, before: float) -> None:
-        """A request that left at ``before`` was answered well: what had failed till then had reasons of its own."""
-        for key, failure in list(self._failures.items()):
-            if failure.at <= before:
+    def log_failures(self, before: float) -> None:
+        """A request sent at ``before`` was answered well: what had failed until then had reasons of its own."""
+        for key, (failed_at, error) in list(self._failures.items()):
+            if failed_at <= before:
                 del self._failures[key]
-                self.log.warning(failure.event, error=failure.error, **failure.facts)
+                event, facts = key
+                self.log.warning(event, error=error, **dict(facts))
 
-    def forget_failures(self) -> None:
+    def drop_failures(self) -> None:
         """The node is down, and one line says so for all of them."""
         self._failures.clear()
 
-    # --- the store ---------------------------------------------------------------------------------------------------
-
-    async def write(self, work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """A guarded transaction, tried until the store takes it. Raises ``NotLeader``."""
-        return await self._patiently(
-            lambda: self.store.write_guarded(self.given.leadership.guard, work, *args, **kwargs)
-        )
-
-    async def write_each(self, work: Callable[[Connection, Sequence[Item]], Sequence[T]], item: Item) -> T:
-        """As ``write``, together with the items of others."""
-        return await self._patiently(lambda: self.store.write_each(work, item, self.given.leadership.guard))
-
-    async def read(self, work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """A reading function, tried until the store answers."""
-        return await self._patiently(lambda: self.store.read(work, *args, **kwargs))
-
-    async def _patiently(self, once: Callable[[], Awaitable[T]]) -> T:
-        pause = 0.5
-        while True:
-            try:
-                result = await once()
-            except StoreUnavailable as error:
-                if not self._store_trouble and not isinstance(error, StoreFailed):  # which the process ends with
-                    self._store_trouble = True
-                    self.log.error("store_unavailable", stage="watch", error=str(error))
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, _LONGEST_WAIT)
-                continue
-            if self._store_trouble:
-                self._store_trouble = False
-                self.log.info("store_available", stage="watch")
-            return result
-
     async def save(self, changes: Mapping[str, object], event: Event | None = None, *, backfill: bool = False) -> None:
-        """Change the node's row, and write an event about the node with it; ``backfill``: its history is owed."""
+        """Change the node's row, and write an event about the node with it; ``backfill``: its history is to be read."""
         self.row = replace(self.row, **changes)  # type: ignore[arg-type]
         if backfill:
             self.row = replace(self.row, backfilling=True)
@@ -180,7 +301,7 @@ class NodeState:
             if backfill:
                 begin_backfill(connection, self.name)
 
-        await self.write(write)
+        await self.store.write(write)
 
 
 def _matches(scope: ProjectScope | ScenarioScope, name: str) -> bool:

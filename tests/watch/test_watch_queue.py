@@ -1,4 +1,4 @@
-"""The line of requests and the schedule of polls, each by itself."""
+"""The queue of requests and the schedule of polls, each by itself."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
@@ -14,10 +14,9 @@ from tests.watch.scenes import EARLY, KEY, T0, at, ran
 from tocsin.dss import DSSUnreachable
 from tocsin.model.run import ScenarioKey
 from tocsin.store.scenarios import ScenarioRow
-from tocsin.watch.budget import Budget
-from tocsin.watch.cadence import Rank, Reason
-from tocsin.watch.queue import NextJob, Permit, RequestQueue
-from tocsin.watch.schedule import ScenarioState, Schedule
+from tocsin.watch.cadence import Rank, Reason, ScenarioState
+from tocsin.watch.queue import Budget, NextJob, Permit, RequestQueue
+from tocsin.watch.schedule import Schedule
 
 LOG = structlog.get_logger()
 
@@ -51,7 +50,7 @@ class Jobs:
     done: list[str] = field(default_factory=list)
     work: Callable[[Permit], Awaitable[None]] | None = None
 
-    def offer(self, now: float) -> NextJob | None:
+    def next_job(self, now: float) -> NextJob | None:
         return NextJob(*min(self.waiting)[:2]) if self.waiting else None
 
     def due_in(self, now: float) -> float:
@@ -62,7 +61,7 @@ class Jobs:
             await self.work(permit)
         self.done.append(name)
 
-    def take(self, now: float, permit: Permit) -> Coroutine[object, object, None]:
+    def start(self, now: float, permit: Permit) -> Coroutine[object, object, None]:
         job = min(self.waiting)
         self.waiting.remove(job)
         return self._run(job[2], permit)
@@ -114,7 +113,7 @@ async def test_no_more_requests_are_on_their_way_than_allowed_and_a_lost_one_fre
         assert (len(inside), len(source.done)) == (5, 5)
 
 
-async def test_who_waits_for_a_dead_node_is_turned_away() -> None:
+async def test_requests_that_wait_for_a_dead_node_are_rejected() -> None:
     caught: list[Exception] = []
 
     async def nothing() -> None: ...
@@ -157,7 +156,7 @@ def scenario(name: str, **more: object) -> ScenarioState:
 
 def a_schedule(clock: Hands, *ones: ScenarioState) -> Schedule:
     """All were just polled, and nothing is due."""
-    schedule = Schedule(clock, max_interval=3600.0, sighting=Reason.SWEEP)
+    schedule = Schedule(clock, max_interval=3600.0, hints_from=Reason.SWEEP)
     for one in ones:
         schedule.add(one)
         one.polled_at = clock.seconds
@@ -167,7 +166,7 @@ def a_schedule(clock: Hands, *ones: ScenarioState) -> Schedule:
 
 def poll(schedule: Schedule, clock: Hands) -> tuple[str, Reason] | None:
     """Make the poll that is due, and let it land well."""
-    if schedule.best(clock.seconds) is None:
+    if schedule.next_job(clock.seconds) is None:
         return None
     one, reason = schedule.pop(clock.seconds, limit=4.0)
     one.polled_at = clock.seconds
@@ -181,9 +180,9 @@ def test_several_nudges_are_one_poll_and_one_that_comes_meanwhile_makes_another(
     for _ in range(3):
         schedule.nudge(one, Reason.FLAGS)
     popped, reason = schedule.pop(clock.seconds, limit=4.0)
-    assert (popped, reason, schedule.best(clock.seconds)) == (one, Reason.FLAGS, None)
+    assert (popped, reason, schedule.next_job(clock.seconds)) == (one, Reason.FLAGS, None)
     schedule.nudge(one, Reason.FLAGS)
-    assert schedule.best(clock.seconds) is None
+    assert schedule.next_job(clock.seconds) is None
     one.polled_at = clock.seconds
     schedule.finished(one)
     assert poll(schedule, clock) == ("A", Reason.FLAGS)
@@ -235,7 +234,7 @@ def test_a_sweep_that_no_poll_explains_is_asked_again_ever_later() -> None:
     clock, one = Hands(), scenario("A", active=False)
     schedule = a_schedule(clock, one)
     clock.seconds += 1
-    schedule.sight(one, "run-1")
+    schedule.hint_running(one, "run-1")
     waits = []
     for _ in range(4):
         began = clock.seconds
@@ -244,7 +243,7 @@ def test_a_sweep_that_no_poll_explains_is_asked_again_ever_later() -> None:
             schedule.promote_due(clock.seconds)
         assert made == ("A", Reason.SWEEP)
         waits.append(clock.seconds - began)
-        one.unexplained += 1
+        one.unconfirmed += 1
         schedule.plan(one)
     assert waits == [0, 1, 2, 4]
 
@@ -253,14 +252,14 @@ def test_a_run_that_follows_another_at_once_is_noticed_by_its_name() -> None:
     clock, one = Hands(), scenario("A")
     schedule = a_schedule(clock, one)
     clock.seconds += 1
-    schedule.sight(one, "run-1")
+    schedule.hint_running(one, "run-1")
     assert poll(schedule, clock) == ("A", Reason.SWEEP)
     one.open_runs = (ran(0),)
     schedule.plan(one)
-    schedule.sight(one, "run-1")
+    schedule.hint_running(one, "run-1")
     assert poll(schedule, clock) is None
     clock.seconds += 1
-    schedule.sight(one, "run-2")
+    schedule.hint_running(one, "run-2")
     assert poll(schedule, clock) == ("A", Reason.SWEEP)
 
 
@@ -279,7 +278,7 @@ def test_the_end_of_a_run_wakes_those_who_follow() -> None:
     clock = Hands()
     schedule = a_schedule(clock, scenario("A"), scenario("B", active=False, follows=(("SALES", "A"),)))
     clock.seconds += 1
-    schedule.ended(ScenarioKey("prod", "SALES", "A"))
+    schedule.run_ended(ScenarioKey("prod", "SALES", "A"))
     assert poll(schedule, clock) == ("B", Reason.FOLLOW)
 
 
@@ -306,9 +305,9 @@ def test_what_the_budget_cannot_hold_is_shown_by_how_long_it_has_been_due() -> N
     clock.seconds += 7
     schedule.nudge(other, Reason.FLAGS)
     clock.seconds += 5
-    assert (schedule.overdue(clock.seconds), schedule.oldest_poll_age(clock.seconds)) == (12.0, 12.0)
+    assert (schedule.longest_overdue(clock.seconds), schedule.oldest_poll_age(clock.seconds)) == (12.0, 12.0)
     assert poll(schedule, clock) == ("A", Reason.FLAGS)
-    assert (schedule.overdue(clock.seconds), schedule.oldest_poll_age(clock.seconds)) == (5.0, 12.0)
+    assert (schedule.longest_overdue(clock.seconds), schedule.oldest_poll_age(clock.seconds)) == (5.0, 12.0)
 
 
 def test_a_scenario_gets_one_poll_a_second_however_often_hooks_ask() -> None:
@@ -318,7 +317,7 @@ def test_a_scenario_gets_one_poll_a_second_however_often_hooks_ask() -> None:
     polls = []
     for _ in range(50):
         schedule.hook(one)
-        if schedule.best(clock.seconds) is not None:
+        if schedule.next_job(clock.seconds) is not None:
             schedule.pop(clock.seconds, limit=400.0)
             schedule.finished(one)
             polls.append(clock.seconds)
@@ -331,7 +330,7 @@ async def test_polls_into_a_project_that_cannot_be_read_rest_until_it_can(projec
     clock, one = Hands(), scenario("A")
     schedule = a_schedule(clock, one)
     schedule.nudge(one, Reason.FLAGS)
-    schedule.rest(project)
+    schedule.suspend(project)
     clock.seconds += 7200
     assert poll(schedule, clock) is None
     await schedule.resume(project)
