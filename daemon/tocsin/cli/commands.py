@@ -9,31 +9,25 @@ from typer.main import get_command, get_group
 
 from tocsin import __version__
 
+# Each verb's app, as module:attribute of this package, and what it is for.
 _VERBS = {
-    "run": "Run the daemon until SIGTERM or SIGINT.",
-    "demo": "Show Tocsin at work on an emulated DSS. Nothing leaves this machine.",
-    "sim": "An emulated DSS: the scenario API of a node, with a lively world or one of your own.",
-    "check": "Check a configuration: form, names, secrets, templates, routes.",
-    "routes": "The routing tree of alerts.",
-    "notify": "Try receivers.",
-    "db": "The store: its version, its upgrade, a backup, pruning.",
-    "project": "Projects of DSS.",
-    "scenario": "Scenarios of DSS: look at them, run them, change them.",
-    "runs": "Single runs of scenarios: look at them, wait for them, stop them.",
-    "reporter": "DSS's own reporters, over all scenarios.",
-    "events": "What happened: runs, nodes, failed reporters.",
-    "alerts": "What rings until it is fixed.",
-    "silence": "Silences: alerts that match are not told; they go on all the same.",
-    "deliveries": "The log of deliveries, and sending again.",
-    "explain": "Tell what became of a run or an alert: what rang, who was told, and why not.",
+    "run": ("serve:run", "Run the daemon until SIGTERM or SIGINT."),
+    "demo": ("serve:demo", "Show Tocsin at work on an emulated DSS. Nothing leaves this machine."),
+    "sim": ("serve:sim", "An emulated DSS: the scenario API of a node, with a lively world or one of your own."),
+    "check": ("configuration:check", "Check a configuration: form, names, secrets, templates, routes."),
+    "routes": ("configuration:routes", "The routing tree of alerts."),
+    "notify": ("configuration:notify", "Try receivers."),
+    "db": ("db:app", "The store: its version, its upgrade, a backup, pruning."),
+    "project": ("dss.scenario:projects", "Projects of DSS."),
+    "scenario": ("dss.scenario:app", "Scenarios of DSS: look at them, run them, change them."),
+    "runs": ("dss.runs:app", "Single runs of scenarios: look at them, wait for them, stop them."),
+    "reporter": ("dss.reporter:app", "DSS's own reporters, over all scenarios."),
+    "events": ("state:events", "What happened: runs, nodes, failed reporters."),
+    "alerts": ("state:alerts", "Alerts: they fire until what is wrong is fixed."),
+    "silence": ("state:silence", "Silences: nobody is notified of alerts that match; they go on firing."),
+    "deliveries": ("state:deliveries", "The log of deliveries, and sending again."),
+    "explain": ("state:explain", "Tell what became of a run or an alert: what fired, who was notified, and why not."),
 }
-_PLACES = {  # of those whose module is not named as they are
-    "project": ("dss.scenario", "projects"),
-    "scenario": ("dss.scenario", "app"),
-    "runs": ("dss.runs", "app"),
-    "reporter": ("dss.reporter", "app"),
-}
-_ALONE = ("run", "demo", "sim", "check", "explain")  # the others are groups of verbs
 
 
 class _Verbs(TyperGroup):
@@ -45,16 +39,19 @@ class _Verbs(TyperGroup):
 
     def get_command(self, _context: object, name: str) -> Any:
         if name in _VERBS and self.commands[name] is None:
-            module, attribute = _PLACES.get(name, (name, "app"))
+            place, help = _VERBS[name]
+            module, _, attribute = place.partition(":")
             app = getattr(import_module(f"tocsin.cli.{module}"), attribute)
-            self.commands[name] = get_command(app) if name in _ALONE else get_group(app)
-            if name not in _ALONE:
-                self.commands[name].help = _VERBS[name]
+            if [command.name for command in app.registered_commands] == [name]:  # a verb that stands alone
+                self.commands[name] = get_command(app)
+            else:
+                self.commands[name] = get_group(app)
+                self.commands[name].help = help
         return self.commands.get(name)
 
     def format_commands(self, _context: object, formatter: Any) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl(list(_VERBS.items()))
+            formatter.write_dl([(name, help) for name, (_, help) in _VERBS.items()])
 
 
 app = typer.Typer(

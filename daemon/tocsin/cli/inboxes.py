@@ -29,9 +29,7 @@ _STYLE = (
 
 
 @dataclass(frozen=True, slots=True)
-class Mail:
-    """One mail as it arrived."""
-
+class ReceivedMail:
     at: datetime
     sender: str
     recipients: tuple[str, ...]
@@ -41,18 +39,18 @@ class Mail:
     def subject(self) -> str:
         return str(self.message["subject"] or "")
 
-    def part(self, kind: str) -> str | None:
-        found = self.message.get_body((kind,))
-        return None if found is None else str(found.get_content())
+    def body(self, kind: str) -> str | None:
+        part = self.message.get_body((kind,))
+        return None if part is None else str(part.get_content())
 
 
 class Inboxes:
-    """Both inboxes and the pages that show them. ``heard`` gets a line for each message."""
+    """Both inboxes and the pages that show them. ``on_message`` gets a line for each message."""
 
-    def __init__(self, clock: Clock, heard: Callable[[str], None]) -> None:
+    def __init__(self, clock: Clock, on_message: Callable[[str], None]) -> None:
         self._clock = clock
-        self._heard = heard
-        self._mails: deque[Mail] = deque(maxlen=_KEEP)
+        self._on_message = on_message
+        self._mails: deque[ReceivedMail] = deque(maxlen=_KEEP)
         self._posts: deque[tuple[datetime, str]] = deque(maxlen=_KEEP)
         self._smtp: asyncio.Server | None = None
         self._runner: web.AppRunner | None = None
@@ -65,9 +63,10 @@ class Inboxes:
         self._smtp = await loop.create_server(lambda: SMTP(self, hostname="inbox", loop=loop), "127.0.0.1", 0)
         self.smtp_port = self._smtp.sockets[0].getsockname()[1]
         app = web.Application(client_max_size=4 * 2**20)
-        app.add_routes([web.post("/services/{rest:.*}", self._slack), web.get("/", self._show_mails)])
-        app.add_routes([web.get("/mail", self._show_mails), web.get("/mail.json", self._list_mails)])
-        app.add_routes([web.get("/slack", self._show_posts), web.get("/slack.json", self._list_posts)])
+        pages = {"/": self._show_mails, "/mail": self._show_mails, "/slack": self._show_posts}
+        documents = {"/mail.json": self._list_mails, "/slack.json": self._list_posts}
+        app.add_routes([web.get(path, handler) for path, handler in (pages | documents).items()])
+        app.add_routes([web.post("/services/{rest:.*}", self._take_post)])
         self._runner = web.AppRunner(app, access_log=None)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", 0).start()
@@ -81,36 +80,36 @@ class Inboxes:
 
     async def handle_DATA(self, _server: SMTP, _session: Session, envelope: Envelope) -> str:
         content = envelope.content or b""
-        raw = content.encode() if isinstance(content, str) else content
-        message = email.message_from_bytes(raw, policy=policy.default)
-        mail = Mail(self._clock.now(), str(envelope.mail_from), tuple(envelope.rcpt_tos), message)
+        data = content.encode() if isinstance(content, str) else content
+        message = email.message_from_bytes(data, policy=policy.default)
+        mail = ReceivedMail(self._clock.now(), str(envelope.mail_from), tuple(envelope.rcpt_tos), message)
         self._mails.appendleft(mail)
-        self._heard(f"mail   {mail.subject}")
+        self._on_message(f"mail   {mail.subject}")
         return "250 OK"
 
-    async def _slack(self, request: web.Request) -> web.Response:
+    async def _take_post(self, request: web.Request) -> web.Response:
         """Slack's incoming webhook answers the literal ``ok``."""
         try:
             payload = await request.json()
         except json.JSONDecodeError:
             return web.Response(status=400, text="invalid_payload")
-        text = _slack_text(payload)
+        text = "\n".join(dict.fromkeys(_slack_texts(payload)))
         self._posts.appendleft((self._clock.now(), text))
-        self._heard(f"slack  {text.strip().splitlines()[0] if text.strip() else '(empty)'}")
+        self._on_message(f"slack  {text.strip().splitlines()[0] if text.strip() else '(empty)'}")
         return web.Response(text="ok")
 
     async def _show_mails(self, _request: web.Request) -> web.Response:
         return _page("Mail", map(_mail_article, list(self._mails)))
 
     async def _show_posts(self, _request: web.Request) -> web.Response:
-        shown = (f"<small>{at:%H:%M:%S}</small><pre>{html.escape(text)}</pre>" for at, text in list(self._posts))
-        return _page("Slack", shown)
+        posts = (f"<small>{at:%H:%M:%S}</small><pre>{html.escape(text)}</pre>" for at, text in list(self._posts))
+        return _page("Slack", posts)
 
     async def _list_mails(self, _request: web.Request) -> web.Response:
         return web.json_response(
             [
                 {"at": mail.at.isoformat(), "from": mail.sender, "to": mail.recipients, "subject": mail.subject}
-                | {"text": mail.part("plain"), "html": mail.part("html")}
+                | {"text": mail.body("plain"), "html": mail.body("html")}
                 for mail in list(self._mails)
             ]
         )
@@ -119,35 +118,28 @@ class Inboxes:
         return web.json_response([{"at": at.isoformat(), "text": text} for at, text in list(self._posts)])
 
 
-def _slack_text(payload: object) -> str:
+def _slack_texts(part: object) -> Iterable[str]:
     """The words of a Slack message, wherever they stand in it."""
-    words: list[str] = []
-
-    def walk(part: object) -> None:
-        if isinstance(part, dict):
-            for key, value in part.items():
-                if key in ("text", "title", "pretext", "fallback") and isinstance(value, str):
-                    if value not in words:
-                        words.append(value)
-                else:
-                    walk(value)
-        elif isinstance(part, list):
-            for value in part:
-                walk(value)
-
-    walk(payload)
-    return "\n".join(words)
+    if isinstance(part, dict):
+        for key, value in part.items():
+            if key in ("text", "title", "pretext", "fallback") and isinstance(value, str):
+                yield value
+            else:
+                yield from _slack_texts(value)
+    elif isinstance(part, list):
+        for value in part:
+            yield from _slack_texts(value)
 
 
-def _mail_article(mail: Mail) -> str:
-    page, text = mail.part("html"), mail.part("plain")
+def _mail_article(mail: ReceivedMail) -> str:
+    page, text = mail.body("html"), mail.body("plain")
     body = ""
     if page is not None:
         body += f'<iframe sandbox="" srcdoc="{html.escape(page, quote=True)}"></iframe>'
     if text is not None:
         body += f"<details{'' if page else ' open'}><summary>text</summary><pre>{html.escape(text)}</pre></details>"
-    way = html.escape(f"{mail.at:%H:%M:%S} · {mail.sender} → {', '.join(mail.recipients)}")
-    return f"<h2>{html.escape(mail.subject)}</h2><small>{way}</small>{body}"
+    path = html.escape(f"{mail.at:%H:%M:%S} · {mail.sender} → {', '.join(mail.recipients)}")
+    return f"<h2>{html.escape(mail.subject)}</h2><small>{path}</small>{body}"
 
 
 def _page(title: str, articles: Iterable[str]) -> web.Response:

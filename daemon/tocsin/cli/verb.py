@@ -1,6 +1,6 @@
 """How an async function becomes a command, and the options that many share.
 
-A verb's first parameter is what it works on: a ``Session`` with DSS or the ``Api`` of a daemon, opened for it by the
+A verb's first parameter is what it works on: a ``Session`` with DSS or the ``ApiClient`` of a daemon, opened for it by the
 options that say where that is. A parameter whose type is a dataclass stands for an option a field. What goes wrong
 becomes one line on standard error and an exit code.
 """
@@ -19,8 +19,7 @@ from tocsin.cli.exits import USAGE, Failure, fail
 if TYPE_CHECKING:
     from tocsin.config.model import Config
 
-Work = TypeVar("Work", bound=Callable[..., Coroutine[Any, Any, int | None]])
-Listing = TypeVar("Listing", bound=Callable[..., Coroutine[Any, Any, Sequence[show.Row]]])
+Work = TypeVar("Work", bound=Callable[..., Coroutine[Any, Any, int | Sequence[show.Row] | None]])
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY
 
 ConfigOption = Annotated[
@@ -73,20 +72,6 @@ class Where:
 
 
 @dataclass(frozen=True, slots=True)
-class Daemon:
-    """Where the daemon's state is."""
-
-    url: Annotated[
-        str | None,
-        typer.Option(envvar="TOCSIN_URL", help="A running daemon; without it the store of the configuration."),
-    ] = None
-    token_file: Annotated[
-        Path | None, typer.Option(envvar="TOCSIN_TOKEN_FILE", help="A file with a token for the daemon at --url.")
-    ] = None
-    config: ConfigOption = None
-
-
-@dataclass(frozen=True, slots=True)
 class Bulk:
     """How many things are changed at once."""
 
@@ -116,59 +101,49 @@ def typer_app() -> typer.Typer:
     )
 
 
-def verb(app: typer.Typer, name: str, *, interrupted: int = 130) -> Callable[[Work], Work]:
-    """Register an async function as the command ``name``. It may answer an exit code."""
+def verb(
+    app: typer.Typer, name: str, *, columns: Sequence[str] | None = None, interrupted: int = 130
+) -> Callable[[Work], Work]:
+    """Register an async function as the command ``name``.
+
+    It may return an exit code. With ``columns`` it returns rows, which are printed as a table (see ``show.rows``), or
+    whole with ``--json``.
+    """
 
     def register(work: Work) -> Work:
-        _add_command(app, name, work.__doc__, inspect.signature(work), work, interrupted)
+        first, *own = inspect.signature(work).parameters.values()
+        (where,) = inspect.signature(first.annotation.open).parameters.values()
+        if columns is not None:
+            own.append(inspect.Parameter("as_json", _KEYWORD, default=False, annotation=JsonOption))
+        bundles: dict[str, Any] = {p.name: p.annotation for p in (where, *own) if is_dataclass(p.annotation)}
+
+        def command(**values: Any) -> None:
+            for bundle, kind in bundles.items():
+                values[bundle] = kind(**{field.name: values.pop(field.name) for field in fields(kind)})
+            place = values.pop(where.name)
+            as_json = values.pop("as_json") if columns is not None else False
+
+            async def main() -> int:
+                async with first.annotation.open(place) as opened:
+                    result = await work(opened, **values)
+                    if columns is not None and isinstance(result, Sequence):
+                        show.rows(result, columns, as_json=as_json)
+                    code: int = result if isinstance(result, int) and result else opened.code
+                    return code
+
+            raise SystemExit(_run(main(), interrupted))
+
+        options = [option for parameter in (*own, where) for option in _options(parameter)]
+        command.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined] # read by typer
+        app.command(name, help=work.__doc__)(command)
         return work
 
     return register
 
 
-def list_verb(app: typer.Typer, name: str, *columns: str) -> Callable[[Listing], Listing]:
-    """Register an async function that answers rows as the command ``name``. It prints them as a table of ``columns``
-    (see ``show.rows``), or whole with ``--json``."""
-
-    def register(work: Listing) -> Listing:
-        async def print_rows(opened: Any, *, as_json: bool, **values: Any) -> None:
-            show.rows(await work(opened, **values), columns, as_json=as_json)
-
-        signature = inspect.signature(work)
-        as_json = inspect.Parameter("as_json", _KEYWORD, default=False, annotation=JsonOption)
-        signature = signature.replace(parameters=[*signature.parameters.values(), as_json])
-        _add_command(app, name, work.__doc__, signature, print_rows, 130)
-        return work
-
-    return register
-
-
-def _add_command(
-    app: typer.Typer,
-    name: str,
-    help: str | None,
-    signature: inspect.Signature,
-    work: Callable[..., Coroutine[Any, Any, int | None]],
-    interrupted: int,
-) -> None:
-    first, *own = signature.parameters.values()
-    (where,) = inspect.signature(first.annotation.open).parameters.values()
-    bundles: dict[str, Any] = {p.name: p.annotation for p in (where, *own) if is_dataclass(p.annotation)}
-
-    def command(**values: Any) -> None:
-        for bundle, kind in bundles.items():
-            values[bundle] = kind(**{field.name: values.pop(field.name) for field in fields(kind)})
-        place = values.pop(where.name)
-
-        async def main() -> int:
-            async with first.annotation.open(place) as opened:
-                return await work(opened, **values) or opened.code
-
-        raise SystemExit(_run(main(), interrupted))
-
-    options = [option for parameter in (*own, where) for option in _options(parameter)]
-    vars(command).update(__signature__=inspect.Signature(options))  # what typer reads
-    app.command(name, help=help)(command)
+def list_verb(app: typer.Typer, name: str, *columns: str) -> Callable[[Work], Work]:
+    """Register an async function that returns rows as the command ``name``; see ``verb``."""
+    return verb(app, name, columns=columns)
 
 
 def _options(parameter: inspect.Parameter) -> list[inspect.Parameter]:

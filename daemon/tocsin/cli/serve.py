@@ -1,0 +1,200 @@
+"""The verbs that stay: ``run`` is the daemon, ``sim`` an emulated DSS, ``demo`` both together with two inboxes."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sqlite3
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from tocsin.cli.exits import DONE, NO, USAGE, tell
+from tocsin.cli.verb import ConfigOption, typer_app
+
+if TYPE_CHECKING:
+    from tocsin.app.build import Daemon
+
+run, demo, sim = (typer_app() for _ in range(3))
+_CONFIG = """\
+# The configuration of this demo; `tocsin check --config` reads it as any other.
+nodes:
+  - name: demo
+    url: {dss}
+    api_key: {key}
+    watch: {{sweep_interval: 1s, discovery_interval: 10s, max_poll_interval: 1m, max_requests_per_second: 20}}
+store: {{url: "sqlite:///{folder}/tocsin.db"}}
+http: {{listen: "{listen}", external_url: "http://{listen}"}}
+receivers:
+  - name: team
+    channels:
+      - {{name: mail, url: "mailto://127.0.0.1:{smtp}?from=tocsin@demo.local&to=team@demo.local"}}
+      - {{name: slack, url: "slack://T00000000/B00000000/demo0demo0demo0demo0demo/"}}
+reporters:
+  - name: every-night
+    on: [run.finished, run.failed, run.aborted]
+    match: ['scenario=~".*NIGHTLY.*"']
+    receiver: team
+    subject: "DSS scenario ${{scenarioName}}: ${{outcome}}"
+route:
+  receiver: team
+  group_by: [alertname, dss_node, project]
+  group_wait: 2s
+  group_interval: 10s
+  repeat_interval: 1h
+"""
+
+
+@run.command("run")
+def _run(config: ConfigOption = None) -> None:
+    """Run the daemon until SIGTERM or SIGINT."""
+    # Until the daemon handles signals nothing is begun that could be left half done. The first process of a container
+    # ignores a signal that it has no handler for.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(DONE))
+
+    from tocsin.app.logs import log_python_errors
+    from tocsin.app.reload import Source
+    from tocsin.app.run import CannotStart, hard_exit, serve
+    from tocsin.config import BadConfig
+
+    log_python_errors()
+
+    async def daemon() -> NoReturn:
+        hard_exit(await serve(Source(config)))  # inside the loop, whose own end would wait for every hanging thread
+
+    try:
+        asyncio.run(daemon())
+    except (BadConfig, CannotStart) as error:
+        tell(str(error))
+    hard_exit(NO)
+
+
+@demo.command("demo")
+def _demo(
+    listen: Annotated[str, typer.Option(help="Where Tocsin listens.")] = "127.0.0.1:8080",
+    seconds: Annotated[int | None, typer.Option(help="End by itself after so many seconds, with exit 0.")] = None,
+) -> None:
+    """Show Tocsin at work on an emulated DSS. Nothing leaves this machine."""
+    from tocsin.app.run import CannotStart, hard_exit
+    from tocsin.config import BadConfig
+
+    try:
+        code = asyncio.run(_run_demo(listen, seconds))
+    except (CannotStart, BadConfig) as error:
+        tell(str(error))
+        code = NO
+    hard_exit(code)
+
+
+async def _run_demo(listen: str, seconds: int | None) -> int:
+    from tocsin.app.reload import Source
+    from tocsin.app.run import serve
+    from tocsin.cli.inboxes import Inboxes
+    from tocsin.kit.clock import SystemClock
+    from tocsin.sim import DEFAULT_KEY, Sim, lively_world
+
+    clock = SystemClock()
+    inboxes = Inboxes(clock, lambda line: print(f"{clock.now():%H:%M:%S}  {line}", flush=True))
+    dss = Sim(lively_world())
+    stop = asyncio.Event()
+    async with contextlib.AsyncExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tocsin-demo-")))
+        url = await dss.start()
+        stack.push_async_callback(dss.stop)
+        await inboxes.start()
+        stack.push_async_callback(inboxes.stop)
+        config = folder / "tocsin.yaml"
+        smtp = inboxes.smtp_port
+        config.write_text(_CONFIG.format(dss=url, key=DEFAULT_KEY, folder=folder, listen=listen, smtp=smtp))
+        if seconds is not None:
+            asyncio.get_running_loop().call_later(seconds, stop.set)
+
+        async def ready(daemon: "Daemon") -> None:
+            print(
+                f"""
+  Tocsin         {daemon.url}/
+  metrics        {daemon.url}/metrics
+  mail inbox     {inboxes.url}/mail
+  Slack inbox    {inboxes.url}/slack
+  emulated DSS   {url}  (its API; no pages)
+  configuration  {config}
+
+  One line for each event and message follows; Ctrl-C ends it.
+""",
+                flush=True,
+            )
+            daemon.tasks.spawn("print events", _print_events(daemon))
+
+        slack_url = f"{inboxes.url}/services"
+        return await serve(
+            Source(config), clock=clock, ready=ready, stop=stop, log_level="warning", slack_url=slack_url
+        )
+
+
+async def _print_events(daemon: "Daemon") -> None:
+    """Print each event once it has its place in the public order."""
+    from tocsin.kit.clock import human_duration
+    from tocsin.store import events
+
+    after = await daemon.store.read(events.last_seq)
+    while True:
+        for event in await daemon.store.read(events.list_events, after=after):
+            after = event.seq or after
+            place = f"{event.project}/{event.scenario.id}" if event.scenario else event.node
+            took = event.run.duration if event.run else None
+            end = f"  {event.run.outcome or ''} after {human_duration(took)}" if event.run and took is not None else ""
+            print(f"{event.detected_at:%H:%M:%S}  event  {event.name:<13} {place}{end}", flush=True)
+        await asyncio.sleep(0.3)
+
+
+@sim.command("sim")
+def run_sim(
+    listen: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="Where to listen; port 0 takes any.")
+    ] = "127.0.0.1:11200",
+    api_key: Annotated[str, typer.Option(metavar="KEY", help="The key of an administrator.")] = "",
+    db: Annotated[Path | None, typer.Option(metavar="FILE", help="Keep definitions and history in this file.")] = None,
+    world: Annotated[Path | None, typer.Option(metavar="FILE", help="The world to begin with, in YAML.")] = None,
+    speed: Annotated[
+        float, typer.Option(metavar="X", help="How many seconds pass in one.", min=0.0, max=100_000.0)
+    ] = 1.0,
+) -> None:
+    """An emulated DSS: the scenario API of a design or automation node, with a lively world or one of your own."""
+    from tocsin import sim as emulated
+
+    host, _, port = listen.rpartition(":")
+    host = host.strip("[]")
+    if not host or not port.isdecimal() or int(port) > 65_535:
+        raise typer.BadParameter(f"{listen!r} is not HOST:PORT", param_hint="--listen")
+    try:
+        seed = emulated.lively_world() if world is None else emulated.World.from_file(world)
+        archive = emulated.SqliteArchive(db) if db is not None else None
+    except (emulated.BadWorld, emulated.NotAnArchive, OSError, sqlite3.Error) as error:
+        _refuse(str(error))
+    key = api_key or emulated.DEFAULT_KEY
+    dss = emulated.Sim(seed, api_keys=[key], clock=emulated.WorldClock(speed=speed), archive=archive)
+
+    async def main() -> None:
+        stop = asyncio.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        print(f"Emulated DSS on {await dss.start(host, int(port))}  API key: {key}", flush=True)
+        if host not in ("127.0.0.1", "::1", "localhost"):
+            print("Careful: it executes the code of its scenarios, and others can reach it here.", file=sys.stderr)
+        try:
+            await stop.wait()
+        finally:
+            await dss.stop()
+
+    try:
+        asyncio.run(main())
+    except OSError as error:
+        _refuse(f"cannot listen on {listen}: {error.strerror or error}")
+
+
+def _refuse(reason: str) -> NoReturn:
+    print(f"tocsin sim: {reason}", file=sys.stderr)
+    raise typer.Exit(USAGE)

@@ -1,0 +1,280 @@
+"""The verbs on the daemon's own state: ``events``, ``alerts``, ``silence``, ``deliveries`` and ``explain``."""
+
+import getpass
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, make_dataclass
+from typing import Annotated, Any
+from urllib.parse import unquote
+
+import typer
+
+from tocsin.cli import show
+from tocsin.cli.api import ApiClient, JsonObject
+from tocsin.cli.exits import DONE, USAGE, Failure, one_line
+from tocsin.cli.verb import Filter, JsonOption, LimitOption, typer_app, verb
+
+Column = str | Callable[[JsonObject], Any]  # the key of an item, or its value
+events, alerts, silence, deliveries, explain = (typer_app() for _ in range(5))
+
+
+def _row(item: JsonObject, columns: Mapping[str, Column]) -> JsonObject:
+    return {heading: item.get(key) if isinstance(key, str) else key(item) for heading, key in columns.items()}
+
+
+def _add_list(
+    app: typer.Typer,
+    path: str,
+    help: str,
+    columns: Mapping[str, Column],
+    filters: str,
+    *,
+    states: str | None = None,
+    default_state: str | None = None,
+    hide_state: str | None = None,
+    after: str | None = None,
+) -> None:
+    """Add the verb ``list`` on the API's list ``path``. An option stands for each of the ``filters``, and for the state
+    and the place after which to begin where they are described. Unless a state is asked for, items with ``hide_state``
+    are left out of the answer, and those with another than ``default_state`` are not asked for."""
+    options: list[Any] = [(name, Filter, None) for name in filters.split()]
+    if states is not None:
+        options.insert(0, ("state", Annotated[str | None, typer.Option(help=states)], default_state))
+    if after is not None:
+        options.append(("after", Annotated[int, typer.Option(help=after)], 0))
+    options_type = make_dataclass("Filters", options, frozen=True)
+
+    async def print_list(
+        api: ApiClient,
+        options: options_type,  # type: ignore[valid-type]
+        limit: LimitOption = 100,
+        as_json: JsonOption = False,
+    ) -> None:
+        query = {name: None if value in (None, "all") else str(value) for name, value in asdict(options).items()}
+        items = await api.items(path, limit, **query)
+        if hide_state is not None and query["state"] is None:
+            items = [item for item in items if item["state"] != hide_state]
+        if as_json:
+            show.print_json(items)
+        else:
+            show.rows([_row(item, columns) for item in items], list(columns))
+
+    print_list.__doc__ = help
+    verb(app, "list")(print_list)
+
+
+def _event_place(event: JsonObject) -> str:
+    data = event["data"]
+    return "/".join(
+        part for part in (data["node"], data["project"], data["scenario"] and data["scenario"]["id"]) if part
+    )
+
+
+def _alert_place(alert: JsonObject) -> str:
+    labels = alert["labels"]
+    return "/".join(labels[name] for name in ("dss_node", "project", "scenario", "channel") if labels.get(name))
+
+
+_EVENT_COLUMNS: dict[str, Column] = {
+    "seq": "seq",
+    "time": "time",
+    "event": lambda event: event["type"].removeprefix("tocsin."),
+    "place": _event_place,
+    "run": lambda event: event["data"]["run"] and event["data"]["run"]["id"],
+    "outcome": lambda event: event["data"]["run"]["outcome"] if event["data"]["run"] else event["data"]["reason"],
+    "error": lambda event: event["data"]["error"] and event["data"]["error"]["message"],
+}
+_add_list(
+    events,
+    "events",
+    "List events in their public order, the oldest first.",
+    _EVENT_COLUMNS,
+    "event node project scenario outcome",
+    after="Only those behind this place in the public order.",
+)
+_add_list(
+    alerts,
+    "alerts",
+    "List alerts, the newest first; firing ones unless --state says otherwise.",
+    {
+        "id": "id",
+        "state": lambda alert: alert["state"] if alert["state"] == "firing" else alert["end_reason"],
+        "alert": lambda alert: alert["labels"].get("alertname"),
+        "severity": lambda alert: alert["labels"].get("severity"),
+        "place": _alert_place,
+        "since": "starts_at",
+        "summary": lambda alert: alert["annotations"].get("summary"),
+    },
+    "alertname node project scenario",
+    states="firing, resolved, or all.",
+    default_state="firing",
+)
+_add_list(
+    silence,
+    "silences",
+    "List silences.",
+    {key: key for key in ("id", "state", "matchers")} | {"ends": "ends_at", "by": "created_by", "comment": "comment"},
+    "",
+    states="pending, active or expired; without it those not expired.",
+    hide_state="expired",
+)
+_add_list(
+    deliveries,
+    "deliveries",
+    "List notifications, the newest first.",
+    {key: key for key in ("id", "state", "channel", "subject")}
+    | {"created": "created_at", "attempts": lambda notification: len(notification["attempts"]), "reason": "reason"},
+    "receiver channel project scenario",
+    states="pending, sending, delivered, dead, superseded or cancelled.",
+)
+
+
+@verb(events, "tail", interrupted=DONE)
+async def _tail_events(
+    api: ApiClient,
+    event: Filter = None,
+    node: Filter = None,
+    project: Filter = None,
+    scenario: Filter = None,
+    after: Annotated[
+        int | None, typer.Option(help="Begin behind this place; without it, with what comes next.")
+    ] = None,
+    count: Annotated[int | None, typer.Option(min=1, help="End after so many.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Print events as they come, until Ctrl-C; with --json one a line."""
+    filters = {"event": event, "node": node, "project": project, "scenario": scenario}
+    async for item in api.stream("events", "stream", **filters, after=None if after is None else str(after)):
+        if as_json:
+            line = json.dumps(item, ensure_ascii=False)
+        else:
+            values = _row(item, _EVENT_COLUMNS).values()
+            line = "  ".join(one_line(str(value)) for value in values if value is not None)
+        print(line, flush=True)
+        if count is not None and (count := count - 1) == 0:
+            break
+
+
+@verb(alerts, "resolve")
+async def _resolve_alert(
+    api: ApiClient, alert_id: Annotated[str, typer.Argument(metavar="ID", help="As `tocsin alerts list` shows it.")]
+) -> None:
+    """End an alert by hand; its notice says so, and it fires again when its rule next says so."""
+    await api.request("POST", "alerts", alert_id, "resolve")
+    print(f"{alert_id} is resolved")
+
+
+@verb(silence, "add")
+async def _add_silence(
+    api: ApiClient,
+    matchers: Annotated[
+        list[str], typer.Argument(metavar="MATCHER…", help="As project=SALES or 'scenario=~NIGHTLY_.*'.")
+    ],
+    duration: Annotated[str | None, typer.Option(help="How long, as 2h or 1d12h.")] = None,
+    ends: Annotated[str | None, typer.Option(help="Until when instead, as 2026-03-01T06:00:00Z.")] = None,
+    starts: Annotated[str | None, typer.Option(help="From when on; without it from now on.")] = None,
+    author: Annotated[str | None, typer.Option(help="Who asks; without it the user of this machine.")] = None,
+    comment: Annotated[str, typer.Option(help="Why.")] = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Add a silence and print its id. All matchers must hold."""
+    if (duration is None) == (ends is None):
+        raise Failure("a silence needs --duration or --ends", USAGE)
+    body = {"matchers": matchers, "created_by": author or getpass.getuser(), "comment": comment}
+    times = {"duration": duration, "ends_at": ends, "starts_at": starts}
+    body |= {key: value for key, value in times.items() if value is not None}
+    added = await api.request("POST", "silences", body=body)
+    show.print_json(added) if as_json else print(added["id"])
+
+
+@verb(silence, "expire")
+async def _expire_silence(
+    api: ApiClient, silence_id: Annotated[str, typer.Argument(metavar="ID", help="As `tocsin silence list` shows it.")]
+) -> None:
+    """End a silence now."""
+    await api.request("DELETE", "silences", silence_id)
+    print(f"{silence_id} has ended")
+
+
+@verb(deliveries, "show")
+async def _show_delivery(
+    api: ApiClient,
+    delivery_id: Annotated[str, typer.Argument(metavar="ID", help="As `tocsin deliveries list` shows it.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Show one notification with all of its attempts."""
+    items = await api.items("deliveries", 1, id=delivery_id)
+    if not items:
+        raise Failure(f"no delivery has the id {delivery_id}")
+    show.one(items[0], hide=("attempts",), as_json=as_json)
+    if not as_json:
+        show.rows(items[0]["attempts"], ("attempt=number", "started=started_at", "outcome", "note"))
+
+
+@verb(deliveries, "retry")
+async def _retry_deliveries(
+    api: ApiClient, ids: Annotated[list[str], typer.Argument(metavar="ID…", help="Dead or waiting notifications.")]
+) -> None:
+    """Send notifications again, or now; a running daemon does it within seconds."""
+    for delivery_id in ids:
+        await api.request("POST", "deliveries", delivery_id, "retry")
+        print(f"{delivery_id} will be sent again")
+
+
+@verb(explain, "explain")
+async def _explain(
+    api: ApiClient,
+    address: Annotated[
+        str,
+        typer.Argument(
+            metavar="[NODE/]PROJECT/SCENARIO/RUN or ALERT-ID",
+            help="RUN may be `last`. Percent-encode a slash. An alert's id may be cut where it is still unique.",
+        ),
+    ],
+    everything: Annotated[
+        bool, typer.Option("--all", help="Every event, decision, notification and try, and what did not fire and why.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Tell what became of a run or an alert: what fired, and a line a channel on who was notified and why not."""
+    from pydantic import TypeAdapter
+
+    from tocsin.decide.explain import alert_text, run_text
+    from tocsin.store.story import AlertStory, RunStory
+
+    parts = [unquote(part) for part in address.split("/")]
+    is_alert = len(parts) == 1 and address != ""
+    if is_alert:
+        path = ["alerts", address]
+    elif len(parts) in (3, 4) and all(parts):
+        path = await _run_path(api, parts)
+    else:
+        raise Failure(f"{address!r} is neither [NODE/]PROJECT/SCENARIO/RUN nor the id of an alert", USAGE)
+    story = await api.request("GET", "explain", *path)
+    if as_json:
+        return show.print_json(story)
+    if is_alert:
+        text = alert_text(TypeAdapter(AlertStory).validate_python(story), everything=everything)
+    else:
+        text = run_text(TypeAdapter(RunStory).validate_python(story), everything=everything)
+    for line in text.splitlines():
+        words = line.lstrip(" ")
+        print(" " * (len(line) - len(words)) + one_line(words))
+    return None
+
+
+async def _run_path(api: ApiClient, parts: list[str]) -> list[str]:
+    """Node, project, scenario and run of an address that may lack the node, and may say ``last``."""
+    if len(parts) == 3:
+        nodes = [str(node["node"]) for node in await api.items("nodes", 100)]
+        if len(nodes) != 1:
+            message = f"there are {len(nodes)} nodes; write NODE/PROJECT/SCENARIO/RUN with one of: {', '.join(nodes)}"
+            raise Failure(message, USAGE)
+        parts = [*nodes, *parts]
+    node, project, scenario, run = parts
+    if run == "last":
+        runs = await api.items("runs", 1, node=node, project=project, scenario=scenario)
+        if not runs:
+            raise Failure(f"no run of {node}/{project}/{scenario} is known")
+        run = str(runs[0]["run_id"])
+    return [node, project, scenario, run]
