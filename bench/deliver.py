@@ -114,7 +114,7 @@ def config(*channels: Channel) -> Config:
 
 async def fill(store: Store, made: list[tuple[Notification, Details]]) -> None:
     def write(connection, part):
-        outbox.owe(connection, [one for one, _ in part])
+        outbox.enqueue(connection, [one for one, _ in part])
         for _, detail in part:
             runs.put_details(connection, detail)
 
@@ -133,7 +133,7 @@ async def drain(store: Store, settings: Config, on_progress: Callable[[float, in
         await sender.step(clock.now(), settings)
         if time.perf_counter() - looked > 0.25:
             looked = time.perf_counter()
-            left = (await store.read(deliveries.depth)).open
+            left = (await store.read(deliveries.outbox_depth)).open
             if on_progress:
                 on_progress(looked - began, left)
             if not left:
@@ -281,8 +281,8 @@ async def beside_hanging(port: int, dead_port: int, hanging: int, count: int) ->
             (one, _), *_ = rows(1, 1, "good")
             one = replace(one, id=fresh_id(), ordering_key=f"{n}")
             began = time.perf_counter()
-            await store.write(outbox.owe, [one])
-            while (await store.read(outbox.notifications, [one.id]))[one.id].state != "delivered":
+            await store.write(outbox.enqueue, [one])
+            while (await store.read(outbox.load_notifications, [one.id]))[one.id].state != "delivered":
                 await sender.step(clock.now(), settings)
                 await asyncio.sleep(0.002)
             delays.append((time.perf_counter() - began) * 1000)
@@ -297,7 +297,7 @@ async def beside_hanging(port: int, dead_port: int, hanging: int, count: int) ->
         return await measure(store, config(good))
 
     async def beside(store: Store) -> float:
-        await store.write(outbox.owe, [rows(1, 1, channel.name)[0][0] for channel in stuck])
+        await store.write(outbox.enqueue, [rows(1, 1, channel.name)[0][0] for channel in stuck])
         return await measure(store, config(good, *stuck))
 
     return await in_store(alone), await in_store(beside)

@@ -235,11 +235,11 @@ async def see(store: Store, leadership: writer.Leadership, waiting: list[Poll]) 
 
 
 async def deliver(store: Store, sender: Sender, wakeup: asyncio.Event, config: Config, clock: SystemClock) -> int:
-    from tocsin.store.deliveries import depth
+    from tocsin.store.deliveries import outbox_depth
 
-    before = (await store.read(depth)).open
+    before = (await store.read(outbox_depth)).open
     loop = asyncio.create_task(run_loop("deliver", sender.step, wakeup, clock, lambda: config))
-    while (await store.read(depth)).open:
+    while (await store.read(outbox_depth)).open:
         await asyncio.sleep(0.1)
     loop.cancel()
     await asyncio.gather(loop, return_exceptions=True)

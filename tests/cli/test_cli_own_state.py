@@ -64,7 +64,7 @@ def fill(connection: Connection) -> None:
     }
     alert = Alert("a" * 32, "f" * 32, labels, NOW, annotations={"summary": "it failed"}, run=RUN.key)
     alerts.put_alerts(connection, [alerts.AlertRow(alert, "ScenarioFailed")], NOW)
-    outbox.owe(connection, [Notification(
+    outbox.enqueue(connection, [Notification(
         "d" * 32, "ops", "ops/json", "ordering_key", EventNotice(happened(EventName.RUN_FAILED), "nightly"), NOW, NOW,
         NotificationState.DEAD, reason="refused",
     )])  # fmt: skip

@@ -32,7 +32,7 @@ from tests.fakedss import free_port
 from tocsin.app.reload import Source
 from tocsin.model.labels import parse_matchers
 from tocsin.model.notification import GroupNotice
-from tocsin.store import silences
+from tocsin.store import alerts
 
 pytestmark = [
     pytest.mark.e2e,
@@ -267,11 +267,11 @@ async def happen(world: World, now: datetime, what: str, project: str, name: str
             await world.end(now, "FAILED" if what == "fire" else "SUCCESS", of)
         case "silence":
             matchers = parse_matchers(f"project={project}")
-            await world.store.write(silences.add, matchers, now, now + timedelta(hours=1), "me", "", now)
+            await world.store.write(alerts.insert_silence, matchers, now, now + timedelta(hours=1), "me", "", now)
         case "unsilence":
-            for one in await world.store.read(silences.active, now):
+            for one in await world.store.read(alerts.active_silences, now):
                 if one.matchers == parse_matchers(f"project={project}"):
-                    await world.store.write(silences.expire, one.id, now)
+                    await world.store.write(alerts.end_silence, one.id, now)
         case "down":
             await world.down(now, of.node)
         case _:

@@ -117,7 +117,7 @@ async def test_an_alert_that_a_channel_refuses_rings_at_once(fleet: Fleet) -> No
     assert await fleet.last(minutes=1) == [("slack", "mail: fails")]
     dead = (await fleet.world.store.read(query.list_deliveries, {"state": ["dead"]}, 9)).items
     del fleet.answers["mail"]
-    await fleet.world.store.write(deliveries.retry, [one.id for one in dead], fleet.clock.now())
+    await fleet.world.store.write(deliveries.retry_dead, [one.id for one in dead], fleet.clock.now())
     assert await fleet.last(minutes=10) == [("slack", "mail: resolved")]
 
 

@@ -4,7 +4,7 @@ from tocsin.config.model import DEFAULT_RULES, InhibitRule, Receiver, Reporter, 
 from tocsin.decide.explain import alert_text, explain_firing, explain_run, run_text
 from tocsin.model.event import END_EVENTS, EventName
 from tocsin.model.labels import parse_matchers
-from tocsin.store import silences
+from tocsin.store import alerts
 from tocsin.store.schema import outbox
 
 
@@ -79,7 +79,7 @@ async def test_a_run_from_before_the_watch_and_one_that_is_not_known(world: Worl
 async def in_short(world: World, run: str | None = None) -> str:
     story = await world.store.read(explain_run, key(), run, world.config)
     assert story
-    return story.in_short
+    return story.summary
 
 
 async def fail_and_flush(world: World, **more: object) -> str:
@@ -92,7 +92,7 @@ async def fail_and_flush(world: World, **more: object) -> str:
 
 async def test_in_short_a_silence_is_named_with_its_author_and_comment(world: World) -> None:
     matchers = parse_matchers("project=SALES")
-    silence = await world.store.write(silences.add, matchers, T0, T0 + minutes(60), "anna", "maintenance", T0)
+    silence = await world.store.write(alerts.insert_silence, matchers, T0, T0 + minutes(60), "anna", "maintenance", T0)
     assert await fail_and_flush(world) == (
         f"ScenarioFailed firing; ops/slack: not notified, silenced (by silence {silence.id} of anna: maintenance)"
     )
@@ -183,7 +183,7 @@ async def delivered(world: World) -> None:
 async def silenced(world: World, begin: float, end: float) -> str:
     matchers = parse_matchers("scenario=NIGHTLY")
     made = await world.store.write(
-        silences.add, matchers, T0 + minutes(begin), T0 + minutes(end), "anna", "moving", T0 + minutes(begin)
+        alerts.insert_silence, matchers, T0 + minutes(begin), T0 + minutes(end), "anna", "moving", T0 + minutes(begin)
     )
     return f"silenced (by silence {made.id} of anna: moving)"
 
@@ -205,8 +205,8 @@ async def test_a_run_that_fails_in_a_silence_was_told_to_nobody_though_its_alert
     assert await in_short(world) == f"ScenarioFailed updated; ops/slack: not notified, {why}"
     first = await world.store.read(explain_run, key(), "run-2026-03-02-06-00-00", world.config)
     assert first
-    assert first.in_short == "ScenarioFailed firing; ops/slack: delivered"
-    assert [one.notification_id is not None for one in first.news] == [True]
+    assert first.summary == "ScenarioFailed firing; ops/slack: delivered"
+    assert [one.notification_id is not None for one in first.outcomes] == [True]
 
 
 async def test_a_further_failure_that_changes_nothing_says_when_the_channel_was_told(world: World) -> None:
@@ -295,7 +295,7 @@ async def test_an_alert_without_a_run_is_explained(world: World) -> None:
     assert (await alert_story(world, 3))[3:] == ["  ops/slack: delivered"]
     matchers = parse_matchers("alertname=NodeDown")
     one = await world.store.write(
-        silences.add, matchers, T0 + minutes(4), T0 + minutes(60), "anna", "", T0 + minutes(4)
+        alerts.insert_silence, matchers, T0 + minutes(4), T0 + minutes(60), "anna", "", T0 + minutes(4)
     )
     assert (await alert_story(world, 5))[3:] == [
         f"  silenced now by silence {one.id} of anna", "  ops/slack: delivered"

@@ -19,7 +19,7 @@ from tocsin.model.labels import parse_matcher, parse_matchers
 from tocsin.model.notification import GroupNotice
 from tocsin.model.run import Run
 from tocsin.routing.stages import Inhibitor
-from tocsin.store import groups, silences
+from tocsin.store import alerts, groups
 from tocsin.store.alerts import AlertRow, put_alerts
 from tocsin.store.schema import silences as silences_table
 
@@ -29,7 +29,7 @@ MORNING = TimeInterval("morning", (TimeRange(times=((6 * 60, 7 * 60),)),))  # T0
 
 
 async def silence(world: World, text: str, begin: timedelta, end: timedelta) -> None:
-    await world.store.write(silences.add, parse_matchers(text), T0 + begin, T0 + end, "me", "", T0)
+    await world.store.write(alerts.insert_silence, parse_matchers(text), T0 + begin, T0 + end, "me", "", T0)
 
 
 async def ring(world: World, at: timedelta, name: str = "NIGHTLY") -> None:
@@ -176,7 +176,7 @@ async def test_the_sources_that_are_read_inhibit_as_all_that_fire_would(world: W
     await world.store.write(put_alerts, [AlertRow(one, "R") for one in firing], T0)
     for _ in range(30):
         targets = [labels() for _ in range(3)]
-        found = await world.store.read(groups.sources, rules, targets)
+        found = await world.store.read(groups.inhibition_sources, rules, targets)
         some, everything = Inhibitor(rules, found), Inhibitor(rules, [one.labels for one in firing])
         for target in targets:
             assert (some.inhibits(target) is None) is (everything.inhibits(target) is None)
@@ -192,9 +192,9 @@ async def test_of_many_firing_alerts_only_the_sources_that_concern_the_group_are
         for labels in [{"alertname": name, "severity": severity, **place, "scenario": f"S{number}"}]
     ]
     await world.store.write(put_alerts, [AlertRow(one, "R") for one in firing if one.name != "NodeDown"], T0)
-    found = await world.store.read(groups.sources, DEFAULT_INHIBIT_RULES, [one.labels for one in firing[:3]])
+    found = await world.store.read(groups.inhibition_sources, DEFAULT_INHIBIT_RULES, [one.labels for one in firing[:3]])
     assert {(one["alertname"], one["scenario"]) for one in found} == {("ScenarioFailed", "S0")}
-    assert await world.store.read(groups.sources, DEFAULT_INHIBIT_RULES, [firing[1].labels]) == []
+    assert await world.store.read(groups.inhibition_sources, DEFAULT_INHIBIT_RULES, [firing[1].labels]) == []
 
 
 @pytest.mark.parametrize(

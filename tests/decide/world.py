@@ -14,7 +14,7 @@ from tocsin.model.decision import Decision
 from tocsin.model.event import DownReason, Event, EventName, ScenarioFacts, end_event_name, node_event_id, run_event_id
 from tocsin.model.notification import GroupNotice, Notification
 from tocsin.model.run import Run, ScenarioKey
-from tocsin.store import Store, alerts, decisions, events, outbox, writer
+from tocsin.store import Store, alerts, events, outbox, writer
 from tocsin.store.schema import alerts as alerts_table
 from tocsin.store.schema import decisions as decisions_table
 from tocsin.store.schema import expected_starts, nodes, runs, scenarios
@@ -234,7 +234,7 @@ class World:
         query = select(outbox_table.c.id).order_by(outbox_table.c.n)
         ids = [id_ for id_ in await self.store.read(lambda c: list(c.execute(query).scalars())) if id_ not in self.seen]
         self.seen |= set(ids)
-        found = await self.store.read(outbox.notifications, ids)
+        found = await self.store.read(outbox.load_notifications, ids)
         return [found[id_] for id_ in ids]
 
     async def told(self) -> list[tuple[str, str, list[str]]]:
@@ -259,7 +259,7 @@ class World:
 
     async def decisions(self) -> list[Decision]:
         query = select(decisions_table).order_by(decisions_table.c.n)
-        return await self.store.read(lambda c: [decisions.to_decision(row) for row in c.execute(query)])
+        return await self.store.read(lambda c: [alerts.to_decision(row) for row in c.execute(query)])
 
     async def reasons(self) -> list[str]:
         return [made.reason.value for made in await self.decisions()]

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.deliver.builders import NOW, HandClock, Plain, config, event, hook, owed
+from tests.deliveries import get_delivery
 from tests.fakedss import faults
 from tests.fakedss.answers import Answer
 from tests.fakedss.sinks import SmtpSink, WebhookSink
@@ -17,7 +18,7 @@ from tocsin.config.secrets import FileSecret
 from tocsin.deliver.sender import Sender
 from tocsin.model.notification import EventNotice, Notification, NotificationState
 from tocsin.model.run import Details
-from tocsin.store import Store, deliveries, outbox, runs
+from tocsin.store import Store, outbox, runs
 
 PENDING, DEAD, DELIVERED = NotificationState.PENDING, NotificationState.DEAD, NotificationState.DELIVERED
 
@@ -29,10 +30,10 @@ class Desk:
         self.store, self.sender, self.clock = store, sender, clock
 
     async def send(self, channel: Channel, one: Notification, **later: float) -> tuple[NotificationState, str]:
-        await self.store.write(outbox.owe, [one])
+        await self.store.write(outbox.enqueue, [one])
         await self.sender.step(self.clock.forward(**later), config(channel))
         await self.sender.idle()
-        found = await self.store.read(deliveries.get_delivery, one.id)
+        found = await self.store.read(get_delivery, one.id)
         assert found
         return found.notification.state, found.attempts[-1].note if found.attempts else ""
 

@@ -9,7 +9,7 @@ from tests.deliver.builders import NOW, HandClock, config, hook, owed
 from tocsin.deliver.bulkhead import Bulkhead
 from tocsin.deliver.message import Outgoing
 from tocsin.deliver.result import SendResult, delivered
-from tocsin.store.sending import ReadyRow, Waiting
+from tocsin.store.outbox import ReadyRow, ReadyRows
 
 
 class Instant:
@@ -69,7 +69,7 @@ def test_turns_that_were_found_serve_for_a_moment_and_are_looked_for_again() -> 
     one = bulkhead()
     turns = [ReadyRow(n, "ops/hook", f"l{n}", False) for n in range(3)]
     assert one.needs_scan(NOW)
-    one.set_ready(Waiting(turns, None, False), NOW)
+    one.set_ready(ReadyRows(turns, None, False), NOW)
     assert not one.needs_scan(NOW)
     assert one.needs_scan(NOW + timedelta(seconds=1))
     assert one.pop_ready(2) == turns[:2]

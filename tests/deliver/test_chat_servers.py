@@ -15,11 +15,12 @@ import paho.mqtt.client as mqtt
 import pytest
 
 from tests.deliver.builders import HandClock, Plain, config, event, owed
+from tests.deliveries import get_delivery
 from tests.fakedss.process import eventually, free_port
 from tocsin.config.model import Channel
 from tocsin.deliver.sender import Sender
 from tocsin.model.notification import EventNotice, Notification, NotificationState
-from tocsin.store import Store, deliveries, outbox
+from tocsin.store import Store, outbox
 
 pytestmark = pytest.mark.e2e
 
@@ -116,11 +117,11 @@ class Chatter:
 
 async def send(sender: Sender, store: Store, clock: HandClock, channel: Channel, *ones: Notification) -> list[str]:
     """Owe them, step until nothing moves, and answer their states."""
-    await store.write(outbox.owe, ones)
+    await store.write(outbox.enqueue, ones)
     for _ in ones:
         await sender.step(clock.now(), config(channel))
         await sender.idle()
-    found = [await store.read(deliveries.get_delivery, one.id) for one in ones]
+    found = [await store.read(get_delivery, one.id) for one in ones]
     return [one.notification.state for one in found if one]
 
 

@@ -14,6 +14,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from tests.deliver.builders import KEY, NOW, HandClock, Plain, alert, config, event, group, owed
+from tests.deliveries import get_delivery
 from tests.fakedss.certs import make_certificate
 from tests.fakedss.sinks import Mail, SmtpSink
 from tocsin.config.model import Channel, Tls
@@ -450,12 +451,12 @@ async def test_three_hours_without_a_mail_server_end_with_each_report_in_order_a
     for minutes in range(0, 180, 10):
         rows.append(owed(EventNotice(event(minutes), "r", subject=f"mail {minutes}"), "ops/mail", at=clock.now()))
         flush = owed(group(alert(1, ended=minutes > 60), alert(minutes)), "ops/mail", "a group", at=clock.now())
-        await store.write(outbox.owe, [rows[-1], flush])
+        await store.write(outbox.enqueue, [rows[-1], flush])
         due = await sender.step(clock.now(), settings)
         await sender.idle()
         assert due is None or due <= clock.now() + timedelta(minutes=10)
         clock.forward(minutes=10)
-    first = await store.read(deliveries.get_delivery, rows[0].id)
+    first = await store.read(get_delivery, rows[0].id)
     assert first
     assert first.notification.state == NotificationState.PENDING
     assert len(first.attempts) == 18
@@ -485,14 +486,14 @@ async def test_a_hanging_mail_server_holds_up_no_other_channel(store: Store, clo
         ]
         settings = config(*hanging, mail(good.port))
         sender = Sender(store, holder="me", clock=clock, metrics=DeliverMetrics(CollectorRegistry()), random=Random(1))
-        await store.write(outbox.owe, [owed(channel=f"m{n}") for n in range(24)])
+        await store.write(outbox.enqueue, [owed(channel=f"m{n}") for n in range(24)])
         await sender.step(clock.now(), settings)
         while len(stuck.mails) < 24:
             await asyncio.sleep(0.02)
-        await store.write(outbox.owe, [owed(channel="ops/mail")])
+        await store.write(outbox.enqueue, [owed(channel="ops/mail")])
         await sender.step(clock.now(), settings)
         while not good.mails:
             await asyncio.sleep(0.02)
-        depth = await store.read(deliveries.depth)
+        depth = await store.read(deliveries.outbox_depth)
         assert depth.open >= 24
         await sender.close(timedelta(0))

@@ -13,11 +13,12 @@ from prometheus_client import CollectorRegistry
 
 from tests.conftest import empty_postgres
 from tests.deliver.builders import NOW, HandClock, Inbox, config, hook, owed
+from tests.deliveries import get_delivery
 from tocsin.deliver.receipts import Receipts
 from tocsin.deliver.sender import DeliverMetrics, Sender
 from tocsin.model.notification import Attempt, AttemptOutcome, Notification, NotificationState
-from tocsin.store import Store, deliveries, outbox, sending
-from tocsin.store.sending import ReadyRow, Receipt
+from tocsin.store import Store, outbox
+from tocsin.store.outbox import ReadyRow, Receipt
 
 
 def receipt(of: Notification, state: NotificationState, note: str) -> Receipt:
@@ -27,9 +28,9 @@ def receipt(of: Notification, state: NotificationState, note: str) -> Receipt:
 
 
 async def claimed(store: Store, *rows: Notification) -> None:
-    await store.write(outbox.owe, rows)
+    await store.write(outbox.enqueue, rows)
     turns = [ReadyRow(n, one.channel, one.ordering_key, False) for n, one in enumerate(rows, 1)]
-    await store.write(sending.claim, turns, "me", NOW, NOW)
+    await store.write(outbox.claim, turns, "me", NOW, NOW)
 
 
 async def written(store: Store, bad: str) -> list[tuple[str, int, str]]:
@@ -40,7 +41,7 @@ async def written(store: Store, bad: str) -> list[tuple[str, int, str]]:
     words = ("took it", bad, "also")
     states = (NotificationState.DELIVERED, NotificationState.PENDING, NotificationState.DEAD)
     await asyncio.gather(*(receipts.write(receipt(*one)) for one in zip(rows, states, words, strict=True)))
-    found = [await store.read(deliveries.get_delivery, row.id) for row in rows]
+    found = [await store.read(get_delivery, row.id) for row in rows]
     return [(one.notification.state.value, one.notification.attempts, one.attempts[0].note) for one in found if one]
 
 
@@ -87,7 +88,7 @@ async def test_a_caller_that_is_cancelled_takes_no_receipt_with_it(store: Store)
     await asyncio.sleep(0)
     writing.cancel()
     await receipts.close()
-    found = await store.read(deliveries.get_delivery, one.id)
+    found = await store.read(get_delivery, one.id)
     assert found
     assert found.notification.state == NotificationState.DELIVERED
 
@@ -106,14 +107,14 @@ async def test_a_hostile_answer_makes_nobody_send_again_on_postgresql(
     names = ("good", "evil", "rude")
     settings = config(*(hook(f"{inbox.url}/{name}", f"ops/{name}") for name in names))
     rows = [owed(channel=f"ops/{name}", ordering_key=name) for name in names]
-    await postgres.write(outbox.owe, rows)
+    await postgres.write(outbox.enqueue, rows)
     sender = Sender(postgres, holder="me", clock=clock, metrics=DeliverMetrics(CollectorRegistry()), random=Random(1))
     await sender.step(clock.now(), settings)
     await sender.idle()
     clock.forward(milliseconds=500)
     await sender.step(clock.now(), settings)  # before any retry is due: what has no receipt would go again
     await sender.close(timedelta(seconds=5))
-    found = [await postgres.read(deliveries.get_delivery, row.id) for row in rows]
+    found = [await postgres.read(get_delivery, row.id) for row in rows]
     assert [one.notification.state.value for one in found if one] == ["delivered", "pending", "pending"]
     assert [one.attempts[0].note for one in found if one] == ["HTTP 200", "HTTP 502", "HTTP 500: \ufffd\ufffd\ufffd"]
     assert sorted(inbox.ids) == sorted(row.id for row in rows)

@@ -8,23 +8,24 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from tests.deliver.builders import HandClock, Inbox, alert, config, event, group, hook, owed
+from tests.deliveries import get_delivery
 from tocsin.deliver.sender import DeliverMetrics, Sender
 from tocsin.model.notification import AttemptOutcome, EventNotice, Notification, NotificationState
-from tocsin.store import Store, deliveries, outbox, sending
+from tocsin.store import Store, deliveries, outbox
 
 
 async def put(store: Store, *notifications: Notification) -> None:
-    await store.write(outbox.owe, list(notifications))
+    await store.write(outbox.enqueue, list(notifications))
 
 
 async def state_of(store: Store, one: Notification) -> NotificationState:
-    found = await store.read(deliveries.get_delivery, one.id)
+    found = await store.read(get_delivery, one.id)
     assert found
     return found.notification.state
 
 
 async def outcomes(store: Store, one: Notification) -> list[tuple[AttemptOutcome, str]]:
-    found = await store.read(deliveries.get_delivery, one.id)
+    found = await store.read(get_delivery, one.id)
     assert found
     return [(attempt.outcome, attempt.note) for attempt in found.attempts]
 
@@ -100,10 +101,10 @@ async def test_a_dead_letter_keeps_its_reason_and_can_be_sent_again(
     inbox.answer = answers(401, 204)
     await sender.step(clock.now(), settings)
     await sender.idle()
-    found = await store.read(deliveries.get_delivery, one.id)
+    found = await store.read(get_delivery, one.id)
     assert found
     assert found.notification.reason == "HTTP 401: so it is"
-    assert await store.write(deliveries.retry, [one.id, "f" * 32], clock.now()) == [one.id]
+    assert await store.write(deliveries.retry_dead, [one.id, "f" * 32], clock.now()) == [one.id]
     await sender.step(clock.now(), settings)
     await sender.idle()
     assert await state_of(store, one) == NotificationState.DELIVERED
@@ -141,7 +142,7 @@ async def test_a_notification_older_than_its_channel_allows_is_given_up(
     for _ in range(40):
         await sender.step(clock.forward(seconds=10), settings)
         await sender.idle()
-    found = await store.read(deliveries.get_delivery, one.id)
+    found = await store.read(get_delivery, one.id)
     assert found
     assert found.notification.state == NotificationState.DEAD
     tries = len(found.attempts)
@@ -171,7 +172,7 @@ async def test_a_channel_taken_out_of_the_configuration_leaves_dead_letters(
     one = owed(channel="ops/gone")
     await put(store, one)
     await sender.step(clock.now(), config(hook(inbox.url)))
-    found = await store.read(deliveries.get_delivery, one.id)
+    found = await store.read(get_delivery, one.id)
     assert found
     assert found.notification.state == NotificationState.DEAD
     assert found.notification.reason == "its channel is no longer in the configuration"
@@ -289,8 +290,8 @@ async def test_a_process_that_was_killed_leaves_rows_that_the_next_one_sends(
 
     one = owed()
     await put(store, one)
-    turns = (await store.read(sending.waiting, {"ops/hook": 5}, clock.now()))["ops/hook"].rows
-    await store.write(sending.claim, turns, "killed", clock.now(), clock.now() + timedelta(seconds=30))
+    turns = (await store.read(outbox.ready_rows, {"ops/hook": 5}, clock.now()))["ops/hook"].rows
+    await store.write(outbox.claim, turns, "killed", clock.now(), clock.now() + timedelta(seconds=30))
     sender = Sender(store, holder="next", clock=clock, metrics=DeliverMetrics(CollectorRegistry()), random=Random(1))
     await sender.step(clock.now(), config(hook(inbox.url)))
     await sender.idle()
@@ -321,7 +322,7 @@ async def test_a_stop_gives_back_what_waits_and_marks_what_hangs(store: Store, i
     await sender.close(timedelta(milliseconds=10))
     assert await state_of(store, waiting) == NotificationState.PENDING
     assert await outcomes(store, hanging) == [(AttemptOutcome.UNKNOWN, "Tocsin stopped before the answer came")]
-    found = await store.read(deliveries.get_delivery, hanging.id)
+    found = await store.read(get_delivery, hanging.id)
     assert found
     assert found.notification.due_at >= clock.now() + timedelta(seconds=10)
 

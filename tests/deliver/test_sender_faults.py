@@ -19,6 +19,7 @@ from prometheus_client import CollectorRegistry
 from sqlalchemy import Connection
 
 from tests.deliver.builders import HandClock, Inbox, Plain, config, hook, owed, sqlite_url
+from tests.deliveries import get_delivery
 from tocsin.app.logs import configure_logging
 from tocsin.config.model import Channel
 from tocsin.deliver.receipts import Receipts
@@ -26,7 +27,7 @@ from tocsin.deliver.sender import DeliverMetrics, Sender
 from tocsin.kit.clock import SystemClock
 from tocsin.model.notification import AttemptOutcome, DeadReason, Notification, NotificationState
 from tocsin.store import Store, StoreUnavailable, deliveries, outbox
-from tocsin.store.sending import Receipt
+from tocsin.store.outbox import Receipt
 from tocsin.store.writer import Guard
 
 pytestmark = pytest.mark.e2e
@@ -41,7 +42,7 @@ def sender_of(store: Store, clock: HandClock | SystemClock, holder: str = "me") 
 
 
 async def state_of(store: Store, one: Notification) -> NotificationState:
-    found = await store.read(deliveries.get_delivery, one.id)
+    found = await store.read(get_delivery, one.id)
     assert found
     return found.notification.state
 
@@ -50,7 +51,7 @@ async def drain(sender: Sender, store: Store, settings, clock) -> None:
     for _ in range(500):
         await sender.step(clock.now(), settings)
         await sender.idle()
-        if not (await store.read(deliveries.depth)).open:
+        if not (await store.read(deliveries.outbox_depth)).open:
             return
     raise AssertionError("the outbox did not drain")
 
@@ -87,7 +88,7 @@ async def test_killed_again_and_again_nothing_is_lost_and_only_sends_without_rec
     rows = [owed(ordering_key=f"ordering_key {n % 40}") for n in range(400)]
     store = Store(sqlite_url(tmp_path))
     await store.open()
-    await store.write(outbox.owe, rows)
+    await store.write(outbox.enqueue, rows)
     await store.close()
     env = python_env | {"PYTHONPATH": f"{repository / 'daemon'}:{repository}"}
     for goal in (60, 150, 240):
@@ -135,7 +136,7 @@ async def test_a_store_that_is_away_pauses_the_stage_and_loses_no_receipt(
     store = Flaky(sqlite_url(tmp_path))
     await store.open()
     one, other = owed(), owed(ordering_key="other")
-    await store.write(outbox.owe, [one])
+    await store.write(outbox.enqueue, [one])
     sender = sender_of(store, clock)
     settings = config(hook(inbox.url))
 
@@ -153,7 +154,7 @@ async def test_a_store_that_is_away_pauses_the_stage_and_loses_no_receipt(
     inbox.answer, store.away = None, False
     await sender.idle()
     assert await state_of(store, one) == NotificationState.DELIVERED
-    await store.write(outbox.owe, [other])
+    await store.write(outbox.enqueue, [other])
     await drain(sender, store, settings, clock)
     assert inbox.ids == [one.id, other.id]
     await sender.close(timedelta(0))
@@ -179,10 +180,10 @@ async def test_a_thread_that_comes_back_long_after_its_deadline_still_writes_the
 
     sender._connect = lambda _channel: connector(clock)(channel)
     one = owed(channel="ops/json")
-    await store.write(outbox.owe, [one])
+    await store.write(outbox.enqueue, [one])
     await sender.step(clock.now(), config(slow))
     await sender.idle()
-    found = await store.read(deliveries.get_delivery, one.id)
+    found = await store.read(get_delivery, one.id)
     assert found
     assert found.notification.state == NotificationState.PENDING
     assert [attempt.outcome for attempt in found.attempts] == [AttemptOutcome.UNKNOWN]
@@ -208,11 +209,11 @@ async def test_a_changed_channel_is_used_at_once_and_sends_under_way_end_on_the_
     inbox.answer = answer
     first, second = owed(ordering_key="a"), owed(ordering_key="b")
     sender = sender_of(store, clock)
-    await store.write(outbox.owe, [first])
+    await store.write(outbox.enqueue, [first])
     await sender.step(clock.now(), config(hook(inbox.url + "/old")))
     while not inbox.received:
         await asyncio.sleep(0.01)
-    await store.write(outbox.owe, [second])
+    await store.write(outbox.enqueue, [second])
     await sender.step(clock.now(), config(hook(inbox.url + "/new")))
     while len(inbox.received) < 2:
         await asyncio.sleep(0.01)
@@ -227,7 +228,7 @@ async def test_a_row_that_cannot_be_read_becomes_a_dead_letter_and_the_others_go
     store: Store, inbox: Inbox, clock: HandClock
 ) -> None:
     bad, good = owed(ordering_key="a"), owed(ordering_key="b")
-    await store.write(outbox.owe, [bad, good])
+    await store.write(outbox.enqueue, [bad, good])
     await store.write(
         lambda connection: connection.exec_driver_sql(
             "UPDATE outbox SET notice = '{\"nonsense\": 1}' WHERE id = ?", (bad.id,)
@@ -251,7 +252,7 @@ async def test_dead_letters_are_counted_by_why_they_died(store: Store, inbox: In
     inbox.answer = answer
     no, away = hook(f"{inbox.url[:-5]}/no", "no"), hook(inbox.url, "away", max_age=timedelta(seconds=30))
     unreadable = owed(channel="no", ordering_key="x")
-    await store.write(outbox.owe, [owed(channel="no"), owed(channel="away"), owed(channel="gone"), unreadable])
+    await store.write(outbox.enqueue, [owed(channel="no"), owed(channel="away"), owed(channel="gone"), unreadable])
     broken = "UPDATE outbox SET notice = '{}' WHERE id = ?"
     await store.write(lambda connection: connection.exec_driver_sql(broken, (unreadable.id,)))
     registry = CollectorRegistry()
@@ -275,7 +276,7 @@ async def test_a_narrow_channel_asks_for_its_next_row_as_soon_as_a_place_is_free
                     ring=bell.set)  # fmt: skip
     channel = Channel("ops/json", "ops", url=Plain(inbox.url.replace("http", "json")))
     rows = [owed(channel="ops/json", ordering_key=f"ordering_key {n % 3}") for n in range(12)]
-    await store.write(outbox.owe, rows)
+    await store.write(outbox.enqueue, rows)
     await sender.step(clock.now(), config(channel))
     while len(inbox.received) < len(rows):
         if bell.is_set():
@@ -283,7 +284,7 @@ async def test_a_narrow_channel_asks_for_its_next_row_as_soon_as_a_place_is_free
             await sender.step(clock.now(), config(channel))
         await asyncio.sleep(0.01)
     await sender.idle()
-    assert (await store.read(deliveries.depth)).open == 0
+    assert (await store.read(deliveries.outbox_depth)).open == 0
     await sender.close(timedelta(0))
 
 
@@ -291,7 +292,7 @@ async def test_what_waits_for_its_turn_at_a_stop_is_given_back_unsent(
     store: Store, inbox: Inbox, clock: HandClock
 ) -> None:
     rows = [owed(ordering_key=f"{n}") for n in range(3)]
-    await store.write(outbox.owe, rows)
+    await store.write(outbox.enqueue, rows)
     sender = sender_of(store, clock)
     await sender.step(clock.now(), config(hook(inbox.url, rate=1.0)))
     while not inbox.received:
@@ -306,7 +307,7 @@ async def test_a_delivery_task_that_fails_is_logged_without_the_errors_words_and
     store: Store, inbox: Inbox, clock: HandClock
 ) -> None:
     one = owed()
-    await store.write(outbox.owe, [one])
+    await store.write(outbox.enqueue, [one])
     sender = sender_of(store, clock)
 
     class Broken(Receipts):
@@ -346,13 +347,13 @@ async def test_what_a_receiver_repeats_is_in_no_row_and_no_line(
     url = f"json://user:{secrets[0]}@{base}/{secrets[2]}?+X-Key={secrets[1]}&-q={secrets[3]}"
     other = Channel("ops/json", "ops", url=Plain(url), timeout=timedelta(seconds=20))
     rows = [owed(), owed(channel="ops/json")]
-    await store.write(outbox.owe, rows)
+    await store.write(outbox.enqueue, rows)
     sender, log = sender_of(store, clock), io.StringIO()
     configure_logging("debug", "json", log)
     await sender.step(clock.now(), config(native, other))
     await sender.idle()
     await sender.close(timedelta(0))
-    found = [await store.read(deliveries.get_delivery, one.id) for one in rows]
+    found = [await store.read(get_delivery, one.id) for one in rows]
     shown = "\n".join([log.getvalue(), *map(str, found)]).lower()
     assert [one.notification.dead_reason for one in found if one] == 2 * [DeadReason.REFUSED]
     assert "http 403" in shown

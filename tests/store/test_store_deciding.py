@@ -10,8 +10,8 @@ from tocsin.decide import decide
 from tocsin.model.alert import SilenceState
 from tocsin.model.event import END_EVENTS, EventName
 from tocsin.model.labels import parse_matcher
-from tocsin.store import Store, rule_states, schema, silences
-from tocsin.store.silences import BadSilence
+from tocsin.store import Store, alerts, rule_states, schema
+from tocsin.store.alerts import BadSilence
 
 
 async def test_a_timeline_of_failures_silences_and_downtimes(store: Store) -> None:
@@ -34,7 +34,7 @@ async def test_a_timeline_of_failures_silences_and_downtimes(store: Store) -> No
     await world.step(T0 + minutes(2))
     assert await world.told() == [("a", "first", ["ScenarioFailed"]), ("b", "first", ["ScenarioFailed"])]
     silence = await store.write(
-        silences.add, [parse_matcher("project=SALES")], T0, T0 + minutes(30), "me", "work", T0 + minutes(3)
+        alerts.insert_silence, [parse_matcher("project=SALES")], T0, T0 + minutes(30), "me", "work", T0 + minutes(3)
     )
     await world.run(T0 + minutes(5), "SUCCESS")
     await world.step(T0 + minutes(7))
@@ -59,16 +59,16 @@ async def test_a_timeline_of_failures_silences_and_downtimes(store: Store) -> No
 async def test_silences_are_added_and_expired(store: Store) -> None:
     now, hour = T0, timedelta(hours=1)
     matchers = [parse_matcher('project=~"S.*"')]
-    first = await store.write(silences.add, matchers, now - hour, now + hour, "me", "because", now)
-    await store.write(silences.add, matchers, now + hour, now + 2 * hour, "me", "", now)
+    first = await store.write(alerts.insert_silence, matchers, now - hour, now + hour, "me", "because", now)
+    await store.write(alerts.insert_silence, matchers, now + hour, now + 2 * hour, "me", "", now)
     assert first.starts_at == now
-    assert await store.read(silences.active, now) == [first]
-    ended = await store.write(silences.expire, first.id, now + hour / 2)
+    assert await store.read(alerts.active_silences, now) == [first]
+    ended = await store.write(alerts.end_silence, first.id, now + hour / 2)
     assert ended
     assert ended.state(now + hour / 2) is SilenceState.EXPIRED
-    assert await store.read(silences.active, now + hour / 2) == []
-    assert await store.write(silences.expire, first.id, now + hour) == ended
-    assert await store.write(silences.expire, "unknown", now) is None
+    assert await store.read(alerts.active_silences, now + hour / 2) == []
+    assert await store.write(alerts.end_silence, first.id, now + hour) == ended
+    assert await store.write(alerts.end_silence, "unknown", now) is None
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ async def test_a_silence_that_makes_no_sense_is_refused(
 ) -> None:
     parsed = [parse_matcher(text) for text in matchers]
     with pytest.raises(BadSilence):
-        await store.write(silences.add, parsed, T0, T0 + ends * timedelta(hours=1), author, "", T0)
+        await store.write(alerts.insert_silence, parsed, T0, T0 + ends * timedelta(hours=1), author, "", T0)
 
 
 async def test_a_state_of_another_version_is_read_as_none(store: Store) -> None:
@@ -87,7 +87,7 @@ async def test_a_state_of_another_version_is_read_as_none(store: Store) -> None:
     await world.run(T0, "FAILED")
     await world.step(T0 + minutes(1))
     await store.write(lambda c: c.execute(schema.rule_states.update().values(state="{}")) and None)
-    loaded = await store.read(rule_states.load, {("prod", "SALES", "NIGHTLY")})
+    loaded = await store.read(rule_states.load_states, {("prod", "SALES", "NIGHTLY")})
     assert [one.state for one in loaded.values()] == [None]
     await world.run(T0 + minutes(3), "SUCCESS")
     await world.step(T0 + minutes(4))

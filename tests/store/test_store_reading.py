@@ -29,13 +29,13 @@ from tocsin.model.alert import EndReason
 from tocsin.model.decision import Decision, DecisionReason, Stage
 from tocsin.model.notification import EventNotice
 from tocsin.model.run import ScenarioKey
-from tocsin.store import Store, query, schema, series, silences
-from tocsin.store.decisions import record
+from tocsin.store import Store, alerts, query, schema, series
+from tocsin.store.alerts import record_decisions
 from tocsin.store.events import event_totals
+from tocsin.store.explanation import load_run_explanation
 from tocsin.store.query import BadCursor, Page
 from tocsin.store.runs import good_durations, usual_durations
 from tocsin.store.series import Bucket, LastRun, ProjectOutcome
-from tocsin.store.story import tell
 
 Reading = Callable[..., Page[Any]]
 KEYS = [ScenarioKey("prod", "SALES", name) for name in ("a", "B", "é", "Z z", "_")]
@@ -136,7 +136,7 @@ async def test_silences_are_listed_by_state(store: Store) -> None:
 
     for starts, ends in ((-60, 60), (30, 90), (-1, 1)):
         await store.write(
-            silences.add, [parse_matcher("a=b")], NOW + timedelta(minutes=starts), NOW + timedelta(minutes=ends),
+            alerts.insert_silence, [parse_matcher("a=b")], NOW + timedelta(minutes=starts), NOW + timedelta(minutes=ends),
             "ann", "", ago(hours=2),
         )  # fmt: skip
     later = NOW + timedelta(minutes=5)
@@ -262,12 +262,12 @@ async def test_a_story_is_told_from_rows(store: Store) -> None:
             Decision(ago(minutes=1), Stage.RULE, "ScenarioFailed", DecisionReason.RESOLVED, None, None, None, alert.id),
             Decision(NOW + timedelta(hours=1), Stage.FLUSH, "g → pager", DecisionReason.FIRST, None),
         ]
-        record(connection, made)
+        record_decisions(connection, made)
 
     await store.write(fill)
-    story = await store.read(tell, KEY, run.run_id, ["pager"])
+    story = await store.read(load_run_explanation, KEY, run.run_id, ["pager"])
     assert story is not None
     assert [one.stage for one in story.decisions] == [Stage.RULE, Stage.ROUTE, Stage.FLUSH]
     assert [one.id for one in story.deliveries] == ["d1"]
     assert [one.end_reason for one in story.alerts] == [EndReason.RESOLVED]
-    assert await store.read(tell, KEY, "unknown", []) is None
+    assert await store.read(load_run_explanation, KEY, "unknown", []) is None

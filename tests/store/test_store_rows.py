@@ -40,8 +40,8 @@ async def test_details_release_the_notifications_that_wait_for_them(store: Store
     assert event.run
     notice = EventNotice(event, "nightly")
     owed = Notification("a" * 32, "ops", "ops/json", "ordering_key", notice, NOW, NOW + timedelta(seconds=15))
-    assert await store.write(outbox.owe, [owed], {owed.id: [event.run.key]}) == [owed]
-    assert await store.write(outbox.owe, [owed]) == []
+    assert await store.write(outbox.enqueue, [owed], {owed.id: [event.run.key]}) == [owed]
+    assert await store.write(outbox.enqueue, [owed]) == []
     read = Details(
         event.run.key,
         NOW + timedelta(seconds=2),
@@ -50,7 +50,7 @@ async def test_details_release_the_notifications_that_wait_for_them(store: Store
     )
     await store.write(runs.put_details, read)
     assert await store.read(runs.get_details, [event.run.key]) == {event.run.key: read}
-    found = await store.read(outbox.notifications, [owed.id])
+    found = await store.read(outbox.load_notifications, [owed.id])
     assert found[owed.id].due_at == NOW + timedelta(seconds=2)
     assert found[owed.id].notice == notice
 

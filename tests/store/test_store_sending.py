@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry
 from sqlalchemy.event import listens_for
 
 from tests.deliver.builders import NOW, alert, config, event, group, hook, owed
+from tests.deliveries import get_delivery
 from tocsin.deliver.message import Outgoing
 from tocsin.deliver.result import SendResult, delivered
 from tocsin.deliver.sender import DeliverMetrics, Sender
@@ -21,18 +22,18 @@ from tocsin.model.notification import (
     NotificationState,
     SummaryNotice,
 )
-from tocsin.store import Store, deliveries, outbox, sending
-from tocsin.store.sending import Claimed, ReadyRow, Receipt, Settled
+from tocsin.store import Store, deliveries, outbox
+from tocsin.store.outbox import Claimed, ReadyRow, Receipt, Settled
 
 LEASE = timedelta(seconds=30)
 
 
 async def turns(store: Store, channel: str = "ops/hook", limit: int = 100, now=NOW) -> list[ReadyRow]:
-    return (await store.read(sending.waiting, {channel: limit}, now))[channel].rows
+    return (await store.read(outbox.ready_rows, {channel: limit}, now))[channel].rows
 
 
 async def claim(store: Store, holder: str = "a", now=NOW) -> Claimed:
-    return await store.write(sending.claim, await turns(store, now=now), holder, now, now + LEASE)
+    return await store.write(outbox.claim, await turns(store, now=now), holder, now, now + LEASE)
 
 
 def receipt(one: Notification, state: NotificationState, *, holder: str = "a", number: int = 1, due=NOW) -> Receipt:
@@ -41,7 +42,7 @@ def receipt(one: Notification, state: NotificationState, *, holder: str = "a", n
 
 
 async def state(store: Store, one: Notification) -> NotificationState:
-    return (await store.read(outbox.notifications, [one.id]))[one.id].state
+    return (await store.read(outbox.load_notifications, [one.id]))[one.id].state
 
 
 async def test_every_kind_of_notice_comes_back_as_it_was(store: Store) -> None:
@@ -51,43 +52,43 @@ async def test_every_kind_of_notice_comes_back_as_it_was(store: Store) -> None:
         SummaryNotice("prod", NOW - LEASE, NOW, {"FAILED": 2}, (event(),)),
     ]
     rows = [owed(notice, ordering_key=f"l{n}") for n, notice in enumerate(notices)]
-    await store.write(outbox.owe, rows)
+    await store.write(outbox.enqueue, rows)
     claimed = await claim(store)
-    loaded = await store.read(sending.load, claimed.rows)
+    loaded = await store.read(outbox.load_claimed, claimed.rows)
     assert [one.notice for one in loaded.values()] == notices
 
 
 async def test_only_the_first_row_of_a_lane_has_its_turn(store: Store) -> None:
     rows = [owed(), owed(), owed(ordering_key="other"), owed(channel="x")]
-    await store.write(outbox.owe, rows)
+    await store.write(outbox.enqueue, rows)
     claimed = await claim(store)
-    loaded = await store.read(sending.load, claimed.rows)
+    loaded = await store.read(outbox.load_claimed, claimed.rows)
     assert [one.id for one in loaded.values()] == [rows[0].id, rows[2].id]
-    waiting = (await store.read(sending.waiting, {"ops/hook": 9}, NOW))["ops/hook"]
+    waiting = (await store.read(outbox.ready_rows, {"ops/hook": 9}, NOW))["ops/hook"]
     assert (waiting.rows, waiting.more) == ([], True)
-    await store.write(sending.settle, [receipt(rows[0], NotificationState.DELIVERED)])
-    loaded = await store.read(sending.load, (await claim(store)).rows)
+    await store.write(outbox.save_receipts, [receipt(rows[0], NotificationState.DELIVERED)])
+    loaded = await store.read(outbox.load_claimed, (await claim(store)).rows)
     assert [one.id for one in loaded.values()] == [rows[1].id]
 
 
 async def test_two_claimers_never_get_the_same_row(store: Store) -> None:
-    await store.write(outbox.owe, [owed(ordering_key=f"l{n}") for n in range(60)])
-    await store.write(outbox.owe, [owed(group(alert(n)), ordering_key=f"g{n}") for n in range(20)])
+    await store.write(outbox.enqueue, [owed(ordering_key=f"l{n}") for n in range(60)])
+    await store.write(outbox.enqueue, [owed(group(alert(n)), ordering_key=f"g{n}") for n in range(20)])
     same = await turns(store)
     assert len(same) == 80
     claimed = await asyncio.gather(
-        *(store.write(sending.claim, same, holder, NOW, NOW + LEASE) for holder in ("a", "b", "c"))
+        *(store.write(outbox.claim, same, holder, NOW, NOW + LEASE) for holder in ("a", "b", "c"))
     )
     assert sorted(len(one.rows) for one in claimed) == [0, 0, 80]
 
 
 async def test_a_lease_that_ran_out_can_be_claimed_and_the_lost_try_counts(store: Store) -> None:
     one = owed()
-    await store.write(outbox.owe, [one])
+    await store.write(outbox.enqueue, [one])
     await claim(store, "a")
     assert await turns(store, now=NOW + timedelta(seconds=29)) == []
     assert len((await claim(store, "b", NOW + LEASE)).rows) == 1
-    found = await store.read(deliveries.get_delivery, one.id)
+    found = await store.read(get_delivery, one.id)
     assert found
     assert [attempt.outcome for attempt in found.attempts] == [AttemptOutcome.UNKNOWN]
     assert found.notification.attempts == 1
@@ -95,24 +96,24 @@ async def test_a_lease_that_ran_out_can_be_claimed_and_the_lost_try_counts(store
 
 async def test_a_failure_told_by_one_who_lost_the_lease_changes_nothing_but_a_delivery_counts(store: Store) -> None:
     one = owed()
-    await store.write(outbox.owe, [one])
+    await store.write(outbox.enqueue, [one])
     await claim(store, "a")
     await claim(store, "b", NOW + LEASE)
-    await store.write(sending.settle, [receipt(one, NotificationState.PENDING, holder="a")])
+    await store.write(outbox.save_receipts, [receipt(one, NotificationState.PENDING, holder="a")])
     assert await state(store, one) == NotificationState.SENDING
-    await store.write(sending.settle, [receipt(one, NotificationState.DELIVERED, holder="a")])
-    await store.write(sending.settle, [receipt(one, NotificationState.PENDING, holder="b", number=2)])
+    await store.write(outbox.save_receipts, [receipt(one, NotificationState.DELIVERED, holder="a")])
+    await store.write(outbox.save_receipts, [receipt(one, NotificationState.PENDING, holder="b", number=2)])
     assert await state(store, one) == NotificationState.DELIVERED
 
 
 async def test_receipts_of_one_moment_are_one_batch(store: Store) -> None:
     rows = [owed(ordering_key=f"l{n}") for n in range(40)]
-    await store.write(outbox.owe, rows)
+    await store.write(outbox.enqueue, rows)
     await claim(store)
     states = [NotificationState.DELIVERED, NotificationState.PENDING, NotificationState.DEAD, NotificationState.SENDING]
     receipts = [receipt(one, states[n % 4], due=NOW + LEASE) for n, one in enumerate(rows)]
-    await store.write(sending.settle, receipts)
-    found = await store.read(outbox.notifications, [one.id for one in rows])
+    await store.write(outbox.save_receipts, receipts)
+    found = await store.read(outbox.load_notifications, [one.id for one in rows])
     assert [found[one.id].state for one in rows] == [states[n % 4] for n in range(40)]
     assert [found[one.id].attempts for one in rows] == [1, 1, 1, 0] * 10
 
@@ -122,7 +123,7 @@ async def test_the_scan_for_turns_reads_an_index_of_open_rows_alone(store: Store
         return
 
     def plan(connection) -> str:
-        text = str(sending._HEADS.compile(connection, compile_kwargs={"render_postcompile": True}))
+        text = str(outbox._OPEN_ROWS.compile(connection, compile_kwargs={"render_postcompile": True}))
         rows = connection.exec_driver_sql("EXPLAIN QUERY PLAN " + text, ("c", 0, 10, 0))
         return " ".join(str(row) for row in rows)
 
@@ -130,16 +131,16 @@ async def test_the_scan_for_turns_reads_an_index_of_open_rows_alone(store: Store
 
 
 async def test_released_rows_can_be_claimed_at_once_and_renewed_ones_stay(store: Store) -> None:
-    await store.write(outbox.owe, [owed(ordering_key="x"), owed(ordering_key="y")])
+    await store.write(outbox.enqueue, [owed(ordering_key="x"), owed(ordering_key="y")])
     first, second = (await claim(store, "a")).rows
-    await store.write(sending.release, [first], "a")
-    await store.write(sending.renew, [second], "a", NOW + 2 * LEASE)
+    await store.write(outbox.release_claims, [first], "a")
+    await store.write(outbox.extend_leases, [second], "a", NOW + 2 * LEASE)
     assert (await claim(store, "b", NOW + LEASE)).rows == [first]
 
 
 async def test_of_a_group_only_the_newest_row_is_claimed(store: Store) -> None:
     rows = [owed(group(alert(n)), ordering_key="g") for n in range(3)]
-    await store.write(outbox.owe, rows)
+    await store.write(outbox.enqueue, rows)
     claimed = await claim(store)
     assert claimed.settled == [Settled("ops", "ops/hook", NotificationState.SUPERSEDED)] * 2
     assert [await state(store, one) for one in rows] == ["superseded", "superseded", "sending"]
@@ -147,20 +148,20 @@ async def test_of_a_group_only_the_newest_row_is_claimed(store: Store) -> None:
 
 async def test_a_group_row_under_way_is_not_superseded(store: Store) -> None:
     first, second = owed(group(alert(1)), ordering_key="g"), owed(group(alert(2)), ordering_key="g")
-    await store.write(outbox.owe, [first])
+    await store.write(outbox.enqueue, [first])
     await claim(store)
-    await store.write(outbox.owe, [second])
+    await store.write(outbox.enqueue, [second])
     assert (await claim(store, "b")).rows == []
-    await store.write(sending.settle, [receipt(first, NotificationState.DELIVERED)])
+    await store.write(outbox.save_receipts, [receipt(first, NotificationState.DELIVERED)])
     assert len((await claim(store, "b")).rows) == 1
 
 
 async def test_the_end_of_what_only_a_dead_letter_told_is_cancelled(store: Store) -> None:
     start, end = owed(group(alert(1)), ordering_key="g"), owed(group(alert(1, ended=True)), ordering_key="g")
-    await store.write(outbox.owe, [start])
+    await store.write(outbox.enqueue, [start])
     await claim(store)
-    await store.write(sending.settle, [receipt(start, NotificationState.DEAD)])
-    await store.write(outbox.owe, [end])
+    await store.write(outbox.save_receipts, [receipt(start, NotificationState.DEAD)])
+    await store.write(outbox.enqueue, [end])
     assert (await claim(store)).settled == [Settled("ops", "ops/hook", NotificationState.CANCELLED)]
 
 
@@ -168,41 +169,41 @@ async def test_the_end_of_what_was_delivered_before_a_dead_repeat_is_sent(store:
     start, repeat = owed(group(alert(1)), ordering_key="g"), owed(group(alert(1), reason="repeat"), ordering_key="g")
     end = owed(group(alert(1, ended=True)), ordering_key="g")
     for one, became in ((start, NotificationState.DELIVERED), (repeat, NotificationState.DEAD)):
-        await store.write(outbox.owe, [one])
+        await store.write(outbox.enqueue, [one])
         await claim(store)
-        await store.write(sending.settle, [receipt(one, became)])
-    await store.write(outbox.owe, [end])
+        await store.write(outbox.save_receipts, [receipt(one, became)])
+    await store.write(outbox.enqueue, [end])
     claimed = await claim(store)
     assert (len(claimed.rows), claimed.settled) == (1, [])
 
 
 async def test_orphans_are_buried_but_not_what_is_under_way(store: Store) -> None:
     flying, waiting, kept = owed(), owed(), owed(channel="kept")
-    await store.write(outbox.owe, [flying, waiting, kept])
+    await store.write(outbox.enqueue, [flying, waiting, kept])
     await claim(store)
-    buried = await store.write(sending.dead_letter_orphans, {"kept"}, NOW)
+    buried = await store.write(outbox.dead_letter_orphans, {"kept"}, NOW)
     assert buried == [Settled("ops", "ops/hook", NotificationState.DEAD)]
     assert [await state(store, one) for one in (flying, waiting, kept)] == ["sending", "dead", "pending"]
-    assert len(await store.write(sending.dead_letter_orphans, {"kept"}, NOW + LEASE)) == 1
+    assert len(await store.write(outbox.dead_letter_orphans, {"kept"}, NOW + LEASE)) == 1
 
 
 async def test_the_depth_counts_open_rows_their_oldest_and_dead_letters(store: Store) -> None:
-    empty = await store.read(deliveries.depth)
-    assert (empty.open, empty.oldest_owed_at, sum(empty.dead.values())) == (0, None, 0)
+    empty = await store.read(deliveries.outbox_depth)
+    assert (empty.open, empty.oldest_created_at, sum(empty.dead.values())) == (0, None, 0)
     dead = owed(ordering_key="dead")
-    await store.write(outbox.owe, [dead, owed(at=NOW - LEASE, channel="x"), owed(ordering_key="late")])
+    await store.write(outbox.enqueue, [dead, owed(at=NOW - LEASE, channel="x"), owed(ordering_key="late")])
     await claim(store)
-    await store.write(sending.settle, [receipt(dead, NotificationState.DEAD)])
-    depth = await store.read(deliveries.depth)
-    assert (depth.open, depth.oldest_owed_at, sum(depth.dead.values())) == (2, NOW - LEASE, 1)
+    await store.write(outbox.save_receipts, [receipt(dead, NotificationState.DEAD)])
+    depth = await store.read(deliveries.outbox_depth)
+    assert (depth.open, depth.oldest_created_at, sum(depth.dead.values())) == (2, NOW - LEASE, 1)
     assert depth.channels.keys() == {"x", "ops/hook"}
 
 
 async def test_a_long_blocked_lane_does_not_hide_what_comes_after_it(store: Store) -> None:
-    await store.write(outbox.owe, [owed() for _ in range(1_050)])
+    await store.write(outbox.enqueue, [owed() for _ in range(1_050)])
     last = owed(ordering_key="last")
-    await store.write(outbox.owe, [last])
-    loaded = await store.read(sending.load, (await claim(store)).rows)
+    await store.write(outbox.enqueue, [last])
+    loaded = await store.read(outbox.load_claimed, (await claim(store)).rows)
     assert [one.id for one in loaded.values()][1:] == [last.id]
 
 
@@ -223,7 +224,7 @@ async def test_two_senders_on_one_store_send_everything_once(store: Store) -> No
     rows = [owed(ordering_key=f"l{n % 30}") for n in range(150)] + [
         owed(group(alert(n)), ordering_key=f"g{n % 10}") for n in range(30)
     ]
-    await store.write(outbox.owe, rows)
+    await store.write(outbox.enqueue, rows)
     senders = [
         Sender(store, holder=holder, clock=clock, metrics=DeliverMetrics(CollectorRegistry()), random=Random(1),
                connect=lambda _channel: Record())
@@ -232,13 +233,13 @@ async def test_two_senders_on_one_store_send_everything_once(store: Store) -> No
     for one in senders:
         one._started = True  # as on PostgreSQL: none takes the other's leases
     settings = config(hook("http://127.0.0.1:9/"))
-    while (await store.read(deliveries.depth)).open:
+    while (await store.read(deliveries.outbox_depth)).open:
         await asyncio.gather(*(one.step(clock.now(), settings) for one in senders))
         await asyncio.gather(*(one.idle() for one in senders))
     for one in senders:
         await one.close(timedelta(0))
     assert len(sent) == len(set(sent)) == 160
-    found = await store.read(outbox.notifications, [one.id for one in rows])
+    found = await store.read(outbox.load_notifications, [one.id for one in rows])
     states = [found[one.id].state for one in rows]
     assert states.count(NotificationState.SUPERSEDED) == 20
     order = {id_: place for place, id_ in enumerate(sent)}

@@ -29,9 +29,9 @@ from tocsin.model.alert import Alert
 from tocsin.model.event import EventName
 from tocsin.model.notification import EventNotice, GroupNotice, Notification
 from tocsin.model.run import ScenarioKey
-from tocsin.store import Store, deliveries, outbox, query, schema, sending, series
+from tocsin.store import Store, deliveries, outbox, query, schema, series
+from tocsin.store.outbox import ReadyRow
 from tocsin.store.prune import forget_runs
-from tocsin.store.sending import ReadyRow
 from tocsin.web.pages import read_overview
 from tocsin.web.reads import read_events
 
@@ -155,17 +155,17 @@ async def claims(store: Store, count: int) -> list[str]:
                 one = Notification(
                     f"{ordering_key}-{number}", "ops", "ops/hook", f"ordering_key{ordering_key}", notice, NOW, NOW
                 )
-                outbox.owe(connection, [one])
+                outbox.enqueue(connection, [one])
                 if number == 0 and ordering_key % 2 == 0:
                     connection.execute(DELIVERED, {"of": one.id})
-        found = sending.waiting(connection, {"ops/hook": 1000}, NOW)["ops/hook"].rows
+        found = outbox.ready_rows(connection, {"ops/hook": 1000}, NOW)["ops/hook"].rows
         turns += found
         return turns
 
     turns = await store.write(fill)
     assert len(turns) == count
     with counting() as statements:
-        await store.write(sending.claim, turns, "me", NOW, NOW + timedelta(minutes=1))
+        await store.write(outbox.claim, turns, "me", NOW, NOW + timedelta(minutes=1))
     return statements
 
 
@@ -183,11 +183,13 @@ async def troubles(store: Store, count: int) -> list[str]:
         for name in channels:
             notice = EventNotice(an_event(a_run()), "nightly")
             one = Notification(name, "ops", name, "ordering_key", notice, NOW, NOW, attempts=3)
-            outbox.owe(connection, [one])
+            outbox.enqueue(connection, [one])
 
     await store.write(fill)
     with counting() as statements:
-        found = await store.read(deliveries.troubles, channels, NOW + timedelta(hours=1), NOW - timedelta(hours=1))
+        found = await store.read(
+            deliveries.failing_channels, channels, NOW + timedelta(hours=1), NOW - timedelta(hours=1)
+        )
     assert len(found) == count
     return statements
 

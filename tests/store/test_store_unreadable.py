@@ -32,7 +32,7 @@ from tocsin.model.labels import parse_matcher
 from tocsin.model.notification import GroupNotice
 from tocsin.model.run import Details, RunError, Step
 from tocsin.model.scenario import MailReporter
-from tocsin.store import Store, events, query, runs, scenarios, schema, silences
+from tocsin.store import Store, alerts, events, query, runs, scenarios, schema
 from tocsin.store.schema import Document, Moment
 from tocsin.web.pages import read_overview
 from tocsin.web.reads import read_events
@@ -100,7 +100,7 @@ async def fill(store: Store) -> None:
         error, step = RunError("refused", "ERR", "Oops", "build"), Step("s", "build", "build", "FAILED", None)
         runs.put_details(connection, Details(run, T0, error, (step,), "log", None))
         matcher = parse_matcher('project="NOTHING"')
-        silences.add(connection, [matcher], T0, T0 + timedelta(days=2), "ann", "quiet", T0)
+        alerts.insert_silence(connection, [matcher], T0, T0 + timedelta(days=2), "ann", "quiet", T0)
         scenarios.put_mail_reporters(connection, [(POISONED, (MailReporter("r1", "mail", recipient="a@b"),))])
         events.withhold(connection, [("prod", "ops", failed.id)])
 

@@ -12,7 +12,13 @@ from tocsin.metrics.exposition import Exposition
 from tocsin.model.cloudevent import Json
 from tocsin.model.run import ScenarioKey
 from tocsin.store import Store
-from tocsin.store.story import AlertStory, RunStory, Silent, tell, tell_alert
+from tocsin.store.explanation import (
+    AlertExplanation,
+    NotFired,
+    RunExplanation,
+    load_alert_explanation,
+    load_run_explanation,
+)
 from tocsin.web.context import ReloadResult, WebContext
 
 Serve = Callable[[], Awaitable[aiohttp.ClientSession]]
@@ -48,7 +54,7 @@ class Daemon:
     nudge_answer: bool = True
     resolved: list[tuple[str, str]] = field(default_factory=list)
     retried: list[str] = field(default_factory=list)
-    silent: tuple[Silent, ...] = ()
+    silent: tuple[NotFired, ...] = ()
     known: set[str] = field(default_factory=set)
 
     def http(self, **changes: object) -> None:
@@ -66,12 +72,12 @@ class Daemon:
             self.retried.append(id)
             return id in self.known
 
-        async def explain(scenario: ScenarioKey, run_id: str) -> RunStory | None:
-            found = await self.store.read(tell, scenario, run_id, sorted(self.config.channels()))
-            return None if found is None else replace(found, in_short="nothing rang", silent=self.silent)
+        async def explain(scenario: ScenarioKey, run_id: str) -> RunExplanation | None:
+            found = await self.store.read(load_run_explanation, scenario, run_id, sorted(self.config.channels()))
+            return None if found is None else replace(found, summary="nothing rang", not_fired=self.silent)
 
-        async def explain_alert(id_: str) -> AlertStory | None:
-            return await self.store.read(tell_alert, id_, sorted(self.config.channels()))
+        async def explain_alert(id_: str) -> AlertExplanation | None:
+            return await self.store.read(load_alert_explanation, id_, sorted(self.config.channels()))
 
         def nudge(node: str, project: str | None, scenario: str | None) -> bool:
             self.nudges.append((node, project, scenario))

@@ -15,7 +15,7 @@ from tocsin.model.run import Details, Run, RunError, ScenarioKey
 from tocsin.store import schema
 from tocsin.store.alerts import AlertRow, end_alert, put_alerts
 from tocsin.store.events import insert_events, list_events, mark_decided, undecided
-from tocsin.store.outbox import owe
+from tocsin.store.outbox import enqueue
 from tocsin.store.runs import put_details
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
@@ -114,4 +114,4 @@ def put_alert(connection: Connection, alert: Alert) -> None:
 
 def put_notification(connection: Connection, id: str, notice: EventNotice | GroupNotice, **changes: Any) -> None:
     one = Notification(id, "data-ops", "ops-slack", "ordering_key", notice, ago(minutes=1), ago(minutes=1))
-    owe(connection, [replace(one, **changes)])  # type: ignore[arg-type]
+    enqueue(connection, [replace(one, **changes)])  # type: ignore[arg-type]

@@ -90,7 +90,7 @@ async def test_answers_are_as_described(client: ClientSession, daemon: Daemon) -
             address = f"prod/SALES/NIGHTLY/{run.run_id}"
             async with client.get(f"/api/v1/explain/{address}") as answer:
                 story = await answer.json()
-            validator(document, {"$ref": "#/components/schemas/RunStory"}).validate(story)
+            validator(document, {"$ref": "#/components/schemas/RunExplanation"}).validate(story)
         if "items" in body:
             assert body["items"], name
         validator(document, answers["200"]["content"]["application/json"]["schema"]).validate(body)

@@ -12,8 +12,8 @@ from tocsin.config.model import Channel, Receiver
 from tocsin.model.decision import Decision, DecisionReason, Stage
 from tocsin.model.notification import EventNotice, GroupNotice
 from tocsin.model.run import ScenarioKey
-from tocsin.store.decisions import record
-from tocsin.store.story import Silent
+from tocsin.store.alerts import record_decisions
+from tocsin.store.explanation import NotFired
 
 FAILED = a_run(outcome="FAILED", run_id="2026-03-01-11-50-00-000")
 OTHER = a_run(minutes_ago=90, outcome="FAILED", run_id="2026-03-01-10-30-00-000")
@@ -31,7 +31,7 @@ def fill(connection: Connection) -> None:
     put_notification(connection, "d-event", EventNotice(event, "nightly"))
     put_notification(connection, "d-group", GroupNotice("g1", "ops", {}, (alert,), "first"), channel="pager")
     put_notification(connection, "d-other", GroupNotice("g2", "ops", {}, (alert,), "first"), channel="pager")
-    record(
+    record_decisions(
         connection,
         [
             Decision(ago(minutes=9), Stage.REPORTER, "nightly", DecisionReason.ENQUEUED, None, event.id, notification_id="d-event"),
@@ -48,7 +48,7 @@ def fill(connection: Connection) -> None:
 
 def with_channels(daemon: Daemon) -> None:
     """Two channels that may have heard, and a reporter that did not speak."""
-    daemon.silent = (Silent(Stage.REPORTER, "weekly", "it hears of run.aborted only"),)
+    daemon.silent = (NotFired(Stage.REPORTER, "weekly", "it hears of run.aborted only"),)
     from dataclasses import replace
 
     daemon.config = replace(
@@ -68,7 +68,7 @@ async def test_a_story_holds_every_decision_on_the_run_its_alerts_and_their_grou
     await daemon.store.write(fill)
     status, story = await explain(client, ADDRESS)
     assert status == 200
-    assert story["silent"] == [{"stage": "reporter", "name": "weekly", "why": "it hears of run.aborted only"}]
+    assert story["not_fired"] == [{"stage": "reporter", "name": "weekly", "why": "it hears of run.aborted only"}]
     assert [(one["stage"], one["reason"], one["note"]) for one in story["decisions"]] == [
         ("reporter", "enqueued", None), ("rule", "firing", None), ("route", "routed", "to ops"), ("flush", "first", None),
         ("flush", "silenced", "by ann"),

@@ -32,7 +32,7 @@ from tocsin.model.scenario import MailReporter
 from tocsin.routing.dss_reporters import dss_details_needed
 from tocsin.routing.reporters import details_needed
 from tocsin.store import Store, deliveries
-from tocsin.store.story import AlertStory, RunStory
+from tocsin.store.explanation import AlertExplanation, RunExplanation
 from tocsin.store.writer import Leadership
 from tocsin.watch.node import NodeSnapshot, NodeWatcher
 from tocsin.watch.state import WatcherDeps, WatchMetrics
@@ -190,14 +190,14 @@ class Daemon:
         return True
 
     async def retry_delivery(self, notification_id: str) -> bool:
-        count = await self.store.write(deliveries.retry, [notification_id], self.clock.now())
+        count = await self.store.write(deliveries.retry_dead, [notification_id], self.clock.now())
         self.stages.wake_deliver.set()
         return bool(count)
 
-    async def explain(self, scenario: ScenarioKey, run_id: str) -> RunStory | None:
+    async def explain(self, scenario: ScenarioKey, run_id: str) -> RunExplanation | None:
         return await self.store.browse(explain_run, scenario, run_id, self.config())
 
-    async def explain_alert(self, id_: str) -> AlertStory | None:
+    async def explain_alert(self, id_: str) -> AlertExplanation | None:
         return await self.store.browse(explain_firing, id_, self.config(), self.clock.now())
 
     def status(self) -> Mapping[str, Json]:

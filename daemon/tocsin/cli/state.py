@@ -240,7 +240,7 @@ async def _explain(
     from pydantic import TypeAdapter
 
     from tocsin.decide.explain import alert_text, run_text
-    from tocsin.store.story import AlertStory, RunStory
+    from tocsin.store.explanation import AlertExplanation, RunExplanation
 
     parts = [unquote(part) for part in address.split("/")]
     is_alert = len(parts) == 1 and address != ""
@@ -254,9 +254,9 @@ async def _explain(
     if as_json:
         return show.print_json(story)
     if is_alert:
-        text = alert_text(TypeAdapter(AlertStory).validate_python(story), everything=everything)
+        text = alert_text(TypeAdapter(AlertExplanation).validate_python(story), everything=everything)
     else:
-        text = run_text(TypeAdapter(RunStory).validate_python(story), everything=everything)
+        text = run_text(TypeAdapter(RunExplanation).validate_python(story), everything=everything)
     for line in text.splitlines():
         words = line.lstrip(" ")
         print(" " * (len(line) - len(words)) + one_line(words))

@@ -25,7 +25,7 @@ from tocsin.model.alert import Alert, EndReason
 from tocsin.model.decision import FLUSHES, SUPPRESSIONS, Decision, DecisionReason, Stage
 from tocsin.model.event import event_labels
 from tocsin.model.run import ScenarioKey
-from tocsin.store import Store, alerts, decisions, events, rule_states
+from tocsin.store import Store, alerts, events, rule_states
 from tocsin.store.rule_states import RuleStateRow, StateKey
 from tocsin.store.writer import Leadership
 
@@ -176,16 +176,16 @@ def resolve_by_hand(connection: Connection, alert_id: str, now: datetime, config
     ended = alerts.end_alert(connection, alert_id, now, EndReason.BY_HAND, now)
     if ended is None:
         return None
-    place = alerts.rule_of(connection, alert_id)
+    place = alerts.rule_of_alert(connection, alert_id)
     assert place is not None
     key = StateKey(*place)
-    known = rule_states.load(connection, {key[1:]}).get(key)
+    known = rule_states.load_states(connection, {key[1:]}).get(key)
     if known is not None and known.state is not None and known.state.ringing is not None:
         dismissed = replace(known.state, ringing=None, dismissed=known.state.ringing.evidence)
-        rule_states.save(connection, [RuleStateRow(key, dismissed, known.due_at)])
+        rule_states.save_states(connection, [RuleStateRow(key, dismissed, known.due_at)])
     about = (None, ended.fingerprint, alert_id)
     by_hand = Decision(now, Stage.RULE, ended.name, DecisionReason.RESOLVED, EndReason.BY_HAND.value, *about)
-    decisions.record(connection, [by_hand])
+    alerts.record_decisions(connection, [by_hand])
     return ended
 
 

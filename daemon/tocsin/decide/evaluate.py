@@ -28,8 +28,8 @@ from tocsin.rules import compile_rule
 from tocsin.rules.rule import AnyRule, EvaluationResult, Fired, Resolved, RuleView, Updated
 from tocsin.rules.runs import OverlongRule
 from tocsin.rules.starts import MissedRule
-from tocsin.store import alerts, decisions, groups, outbox, rule_states
-from tocsin.store.alerts import AlertRow, End, Standing
+from tocsin.store import alerts, groups, outbox, rule_states
+from tocsin.store.alerts import AlertEnd, AlertRow, FiringAlert
 from tocsin.store.groups import GroupMembership
 from tocsin.store.rule_states import RuleStateRow, StateKey
 from tocsin.store.scenarios import node_views, scenario_views
@@ -133,7 +133,7 @@ class Evaluation:
                 longest = max(self.compiled.watch(run.scenario.node).details_wait for run in runs)
                 notification = replace(notification, due_at=self.now + longest)
             timed.append(notification)
-        self.result.notifications += outbox.owe(self.connection, timed, waits)
+        self.result.notifications += outbox.enqueue(self.connection, timed, waits)
 
 
 @dataclass(slots=True)
@@ -150,8 +150,8 @@ class RuleEvaluation(Evaluation):
     _firing: dict[str, str] | None = None  # fingerprint → alert id, read when the first alert fires
     _to_route: dict[str, Alert] = field(default_factory=dict)
     _new: set[str] = field(default_factory=set)  # ids of alerts that first fire in this transaction
-    _ends: dict[str, End] = field(default_factory=dict)  # of alerts that have rows already
-    _standing: dict[str, Standing | None] = field(default_factory=dict)  # what was looked up; None: it does not fire
+    _ends: dict[str, AlertEnd] = field(default_factory=dict)  # of alerts that have rows already
+    _standing: dict[str, FiringAlert | None] = field(default_factory=dict)  # what was looked up; None: it does not fire
     stage: ClassVar[Stage] = Stage.RULE
 
     def __post_init__(self) -> None:
@@ -161,7 +161,7 @@ class RuleEvaluation(Evaluation):
         """Read these scenarios, and what rules remember of these places and is not known yet."""
         places = set(places)
         self.scenarios |= scenario_views(self.connection, {ScenarioKey(*place) for place in places if place[2]})
-        self.states = rule_states.load(self.connection, places) | self.states
+        self.states = rule_states.load_states(self.connection, places) | self.states
 
     # --- facts and time ----------------------------------------------------------------------------------------------
 
@@ -293,13 +293,13 @@ class RuleEvaluation(Evaluation):
         if row is not None and alert_id in self._new:
             self._rows[alert_id] = replace(row, alert=replace(row.alert, ends_at=at, end_reason=reason))
             self._new.remove(alert_id)
-            ended = Standing(row.alert.fingerprint, row.alert.name)
+            ended = FiringAlert(row.alert.fingerprint, row.alert.name)
         else:
             standing = None if alert_id in self._ends else self._find_standing(alert_id)
             if standing is None:  # it had ended before, by hand or by another rule
                 self._rows.pop(alert_id, None)
                 return
-            self._ends[alert_id] = End(alert_id, at, reason)
+            self._ends[alert_id] = AlertEnd(alert_id, at, reason)
             ended = standing
         if self._firing is not None:
             self._firing.pop(ended.fingerprint, None)
@@ -309,31 +309,31 @@ class RuleEvaluation(Evaluation):
         name = rule.alert if rule else ended.name
         self.note(name, DecisionReason.RESOLVED, reason.value, event_id=event_id, alert=about)
 
-    def _find_standing(self, alert_id: str) -> Standing | None:
+    def _find_standing(self, alert_id: str) -> FiringAlert | None:
         """A firing alert by its id. All that the loaded states hold open are looked up at once."""
         if alert_id not in self._standing:
             states = (known.state for known in self.states.values())
             held = {state.ringing.alert_id for state in states if state is not None and state.ringing is not None}
             unknown = (held | {alert_id}) - self._standing.keys()
-            self._standing |= dict.fromkeys(unknown) | alerts.standing(self.connection, unknown)
+            self._standing |= dict.fromkeys(unknown) | alerts.firing_by_id(self.connection, unknown)
         return self._standing[alert_id]
 
     # --- rows --------------------------------------------------------------------------------------------------------
 
     def write(self) -> None:
         """Save states and alerts, route the alerts into groups, and record the decisions of the transaction."""
-        rule_states.save(self.connection, [self.states[key] for key in sorted(self._dirty)])
+        rule_states.save_states(self.connection, [self.states[key] for key in sorted(self._dirty)])
         # First what ends: two of one fingerprint never fire at once. What an alert showed last is part of its history.
         alerts.put_alerts(self.connection, [self._rows.pop(id_) for id_ in self._ends if id_ in self._rows], self.now)
         alerts.end_alerts(self.connection, [*self._ends.values()], self.now)
         alerts.put_alerts(self.connection, [*self._rows.values()], self.now)
         self.result.alerts += sum(row.alert.firing for row in self._rows.values())
         joining = route_alerts(self.compiled, self._to_route.values(), self.now)
-        groups.join(self.connection, joining)
+        groups.add_members(self.connection, joining)
         for entry in joining:
             note, about = f"to {entry.group.receiver}", (entry.fingerprint, entry.alert_id)
             self.note(entry.group.key, DecisionReason.ROUTED, note, alert=about, stage=Stage.ROUTE)
-        decisions.record(self.connection, self.result.decisions)
+        alerts.record_decisions(self.connection, self.result.decisions)
 
 
 def route_alerts(compiled: CompiledConfig, entering: Iterable[Alert], now: datetime) -> list[GroupMembership]:

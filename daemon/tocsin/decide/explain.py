@@ -21,33 +21,43 @@ from tocsin.model.rule_state import FailedState
 from tocsin.model.run import ScenarioKey
 from tocsin.routing.stages import Inhibitor, Silencer, muted_by_time
 from tocsin.routing.tree import matching_routes
-from tocsin.store import events, groups, rule_states, scenarios, silences
-from tocsin.store.records import AlertRecord, DeliveryRecord
+from tocsin.store import alerts, events, groups, rule_states, scenarios
+from tocsin.store.explanation import (
+    AlertExplanation,
+    ChannelOutcome,
+    NotFired,
+    RunExplanation,
+    find_alerts,
+    load_alert_explanation,
+    load_run_explanation,
+)
+from tocsin.store.query import AlertRecord, DeliveryRecord
 from tocsin.store.rule_states import StateKey
 from tocsin.store.runs import newest_run_id
-from tocsin.store.story import AlertStory, News, RunStory, Silent, find_alerts, tell, tell_alert
 
 _CHANGES = {DecisionReason.FIRING: "firing", DecisionReason.UPDATED: "updated", DecisionReason.RESOLVED: "resolved"}
 
 
-def explain_run(connection: Connection, scenario: ScenarioKey, run_id: str | None, config: Config) -> RunStory | None:
+def explain_run(
+    connection: Connection, scenario: ScenarioKey, run_id: str | None, config: Config
+) -> RunExplanation | None:
     """The story of a run, of the scenario's newest one without ``run_id``; None when it is not known."""
     if run_id is None:
         run_id = newest_run_id(connection, scenario)
-    story = None if run_id is None else tell(connection, scenario, run_id, sorted(config.channels()))
+    story = None if run_id is None else load_run_explanation(connection, scenario, run_id, sorted(config.channels()))
     if story is None:
         return None
     by_id = events.events_by_id(connection, [event.id for event in story.events])
     ordered = [by_id[event.id] for event in story.events if event.id in by_id]
     silent = _silent(connection, compile_config(config), scenario, story, ordered)
-    in_short = "; ".join((_changes(story), *channel_lines(story.news)))
-    return replace(story, in_short=in_short, silent=tuple(silent))
+    in_short = "; ".join((_changes(story), *channel_lines(story.outcomes)))
+    return replace(story, summary=in_short, not_fired=tuple(silent))
 
 
-def explain_firing(connection: Connection, prefix: str, config: Config, now: datetime) -> AlertStory | None:
+def explain_firing(connection: Connection, prefix: str, config: Config, now: datetime) -> AlertExplanation | None:
     """The story of the alert whose id begins so; None when none or several do."""
     ids = find_alerts(connection, prefix)
-    story = tell_alert(connection, ids[0], sorted(config.channels())) if len(ids) == 1 else None
+    story = load_alert_explanation(connection, ids[0], sorted(config.channels())) if len(ids) == 1 else None
     if story is None:
         return None
     alert = story.alert
@@ -56,18 +66,18 @@ def explain_firing(connection: Connection, prefix: str, config: Config, now: dat
     if alert.ends_at is not None:
         parts = [f"fired {isoformat(alert.starts_at)}, {alert.end_reason} {isoformat(alert.ends_at)}"]
     parts += suppressed or ()
-    if not story.news:
+    if not story.outcomes:
         parts.insert(1, "no route takes it")
-    return replace(story, in_short="; ".join((*parts, *channel_lines(story.news))), suppressed=suppressed)
+    return replace(story, summary="; ".join((*parts, *channel_lines(story.outcomes))), suppressed=suppressed)
 
 
 def _suppressed(connection: Connection, alert: AlertRecord, config: Config, now: datetime) -> Iterator[str]:
     """What keeps a firing alert from being notified at this moment."""
     rules = config.inhibit_rules
-    inhibitor = Inhibitor(rules, groups.sources(connection, rules, [alert.labels]))
+    inhibitor = Inhibitor(rules, groups.inhibition_sources(connection, rules, [alert.labels]))
     if (inhibited := inhibitor.inhibits(alert.labels)) is not None:
         yield f"inhibited now {inhibited.note}"
-    if (silenced := Silencer(silences.active(connection, now)).silences(alert.labels)) is not None:
+    if (silenced := Silencer(alerts.active_silences(connection, now)).silences(alert.labels)) is not None:
         yield f"silenced now {silenced.note}"
     intervals = {interval.name: interval for interval in config.time_intervals}
     for route in matching_routes(config.route, alert.labels) if config.route else ():
@@ -75,18 +85,18 @@ def _suppressed(connection: Connection, alert: AlertRecord, config: Config, now:
             yield f"{route.receiver} muted now {muted.note}"
 
 
-def _changes(story: RunStory) -> str:
+def _changes(story: RunExplanation) -> str:
     """What fired, was updated or resolved."""
     by_rules = [item for item in story.decisions if item.stage is Stage.RULE and item.reason in _CHANGES]
     parts = dict.fromkeys(f"{decision.subject} {_CHANGES[decision.reason]}" for decision in by_rules)
-    routed = {news.what for news in story.news if news.change is not None}
+    routed = {news.name for news in story.outcomes if news.change is not None}
     if any(item.reason is DecisionReason.FIRING and item.subject not in routed for item in by_rules):
         parts["no route takes it"] = None
     undecided = any(event.seq is None for event in story.events)
     return "; ".join(parts) or ("not decided yet" if undecided else "nothing fired")
 
 
-def channel_lines(news: Sequence[News]) -> list[str]:
+def channel_lines(news: Sequence[ChannelOutcome]) -> list[str]:
     """What became of the news, a line a channel; a channel of which there is more to say has it all in its line."""
     by_channel: dict[str, list[tuple[str, str]]] = {}
     for item in news:
@@ -97,7 +107,7 @@ def channel_lines(news: Sequence[News]) -> list[str]:
             fate = f"not notified, {item.reason}{_because(item.note)}"
         else:
             fate = f"its group is flushed at {isoformat(item.at)}" if item.at else "its group is not flushed yet"
-        by_channel.setdefault(item.channel or "", []).append((f"{item.what}{change}", fate))
+        by_channel.setdefault(item.channel or "", []).append((f"{item.name}{change}", fate))
     lines: list[str] = []
     for channel, fates in by_channel.items():
         each = dict.fromkeys(f"{what}: {fate}" for what, fate in fates)
@@ -114,24 +124,28 @@ def channel_lines(news: Sequence[News]) -> list[str]:
 
 
 def _silent(
-    connection: Connection, compiled: CompiledConfig, scenario: ScenarioKey, story: RunStory, happened: Sequence[Event]
-) -> Iterator[Silent]:
+    connection: Connection,
+    compiled: CompiledConfig,
+    scenario: ScenarioKey,
+    story: RunExplanation,
+    happened: Sequence[Event],
+) -> Iterator[NotFired]:
     decided = {(decision.stage, decision.subject) for decision in story.decisions}
     labels = [event_labels(event) for event in happened]
-    states = rule_states.load(connection, [scenario])
+    states = rule_states.load_states(connection, [scenario])
     known = scenarios.scenario_views(connection, [scenario])
     complete = scenario not in known or known[scenario].backfilled
     for rule in compiled.rules.values():
         if not rule.about_nodes and (Stage.RULE, rule.alert) not in decided:
             row = states.get(StateKey(rule.id, *scenario))
             why = _rule_why(rule.config, story, labels, row.state if row else None, complete)
-            yield Silent(Stage.RULE, rule.alert, why)
+            yield NotFired(Stage.RULE, rule.alert, why)
     for reporter in compiled.config.reporters:
         if (Stage.REPORTER, reporter.name) not in decided:
-            yield Silent(Stage.REPORTER, reporter.name, _reporter_why(reporter, story, happened))
+            yield NotFired(Stage.REPORTER, reporter.name, _reporter_why(reporter, story, happened))
 
 
-def _rule_why(rule: Rule, story: RunStory, labels: Sequence[Labels], state: object, complete: bool) -> str:
+def _rule_why(rule: Rule, story: RunExplanation, labels: Sequence[Labels], state: object, complete: bool) -> str:
     if not labels:
         return _no_event(story)
     if any(event.seq is None for event in story.events):
@@ -151,7 +165,7 @@ def _rule_why(rule: Rule, story: RunStory, labels: Sequence[Labels], state: obje
             return "it is about starts that do not come, and this one came"
 
 
-def _failed_why(rule: Rule, story: RunStory, state: object, complete: bool) -> str:
+def _failed_why(rule: Rule, story: RunExplanation, state: object, complete: bool) -> str:
     outcome = story.run.outcome
     if outcome is None:
         return "the run has not ended"
@@ -169,7 +183,7 @@ def _failed_why(rule: Rule, story: RunStory, state: object, complete: bool) -> s
     return "the rule did not exist then, or its decision was pruned"
 
 
-def _overlong_why(rule: Rule, story: RunStory) -> str:
+def _overlong_why(rule: Rule, story: RunExplanation) -> str:
     if story.run.duration_seconds is None:
         return "the run has not been seen to run longer than it may"
     took = f"it took {human_duration(timedelta(seconds=story.run.duration_seconds))}"
@@ -182,7 +196,7 @@ def _overlong_why(rule: Rule, story: RunStory) -> str:
     return f"{took}, usually {usual}; it fires after {rule.times_usual:g} times that, and {least} at least"
 
 
-def _reporter_why(reporter: Reporter, story: RunStory, happened: Sequence[Event]) -> str:
+def _reporter_why(reporter: Reporter, story: RunExplanation, happened: Sequence[Event]) -> str:
     concerned = [event for event in happened if event.name in reporter.on]
     if not happened:
         return _no_event(story)
@@ -195,7 +209,7 @@ def _reporter_why(reporter: Reporter, story: RunStory, happened: Sequence[Event]
     return "its event waits for a decision" if undecided else "it was not configured then, or its decision was pruned"
 
 
-def _no_event(story: RunStory) -> str:
+def _no_event(story: RunExplanation) -> str:
     if story.run.baseline:
         return "the run ended before the scenario was watched, so it made no event"
     return "its events were pruned"
@@ -211,7 +225,7 @@ def _unmatched(matchers: Sequence[Matcher], labels: Labels) -> str | None:
 # --- text for a terminal; nothing in it is markup ------------------------------------------------------------------------
 
 
-def run_text(story: RunStory, *, everything: bool = False) -> str:
+def run_text(story: RunExplanation, *, everything: bool = False) -> str:
     """The story as lines: what happened and a line a channel; or everything, in the order of time."""
     run = story.run
     trigger = " ".join(filter(None, (run.trigger_type, run.trigger_name))) or "an unknown trigger"
@@ -227,7 +241,7 @@ def run_text(story: RunStory, *, everything: bool = False) -> str:
     if run.error is not None:
         step = f" in step {run.error.step}" if run.error.step else ""
         lines.append(f"  first error{step}: {run.error.message or run.error.title}")
-    lines += [f"  {_changes(story)}", *(f"  {line}" for line in channel_lines(story.news))]
+    lines += [f"  {_changes(story)}", *(f"  {line}" for line in channel_lines(story.outcomes))]
     if everything:
         lines += _section("Events", [
             f"{isoformat(event.time)}  {event.event}, seen "
@@ -237,18 +251,18 @@ def run_text(story: RunStory, *, everything: bool = False) -> str:
         lines += _section("Decisions", map(_decision_line, story.decisions))
         lines += _section("Alerts", [f"{_alert_line(a)}; its story: tocsin explain {a.id}" for a in story.alerts])
         lines += _section("Notifications", _delivery_lines(story.deliveries))
-        lines += _section("Did not fire", [f"{item.stage.value} {item.name}: {item.why}" for item in story.silent])
+        lines += _section("Did not fire", [f"{item.stage.value} {item.name}: {item.why}" for item in story.not_fired])
     return "\n".join(lines)
 
 
-def alert_text(story: AlertStory, *, everything: bool = False) -> str:
+def alert_text(story: AlertExplanation, *, everything: bool = False) -> str:
     """The story of an alert, as ``run_text``."""
     alert, labels = story.alert, story.alert.labels
     place = "/".join(labels[name] for name in ("dss_node", "project", "scenario", "channel") if name in labels)
     lines = [f"{_alert_line(alert)}, severity {labels.get('severity', 'none')}: {place}"]
     lines += [f"  {text}" for name in ("summary", "description") if (text := alert.annotations.get(name))]
-    lines += [f"  {line}" for line in (*story.suppressed, *channel_lines(story.news))]
-    if not story.news:
+    lines += [f"  {line}" for line in (*story.suppressed, *channel_lines(story.outcomes))]
+    if not story.outcomes:
         lines.append("  no route takes it")
     if everything:
         lines += _section("Labels", [f"{name}={value}" for name, value in sorted(labels.items())])

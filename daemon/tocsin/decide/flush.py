@@ -22,8 +22,8 @@ from tocsin.model.notification import GroupNotice, Notification
 from tocsin.model.run import RunKey
 from tocsin.routing.reporters import new_notification
 from tocsin.routing.stages import Inhibitor, NotifyDecision, Silencer, deduplicate, muted_by_time
-from tocsin.store import decisions, groups, runs, silences
-from tocsin.store.groups import Told
+from tocsin.store import alerts, groups, runs
+from tocsin.store.groups import NotificationLogRow
 
 GROUPS = 100  # of one transaction
 MOST_ALERTS = 200  # of one notice
@@ -31,7 +31,7 @@ MOST_ALERTS = 200  # of one notice
 
 def flush(connection: Connection, compiled: CompiledConfig, now: datetime) -> StepResult:
     """Flush the groups that are due, so many of them as one transaction takes."""
-    due = groups.due(connection, now, GROUPS)
+    due = groups.due_groups(connection, now, GROUPS)
     if not due:
         return StepResult(next_due=groups.next_flush(connection))
     keys = [group.key for group in due]
@@ -41,9 +41,9 @@ def flush(connection: Connection, compiled: CompiledConfig, now: datetime) -> St
         connection,
         compiled,
         now,
-        inhibitor=Inhibitor(rules, groups.sources(connection, rules, targets)),
-        silencer=Silencer(silences.active(connection, now)),
-        log=groups.told(connection, keys),
+        inhibitor=Inhibitor(rules, groups.inhibition_sources(connection, rules, targets)),
+        silencer=Silencer(alerts.active_silences(connection, now)),
+        log=groups.load_notification_log(connection, keys),
     )
     for group in due:
         evaluation.flush(group, inside[group.key])
@@ -60,10 +60,10 @@ class FlushEvaluation(Evaluation):
 
     inhibitor: Inhibitor
     silencer: Silencer
-    log: dict[tuple[str, str], Told]  # by group key and channel
+    log: dict[tuple[str, str], NotificationLogRow]  # by group key and channel
     _pending: list[Notification] = field(default_factory=list)
     _runs: dict[str, list[RunKey]] = field(default_factory=dict)  # by notification
-    _entries: list[Told] = field(default_factory=list)
+    _entries: list[NotificationLogRow] = field(default_factory=list)
     _leaving: list[tuple[str, str]] = field(default_factory=list)
     _keeping: list[tuple[str, str]] = field(default_factory=list)
     _flushed: list[tuple[str, datetime]] = field(default_factory=list)
@@ -96,7 +96,7 @@ class FlushEvaluation(Evaluation):
     ) -> None:
         """Select the alerts for one channel, compare them with its log entry, enqueue a notification, and log it."""
         others = [member for member in audible if member.alert.failing_channel != channel.name]
-        alerts = [member.alert for member in others if not member.kept or channel.resolve_what_was_sent]
+        alerts = [member.alert for member in others if not member.ended_muted or channel.resolve_what_was_sent]
         firing = [alert for alert in alerts if alert.firing]
         resolved = [alert for alert in alerts if not alert.firing]
         entry = NotificationLogEntry(_fingerprints(firing), _fingerprints(resolved), self.now)
@@ -139,7 +139,9 @@ class FlushEvaluation(Evaluation):
         if notification is None and entry is None and before is not None and before.reason is decision.reason:
             self.result.unchanged[decision.reason] += 1
             return
-        self._entries.append(Told(group.key, channel, entry or (before.notified if before else None), decision.reason))
+        self._entries.append(
+            NotificationLogRow(group.key, channel, entry or (before.notified if before else None), decision.reason)
+        )
         subject = f"{group.key} → {channel}" if channel else group.key
         id_ = notification.id if notification else None
         self.note(subject, decision.reason, decision.note, notification_id=id_)
@@ -153,11 +155,11 @@ class FlushEvaluation(Evaluation):
         """Enqueue notifications, those whose runs' details are still to be read a little later, and write the rows."""
         awaited = runs.awaiting_details(self.connection, {run for keys in self._runs.values() for run in keys})
         self.enqueue(self._pending, {id_: [run for run in keys if run in awaited] for id_, keys in self._runs.items()})
-        groups.remember(self.connection, self._entries)
-        groups.leave(self.connection, self._leaving)
-        groups.keep(self.connection, self._keeping)
-        groups.flushed(self.connection, self._flushed, self.now)
-        decisions.record(self.connection, self.result.decisions)
+        groups.save_notification_log(self.connection, self._entries)
+        groups.remove_members(self.connection, self._leaving)
+        groups.mark_ended_muted(self.connection, self._keeping)
+        groups.save_flushes(self.connection, self._flushed, self.now)
+        alerts.record_decisions(self.connection, self.result.decisions)
 
 
 # --- the stages that mute -------------------------------------------------------------------------------------------------

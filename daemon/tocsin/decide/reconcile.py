@@ -23,8 +23,8 @@ def reconcile(connection: Connection, compiled: CompiledConfig, now: datetime) -
     them. A group that is still there is not touched.
     """
     evaluation = RuleEvaluation(connection, compiled, now)
-    firing = alerts.firing(connection)
-    renamed = renamed_rules(rule_states.rules(connection), compiled.rules)
+    firing = alerts.firing_alerts(connection)
+    renamed = renamed_rules(rule_states.stored_rules(connection), compiled.rules)
     _carry_over(evaluation, renamed, [row for row in firing if row.rule in renamed])
     _end_unwatched(evaluation, [row for row in firing if row.rule != CHANNEL_ALERT and row.rule not in renamed])
     rule_states.forget_rules(connection, compiled.rules)
@@ -38,7 +38,7 @@ def reconcile(connection: Connection, compiled: CompiledConfig, now: datetime) -
 
 def _carry_over(evaluation: RuleEvaluation, renamed: Mapping[str, str], firing: Sequence[AlertRow]) -> None:
     """Keep what renamed rules remember, and let their alerts go on under their new identities."""
-    states = rule_states.of_rules(evaluation.connection, renamed)
+    states = rule_states.states_of_rules(evaluation.connection, renamed)
     evaluation.load({row.key[1:] for row in states})
     held = {row.alert.id: row.alert for row in firing}
     for row in states:
@@ -66,7 +66,7 @@ def _end_unwatched(evaluation: RuleEvaluation, firing: Sequence[AlertRow]) -> No
     places = {place_of(row.alert) for row in gone if row.alert.labels["dss_node"] in nodes}
     heirs = {
         state.state.ringing.alert_id: key.rule
-        for key, state in rule_states.load(evaluation.connection, places).items()
+        for key, state in rule_states.load_states(evaluation.connection, places).items()
         if key.rule in rules and state.state and state.state.ringing
     }
     for row in gone:
@@ -94,7 +94,7 @@ def _begin_outages(evaluation: RuleEvaluation) -> None:
     """Let new rules about nodes know what is down already; its event came before they did."""
     known = evaluation.compiled.nodes
     down = {name: node for name, node in evaluation.nodes.items() if node.up is False and name in known}
-    states = rule_states.load(evaluation.connection, [(name, "", "") for name in down])
+    states = rule_states.load_states(evaluation.connection, [(name, "", "") for name in down])
     for name, node in down.items():
         for rule in evaluation.compiled.rules_for({"dss_node": name}):
             key = StateKey(rule.id, name)
@@ -105,13 +105,13 @@ def _begin_outages(evaluation: RuleEvaluation) -> None:
 def _regroup(evaluation: RuleEvaluation) -> None:
     """Put every alert of which a receiver may still be notified where the tree routes it, and nowhere else."""
     connection = evaluation.connection
-    inside = groups.members(connection, [group.key for group in groups.every(connection)])
+    inside = groups.members(connection, [group.key for group in groups.all_groups(connection)])
     standing = {(key, member.alert.fingerprint): member for key, members in inside.items() for member in members}
-    current = {row.alert.id: row.alert for row in alerts.firing(connection)}
+    current = {row.alert.id: row.alert for row in alerts.firing_alerts(connection)}
     current |= {member.alert.id: member.alert for member in standing.values()}
     joining = route_alerts(evaluation.compiled, current.values(), evaluation.now)
     routed = {(entry.group.key, entry.fingerprint) for entry in joining}
-    groups.leave(connection, [place for place in standing if place not in routed])
+    groups.remove_members(connection, [place for place in standing if place not in routed])
     entering = [entry for entry in joining if (entry.group.key, entry.fingerprint) not in standing]
-    groups.join(connection, [entry for entry in entering if current[entry.alert_id].firing])
+    groups.add_members(connection, [entry for entry in entering if current[entry.alert_id].firing])
     groups.drop_empty(connection)

@@ -47,7 +47,7 @@ def find_untimed(connection: Connection, compiled: CompiledConfig) -> list[Untim
     ids = {rule.id for rule in compiled.rules.values() if isinstance(rule, StaleRule)}
     if not ids:
         return []
-    known = rule_states.known(connection, ids)
+    known = rule_states.stored_keys(connection, ids)
     new = [
         (rule, scenario)
         for scenario in scenarios.watched_scenarios(connection)
@@ -62,7 +62,7 @@ def decide_time(
     connection: Connection, compiled: CompiledConfig, now: datetime, untimed: Sequence[UntimedScenario] = ()
 ) -> StepResult:
     """One transaction of what is due. ``untimed`` are scenarios that ``stale`` rules begin to time."""
-    due = rule_states.due(connection, now, BATCH)
+    due = rule_states.due_states(connection, now, BATCH)
     keys = {ScenarioKey(*row.key[1:]) for row in due if row.key.scenario}
     known = scenarios.scenario_views(connection, keys)
     evaluation = RuleEvaluation(connection, compiled, now, known, {row.key: row for row in due})
@@ -106,7 +106,7 @@ def _tick_due(evaluation: RuleEvaluation, due: Sequence[RuleStateRow]) -> None:
 
 def _end_orphans(evaluation: RuleEvaluation) -> None:
     """End the alerts of what is gone or was switched off, and forget why they fired."""
-    orphans = alerts.orphans(evaluation.connection)
+    orphans = alerts.orphaned_alerts(evaluation.connection)
     if not orphans:
         return
     evaluation.load(place_of(row.alert) for row, _ in orphans)
@@ -121,7 +121,7 @@ def _end_orphans(evaluation: RuleEvaluation) -> None:
 
 
 def _start_timers(evaluation: RuleEvaluation, untimed: Sequence[UntimedScenario]) -> None:
-    known = rule_states.load(evaluation.connection, {new.scenario.key for new in untimed})
+    known = rule_states.load_states(evaluation.connection, {new.scenario.key for new in untimed})
     for new in untimed:
         key = StateKey(new.rule.id, *new.scenario.key)
         if key not in known:
@@ -280,15 +280,15 @@ def find_channel_changes(
     """What is to change about ``ChannelFailing``. Reads only, and not all of a long outbox: what the last check found
     stands."""
     recently = min(last_check or now, now) - _OVERLAP
-    known = alerts.of_rule(connection, CHANNEL_ALERT, recently)
+    known = alerts.alerts_of_rule(connection, CHANNEL_ALERT, recently)
     firing = {alert.failing_channel: alert.starts_at for alert in known if alert.firing and alert.failing_channel}
     lately = {name: max(since, recently) if last_check else since for name, since in firing.items()}
     delivering = deliveries.delivered_since(connection, lately)
     channels = compiled.config.channels()
     others = [name for name in channels if name not in firing]
-    troubles = deliveries.troubles(connection, others, now - outages.PATIENCE, recently)
+    troubles = deliveries.failing_channels(connection, others, now - outages.PATIENCE, recently)
     if troubles:
-        known = alerts.of_rule(connection, CHANNEL_ALERT, min(trouble.since for trouble in troubles.values()))
+        known = alerts.alerts_of_rule(connection, CHANNEL_ALERT, min(trouble.since for trouble in troubles.values()))
     failing = {name: (trouble.since, trouble.reason) for name, trouble in troubles.items()}
     return outages.evaluate_channels(known, failing, delivering, channels, now)
 
@@ -312,7 +312,7 @@ def apply_channel_changes(
             case Resolved(alert_id, at, reason):
                 evaluation.end(CHANNEL_ALERT, alert_id, at, reason)
     if fired:
-        standing = alerts.of_rule(connection, CHANNEL_ALERT, now)
+        standing = alerts.alerts_of_rule(connection, CHANNEL_ALERT, now)
         evaluation.route_again(alert for alert in standing if alert.firing)
     evaluation.write()
     return evaluation.result

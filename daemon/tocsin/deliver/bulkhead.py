@@ -13,7 +13,7 @@ from tocsin.deliver.message import Outgoing
 from tocsin.deliver.transport import Transport
 from tocsin.kit.clock import Clock
 from tocsin.kit.mask import where
-from tocsin.store.sending import ReadyRow, Waiting
+from tocsin.store.outbox import ReadyRow, ReadyRows
 
 log = structlog.get_logger(__name__)
 
@@ -81,7 +81,7 @@ class Bulkhead:
     def needs_scan(self, now: datetime) -> bool:
         return not self._ready or now >= self._scan_at
 
-    def set_ready(self, waiting: Waiting, now: datetime) -> None:
+    def set_ready(self, waiting: ReadyRows, now: datetime) -> None:
         """Keep what a scan found, for a moment."""
         self._ready = deque(waiting.rows)
         self._scan_at = now + _SCAN_EVERY

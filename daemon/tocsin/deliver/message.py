@@ -20,7 +20,7 @@ from tocsin.model.alert import Alert, EndReason
 from tocsin.model.event import Event, EventName
 from tocsin.model.notification import EventNotice, GroupNotice, Notice, Notification, SummaryNotice
 from tocsin.model.run import LOST, Details, Outcome, Run, RunError, RunKey, ScenarioKey
-from tocsin.store import sending
+from tocsin.store import outbox
 from tocsin.store.runs import get_details, usual_durations
 
 MAX_ITEMS = 50
@@ -82,7 +82,7 @@ def load_outgoing(
 ) -> list[Outgoing]:
     """Claimed rows, by number, with the details of their runs; for the channels ``with_usual``, whose receivers are
     people, also with the usual durations. Raises ``ValueError`` when a row cannot be read."""
-    notifications = sending.load(connection, list(leases))
+    notifications = outbox.load_claimed(connection, list(leases))
     runs = {n: list(_runs_of(notification.notice)) for n, notification in notifications.items()}
     details = get_details(connection, {run for part in runs.values() for run in part})
     scenarios = (run.scenario for n, row in notifications.items() if row.channel in with_usual for run in runs[n])

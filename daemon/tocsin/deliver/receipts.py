@@ -9,8 +9,8 @@ import structlog
 from sqlalchemy import Connection
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_exponential
 
-from tocsin.store import Store, StoreUnavailable, sending
-from tocsin.store.sending import Receipt
+from tocsin.store import Store, StoreUnavailable, outbox
+from tocsin.store.outbox import Receipt
 
 log = structlog.get_logger(__name__)
 
@@ -102,5 +102,5 @@ class Receipts:
 
 
 def _settle_all(connection: Connection, receipts: Sequence[Receipt]) -> Sequence[None]:
-    sending.settle(connection, receipts)
+    outbox.save_receipts(connection, receipts)
     return [None] * len(receipts)

@@ -26,8 +26,8 @@ from tocsin.deliver.transport import Transport, connector
 from tocsin.kit.clock import Clock
 from tocsin.kit.mask import where
 from tocsin.model.notification import Attempt, AttemptOutcome, DeadReason, NotificationState
-from tocsin.store import Store, StoreUnavailable, deliveries, sending
-from tocsin.store.sending import Receipt, Settled
+from tocsin.store import Store, StoreUnavailable, deliveries, outbox
+from tocsin.store.outbox import Receipt, Settled
 
 log = structlog.get_logger(__name__)
 
@@ -146,7 +146,7 @@ class Sender:
         now = self.clock.now()
         waiting = [outgoing.n for bulkhead in self._all() for outgoing in bulkhead.cancel_waiting(now)]
         with suppress(StoreUnavailable):  # the leases expire by themselves
-            await self.store.write(sending.release, [*waiting, *self._claimed], self.holder)
+            await self.store.write(outbox.release_claims, [*waiting, *self._claimed], self.holder)
         bulkheads = self._all()
         hanging = await asyncio.gather(*(bulkhead.finish(grace) for bulkhead in bulkheads))
         behind = self._abandoned | self._overdue
@@ -168,7 +168,7 @@ class Sender:
     async def _step(self, now: datetime, config: Config) -> datetime | None:
         if not self._started:
             if self.store.is_sqlite:  # other senders from this file are dead
-                await self.store.write(sending.expire_leases, now)
+                await self.store.write(outbox.expire_leases, now)
             self._started = True
         if await self._reconcile(config):
             self._measure_at = now
@@ -178,7 +178,7 @@ class Sender:
         if now >= self._renew_at:
             if leased := [outgoing for bulkhead in self._all() for outgoing in bulkhead.leased()]:
                 until = now + _LEASE
-                await self.store.write(sending.renew, [outgoing.n for outgoing in leased], self.holder, until)
+                await self.store.write(outbox.extend_leases, [outgoing.n for outgoing in leased], self.holder, until)
                 for outgoing in leased:
                     outgoing.lease_until = until
             self._renew_at = now + _RENEW_EVERY
@@ -204,15 +204,15 @@ class Sender:
 
     async def _measure_outbox(self, now: datetime) -> None:
         """Set the gauges, and dead-letter the notifications of channels that are gone from the configuration."""
-        depth = await self.store.read(deliveries.depth)
-        age = now - depth.oldest_owed_at if depth.oldest_owed_at else timedelta(0)
+        depth = await self.store.read(deliveries.outbox_depth)
+        age = now - depth.oldest_created_at if depth.oldest_created_at else timedelta(0)
         self.metrics.outbox_oldest_age.set(max(age.total_seconds(), 0.0))
         for name in self._bulkheads:
             self.metrics.outbox_depth.labels(name).set(depth.channels.get(name, 0))
         for reason, count in depth.dead.items():
             self.metrics.dead_letters.labels(reason).set(count)
         if not depth.channels.keys() <= self._bulkheads.keys():
-            dead = await self.store.write(sending.dead_letter_orphans, self._bulkheads.keys(), now)
+            dead = await self.store.write(outbox.dead_letter_orphans, self._bulkheads.keys(), now)
             self.metrics.count_settled(dead)
             for channel in sorted({row.channel for row in dead}):
                 log.warning("channel_not_configured", channel=channel)
@@ -222,11 +222,11 @@ class Sender:
         scans = {
             name: max(room, _SCAN_LIMIT) for name, room in capacities.items() if self._bulkheads[name].needs_scan(now)
         }
-        for name, waiting in (await self.store.read(sending.waiting, scans, now)).items():
+        for name, waiting in (await self.store.read(outbox.ready_rows, scans, now)).items():
             self._bulkheads[name].set_ready(waiting, now)
         ready = [row for name, room in capacities.items() for row in self._bulkheads[name].pop_ready(room)]
         if ready:
-            claimed = await self.store.write(sending.claim, ready, self.holder, now, now + _LEASE)
+            claimed = await self.store.write(outbox.claim, ready, self.holder, now, now + _LEASE)
             self.metrics.count_settled(claimed.settled)
             self._claimed |= dict.fromkeys(claimed.rows, now + _LEASE)
         if self._claimed:
@@ -246,7 +246,7 @@ class Sender:
                     loaded += await self.store.read(load_outgoing, {n: until}, config, people, self._usual, now)
                 except ValueError as error:
                     log.error("notification_unreadable", row=n, error=type(error).__name__)
-                    await self.store.write(sending.dead_letter, n, now)
+                    await self.store.write(outbox.dead_letter, n, now)
         by_channel: dict[str, list[Outgoing]] = {}
         for outgoing in loaded:
             by_channel.setdefault(outgoing.notification.channel, []).append(outgoing)
@@ -336,7 +336,7 @@ class Sender:
             log.info("channel_recovered", channel=bulkhead.channel.name, failures=failures)
         if failures >= _OUTAGE:
             with suppress(StoreUnavailable):  # they are due later by themselves
-                await self.store.write(sending.retry_now, bulkhead.channel.name, self.clock.now())
+                await self.store.write(outbox.retry_now, bulkhead.channel.name, self.clock.now())
             self.ring()
 
     async def _on_failure(self, bulkhead: Bulkhead, result: SendResult) -> None:
@@ -375,7 +375,7 @@ class Sender:
     async def _release(self, outgoing: Sequence[Outgoing]) -> None:
         if outgoing:
             with suppress(StoreUnavailable):  # the leases expire by themselves
-                await self.store.write(sending.release, [row.n for row in outgoing], self.holder)
+                await self.store.write(outbox.release_claims, [row.n for row in outgoing], self.holder)
 
     def _all(self) -> Sequence[Bulkhead]:
         return [*self._bulkheads.values(), *self._retired]

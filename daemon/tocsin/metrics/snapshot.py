@@ -16,7 +16,7 @@ from tocsin.metrics.text import labels_text
 from tocsin.model.event import EventName
 from tocsin.model.run import ScenarioKey
 from tocsin.routing.stages import Silencer
-from tocsin.store import alerts, series, silences, totals
+from tocsin.store import alerts, series, totals
 from tocsin.store.events import event_totals
 from tocsin.store.series import Bucket, History, NodeFacts, ProjectOutcome, ScenarioFacts
 
@@ -148,7 +148,7 @@ def _nodes(nodes: Iterable[NodeFacts], scenarios: Iterable[ScenarioFacts]) -> tu
 
 def _alerts(connection: Connection, now: datetime, config: Config) -> tuple[tuple[str, int], ...]:
     counts = Counter({(rule.alert, state): 0 for rule in config.rules for state in ALERT_STATES})
-    silencer = Silencer(silences.active(connection, now))
+    silencer = Silencer(alerts.active_silences(connection, now))
     for labels in alerts.firing_labels(connection):
         counts[labels.get("alertname", ""), ALERT_STATES[silencer.silences(labels) is not None]] += 1
     return tuple(

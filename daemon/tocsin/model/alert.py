@@ -84,10 +84,10 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """An alert in a group. ``kept``: it ended while muted; only channels that asked for it still hear of it."""
+    """An alert in a group. ``ended_muted``: only channels that asked for it are still told of it."""
 
     alert: Alert
-    kept: bool = False
+    ended_muted: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,39 +1,38 @@
-"""Rows of alerts. Two of one fingerprint never fire at once; ended ones stay until they are pruned."""
+"""Rows of alerts, of the silences that keep them quiet, and of the decisions that say why one was notified or not.
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+Two alerts of one fingerprint never fire at once. Ended alerts and expired silences stay until they are pruned.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Row, RowMapping, and_, bindparam, or_, select, update
+from sqlalchemy import Connection, and_, insert, or_, select, update
 
-from tocsin.model.alert import Alert, EndReason
-from tocsin.model.labels import Labels
+from tocsin.kit.strings import fresh_id
+from tocsin.model.alert import Alert, EndReason, Silence, SilenceState
+from tocsin.model.decision import Decision
+from tocsin.model.labels import Labels, Matcher, parse_matcher
 from tocsin.model.run import RunKey, ScenarioKey
-from tocsin.store.schema import alerts, scenarios
-from tocsin.store.sql import Keyed, pack, readable, unfold, upsert
+from tocsin.store.schema import alerts, decisions, scenarios, silences
+from tocsin.store.sql import Keyed, chunks, maker, pack, readable, same, shallow, unfold, upsert
+
+_FIRING = alerts.c.ends_at.is_(None)
+_LABELS = {"alertname": "alertname", "dss_node": "node", "project": "project", "scenario": "scenario"}  # label → column
 
 
 @dataclass(frozen=True, slots=True)
 class AlertRow:
-    """An alert with what only its row knows: the rule that holds it, and its scenario's switch when it rang."""
+    """An alert with what only its row knows: the rule that holds it, and its scenario's switch when it began."""
 
     alert: Alert
     rule: str
     was_active: bool = False
 
 
-def put_alerts(connection: Connection, filed: Sequence[AlertRow], now: datetime) -> None:
-    """Write alerts that ring, or that ring on and show something new; a new one may have ended already."""
-    changed = ("rule", "labels", "annotations", "count", "run_id", "run_start", "updated_at")
-    upsert(connection, alerts, [_row(one, now) for one in filed], changed, where=_FIRING)
-
-
-_FIRING = alerts.c.ends_at.is_(None)
-
-
 @dataclass(frozen=True, slots=True)
-class End:
+class AlertEnd:
     """How one alert ends."""
 
     alert_id: str
@@ -41,151 +40,185 @@ class End:
     reason: EndReason
 
 
-def end_alerts(connection: Connection, ends: Sequence[End], now: datetime) -> None:
-    """End alerts, in one statement; those that do not fire stay as they are."""
-    if not ends:
-        return
-    packed = pack((one.alert_id, one.at, one.reason.value) for one in ends)
-    given = unfold(connection.dialect.name, (alerts.c.id, alerts.c.ends_at, alerts.c.end_reason))
-    connection.execute(
-        update(alerts)
-        .where(alerts.c.id == given.c.k0, _FIRING)
-        .values(ends_at=given.c.k1, end_reason=given.c.k2, updated_at=now),
-        {"keys": packed},
-    )
-
-
-class Standing(NamedTuple):
+class FiringAlert(NamedTuple):
     """An alert that fires, in short."""
 
     fingerprint: str
     name: str
 
 
-def standing(connection: Connection, ids: Collection[str]) -> dict[str, Standing]:
-    """Those of these alerts that fire, by id."""
-    return {row[0]: Standing(*row[1:]) for row in _STANDING.rows(connection, [(id_,) for id_ in ids])}
+def _run(row: Mapping[str, Any]) -> RunKey | None:
+    """The run that an alert speaks of. Raises ``ValueError`` when the alert's labels are not those of its row."""
+    for label, column in _LABELS.items():
+        if row["labels"].get(label, "") != row[column]:
+            raise ValueError(f"its label {label} is not that of its row")
+    scenario = ScenarioKey(row["node"], row["project"], row["scenario"])
+    return None if row["run_id"] is None else RunKey(scenario, row["run_id"], row["run_start"])
 
 
-_STANDING = Keyed(select(alerts.c.id, alerts.c.fingerprint, alerts.c.alertname).where(_FIRING), [alerts.c.id])
+to_alert = maker(Alert, run=_run)
+"""An alert from a row with all columns of the table. Raises ``ValueError`` for one that makes no sense."""
+
+
+def to_alert_row(row: Any) -> AlertRow:
+    return AlertRow(to_alert(row), row._mapping["rule"], row._mapping["was_active"])
+
+
+def put_alerts(connection: Connection, rows: Sequence[AlertRow], now: datetime) -> None:
+    """Write alerts that fire, or go on firing and show something new; a new one may have ended already."""
+    changing = ("rule", "labels", "annotations", "count", "run_id", "run_start", "updated_at")
+    values = []
+    for row in rows:
+        value = shallow(row.alert) | {name: row.alert.labels.get(label, "") for label, name in _LABELS.items()}
+        run = value.pop("run")
+        value |= {"labels": dict(row.alert.labels), "annotations": dict(row.alert.annotations)}
+        value |= {"run_id": run.run_id if run else None, "run_start": run.start if run else None}
+        values.append(value | {"rule": row.rule, "was_active": row.was_active, "updated_at": now})
+    upsert(connection, alerts, values, changing, where=_FIRING)
+
+
+def end_alerts(connection: Connection, ends: Sequence[AlertEnd], now: datetime) -> None:
+    """End alerts, in one statement; those that do not fire stay as they are."""
+    if not ends:
+        return
+    packed = pack((end.alert_id, end.at, end.reason.value) for end in ends)
+    keys = unfold(connection.dialect.name, (alerts.c.id, alerts.c.ends_at, alerts.c.end_reason))
+    ending = update(alerts).where(alerts.c.id == keys.c.k0, _FIRING)
+    connection.execute(ending.values(ends_at=keys.c.k1, end_reason=keys.c.k2, updated_at=now), {"keys": packed})
 
 
 def end_alert(connection: Connection, alert_id: str, at: datetime, reason: EndReason, now: datetime) -> Alert | None:
-    """End an alert that fires; answers it ended, or None when it did not fire or cannot be read."""
-    row = connection.execute(_END, {"of": alert_id, "at": at, "why": reason.value, "when": now}).one_or_none()
-    return None if row is None else next(iter(readable(connection, alerts, [row], to_alert)), None)
+    """End an alert that fires; returns it ended, or None when it did not fire or cannot be read."""
+    ending = update(alerts).where(alerts.c.id == alert_id, _FIRING).returning(*alerts.c)
+    rows = connection.execute(ending.values(ends_at=at, end_reason=reason, updated_at=now))
+    return next(iter(readable(connection, alerts, rows, to_alert)), None)
 
 
-_END = (
-    update(alerts)
-    .where(alerts.c.id == bindparam("of"), _FIRING)
-    .values(ends_at=bindparam("at"), end_reason=bindparam("why"), updated_at=bindparam("when"))
-    .returning(*alerts.c)
-)
-
-
-def firing(connection: Connection) -> list[AlertRow]:
+def firing_alerts(connection: Connection) -> list[AlertRow]:
     """The alerts that fire, the oldest first."""
-    query = select(alerts).where(alerts.c.ends_at.is_(None)).order_by(alerts.c.starts_at, alerts.c.id)
-    return readable(connection, alerts, connection.execute(query), _filed)
+    query = select(alerts).where(_FIRING).order_by(alerts.c.starts_at, alerts.c.id)
+    return readable(connection, alerts, connection.execute(query), to_alert_row)
 
 
-def of_rule(connection: Connection, rule: str, since: datetime) -> list[Alert]:
+_BRIEF = Keyed(select(alerts.c.id, alerts.c.fingerprint, alerts.c.alertname).where(_FIRING), [alerts.c.id])
+
+
+def firing_by_id(connection: Connection, ids: Collection[str]) -> dict[str, FiringAlert]:
+    """Those of these alerts that fire, by id."""
+    return {row[0]: FiringAlert(*row[1:]) for row in _BRIEF.rows(connection, [(id_,) for id_ in ids])}
+
+
+def alerts_of_rule(connection: Connection, rule: str, since: datetime) -> list[Alert]:
     """The alerts of one rule that fire, or that ended after a moment."""
-    query = select(alerts).where(or_(alerts.c.ends_at.is_(None), alerts.c.ends_at > since), alerts.c.rule == rule)
+    query = select(alerts).where(or_(_FIRING, alerts.c.ends_at > since), alerts.c.rule == rule)
     return readable(connection, alerts, connection.execute(query), to_alert)
 
 
 def firing_ids(connection: Connection) -> dict[str, str]:
     """The id of each firing alert by its fingerprint."""
-    rows = connection.execute(select(alerts.c.fingerprint, alerts.c.id).where(alerts.c.ends_at.is_(None)))
+    rows = connection.execute(select(alerts.c.fingerprint, alerts.c.id).where(_FIRING))
     return {row[0]: row[1] for row in rows}
 
 
 def firing_labels(connection: Connection) -> list[Labels]:
     """The labels of everything that fires."""
-    query = select(alerts.c.id, alerts.c.labels).where(alerts.c.ends_at.is_(None))
+    query = select(alerts.c.id, alerts.c.labels).where(_FIRING)
     return readable(connection, alerts, connection.execute(query), lambda row: row.labels)
 
 
-def rule_of(connection: Connection, alert_id: str) -> tuple[str, str, str, str] | None:
+def rule_of_alert(connection: Connection, alert_id: str) -> tuple[str, str, str, str] | None:
     """The rule and place (node, project, scenario) of an alert."""
     query = select(alerts.c.rule, alerts.c.node, alerts.c.project, alerts.c.scenario)
     row = connection.execute(query.where(alerts.c.id == alert_id)).one_or_none()
     return None if row is None else (row.rule, row.node, row.project, row.scenario)
 
 
-def orphans(connection: Connection) -> list[tuple[AlertRow, EndReason]]:
+def orphaned_alerts(connection: Connection) -> list[tuple[AlertRow, EndReason]]:
     """Firing alerts whose scenario is gone, or was switched off since; with how they end."""
-    same = and_(*(alerts.c[name] == scenarios.c[name] for name in ScenarioKey._fields))
     gone = or_(scenarios.c.scenario.is_(None), scenarios.c.gone_at.is_not(None))
     off = and_(alerts.c.was_active, scenarios.c.active.is_(False))
-    columns: tuple[ColumnElement[Any], ...] = (*alerts.c, gone.label("gone"))
     query = (
-        select(*columns)
-        .join_from(alerts, scenarios, same, isouter=True)
-        .where(alerts.c.ends_at.is_(None), alerts.c.scenario != "", gone | off)
-    )
-    return readable(connection, alerts, connection.execute(query), _orphan)
-
-
-def _orphan(row: Row[Any]) -> tuple[AlertRow, EndReason]:
-    return _filed(row), EndReason.UNWATCHED if row._mapping["gone"] else EndReason.DEACTIVATED
-
-
-def to_alert(row: Row[Any]) -> Alert:
-    """An alert from a row with all columns of the table. Raises ``ValueError`` for one that makes no sense."""
-    fields = row._mapping
-    run = None
-    check_labels(fields)
-    if fields["run_id"] is not None:
-        scenario = ScenarioKey(fields["node"], fields["project"], fields["scenario"])
-        run = RunKey(scenario, fields["run_id"], fields["run_start"])
-    return Alert(
-        id=fields["id"],
-        fingerprint=fields["fingerprint"],
-        labels=fields["labels"],
-        starts_at=fields["starts_at"],
-        ends_at=fields["ends_at"],
-        end_reason=None if fields["end_reason"] is None else EndReason(fields["end_reason"]),
-        annotations=fields["annotations"],
-        count=fields["count"],
-        run=run,
+        select(*alerts.c, gone.label("gone"))
+        .join_from(alerts, scenarios, same(alerts, scenarios), isouter=True)
+        .where(_FIRING, alerts.c.scenario != "", gone | off)
     )
 
+    def orphan(row: Any) -> tuple[AlertRow, EndReason]:
+        return to_alert_row(row), EndReason.UNWATCHED if row._mapping["gone"] else EndReason.DEACTIVATED
 
-def check_labels(fields: RowMapping) -> None:
-    """Raises ``ValueError`` when an alert's labels are not those of its row."""
-    for label, column in _LABELS:
-        if fields["labels"].get(label, "") != fields[column]:
-            raise ValueError(f"its label {label} is not that of its row")
+    return readable(connection, alerts, connection.execute(query), orphan)
 
 
-_LABELS = (("alertname", "alertname"), ("dss_node", "node"), ("project", "project"), ("scenario", "scenario"))
+# --- silences ---------------------------------------------------------------------------------------------------------
 
 
-def _filed(row: Row[Any]) -> AlertRow:
-    return AlertRow(to_alert(row), row._mapping["rule"], row._mapping["was_active"])
+class BadSilence(ValueError):
+    """A silence needs a matcher that matches no empty label set, an author, and an end after its start and now."""
 
 
-def _row(filed: AlertRow, now: datetime) -> dict[str, object]:
-    alert = filed.alert
-    return {
-        "id": alert.id,
-        "fingerprint": alert.fingerprint,
-        "alertname": alert.name,
-        "rule": filed.rule,
-        "node": alert.labels.get("dss_node", ""),
-        "project": alert.labels.get("project", ""),
-        "scenario": alert.labels.get("scenario", ""),
-        "labels": dict(alert.labels),
-        "annotations": dict(alert.annotations),
-        "starts_at": alert.starts_at,
-        "ends_at": alert.ends_at,
-        "end_reason": alert.end_reason,
-        "count": alert.count,
-        "run_id": alert.run.run_id if alert.run else None,
-        "run_start": alert.run.start if alert.run else None,
-        "updated_at": now,
-        "was_active": filed.was_active,
-    }
+to_silence = maker(Silence, matchers=lambda row: tuple(map(parse_matcher, row["matchers"])))
+"""A silence from a row with all columns of the table."""
+
+
+def insert_silence(
+    connection: Connection,
+    matchers: Sequence[Matcher],
+    starts_at: datetime,
+    ends_at: datetime,
+    created_by: str,
+    comment: str,
+    now: datetime,
+) -> Silence:
+    """A new silence; a start in the past becomes now. Raises ``BadSilence`` for what Alertmanager would refuse."""
+    if not matchers or all(matcher.matches({}) for matcher in matchers):
+        raise BadSilence("a silence needs at least one matcher that does not match everything")
+    if not created_by.strip():
+        raise BadSilence("a silence needs the name of its author")
+    starts_at = max(starts_at, now)
+    if ends_at <= starts_at:
+        raise BadSilence("a silence must end after it begins, and not in the past")
+    silence = Silence(fresh_id(), tuple(matchers), starts_at, ends_at, created_by.strip(), comment)
+    connection.execute(insert(silences).values(shallow(silence) | {"matchers": tuple(map(str, matchers))}))
+    return silence
+
+
+def end_silence(connection: Connection, silence_id: str, now: datetime) -> Silence | None:
+    """End a silence now; None when there is none of this id. One that has ended stays as it was."""
+    rows = connection.execute(select(silences).where(silences.c.id == silence_id))
+    silence = next(iter(readable(connection, silences, rows, to_silence)), None)
+    if silence is None or silence.state(now) is SilenceState.EXPIRED:
+        return silence
+    ended = replace(silence, starts_at=min(silence.starts_at, now), ends_at=now)
+    values = {"starts_at": ended.starts_at, "ends_at": ended.ends_at}
+    connection.execute(update(silences).where(silences.c.id == silence_id).values(values))
+    return ended
+
+
+def active_silences(connection: Connection, now: datetime) -> list[Silence]:
+    """The silences that hold at ``now``."""
+    query = select(silences).where(silences.c.starts_at <= now, silences.c.ends_at > now)
+    rows = connection.execute(query.order_by(silences.c.starts_at, silences.c.id))
+    return readable(connection, silences, rows, to_silence)
+
+
+# --- decisions --------------------------------------------------------------------------------------------------------
+
+to_decision = maker(Decision)
+"""A decision from a row with all columns of the table."""
+
+
+def record_decisions(connection: Connection, new: Sequence[Decision]) -> None:
+    if new:
+        connection.execute(insert(decisions), list(map(shallow, new)))
+
+
+def decisions_about(
+    connection: Connection, *, events: Collection[str] = (), alerts: Collection[str] = ()
+) -> list[Decision]:
+    """The decisions on these events and alerts, in the order in which they were made."""
+    by_number: dict[int, Decision] = {}
+    for column, ids in ((decisions.c.event_id, events), (decisions.c.alert_id, alerts)):
+        for part in chunks(sorted(set(ids))):
+            rows = connection.execute(select(decisions).where(column.in_(part)))
+            by_number.update(readable(connection, decisions, rows, lambda row: (row.n, to_decision(row))))
+    return [by_number[n] for n in sorted(by_number)]

@@ -1,100 +1,466 @@
-"""Rows of notifications owed, from the moment they are owed to their receipt or their giving up."""
+"""The outbox: notifications from their enqueuing to their receipt or their end as dead letters.
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+Rows of one channel and ordering key go one after another, and a lease on the row says who sends it. The rows of a
+group's ordering key hold snapshots, so only the newest is worth sending; what it supersedes is decided in the
+transaction that claims it. Any number of replicas may call these functions; a row whose lease ran out belongs to
+whoever claims it next.
+"""
 
-from sqlalchemy import Connection, Row, select
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
 
-from tocsin.model.notification import DeadReason, EventNotice, GroupNotice, Notice, Notification, NotificationState
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    Select,
+    Subquery,
+    bindparam,
+    delete,
+    literal_column,
+    or_,
+    select,
+    type_coerce,
+    update,
+)
+
+from tocsin.kit.clock import to_ms
+from tocsin.model.notification import (
+    Attempt,
+    AttemptOutcome,
+    DeadReason,
+    EventNotice,
+    GroupNotice,
+    Notification,
+    NotificationState,
+    SummaryNotice,
+    still_to_say,
+)
 from tocsin.model.run import RunKey
-from tocsin.store.schema import outbox, outbox_waits
-from tocsin.store.sql import chunks, insert, readable
+from tocsin.store.schema import attempts, moment_of, outbox, outbox_waits
+from tocsin.store.sql import Keyed, chunks, columns, insert, key_values, maker, readable, shallow, upsert, whole
+
+_PAGE = 1_000
+_ENOUGH = 4  # a quarter of the limit will do, once four times as many rows were read
+_CLOCK_SKEW = timedelta(hours=1)  # an alert's start is on DSS's clock, a receipt on ours
+# Written out, not bound: a partial index serves only a query whose condition the planner can read.
+OPEN_STATES: tuple[ColumnElement[str], ...] = (literal_column("'pending'"), literal_column("'sending'"))
+OPEN = outbox.c.state.in_(OPEN_STATES)
+_GROUP = outbox.c.kind == literal_column("'group'")
+_KINDS = {EventNotice: "event", GroupNotice: "group", SummaryNotice: "summary"}
+_UNSENT = {
+    NotificationState.CANCELLED: "it ended before its start was delivered",
+    NotificationState.SUPERSEDED: "a newer state of the group took its place",
+}
+_FREE: dict[str, object] = {"lease_holder": None, "lease_until": None}
 
 
-def owe(
-    connection: Connection, owed: Sequence[Notification], waits: Mapping[str, Sequence[RunKey]] | None = None
+@dataclass(frozen=True, slots=True)
+class ReadyRow:
+    """The first open row of its ordering key; of a group, any row of it."""
+
+    n: int
+    channel: str
+    ordering_key: str
+    group: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ReadyRows:
+    """What a channel may send now, oldest first, and when more falls due; None: nothing more is known.
+
+    ``more``: the next read will find more, behind these or behind a row that is being sent.
+    """
+
+    rows: list[ReadyRow]
+    next_due: datetime | None
+    more: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A notification that reached a final state without a send."""
+
+    receiver: str
+    channel: str
+    state: NotificationState
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """Rows that are now leased, by number, and what they took the place of."""
+
+    rows: list[int]
+    settled: list[Settled]
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """How one attempt ended, and what becomes of its row.
+
+    ``state`` is DELIVERED or DEAD; PENDING: again at ``due_at``; SENDING: it may still arrive, so the ordering key is
+    held until ``due_at``. Only a receipt of DELIVERED counts when another sender has claimed the row meanwhile.
+    """
+
+    holder: str
+    attempt: Attempt
+    state: NotificationState
+    due_at: datetime
+    reason: str | None = None
+    dead_reason: DeadReason | None = None
+
+
+# --- enqueue and read -------------------------------------------------------------------------------------------------
+
+
+def enqueue(
+    connection: Connection, new: Sequence[Notification], waits: Mapping[str, Sequence[RunKey]] | None = None
 ) -> list[Notification]:
-    """Write notifications that are not there yet; answers those.
+    """Write notifications that are not there yet, and return those.
 
     ``waits`` names, by notification id, the runs whose details it wants: it is due at its ``due_at``, or as soon as
     the details of all of them were read (see ``runs.put_details``).
     """
-    if not owed:
+    if not new:
         return []
+    rows = [
+        shallow(item)
+        | {"kind": _KINDS[type(item.notice)]}
+        | {"event_id": item.notice.event.id if isinstance(item.notice, EventNotice) else None}
+        for item in new
+    ]
     statement = insert(connection, outbox).on_conflict_do_nothing().returning(outbox.c.id)
-    fresh = set(connection.execute(statement, [_row(one) for one in owed]).scalars())
-    rows = [_wait(id_, run) for id_, runs in (waits or {}).items() if id_ in fresh for run in runs]
-    if rows:
-        connection.execute(insert(connection, outbox_waits).on_conflict_do_nothing(), rows)
-    return [one for one in owed if one.id in fresh]
+    fresh = set(connection.execute(statement, rows).scalars())
+    waiting = [
+        key_values(outbox_waits, (id_, *run)) for id_, runs in (waits or {}).items() if id_ in fresh for run in runs
+    ]
+    if waiting:
+        connection.execute(insert(connection, outbox_waits).on_conflict_do_nothing(), waiting)
+    return [item for item in new if item.id in fresh]
 
 
-def notifications(connection: Connection, ids: Sequence[str]) -> dict[str, Notification]:
-    """Notifications by id."""
-    found: dict[str, Notification] = {}
-    for part in chunks(ids):
-        rows = connection.execute(select(outbox).where(outbox.c.id.in_(part)))
-        found.update(readable(connection, outbox, rows, lambda row: (row.id, to_notification(row))))
-    return found
-
-
-def to_notification(row: Row[Any]) -> Notification:
-    """A notification from a row with all columns of the outbox."""
-    fields = row._mapping
-    return Notification(
-        id=fields["id"],
-        receiver=fields["receiver"],
-        channel=fields["channel"],
-        ordering_key=fields["ordering_key"],
-        notice=fields["notice"],
-        created_at=fields["created_at"],
-        due_at=fields["due_at"],
-        state=NotificationState(fields["state"]),
-        attempts=fields["attempts"],
-        reason=fields["reason"],
-        dead_reason=dead_reason(fields["dead_reason"]),
-    )
-
-
-def dead_reason(value: str | None) -> DeadReason | None:
+def known_dead_reason(value: str | None) -> DeadReason | None:
     """None also for a reason that only a newer version knows: it serves counting alone."""
     return DeadReason(value) if value in set(DeadReason) else None
 
 
-def kind_of(notice: Notice) -> str:
-    match notice:
-        case EventNotice():
-            return "event"
-        case GroupNotice():
-            return "group"
-        case _:
-            return "summary"
+to_notification = maker(Notification, dead_reason=lambda row: known_dead_reason(row["dead_reason"]))
+"""A notification from a row with all columns of the outbox."""
 
 
-def _row(one: Notification) -> dict[str, object]:
+def load_notifications(connection: Connection, ids: Sequence[str]) -> dict[str, Notification]:
+    """Notifications by id, as far as they can be read."""
+    by_id: dict[str, Notification] = {}
+    for part in chunks(ids):
+        rows = connection.execute(select(outbox).where(outbox.c.id.in_(part)))
+        by_id.update((item.id, item) for item in readable(connection, outbox, rows, to_notification))
+    return by_id
+
+
+# --- ready rows -------------------------------------------------------------------------------------------------------
+
+_OPEN_ROWS = (  # plain numbers: of the thousands of rows that are read, few are used
+    select(
+        *columns(outbox, "n", "ordering_key", "kind", "state"),
+        type_coerce(outbox.c.due_at, BigInteger),
+        type_coerce(outbox.c.lease_until, BigInteger),
+    )
+    .where(OPEN, outbox.c.channel == bindparam("channel"), outbox.c.n > bindparam("after"))
+    .order_by(outbox.c.n)
+    .limit(_PAGE)
+)
+
+
+def ready_rows(connection: Connection, limits: Mapping[str, int], now: datetime) -> dict[str, ReadyRows]:
+    """For each channel the rows that may be sent now, at most as many as its limit."""
+    return {channel: _ready_rows(connection, channel, limit, to_ms(now)) for channel, limit in limits.items()}
+
+
+def _ready_rows(connection: Connection, channel: str, limit: int, now_ms: int) -> ReadyRows:
+    heads: dict[str, int | None] = {}  # an ordering key's due time; None while one of its rows is being sent
+    groups: dict[str, int] = {}
+    singles: list[ReadyRow] = []
+    more = False
+    for count, (n, key, kind, state, due, lease_until) in enumerate(_open_rows(connection, channel), 1):
+        if key not in heads:
+            in_flight = state == "sending" and lease_until > now_ms
+            heads[key] = None if in_flight else due
+            if kind == "group":
+                groups[key] = n
+            elif not in_flight and due <= now_ms:
+                singles.append(ReadyRow(n, channel, key, False))
+        elif (head := heads[key]) is None:
+            more = True
+        elif key in groups:
+            heads[key] = due
+        elif head <= now_ms:
+            more = True
+        if len(singles) >= limit or (_ENOUGH * len(singles) >= limit and count >= _ENOUGH * limit):
+            more = True
+            break
+    due_keys = {key for key, due in heads.items() if due is not None and due <= now_ms}
+    ready = singles + [ReadyRow(n, channel, key, True) for key, n in groups.items() if key in due_keys]
+    ready.sort(key=lambda row: row.n)
+    later = min((due for due in heads.values() if due is not None and due > now_ms), default=None)
+    return ReadyRows(ready[:limit], None if later is None else moment_of(later), more or len(ready) > limit)
+
+
+def _open_rows(connection: Connection, channel: str) -> Iterator[tuple[int, str, str, str, int, int]]:
+    after = 0
+    while True:
+        page = connection.execute(_OPEN_ROWS, {"channel": channel, "after": after}).all()
+        yield from map(tuple, page)
+        if len(page) < _PAGE:
+            return
+        after = page[-1][0]
+
+
+# --- claim ------------------------------------------------------------------------------------------------------------
+
+
+def claim(connection: Connection, ready: Sequence[ReadyRow], holder: str, now: datetime, until: datetime) -> Claimed:
+    """Lease the rows that are still ready; one that another sender claimed meanwhile is left out."""
+    claimed: list[_Locked] = []
+    for numbers in chunks([row.n for row in ready if not row.group]):
+        rows = connection.execute(_LOCKED.where(outbox.c.n.in_(numbers)).with_for_update(skip_locked=True))
+        claimed += (row for row in map(_Locked._make, rows) if not row.in_flight(now))
+    settled: list[Settled] = []
+    for channel in dict.fromkeys(row.channel for row in ready if row.group):
+        for part in chunks([row.ordering_key for row in ready if row.group and row.channel == channel]):
+            claimed += _newest(connection, _lock_keys(connection, channel, part), now, settled)
+    _note_dead_senders(connection, claimed)
+    for numbers in chunks([row.n for row in claimed]):
+        these = outbox.c.n.in_(numbers)
+        ids = select(outbox.c.id).where(these)
+        connection.execute(delete(outbox_waits).where(outbox_waits.c.notification_id.in_(ids)))
+        lease = {"state": "sending", "lease_holder": holder, "lease_until": until}
+        connection.execute(update(outbox).where(these).values(lease))
+    return Claimed([row.n for row in claimed], settled)
+
+
+class _Locked(NamedTuple):
+    n: int
+    id: str
+    receiver: str
+    channel: str
+    ordering_key: str
+    state: str
+    attempts: int
+    due_at: datetime
+    lease_until: datetime | None
+
+    def in_flight(self, now: datetime) -> bool:
+        return self.state == "sending" and self.lease_until is not None and self.lease_until > now
+
+
+_LOCKED = select(*columns(outbox, *_Locked._fields)).where(OPEN)
+
+
+def _lock_keys(connection: Connection, channel: str, ordering_keys: Sequence[str]) -> Iterable[list[_Locked]]:
+    """The open rows of each ordering key, oldest first. A key is decided as a whole, so here another claimer is waited
+    for."""
+    query = _LOCKED.where(_GROUP, outbox.c.channel == channel, outbox.c.ordering_key.in_(ordering_keys))
+    by_key: dict[str, list[_Locked]] = {}
+    for row in connection.execute(query.order_by(outbox.c.n).with_for_update()):
+        by_key.setdefault(row.ordering_key, []).append(_Locked(*row))
+    return by_key.values()
+
+
+def _newest(
+    connection: Connection, keys: Iterable[Sequence[_Locked]], now: datetime, settled: list[Settled]
+) -> list[_Locked]:
+    """The row to send of each group of one channel, if it is ready. Older rows are superseded, and all are cancelled
+    if nothing is left to say."""
+    due = [rows for rows in keys if not any(row.in_flight(now) for row in rows) and rows[-1].due_at <= now]
+    # Almost always there is one row, and the flush before it was delivered or there was none.
+    before = _BEFORE.rows(
+        connection, [(rows[-1].channel, rows[-1].ordering_key, rows[-1].n) for rows in due if len(rows) == 1]
+    )
+    usual = {row[0] for row in before if row[1] in (None, "delivered")}
+    behind = [rows for rows in due if rows[-1].n not in usual]
+    notices: dict[int, GroupNotice] = {}
+    for part in chunks([row.n for rows in behind for row in rows]):
+        read = connection.execute(_NOTICES.where(outbox.c.n.in_(part)))
+        notices.update(readable(connection, outbox, read, lambda row: (row.n, row.notice)))
+    arrived = _arrived(connection, [rows[-1] for rows in behind], notices.values(), now)
+    claimed = [rows[-1] for rows in due if rows[-1].n in usual]
+    finished: dict[NotificationState, list[_Locked]] = {}
+    changed: list[dict[str, object]] = []
+    for *older, newest in behind:
+        last = notices.get(newest.n)
+        if last is None:  # it cannot be read: whoever loads it gives it up
+            claimed.append(newest)
+            continue
+        unsent = [notices[row.n] for row in older if row.n in notices]
+        say = still_to_say(last, unsent, arrived.get(newest.ordering_key, frozenset()))
+        if say is None:
+            finished.setdefault(NotificationState.CANCELLED, []).extend((*older, newest))
+            continue
+        finished.setdefault(NotificationState.SUPERSEDED, []).extend(older)
+        claimed.append(newest)
+        if say is not last:
+            changed.append({"number": newest.n, "say": say})
+    for state, rows in finished.items():
+        if rows:
+            final = {"state": state.value, "reason": _UNSENT[state], "settled_at": now, **_FREE}
+            connection.execute(update(outbox).where(outbox.c.n.in_([row.n for row in rows])).values(final))
+        settled += (Settled(row.receiver, row.channel, state) for row in rows)
+    if changed:
+        newer = update(outbox).where(outbox.c.n == bindparam("number")).values(notice=bindparam("say"))
+        connection.execute(newer, changed)
+    return claimed
+
+
+def _state_before(keys: Subquery) -> Select[Any]:
+    other = outbox.alias()
+    same_key = (other.c.channel == keys.c.k0, other.c.ordering_key == keys.c.k1, other.c.n < keys.c.k2)
+    before = select(other.c.state).where(other.c.kind == literal_column("'group'"), *same_key)
+    newest = before.order_by(other.c.n.desc()).limit(1).correlate(keys).scalar_subquery()
+    return select(keys.c.k2, newest)
+
+
+_BEFORE = Keyed(_state_before, columns(outbox, "channel", "ordering_key", "n"))
+_NOTICES = select(*columns(outbox, "n", "ordering_key", "notice")).order_by(outbox.c.n)
+
+
+def _arrived(
+    connection: Connection, newest: Sequence[_Locked], notices: Iterable[GroupNotice], now: datetime
+) -> dict[str, frozenset[str]]:
+    """The alerts whose start has arrived, or may have, by ordering key of one channel."""
+    if not newest:
+        return {}
+    started = min((alert.starts_at for notice in notices for alert in notice.ended), default=now)
+    uncertain = select(attempts.c.notification_id).where(attempts.c.outcome == AttemptOutcome.UNKNOWN.value)
+    query = _NOTICES.where(
+        _GROUP,
+        outbox.c.channel == newest[0].channel,
+        outbox.c.ordering_key.in_([row.ordering_key for row in newest]),
+        or_(outbox.c.state.in_(["delivered", "sending"]), outbox.c.id.in_(uncertain)),
+        or_(outbox.c.settled_at.is_(None), outbox.c.settled_at >= started - _CLOCK_SKEW),
+    )
+    arrived: dict[str, frozenset[str]] = {}
+    rows = readable(connection, outbox, connection.execute(query), lambda row: (row.ordering_key, row.notice.firing))
+    for key, firing in rows:
+        arrived[key] = arrived.get(key, frozenset()) | {alert.id for alert in firing}
+    return arrived
+
+
+def _note_dead_senders(connection: Connection, claimed: Sequence[_Locked]) -> None:
+    """A row whose lease ran out may have arrived: that attempt counts, with an unknown outcome."""
+    dead = [row for row in claimed if row.state == "sending" and row.lease_until is not None]
+    if not dead:
+        return
+    note = "the process that sent it ended before it knew the outcome"
+    unknown = [
+        Attempt(row.id, row.attempts + 1, until, until, AttemptOutcome.UNKNOWN, note)
+        for row in dead
+        if (until := row.lease_until) is not None
+    ]
+    connection.execute(insert(connection, attempts).on_conflict_do_nothing(), list(map(shallow, unknown)))
+    these = outbox.c.n.in_([row.n for row in dead])
+    connection.execute(update(outbox).where(these).values(attempts=outbox.c.attempts + 1))
+
+
+# --- after the claim --------------------------------------------------------------------------------------------------
+
+
+def load_claimed(connection: Connection, numbers: Sequence[int]) -> dict[int, Notification]:
+    """The notifications of claimed rows. Raises ``ValueError`` when one of them cannot be read back."""
     return {
-        "id": one.id,
-        "receiver": one.receiver,
-        "channel": one.channel,
-        "ordering_key": one.ordering_key,
-        "kind": kind_of(one.notice),
-        "notice": one.notice,
-        "event_id": one.notice.event.id if isinstance(one.notice, EventNotice) else None,
-        "created_at": one.created_at,
-        "due_at": one.due_at,
-        "state": one.state.value,
-        "reason": one.reason,
-        "attempts": one.attempts,
+        row.n: to_notification(whole(row))
+        for part in chunks(numbers)
+        for row in connection.execute(select(outbox).where(outbox.c.n.in_(part)))
     }
 
 
-def _wait(notification_id: str, run: RunKey) -> dict[str, object]:
-    node, project, scenario = run.scenario
-    return {
-        "notification_id": notification_id,
-        "node": node,
-        "project": project,
-        "scenario": scenario,
-        "run_id": run.run_id,
-        "start": run.start,
-    }
+def extend_leases(connection: Connection, numbers: Sequence[int], holder: str, until: datetime) -> None:
+    """Hold on to rows that wait for their send."""
+    _update_claimed(connection, numbers, holder, {"lease_until": until})
+
+
+def release_claims(connection: Connection, numbers: Sequence[int], holder: str) -> None:
+    """Give back rows that were claimed and not sent."""
+    _update_claimed(connection, numbers, holder, _FREE | {"state": "pending"})
+
+
+def _update_claimed(connection: Connection, numbers: Sequence[int], holder: str, values: Mapping[str, object]) -> None:
+    for part in chunks(numbers):
+        claimed = update(outbox).where(outbox.c.n.in_(part), outbox.c.lease_holder == holder, OPEN)
+        connection.execute(claimed.values(values))
+
+
+def expire_leases(connection: Connection, now: datetime) -> None:
+    """End every lease: for a store that only one process can use, right after its start."""
+    connection.execute(update(outbox).where(OPEN, outbox.c.state == "sending").values(lease_until=now))
+
+
+_DELIVERED = (
+    update(outbox)
+    .where(outbox.c.id == bindparam("of"), OPEN)
+    .values(state="delivered", attempts=bindparam("tries"), reason=None, settled_at=bindparam("at"))
+    .values(_FREE)
+)
+_NOT_DELIVERED = (
+    update(outbox)
+    .where(outbox.c.id == bindparam("of"), OPEN, outbox.c.lease_holder == bindparam("by"))
+    .values(state=bindparam("new"), attempts=bindparam("tries"), reason=bindparam("why"))
+    .values(dead_reason=bindparam("dead"), due_at=bindparam("due"), settled_at=bindparam("at"))
+    .values(lease_holder=bindparam("holder"), lease_until=bindparam("until"))
+)
+
+
+def save_receipts(connection: Connection, receipts: Sequence[Receipt]) -> None:
+    """Write receipts, of one row in their order."""
+    delivered: list[dict[str, object]] = []
+    others: list[dict[str, object]] = []
+    for receipt in receipts:
+        attempt, state = receipt.attempt, receipt.state
+        if state is NotificationState.DELIVERED:
+            delivered.append({"of": attempt.notification_id, "tries": attempt.number, "at": attempt.ended_at})
+            continue
+        held, dead = state is NotificationState.SENDING, state is NotificationState.DEAD
+        others.append({
+            "of": attempt.notification_id,
+            "by": receipt.holder,
+            "new": state.value,
+            "tries": attempt.number - held,  # counted once its outcome is known
+            "why": receipt.reason,
+            "dead": (receipt.dead_reason or DeadReason.REFUSED).value if dead else None,
+            "due": receipt.due_at,
+            "at": attempt.ended_at if dead else None,
+            "holder": receipt.holder if held else None,
+            "until": receipt.due_at if held else None,
+        })  # fmt: skip
+    if others:
+        connection.execute(_NOT_DELIVERED, others)
+    if delivered:
+        connection.execute(_DELIVERED, delivered)
+    upsert(connection, attempts, [shallow(receipt.attempt) for receipt in receipts], ("ended_at", "outcome", "note"))
+
+
+def retry_now(connection: Connection, channel: str, now: datetime) -> None:
+    """Make what waits for another attempt on this channel due now: it works again."""
+    waits = (OPEN, outbox.c.channel == channel, outbox.c.state == "pending", outbox.c.attempts > 0)
+    connection.execute(update(outbox).where(*waits, outbox.c.due_at > now).values(due_at=now))
+
+
+def dead_letter(connection: Connection, n: int, now: datetime) -> None:
+    """Give up one row that cannot be read back."""
+    dead = _dead(DeadReason.UNREADABLE, "its row cannot be read", now)
+    connection.execute(update(outbox).where(outbox.c.n == n, OPEN).values(dead))
+
+
+def dead_letter_orphans(connection: Connection, channels: Iterable[str], now: datetime) -> list[Settled]:
+    """Give up what is enqueued for channels that no longer exist."""
+    free = or_(outbox.c.state == "pending", outbox.c.lease_until <= now)
+    orphans = update(outbox).where(OPEN, free, outbox.c.channel.not_in(sorted(channels)))
+    dead = _dead(DeadReason.CHANNEL_GONE, "its channel is no longer in the configuration", now)
+    rows = connection.execute(orphans.values(dead).returning(outbox.c.receiver, outbox.c.channel))
+    return [Settled(row.receiver, row.channel, NotificationState.DEAD) for row in rows]
+
+
+def _dead(why: DeadReason, words: str, now: datetime) -> dict[str, object]:
+    dead = {"state": NotificationState.DEAD.value, "dead_reason": why.value, "reason": words, "settled_at": now}
+    return _FREE | dead

@@ -1,7 +1,7 @@
-"""What the API and the pages read: bounded, indexed, page by page.
+"""What the API and the pages read: bounded, indexed, page by page, as records with the names that the API shows.
 
 A list is one ``Page``; its ``next`` is an opaque cursor that names the last row seen, so that rows written meanwhile
-neither repeat nor skip. Filters on columns go to the database; what stands inside a JSON column is filtered here, and
+neither repeat nor skip. LabelFilters on columns go to the database; what stands inside a JSON column is filtered here, and
 a page then stops after ``SCAN_LIMIT`` rows with fewer items and a cursor to go on from.
 """
 
@@ -12,49 +12,24 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Generic, TypeVar
 
-from sqlalchemy import (
-    BigInteger,
-    ColumnElement,
-    Connection,
-    RowMapping,
-    Select,
-    Table,
-    Text,
-    and_,
-    select,
-    tuple_,
-    type_coerce,
-)
+from sqlalchemy import ColumnElement, Connection, Row, Select, Table, Text, and_, select, tuple_
 
-from tocsin.model.alert import EndReason, Silence
+from tocsin.model.alert import EndReason, Silence, SilenceState
 from tocsin.model.event import event_labels, tags_label
 from tocsin.model.labels import Labels
 from tocsin.model.notification import AttemptOutcome, EventNotice, GroupNotice, Notice
-from tocsin.model.run import BAD_OUTCOMES, Details, RunKey, ScenarioKey
-from tocsin.store.alerts import check_labels
-from tocsin.store.records import (
-    AlertRecord,
-    AttemptRecord,
-    DeliveryRecord,
-    ErrorRecord,
-    NodeRecord,
-    RunRecord,
-    ScenarioRecord,
-    SilenceRecord,
-)
+from tocsin.model.run import BAD_OUTCOMES, RunKey, ScenarioKey
+from tocsin.store.alerts import to_alert, to_silence
 from tocsin.store.runs import get_details
 from tocsin.store.schema import alerts, attempts, nodes, outbox, runs, scenarios, silences
-from tocsin.store.silences import to_silence
-from tocsin.store.sql import chunks, readable
+from tocsin.store.sql import SCENARIO, chunks, equals, maker, plain, readable, same, shallow
 
 SCAN_LIMIT = 2_000
 SCAN_BATCH = 500  # rows of one statement where a filter looks inside documents
 
-# An open run that DSS no longer shows is not known to run.
-_GOES_ON = and_(runs.c.end.is_(None), runs.c.absent_since.is_(None))
-
 Item = TypeVar("Item")
-Wanted = Mapping[str, Sequence[str]]  # label name → the values of which one must hold
+Query = Select[*tuple[Any, ...]]
+LabelFilters = Mapping[str, Sequence[str]]  # label name → the values of which one must hold
 
 
 class BadCursor(ValueError):
@@ -67,157 +42,254 @@ class Page(Generic[Item]):
     next: str | None
 
 
-def list_nodes(connection: Connection, wanted: Wanted, limit: int, after: str | None = None) -> Page[NodeRecord]:
-    by_label = {"dss_node": nodes.c.node}
-    return _page(
-        connection, nodes, _where(select(nodes), wanted, by_label), [nodes.c.node], _record(NodeRecord), limit, after
-    )
+@dataclass(frozen=True, slots=True)
+class NodeRecord:
+    node: str
+    up: bool | None
+    down_reason: str | None
+    down_since: datetime | None
+    problem: str | None
+    last_ok_at: datetime | None
+    clock_offset_ms: int
+    dss_version: str | None
+    node_type: str | None
+    sweep_trusted: bool
+    last_sweep_at: datetime | None
+    last_discovery_at: datetime | None
+    backfilling: bool
+    watched_since: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ScenarioRecord:
+    node: str
+    project: str
+    scenario: str
+    name: str
+    tags: tuple[str, ...]
+    type: str | None
+    active: bool | None
+    run_as: str | None
+    next_run: datetime | None
+    last_end: datetime | None
+    polled_at: datetime | None
+    watched_since: datetime
+    gone_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorRecord:
+    code: str | None
+    title: str | None
+    message: str | None
+    step: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    node: str
+    project: str
+    scenario: str
+    run_id: str
+    start: datetime
+    end: datetime | None
+    duration_seconds: float | None
+    outcome: str | None
+    trigger_type: str | None
+    trigger_name: str | None
+    run_as: str | None
+    baseline: bool
+    late: bool
+    seen_at: datetime
+    seen_by: str | None
+    error: ErrorRecord | None
+
+    @property
+    def key(self) -> RunKey:
+        return RunKey(ScenarioKey(self.node, self.project, self.scenario), self.run_id, self.start)
+
+
+@dataclass(frozen=True, slots=True)
+class AlertRecord:
+    id: str
+    fingerprint: str
+    state: str  # firing, resolved
+    labels: Labels
+    annotations: Mapping[str, str]
+    starts_at: datetime
+    ends_at: datetime | None
+    end_reason: EndReason | None
+    count: int
+    run_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class SilenceRecord:
+    id: str
+    state: SilenceState
+    matchers: tuple[str, ...]
+    starts_at: datetime
+    ends_at: datetime
+    created_by: str
+    comment: str
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptRecord:
+    number: int
+    started_at: datetime
+    ended_at: datetime
+    outcome: AttemptOutcome
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryRecord:
+    """A notification with its attempts; ``subject`` says in a few words what it is about."""
+
+    id: str
+    receiver: str
+    channel: str
+    kind: str
+    subject: str
+    state: str
+    reason: str | None
+    dead_reason: str | None
+    created_at: datetime
+    due_at: datetime
+    settled_at: datetime | None
+    event_id: str | None
+    attempts: tuple[AttemptRecord, ...]
+
+
+# --- lists ------------------------------------------------------------------------------------------------------------
+
+
+def list_nodes(connection: Connection, filters: LabelFilters, limit: int, after: str | None = None) -> Page[NodeRecord]:
+    query = _where(select(nodes), filters, {"dss_node": nodes.c.node})
+    return _page(connection, nodes, query, [nodes.c.node], maker(NodeRecord), limit, after)
 
 
 def list_scenarios(
-    connection: Connection, wanted: Wanted, limit: int, after: str | None = None
+    connection: Connection, filters: LabelFilters, limit: int, after: str | None = None
 ) -> Page[ScenarioRecord]:
     """Scenarios by node, project and id; gone ones too, with ``gone_at``."""
-    by_label = _place(scenarios.c) | {"scenario_name": scenarios.c.name, "run_as": scenarios.c.run_as}
-    query = _where(select(scenarios), wanted, by_label)
-    keys = [scenarios.c.node, scenarios.c.project, scenarios.c.scenario]
+    by_label = _place(scenarios) | {"scenario_name": scenarios.c.name, "run_as": scenarios.c.run_as}
     return _page(
-        connection, scenarios, query, keys, _record(ScenarioRecord), limit, after,
-        keep=(lambda one: tags_label(one.tags) in wanted["tags"]) if "tags" in wanted else None,
+        connection, scenarios, _where(select(scenarios), filters, by_label), list(_place(scenarios).values()),
+        maker(ScenarioRecord), limit, after,
+        keep=(lambda scenario: tags_label(scenario.tags) in filters["tags"]) if "tags" in filters else None,
     )  # fmt: skip
 
 
-def list_runs(connection: Connection, wanted: Wanted, limit: int, after: str | None = None) -> Page[RunRecord]:
+def list_runs(connection: Connection, filters: LabelFilters, limit: int, after: str | None = None) -> Page[RunRecord]:
     """Runs, the newest start first, with their first error; ``state`` is running or ended."""
-    by_label = _place(runs.c) | {
+    by_label = _place(runs) | {
         "outcome": runs.c.outcome, "trigger_type": runs.c.trigger_type, "run_as": runs.c.run_as,
         "run": runs.c.run_id,
     }  # fmt: skip
-    query: Select[*tuple[Any, ...]] = select(runs)
-    if not {"scenario_name", "tags"}.isdisjoint(wanted):  # as its scenario is called now
-        same = and_(*(scenarios.c[name] == runs.c[name] for name in ScenarioKey._fields))
-        query = query.add_columns(scenarios.c.tags).join(scenarios, same)
+    query: Query = select(runs)
+    if not {"scenario_name", "tags"}.isdisjoint(filters):  # as its scenario is called now
+        query = query.add_columns(scenarios.c.tags).join(scenarios, same(scenarios, runs))
         by_label |= {"scenario_name": scenarios.c.name}
-    query = _where(_state(query, wanted, {"running": _GOES_ON}, "ended"), wanted, by_label)
-    keys = [_ms(runs.c.start), runs.c.node, runs.c.project, runs.c.scenario, runs.c.run_id]
+    # An open run that DSS no longer shows is not known to run.
+    running = and_(runs.c.end.is_(None), runs.c.absent_since.is_(None))
+    query = _where(_state(query, filters, "running", running, "ended"), filters, by_label)
+    keys = [plain(runs.c.start), *_place(runs).values(), runs.c.run_id]
     page = _page(
         connection, runs, query, keys, _row, limit, after, newest_first=True,
-        keep=(lambda row: tags_label(row["tags"]) in wanted["tags"]) if "tags" in wanted else None,
+        keep=(lambda row: tags_label(row._mapping["tags"]) in filters["tags"]) if "tags" in filters else None,
     )  # fmt: skip
-    return Page(tuple(_with_errors(connection, page.items)), page.next)
+    return Page(tuple(_run_records(connection, page.items)), page.next)
 
 
-def list_alerts(connection: Connection, wanted: Wanted, limit: int, after: str | None = None) -> Page[AlertRecord]:
-    """Alerts, the newest first; ``state`` is firing or ended, every other filter is a label."""
-    by_label = _place(alerts.c) | {"alertname": alerts.c.alertname}
-    query = _state(select(alerts), wanted, {"firing": alerts.c.ends_at.is_(None)}, "resolved")
-    inside = {name: values for name, values in wanted.items() if name not in by_label and name != "state"}
-    keys = [_ms(alerts.c.starts_at), alerts.c.id]
+def list_alerts(
+    connection: Connection, filters: LabelFilters, limit: int, after: str | None = None
+) -> Page[AlertRecord]:
+    """Alerts, the newest first; ``state`` is firing or resolved, every other filter is a label."""
+    by_label = _place(alerts) | {"alertname": alerts.c.alertname}
+    query = _state(select(alerts), filters, "firing", alerts.c.ends_at.is_(None), "resolved")
+    inside = {name: values for name, values in filters.items() if name not in by_label and name != "state"}
     return _page(
-        connection, alerts, _where(query, wanted, by_label), keys, _alert_record, limit, after,
-        newest_first=True, keep=(lambda one: _has(one.labels, inside)) if inside else None,
+        connection, alerts, _where(query, filters, by_label), [plain(alerts.c.starts_at), alerts.c.id], alert_record,
+        limit, after, newest_first=True, keep=(lambda alert: _match(alert.labels, inside)) if inside else None,
     )  # fmt: skip
 
 
 def list_silences(
-    connection: Connection, wanted: Wanted, limit: int, after: str | None = None, *, now: datetime
+    connection: Connection, filters: LabelFilters, limit: int, after: str | None = None, *, now: datetime
 ) -> Page[SilenceRecord]:
     """Silences, those that end last first; ``state`` is pending, active or expired."""
-
-    def make(row: RowMapping) -> SilenceRecord:
-        return silence_record(to_silence(row), now)
-
-    states = wanted.get("state", ())
+    states = filters.get("state", ())
     return _page(
-        connection, silences, select(silences), [_ms(silences.c.ends_at), silences.c.id], make, limit, after,
-        newest_first=True, keep=(lambda one: one.state in states) if states else None,
+        connection, silences, select(silences), [plain(silences.c.ends_at), silences.c.id],
+        lambda row: silence_record(to_silence(row), now), limit, after, newest_first=True,
+        keep=(lambda silence: silence.state in states) if states else None,
     )  # fmt: skip
 
 
 def list_deliveries(
-    connection: Connection, wanted: Wanted, limit: int, after: str | None = None
+    connection: Connection, filters: LabelFilters, limit: int, after: str | None = None
 ) -> Page[DeliveryRecord]:
-    """Notifications, the newest first, with their tries; labels are looked for in what a notification tells of."""
-    by_label = {
-        "state": outbox.c.state, "receiver": outbox.c.receiver, "channel": outbox.c.channel,
-        "kind": outbox.c.kind, "event_id": outbox.c.event_id, "id": outbox.c.id,
-    }  # fmt: skip
-    inside = {name: values for name, values in wanted.items() if name not in by_label}
+    """Notifications, the newest first, with their attempts; labels are looked for in what a notification is about."""
+    by_label = {name: outbox.c[name] for name in ("state", "receiver", "channel", "kind", "event_id", "id")}
+    inside = {name: values for name, values in filters.items() if name not in by_label}
+
+    def about(row: Row[Any]) -> bool:
+        return any(_match(labels, inside) for labels in _label_sets(row.notice))
+
     page = _page(
-        connection, outbox, _where(select(outbox), wanted, by_label), [outbox.c.n], _row, limit, after,
-        newest_first=True, keep=(lambda row: any(_has(one, inside) for one in told(row["notice"]))) if inside else None,
+        connection, outbox, _where(select(outbox), filters, by_label), [outbox.c.n], _row, limit, after,
+        newest_first=True, keep=about if inside else None,
     )  # fmt: skip
     return Page(tuple(delivery_records(connection, page.items)), page.next)
 
 
-def get_run(connection: Connection, scenario: ScenarioKey, run_id: str) -> tuple[RunRecord, Details | None] | None:
-    """The newest run of this id with its details; None when it is unknown."""
-    query = (
-        select(runs)
-        .where(*(runs.c[name] == value for name, value in zip(scenario._fields, scenario, strict=True)))
-        .where(runs.c.run_id == run_id)
-        .order_by(runs.c.start.desc())
-        .limit(1)
-    )
-    row = connection.execute(query).mappings().one_or_none()
-    if row is None:
-        return None
-    details = get_details(connection, [_run_key(row)]).get(_run_key(row))
-    return _run_record(row, details), details
+def find_run(connection: Connection, scenario: ScenarioKey, run_id: str) -> RunRecord | None:
+    """The newest run of this id; None when it is unknown."""
+    query = select(runs).where(equals(runs, SCENARIO, scenario), runs.c.run_id == run_id)
+    rows = connection.execute(query.order_by(runs.c.start.desc()).limit(1)).all()
+    return next(iter(_run_records(connection, rows)), None)
 
 
 def last_failures(connection: Connection, limit: int) -> list[RunRecord]:
     """The failed and lost runs that ended last, with their first errors."""
-    query = (
-        select(runs)
-        .where(runs.c.outcome.in_(BAD_OUTCOMES), runs.c.end.is_not(None))
-        .order_by(runs.c.end.desc())
-        .limit(limit)
-    )
-    return _with_errors(connection, connection.execute(query).mappings().all())
+    query = select(runs).where(runs.c.outcome.in_(BAD_OUTCOMES), runs.c.end.is_not(None))
+    return _run_records(connection, connection.execute(query.order_by(runs.c.end.desc()).limit(limit)).all())
 
 
-def silence_record(silence: Silence, now: datetime) -> SilenceRecord:
-    """A silence as people see it at this moment."""
-    return SilenceRecord(
-        silence.id, silence.state(now), tuple(map(str, silence.matchers)), silence.starts_at, silence.ends_at,
-        silence.created_by, silence.comment,
-    )  # fmt: skip
-
-
-def told(notice: Notice) -> list[Labels]:
-    """The label sets of what a notification tells of: one event, the alerts of a group, or a node."""
+def _label_sets(notice: Notice) -> list[Labels]:
+    """The labels of what a notification is about: one event, the alerts of a group, or a node."""
     match notice:
-        case EventNotice(event=event):
-            return [event_labels(event)]
-        case GroupNotice(alerts=shown):
-            return [one.labels for one in shown]
+        case EventNotice():
+            return [event_labels(notice.event)]
+        case GroupNotice():
+            return [alert.labels for alert in notice.alerts]
         case _:
             return [{"dss_node": notice.node}]
 
 
-def subject(notice: Notice) -> str:
-    """What a notification tells, in a few words for people."""
+def _subject(notice: Notice) -> str:
     match notice:
         case EventNotice(event=event):
             place = (event.node, event.project, event.scenario.id if event.scenario else None)
             return f"{event.name.value} {'/'.join(part for part in place if part)}"
         case GroupNotice():
-            names = sorted({one.name for one in notice.alerts})
+            names = sorted({alert.name for alert in notice.alerts})
             return f"{', '.join(names)} ({len(notice.firing)} firing, {len(notice.ended)} ended)"
         case _:
             return f"what was missed on {notice.node}"
 
 
-# --- pages -----------------------------------------------------------------------------------------------------------
+# --- pages ------------------------------------------------------------------------------------------------------------
 
 
 def _page(
     connection: Connection,
     table: Table,
-    query: Select[*tuple[Any, ...]],
+    query: Query,
     keys: Sequence[ColumnElement[Any]],
-    make: Callable[[RowMapping], Item],
+    make: Callable[[Row[Any]], Item],
     limit: int,
     after: str | None,
     *,
@@ -232,25 +304,17 @@ def _page(
     items: list[Item] = []
     seen = 0
     while True:
-        beyond = ordered.where(_beyond(keys, place, newest_first)) if place else ordered
-        rows = connection.execute(beyond.limit(batch)).mappings().all()
+        here = tuple_(*keys)
+        beyond = ordered.where(here < place if newest_first else here > place) if place else ordered
+        rows = connection.execute(beyond.limit(batch)).all()
         for row in rows:
             if len(items) == limit or seen == SCAN_LIMIT:
-                return Page(tuple(items), _encoded(place))
+                return Page(tuple(items), base64.urlsafe_b64encode(json.dumps(place).encode()).decode().rstrip("="))
             seen += 1
-            place = [row[mark.name] for mark in marks]
+            place = list(row[-len(marks) :])
             items += (item for item in readable(connection, table, (row,), make) if keep is None or keep(item))
         if len(rows) < batch:
             return Page(tuple(items), None)
-
-
-def _beyond(keys: Sequence[ColumnElement[Any]], place: Sequence[object], newest_first: bool) -> ColumnElement[bool]:
-    here = tuple_(*keys)
-    return here < place if newest_first else here > place
-
-
-def _encoded(place: Sequence[object] | None) -> str:
-    return base64.urlsafe_b64encode(json.dumps(place).encode()).decode().rstrip("=")
 
 
 def _decoded(cursor: str, keys: Sequence[ColumnElement[Any]]) -> list[object]:
@@ -258,130 +322,92 @@ def _decoded(cursor: str, keys: Sequence[ColumnElement[Any]]) -> list[object]:
         place = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
     except (ValueError, RecursionError):
         raise BadCursor("after is not a cursor of this list") from None
-    wanted = [str if isinstance(key.type, Text) or key.type.python_type is str else int for key in keys]
-    if not isinstance(place, list) or [type(part) for part in place] != wanted or not all(map(storable, place)):
+    kinds = [str if isinstance(key.type, Text) or key.type.python_type is str else int for key in keys]
+    if not isinstance(place, list) or [type(part) for part in place] != kinds or not all(map(is_storable, place)):
         raise BadCursor("after is not a cursor of this list")
     return place
 
 
-def storable(value: object) -> bool:
+def is_storable(value: object) -> bool:
     """Whether both databases take this text or number: no NUL, no lone surrogate, no more than 64 bits."""
     if isinstance(value, int):
         return -(2**63) <= value < 2**63
     return isinstance(value, str) and "\0" not in value and not any("\ud800" <= char <= "\udfff" for char in value)
 
 
-def _place(columns: Any) -> dict[str, ColumnElement[str]]:
-    return {"dss_node": columns.node, "project": columns.project, "scenario": columns.scenario}
+def _place(table: Table) -> dict[str, ColumnElement[Any]]:
+    return {"dss_node": table.c.node, "project": table.c.project, "scenario": table.c.scenario}
 
 
-def _where(
-    query: Select[*tuple[Any, ...]], wanted: Wanted, by_label: Mapping[str, ColumnElement[Any]]
-) -> Select[*tuple[Any, ...]]:
-    for label, column in by_label.items():
-        if label in wanted:
-            query = query.where(column.in_(wanted[label]))
-    return query
+def _where(query: Query, filters: LabelFilters, by_label: Mapping[str, ColumnElement[Any]]) -> Query:
+    return query.where(*(column.in_(filters[label]) for label, column in by_label.items() if label in filters))
 
 
-def _state(
-    query: Select[*tuple[Any, ...]], wanted: Wanted, open_state: Mapping[str, ColumnElement[bool]], ended: str
-) -> Select[*tuple[Any, ...]]:
-    states = set(wanted.get("state", ()))
-    for name, still_open in open_state.items():
-        if states and name not in states:
-            query = query.where(~still_open)
-        if states and ended not in states:
-            query = query.where(still_open)
-    return query
+def _state(query: Query, filters: LabelFilters, name: str, still_open: ColumnElement[bool], other: str) -> Query:
+    states = set(filters.get("state", ()))
+    if states and name not in states:
+        query = query.where(~still_open)
+    return query.where(still_open) if states and other not in states else query
 
 
-def _has(labels: Labels, wanted: Wanted) -> bool:
-    return all(labels.get(name, "") in values for name, values in wanted.items())
+def _match(labels: Labels, filters: LabelFilters) -> bool:
+    return all(labels.get(name, "") in values for name, values in filters.items())
 
 
-def _ms(column: ColumnElement[Any]) -> ColumnElement[int]:
-    return type_coerce(column, BigInteger)
+# --- records of rows --------------------------------------------------------------------------------------------------
+
+_to_attempt = maker(AttemptRecord)
 
 
-# --- rows to records ---------------------------------------------------------------------------------------------------
-
-
-def _record(kind: Callable[..., Item]) -> Callable[[RowMapping], Item]:
-    names = kind.__annotations__
-
-    def make(row: RowMapping) -> Item:
-        return kind(**{name: row[name] for name in names})
-
-    return make
-
-
-def _row(row: RowMapping) -> RowMapping:
+def _row(row: Row[Any]) -> Row[Any]:
     return row
 
 
-def _run_key(row: RowMapping) -> RunKey:
+def _run_key(row: Mapping[Any, Any]) -> RunKey:
     return RunKey(ScenarioKey(row["node"], row["project"], row["scenario"]), row["run_id"], row["start"])
 
 
-def _with_errors(connection: Connection, rows: Sequence[RowMapping]) -> list[RunRecord]:
-    known = get_details(connection, [_run_key(row) for row in rows])
-    return [_run_record(row, known.get(_run_key(row))) for row in rows]
+def _run_records(connection: Connection, rows: Sequence[Row[Any]]) -> list[RunRecord]:
+    known = get_details(connection, (_run_key(row._mapping) for row in rows))
+
+    def duration_seconds(row: Mapping[str, Any]) -> float | None:
+        return None if row["end"] is None else (row["end"] - row["start"]).total_seconds()
+
+    def error(row: Mapping[str, Any]) -> ErrorRecord | None:
+        details = known.get(_run_key(row))
+        first = details.error if details else None
+        return ErrorRecord(first.code, first.title, first.message, first.step) if first else None
+
+    return list(map(maker(RunRecord, duration_seconds=duration_seconds, error=error), rows))
 
 
-def _run_record(row: RowMapping, details: Details | None) -> RunRecord:
-    error = details.error if details else None
-    start, end = row["start"], row["end"]
-    same = {name: row[name] for name in RunRecord.__annotations__ if name in row}
-    return RunRecord(
-        **same,
-        duration_seconds=None if end is None else (end - start).total_seconds(),
-        error=ErrorRecord(error.code, error.title, error.message, error.step) if error else None,
-    )
+def alert_record(row: Row[Any]) -> AlertRecord:
+    """The record of a whole row of alerts. Raises ``ValueError`` when it makes no sense."""
+    alert = to_alert(row)
+    same_fields = {name: value for name, value in shallow(alert).items() if name != "run"}
+    state = "firing" if alert.firing else "resolved"
+    return AlertRecord(**same_fields, state=state, run_id=alert.run.run_id if alert.run else None)
 
 
-def _alert_record(row: RowMapping) -> AlertRecord:
-    check_labels(row)
-    return AlertRecord(
-        id=row["id"],
-        fingerprint=row["fingerprint"],
-        state="firing" if row["ends_at"] is None else "resolved",
-        labels=row["labels"],
-        annotations=row["annotations"],
-        starts_at=row["starts_at"],
-        ends_at=row["ends_at"],
-        end_reason=EndReason(row["end_reason"]) if row["end_reason"] else None,
-        count=row["count"],
-        run_id=row["run_id"],
-    )
+def silence_record(silence: Silence, now: datetime) -> SilenceRecord:
+    """A silence as people see it at this moment."""
+    changed = {"state": silence.state(now), "matchers": tuple(map(str, silence.matchers))}
+    return SilenceRecord(**shallow(silence) | changed)
 
 
-def alert_records(connection: Connection, rows: Sequence[RowMapping]) -> list[AlertRecord]:
-    """Records of whole rows of alerts."""
-    return readable(connection, alerts, rows, _alert_record)
-
-
-def _attempt_record(row: RowMapping) -> tuple[str, AttemptRecord]:
-    outcome = AttemptOutcome(row["outcome"])
-    return row["notification_id"], AttemptRecord(
-        row["number"], row["started_at"], row["ended_at"], outcome, row["note"]
-    )
-
-
-def delivery_records(connection: Connection, rows: Sequence[RowMapping]) -> list[DeliveryRecord]:
+def delivery_records(connection: Connection, rows: Sequence[Row[Any]]) -> list[DeliveryRecord]:
     """Records of whole rows of the outbox, with their attempts."""
-    tries: dict[str, list[AttemptRecord]] = {}
-    for part in chunks([row["id"] for row in rows]):
+    by_id: dict[str, list[AttemptRecord]] = {}
+    for part in chunks([row.id for row in rows]):
         query = select(attempts).where(attempts.c.notification_id.in_(part)).order_by(attempts.c.number)
-        for id_, attempt in readable(connection, attempts, connection.execute(query).mappings(), _attempt_record):
-            tries.setdefault(id_, []).append(attempt)
-    same = ("id", "receiver", "channel", "kind", "state", "reason", "dead_reason", "created_at", "due_at", "settled_at",
-            "event_id")  # fmt: skip
-    return [
-        DeliveryRecord(
-            **{name: row[name] for name in same},
-            subject=subject(row["notice"]),
-            attempts=tuple(tries.get(row["id"], ())),
+        tried = readable(
+            connection, attempts, connection.execute(query), lambda row: (row.notification_id, _to_attempt(row))
         )
-        for row in rows
-    ]
+        for id_, attempt in tried:
+            by_id.setdefault(id_, []).append(attempt)
+    to_record = maker(
+        DeliveryRecord,
+        subject=lambda row: _subject(row["notice"]),
+        attempts=lambda row: tuple(by_id.get(row["id"], ())),
+    )
+    return list(map(to_record, rows))

@@ -31,6 +31,7 @@ from tocsin.store.sql import (
     Keyed,
     chunks,
     columns,
+    equals,
     flat,
     has_key,
     is_key,
@@ -125,7 +126,7 @@ def last_good(connection: Connection, keys: Collection[ScenarioKey]) -> dict[Sce
 
 
 def newest_run_id(connection: Connection, scenario: ScenarioKey) -> str | None:
-    query = select(runs.c.run_id).where(tuple_(*_PLACE) == scenario).order_by(runs.c.start.desc()).limit(1)
+    query = select(runs.c.run_id).where(equals(runs, SCENARIO, scenario)).order_by(runs.c.start.desc()).limit(1)
     run_id: str | None = connection.execute(query).scalar_one_or_none()
     return run_id
 
@@ -203,9 +204,10 @@ def put_details(connection: Connection, details: Details) -> None:
     """Write a run's details over older ones, and let the notifications that waited for them go."""
     row = key_values(run_details, details.run) | {name: getattr(details, name) for name in _DETAILS}
     upsert(connection, run_details, [row], _DETAILS)
-    of_run = and_(*(outbox_waits.c[name] == part for name, part in zip(RUN, flat(details.run), strict=True)))
     waited = list(
-        connection.execute(delete(outbox_waits).where(of_run).returning(outbox_waits.c.notification_id)).scalars()
+        connection.execute(
+            delete(outbox_waits).where(equals(outbox_waits, RUN, details.run)).returning(outbox_waits.c.notification_id)
+        ).scalars()
     )
     still_waits = exists().where(outbox_waits.c.notification_id == outbox.c.id)
     for part in chunks(waited):

@@ -388,8 +388,8 @@ group_alerts = Table(
     _name("group_key"),
     Column("fingerprint", String(32), nullable=False),
     Column("alert_id", String(32), nullable=False),
-    # Ended while muted: only channels with `resolve_what_was_sent` still hear of it.
-    Column("kept", Boolean, nullable=False, server_default=text("false")),
+    # Only channels with `resolve_what_was_sent` are still told of it.
+    Column("ended_muted", Boolean, nullable=False, server_default=text("false")),
     PrimaryKeyConstraint("group_key", "fingerprint"),
     ForeignKeyConstraint(["group_key"], ["groups.key"], ondelete="CASCADE"),
 )

@@ -114,6 +114,11 @@ def has_key(table: Table, key: Key | None = None) -> ColumnElement[bool]:
     return and_(*(column == part for column, part in zip(table.primary_key, flat(key) if key else parts, strict=True)))
 
 
+def equals(table: FromClause, names: Sequence[str], key: Key) -> ColumnElement[bool]:
+    """Whether the columns ``names`` of a row are the parts of ``key``."""
+    return and_(*(table.c[name] == part for name, part in zip(names, flat(key), strict=True)))
+
+
 def same(left: FromClause, right: FromClause, names: Sequence[str] = SCENARIO) -> ColumnElement[bool]:
     """Whether two rows speak of the same scenario, or of the same of whatever ``names`` say."""
     return and_(*(left.c[name] == right.c[name] for name in names))

@@ -26,9 +26,9 @@ from tocsin.deliver.webhook import BadSecret, signing_key
 from tocsin.kit.clock import BadDuration, isoformat, parse_duration
 from tocsin.model.labels import BadMatcher, Matcher, parse_matcher
 from tocsin.routing.lint import unknown_label
-from tocsin.store import silences
-from tocsin.store.query import silence_record, storable
-from tocsin.store.silences import BadSilence
+from tocsin.store import alerts
+from tocsin.store.alerts import BadSilence
+from tocsin.store.query import is_storable, silence_record
 from tocsin.web.context import CONTEXT, SUBJECT, HttpProblem
 from tocsin.web.reads import to_json
 
@@ -41,7 +41,7 @@ _SCENARIO_NAMES = ("scenario", "scenarioId", "scenario_id")
 
 
 def _stored(text: str) -> str:
-    if not storable(text):
+    if not is_storable(text):
         raise ValueError("no row can hold this text")
     return text
 
@@ -71,7 +71,7 @@ async def create_silence(request: web.Request) -> web.Response:
     by = SUBJECT.get() if context.config().http.tokens_file else asked.created_by or SUBJECT.get()
     try:
         silence = await context.store.write(
-            silences.add, matchers, starts_at, _ends_at(asked, starts_at), by, asked.comment, now
+            alerts.insert_silence, matchers, starts_at, _ends_at(asked, starts_at), by, asked.comment, now
         )
     except BadSilence as error:
         raise HttpProblem(400, str(error)) from None
@@ -83,7 +83,7 @@ async def create_silence(request: web.Request) -> web.Response:
 async def expire_silence(request: web.Request) -> web.Response:
     context = request.app[CONTEXT]
     now = context.clock.now()
-    silence = await context.store.write(silences.expire, request.match_info["id"], now)
+    silence = await context.store.write(alerts.end_silence, request.match_info["id"], now)
     if silence is None:
         raise HttpProblem(404, "there is no silence with this id")
     log.info("silence_expired", silence=silence.id, by=SUBJECT.get())

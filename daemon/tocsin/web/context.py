@@ -18,8 +18,8 @@ from tocsin.metrics.exposition import Exposition
 from tocsin.model.cloudevent import Json
 from tocsin.model.run import ScenarioKey
 from tocsin.store import Store, StoreError
-from tocsin.store.query import BadCursor, storable
-from tocsin.store.story import AlertStory, RunStory
+from tocsin.store.explanation import AlertExplanation, RunExplanation
+from tocsin.store.query import BadCursor, is_storable
 
 log = structlog.get_logger(__name__)
 
@@ -65,8 +65,8 @@ class WebContext:
     nudge: Callable[[str, str | None, str | None], bool]
     resolve_alert: Callable[[str, str], Awaitable[bool]]
     retry_delivery: Callable[[str], Awaitable[bool]]
-    explain: Callable[[ScenarioKey, str], Awaitable[RunStory | None]]
-    explain_alert: Callable[[str], Awaitable[AlertStory | None]]
+    explain: Callable[[ScenarioKey, str], Awaitable[RunExplanation | None]]
+    explain_alert: Callable[[str], Awaitable[AlertExplanation | None]]
 
 
 SUBJECT: ContextVar[str] = ContextVar("subject", default="unknown")  # who asks, once access was decided
@@ -103,7 +103,7 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
     """Answers every error with a problem; unexpected ones are logged, and the caller learns nothing of them."""
     try:
         texts = (*request.match_info.values(), *(text for pair in request.query.items() for text in pair))
-        if not all(map(storable, texts)):  # so that no handler has to think of it
+        if not all(map(is_storable, texts)):  # so that no handler has to think of it
             raise HttpProblem(400, "the path and the query may hold no NUL and nothing that is not Unicode")
         return await handler(request)
     except HttpProblem as problem:

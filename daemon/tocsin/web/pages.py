@@ -18,7 +18,7 @@ from tocsin import __version__
 from tocsin.config.model import Config
 from tocsin.kit.clock import human_duration
 from tocsin.store import query
-from tocsin.store.records import AlertRecord, DeliveryRecord, NodeRecord, RunRecord
+from tocsin.store.query import AlertRecord, DeliveryRecord, NodeRecord, RunRecord
 from tocsin.store.runs import usual_durations
 from tocsin.web.context import CONTEXT, HttpProblem, WebContext
 from tocsin.web.reads import read_story
@@ -87,12 +87,12 @@ def read_overview(connection: Connection, config: Config) -> Overview:
     nodes = query.list_nodes(connection, {"dss_node": sorted(watched)}, 100)
     running = query.list_runs(connection, {"state": ["running"]}, _ROWS)
     alerts = query.list_alerts(connection, {"state": ["firing"]}, _ROWS)
-    spans = usual_durations(connection, (run.scenario_key for run in running.items))
+    spans = usual_durations(connection, (run.key.scenario for run in running.items))
     usual = {key: span.total_seconds() for key, span in spans.items()}
     deliveries = query.list_deliveries(connection, {}, _ROWS)
     return Overview(
         nodes=nodes.items,
-        running=tuple((run, usual.get(run.scenario_key)) for run in running.items),
+        running=tuple((run, usual.get(run.key.scenario)) for run in running.items),
         alerts=alerts.items,
         failures=tuple(query.last_failures(connection, _FAILURES)),
         deliveries=deliveries.items,

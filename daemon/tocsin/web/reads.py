@@ -25,9 +25,9 @@ from tocsin.model.labels import Labels, Matcher
 from tocsin.model.run import ScenarioKey
 from tocsin.store import query
 from tocsin.store.events import page_of_events
-from tocsin.store.query import Page, Wanted
+from tocsin.store.explanation import RunExplanation
+from tocsin.store.query import LabelFilters, Page
 from tocsin.store.runs import get_details
-from tocsin.store.story import RunStory
 from tocsin.web.context import CONTEXT, HttpProblem, ListQuery, list_query, whole_number
 
 Filters = tuple[str, ...] | None
@@ -118,7 +118,7 @@ async def explain_alert(request: web.Request) -> web.Response:
     return web.json_response(to_json(story))
 
 
-async def read_story(request: web.Request) -> RunStory:
+async def read_story(request: web.Request) -> RunExplanation:
     """The story of the run that the address names. Raises ``HttpProblem`` 404."""
     place = request.match_info
     key = ScenarioKey(place["node"], place["project"], place["scenario"])
@@ -142,7 +142,7 @@ class EventPage:
     more: bool
 
 
-def read_events(connection: Connection, filters: Wanted, limit: int, after: int) -> EventPage:
+def read_events(connection: Connection, filters: LabelFilters, limit: int, after: int) -> EventPage:
     """Up to ``limit`` events that match, with their details joined."""
     equal = {column: filters[label][0] for label, column in _EVENT_COLUMNS.items() if len(filters.get(label, ())) == 1}
     inside = {name: values for name, values in filters.items() if _EVENT_COLUMNS.get(name) not in equal}
@@ -161,7 +161,7 @@ def read_events(connection: Connection, filters: Wanted, limit: int, after: int)
     return EventPage(_cloudevents(connection, events), after, True)
 
 
-def _matches(labels: Labels, filters: Wanted) -> bool:
+def _matches(labels: Labels, filters: LabelFilters) -> bool:
     return all(labels.get(name) in values for name, values in filters.items())
 
 

@@ -13,8 +13,8 @@ from tocsin import __version__
 from tocsin.model.alert import SilenceState
 from tocsin.model.cloudevent import Json, event_schema
 from tocsin.model.notification import NotificationState
-from tocsin.store import query, records
-from tocsin.store.story import AlertStory, RunStory
+from tocsin.store import query
+from tocsin.store.explanation import AlertExplanation, RunExplanation
 from tocsin.web import changes, reads
 from tocsin.web.access import Access
 from tocsin.web.context import DEFAULT_LIMIT, MAX_LIMIT
@@ -71,26 +71,26 @@ def endpoints() -> list[Endpoint]:
         Endpoint("GET", "/metrics", "Prometheus metrics", Access.STATUS, reads.metrics, media=_TEXT),
         Endpoint("GET", "/api/v1/status", "The process and its nodes, from memory", Access.STATUS, reads.status),
         Endpoint("GET", "/api/v1/config", "The configuration in force, secrets masked", _READ, reads.config),
-        Endpoint("GET", f"/api/v1/explain/{_RUN}", "Why a run was notified, or not", _READ, reads.explain, RunStory),
-        Endpoint("GET", "/api/v1/explain/alerts/{id}", _EXPLAIN_ALERT, _READ, reads.explain_alert, AlertStory),
-        rows("nodes", "Nodes by name", records.NodeRecord, query.list_nodes, ("dss_node",)),
-        rows("scenarios", "Scenarios by node, project and id; gone ones too", records.ScenarioRecord,
+        Endpoint("GET", f"/api/v1/explain/{_RUN}", "Why a run was notified, or not", _READ, reads.explain, RunExplanation),
+        Endpoint("GET", "/api/v1/explain/alerts/{id}", _EXPLAIN_ALERT, _READ, reads.explain_alert, AlertExplanation),
+        rows("nodes", "Nodes by name", query.NodeRecord, query.list_nodes, ("dss_node",)),
+        rows("scenarios", "Scenarios by node, project and id; gone ones too", query.ScenarioRecord,
              query.list_scenarios, reads.SCENARIO_FILTERS),
-        rows("runs", "Runs, the newest first", records.RunRecord, query.list_runs, reads.RUN_FILTERS,
+        rows("runs", "Runs, the newest first", query.RunRecord, query.list_runs, reads.RUN_FILTERS,
              ("running", "ended")),
         listing("events", "Events in their public order", reads.events, CloudEvent, reads.EVENT_FILTERS),
-        rows("alerts", "Alerts, the newest first; `state` or any label filters", records.AlertRecord,
+        rows("alerts", "Alerts, the newest first; `state` or any label filters", query.AlertRecord,
              query.list_alerts, None, ("firing", "resolved")),
-        rows("silences", "Silences, those that end last first", records.SilenceRecord, query.list_silences,
+        rows("silences", "Silences, those that end last first", query.SilenceRecord, query.list_silences,
              ("state",), tuple(SilenceState), timed=True),
-        rows("deliveries", "Notifications and their attempts, the newest first", records.DeliveryRecord,
+        rows("deliveries", "Notifications and their attempts, the newest first", query.DeliveryRecord,
              query.list_deliveries, reads.DELIVERY_FILTERS, tuple(NotificationState)),
         Endpoint("GET", "/api/v1/events/stream", "Events as they come; resumes after `Last-Event-ID`", _READ, stream,
                  lists=True, filters=reads.EVENT_FILTERS, media="text/event-stream", streams=True),
-        Endpoint("POST", "/api/v1/silences", "A new silence", _CHANGE, changes.create_silence, records.SilenceRecord,
+        Endpoint("POST", "/api/v1/silences", "A new silence", _CHANGE, changes.create_silence, query.SilenceRecord,
                  body=changes.NewSilence, status=201),
         Endpoint("DELETE", "/api/v1/silences/{id}", "End a silence now", _CHANGE, changes.expire_silence,
-                 records.SilenceRecord),
+                 query.SilenceRecord),
         Endpoint("POST", "/api/v1/alerts/{id}/resolve", "Resolve an alert by hand", _CHANGE, changes.resolve_alert),
         Endpoint("POST", "/api/v1/deliveries/{id}/retry", "Send a dead letter again", _CHANGE, changes.retry_delivery),
         Endpoint("POST", "/-/reload", "Read the configuration again", _CHANGE, changes.reload),

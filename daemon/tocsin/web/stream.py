@@ -15,7 +15,7 @@ from aiohttp import web
 from tocsin.model.cloudevent import Json
 from tocsin.store import StoreUnavailable
 from tocsin.store.events import last_seq
-from tocsin.store.query import Wanted
+from tocsin.store.query import LabelFilters
 from tocsin.web.access import GATE, Access
 from tocsin.web.context import CONTEXT, HttpProblem, WebContext, list_query, whole_number
 from tocsin.web.reads import EVENT_FILTERS, EventPage, read_events
@@ -73,7 +73,7 @@ async def close_streams(app: web.Application) -> None:
     app[STREAMS].closing.set()
 
 
-async def _follow(request: web.Request, response: web.StreamResponse, wanted: Wanted, after: int) -> None:
+async def _follow(request: web.Request, response: web.StreamResponse, wanted: LabelFilters, after: int) -> None:
     context, closing = request.app[CONTEXT], request.app[STREAMS].closing
     quiet = 0
     await _write(response, ": these are tocsin's events\n\n")
@@ -91,7 +91,7 @@ async def _follow(request: web.Request, response: web.StreamResponse, wanted: Wa
             quiet = 0
 
 
-async def _read(context: WebContext, wanted: Wanted, after: int) -> EventPage:
+async def _read(context: WebContext, wanted: LabelFilters, after: int) -> EventPage:
     try:
         return await context.store.browse(read_events, wanted, BATCH, after)
     except StoreUnavailable:
