@@ -47,23 +47,22 @@ class Inputs:
 
     def match(self, pattern: Path) -> list[Path]:
         """The files that a glob matches, sorted. Raises ``TooMuch``."""
-        found = expand(pattern)
-        self._patterns[pattern] = found
+        self._patterns[pattern] = files = expand_glob(pattern)
         if sum(map(len, self._patterns.values())) > _MOST_FILES:
             raise TooMuch(f"matches more than {_MOST_FILES} files")
-        return found
+        return files
 
     def changed(self) -> bool:
         """Whether a file is not as it was, or a glob matches other files; also while another thread still reads."""
         try:
             return any(_status(path) != seen for path, seen in list(self._files.items())) or any(
-                expand(pattern) != found for pattern, found in list(self._patterns.items())
+                expand_glob(pattern) != files for pattern, files in list(self._patterns.items())
             )
         except TooMuch:
             return True
 
 
-def expand(pattern: Path) -> list[Path]:
+def expand_glob(pattern: Path) -> list[Path]:
     """The existing files that an absolute glob matches, sorted; as a shell does it, a dot at the beginning of a name is
     to be written. Raises ``TooMuch`` rather than look at more than some thousand directory entries."""
     found, left = [Path(pattern.anchor)], _MOST_ENTRIES
@@ -104,7 +103,7 @@ _TOO_DEEP: Final = f"is nested more than {_DEEPEST} deep"
 _TOO_MANY: Final = f"holds more than {_MOST_ITEMS} keys and values"
 _INT: Final = "tag:yaml.org,2002:int"
 _LONGEST_VALUE: Final = 100_000  # characters
-_TEXT: Final = ("!", "tag:yaml.org,2002:str")
+_PLAIN_TAGS: Final = (None, "!", "tag:yaml.org,2002:str")
 _Base: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast
 
 
@@ -125,107 +124,100 @@ for _tag, _pattern, _first in (
 def read_yaml(path: Path, inputs: Inputs) -> tuple[object, Lines]:
     """The document and the line of each key and item. Raises ``BadConfig`` for what is not readable YAML, or too much
     of it."""
+    line = None
     try:
-        text = inputs.read(path)
+        return parse_yaml(inputs.read(path), str(path))
     except FileNotFoundError:
-        raise BadConfig([Problem("there is no such file", str(path))]) from None
+        message = "there is no such file"
     except TooMuch as error:
-        raise BadConfig([Problem(str(error), str(path))]) from None
+        message = str(error)
     except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise BadConfig([Problem("is not UTF-8 text", str(path), line)]) from None
+        message, line = "is not UTF-8 text", error.object[: error.start].count(b"\n") + 1
     except OSError as error:
-        raise BadConfig([Problem(f"cannot be read: {error.strerror or error}", str(path))]) from None
-    return parse_yaml(text, str(path))
+        message = f"cannot be read: {error.strerror or error}"
+    raise BadConfig([Problem(message, str(path), line)])
 
 
 def parse_yaml(text: str, name: str) -> tuple[object, Lines]:
     """As ``read_yaml``, from text; ``name`` stands in messages."""
+    line = None
     try:
-        _bounded(text, name)
+        _check_bounds(text)
         loader = _Loader(text)
         try:
             root = loader.get_single_node()
             lines: Lines = {}
             if root is None:
                 return {}, lines
-            _walk(root, (), lines, name)
+            _add_lines(root, (), lines)
             return loader.construct_document(root), lines
         finally:
             loader.dispose()
+    except _Refused as error:
+        message, line = error.args
     except RecursionError:
-        raise BadConfig([Problem(_TOO_DEEP, name)]) from None
+        message = _TOO_DEEP
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         words = _QUOTED.sub("", " ".join(part for part in (error.context, error.problem) if part))
-        raise BadConfig([Problem(f"is not YAML: {words}", name, mark.line + 1 if mark else None)]) from None
+        message, line = f"is not YAML: {words}", mark.line + 1 if mark else None
     except yaml.YAMLError as error:
-        raise BadConfig([Problem(f"is not YAML: {error}", name)]) from None
+        message = f"is not YAML: {error}"
+    raise BadConfig([Problem(message, name, line)])
 
 
-def _name(key: yaml.Node) -> str:
-    return mask_tokens(str(key.value))
+class _Refused(Exception):
+    """The message and the line."""
 
 
-def _bounded(text: str, name: str) -> None:
-    """Count what the text holds, without building anything of it. Raises ``BadConfig`` where it is too much."""
-    if (odd := yaml.reader.Reader.NON_PRINTABLE.search(text)) is not None:
-        line = text.count("\n", 0, odd.start()) + 1
-        raise BadConfig([Problem(f"holds the character {odd[0]!r}, which YAML does not allow", name, line)])
+def _check_bounds(text: str) -> None:
+    """Count what the text holds, without building anything of it. Raises ``_Refused`` where it is too much."""
+    if (character := yaml.reader.Reader.NON_PRINTABLE.search(text)) is not None:
+        line = text.count("\n", 0, character.start()) + 1
+        raise _Refused(f"holds the character {character[0]!r}, which YAML does not allow", line)
     scanner = _Loader(text)
     depth = count = 0
     try:
         while scanner.check_event():
             event = scanner.get_event()
-            if isinstance(event, yaml.NodeEvent):
-                count += 1
-            if isinstance(event, yaml.CollectionStartEvent):
-                depth += 1
-            elif isinstance(event, yaml.CollectionEndEvent):
-                depth -= 1
-            if words := _too_much(event, depth, count):
-                raise BadConfig([Problem(words, name, event.start_mark.line + 1)])
+            count += isinstance(event, yaml.NodeEvent)
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > _DEEPEST:
+                message = _TOO_DEEP
+            elif count > _MOST_ITEMS:
+                message = _TOO_MANY
+            elif isinstance(event, yaml.ScalarEvent) and len(event.value) > _LONGEST_VALUE:
+                message = f"a value of more than {_LONGEST_VALUE} characters"
+            elif getattr(event, "tag", None) not in _PLAIN_TAGS:
+                message = "a tag (a word that begins with !) is not supported; write the value without it, or in quotes"
+            else:
+                continue
+            raise _Refused(message, event.start_mark.line + 1)
     finally:
         scanner.dispose()
 
 
-def _too_much(event: yaml.Event, depth: int, count: int) -> str | None:
-    if depth > _DEEPEST:
-        return _TOO_DEEP
-    if count > _MOST_ITEMS:
-        return _TOO_MANY
-    if isinstance(event, yaml.ScalarEvent) and len(event.value) > _LONGEST_VALUE:
-        return f"a value of more than {_LONGEST_VALUE} characters"
-    tag = getattr(event, "tag", None)
-    return (
-        None
-        if tag is None or tag in _TEXT
-        else "a tag (a word that begins with !) is not supported; write the value without it, or in quotes"
-    )
-
-
-def _walk(node: yaml.Node, path: Path_, lines: Lines, name: str) -> None:
+def _add_lines(node: yaml.Node, path: Path_, lines: Lines) -> None:
     """The lines of all keys and items, with those of an alias once for each place where it stands."""
     line = node.start_mark.line + 1
     lines.setdefault(path, line)
-    if len(path) > _DEEPEST or len(lines) > _MOST_ITEMS:
-        words = "an alias stands within itself" if len(path) > _DEEPEST else f"{_TOO_MANY}, with its aliases"
-        raise BadConfig([Problem(words, name, line)])
+    if len(path) > _DEEPEST:
+        raise _Refused("an alias stands within itself", line)
+    if len(lines) > _MOST_ITEMS:
+        raise _Refused(f"{_TOO_MANY}, with its aliases", line)
     if isinstance(node, yaml.ScalarNode) and node.tag == _INT and len(node.value) > _MOST_DIGITS:
-        raise BadConfig([Problem(f"a number of more than {_MOST_DIGITS} digits", name, line)])
+        raise _Refused(f"a number of more than {_MOST_DIGITS} digits", line)
     if isinstance(node, yaml.MappingNode):
         seen: dict[Hashable, int] = {}
         for key, value in node.value:
             line = key.start_mark.line + 1
             if not isinstance(key, yaml.ScalarNode):
-                raise BadConfig([Problem("a key must be a word", name, line)])
+                raise _Refused("a key must be a word", line)
             if key.value in seen:
-                raise BadConfig(
-                    [Problem(f"the key {_name(key)!r} stands twice, first in line {seen[key.value]}", name, line)]
-                )
-            seen[key.value] = line
-            lines[(*path, key.value)] = line
-            _walk(value, (*path, key.value), lines, name)
+                name = mask_tokens(str(key.value))
+                raise _Refused(f"the key {name!r} stands twice, first in line {seen[key.value]}", line)
+            seen[key.value] = lines[(*path, key.value)] = line
+            _add_lines(value, (*path, key.value), lines)
     elif isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
-            _walk(item, (*path, index), lines, name)
+            _add_lines(item, (*path, index), lines)

@@ -1,4 +1,4 @@
-"""Secrets: inline, from a file that is read again when it changes, or from the environment. They never print."""
+"""Secrets: inline, in a file that is read again when it changes, or in the environment. They never print."""
 
 import os
 from dataclasses import dataclass, field
@@ -19,45 +19,14 @@ _FRESH_FOR_SECONDS: Final = 0.1
 class Secret(Protocol):
     """A value that must not be printed; ``str()`` and ``repr()`` hide it."""
 
+    __slots__ = ()
+
     def reveal(self) -> str:
         """The present value. May block for seconds, so for threads. Raises ``OSError`` when it cannot be read in time."""
         ...
 
     async def read(self) -> str:
         """As ``reveal``, for event loops."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class InlineSecret:
-    """A secret that stands in the configuration itself."""
-
-    value: str = field(repr=False)
-
-    def reveal(self) -> str:
-        return self.value
-
-    async def read(self) -> str:
-        return self.value
-
-    def __str__(self) -> str:
-        return MASK
-
-
-@dataclass(frozen=True, slots=True)
-class EnvSecret:
-    """A secret in an environment variable."""
-
-    name: str
-
-    def reveal(self) -> str:
-        value = os.environ.get(self.name)
-        if not value:
-            shown = f" {self.name}" if is_variable(self.name) else ""
-            raise FileNotFoundError(f"the environment variable{shown} is not set")
-        return value
-
-    async def read(self) -> str:
         return self.reveal()
 
     def __str__(self) -> str:
@@ -65,9 +34,33 @@ class EnvSecret:
 
 
 @dataclass(frozen=True, slots=True)
-class FileSecret:
+class InlineSecret(Secret):
+    """A secret that stands in the configuration itself."""
+
+    value: str = field(repr=False)
+
+    def reveal(self) -> str:
+        return self.value
+
+
+@dataclass(frozen=True, slots=True)
+class EnvSecret(Secret):
+    """A secret in an environment variable."""
+
+    name: str
+
+    def reveal(self) -> str:
+        value = os.environ.get(self.name)
+        if not value:
+            name = f" {self.name}" if is_variable(self.name) else ""
+            raise FileNotFoundError(f"the environment variable{name} is not set")
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class FileSecret(Secret):
     """A secret in a file, read again when it has changed, so that a rotated one is used at once. Surrounding blanks do
-    not count. While the file cannot be read in time, the value last read serves on."""
+    not count. While the file cannot be read in time, the value last read is used."""
 
     path: Path
     deadline_seconds: float = field(default=DEADLINE_SECONDS, repr=False, compare=False)
@@ -86,22 +79,23 @@ class FileSecret:
     def reveal(self) -> str:
         try:
             return self._value(self._file.call())
-        except TimeoutError:
-            if self._file.text is None:
-                raise
-            return self._value(self._file.text)
+        except TimeoutError as error:
+            return self._last_value(error)
 
     async def read(self) -> str:
         try:
             return self._value(await self._file.wait())
-        except TimeoutError:
-            if self._file.text is None:
-                raise
-            return self._value(self._file.text)
+        except TimeoutError as error:
+            return self._last_value(error)
+
+    def _last_value(self, error: TimeoutError) -> str:
+        if self._file.text is None:
+            raise error
+        return self._value(self._file.text)
 
     def _report(self, hangs: bool) -> None:
         if hangs:
-            log.warning("secret_file_hangs", path=str(self.path), action="the value last read, if any, serves on")
+            log.warning("secret_file_hangs", path=str(self.path), action="the value last read, if any, is used")
         else:
             log.info("secret_file_answers_again", path=str(self.path))
 
@@ -110,6 +104,3 @@ class FileSecret:
             self._file.expire()
             raise OSError(f"{self.path} is empty")
         return value
-
-    def __str__(self) -> str:
-        return MASK

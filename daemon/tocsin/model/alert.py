@@ -9,16 +9,16 @@ from tocsin.kit.strings import derived_id
 from tocsin.model.labels import Labels, Matcher
 from tocsin.model.run import RunKey, ScenarioKey
 
-# Rung by rules about missed starts, for a whole node and whatever their own severity.
+# Fired by rules about missed starts, for a whole node and whatever their own severity.
 STALLED_ALERT = "NodeSchedulerStalled"
 STALLED_SEVERITY = "critical"
-# Rung for a channel that delivers nothing any more; labels `receiver` and `channel` say which.
+# Fires for a channel that delivers nothing any more; labels `receiver` and `channel` name it.
 CHANNEL_ALERT = "ChannelFailing"
 CHANNEL_SEVERITY = "critical"
 
 
 class EndReason(StrEnum):
-    """Why an alert no longer rings; the notice says which."""
+    """Why an alert no longer fires."""
 
     RESOLVED = "resolved"
     DEACTIVATED = "deactivated"  # the scenario was switched off
@@ -42,7 +42,7 @@ class Alert:
     end_reason: EndReason | None = None
     annotations: Mapping[str, str] = field(default_factory=dict)
     count: int = 1  # failed runs, missed starts: what the rule counts
-    run: RunKey | None = None  # the latest run it speaks of; its details are joined when a message is rendered
+    run: RunKey | None = None  # the latest run it is about; its details are joined when a message is rendered
 
     @property
     def firing(self) -> bool:
@@ -54,7 +54,7 @@ class Alert:
 
     @property
     def failing_channel(self) -> str | None:
-        """The channel that this alert says does not deliver; None for every other alert."""
+        """The channel that does not deliver, if this alert is about one."""
         return self.labels.get("channel") if self.name == CHANNEL_ALERT else None
 
 
@@ -66,13 +66,13 @@ def fingerprint(alertname: str, severity: str, node: str, scenario: ScenarioKey 
 
 
 def alert_id(identity: str, *moments_ms: int) -> str:
-    """The id of one firing of the alert with this fingerprint, told from others by when it began and was noticed."""
+    """The id of one firing of the alert with this fingerprint; the moments are when it began and was noticed."""
     return derived_id(identity, *moments_ms)
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Alerts that one receiver hears of together. ``path`` is the matchers from the root to the route, as text."""
+    """Alerts that one receiver is notified of together. ``path`` is the matchers from the root to the route, as text."""
 
     key: str
     receiver: str
@@ -84,7 +84,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """An alert in a group. ``ended_muted``: only channels that asked for it are still told of it."""
+    """An alert in a group. ``ended_muted``: only channels with ``resolve_what_was_sent`` are notified of its end."""
 
     alert: Alert
     ended_muted: bool = False
@@ -92,7 +92,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class NotificationLogEntry:
-    """What a channel was last told about a group: the fingerprints of firing and of ended alerts, and when."""
+    """What a channel was last notified of for a group: the fingerprints of firing and of ended alerts, and when."""
 
     firing: frozenset[str]
     ended: frozenset[str]
@@ -107,7 +107,7 @@ class SilenceState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Silence:
-    """One silence; it holds from ``starts_at`` until just before ``ends_at``."""
+    """Holds from ``starts_at`` until just before ``ends_at``."""
 
     id: str
     matchers: tuple[Matcher, ...]

@@ -1,13 +1,13 @@
 """Events as CloudEvents 1.0 in the structured JSON mode; the schema beside this file describes them."""
 
 import json
-from datetime import datetime
+from dataclasses import asdict
 from importlib.resources import files
 from urllib.parse import quote
 
 from tocsin.kit.clock import isoformat
 from tocsin.model.event import Event
-from tocsin.model.run import Details, Run
+from tocsin.model.run import Details
 
 Json = dict[str, "Json"] | list["Json"] | str | int | float | bool | None
 
@@ -43,15 +43,24 @@ def to_cloudevent(event: Event, details: Details | None = None) -> dict[str, Jso
             "scenario": None
             if scenario is None
             else {"id": scenario.id, "name": scenario.name, "tags": list(scenario.tags), "type": scenario.type},
-            "run": None if run is None else _run(run, event.run_url),
+            "run": None
+            if run is None
+            else {
+                "id": run.run_id,
+                "start": isoformat(run.start),
+                "end": None if run.end is None else isoformat(run.end),
+                "duration_seconds": None if run.duration is None else run.duration.total_seconds(),
+                "outcome": run.outcome,
+                "trigger": {"type": run.trigger_type, "name": run.trigger_name},
+                "run_as": run.run_as,
+                "url": event.run_url,
+            },
             "previous_outcome": event.previous_outcome,
             "late": event.late,
             "detected_at": isoformat(event.detected_at),
             "reason": event.reason.value if event.reason else None,
-            "reporter": None
-            if event.reporter is None
-            else {"name": event.reporter.name, "type": event.reporter.type, "error": event.reporter.error},
-            "error": _error(details),
+            "reporter": None if event.reporter is None else asdict(event.reporter),
+            "error": None if details is None or details.error is None else asdict(details.error),
             "steps": _steps(details),
         },
     }
@@ -62,42 +71,14 @@ def to_cloudevent(event: Event, details: Details | None = None) -> dict[str, Jso
     return document
 
 
-def _run(run: Run, url: str | None) -> Json:
-    duration = run.duration
-    return {
-        "id": run.run_id,
-        "start": isoformat(run.start),
-        "end": _moment(run.end),
-        "duration_seconds": None if duration is None else duration.total_seconds(),
-        "outcome": run.outcome,
-        "trigger": {"type": run.trigger_type, "name": run.trigger_name},
-        "run_as": run.run_as,
-        "url": url,
-    }
-
-
-def _error(details: Details | None) -> Json:
-    if details is None or details.error is None:
-        return None
-    error = details.error
-    return {"code": error.code, "title": error.title, "message": error.message, "step": error.step}
-
-
 def _steps(details: Details | None) -> Json:
     if details is None or (details.problem is not None and not details.steps):
         return None
     return [
         {
-            "id": step.id,
-            "name": step.name,
-            "type": step.type,
-            "outcome": step.outcome,
+            **{name: getattr(step, name) for name in ("id", "name", "type", "outcome")},
             "duration_seconds": None if step.duration is None else step.duration.total_seconds(),
             "job_ids": list(step.job_ids),
         }
         for step in details.steps
     ]
-
-
-def _moment(moment: datetime | None) -> str | None:
-    return None if moment is None else isoformat(moment)

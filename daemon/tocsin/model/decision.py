@@ -1,4 +1,4 @@
-"""Decisions: why something rang, was told, or was not. The set of verdicts is closed."""
+"""Decisions: why an alert or a notification was made, or not. The set of reasons is closed."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,12 +16,10 @@ class Stage(StrEnum):
 
 
 class DecisionReason(StrEnum):
-    """What was decided."""
-
     # rules
     FIRING = "firing"
     UPDATED = "updated"  # still firing, with another count or annotation
-    WITHHELD = "withheld"  # until history is read back, or because another alert speaks for it
+    WITHHELD = "withheld"  # until history is read back, or because another alert covers it
     ERROR = "error"  # a rule or reporter failed on this subject; the others went on
     UNREADABLE = "unreadable"  # an event that this version cannot read: nothing is decided on it
     # routes
@@ -30,7 +28,7 @@ class DecisionReason(StrEnum):
     ENQUEUED = "enqueued"
     CONDITION_ERROR = "condition_error"  # its condition could not be evaluated, which counts as true
     CONDITION = "condition"  # its condition was false
-    LATE = "late"  # too old to be told one by one
+    LATE = "late"  # too old for a notification of its own
     NOT_ALLOWED = "not_allowed"  # addresses that DSS's own reporter names, and the configuration does not allow
     UNKNOWN_REPORTER = "unknown_reporter"  # what this reporter of DSS would send was never read
     # flushes that notify
@@ -47,21 +45,9 @@ class DecisionReason(StrEnum):
     NO_CHANNEL = "no_channel"
 
 
-_MUTES = (
-    DecisionReason.SILENCED,
-    DecisionReason.INHIBITED,
-    DecisionReason.MUTED_TIME,
-    DecisionReason.NO_CHANGE,
-    DecisionReason.NO_CHANNEL,
-)
-FLUSHES = (DecisionReason.FIRST, DecisionReason.NEW_ALERTS, DecisionReason.RESOLVED, DecisionReason.REPEAT, *_MUTES)
-SUPPRESSIONS = (
-    *_MUTES,
-    DecisionReason.CONDITION,
-    DecisionReason.LATE,
-    DecisionReason.NOT_ALLOWED,
-    DecisionReason.UNKNOWN_REPORTER,
-)
+_MUTES = ("silenced", "inhibited", "muted_time", "no_change", "no_channel")
+FLUSHES = tuple(map(DecisionReason, ("first", "new_alerts", "resolved", "repeat", *_MUTES)))
+SUPPRESSIONS = tuple(map(DecisionReason, (*_MUTES, "condition", "late", "not_allowed", "unknown_reporter")))
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ class EventName(StrEnum):
 
 
 END_EVENTS = frozenset({EventName.RUN_FINISHED, EventName.RUN_FAILED, EventName.RUN_ABORTED})
+_END_EVENT_NAMES = {Outcome.FAILED.value: EventName.RUN_FAILED, Outcome.ABORTED.value: EventName.RUN_ABORTED}
 
 
 class DownReason(StrEnum):
@@ -81,25 +82,19 @@ class Event:
 
 
 def run_event_id(run: Run, name: EventName, part: str = "") -> str:
-    """The id of an event about a run; ``part`` tells apart several of the same name, as failed reporters."""
+    """``part`` distinguishes several events of the same name about a run, as of failed reporters."""
     scenario = run.scenario
     return derived_id(scenario.node, scenario.project, scenario.scenario, run.run_id, to_ms(run.start), name, part)
 
 
 def node_event_id(node: str, name: EventName, time: datetime) -> str:
-    """The id of an event about a node; a node goes down or up once in a millisecond."""
+    """A node goes down or up once in a millisecond."""
     return derived_id(node, to_ms(time), name)
 
 
 def end_event_name(outcome: str | None) -> EventName:
     """The event that the end of a run with this outcome makes; unknown outcomes are ``run.finished``."""
-    match outcome:
-        case Outcome.FAILED:
-            return EventName.RUN_FAILED
-        case Outcome.ABORTED:
-            return EventName.RUN_ABORTED
-        case _:
-            return EventName.RUN_FINISHED
+    return _END_EVENT_NAMES.get(outcome or "", EventName.RUN_FINISHED)
 
 
 def tags_label(tags: Iterable[str]) -> str:

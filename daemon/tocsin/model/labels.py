@@ -37,6 +37,7 @@ class Op(StrEnum):
     NOT_REGEX = "!~"
 
 
+_OPS = tuple(Op)
 PROGRAM_BYTES = 1 << 19  # of one regular expression, with the memory for matching it
 LONGEST_PATTERN = 16_384  # characters
 MOST_EXPANSIONS = 50  # `{n}` and `\pL`: a few characters of the pattern that may cost RE2 half a millisecond each
@@ -65,10 +66,10 @@ _GO_LETTER_OF = {value: f"\\{letter}" for letter, value in _GO_LETTERS.items()}
 
 def compiled(pattern: str) -> "re2._Regexp[str]":
     """The anchored pattern, compiled once. Raises ``BadMatcher`` with RE2's own reason, or for what is too costly."""
-    found = _compile(pattern)
-    if isinstance(found, str):
-        raise BadMatcher(found)
-    return found
+    expression = _compile(pattern)
+    if isinstance(expression, str):
+        raise BadMatcher(expression)
+    return expression
 
 
 @lru_cache(maxsize=4096)
@@ -154,16 +155,13 @@ def parse_matchers(text: str) -> tuple[Matcher, ...]:
 
 def matchers_text(matchers: Iterable[Matcher]) -> str:
     """Matchers in one string, as Alertmanager prints them: sorted, in braces. ``parse_matchers`` reads it back."""
-    return f"{{{','.join(str(one) for one in sorted(matchers, key=_order))}}}"
+    ordered = sorted(matchers, key=lambda matcher: (matcher.name, matcher.value, _OPS.index(matcher.op)))
+    return f"{{{','.join(map(str, ordered))}}}"
 
 
 def all_match(matchers: Iterable[Matcher], labels: Labels) -> bool:
     """Whether every matcher holds; true for none."""
     return all(matcher.matches(labels) for matcher in matchers)
-
-
-def _order(matcher: Matcher) -> tuple[str, str, int]:
-    return matcher.name, matcher.value, tuple(Op).index(matcher.op)
 
 
 def _read(text: str, classic: Callable[[], tuple[Matcher, ...]]) -> tuple[Matcher, ...]:
@@ -180,7 +178,7 @@ def _read(text: str, classic: Callable[[], tuple[Matcher, ...]]) -> tuple[Matche
             raise refused from None
 
 
-def _made(name: str, op: str, value: str) -> Matcher:
+def _matcher(name: str, op: str, value: str) -> Matcher:
     matcher = Matcher(name, Op(op), value)
     if matcher.op in (Op.REGEX, Op.NOT_REGEX):
         compiled(value)
@@ -198,18 +196,14 @@ def _classic(text: str) -> Matcher:
     quoted = raw.startswith('"')
     body = raw[1:] if quoted else raw
     if quoted:
-        if not _ends_with_quote(body):
+        backslashes = len(body) - 1 - len(body[:-1].rstrip("\\"))
+        if not body.endswith('"') or backslashes % 2:
             raise BadMatcher(f"{text!r} has an unfinished quote")
         body = body[:-1]
     if '"' in _CLASSIC_ESCAPE.sub("", body):
         raise BadMatcher(f'{text!r} has a double quote in its value; write it as \\"')
-    value = _CLASSIC_ESCAPE.sub(lambda one: {"n": "\n", '"': '"', "\\": "\\"}.get(one[1], one[0]), body)
-    return _made(name, op, value)
-
-
-def _ends_with_quote(text: str) -> bool:
-    stripped = text[:-1].rstrip("\\")
-    return text.endswith('"') and (len(text) - 1 - len(stripped)) % 2 == 0
+    value = _CLASSIC_ESCAPE.sub(lambda escape: {"n": "\n", '"': '"', "\\": "\\"}.get(escape[1], escape[0]), body)
+    return _matcher(name, op, value)
 
 
 def _split(text: str) -> Iterator[str]:
@@ -241,7 +235,7 @@ def _utf8(text: str) -> tuple[Matcher, ...]:
             case [str() as name, "=" | "!=" | "=~" | "!~" as op, str() as value, *rest] if (
                 _is_word(name) and _is_word(value) and (not rest or rest[0] == ",")
             ):
-                found.append(_made(_unquoted(name), op, _unquoted(value)))
+                found.append(_matcher(_unquoted(name), op, _unquoted(value)))
                 tokens = rest[1:]
             case _:
                 raise BadMatcher(f"{text!r} is not a list of matchers")
@@ -292,13 +286,9 @@ def _unquoted(word: str) -> str:
 
 def _go_quoted(text: str) -> str:
     """The text as Go's ``strconv.Quote`` writes it."""
-    return f'"{"".join(map(_go_letter, text))}"'
 
+    def escaped(letter: str) -> str:
+        code = ord(letter)
+        return f"\\x{code:02x}" if code < 0x80 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
-def _go_letter(letter: str) -> str:
-    if letter in _GO_LETTER_OF:
-        return _GO_LETTER_OF[letter]
-    if letter.isprintable():
-        return letter
-    code = ord(letter)
-    return f"\\x{code:02x}" if code < 0x80 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+    return f'"{"".join(_GO_LETTER_OF.get(c) or (c if c.isprintable() else escaped(c)) for c in text)}"'

@@ -1,6 +1,6 @@
-"""Notifications: what is owed to one channel, and the tries to send it.
+"""Notifications: what is to be sent to one channel, and the attempts to send it.
 
-The data of a notification is frozen when it is owed; its words are made at the send, when the details of a run may
+The data of a notification is frozen when it is enqueued; it is rendered at the send, when the details of a run may
 have become known.
 """
 
@@ -16,7 +16,7 @@ from tocsin.model.labels import Labels
 
 
 class NotificationState(StrEnum):
-    """Where a notification stands. The last four are final, though a dead one can be sent again by hand."""
+    """The last four are final, though a dead one can be sent again by hand."""
 
     PENDING = "pending"
     SENDING = "sending"
@@ -27,7 +27,7 @@ class NotificationState(StrEnum):
 
 
 class AttemptOutcome(StrEnum):
-    """How one try ended. UNKNOWN: the deadline passed and it may still arrive."""
+    """How one attempt ended. UNKNOWN: the deadline passed and it may still arrive."""
 
     DELIVERED = "delivered"
     FAILED = "failed"  # worth another try
@@ -38,7 +38,7 @@ class AttemptOutcome(StrEnum):
 class DeadReason(StrEnum):
     """Why a notification was given up."""
 
-    TOO_OLD = "too_old"  # no try was good before the channel's ``max_age``
+    TOO_OLD = "too_old"  # no attempt succeeded before the channel's ``max_age``
     REFUSED = "refused"  # by the receiver or the channel's own settings, for good
     CHANNEL_GONE = "channel_gone"  # its channel is no longer in the configuration
     UNREADABLE = "unreadable"  # its row cannot be read back
@@ -65,8 +65,8 @@ class EventNotice:
     attach: tuple[str, ...] = ()
     variables: Mapping[str, str] = field(default_factory=dict)  # of individual mails
     template: str | None = None  # a file or an inline message of the reporter, over the channel's
-    # Subject and template are texts of strangers, the template of this kind: their ${variables} are filled, nothing
-    # in them is executed.
+    # Subject and template are untrusted texts, the template of this kind: their ${variables} are filled, nothing in them
+    # is executed.
     plain: Literal["text", "html"] | None = None
 
 
@@ -104,29 +104,29 @@ class SummaryNotice:
 Notice = EventNotice | GroupNotice | SummaryNotice
 
 
-def still_to_say(newest: GroupNotice, unsent: Sequence[GroupNotice], told: Set[str]) -> GroupNotice | None:
-    """What the newest flush of a group has to say when older ones were never sent; None: nothing.
+def merge_unsent(newest: GroupNotice, unsent: Sequence[GroupNotice], notified: Set[str]) -> GroupNotice | None:
+    """What to send for the newest flush of a group when older ones were never sent; None: nothing.
 
-    ``unsent`` is older than ``newest``, oldest first. ``told`` holds the ids of alerts whose start has, or may have,
-    arrived. An end that only an unsent flush carries moves into the newest, or the recovery would be lost; a flush
-    that tells nothing but ends of what was never told says nothing.
+    ``unsent`` is older than ``newest``, oldest first. ``notified`` holds the ids of alerts whose start has, or may
+    have, arrived. An end that only an unsent flush carries moves into the newest, or the recovery would be lost; a
+    flush of nothing but ends whose starts were never sent is not sent.
     """
     known = {alert.fingerprint for alert in newest.alerts}
     carried = {
         alert.fingerprint: alert
         for notice in unsent
         for alert in notice.ended
-        if alert.fingerprint not in known and alert.id in told
+        if alert.fingerprint not in known and alert.id in notified
     }
     alerts = newest.alerts + tuple(carried.values())
-    if not newest.truncated and not any(alert.firing or alert.id in told for alert in alerts):
+    if not newest.truncated and not any(alert.firing or alert.id in notified for alert in alerts):
         return None
     return replace(newest, alerts=alerts) if carried else newest
 
 
 @dataclass(frozen=True, slots=True)
 class Notification:
-    """One row of the outbox. ``ordering_key`` orders and supersedes: rows of one ordering_key and channel go one after another."""
+    """One row of the outbox. Rows of one ``ordering_key`` and channel are sent in order and supersede each other."""
 
     id: str  # also the delivery id that receivers see
     receiver: str
@@ -137,14 +137,12 @@ class Notification:
     due_at: datetime
     state: NotificationState = NotificationState.PENDING
     attempts: int = 0
-    reason: str | None = None  # in words, of a state that is not obvious: why dead, superseded, cancelled
+    reason: str | None = None  # why it is dead, superseded or cancelled
     dead_reason: DeadReason | None = None  # set while it is dead
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One try to send a notification."""
-
     notification_id: str
     number: int
     started_at: datetime

@@ -1,4 +1,4 @@
-"""What a rule remembers of one scenario or node between two facts. A row each; only what is not healthy has one."""
+"""The state of a rule for one scenario or node between two evaluations. A row each; what is healthy has none."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,16 +13,16 @@ STATE_VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class Ringing:
-    """The alert that a rule holds open."""
+    """The alert that a rule holds firing."""
 
     alert_id: str
     starts_at: datetime
-    evidence: str  # what it rings for; see ``RuleState.dismissed``
+    evidence: str  # what it fires for; see ``RuleState.dismissed``
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuleState:
-    """What all rules remember. ``dismissed`` names the evidence whose alert was ended by hand: it rings no more."""
+    """``dismissed`` names the evidence whose alert was resolved by hand: it does not fire again."""
 
     ringing: Ringing | None = None
     dismissed: str | None = None
@@ -30,14 +30,14 @@ class RuleState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailedState(RuleState):
-    """A streak of failures; ``good`` counts the good runs after it while it still rings."""
+    """A streak of failures; ``good`` counts the good runs after it while it still fires."""
 
     kind: Literal["failed"] = "failed"
     failures: int = 0
     good: int = 0
     first: datetime | None = None  # the end of the streak's first failure
-    crossed: datetime | None = None  # the end of the failure that made it ring
-    recovered: datetime | None = None  # the good run that ended the streak, until the alert has been told
+    crossed: datetime | None = None  # the end of the failure that made it fire
+    recovered: datetime | None = None  # the good run that ended the streak, until the alert has resolved
     run: RunKey | None = None  # the latest failure
     outcome: str | None = None
     previous: str | None = None  # the outcome before the streak
@@ -53,7 +53,7 @@ class MissedState(RuleState):
     first: datetime | None = None
     last: datetime | None = None
     due: datetime | None = None  # when the first of them counted as missed
-    met: datetime | None = None  # the next start, until the alert has been told
+    met: datetime | None = None  # the next start, until the alert has resolved
     judged: datetime | None = None  # the latest expected start that this rule has counted
 
 
@@ -65,7 +65,7 @@ class OverlongState(RuleState):
     run: RunKey | None = None
     limit: datetime | None = None
     usual_seconds: float | None = None
-    ended: datetime | None = None  # the run's end, until the alert has been told
+    ended: datetime | None = None  # the run's end, until the alert has resolved
     url: str | None = None
 
 
@@ -86,7 +86,7 @@ class NodeDownState(RuleState):
     kind: Literal["node_down"] = "node_down"
     since: datetime | None = None
     reason: str | None = None
-    up: datetime | None = None  # the node's return, until the alert has been told
+    up: datetime | None = None  # the node's return, until the alert has resolved
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +98,7 @@ class StalledState(RuleState):
     last: datetime | None = None
     missed: int = 0
     expected: int = 0
-    over: datetime | None = None  # a later start that came, until the alert has been told
+    over: datetime | None = None  # a later start that came, until the alert has resolved
 
 
 AnyRuleState = FailedState | MissedState | OverlongState | StaleState | NodeDownState | StalledState

@@ -25,10 +25,8 @@ class Outcome(StrEnum):
 
 
 GOOD_OUTCOMES = frozenset({Outcome.SUCCESS, Outcome.WARNING})
-BAD_OUTCOMES = (Outcome.FAILED.value, Outcome.UNKNOWN.value)
-"""What counts as a failure where nothing else is configured."""
-LOST = "DSS lost this run"
-"""What people read about a run that ended UNKNOWN."""
+BAD_OUTCOMES = (Outcome.FAILED.value, Outcome.UNKNOWN.value)  # where nothing else is configured
+LOST = "DSS lost this run"  # the message of a run that ended UNKNOWN
 
 
 class ScenarioKey(NamedTuple):
@@ -45,8 +43,6 @@ class ScenarioKey(NamedTuple):
 
 
 class RunKey(NamedTuple):
-    """One run, unambiguously."""
-
     scenario: ScenarioKey
     run_id: str
     start: datetime
@@ -99,7 +95,7 @@ class Step:
 
 
 class DetailsLevel(IntEnum):
-    """How much of a run somebody needs after its end. The log costs a request of its own."""
+    """How much of a run is to be read after its end. The log costs a request of its own."""
 
     NOTHING = 0
     STEPS = 1  # with the first error and the job ids

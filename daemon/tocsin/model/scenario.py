@@ -14,10 +14,8 @@ from tocsin.model.event import tags_label
 from tocsin.model.labels import Labels
 from tocsin.model.run import Run, ScenarioKey
 
-LAUNCH_DELAY = timedelta(seconds=60)
-"""Between a trigger's activation and the run."""
-EARLY = timedelta(seconds=5)
-"""A run may seem to start this much before its time, by rounding."""
+LAUNCH_DELAY = timedelta(seconds=60)  # between a trigger's activation and the run
+EARLY = timedelta(seconds=5)  # a run may seem to start this much before its time, by rounding
 _MERGED = timedelta(minutes=10)
 _NOT_SCHEDULED = frozenset({"manual", "sub"})  # trigger types that no schedule makes
 
@@ -36,13 +34,13 @@ class NodeView:
 
     @property
     def cautious(self) -> "NodeView":
-        """The node with the least that its clock showed lately: when it leaps ahead for a while, nothing is overdue."""
+        """The node with the least clock offset of late: when its clock leaps ahead for a while, nothing is overdue."""
         least = self.clock_offset if self.least_clock_offset is None else self.least_clock_offset
         return replace(self, clock_offset=min(self.clock_offset, least))
 
     @property
     def clear(self) -> bool:
-        """Whether time alone may speak here: the node answers, and its history is read back."""
+        """Whether time alone may fire rules here: the node answers, and its history is read back."""
         return self.up is True and not self.backfilling
 
 
@@ -56,20 +54,20 @@ class ScenarioView:
     active: bool | None = None
     gone: bool = False
     watched_since: datetime | None = None
-    polled_at: datetime | None = None  # when the last good look was begun
-    status_read_at: datetime | None = None  # when the request that told `active` and `next_run` was begun
+    polled_at: datetime | None = None  # when the last good poll began
+    status_read_at: datetime | None = None  # when the request for `active` and `next_run` began
     next_run: datetime | None = None
     backfilled: bool = True
 
 
-def scenario_labels(sight: ScenarioView) -> Labels:
+def scenario_labels(scenario: ScenarioView) -> Labels:
     """The labels that a rule's ``match`` sees when no event is at hand."""
     return {
-        "dss_node": sight.key.node,
-        "project": sight.key.project,
-        "scenario": sight.key.scenario,
-        "scenario_name": sight.name,
-        "tags": tags_label(sight.tags),
+        "dss_node": scenario.key.node,
+        "project": scenario.key.project,
+        "scenario": scenario.key.scenario,
+        "scenario_name": scenario.name,
+        "tags": tags_label(scenario.tags),
     }
 
 

@@ -36,7 +36,7 @@ from tocsin.model.notification import (
     Notification,
     NotificationState,
     SummaryNotice,
-    still_to_say,
+    merge_unsent,
 )
 from tocsin.model.run import RunKey
 from tocsin.store.schema import attempts, moment_of, outbox, outbox_waits
@@ -294,7 +294,7 @@ def _newest(
             claimed.append(newest)
             continue
         unsent = [notices[row.n] for row in older if row.n in notices]
-        say = still_to_say(last, unsent, arrived.get(newest.ordering_key, frozenset()))
+        say = merge_unsent(last, unsent, arrived.get(newest.ordering_key, frozenset()))
         if say is None:
             finished.setdefault(NotificationState.CANCELLED, []).extend((*older, newest))
             continue
