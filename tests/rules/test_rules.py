@@ -108,10 +108,10 @@ def test_reading_back_ends_where_living_through_it_ends(
     lived = play(rule, outcomes)
     read_back = play(rule, outcomes, hold_until=min(hold, len(outcomes)))
 
-    def ringing(said: Sequence[str]) -> bool:
+    def firing(said: Sequence[str]) -> bool:
         return bool(said) and not said[-1].endswith("resolved")
 
-    assert ringing(lived) == ringing(read_back)
+    assert firing(lived) == firing(read_back)
     assert len(read_back) <= len(lived)
 
 

@@ -180,8 +180,8 @@ def resolve_by_hand(connection: Connection, alert_id: str, now: datetime, config
     assert place is not None
     key = StateKey(*place)
     known = rule_states.load_states(connection, {key[1:]}).get(key)
-    if known is not None and known.state is not None and known.state.ringing is not None:
-        dismissed = replace(known.state, ringing=None, dismissed=known.state.ringing.evidence)
+    if known is not None and known.state is not None and known.state.firing is not None:
+        dismissed = replace(known.state, firing=None, dismissed=known.state.firing.evidence)
         rule_states.save_states(connection, [RuleStateRow(key, dismissed, known.due_at)])
     about = (None, ended.fingerprint, alert_id)
     by_hand = Decision(now, Stage.RULE, ended.name, DecisionReason.RESOLVED, EndReason.BY_HAND.value, *about)

@@ -268,8 +268,8 @@ class RuleEvaluation(Evaluation):
         else:
             reason, why = DecisionReason.WITHHELD, "another rule's alert already covers it"
         self.note(rule.alert, reason, why, event_id=event_id, alert=(alert.fingerprint, alert.id))
-        assert state.ringing is not None
-        return replace(state, ringing=replace(state.ringing, alert_id=shared or alert.id))
+        assert state.firing is not None
+        return replace(state, firing=replace(state.firing, alert_id=shared or alert.id))
 
     def update(self, key: StateKey, alert: Alert) -> None:
         """Write an alert and route it. An overlong run outlives the deactivation of its scenario."""
@@ -313,7 +313,7 @@ class RuleEvaluation(Evaluation):
         """A firing alert by its id. All that the loaded states hold open are looked up at once."""
         if alert_id not in self._standing:
             states = (known.state for known in self.states.values())
-            held = {state.ringing.alert_id for state in states if state is not None and state.ringing is not None}
+            held = {state.firing.alert_id for state in states if state is not None and state.firing is not None}
             unknown = (held | {alert_id}) - self._standing.keys()
             self._standing |= dict.fromkeys(unknown) | alerts.firing_by_id(self.connection, unknown)
         return self._standing[alert_id]

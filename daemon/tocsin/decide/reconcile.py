@@ -44,7 +44,7 @@ def _carry_over(evaluation: RuleEvaluation, renamed: Mapping[str, str], firing: 
     for row in states:
         key = row.key._replace(rule=renamed[row.key.rule])
         rule, state = evaluation.compiled.rules[key.rule], row.state
-        old = held.pop(state.ringing.alert_id, None) if state and state.ringing else None
+        old = held.pop(state.firing.alert_id, None) if state and state.firing else None
         if state is not None and old is not None and key.node in evaluation.compiled.nodes:
             alert = rule.relabel(old, evaluation.view(key), evaluation.now)
             if alert.fingerprint == old.fingerprint:
@@ -65,9 +65,9 @@ def _end_unwatched(evaluation: RuleEvaluation, firing: Sequence[AlertRow]) -> No
     gone = [row for row in firing if row.rule not in rules or row.alert.labels["dss_node"] not in nodes]
     places = {place_of(row.alert) for row in gone if row.alert.labels["dss_node"] in nodes}
     heirs = {
-        state.state.ringing.alert_id: key.rule
+        state.state.firing.alert_id: key.rule
         for key, state in rule_states.load_states(evaluation.connection, places).items()
-        if key.rule in rules and state.state and state.state.ringing
+        if key.rule in rules and state.state and state.state.firing
     }
     for row in gone:
         if row.alert.id in heirs:

@@ -115,7 +115,7 @@ def _end_orphans(evaluation: RuleEvaluation) -> None:
         key = StateKey(row.rule, *place_of(row.alert))
         state = evaluation.states[key].state if key in evaluation.states else None
         if isinstance(state, StaleState) and reason is EndReason.DEACTIVATED:
-            evaluation.put(key, replace(state, ringing=None, off=True), evaluation.now + OFF_RECHECK)
+            evaluation.put(key, replace(state, firing=None, off=True), evaluation.now + OFF_RECHECK)
         else:
             evaluation.put(key, None, None)
 

@@ -12,7 +12,7 @@ STATE_VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Ringing:
+class FiringAlert:
     """The alert that a rule holds firing."""
 
     alert_id: str
@@ -24,7 +24,7 @@ class Ringing:
 class RuleState:
     """``dismissed`` names the evidence whose alert was resolved by hand: it does not fire again."""
 
-    ringing: Ringing | None = None
+    firing: FiringAlert | None = None
     dismissed: str | None = None
 
 

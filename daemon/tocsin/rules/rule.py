@@ -18,7 +18,7 @@ from tocsin.kit.clock import isoformat, to_ms
 from tocsin.model.alert import Alert, EndReason, alert_id, fingerprint
 from tocsin.model.event import Event, EventName, tags_label
 from tocsin.model.labels import Labels
-from tocsin.model.rule_state import AnyRuleState, Ringing, RuleState
+from tocsin.model.rule_state import AnyRuleState, FiringAlert, RuleState
 from tocsin.model.run import RunKey
 from tocsin.model.scenario import NodeView, ScenarioView
 
@@ -124,32 +124,32 @@ class CompiledRule(Generic[S]):
 
     def apply(self, result: EvaluationResult, view: RuleView, now: datetime) -> tuple[AnyRuleState, AlertChange | None]:
         """Compare a result with the open alert: the state to keep, and what changes. ``now`` is on Tocsin's clock."""
-        state, content, ringing = result.state, result.content, result.state.ringing
+        state, content, firing = result.state, result.content, result.state.firing
         if result.status is RuleStatus.UNKNOWN:
             return state, None
         if result.status is RuleStatus.INACTIVE:
-            if ringing is None:
+            if firing is None:
                 return (state if state.dismissed is None else replace(state, dismissed=None)), None
-            at = max(result.at or view.now, ringing.starts_at)
-            return replace(state, ringing=None, dismissed=None), Resolved(ringing.alert_id, at, EndReason.RESOLVED)
+            at = max(result.at or view.now, firing.starts_at)
+            return replace(state, firing=None, dismissed=None), Resolved(firing.alert_id, at, EndReason.RESOLVED)
         assert content is not None
-        if ringing is not None:
-            if ringing.evidence == content.evidence:
+        if firing is not None:
+            if firing.evidence == content.evidence:
                 return state, None
-            state = replace(state, ringing=replace(ringing, evidence=content.evidence))
-            return state, Updated(self._build_alert(content, view, now, ringing))
+            state = replace(state, firing=replace(firing, evidence=content.evidence))
+            return state, Updated(self._build_alert(content, view, now, firing))
         if state.dismissed == content.evidence:
             return state, None
         if state.dismissed is not None:
             content = replace(content, starts_at=view.now)  # the earlier part of it was ended by hand
         alert = self._build_alert(content, view, now, None)
-        ringing = Ringing(alert.id, alert.starts_at, content.evidence)
-        return replace(state, ringing=ringing, dismissed=None), Fired(alert)
+        firing = FiringAlert(alert.id, alert.starts_at, content.evidence)
+        return replace(state, firing=firing, dismissed=None), Fired(alert)
 
-    def _build_alert(self, content: AlertContent, view: RuleView, now: datetime, ringing: Ringing | None) -> Alert:
+    def _build_alert(self, content: AlertContent, view: RuleView, now: datetime, firing: FiringAlert | None) -> Alert:
         labels = self.alert_labels(view)
         identity = self._fingerprint(view)
-        starts_at = ringing.starts_at if ringing else content.starts_at
+        starts_at = firing.starts_at if firing else content.starts_at
         built_in = {"summary": content.summary, "description": content.description, **content.facts}
         if view.scenario is not None and view.base_url:
             built_in["scenario_url"] = f"{view.scenario.key.url(view.base_url)}/"
@@ -158,7 +158,7 @@ class CompiledRule(Generic[S]):
         values |= {"count": str(content.count), "starts_at": isoformat(content.starts_at)}
         own = {name: expand_variables(text, values) for name, text in self.config.annotations.items()}
         return Alert(
-            id=ringing.alert_id if ringing else alert_id(identity, to_ms(starts_at), to_ms(now)),
+            id=firing.alert_id if firing else alert_id(identity, to_ms(starts_at), to_ms(now)),
             fingerprint=identity,
             labels=labels,
             starts_at=starts_at,
@@ -191,7 +191,7 @@ AnyRule = CompiledRule[Any]
 
 def reset(state: S) -> S:
     """A state that remembers nothing but the open alert."""
-    return type(state)(ringing=state.ringing, dismissed=state.dismissed)
+    return type(state)(firing=state.firing, dismissed=state.dismissed)
 
 
 def expand_variables(text: str, values: Labels) -> str:

@@ -38,7 +38,7 @@ class FailedRule(CompiledRule[FailedState]):
             )
         state = state or FailedState()
         if state.failures == 0 or state.recovered is not None:
-            # `ringing` stays: while history is read back, a streak may end and another begin before anyone is notified.
+            # `firing` stays: while history is read back, a streak may end and another begin before anyone is notified.
             state = replace(reset(state), first=event.time, previous=event.previous_outcome)
         failures = state.failures + 1
         return replace(
@@ -96,7 +96,7 @@ class OverlongRule(CompiledRule[OverlongState]):
         if run is None or state.ended is not None:
             return EvaluationResult(reset(state), RuleStatus.INACTIVE, at=state.ended)
         # A new run that is not overlong ends the alert of an older one whose end was never seen.
-        not_yet = RuleStatus.UNKNOWN if state.ringing is None else RuleStatus.INACTIVE
+        not_yet = RuleStatus.UNKNOWN if state.firing is None else RuleStatus.INACTIVE
         earliest = run.start + (rule.at_least if rule.longer_than is None else rule.longer_than)
         if view.now < earliest:
             return EvaluationResult(state, not_yet, earliest)

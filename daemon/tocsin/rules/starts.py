@@ -154,7 +154,7 @@ class StalledRule(CompiledRule[StalledState]):
 
     def covers(self, state: StalledState | None, cohort: Cohort) -> bool:
         """Whether the node's alert covers these missed starts, so that the scenarios' own alerts stay quiet."""
-        firing = state is not None and state.ringing is not None and state.over is None
+        firing = state is not None and state.firing is not None and state.over is None
         return cohort.stalled or (firing and cohort.share)
 
     def add_cohort(self, state: StalledState | None, cohort: Cohort) -> StalledState:
