@@ -33,24 +33,14 @@ def _store(config: "Config") -> Iterator["Store"]:
 @app.command("current")
 def _current(config: ConfigOption = None) -> None:
     """Print the revision of the store and the one that this version wants."""
-    from sqlalchemy.exc import OperationalError
-
-    from tocsin.store.engine import open_engines, reason
-    from tocsin.store.migrate import current_revision
+    from tocsin.store.migrate import stored_revision
     from tocsin.store.schema import SCHEMA_REVISION
 
     with _store(load_config(config)) as store:
         if store.is_sqlite and not Path(store.url.database or "").exists():
             print(f"no store yet; this version wants {SCHEMA_REVISION}")
-            return
-        _, reader = open_engines(store.url)
-        try:
-            with reader.connect() as connection:
-                print(f"{current_revision(connection) or 'empty'}; this version wants {SCHEMA_REVISION}")
-        except OperationalError as error:
-            fail(f"cannot read the store: {reason(error)}")
-        finally:
-            reader.dispose()
+        else:
+            print(f"{stored_revision(store.url) or 'empty'}; this version wants {SCHEMA_REVISION}")
 
 
 @app.command("upgrade")

@@ -13,7 +13,6 @@ from functools import partial
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter
-from sqlalchemy import Connection
 
 from tocsin.config.model import Channel, Config
 from tocsin.decide.evaluate import CompiledConfig, RuleEvaluation, StepResult, compile_config
@@ -25,7 +24,7 @@ from tocsin.model.alert import Alert, EndReason
 from tocsin.model.decision import FLUSHES, SUPPRESSIONS, Decision, DecisionReason, Stage
 from tocsin.model.event import event_labels
 from tocsin.model.run import ScenarioKey
-from tocsin.store import Store, alerts, events, rule_states
+from tocsin.store import Connection, Store, alerts, events, rule_states
 from tocsin.store.rule_states import RuleStateRow, StateKey
 from tocsin.store.writer import Leadership
 

@@ -10,8 +10,6 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import ClassVar
 
-from sqlalchemy import Connection
-
 from tocsin.config.intervals import TimeInterval
 from tocsin.config.model import Channel, Config, Node, Reporter, WatchConfig
 from tocsin.model.alert import Alert, EndReason, Group
@@ -28,7 +26,7 @@ from tocsin.rules import compile_rule
 from tocsin.rules.rule import AnyRule, EvaluationResult, Fired, Resolved, RuleView, Updated
 from tocsin.rules.runs import OverlongRule
 from tocsin.rules.starts import MissedRule
-from tocsin.store import alerts, groups, outbox, rule_states
+from tocsin.store import Connection, alerts, groups, outbox, rule_states
 from tocsin.store.alerts import AlertEnd, AlertRow, FiringAlert
 from tocsin.store.groups import GroupMembership
 from tocsin.store.rule_states import RuleStateRow, StateKey

@@ -9,8 +9,6 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import groupby
 
-from sqlalchemy import Connection
-
 from tocsin.config.model import Config, Reporter, Rule
 from tocsin.decide.evaluate import CompiledConfig, compile_config
 from tocsin.kit.clock import human_duration, isoformat
@@ -21,11 +19,11 @@ from tocsin.model.rule_state import FailedState
 from tocsin.model.run import ScenarioKey
 from tocsin.routing.stages import Inhibitor, Silencer, muted_by_time
 from tocsin.routing.tree import matching_routes
-from tocsin.store import alerts, events, groups, rule_states, scenarios
+from tocsin.store import Connection, alerts, events, groups, rule_states, scenarios
 from tocsin.store.explanation import (
     AlertExplanation,
-    ChannelOutcome,
     NotFired,
+    NotifyOutcome,
     RunExplanation,
     find_alerts,
     load_alert_explanation,
@@ -96,7 +94,7 @@ def _changes(story: RunExplanation) -> str:
     return "; ".join(parts) or ("not decided yet" if undecided else "nothing fired")
 
 
-def channel_lines(news: Sequence[ChannelOutcome]) -> list[str]:
+def channel_lines(news: Sequence[NotifyOutcome]) -> list[str]:
     """What became of the news, a line a channel; a channel of which there is more to say has it all in its line."""
     by_channel: dict[str, list[tuple[str, str]]] = {}
     for item in news:

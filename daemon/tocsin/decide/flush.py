@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import ClassVar
 
-from sqlalchemy import Connection
-
 from tocsin.config.model import Channel, Route
 from tocsin.decide.evaluate import CompiledConfig, Evaluation, StepResult
 from tocsin.kit.clock import to_ms
@@ -22,7 +20,7 @@ from tocsin.model.notification import GroupNotice, Notification
 from tocsin.model.run import RunKey
 from tocsin.routing.reporters import new_notification
 from tocsin.routing.stages import Inhibitor, NotifyDecision, Silencer, deduplicate, muted_by_time
-from tocsin.store import alerts, groups, runs
+from tocsin.store import Connection, alerts, groups, runs
 from tocsin.store.groups import NotificationLogRow
 
 GROUPS = 100  # of one transaction

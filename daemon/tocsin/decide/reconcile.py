@@ -4,13 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from sqlalchemy import Connection
-
 from tocsin.decide.evaluate import CompiledConfig, RuleEvaluation, StepResult, place_of, route_alerts
 from tocsin.model.alert import CHANNEL_ALERT, EndReason
 from tocsin.model.rule_state import NodeDownState
 from tocsin.rules import renamed_rules
-from tocsin.store import alerts, groups, rule_states
+from tocsin.store import Connection, alerts, groups, rule_states
 from tocsin.store.alerts import AlertRow
 from tocsin.store.rule_states import StateKey
 

@@ -7,8 +7,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from sqlalchemy import Connection
-
 from tocsin.config.model import Channel, Config, DssReportersConfig
 from tocsin.config.secrets import Secret
 from tocsin.decide.evaluate import Evaluation
@@ -20,8 +18,8 @@ from tocsin.model.run import RunKey, ScenarioKey
 from tocsin.model.scenario import MailReporter, NodeView
 from tocsin.routing import dss_reporters as dss
 from tocsin.routing.reporters import evaluate_reporter, late_start, reporter_notifications
+from tocsin.store import Connection, runs
 from tocsin.store import events as event_rows
-from tocsin.store import runs
 from tocsin.store.scenarios import get_mail_reporters
 
 _MAIL = ("mailto:", "mailtos:")  # the schemes whose mails take another sender and other recipients

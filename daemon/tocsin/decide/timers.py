@@ -9,8 +9,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection
-
 from tocsin.decide.evaluate import CompiledConfig, RuleEvaluation, StepResult, place_of
 from tocsin.model.alert import CHANNEL_ALERT, EndReason
 from tocsin.model.decision import DecisionReason, Stage
@@ -23,7 +21,7 @@ from tocsin.rules import starts as missed
 from tocsin.rules.rule import RECHECK, Fired, Resolved
 from tocsin.rules.runs import OFF_RECHECK, StaleRule
 from tocsin.rules.starts import Cohort, MissedRule, StartStatus
-from tocsin.store import alerts, deliveries, events, rule_states, runs, scenarios, starts
+from tocsin.store import Connection, alerts, deliveries, events, rule_states, runs, scenarios, starts
 from tocsin.store.alerts import AlertRow
 from tocsin.store.rule_states import RuleStateRow, StateKey
 from tocsin.store.starts import StartKey

@@ -11,8 +11,6 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import NamedTuple
 
-from sqlalchemy import Connection
-
 from tocsin.config.model import Config
 from tocsin.deliver.escape import to_one_line, truncate
 from tocsin.kit.clock import format_utc, human_duration
@@ -20,7 +18,7 @@ from tocsin.model.alert import Alert, EndReason
 from tocsin.model.event import Event, EventName
 from tocsin.model.notification import EventNotice, GroupNotice, Notice, Notification, SummaryNotice
 from tocsin.model.run import LOST, Details, Outcome, Run, RunError, RunKey, ScenarioKey
-from tocsin.store import outbox
+from tocsin.store import Connection, outbox
 from tocsin.store.runs import get_details, usual_durations
 
 MAX_ITEMS = 50

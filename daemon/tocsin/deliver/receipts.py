@@ -6,10 +6,9 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 import structlog
-from sqlalchemy import Connection
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_exponential
 
-from tocsin.store import Store, StoreUnavailable, outbox
+from tocsin.store import Connection, Store, StoreUnavailable, outbox
 from tocsin.store.outbox import Receipt
 
 log = structlog.get_logger(__name__)

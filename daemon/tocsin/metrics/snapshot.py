@@ -9,14 +9,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection
-
 from tocsin.config.model import Config
 from tocsin.metrics.text import labels_text
 from tocsin.model.event import EventName
 from tocsin.model.run import ScenarioKey
 from tocsin.routing.stages import Silencer
-from tocsin.store import alerts, series, totals
+from tocsin.store import Connection, alerts, series, totals
 from tocsin.store.events import event_totals
 from tocsin.store.series import Bucket, History, NodeFacts, ProjectOutcome, ScenarioFacts
 

@@ -34,7 +34,7 @@ class UndecidedBatch:
 
 
 @dataclass(frozen=True, slots=True)
-class EventPage:
+class EventSlice:
     """Events in order, the place of the last row that was read, and whether there may be more."""
 
     events: list[Event]
@@ -112,12 +112,12 @@ def list_events(
     return page_of_events(connection, after, limit, equal or {}).events
 
 
-def page_of_events(connection: Connection, after: int, limit: int, equal: Mapping[str, str]) -> EventPage:
+def page_of_events(connection: Connection, after: int, limit: int, equal: Mapping[str, str]) -> EventSlice:
     """Up to ``limit`` decided events after a place; those that cannot be read are left out."""
     query = _DECIDED.where(events.c.seq > after, *(events.c[column] == value for column, value in equal.items()))
     rows = connection.execute(query.order_by(events.c.seq).limit(limit)).all()
     page = readable(connection, events, rows, lambda row: replace(row.body, seq=row.seq))
-    return EventPage(page, rows[-1].seq if rows else after, len(rows) >= limit)
+    return EventSlice(page, rows[-1].seq if rows else after, len(rows) >= limit)
 
 
 def events_by_id(connection: Connection, ids: Iterable[str]) -> dict[str, Event]:

@@ -58,7 +58,7 @@ class NotFired:
 
 
 @dataclass(frozen=True, slots=True)
-class ChannelOutcome:
+class NotifyOutcome:
     """What became of one change, or of an event for a reporter, at one channel.
 
     Either a notification carries it (``state``, and ``state_reason`` where that says more), or ``reason`` and ``note``
@@ -95,7 +95,7 @@ class RunExplanation:
     alerts: tuple[AlertRecord, ...]
     decisions: tuple[Decision, ...]
     deliveries: tuple[DeliveryRecord, ...]
-    outcomes: tuple[ChannelOutcome, ...]
+    outcomes: tuple[NotifyOutcome, ...]
     # Filled in by who knows the configuration; not in rows.
     summary: str = ""
     not_fired: tuple[NotFired, ...] = ()
@@ -109,7 +109,7 @@ class AlertExplanation:
     rule: str
     decisions: tuple[Decision, ...]
     deliveries: tuple[DeliveryRecord, ...]
-    outcomes: tuple[ChannelOutcome, ...]
+    outcomes: tuple[NotifyOutcome, ...]
     # Filled in by who knows the configuration; not in rows.
     summary: str = ""
     suppressed: tuple[str, ...] = ()  # what keeps it from being notified at this moment
@@ -223,10 +223,10 @@ def _changes(concerned: Sequence[AlertRecord], on_alerts: Sequence[Decision]) ->
 
 def _outcomes(
     connection: Connection, changes: Sequence[_Change], channels: Collection[str]
-) -> tuple[list[Decision], list[ChannelOutcome]]:
+) -> tuple[list[Decision], list[NotifyOutcome]]:
     """What became of these changes, and the flushes that decided it."""
     flushes: list[Decision] = []
-    outcomes: list[ChannelOutcome] = []
+    outcomes: list[NotifyOutcome] = []
     for change in changes:
         for key, due_at in _groups(connection, change.alert).items():
             in_group, deciding = _in_group(connection, change, key, due_at, channels)
@@ -247,7 +247,7 @@ def _groups(connection: Connection, alert: AlertRecord) -> dict[str, datetime | 
 
 def _in_group(
     connection: Connection, change: _Change, key: str, due_at: datetime | None, channels: Collection[str]
-) -> tuple[list[ChannelOutcome], list[Decision]]:
+) -> tuple[list[NotifyOutcome], list[Decision]]:
     subjects: dict[str, str | None] = {key: None} | {f"{key} → {channel}": channel for channel in channels}
     log = {channel: row for (_, channel), row in load_notification_log(connection, [key]).items()}
     query = _flushes_of(subjects, change.at, change.until).order_by(decisions.c.n).limit(_MOST)
@@ -255,7 +255,7 @@ def _in_group(
     sent = _notifications_of(connection, flushes)
     flushed_at = connection.execute(select(groups.c.flushed_at).where(groups.c.key == key)).scalar_one_or_none()
     waits = due_at is not None and (flushed_at is None or flushed_at < change.at)
-    outcomes: list[ChannelOutcome] = []
+    outcomes: list[NotifyOutcome] = []
     deciding: list[Decision] = []
     for subject, channel in subjects.items():
         made = [decision for decision in flushes if decision.subject == subject]
@@ -272,9 +272,9 @@ def _in_group(
             outcomes.append(outcome)
             deciding += made[:count]
         elif known is not None:
-            outcomes.append(ChannelOutcome(change.name, change.reason, channel, notified_at, known.reason))
+            outcomes.append(NotifyOutcome(change.name, change.reason, channel, notified_at, known.reason))
     if waits and not outcomes:
-        outcomes.append(ChannelOutcome(change.name, change.reason, None, due_at))
+        outcomes.append(NotifyOutcome(change.name, change.reason, None, due_at))
     earlier = [decision for decision in deciding if decision not in flushes]
     return outcomes, [*earlier, *(decision for decision in flushes if decision in deciding)]
 
@@ -306,7 +306,7 @@ def _last_before(connection: Connection, subject: str, at: datetime) -> Decision
 def _outcome(
     connection: Connection, change: _Change, channel: str | None, made: Sequence[Decision],
     sent: Mapping[str, Notification], notified_at: datetime | None,
-) -> tuple[ChannelOutcome, int]:  # fmt: skip
+) -> tuple[NotifyOutcome, int]:  # fmt: skip
     """What a channel's flushes made of a change, and how many of them decided it: up to the first notification that
     holds the alert, or to the first reason why there is none."""
     why_not: tuple[datetime, DecisionReason, str | None] | None = None
@@ -315,7 +315,7 @@ def _outcome(
         notification = sent.get(flush.notification_id or "")
         if notification is not None and _holds(notification, change.alert):
             if number == len(made) or notification.state is not NotificationState.SUPERSEDED:
-                return ChannelOutcome(
+                return NotifyOutcome(
                     change.name, change.reason, channel, flush.at, flush.reason, flush.note, notification.id,
                     notification.state, notification.reason,
                 ), number  # fmt: skip
@@ -326,7 +326,7 @@ def _outcome(
     at, reason, note = why_not or (change.at, DecisionReason.NO_CHANGE, None)
     if reason is DecisionReason.NO_CHANGE and note is None and notified_at is not None:
         note = f"it was told of this alert at {isoformat(notified_at)}"
-    return ChannelOutcome(change.name, change.reason, channel, at, reason, note), deciding
+    return NotifyOutcome(change.name, change.reason, channel, at, reason, note), deciding
 
 
 def _holds(notification: Notification, alert: AlertRecord) -> bool:
@@ -344,7 +344,7 @@ def _why_left_out(connection: Connection, alert: AlertRecord, at: datetime) -> t
     return DecisionReason.INHIBITED, "others of its group were told"
 
 
-def _of_reporters(connection: Connection, on_events: Sequence[Decision]) -> list[ChannelOutcome]:
+def _of_reporters(connection: Connection, on_events: Sequence[Decision]) -> list[NotifyOutcome]:
     by_reporters = [decision for decision in on_events if decision.stage is Stage.REPORTER]
     sent = _notifications_of(connection, by_reporters)
     outcomes = []
@@ -352,7 +352,7 @@ def _of_reporters(connection: Connection, on_events: Sequence[Decision]) -> list
         notification = sent.get(made.notification_id or "")
         carried = (notification.id, notification.state, notification.reason) if notification else ()
         channel = notification.channel if notification else None
-        outcomes.append(ChannelOutcome(made.subject, None, channel, made.at, made.reason, made.note, *carried))
+        outcomes.append(NotifyOutcome(made.subject, None, channel, made.at, made.reason, made.note, *carried))
     return outcomes
 
 

@@ -16,8 +16,9 @@ from urllib.parse import quote
 
 from sqlalchemy import Connection, Engine, inspect, text
 from sqlalchemy.engine import URL
+from sqlalchemy.exc import OperationalError
 
-from tocsin.store.engine import StoreRefused, is_sqlite, sqlite_path, unbounded
+from tocsin.store.engine import StoreRefused, is_sqlite, open_engines, reason, sqlite_path, unbounded
 from tocsin.store.schema import SCHEMA_REVISION, metadata
 
 if TYPE_CHECKING:
@@ -37,6 +38,18 @@ def current_revision(connection: Connection) -> str | None:
         return None
     found = connection.execute(text(f"SELECT version_num FROM {_VERSION_TABLE}")).scalar_one_or_none()
     return None if found is None else str(found)
+
+
+def stored_revision(url: URL) -> str | None:
+    """The revision of a closed store; None for an empty database. Raises ``StoreRefused``."""
+    _, reader = open_engines(url)
+    try:
+        with reader.connect() as connection:
+            return current_revision(connection)
+    except OperationalError as error:
+        raise StoreRefused(f"cannot read the store: {reason(error)}") from None
+    finally:
+        reader.dispose()
 
 
 def bring_up_to_date(engine: Engine, url: URL) -> bool:

@@ -51,7 +51,7 @@ from tocsin.store.sql import Key, Keyed, pack, plain, unfold
 ROWS = 500  # of one table in one batch
 SCENARIOS = 100  # whose runs one batch goes through
 KEEP_RUNS = 50  # of each scenario, however old
-_NOTIFIED_FOR = timedelta(hours=120)  # a channel's memory of a group that is gone; see ``route.dedup``
+_NOTIFIED_FOR = timedelta(hours=120)  # a channel's memory of a group that is gone; see ``routing.dedup``
 _DONE = (NotificationState.DELIVERED, NotificationState.SUPERSEDED, NotificationState.CANCELLED)
 
 
@@ -72,7 +72,7 @@ def prune(connection: Connection, now: datetime, retention: timedelta, after: Sc
         for table, old in (
             (events, _old_events(before)),
             (decisions, decisions.c.at < before),
-            (outbox, and_(outbox.c.settled_at < before, outbox.c.state.in_([one.value for one in _DONE]))),
+            (outbox, and_(outbox.c.settled_at < before, outbox.c.state.in_(_DONE))),
             (alerts, and_(alerts.c.ends_at < before, ~exists().where(group_alerts.c.alert_id == alerts.c.id))),
             (silences, silences.c.ends_at < before),
             (expected_starts, and_(expected_starts.c.at < before, expected_starts.c.state != "pending")),

@@ -11,12 +11,11 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from math import inf
 
-from sqlalchemy import Connection
 from tenacity import wait_exponential
 
 from tocsin.dss import DSSError, DSSForbidden
 from tocsin.model.run import Run, ScenarioKey
-from tocsin.store import runs, scenarios, starts
+from tocsin.store import Connection, runs, scenarios, starts
 from tocsin.store.scenarios import ProjectRow, ScenarioRow
 from tocsin.watch.cadence import Rank, Reason, ScenarioState, wait_after
 from tocsin.watch.circuit import Circuit

@@ -13,7 +13,6 @@ from heapq import heappop, heappush
 from itertools import count
 from math import inf
 
-from sqlalchemy import Connection
 from tenacity import wait_exponential
 
 from tocsin.dss import DSSError, DSSForbidden, DSSNotFound, DSSReplyTooLarge, wire
@@ -23,7 +22,7 @@ from tocsin.kit.strings import storable
 from tocsin.model.event import EventName
 from tocsin.model.run import Details, DetailsLevel, Run, RunKey, ScenarioKey
 from tocsin.model.scenario import LAUNCH_DELAY, MailReporter
-from tocsin.store import runs
+from tocsin.store import Connection, runs
 from tocsin.store.scenarios import put_follows
 from tocsin.watch import read
 from tocsin.watch.cadence import Rank, Reason, ScenarioState, wait_after

@@ -8,12 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from sqlalchemy import Connection
-
 from tocsin.model.event import END_EVENTS, Event, EventName
 from tocsin.model.run import DetailsLevel, Run, RunKey
 from tocsin.model.scenario import MailReporter, match_starts
-from tocsin.store import events, runs, scenarios, starts, totals
+from tocsin.store import Connection, events, runs, scenarios, starts, totals
 from tocsin.store.runs import RunRow
 from tocsin.store.scenarios import PolledScenario
 from tocsin.watch.diff import PollResult, diff

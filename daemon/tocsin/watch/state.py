@@ -13,14 +13,13 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from sqlalchemy import Connection
 from tenacity import wait_exponential
 
 from tocsin.config.model import Node, ProjectScope, ScenarioScope
 from tocsin.dss import DSSClient, DSSError, RequestReport
 from tocsin.kit.clock import Clock
 from tocsin.model.event import Event
-from tocsin.store import Store, StoreFailed, StoreUnavailable
+from tocsin.store import Connection, Store, StoreFailed, StoreUnavailable
 from tocsin.store.events import insert_events
 from tocsin.store.scenarios import NodeRow, begin_backfill, save_node
 from tocsin.store.writer import Leadership

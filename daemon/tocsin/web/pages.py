@@ -12,12 +12,11 @@ from urllib.parse import quote
 
 from aiohttp import web
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from sqlalchemy import Connection
 
 from tocsin import __version__
 from tocsin.config.model import Config
 from tocsin.kit.clock import human_duration
-from tocsin.store import query
+from tocsin.store import Connection, query
 from tocsin.store.query import AlertRecord, DeliveryRecord, NodeRecord, RunRecord
 from tocsin.store.runs import usual_durations
 from tocsin.web.context import CONTEXT, HttpProblem, WebContext

@@ -14,7 +14,6 @@ from typing import Any
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
-from sqlalchemy import Connection
 
 from tocsin import __version__
 from tocsin.config.model import Config
@@ -23,7 +22,7 @@ from tocsin.model.cloudevent import Json, to_cloudevent
 from tocsin.model.event import END_EVENTS, Event, event_labels
 from tocsin.model.labels import Labels, Matcher
 from tocsin.model.run import ScenarioKey
-from tocsin.store import query
+from tocsin.store import Connection, query
 from tocsin.store.events import page_of_events
 from tocsin.store.explanation import RunExplanation
 from tocsin.store.query import LabelFilters, Page
