@@ -133,7 +133,7 @@ async def config(request: web.Request) -> web.Response:
 
 
 @dataclass(frozen=True, slots=True)
-class EventPage:
+class CloudEventPage:
     """Events as CloudEvents; ``seq`` is the last that was read, whether it matched or not."""
 
     events: list[dict[str, Json]]
@@ -141,7 +141,7 @@ class EventPage:
     more: bool
 
 
-def read_events(connection: Connection, filters: LabelFilters, limit: int, after: int) -> EventPage:
+def read_events(connection: Connection, filters: LabelFilters, limit: int, after: int) -> CloudEventPage:
     """Up to ``limit`` events that match, with their details joined."""
     equal = {column: filters[label][0] for label, column in _EVENT_COLUMNS.items() if len(filters.get(label, ())) == 1}
     inside = {name: values for name, values in filters.items() if _EVENT_COLUMNS.get(name) not in equal}
@@ -153,11 +153,11 @@ def read_events(connection: Connection, filters: LabelFilters, limit: int, after
         missing = limit - len(events)
         events += matching[:missing]
         if len(matching) > missing:
-            return EventPage(_cloudevents(connection, events), events[-1].seq or after, True)
+            return CloudEventPage(_cloudevents(connection, events), events[-1].seq or after, True)
         after = page.last_seq
         if not page.full or len(events) == limit:
-            return EventPage(_cloudevents(connection, events), after, page.full)
-    return EventPage(_cloudevents(connection, events), after, True)
+            return CloudEventPage(_cloudevents(connection, events), after, page.full)
+    return CloudEventPage(_cloudevents(connection, events), after, True)
 
 
 def _matches(labels: Labels, filters: LabelFilters) -> bool:

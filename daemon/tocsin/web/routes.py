@@ -32,7 +32,7 @@ class CloudEvent:
 
 
 @dataclass(frozen=True, slots=True)
-class Endpoint:
+class HttpRoute:
     """One method of one address.
 
     ``answer`` None means any object or text. ``lists``: a page of ``answer``s; its ``filters`` None means any label.
@@ -54,25 +54,25 @@ class Endpoint:
     page: bool = False
 
 
-def endpoints() -> list[Endpoint]:
-    def listing(name: str, summary: str, handler: Handler, answer: type, filters: reads.Filters) -> Endpoint:
-        return Endpoint("GET", f"/api/v1/{name}", summary, _READ, handler, answer, lists=True, filters=filters)
+def endpoints() -> list[HttpRoute]:
+    def listing(name: str, summary: str, handler: Handler, answer: type, filters: reads.Filters) -> HttpRoute:
+        return HttpRoute("GET", f"/api/v1/{name}", summary, _READ, handler, answer, lists=True, filters=filters)
 
     def rows(
         name: str, summary: str, answer: type, read: Callable[..., Any], filters: reads.Filters,
         states: Collection[str] = (), *, timed: bool = False,
-    ) -> Endpoint:  # fmt: skip
+    ) -> HttpRoute:  # fmt: skip
         return listing(name, summary, reads.lister(read, filters, states, timed=timed), answer, filters)
 
     pages = Pages()
     table = [
-        Endpoint("GET", "/-/healthy", "Whether the process is worth keeping", Access.PROBE, reads.healthy, media=_TEXT),
-        Endpoint("GET", "/-/ready", "Whether it can do its work", Access.PROBE, reads.ready, media=_TEXT),
-        Endpoint("GET", "/metrics", "Prometheus metrics", Access.STATUS, reads.metrics, media=_TEXT),
-        Endpoint("GET", "/api/v1/status", "The process and its nodes, from memory", Access.STATUS, reads.status),
-        Endpoint("GET", "/api/v1/config", "The configuration in force, secrets masked", _READ, reads.config),
-        Endpoint("GET", f"/api/v1/explain/{_RUN}", "Why a run was notified, or not", _READ, reads.explain, RunExplanation),
-        Endpoint("GET", "/api/v1/explain/alerts/{id}", _EXPLAIN_ALERT, _READ, reads.explain_alert, AlertExplanation),
+        HttpRoute("GET", "/-/healthy", "Whether the process is worth keeping", Access.PROBE, reads.healthy, media=_TEXT),
+        HttpRoute("GET", "/-/ready", "Whether it can do its work", Access.PROBE, reads.ready, media=_TEXT),
+        HttpRoute("GET", "/metrics", "Prometheus metrics", Access.STATUS, reads.metrics, media=_TEXT),
+        HttpRoute("GET", "/api/v1/status", "The process and its nodes, from memory", Access.STATUS, reads.status),
+        HttpRoute("GET", "/api/v1/config", "The configuration in force, secrets masked", _READ, reads.config),
+        HttpRoute("GET", f"/api/v1/explain/{_RUN}", "Why a run was notified, or not", _READ, reads.explain, RunExplanation),
+        HttpRoute("GET", "/api/v1/explain/alerts/{id}", _EXPLAIN_ALERT, _READ, reads.explain_alert, AlertExplanation),
         rows("nodes", "Nodes by name", query.NodeRecord, query.list_nodes, ("dss_node",)),
         rows("scenarios", "Scenarios by node, project and id; gone ones too", query.ScenarioRecord,
              query.list_scenarios, reads.SCENARIO_FILTERS),
@@ -85,27 +85,27 @@ def endpoints() -> list[Endpoint]:
              ("state",), tuple(SilenceState), timed=True),
         rows("deliveries", "Notifications and their attempts, the newest first", query.DeliveryRecord,
              query.list_deliveries, reads.DELIVERY_FILTERS, tuple(NotificationState)),
-        Endpoint("GET", "/api/v1/events/stream", "Events as they come; resumes after `Last-Event-ID`", _READ, stream,
+        HttpRoute("GET", "/api/v1/events/stream", "Events as they come; resumes after `Last-Event-ID`", _READ, stream,
                  lists=True, filters=reads.EVENT_FILTERS, media="text/event-stream", streams=True),
-        Endpoint("POST", "/api/v1/silences", "A new silence", _CHANGE, changes.create_silence, query.SilenceRecord,
+        HttpRoute("POST", "/api/v1/silences", "A new silence", _CHANGE, changes.create_silence, query.SilenceRecord,
                  body=changes.NewSilence, status=201),
-        Endpoint("DELETE", "/api/v1/silences/{id}", "End a silence now", _CHANGE, changes.expire_silence,
+        HttpRoute("DELETE", "/api/v1/silences/{id}", "End a silence now", _CHANGE, changes.expire_silence,
                  query.SilenceRecord),
-        Endpoint("POST", "/api/v1/alerts/{id}/resolve", "Resolve an alert by hand", _CHANGE, changes.resolve_alert),
-        Endpoint("POST", "/api/v1/deliveries/{id}/retry", "Send a dead letter again", _CHANGE, changes.retry_delivery),
-        Endpoint("POST", "/-/reload", "Read the configuration again", _CHANGE, changes.reload),
-        Endpoint("POST", "/hooks/dss/{node}", "A hint that a poll is due; never a fact", Access.HOOK, changes.nudge,
+        HttpRoute("POST", "/api/v1/alerts/{id}/resolve", "Resolve an alert by hand", _CHANGE, changes.resolve_alert),
+        HttpRoute("POST", "/api/v1/deliveries/{id}/retry", "Send a dead letter again", _CHANGE, changes.retry_delivery),
+        HttpRoute("POST", "/-/reload", "Read the configuration again", _CHANGE, changes.reload),
+        HttpRoute("POST", "/hooks/dss/{node}", "A hint that a poll is due; never a fact", Access.HOOK, changes.nudge,
                  status=202),
-        Endpoint("GET", "/", "The page for people", _READ, pages.overview, media=_HTML, page=True),
-        Endpoint("GET", f"/runs/{_RUN}", "The page of one run", _READ, pages.run, media=_HTML, page=True),
-        Endpoint("GET", "/static/{name}", "Its style and script", _READ, static, media="text/css", page=True),
+        HttpRoute("GET", "/", "The page for people", _READ, pages.overview, media=_HTML, page=True),
+        HttpRoute("GET", f"/runs/{_RUN}", "The page of one run", _READ, pages.run, media=_HTML, page=True),
+        HttpRoute("GET", "/static/{name}", "Its style and script", _READ, static, media="text/css", page=True),
     ]  # fmt: skip
-    document = describe(endpoint for endpoint in table if not endpoint.page)
+    document = describe(route for route in table if not route.page)
 
     async def openapi(_request: web.Request) -> web.Response:
         return web.json_response(document)
 
-    return [*table, Endpoint("GET", "/api/v1/openapi.json", "This description", _READ, openapi, page=True)]
+    return [*table, HttpRoute("GET", "/api/v1/openapi.json", "This description", _READ, openapi, page=True)]
 
 
 # --- OpenAPI ---------------------------------------------------------------------------------------------------------
@@ -124,12 +124,12 @@ _PROBLEM: dict[str, Json] = {
 }
 
 
-def describe(table: Iterable[Endpoint]) -> dict[str, Json]:
+def describe(table: Iterable[HttpRoute]) -> dict[str, Json]:
     """The OpenAPI 3.1 document."""
     table = list(table)
     paths: dict[str, dict[str, Json]] = {}
-    for endpoint in table:
-        paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = _operation(endpoint)
+    for route in table:
+        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -150,41 +150,41 @@ def describe(table: Iterable[Endpoint]) -> dict[str, Json]:
     }
 
 
-def _operation(endpoint: Endpoint) -> dict[str, Json]:
-    name = re.sub(r"[^a-z0-9]+", "_", f"{endpoint.method}{endpoint.path}".lower()).strip("_")
+def _operation(route: HttpRoute) -> dict[str, Json]:
+    name = re.sub(r"[^a-z0-9]+", "_", f"{route.method}{route.path}".lower()).strip("_")
     parameters: list[Json] = [
         {"name": part, "in": "path", "required": True, "schema": {"type": "string"}}
-        for part in re.findall(r"{(\w+)}", endpoint.path)
+        for part in re.findall(r"{(\w+)}", route.path)
     ]
-    if endpoint.lists:
-        parameters += _list_parameters(endpoint.filters)
+    if route.lists:
+        parameters += _list_parameters(route.filters)
     refused: Json = {"application/problem+json": {"schema": {"$ref": _REFS.format(model="Problem")}}}
     operation: dict[str, Json] = {
         "operationId": name,
-        "summary": endpoint.summary,
+        "summary": route.summary,
         "parameters": parameters,
         "responses": {
-            str(endpoint.status): {"description": "Done", "content": {endpoint.media: {"schema": _answer(endpoint)}}},
+            str(route.status): {"description": "Done", "content": {route.media: {"schema": _answer(route)}}},
             "default": {"description": "Refused, or failed", "content": refused},
         },
     }
-    if endpoint.access is not Access.PROBE:
-        operation["security"] = [{"hook": []}] if endpoint.access is Access.HOOK else [{"token": []}, {}]
-    if endpoint.body is not None:
-        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": _ref(endpoint.body)}}}
+    if route.access is not Access.PROBE:
+        operation["security"] = [{"hook": []}] if route.access is Access.HOOK else [{"token": []}, {}]
+    if route.body is not None:
+        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": _ref(route.body)}}}
     return operation
 
 
-def _answer(endpoint: Endpoint) -> dict[str, Json]:
-    if endpoint.answer is None:
-        return {"type": "object"} if endpoint.media == "application/json" else {"type": "string"}
-    if not endpoint.lists or endpoint.media != "application/json":
-        return _ref(endpoint.answer)
+def _answer(route: HttpRoute) -> dict[str, Json]:
+    if route.answer is None:
+        return {"type": "object"} if route.media == "application/json" else {"type": "string"}
+    if not route.lists or route.media != "application/json":
+        return _ref(route.answer)
     return {
         "type": "object",
         "required": ["items", "next"],
         "properties": {
-            "items": {"type": "array", "items": _ref(endpoint.answer)},
+            "items": {"type": "array", "items": _ref(route.answer)},
             "next": {"type": ["string", "null"], "description": "`after` of the next page; null at the end"},
         },
     }
@@ -208,10 +208,10 @@ def _ref(kind: type) -> dict[str, Json]:
     return {"$ref": _REFS.format(model=kind.__name__)}
 
 
-def _schemas(table: Iterable[Endpoint]) -> dict[str, Json]:
+def _schemas(table: Iterable[HttpRoute]) -> dict[str, Json]:
     event = {name: value for name, value in event_schema().items() if not name.startswith("$")}
     schemas: dict[str, Json] = {"Problem": _PROBLEM, "CloudEvent": event}
-    for kind in sorted({kind for endpoint in table for kind in (endpoint.answer, endpoint.body) if kind}, key=str):
+    for kind in sorted({kind for route in table for kind in (route.answer, route.body) if kind}, key=str):
         if kind.__name__ not in schemas:
             schema: dict[str, Any] = TypeAdapter(kind).json_schema(mode="serialization", ref_template=_REFS)
             schemas.update(schema.pop("$defs", {}))

@@ -10,7 +10,7 @@ from aiohttp.typedefs import Handler
 
 from tocsin.web.access import GATE, Access, Gate, is_loopback
 from tocsin.web.context import CONTEXT, SUBJECT, HttpProblem, WebContext, problems
-from tocsin.web.routes import Endpoint, endpoints
+from tocsin.web.routes import HttpRoute, endpoints
 from tocsin.web.stream import STREAMS, Streams, close_streams
 
 log = structlog.get_logger(__name__)
@@ -131,7 +131,7 @@ class UnreadAnswers:
 
 _SILENT = web.AppKey("silent", set[web.RequestHandler])
 _UNREAD = web.AppKey("unread", UnreadAnswers)
-_ROUTES = web.AppKey("routes", dict[tuple[str, str], Endpoint])
+_ROUTES = web.AppKey("routes", dict[tuple[str, str], HttpRoute])
 
 
 @web.middleware
@@ -209,7 +209,7 @@ async def _bounded(request: web.Request, handler: Handler) -> web.StreamResponse
         return await handler(request)
 
 
-def _route(request: web.Request) -> Endpoint | None:
+def _route(request: web.Request) -> HttpRoute | None:
     resource = request.match_info.route.resource
     method = "GET" if request.method == "HEAD" else request.method
     return None if resource is None else request.app[_ROUTES].get((method, resource.canonical))

@@ -18,7 +18,7 @@ from tocsin.store.events import last_seq
 from tocsin.store.query import LabelFilters
 from tocsin.web.access import GATE, Access
 from tocsin.web.context import CONTEXT, HttpProblem, WebContext, list_query, whole_number
-from tocsin.web.reads import EVENT_FILTERS, EventPage, read_events
+from tocsin.web.reads import EVENT_FILTERS, CloudEventPage, read_events
 
 log = structlog.get_logger(__name__)
 
@@ -91,11 +91,11 @@ async def _follow(request: web.Request, response: web.StreamResponse, wanted: La
             quiet = 0
 
 
-async def _read(context: WebContext, wanted: LabelFilters, after: int) -> EventPage:
+async def _read(context: WebContext, wanted: LabelFilters, after: int) -> CloudEventPage:
     try:
         return await context.store.browse(read_events, wanted, BATCH, after)
     except StoreUnavailable:
-        return EventPage([], after, more=False)  # the next look tries again
+        return CloudEventPage([], after, more=False)  # the next look tries again
 
 
 async def _write(response: web.StreamResponse, text: str) -> None:
