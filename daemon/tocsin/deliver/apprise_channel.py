@@ -1,9 +1,7 @@
 """Channels that are apprise URLs: the blocking half, and the only module that imports apprise.
 
-What apprise does by itself and a daemon must not suffer is off: its process-wide thread pool and its timeouts (every
-channel has threads of its own), its sleep between sends and its retries, redirects, schemes that act on this machine,
-pictures from the web, and its log, which shows payloads and secrets: what it says about a failure is masked and becomes
-the attempt's note. Attachments are texts in memory; no file or address can be named.
+What does not suit a daemon is off: apprise's thread pool, timeouts, sleeps, retries, redirects, pictures from the web,
+schemes that act on this machine, and its log, which shows secrets: what it says about a failure becomes a masked note.
 """
 
 import logging
@@ -13,7 +11,7 @@ import threading
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from email.utils import formataddr
 from functools import lru_cache
@@ -53,12 +51,9 @@ _LONGEST_WAIT = timedelta(hours=1)
 _SHORT_WAIT_SECONDS = 3.0
 _LOG_LINES: bounded.ThreadLog[str] = bounded.ThreadLog(20)
 _LOGGED_CAUSES = ("Response Details", "Socket Exception", "I/O Exception")  # that apprise logs at DEBUG
-_NOTIFY_TYPES = {
-    Tone.BAD: NotifyType.FAILURE,
-    Tone.WARN: NotifyType.WARNING,
-    Tone.GOOD: NotifyType.SUCCESS,
-    Tone.INFO: NotifyType.INFO,
-}
+_NOTIFY_TYPES = dict(
+    zip(Tone, (NotifyType.INFO, NotifyType.SUCCESS, NotifyType.WARNING, NotifyType.FAILURE), strict=True)
+)
 _NOTIFY_FORMATS = {
     ServiceFormat.HTML: NotifyFormat.HTML,
     ServiceFormat.MARKDOWN: NotifyFormat.MARKDOWN,
@@ -66,25 +61,27 @@ _NOTIFY_FORMATS = {
 }
 
 
+@dataclass(eq=False)
 class AppriseSender:
     """Sends to one apprise channel's receiver. Threads share it; each has its own plugin."""
 
-    def __init__(self, channel: Channel, clock: Clock, slack_url: str | None = None) -> None:
+    channel: Channel
+    clock: Clock
+    slack_url: str | None = None
+
+    def __post_init__(self) -> None:
         _prepare_apprise()
-        self._channel = channel
-        self._slack_url = slack_url
         self._local = threading.local()
         self._renderer: Renderer | None = None
         self._templates: object = None
-        self._clock = clock
-        self._mailbox = mail.Mailbox(clock)
+        self._mailbox = mail.Mailbox(self.clock)
 
     def send(self, outgoing: Outgoing) -> SendResult:
         """Send once; blocks. Every outcome is a result."""
-        if self._channel.url is None:
+        if self.channel.url is None:
             return refused("the channel has no apprise URL", cause=Cause.URL)
         try:
-            url = self._channel.url.reveal().strip()
+            url = self.channel.url.reveal().strip()
         except OSError as error:
             return failed(f"cannot read the channel's URL: {error.strerror or error}", cause=Cause.URL)
         if getattr(self._local, "url", None) != url:
@@ -93,7 +90,7 @@ class AppriseSender:
         if isinstance(plugin, str):
             return refused(plugin, cause=Cause.URL)
         service: Service = self._local.service
-        templates, template = outgoing.config.template_texts, self._channel.template
+        templates, template = outgoing.config.template_texts, self.channel.template
         if self._renderer is None or self._templates is not templates:
             self._renderer, self._templates = Renderer(templates), templates
         notice, kind = outgoing.notification.notice, service.kind
@@ -103,14 +100,14 @@ class AppriseSender:
         else:
             result = self._notify(plugin, service, rendered, outgoing)
         for note in rendered.notes:
-            log.warning("template_problem", channel=self._channel.name, note=note)
+            log.warning("template_problem", channel=self.channel.name, note=note)
         return replace(result, note="; ".join(part for part in (result.note, *rendered.notes) if part))
 
     def _renew_plugin(self, url: str) -> None:
         """Make this thread's plugin for the present URL, or the reason why there is none."""
-        plugin = _connect(url, self._channel, self._slack_url)
+        plugin = _connect(url, self.channel, self.slack_url)
         if not isinstance(plugin, str):
-            self._local.service = _prepare_plugin(plugin, url, self._channel.template)
+            self._local.service = _prepare_plugin(plugin, url, self.channel.template)
         # In the URLs of most services the place of a host holds a token.
         host_is_public = not isinstance(plugin, str) and "host" in plugin.template_tokens
         proxies = [part for name, proxy in getproxies().items() if name != "no" for part in secrets_of(proxy)]
@@ -119,7 +116,7 @@ class AppriseSender:
 
     def _mail(self, plugin: NotifyEmail, rendered: Rendered, outgoing: Outgoing) -> SendResult:
         try:
-            account = _account(plugin, self._channel, self._local.url)
+            account = _account(plugin, self.channel, self._local.url)
         except mail.BadMailAddress as error:
             return refused(str(error), cause=Cause.MAIL_ADDRESS)
         if rendered.text is None and rendered.html is not None:  # of an own template that made HTML alone
@@ -163,7 +160,7 @@ class AppriseSender:
         self._local.url = None  # some plugins keep a connection: the next attempt gets a new one
         note = " / ".join(mask(line, self._local.secrets) for line in lines if line.strip())
         answer = answers[-1] if answers else None
-        return result_of_answer(answer, note or "apprise gave no reason", self._clock.now())
+        return result_of_answer(answer, note or "apprise gave no reason", self.clock.now())
 
 
 def inspect_url(url: str) -> tuple[str | None, tuple[str, ...]]:
@@ -230,8 +227,6 @@ def _connect(url: str, channel: Channel, slack_url: str | None) -> NotifyBase | 
 
 
 class _MustWait(Exception):
-    """A service tells its plugin to wait."""
-
     def __init__(self, wait: timedelta) -> None:
         super().__init__("the service asks for fewer messages")
         self.wait = wait

@@ -1,10 +1,7 @@
 """Answers of receivers, bounded in bytes and in time, for libraries that read whatever comes.
 
-``requests`` reads a body to its end and unpacks it, ``http.client`` and ``smtplib`` read lines for as long as some
-come, and each timeout is one of a single read. Here the timeout of a socket is that of a whole answer, what is longer
-than a megabyte is cut, and no more than that is unpacked. apprise's plugins call ``requests`` directly, so the bounds
-stand in the adapter that every session of this process mounts (``install_bounds``); it also asks for no compression,
-follows the proxies of the environment as all of Tocsin does, and records statuses, which apprise does not report.
+The timeout of a socket is that of a whole answer, and no more than a megabyte is read or unpacked. apprise's plugins call
+``requests`` directly, so the bounds are in the adapter that every session of this process mounts (``install_bounds``).
 """
 
 import http.client
@@ -23,7 +20,6 @@ import requests
 import requests.adapters
 import requests.sessions
 import urllib3
-from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from yarl import URL
 
@@ -137,23 +133,10 @@ class _BoundedSocket:
         return _bounded_file(self._socket)
 
 
-class _Connection(HTTPConnection):
-    response_class = _Response
-
-
-class _SecureConnection(HTTPSConnection):
-    response_class = _Response
-
-
-class _Pool(HTTPConnectionPool):
-    ConnectionCls = _Connection
-
-
-class _SecurePool(HTTPSConnectionPool):
-    ConnectionCls = _SecureConnection
-
-
-_POOLS = {"http": _Pool, "https": _SecurePool}
+_POOLS = {}
+for _scheme, _pool in (("http", HTTPConnectionPool), ("https", HTTPSConnectionPool)):
+    _connection = type("BoundedConnection", (_pool.ConnectionCls,), {"response_class": _Response})
+    _POOLS[_scheme] = type("BoundedPool", (_pool,), {"ConnectionCls": _connection})
 
 
 class BoundedAdapter(requests.adapters.HTTPAdapter):

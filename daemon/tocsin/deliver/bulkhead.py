@@ -68,7 +68,7 @@ class Bulkhead:
         return self._paused_until if self._paused_until is not None and self._paused_until > now else None
 
     def pause(self, until: datetime) -> list[Outgoing]:
-        """Send nothing before ``until``; answers what is queued, to be released."""
+        """Send nothing before ``until``; returns what is queued, to be released."""
         self._paused_until = max(until, self._paused_until or until)
         return self.take_queued()
 
@@ -128,14 +128,14 @@ class Bulkhead:
         self._start_sends()
 
     def abandon(self, outgoing: Outgoing) -> set["asyncio.Task[None]"]:
-        """Forget a send that is no longer waited for; answers its task, unless it has ended meanwhile."""
+        """Forget a send that is no longer waited for; returns its task, unless it has ended meanwhile."""
         tasks = {task for task, other in self._in_flight.items() if other is outgoing}
         for task in tasks:
             del self._in_flight[task]
         return tasks
 
     async def finish(self, grace: timedelta) -> list[Outgoing]:
-        """Wait for sends in flight, at most ``grace``; answers those that were not over, now cancelled."""
+        """Wait for sends in flight, at most ``grace``; returns those that were not over, now cancelled."""
         if self._in_flight:
             await asyncio.wait(self.tasks, timeout=grace.total_seconds())
         hanging = dict(self._in_flight)

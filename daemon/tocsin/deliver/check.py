@@ -93,8 +93,6 @@ class TemplateProblem:
 
 
 class _Use(NamedTuple):
-    """One use of a template, message or subject that is not built in."""
-
     owner: Owner
     place: tuple[str | int, ...]
     what: str

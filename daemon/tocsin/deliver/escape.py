@@ -1,7 +1,7 @@
 """Text from DSS in messages: always data, never markup.
 
-``clean_text`` comes first everywhere: names and errors may hold control characters, lone surrogates and marks that
-reverse the direction of what follows. Then each dialect escapes what it would read as its own markup.
+``clean_text`` comes first everywhere: names and errors may hold control characters, lone surrogates and direction marks.
+Then each dialect escapes what it would read as its own markup.
 """
 
 import re

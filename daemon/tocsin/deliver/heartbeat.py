@@ -24,7 +24,7 @@ class HeartbeatSender:
         self._failing = False
 
     async def step(self, now: datetime, config: Config, healthy: bool) -> datetime | None:
-        """Send if it is due and all is ``healthy``; answers when the next is due, None without a heartbeat URL."""
+        """Send if it is due and all is ``healthy``; returns when the next is due, None without a heartbeat URL."""
         if config.heartbeat.url is None:
             return None
         if self._due_at is not None and now < self._due_at:

@@ -1,8 +1,7 @@
 """Mail: one message out of a rendered notification, and its hand-over to an SMTP server. Blocks.
 
-Mails of one scenario share a References header, so that clients show them as one thread. The Message-ID is the
-delivery id, so that a mail that had to be sent twice is recognised. One message goes to all recipients; those that a
-server accepted are remembered, so that a retry for the others sends them nothing twice.
+Mails of one scenario share a References header; the Message-ID is the delivery id. One message goes to all recipients;
+those that a server accepted are remembered, so that a retry for the others sends them nothing twice.
 """
 
 import os
@@ -43,6 +42,7 @@ _LIST = re.compile(r'(?:"(?:[^"\\]|\\.){0,300}"|<[^<>]*>|[^,;])+')
 _RESERVED = frozenset(["subject", "from", "to", "cc", "bcc", "date", "message-id", "content-type", "mime-version"])
 _ASCII_ONLY = (553, b"the server takes no addresses beyond ASCII")
 
+Headers = Mapping[str, str]
 Refusals = Mapping[str, tuple[int, bytes]]
 
 
@@ -124,13 +124,7 @@ _POLICY = SMTP.clone(header_factory=HeaderRegistry(BaseHeader, _AsciiHeader))
 
 
 def _build_mail(
-    notification: Notification,
-    rendered: Rendered,
-    envelope: Envelope,
-    now: datetime,
-    extra: Mapping[str, str],
-    *,
-    utf8: bool,
+    notification: Notification, rendered: Rendered, envelope: Envelope, now: datetime, extra: Headers, *, utf8: bool
 ) -> EmailMessage:
     """``extra``: headers that the channel's URL sets. ``utf8``: the server takes addresses beyond ASCII; otherwise those
     are in no header."""
@@ -188,7 +182,6 @@ def thread_id(notification: Notification) -> str:
 
 
 def _list_id(notification: Notification, domain: str) -> str:
-    """What mail filters may sort by: project and node where there is one."""
     match notification.notice:
         case EventNotice(event=event):
             parts = [event.project, event.node]
@@ -209,7 +202,7 @@ class Account:
 
     envelope: Envelope
     connect: Callable[[], AbstractContextManager[smtplib.SMTP]]
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Headers = field(default_factory=dict)
 
 
 class Mailbox:

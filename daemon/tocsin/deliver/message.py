@@ -106,15 +106,12 @@ def _runs_of(notice: Notice) -> Iterable[RunKey]:
 
 
 class Tone(StrEnum):
-    """How bad it is; decides colours."""
+    """How bad it is, the worst last; decides colours."""
 
-    BAD = "bad"
-    WARN = "warn"
-    GOOD = "good"
     INFO = "info"
-
-
-_RANK = (Tone.INFO, Tone.GOOD, Tone.WARN, Tone.BAD)
+    GOOD = "good"
+    WARN = "warn"
+    BAD = "bad"
 
 
 class MessageLine(NamedTuple):
@@ -184,7 +181,7 @@ def build_message(notice: Notice, facts: Facts, config: Config) -> Message:
             total = sum(notice.runs_by_outcome.values())
             return Message(
                 to_one_line(f"{total} runs on {notice.node} were seen late: {counts or 'none ended'}", 300),
-                max(map(outcome_tone, notice.runs_by_outcome), key=_RANK.index, default=Tone.INFO),
+                max(map(outcome_tone, notice.runs_by_outcome), key=list(Tone).index, default=Tone.INFO),
                 (MessageLine("From", format_utc(notice.since)), MessageLine("Until", format_utc(notice.until))),
                 items=tuple(_late_run(event, facts) for event in notice.worst[:MAX_ITEMS]),
                 more=max(len(notice.worst) - MAX_ITEMS, 0),
@@ -338,7 +335,7 @@ def _group_message(group: GroupNotice, facts: Facts, home: tuple[Link, ...]) -> 
     where = "".join(f"{preposition}{place}" for preposition, place in places if place)
     return Message(
         to_one_line(f"{labels.get('alertname') or 'Alerts'}{where}: {count}", 300),
-        max(map(_severity_tone, group.firing), key=_RANK.index, default=Tone.GOOD),
+        max(map(_severity_tone, group.firing), key=list(Tone).index, default=Tone.GOOD),
         items=items,
         more=more,
         links=home,

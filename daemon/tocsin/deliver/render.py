@@ -1,10 +1,8 @@
 """Messages out of facts: sandboxed Jinja2, one dialect a kind of channel.
 
-The promise: whatever stands in a name, an error or a log, it shows as text and never becomes markup; and a template
-that cannot be rendered never stops a notification: the built-in one is sent instead, with a note that says why.
-
-Subjects and messages of reporters may also hold DSS's ``${variables}``, under the names of DSS's own templates. A known
-one becomes a Jinja2 expression, so that its value is escaped like any other; an unknown one stays and is noted.
+Whatever stands in a name, an error or a log shows as text and never becomes markup. A template that cannot be rendered
+never stops a notification: the built-in one is sent instead, with a note that says why. DSS's ``${variables}`` become
+Jinja2 expressions, so that their values are escaped like any other; unknown ones stay and are noted.
 """
 
 import re
@@ -172,7 +170,6 @@ def _context(notice: Notice, facts: Facts, message: Message) -> dict[str, Any]:
 
 
 def _explain(error: Exception) -> str:
-    """What is wrong with a template, and on which line of it."""
     if isinstance(error, TemplateSyntaxError):
         place = f"line {error.lineno} of {error.name}" if error.name else f"line {error.lineno}"
         return escape.to_one_line(f"{place}: {error.message}", 200)

@@ -1,7 +1,6 @@
 """What the answer to a send means: delivered, worth a retry, or refused for good. Pure.
 
-A refusal is a dead letter at once, so only what a retry cannot change is one: bad credentials, an unknown recipient,
-an address that does not exist, a body that the receiver does not accept.
+A refusal is a dead letter at once, so only what a retry cannot change is one.
 """
 
 import json

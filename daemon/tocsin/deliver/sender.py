@@ -1,9 +1,8 @@
 """Sends notifications from the outbox: claim, send, receipt, retry.
 
-The promise: a pending notification is sent until a receiver takes it, refuses it for good or it grows too old; in order
-within an ordering key; and a channel that hangs delays no other. Truth is in rows alone: a process that dies leaves
-leases that expire, so nothing is lost, and only a send whose receipt was not yet written may repeat, with the same
-delivery id. Several processes may send from one store.
+A pending notification is sent until a receiver takes it, refuses it for good or it grows too old; in order within an
+ordering key; and a channel that hangs delays no other. Truth is in rows alone: after a kill only a send whose receipt was
+not yet written repeats, with the same delivery id for deduplication. Several processes may send from one store.
 """
 
 import asyncio
@@ -46,26 +45,18 @@ class DeliverMetrics:
     OUTCOMES = ("delivered", "failed", "unknown", "dead", "superseded", "cancelled")
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        gauge = partial(Gauge, registry=registry)
         self.notifications = Counter(
             "tocsin_notifications",
             "Notifications by receiver, channel and outcome; failed and unknown ones are retried.",
             ["receiver", "channel", "outcome"],
             registry=registry,
         )
-        self.outbox_depth = Gauge(
-            "tocsin_outbox_depth", "Notifications pending or being sent, by channel.", ["channel"], registry=registry
-        )
-        self.outbox_oldest_age = Gauge(
-            "tocsin_outbox_oldest_age_seconds",
-            "Age of the oldest notification that is pending or being sent; 0 when there is none.",
-            registry=registry,
-        )
-        self.dead_letters = Gauge(
-            "tocsin_dead_letters",
-            "Dead letters by reason: refused by the receiver, too old, channel gone, or unreadable row.",
-            ["reason"],
-            registry=registry,
-        )
+        self.outbox_depth = gauge("tocsin_outbox_depth", "Notifications pending or being sent.", ["channel"])
+        oldest = "Age of the oldest notification that is pending or being sent; 0 when there is none."
+        self.outbox_oldest_age = gauge("tocsin_outbox_oldest_age_seconds", oldest)
+        dead = "Dead letters by reason: refused by the receiver, too old, channel gone, or unreadable row."
+        self.dead_letters = gauge("tocsin_dead_letters", dead, ["reason"])
         for reason in DeadReason:
             self.dead_letters.labels(reason)
 
@@ -113,7 +104,7 @@ class Sender:
         self._outages = 0  # consecutive steps that found the store away
 
     async def step(self, now: datetime, config: Config) -> datetime | None:
-        """Claim what is due and has capacity, and begin to send it; answers when more falls due.
+        """Claim what is due and has capacity, and begin to send it; returns when more falls due.
 
         Sends go on between steps. A step is needed at least every five seconds, to renew leases.
         """
@@ -185,7 +176,7 @@ class Sender:
         return await self._claim(now, config)
 
     async def _reconcile(self, config: Config) -> bool:
-        """Make the bulkheads those of the configuration; answers whether any changed."""
+        """Make the bulkheads those of the configuration; returns whether any changed."""
         channels = config.channels()
         gone = [name for name, bulkhead in self._bulkheads.items() if channels.get(name) != bulkhead.channel]
         for name in gone:

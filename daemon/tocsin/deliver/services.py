@@ -1,11 +1,7 @@
 """What the services behind apprise make of a text, and how much of it they accept. Pure.
 
-apprise declares a format for each, which says what apprise would convert to, not what the service reads: many that it
-calls plain read Markdown, HTML or markup of their own. It would also convert by itself, and with it text of DSS would
-become markup again. So what is sent is written here for each service, and apprise passes it on as it is.
-
-A message that is too long for its service loses its end, at a line where possible and never in the middle of an escape,
-an entity, a tag or a link; what happened and the link to it stay.
+apprise declares formats to convert to, not what a service reads, and its conversion would make markup of DSS's text. So
+messages are written here for each service. One that is too long loses its end, never its headline or half an escape.
 """
 
 import json

@@ -45,10 +45,9 @@ def connector(clock: Clock, *, slack_url: str | None = None) -> Callable[[Channe
     """How the sender makes transports. ``slack_url`` replaces ``https://hooks.slack.com/services`` in ``slack://``
     webhooks, for a local inbox."""
 
-    def connect(channel: Channel) -> Transport:
-        return Webhook(channel, clock) if channel.webhook is not None else AppriseTransport(channel, clock, slack_url)
-
-    return connect
+    return lambda channel: (
+        Webhook(channel, clock) if channel.webhook is not None else AppriseTransport(channel, clock, slack_url)
+    )
 
 
 def check_channel_url(url: str) -> str | None:

@@ -1,8 +1,7 @@
-"""The native webhook: one signed POST a notification, as Standard Webhooks describes it.
+"""The native webhook: one signed POST a notification, as Standard Webhooks describes it. 2xx is a receipt.
 
-2xx is a receipt; redirects are not followed, since they would carry the body and its signature elsewhere. Events are
-posted as CloudEvents, groups in Alertmanager's webhook format, version 4. Source of the latter's fields: Alertmanager's
-documentation of ``webhook_config`` and the replies of version 0.25; ``notification_reason`` came with 0.32.
+Redirects are not followed, since they would carry the body and its signature elsewhere. Groups are posted in
+Alertmanager's webhook format, version 4; source: its documentation of ``webhook_config`` and replies of 0.25 and 0.32.
 """
 
 import asyncio
