@@ -141,7 +141,7 @@ def test_what_is_odd_is_a_warning(tmp_path: Path, old: str, new: str, expected: 
 def test_a_critical_alert_that_at_some_hours_only_a_muted_route_would_get_is_a_warning(tmp_path: Path) -> None:
     (line,) = check(tmp_path, GOOD.replace("receiver: oncall}", "receiver: oncall, mute_time_intervals: [nights]}", 1))
     assert line.startswith('t.yaml:11: route {severity="critical"}: a critical NodeDown would be sent to nobody at ')
-    assert line.endswith(": every route that hears it is mute then (warning)")
+    assert line.endswith(": every route that takes it is mute then (warning)")
 
 
 @pytest.mark.parametrize(

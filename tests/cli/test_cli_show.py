@@ -37,7 +37,7 @@ def test_no_rows_are_a_heading_alone_and_an_empty_list(capsys):
 
 
 def test_one_thing_is_shown_line_by_line(capsys):
-    show.one({"run_as": None, "duration_seconds": timedelta(minutes=2, seconds=5), "steps": [1]}, hide=("steps",))
+    show.item({"run_as": None, "duration_seconds": timedelta(minutes=2, seconds=5), "steps": [1]}, hide=("steps",))
     assert capsys.readouterr().out == "run as\nduration  2m 5s\n"
 
 

@@ -238,19 +238,14 @@ def _iso(moment: datetime | None) -> str | None:
 def _node_status(node: NodeSnapshot | None) -> Json:
     if node is None:
         return None
+    of_row, of_memory = ("up", "problem", "sweep_trusted", "backfilling"), ("scenarios", "active", "running", "failing")
     return {
-        "up": node.row.up,
+        **{name: getattr(node.row, name) for name in of_row},
+        **{name: getattr(node, name) for name in of_memory},
         "reason": node.row.down_reason,
-        "problem": node.row.problem,
         "requests_per_second_limit": node.requests_per_second,
-        "sweep_trusted": node.row.sweep_trusted,
         "oldest_poll_age_seconds": node.oldest_poll_age,
         "oldest_due_poll_seconds": node.longest_overdue,
-        "scenarios": node.scenarios,
-        "active": node.active,
-        "running": node.running,
-        "failing": node.failing,
-        "backfilling": node.row.backfilling,
         "clock_offset_seconds": node.clock_offset.total_seconds(),
         "last_ok_at": _iso(node.row.last_ok_at),
         "dss_version": node.dss_version,

@@ -36,7 +36,7 @@ _LEVELS = logging.getLevelNamesMapping()
 class LogQueue:
     """Lines on their way to a stream, in the order of ``write``. Safe to use from any thread, and from destructors."""
 
-    def __init__(self, write: Callable[[str], None]) -> None:
+    def __init__(self, write: Callable[[str], object]) -> None:
         self._write = write
         self._lock = threading.RLock()  # re-entrant: the garbage collector may run a destructor that logs
         self._lines: list[str | threading.Event] = []  # an event is set once all lines before it are written
@@ -51,7 +51,8 @@ class LogQueue:
         """Take a line, or count it as dropped when the queue is full. Never blocks."""
         with self._lock:
             if self._queued + len(line) > _LONGEST_QUEUE:
-                self._drop(1)
+                self.dropped += 1
+                self._unreported += 1
             else:
                 self._queued += len(line)
                 self._put(line)
@@ -76,11 +77,6 @@ class LogQueue:
             self._woken = True
             self._wake.put(True)
 
-    def _drop(self, lines: int) -> None:
-        with self._lock:
-            self.dropped += lines
-            self._unreported += lines
-
     def _run(self) -> None:
         running = True
         while running:
@@ -104,13 +100,14 @@ class LogQueue:
         text, report = "".join(lines), 0
         try:
             self._write(text)
-            written = True
+            lost = 0
         except (OSError, ValueError):  # a closed pipe, a full disk: these lines are lost, the next may not be
-            self._drop(len(lines))
-            written = False
+            lost = len(lines)
         with self._lock:
             self._queued -= len(text)
-            if written and self._queued <= _LONGEST_QUEUE // 2:  # there is ample room again
+            self.dropped += lost
+            self._unreported += lost
+            if not lost and self._queued <= _LONGEST_QUEUE // 2:  # there is ample room again
                 report, self._unreported = self._unreported, 0
         if report:
             log.error("log_lines_dropped", count=report, reason="nobody read the log, or it could not be written")
@@ -211,17 +208,12 @@ def configure_logging(
     logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)  # requests that are not HTTP do not fill the log
 
 
-def _writer(stream: TextIO) -> Callable[[str], None]:
+def _writer(stream: TextIO) -> Callable[[str], object]:
     """How to write to a stream. A file is written without its buffer, whose lock would be held while a pipe is full."""
     try:
         number = stream.fileno()
     except (OSError, ValueError):  # a stream in memory
-
-        def write_text(text: str) -> None:
-            stream.write(text)
-            stream.flush()
-
-        return write_text
+        return lambda text: stream.write(text) and stream.flush()
     encoding = stream.encoding or "utf-8"
 
     def write_bytes(text: str) -> None:

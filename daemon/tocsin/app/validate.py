@@ -32,6 +32,32 @@ CheckValue = Callable[[str], str | None]  # what is wrong with a secret's value,
 SecretAt = tuple[Path_, str, Secret | None, CheckValue | None]  # its place, what it is, how it is read and checked
 
 
+def _checker(check: Callable[[str], object], error: type[Exception], message: str = "") -> CheckValue:
+    """Turns a function that raises into one that returns ``message``, or the error's words."""
+
+    def problem(value: str) -> str | None:
+        try:
+            check(value)
+        except error as raised:
+            return message or str(raised)
+        return None
+
+    return problem
+
+
+_check_http = _checker(http_url, ValueError, "it is not an http or https URL")
+_check_host = _checker(lambda url: refuse_private_host(urlsplit(url).hostname or ""), PrivateAddress)
+_check_signing_key = _checker(signing_key, BadSecret)
+
+
+def _check_public(value: str) -> str | None:
+    return _check_http(value) or _check_host(value)
+
+
+def _check_channel(value: str) -> str | None:
+    return check_channel_url(value) or "; ".join(unreadable_recipients(value)) or None
+
+
 def validate(source: Source, now: datetime, *, offline: bool) -> list[Problem]:
     """The problems of a configuration, errors first. ``offline``: do not read secrets and certificates."""
     try:
@@ -50,14 +76,16 @@ def validate(source: Source, now: datetime, *, offline: bool) -> list[Problem]:
     warnings += [(path, message) for message, path in unknown_variables(config)]
     warnings += _doubtful_addresses(config)
     warnings += [(("dss_reporters",), message) for message in dss_reporter_warnings(config)]
-    problems = [Problem(message, config.source, line_of(path, config.lines)) for path, message in errors]
+
+    def located(findings: list[Finding]) -> list[Problem]:
+        return [Problem(message, config.source, line_of(path, config.lines)) for path, message in findings]
+
+    problems = located(errors)
     problems += [
         Problem(f"{found.where}: {found.message}", config.source, found.line, severity=found.severity)
         for found in lint(config, now)
     ]
-    problems += [
-        Problem(message, config.source, line_of(path, config.lines), severity="warning") for path, message in warnings
-    ]
+    problems += [replace(problem, severity="warning") for problem in located(warnings)]
     masked = [replace(problem, message=mask_tokens(problem.message)) for problem in problems]
     return sorted(masked, key=lambda problem: problem.severity)
 
@@ -65,21 +93,14 @@ def validate(source: Source, now: datetime, *, offline: bool) -> list[Problem]:
 def _doubtful_addresses(config: Config) -> Iterator[Finding]:
     host = split_listen(config.http.listen)[0]
     if not is_loopback(host) and config.http.tokens_file is None:
-        yield (
-            ("http", "listen"),
-            (
-                f"http.listen {config.http.listen} is open to others, who are shown probes, /metrics and status only, and "
-                "may change nothing; set http.tokens_file to let people in"
-            ),
-        )
+        message = f"http.listen {config.http.listen} is open to others, who are shown probes, /metrics and status only"
+        yield ("http", "listen"), f"{message}, and may change nothing; set http.tokens_file to let people in"
     for index, node in enumerate(config.nodes):
         path = urlsplit(node.url).path
         if page := _PAGE.search(path):
             base = node.url.partition(path)[0] + path[: page.start()]
-            yield (
-                ("nodes", index, "url"),
-                (f"node {node.name}: the url looks like a page of DSS's user interface; DSS itself is at {base}"),
-            )
+            message = f"node {node.name}: the url looks like a page of DSS's user interface; DSS itself is at {base}"
+            yield ("nodes", index, "url"), message
 
 
 def _unreadable_addresses(config: Config) -> Iterator[Finding]:
@@ -140,33 +161,3 @@ def _certificates(place: Path_, owner: str, tls: Tls) -> Iterator[SecretAt]:
 
 def _file(path: str | None) -> FileSecret | None:
     return None if path is None else FileSecret(Path(path))
-
-
-def _check_channel(value: str) -> str | None:
-    return check_channel_url(value) or "; ".join(unreadable_recipients(value)) or None
-
-
-def _check_http(value: str) -> str | None:
-    try:
-        http_url(value)
-    except ValueError:
-        return "it is not an http or https URL"
-    return None
-
-
-def _check_public(value: str) -> str | None:
-    if problem := _check_http(value):
-        return problem
-    try:
-        refuse_private_host(urlsplit(value).hostname or "")
-    except PrivateAddress as error:
-        return str(error)
-    return None
-
-
-def _check_signing_key(value: str) -> str | None:
-    try:
-        signing_key(value)
-    except BadSecret as error:
-        return str(error)
-    return None

@@ -22,14 +22,14 @@ class Failure(Exception):
         self.code = code
 
 
-def tell(message: str) -> None:
+def print_stderr(message: str) -> None:
     """A line for people, beside what scripts read."""
     print(f"tocsin: {message}", file=sys.stderr)
 
 
 def fail(message: str, code: int = NO) -> NoReturn:
     """Tell ``message`` and leave with ``code``."""
-    tell(message)
+    print_stderr(message)
     raise SystemExit(code)
 
 

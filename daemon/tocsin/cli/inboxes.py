@@ -8,11 +8,10 @@ import email
 import html
 import json
 from collections import deque
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from email import policy
-from email.message import EmailMessage
+from typing import Any
 
 from aiohttp import web
 from aiosmtpd.smtp import SMTP, Envelope, Session
@@ -28,30 +27,14 @@ _STYLE = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class ReceivedMail:
-    at: datetime
-    sender: str
-    recipients: tuple[str, ...]
-    message: EmailMessage
-
-    @property
-    def subject(self) -> str:
-        return str(self.message["subject"] or "")
-
-    def body(self, kind: str) -> str | None:
-        part = self.message.get_body((kind,))
-        return None if part is None else str(part.get_content())
-
-
 class Inboxes:
     """Both inboxes and the pages that show them. ``on_message`` gets a line for each message."""
 
     def __init__(self, clock: Clock, on_message: Callable[[str], None]) -> None:
         self._clock = clock
         self._on_message = on_message
-        self._mails: deque[ReceivedMail] = deque(maxlen=_KEEP)
-        self._posts: deque[tuple[datetime, str]] = deque(maxlen=_KEEP)
+        self._mails: deque[dict[str, Any]] = deque(maxlen=_KEEP)  # as in mail.json
+        self._posts: deque[dict[str, str]] = deque(maxlen=_KEEP)  # as in slack.json
         self._smtp: asyncio.Server | None = None
         self._runner: web.AppRunner | None = None
         self.smtp_port = 0
@@ -82,9 +65,16 @@ class Inboxes:
         content = envelope.content or b""
         data = content.encode() if isinstance(content, str) else content
         message = email.message_from_bytes(data, policy=policy.default)
-        mail = ReceivedMail(self._clock.now(), str(envelope.mail_from), tuple(envelope.rcpt_tos), message)
+        bodies = {name: message.get_body((kind,)) for name, kind in (("text", "plain"), ("html", "html"))}
+        mail = {
+            "at": self._clock.now().isoformat(),
+            "from": str(envelope.mail_from),
+            "to": envelope.rcpt_tos,
+            "subject": str(message["subject"] or ""),
+            **{name: None if body is None else str(body.get_content()) for name, body in bodies.items()},
+        }
         self._mails.appendleft(mail)
-        self._on_message(f"mail   {mail.subject}")
+        self._on_message(f"mail   {mail['subject']}")
         return "250 OK"
 
     async def _take_post(self, request: web.Request) -> web.Response:
@@ -94,28 +84,22 @@ class Inboxes:
         except json.JSONDecodeError:
             return web.Response(status=400, text="invalid_payload")
         text = "\n".join(dict.fromkeys(_slack_texts(payload)))
-        self._posts.appendleft((self._clock.now(), text))
+        self._posts.appendleft({"at": self._clock.now().isoformat(), "text": text})
         self._on_message(f"slack  {text.strip().splitlines()[0] if text.strip() else '(empty)'}")
         return web.Response(text="ok")
 
     async def _show_mails(self, _request: web.Request) -> web.Response:
-        return _page("Mail", map(_mail_article, list(self._mails)))
+        return _page("Mail", map(_mail_article, self._mails))
 
     async def _show_posts(self, _request: web.Request) -> web.Response:
-        posts = (f"<small>{at:%H:%M:%S}</small><pre>{html.escape(text)}</pre>" for at, text in list(self._posts))
+        posts = (f"<small>{_time(post)}</small><pre>{html.escape(post['text'])}</pre>" for post in self._posts)
         return _page("Slack", posts)
 
     async def _list_mails(self, _request: web.Request) -> web.Response:
-        return web.json_response(
-            [
-                {"at": mail.at.isoformat(), "from": mail.sender, "to": mail.recipients, "subject": mail.subject}
-                | {"text": mail.body("plain"), "html": mail.body("html")}
-                for mail in list(self._mails)
-            ]
-        )
+        return web.json_response(list(self._mails))
 
     async def _list_posts(self, _request: web.Request) -> web.Response:
-        return web.json_response([{"at": at.isoformat(), "text": text} for at, text in list(self._posts)])
+        return web.json_response(list(self._posts))
 
 
 def _slack_texts(part: object) -> Iterable[str]:
@@ -131,15 +115,19 @@ def _slack_texts(part: object) -> Iterable[str]:
             yield from _slack_texts(value)
 
 
-def _mail_article(mail: ReceivedMail) -> str:
-    page, text = mail.body("html"), mail.body("plain")
+def _time(message: Mapping[str, Any]) -> str:
+    return f"{datetime.fromisoformat(message['at']):%H:%M:%S}"
+
+
+def _mail_article(mail: Mapping[str, Any]) -> str:
+    page, text = mail["html"], mail["text"]
     body = ""
     if page is not None:
         body += f'<iframe sandbox="" srcdoc="{html.escape(page, quote=True)}"></iframe>'
     if text is not None:
         body += f"<details{'' if page else ' open'}><summary>text</summary><pre>{html.escape(text)}</pre></details>"
-    path = html.escape(f"{mail.at:%H:%M:%S} · {mail.sender} → {', '.join(mail.recipients)}")
-    return f"<h2>{html.escape(mail.subject)}</h2><small>{path}</small>{body}"
+    path = html.escape(f"{_time(mail)} · {mail['from']} → {', '.join(mail['to'])}")
+    return f"<h2>{html.escape(mail['subject'])}</h2><small>{path}</small>{body}"
 
 
 def _page(title: str, articles: Iterable[str]) -> web.Response:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from tocsin.cli.exits import DONE, NO, USAGE, tell
+from tocsin.cli.exits import DONE, NO, USAGE, print_stderr
 from tocsin.cli.verb import ConfigOption, typer_app
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def _run(config: ConfigOption = None) -> None:
     try:
         asyncio.run(daemon())
     except (BadConfig, CannotStart) as error:
-        tell(str(error))
+        print_stderr(str(error))
     hard_exit(NO)
 
 
@@ -84,7 +84,7 @@ def _demo(
     try:
         code = asyncio.run(_run_demo(listen, seconds))
     except (CannotStart, BadConfig) as error:
-        tell(str(error))
+        print_stderr(str(error))
         code = NO
     hard_exit(code)
 

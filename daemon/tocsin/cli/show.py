@@ -35,16 +35,16 @@ def rows(items: Sequence[Row], columns: Sequence[str], *, as_json: bool = False)
         print_json(items)
     else:
         headings, keys = zip(*map(_column, columns), strict=True)
-        table(headings, [[cell(item.get(key)) for key in keys] for item in items])
+        table(headings, [[cell(row.get(key)) for key in keys] for row in items])
 
 
-def one(item: Row, *, hide: Iterable[str] = (), as_json: bool = False) -> None:
-    """Print one thing: its keys and values, in the text but for those to ``hide``."""
+def item(row: Row, *, hide: Iterable[str] = (), as_json: bool = False) -> None:
+    """Print one row: its keys and values, as text without those to ``hide``."""
     if as_json:
-        return print_json(item)
-    shown = {key.replace("_seconds", "").replace("_", " "): cell(item[key]) for key in item if key not in hide}
-    width = max(map(len, shown), default=0)
-    for key, value in shown.items():
+        return print_json(row)
+    cells = {key.replace("_seconds", "").replace("_", " "): cell(row[key]) for key in row if key not in hide}
+    width = max(map(len, cells), default=0)
+    for key, value in cells.items():
         print(f"{key:<{width}}  {value}".rstrip())
     return None
 
@@ -109,7 +109,7 @@ def table(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
 
 
 @contextmanager
-def waiting(what: str) -> Iterator[None]:
+def spinner(what: str) -> Iterator[None]:
     """A turning wheel on standard error, if that is a terminal."""
     if not sys.stderr.isatty():
         yield
@@ -125,7 +125,7 @@ def waiting(what: str) -> Iterator[None]:
 def progress(what: str, total: int) -> Iterator[Callable[[], None]]:
     """A bar on standard error, if that is a terminal; call what it gives for each thing that is done."""
     if not sys.stderr.isatty() or total < 2:
-        with waiting(what):
+        with spinner(what):
             yield lambda: None
         return
     from rich.console import Console

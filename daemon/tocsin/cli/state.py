@@ -206,7 +206,7 @@ async def _show_delivery(
     items = await api.items("deliveries", 1, id=delivery_id)
     if not items:
         raise Failure(f"no delivery has the id {delivery_id}")
-    show.one(items[0], hide=("attempts",), as_json=as_json)
+    show.item(items[0], hide=("attempts",), as_json=as_json)
     if not as_json:
         show.rows(items[0]["attempts"], ("attempt=number", "started=started_at", "outcome", "note"))
 

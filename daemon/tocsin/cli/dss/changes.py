@@ -18,7 +18,7 @@ from pathlib import Path
 from tocsin.cli import show
 from tocsin.cli.dss.address import InvalidAddress, scenario_address
 from tocsin.cli.dss.session import Item, Session, Target, describe_error, exit_code
-from tocsin.cli.exits import DONE, NOT_ALLOWED, USAGE, Failure, read_object, tell, write_text
+from tocsin.cli.exits import DONE, NOT_ALLOWED, USAGE, Failure, print_stderr, read_object, write_text
 from tocsin.cli.verb import Edit
 from tocsin.dss import DSSError, PythonScriptBasedScenarioSettings, StepBasedScenarioSettings
 from tocsin.dss.errors import DSSConflict, DSSUnauthorized, DSSUnreachable
@@ -101,11 +101,11 @@ def _print(outcomes: dict[Target, ChangeOutcome], as_json: bool) -> None:
         show.rows(rows if as_json else changed, ("scenario=address", "result", "detail"), as_json=as_json)
     for target, outcome in outcomes.items():
         if outcome.result is Result.FAILED:
-            tell(f"{target}: {outcome.detail}")
+            print_stderr(f"{target}: {outcome.detail}")
     results = [outcome.result for outcome in outcomes.values()]
     if not as_json and (len(results) != 1 or Result.UNCHANGED in results):
         counts = ((results.count(result), result) for result in Result)
-        tell(", ".join(f"{count} {result}" for count, result in counts if count))
+        print_stderr(", ".join(f"{count} {result}" for count, result in counts if count))
 
 
 async def edit_all(

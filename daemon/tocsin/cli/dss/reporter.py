@@ -14,7 +14,7 @@ from typer import Argument, Option
 from tocsin.cli import show
 from tocsin.cli.dss.changes import Settings, edit_all
 from tocsin.cli.dss.session import Item, Session, Target
-from tocsin.cli.exits import USAGE, Failure, tell, write_text
+from tocsin.cli.exits import USAGE, Failure, print_stderr, write_text
 from tocsin.cli.verb import Edit, JsonOption, ScenariosArgument, ScopeArgument, list_verb, typer_app, verb
 from tocsin.dss import wire
 from tocsin.dss.fields import get_object, get_text, only_objects
@@ -175,8 +175,8 @@ async def import_reporters(
     if output is None:
         print(imported.as_yaml(), end="")
     for note in imported.notes:
-        tell(note)
-    tell(f"{imported.carried} of {len(reporters)} reporters carried over{f' to {output}' if output else ''}")
+        print_stderr(note)
+    print_stderr(f"{imported.carried} of {len(reporters)} reporters carried over{f' to {output}' if output else ''}")
     return None
 
 

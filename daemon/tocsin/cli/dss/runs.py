@@ -26,14 +26,14 @@ async def show_run(session: Session, address: RunArgument, as_json: JsonOption =
     steps, errors = list(map(_step_row, details.steps)), _errors(details)
     row: Item = {**target.run_row(run), "running": run.running, "steps": steps}
     row["first_error"] = errors[0] if errors else None
-    show.one(row, hide=("steps", "first_error"), as_json=as_json)
+    show.item(row, hide=("steps", "first_error"), as_json=as_json)
     if as_json:
         return
     print()
     show.rows(steps, _STEPS)
     if errors:
         print()
-        show.one(errors[0], hide=("stack",))
+        show.item(errors[0], hide=("stack",))
 
 
 @verb(app, "wait")
@@ -47,7 +47,7 @@ async def wait_for_run(
     """Wait for the end of a run. Exit 1 if it did not succeed, or not in time."""
     limit = seconds(timeout)
     target, run = await session.run(address)
-    with show.waiting(f"waiting for {target}"):
+    with show.spinner(f"waiting for {target}"):
         await run.wait_for_completion(no_fail=True, timeout=limit)
     show.rows([target.run_row(run)], _RUN, as_json=as_json)
     return DONE if run.outcome == "SUCCESS" or (run.good and not strict) else NO
@@ -98,7 +98,7 @@ async def show_run_errors(session: Session, address: RunArgument, as_json: JsonO
         return show.print_json(errors)
     for number, error in enumerate(errors):
         print("\n" if number else "", end="")
-        show.one(error, hide=("stack",))
+        show.item(error, hide=("stack",))
         print(*map(show.cell, str(error["stack"] or "").splitlines()), sep="\n")
     return None
 

@@ -30,7 +30,7 @@ from tocsin.cli.dss.changes import (
     save_disabled,
 )
 from tocsin.cli.dss.session import Item, Session, Target, describe_error, exit_code
-from tocsin.cli.exits import DONE, NO, USAGE, Failure, tell
+from tocsin.cli.exits import DONE, NO, USAGE, Failure, print_stderr
 from tocsin.cli.verb import (
     Bulk,
     Edit,
@@ -114,7 +114,7 @@ async def show_scenario(session: Session, address: ScenarioArgument, as_json: Js
     }
     if not as_json and last is not None:
         row["last_run"] = f"{last.id}, {'running' if last.running else last.outcome}"
-    show.one(row, as_json=as_json)
+    show.item(row, as_json=as_json)
 
 
 def _scenario_row(target: Target, item: Raw) -> Item:
@@ -201,7 +201,7 @@ async def show_statistics(
     lists = await session.read_each("reading runs", targets, lambda target: target.scenario.get_last_runs(limit, True))
     rows: list[Item] = [{**target.place, **_statistics(runs)} for target, runs in lists]
     if len(rows) == 1 and not as_json:
-        show.one(rows[0])
+        show.item(rows[0])
     else:
         keys = ("runs", "success_rate", "median_seconds", "p95_seconds", "max_seconds", "last_success")
         show.rows(rows, ("scenario=address", *keys), as_json=as_json)
@@ -325,7 +325,7 @@ async def run_scenarios(
         if rows := [launch.row() for launch in launches if how.as_json or launch not in failed]:
             show.rows(rows, ("scenario=address", "outcome", "duration_seconds", "note"), as_json=how.as_json)
         for launch in failed:
-            tell(f"{launch.target}: {launch.note}")
+            print_stderr(f"{launch.target}: {launch.note}")
     return max((launch.code for launch in launches), default=DONE)
 
 

@@ -19,7 +19,7 @@ from tocsin.cli.dss.address import (
     run_address,
     scenario_address,
 )
-from tocsin.cli.exits import DONE, NO, NOT_ALLOWED, UNREACHABLE, USAGE, Failure, one_line, tell
+from tocsin.cli.exits import DONE, NO, NOT_ALLOWED, UNREACHABLE, USAGE, Failure, one_line, print_stderr
 from tocsin.cli.show import progress
 from tocsin.cli.verb import Where, load_config
 from tocsin.dss import DSSClient, DSSError, DSSScenario, DSSScenarioRun, errors
@@ -247,7 +247,7 @@ class Session:
                 ) as error:
                     if len(things) == 1:
                         raise
-                    tell(f"{name(thing)} is left out: {describe_error(error)}")
+                    print_stderr(f"{name(thing)} is left out: {describe_error(error)}")
                     self.code = max(self.code, exit_code(error))
                 step()
 
