@@ -31,7 +31,7 @@ from tocsin.config.model import (
     build_tree,
 )
 from tocsin.decide.decide import decide_events
-from tocsin.decide.evaluate import CompiledConfig, StepResult, compile_config
+from tocsin.decide.evaluate import CompiledConfig, StepResult
 from tocsin.decide.flush import flush
 from tocsin.decide.timers import decide_time
 from tocsin.model.event import END_EVENTS, Event, EventName, ScenarioFacts, end_event_name, run_event_id
@@ -56,7 +56,7 @@ def main(arguments: list[str]) -> None:
     began = time.thread_time()
     sum(range(5_000_000))
     print(f"five million additions take {(time.thread_time() - began) * 1000:.0f} ms on this machine now")
-    compiled = compile_config(configuration(options.patterns))
+    compiled = CompiledConfig(configuration(options.patterns))
     for name, every in (("all is well", 0), ("one run in 20 fails", 20), ("every run fails", 1)):
         asyncio.run(measure_events(name, compiled, options.events, options.scenarios, every))
     asyncio.run(measure_timers(compiled, options.scenarios))

@@ -158,7 +158,7 @@ def test_intervals_without_a_day_and_short_repeats_are_found() -> None:
         "error time interval empty: it is empty",
         "warning time interval never: one of its entries holds no day in the next 8 years",
         'warning route {project="A"}: repeat_interval is shorter than group_interval, which is the soonest that a '
-        "group is told",
+        "group is flushed",
     ]
 
 

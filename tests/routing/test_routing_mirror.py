@@ -16,7 +16,7 @@ from tocsin.model.notification import EventNotice, MailOverrides
 from tocsin.model.run import DetailsLevel, Run, ScenarioKey
 from tocsin.model.scenario import MailReporter
 from tocsin.routing import dss_reporters as mirror
-from tocsin.routing.dss_reporters import DssReporterResult
+from tocsin.routing.reporters import ReporterResult, reporter_notifications
 
 T0 = datetime(2026, 3, 2, 6, tzinfo=UTC)
 MIRROR = DssReportersConfig("mirror", "ops", ("*@example.com",), ("*@example.com",))
@@ -38,7 +38,7 @@ def failed(name: str = "nightly mail", outcome: str | None = "FAILED", kind: str
     return replace(event(outcome, EventName.REPORTER_FAILED), reporter=told)
 
 
-def one(reporter: MailReporter, config: DssReportersConfig = MIRROR, about: Event | None = None) -> DssReporterResult:
+def one(reporter: MailReporter, config: DssReportersConfig = MIRROR, about: Event | None = None) -> ReporterResult:
     about = about or event()
     found = (mirror.evaluate_fallback if about.reporter else mirror.evaluate_mirror)(config, about, [reporter])
     assert found is not None
@@ -47,11 +47,15 @@ def one(reporter: MailReporter, config: DssReportersConfig = MIRROR, about: Even
 
 
 def who(reporter: MailReporter, config: DssReportersConfig = MIRROR) -> list[MailOverrides]:
-    return [mail.addresses for mail in one(reporter, config).mails]
+    return mails(one(reporter, config))
+
+
+def mails(found: ReporterResult) -> list[MailOverrides]:
+    return [notice.mail for notice in found.notices if notice.mail is not None]
 
 
 def told(reporter: MailReporter, about: Event | None = None) -> EventNotice:
-    notice = mirror.dss_notifications(one(reporter, about=about), CHANNELS[:1], T0)[0].notice
+    notice = reporter_notifications(one(reporter, about=about), CHANNELS[:1], T0)[0].notice
     assert isinstance(notice, EventNotice)
     return notice
 
@@ -99,16 +103,16 @@ def test_recipients_are_read_as_dss_writes_them(recipient: str, expected: list[s
 )
 def test_who_is_not_allowed_or_no_address_is_left_out_and_named(recipient: str, reason: str | None) -> None:
     found = one(replace(MAIL, recipient=recipient))
-    assert (found.reason, found.mails) == (DecisionReason.NOT_ALLOWED, ())
+    assert (found.reason, found.notices) == (DecisionReason.NOT_ALLOWED, ())
     assert reason is None or found.left_out == (reason,)
     mixed = one(replace(MAIL, cc="b@example.com", recipient=recipient))
-    assert [mail.addresses for mail in mixed.mails] == [MailOverrides(cc=("b@example.com",))]
+    assert mails(mixed) == [MailOverrides(cc=("b@example.com",))]
 
 
 def test_sender_and_copies_are_dss_s_and_the_same_lists_hold_for_them() -> None:
     reporter = replace(MAIL, sender="Nightly <n@example.com>", cc="c@example.com, eve@example.org", bcc="d@example.com")
     found = one(reporter)
-    assert [mail.addresses for mail in found.mails] == [
+    assert mails(found) == [
         MailOverrides('"Nightly" <n@example.com>', ("a@example.com",), ("c@example.com",), ("d@example.com",))
     ]
     assert (found.reason, found.left_out) == (DecisionReason.ENQUEUED, ("eve@example.org (not allowed)",))
@@ -116,7 +120,7 @@ def test_sender_and_copies_are_dss_s_and_the_same_lists_hold_for_them() -> None:
 
 def test_a_sender_that_is_not_allowed_gives_way_to_the_channels_own() -> None:
     found = one(replace(MAIL, sender="boss@example.org"))
-    assert [mail.addresses.sender for mail in found.mails] == [None]
+    assert [mail.sender for mail in mails(found)] == [None]
     assert found.left_out == ("sender boss@example.org (not allowed)",)
 
 
@@ -132,7 +136,7 @@ def test_a_sender_that_is_not_allowed_gives_way_to_the_channels_own() -> None:
 def test_empty_lists_send_nothing(mode: str, lists: dict[str, tuple[str, ...]], reason: str) -> None:
     config = replace(MIRROR, mode=mode, **lists)  # type: ignore[arg-type]
     found = one(MAIL, config, event() if mode == "mirror" else failed())
-    assert (found.reason, found.mails, found.left_out) == (DecisionReason.NOT_ALLOWED, (), (reason,))
+    assert (found.reason, found.notices, found.left_out) == (DecisionReason.NOT_ALLOWED, (), (reason,))
 
 
 PIECES = st.sampled_from(
@@ -143,12 +147,12 @@ PIECES = st.sampled_from(
 
 @given(st.lists(PIECES, max_size=14).map("".join))
 def test_whatever_is_written_the_mail_goes_where_it_is_allowed_to(recipient: str) -> None:
-    for mail in one(replace(MAIL, recipient=recipient)).mails:
-        for written in mail.addresses.to:
+    for mail in mails(one(replace(MAIL, recipient=recipient))):
+        for written in mail.to:
             read = parse_address(written)  # as delivery reads it: one address, never a refused mail
             assert read.addr_spec.lower().endswith("@example.com")
             assert parse_addresses([written]) == ((read,), ())
-        assert len(parse_addresses(mail.addresses.to)[0]) == len(mail.addresses.to)
+        assert len(parse_addresses(mail.to)[0]) == len(mail.to)
 
 
 def test_individual_mails_are_one_notification_each_with_variables_of_their_own() -> None:
@@ -164,25 +168,25 @@ def test_individual_mails_are_one_notification_each_with_variables_of_their_own(
         }
     )
     found = one(replace(MAIL, recipient=recipient))
-    assert [(mail.addresses.to, mail.variables) for mail in found.mails] == [
+    assert [(mail.to, notice.variables) for mail, notice in zip(mails(found), found.notices, strict=True)] == [
         (("a@example.com",), {"name": "Ann", "n": "3"}),
         (("b@example.com",), {"who": "b"}),
         (("d@example.com",), {}),
     ]
-    owed = mirror.dss_notifications(found, CHANNELS, T0)
+    owed = reporter_notifications(found, CHANNELS, T0)
     assert [one.channel for one in owed] == ["ops/mail"] * 3 + ["ops/second"] * 3
     assert len({one.id for one in owed}) == 6
-    assert owed == mirror.dss_notifications(one(replace(MAIL, recipient=recipient)), CHANNELS, T0)
+    assert owed == reporter_notifications(one(replace(MAIL, recipient=recipient)), CHANNELS, T0)
 
 
 def test_a_thousand_recipients_are_taken_and_no_more() -> None:
     many = ", ".join(f"u{number}@example.com" for number in range(1_003))
     found = one(replace(MAIL, recipient=many))
-    assert len(found.mails[0].addresses.to) == mirror.MOST_ADDRESSES
+    assert len(mails(found)[0].to) == mirror.MOST_ADDRESSES
     assert found.left_out == ("all after 1000 addresses",)
-    mails = {"mails": [{"to": "a@example.com"}] * 250}
-    found = one(replace(MAIL, recipient=json.dumps(mails)))
-    assert (len(found.mails), found.left_out) == (100, ("all individual mails after 100",))
+    separate = {"mails": [{"to": "a@example.com"}] * 250}
+    found = one(replace(MAIL, recipient=json.dumps(separate)))
+    assert (len(found.notices), found.left_out) == (100, ("all individual mails after 100",))
     many = ", ".join(f"u{number}@example.org" for number in range(1_000))
     note = mirror.left_out_note(one(replace(MAIL, recipient=many)).left_out)
     assert note.endswith(", and 980 more")
@@ -207,8 +211,8 @@ def test_a_condition_decides_and_one_that_cannot_be_read_counts_as_true(
 ) -> None:
     found = one(replace(MAIL, condition=condition), about=event(outcome))
     assert found.reason is reason
-    assert bool(found.mails) == (reason is not DecisionReason.CONDITION)
-    assert bool(found.notes) == (reason is not DecisionReason.ENQUEUED)
+    assert bool(found.notices) == (reason is not DecisionReason.CONDITION)
+    assert bool(found.note) == (reason is not DecisionReason.ENQUEUED)
 
 
 @pytest.mark.parametrize(
@@ -233,7 +237,7 @@ def test_plain_texts_are_filled_and_any_other_gives_way(text: str, freemarker: b
     notice = told(reporter)
     assert notice.template == (text if kept else None)
     assert notice.subject == (text if kept else mirror.DEFAULT_SUBJECT)
-    assert bool(one(reporter).notes) == (not kept)
+    assert bool(one(reporter).note) == (not kept)
 
 
 @pytest.mark.parametrize(
@@ -249,7 +253,7 @@ def test_plain_texts_are_filled_and_any_other_gives_way(text: str, freemarker: b
 def test_the_default_message_is_the_built_in_mail(more: dict[str, object], note: str | None) -> None:
     reporter = replace(MAIL, **more)  # type: ignore[arg-type]
     assert told(reporter).template is None
-    assert one(reporter).notes == ((note,) if note else ())
+    assert one(reporter).note == note
 
 
 def test_the_log_is_attached_and_html_stays_html() -> None:
@@ -261,8 +265,8 @@ def test_the_log_is_attached_and_html_stays_html() -> None:
 def test_a_reporter_speaks_in_its_own_phase() -> None:
     both = [MAIL, replace(MAIL, id="r2", phase="START")]
     at_end, at_start = mirror.evaluate_mirror(MIRROR, event(), both), mirror.evaluate_mirror(MIRROR, event(None), both)
-    assert [one.reporter.id for one in at_end] == ["r1"]
-    assert [one.reporter.id for one in at_start] == ["r2"]
+    assert [one.key[1] for one in at_end] == ["r1"]
+    assert [one.key[1] for one in at_start] == ["r2"]
 
 
 @pytest.mark.parametrize(
@@ -286,16 +290,17 @@ def test_each_mode_has_its_events(config: DssReportersConfig, about: Event, conc
 def test_what_dss_failed_to_send_is_sent_for_the_run_without_asking_its_condition() -> None:
     reporter = replace(MAIL, condition="outcome == 'NEVER'")
     found = one(reporter, FALLBACK, failed())
-    assert (found.reason, found.event.name) == (DecisionReason.ENQUEUED, EventName.RUN_FAILED)
+    assert (found.reason, found.notices[0].event.name) == (DecisionReason.ENQUEUED, EventName.RUN_FAILED)
     start = one(replace(reporter, phase="START"), FALLBACK, failed(outcome=None))
-    assert start.event.name is EventName.RUN_STARTED
+    assert start.notices[0].event.name is EventName.RUN_STARTED
 
 
 def test_a_reporter_of_the_end_that_failed_before_the_end_was_seen_waits_for_it() -> None:
     early, end = failed(outcome=None), event()
     assert mirror.evaluate_fallback(FALLBACK, early, [MAIL]) == []
     (found,) = mirror.evaluate_fallback(FALLBACK, early, [MAIL], end.run) or []
-    assert (found.event.name, found.event.run, found.event.id) == (EventName.RUN_FAILED, end.run, early.id)
+    about = found.notices[0].event
+    assert (about.name, about.run, about.id) == (EventName.RUN_FAILED, end.run, early.id)
     start = replace(MAIL, phase="START")
     assert len(mirror.evaluate_fallback(FALLBACK, early, [start]) or []) == 1
     assert mirror.evaluate_fallback(FALLBACK, early, [start], end.run) == []
@@ -304,7 +309,7 @@ def test_a_reporter_of_the_end_that_failed_before_the_end_was_seen_waits_for_it(
 def test_the_failed_reporter_is_found_by_its_name_or_by_being_the_only_one() -> None:
     other = replace(MAIL, id="r2", name="other")
     found = mirror.evaluate_fallback(FALLBACK, failed("other"), [MAIL, other])
-    assert [one.reporter.id for one in found or ()] == ["r2"]
+    assert [one.key[1] for one in found or ()] == ["r2"]
     assert mirror.evaluate_fallback(FALLBACK, failed("nobody"), [MAIL, other]) is None
     assert mirror.evaluate_fallback(FALLBACK, failed("renamed since"), [MAIL]) is not None
     assert mirror.evaluate_fallback(FALLBACK, failed(), []) is None

@@ -15,7 +15,7 @@ import structlog
 from prometheus_client import CollectorRegistry, Counter
 
 from tocsin.config.model import Channel, Config
-from tocsin.decide.evaluate import CompiledConfig, RuleEvaluation, StepResult, compile_config
+from tocsin.decide.evaluate import CompiledConfig, RuleEvaluation, StepResult
 from tocsin.decide.flush import flush
 from tocsin.decide.reconcile import reconcile
 from tocsin.decide.reporters import ReporterEvaluation, mail_channels
@@ -82,7 +82,7 @@ class Decider:
         """
         compiled = self._compiled
         if compiled is None or compiled.config is not config:
-            compiled = compile_config(config)
+            compiled = CompiledConfig(config)
             await self._write(reconcile, compiled, now)
             self._compiled, self._untimed_at = compiled, None
 
@@ -195,16 +195,7 @@ def _log(recorded: Sequence[Decision]) -> None:
         usual = decision.reason in (DecisionReason.CONDITION, DecisionReason.NO_CHANGE, DecisionReason.ROUTED)
         if usual and not verbose:
             continue
-        facts = {
-            "note": decision.note,
-            "event_id": decision.event_id,
-            "alert": decision.alert_id,
-            "notification": decision.notification_id,
-        }
-        (line.debug if usual else line.info)(
-            "decision",
-            stage=decision.stage.value,
-            subject=decision.subject,
-            reason=decision.reason.value,
-            **{name: value for name, value in facts.items() if value is not None},
-        )
+        ids = {"event_id": decision.event_id, "alert": decision.alert_id, "notification": decision.notification_id}
+        known = {name: value for name, value in (("note", decision.note), *ids.items()) if value is not None}
+        write = line.debug if usual else line.info
+        write("decision", stage=decision.stage.value, subject=decision.subject, reason=decision.reason.value, **known)

@@ -10,8 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import ClassVar
 
-from tocsin.config.intervals import TimeInterval
-from tocsin.config.model import Channel, Config, Node, Reporter, WatchConfig
+from tocsin.config.model import Config, WatchConfig
 from tocsin.model.alert import Alert, EndReason, Group
 from tocsin.model.decision import Decision, DecisionReason, Stage
 from tocsin.model.event import Event, EventName
@@ -38,19 +37,28 @@ _AFTER_ERROR = timedelta(minutes=1)  # how soon a rule that raised on a tick is 
 _DEFAULT_WATCH = WatchConfig()
 
 
-@dataclass(frozen=True, slots=True)
 class CompiledConfig:
-    """A configuration as the decide stage uses it. Built once, before anything live is touched."""
+    """A configuration as the decide stage uses it. Built once, before anything live is touched.
 
-    config: Config
-    rules: Mapping[str, AnyRule]  # by identity
-    _matched: tuple[AnyRule, ...]
-    _index: MatcherIndex  # of their matchers
-    reporters: Mapping[EventName, tuple[Reporter, ...]]
-    channels: Mapping[str, tuple[Channel, ...]]  # by receiver
-    intervals: Mapping[str, TimeInterval]
-    router: Router | None
-    nodes: Mapping[str, Node]
+    Of several rules with one identity the first counts; ``tocsin check`` names them.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        matched: dict[str, AnyRule] = {}
+        for rule in map(compile_rule, config.rules):
+            matched.setdefault(rule.id, rule)
+        stalled = [rule.stalled for rule in matched.values() if isinstance(rule, MissedRule)]
+        self.rules: Mapping[str, AnyRule] = matched | {rule.id: rule for rule in stalled}
+        self._matched = tuple(matched.values())
+        self._index = MatcherIndex(rule.config.match for rule in self._matched)
+        self.reporters = {
+            name: [reporter for reporter in config.reporters if name in reporter.on] for name in EventName
+        }
+        self.channels = {receiver.name: receiver.channels for receiver in config.receivers}
+        self.intervals = {interval.name: interval for interval in config.time_intervals}
+        self.router = None if config.route is None else Router(config.route)
+        self.nodes = {node.name: node for node in config.nodes}
 
     def rules_for(self, labels: Labels) -> list[AnyRule]:
         """The rules whose matchers all hold."""
@@ -59,25 +67,6 @@ class CompiledConfig:
     def watch(self, node: str) -> WatchConfig:
         configured = self.nodes.get(node)
         return configured.watch if configured else _DEFAULT_WATCH
-
-
-def compile_config(config: Config) -> CompiledConfig:
-    """Of several rules with one identity the first counts; ``tocsin check`` names them."""
-    matched: dict[str, AnyRule] = {}
-    for rule in map(compile_rule, config.rules):
-        matched.setdefault(rule.id, rule)
-    stalled = [rule.stalled for rule in matched.values() if isinstance(rule, MissedRule)]
-    return CompiledConfig(
-        config=config,
-        rules=matched | {rule.id: rule for rule in stalled},
-        _matched=tuple(matched.values()),
-        _index=MatcherIndex(rule.config.match for rule in matched.values()),
-        reporters={name: tuple(reporter for reporter in config.reporters if name in reporter.on) for name in EventName},
-        channels={receiver.name: receiver.channels for receiver in config.receivers},
-        intervals={interval.name: interval for interval in config.time_intervals},
-        router=None if config.route is None else Router(config.route),
-        nodes={node.name: node for node in config.nodes},
-    )
 
 
 @dataclass(slots=True)

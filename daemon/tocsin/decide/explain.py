@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from itertools import groupby
 
 from tocsin.config.model import Config, Reporter, Rule
-from tocsin.decide.evaluate import CompiledConfig, compile_config
+from tocsin.decide.evaluate import CompiledConfig
 from tocsin.kit.clock import human_duration, isoformat
 from tocsin.model.decision import FLUSHES, SUPPRESSIONS, Decision, DecisionReason, Stage
 from tocsin.model.event import Event, event_labels, is_good
@@ -47,9 +47,9 @@ def explain_run(
         return None
     by_id = events.events_by_id(connection, [event.id for event in story.events])
     ordered = [by_id[event.id] for event in story.events if event.id in by_id]
-    silent = _silent(connection, compile_config(config), scenario, story, ordered)
-    in_short = "; ".join((_changes(story), *channel_lines(story.outcomes)))
-    return replace(story, summary=in_short, not_fired=tuple(silent))
+    not_fired = _not_fired(connection, CompiledConfig(config), scenario, story, ordered)
+    summary = "; ".join((_changes(story), *channel_lines(story.outcomes)))
+    return replace(story, summary=summary, not_fired=tuple(not_fired))
 
 
 def explain_firing(connection: Connection, prefix: str, config: Config, now: datetime) -> AlertExplanation | None:
@@ -87,17 +87,17 @@ def _changes(story: RunExplanation) -> str:
     """What fired, was updated or resolved."""
     by_rules = [item for item in story.decisions if item.stage is Stage.RULE and item.reason in _CHANGES]
     parts = dict.fromkeys(f"{decision.subject} {_CHANGES[decision.reason]}" for decision in by_rules)
-    routed = {news.name for news in story.outcomes if news.change is not None}
+    routed = {outcome.name for outcome in story.outcomes if outcome.change is not None}
     if any(item.reason is DecisionReason.FIRING and item.subject not in routed for item in by_rules):
         parts["no route takes it"] = None
     undecided = any(event.seq is None for event in story.events)
     return "; ".join(parts) or ("not decided yet" if undecided else "nothing fired")
 
 
-def channel_lines(news: Sequence[NotifyOutcome]) -> list[str]:
-    """What became of the news, a line a channel; a channel of which there is more to say has it all in its line."""
+def channel_lines(outcomes: Sequence[NotifyOutcome]) -> list[str]:
+    """What became of the changes, a line a channel; a channel of which there is more to say has it all in its line."""
     by_channel: dict[str, list[tuple[str, str]]] = {}
-    for item in news:
+    for item in outcomes:
         change = "" if item.change is None else f" {_CHANGES[item.change]}"
         if item.state is not None:
             fate = f"{item.state}{_because(item.state_reason)}"
@@ -121,7 +121,7 @@ def channel_lines(news: Sequence[NotifyOutcome]) -> list[str]:
 # --- what did not fire ---------------------------------------------------------------------------------------------------
 
 
-def _silent(
+def _not_fired(
     connection: Connection,
     compiled: CompiledConfig,
     scenario: ScenarioKey,

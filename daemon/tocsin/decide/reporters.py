@@ -13,11 +13,11 @@ from tocsin.decide.evaluate import Evaluation
 from tocsin.model.decision import DecisionReason, Stage
 from tocsin.model.event import END_EVENTS, Event
 from tocsin.model.labels import Labels
-from tocsin.model.notification import Notification
+from tocsin.model.notification import EventNotice, Notification
 from tocsin.model.run import RunKey, ScenarioKey
 from tocsin.model.scenario import MailReporter, NodeView
 from tocsin.routing import dss_reporters as dss
-from tocsin.routing.reporters import evaluate_reporter, late_start, reporter_notifications
+from tocsin.routing.reporters import ReporterResult, evaluate_reporter, late_start, reporter_notifications
 from tocsin.store import Connection, runs
 from tocsin.store import events as event_rows
 from tocsin.store.scenarios import get_mail_reporters
@@ -48,7 +48,7 @@ class DssReporterRows:
         keys = {event.key for event in concerned if event.key is not None}
         return cls(config.dss_reporters, get_mail_reporters(connection, keys), early, channels)
 
-    def evaluate(self, event: Event) -> Sequence[dss.DssReporterResult] | None:
+    def evaluate(self, event: Event) -> Sequence[ReporterResult] | None:
         """What they do about an event that concerns them; None when that is not known."""
         known = None if event.key is None else self.reporters.get(event.key)
         if self.config.mode == "fallback" and event.name in END_EVENTS:
@@ -70,7 +70,7 @@ class ReporterEvaluation(Evaluation):
     mail_channels: Sequence[Channel]
     dss_rows: DssReporterRows = field(init=False)
     _ended: set[RunKey] = field(init=False)  # of the runs whose starts are late, those that have ended since
-    _pending: list[tuple[Event, Notification]] = field(default_factory=list)
+    _pending: list[Notification] = field(default_factory=list)
     _late: list[tuple[str, str, str]] = field(default_factory=list)  # node, receiver, event id
     stage: ClassVar[Stage] = Stage.REPORTER
 
@@ -86,23 +86,14 @@ class ReporterEvaluation(Evaluation):
             except Exception as error:  # noqa: BLE001 - one reporter on one event; reported, the others go on
                 self._note_error(reporter.name, error, event)
                 continue
-            if result is None:
-                continue
-            channels = self.compiled.channels.get(reporter.receiver, ())
-            if not result.passed:
-                self.note(reporter.name, result.reason, result.note, event_id=event.id)
-            elif not channels:
-                note = f"receiver {reporter.receiver}"
-                self.note(reporter.name, DecisionReason.NO_CHANNEL, note, event_id=event.id)
-            elif not self._is_late(reporter.name, reporter.receiver, event):
-                notifications = reporter_notifications(reporter, event, channels, self.now)
-                self._send(reporter.name, result.reason, result.note, event, notifications, event.id)
+            if result is not None:
+                channels = self.compiled.channels.get(reporter.receiver, ())
+                self._decide(result, event, reporter.receiver, channels, "")
         if dss.concerns(self.dss_rows.config, event):
             self._on_dss_event(event)
 
     def _on_dss_event(self, event: Event) -> None:
         failed = f"DSS: {event.reporter.name if event.reporter else 'all'}"
-        receiver, channels = self.dss_rows.config.receiver or "", self.dss_rows.channels
         try:
             results = self.dss_rows.evaluate(event)
         except Exception as error:  # noqa: BLE001 - one event; reported, the others go on
@@ -110,32 +101,29 @@ class ReporterEvaluation(Evaluation):
             return
         if results is None:
             self.note(failed, DecisionReason.UNKNOWN_REPORTER, event_id=event.id)
+        receiver = self.dss_rows.config.receiver or ""
         for result in results or ():
-            name, note = f"DSS: {result.reporter.name}", "; ".join(result.notes) or None
-            if result.left_out or result.reason is DecisionReason.NOT_ALLOWED:
-                self.note(name, DecisionReason.NOT_ALLOWED, dss.left_out_note(result.left_out), event_id=event.id)
-            if result.reason is DecisionReason.CONDITION:
-                self.note(name, result.reason, note, event_id=event.id)
-            elif result.mails and not channels:
-                note = f"receiver {receiver} has no mail channel"
-                self.note(name, DecisionReason.NO_CHANNEL, note, event_id=event.id)
-            elif result.mails and not self._is_late(name, receiver, event):
-                notifications = dss.dss_notifications(result, channels, self.now)
-                self._send(name, result.reason, note, result.event, notifications, event.id)
+            self._decide(result, event, receiver, self.dss_rows.channels, " has no mail channel")
 
-    def _send(
-        self,
-        name: str,
-        reason: DecisionReason,
-        note: str | None,
-        event: Event,
-        notifications: Sequence[Notification],
-        event_id: str,
+    def _decide(
+        self, result: ReporterResult, event: Event, receiver: str, channels: Sequence[Channel], lacking: str
     ) -> None:
-        """Send notifications about ``event``. The decision is on the event with ``event_id``, which may be another."""
-        for notification in notifications:
-            self._pending.append((event, notification))
-            self.note(name, reason, note, event_id=event_id, notification_id=notification.id)
+        """Note what a reporter made of an event, and send its notices unless they have no channel or are too late."""
+        not_allowed = result.reason is DecisionReason.NOT_ALLOWED
+        if result.left_out or not_allowed:
+            note = dss.left_out_note(result.left_out)
+            self.note(result.name, DecisionReason.NOT_ALLOWED, note, event_id=event.id)
+        if not result.notices:
+            if not not_allowed:
+                self.note(result.name, result.reason, result.note, event_id=event.id)
+        elif not channels:
+            self.note(result.name, DecisionReason.NO_CHANNEL, f"receiver {receiver}{lacking}", event_id=event.id)
+        elif not self._is_late(result.name, receiver, event):
+            notifications = reporter_notifications(result, channels, self.now)
+            self._pending += notifications
+            for notification in notifications:
+                id_ = notification.id
+                self.note(result.name, result.reason, result.note, event_id=event.id, notification_id=id_)
 
     def _is_late(self, name: str, receiver: str, event: Event) -> bool:
         """Whether an event is too late to be sent by itself; what becomes of it is noted."""
@@ -160,15 +148,14 @@ class ReporterEvaluation(Evaluation):
     def write(self) -> None:
         """Withhold what is late and enqueue the rest; notices of an end wait for the run's details, unless they are here."""
         event_rows.withhold(self.connection, self._late)
-        ends = [
-            (notification.id, event.run.key)
-            for event, notification in self._pending
-            if event.run and event.name in END_EVENTS
-        ]
-        ended = {run for _, run in ends}
-        missing = ended - runs.with_details(self.connection, ended)
-        waits = {id_: (run,) for id_, run in ends if run in missing}
-        self.enqueue([notification for _, notification in self._pending], waits)
+        ends: dict[str, RunKey] = {}
+        for notification in self._pending:
+            if isinstance(notification.notice, EventNotice):
+                event = notification.notice.event
+                if event.run and event.name in END_EVENTS:
+                    ends[notification.id] = event.run.key
+        missing = set(ends.values()) - runs.with_details(self.connection, set(ends.values()))
+        self.enqueue(self._pending, {id_: (run,) for id_, run in ends.items() if run in missing})
 
 
 # --- the mail channels of DSS's reporters --------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from tocsin.model.scenario import ScenarioView, StartState, scenario_labels
 from tocsin.routing.reporters import summary_notifications
 from tocsin.rules import outages
 from tocsin.rules import starts as missed
-from tocsin.rules.rule import RECHECK, Fired, Resolved
+from tocsin.rules.rule import RECHECK, Fired, Resolved, S
 from tocsin.rules.runs import OFF_RECHECK, StaleRule
 from tocsin.rules.starts import Cohort, MissedRule, StartStatus
 from tocsin.store import Connection, alerts, deliveries, events, rule_states, runs, scenarios, starts
@@ -148,21 +148,12 @@ def _enqueue_summaries(evaluation: RuleEvaluation) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _MissedStart:
-    """A start that one rule calls missed. ``due`` is on the node's clock."""
-
-    key: StartKey
-    rule: MissedRule
-    due: datetime
-
-
-@dataclass(frozen=True, slots=True)
 class _EvaluatedStart:
-    """A start with the status of its row."""
+    """A start with the status of its row, and the rules that call it missed: since when, on the node's clock."""
 
     key: StartKey
     status: StartStatus
-    missed: tuple[_MissedStart, ...]
+    missed: tuple[tuple[MissedRule, datetime], ...]
     unseen: bool  # due, but not polled since
 
 
@@ -199,7 +190,7 @@ def _evaluate_start(
         following = scenario.next_run
     matching = evaluation.compiled.rules_for(scenario_labels(scenario) if scenario else {})
     rules = [rule for rule in matching if isinstance(rule, MissedRule)]
-    found: list[_MissedStart] = []
+    found: list[tuple[MissedRule, datetime]] = []
     pending: list[datetime] = []
     unseen = False
     status: StartStatus | None = None
@@ -207,7 +198,7 @@ def _evaluate_start(
         due = missed.due_of(key.at, rule.config.grace, following)
         status = missed.evaluate_start(key.at, due, around, view)
         if status.state is StartState.MISSED:
-            found.append(_MissedStart(key, rule, due))
+            found.append((rule, due))
         elif status.evaluate_at is not None:
             pending.append(status.evaluate_at)
             unseen = unseen or view.now >= due
@@ -219,38 +210,39 @@ def _evaluate_start(
 
 def _fire_missed(evaluation: RuleEvaluation, node: str, evaluated: Sequence[_EvaluatedStart]) -> set[StartKey]:
     """Fire for what a node has missed, once for all or one by one; returns the starts that must wait."""
-    fresh = [start for found in evaluated for start in found.missed if not _is_counted(evaluation, start)]
+    fresh: list[tuple[StartKey, MissedRule, datetime]] = []
+    for start in evaluated:
+        for rule, due in start.missed:
+            state = _state(evaluation, StateKey(rule.id, *start.key.scenario), MissedState)
+            if state is None or state.judged is None or start.key.at > state.judged:  # else it is counted already
+                fresh.append((start.key, rule, due))
     held: set[StartKey] = set()
-    for first, last in missed.group_moments([start.key.at for start in fresh]):
-        group = [start for start in fresh if first <= start.key.at <= last]
-        cohort = _cohort(evaluation, node, first, last, {start.key for start in group}, evaluated)
+    for first, last in missed.group_moments([key.at for key, _, _ in fresh]):
+        group = [(key, rule, due) for key, rule, due in fresh if first <= key.at <= last]
+        cohort = _cohort(evaluation, node, first, last, {key for key, _, _ in group}, evaluated)
         # The first ``missed`` rule holds the alerts about whole nodes.
         stalled = next(rule.stalled for rule in evaluation.compiled.rules.values() if isinstance(rule, MissedRule))
         place = StateKey(stalled.id, node)
-        known = evaluation.states.get(place)
-        state = known.state if known and isinstance(known.state, StalledState) else None
+        known = _state(evaluation, place, StalledState)
         now = evaluation.view(place).now
-        if covered := stalled.covers(state, cohort):
-            evaluation.tick(place, stalled.add_cohort(state, cohort), stalled)
-        for start in group:
-            scenario, at = start.key
+        if covered := stalled.covers(known, cohort):
+            evaluation.tick(place, stalled.add_cohort(known, cohort), stalled)
+        for key, rule, due in group:
             if covered:
-                note = f"{'/'.join(scenario)}: start expected at {at.isoformat()}; covered by the node's alert"
-                evaluation.note(start.rule.alert, DecisionReason.WITHHELD, note)
-            elif cohort.undecided and now < start.due + missed.PATIENCE:
-                held.add(start.key)
+                note = f"start expected at {key.at.isoformat()}; covered by the node's alert"
+                evaluation.note(rule.alert, DecisionReason.WITHHELD, f"{'/'.join(key.scenario)}: {note}")
+            elif cohort.undecided and now < due + missed.PATIENCE:
+                held.add(key)
             else:
-                key = StateKey(start.rule.id, *scenario)
-                known = evaluation.states.get(key)
-                old = known.state if known and isinstance(known.state, MissedState) else None
-                evaluation.tick(key, start.rule.add_missed(old, at, start.due), start.rule)
+                state_key = StateKey(rule.id, *key.scenario)
+                state = _state(evaluation, state_key, MissedState)
+                evaluation.tick(state_key, rule.add_missed(state, key.at, due), rule)
     return held
 
 
-def _is_counted(evaluation: RuleEvaluation, start: _MissedStart) -> bool:
-    known = evaluation.states.get(StateKey(start.rule.id, *start.key.scenario))
-    state = known.state if known else None
-    return isinstance(state, MissedState) and state.judged is not None and start.key.at <= state.judged
+def _state(evaluation: RuleEvaluation, key: StateKey, kind: type[S]) -> S | None:
+    row = evaluation.states.get(key)
+    return row.state if row and isinstance(row.state, kind) else None
 
 
 def _cohort(

@@ -1,1 +1,1 @@
-"""Routing: events and alerts → notifications owed. Alertmanager's semantics; pure, no I/O, no clock."""
+"""Routing: events and alerts → notifications. Alertmanager's semantics; pure, no I/O, no clock."""

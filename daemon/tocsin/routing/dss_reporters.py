@@ -9,17 +9,16 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from fnmatch import fnmatchcase
 from itertools import islice
 
-from tocsin.config.model import Channel, DssReportersConfig
+from tocsin.config.model import DssReportersConfig
 from tocsin.model.decision import DecisionReason
 from tocsin.model.event import END_EVENTS, Event, EventName, dss_variables, end_event_name
-from tocsin.model.notification import EventNotice, MailOverrides, Notification
+from tocsin.model.notification import EventNotice, MailOverrides
 from tocsin.model.run import DetailsLevel, Run
 from tocsin.model.scenario import MailReporter
-from tocsin.routing.reporters import ReporterResult, check_condition, new_notification
+from tocsin.routing.reporters import ReporterResult, check_condition
 
 DEFAULT_SUBJECT = "DSS scenario ${scenarioName}: ${outcome}"
 MOST_ADDRESSES = 1_000  # of one reporter about one event that are read
@@ -34,26 +33,6 @@ _LISTED = re.compile(r'(?:"[^"]*"|<[^<>]*>|[^,;])+')
 _ATOM = r"[A-Za-z0-9!#$%&'*+/=^_`|~-]+"
 _SPEC = re.compile(rf"{_ATOM}(?:\.{_ATOM})*@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*")
 _WITH_NAME = re.compile(r"([^<>]*)<([^<>]*)>")
-
-
-@dataclass(frozen=True, slots=True)
-class DssMail:
-    """One mail: its addresses, and the variables of an individual one."""
-
-    addresses: MailOverrides
-    variables: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class DssReporterResult:
-    """What becomes of one reporter at one event. ``event`` is what its mails are about."""
-
-    reporter: MailReporter
-    event: Event
-    reason: DecisionReason
-    notes: tuple[str, ...] = ()
-    mails: tuple[DssMail, ...] = ()
-    left_out: tuple[str, ...] = ()  # each with its reason
 
 
 def concerns(config: DssReportersConfig, event: Event) -> bool:
@@ -72,16 +51,16 @@ def concerns(config: DssReportersConfig, event: Event) -> bool:
 
 def evaluate_mirror(
     config: DssReportersConfig, event: Event, reporters: Sequence[MailReporter]
-) -> list[DssReporterResult]:
+) -> list[ReporterResult]:
     """What the reporters do about a start or an end of a run."""
     phase = "START" if event.name is EventName.RUN_STARTED else "END"
-    mine = (reporter for reporter in reporters if reporter.phase == phase)
-    return [_evaluate(config, event, reporter, check_condition(reporter.condition, event)) for reporter in mine]
+    of_phase = (reporter for reporter in reporters if reporter.phase == phase)
+    return [_evaluate(config, event, reporter, check_condition(reporter.condition, event)) for reporter in of_phase]
 
 
 def evaluate_fallback(
     config: DssReportersConfig, failed: Event, reporters: Sequence[MailReporter], ended: Run | None = None
-) -> list[DssReporterResult] | None:
+) -> list[ReporterResult] | None:
     """What becomes of the mail that DSS failed to send; None when no reporter of that name is known.
 
     DSS may report it before the run has its end: then reporters of the end wait for that, and ``ended`` is the run
@@ -98,33 +77,8 @@ def evaluate_fallback(
     about = {"START": replace(failed, name=EventName.RUN_STARTED)} if ended is None else {}
     if run.end is not None:
         about["END"] = replace(failed, name=end_event_name(run.outcome), run=run)
-    passed = ReporterResult(DecisionReason.ENQUEUED)
+    passed = (DecisionReason.ENQUEUED, None)
     return [_evaluate(config, about[reporter.phase], reporter, passed) for reporter in meant if reporter.phase in about]
-
-
-def dss_notifications(result: DssReporterResult, channels: Sequence[Channel], now: datetime) -> list[Notification]:
-    """One notification for each mail and mail channel. Ids are derived, so that a replay enqueues nothing twice."""
-    event, reporter = result.event, result.reporter
-    ordering_key = f"dss reporter:{reporter.id}:{'/'.join(event.key or (event.node,))}"
-    subject, message = _subject(reporter)[0], _message(reporter)[0]
-    notices = [
-        EventNotice(
-            event=event,
-            reporter=reporter.name,
-            subject=subject,
-            mail=mail.addresses,
-            attach=("log",) if "LOG" in reporter.attachments else (),
-            variables=mail.variables,
-            template=message,
-            plain="html" if reporter.html else "text",
-        )
-        for mail in result.mails
-    ]
-    return [
-        new_notification(channel, ordering_key, notice, now, event.id, "dss reporter", reporter.id, channel.name, index)
-        for channel in channels
-        for index, notice in enumerate(notices)
-    ]
 
 
 def dss_details_needed(config: DssReportersConfig, event: Event, reporters: Sequence[MailReporter]) -> DetailsLevel:
@@ -135,25 +89,40 @@ def dss_details_needed(config: DssReportersConfig, event: Event, reporters: Sequ
     levels = (
         DetailsLevel.LOG if "LOG" in reporter.attachments else DetailsLevel.STEPS
         for reporter in reporters
-        if reporter.phase == "END" and check_condition(reporter.condition, event).passed
+        if reporter.phase == "END" and check_condition(reporter.condition, event)[0] is not DecisionReason.CONDITION
     )
     return max(levels, default=DetailsLevel.NOTHING)
 
 
 def _evaluate(
-    config: DssReportersConfig, event: Event, reporter: MailReporter, condition: ReporterResult
-) -> DssReporterResult:
-    if not condition.passed:
-        return DssReporterResult(reporter, event, condition.reason, (condition.note or "",))
+    config: DssReportersConfig, event: Event, reporter: MailReporter, condition: tuple[DecisionReason, str | None]
+) -> ReporterResult:
+    name, key, (reason, why) = f"DSS: {reporter.name}", ("dss reporter", reporter.id), condition
+    if reason is DecisionReason.CONDITION:
+        return ReporterResult(name, key, reason, why)
     addressing = _Addressing(config, dss_variables(event))
-    mails = tuple(addressing.mails(reporter))
+    subject, subject_note = _subject(reporter)
+    message, message_note = _message(reporter)
+    notices = tuple(
+        EventNotice(
+            event=event,
+            reporter=reporter.name,
+            subject=subject,
+            mail=mail,
+            attach=("log",) if "LOG" in reporter.attachments else (),
+            variables=variables,
+            template=message,
+            plain="html" if reporter.html else "text",
+        )
+        for mail, variables in addressing.mails(reporter)
+    )
     left_out = tuple(addressing.left_out)
-    if not mails:
-        return DssReporterResult(reporter, event, DecisionReason.NOT_ALLOWED, left_out=left_out)
+    if not notices:
+        return ReporterResult(name, key, DecisionReason.NOT_ALLOWED, left_out=left_out)
     others = [kind for kind in reporter.attachments if kind != "LOG"]
     attachments = f"attachments that only DSS has: {', '.join(others)}" if others else None
-    unlike = (condition.note, _subject(reporter)[1], _message(reporter)[1], attachments)
-    return DssReporterResult(reporter, event, condition.reason, tuple(filter(None, unlike)), mails, left_out)
+    notes = "; ".join(filter(None, (why, subject_note, message_note, attachments)))
+    return ReporterResult(name, key, reason, notes or None, notices, left_out)
 
 
 # --- addresses -----------------------------------------------------------------------------------------------------------
@@ -168,7 +137,8 @@ class _Addressing:
     left_out: list[str] = field(default_factory=list)
     room: int = MOST_ADDRESSES
 
-    def mails(self, reporter: MailReporter) -> Iterator[DssMail]:
+    def mails(self, reporter: MailReporter) -> Iterator[tuple[MailOverrides, Mapping[str, str]]]:
+        """Who gets each mail, and the variables of an individual one."""
         lists = ("allow_recipients", "allow_senders")
         if empty := [name for name in lists if not getattr(self.config, name)]:
             self.left_out.append(f"all: {' and '.join(empty)} allow nobody")
@@ -191,7 +161,7 @@ class _Addressing:
             known = {**self.variables, **{f"mailVariables_{name}": value for name, value in own.items()}}
             allowed = [self._allowed(part, known) for part in (to, cc, bcc)]
             if any(allowed):
-                yield DssMail(MailOverrides(sender, *allowed), own)
+                yield MailOverrides(sender, *allowed), own
 
     def _allowed(self, written: Sequence[str], variables: Mapping[str, str]) -> tuple[str, ...]:
         allowed: dict[str, None] = {}

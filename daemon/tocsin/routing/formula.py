@@ -10,10 +10,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from operator import ge, gt, le, lt
-from typing import Any, assert_never
+from typing import Any
 
 Value = str | float | bool | None
 Variables = Mapping[str, Value]
+Formula = Callable[[Variables], Value]
 
 _TOKEN = re.compile(
     r"""\s*(?:(?P<number>\d+(?:\.\d+)?(?![\w.]))
@@ -32,80 +33,26 @@ class BadFormula(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Literal:
-    value: Value
+class Condition:
+    """A condition that can be read, and the names of the variables that it uses."""
 
-
-@dataclass(frozen=True, slots=True)
-class Variable:
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class Unary:
-    sign: str
-    operand: "Formula"
-
-
-@dataclass(frozen=True, slots=True)
-class Binary:
-    sign: str
-    left: "Formula"
-    right: "Formula"
-
-
-Formula = Literal | Variable | Unary | Binary
+    formula: Formula
+    names: frozenset[str]
 
 
 @lru_cache(maxsize=1024)
-def parse(text: str) -> Formula:
-    """The tree of a condition. Raises ``BadFormula`` with the place that cannot be read."""
+def parse(text: str) -> Condition:
+    """Raises ``BadFormula`` with the place that cannot be read."""
     parser = _Parser(text)
     formula = parser.either(0)
     if parser.kind:
         raise parser.error("an operator such as && or ==")
-    return formula
+    return Condition(formula, frozenset(parser.names))
 
 
 def holds(text: str, variables: Variables) -> bool:
     """Whether a condition is true. Raises ``BadFormula`` when that cannot be told."""
-    return _truth(_evaluate(parse(text), variables))
-
-
-def variable_names(formula: Formula) -> frozenset[str]:
-    """The variables that a condition uses."""
-    match formula:
-        case Literal():
-            return frozenset()
-        case Variable(name):
-            return frozenset({name})
-        case Unary(_, operand):
-            return variable_names(operand)
-        case Binary(_, left, right):
-            return variable_names(left) | variable_names(right)
-        case _:
-            assert_never(formula)
-
-
-def _evaluate(formula: Formula, variables: Variables) -> Value:
-    match formula:
-        case Literal(value):
-            return value
-        case Variable(name):
-            if name not in variables:
-                raise BadFormula(f"the variable {name!r} is not known here")
-            return variables[name]
-        case Unary(sign, operand):
-            value = _evaluate(operand, variables)
-            return not _truth(value) if sign == "!" else -_number(value)
-        case Binary("&&", left, right):
-            return _truth(_evaluate(left, variables)) and _truth(_evaluate(right, variables))
-        case Binary("||", left, right):
-            return _truth(_evaluate(left, variables)) or _truth(_evaluate(right, variables))
-        case Binary(sign, left, right):
-            return _compare(sign, _evaluate(left, variables), _evaluate(right, variables))
-        case _:
-            assert_never(formula)
+    return _truth(parse(text).formula(variables))
 
 
 def _truth(value: Value) -> bool:
@@ -136,10 +83,11 @@ def _compare(sign: str, left: Value, right: Value) -> bool:
 
 
 class _Parser:
-    """One token ahead, one method a level of binding: ``||``, ``&&``, comparisons, signs, atoms."""
+    """One token ahead, one method a level of binding: ``||``, ``&&``, comparisons, signs and atoms."""
 
     def __init__(self, text: str) -> None:
         self.text = text
+        self.names: set[str] = set()
         self.position = self.end = 0
         self.kind: str | None = None
         self.token = ""
@@ -168,41 +116,52 @@ class _Parser:
         return sign
 
     def either(self, depth: int) -> Formula:
-        left = self._both(depth)
+        parts = [self._both(depth)]
         while self._takes("||"):
-            left = Binary("||", left, self._both(depth))
-        return left
+            parts.append(self._both(depth))
+        return parts[0] if len(parts) == 1 else lambda known: any(_truth(part(known)) for part in parts)
 
     def _both(self, depth: int) -> Formula:
-        left = self._comparison(depth)
+        parts = [self._comparison(depth)]
         while self._takes("&&"):
-            left = Binary("&&", left, self._comparison(depth))
-        return left
+            parts.append(self._comparison(depth))
+        return parts[0] if len(parts) == 1 else lambda known: all(_truth(part(known)) for part in parts)
 
     def _comparison(self, depth: int) -> Formula:
         left = self._signed(depth)
-        sign = self._takes("==", "!=", "<=", ">=", "<", ">")
-        return left if sign is None else Binary(sign, left, self._signed(depth))
+        if (sign := self._takes("==", "!=", *_ORDER)) is None:
+            return left
+        right = self._signed(depth)
+        return lambda known: _compare(sign, left(known), right(known))
 
     def _signed(self, depth: int) -> Formula:
         if depth > _DEEPEST:
             raise BadFormula("the condition is nested too deeply")
         if sign := self._takes("!", "-"):
-            return Unary(sign, self._signed(depth + 1))
+            operand = self._signed(depth + 1)
+            return lambda known: not _truth(operand(known)) if sign == "!" else -_number(operand(known))
         if self._takes("("):
             inner = self.either(depth + 1)
             if not self._takes(")"):
                 raise self.error("')'")
             return inner
+        return self._atom()
+
+    def _atom(self) -> Formula:
         kind, token = self.kind, self.token
-        match kind:
-            case "number":
-                atom: Formula = Literal(float(token))
-            case "string":
-                atom = Literal(re.sub(r"\\(.)", r"\1", token[1:-1], flags=re.DOTALL))
-            case "name":
-                atom = Literal(_CONSTANTS[token]) if token in _CONSTANTS else Variable(token)
-            case _:
-                raise self.error("a value")
+        if kind not in ("number", "string", "name"):
+            raise self.error("a value")
         self._next()
-        return atom
+        if kind == "name" and token not in _CONSTANTS:
+            self.names.add(token)
+            return lambda known: _lookup(token, known)
+        value = float(token) if kind == "number" else _CONSTANTS.get(token)
+        if kind == "string":
+            value = re.sub(r"\\(.)", r"\1", token[1:-1], flags=re.DOTALL)
+        return lambda _known: value
+
+
+def _lookup(name: str, known: Variables) -> Value:
+    if name not in known:
+        raise BadFormula(f"the variable {name!r} is not known here")
+    return known[name]

@@ -17,7 +17,7 @@ from tocsin.kit.strings import did_you_mean
 from tocsin.model.alert import CHANNEL_ALERT, CHANNEL_SEVERITY, STALLED_ALERT, STALLED_SEVERITY
 from tocsin.model.event import DSS_VARIABLES, EventName
 from tocsin.model.labels import Labels, Matcher, Op, matchers_text
-from tocsin.routing.formula import BadFormula, parse, variable_names
+from tocsin.routing.formula import BadFormula, parse
 from tocsin.routing.stages import muted_by_time
 from tocsin.routing.tree import Placed, matching_routes, walk
 
@@ -353,7 +353,7 @@ def _reporters(config: Config) -> Iterator[Finding]:
             continue
         line = config.lines.get(("reporters", index, "condition"), line)
         try:
-            unknown = sorted(variable_names(parse(reporter.condition)) - DSS_VARIABLES)
+            unknown = sorted(parse(reporter.condition).names - DSS_VARIABLES)
         except BadFormula as error:
             yield Finding("error", f"its condition cannot be read and counts as true: {error}", where, line)
             continue

@@ -1,4 +1,4 @@
-"""Reporters: every event that matches is sent, each time, one notification a channel. No memory, no silences. Pure.
+"""Reporters: every event that matches is sent, each time, one notification a channel. No state, no silences. Pure.
 
 Ids are derived from the event, the reporter and the channel, so that evaluating the same event again enqueues nothing
 twice. An ordering key is one scenario and one reporter: notifications about a scenario arrive in the order of events.
@@ -25,32 +25,46 @@ _ALWAYS_DETAILED = frozenset({EventName.RUN_FAILED, EventName.RUN_ABORTED})
 
 @dataclass(frozen=True, slots=True)
 class ReporterResult:
-    """What a reporter makes of one event. ``note`` is the condition that was false, or why one could not be read."""
+    """What a reporter makes of one event: notices, or the reason why there are none."""
 
+    name: str  # of the reporter in decisions
+    key: tuple[str, str]  # kind and id of the reporter, in ids and ordering keys of notifications
     reason: DecisionReason
-    note: str | None = None
-
-    @property
-    def passed(self) -> bool:
-        return self.reason in (DecisionReason.ENQUEUED, DecisionReason.CONDITION_ERROR)
+    note: str | None = None  # the condition that was false, or why one could not be read
+    notices: tuple[EventNotice, ...] = ()
+    left_out: tuple[str, ...] = ()  # recipients who get nothing, each with its reason
 
 
 def evaluate_reporter(reporter: Reporter, event: Event, labels: Labels) -> ReporterResult | None:
     """What the reporter makes of an event; None when it does not concern it (``on``, ``match``)."""
     if event.name not in reporter.on or not all_match(reporter.match, labels):
         return None
-    return check_condition(reporter.condition, event)
+    key = ("reporter", reporter.name)
+    reason, note = check_condition(reporter.condition, event)
+    if reason is DecisionReason.CONDITION:
+        return ReporterResult(reporter.name, key, reason, note)
+    mail = reporter.mail
+    notice = EventNotice(
+        event=event,
+        reporter=reporter.name,
+        subject=reporter.subject,
+        mail=None if mail is None else MailOverrides(mail.sender, mail.to, mail.cc, mail.bcc),
+        attach=reporter.attach,
+        variables={} if mail is None else mail.variables,
+        template=reporter.template or reporter.message,
+    )
+    return ReporterResult(reporter.name, key, reason, note, (notice,))
 
 
-def check_condition(condition: str | None, event: Event) -> ReporterResult:
+def check_condition(condition: str | None, event: Event) -> tuple[DecisionReason, str | None]:
     """Whether a condition lets an event pass. One that cannot be read counts as true, and the note says why."""
     if condition is None or not condition.strip():
-        return ReporterResult(DecisionReason.ENQUEUED)
+        return DecisionReason.ENQUEUED, None
     try:
         true = holds(condition, dss_variables(event))
     except BadFormula as error:
-        return ReporterResult(DecisionReason.CONDITION_ERROR, str(error))
-    return ReporterResult(DecisionReason.ENQUEUED) if true else ReporterResult(DecisionReason.CONDITION, condition)
+        return DecisionReason.CONDITION_ERROR, str(error)
+    return (DecisionReason.ENQUEUED, None) if true else (DecisionReason.CONDITION, condition)
 
 
 def late_start(event: Event) -> Run | None:
@@ -66,24 +80,19 @@ def new_notification(
     return Notification(id_, channel.receiver, channel.name, ordering_key, notice, created_at=now, due_at=now)
 
 
-def reporter_notifications(
-    reporter: Reporter, event: Event, channels: Sequence[Channel], now: datetime
-) -> list[Notification]:
-    """What a reporter sends about an event: one notification a channel of its receiver."""
-    mail = reporter.mail
-    notice = EventNotice(
-        event=event,
-        reporter=reporter.name,
-        subject=reporter.subject,
-        mail=None if mail is None else MailOverrides(mail.sender, mail.to, mail.cc, mail.bcc),
-        attach=reporter.attach,
-        variables={} if mail is None else mail.variables,
-        template=reporter.template or reporter.message,
-    )
-    ordering_key = f"reporter:{reporter.name}:{'/'.join(event.key or (event.node,))}"
+def reporter_notifications(result: ReporterResult, channels: Sequence[Channel], now: datetime) -> list[Notification]:
+    """One notification for each notice and channel."""
+    kind, id_ = result.key
     return [
-        new_notification(channel, ordering_key, notice, now, event.id, "reporter", reporter.name, channel.name)
+        new_notification(
+            channel,
+            f"{kind}:{id_}:{'/'.join(notice.event.key or (notice.event.node,))}",
+            notice,
+            now,
+            *(notice.event.id, kind, id_, channel.name, index),
+        )
         for channel in channels
+        for index, notice in enumerate(result.notices)
     ]
 
 
@@ -119,7 +128,7 @@ def details_needed(
 
     def level(reporter: Reporter, event: Event, labels: Labels) -> DetailsLevel:
         result = evaluate_reporter(reporter, event, labels)
-        if result is None or not result.passed:
+        if result is None or not result.notices:
             return DetailsLevel.NOTHING
         own = reporter.template or reporter.message
         texts = {own or channel.template for channel in by_receiver[reporter.receiver] if channel.webhook is None}
