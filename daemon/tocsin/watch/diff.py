@@ -16,12 +16,9 @@ from tocsin.store.runs import StoredRun, StoredRuns
 from tocsin.store.scenarios import ScenarioProgress
 from tocsin.watch.read import ListedRun
 
-VANISHED_AFTER = timedelta(minutes=10)
-"""How long an open run must be absent from DSS's history before it is closed as UNKNOWN."""
-LOST_AFTER = timedelta(seconds=20)
-"""The same for a run that DSS does not know by its id either: the second poll confirms the first."""
-REPORTERS_WATCHED_FOR = timedelta(hours=6)
-"""DSS's reporters send after the end of a run; so long their errors are polled for."""
+_VANISHED_AFTER = timedelta(minutes=10)  # an open run that DSS's history lacks for so long is closed as UNKNOWN,
+_LOST_AFTER = timedelta(seconds=20)  # and one that DSS does not know by its id either so soon: two polls agree
+_REPORTERS_WATCHED_FOR = timedelta(hours=6)  # DSS's reporters may fail so long after the end of a run
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +42,9 @@ class PollResult:
     unknown: frozenset[tuple[str, datetime]] = frozenset()  # open runs, by id and start, that DSS answers 404 for
     gone: bool = False  # DSS no longer has the scenario, so its open runs cannot go on
     set_back: timedelta = timedelta(0)  # DSS's clock was, by so much; a watch that seems to begin later began before
+
+    def is_late(self, time: datetime) -> bool:
+        return self.late_before is not None and time < self.late_before
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ def _compare(
 ) -> tuple[RunChange | None, tuple[EventName, ...]]:
     """What to write about one seen run and the events that it makes."""
     end = () if run.end is None else (end_event_name(run.outcome),)
-    late = run.end is not None and _is_late(run.end, result)
+    late = run.end is not None and result.is_late(run.end)
     if was is not None:
         if was.run is None:
             return None, ()
@@ -124,7 +124,7 @@ def _reporters_matter(run: Run, was: StoredRun | None, names: Sequence[EventName
         return bool(names) or run.end is None
     if was.run is not None:
         return True
-    fresh = was.end_seen_at is not None and result.detected_at - was.end_seen_at < REPORTERS_WATCHED_FOR
+    fresh = was.end_seen_at is not None and result.detected_at - was.end_seen_at < _REPORTERS_WATCHED_FOR
     return fresh and not was.baseline
 
 
@@ -144,17 +144,13 @@ def _absent(known: StoredRuns, result: PollResult) -> Iterable[RunChange]:
             continue
         since = was.absent_since or result.now
         # A clock that leaps ahead makes no absence long; a run that is twice denied by its id needs no patience.
-        lasted = result.earliest - since >= VANISHED_AFTER if known_by_id else result.now - since >= LOST_AFTER
+        lasted = result.earliest - since >= _VANISHED_AFTER if known_by_id else result.now - since >= _LOST_AFTER
         if result.gone or (was.absent_since and lasted):
             end = max(was.run.start, since)
             closed = replace(was.run, end=end, outcome=Outcome.UNKNOWN)
-            yield RunChange(closed, late=_is_late(end, result), ended=True, absent_since=since)
+            yield RunChange(closed, late=result.is_late(end), ended=True, absent_since=since)
         elif was.absent_since is None:
             yield RunChange(was.run, absent_since=since)
-
-
-def _is_late(time: datetime, result: PollResult) -> bool:
-    return result.late_before is not None and time < result.late_before
 
 
 def _event(
@@ -162,7 +158,7 @@ def _event(
 ) -> Event:
     starts = name is EventName.RUN_STARTED
     time = run.start if starts or run.end is None else max(run.start, run.end)
-    late = _is_late(time, result)
+    late = result.is_late(time)
     if starts and not late:  # a late one tells that its run is long over
         run = replace(run, end=None, outcome=None)
     return Event(

@@ -167,7 +167,7 @@ class Discovery:
     def __init__(self, state: NodeState, circuit: Circuit) -> None:
         self._state = state
         self._circuit = circuit
-        self._projects: dict[str, _Project] = {}
+        self.projects: dict[str, _Project] = {}
         self._gone_projects: dict[str, ProjectRow] = {}
         self._gone: dict[ScenarioKey, ScenarioRow] = {}
         self._due = 0.0
@@ -185,13 +185,13 @@ class Discovery:
         longest = watch.discovery_interval.total_seconds()
         if self._state.schedule.hints_from is Reason.SWEEP:
             return longest
-        affordable = len(self._projects) / (_FLAGS_SHARE * self._state.budget.limit)
+        affordable = len(self.projects) / (_FLAGS_SHARE * self._state.budget.limit)
         return min(longest, max(watch.sweep_interval.total_seconds(), affordable))
 
     @property
     def complete(self) -> bool:
-        """Whether every project was read since the start, or refused to be."""
-        return all(project.read_at > -inf for project in self._projects.values())
+        """Whether every project was read since the start, or reading it was refused."""
+        return all(project.read_at > -inf for project in self.projects.values())
 
     def next_job(self, now: float) -> NextJob | None:
         if now >= self._due and not self._busy:
@@ -200,7 +200,7 @@ class Discovery:
         return NextJob(Rank.DISCOVERY, project.due) if project and project.due <= now else None
 
     def due_in(self, now: float) -> float:
-        dues = [project.due for project in self._projects.values() if not project.busy]
+        dues = [project.due for project in self.projects.values() if not project.busy]
         return min((due - now for due in (*dues, self._due) if due > now), default=inf)
 
     def start(self, now: float, permit: Permit) -> Coroutine[object, object, None]:
@@ -213,18 +213,15 @@ class Discovery:
         return self._read_project(project, permit)
 
     def _next(self) -> _Project | None:
-        waiting = (project for project in self._projects.values() if not project.busy)
-        return min(waiting, key=lambda project: project.due, default=None)
+        idle = (project for project in self.projects.values() if not project.busy)
+        return min(idle, key=lambda project: project.due, default=None)
 
     def nudge(self, project: str) -> bool:
         """Read a project's list soon; False if the project is not known."""
-        known = self._projects.get(project)
+        known = self.projects.get(project)
         if known is not None:
             known.due = min(known.due, known.read_at + _SOONEST)
         return known is not None
-
-    def knows(self, project: str) -> bool:
-        return project in self._projects
 
     def unknown_scenario(self, project: str) -> None:
         """The sweep shows a scenario that is not known: new, or out of scope."""
@@ -234,8 +231,8 @@ class Discovery:
     def respread(self) -> None:
         """Flags took the place of the sweep or gave it back: the lists have another interval now."""
         now, interval = self._state.clock.monotonic(), self.interval
-        for number, project in enumerate(self._projects.values()):
-            spread = interval * number / max(1, len(self._projects))
+        for number, project in enumerate(self.projects.values()):
+            spread = interval * number / max(1, len(self.projects))
             project.due = min(project.due, max(project.read_at + interval, now + spread))
 
     async def load(self) -> None:
@@ -249,27 +246,20 @@ class Discovery:
             open_runs.setdefault(row.run.scenario, []).append(row.run)
         rescoped = state.row.scope is not None and state.row.scope != self._scope
         self._gone_projects = {row.project: row for row in projects if row.gone_at is not None}
-        self._projects = {row.project: _Project(row, new_scope=rescoped) for row in projects if row.gone_at is None}
+        self.projects = {row.project: _Project(row, new_scope=rescoped) for row in projects if row.gone_at is None}
         self._gone = {row.key: row for row in known if row.gone_at is not None}
+        live = [row for row in known if row.gone_at is None]
         watched = [
-            ScenarioState(row, tuple(open_runs.get(row.key, ())), tuple(pending.get(row.key, ())))
-            for row in known
-            if row.gone_at is None
+            ScenarioState(row, tuple(open_runs.get(row.key, ())), tuple(pending.get(row.key, ()))) for row in live
         ]
         await state.schedule.backfill(watched, new=True)
-        out = [
-            scenario
-            for scenario in watched
-            if not state.in_scope(scenario.key.project)
-            or not state.scenario_in_scope(scenario.key.scenario, scenario.row.tags)
-        ]
-        gone = [project.row for key, project in self._projects.items() if not state.in_scope(key)]
-        await self._give_up(out, gone)
+        rows = [project.row for key, project in self.projects.items() if not state.in_scope(key)]
+        await self._give_up([item for item in watched if not state.watches(item.key, item.row.tags)], rows)
 
     async def set_back(self, by: timedelta) -> None:
         """DSS's clock was: what seems to be watched since a moment that is yet to come is watched since before."""
         state, now = self._state, self._state.now()
-        projects = [project for project in self._projects.values() if project.row.in_scope_since > now]
+        projects = [project for project in self.projects.values() if project.row.in_scope_since > now]
         for project in projects:
             project.row = replace(project.row, in_scope_since=project.row.in_scope_since - by)
         watched = [scenario for scenario in state.schedule.scenarios.values() if scenario.row.watched_since > now]
@@ -309,14 +299,14 @@ class Discovery:
             older = project.created is not None and project.created < last
             return dss_now if older or node.scope != self._scope else last
 
-        known = {key: project.row for key, project in self._projects.items()} | self._gone_projects
+        known = {key: project.row for key, project in self.projects.items()} | self._gone_projects
         changed = compare_projects(known, parsed, state.name, state.in_scope, since)
         await state.store.write(scenarios.put_projects, changed)
         for row in changed:
             self._gone_projects.pop(row.project, None)
-            project = self._projects.get(row.project)
+            project = self.projects.get(row.project)
             if project is None:
-                self._projects[row.project] = _Project(row)
+                self.projects[row.project] = _Project(row)
             else:
                 project.row = replace(row, in_scope_since=project.row.in_scope_since)
         await state.save({"last_discovery_at": state.clock.now(), "scope": self._scope})
@@ -414,7 +404,7 @@ class Discovery:
         """Give up what lists have lacked for long, unless it is so much that the lists must be wrong."""
         schedule = self._state.schedule
         async with self._giving_up:
-            lost = [project.row for project in self._projects.values() if project.row.missing >= _MISSING_BEFORE_GONE]
+            lost = [project.row for project in self.projects.values() if project.row.missing >= _MISSING_BEFORE_GONE]
             counts = {row.project: row.missing for row in lost}
             missing = {
                 scenario: max(scenario.row.missing, counts.get(scenario.key.project, 0))
@@ -430,9 +420,7 @@ class Discovery:
                 watched = len(schedule.scenarios)
                 self._state.log.warning("many_scenarios_missing", missing=len(missing), watched=watched, kept=True)
 
-    async def _give_up(
-        self, out: Sequence[ScenarioState], projects: Sequence[ProjectRow], *, gone: bool = False
-    ) -> None:
+    async def _give_up(self, out: list[ScenarioState], projects: list[ProjectRow], *, gone: bool = False) -> None:
         """Watch these no longer. ``gone``: DSS has them no more, so that their open runs are over."""
         if not out and not projects:
             return
@@ -448,19 +436,18 @@ class Discovery:
             self._gone[row.key] = row
             state.schedule.remove(row.key)
         for project in gone_projects:
-            self._projects.pop(project.project, None)
+            self.projects.pop(project.project, None)
             state.schedule.suspended.discard(project.project)
             self._gone_projects[project.project] = project
         state.log.info("scenarios_removed", scenarios=len(rows), projects=[row.project for row in gone_projects])
 
     def _last_poll(self, scenario: ScenarioState) -> Poll:
         """What ends the open runs of a scenario that is gone: a poll that shows nothing."""
-        state, now, url = self._state, self._state.now(), scenario.key.url(self._state.node.url)
+        state, deps, now, url = self._state, self._state.deps, self._state.now(), scenario.key.url(self._state.node.url)
         result = PollResult(
             scenario.key, scenario.row.facts, now=now, earliest=now, detected_at=state.clock.now(), horizon=now,
             fresh_from=now, scenario_url=url, gone=True,
         )  # fmt: skip
-        deps = state.deps
         return Poll(result, state.clock.now(), Reason.FLAGS, (), deps.wants_details, deps.duration_buckets)
 
 

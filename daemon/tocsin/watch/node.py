@@ -128,7 +128,7 @@ class _Session:
             state.schedule.hook(watched)
             self._queue.ring()
             return True
-        if not (state.in_scope(project) and self._discovery.knows(project)):
+        if not (state.in_scope(project) and project in self._discovery.projects):
             return False
         # Perhaps it is new. A scenario that does not exist costs a request as well.
         permitted = state.schedule.take_hook_permit(state.clock.monotonic(), state.budget.limit)

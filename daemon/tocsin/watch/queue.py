@@ -42,16 +42,14 @@ _JOBS_PER_REQUEST = 4  # jobs may wait for the store while others send requests,
 
 
 class Budget:
-    """The rate and the concurrency that one node gets now. Pure; times are monotonic seconds, passed by the caller.
+    """The rate (requests a second) and the concurrency that one node gets now, at most those configured. Pure.
 
-    Never more requests than the configured rate in any second. Sporadic errors cost at most a short pause and a
-    quarter of the rate; only a node that fails more than a fifth of its answers is sent less and less, down to
-    ``floor``. Each answer is reported once, by ``succeeded``, ``failed`` (5xx, reset, timeout) or ``throttled`` (429,
-    or any failure with a Retry-After).
+    Sporadic errors cost at most a short pause and a quarter of the rate; only a node that fails more than a fifth of
+    its answers is sent less and less, down to ``floor``. Each answer is reported once, by ``succeeded``, ``failed``
+    (5xx, reset, timeout) or ``throttled`` (429, or any failure with a Retry-After), in monotonic seconds.
     """
 
     def __init__(self, rate: float, concurrency: int) -> None:
-        """``rate`` in requests per second; both are upper bounds."""
         self.rate = rate
         self.concurrency = concurrency
         self.floor = min(rate, max(rate / 8, 0.5))
@@ -143,15 +141,15 @@ class RequestSource(Protocol):
 
     def next_job(self, now: float) -> NextJob | None:
         """The most urgent job that is due; None: nothing is."""
-        ...
 
     def start(self, now: float, permit: "Permit") -> Coroutine[object, object, None]:
         """Take that job. The coroutine must not raise but for bugs and a lost lease."""
-        ...
 
     def due_in(self, now: float) -> float:
         """Seconds until something becomes due that is not yet."""
-        ...
+
+
+_Sources = Callable[[], Sequence[RequestSource]]
 
 
 class Permit:
@@ -172,19 +170,20 @@ class Permit:
         finally:
             self._queue.release()
 
-    def close(self) -> None:
-        """Release what was granted and not used."""
-        if self._granted:
-            self._granted = False
-            self._queue.release()
+    async def run(self, job: Coroutine[object, object, None]) -> None:
+        """Run the job, and release what was granted and not used."""
+        try:
+            await job
+        finally:
+            if self._granted:
+                self._granted = False
+                self._queue.release()
 
 
 class RequestQueue:
     """The queue itself. ``sources`` is called anew each time, so that a dead node can offer its probe alone."""
 
-    def __init__(
-        self, budget: Budget, clock: Clock, sources: Callable[[], Sequence[RequestSource]], log: FilteringBoundLogger
-    ) -> None:
+    def __init__(self, budget: Budget, clock: Clock, sources: _Sources, log: FilteringBoundLogger) -> None:
         self.budget = budget
         self.clock = clock
         self._log = log
@@ -262,7 +261,7 @@ class RequestQueue:
                 continue
             self._started += 1
             permit = Permit(self, job.rank)
-            task = asyncio.create_task(_run_job(source.start(now, permit), permit))
+            task = asyncio.create_task(permit.run(source.start(now, permit)))
             self._jobs.add(task)
             task.add_done_callback(lambda _: self.ring())
 
@@ -286,10 +285,3 @@ class RequestQueue:
                 raise
             except Exception:  # noqa: BLE001 - one job is one unit of work: the next ones go on
                 self._log.exception("watch_job_failed")
-
-
-async def _run_job(work: Coroutine[object, object, None], permit: Permit) -> None:
-    try:
-        await work
-    finally:
-        permit.close()

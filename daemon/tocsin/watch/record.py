@@ -60,11 +60,12 @@ def record_polls(connection: Connection, polls: Sequence[Poll]) -> list[PollOutc
     pasts = scenarios.scenario_progress(connection, list(by_key))
     fresh = [seen.run.key for poll in polls for seen in poll.result.seen if seen.run.start >= poll.result.fresh_from]
     known = runs.stored_runs(connection, list(by_key), fresh)
-    diffs = {key: diff(known[key], by_key[key].result, past) for key, past in pasts.items()}
+    diffs = {key: diff(known[key], poll.result, pasts[key]) for key, poll in by_key.items() if key in pasts}
     inserted = events.insert_events(connection, [event for found in diffs.values() for event in found.events])
     new_ids = {event.id for event in inserted}
     outcomes = dict.fromkeys(by_key, PollOutcome(known=False))
     rows: list[RunRow] = []
+    polled: list[PolledScenario] = []
     for key, found in diffs.items():
         poll, now = by_key[key], by_key[key].result.detected_at
         new = tuple(event for event in found.events if event.id in new_ids)
@@ -86,19 +87,26 @@ def record_polls(connection: Connection, polls: Sequence[Poll]) -> list[PollOutc
             )
             for change in found.runs
         ]
+        cursor = max(filter(None, (pasts[key].cursor, found.cursor)), default=None)
         current = {run.run.key: run.run for run in known[key].values() if run.run}
         current |= {change.run.key: change.run for change in found.runs}
         outcomes[key] = PollOutcome(
             new,
             open_runs=tuple(run for run in current.values() if run.end is None),
             details=tuple(details.items()),
-            cursor=max(filter(None, (pasts[key].cursor, found.cursor)), default=None),
+            cursor=cursor,
             last_end=found.last_end,
             last_outcome=found.last_outcome,
             settled=match_starts(poll.pending, [seen.run for seen in poll.result.seen]) if poll.pending else {},
         )
+        failures = sum(event.name is EventName.REPORTER_FAILED for event in new)
+        polled.append(PolledScenario(key, poll.begun_at, cursor, found.last_end, found.last_outcome, failures))
     runs.put_runs(connection, rows)
-    _update_scenarios(connection, [(by_key[key], outcomes[key]) for key in diffs])
+    scenarios.save_polls(connection, polled)
+    reporters = [(key, by_key[key].mail_reporters) for key in diffs if by_key[key].put_mail_reporters]
+    scenarios.put_mail_reporters(connection, reporters)
+    if settled := [(key, at, state) for key in diffs for at, state in outcomes[key].settled.items()]:
+        starts.close_starts(connection, settled, polls[-1].result.detected_at)
     if ended := [event.run for event in inserted if event.run and event.name in END_EVENTS]:
         totals.count_runs(connection, ended, polls[0].bounds)
     return list(outcomes.values())
@@ -106,18 +114,3 @@ def record_polls(connection: Connection, polls: Sequence[Poll]) -> list[PollOutc
 
 def _details_level(poll: Poll, event: Event) -> DetailsLevel:
     return DetailsLevel.LOG if event.name in _LOG_AT_ONCE else poll.wants_details(event, poll.mail_reporters)
-
-
-def _update_scenarios(connection: Connection, recorded: Sequence[tuple[Poll, PollOutcome]]) -> None:
-    polled: list[PolledScenario] = []
-    settled = []
-    for poll, outcome in recorded:
-        failures = sum(event.name is EventName.REPORTER_FAILED for event in outcome.events)
-        row = (outcome.cursor, outcome.last_end, outcome.last_outcome, failures)
-        polled.append(PolledScenario(poll.result.key, poll.begun_at, *row))
-        settled += [(poll.result.key, at, state) for at, state in outcome.settled.items()]
-    scenarios.save_polls(connection, polled)
-    reporters = [(poll.result.key, poll.mail_reporters) for poll, _ in recorded if poll.put_mail_reporters]
-    scenarios.put_mail_reporters(connection, reporters)
-    if settled:
-        starts.close_starts(connection, settled, recorded[-1][0].result.detected_at)

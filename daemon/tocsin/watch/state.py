@@ -19,6 +19,7 @@ from tocsin.config.model import Node, ProjectScope, ScenarioScope
 from tocsin.dss import DSSClient, DSSError, RequestReport
 from tocsin.kit.clock import Clock
 from tocsin.model.event import Event
+from tocsin.model.run import ScenarioKey
 from tocsin.store import Connection, Store, StoreFailed, StoreUnavailable
 from tocsin.store.events import insert_events
 from tocsin.store.scenarios import NodeRow, begin_backfill, save_node
@@ -250,6 +251,9 @@ class NodeState:
     def scenario_in_scope(self, scenario: str, tags: Sequence[str]) -> bool:
         scope = self.node.scenarios
         return _matches(scope, scenario) and (not scope.tags or not set(scope.tags).isdisjoint(tags))
+
+    def watches(self, key: ScenarioKey, tags: Sequence[str]) -> bool:
+        return self.in_scope(key.project) and self.scenario_in_scope(key.scenario, tags)
 
     def observe(self, report: RequestReport) -> None:
         """Count a request, and learn from its Date header what DSS's clock shows."""
