@@ -26,7 +26,6 @@ _TIME = re.compile(r"(?:([01][0-9]|2[0-3]):([0-5][0-9])|(24):(00))")
 _NUMBER = re.compile(r"[+-]?[0-9]+")
 
 Range = tuple[int, int]
-Member = Callable[[str], int]
 
 
 class BadInterval(ValueError):
@@ -138,30 +137,23 @@ def check_location(name: str) -> str:
 def contains(times: TimeRange, now: datetime) -> bool:
     """Whether ``now`` lies inside."""
     local = now.astimezone(_zone(times.location))
-    minute = local.hour * 60 + local.minute
+    minute, days = local.hour * 60 + local.minute, monthrange(local.year, local.month)[1]
+
+    def on_day(first: int, last: int) -> bool:
+        first, last = (days + 1 + day if day < 0 else day for day in (first, last))
+        return first <= days and first <= local.day <= min(last, days)
+
     return (
         (times.times is None or any(first <= minute < last for first, last in times.times))
-        and _day_inside(times.days_of_month, local)
+        and (times.days_of_month is None or any(on_day(first, last) for first, last in times.days_of_month))
         and _inside(times.months, local.month)
         and _inside(times.weekdays, local.isoweekday() % 7)
         and _inside(times.years, local.year)
     )
 
 
-def _inside(ranges: Sequence[Range] | None, value: int) -> bool:
+def _inside(ranges: Ranges | None, value: int) -> bool:
     return ranges is None or any(first <= value <= last for first, last in ranges)
-
-
-def _day_inside(ranges: Sequence[Range] | None, local: datetime) -> bool:
-    if ranges is None:
-        return True
-    length = monthrange(local.year, local.month)[1]
-    for first, last in ranges:
-        begin = length + first + 1 if first < 0 else first
-        end = length + last + 1 if last < 0 else last
-        if begin <= length and begin <= local.day <= min(end, length):
-            return True
-    return False
 
 
 @lru_cache(maxsize=256)
@@ -170,22 +162,20 @@ def _zone(name: str) -> ZoneInfo:
 
 
 def _minutes(text: str) -> int:
-    found = _TIME.fullmatch(text)
-    if found is None:
+    match = _TIME.fullmatch(text)
+    if match is None:
         raise BadInterval(f"{text!r} is not a time of day; write it like 09:00")
-    hours, minutes, midnight, _ = found.groups()
-    return 24 * 60 if midnight else int(hours) * 60 + int(minutes)
+    return 24 * 60 if match[3] else int(match[1]) * 60 + int(match[2])
 
 
-def _ends(text: str, member: Member) -> Range:
+def _ends(text: str, member: Callable[[str], int]) -> Range:
     parts = text.split(":")
     if len(parts) > 2:
         raise BadInterval(f"{text!r} is not a range; write it like FIRST:LAST")
-    first = member(parts[0].lower())
-    return first, member(parts[1].lower()) if len(parts) == 2 else first
+    return member(parts[0].lower()), member(parts[-1].lower())
 
 
-def _range(text: str, member: Member) -> Range:
+def _range(text: str, member: Callable[[str], int]) -> Range:
     first, last = _ends(text, member)
     if first > last:
         raise BadInterval(f"{text!r} runs backwards; write two ranges")
@@ -206,9 +196,7 @@ def _number(part: str, what: str) -> int:
 
 
 def _month(part: str) -> int:
-    if not _NUMBER.fullmatch(part):
-        return _named(part, _MONTHS, "month") + 1
-    number = int(part)
+    number = int(part) if _NUMBER.fullmatch(part) else _named(part, _MONTHS, "month") + 1
     if not 1 <= number <= 12:
         raise BadInterval(f"{part!r} is not a month; they go from 1 to 12")
     return number

@@ -1,7 +1,7 @@
 """From the file, or from three environment variables, to one frozen ``Config``.
 
-What points from one part of the file to another is checked here: receivers, intervals, templates, names that stand
-twice. Everything that is wrong is told at once.
+References between parts of the file (receivers, intervals, templates) and the uniqueness of names are checked here. All
+problems are reported at once.
 """
 
 import os
@@ -40,11 +40,11 @@ DEFAULT_GROUP_BY = ("alertname", "dss_node", "project")
 
 
 Check = Callable[[str], str | None]
-"""What is wrong with the URL of a channel. Asking apprise loads it, half a second: who sends nothing does without."""
+"""Returns what is wrong with the URL of a channel. The real one loads apprise, which takes half a second."""
 
 
 def unchecked(_url: str) -> None:
-    """The ``Check`` of who asks apprise nothing."""
+    """The ``Check`` of commands that send nothing."""
 
 
 def load_file(path: Path, check_url: Check = unchecked, inputs: Inputs | None = None) -> Config:
@@ -68,7 +68,7 @@ def load_file(path: Path, check_url: Check = unchecked, inputs: Inputs | None = 
 
 
 class _Checks:
-    """Gathers what is wrong with one configuration beyond its single sections, and reads what it needs to be complete."""
+    """Collects the problems of one configuration beyond its single sections, and completes it."""
 
     def __init__(self, path: Path, lines: Lines, check_url: Check, inputs: Inputs) -> None:
         self._path = path
@@ -83,11 +83,11 @@ class _Checks:
         if url is None:
             self._wrong(("store", "url"), f"{NO_HOME}; set it")
         for index, node in enumerate(config.nodes):
-            if node.proxy is None and (trouble := _environment_proxy_trouble(node.url)):
-                self._wrong(("nodes", index, "url"), trouble)
+            if node.proxy is None and (problem := _environment_proxy_problem(node.url)):
+                self._wrong(("nodes", index, "url"), problem)
         for path, channel in _channels(config):
-            if isinstance(channel.url, InlineSecret) and (trouble := self._check_url(channel.url.value)):
-                self._wrong((*path, "url"), trouble)
+            if isinstance(channel.url, InlineSecret) and (problem := self._check_url(channel.url.value)):
+                self._wrong((*path, "url"), problem)
         texts = self._templates(config.templates)
         self._names_are_unique(config)
         self._templates_are_known(config, texts)
@@ -150,7 +150,7 @@ class _Checks:
                     self._wrong(path, f"the {kind}name {name!r} stands {count} times; names are unique")
 
     def _templates_are_known(self, config: Config, texts: Iterable[str]) -> None:
-        """A template that is a mere word is a name; a misspelt one would be sent as the message."""
+        """A template of one word is a name; a misspelt one would be sent as the message."""
         known = {*(name.value for name in MessageFormat), *texts}
         users: list[tuple[Path_, Reporter | Channel]] = [
             *((("reporters", index), reporter) for index, reporter in enumerate(config.reporters)),
@@ -195,9 +195,9 @@ def _with_group_by(root: Route) -> Route:
     return replace(root, group_by=DEFAULT_GROUP_BY) if root.group_by is ABSENT else root
 
 
-def _environment_proxy_trouble(url: str) -> str | None:
-    """What is wrong with the proxy that the environment names for this address, without its words: it may hold a
-    password."""
+def _environment_proxy_problem(url: str) -> str | None:
+    """What is wrong with the proxy that the environment names for this address. The message does not repeat it, since it
+    may hold a password."""
     parts = urlsplit(url.strip())
     proxy = environment_proxy(parts.scheme, parts.hostname or "", parts.port)
     if proxy is None:
@@ -206,7 +206,9 @@ def _environment_proxy_trouble(url: str) -> str | None:
         http_url(proxy if "://" in proxy else f"http://{proxy}")
     except ValueError:
         variable = f"{parts.scheme.upper()}_PROXY or ALL_PROXY"
-        return f"{variable} names no http or https proxy; mend it, name the host in NO_PROXY, or set the node's proxy"
+        return (
+            f"{variable} names no http or https proxy; correct it, name the host in NO_PROXY, or set the node's proxy"
+        )
     return None
 
 
@@ -223,8 +225,8 @@ def from_environment(check_url: Check = unchecked) -> Config:
     else:
         try:
             plain_url(http_url(url))
-            if trouble := _environment_proxy_trouble(url):
-                problems.append(Problem(f"TOCSIN_DSS_URL: {trouble}"))
+            if problem := _environment_proxy_problem(url):
+                problems.append(Problem(f"TOCSIN_DSS_URL: {problem}"))
         except ValueError as error:
             bad = without_secrets(BadConfig([Problem(f"TOCSIN_DSS_URL: {error}")]), {"url": url}, Path())
             problems += bad.problems
@@ -232,8 +234,8 @@ def from_environment(check_url: Check = unchecked) -> Config:
         problems.append(Problem("TOCSIN_DSS_API_KEY (or TOCSIN_DSS_API_KEY_FILE) is not set"))
     channels = []
     for number, address in enumerate(os.environ.get("TOCSIN_NOTIFY", "").split(), start=1):
-        if trouble := check_url(address):
-            problems.append(Problem(f"TOCSIN_NOTIFY: entry {number}: {trouble}"))
+        if problem := check_url(address):
+            problems.append(Problem(f"TOCSIN_NOTIFY: entry {number}: {problem}"))
         channels.append(Channel(f"default/{number}", "default", InlineSecret(address)))
     if (store_url := os.environ.get("TOCSIN_STORE_URL") or default_store_url()) is None:
         problems.append(Problem(f"TOCSIN_STORE_URL is not set and {NO_HOME}"))
@@ -262,7 +264,7 @@ def from_environment(check_url: Check = unchecked) -> Config:
 
 
 def api_key_from_environment() -> Secret | None:
-    """What ``TOCSIN_DSS_API_KEY`` or ``TOCSIN_DSS_API_KEY_FILE`` says; None if neither is set."""
+    """From ``TOCSIN_DSS_API_KEY`` or ``TOCSIN_DSS_API_KEY_FILE``; None if neither is set."""
     if os.environ.get("TOCSIN_DSS_API_KEY"):
         return EnvSecret("TOCSIN_DSS_API_KEY")
     file = os.environ.get("TOCSIN_DSS_API_KEY_FILE")

@@ -1,4 +1,4 @@
-"""What is wrong with a configuration, told so that one can mend it: file, line, key, and the nearest known key."""
+"""The problems of a configuration, each with its file, line and key, and with the nearest known key."""
 
 import os
 import re
@@ -52,7 +52,7 @@ _A_VARIABLE = re.compile(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)+")
 
 
 def without_secrets(error: BadConfig, document: object, base: Path) -> BadConfig:
-    """The same findings without what may be a secret, wherever in the file it stands by mistake."""
+    """The same problems without what may be a secret, wherever in the file it was written by mistake."""
     secrets = list(_secrets_in(document, base))
 
     def masked(text: str) -> str:
@@ -81,7 +81,7 @@ def _secrets_in(document: object, base: Path, name: str = "") -> Iterator[str]:
 
 
 def is_place(file: str | Path, base: Path) -> bool:
-    """Whether this names a file that is there, or may be: else it may be the secret itself, written as its file."""
+    """Whether this names an existing or plausible file. Otherwise it may be the secret itself, written as its file."""
     path = base / file
     # Not ``Path.exists``, which raises for what is too long for a name, with all of it, or may not be seen.
     if os.path.exists(path) or _A_FILE.fullmatch(str(file)):
@@ -92,7 +92,7 @@ def is_place(file: str | Path, base: Path) -> bool:
 
 
 def is_variable(name: str) -> bool:
-    """Whether this is a usual name of an environment variable, and not the secret itself, written as its variable."""
+    """Whether this is a usual name of an environment variable. Otherwise it may be the secret itself."""
     return _A_VARIABLE.fullmatch(name) is not None
 
 
@@ -148,7 +148,7 @@ def problems_of(error: ValidationError, schema: Callable[[], Schema], file: str 
 
 
 def _hint(path: Path_) -> str | None:
-    """What to write instead of a key that people know from elsewhere, for the most part from Alertmanager."""
+    """What to write instead of a key of another program, mostly of Alertmanager."""
     *_, key = path
     within = path[0]
     if within == "receivers" and isinstance(key, str) and (service := key.removesuffix("_configs")) != key:

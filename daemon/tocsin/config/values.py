@@ -77,14 +77,14 @@ def http_url(value: str) -> str:
 
 
 def plain_url(value: str) -> str:
-    """An address that is shown and that links begin with: a secret in it would be everywhere."""
+    """An address that is displayed and that links begin with: a secret in it would be everywhere."""
     if "@" in value or "?" in value or "#" in value:
         raise ValueError("an address holds no user, password, query or fragment; credentials have keys of their own")
     return value
 
 
 def proxy_url(value: str) -> str:
-    """A user and password may stand before the host: encoded, or a part of them is taken for the address."""
+    """A user and password may stand before the host, percent-encoded: else a part of them is taken for the address."""
     if "@" in value.rpartition("@")[0] or "@" in urlsplit(value).path:
         raise ValueError("write / and @ in the proxy's password as %2F and %40")
     return value
@@ -105,7 +105,7 @@ def _listen(value: str) -> str:
 
 
 def not_empty(value: tuple[T, ...]) -> tuple[T, ...]:
-    """Checked after the items, so that a bad item is told as such and not as a missing one."""
+    """Checked after the items, so that a bad item is reported as such and not as a missing one."""
     if not value:
         raise ValueError("must not be empty")
     return value

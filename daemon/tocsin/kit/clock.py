@@ -8,24 +8,16 @@ clock may jump.
 import re
 import time
 from datetime import UTC, datetime, timedelta
+from itertools import dropwhile
 from typing import Protocol
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_UNITS_MS = {
-    "y": 365 * 86_400_000,
-    "w": 7 * 86_400_000,
-    "d": 86_400_000,
-    "h": 3_600_000,
-    "m": 60_000,
-    "s": 1_000,
-    "ms": 1,
-}
+_DAY_MS = 86_400_000
+_UNITS_MS = {"y": 365 * _DAY_MS, "w": 7 * _DAY_MS, "d": _DAY_MS, "h": 3_600_000, "m": 60_000, "s": 1_000, "ms": 1}
 _PATTERN = re.compile("".join(rf"(?:([0-9]+){unit})?" for unit in _UNITS_MS))
 
 
 class Clock(Protocol):
-    """What a loop needs to know about time."""
-
     def now(self) -> datetime:
         """The present as an aware UTC datetime."""
         ...
@@ -36,8 +28,6 @@ class Clock(Protocol):
 
 
 class SystemClock:
-    """The machine's own clock."""
-
     def now(self) -> datetime:
         return datetime.now(UTC)
 
@@ -56,9 +46,8 @@ def from_ms(epoch_ms: int) -> datetime:
 
     Raises ``OverflowError`` for a moment outside the years 1 to 9999.
     """
-    return EPOCH + timedelta(
-        0, 0, 0, epoch_ms
-    )  # by place: keywords take half as long again, and rows are full of times
+    # Positional: keywords take half as long again, and rows are full of times.
+    return EPOCH + timedelta(0, 0, 0, epoch_ms)
 
 
 def isoformat(moment: datetime) -> str:
@@ -111,11 +100,6 @@ def human_duration(duration: timedelta) -> str:
     if seconds < 10:
         return f"{sign}{seconds:.1f}s"
     whole = round(seconds)
-    parts: list[str] = []
-    for unit, size in (("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)):
-        count, whole = divmod(whole, size)
-        if count or parts:
-            parts.append(f"{count}{unit}" if count else "")
-        if len(parts) == 2:
-            break
-    return sign + " ".join(part for part in parts if part)
+    counts = {"d": whole // 86_400, "h": whole // 3_600 % 24, "m": whole // 60 % 60, "s": whole % 60}
+    parts = list(dropwhile(lambda part: not part[1], counts.items()))[:2]
+    return sign + " ".join(f"{count}{unit}" for unit, count in parts if count)

@@ -40,15 +40,13 @@ class RootTasks:
     async def watch(self) -> TaskEnded:
         """Wait for the first root task to end. Tasks spawned while waiting are watched too."""
         while True:
-            tasks = dict(self._tasks)
-            for name, task in tasks.items():
+            for name, task in self._tasks.items():
                 if task.done():
-                    error = asyncio.CancelledError() if task.cancelled() else task.exception()
-                    return TaskEnded(name, error)
-            if not tasks:
+                    return TaskEnded(name, asyncio.CancelledError() if task.cancelled() else task.exception())
+            if self._tasks:
+                await asyncio.wait(self._tasks.values(), return_when=asyncio.FIRST_COMPLETED, timeout=1.0)
+            else:
                 await asyncio.sleep(0.1)
-                continue
-            await asyncio.wait(tasks.values(), return_when=asyncio.FIRST_COMPLETED, timeout=1.0)
 
     async def stop(self, name: str) -> None:
         """Cancel one task on purpose, wait for its end and forget it; its error is not raised."""
