@@ -1,8 +1,7 @@
 """Files that change while we run, and that may lie on a mount that hangs.
 
-Opening a file, or even asking for its times, takes as long as the file system likes: for ever on a network mount
-whose server is gone. So it is done in a daemon thread that nobody has to wait for; callers wait for a bounded time,
-and no more than one thread hangs for each file, however many ask.
+Opening a file, or even reading its status, may block for ever on a network mount whose server is gone. So it is done
+in a daemon thread; callers wait for a bounded time, and at most one thread for each file hangs.
 """
 
 import asyncio
@@ -10,6 +9,7 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import Final, Generic, TypeVar
 
@@ -24,14 +24,14 @@ Version = tuple[int, int, int, int, int]
 
 
 def version(status: os.stat_result) -> Version:
-    """What differs once a file was written or replaced, even by one of equal size and modification time."""
+    """Differs once a file was written or replaced, even by one of equal size and modification time."""
     return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 class SingleFlight(Generic[T]):
-    """Blocking work, done in a daemon thread, at most once at a time: who asks meanwhile gets the same result.
+    """Blocking work in a daemon thread, at most one run at a time: concurrent callers share its result.
 
-    Nobody waits longer than ``seconds``. While a run has exceeded that, those who ask fail without waiting.
+    Nobody waits longer than ``seconds``. While a run has exceeded that, further callers fail at once.
     """
 
     def __init__(
@@ -92,17 +92,14 @@ class SingleFlight(Generic[T]):
         try:
             result = self._work()
         except BaseException as error:  # noqa: BLE001 - handed to those who wait, whose unit of work it is
-            self._end()
-            future.set_exception(error)
+            finish = partial(future.set_exception, error)
         else:
-            self._end()
-            future.set_result(result)
-
-    def _end(self) -> None:
+            finish = partial(future.set_result, result)
         with self._lock:
             self._running, late = None, self._late
         if late:
             self._hangs(False)
+        finish()
 
 
 class TextFile:
@@ -117,9 +114,8 @@ class TextFile:
         fresh_for_seconds: float = 0,
         hangs: Callable[[bool], None] = lambda _hangs: None,
     ) -> None:
-        """``longest``: bytes; a larger file is refused. ``fresh_for_seconds``: for so long ``wait`` answers from
-        memory, so that those who read a thousand times a second do not start as many threads. ``seconds`` and
-        ``hangs``: see ``SingleFlight``."""
+        """``longest``: bytes; a larger file is refused. ``fresh_for_seconds``: ``wait`` answers from memory for so long,
+        so that a thousand reads a second do not start as many threads. The others: see ``SingleFlight``."""
         self._path = path
         self._longest = longest
         self._version: Version | None = None

@@ -1,4 +1,4 @@
-"""Secrets out of texts that people and logs will see."""
+"""Masking secrets in texts that people and logs will see."""
 
 import re
 import traceback
@@ -24,8 +24,8 @@ def mask(text: str, secrets: Iterable[str]) -> str:
 
     Case does not count, since hosts are put into lower case on their way.
     """
-    wanted = {secret.translate(_LOWER) for secret in secrets if len(secret) >= _SHORTEST}
-    parts = {secret[i : i + _PART] for secret in wanted for i in range(max(len(secret) - _PART + 1, 1))}
+    folded_secrets = {secret.translate(_LOWER) for secret in secrets if len(secret) >= _SHORTEST}
+    parts = {secret[i : i + _PART] for secret in folded_secrets for i in range(max(len(secret) - _PART + 1, 1))}
     folded = text.translate(_LOWER)
     spans: list[tuple[int, int]] = []
     for part in parts:
@@ -33,13 +33,13 @@ def mask(text: str, secrets: Iterable[str]) -> str:
         while start >= 0:
             spans.append((start, start + len(part)))
             start = folded.find(part, start + 1)
-    kept: list[str] = []
+    masked: list[str] = []
     done = 0
     for start, stop in sorted(spans):
-        if start > done or not kept:
-            kept += [text[done:start], MASK]
+        if start > done or not masked:
+            masked += [text[done:start], MASK]
         done = max(done, stop)
-    return "".join([*kept, text[done:]])
+    return "".join([*masked, text[done:]])
 
 
 def secrets_of(url: str, *, host_is_public: bool = True) -> list[str]:
@@ -55,7 +55,8 @@ def secrets_of(url: str, *, host_is_public: bool = True) -> list[str]:
     authority, *path = place.split("/")
     user, _, password = login.partition(":")
     raw = [login, user, password, *password.split("@"), *login.split("/"), *path, fragment]
-    raw += _unless_host(authority) if host_is_public else [authority, *authority.split(":")]
+    if not (host_is_public and _AUTHORITY.fullmatch(authority)):
+        raw += [authority, *authority.split(":")]
     for pair in query.split("&"):
         raw += [part for part in (pair.partition("=")[2], pair) if part.lower() not in _PUBLIC and "=" not in part]
     decoded = [unquote(part) for part in raw]
@@ -77,7 +78,7 @@ def secrets_of_header(value: str) -> list[str]:
 
 
 def mask_tokens(text: str) -> str:
-    """The text without words that look like a key or a password: for text whose secrets nobody knows."""
+    """The text without words that look like a key or a password: for text whose secrets are not known."""
     return _WORD.sub(lambda found: MASK if any(map(_looks_random, _PLAIN.findall(found[0]))) else found[0], text)
 
 
@@ -93,10 +94,6 @@ def where(error: BaseException) -> str:
     """The places that an error passed, the innermost first; its words may hold a secret."""
     frames = reversed(traceback.extract_tb(error.__traceback__)[-5:])
     return " < ".join(f"{PurePath(frame.filename).name}:{frame.lineno} {frame.name}" for frame in frames)
-
-
-def _unless_host(authority: str) -> list[str]:
-    return [] if _AUTHORITY.fullmatch(authority) else [authority, *authority.split(":")]
 
 
 _WORD = re.compile(r"[A-Za-z0-9_+=-]{8,}")

@@ -1,6 +1,6 @@
 """Events: immutable facts. One start and exactly one end per run, the ups and downs of nodes, failed reporters.
 
-An event's id is derived from what happened, so that seeing the same thing again makes the same event.
+An event's id is derived from its facts, so that observing the same thing again makes the same event.
 """
 
 from collections.abc import Iterable

@@ -1,8 +1,8 @@
-"""Many conditions held against one label set at once.
+"""An index that matches one label set against many conditions at once.
 
-A thousand regular expressions that are asked one by one cost ten milliseconds for each value that is new; RE2 asks all
-of them in one pass of some microseconds, and what a value answered is remembered. Large ones are asked one by one, since
-compiling them together takes long and no other thread runs meanwhile. Conditions are the bits of a number.
+A thousand regular expressions one by one cost ten milliseconds for each new value; one ``re2.Set`` costs some
+microseconds, and the result for a value is cached. Large patterns are matched one by one, since compiling them together
+takes long and blocks all threads. Conditions are the bits of a number.
 """
 
 from collections.abc import Iterable, Iterator
@@ -17,7 +17,7 @@ _SMALL = 1000  # instructions of a pattern that is asked together with the other
 
 
 class MatcherIndex:
-    """Which of these conditions hold, each a list of matchers that must all hold."""
+    """Conditions, each a list of matchers that must all hold."""
 
     def __init__(self, conditions: Iterable[Iterable[Matcher]]) -> None:
         self._columns: dict[str, _Column] = {}
@@ -36,7 +36,7 @@ class MatcherIndex:
 
 
 def set_bits(number: int) -> Iterator[int]:
-    """The places of the bits that are set, the lowest first."""
+    """The positions of the bits that are set, the lowest first."""
     while number:
         lowest = number & -number
         yield lowest.bit_length() - 1
@@ -44,7 +44,7 @@ def set_bits(number: int) -> Iterator[int]:
 
 
 class _Column:
-    """The matchers of one label. A text is ``(is it a pattern, the text)``; it hits a value that it equals or matches."""
+    """The matchers of one label. A text is ``(is a pattern, text)``; it hits a value that it equals or matches."""
 
     def __init__(self) -> None:
         self._broken: dict[tuple[bool, str], int] = {}  # conditions that a hit of this text breaks
