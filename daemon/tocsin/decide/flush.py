@@ -27,6 +27,61 @@ GROUPS = 100  # of one transaction
 MOST_ALERTS = 200  # of one notice
 
 
+# --- the stages: the first that decides ends the pipeline ----------------------------------------------------------------
+
+Audible = tuple[Sequence[Member], NotifyDecision | None]  # the alerts that go on, and why when none is left
+
+
+def inhibition(work: "FlushEvaluation", _route: Route, members: Sequence[Member]) -> Audible:
+    return _without(members, work.inhibitor.inhibits)
+
+
+def time_intervals(work: "FlushEvaluation", route: Route, members: Sequence[Member]) -> Audible:
+    muted = muted_by_time(route, work.compiled.intervals, work.now) if members else None
+    return (members, None) if muted is None else ((), muted)
+
+
+def silencing(work: "FlushEvaluation", _route: Route, members: Sequence[Member]) -> Audible:
+    return _without(members, work.silencer.silences)
+
+
+def _without(members: Sequence[Member], mutes: Callable[[Labels], NotifyDecision | None]) -> Audible:
+    found = [(member, mutes(member.alert.labels)) for member in members]
+    audible = [member for member, muted in found if muted is None]
+    return audible, None if audible or not found else found[-1][1]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """What one channel may be notified of."""
+
+    channel: Channel
+    route: Route
+    alerts: Sequence[Alert]
+    own_failure: bool  # an alert was left out because it is about this channel
+    logged: NotificationLogEntry | None
+    current: NotificationLogEntry  # what the log would say after a notification
+
+
+def selection(candidate: Candidate) -> NotifyDecision | None:
+    if candidate.alerts:
+        return None
+    if candidate.own_failure:
+        return NotifyDecision(DecisionReason.NO_CHANNEL, "a failing channel is not notified of its own failure")
+    return NotifyDecision(DecisionReason.NO_CHANGE)
+
+
+def deduplication(candidate: Candidate) -> NotifyDecision:
+    return deduplicate(candidate.logged, candidate.current, candidate.channel, candidate.route)
+
+
+GROUP_STAGES = (inhibition, time_intervals, silencing)  # once a group, in Alertmanager's order
+CHANNEL_STAGES = (selection, deduplication)  # once a channel of its receiver; then: enqueue, write the log
+
+
+# --- groups of one transaction -------------------------------------------------------------------------------------------
+
+
 def flush(connection: Connection, compiled: CompiledConfig, now: datetime) -> StepResult:
     """Flush the groups that are due, so many of them as one transaction takes."""
     due = groups.due_groups(connection, now, GROUPS)
@@ -74,7 +129,7 @@ class FlushEvaluation(Evaluation):
             self._leaving += [(group.key, member.alert.fingerprint) for member in members]
             return
         audible, muted = members, None
-        for stage in MUTE_STAGES:
+        for stage in GROUP_STAGES:
             if muted is None:
                 audible, muted = stage(self, route, audible)
         channels = self.compiled.channels.get(group.receiver, ())
@@ -94,19 +149,14 @@ class FlushEvaluation(Evaluation):
     ) -> None:
         """Select the alerts for one channel, compare them with its log entry, enqueue a notification, and log it."""
         others = [member for member in audible if member.alert.failing_channel != channel.name]
-        alerts = [member.alert for member in others if not member.ended_muted or channel.resolve_what_was_sent]
-        firing = [alert for alert in alerts if alert.firing]
-        resolved = [alert for alert in alerts if not alert.firing]
+        selected = [member.alert for member in others if not member.ended_muted or channel.resolve_what_was_sent]
+        firing = [alert for alert in selected if alert.firing]
+        resolved = [alert for alert in selected if not alert.firing]
         entry = NotificationLogEntry(_fingerprints(firing), _fingerprints(resolved), self.now)
         before = self.log.get((group.key, channel.name))
-        if muted is not None:
-            decision = muted
-        elif not alerts and len(others) < len(audible):
-            decision = NotifyDecision(DecisionReason.NO_CHANNEL, "a failing channel is not notified of its own failure")
-        elif not alerts:
-            decision = NotifyDecision(DecisionReason.NO_CHANGE)
-        else:
-            decision = deduplicate(before.notified if before else None, entry, channel, route)
+        logged = before.notified if before else None
+        candidate = Candidate(channel, route, selected, len(others) < len(audible), logged, entry)
+        decision = muted or next(filter(None, (stage(candidate) for stage in CHANNEL_STAGES)))
         notification = None
         if decision.send:
             shown = firing + resolved if channel.send_resolved else firing
@@ -158,33 +208,6 @@ class FlushEvaluation(Evaluation):
         groups.mark_ended_muted(self.connection, self._keeping)
         groups.save_flushes(self.connection, self._flushed, self.now)
         alerts.record_decisions(self.connection, self.result.decisions)
-
-
-# --- the stages that mute -------------------------------------------------------------------------------------------------
-
-Audible = tuple[Sequence[Member], NotifyDecision | None]  # the alerts that go on, and why when none is left
-
-
-def inhibition(work: FlushEvaluation, _route: Route, members: Sequence[Member]) -> Audible:
-    return _without(members, work.inhibitor.inhibits)
-
-
-def time_intervals(work: FlushEvaluation, route: Route, members: Sequence[Member]) -> Audible:
-    muted = muted_by_time(route, work.compiled.intervals, work.now) if members else None
-    return (members, None) if muted is None else ((), muted)
-
-
-def silencing(work: FlushEvaluation, _route: Route, members: Sequence[Member]) -> Audible:
-    return _without(members, work.silencer.silences)
-
-
-MUTE_STAGES = (inhibition, time_intervals, silencing)  # in Alertmanager's order
-
-
-def _without(members: Sequence[Member], mutes: Callable[[Labels], NotifyDecision | None]) -> Audible:
-    found = [(member, mutes(member.alert.labels)) for member in members]
-    audible = [member for member, muted in found if muted is None]
-    return audible, None if audible or not found else found[-1][1]
 
 
 def _fingerprints(alerts: Sequence[Alert]) -> frozenset[str]:
