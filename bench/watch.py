@@ -31,7 +31,7 @@ from tocsin.config.model import DURATION_BUCKETS, Node, WatchConfig
 from tocsin.kit.clock import SystemClock, to_ms
 from tocsin.model.event import END_EVENTS, Event, EventName
 from tocsin.model.run import DetailsLevel, Run, ScenarioKey
-from tocsin.store import Store, schema, totals, writer
+from tocsin.store import Store, schema, series, writer
 from tocsin.store.runs import RunRow, put_runs
 from tocsin.store.scenarios import PolledScenario, save_polls
 from tocsin.watch.node import NodeSnapshot, NodeWatcher
@@ -283,7 +283,7 @@ def _fill(connection: Connection, options: argparse.Namespace) -> None:
         rows = [_stored(number, scenarios, options, now) for number in numbers]
         put_runs(connection, rows)
         runs = [row.run for row in rows]
-        totals.count_runs(connection, runs, DURATION_BUCKETS)
+        series.count_runs(connection, runs, DURATION_BUCKETS)
         save_polls(connection, [PolledScenario(run.scenario, now, run.start, run.end, run.outcome) for run in runs])
 
 

@@ -41,7 +41,8 @@ from tocsin.metrics.exposition import Exposition, ProcessMetrics
 from tocsin.metrics.families import FAMILIES
 from tocsin.metrics.text import exemplar
 from tocsin.model.run import ScenarioKey
-from tocsin.store import Store, schema, totals
+from tocsin.store import Store, schema
+from tocsin.store.series import set_bucket_layout
 
 SCENARIO = {"dss_node": "prod", "project": "SALES", "scenario": "NIGHTLY"}
 PROJECT = {"dss_node": "prod", "project": "SALES"}
@@ -146,11 +147,11 @@ async def test_buckets_are_cumulated_over_all_bounds(store: Store, exposition: E
 
 
 async def test_a_changed_list_of_buckets_begins_the_histogram_anew(store: Store, exposition: Exposition) -> None:
-    await store.write(totals.lay_out, CONFIG.metrics.duration_bounds)
+    await store.write(set_bucket_layout, CONFIG.metrics.duration_bounds)
     await store.write(fill)
     await exposition.refresh(store, NOW, CONFIG)
     changed = replace(CONFIG, metrics=MetricsConfig(duration_buckets=(2, 20)))
-    await store.write(totals.lay_out, changed.metrics.duration_bounds)
+    await store.write(set_bucket_layout, changed.metrics.duration_bounds)
     await store.write(put_bucket, KEY, "FAILED", 20_000, 1, 4)
     await exposition.refresh(store, NOW, changed)
     families = await scrape(exposition)

@@ -200,10 +200,10 @@ async def test_series_read_what_a_scenario_has_done(store: Store) -> None:
 
     await store.write(fill)
     assert await store.read(series.node_facts) == [("new", None, False), ("prod", True, True)]
-    facts = await store.read(series.scenario_facts, {})
+    facts = await store.read(series.scenario_samples, {})
     assert list(facts) == [KEYS[1], KEY]
     assert facts[KEY][1:] == (to_ms(ago(days=1)), to_ms(ago(seconds=30)), True, to_ms(NOW), 3)
-    again = await store.read(series.scenario_facts, facts)
+    again = await store.read(series.scenario_samples, facts)
     assert all(again[key] is facts[key] for key in facts)
     assert await store.read(series.running_since) == {KEY: to_ms(ago(minutes=3))}
     histories = await store.read(series.histories, to_ms(ago(minutes=5)))

@@ -5,7 +5,7 @@ from sqlalchemy import Connection, select
 from tocsin.model.event import Event, EventName, ScenarioFacts, run_event_id
 from tocsin.model.notification import EventNotice, Notification
 from tocsin.model.run import Details, Run, RunError, ScenarioKey, Step
-from tocsin.store import Store, events, outbox, runs, schema, totals, writer
+from tocsin.store import Store, events, outbox, runs, schema, series, writer
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -83,10 +83,10 @@ async def test_other_bounds_begin_the_histograms_anew_and_the_runs_so_far_count_
         )
 
     for bounds, seconds in (((10, 60), 5), ((10, 60), 30), ((10, 20, 60), 15), ((10, 20, 60), 90), ((5,), 1)):
-        await store.write(totals.lay_out, bounds)
-        await store.write(totals.count_runs, [ended(seconds, seconds)], bounds)
+        await store.write(series.set_bucket_layout, bounds)
+        await store.write(series.count_runs, [ended(seconds, seconds)], bounds)
         if seconds == 30:
             assert await store.read(durations) == {10_000: (1, 5), 60_000: (1, 30)}
         if seconds == 90:
-            assert await store.read(durations) == {totals.FORMER: (2, 35), 20_000: (1, 15), totals.INFINITE: (1, 90)}
-    assert await store.read(durations) == {totals.FORMER: (4, 140), 5_000: (1, 1)}
+            assert await store.read(durations) == {series.FORMER: (2, 35), 20_000: (1, 15), series.INFINITE: (1, 90)}
+    assert await store.read(durations) == {series.FORMER: (4, 140), 5_000: (1, 1)}

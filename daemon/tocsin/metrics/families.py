@@ -10,8 +10,7 @@ from math import inf
 
 from tocsin.metrics.snapshot import NodeSeries, ProjectSeries, ScenarioSeries, Snapshot
 from tocsin.metrics.text import Format, exemplar, header, labels_text
-from tocsin.store.series import Bucket
-from tocsin.store.totals import FORMER
+from tocsin.store.series import FORMER, Bucket
 
 Lines = Callable[[Snapshot, Format], Iterable[str]]
 

@@ -14,13 +14,13 @@ from tocsin.metrics.text import labels_text
 from tocsin.model.event import EventName
 from tocsin.model.run import ScenarioKey
 from tocsin.routing.stages import Silencer
-from tocsin.store import Connection, alerts, series, totals
+from tocsin.store import Connection, alerts, series
 from tocsin.store.events import event_totals
-from tocsin.store.series import Bucket, History, NodeFacts, ProjectOutcome, ScenarioFacts
+from tocsin.store.series import Bucket, NodeFacts, ProjectOutcome, RunHistory, ScenarioSample
 
 REREAD_EVERY = timedelta(hours=1)
 ALERT_STATES = ("active", "suppressed")
-_NOTHING = History()
+_NOTHING = RunHistory()
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +28,8 @@ class ScenarioSeries:
     """One scenario; ``labels`` is escaped."""
 
     labels: str
-    facts: ScenarioFacts
-    history: History
+    facts: ScenarioSample
+    history: RunHistory
     running_since: int | None  # epoch milliseconds
 
 
@@ -64,8 +64,8 @@ class Snapshot:
 class SnapshotReader:
     """Reads snapshots and caches what need not be read or built again. Used by one thread at a time."""
 
-    _facts: dict[ScenarioKey, ScenarioFacts] = field(default_factory=dict)
-    _histories: dict[ScenarioKey, History] = field(default_factory=dict)
+    _facts: dict[ScenarioKey, ScenarioSample] = field(default_factory=dict)
+    _histories: dict[ScenarioKey, RunHistory] = field(default_factory=dict)
     _buckets: dict[ProjectOutcome, tuple[Bucket, ...]] = field(default_factory=dict)
     _series: dict[ScenarioKey, ScenarioSeries] = field(default_factory=dict)
     _reread_at: datetime | None = None
@@ -74,7 +74,7 @@ class SnapshotReader:
 
     def read(self, connection: Connection, now: datetime, config: Config) -> Snapshot:
         """The present state of the rows of the nodes that ``config`` names."""
-        facts = series.scenario_facts(connection, self._facts)
+        facts = series.scenario_samples(connection, self._facts)
         self._read_changes(connection, now, facts)
         watched = {node.name for node in config.nodes}
         present = [scenario for scenario in facts.values() if scenario.key.node in watched]
@@ -103,9 +103,9 @@ class SnapshotReader:
             dropped=len(present) - len(self._series),
         )
 
-    def _read_changes(self, connection: Connection, now: datetime, facts: dict[ScenarioKey, ScenarioFacts]) -> None:
+    def _read_changes(self, connection: Connection, now: datetime, facts: dict[ScenarioKey, ScenarioSample]) -> None:
         before, self._facts = self._facts, facts
-        former, self._layout = self._layout, totals.layout(connection)
+        former, self._layout = self._layout, series.bucket_layout(connection)
         if self._reread_at is None or now >= self._reread_at or former != self._layout:
             self._histories = series.histories(connection, 0)
             self._buckets = series.project_buckets(connection)
@@ -123,7 +123,7 @@ class SnapshotReader:
         for key in self._histories.keys() - facts.keys():
             del self._histories[key]
 
-    def _scenario(self, facts: ScenarioFacts, running_since: int | None) -> ScenarioSeries:
+    def _scenario(self, facts: ScenarioSample, running_since: int | None) -> ScenarioSeries:
         key, history = facts.key, self._histories.get(facts.key, _NOTHING)
         before = self._series.get(key)
         if before is None:
@@ -136,7 +136,7 @@ class SnapshotReader:
         return ScenarioSeries(labels, facts, history, running_since)
 
 
-def _nodes(nodes: Iterable[NodeFacts], scenarios: Iterable[ScenarioFacts]) -> tuple[NodeSeries, ...]:
+def _nodes(nodes: Iterable[NodeFacts], scenarios: Iterable[ScenarioSample]) -> tuple[NodeSeries, ...]:
     counts = Counter(facts.key.node for facts in scenarios)
     return tuple(
         NodeSeries(labels_text({"dss_node": node.node}), node.up, counts[node.node] if node.discovered else None)

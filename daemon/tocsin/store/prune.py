@@ -11,21 +11,7 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import (
-    ColumnElement,
-    Connection,
-    Select,
-    Subquery,
-    Table,
-    and_,
-    bindparam,
-    delete,
-    exists,
-    or_,
-    select,
-    tuple_,
-    update,
-)
+from sqlalchemy import Connection, Select, Subquery, and_, bindparam, delete, exists, or_, select, tuple_, update
 
 from tocsin.model.notification import NotificationState
 from tocsin.model.run import ScenarioKey
@@ -46,7 +32,7 @@ from tocsin.store.schema import (
     silences,
     withheld,
 )
-from tocsin.store.sql import Key, Keyed, pack, plain, unfold
+from tocsin.store.sql import RUN, SCENARIO, Key, Keyed, columns, has_key, is_key, key_values, pack, plain, same, unfold
 
 ROWS = 500  # of one table in one batch
 SCENARIOS = 100  # whose runs one batch goes through
@@ -67,105 +53,85 @@ class Pruned:
 def prune(connection: Connection, now: datetime, retention: timedelta, after: ScenarioKey | None = None) -> Pruned:
     """Forget a batch of what is older than ``retention``. ``after`` is where the batch before it stopped."""
     before = now - retention
-    forgotten = {
-        table.name: _forget(connection, table, old)
-        for table, old in (
-            (events, _old_events(before)),
-            (decisions, decisions.c.at < before),
-            (outbox, and_(outbox.c.settled_at < before, outbox.c.state.in_(_DONE))),
-            (alerts, and_(alerts.c.ends_at < before, ~exists().where(group_alerts.c.alert_id == alerts.c.id))),
-            (silences, silences.c.ends_at < before),
-            (expected_starts, and_(expected_starts.c.at < before, expected_starts.c.state != "pending")),
-            (notification_log, _old_memories(now)),
-        )
+    awaited = exists().where(withheld.c.event_id == events.c.id)
+    in_group = exists().where(group_alerts.c.alert_id == alerts.c.id)
+    group_there = exists().where(groups.c.key == notification_log.c.group_key)
+    old_log = or_(notification_log.c.at.is_(None), notification_log.c.at < now - _NOTIFIED_FOR)
+    old = {
+        events: and_(events.c.detected_at < before, events.c.processed_at.is_not(None), ~awaited),
+        decisions: decisions.c.at < before,
+        outbox: and_(outbox.c.settled_at < before, outbox.c.state.in_(_DONE)),
+        alerts: and_(alerts.c.ends_at < before, ~in_group),
+        silences: silences.c.ends_at < before,
+        expected_starts: and_(expected_starts.c.at < before, expected_starts.c.state != "pending"),
+        notification_log: and_(~group_there, old_log),
+        attempts: and_(attempts.c.ended_at < before, ~exists().where(outbox.c.id == attempts.c.notification_id)),
+        outbox_waits: and_(
+            outbox_waits.c.start < before, ~exists().where(outbox.c.id == outbox_waits.c.notification_id)
+        ),
     }
-    orphaned = ~exists().where(outbox.c.id == attempts.c.notification_id)
-    forgotten["attempts"] = _forget(connection, attempts, and_(attempts.c.ended_at < before, orphaned))
-    unwaited = ~exists().where(outbox.c.id == outbox_waits.c.notification_id)
-    forgotten["outbox_waits"] = _forget(connection, outbox_waits, and_(outbox_waits.c.start < before, unwaited))
+    forgotten: dict[str, int] = {}
+    for table, condition in old.items():
+        key = list(table.primary_key)
+        batch = select(*key).where(condition).limit(ROWS)
+        forgotten[table.name] = connection.execute(delete(table).where(tuple_(*key).in_(batch))).rowcount
     full = any(count >= ROWS for count in forgotten.values())
     forgotten["runs"], reached = forget_runs(connection, before, after)
     return Pruned(forgotten, reached, full or reached is not None)
 
 
-def _old_events(before: datetime) -> ColumnElement[bool]:
-    awaited = exists().where(withheld.c.event_id == events.c.id)
-    return and_(events.c.detected_at < before, events.c.processed_at.is_not(None), ~awaited)
-
-
-def _old_memories(now: datetime) -> ColumnElement[bool]:
-    gone = ~exists().where(groups.c.key == notification_log.c.group_key)
-    return and_(gone, or_(notification_log.c.at.is_(None), notification_log.c.at < now - _NOTIFIED_FOR))
-
-
-def _forget(connection: Connection, table: Table, old: ColumnElement[bool]) -> int:
-    key = list(table.primary_key.columns)
-    batch = select(*key).where(old).limit(ROWS)
-    return connection.execute(delete(table).where(tuple_(*key).in_(batch))).rowcount
-
-
 def forget_runs(
     connection: Connection, before: datetime, after: ScenarioKey | None = None, keep: int = KEEP_RUNS
 ) -> tuple[int, ScenarioKey | None]:
-    """Forget runs of the next scenarios; answers how many, and the last of these scenarios while there are more."""
-    place = (scenarios.c.node, scenarios.c.project, scenarios.c.scenario)
+    """Forget runs of the next scenarios; returns how many, and the last of these scenarios while there are more."""
+    place = columns(scenarios, *SCENARIO)
     query = select(*place).order_by(*place).limit(SCENARIOS)
     if after is not None:
         query = query.where(tuple_(*place) > tuple_(*after))
     keys = [ScenarioKey(*row) for row in connection.execute(query)]
-    old = [(*row[:3], row[3]) for row in _oldest_kept(keep).rows(connection, keys) if row[3] is not None]
+    old = [tuple(row) for row in _oldest_kept(keep).rows(connection, keys) if row[3] is not None]
     gone = _forget_runs(connection, old, before) if old else []
     newest: dict[ScenarioKey, datetime] = {}
     for *key, start in gone:
         scenario = ScenarioKey(*key)
         newest[scenario] = max(start, newest.get(scenario, start))
     if newest:
-        # A look that shows them again must know that they are the past.
-        past = [{f"of_{name}": part for name, part in key._asdict().items()} | {"past": start + timedelta(milliseconds=1)}
+        # A poll that shows them again must know that they are the past.
+        past = [key_values(scenarios, key, "key_") | {"past": start + timedelta(milliseconds=1)}
                 for key, start in newest.items()]  # fmt: skip
-        connection.execute(_WATERMARK, past)
+        earlier = update(scenarios).where(has_key(scenarios), scenarios.c.watermark < bindparam("past"))
+        connection.execute(earlier.values(watermark=bindparam("past")), past)
         _forget_details(connection, [row for row in old if ScenarioKey(*row[:3]) in newest])
     return len(gone), keys[-1] if len(keys) >= SCENARIOS else None
 
 
-_WATERMARK = (
-    update(scenarios)
-    .where(*(scenarios.c[name] == bindparam(f"of_{name}") for name in ScenarioKey._fields))
-    .where(scenarios.c.watermark < bindparam("past"))
-    .values(watermark=bindparam("past"))
-)
-_PLACE = [runs.c[name] for name in ScenarioKey._fields]
+_PLACE = columns(runs, *SCENARIO)
 
 
 @lru_cache(maxsize=4)
 def _oldest_kept(keep: int) -> Keyed:
     """The start of the oldest run of each scenario that is kept however old it is."""
 
-    def build(wanted: Subquery) -> Select[Any]:
-        starts = select(runs.c.start).where(_of(runs, wanted)).order_by(runs.c.start.desc())
-        oldest = starts.limit(1).offset(keep - 1).correlate(wanted).scalar_subquery()
-        return select(wanted.c.k0, wanted.c.k1, wanted.c.k2, oldest)
+    def build(keys: Subquery) -> Select[Any]:
+        starts = select(runs.c.start).where(is_key(runs, keys)).order_by(runs.c.start.desc())
+        oldest = starts.limit(1).offset(keep - 1).correlate(keys).scalar_subquery()
+        return select(keys.c.k0, keys.c.k1, keys.c.k2, oldest)
 
     return Keyed(build, _PLACE)
 
 
-def _of(table: Table, wanted: Subquery) -> ColumnElement[bool]:
-    return and_(*(table.c[name] == wanted.c[f"k{index}"] for index, name in enumerate(ScenarioKey._fields)))
-
-
 def _forget_runs(connection: Connection, old: Sequence[Key], before: datetime) -> list[Sequence[Any]]:
-    wanted = unfold(connection.dialect.name, [*_PLACE, runs.c.start])
-    victims = select(*runs.primary_key).join_from(wanted, runs, _of(runs, wanted))
-    victims = victims.where(plain(runs.c.start) < wanted.c.k3, runs.c.end < before)
+    keys = unfold(connection.dialect.name, [*_PLACE, runs.c.start])
+    victims = select(*runs.primary_key).join_from(keys, runs, is_key(runs, keys))
+    victims = victims.where(plain(runs.c.start) < keys.c.k3, runs.c.end < before)
     statement = delete(runs).where(tuple_(*runs.primary_key).in_(victims)).returning(*_PLACE, runs.c.start)
     return list(connection.execute(statement, {"keys": pack(old)}))
 
 
 def _forget_details(connection: Connection, old: Sequence[Key]) -> None:
     """What was read about runs that are gone, of scenarios whose runs before a moment were forgotten."""
-    wanted = unfold(connection.dialect.name, [*_PLACE, runs.c.start])
-    key = [*run_details.primary_key]
-    known = exists().where(*(runs.c[column.name] == column for column in key))
-    victims = select(*key).join_from(wanted, run_details, _of(run_details, wanted))
-    victims = victims.where(plain(run_details.c.start) < wanted.c.k3, ~known)
-    connection.execute(delete(run_details).where(tuple_(*key).in_(victims)), {"keys": pack(old)})
+    keys = unfold(connection.dialect.name, [*_PLACE, runs.c.start])
+    victims = select(*run_details.primary_key).join_from(keys, run_details, is_key(run_details, keys))
+    known = exists().where(same(runs, run_details, RUN))
+    victims = victims.where(plain(run_details.c.start) < keys.c.k3, ~known)
+    connection.execute(delete(run_details).where(tuple_(*run_details.primary_key).in_(victims)), {"keys": pack(old)})

@@ -15,6 +15,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    ColumnElement,
     Dialect,
     Float,
     ForeignKeyConstraint,
@@ -121,12 +122,24 @@ metadata = MetaData(
 _Serial = BigInteger().with_variant(Integer, "sqlite")
 
 
-def _name(name: str, *, primary_key: bool = False) -> Column[str]:
-    return Column(name, Text, nullable=False, primary_key=primary_key)
+def _names(*names: str, primary_key: bool = False) -> list[Column[str]]:
+    return [Column(name, Text, nullable=False, primary_key=primary_key) for name in names]
 
 
-def _scenario_columns() -> list[Column[str]]:
-    return [_name("node"), _name("project"), _name("scenario")]
+def _moments(*names: str, nullable: bool = False) -> list[Column[datetime]]:
+    return [Column(name, Moment, nullable=nullable) for name in names]
+
+
+def _word(name: str, *, nullable: bool = False) -> Column[str]:
+    return Column(name, String(32), nullable=nullable)
+
+
+def _partial_index(name: str, *columns: Column[Any], where: ColumnElement[bool], unique: bool = False) -> None:
+    Index(name, *columns, unique=unique, sqlite_where=where, postgresql_where=where)
+
+
+_SCENARIO = ("node", "project", "scenario")
+_RUN = (*_SCENARIO, "run_id", "start")
 
 
 # --- the process ---------------------------------------------------------------------------------------------------
@@ -134,25 +147,25 @@ def _scenario_columns() -> list[Column[str]]:
 leases = Table(
     "leases",
     metadata,
-    _name("name", primary_key=True),
-    _name("holder"),
+    *_names("name", primary_key=True),
+    *_names("holder"),
     Column("epoch", BigInteger, nullable=False),
     Column("until", Moment, nullable=False),
 )
 
-counters = Table("counters", metadata, _name("name", primary_key=True), Column("value", BigInteger, nullable=False))
+counters = Table("counters", metadata, *_names("name", primary_key=True), Column("value", BigInteger, nullable=False))
 
 # --- what is watched -----------------------------------------------------------------------------------------------
 
 nodes = Table(
     "nodes",
     metadata,
-    _name("node", primary_key=True),
+    *_names("node", primary_key=True),
     Column("watched_since", Moment, nullable=False),  # the first watch, on DSS's clock
     Column("up", Boolean),  # null until the first answer or failure
-    Column("down_reason", String(32)),
+    _word("down_reason", nullable=True),
     Column("down_since", Moment),
-    Column("down_event_id", String(32)),  # set while a node.down without its node.up stands
+    _word("down_event_id", nullable=True),  # set while a node.down without its node.up stands
     Column("problem", Text),  # the last failure in words
     Column("last_ok_at", Moment),
     Column("clock_offset_ms", BigInteger, nullable=False, server_default="0"),  # DSS's clock minus ours
@@ -160,8 +173,7 @@ nodes = Table(
     Column("dss_version", Text),
     Column("node_type", Text),
     Column("sweep_trusted", Boolean, nullable=False, server_default=text("true")),
-    Column("last_sweep_at", Moment),
-    Column("last_discovery_at", Moment),
+    *_moments("last_sweep_at", "last_discovery_at", nullable=True),
     Column("backfilling", Boolean, nullable=False, server_default=text("false")),
     Column("resumed_at", Moment),  # what happened before it is late for scenarios that are not backfilled
     Column("scope", Text),  # what was in scope when the projects were last listed
@@ -170,8 +182,7 @@ nodes = Table(
 projects = Table(
     "projects",
     metadata,
-    _name("node"),
-    _name("project"),
+    *_names("node", "project"),
     Column("name", Text),
     Column("in_scope_since", Moment, nullable=False),
     Column("missing", Integer, nullable=False, server_default="0"),  # complete discoveries that did not list it
@@ -182,8 +193,7 @@ projects = Table(
 scenarios = Table(
     "scenarios",
     metadata,
-    *_scenario_columns(),
-    _name("name"),
+    *_names(*_SCENARIO, "name"),
     Column("tags", Document(tuple[str, ...]), nullable=False),
     Column("type", Text),
     Column("active", Boolean),  # null until read
@@ -196,46 +206,43 @@ scenarios = Table(
     Column("cursor", Moment),  # start of the newest run that a whole look saw: the next one must reach it
     Column("polled_at", Moment),  # when the last good look was begun
     Column("status_read_at", Moment),  # when the request that told `active` and `next_run` was begun
-    Column("next_run", Moment),
-    Column("last_end", Moment),
+    *_moments("next_run", "last_end", nullable=True),
     Column("last_outcome", Text),  # of the run that ended last
     Column("missing", Integer, nullable=False, server_default="0"),
     Column("gone_at", Moment),
     Column("backfilled", Boolean, nullable=False, server_default=text("false")),
     Column("reporter_failures", BigInteger, nullable=False, server_default="0"),
-    PrimaryKeyConstraint("node", "project", "scenario"),
+    PrimaryKeyConstraint(*_SCENARIO),
 )
 
 # DSS's own mail reporters, by the last run that was seen; without a row they were never read.
 mail_reporters = Table(
     "mail_reporters",
     metadata,
-    *_scenario_columns(),
+    *_names(*_SCENARIO),
     Column("reporters", Document(tuple[MailReporter, ...]), nullable=False),
-    PrimaryKeyConstraint("node", "project", "scenario"),
+    PrimaryKeyConstraint(*_SCENARIO),
 )
 
 # An expected start stands from the moment when DSS names it until a run meets it or it is withdrawn.
 expected_starts = Table(
     "expected_starts",
     metadata,
-    *_scenario_columns(),
+    *_names(*_SCENARIO),
     Column("at", Moment, nullable=False),
     Column("state", String(16), nullable=False),  # pending, met, withdrawn, missed
     Column("learned_at", Moment, nullable=False),
     Column("evaluate_at", Moment),  # when a look at it is worth while again; null: at once, when `at` is past
     Column("settled_at", Moment),
-    PrimaryKeyConstraint("node", "project", "scenario", "at"),
+    PrimaryKeyConstraint(*_SCENARIO, "at"),
 )
 Index("ix_expected_starts_node", expected_starts.c.node, expected_starts.c.at)
-Index("ix_expected_starts_pending", expected_starts.c.at, sqlite_where=expected_starts.c.state == "pending",
-      postgresql_where=expected_starts.c.state == "pending")  # fmt: skip
+_partial_index("ix_expected_starts_pending", expected_starts.c.at, where=expected_starts.c.state == "pending")
 
 runs = Table(
     "runs",
     metadata,
-    *_scenario_columns(),
-    _name("run_id"),
+    *_names(*_SCENARIO, "run_id"),
     Column("start", Moment, nullable=False),
     Column("end", Moment),
     Column("outcome", Text),
@@ -251,47 +258,40 @@ runs = Table(
     Column("absent_since", Moment),  # open, but no longer in DSS's history; on DSS's clock
     Column("details_due_at", Moment),  # null: not wanted, or done
     Column("details_tries", Integer, nullable=False, server_default="0"),
-    PrimaryKeyConstraint("node", "project", "scenario", "run_id", "start"),
+    PrimaryKeyConstraint(*_RUN),
 )
 Index("ix_runs_recent", runs.c.node, runs.c.project, runs.c.scenario, runs.c.start)
-Index("ix_runs_open", runs.c.node, runs.c.project, runs.c.scenario, sqlite_where=runs.c.end.is_(None),
-      postgresql_where=runs.c.end.is_(None))  # fmt: skip
-Index("ix_runs_details_due", runs.c.details_due_at, sqlite_where=runs.c.details_due_at.is_not(None),
-      postgresql_where=runs.c.details_due_at.is_not(None))  # fmt: skip
+_partial_index("ix_runs_open", runs.c.node, runs.c.project, runs.c.scenario, where=runs.c.end.is_(None))
+_partial_index("ix_runs_details_due", runs.c.details_due_at, where=runs.c.details_due_at.is_not(None))
 Index("ix_runs_end", runs.c.end)
 Index("ix_runs_start", runs.c.start)
 
 run_details = Table(
     "run_details",
     metadata,
-    *_scenario_columns(),
-    _name("run_id"),
-    Column("start", Moment, nullable=False),
-    Column("read_at", Moment, nullable=False),
+    *_names(*_SCENARIO, "run_id"),
+    *_moments("start", "read_at"),
     Column("error", Document(RunError)),
     Column("steps", Document(tuple[Step, ...]), nullable=False),
     Column("log_tail", Text),
     Column("problem", Text),
-    PrimaryKeyConstraint("node", "project", "scenario", "run_id", "start"),
+    PrimaryKeyConstraint(*_RUN),
 )
 
 # Totals outlive the runs that they count. Written in the transaction that writes a run's end event, and only then.
 outcome_totals = Table(
     "outcome_totals",
     metadata,
-    *_scenario_columns(),
-    _name("outcome"),
+    *_names(*_SCENARIO, "outcome"),
     Column("runs", BigInteger, nullable=False),
     Column("seconds", Float, nullable=False),
-    PrimaryKeyConstraint("node", "project", "scenario", "outcome"),
+    PrimaryKeyConstraint(*_SCENARIO, "outcome"),
 )
 
 duration_buckets = Table(
     "duration_buckets",
     metadata,
-    _name("node"),
-    _name("project"),
-    _name("outcome"),
+    *_names("node", "project", "outcome"),
     Column("le_ms", BigInteger, nullable=False),  # upper bound; -1 is +Inf, -2 of former bounds
     Column("runs", BigInteger, nullable=False),  # in this bucket alone, not cumulated
     Column("seconds", Float, nullable=False),
@@ -310,20 +310,18 @@ events = Table(
     Column("n", _Serial, primary_key=True, autoincrement=True),  # order of insertion
     Column("seq", BigInteger, unique=True),  # the public order; given when the event is decided
     Column("id", String(32), nullable=False, unique=True),
-    Column("event", String(32), nullable=False),
-    _name("node"),
+    _word("event"),
+    *_names("node"),
     Column("project", Text),
     Column("scenario", Text),
     Column("run_id", Text),
     Column("run_start", Moment),
-    Column("time", Moment, nullable=False),
-    Column("detected_at", Moment, nullable=False),
+    *_moments("time", "detected_at"),
     Column("late", Boolean, nullable=False),
     Column("body", Document(Event), nullable=False),
     Column("processed_at", Moment),
 )
-Index("ix_events_unprocessed", events.c.n, sqlite_where=events.c.processed_at.is_(None),
-      postgresql_where=events.c.processed_at.is_(None))  # fmt: skip
+_partial_index("ix_events_unprocessed", events.c.n, where=events.c.processed_at.is_(None))
 Index("ix_events_scenario", events.c.node, events.c.project, events.c.scenario, events.c.time)
 Index("ix_events_detected_at", events.c.detected_at)
 
@@ -332,27 +330,22 @@ Index("ix_events_detected_at", events.c.detected_at)
 rule_states = Table(
     "rule_states",
     metadata,
-    _name("rule"),  # the rule's identity: its alert name, and a digest of its matchers and labels
-    *_scenario_columns(),  # project and scenario are empty for rules about nodes
+    *_names("rule"),  # the rule's identity: its alert name, and a digest of its matchers and labels
+    *_names(*_SCENARIO),  # project and scenario are empty for rules about nodes
     Column("version", Integer, nullable=False),
     Column("state", Text, nullable=False),
     Column("due_at", Moment),  # when time alone may change the verdict
     PrimaryKeyConstraint("rule", "node", "project", "scenario"),
 )
 Index("ix_rule_states_place", rule_states.c.node, rule_states.c.project, rule_states.c.scenario)
-Index("ix_rule_states_due", rule_states.c.due_at, sqlite_where=rule_states.c.due_at.is_not(None),
-      postgresql_where=rule_states.c.due_at.is_not(None))  # fmt: skip
+_partial_index("ix_rule_states_due", rule_states.c.due_at, where=rule_states.c.due_at.is_not(None))
 
 alerts = Table(
     "alerts",
     metadata,
     Column("id", String(32), primary_key=True),
-    Column("fingerprint", String(32), nullable=False),
-    _name("alertname"),
-    _name("rule"),
-    _name("node"),
-    _name("project"),
-    _name("scenario"),
+    _word("fingerprint"),
+    *_names("alertname", "rule", "node", "project", "scenario"),
     Column("labels", Document(dict[str, str]), nullable=False),
     Column("annotations", Document(dict[str, str]), nullable=False),
     Column("starts_at", Moment, nullable=False),
@@ -364,8 +357,7 @@ alerts = Table(
     Column("updated_at", Moment, nullable=False),
     Column("was_active", Boolean, nullable=False),  # the scenario's own switch when it rang; off since: deactivated
 )
-Index("uq_alerts_firing", alerts.c.fingerprint, unique=True, sqlite_where=alerts.c.ends_at.is_(None),
-      postgresql_where=alerts.c.ends_at.is_(None))  # fmt: skip
+_partial_index("uq_alerts_firing", alerts.c.fingerprint, where=alerts.c.ends_at.is_(None), unique=True)
 Index("ix_alerts_ends_at", alerts.c.ends_at)
 Index("ix_alerts_starts_at", alerts.c.starts_at)
 Index("ix_alerts_scenario", alerts.c.node, alerts.c.project, alerts.c.scenario)
@@ -373,8 +365,8 @@ Index("ix_alerts_scenario", alerts.c.node, alerts.c.project, alerts.c.scenario)
 groups = Table(
     "groups",
     metadata,
-    _name("key", primary_key=True),
-    _name("receiver"),
+    *_names("key", primary_key=True),
+    *_names("receiver"),
     Column("route", Document(tuple[str, ...]), nullable=False),  # the matchers from the root to the route, as text
     Column("labels", Document(dict[str, str]), nullable=False),
     Column("flush_at", Moment),  # null: nothing to do
@@ -385,9 +377,9 @@ Index("ix_groups_flush_at", groups.c.flush_at)
 group_alerts = Table(
     "group_alerts",
     metadata,
-    _name("group_key"),
-    Column("fingerprint", String(32), nullable=False),
-    Column("alert_id", String(32), nullable=False),
+    *_names("group_key"),
+    _word("fingerprint"),
+    _word("alert_id"),
     # Only channels with `resolve_what_was_sent` are still told of it.
     Column("ended_muted", Boolean, nullable=False, server_default=text("false")),
     PrimaryKeyConstraint("group_key", "fingerprint"),
@@ -399,12 +391,11 @@ Index("ix_group_alerts_fingerprint", group_alerts.c.fingerprint)
 notification_log = Table(
     "notification_log",
     metadata,
-    _name("group_key"),
-    _name("channel"),
+    *_names("group_key", "channel"),
     Column("firing", Document(tuple[str, ...]), nullable=False),  # fingerprints
     Column("ended", Document(tuple[str, ...]), nullable=False),
     Column("at", Moment),  # null until it was told something
-    Column("reason", String(32), nullable=False),  # of the last flush; only a change of it is a new decision row
+    _word("reason"),  # of the last flush; only a change of it is a new decision row
     PrimaryKeyConstraint("group_key", "channel"),
 )
 Index("ix_notification_log_at", notification_log.c.at)
@@ -413,9 +404,8 @@ Index("ix_notification_log_at", notification_log.c.at)
 withheld = Table(
     "withheld",
     metadata,
-    _name("node"),
-    _name("receiver"),
-    Column("event_id", String(32), nullable=False),
+    *_names("node", "receiver"),
+    _word("event_id"),
     PrimaryKeyConstraint("node", "receiver", "event_id"),
 )
 
@@ -424,10 +414,8 @@ silences = Table(
     metadata,
     Column("id", String(36), primary_key=True),
     Column("matchers", Document(tuple[str, ...]), nullable=False),  # as text
-    Column("starts_at", Moment, nullable=False),
-    Column("ends_at", Moment, nullable=False),
-    _name("created_by"),
-    _name("comment"),
+    *_moments("starts_at", "ends_at"),
+    *_names("created_by", "comment"),
 )
 Index("ix_silences_ends_at", silences.c.ends_at)
 
@@ -439,12 +427,12 @@ decisions = Table(
     Column("at", Moment, nullable=False),
     Column("stage", String(16), nullable=False),  # reporter, rule, route, flush, backfill
     Column("subject", Text, nullable=False),  # the reporter, rule, group or channel that decided
-    Column("reason", String(32), nullable=False),  # of a closed set
+    _word("reason"),  # of a closed set
     Column("note", Text),
-    Column("event_id", String(32)),
-    Column("fingerprint", String(32)),
-    Column("alert_id", String(32)),
-    Column("notification_id", String(32)),
+    _word("event_id", nullable=True),
+    _word("fingerprint", nullable=True),
+    _word("alert_id", nullable=True),
+    _word("notification_id", nullable=True),
 )
 Index("ix_decisions_event_id", decisions.c.event_id)
 Index("ix_decisions_alert_id", decisions.c.alert_id)
@@ -460,15 +448,13 @@ outbox = Table(
     metadata,
     Column("n", _Serial, primary_key=True, autoincrement=True),
     Column("id", String(32), nullable=False, unique=True),
-    _name("receiver"),
-    _name("channel"),
-    _name(
+    *_names("receiver", "channel"),
+    *_names(
         "ordering_key"
     ),  # rows of one channel and ordering_key go one after another; a group's ordering_key supersedes
     Column("kind", String(16), nullable=False),  # event, group, summary
-    Column("event_id", String(32)),
-    Column("created_at", Moment, nullable=False),
-    Column("due_at", Moment, nullable=False),
+    _word("event_id", nullable=True),
+    *_moments("created_at", "due_at"),
     Column("state", String(16), nullable=False),
     Column("reason", Text),  # in words, for people
     Column("dead_reason", String(16)),  # of a dead letter: a ``DeadReason``
@@ -479,14 +465,10 @@ outbox = Table(
     # The last column: scans for due rows need not read past it.
     Column("notice", Document(_NOTICE), nullable=False),
 )
-Index("ix_outbox_open", outbox.c.channel, outbox.c.n,
-      sqlite_where=outbox.c.state.in_(["pending", "sending"]),
-      postgresql_where=outbox.c.state.in_(["pending", "sending"]))  # fmt: skip
-Index("ix_outbox_group", outbox.c.channel, outbox.c.ordering_key, outbox.c.n,
-      sqlite_where=outbox.c.kind == "group", postgresql_where=outbox.c.kind == "group")  # fmt: skip
+_partial_index("ix_outbox_open", outbox.c.channel, outbox.c.n, where=outbox.c.state.in_(["pending", "sending"]))
+_partial_index("ix_outbox_group", outbox.c.channel, outbox.c.ordering_key, outbox.c.n, where=outbox.c.kind == "group")
 Index("ix_outbox_state", outbox.c.state, outbox.c.n)
-Index("ix_outbox_dead", outbox.c.dead_reason, sqlite_where=outbox.c.dead_reason.is_not(None),
-      postgresql_where=outbox.c.dead_reason.is_not(None))  # fmt: skip
+_partial_index("ix_outbox_dead", outbox.c.dead_reason, where=outbox.c.dead_reason.is_not(None))
 Index("ix_outbox_event_id", outbox.c.event_id)
 Index("ix_outbox_settled_at", outbox.c.settled_at, outbox.c.channel, outbox.c.state)
 
@@ -494,9 +476,8 @@ Index("ix_outbox_settled_at", outbox.c.settled_at, outbox.c.channel, outbox.c.st
 outbox_waits = Table(
     "outbox_waits",
     metadata,
-    Column("notification_id", String(32), nullable=False),
-    *_scenario_columns(),
-    _name("run_id"),
+    _word("notification_id"),
+    *_names(*_SCENARIO, "run_id"),
     Column("start", Moment, nullable=False),
     PrimaryKeyConstraint("notification_id", "node", "project", "scenario", "run_id", "start"),
 )
@@ -505,10 +486,9 @@ Index("ix_outbox_waits_run", *(outbox_waits.c[name] for name in ("node", "projec
 attempts = Table(
     "attempts",
     metadata,
-    Column("notification_id", String(32), nullable=False),
+    _word("notification_id"),
     Column("number", Integer, nullable=False),
-    Column("started_at", Moment, nullable=False),
-    Column("ended_at", Moment, nullable=False),
+    *_moments("started_at", "ended_at"),
     Column("outcome", String(16), nullable=False),
     Column("note", Text, nullable=False),
     PrimaryKeyConstraint("notification_id", "number"),

@@ -1,17 +1,18 @@
-"""What the metrics are made of: whole tables read in few statements, times left as epoch milliseconds.
+"""What the metrics are made of: totals of ended runs, which outlive the runs, and whole tables read in few statements.
 
-These readings return plain numbers, since ten thousand scenarios are read every few seconds and nearly all of their
-columns go straight into a sample. What depends on a scenario's runs can be asked for a few scenarios only.
+These readings return plain numbers, times as epoch milliseconds, since ten thousand scenarios are read every few
+seconds and nearly all of their columns go straight into a sample. What depends on a scenario's runs can be asked for a
+few scenarios only.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import zlib
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
-    BigInteger,
     ColumnElement,
     Connection,
     FromClause,
@@ -19,17 +20,23 @@ from sqlalchemy import (
     Select,
     Table,
     and_,
+    delete,
     func,
+    literal,
     select,
-    type_coerce,
 )
 
-from tocsin.model.run import BAD_OUTCOMES, GOOD_OUTCOMES, ScenarioKey
-from tocsin.store.schema import duration_buckets, nodes, outcome_totals, projects, runs, scenarios
-from tocsin.store.sql import Keyed
-from tocsin.store.totals import INFINITE
+from tocsin.model.run import BAD_OUTCOMES, GOOD_OUTCOMES, Run, ScenarioKey
+from tocsin.store.schema import counters, duration_buckets, nodes, outcome_totals, projects, runs, scenarios
+from tocsin.store.sql import SCENARIO, Keyed, columns, key_values, plain, same, upsert
 
-_KEY = ("node", "project", "scenario")
+INFINITE = -1
+"""``le_ms`` of the last bucket, which has no bound."""
+FORMER = -2
+"""``le_ms`` of runs that were counted under other bounds: they count, in no bucket."""
+_LAYOUT = "duration_layout"
+_SUMS = ("runs", "seconds")
+_EXEMPLAR = ("exemplar_scenario", "exemplar_run", "exemplar_seconds", "exemplar_at")
 _BATCH = 500
 Rows = Select[*tuple[Any, ...]]
 
@@ -42,7 +49,7 @@ class NodeFacts(NamedTuple):
     discovered: bool
 
 
-class ScenarioFacts(NamedTuple):
+class ScenarioSample(NamedTuple):
     """What the row of one watched scenario tells; times in epoch milliseconds."""
 
     key: ScenarioKey
@@ -68,7 +75,7 @@ OutcomeTotal = tuple[str, int, float]
 
 
 @dataclass(frozen=True, slots=True)
-class History:
+class RunHistory:
     """What a scenario's runs and totals tell. ``failures`` counts FAILED runs since the last good one."""
 
     last: LastRun | None = None
@@ -78,7 +85,7 @@ class History:
 
 
 class Bucket(NamedTuple):
-    """One bucket of a project's durations, not cumulated; ``bound_ms`` is None for +Inf, or ``totals.FORMER``."""
+    """One bucket of a project's durations, not cumulated; ``bound_ms`` is None for +Inf, or ``FORMER``."""
 
     bound_ms: int | None
     runs: int
@@ -100,31 +107,30 @@ def node_facts(connection: Connection) -> list[NodeFacts]:
     return [NodeFacts(node, up, bool(discovered)) for node, up, discovered in connection.execute(query)]
 
 
-def scenario_facts(
-    connection: Connection, known: Mapping[ScenarioKey, ScenarioFacts]
-) -> dict[ScenarioKey, ScenarioFacts]:
+def scenario_samples(
+    connection: Connection, known: Mapping[ScenarioKey, ScenarioSample]
+) -> dict[ScenarioKey, ScenarioSample]:
     """Every scenario that is not gone, the longest watched first.
 
     Those that are as ``known`` are the same objects again, and rows are dropped as they come: ten thousand new
     objects every few seconds would make the garbage collector stop the process for long moments.
     """
-    columns = scenarios.c
     query = (
         select(
-            *_key(scenarios),
-            _ms(columns.watched_since),
-            _ms(columns.polled_at),
-            columns.active,
-            _ms(columns.next_run),
-            columns.reporter_failures,
+            *columns(scenarios, *SCENARIO),
+            plain(scenarios.c.watched_since),
+            plain(scenarios.c.polled_at),
+            scenarios.c.active,
+            plain(scenarios.c.next_run),
+            scenarios.c.reporter_failures,
         )
-        .where(columns.gone_at.is_(None))
-        .order_by(columns.watched_since, *_key(scenarios))
+        .where(scenarios.c.gone_at.is_(None))
+        .order_by(scenarios.c.watched_since, *columns(scenarios, *SCENARIO))
         .execution_options(yield_per=_BATCH)
     )
-    found: dict[ScenarioKey, ScenarioFacts] = {}
+    found: dict[ScenarioKey, ScenarioSample] = {}
     for node, project, scenario, *rest in connection.execute(query):
-        facts = ScenarioFacts(ScenarioKey(node, project, scenario), *rest)
+        facts = ScenarioSample(ScenarioKey(node, project, scenario), *rest)
         same = known.get(facts.key)
         facts = same if same == facts else facts
         found[facts.key] = facts
@@ -139,14 +145,18 @@ def gone_projects(connection: Connection) -> set[tuple[str, str]]:
 def running_since(connection: Connection) -> dict[ScenarioKey, int]:
     """The scenarios that run now, with the start of their oldest open run that DSS still shows."""
     going_on = and_(runs.c.end.is_(None), runs.c.absent_since.is_(None))
-    query = select(*_key(runs), func.min(_ms(runs.c.start))).where(going_on).group_by(*_key(runs))
+    query = (
+        select(*columns(runs, *SCENARIO), func.min(plain(runs.c.start)))
+        .where(going_on)
+        .group_by(*columns(runs, *SCENARIO))
+    )
     return {ScenarioKey(*key): start for *key, start in connection.execute(query)}
 
 
-def histories(connection: Connection, polled_since: int) -> dict[ScenarioKey, History]:
-    """The histories of the scenarios whose last look was begun at or after this moment.
+def histories(connection: Connection, polled_since: int) -> dict[ScenarioKey, RunHistory]:
+    """The histories of the scenarios whose last poll was begun at or after this moment.
 
-    A look writes runs, totals and ``polled_at`` in one transaction, so a scenario with the same ``polled_at`` as
+    A poll writes runs, totals and ``polled_at`` in one transaction, so a scenario with the same ``polled_at`` as
     before has the same history. One without ended runs and totals is absent.
     """
     last = dict(_last_runs(connection, polled_since))
@@ -154,7 +164,7 @@ def histories(connection: Connection, polled_since: int) -> dict[ScenarioKey, Hi
     failures = dict(_failures(connection, polled_since))
     totals = _totals(connection, polled_since)
     return {
-        key: History(last.get(key), good.get(key), failures.get(key, 0), tuple(sorted(totals.get(key, ()))))
+        key: RunHistory(last.get(key), good.get(key), failures.get(key, 0), tuple(sorted(totals.get(key, ()))))
         for key in last.keys() | totals.keys()
     }
 
@@ -168,51 +178,53 @@ def project_buckets(
     for node, project, outcome, le_ms, *rest in rows:
         bound = None if le_ms == INFINITE else le_ms
         found.setdefault(ProjectOutcome(node, project, outcome), []).append(Bucket(bound, *rest))
-    return {key: tuple(sorted(buckets, key=_bound)) for key, buckets in found.items()}
+    return {
+        key: tuple(sorted(buckets, key=lambda bucket: math.inf if bucket.bound_ms is None else bucket.bound_ms))
+        for key, buckets in found.items()
+    }
 
 
 def _last_runs(connection: Connection, since: int) -> Iterator[tuple[ScenarioKey, LastRun]]:
-    query = _looked(since, runs, runs.c.start == _newest(_ended))
-    columns = (runs.c.run_id, _ms(runs.c.start), _ms(runs.c.end), runs.c.outcome, runs.c.baseline)
-    for *key, run_id, start, end, outcome, baseline in connection.execute(query.add_columns(*columns)):
+    query = _polled(since, runs, runs.c.start == _newest(_ended))
+    last = (runs.c.run_id, plain(runs.c.start), plain(runs.c.end), runs.c.outcome, runs.c.baseline)
+    for *key, run_id, start, end, outcome, baseline in connection.execute(query.add_columns(*last)):
         if run_id is not None:
             yield ScenarioKey(*key), LastRun(run_id, start, end, outcome, not baseline)
 
 
 def _last_good(connection: Connection, since: int) -> Iterator[tuple[ScenarioKey, int]]:
-    query = _looked(since, runs, runs.c.start == _newest(_good))
-    for *key, end in connection.execute(query.add_columns(_ms(runs.c.end))):
+    query = _polled(since, runs, runs.c.start == _newest(_good))
+    for *key, end in connection.execute(query.add_columns(plain(runs.c.end))):
         if end is not None:
             yield ScenarioKey(*key), end
 
 
 def _failures(connection: Connection, since: int) -> Iterator[tuple[ScenarioKey, int]]:
     failed = and_(_ended(runs), runs.c.outcome.in_(BAD_OUTCOMES))
-    after = _ms(runs.c.start) > func.coalesce(_newest(_good), -1)
-    query = _looked(since, runs, failed, after).group_by(*_key(scenarios))
+    after = plain(runs.c.start) > func.coalesce(_newest(_good), -1)
+    query = _polled(since, runs, failed, after).group_by(*columns(scenarios, *SCENARIO))
     for *key, count in connection.execute(query.add_columns(func.count(runs.c.start))):
         yield ScenarioKey(*key), count
 
 
 def _totals(connection: Connection, since: int) -> dict[ScenarioKey, list[OutcomeTotal]]:
     found: dict[ScenarioKey, list[OutcomeTotal]] = {}
-    columns = outcome_totals.c
-    query = _looked(since, outcome_totals).add_columns(columns.outcome, columns.runs, columns.seconds)
+    query = _polled(since, outcome_totals).add_columns(*columns(outcome_totals, "outcome", "runs", "seconds"))
     for *key, outcome, count, seconds in connection.execute(query):
         if outcome is not None:
             found.setdefault(ScenarioKey(*key), []).append((outcome, count, seconds))
     return found
 
 
-def _looked(since: int, table: Table, *conditions: ColumnElement[bool]) -> Rows:
-    """The rows of the scenarios that were looked at since then, or nulls.
+def _polled(since: int, table: Table, *conditions: ColumnElement[bool]) -> Rows:
+    """The rows of the scenarios that were polled since then, or nulls.
 
     An outer join, because without statistics SQLite would begin an inner one with a scan of the larger table.
     """
     return (
-        select(*_key(scenarios))
-        .select_from(scenarios.outerjoin(table, and_(_same(scenarios, table), *conditions)))
-        .where(_ms(scenarios.c.polled_at) >= since, scenarios.c.gone_at.is_(None))
+        select(*columns(scenarios, *SCENARIO))
+        .select_from(scenarios.outerjoin(table, and_(same(scenarios, table), *conditions)))
+        .where(plain(scenarios.c.polled_at) >= since, scenarios.c.gone_at.is_(None))
     )
 
 
@@ -223,36 +235,74 @@ def _newest(kind: Callable[[FromClause], ColumnElement[bool]]) -> ScalarSelect[i
     is the newest by end.
     """
     other = runs.alias("newest")
-    return select(func.max(_ms(other.c.start))).where(_same(scenarios, other), kind(other)).scalar_subquery()
+    return select(func.max(plain(other.c.start))).where(same(scenarios, other), kind(other)).scalar_subquery()
 
 
 def _ended(table: FromClause) -> ColumnElement[bool]:
-    return table.c.end.is_not(None)
+    ended: ColumnElement[bool] = table.c.end.is_not(None)
+    return ended
 
 
 def _good(table: FromClause) -> ColumnElement[bool]:
     return and_(_ended(table), table.c.outcome.in_(sorted(GOOD_OUTCOMES)))
 
 
-def _same(left: FromClause, right: FromClause) -> ColumnElement[bool]:
-    return and_(*(left.c[name] == right.c[name] for name in _KEY))
-
-
-def _key(table: FromClause) -> list[ColumnElement[str]]:
-    return [table.c[name] for name in _KEY]
-
-
-def _ms(column: ColumnElement[datetime] | ColumnElement[datetime | None]) -> ColumnElement[int]:
-    return type_coerce(column, BigInteger)
-
-
 _BUCKETS = select(
-    *(duration_buckets.c[name] for name in ("node", "project", "outcome", "le_ms", "runs", "seconds")),
-    *(duration_buckets.c[f"exemplar_{name}"] for name in ("scenario", "run", "seconds")),
-    _ms(duration_buckets.c.exemplar_at),
+    *columns(duration_buckets, "node", "project", "outcome", "le_ms", *_SUMS, *_EXEMPLAR[:3]),
+    plain(duration_buckets.c.exemplar_at),
 )
 _BUCKETS_OF = Keyed(_BUCKETS, [duration_buckets.c.node, duration_buckets.c.project])
 
 
-def _bound(bucket: Bucket) -> float:
-    return math.inf if bucket.bound_ms is None else bucket.bound_ms
+# --- totals -----------------------------------------------------------------------------------------------------------
+
+
+def bucket_layout(connection: Connection) -> int | None:
+    """A number that stands for the bounds under which durations are counted now; None before the first."""
+    return connection.execute(select(counters.c.value).where(counters.c.name == _LAYOUT)).scalar_one_or_none()
+
+
+def set_bucket_layout(connection: Connection, bounds: Sequence[float]) -> None:
+    """Begin every histogram anew if the runs so far were counted under other bounds; how many they were stays known."""
+    known, new = bucket_layout(connection), zlib.crc32(repr([float(bound) for bound in bounds]).encode())
+    if known == new:
+        return
+    if known is not None:
+        place = columns(duration_buckets, "node", "project", "outcome")
+        sums = [func.sum(duration_buckets.c[name]).label(name) for name in _SUMS]
+        query = select(*place, literal(FORMER).label("le_ms"), *sums).group_by(*place)
+        former = [dict(row) for row in connection.execute(query).mappings()]
+        connection.execute(delete(duration_buckets))
+        upsert(connection, duration_buckets, former, added=_SUMS)
+    upsert(connection, counters, [{"name": _LAYOUT, "value": new}], ("value",))
+
+
+def count_runs(connection: Connection, ended: Iterable[Run], bounds: Sequence[float]) -> None:
+    """Add ended runs to the totals of their scenario and to the histogram of their project.
+
+    Called in the transaction that writes a run's end event, and only for events that were new, so a run counts once.
+    ``bounds`` are the histogram's upper bounds in seconds, ascending. A run without an outcome counts as UNKNOWN.
+    """
+    totals: dict[tuple[object, ...], dict[str, object]] = {}
+    buckets: dict[tuple[object, ...], dict[str, object]] = {}
+    for run in ended:
+        if run.end is None or run.duration is None:
+            continue
+        node, project, scenario = run.scenario
+        seconds, outcome = run.duration.total_seconds(), run.outcome or "UNKNOWN"
+        index = bisect_left(bounds, seconds)
+        le_ms = round(bounds[index] * 1000) if index < len(bounds) else INFINITE
+        exemplar = zip(_EXEMPLAR, (scenario, run.run_id, seconds, run.end), strict=True)
+        _add(totals, outcome_totals, (node, project, scenario, outcome), seconds)
+        _add(buckets, duration_buckets, (node, project, outcome, le_ms), seconds).update(exemplar)
+    upsert(connection, outcome_totals, [totals[key] for key in sorted(totals)], added=_SUMS)
+    upsert(connection, duration_buckets, [buckets[key] for key in sorted(buckets)], _EXEMPLAR, added=_SUMS)
+
+
+def _add(
+    rows: dict[tuple[object, ...], dict[str, Any]], table: Table, key: tuple[object, ...], seconds: float
+) -> dict[str, object]:
+    row = rows.setdefault(key, key_values(table, key) | {"runs": 0, "seconds": 0.0})
+    row["runs"] += 1
+    row["seconds"] += seconds
+    return row

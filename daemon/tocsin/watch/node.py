@@ -14,7 +14,7 @@ from tocsin.config.secrets import Secret
 from tocsin.kit.tasks import until_one_ends
 from tocsin.model.event import DownReason
 from tocsin.model.run import ScenarioKey
-from tocsin.store import scenarios, totals
+from tocsin.store import scenarios, series
 from tocsin.store.scenarios import NodeRow
 from tocsin.watch.cadence import Reason
 from tocsin.watch.circuit import Circuit
@@ -57,7 +57,7 @@ class NodeWatcher:
         """For ever. Raises ``NotLeader`` when another process took over; failures of DSS and the store are outlived."""
         deps, store = self._deps, WatcherStore(self._deps)
         deps.metrics.begin(deps.node.name)
-        await store.write(totals.lay_out, deps.duration_buckets)
+        await store.write(series.set_bucket_layout, deps.duration_buckets)
         row = await store.write(scenarios.ensure_node, deps.node.name, deps.clock.now())
         self._session = _Session(deps, store, row)
         try:

@@ -11,7 +11,7 @@ from datetime import datetime
 from tocsin.model.event import END_EVENTS, Event, EventName
 from tocsin.model.run import DetailsLevel, Run, RunKey
 from tocsin.model.scenario import MailReporter, match_starts
-from tocsin.store import Connection, events, runs, scenarios, starts, totals
+from tocsin.store import Connection, events, runs, scenarios, series, starts
 from tocsin.store.runs import RunRow
 from tocsin.store.scenarios import PolledScenario
 from tocsin.watch.diff import PollResult, diff
@@ -108,7 +108,7 @@ def record_polls(connection: Connection, polls: Sequence[Poll]) -> list[PollOutc
     if settled := [(key, at, state) for key in diffs for at, state in outcomes[key].settled.items()]:
         starts.close_starts(connection, settled, polls[-1].result.detected_at)
     if ended := [event.run for event in inserted if event.run and event.name in END_EVENTS]:
-        totals.count_runs(connection, ended, polls[0].bounds)
+        series.count_runs(connection, ended, polls[0].bounds)
     return list(outcomes.values())
 
 
