@@ -128,9 +128,8 @@ def next_poll(scenario: ScenarioState, now: float, dss_now: datetime, *, by_swee
         age = (dss_now - scenario.open_runs[0].start).total_seconds()
         pause = 300.0 if by_sweep else min(max(_SOON, age / 10), 60.0)
         candidates.append(Due(min(pause, max_interval) - polled_ago, Rank.ROUTINE, Reason.RUNNING))
-    launches = [at + LAUNCH_DELAY for at in scenario.pending]
-    launch = max((at for at in launches if at <= dss_now), default=min(launches, default=None))
-    if launch is not None:
+    if launches := [at + LAUNCH_DELAY for at in scenario.pending]:
+        launch = max((at for at in launches if at <= dss_now), default=min(launches))
         ago = (dss_now - launch).total_seconds()
         candidates += _after(ago, polled_ago, _SOON, _OVERDUE_FOR, Rank.NUDGED, Reason.EXPECTED)
     if scenario.followed_at is not None:

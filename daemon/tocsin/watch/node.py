@@ -128,11 +128,13 @@ class _Session:
             state.schedule.hook(watched)
             self._queue.ring()
             return True
-        if not (state.in_scope(project) and project in self._discovery.projects):
-            return False
         # Perhaps it is new. A scenario that does not exist costs a request as well.
-        permitted = state.schedule.take_hook_permit(state.clock.monotonic(), state.budget.limit)
-        return permitted and self._discovery.nudge(project)
+        return (
+            state.in_scope(project)
+            and project in self._discovery.projects
+            and state.schedule.take_hook_permit(state.clock.monotonic(), state.budget.limit)
+            and self._discovery.nudge(project)
+        )
 
     def _admin_answered(self, report: dss.RequestReport) -> None:
         refused = isinstance(report.error, dss.DSSUnauthorized | dss.DSSForbidden)

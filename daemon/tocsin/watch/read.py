@@ -131,8 +131,6 @@ def _read_run(raw: Raw, scenario: ScenarioKey, now: datetime, mail_reporters: bo
 
 
 def read_scenarios(raw: object, node: str, project: str) -> ParsedList[ListedScenario]:
-    """The scenarios of a project's list."""
-
     def read(item: Raw) -> ListedScenario | None:
         scenario, active = _id(item, "id"), item.get("active")
         if scenario is None or (get_text(item, "projectKey") or project) != project:
@@ -154,8 +152,6 @@ def read_scenarios(raw: object, node: str, project: str) -> ParsedList[ListedSce
 
 
 def read_projects(raw: object) -> ParsedList[ListedProject]:
-    """The projects of the node's list."""
-
     def read(item: Raw) -> ListedProject | None:
         key, created = _id(item, "projectKey"), get_time(get_object(item, "creationTag"), "lastModifiedOn")
         return None if key is None else ListedProject(key, _text(item, "name"), created)

@@ -62,7 +62,6 @@ class Schedule:
             self._hooked.pop(key, None)
 
     def update(self, scenario: ScenarioState, row: ScenarioRow) -> None:
-        """The scenario's row changed."""
         self._follow(scenario.key, scenario.row.follows, row.follows)
         scenario.row = row
         self.plan(scenario)
@@ -80,7 +79,7 @@ class Schedule:
             self._followers[leader].add(key)
 
     def hint_running(self, scenario: ScenarioState, run: str | None) -> None:
-        """What the sweep or a list shows: a name of the run that is running, or None."""
+        """The sweep or a list shows this run, or None, as running."""
         before = scenario.running_hint
         if scenario.hinted and before == run:
             return
@@ -97,7 +96,6 @@ class Schedule:
             scenario.running_hint, scenario.hinted, scenario.unconfirmed = None, False, 0
 
     def nudge(self, scenario: ScenarioState, reason: Reason) -> None:
-        """A poll is due now."""
         scenario.nudged = reason
         self.plan(scenario)
 
@@ -129,10 +127,7 @@ class Schedule:
 
         for number, scenario in enumerate(sorted(scenarios, key=urgency), 1):
             scenario.polled_at, scenario.failures = None, 0
-            if new:
-                self.add(scenario)
-            else:
-                self.plan(scenario)
+            (self.add if new else self.plan)(scenario)
             if number % _AT_ONCE == 0:
                 await asyncio.sleep(0)
 
@@ -196,8 +191,7 @@ class Schedule:
 
     def next_job(self, now: float) -> NextJob | None:
         """The most urgent poll that is due."""
-        selected = self._select(now)
-        return None if selected is None else selected[0]
+        return selected[0] if (selected := self._select(now)) else None
 
     def pop(self, now: float, limit: float) -> tuple[ScenarioState, Reason]:
         """Begin that poll; ``limit`` is the budget's rate now. Once it is over, call ``finished``."""
