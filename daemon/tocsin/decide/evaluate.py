@@ -26,7 +26,7 @@ from tocsin.rules.rule import AnyRule, EvaluationResult, Fired, Resolved, RuleVi
 from tocsin.rules.runs import OverlongRule
 from tocsin.rules.starts import MissedRule
 from tocsin.store import Connection, alerts, groups, outbox, rule_states
-from tocsin.store.alerts import AlertEnd, AlertRow, FiringAlert
+from tocsin.store.alerts import AlertBrief, AlertEnd, AlertRow
 from tocsin.store.groups import GroupMembership
 from tocsin.store.rule_states import RuleStateRow, StateKey
 from tocsin.store.scenarios import node_views, scenario_views
@@ -138,7 +138,7 @@ class RuleEvaluation(Evaluation):
     _to_route: dict[str, Alert] = field(default_factory=dict)
     _new: set[str] = field(default_factory=set)  # ids of alerts that first fire in this transaction
     _ends: dict[str, AlertEnd] = field(default_factory=dict)  # of alerts that have rows already
-    _standing: dict[str, FiringAlert | None] = field(default_factory=dict)  # what was looked up; None: it does not fire
+    _standing: dict[str, AlertBrief | None] = field(default_factory=dict)  # what was looked up; None: it does not fire
     stage: ClassVar[Stage] = Stage.RULE
 
     def __post_init__(self) -> None:
@@ -280,7 +280,7 @@ class RuleEvaluation(Evaluation):
         if row is not None and alert_id in self._new:
             self._rows[alert_id] = replace(row, alert=replace(row.alert, ends_at=at, end_reason=reason))
             self._new.remove(alert_id)
-            ended = FiringAlert(row.alert.fingerprint, row.alert.name)
+            ended = AlertBrief(row.alert.fingerprint, row.alert.name)
         else:
             standing = None if alert_id in self._ends else self._find_standing(alert_id)
             if standing is None:  # it had ended before, by hand or by another rule
@@ -296,7 +296,7 @@ class RuleEvaluation(Evaluation):
         name = rule.alert if rule else ended.name
         self.note(name, DecisionReason.RESOLVED, reason.value, event_id=event_id, alert=about)
 
-    def _find_standing(self, alert_id: str) -> FiringAlert | None:
+    def _find_standing(self, alert_id: str) -> AlertBrief | None:
         """A firing alert by its id. All that the loaded states hold open are looked up at once."""
         if alert_id not in self._standing:
             states = (known.state for known in self.states.values())

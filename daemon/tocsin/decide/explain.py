@@ -1,6 +1,6 @@
 """Why a run or an alert fired and who was notified, or why not.
 
-The rows say what was seen, decided and sent (``store.story``); what left no row is worked out anew from the present
+The rows say what was seen, decided and sent (``store.explanation``); what left no row is worked out anew from the present
 configuration: the rules and reporters that a run did not concern, and what is missing for it.
 """
 

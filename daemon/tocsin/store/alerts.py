@@ -40,7 +40,7 @@ class AlertEnd:
     reason: EndReason
 
 
-class FiringAlert(NamedTuple):
+class AlertBrief(NamedTuple):
     """An alert that fires, in short."""
 
     fingerprint: str
@@ -103,9 +103,9 @@ def firing_alerts(connection: Connection) -> list[AlertRow]:
 _BRIEF = Keyed(select(alerts.c.id, alerts.c.fingerprint, alerts.c.alertname).where(_FIRING), [alerts.c.id])
 
 
-def firing_by_id(connection: Connection, ids: Collection[str]) -> dict[str, FiringAlert]:
+def firing_by_id(connection: Connection, ids: Collection[str]) -> dict[str, AlertBrief]:
     """Those of these alerts that fire, by id."""
-    return {row[0]: FiringAlert(*row[1:]) for row in _BRIEF.rows(connection, [(id_,) for id_ in ids])}
+    return {row[0]: AlertBrief(*row[1:]) for row in _BRIEF.rows(connection, [(id_,) for id_ in ids])}
 
 
 def alerts_of_rule(connection: Connection, rule: str, since: datetime) -> list[Alert]:

@@ -145,7 +145,7 @@ def load_run_explanation(
     timed = {alert.id for alert in concerned if alert.run_id == run.run_id}
     without_event = [decision for decision in on_alerts if decision.event_id is None]
     own = [*on_events, *(decision for decision in without_event if decision.stage is Stage.ROUTE)]
-    own += [made for made in without_event if made.stage is Stage.RULE and made.alert_id in timed]
+    own += [decision for decision in without_event if decision.stage is Stage.RULE and decision.alert_id in timed]
     keys = {(decision.alert_id, decision.reason, decision.at) for decision in own}
     changes = [
         change for change in _changes(concerned, on_alerts) if (change.alert.id, change.reason, change.at) in keys
@@ -214,8 +214,8 @@ def _alerts(connection: Connection, run: RunKey, ids: Collection[str]) -> list[A
 
 def _changes(concerned: Sequence[AlertRecord], on_alerts: Sequence[Decision]) -> Iterator[_Change]:
     for alert in concerned:
-        own = [made for made in on_alerts if made.alert_id == alert.id and made.reason in _CHANGES]
-        if all(made.reason is not DecisionReason.FIRING for made in own):  # pruned, or of another version
+        own = [decision for decision in on_alerts if decision.alert_id == alert.id and decision.reason in _CHANGES]
+        if all(decision.reason is not DecisionReason.FIRING for decision in own):  # pruned, or of another version
             yield _Change(alert, DecisionReason.FIRING, alert.starts_at, own[0].at if own else None)
         for number, decision in enumerate(own, 1):
             yield _Change(alert, decision.reason, decision.at, own[number].at if number < len(own) else None)
@@ -258,19 +258,19 @@ def _in_group(
     outcomes: list[NotifyOutcome] = []
     deciding: list[Decision] = []
     for subject, channel in subjects.items():
-        made = [decision for decision in flushes if decision.subject == subject]
+        own = [decision for decision in flushes if decision.subject == subject]
         known = log.get(channel or "")
-        if not made and (waits or known is None):
+        if not own and (waits or known is None):
             continue
-        if not made or not _decides(made[0], sent, change.alert):
+        if not own or not _decides(own[0], sent, change.alert):
             before = _last_before(connection, subject, change.at)
-            if before is not None and (not made or before.reason in _MUTES):
-                made = [before, *made]  # flushes that said the same as the one before them left no row
+            if before is not None and (not own or before.reason in _MUTES):
+                own = [before, *own]  # flushes that said the same as the one before them left no row
         notified_at = known.notified.at if known and known.notified else None
-        if made:
-            outcome, count = _outcome(connection, change, channel, made, sent, notified_at)
+        if own:
+            outcome, count = _outcome(connection, change, channel, own, sent, notified_at)
             outcomes.append(outcome)
-            deciding += made[:count]
+            deciding += own[:count]
         elif known is not None:
             outcomes.append(NotifyOutcome(change.name, change.reason, channel, notified_at, known.reason))
     if waits and not outcomes:
@@ -279,8 +279,8 @@ def _in_group(
     return outcomes, [*earlier, *(decision for decision in flushes if decision in deciding)]
 
 
-def _notifications_of(connection: Connection, made: Sequence[Decision]) -> dict[str, Notification]:
-    return load_notifications(connection, [decision.notification_id for decision in made if decision.notification_id])
+def _notifications_of(connection: Connection, about: Sequence[Decision]) -> dict[str, Notification]:
+    return load_notifications(connection, [decision.notification_id for decision in about if decision.notification_id])
 
 
 def _decides(flush: Decision, sent: Mapping[str, Notification], alert: AlertRecord) -> bool:
@@ -304,17 +304,17 @@ def _last_before(connection: Connection, subject: str, at: datetime) -> Decision
 
 
 def _outcome(
-    connection: Connection, change: _Change, channel: str | None, made: Sequence[Decision],
+    connection: Connection, change: _Change, channel: str | None, flushes: Sequence[Decision],
     sent: Mapping[str, Notification], notified_at: datetime | None,
 ) -> tuple[NotifyOutcome, int]:  # fmt: skip
     """What a channel's flushes made of a change, and how many of them decided it: up to the first notification that
     holds the alert, or to the first reason why there is none."""
     why_not: tuple[datetime, DecisionReason, str | None] | None = None
     deciding = 0
-    for number, flush in enumerate(made, 1):
+    for number, flush in enumerate(flushes, 1):
         notification = sent.get(flush.notification_id or "")
         if notification is not None and _holds(notification, change.alert):
-            if number == len(made) or notification.state is not NotificationState.SUPERSEDED:
+            if number == len(flushes) or notification.state is not NotificationState.SUPERSEDED:
                 return NotifyOutcome(
                     change.name, change.reason, channel, flush.at, flush.reason, flush.note, notification.id,
                     notification.state, notification.reason,
@@ -348,18 +348,20 @@ def _of_reporters(connection: Connection, on_events: Sequence[Decision]) -> list
     by_reporters = [decision for decision in on_events if decision.stage is Stage.REPORTER]
     sent = _notifications_of(connection, by_reporters)
     outcomes = []
-    for made in by_reporters:
-        notification = sent.get(made.notification_id or "")
+    for decision in by_reporters:
+        notification = sent.get(decision.notification_id or "")
         carried = (notification.id, notification.state, notification.reason) if notification else ()
         channel = notification.channel if notification else None
-        outcomes.append(NotifyOutcome(made.subject, None, channel, made.at, made.reason, made.note, *carried))
+        outcomes.append(
+            NotifyOutcome(decision.subject, None, channel, decision.at, decision.reason, decision.note, *carried)
+        )
     return outcomes
 
 
 def _deliveries(
-    connection: Connection, run_events: Sequence[EventRecord], made: Sequence[Decision]
+    connection: Connection, run_events: Sequence[EventRecord], about: Sequence[Decision]
 ) -> list[DeliveryRecord]:
-    ids = sorted({decision.notification_id for decision in made if decision.notification_id})
+    ids = sorted({decision.notification_id for decision in about if decision.notification_id})
     about_events = outbox.c.event_id.in_([event.id for event in run_events])
     query = select(outbox).where(or_(outbox.c.id.in_(ids), about_events)).order_by(outbox.c.n).limit(_MOST)
     return delivery_records(connection, readable(connection, outbox, connection.execute(query), lambda row: row))
