@@ -4,7 +4,7 @@ Texts from DSS are data: Jinja2 escapes every value, and the content security po
 our own two files.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from importlib.resources import files
@@ -20,7 +20,7 @@ from tocsin.store import Connection, query
 from tocsin.store.query import AlertRecord, DeliveryRecord, NodeRecord, RunRecord
 from tocsin.store.runs import usual_durations
 from tocsin.web.context import CONTEXT, HttpProblem, WebContext
-from tocsin.web.reads import read_story
+from tocsin.web.reads import read_explanation
 
 _ROWS = 12
 _FAILURES = 8
@@ -45,7 +45,7 @@ class Pages:
             loader=PackageLoader("tocsin.web"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
             lstrip_blocks=True,
         )  # fmt: skip
-        self._templates.filters.update(ago=_ago, span=_span, moment=_moment, place=_place, part=_part)
+        self._templates.filters.update(_FILTERS)
 
     async def overview(self, request: web.Request) -> web.Response:
         context = request.app[CONTEXT]
@@ -56,7 +56,7 @@ class Pages:
     async def run(self, request: web.Request) -> web.Response:
         """One run: its steps and error, and why it was notified or not."""
         text = self._templates.get_template("run.html").render(
-            story=await read_story(request),
+            explanation=await read_explanation(request),
             now=request.app[CONTEXT].clock.now(),
             root="../../../../",
             version=__version__,
@@ -99,9 +99,6 @@ def read_overview(connection: Connection, config: Config) -> Overview:
     )
 
 
-# --- filters -----------------------------------------------------------------------------------------------------------
-
-
 def _ago(moment: datetime | None, now: datetime) -> str:
     if moment is None:
         return "never"
@@ -109,17 +106,10 @@ def _ago(moment: datetime | None, now: datetime) -> str:
     return "now" if abs(passed) < timedelta(seconds=1) else f"{human_duration(passed)} ago"
 
 
-def _span(seconds: float) -> str:
-    return human_duration(timedelta(seconds=seconds))
-
-
-def _moment(moment: datetime | None) -> str:
-    return "" if moment is None else moment.strftime("%Y-%m-%d %H:%M:%S UTC")
-
-
-def _place(labels: Mapping[str, str]) -> str:
-    return " / ".join(labels[name] for name in ("dss_node", "project", "scenario", "channel") if labels.get(name))
-
-
-def _part(text: str) -> str:
-    return quote(text, safe="")
+_FILTERS: dict[str, Callable[..., str]] = {
+    "ago": _ago,
+    "span": lambda seconds: human_duration(timedelta(seconds=seconds)),
+    "moment": lambda at: "" if at is None else at.strftime("%Y-%m-%d %H:%M:%S UTC"),
+    "place": lambda labels: " / ".join(filter(None, map(labels.get, ("dss_node", "project", "scenario", "channel")))),
+    "part": lambda text: quote(text, safe=""),
+}

@@ -96,7 +96,7 @@ def lister(
 
 
 async def events(request: web.Request) -> web.Response:
-    """Decided events in the public order, as CloudEvents with ``seq``; a cursor is the last event's ``seq``."""
+    """Processed events in the public order, as CloudEvents with ``seq``; a cursor is the last event's ``seq``."""
     asked = list_query(request, EVENT_FILTERS)
     after = whole_number(asked.after, "after") if asked.after else 0
     text = await request.app[CONTEXT].store.browse(_events_text, asked, after)
@@ -105,26 +105,26 @@ async def events(request: web.Request) -> web.Response:
 
 async def explain(request: web.Request) -> web.Response:
     """Why a run was notified or not: its events, the decisions on them, and what was sent."""
-    return web.json_response(to_json(await read_story(request)))
+    return web.json_response(to_json(await read_explanation(request)))
 
 
 async def explain_alert(request: web.Request) -> web.Response:
     """Why an alert fires or resolved, and what each channel was sent."""
     id_ = request.match_info["id"]
-    story = await request.app[CONTEXT].explain_alert(id_)
-    if story is None:
+    explanation = await request.app[CONTEXT].explain_alert(id_)
+    if explanation is None:
         raise HttpProblem(404, f"no alert has the id {id_!r}, or several begin with it")
-    return web.json_response(to_json(story))
+    return web.json_response(to_json(explanation))
 
 
-async def read_story(request: web.Request) -> RunExplanation:
-    """The story of the run that the address names. Raises ``HttpProblem`` 404."""
+async def read_explanation(request: web.Request) -> RunExplanation:
+    """The explanation of the run that the address names. Raises ``HttpProblem`` 404."""
     place = request.match_info
     key = ScenarioKey(place["node"], place["project"], place["scenario"])
-    story = await request.app[CONTEXT].explain(key, place["run"])
-    if story is None:
+    explanation = await request.app[CONTEXT].explain(key, place["run"])
+    if explanation is None:
         raise HttpProblem(404, f"no run {place['run']!r} of {'/'.join(key)} is known")
-    return story
+    return explanation
 
 
 async def config(request: web.Request) -> web.Response:

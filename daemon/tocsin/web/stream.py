@@ -6,26 +6,26 @@ token that was withdrawn ends its stream.
 """
 
 import asyncio
+import contextlib
 import json
 from dataclasses import dataclass, field
 
 import structlog
 from aiohttp import web
 
-from tocsin.model.cloudevent import Json
 from tocsin.store import StoreUnavailable
 from tocsin.store.events import last_seq
 from tocsin.store.query import LabelFilters
 from tocsin.web.access import GATE, Access
-from tocsin.web.context import CONTEXT, HttpProblem, WebContext, list_query, whole_number
+from tocsin.web.context import CONTEXT, HttpProblem, list_query, whole_number
 from tocsin.web.reads import EVENT_FILTERS, CloudEventPage, read_events
 
 log = structlog.get_logger(__name__)
 
 MAX_STREAMS = 50
 BATCH = 200
-_LOOK_EVERY_SECONDS = 1.0
-_HEARTBEAT_LOOKS = 15
+_POLL_SECONDS = 1.0
+_HEARTBEAT_POLLS = 15
 _WRITE_SECONDS = 10.0
 _HEADERS = {
     "Content-Type": "text/event-stream; charset=utf-8",
@@ -73,29 +73,30 @@ async def close_streams(app: web.Application) -> None:
     app[STREAMS].closing.set()
 
 
-async def _follow(request: web.Request, response: web.StreamResponse, wanted: LabelFilters, after: int) -> None:
+async def _follow(request: web.Request, response: web.StreamResponse, filters: LabelFilters, after: int) -> None:
     context, closing = request.app[CONTEXT], request.app[STREAMS].closing
     quiet = 0
     await _write(response, ": these are tocsin's events\n\n")
     while not closing.is_set() and await _still_admitted(request):
-        found = await _read(context, wanted, after)
-        if found.events:
-            await _write(response, "".join(_message(event) for event in found.events))
+        try:
+            page = await context.store.browse(read_events, filters, BATCH, after)
+        except StoreUnavailable:
+            page = CloudEventPage([], after, more=False)
+        if page.events:
+            messages = (
+                f"id: {event['seq']}\nevent: {event['type']}\ndata: {json.dumps(event)}\n\n" for event in page.events
+            )
+            await _write(response, "".join(messages))
             quiet = 0
-        after = found.seq
-        if not found.more:
-            await _pause(closing)
+        after = page.seq
+        if not page.more:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_POLL_SECONDS):
+                    await closing.wait()
             quiet += 1
-        if quiet >= _HEARTBEAT_LOOKS:
+        if quiet >= _HEARTBEAT_POLLS:
             await _write(response, ": heartbeat\n\n")
             quiet = 0
-
-
-async def _read(context: WebContext, wanted: LabelFilters, after: int) -> CloudEventPage:
-    try:
-        return await context.store.browse(read_events, wanted, BATCH, after)
-    except StoreUnavailable:
-        return CloudEventPage([], after, more=False)  # the next look tries again
 
 
 async def _write(response: web.StreamResponse, text: str) -> None:
@@ -104,21 +105,9 @@ async def _write(response: web.StreamResponse, text: str) -> None:
         await response.write(text.encode())
 
 
-def _message(event: dict[str, Json]) -> str:
-    return f"id: {event['seq']}\nevent: {event['type']}\ndata: {json.dumps(event)}\n\n"
-
-
 async def _still_admitted(request: web.Request) -> bool:
     try:
         await request.app[GATE].admit(request, Access.READ, request.app[CONTEXT].config().http)
     except HttpProblem:
         return False
     return True
-
-
-async def _pause(closing: asyncio.Event) -> None:
-    try:
-        async with asyncio.timeout(_LOOK_EVERY_SECONDS):
-            await closing.wait()
-    except TimeoutError:
-        return
