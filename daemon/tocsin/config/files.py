@@ -65,27 +65,27 @@ class Inputs:
 def expand_glob(pattern: Path) -> list[Path]:
     """The existing files that an absolute glob matches, sorted; as a shell does it, a dot at the beginning of a name is
     to be written. Raises ``TooMuch`` rather than look at more than some thousand directory entries."""
-    found, left = [Path(pattern.anchor)], _MOST_ENTRIES
+    paths, entries_left = [Path(pattern.anchor)], _MOST_ENTRIES
     for part in pattern.parts[1:]:
         if not _MAGIC.search(part):
-            found = [path / part for path in found]
+            paths = [path / part for path in paths]
             continue
-        within: list[Path] = []
-        for folder in found:
+        matching: list[Path] = []
+        for folder in paths:
             try:
                 with os.scandir(folder) as entries:
                     for entry in entries:
-                        left -= 1
-                        if left < 0:
+                        entries_left -= 1
+                        if entries_left < 0:
                             raise TooMuch(f"looks at more than {_MOST_ENTRIES} files; name their directory")
                         hidden = entry.name.startswith(".") and not part.startswith(".")
                         if not hidden and fnmatchcase(entry.name, part):
-                            within.append(folder / entry.name)
+                            matching.append(folder / entry.name)
             except OSError:  # no directory, or none that may be read
                 continue
-        found = within
+        paths = matching
     # Not ``Path.exists``, which raises where a link leads to what may not be seen.
-    return sorted(path for path in found if os.path.exists(path))
+    return sorted(path for path in paths if os.path.exists(path))
 
 
 def _status(path: Path) -> tuple[str, Version] | None:
@@ -153,7 +153,7 @@ def parse_yaml(text: str, name: str) -> tuple[object, Lines]:
             return loader.construct_document(root), lines
         finally:
             loader.dispose()
-    except _Refused as error:
+    except _Unreadable as error:
         message, line = error.args
     except RecursionError:
         message = _TOO_DEEP
@@ -166,15 +166,15 @@ def parse_yaml(text: str, name: str) -> tuple[object, Lines]:
     raise BadConfig([Problem(message, name, line)])
 
 
-class _Refused(Exception):
+class _Unreadable(Exception):
     """The message and the line."""
 
 
 def _check_bounds(text: str) -> None:
-    """Count what the text holds, without building anything of it. Raises ``_Refused`` where it is too much."""
+    """Count what the text holds, without building anything of it. Raises ``_Unreadable`` where it is too much."""
     if (character := yaml.reader.Reader.NON_PRINTABLE.search(text)) is not None:
         line = text.count("\n", 0, character.start()) + 1
-        raise _Refused(f"holds the character {character[0]!r}, which YAML does not allow", line)
+        raise _Unreadable(f"holds the character {character[0]!r}, which YAML does not allow", line)
     scanner = _Loader(text)
     depth = count = 0
     try:
@@ -192,7 +192,7 @@ def _check_bounds(text: str) -> None:
                 message = "a tag (a word that begins with !) is not supported; write the value without it, or in quotes"
             else:
                 continue
-            raise _Refused(message, event.start_mark.line + 1)
+            raise _Unreadable(message, event.start_mark.line + 1)
     finally:
         scanner.dispose()
 
@@ -202,20 +202,20 @@ def _add_lines(node: yaml.Node, path: Path_, lines: Lines) -> None:
     line = node.start_mark.line + 1
     lines.setdefault(path, line)
     if len(path) > _DEEPEST:
-        raise _Refused("an alias stands within itself", line)
+        raise _Unreadable("an alias stands within itself", line)
     if len(lines) > _MOST_ITEMS:
-        raise _Refused(f"{_TOO_MANY}, with its aliases", line)
+        raise _Unreadable(f"{_TOO_MANY}, with its aliases", line)
     if isinstance(node, yaml.ScalarNode) and node.tag == _INT and len(node.value) > _MOST_DIGITS:
-        raise _Refused(f"a number of more than {_MOST_DIGITS} digits", line)
+        raise _Unreadable(f"a number of more than {_MOST_DIGITS} digits", line)
     if isinstance(node, yaml.MappingNode):
         seen: dict[Hashable, int] = {}
         for key, value in node.value:
             line = key.start_mark.line + 1
             if not isinstance(key, yaml.ScalarNode):
-                raise _Refused("a key must be a word", line)
+                raise _Unreadable("a key must be a word", line)
             if key.value in seen:
                 name = mask_tokens(str(key.value))
-                raise _Refused(f"the key {name!r} stands twice, first in line {seen[key.value]}", line)
+                raise _Unreadable(f"the key {name!r} stands twice, first in line {seen[key.value]}", line)
             seen[key.value] = lines[(*path, key.value)] = line
             _add_lines(value, (*path, key.value), lines)
     elif isinstance(node, yaml.SequenceNode):

@@ -116,9 +116,9 @@ def problems_of(error: ValidationError, schema: Callable[[], Schema], file: str 
     """One problem for each finding of pydantic, in the order of the file. ``schema``: the JSON Schema of the file, for the
     keys that are known."""
     problems = []
-    for found in error.errors(include_url=False, include_context=True):
-        path: Path_ = tuple(found["loc"])
-        match found["type"]:
+    for details in error.errors(include_url=False, include_context=True):
+        path: Path_ = tuple(details["loc"])
+        match details["type"]:
             case "unexpected_keyword_argument":
                 known = _keys_at(schema(), path[:-1])
                 key, colon, _value = str(path[-1]).partition(":")
@@ -133,16 +133,16 @@ def problems_of(error: ValidationError, schema: Callable[[], Schema], file: str 
             case "missing":
                 message = "is missing"
             case "value_error":
-                message = str(found["ctx"]["error"]) if "ctx" in found else found["msg"]
+                message = str(details["ctx"]["error"]) if "ctx" in details else details["msg"]
             case "tuple_type" | "list_type" | "set_type" | "frozen_set_type":
                 message = "must be a list"
             case "dataclass_type" | "dict_type" | "mapping_type":
                 message = "must be a mapping of keys to values"
             case "literal_error" | "enum":
-                message = f"{found['input']!r} is not one of {found['ctx']['expected']}"
-                message += did_you_mean(str(found["input"]), re.findall(r"'([^']*)'", found["ctx"]["expected"]))
+                message = f"{details['input']!r} is not one of {details['ctx']['expected']}"
+                message += did_you_mean(str(details["input"]), re.findall(r"'([^']*)'", details["ctx"]["expected"]))
             case _:
-                message = found["msg"][0].lower() + found["msg"][1:]
+                message = details["msg"][0].lower() + details["msg"][1:]
         problems.append(Problem(message, file, line_of(path, lines), dotted(path)))
     return sorted(problems, key=lambda problem: problem.line or 0)
 

@@ -50,10 +50,10 @@ def _positive(value: timedelta) -> timedelta:
 
 def _rate(value: object) -> object:
     """``1/s``, ``30/m``, ``100/h`` as sends a second."""
-    found = re.fullmatch(r"([0-9]{1,6}(?:\.[0-9]{1,6})?)/(s|m|h)", value) if isinstance(value, str) else None
-    if found is None or float(found[1]) == 0:
+    match = re.fullmatch(r"([0-9]{1,6}(?:\.[0-9]{1,6})?)/(s|m|h)", value) if isinstance(value, str) else None
+    if match is None or float(match[1]) == 0:
         raise ValueError(f"{value!r} is not a rate; write it like 1/s, 30/m or 100/h")
-    return float(found[1]) / {"s": 1, "m": 60, "h": 3600}[found[2]]
+    return float(match[1]) / {"s": 1, "m": 60, "h": 3600}[match[2]]
 
 
 def _matchers(value: object) -> object:
@@ -98,8 +98,8 @@ def _header_value(value: str) -> str:
 
 
 def _listen(value: str) -> str:
-    found = re.fullmatch(r"(\[[0-9a-fA-F:]+\]|[^:\[\]]*):([0-9]{1,5})", value)
-    if found is None or int(found[2]) > 65_535:
+    match = re.fullmatch(r"(\[[0-9a-fA-F:]+\]|[^:\[\]]*):([0-9]{1,5})", value)
+    if match is None or int(match[2]) > 65_535:
         raise ValueError(f"{value!r} is not HOST:PORT")
     return value
 

@@ -67,19 +67,19 @@ def secrets_of(url: str, *, host_is_public: bool = True) -> list[str]:
 def secrets_of_header(value: str) -> list[str]:
     """What may be secret in the value of a header: all of it but a scheme as ``Bearer``; of ``Basic`` also the login."""
     scheme, _, credentials = value.strip().partition(" ")
-    found = [credentials.strip() or scheme]
+    secrets = [credentials.strip() or scheme]
     if scheme.lower() == "basic":
         try:
             login = b64decode(credentials, validate=True).decode()
         except ValueError:
-            return found
-        found += [login, *login.split(":", 1)]
-    return found
+            return secrets
+        secrets += [login, *login.split(":", 1)]
+    return secrets
 
 
 def mask_tokens(text: str) -> str:
     """The text without words that look like a key or a password: for text whose secrets are not known."""
-    return _WORD.sub(lambda found: MASK if any(map(_looks_random, _PLAIN.findall(found[0]))) else found[0], text)
+    return _WORD.sub(lambda word: MASK if any(map(_looks_random, _PLAIN.findall(word[0]))) else word[0], text)
 
 
 def _looks_random(word: str) -> bool:

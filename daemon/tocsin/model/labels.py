@@ -75,15 +75,17 @@ def compiled(pattern: str) -> "re2._Regexp[str]":
 @lru_cache(maxsize=4096)
 def _compile(pattern: str) -> "re2._Regexp[str] | str":
     """The pattern, or what is wrong with it; both are remembered."""
-    shown = pattern if len(pattern) <= 200 else f"{pattern[:200]}…"
+    excerpt = pattern if len(pattern) <= 200 else f"{pattern[:200]}…"
     if len(pattern) > LONGEST_PATTERN:
-        return f"the regular expression {shown!r} is longer than {LONGEST_PATTERN} characters; split it"
+        return f"the regular expression {excerpt!r} is longer than {LONGEST_PATTERN} characters; split it"
     for part, most, words in (
         (_EXPANSION, MOST_EXPANSIONS, "repetitions like {2,5} and classes like \\pL"),
         (_REPETITION, MOST_REPETITIONS, "of ?, * and +"),
     ):
         if sum(1 for _ in part.finditer(pattern)) > most:
-            return f"the regular expression {shown!r} is too costly: it has more than {most} {words}; write it shorter"
+            return (
+                f"the regular expression {excerpt!r} is too costly: it has more than {most} {words}; write it shorter"
+            )
     try:
         return re2.compile(anchored(pattern), _BOUNDED)
     except (re2.error, UnicodeError) as error:
@@ -91,8 +93,8 @@ def _compile(pattern: str) -> "re2._Regexp[str] | str":
         words = reason.decode("utf-8", "replace") if isinstance(reason, bytes) else str(reason)
         if words.startswith("pattern too large"):
             size = PROGRAM_BYTES // 1024
-            return f"the regular expression {shown!r} is too costly: it needs more than {size} KiB; write it shorter"
-        return f"the regular expression {shown!r} cannot be read: {words.replace(anchored(pattern), shown)}"
+            return f"the regular expression {excerpt!r} is too costly: it needs more than {size} KiB; write it shorter"
+        return f"the regular expression {excerpt!r} cannot be read: {words.replace(anchored(pattern), excerpt)}"
 
 
 def anchored(pattern: str) -> str:
@@ -138,10 +140,10 @@ def parse_matcher(text: str) -> Matcher:
     """One matcher from its writing. Raises ``BadMatcher`` with a sentence that says what is wrong."""
     if text.startswith("{") or text.endswith("}"):
         raise BadMatcher(f"{text!r} begins or ends with a brace; one matcher has none, and a value with one is quoted")
-    found = _read(text, lambda: (_classic(text),))
-    if len(found) != 1:
-        raise BadMatcher(f"{text!r} is {len(found)} matchers instead of one")
-    return found[0]
+    matchers = _read(text, lambda: (_classic(text),))
+    if len(matchers) != 1:
+        raise BadMatcher(f"{text!r} is {len(matchers)} matchers instead of one")
+    return matchers[0]
 
 
 def parse_matchers(text: str) -> tuple[Matcher, ...]:
@@ -189,10 +191,10 @@ def _matcher(name: str, op: str, value: str) -> Matcher:
 
 
 def _classic(text: str) -> Matcher:
-    found = _CLASSIC.fullmatch(text)
-    if found is None:
+    parts = _CLASSIC.fullmatch(text)
+    if parts is None:
         raise BadMatcher(f'{text!r} is not a matcher; write it like severity="critical" or project=~"SALES.*"')
-    name, op, raw = found.groups()
+    name, op, raw = parts.groups()
     quoted = raw.startswith('"')
     body = raw[1:] if quoted else raw
     if quoted:
@@ -229,19 +231,19 @@ def _utf8(text: str) -> tuple[Matcher, ...]:
         if tokens[-1] != "}":
             raise BadMatcher(f"{text!r} has no closing brace")
         tokens = tokens[1:-1]
-    found: list[Matcher] = []
+    matchers: list[Matcher] = []
     while tokens:
         match tokens:
             case [str() as name, "=" | "!=" | "=~" | "!~" as op, str() as value, *rest] if (
                 _is_word(name) and _is_word(value) and (not rest or rest[0] == ",")
             ):
-                found.append(_matcher(_unquoted(name), op, _unquoted(value)))
+                matchers.append(_matcher(_unquoted(name), op, _unquoted(value)))
                 tokens = rest[1:]
             case _:
                 raise BadMatcher(f"{text!r} is not a list of matchers")
-    if not all(matcher.name for matcher in found):
+    if not all(matcher.name for matcher in matchers):
         raise BadMatcher(f"{text!r} has an empty label name")
-    return tuple(found)
+    return tuple(matchers)
 
 
 def _tokens(text: str) -> Iterator[str]:
@@ -263,19 +265,19 @@ def _unquoted(word: str) -> str:
     """A word as it is meant. Quoted ones follow the rules of Go's strings: an escape may be one byte of a letter."""
     if word[0] != '"':
         return word
-    body, plain, found = word[1:-1], 0, bytearray()
+    body, plain, decoded = word[1:-1], 0, bytearray()
     if "\n" in body:
         raise _BadQuoted(f"{word} has a line break between its quotes; write it as \\n")
     try:
         for escape in _GO_ESCAPE.finditer(body):
             byte, octal, short, long, letter = escape.groups()
-            found += body[plain : escape.start()].encode()
+            decoded += body[plain : escape.start()].encode()
             plain = escape.end()
             if byte or octal:
-                found.append(int(byte, 16) if byte else int(octal, 8))
+                decoded.append(int(byte, 16) if byte else int(octal, 8))
             else:
-                found += (_GO_LETTERS[letter] if letter else chr(int(short or long, 16))).encode()
-        return (found + body[plain:].encode()).decode()
+                decoded += (_GO_LETTERS[letter] if letter else chr(int(short or long, 16))).encode()
+        return (decoded + body[plain:].encode()).decode()
     except KeyError as error:
         raise _BadQuoted(
             f"{word} has the escape \\{error.args[0]}, which is none; a backslash is written as two"

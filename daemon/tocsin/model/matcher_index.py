@@ -85,12 +85,12 @@ class _Column:
         return known
 
     def _matching(self, value: str) -> list[str]:
-        found = None if self._at_once is None else self._at_once.Match(value)
-        if not found:  # not even the pattern that always matches: it ran out of its memory and says nothing
+        indexes = None if self._at_once is None else self._at_once.Match(value)
+        if not indexes:  # not even the pattern that always matches: it ran out of its memory and says nothing
             return [pattern for pattern in self._patterns if compiled(pattern).search(value) is not None]
         small, large = self._by_size
         return [
-            *(small[index] for index in found if index < len(small)),
+            *(small[index] for index in indexes if index < len(small)),
             *(pattern for pattern in large if compiled(pattern).search(value) is not None),
         ]
 

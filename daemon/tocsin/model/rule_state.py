@@ -12,7 +12,7 @@ STATE_VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
-class FiringAlert:
+class AlertRef:
     """The alert that a rule holds firing."""
 
     alert_id: str
@@ -24,7 +24,7 @@ class FiringAlert:
 class RuleState:
     """``dismissed`` names the evidence whose alert was resolved by hand: it does not fire again."""
 
-    firing: FiringAlert | None = None
+    firing: AlertRef | None = None
     dismissed: str | None = None
 
 

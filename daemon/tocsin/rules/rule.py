@@ -18,7 +18,7 @@ from tocsin.kit.clock import isoformat, to_ms
 from tocsin.model.alert import Alert, EndReason, alert_id, fingerprint
 from tocsin.model.event import Event, EventName, tags_label
 from tocsin.model.labels import Labels
-from tocsin.model.rule_state import AnyRuleState, FiringAlert, RuleState
+from tocsin.model.rule_state import AlertRef, AnyRuleState, RuleState
 from tocsin.model.run import RunKey
 from tocsin.model.scenario import NodeView, ScenarioView
 
@@ -143,10 +143,10 @@ class CompiledRule(Generic[S]):
         if state.dismissed is not None:
             content = replace(content, starts_at=view.now)  # the earlier part of it was ended by hand
         alert = self._build_alert(content, view, now, None)
-        firing = FiringAlert(alert.id, alert.starts_at, content.evidence)
+        firing = AlertRef(alert.id, alert.starts_at, content.evidence)
         return replace(state, firing=firing, dismissed=None), Fired(alert)
 
-    def _build_alert(self, content: AlertContent, view: RuleView, now: datetime, firing: FiringAlert | None) -> Alert:
+    def _build_alert(self, content: AlertContent, view: RuleView, now: datetime, firing: AlertRef | None) -> Alert:
         labels = self.alert_labels(view)
         identity = self._fingerprint(view)
         starts_at = firing.starts_at if firing else content.starts_at
