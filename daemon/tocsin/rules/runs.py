@@ -86,7 +86,8 @@ class OverlongRule(CompiledRule[OverlongState]):
         if event.run is None:
             return state
         if event.name is EventName.RUN_STARTED:
-            return replace(reset(state or OverlongState()), run=event.run.key, url=event.run_url)
+            kept = state or OverlongState()
+            return OverlongState(run=event.run.key, url=event.run_url, firing=kept.firing, dismissed=kept.dismissed)
         if event.name in END_EVENTS and state is not None and state.run == event.run.key:
             return replace(state, ended=event.time)
         return state
