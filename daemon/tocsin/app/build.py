@@ -27,12 +27,11 @@ from tocsin.kit.tasks import RootTasks
 from tocsin.metrics import Exposition, ProcessMetrics
 from tocsin.model.cloudevent import Json
 from tocsin.model.event import Event
-from tocsin.model.run import DetailsLevel, ScenarioKey
+from tocsin.model.run import DetailsLevel
 from tocsin.model.scenario import MailReporter
 from tocsin.routing.dss_reporters import dss_details_needed
 from tocsin.routing.reporters import details_needed
 from tocsin.store import Store, deliveries
-from tocsin.store.explanation import AlertExplanation, RunExplanation
 from tocsin.store.writer import Leadership
 from tocsin.watch.node import NodeSnapshot, NodeWatcher
 from tocsin.watch.state import WatcherDeps, WatchMetrics
@@ -139,8 +138,8 @@ class Daemon:
             nudge=self.watchers.nudge,
             resolve_alert=self.resolve_alert,
             retry_delivery=self.retry_delivery,
-            explain=self.explain,
-            explain_alert=self.explain_alert,
+            explain=lambda scenario, run: self.store.browse(explain_run, scenario, run, self.config()),
+            explain_alert=lambda id_: self.store.browse(explain_firing, id_, self.config(), self.clock.now()),
         )
         self.listener = await listen(make_app(context), self.config().http.listen)
 
@@ -193,12 +192,6 @@ class Daemon:
         count = await self.store.write(deliveries.retry_dead, [notification_id], self.clock.now())
         self.stages.wake_deliver.set()
         return bool(count)
-
-    async def explain(self, scenario: ScenarioKey, run_id: str) -> RunExplanation | None:
-        return await self.store.browse(explain_run, scenario, run_id, self.config())
-
-    async def explain_alert(self, id_: str) -> AlertExplanation | None:
-        return await self.store.browse(explain_firing, id_, self.config(), self.clock.now())
 
     def status(self) -> Mapping[str, Json]:
         """The present state of all parts for ``/api/v1/status`` and the pages; nothing is asked over the network."""
