@@ -96,7 +96,13 @@ def chunks(items: Sequence[Item], size: int = 400) -> Iterator[Sequence[Item]]:
 
 def flat(key: Key) -> tuple[Any, ...]:
     """The parts of a composite key, in the order of the columns of a primary key."""
-    return tuple(part for item in key for part in (item if isinstance(item, tuple) else (item,)))
+    parts: list[Any] = []
+    for item in key:
+        if isinstance(item, tuple):
+            parts += item
+        else:
+            parts.append(item)
+    return tuple(parts)
 
 
 def columns(table: FromClause, *names: str) -> list[Any]:
@@ -105,7 +111,12 @@ def columns(table: FromClause, *names: str) -> list[Any]:
 
 def key_values(table: Table, key: Key, prefix: str = "") -> dict[str, Any]:
     """A primary key by column: of a row to insert, or with a ``prefix`` as the parameters of ``has_key``."""
-    return {f"{prefix}{column.name}": part for column, part in zip(table.primary_key, flat(key), strict=True)}
+    return dict(zip(_key_names(table, prefix), flat(key), strict=True))
+
+
+@lru_cache(maxsize=64)
+def _key_names(table: Table, prefix: str) -> tuple[str, ...]:
+    return tuple(f"{prefix}{column.name}" for column in table.primary_key)
 
 
 def has_key(table: Table, key: Key | None = None) -> ColumnElement[bool]:
@@ -187,7 +198,12 @@ def unfold(dialect: str, columns: Sequence[Column[Any]]) -> Subquery:
 
 def shallow(item: Any) -> dict[str, Any]:
     """The fields of a dataclass by name, which are the columns of its table."""
-    return {field.name: getattr(item, field.name) for field in fields(item)}
+    return {name: getattr(item, name) for name in _field_names(item.__class__)}
+
+
+@lru_cache(maxsize=64)
+def _field_names(kind: Any) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(kind))
 
 
 def maker(kind: type[Item], **other: Callable[[Mapping[str, Any]], object]) -> Callable[[Any], Item]:
