@@ -1,4 +1,5 @@
-"""Writes the references from the code: ``docs/configuration.md`` whole, and the tables of ``docs/metrics.md``.
+"""Writes the references from the code: ``docs/configuration.md`` whole, the tables of ``docs/metrics.md``, and the list
+of modules in ``docs/architecture.md``.
 
 Settings take their words from the comments in ``config/model.py``, series from their help texts. A setting
 without words is an error, so that none can be forgotten; a test holds the pages against what is written here.
@@ -175,15 +176,59 @@ def metrics(page: str) -> str:
         shown = f"{{{','.join(labels)}}}" if labels else ""
         tables[part].append(f"| `{name}{shown}` | {kind} | {documentation.rstrip('.')} |")
     for part, rows in tables.items():
-        begin, end = f"<!-- generated: {part} -->\n", "<!-- end -->"
-        table = "\n".join(["| series | kind | says |", "|---|---|---|", *rows])
-        before, _, rest = page.partition(begin)
-        assert rest, f"docs/metrics.md has no place for {part}"
-        page = f"{before}{begin}\n{table}\n\n{end}{rest.partition(end)[2]}"
+        page = replace_part(page, part, "\n".join(["| series | kind | says |", "|---|---|---|", *rows]))
     return page
+
+
+def replace_part(page: str, part: str, text: str) -> str:
+    begin, end = f"<!-- generated: {part} -->\n", "<!-- end -->"
+    before, _, rest = page.partition(begin)
+    assert rest, f"the page has no place for {part}"
+    return f"{before}{begin}\n{text}\n\n{end}{rest.partition(end)[2]}"
+
+
+# --- modules -----------------------------------------------------------------------------------------------------------
+
+PACKAGE = DOCS.parent / "daemon" / "tocsin"
+PIPELINE = [
+    "kit",
+    "model",
+    "config",
+    "dss",
+    "sim",
+    "store",
+    "watch",
+    "rules",
+    "routing",
+    "decide",
+    "deliver",
+    "metrics",
+    "web",
+    "app",
+    "cli",
+]
+
+
+def modules(page: str) -> str:
+    """The page with the first sentence of every module's docstring, package by package in the order of the pipeline."""
+
+    def sentence(path: Path) -> str:
+        documentation = ast.get_docstring(ast.parse(path.read_text("utf-8")))
+        assert documentation, f"{path} has no docstring"
+        return re.split(r"(?<=\.)\s", " ".join(documentation.split()).replace("|", "\\|"), maxsplit=1)[0].rstrip(":.")
+
+    assert sorted(PIPELINE) == sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py"))
+    rows = []
+    for name in PIPELINE:
+        rows.append(f"| **`{name}/`** | **{sentence(PACKAGE / name / '__init__.py')}** |")
+        paths = sorted(path for path in (PACKAGE / name).rglob("*.py") if path.name != "__init__.py")
+        rows += [
+            f"| `{path.relative_to(PACKAGE)}` | {sentence(path)} |" for path in paths if "migrations" not in path.parts
+        ]
+    return replace_part(page, "modules", "\n".join(["| module | does |", "|---|---|", *rows]))
 
 
 if __name__ == "__main__":
     (DOCS / "configuration.md").write_text(configuration(), encoding="utf-8")
-    page = DOCS / "metrics.md"
-    page.write_text(metrics(page.read_text("utf-8")), encoding="utf-8")
+    for name, written in (("metrics.md", metrics), ("architecture.md", modules)):
+        (DOCS / name).write_text(written((DOCS / name).read_text("utf-8")), encoding="utf-8")
