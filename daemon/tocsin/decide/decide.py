@@ -190,7 +190,8 @@ def resolve_by_hand(connection: Connection, alert_id: str, now: datetime, config
 
 def _log(recorded: Sequence[Decision]) -> None:
     """One line a decision; what happens all the time only where the log wants every detail."""
-    line, verbose = log.bind(), logging.getLogger(__name__).isEnabledFor(logging.DEBUG)
+    line = log.bind()
+    verbose = line.is_enabled_for(logging.DEBUG)
     for decision in recorded:
         usual = decision.reason in (DecisionReason.CONDITION, DecisionReason.NO_CHANGE, DecisionReason.ROUTED)
         if usual and not verbose:
