@@ -1,7 +1,6 @@
 """Definitions and history that outlive the process: one SQLite file behind ``tocsin sim --db``.
 
-Each change is one small transaction on the event loop's thread; this is a simulator, not a store under load. Runs that
-were in progress when the process ended come back as ABORTED at their start.
+Each change is one small transaction on the event loop's thread: this is a simulator, not a store under load.
 """
 
 import json
@@ -12,21 +11,19 @@ from pathlib import Path
 from tocsin.kit.clock import from_ms, to_ms
 from tocsin.sim.behaviour import Behaviour, Document
 from tocsin.sim.documents import report_item, scenario_target
-from tocsin.sim.entities import SimJob, SimLogLine, SimProject, SimRun, SimScenario, TriggerFire
+from tocsin.sim.entities import SimJob, SimProject, SimRun, SimScenario, TriggerFire
 from tocsin.sim.world import World
 
 # A document of the instance, a project or a scenario has no run; the parts that its key lacks are empty.
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS documents (
+_SCHEMA = """CREATE TABLE IF NOT EXISTS documents (
   project TEXT, scenario TEXT, run TEXT, body TEXT NOT NULL, PRIMARY KEY (project, scenario, run)
-);
-"""
+);"""
 _FORMAT = 2
 _JOB_FIELDS = ("id", "definition", "start", "login", "end", "state", "failure")
 
 
 class NotAnArchive(Exception):
-    """A file that this version cannot use as the database of a simulator."""
+    """A file that cannot be used as the database of a simulator."""
 
 
 class SqliteArchive:
@@ -74,7 +71,6 @@ class SqliteArchive:
         self._keep(body, scenario.project_key, scenario.id, run.id)
 
     def keep_world(self, world: World) -> None:
-        """Keep everything, for a world that was not loaded from here."""
         if self._db is None:
             return
         self._db.execute("BEGIN")
@@ -101,7 +97,8 @@ class SqliteArchive:
     def load(self, world: World) -> datetime | None:
         """Put what is kept in the place of the world's projects, variables and channels.
 
-        Returns its latest moment, so that the clock never goes back behind it, or ``None`` if nothing is kept.
+        Runs that were in progress come back as ABORTED at their start. Returns the latest moment that is kept, which
+        the clock must not go back behind, or ``None`` if nothing is kept.
         """
         latest: int | None = None
         if self._db is None:
@@ -110,7 +107,12 @@ class SqliteArchive:
         for project_key, scenario_id, body in rows:
             kept = json.loads(body)
             if scenario_id:
-                _load_scenario(world, world.project(project_key), kept)
+                raw = kept["behaviour"]
+                behaviour = None if raw is None else Behaviour.parse(raw, str(kept["definition"]["id"]))
+                scenario = world.add_scenario(world.project(project_key), kept["definition"], behaviour)
+                scenario.payload, scenario.turns = kept["payload"], kept["turns"]
+                scenario.discussions = kept["discussions"]
+                scenario.evaluated = {key: from_ms(at) for key, at in kept["evaluated"].items()}
             elif project_key:
                 world.projects[project_key] = SimProject(**kept)
             else:
@@ -127,20 +129,12 @@ def _fields(item: object, *names: str) -> Document:
     return {name: getattr(item, name) for name in names}
 
 
-def _load_scenario(world: World, project: SimProject, kept: Document) -> None:
-    raw = kept["behaviour"]
-    behaviour = None if raw is None else Behaviour.parse(raw, str(kept["definition"]["id"]))
-    scenario = world.add_scenario(project, kept["definition"], behaviour)
-    scenario.payload, scenario.discussions, scenario.turns = kept["payload"], kept["discussions"], kept["turns"]
-    scenario.evaluated = {key: from_ms(at) for key, at in kept["evaluated"].items()}
-
-
 def _load_run(project: SimProject, scenario_id: str, kept: Document) -> int:
-    """Put one run back; the last moment known of it, in epoch milliseconds."""
+    """Put one run back. The last moment known of it, in epoch milliseconds."""
     document, scenario = kept["document"], project.scenario(scenario_id)
     jobs, lines = kept.pop("jobs"), kept.pop("log")
     run = scenario.runs[document["runId"]] = SimRun(**kept)
-    run.log.lines = [SimLogLine(*line) for line in lines]
+    run.log.lines = [tuple(line) for line in lines]
     last = max(document["end"], document["start"])
     if not run.ended:
         item = report_item("SCENARIO_DONE", "ABORTED", scenario_target(scenario), document["start"], last)
@@ -150,5 +144,5 @@ def _load_run(project: SimProject, scenario_id: str, kept: Document) -> int:
     for entry in jobs:
         lines = entry.pop("log")
         job = project.jobs[entry["id"]] = SimJob(**entry)
-        job.log.lines = [SimLogLine(*line) for line in lines]
+        job.log.lines = [tuple(line) for line in lines]
     return int(last)

@@ -1,7 +1,6 @@
 """What an emulated scenario acts out: how long its runs take, how they end, and with which errors and warnings.
 
-A scenario with a behaviour executes nothing. Parsed from the ``behaviour`` key of a world file; bad input raises
-``BadWorld`` with the place.
+A scenario with a behaviour executes nothing. Bad input raises ``BadWorld`` with the place.
 """
 
 import random
@@ -48,8 +47,6 @@ class BadWorld(SimError):
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A duration, or a range of which each draw takes one."""
-
     low: timedelta = timedelta(seconds=2)
     high: timedelta = timedelta(seconds=2)
 
@@ -71,10 +68,8 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Outcomes:
-    """Which outcome comes next: a cycle, or weights for a draw."""
-
     names: tuple[str, ...] = ("SUCCESS",)
-    weights: tuple[float, ...] | None = None
+    weights: tuple[float, ...] | None = None  # None: a cycle of the names
 
     def draw(self, turn: int, rng: random.Random) -> str:
         if self.weights is None:
@@ -107,8 +102,6 @@ class ExecutionResult:
 
 @dataclass(frozen=True, slots=True)
 class StepPlan(ExecutionResult):
-    """What one step acts out in one run, and how it is to end."""
-
     duration: timedelta = timedelta(seconds=1)
     log: Sequence[str] = ()
 
@@ -139,7 +132,6 @@ class Behaviour:
 
     @classmethod
     def parse(cls, raw: object, where: str) -> "Behaviour":
-        """Read the ``behaviour`` of a scenario. Raises ``BadWorld``."""
         known = {"duration", "outcomes", "every", "first", "fails_at", "errors", "warnings", "log", "history"}
         data = checked_keys(raw, known, where)
         return cls(
@@ -153,10 +145,7 @@ class Behaviour:
         )
 
     def plan(self, outcome: str, turn: int, steps: Sequence[Document], rng: random.Random) -> dict[str, StepPlan]:
-        """The plan of each step (by id) in a run that is to end with ``outcome``; they share the duration evenly.
-
-        The step that fails, warns or is aborted is ``fails_at`` (a step's id or name), else one drawn from all.
-        """
+        """The plan of each step, by id, in a run that is to end with ``outcome``; they share the duration evenly."""
         ids = [step["id"] for step in steps] or [""]
         named = [step["id"] for step in steps if self.fails_at in (step["id"], step.get("name"))]
         culprit = named[0] if named else rng.choice(ids)

@@ -1,8 +1,4 @@
-"""The world's clock: it may run faster than real time, stand still, or be advanced by a test.
-
-Everything that happens in the emulated DSS happens at a moment of this clock. Alarms ring in the order of their
-moments, also when one advance passes many of them: a test can play a day at once.
-"""
+"""The world's clock: it may run faster than real time, stand still, or be advanced by a test."""
 
 import asyncio
 import heapq
@@ -18,8 +14,6 @@ _SETTLE_TURNS = 40  # turns of the event loop in which a chain of awaits reacts 
 
 @dataclass(slots=True, order=True)
 class Alarm:
-    """A call that is due at a moment; cancelled alarms are skipped."""
-
     moment: datetime
     order: int
     call: Callable[[], None] = field(compare=False)
@@ -30,7 +24,7 @@ class Alarm:
 
 
 class WorldClock:
-    """``base`` times ``speed``. With speed 0 only ``advance`` moves it. Satisfies ``kit.clock.Clock``."""
+    """``base`` times ``speed``. With speed 0 only ``advance`` moves it."""
 
     def __init__(self, base: Clock | None = None, speed: float = 1.0) -> None:
         if speed < 0:
@@ -79,7 +73,7 @@ class WorldClock:
         await self.sleep_until(self.now() + duration)
 
     async def advance(self, by: timedelta) -> None:
-        """Move the world ``by`` ahead; stops at each alarm on the way, so that what it starts can react."""
+        """Move the world ``by`` ahead. Stops at each alarm on the way, in order, so that what it starts can react."""
         target = self.now() + by
         await self._settle()
         try:
@@ -125,7 +119,7 @@ class WorldClock:
 
 
 class PastTimeline:
-    """A clock on which sleeping sets the time and waits for nothing; past runs are played on it."""
+    """A clock on which sleeping sets the time and does not wait; past runs are played on it."""
 
     def __init__(self, start: datetime) -> None:
         self._now = start

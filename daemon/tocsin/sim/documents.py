@@ -1,9 +1,7 @@
 """The JSON documents of DSS: definitions, fires, runs, futures, jobs and their forms in lists. Pure.
 
-Shapes and their sources stand in docs/sim.md. What a caller wrote into a definition is kept; what DSS would add is
-added: ids of triggers, reporters and steps, tags of versions, defaults. DSS parses definitions into classes, so a
-text where a list belongs is refused, while unknown fields are kept; what ``params`` and ``configuration`` hold is
-read only where it is used.
+DSS parses definitions into classes, so a field of a wrong type is refused, while unknown fields are kept; what
+``params`` and ``configuration`` hold is read only where it is used.
 """
 
 import copy
@@ -63,19 +61,18 @@ def _shape(defaults: Document, *texts: str, **more: Shape) -> Shape:
 
 
 _NUMBER = (int, float)
-_MESSAGING: Shape = {"type": str, "configuration": dict}
 SCENARIO_SHAPE = _shape(
     _SCENARIO,
     "runAsUser",
     tags=[str],
     triggers=[_shape(_TRIGGER, delay=_NUMBER)],
-    reporters=[_shape(_REPORTER, "runCondition", messaging=_MESSAGING)],
+    reporters=[_shape(_REPORTER, "runCondition", messaging={"type": str, "configuration": dict})],
     params={"steps": [_shape(_STEP, enabled=bool, delayBetweenRetries=_NUMBER)]},
 )
 
 
 class BadDefinition(SimError):
-    """A definition whose parts have wrong types; the message names the first."""
+    """A part of a definition has a wrong type; the message names the first."""
 
 
 def checked_definition(raw: Document) -> Document:
@@ -114,14 +111,13 @@ def version_tag(number: int, login: str, now: datetime) -> Document:
 
 
 def new_definition(raw: Document, project_key: str, scenario_id: str, login: str, now: datetime) -> Document:
-    """The full definition of a new scenario; every field a client relies on is there."""
     tags = {key: version_tag(0, login, now) for key in ("creationTag", "versionTag")}
     identity = {"projectKey": project_key, "id": scenario_id}
     return _normalised({**tags, **_SCENARIO, **raw, **identity})
 
 
 def replaced_definition(old: Document, new: Document, login: str, now: datetime) -> Document:
-    """What is kept of a PUT: the new definition under the old identity, one version on."""
+    """The new definition under the old identity, one version on; of some fields the old value if the new has none."""
     kept = {
         key: old[key] for key in ("name", "type", "triggers", "reporters", "params", "tags", "active", "markedAsTest")
     }
@@ -177,7 +173,7 @@ def run_auth(definition: Document) -> Document:
 
 
 def report_item(kind: str, outcome: str, target: Document, start: int, end: int, **more: object) -> Document:
-    """A report item, the result of a step or of a run; ``more`` is ``thrown``, ``logTail``, ``warnings`` or ids."""
+    """``more`` is ``thrown``, ``logTail``, ``warnings`` or ids."""
     return {"type": kind, "outcome": outcome, "target": target, "start": start, "end": end, **more}
 
 
@@ -186,7 +182,7 @@ def scenario_target(scenario: SimScenario, kind: str = "SCENARIO") -> Document:
 
 
 def scenario_item(scenario: SimScenario, now: datetime) -> Document:
-    """A scenario in a list, and its ``light`` form: definition in short and what runs now."""
+    """A scenario in a list, and its ``light`` form."""
     definition, upcoming = scenario.definition, scenario.next_occurrence(now)
     triggers = [(trigger, _described(trigger)) for trigger in definition["triggers"]]
     reporters = [(reporter, reporter["messaging"].get("type", "")) for reporter in definition["reporters"]]
@@ -259,7 +255,6 @@ def job_item(project: SimProject, job: SimJob) -> Document:
 
 
 def job_status(project: SimProject, job: SimJob) -> Document:
-    """A job by itself; why it failed stands under ``unexpectedFailure``."""
     times = {"jobStartTime": job.start, "jobEndTime": job.end}
     base: Document = {"def": job_definition(project, job), "state": job.state, **times}
     if job.failure is not None:

@@ -1,7 +1,4 @@
-"""The endpoints: scenarios with their runs and reports, projects, futures, jobs, messaging channels, the instance.
-
-docs/sim.md says what is emulated. Mail channels of type smtp really send.
-"""
+"""The endpoints: scenarios with their runs and reports, projects, futures, jobs, messaging channels, the instance."""
 
 import itertools
 import json
@@ -22,7 +19,7 @@ _CHANNEL_TYPES = (*reporters.MAIL_TYPES, "slack", "msft-teams", "google-chat", "
 
 
 class ApiCall:
-    """One request, with who asks and the ids in its path; each public method answers an endpoint of ``ROUTES``."""
+    """One request, its key and the ids in its path; each public method answers an endpoint of ``ROUTES``."""
 
     def __init__(self, request: web.Request, key: ApiKey, ids: tuple[str, ...], engine: Engine) -> None:
         self.request = request
@@ -39,10 +36,9 @@ class ApiCall:
         return self.request.query.get(name, str(default)).lower() in ("true", "1", "yes")
 
     async def json(self) -> object:
-        """The JSON of the body; an empty body is an empty object."""
         raw = await self.request.read()
         try:
-            return json.loads(raw) if raw.strip() else {}
+            return json.loads(raw) if raw.strip() else {}  # an empty body is an empty object
         except (ValueError, RecursionError) as error:
             raise SimError(f"Could not parse the request body as JSON: {error}") from None
 
@@ -59,8 +55,6 @@ class ApiCall:
     @property
     def scenario(self) -> SimScenario:
         return self.project.scenario(self.ids[1])
-
-    # Scenarios
 
     async def _definition(self) -> Document:
         try:
@@ -127,8 +121,6 @@ class ApiCall:
     def abort_scenario(self) -> object:
         return _done("Abort requested" if self.engine.abort(self.scenario) else "Scenario is not running")
 
-    # Runs, fires, test reports
-
     def last_runs(self) -> object:
         text = self.request.query.get("limit", "10")
         try:
@@ -149,9 +141,8 @@ class ApiCall:
         return {} if run is None or run.id not in self.scenario.runs else {"scenarioRun": run.document}
 
     def trigger_fire(self) -> object:
-        trigger_id, fire_id = self.ids[2], self.text("triggerRunId")
-        fires = self.scenario.fires
-        return look_up(fires, (trigger_id, fire_id), "trigger run", f"{trigger_id} {fire_id}").document
+        key = self.ids[2], self.text("triggerRunId")
+        return look_up(self.scenario.fires, key, "trigger run", " ".join(key)).document
 
     def _run(self, *, tested: bool = False) -> SimRun:
         run = look_up(self.scenario.runs, self.ids[2], "scenario run", " ".join(self.ids))
@@ -166,9 +157,6 @@ class ApiCall:
     def run_log(self) -> object:
         return web.Response(text=self._run().log.text(self.world.zone, self.request.query.get("stepId")))
 
-    def run_report(self) -> object:
-        return _xml(reporters.junit_run(self._run(tested=True)))
-
     def step_report(self) -> object:
         report = reporters.junit_run(self._run(tested=True), self.text("stepId"))
         if report is None:
@@ -177,8 +165,6 @@ class ApiCall:
 
     def html_report(self) -> object:
         return web.Response(text=reporters.html_report(self.project), content_type="text/html")
-
-    # Discussions of scenarios
 
     def _discussed(self) -> SimScenario:
         if self.ids[1] != "SCENARIO":
@@ -213,11 +199,6 @@ class ApiCall:
         self.engine.changed(self._discussed())
         return discussion
 
-    # Projects and variables
-
-    def list_projects(self) -> object:
-        return [p.document for p in self.world.projects.values() if self.key.admin or self.key.sees(p.key)]
-
     async def create_project(self) -> object:
         body = await self.body()
         key = body.get("projectKey")
@@ -226,8 +207,8 @@ class ApiCall:
         if key in self.world.projects:
             raise SimError(f"Project already exists: {key}")
         more = {name: body[name] for name in ("shortDesc", "tags") if body.get(name)}
-        self.world.add_project(key, str(body.get("name") or key), str(body.get("owner") or self.key.user), **more)
-        self.engine.variables_changed(key)
+        name, owner = str(body.get("name") or key), str(body.get("owner") or self.key.user)
+        self.engine.archive.keep_project(self.world.add_project(key, name, owner, **more))
         return _done(f"Created project {key}")
 
     def delete_project(self) -> object:
@@ -247,7 +228,7 @@ class ApiCall:
         body, project = await self.body(), self.project
         project.document.update({key: body[key] for key in _PROJECT_SETTINGS if key in body})
         self.engine.switched()
-        self.engine.variables_changed(project.key)
+        self.engine.archive.keep_project(project)
         return _done(f"Updated project {project.key}")
 
     async def put_variables(self) -> object:
@@ -256,7 +237,7 @@ class ApiCall:
         if not all(isinstance(value, dict) for value in variables.values()):
             raise SimError("standard and local must be objects")
         project.variables = variables
-        self.engine.variables_changed(project.key)
+        self.engine.archive.keep_project(project)
         return _done("Updated variables")
 
     def resolved_variables(self) -> object:
@@ -267,10 +248,8 @@ class ApiCall:
 
     async def put_global_variables(self) -> object:
         self.world.variables = await self.body()
-        self.engine.variables_changed(None)
+        self.engine.archive.keep_instance(self.world)
         return _done("Updated variables")
-
-    # The instance, futures and jobs
 
     def auth_info(self) -> object:
         key, groups = self.key, ["administrators" if self.key.admin else "data_team"]
@@ -289,7 +268,7 @@ class ApiCall:
         return {"projects": len(self.world.projects), "scenarios": counts}
 
     def list_futures(self) -> object:
-        """Runs in progress. Those of other users are an administrator's to see; nothing but runs has a future here."""
+        """Runs in progress, those of other users for an administrator; nothing but runs has a future here."""
         all_users = self.flag("allUsers")
         if all_users and not self.key.admin:
             raise ActionForbidden("Action forbidden, only administrators may list the futures of all users")
@@ -302,7 +281,7 @@ class ApiCall:
     def _future(self) -> tuple[SimScenario, SimRun]:
         scenario, run = look_up(self.engine.futures, self.ids[0], "future", self.ids[0])
         owns = run.document["runAsUser"]["realUserLogin"] == self.key.user or self.key.sees(scenario.project_key)
-        if not (self.key.admin or owns):
+        if not owns:
             raise ActionForbidden("Action forbidden, this future is not yours")
         return scenario, run
 
@@ -324,10 +303,9 @@ class ApiCall:
 
     def all_running_jobs(self) -> object:
         all_users = self.flag("allUsers", default=True) and self.key.admin
-        jobs = [
-            (project, job) for project in self.world.projects.values() for job in project.jobs.values() if not job.end
-        ]
-        return [documents.job_item(project, job) for project, job in jobs if all_users or job.login == self.key.user]
+        jobs = ((project, job) for project in self.world.projects.values() for job in project.jobs.values())
+        running = [(project, job) for project, job in jobs if not job.end]
+        return [documents.job_item(*entry) for entry in running if all_users or entry[1].login == self.key.user]
 
     async def start_job(self) -> object:
         body, project = await self.body(), self.project
@@ -339,16 +317,11 @@ class ApiCall:
     def _job(self) -> SimJob:
         return look_up(self.project.jobs, self.ids[1], "job", " ".join(self.ids))
 
-    def job_log(self) -> object:
-        return web.Response(text=self._job().log.text(self.world.zone))
-
     def abort_job(self) -> object:
         job = self._job()
         if job.live is not None:
             job.live.abort.set()
         return _done("Abort requested")
-
-    # Messaging channels
 
     def _channel(self) -> Document:
         return look_up(self.world.channels, self.ids[0], "messaging channel", self.ids[0])
@@ -369,24 +342,20 @@ class ApiCall:
             raise SimError(f"Messaging channel already exists: {channel_id}")
         channel = {"id": channel_id, "type": body["type"], "configuration": body.get("configuration") or {}}
         self.world.channels[channel_id] = {**channel, "permissions": body.get("permissions")}
-        self.engine.variables_changed(None)
+        self.engine.archive.keep_instance(self.world)
         return _channel_item(channel)
 
     def delete_channel(self) -> object:
         del self.world.channels[self._channel()["id"]]
-        self.engine.variables_changed(None)
+        self.engine.archive.keep_instance(self.world)
         return web.Response()
-
-    def channel_settings(self) -> object:
-        channel = self._channel()
-        return {key: channel[key] for key in ("id", "type", "configuration")}
 
     async def put_channel_settings(self) -> object:
         body, channel = await self.body(), self._channel()
         if not isinstance(body.get("configuration"), dict):
             raise SimError("A channel's settings hold a configuration")
         channel["configuration"] = body["configuration"]
-        self.engine.variables_changed(None)
+        self.engine.archive.keep_instance(self.world)
         return web.Response()
 
     async def put_permissions(self) -> object:
@@ -394,7 +363,7 @@ class ApiCall:
         if not isinstance(permissions, list):
             raise SimError("Permissions are a list")
         self._channel()["permissions"] = permissions
-        self.engine.variables_changed(None)
+        self.engine.archive.keep_instance(self.world)
         return web.Response()
 
     async def send_mail(self) -> object:
@@ -418,8 +387,7 @@ class ApiCall:
 
 
 def _done(message: str) -> Document:
-    """The answer of a change that returns nothing else; clients insist on an object."""
-    return {"msg": message}
+    return {"msg": message}  # clients insist on an object
 
 
 def _xml(text: str | None) -> web.Response:
@@ -463,7 +431,7 @@ ROUTES: tuple[SimRoute, ...] = (
     ("GET", f"{_S}/*/get-run-for-trigger", READ, ApiCall.run_for_trigger),
     ("GET", f"{_S}/*/*", READ, ApiCall.run_details),
     ("GET", f"{_S}/*/*/log", READ, ApiCall.run_log),
-    ("GET", f"{_S}/*/*/scenario-run-report", READ, ApiCall.run_report),
+    ("GET", f"{_S}/*/*/scenario-run-report", READ, lambda call: _xml(reporters.junit_run(call._run(tested=True)))),
     ("GET", f"{_S}/*/*/step-run-report", READ, ApiCall.step_report),
     ("GET", f"{_S}/trigger/*/*", READ, ApiCall.trigger_fire),
     ("GET", f"{_S}/last-test-scenario-runs-report", READ, lambda call: _xml(reporters.junit_project(call.project))),
@@ -474,7 +442,7 @@ ROUTES: tuple[SimRoute, ...] = (
     ("GET", f"{_D}/*", READ, ApiCall.discussion),
     ("PUT", f"{_D}/*", WRITE, ApiCall.put_discussion),
     ("POST", f"{_D}/*/replies", WRITE, ApiCall.add_reply),
-    ("GET", "projects", READ, ApiCall.list_projects),
+    ("GET", "projects", READ, lambda call: [p.document for p in call.world.projects.values() if call.key.sees(p.key)]),
     ("POST", "projects", ADMIN, ApiCall.create_project),
     ("GET", "projects/*", READ, lambda call: call.project.document),
     ("DELETE", "projects/*", ADMIN, ApiCall.delete_project),
@@ -496,13 +464,13 @@ ROUTES: tuple[SimRoute, ...] = (
     ("POST", _J, RUN, ApiCall.start_job),
     ("GET", f"{_J}/running", READ, ApiCall.running_jobs),
     ("GET", f"{_J}/*", READ, lambda call: documents.job_status(call.project, call._job())),
-    ("GET", f"{_J}/*/log", READ, ApiCall.job_log),
+    ("GET", f"{_J}/*/log", READ, lambda call: web.Response(text=call._job().log.text(call.world.zone))),
     ("POST", f"{_J}/*/abort", RUN, ApiCall.abort_job),
     ("GET", _C, READ, ApiCall.list_channels),
     ("POST", _C, ADMIN, ApiCall.create_channel),
     ("GET", f"{_C}/*", READ, lambda call: _channel_item(call._channel())),
     ("DELETE", f"{_C}/*", ADMIN, ApiCall.delete_channel),
-    ("GET", f"{_C}/*/settings", ADMIN, ApiCall.channel_settings),
+    ("GET", f"{_C}/*/settings", ADMIN, lambda call: {k: call._channel()[k] for k in ("id", "type", "configuration")}),
     ("PUT", f"{_C}/*/settings", ADMIN, ApiCall.put_channel_settings),
     ("GET", f"{_C}/*/permissions", ADMIN, lambda call: as_list(call._channel()["permissions"])),
     ("PUT", f"{_C}/*/permissions", ADMIN, ApiCall.put_permissions),

@@ -1,7 +1,4 @@
-"""What makes the world move: triggers fire, fires become runs, runs end, and what follows them fires in turn.
-
-The rules are those of DSS as far as they are known; docs/sim.md has them.
-"""
+"""What makes the world move: triggers fire, fires become runs, runs end, and what follows them fires in turn."""
 
 import asyncio
 import itertools
@@ -32,17 +29,14 @@ _MS = timedelta(milliseconds=1)
 
 
 class Engine:
-    """Runs one world. Everything is called on the event loop that ``start`` was awaited on.
-
-    ``executors`` are the step types that are executed; set before ``start``.
-    """
+    """Runs one world. Everything is called on the event loop that ``start`` was awaited on."""
 
     def __init__(self, world: World, clock: WorldClock, archive: SqliteArchive, reporters: Reporters) -> None:
         self.world = world
         self.clock = clock
         self.archive = archive
         self.reporters = reporters
-        self.executors: Mapping[str, StepExecutor] = {}
+        self.executors: Mapping[str, StepExecutor] = {}  # set before ``start``
         self.futures: OrderedDict[str, tuple[SimScenario, SimRun]] = OrderedDict()
         self._tasks: set[asyncio.Task[object]] = set()
 
@@ -56,7 +50,6 @@ class Engine:
             self._arm_spontaneous(scenario, first=True)
 
     async def stop(self) -> None:
-        """Stop everything where it is; runs in progress are cut off."""
         self.clock.stop()
         for task in self._tasks:
             task.cancel()
@@ -67,24 +60,19 @@ class Engine:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    # Definitions and variables
-
     def changed(self, scenario: SimScenario) -> None:
         """Apply the definition of a scenario that is new or was changed."""
         scenario.read_triggers(self.world.zone)
-        if scenario.trigger_error:
-            names = {"project": scenario.project_key, "scenario": scenario.id}
-            log.warning("trigger_invalid", **names, reason=scenario.trigger_error)
+        if reason := scenario.trigger_error:
+            log.warning("trigger_invalid", project=scenario.project_key, scenario=scenario.id, reason=reason)
         self._arm(scenario)
         self.archive.keep_scenario(scenario)
 
     def delete(self, scenario: SimScenario) -> None:
-        """Delete a scenario; a run in progress is aborted."""
         self.abort(scenario)
-        pending = (scenario.occurrence_alarm, scenario.spontaneous_alarm, scenario.waiting, *scenario.delayed)
-        for alarm_or_fire in pending:
-            if alarm_or_fire is not None:
-                alarm_or_fire.cancel()
+        for pending in (scenario.occurrence_alarm, scenario.spontaneous_alarm, scenario.waiting, *scenario.delayed):
+            if pending is not None:
+                pending.cancel()
         self.world.project(scenario.project_key).scenarios.pop(scenario.id, None)
         self.archive.drop(scenario.project_key, scenario.id)
 
@@ -93,19 +81,10 @@ class Engine:
         for scenario in self.world.every_scenario():
             self._arm(scenario)
 
-    def variables_changed(self, project_key: str | None) -> None:
-        """Keep the variables and settings of a project, or of the instance."""
-        if project_key is None:
-            self.archive.keep_instance(self.world)
-        else:
-            self.archive.keep_project(self.world.project(project_key))
-
-    def clear_history(self, scenario: SimScenario) -> None:
-        """Forget all runs of a scenario that have ended, as the macro that clears scenario logs does."""
-        for run_id in scenario.trim(0):
+    def clear_history(self, scenario: SimScenario, limit: int = 0) -> None:
+        """Forget the oldest runs beyond ``limit`` that have ended, as the macro that clears scenario logs does."""
+        for run_id in scenario.trim(limit):
             self.archive.drop(scenario.project_key, scenario.id, run_id)
-
-    # Automatic triggers
 
     def _automatic(self, scenario: SimScenario) -> bool:
         """Whether the scenario's automatic triggers are on: its own switch, its project's and the instance's."""
@@ -162,23 +141,15 @@ class Engine:
         polled = [trigger for trigger in scenario.definition["triggers"] if trigger["type"] in _POLLED]
         active = [trigger for trigger in polled if trigger["active"]]
         if not scenario.busy and (not polled or (active and self._automatic(scenario))):
-            self.launch(scenario, active[0] if active else documents.BY_HAND, {})
-
-    # Fires
+            self.launch(scenario, active[0] if active else documents.BY_HAND, {}, {})
 
     def launch(
-        self,
-        scenario: SimScenario,
-        trigger: Document,
-        params: Document,
-        auth: Document | None = None,
-        *,
-        variables: Document | None = None,
-        wait_for_turn: bool = False,
+        self, scenario: SimScenario, trigger: Document, params: Document, auth: Document, wait_for_turn: bool = False
     ) -> TriggerFire:
-        """Fire by hand: the run starts within milliseconds. A running scenario drops or delays the fire."""
-        fire = self._new_fire(scenario, trigger, params, auth)
-        fire.variables = variables or {}
+        """Fire by hand, with the scenario's own auth if ``auth`` is empty; a running scenario drops or delays the fire."""
+        fire = self._new_fire(scenario, trigger, params)
+        if auth:
+            fire.document["triggerAuthCtx"] = auth
         fire.settled = asyncio.Event() if wait_for_turn else None
         if not scenario.busy:
             self._await_launch(scenario, fire, self.world.launch_delay, imminent=True)
@@ -189,12 +160,7 @@ class Engine:
         return fire
 
     def _new_fire(
-        self,
-        scenario: SimScenario,
-        trigger: Document,
-        params: Document,
-        auth: Document | None = None,
-        at: datetime | None = None,
+        self, scenario: SimScenario, trigger: Document, params: Document, at: datetime | None = None
     ) -> TriggerFire:
         at = at or self.clock.now()
         fires, runs = scenario.fires, scenario.runs
@@ -207,7 +173,7 @@ class Engine:
             "timestamp": to_ms(at),
             "cancelled": False,
             "params": params,
-            "triggerAuthCtx": auth or documents.run_auth(scenario.definition),
+            "triggerAuthCtx": documents.run_auth(scenario.definition),
         }
         fire = fires[trigger["id"], fire_id] = TriggerFire(document)
         return fire
@@ -234,8 +200,6 @@ class Engine:
         fire.imminent = imminent
         scenario.waiting = fire
         fire.alarm = self.clock.call_at(self.clock.now() + delay, partial(self._begin, scenario, fire))
-
-    # Runs
 
     def _begin(self, scenario: SimScenario, fire: TriggerFire) -> None:
         scenario.waiting = None
@@ -269,7 +233,7 @@ class Engine:
         return run
 
     async def _live(self, scenario: SimScenario, run: SimRun, handle: LiveHandle) -> None:
-        """One run from its start to its end, with its reporters; then the fires that wait for the end."""
+        """One run from its start to its end, with its reporters; then the fires that wait for its end."""
         execution = RunExecution(self.world, scenario, run, self.clock, self.executors)
         plans: dict[str, StepPlan] | None = None
         try:
@@ -286,8 +250,7 @@ class Engine:
         await self._report(scenario, run, "END", result.outcome)
         self._finish(scenario, run, result, end)
         self._keep(scenario, run)
-        for run_id in scenario.trim(self.world.history_limit):
-            self.archive.drop(scenario.project_key, scenario.id, run_id)
+        self.clear_history(scenario, self.world.history_limit)
         scenario.current, run.live = None, None
         handle.over.set()
         for follower in list(self.world.every_scenario()):
@@ -304,7 +267,7 @@ class Engine:
         await self.clock.sleep(self.world.abort_delay)
 
     def abort(self, scenario: SimScenario) -> bool:
-        """Ask the current run to end as ABORTED, a little later. Whether there was one."""
+        """Ask the current run to end as ABORTED after ``abort_delay``. Whether there was one."""
         run = scenario.current
         if run is None or run.live is None:
             return False
@@ -312,7 +275,6 @@ class Engine:
         return True
 
     async def _report(self, scenario: SimScenario, run: SimRun, phase: str, outcome: str = "") -> None:
-        """Have the scenario's reporters of this phase send; what fails is kept in the run's document."""
         for reporter in run.document["scenario"]["reporters"]:
             if reporter["active"] and reporter.get("phase", "END") == phase:
                 try:
@@ -344,8 +306,6 @@ class Engine:
         self._spawn(run_job(job, plan, self.clock), job.id)
         return job
 
-    # Runs of the past
-
     async def record_run(
         self, scenario: SimScenario, start: datetime, outcome: str = "SUCCESS", *, turn: int = 0
     ) -> SimRun:
@@ -365,35 +325,27 @@ class Engine:
         return run
 
     async def _make_history(self, scenario: SimScenario, now: datetime) -> None:
-        """Play the past runs that a behaviour asks for, if it says when they were."""
         behaviour = scenario.behaviour
         if behaviour is None or behaviour.history is None:
             return
-        outcomes = behaviour.history.outcomes or behaviour.outcomes
+        history, starts = behaviour.history, list[datetime]()
+        if history.every is not None:
+            start = now
+            for _ in range(history.runs):
+                start -= history.every.draw(scenario.rng)
+                starts.insert(0, start)
+        elif scenario.temporals and history.runs:
+            temporal = scenario.temporals[0][1]
+            at: datetime | None = now - temporal.period * (history.runs + 2) * 1.3
+            while at is not None and (at := temporal.after(at)) is not None and at < now:
+                starts.append(at + self.world.promotion_delay)
+        outcomes = history.outcomes or behaviour.outcomes
         free_from = datetime.min.replace(tzinfo=now.tzinfo)
-        for turn, at in enumerate(self._past_starts(scenario, behaviour, now)):
+        for turn, start in enumerate(starts[-history.runs :]):
             outcome = outcomes.draw(turn, scenario.rng)
-            run = await self.record_run(scenario, max(at, free_from), outcome, turn=turn)
+            run = await self.record_run(scenario, max(start, free_from), outcome, turn=turn)
             if run.end > now:
                 del scenario.runs[run.id]
                 break
             free_from = run.end + timedelta(seconds=1)
         scenario.trim(self.world.history_limit)
-
-    def _past_starts(self, scenario: SimScenario, behaviour: Behaviour, now: datetime) -> list[datetime]:
-        """When the runs began, the oldest first: evenly spread, or promoted by a temporal trigger's occurrences."""
-        history = behaviour.history
-        starts = [now]
-        if history is None or not history.runs:
-            return []
-        if history.every is not None:
-            for _ in range(history.runs):
-                starts.append(starts[-1] - history.every.draw(scenario.rng))
-            return starts[:0:-1]
-        if not scenario.temporals:
-            return []
-        temporal = scenario.temporals[0][1]
-        at: datetime | None = now - temporal.period * (history.runs + 2) * 1.3
-        while at is not None and (at := temporal.after(at)) is not None and at < now:
-            starts.append(at + self.world.promotion_delay)
-        return starts[1:][-history.runs :]

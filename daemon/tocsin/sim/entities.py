@@ -1,7 +1,4 @@
-"""What a world consists of: projects, scenarios, their fires, runs, jobs and logs; each keeps its document as DSS writes it.
-
-How time passes is the engine's business.
-"""
+"""What a world consists of: projects, scenarios, their fires, runs, jobs and logs; each keeps its document as DSS writes it."""
 
 import asyncio
 import copy
@@ -10,7 +7,7 @@ import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, tzinfo
-from typing import NamedTuple, TypeVar
+from typing import Any, TypeVar
 from zoneinfo import ZoneInfo
 
 from tocsin.kit.clock import from_ms, to_ms
@@ -19,7 +16,6 @@ from tocsin.sim.clock import Alarm
 from tocsin.sim.schedule import BadTrigger, TemporalTrigger
 
 _TAIL_LINES = 50
-K = TypeVar("K")
 V = TypeVar("V")
 
 
@@ -30,46 +26,36 @@ class NoSuchObject(SimError):
     clazz = "com.dataiku.dip.server.controllers.NotFoundException"
 
 
-class SimLogLine(NamedTuple):
-    at: int
-    message: str
-    logger: str
-    level: str
-    step: str
-
-
 @dataclass(slots=True, eq=False)
 class SimLog:
-    """The log of a run or a job: kept as facts, written in DSS's layout only when somebody reads it."""
+    """The log of a run or a job, written in DSS's layout only when it is read."""
 
     thread: str
-    lines: list[SimLogLine] = field(default_factory=list)
+    lines: list[tuple[int, str, str, str, str]] = field(default_factory=list)  # moment (ms), text, logger, level, step
 
     def add(self, at: datetime, message: str, logger: str, level: str = "INFO", step: str = "") -> None:
         at_ms = to_ms(at)
-        self.lines.extend(SimLogLine(at_ms, line, logger, level, step) for line in message.splitlines() or [""])
+        self.lines.extend((at_ms, line, logger, level, step) for line in message.splitlines() or [""])
 
     def written(self, zone: ZoneInfo, step: str | None = None) -> list[str]:
         """All lines, or those of one step, as they stand in DSS's files."""
         return [
-            f"[{local_stamp(from_ms(line.at), zone, '%Y/%m/%d-%H:%M:%S.')}] [{self.thread}] [{line.level}]"
-            f" [{line.logger}]  - {line.message}"
-            for line in self.lines
-            if step is None or line.step == step
+            f"[{local_stamp(from_ms(at), zone, '%Y/%m/%d-%H:%M:%S.')}] [{self.thread}] [{level}] [{logger}]  - {line}"
+            for at, line, logger, level, line_step in self.lines
+            if step is None or line_step == step
         ]
 
     def text(self, zone: ZoneInfo, step: str | None = None) -> str:
         return "".join(f"{line}\n" for line in self.written(zone, step))
 
     def tail(self, zone: ZoneInfo, step: str | None = None) -> Document:
-        """The last lines, as report items carry them."""
         lines = self.written(zone, step)
         return {"totalLines": len(lines), "lines": lines[-_TAIL_LINES:], "status": [0], "maxLevel": 0}
 
 
 @dataclass(slots=True, eq=False)
 class LiveHandle:
-    """The events by which a running thing is awaited and stopped; a finished one needs none, and history is long."""
+    """The events that stop a run or job and tell of its end; finished ones hold none, since history is long."""
 
     abort: asyncio.Event = field(default_factory=asyncio.Event)
     over: asyncio.Event = field(default_factory=asyncio.Event)
@@ -77,8 +63,6 @@ class LiveHandle:
 
 @dataclass(slots=True, eq=False)
 class SimRun:
-    """One run of a scenario: its document, what its steps did and its log."""
-
     document: Document
     future_id: str
     step_runs: list[Document] = field(default_factory=list)
@@ -112,8 +96,6 @@ class SimRun:
 
 @dataclass(slots=True, eq=False)
 class TriggerFire:
-    """One firing of a trigger: waiting, launched as ``run``, or cancelled."""
-
     document: Document
     variables: Document = field(default_factory=dict)  # handed over by a parent scenario
     run: SimRun | None = None
@@ -207,7 +189,6 @@ class SimScenario:
         return min((at for _, temporal in temporals if (at := temporal.after(now))), default=None)
 
     def snapshot(self) -> Document:
-        """The definition as it is now, for the runs that begin now; shared by them."""
         if self.frozen is None:
             self.frozen = copy.deepcopy(self.definition)
         return self.frozen
@@ -235,9 +216,7 @@ class SimScenario:
 
 @dataclass(slots=True, eq=False)
 class SimProject:
-    """One project: its summary and settings in one document, variables, scenarios and jobs."""
-
-    document: Document
+    document: Document  # summary and settings
     variables: Document = field(default_factory=lambda: {"standard": {}, "local": {}})
     scenarios: dict[str, SimScenario] = field(default_factory=dict)
     jobs: dict[str, SimJob] = field(default_factory=dict)
@@ -254,8 +233,7 @@ class SimProject:
         return [self.jobs[item["jobId"]] for item in items if item.get("jobId") in self.jobs]
 
 
-def look_up(items: Mapping[K, V], key: K, kind: str, name: str) -> V:
-    """The object of that key. Raises ``NoSuchObject``."""
+def look_up(items: Mapping[Any, V], key: object, kind: str, name: str) -> V:
     if key not in items:
         raise NoSuchObject(f"{kind} does not exist: {name}")
     return items[key]

@@ -1,8 +1,7 @@
 """One run, step by step: run conditions, retries, outcomes, report items and the log.
 
-A scenario with a behaviour acts out the plans of its steps. Otherwise each step does what its type says: ``executors``
-executes what can be executed here; every other type only takes time and succeeds, unless its ``params.sim`` (a
-behaviour) says otherwise.
+A scenario with a behaviour acts out the plans of its steps. Otherwise ``executors`` execute the types they know; every
+other step takes a second and succeeds, unless its ``params.sim`` (a behaviour) says otherwise.
 """
 
 import asyncio
@@ -25,9 +24,8 @@ _JOB_LOGGER = "dku.flow.jobrunner"
 _MAX_JOBS = 500  # jobs that a project keeps
 T = TypeVar("T")
 
-
-StepExecutor = Callable[["RunExecution", Document, Document], Awaitable[ExecutionResult]]
-"""Executes one step (second argument) and may add report items to its step run (third)."""
+StepExecutor = Callable[["RunExecution", Document, Document], Awaitable[ExecutionResult | None]]
+"""Executes one step (second argument) and may add report items to its step run (third); ``None`` is success."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +51,14 @@ class RunExecution:
                 continue
             if step.get("resetScenarioStatus"):
                 status = "SUCCESS"
-            outcome = await self._with_retries(step, plans)
+            outcome = "SUCCESS"
+            for attempt in range(1 + max(0, int(step.get("maxRetriesOnFail") or 0))):
+                if attempt:
+                    pause = timedelta(seconds=float(step.get("delayBetweenRetries") or 0))
+                    await self.timeline.sleep_until(self.timeline.now() + pause)
+                outcome = await self._attempt(step, attempt, plans)
+                if outcome != "FAILED":
+                    break
             if outcome == "ABORTED":
                 return ExecutionResult("ABORTED")
             if outcome == "WARNING" and step["params"].get("handleWarningsAs") in SEVERITY:
@@ -70,32 +75,16 @@ class RunExecution:
         return self.world.run_variables(self.scenario, self.run)
 
     def _should_run(self, step: Document, status: str) -> bool:
-        if step.get("enabled") is False:
+        condition = step.get("runConditionType")
+        if step.get("enabled") is False or condition == "DISABLED":
             return False
-        match step.get("runConditionType"):
-            case "DISABLED":
+        if condition == "RUN_CONDITIONALLY":
+            try:
+                return is_true(evaluate_formula(str(step.get("runConditionExpression")), self.variables()))
+            except UnreadableFormula as error:
+                self.log(step["id"], f"Step skipped, its condition cannot be read: {error}", level="WARN")
                 return False
-            case "RUN_ALWAYS":
-                return True
-            case "RUN_CONDITIONALLY":
-                try:
-                    return is_true(evaluate_formula(str(step.get("runConditionExpression")), self.variables()))
-                except UnreadableFormula as error:
-                    self.log(step["id"], f"Step skipped, its condition cannot be read: {error}", level="WARN")
-                    return False
-            case _:
-                return status in (step.get("runConditionStatuses") or ("SUCCESS", "WARNING"))
-
-    async def _with_retries(self, step: Document, plans: dict[str, StepPlan] | None) -> str:
-        outcome = "SUCCESS"
-        for attempt in range(1 + max(0, int(step.get("maxRetriesOnFail") or 0))):
-            if attempt:
-                pause = timedelta(seconds=float(step.get("delayBetweenRetries") or 0))
-                await self.timeline.sleep_until(self.timeline.now() + pause)
-            outcome = await self._attempt(step, attempt, plans)
-            if outcome != "FAILED":
-                break
-        return outcome
+        return condition == "RUN_ALWAYS" or status in (step.get("runConditionStatuses") or ("SUCCESS", "WARNING"))
 
     async def _attempt(self, step: Document, attempt: int, plans: dict[str, StepPlan] | None) -> str:
         step_run: Document = {
@@ -132,34 +121,28 @@ class RunExecution:
         self, step: Document, step_run: Document, plans: dict[str, StepPlan] | None, attempt: int = 0
     ) -> ExecutionResult:
         try:
+            plan, rng = StepPlan(), self.scenario.rng
             if plans is not None:
-                return await self._act(step, step_run, plans[step["id"]])
-            if step["type"] in self.executors:
-                return await self.executors[step["type"]](self, step, step_run)
-            # One second and success, or its ``params.sim``. That cycle of outcomes counts the attempts, so that a step
-            # can fail before it succeeds.
-            plan, raw, rng = StepPlan(), step["params"].get("sim"), self.scenario.rng
-            if raw is not None:
+                plan = plans[step["id"]]
+            elif step["type"] in self.executors:
+                return await self.executors[step["type"]](self, step, step_run) or plan
+            elif (raw := step["params"].get("sim")) is not None:  # its outcomes cycle with the attempts
                 behaviour = Behaviour.parse(raw, f"step {step['id']}: params.sim")
                 plan = behaviour.plan(behaviour.outcomes.draw(attempt, rng), attempt, [step], rng)[step["id"]]
-            return await self._act(step, step_run, plan)
+            if step.get("type") == "build_flowitem":
+                return await self._build(step, step_run, plan)
+            for line in plan.log:
+                self.log(step.get("id", ""), line, "process")
+            await self.timeline.sleep_until(self.timeline.now() + plan.duration)
+            return plan
         except SimError as error:
             return ExecutionResult("FAILED", error.thrown)
         except (AttributeError, KeyError, TypeError, ValueError) as error:  # what stands in params is free
             message = f"The parameters of the step make no sense: {error}"
             return ExecutionResult("FAILED", SimError(message).thrown)
 
-    async def _act(self, step: Document, step_run: Document, plan: StepPlan) -> ExecutionResult:
-        """Take the planned time, log the planned lines, end as planned; a build does so in a job of its own."""
-        if step.get("type") == "build_flowitem":
-            return await self._build(step, step_run, plan)
-        for line in plan.log:
-            self.log(step.get("id", ""), line, "process")
-        await self.timeline.sleep_until(self.timeline.now() + plan.duration)
-        return plan
-
     async def _build(self, step: Document, step_run: Document, plan: StepPlan) -> ExecutionResult:
-        """A build: its error sits in the report item of the job, not in the step's own result."""
+        """Act the plan out in a job; its error stands in the job's report item, not in the step's own result."""
         builds, project_key = step["params"].get("builds") or [{"itemId": step["name"]}], self.scenario.project_key
         outputs = [
             {"type": b.get("type", "DATASET"), "id": b.get("itemId"), "projectKey": b.get("projectKey")} for b in builds

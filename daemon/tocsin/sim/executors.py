@@ -1,7 +1,4 @@
-"""The step types that are really executed: Python, SQL on SQLite, other scenarios, variables, reports.
-
-Python runs in a process of its own: bounded in time and output, killed when the run is aborted.
-"""
+"""The step types that are really executed: Python, SQL on SQLite, other scenarios, variables, reports."""
 
 import asyncio
 import contextlib
@@ -29,7 +26,7 @@ _MAX_ROWS = 1000
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds of one script or query. At the first that is reached it is stopped and its step fails."""
+    """Bounds of one script or query; at the first that is reached it is stopped and its step fails."""
 
     seconds: float = 300.0  # of real time, however fast the world's clock runs
     output_bytes: int = 1_000_000
@@ -68,7 +65,7 @@ class StepExecutors:
         execution.run.variables.update(variables)
         return ExecutionResult("FAILED" if thrown else "SUCCESS", thrown)
 
-    async def _sql(self, execution: RunExecution, step: Document, step_run: Document) -> ExecutionResult:
+    async def _sql(self, execution: RunExecution, step: Document, step_run: Document) -> None:
         name, sql = str(step["params"].get("connection")), str(step["params"].get("sql") or "")
         path = execution.world.connections.get(name)
         if path is None:
@@ -87,26 +84,23 @@ class StepExecutors:
             database.close()
         execution.log(step["id"], f"{len(rows)} rows")
         execution.run.variables[f"stepOutput_{step['name']}"] = {"rows": rows}
-        return ExecutionResult()
 
     async def _run_scenario(self, execution: RunExecution, step: Document, step_run: Document) -> ExecutionResult:
-        """Run another scenario once its current run is over; its end is the step's. An abort aborts both."""
+        """Run another scenario once its current run is over; an abort aborts both."""
         target = _target(execution, step)
         if target is execution.scenario:
             raise SimError(f"Cannot run scenario {target.id}")
         auth = run_auth(execution.run.document["scenario"])
-        variables = {**execution.run.document["variables"], **execution.run.variables}
-        fire = self.engine.launch(target, BY_PARENT, {}, auth, variables=variables, wait_for_turn=True)
-        over = False
+        fire = self.engine.launch(target, BY_PARENT, {}, auth, wait_for_turn=True)
+        fire.variables = {**execution.run.document["variables"], **execution.run.variables}
         try:
             if fire.settled is not None:
                 await fire.settled.wait()
             if fire.run is not None and fire.run.live is not None:
                 await fire.run.live.over.wait()
-            over = True
-        finally:
-            if not over:
-                fire.cancel() if fire.run is None else self.engine.abort(target)
+        except asyncio.CancelledError:
+            fire.cancel() if fire.run is None else self.engine.abort(target)
+            raise
         outcome = fire.run.outcome if fire.run is not None else "ABORTED"
         if fire.run is not None:
             start, end = fire.run.document["start"], fire.run.document["end"]
@@ -116,11 +110,10 @@ class StepExecutors:
             raise SimError(f"Scenario {target.id} ended: {outcome}", "com.dataiku.dip.scheduler.ScenarioFailed")
         return ExecutionResult(outcome)
 
-    async def _kill_scenario(self, execution: RunExecution, step: Document, step_run: Document) -> ExecutionResult:
+    async def _kill_scenario(self, execution: RunExecution, step: Document, step_run: Document) -> None:
         self.engine.abort(_target(execution, step))
-        return ExecutionResult()
 
-    async def _set_variables(self, execution: RunExecution, step: Document, step_run: Document) -> ExecutionResult:
+    async def _set_variables(self, execution: RunExecution, step: Document, step_run: Document) -> None:
         params, world, project_key = step["params"], execution.world, execution.scenario.project_key
         known, values = execution.variables(), dict[str, object]()
 
@@ -137,15 +130,13 @@ class StepExecutors:
                 execution.run.variables.update(values)
             case "set_project_vars":
                 world.project(project_key).variables["standard"].update(values)
-                self.engine.variables_changed(project_key)
+                self.engine.archive.keep_project(world.project(project_key))
             case _:
                 world.variables.update(values)
-                self.engine.variables_changed(None)
-        return ExecutionResult()
+                self.engine.archive.keep_instance(world)
 
-    async def _send_report(self, execution: RunExecution, step: Document, step_run: Document) -> ExecutionResult:
+    async def _send_report(self, execution: RunExecution, step: Document, step_run: Document) -> None:
         await self.engine.reporters.send(execution.run, step["params"].get("messaging") or {}, execution.variables())
-        return ExecutionResult()
 
 
 def _target(execution: RunExecution, step: Document) -> SimScenario:
@@ -172,7 +163,7 @@ def _execute_sql(database: sqlite3.Connection, sql: str) -> list[list[object]]:
 async def _run_python(
     code: str, context: Document, limits: Limits, log: Callable[[str], None]
 ) -> tuple[Document | None, Document]:
-    """Run ``code``; ``log`` gets what it prints. What it threw, and the variables it set. Raises ``SimError``."""
+    """Run ``code`` in a process; ``log`` gets what it prints. What it threw, and its variables. Raises ``SimError``."""
     with tempfile.TemporaryDirectory(prefix="tocsin-sim-") as folder:
         script, inputs, output = (Path(folder) / name for name in ("script.py", "context.json", "result.json"))
         script.write_text(code, encoding="utf-8", errors="replace")

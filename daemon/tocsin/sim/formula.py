@@ -1,9 +1,8 @@
 """DSS's formula language, as far as run conditions and messages use it. Pure.
 
 Comparisons, ``&&``, ``||``, ``!``, ``+``, parentheses, texts in either quote, numbers, ``true false null``, variables
-with ``.field`` and ``["field"]``, and the functions of ``_FUNCTIONS``. ``or`` and ``and`` are not part of the language:
-a formula that uses them cannot be read, and a condition that cannot be read is not met. The operators are written as
-Python's, Python's parser reads the rest, and only what is listed here is evaluated.
+with ``.field`` and ``["field"]``, and ``_FUNCTIONS``. The operators are written as Python's, Python's parser reads the
+rest, and only what is listed here is evaluated.
 """
 
 import ast
@@ -27,7 +26,7 @@ class UnreadableFormula(ValueError):
 
 
 def evaluate_formula(formula: str, variables: Mapping[str, object]) -> object:
-    """The value of ``formula``. Raises ``UnreadableFormula``."""
+    """Raises ``UnreadableFormula``."""
     try:
         return _value(ast.parse(_as_python(formula), mode="eval").body, {**variables, **_CONSTANTS})
     except UnreadableFormula:
@@ -94,7 +93,10 @@ def _value(node: ast.expr, variables: Mapping[str, object]) -> object:
         case ast.Compare(left=left, ops=[op], comparators=[right]):
             return _compare(op, _value(left, variables), _value(right, variables))
         case ast.BinOp(left=left, op=ast.Add(), right=right):
-            return _sum(_value(left, variables), _value(right, variables))
+            terms = _value(left, variables), _value(right, variables)
+            if all(isinstance(term, int | float) for term in terms):
+                return operator.add(*terms)
+            return formula_text(terms[0]) + formula_text(terms[1])
         case ast.Attribute(value=inner, attr=name):
             return _field(_value(inner, variables), name[2:])
         case ast.Subscript(value=inner, slice=key):
@@ -110,12 +112,6 @@ def _field(value: object, key: object) -> object:
     if isinstance(value, list) and isinstance(key, int) and key < len(value):
         return value[key]
     return None
-
-
-def _sum(left: object, right: object) -> object:
-    if isinstance(left, int | float) and isinstance(right, int | float):
-        return left + right
-    return formula_text(left) + formula_text(right)
 
 
 def _compare(op: ast.cmpop, left: object, right: object) -> bool:

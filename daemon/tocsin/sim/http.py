@@ -1,7 +1,6 @@
 """Keys and their rights, and how a request is matched to a route.
 
-Paths are matched segment by segment after decoding, literal names before ids, so that ``//`` and trailing slashes do
-not matter and ids may hold anything.
+Paths are matched segment by segment after decoding: extra slashes do not matter, and ids may hold anything.
 """
 
 import base64
@@ -22,11 +21,6 @@ class ActionForbidden(SimError):
     clazz = "com.dataiku.dip.exceptions.UnauthorizedException"
 
 
-class NotAuthenticated(SimError):
-    status = 401
-    clazz = "com.dataiku.dip.exceptions.NotAuthenticatedException"
-
-
 @dataclass(frozen=True, slots=True)
 class ApiKey:
     """A credential. ``projects`` None: all of them; a key of some projects sees no others. Admin keys may do anything."""
@@ -38,13 +32,12 @@ class ApiKey:
     rights: frozenset[str] = frozenset({READ, RUN, WRITE})
 
     def sees(self, project_key: str) -> bool:
-        return self.projects is None or project_key in self.projects
+        return self.admin or self.projects is None or project_key in self.projects
 
 
 SimRoute = tuple[str, str, str, Callable[[Any], object]]
 """Method, path, right and handler. ``*`` in the path is an id; a first ``projects/*`` is checked against the key's
 projects. The handler gets an ``ApiCall`` and returns JSON or a response, or an awaitable of one."""
-
 
 RouteIndex = dict[tuple[str, int], list[tuple[list[str], SimRoute]]]
 """Routes and their segments, by method and number of segments."""

@@ -1,7 +1,6 @@
 """Reporters of scenarios, really sent: mails through a channel's SMTP server, webhooks by HTTP; and test reports.
 
-What cannot be sent raises ``MessageNotSent``; for a reporter of a run the message lands in ``reportersStates``, where a
-watcher can read that DSS itself failed to notify.
+For a reporter of a run, a failure lands in ``reportersStates``, where a watcher can read that DSS failed to notify.
 """
 
 import asyncio
@@ -34,16 +33,12 @@ _NOT_XML = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
 
 
 class MessageNotSent(SimError):
-    """A message that could not be sent; the text says why, in the words of what refused it."""
-
     status = 500
     clazz = "com.dataiku.dip.exceptions.MessagingException"
 
 
 @dataclass(frozen=True, slots=True)
 class SimMail:
-    """One message. ``attachments`` are (name, content)."""
-
     to: tuple[str, ...]
     subject: str
     body: str
@@ -51,7 +46,7 @@ class SimMail:
     cc: tuple[str, ...] = ()
     bcc: tuple[str, ...] = ()
     html: bool = False
-    attachments: tuple[tuple[str, bytes], ...] = ()
+    attachments: tuple[tuple[str, bytes], ...] = ()  # (name, content)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +55,6 @@ class Reporters:
     now: Callable[[], datetime]
 
     async def report(self, scenario: SimScenario, run: SimRun, reporter: Document, outcome: str) -> None:
-        """Let one reporter of a run send, if its condition holds; the run's document keeps how that went."""
         variables = self.world.run_variables(scenario, run, outcome)
         try:
             condition = str(reporter.get("runCondition") or "")
@@ -91,7 +85,14 @@ class Reporters:
             elif kind == "webhook-scenario":
                 await _send_webhook(configuration, variables)
             elif kind in _CHATS:
-                await self._send_chat(configuration, variables)
+                channel = self.world.channels.get(str(configuration.get("channelId") or ""), {})
+                url = configuration.get("webhookUrl") or channel.get("configuration", {}).get("webhookUrl")
+                if not url:
+                    raise MessageNotSent("No webhook address; other ways to reach a chat service are not emulated")
+                payload = {"text": _filled(configuration, "message", variables)}
+                if configuration.get("messageMode") == "BLOCK_KIT_API":
+                    payload = {"blocks": _filled(configuration, "blocks", variables, "[]")}
+                await _request("POST", str(url), {"json": payload})
             else:
                 raise MessageNotSent(f"{kind} is not emulated")
         except UnreadableFormula as error:
@@ -135,28 +136,25 @@ class Reporters:
         strict = configuration.get("templateFormat") == "FREEMARKER"
         logs = [a for a in as_list(configuration.get("attachments")) if a.get("type") == "LOG"]
         files = tuple(("scenario-run.log", run.log.text(self.world.zone).encode()) for _ in logs)
+        phrase = _PHRASES.get(str(variables["outcome"]), "started")
+        stock_lines = [
+            f"Scenario {variables['scenarioName']} in project {variables['projectKey']} {phrase}",
+            f"Started: {isoformat(from_ms(run.document['start']))} by {variables['triggerName'] or 'hand'}",
+            *(f"- {step['step']['name']}: {step['result']['outcome']}" for step in run.step_runs if "result" in step),
+            f"{variables.get('scenarioRunURL', '')}\n",
+        ]
         for to, more in _recipients(_filled(configuration, "recipient", variables)):
             known = {**variables, **more}
             yield SimMail(
                 to=to,
                 subject=_filled(configuration, "subject", known, "DSS scenario ${scenarioName}: ${outcome}"),
-                body=_stock_body(run, variables) if stock else _filled(configuration, "message", known, strict=strict),
+                body="\n".join(stock_lines) if stock else _filled(configuration, "message", known, strict=strict),
                 sender=_filled(configuration, "sender", known),
                 cc=_addresses(_filled(configuration, "ccRecipient", known)),
                 bcc=_addresses(_filled(configuration, "bccRecipient", known)),
                 html=bool(configuration.get("sendAsHTML")) and not stock,
                 attachments=files,
             )
-
-    async def _send_chat(self, configuration: Document, variables: Document) -> None:
-        channel = self.world.channels.get(str(configuration.get("channelId") or ""), {})
-        url = configuration.get("webhookUrl") or channel.get("configuration", {}).get("webhookUrl")
-        if not url:
-            raise MessageNotSent("No webhook address; other ways to reach a chat service are not emulated")
-        payload = {"text": _filled(configuration, "message", variables)}
-        if configuration.get("messageMode") == "BLOCK_KIT_API":
-            payload = {"blocks": _filled(configuration, "blocks", variables, "[]")}
-        await _request("POST", str(url), {"json": payload})
 
 
 def _filled(configuration: Document, key: str, variables: Document, default: str = "", strict: bool = False) -> str:
@@ -179,19 +177,7 @@ def _addresses(text: str) -> tuple[str, ...]:
     return tuple(address.strip() for address in text.replace(";", ",").split(",") if address.strip())
 
 
-def _stock_body(run: SimRun, variables: Document) -> str:
-    phrase = _PHRASES.get(str(variables["outcome"]), "started")
-    lines = [
-        f"Scenario {variables['scenarioName']} in project {variables['projectKey']} {phrase}",
-        f"Started: {isoformat(from_ms(run.document['start']))} by {variables['triggerName'] or 'hand'}",
-        *(f"- {step['step']['name']}: {step['result']['outcome']}" for step in run.step_runs if "result" in step),
-        str(variables.get("scenarioRunURL", "")),
-    ]
-    return "\n".join(lines) + "\n"
-
-
 def _deliver(configuration: Document, sender: str, recipients: list[str], message: EmailMessage) -> None:
-    """Talk to the SMTP server; blocks."""
     host, port = str(configuration.get("host") or "localhost"), int(configuration.get("port") or 25)
     connect = smtplib.SMTP_SSL if configuration.get("useSSL") else smtplib.SMTP
     with connect(host, port, timeout=SEND_TIMEOUT_SECONDS) as server:
@@ -225,9 +211,6 @@ async def _request(method: str, url: str, options: Document) -> None:
                 raise MessageNotSent(f"HTTP {reply.status} from the webhook: {(await reply.text())[:200]}")
     except (aiohttp.ClientError, TimeoutError, ValueError) as error:
         raise MessageNotSent(f"{type(error).__name__}: {error}") from None
-
-
-# Test reports: JUnit XML and HTML of scenarios that are marked as tests, and their status
 
 
 def junit_run(run: SimRun, step_id: str | None = None) -> str | None:

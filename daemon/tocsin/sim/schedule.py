@@ -1,7 +1,4 @@
-"""When temporal triggers fire: DSS's trigger parameters to occurrences. Pure.
-
-docs/sim.md says what was decided where the product's documentation leaves a choice.
-"""
+"""When temporal triggers fire: DSS's trigger parameters to occurrences. Pure."""
 
 import calendar
 import itertools
@@ -42,7 +39,7 @@ class TemporalTrigger:
 
     @classmethod
     def parse(cls, params: Mapping[str, object], server_zone: ZoneInfo) -> "TemporalTrigger":
-        """Read ``params`` of a temporal trigger as DSS stores them. Raises ``BadTrigger``."""
+        """Read the parameters as DSS stores them. Raises ``BadTrigger``."""
         frequency, run_on = str(params.get("frequency")), str(params.get("monthlyRunOn") or "ON_THE_DAY")
         for key, value, known in (("frequency", frequency, list(_PERIODS)), ("monthlyRunOn", run_on, sorted(_MONTHLY))):
             if value not in known:

@@ -1,7 +1,6 @@
 """Runs one script of a scenario in a process of its own: ``script_host.py SCRIPT CONTEXT RESULT``, each a file.
 
-Writes to RESULT what the script threw and the variables it set. Scripts find a small stand-in for the ``dataiku``
-package: the functions and the ``Scenario`` that they use most. Imports nothing of Tocsin.
+Writes to RESULT what the script threw and the variables it set. Imports nothing of Tocsin.
 """
 
 import importlib
@@ -14,7 +13,7 @@ from typing import Any
 
 
 class ScriptHost:
-    """What the script sees of the instance: offered as the module ``dataiku``."""
+    """Offered as the module ``dataiku``."""
 
     def __init__(self, context: dict[str, Any]) -> None:
         self.context = context
@@ -27,12 +26,11 @@ class ScriptHost:
         return {**self.context["variables"], **self.defined}
 
     def api_client(self) -> Any:
-        """A client of the emulated instance itself; needs the official client's package."""
         return importlib.import_module("dataikuapi").DSSClient(self.context["url"], self.context["key"])
 
 
 class ScriptScenario:
-    """The scenario that runs the script: offered as ``dataiku.scenario.Scenario``."""
+    """Offered as ``dataiku.scenario.Scenario``."""
 
     host: ScriptHost
 
@@ -49,11 +47,9 @@ class ScriptScenario:
         self.host.defined.update(variables)
 
     def build_dataset(self, dataset_name: str, project_key: str | None = None, **ignored: Any) -> Any:
-        """Run an emulated job and wait for it; a failed one raises."""
         return self._project(project_key).new_job().with_output(dataset_name, "DATASET").start_and_wait()
 
     def run_scenario(self, scenario_id: str, project_key: str | None = None, **ignored: Any) -> Any:
-        """Run another scenario and wait for it; one that does not succeed raises."""
         return self._project(project_key).get_scenario(scenario_id).run_and_wait()
 
     def _project(self, project_key: str | None) -> Any:

@@ -15,7 +15,7 @@ from tocsin.sim.endpoints import ROUTES, ApiCall
 from tocsin.sim.engine import Engine
 from tocsin.sim.entities import NoSuchObject
 from tocsin.sim.executors import Limits, StepExecutors
-from tocsin.sim.http import ADMIN, ActionForbidden, ApiKey, NotAuthenticated, find_route, index_routes, read_credentials
+from tocsin.sim.http import ADMIN, ActionForbidden, ApiKey, find_route, index_routes, read_credentials
 from tocsin.sim.reporters import Reporters
 from tocsin.sim.world import World
 
@@ -30,10 +30,8 @@ _ROUTES = index_routes(ROUTES)
 class Sim:
     """One emulated instance. ``start`` it on a loop, ``stop`` it on the same one.
 
-    ``api_keys``: each an ``ApiKey``, or a text, which is an admin's key. ``clock``: the world's time, real by default.
-    ``archive``: where the world is kept; one that holds a world already takes the place of ``world``'s projects.
-    ``intercept`` may be set to a coroutine function that sees each request first: it can wait, or answer in DSS's place.
-    The server executes the Python and SQL that scenarios hold: keep it on a loopback address.
+    ``api_keys``: each an ``ApiKey``, or the text of an admin's key. An ``archive`` that holds a world already takes the
+    place of ``world``. It executes the Python and SQL that scenarios hold: keep it on a loopback address.
     """
 
     def __init__(
@@ -59,7 +57,7 @@ class Sim:
         self._runner: web.AppRunner | None = None
 
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> str:
-        """Start the world and listen; returns the base address, as ``http://127.0.0.1:40123``. Raises ``OSError``."""
+        """Start the world and listen. The base address, as ``http://127.0.0.1:40123``. Raises ``OSError``."""
         kept_until = self.archive.load(self.world)
         if kept_until is not None:
             self.clock.no_earlier_than(kept_until)
@@ -88,8 +86,7 @@ class Sim:
         self.archive.close()
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
-        intercepted = None if self.intercept is None else await self.intercept(request)
-        if intercepted is not None:
+        if self.intercept is not None and (intercepted := await self.intercept(request)) is not None:
             return intercepted
         try:
             answer = await self._respond(request)
@@ -111,7 +108,8 @@ class Sim:
         secrets = list(read_credentials(request.headers))
         key = next((self._keys[secret] for secret in secrets if secret in self._keys), None)
         if key is None:
-            raise NotAuthenticated("Unknown API Key" if secrets else "No credentials were given")
+            clazz = "com.dataiku.dip.exceptions.NotAuthenticatedException"
+            raise SimError("Unknown API Key" if secrets else "No credentials were given", clazz, status=401)
         (_, path, right, handler), ids = find_route(_ROUTES, request.method, segments[2:])
         if right == ADMIN and not key.admin:
             raise ActionForbidden("Action forbidden, you are not admin")

@@ -21,8 +21,6 @@ from tocsin.sim.behaviour import BadWorld, Behaviour, Document, as_list, checked
 from tocsin.sim.documents import SCENARIO_SHAPE, BadDefinition, checked_definition, new_definition, version_tag
 from tocsin.sim.entities import SimProject, SimRun, SimScenario, look_up
 
-_SCENARIO_KEYS = {*SCENARIO_SHAPE, "steps", "script", "behaviour"}
-
 
 @dataclass(slots=True, eq=False)
 class World:
@@ -45,7 +43,7 @@ class World:
 
     @classmethod
     def from_yaml(cls, text: str) -> "World":
-        """A world from its description. Raises ``BadWorld``."""
+        """Raises ``BadWorld``."""
         try:
             raw = yaml.safe_load(text)
         except yaml.YAMLError as error:
@@ -59,13 +57,22 @@ class World:
                 raise
             except (BadDuration, ZoneInfoNotFoundError, ValueError, TypeError, KeyError, AttributeError) as error:
                 raise BadWorld(f"{key}: {error}") from None
+        keys = {"key", "name", "owner", "tags", "shortDesc", "variables", "disableAutomaticTriggers", "scenarios"}
         for entry in as_list(data.get("projects")):
-            _read_project(world, entry)
+            entry = checked_keys(entry, keys, "projects")
+            if not entry.get("key"):
+                raise BadWorld("projects: an entry without key")
+            more = {key: entry[key] for key in ("tags", "shortDesc", "disableAutomaticTriggers") if key in entry}
+            key, name, owner = (str(entry.get(field, "")) for field in ("key", "name", "owner"))
+            project = world.add_project(key, name, owner, **more)
+            project.variables["standard"] = dict(entry.get("variables") or {})
+            for scenario in as_list(entry.get("scenarios")):
+                _read_scenario(world, project, scenario)
         return world
 
     @classmethod
     def from_file(cls, path: Path | str) -> "World":
-        """A world from a file. Raises ``BadWorld``, ``OSError``."""
+        """Raises ``BadWorld``, ``OSError``."""
         try:
             return cls.from_yaml(Path(path).read_text(encoding="utf-8"))
         except BadWorld as error:
@@ -82,7 +89,6 @@ class World:
             yield from project.scenarios.values()
 
     def add_project(self, key: str, name: str = "", owner: str = "", **more: object) -> SimProject:
-        """A new, empty project; ``more`` goes into its document."""
         owner = owner or self.owner
         document = {
             "projectKey": key,
@@ -164,7 +170,7 @@ class World:
 
 
 def lively_world() -> World:
-    """The demo's world: some teams' projects in which something happens every few seconds."""
+    """The demo's world, in which something happens every few seconds."""
     return World.from_yaml(resources.files("tocsin.sim").joinpath("lively.yaml").read_text(encoding="utf-8"))
 
 
@@ -189,20 +195,8 @@ _READERS: dict[str, Callable[[Any], object]] = {
 }
 
 
-def _read_project(world: World, raw: object) -> None:
-    keys = {"key", "name", "owner", "tags", "shortDesc", "variables", "disableAutomaticTriggers", "scenarios"}
-    data = checked_keys(raw, keys, "projects")
-    if not data.get("key"):
-        raise BadWorld("projects: an entry without key")
-    more = {key: data[key] for key in ("tags", "shortDesc", "disableAutomaticTriggers") if key in data}
-    project = world.add_project(str(data["key"]), str(data.get("name", "")), str(data.get("owner", "")), **more)
-    project.variables["standard"] = dict(data.get("variables") or {})
-    for entry in as_list(data.get("scenarios")):
-        _read_scenario(world, project, entry)
-
-
 def _read_scenario(world: World, project: SimProject, raw: object) -> None:
-    data = dict(checked_keys(raw, _SCENARIO_KEYS, f"{project.key}.scenarios"))
+    data = dict(checked_keys(raw, {*SCENARIO_SHAPE, "steps", "script", "behaviour"}, f"{project.key}.scenarios"))
     where = f"{project.key}.{data.get('id') or data.get('name')}"
     if not (data.get("id") or data.get("name")):
         raise BadWorld(f"{project.key}.scenarios: an entry without id and name")
