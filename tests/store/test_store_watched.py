@@ -101,8 +101,9 @@ async def test_a_poll_writes_its_runs_events_and_totals_once(store: Store) -> No
     ]
     assert found[0].open_runs == (ran(90),)
     assert found[0].details == ((ran(1, 2).key, DetailsLevel.LOG),)
-    assert (found[0].cursor, found[0].settled) == (at(90), {T0: "met"})
-    assert [one.known for one in found] == [True, True, False]
+    assert found[0].polled
+    assert (found[0].polled.cursor, found[0].settled) == (at(90), {T0: "met"})
+    assert [one.polled is not None for one in found] == [True, True, False]
     again = await store.write(record_polls, [mine, theirs])
     assert [one.events for one in again] == [(), ()]
     counted = {("SALES", "NIGHTLY", "FAILED"): (1, 1.0), ("SALES", "NIGHTLY", "SUCCESS"): (1, 70.0)}

@@ -1,7 +1,7 @@
 """When a scenario is due for a poll, from what is known about it. Pure.
 
-A moment of interest (an end, an expected start, the end of a followed scenario) makes polls that follow it at growing
-distances; without any, ``max_poll_interval`` is the longest time between two polls.
+Polls follow a moment of interest (an end, an expected start, the end of a followed scenario) at growing distances;
+``max_poll_interval`` is the longest time between two.
 """
 
 from collections.abc import Iterator
@@ -27,8 +27,6 @@ _RETRYING = AsyncRetrying()
 
 
 class Rank(IntEnum):
-    """What goes first."""
-
     SWEEP = 0
     NUDGED = 1
     DETAILS = 2
@@ -56,8 +54,6 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """A poll is due in so many seconds."""
-
     seconds: float
     rank: Rank
     reason: Reason

@@ -1,7 +1,6 @@
 """The circuit of one node: closed while it answers, open and probed while it does not.
 
-Promises one ``node.down`` with its reason and one ``node.up`` for each gap, over restarts too: what stands in the
-node's row decides. The first good answer after a gap begins the backfill.
+One ``node.down`` with its reason and one ``node.up`` for each gap, over restarts too; then the backfill begins.
 """
 
 from collections.abc import Awaitable, Callable, Coroutine
@@ -57,9 +56,8 @@ def read_sign(error: dss.DSSError | None, *, probe: bool) -> Sign | DownReason:
 class Health:
     """Whether a node can be watched at all, from the answers to its requests. Pure; times are monotonic seconds.
 
-    It begins open: the first answer of the probe closes it. Failures with no success between them open it again: then
-    only a probe is sent, at growing pauses, and when that fails too the node is down. A scenario that always fails
-    opens nothing as long as others answer, nor do errors that are sprinkled at random.
+    It begins open: a good answer of the probe closes it. Failures with no success between them open it again: then
+    only a probe is sent, at growing pauses, and when that fails too the node is down.
     """
 
     alive_at: float  # the last good answer, or the start
@@ -71,7 +69,6 @@ class Health:
 
     @property
     def down(self) -> bool:
-        """Whether the failures are enough to say so."""
         return self.open and self.failures >= _REPEATED
 
     @property
@@ -96,7 +93,6 @@ class Health:
         self.open |= self.failures >= _MANY or (self.failures >= _REPEATED and silent >= _SILENT)
 
     def close(self, now: float) -> None:
-        """The probe was answered well."""
         self.open, self.failures, self.failed_probes, self.reason, self.problem = False, 0, 0, None, None
         self.alive_at = now
 
@@ -125,13 +121,25 @@ class Circuit:
         return self._run_probe(permit)
 
     async def _run_probe(self, permit: Permit) -> None:
+        state, health = self._state, self.health
         try:
             await self._probe(permit)
-            if self.health.down:
-                await self._down()
+            if not health.down:
+                return
+            state.drop_failures()
+            cause = {"down_reason": health.reason and health.reason.value, "problem": health.problem}
+            if not self._logged_down:
+                self._logged_down = True
+                state.log.error("node_down", reason=cause["down_reason"], problem=health.problem)
+            if state.row.down_event_id is None:
+                event = self._event(EventName.NODE_DOWN, health.reason)
+                await state.save({"up": False, "down_since": event.time, "down_event_id": event.id, **cause}, event)
+                state.deps.ring()
+            elif state.row.down_reason != cause["down_reason"]:
+                await state.save(cause)
         finally:
             self._busy = False
-            self._probed_at = self._state.clock.monotonic()
+            self._probed_at = state.clock.monotonic()
 
     def answered(self, report: dss.RequestReport) -> bool:
         """Count an answer; returns whether it opened the circuit."""
@@ -141,45 +149,30 @@ class Circuit:
         return self.health.open and not was_open
 
     async def alive(self) -> None:
-        """The list of projects was read: the node can be watched."""
-        if self.health.open:
-            self.health.close(self._state.clock.monotonic())
-            if self._state.row.down_event_id is not None or not self._resumed:
-                await self._resume()
-        self._resumed = True
-
-    async def _down(self) -> None:
-        state, reason = self._state, self.health.reason
-        state.drop_failures()
-        if not self._logged_down:
-            self._logged_down = True
-            state.log.error("node_down", reason=reason and reason.value, problem=self.health.problem)
-        cause = {"down_reason": reason and reason.value, "problem": self.health.problem}
-        if state.row.down_event_id is None:
-            event = self._event(EventName.NODE_DOWN, reason)
-            await state.save({"up": False, "down_since": event.time, "down_event_id": event.id, **cause}, event)
-            state.deps.ring()
-        elif state.row.down_reason != cause["down_reason"]:
-            await state.save(cause)
-
-    async def _resume(self) -> None:
-        """The watch begins or goes on after a gap: what happened in it is late, and is read back first."""
+        """The list of projects was read: the node can be watched. After a gap a backfill begins."""
         state, row = self._state, self._state.row
+        if not self.health.open:
+            self._resumed = True
+            return
+        self.health.close(state.clock.monotonic())
         event = self._event(EventName.NODE_UP) if row.down_event_id is not None else None
-        self._logged_down = False
-        if event is not None:
-            state.log.info("node_up", was=row.down_reason)
-        since = row.watched_since if row.last_ok_at else row.watched_since + state.dss_clock.offset
-        changes = dict.fromkeys(("down_reason", "down_since", "down_event_id", "problem")) | {
-            "up": True,
-            "watched_since": since,
-            "resumed_at": state.now(),
-            "last_ok_at": state.clock.now(),
-        }
-        await state.save(changes, event, backfill=True)
-        await state.schedule.backfill(state.schedule.scenarios.values())
-        if event is not None:
-            state.deps.ring()
+        if event is not None or not self._resumed:
+            self._logged_down = False
+            if event is not None:
+                state.log.info("node_up", was=row.down_reason)
+            since = row.watched_since if row.last_ok_at else row.watched_since + state.dss_clock.offset
+            changes = dict.fromkeys(("down_reason", "down_since", "down_event_id", "problem")) | {
+                "up": True,
+                "watched_since": since,
+                "resumed_at": state.now(),
+                "last_ok_at": state.clock.now(),
+                "backfilling": True,
+            }
+            await state.save(changes, event)
+            await state.schedule.backfill(state.schedule.scenarios.values())
+            if event is not None:
+                state.deps.ring()
+        self._resumed = True
 
     def _event(self, name: EventName, reason: DownReason | None = None) -> Event:
         state, time = self._state, self._state.now()

@@ -1,11 +1,10 @@
 """From what a poll saw and what the store knows to what is new. Pure.
 
-Promises one start and exactly one end per run whatever the order, the overlap or the number of polls: a run is known
-by its id and its start, what is known to have ended makes nothing more, and what lies before the watch or the
-watermark makes no event at all.
+One start and exactly one end per run, known by its id and its start, whatever the order, the overlap or the number of
+polls; what lies before the watch or the watermark makes no event at all.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import KW_ONLY, dataclass, replace
 from datetime import datetime, timedelta
 
@@ -84,10 +83,14 @@ def diff(known: StoredRuns, result: PollResult, past: ScenarioProgress) -> Diff:
                 runs.append(change)
             before = last_outcome if last_end is not None and last_end <= run.start else None
             events += [_event(result, name, run, before) for name in names]
-            if seen.failed_reporters and _reporters_matter(run, was, names, result):
-                events += [
-                    _event(result, EventName.REPORTER_FAILED, run, reporter=failed) for failed in seen.failed_reporters
-                ]
+            if seen.failed_reporters:
+                matters = bool(names) or run.end is None
+                if was is not None:
+                    end_at = was.end_seen_at
+                    fresh = end_at is not None and result.detected_at - end_at < _REPORTERS_WATCHED_FOR
+                    matters = was.run is not None or (fresh and not was.baseline)
+                name, failures = EventName.REPORTER_FAILED, seen.failed_reporters if matters else ()
+                events += [_event(result, name, run, reporter=failed) for failed in failures]
         if run.end is not None and (last_end is None or run.end >= last_end):
             last_end, last_outcome = run.end, run.outcome
     for gone in _absent(known, result):
@@ -101,7 +104,6 @@ def diff(known: StoredRuns, result: PollResult, past: ScenarioProgress) -> Diff:
 def _compare(
     run: Run, was: StoredRun | None, result: PollResult, past: ScenarioProgress
 ) -> tuple[RunChange | None, tuple[EventName, ...]]:
-    """What to write about one seen run and the events that it makes."""
     end = () if run.end is None else (end_event_name(run.outcome),)
     late = run.end is not None and result.is_late(run.end)
     if was is not None:
@@ -117,15 +119,6 @@ def _compare(
         return RunChange(run, baseline=True), ()
     start = (EventName.RUN_STARTED,) if run.start >= since else ()
     return RunChange(run, late=late, ended=bool(end)), (*start, *end)
-
-
-def _reporters_matter(run: Run, was: StoredRun | None, names: Sequence[EventName], result: PollResult) -> bool:
-    if was is None:
-        return bool(names) or run.end is None
-    if was.run is not None:
-        return True
-    fresh = was.end_seen_at is not None and result.detected_at - was.end_seen_at < _REPORTERS_WATCHED_FOR
-    return fresh and not was.baseline
 
 
 def _absent(known: StoredRuns, result: PollResult) -> Iterable[RunChange]:

@@ -1,8 +1,7 @@
 """Discovery: reads the lists of projects and scenarios, and keeps the store and the schedule in step with them.
 
-The list of projects is also the probe of a dead node. Lists are read evenly spread over ``discovery_interval``; while
-the sweep is not trusted their running flags tell what runs, and they are read as often as the budget allows. Nothing
-is gone because one reply lacks it, and what cannot be read counts as neither there nor missing.
+Lists are read evenly spread over ``discovery_interval``; while the sweep is not trusted their running flags tell what
+runs, and they are read as often as the budget allows. What cannot be read counts as neither there nor missing.
 """
 
 import asyncio
@@ -172,10 +171,9 @@ class Discovery:
         self._gone: dict[ScenarioKey, ScenarioRow] = {}
         self._due = 0.0
         self._read_at = -inf
-        self._busy = False
+        self._busy = self._held_back = False
         self._failures = 0
         self._scope = repr((state.node.projects, state.node.scenarios))
-        self._held_back = False
         self._giving_up = asyncio.Lock()
 
     @property
@@ -424,14 +422,20 @@ class Discovery:
         """Watch these no longer. ``gone``: DSS has them no more, so that their open runs are over."""
         if not out and not projects:
             return
-        state, now = self._state, self._state.clock.now()
+        state, deps, now, dss_now = self._state, self._state.deps, self._state.clock.now(), self._state.now()
         rows = [replace(scenario.row, gone_at=now) for scenario in out]
-        over = [self._last_poll(scenario) for scenario in out if gone and scenario.open_runs]
+        over = []
+        for key, row in ((scenario.key, scenario.row) for scenario in out if gone and scenario.open_runs):
+            result = PollResult(  # a poll that shows nothing ends them
+                key, row.facts, now=dss_now, earliest=dss_now, detected_at=now, horizon=dss_now, fresh_from=dss_now,
+                scenario_url=key.url(state.node.url), gone=True,
+            )  # fmt: skip
+            over.append(Poll(result, now, Reason.FLAGS, (), deps.wants_details, deps.duration_buckets))
         withdrawn = {scenario.key: StartChanges(withdrawn=scenario.pending) for scenario in out}
         gone_projects = [replace(row, gone_at=now) for row in projects]
         await state.store.write(_write, rows, withdrawn, now, gone_projects, over)
         if over:
-            state.deps.ring()
+            deps.ring()
         for row in rows:
             self._gone[row.key] = row
             state.schedule.remove(row.key)
@@ -440,15 +444,6 @@ class Discovery:
             state.schedule.suspended.discard(project.project)
             self._gone_projects[project.project] = project
         state.log.info("scenarios_removed", scenarios=len(rows), projects=[row.project for row in gone_projects])
-
-    def _last_poll(self, scenario: ScenarioState) -> Poll:
-        """What ends the open runs of a scenario that is gone: a poll that shows nothing."""
-        state, deps, now, url = self._state, self._state.deps, self._state.now(), scenario.key.url(self._state.node.url)
-        result = PollResult(
-            scenario.key, scenario.row.facts, now=now, earliest=now, detected_at=state.clock.now(), horizon=now,
-            fresh_from=now, scenario_url=url, gone=True,
-        )  # fmt: skip
-        return Poll(result, state.clock.now(), Reason.FLAGS, (), deps.wants_details, deps.duration_buckets)
 
 
 def _write(

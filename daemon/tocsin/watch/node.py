@@ -1,7 +1,6 @@
 """The watcher of one node: runs sweep, polls, details and discovery through one queue of requests, for ever.
 
-Promises that every run is seen, soon, and that watching never harms the node: see the modules beside this one for
-each of the three.
+Every run is seen, soon, and watching never harms the node.
 """
 
 import asyncio
@@ -77,8 +76,6 @@ class NodeWatcher:
 
 
 class _Session:
-    """The parts of a running watcher, wired."""
-
     def __init__(self, deps: WatcherDeps, store: WatcherStore, row: NodeRow) -> None:
         node = deps.node
         client = _make_client(deps, node.api_key, node.bearer, self._answered)
@@ -96,7 +93,7 @@ class _Session:
     async def run(self) -> None:
         state = self._state
         # What an earlier life knew about the node is old: no rule may go by it before the first answer.
-        await state.save({"up": None if state.row.down_event_id is None else False}, backfill=True)
+        await state.save({"up": None if state.row.down_event_id is None else False, "backfilling": True})
         await self._discovery.load()
         await self._details.load()
         state.schedule.hints_from = Reason.SWEEP if self._sweep.trusted else Reason.FLAGS

@@ -1,8 +1,7 @@
 """A poll: one read of a scenario's last runs, grown until it reaches what is known, then one transaction.
 
-The only source of truth about runs. A poll that could not be completed changes nothing and is repeated. After the end
-of a run its details are read; each run whose details are due gets a row of them, even if it only says what could not be
-read, so that no notification waits for nothing.
+The only source of truth about runs. A poll that could not be completed changes nothing and is repeated. Each run whose
+details are due gets a row of them, even if it only says what could not be read: no notification waits for nothing.
 """
 
 from collections.abc import Coroutine, Sequence
@@ -23,7 +22,7 @@ from tocsin.model.event import EventName
 from tocsin.model.run import Details, DetailsLevel, Run, RunKey, ScenarioKey
 from tocsin.model.scenario import LAUNCH_DELAY, MailReporter
 from tocsin.store import Connection, runs
-from tocsin.store.scenarios import put_follows
+from tocsin.store.scenarios import PolledScenario, put_follows
 from tocsin.watch import read
 from tocsin.watch.cadence import Rank, Reason, ScenarioState, wait_after
 from tocsin.watch.diff import PollResult
@@ -47,28 +46,18 @@ _DETAILS_TRIES = 6
 _DETAILS_LOADED = 10_000
 _LOG_BYTES = 64 * 1024
 
-
+# Runs, and the moment since which every run is among them; None: DSS has no others.
 _Runs = tuple[read.ParsedList[read.ListedRun], datetime | None]
-"""Runs, and the moment since which every run is among them; None: DSS has no others."""
 
 
 class Poller:
-    """The source of polls."""
-
     def __init__(self, state: NodeState, discovery: Discovery, details: "DetailsReader", sweep: Sweep) -> None:
         self._state = state
-        self._discovery = discovery
-        self._details = details
-        self._sweep = sweep
+        self.next_job, self.due_in = state.schedule.next_job, state.schedule.due_in
+        self._discovery, self._details, self._sweep = discovery, details, sweep
         self._asked: set[ScenarioKey] = set()  # definitions that were read to learn whom a scenario follows
         # Where the runs' copies lack mail reporters: for which run's state the definition was read, and what it said.
         self._defined: dict[ScenarioKey, tuple[int, tuple[MailReporter, ...] | None]] = {}
-
-    def next_job(self, now: float) -> NextJob | None:
-        return self._state.schedule.next_job(now)
-
-    def due_in(self, now: float) -> float:
-        return self._state.schedule.due_in(now)
 
     def start(self, now: float, permit: Permit) -> Coroutine[object, object, None]:
         scenario, reason = self._state.schedule.pop(now, self._state.budget.limit)
@@ -81,14 +70,15 @@ class Poller:
         try:
             result = await self._read(scenario, permit)
             reporters = await self._mail_reporters(scenario, result, permit) if deps.wants_mail_reporters() else None
-            poll = Poll(result, begun, reason.value, scenario.pending, deps.wants_details, deps.duration_buckets)
-            if reporters is not None:
-                new = hash(reporters) != scenario.mail_reporters
-                poll = replace(poll, mail_reporters=reporters, put_mail_reporters=new)
+            reporters_hash = scenario.mail_reporters if reporters is None else hash(reporters)
+            poll = Poll(
+                result, begun, reason.value, scenario.pending, deps.wants_details, deps.duration_buckets,
+                mail_reporters=reporters or (), put_mail_reporters=reporters_hash != scenario.mail_reporters,
+            )  # fmt: skip
             outcome = await state.store.write_each(record_polls, poll)
-            if outcome.known:
-                scenario.mail_reporters = scenario.mail_reporters if reporters is None else hash(reporters)
-                self._recorded(scenario, result, outcome, begun, begun_at)
+            if outcome.polled is not None:
+                scenario.mail_reporters = reporters_hash
+                self._recorded(scenario, result, outcome, outcome.polled, begun_at)
             if reason is Reason.EXPECTED and scenario.pending:
                 # Whether it is still active and scheduled decides whether it missed its start.
                 self._discovery.nudge(scenario.key.project)
@@ -280,7 +270,7 @@ class Poller:
         return reporters
 
     def _recorded(
-        self, scenario: ScenarioState, result: PollResult, outcome: PollOutcome, begun: datetime, begun_at: float
+        self, scenario: ScenarioState, result: PollResult, outcome: PollOutcome, polled: PolledScenario, begun_at: float
     ) -> None:
         state = self._state
         scenario.settled = tuple(_hash(listed.run) for listed in result.seen[:_SETTLED] if listed.run.end)
@@ -291,8 +281,8 @@ class Poller:
         scenario.pending = tuple(at for at in scenario.pending if at not in outcome.settled)
         differs = (scenario.running_hint is not None) != bool(scenario.open_runs)
         scenario.unconfirmed = scenario.unconfirmed + 1 if differs and scenario.differs_since <= begun_at else 0
-        cursor = {name: getattr(outcome, name) for name in ("cursor", "last_end", "last_outcome")}
-        state.schedule.update(scenario, replace(scenario.row, polled_at=begun, backfilled=True, **cursor))
+        progress = {name: getattr(polled, name) for name in ("polled_at", "cursor", "last_end", "last_outcome")}
+        state.schedule.update(scenario, replace(scenario.row, backfilled=True, **progress))
         for event in outcome.events:
             if not event.late and event.name is not EventName.REPORTER_FAILED:
                 delay = event.detected_at + state.dss_clock.offset - event.time

@@ -1,8 +1,7 @@
 """The one queue in which all requests of a node wait: by rank, within one budget.
 
-A source names its next job; when the budget has room, the most urgent job starts, and its further requests wait in the
-same queue, before new jobs of their rank. Every few jobs the one that has waited longest starts whatever its rank, so
-that what the budget cannot hold is delayed fairly and nothing starves.
+The most urgent job starts; its further requests wait in the same queue, before new jobs of their rank. Every few jobs
+the one that has waited longest starts whatever its rank, so that nothing starves.
 """
 
 import asyncio
@@ -149,9 +148,6 @@ class RequestSource(Protocol):
         """Seconds until something becomes due that is not yet."""
 
 
-_Sources = Callable[[], Sequence[RequestSource]]
-
-
 class Permit:
     """A job's right to send requests. The first goes at once: its room was there when the job started."""
 
@@ -183,7 +179,9 @@ class Permit:
 class RequestQueue:
     """The queue itself. ``sources`` is called anew each time, so that a dead node can offer its probe alone."""
 
-    def __init__(self, budget: Budget, clock: Clock, sources: _Sources, log: FilteringBoundLogger) -> None:
+    def __init__(
+        self, budget: Budget, clock: Clock, sources: Callable[[], Sequence[RequestSource]], log: FilteringBoundLogger
+    ) -> None:
         self.budget = budget
         self.clock = clock
         self._log = log
@@ -206,14 +204,20 @@ class RequestQueue:
                         await self._bell.wait()
                 except TimeoutError:
                     pass
-                self._reap()
+                for job in [job for job in self._jobs if job.done()]:
+                    self._jobs.remove(job)
+                    try:
+                        job.result()
+                    except NotLeader:
+                        raise
+                    except Exception:  # noqa: BLE001 - one job is one unit of work: the next ones go on
+                        self._log.exception("watch_job_failed")
         finally:
             for job in self._jobs:
                 job.cancel()
             await asyncio.gather(*self._jobs, return_exceptions=True)
 
     def ring(self) -> None:
-        """Something may have become due."""
         self._bell.set()
 
     async def wait(self, rank: Rank) -> None:
@@ -229,7 +233,6 @@ class RequestQueue:
             raise
 
     def release(self) -> None:
-        """A request is over: its place is free."""
         self._in_flight -= 1
         self.ring()
 
@@ -247,7 +250,15 @@ class RequestQueue:
             while self._waiting and self._waiting[0][2].done():
                 heappop(self._waiting)
             waiting = self._waiting[0][0] if self._waiting else None
-            source, job = self._choose(now)
+            jobs: list[tuple[RequestSource, NextJob]] = []
+            if len(self._jobs) < _JOBS_PER_REQUEST * self.budget.concurrency:
+                jobs = [(source, job) for source in self._sources() if (job := source.next_job(now)) is not None]
+            fair = self._started % _FAIR_EVERY == _FAIR_EVERY - 1
+            source, job = min(
+                jobs,
+                key=lambda item: (item[1].rank is Rank.SPARE if fair else item[1].rank, item[1].since),
+                default=(None, None),
+            )
             ranks = [rank for rank in (waiting, job.rank if job else None) if rank is not None]
             pause = inf
             if ranks and self._in_flight < self.budget.max_in_flight:
@@ -264,24 +275,3 @@ class RequestQueue:
             task = asyncio.create_task(permit.run(source.start(now, permit)))
             self._jobs.add(task)
             task.add_done_callback(lambda _: self.ring())
-
-    def _choose(self, now: float) -> tuple[RequestSource | None, NextJob | None]:
-        if len(self._jobs) >= _JOBS_PER_REQUEST * self.budget.concurrency:
-            return None, None
-        jobs = [(source, job) for source in self._sources() if (job := source.next_job(now)) is not None]
-        fair = self._started % _FAIR_EVERY == _FAIR_EVERY - 1
-        return min(
-            jobs,
-            key=lambda item: (item[1].rank is Rank.SPARE if fair else item[1].rank, item[1].since),
-            default=(None, None),
-        )
-
-    def _reap(self) -> None:
-        for job in [job for job in self._jobs if job.done()]:
-            self._jobs.remove(job)
-            try:
-                job.result()
-            except NotLeader:
-                raise
-            except Exception:  # noqa: BLE001 - one job is one unit of work: the next ones go on
-                self._log.exception("watch_job_failed")

@@ -1,7 +1,7 @@
 """From DSS's JSON to Tocsin's nouns, with tolerance: no reply can stop a poll.
 
-An item that makes no sense (no id, no start, another scenario's) is counted and shown by its beginning, the others are
-read. Texts come out fit for any database: without NUL and lone surrogates, and of bounded length.
+An item that makes no sense (no id, no start, another scenario's) is counted, the others are read. Texts come out fit
+for any database: without NUL and lone surrogates, and of bounded length.
 """
 
 from collections.abc import Callable, Iterable

@@ -1,7 +1,6 @@
 """The transaction of a poll: what is known is read inside it, so that polls of any age and order agree.
 
-Many polls share one transaction and its statements. Cursor, runs, events and totals are written together or not at
-all; totals count exactly the end events that were new.
+Cursor, runs, events and totals are written together or not at all; totals count exactly the end events that were new.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,11 +16,7 @@ from tocsin.store.scenarios import PolledScenario
 from tocsin.watch.diff import PollResult, diff
 
 WantsDetails = Callable[[Event, tuple[MailReporter, ...]], DetailsLevel]
-"""What is needed of the run that an event ended, by the scenario's own mail reporters too.
-
-Pure; it is called on the store's thread."""
-
-_LOG_AT_ONCE = frozenset({EventName.RUN_FAILED, EventName.RUN_ABORTED})
+"""What is needed of the run that an event ended, by the scenario's own mail reporters too. Runs on the store's thread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +37,11 @@ class Poll:
 class PollOutcome:
     """What a poll brought: its new events, the runs that go on, and what the scenario's row says now."""
 
+    polled: PolledScenario | None = None  # None: the scenario's row is gone, nothing was written
     events: tuple[Event, ...] = ()
     open_runs: tuple[Run, ...] = ()
     details: tuple[tuple[RunKey, DetailsLevel], ...] = ()  # to be read, now due
-    cursor: datetime | None = None
-    last_end: datetime | None = None
-    last_outcome: str | None = None
     settled: Mapping[datetime, str] = field(default_factory=dict)  # expected starts
-    known: bool = True  # False: the scenario's row is gone, nothing was written
 
 
 def record_polls(connection: Connection, polls: Sequence[Poll]) -> list[PollOutcome]:
@@ -63,17 +55,17 @@ def record_polls(connection: Connection, polls: Sequence[Poll]) -> list[PollOutc
     diffs = {key: diff(known[key], poll.result, pasts[key]) for key, poll in by_key.items() if key in pasts}
     inserted = events.insert_events(connection, [event for found in diffs.values() for event in found.events])
     new_ids = {event.id for event in inserted}
-    outcomes = dict.fromkeys(by_key, PollOutcome(known=False))
+    outcomes = dict.fromkeys(by_key, PollOutcome())
     rows: list[RunRow] = []
-    polled: list[PolledScenario] = []
     for key, found in diffs.items():
         poll, now = by_key[key], by_key[key].result.detected_at
         new = tuple(event for event in found.events if event.id in new_ids)
-        details = {
-            event.run.key: level
-            for event in new
-            if event.run and event.name in END_EVENTS and (level := _details_level(poll, event))
-        }
+        details: dict[RunKey, DetailsLevel] = {}
+        for event in new:
+            if event.run and event.name in END_EVENTS:
+                urgent = event.name in (EventName.RUN_FAILED, EventName.RUN_ABORTED)
+                if level := DetailsLevel.LOG if urgent else poll.wants_details(event, poll.mail_reporters):
+                    details[event.run.key] = level
         rows += [
             RunRow(
                 change.run,
@@ -90,19 +82,16 @@ def record_polls(connection: Connection, polls: Sequence[Poll]) -> list[PollOutc
         cursor = max(filter(None, (pasts[key].cursor, found.cursor)), default=None)
         current = {run.run.key: run.run for run in known[key].values() if run.run}
         current |= {change.run.key: change.run for change in found.runs}
+        failures = sum(event.name is EventName.REPORTER_FAILED for event in new)
         outcomes[key] = PollOutcome(
+            PolledScenario(key, poll.begun_at, cursor, found.last_end, found.last_outcome, failures),
             new,
             open_runs=tuple(run for run in current.values() if run.end is None),
             details=tuple(details.items()),
-            cursor=cursor,
-            last_end=found.last_end,
-            last_outcome=found.last_outcome,
             settled=match_starts(poll.pending, [seen.run for seen in poll.result.seen]) if poll.pending else {},
         )
-        failures = sum(event.name is EventName.REPORTER_FAILED for event in new)
-        polled.append(PolledScenario(key, poll.begun_at, cursor, found.last_end, found.last_outcome, failures))
     runs.put_runs(connection, rows)
-    scenarios.save_polls(connection, polled)
+    scenarios.save_polls(connection, [outcome.polled for outcome in outcomes.values() if outcome.polled])
     reporters = [(key, by_key[key].mail_reporters) for key in diffs if by_key[key].put_mail_reporters]
     scenarios.put_mail_reporters(connection, reporters)
     if settled := [(key, at, state) for key in diffs for at, state in outcomes[key].settled.items()]:
@@ -110,7 +99,3 @@ def record_polls(connection: Connection, polls: Sequence[Poll]) -> list[PollOutc
     if ended := [event.run for event in inserted if event.run and event.name in END_EVENTS]:
         series.count_runs(connection, ended, polls[0].bounds)
     return list(outcomes.values())
-
-
-def _details_level(poll: Poll, event: Event) -> DetailsLevel:
-    return DetailsLevel.LOG if event.name in _LOG_AT_ONCE else poll.wants_details(event, poll.mail_reporters)

@@ -1,7 +1,7 @@
 """Which scenario is polled next: the watched scenarios of a node in memory, by due time.
 
-Everything here can be built again from the store. Several nudges before a poll is sent are one poll, one poll of a
-scenario is in flight at a time, and a nudge that comes meanwhile makes one more after it.
+Several nudges before a poll is sent are one poll, one poll of a scenario is in flight at a time, and a nudge that comes
+meanwhile makes one more after it. Everything here can be built again from the store.
 """
 
 import asyncio
@@ -88,12 +88,6 @@ class Schedule:
             scenario.differs_since = self.clock.monotonic()
             scenario.unconfirmed = 0
         self.plan(scenario)
-
-    def reset_hints(self, source: Reason) -> None:
-        """Another source tells what runs now: what the former one said counts no more."""
-        self.hints_from = source
-        for scenario in self.scenarios.values():
-            scenario.running_hint, scenario.hinted, scenario.unconfirmed = None, False, 0
 
     def nudge(self, scenario: ScenarioState, reason: Reason) -> None:
         scenario.nudged = reason
@@ -190,7 +184,6 @@ class Schedule:
                 self._ready[scenario.queued.rank].setdefault(key, due_at)
 
     def next_job(self, now: float) -> NextJob | None:
-        """The most urgent poll that is due."""
         return selected[0] if (selected := self._select(now)) else None
 
     def pop(self, now: float, limit: float) -> tuple[ScenarioState, Reason]:
@@ -207,7 +200,6 @@ class Schedule:
         return scenario, reason
 
     def finished(self, scenario: ScenarioState) -> None:
-        """The poll is over, well or not."""
         scenario.in_flight = False
         self.plan(scenario)
         spare = self._spare_of(scenario)
@@ -225,8 +217,12 @@ class Schedule:
 
     def _select(self, now: float) -> tuple[NextJob, ScenarioKey, Reason] | None:
         self.promote_due(now)
-        if (key := self._next_hooked(now)) is not None:
-            return NextJob(Rank.NUDGED, next(iter(self._hooked.values()))), key, Reason.HOOK
+        for key in self._hooked if now >= self._hook_free_at else ():
+            scenario = self.scenarios.get(key)
+            if scenario is None or scenario.in_flight or key.project in self.suspended:
+                continue
+            if now - scenario.tried_at >= _HOOK_PAUSE:
+                return NextJob(Rank.NUDGED, next(iter(self._hooked.values()))), key, Reason.HOOK
         for rank, ready in self._ready.items():
             if ready:
                 key, since = next(iter(ready.items()))
@@ -235,21 +231,10 @@ class Schedule:
                 return NextJob(rank, since), key, queued.reason
         firsts = [(slower, *next(iter(spare.items()))) for slower, spare in self._spare.items() if spare]
         ages = [((now - polled_at) / slower, key, polled_at) for slower, key, polled_at in firsts]
-        age, key, polled_at = max(ages, default=(0.0, None, 0.0))
-        if key is None or age < _SPARE_AFTER:
+        if not ages or max(ages)[0] < _SPARE_AFTER:
             return None
+        _, key, polled_at = max(ages)
         return NextJob(Rank.SPARE, polled_at), key, Reason.SPARE
-
-    def _next_hooked(self, now: float) -> ScenarioKey | None:
-        if now < self._hook_free_at:
-            return None
-        for key in self._hooked:
-            scenario = self.scenarios.get(key)
-            if scenario is None or scenario.in_flight or key.project in self.suspended:
-                continue
-            if now - scenario.tried_at >= _HOOK_PAUSE:
-                return key
-        return None
 
     def all_polled(self) -> bool:
         """Whether every active scenario that can be read was polled, or failed to be."""

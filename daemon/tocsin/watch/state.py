@@ -47,8 +47,8 @@ class WatchMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         node, operation = ("dss_node",), ("dss_node", "operation")
-        counter, gauge = partial(Counter, registry=registry), partial(Gauge, registry=registry)
-        histogram = partial(Histogram, registry=registry)
+        counter, histogram = partial(Counter, registry=registry), partial(Histogram, registry=registry)
+        gauge = partial(Gauge, labelnames=node, registry=registry)
         self.detection_delay = histogram(
             "tocsin_detection_delay_seconds",
             "From the moment when something happened in DSS until Tocsin knew; without what a downtime delayed.",
@@ -64,19 +64,15 @@ class WatchMetrics:
         self.invalid_items = counter(
             "tocsin_dss_invalid_items", "Items of DSS's replies that made no sense.", operation
         )
-        limit, trusted, age = (
-            ("tocsin_dss_requests_per_second_limit", "Requests a second that the node is sent at most now."),
-            ("tocsin_sweep_trusted", "Whether one request tells all running scenarios."),
-            ("tocsin_oldest_poll_age_seconds", "Time since the least recent poll among the watched scenarios."),
+        self.limit = gauge(
+            "tocsin_dss_requests_per_second_limit", "Requests a second that the node is sent at most now."
         )
-        self.limit, self.sweep_trusted, self.oldest_poll_age = (
-            gauge(*limit, node),
-            gauge(*trusted, node),
-            gauge(*age, node),
+        self.sweep_trusted = gauge("tocsin_sweep_trusted", "Whether one request tells all running scenarios.")
+        self.oldest_poll_age = gauge(
+            "tocsin_oldest_poll_age_seconds", "Time since the least recent poll among the watched scenarios."
         )
 
     def begin(self, node: str) -> None:
-        """Let the node's series exist from the beginning."""
         for reason in Reason:
             self.polls.labels(node, reason.value)
         self.detection_delay.labels(node)
@@ -90,8 +86,8 @@ class WatchMetrics:
 class NodeClock:
     """DSS's clock, by the Date headers of its answers: a ``Clock`` that no setting of the machine's clock moves.
 
-    Notices when DSS's own clock is set back: then new runs seem older than what was seen before, and older than the
-    watch itself. An origin is what DSS's clock showed when the monotonic one showed 0.
+    Once DSS's own clock is set back, new runs seem older than what was seen before, and than the watch itself.
+    An origin is what DSS's clock showed when the monotonic one showed 0.
     """
 
     def __init__(self, clock: Clock, offset: timedelta, last_ok_at: datetime | None, least: timedelta) -> None:
@@ -108,7 +104,6 @@ class NodeClock:
         self._moved_at = clock.monotonic()  # when it was last seen to be set; before our start nobody knows
 
     def now(self) -> datetime:
-        """The present on DSS's clock; ours as long as the two agree."""
         return self._clock.now() + self.offset
 
     def monotonic(self) -> float:
@@ -164,7 +159,6 @@ class NodeClock:
         return self._behind(self._origin)
 
     def moved_back(self) -> None:
-        """The rows agree with the clock."""
         self._latest = self._origin
 
     def _behind(self, origin: datetime) -> timedelta:
@@ -174,8 +168,6 @@ class NodeClock:
 
 @dataclass(frozen=True)
 class WatcherDeps:
-    """What the watcher of a node needs from outside."""
-
     node: Node
     _: KW_ONLY
     store: Store
@@ -225,8 +217,6 @@ class WatcherStore:
 
 
 class NodeState:
-    """One node, from the start of its watcher to its end."""
-
     def __init__(self, deps: WatcherDeps, store: WatcherStore, row: NodeRow, client: DSSClient) -> None:
         self.deps, self.store, self.row, self.client = deps, store, row, client
         self.node, self.clock, self.metrics = deps.node, deps.clock, deps.metrics
@@ -242,7 +232,6 @@ class NodeState:
         self._invalid: set[Hashable] = set()
 
     def now(self) -> datetime:
-        """On DSS's clock."""
         return self.dss_clock.now()
 
     def in_scope(self, project: str) -> bool:
@@ -281,27 +270,24 @@ class NodeState:
 
     def log_failures(self, before: float) -> None:
         """A request sent at ``before`` was answered well: what had failed until then had reasons of its own."""
-        for key, (failed_at, error) in list(self._failures.items()):
+        for (event, facts), (failed_at, error) in list(self._failures.items()):
             if failed_at <= before:
-                del self._failures[key]
-                event, facts = key
+                del self._failures[event, facts]
                 self.log.warning(event, error=error, **dict(facts))
 
     def drop_failures(self) -> None:
         """The node is down, and one line says so for all of them."""
         self._failures.clear()
 
-    async def save(self, changes: Mapping[str, object], event: Event | None = None, *, backfill: bool = False) -> None:
-        """Change the node's row, and write an event about the node with it; ``backfill``: its history is to be read."""
+    async def save(self, changes: Mapping[str, object], event: Event | None = None) -> None:
+        """Change the node's row, and write an event about the node with it. ``backfilling`` begins a backfill."""
         self.row = replace(self.row, **changes)  # type: ignore[arg-type]
-        if backfill:
-            self.row = replace(self.row, backfilling=True)
 
         def write(connection: Connection) -> None:
             if event is not None:
                 insert_events(connection, [event])
             save_node(connection, self.row)  # as it is now: an older one must not overtake it
-            if backfill:
+            if changes.get("backfilling"):
                 begin_backfill(connection, self.name)
 
         await self.store.write(write)

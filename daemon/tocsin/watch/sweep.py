@@ -1,8 +1,8 @@
 """The sweep: one request that tells everything that runs now on a node. A hint, never a fact.
 
-A difference between what it shows and what polls say nudges that scenario until a poll explains it. A key without
-admin rights gets its own futures only, and some nodes list none: then a run longer than three sweeps is seen by a poll
-and by no sweep. That ends the trust; a later sweep that shows every run known to be running brings it back.
+A difference from what polls say nudges that scenario until a poll explains it. A run longer than three sweeps that only
+a poll saw (a key without admin rights, a node that lists no futures) ends the trust; a sweep that shows every run known
+to be running brings it back.
 """
 
 from collections import deque
@@ -99,8 +99,17 @@ class Sweep:
         try:
             raw = await permit.ask(partial(self._client.list_running_scenarios_raw, all_users=True))
         except DSSError as error:
+            # Without the right to see everybody's futures the sweep is useless; what merely fails is soon tried again.
             self._took.append(clock.monotonic() - begun)
-            await self._failed(error)
+            self._failures += 1
+            self._since = self._last = None
+            refused = isinstance(error, DSSForbidden | DSSUnauthorized)
+            self._trial_pause = _RETRY_EVERY if refused else _NOTHING_RAN
+            if self._failures == 1 and self.trusted:
+                self._state.note_failure("sweep_refused" if refused else "sweep_failed", error)
+            if self.trusted and (refused or self._failures >= _FAILURES):
+                self._doubted = refused
+                await self._trust(False)
         else:
             self._took.append(clock.monotonic() - begun)
             self._failures, self.swept_at = 0, clock.now()
@@ -140,20 +149,8 @@ class Sweep:
             elif run is not None and run != before.get(place):
                 self._discovery.unknown_scenario(place[0])
 
-    async def _failed(self, error: DSSError) -> None:
-        """Without the right to see everybody's futures the sweep is useless; what merely fails is soon tried again."""
-        self._failures += 1
-        self._since = self._last = None
-        refused = isinstance(error, DSSForbidden | DSSUnauthorized)
-        self._trial_pause = _RETRY_EVERY if refused else _NOTHING_RAN
-        if self._failures == 1 and self.trusted:
-            self._state.note_failure("sweep_refused" if refused else "sweep_failed", error)
-        if self.trusted and (refused or self._failures >= _FAILURES):
-            self._doubted = refused
-            await self._trust(False)
-
     async def check(self, result: PollResult) -> None:
-        """A poll saw runs: did the sweep see them?"""
+        """Whether the sweep saw the runs that a poll saw; else it is not trusted any more."""
         if not self.trusted or self._since is None or self._last is None:
             return
         state = self._state
@@ -162,24 +159,21 @@ class Sweep:
         for listed in result.seen[:3]:
             run = listed.run
             start, end = (to_ms(at) / 1000 + shift for at in (run.start, run.end or state.now()))
-            if series.contradicts(start, end, self._seen.get((result.key.project, result.key.scenario))):
-                state.log.warning(
-                    "sweep_untrusted",
-                    project=result.key.project,
-                    scenario=result.key.scenario,
-                    run=run.run_id,
-                    hint="give an admin key as sweep_api_key_file to see every user's runs",
-                )
+            _, project, scenario = result.key
+            if series.contradicts(start, end, self._seen.get((project, scenario))):
+                hint = "give an admin key as sweep_api_key_file to see every user's runs"
+                state.log.warning("sweep_untrusted", project=project, scenario=scenario, run=run.run_id, hint=hint)
                 self._doubted, self._trial_pause = True, _RETRY_EVERY
                 await self._trust(False)
                 return
 
     async def _trust(self, trusted: bool) -> None:
         state = self._state
-        self._due = 0.0
+        self._due = 0.0 if trusted else state.clock.monotonic() + self._trial_pause
         if not trusted:
             state.schedule.swept = {}
-            self._due = state.clock.monotonic() + self._trial_pause
-        state.schedule.reset_hints(Reason.SWEEP if trusted else Reason.FLAGS)
+        state.schedule.hints_from = Reason.SWEEP if trusted else Reason.FLAGS
+        for scenario in state.schedule.scenarios.values():  # what the former source said counts no more
+            scenario.running_hint, scenario.hinted, scenario.unconfirmed = None, False, 0
         self._discovery.respread()
         await state.save({"sweep_trusted": trusted})
