@@ -43,9 +43,9 @@ from tocsin.model.labels import parse_matcher
 from tocsin.model.run import Run, ScenarioKey
 from tocsin.store import Store, scenarios, writer
 from tocsin.store.scenarios import ScenarioRow
-from tocsin.watch.diff import PollResult
+from tocsin.watch.diff import Poll
 from tocsin.watch.read import ListedRun
-from tocsin.watch.record import Poll, record_polls
+from tocsin.watch.record import record_polls
 
 SINK = """
 import asyncio, sys
@@ -200,10 +200,14 @@ def polls(keys: list[ScenarioKey], runs: int, now: datetime) -> list[Poll]:
             "temporal",
             "Time-based",
         )
-        result = PollResult(
+        poll = Poll(
             key=key,
             facts=ScenarioFacts(key.scenario, key.scenario.title(), ("daily",), "step_based"),
             seen=(ListedRun(run),),
+            reason="sweep",
+            begun_at=now,
+            wants_details=lambda _event, _own: False,
+            bounds=DURATION_BUCKETS,
             reaches=start,
             whole=True,
             advances=True,
@@ -214,7 +218,7 @@ def polls(keys: list[ScenarioKey], runs: int, now: datetime) -> list[Poll]:
             fresh_from=start,
             earliest=now + timedelta(hours=1),
         )
-        made.append(Poll(result, now, "sweep", (), lambda _event, _own: False, DURATION_BUCKETS))
+        made.append(poll)
     return made
 
 

@@ -1,6 +1,7 @@
 """Builders for what polls see."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Connection, select
@@ -8,9 +9,8 @@ from sqlalchemy import Connection, select
 from tocsin.model.event import Event, ScenarioFacts
 from tocsin.model.run import DetailsLevel, Run, ScenarioKey
 from tocsin.store import schema
-from tocsin.watch.diff import PollResult
+from tocsin.watch.diff import Poll
 from tocsin.watch.read import ListedRun
-from tocsin.watch.record import Poll
 
 T0 = datetime(2026, 3, 1, 12, tzinfo=UTC)
 KEY = ScenarioKey("prod", "SALES", "NIGHTLY")
@@ -41,17 +41,21 @@ def poll_result(
     late_before: float | None = None,
     max_age: float = 7 * 86_400,
     fresh_from: float = -365 * 86_400,
-) -> PollResult:
+) -> Poll:
     """A poll of ``now`` that shows these runs, in any order; ``all_history``: DSS has no others."""
     seen = sorted(
         (run if isinstance(run, ListedRun) else ListedRun(run) for run in runs),
         key=lambda one: (one.run.start, one.run.run_id),
         reverse=True,
     )
-    return PollResult(
+    return Poll(
         key,
         ScenarioFacts(key.scenario, "Nightly", ("daily",)),
         tuple(seen),
+        reason="max_interval",
+        begun_at=at(now),
+        wants_details=lambda event, own: DetailsLevel.NOTHING,
+        bounds=(1.0, 60.0, 3600.0),
         reaches=None if all_history or not seen else seen[-1].run.start,
         whole=whole,
         advances=whole,
@@ -65,8 +69,8 @@ def poll_result(
     )
 
 
-def poll(seen: PollResult, pending: Sequence[datetime] = (), reason: str = "max_interval") -> Poll:
-    return Poll(seen, seen.now, reason, tuple(pending), lambda event, own: DetailsLevel.NOTHING, (1.0, 60.0, 3600.0))
+def poll(seen: Poll, pending: Sequence[datetime] = (), reason: str = "max_interval") -> Poll:
+    return replace(seen, pending=tuple(pending), reason=reason)
 
 
 def told(events: Sequence[Event]) -> list[tuple[str, str]]:

@@ -18,10 +18,10 @@ from tocsin.store import Connection, runs, scenarios, starts
 from tocsin.store.scenarios import ProjectRow, ScenarioRow
 from tocsin.watch.cadence import Rank, Reason, ScenarioState, wait_after
 from tocsin.watch.circuit import Circuit
-from tocsin.watch.diff import PollResult
+from tocsin.watch.diff import Poll
 from tocsin.watch.queue import NextJob, Permit
 from tocsin.watch.read import ListedProject, ListedScenario, ParsedList, read_projects, read_scenarios
-from tocsin.watch.record import Poll, record_polls
+from tocsin.watch.record import record_polls
 from tocsin.watch.state import NodeState
 
 _FLAGS_SHARE = 0.6  # of the budget, for lists in place of sweeps
@@ -87,9 +87,8 @@ def compare_scenarios(
     counts: Callable[[ScenarioRow], bool],
     when: ListTime,
 ) -> list[ScenarioRow]:
-    """The rows of a project's scenarios as its list has them: all that are listed in scope, and those missing now.
-
-    ``counts`` tells whether one that is missing is so once more: lists soon after another say nothing new."""
+    """The rows of a project's scenarios as its list has them: all that are listed in scope, and those missing now,
+    once more if ``counts`` says so: lists soon after another say nothing new."""
     rows: list[ScenarioRow] = []
     items = {scenario.key.scenario: scenario for scenario in parsed.items}
     for id_, scenario in items.items():
@@ -113,22 +112,16 @@ def compare_scenarios(
 
 
 def worth_writing(row: ScenarioRow, written: ScenarioRow | None, pending: Iterable[datetime], when: ListTime) -> bool:
-    """Whether a list's row says more than the one that was last written.
-
-    A start that is overdue waits for a status that was read after it, so that each one is worth writing then.
-    """
-    if written is None or written.status_read_at is None:
+    """Whether a list's row says more than the last one; an overdue start waits for any status read after it."""
+    read_at = written.status_read_at if written else None
+    if read_at is None or replace(row, status_read_at=read_at) != written:
         return True
-    if replace(row, status_read_at=written.status_read_at) != written:
-        return True
-    return when.now - written.status_read_at >= _WRITE_EVERY or any(at <= when.dss_now for at in pending)
+    return when.now - read_at >= _WRITE_EVERY or any(at <= when.dss_now for at in pending)
 
 
 def expected_changes(pending: Collection[datetime], row: ScenarioRow, dss_now: datetime) -> StartChanges:
-    """An announced start is expected; what was announced for the future and is no longer is withdrawn.
-
-    A start that is over stays until a run meets it, unless the scenario was switched off or is gone.
-    """
+    """An announced start is expected; what was announced for the future and is no longer is withdrawn. A start that is
+    over stays until a run meets it, unless the scenario was switched off or is gone."""
     if row.active is False or row.gone_at is not None:
         return StartChanges(withdrawn=tuple(pending))
     start = row.next_run
@@ -140,10 +133,8 @@ def expected_changes(pending: Collection[datetime], row: ScenarioRow, dss_now: d
 
 
 def may_give_up(missing: Collection[int], watched: int) -> bool:
-    """Whether scenarios that so many lists lacked, one number each, may be given up.
-
-    Not if over a fifth of the node vanishes at once: then the node, its rights or its answers are at fault.
-    """
+    """Whether scenarios that so many lists lacked, one number each, may be given up. Not if over a fifth of the node
+    vanishes at once: then the node, its rights or its answers are at fault."""
     sudden = sum(count < _MISSING_FOR_SURE for count in missing)
     return sudden <= 1 or sudden * _TOO_MUCH <= watched
 
@@ -426,11 +417,11 @@ class Discovery:
         rows = [replace(scenario.row, gone_at=now) for scenario in out]
         over = []
         for key, row in ((scenario.key, scenario.row) for scenario in out if gone and scenario.open_runs):
-            result = PollResult(  # a poll that shows nothing ends them
-                key, row.facts, now=dss_now, earliest=dss_now, detected_at=now, horizon=dss_now, fresh_from=dss_now,
-                scenario_url=key.url(state.node.url), gone=True,
-            )  # fmt: skip
-            over.append(Poll(result, now, Reason.FLAGS, (), deps.wants_details, deps.duration_buckets))
+            over.append(Poll(  # which shows nothing, and ends them
+                key, row.facts, reason=Reason.FLAGS, begun_at=now, wants_details=deps.wants_details,
+                bounds=deps.duration_buckets, now=dss_now, earliest=dss_now, detected_at=now, horizon=dss_now,
+                fresh_from=dss_now, scenario_url=key.url(state.node.url), gone=True,
+            ))  # fmt: skip
         withdrawn = {scenario.key: StartChanges(withdrawn=scenario.pending) for scenario in out}
         gone_projects = [replace(row, gone_at=now) for row in projects]
         await state.store.write(_write, rows, withdrawn, now, gone_projects, over)

@@ -25,10 +25,10 @@ from tocsin.store import Connection, runs
 from tocsin.store.scenarios import PolledScenario, put_follows
 from tocsin.watch import read
 from tocsin.watch.cadence import Rank, Reason, ScenarioState, wait_after
-from tocsin.watch.diff import PollResult
+from tocsin.watch.diff import Poll
 from tocsin.watch.discovery import Discovery
 from tocsin.watch.queue import NextJob, Permit
-from tocsin.watch.record import Poll, PollOutcome, record_polls
+from tocsin.watch.record import PollOutcome, record_polls
 from tocsin.watch.state import NodeState
 from tocsin.watch.sweep import Sweep
 
@@ -68,22 +68,20 @@ class Poller:
         state.metrics.polls.labels(state.name, reason.value).inc()
         begun, begun_at = state.clock.now(), state.clock.monotonic()
         try:
-            result = await self._read(scenario, permit)
-            reporters = await self._mail_reporters(scenario, result, permit) if deps.wants_mail_reporters() else None
-            reporters_hash = scenario.mail_reporters if reporters is None else hash(reporters)
-            poll = Poll(
-                result, begun, reason.value, scenario.pending, deps.wants_details, deps.duration_buckets,
-                mail_reporters=reporters or (), put_mail_reporters=reporters_hash != scenario.mail_reporters,
-            )  # fmt: skip
+            poll = await self._read(scenario, reason, begun, permit)
+            reporters = await self._mail_reporters(scenario, poll, permit) if deps.wants_mail_reporters() else None
+            if reporters is not None:
+                new = hash(reporters) != scenario.mail_reporters
+                poll = replace(poll, pending=scenario.pending, mail_reporters=reporters, put_mail_reporters=new)
             outcome = await state.store.write_each(record_polls, poll)
             if outcome.polled is not None:
-                scenario.mail_reporters = reporters_hash
-                self._recorded(scenario, result, outcome, outcome.polled, begun_at)
+                scenario.mail_reporters = scenario.mail_reporters if reporters is None else hash(reporters)
+                self._recorded(scenario, poll, outcome, outcome.polled, begun_at)
             if reason is Reason.EXPECTED and scenario.pending:
                 # Whether it is still active and scheduled decides whether it missed its start.
                 self._discovery.nudge(scenario.key.project)
-            await self._sweep.check(result)
-            await self._learn_follows(scenario, result, permit)
+            await self._sweep.check(poll)
+            await self._learn_follows(scenario, poll, permit)
         except DSSError as error:
             scenario.failures += 1
             scenario.forbidden, scenario.not_found = isinstance(error, DSSForbidden), isinstance(error, DSSNotFound)
@@ -97,7 +95,7 @@ class Poller:
         finally:
             state.schedule.finished(scenario)
 
-    async def _read(self, scenario: ScenarioState, permit: Permit) -> PollResult:
+    async def _read(self, scenario: ScenarioState, reason: Reason, begun: datetime, permit: Permit) -> Poll:
         state, row, now = self._state, scenario.row, self._state.now()
         horizon = now - state.node.watch.backfill.max_age
         parsed, reaches = await self._list(scenario, permit, now, horizon)
@@ -111,10 +109,15 @@ class Poller:
         # What the last poll wrote as ended need not be compared again.
         fresh = [run.run.start for run in seen if run.failed_reporters or _hash(run.run) not in scenario.settled]
         polled_ago = None if scenario.polled_at is None else state.clock.monotonic() - scenario.polled_at
-        return PollResult(
+        return Poll(
             scenario.key,
             row.facts,
             seen,
+            reason=reason.value,
+            begun_at=begun,
+            wants_details=state.deps.wants_details,
+            bounds=state.deps.duration_buckets,
+            pending=scenario.pending,
             reaches=reaches,
             whole=not parsed.invalid,
             advances=not parsed.invalid or _known_unreadable(scenario, parsed),
@@ -175,13 +178,11 @@ class Poller:
     async def _list_by_date(
         self, scenario: ScenarioState, permit: Permit, now: datetime, bound: datetime, found: _Runs
     ) -> _Runs:
-        """The list ended before it reached what is known: the history was cleared, or DSS gives no longer lists.
-
-        Days are the server's, whose zone is unknown: one more on each side.
-        """
+        """The list ended before it reached what is known: the history was cleared, or DSS gives no longer lists."""
         key, (parsed, _) = scenario.key, found
         by_date = self._state.client.get_project(key.project).get_scenario(key.scenario).get_runs_by_date_raw
         oldest = parsed.items[-1].run.start if parsed.items else now
+        # Days are the server's, whose zone is unknown: one more on each side.
         day, last, days = (bound - _DAY).date(), (oldest + _DAY).date(), _DAYS
         raws: list[object] = []
         try:
@@ -208,7 +209,7 @@ class Poller:
     async def _read_unlisted(
         self, scenario: ScenarioState, listed: Sequence[read.ListedRun], permit: Permit, now: datetime
     ) -> tuple[list[read.ListedRun], frozenset[tuple[str, datetime]]]:
-        """Read by id the open runs that the list lacks: those that DSS still has, and those that it does not."""
+        """The open runs that the list lacks, read by id: those that DSS still has, and those that it does not."""
         found: list[read.ListedRun] = []
         unknown: set[tuple[str, datetime]] = set()
         keys = {item.run.key for item in listed}
@@ -232,10 +233,10 @@ class Poller:
         definition: Raw = await permit.ask(lambda: self._state.client.perform(request), rank)
         return definition
 
-    async def _learn_follows(self, scenario: ScenarioState, result: PollResult, permit: Permit) -> None:
+    async def _learn_follows(self, scenario: ScenarioState, poll: Poll, permit: Permit) -> None:
         """Whom the scenario follows: as its last run's copy of the definition says, or else the definition itself."""
-        follows = next((listed.follows for listed in result.seen if listed.follows is not None), None)
-        if follows is None and any(listed.run.trigger_type == read.FOLLOW for listed in result.seen):
+        follows = next((listed.follows for listed in poll.seen if listed.follows is not None), None)
+        if follows is None and any(listed.run.trigger_type == read.FOLLOW for listed in poll.seen):
             if scenario.key in self._asked:
                 return
             self._asked.add(scenario.key)
@@ -248,15 +249,15 @@ class Poller:
             self._state.schedule.update(scenario, replace(scenario.row, follows=follows))
 
     async def _mail_reporters(
-        self, scenario: ScenarioState, result: PollResult, permit: Permit
+        self, scenario: ScenarioState, poll: Poll, permit: Permit
     ) -> tuple[MailReporter, ...] | None:
         """DSS's own mail reporters as the newest run's copy of the definition has them, or else the definition itself,
         read at the start and at the end of each run that makes events; None: not known."""
-        for listed in result.seen:
+        for listed in poll.seen:
             if listed.mail_reporters is not None:
                 return listed.mail_reporters
         asked, reporters = self._defined.get(scenario.key, (None, None))
-        newest, since = result.seen[0].run if result.seen else None, scenario.row.cursor
+        newest, since = poll.seen[0].run if poll.seen else None, scenario.row.cursor
         if newest is None or (newest.end is not None and newest.end < scenario.row.watched_since):
             return reporters
         makes_event = since is None or newest.start > since or scenario.open_runs or newest.end is None
@@ -270,10 +271,10 @@ class Poller:
         return reporters
 
     def _recorded(
-        self, scenario: ScenarioState, result: PollResult, outcome: PollOutcome, polled: PolledScenario, begun_at: float
+        self, scenario: ScenarioState, poll: Poll, outcome: PollOutcome, polled: PolledScenario, begun_at: float
     ) -> None:
         state = self._state
-        scenario.settled = tuple(_hash(listed.run) for listed in result.seen[:_SETTLED] if listed.run.end)
+        scenario.settled = tuple(_hash(listed.run) for listed in poll.seen[:_SETTLED] if listed.run.end)
         if scenario.failures:
             state.log.info("poll_recovered", **scenario.place, failures=scenario.failures)
         scenario.failures, scenario.forbidden, scenario.not_found = 0, False, False
@@ -309,11 +310,10 @@ def _hash(run: Run) -> int:
 def late_before(
     now: datetime, resumed_at: datetime | None, here: timedelta | None, ever: timedelta | None, long: timedelta
 ) -> datetime | None:
-    """What happened before it happened in a downtime, or while nobody could poll; None: nothing did.
+    """What happened before it happened in a downtime, or while nobody could poll (for ``long``); None: nothing did.
 
-    The last poll was ``here`` ago in this life, where None says: none yet, or none since its project can be read
-    again; ``ever`` ago in any life. A scenario that was not polled for ``long`` was not seen, rather than seen late.
-    """
+    The last poll was ``ever`` ago; ``here`` in this life, where None says: none yet, or none since the project can be
+    read again."""
     if here is not None:
         return now if here > long else None
     if ever is None or resumed_at is None:

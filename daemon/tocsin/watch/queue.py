@@ -91,11 +91,8 @@ class Budget:
             self._cut(now, _CUT)
 
     def throttled(self, now: float, retry_after: float | None = None) -> None:
-        """The node asks for fewer requests. ``retry_after`` in seconds; None: it did not say for how long.
-
-        A throttled answer among good ones cuts the limit only while it is whole, and pauses only if the last pause is
-        long over: the request that was throttled comes again later anyway.
-        """
+        """The node asks for fewer requests, for ``retry_after`` seconds if it says so. A throttled answer among good
+        ones cuts the limit only while it is whole, and pauses only if the last pause is long over."""
         self._record(now, failed=True)
         trouble = self._in_trouble()
         if trouble or self.limit >= self.rate:
@@ -244,7 +241,7 @@ class RequestQueue:
         self._waiting.clear()
 
     def _dispatch(self) -> float:
-        """Start what may start; returns the seconds until more may."""
+        """Start what may start now. Returns the seconds until more may."""
         while True:
             now = self.clock.monotonic()
             while self._waiting and self._waiting[0][2].done():

@@ -79,10 +79,9 @@ class ListedProject:
 def read_runs(
     raw: object, scenario: ScenarioKey, now: datetime, *, mail_reporters: bool = False
 ) -> ParsedList[ListedRun]:
-    """The runs of a poll's reply, each once, the newest first whatever their order was. ``now`` is DSS's.
+    """The runs of a poll's reply, each once, the newest first. ``now`` is DSS's; ``mail_reporters``: read those too.
 
     DSS runs a scenario once at a time: a run without a result that has long had a successor was lost with its node.
-    ``mail_reporters``: whether those of the runs' copies of the scenario are wanted too.
     """
     parsed = _parse(raw, lambda item: _read_run(item, scenario, now, mail_reporters))
     unique: dict[RunKey, ListedRun] = {}
@@ -109,10 +108,8 @@ def _read_run(raw: Raw, scenario: ScenarioKey, now: datetime, mail_reporters: bo
     ended = bool(result) or (end is not None and now - end >= _RESULT_WAIT)
     fire = get_object(raw, "trigger")
     trigger = get_object(fire, "trigger")
-    if isinstance(copy.get("triggers"), list):
-        follows: tuple[tuple[str, str], ...] | None = read_follows(copy, scenario.project)
-    else:
-        follows = read_follows({"triggers": [trigger]}, scenario.project) or None
+    has_triggers = isinstance(copy.get("triggers"), list)
+    follows = read_follows(copy if has_triggers else {"triggers": [trigger]}, scenario.project)
     users = [get_object(raw, "runAsUser"), get_object(raw, "effectiveUser")]
     logins = [get_text(user, "realUserLogin") or get_text(get_object(user, "apiKey"), "label") for user in users]
     run = Run(
@@ -127,7 +124,7 @@ def _read_run(raw: Raw, scenario: ScenarioKey, now: datetime, mail_reporters: bo
         run_as=_clean(next(filter(None, logins), None)),
     )
     reporters = read_mail_reporters(copy) if mail_reporters else None
-    return ListedRun(run, read_failed_reporters(raw), follows, reporters)
+    return ListedRun(run, read_failed_reporters(raw), follows if has_triggers else follows or None, reporters)
 
 
 def read_scenarios(raw: object, node: str, project: str) -> ParsedList[ListedScenario]:

@@ -3,34 +3,17 @@
 Cursor, runs, events and totals are written together or not at all; totals count exactly the end events that were new.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from tocsin.model.event import END_EVENTS, Event, EventName
 from tocsin.model.run import DetailsLevel, Run, RunKey
-from tocsin.model.scenario import MailReporter, match_starts
+from tocsin.model.scenario import match_starts
 from tocsin.store import Connection, events, runs, scenarios, series, starts
 from tocsin.store.runs import RunRow
 from tocsin.store.scenarios import PolledScenario
-from tocsin.watch.diff import PollResult, diff
-
-WantsDetails = Callable[[Event, tuple[MailReporter, ...]], DetailsLevel]
-"""What is needed of the run that an event ended, by the scenario's own mail reporters too. Runs on the store's thread."""
-
-
-@dataclass(frozen=True, slots=True)
-class Poll:
-    """One good poll, ready to be written. ``begun_at`` is on Tocsin's clock."""
-
-    result: PollResult
-    begun_at: datetime
-    reason: str
-    pending: tuple[datetime, ...]  # expected starts
-    wants_details: WantsDetails
-    bounds: tuple[float, ...]  # of the duration histogram, in seconds
-    mail_reporters: tuple[MailReporter, ...] = ()  # DSS's own, as far as they are known and wanted
-    put_mail_reporters: bool = False  # they are new to the store
+from tocsin.watch.diff import Poll, diff
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,19 +29,19 @@ class PollOutcome:
 
 def record_polls(connection: Connection, polls: Sequence[Poll]) -> list[PollOutcome]:
     """Write polls; one outcome each, in order. Statements are shared, so many polls cost little more than one."""
-    by_key = {poll.result.key: poll for poll in polls}
+    by_key = {poll.key: poll for poll in polls}
     if len(by_key) < len(polls):  # each must see what the one before it wrote
         return [record_polls(connection, [poll])[0] for poll in polls]
     pasts = scenarios.scenario_progress(connection, list(by_key))
-    fresh = [seen.run.key for poll in polls for seen in poll.result.seen if seen.run.start >= poll.result.fresh_from]
+    fresh = [seen.run.key for poll in polls for seen in poll.seen if seen.run.start >= poll.fresh_from]
     known = runs.stored_runs(connection, list(by_key), fresh)
-    diffs = {key: diff(known[key], poll.result, pasts[key]) for key, poll in by_key.items() if key in pasts}
+    diffs = {key: diff(known[key], poll, pasts[key]) for key, poll in by_key.items() if key in pasts}
     inserted = events.insert_events(connection, [event for found in diffs.values() for event in found.events])
     new_ids = {event.id for event in inserted}
     outcomes = dict.fromkeys(by_key, PollOutcome())
     rows: list[RunRow] = []
     for key, found in diffs.items():
-        poll, now = by_key[key], by_key[key].result.detected_at
+        poll, now = by_key[key], by_key[key].detected_at
         new = tuple(event for event in found.events if event.id in new_ids)
         details: dict[RunKey, DetailsLevel] = {}
         for event in new:
@@ -88,14 +71,14 @@ def record_polls(connection: Connection, polls: Sequence[Poll]) -> list[PollOutc
             new,
             open_runs=tuple(run for run in current.values() if run.end is None),
             details=tuple(details.items()),
-            settled=match_starts(poll.pending, [seen.run for seen in poll.result.seen]) if poll.pending else {},
+            settled=match_starts(poll.pending, [seen.run for seen in poll.seen]) if poll.pending else {},
         )
     runs.put_runs(connection, rows)
     scenarios.save_polls(connection, [outcome.polled for outcome in outcomes.values() if outcome.polled])
     reporters = [(key, by_key[key].mail_reporters) for key in diffs if by_key[key].put_mail_reporters]
     scenarios.put_mail_reporters(connection, reporters)
     if settled := [(key, at, state) for key in diffs for at, state in outcomes[key].settled.items()]:
-        starts.close_starts(connection, settled, polls[-1].result.detected_at)
+        starts.close_starts(connection, settled, polls[-1].detected_at)
     if ended := [event.run for event in inserted if event.run and event.name in END_EVENTS]:
         series.count_runs(connection, ended, polls[0].bounds)
     return list(outcomes.values())

@@ -231,9 +231,10 @@ class Schedule:
                 return NextJob(rank, since), key, queued.reason
         firsts = [(slower, *next(iter(spare.items()))) for slower, spare in self._spare.items() if spare]
         ages = [((now - polled_at) / slower, key, polled_at) for slower, key, polled_at in firsts]
-        if not ages or max(ages)[0] < _SPARE_AFTER:
+        oldest = max(ages, default=None)
+        if oldest is None or oldest[0] < _SPARE_AFTER:
             return None
-        _, key, polled_at = max(ages)
+        _, key, polled_at = oldest
         return NextJob(Rank.SPARE, polled_at), key, Reason.SPARE
 
     def all_polled(self) -> bool:

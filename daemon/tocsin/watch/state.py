@@ -25,9 +25,9 @@ from tocsin.store.events import insert_events
 from tocsin.store.scenarios import NodeRow, begin_backfill, save_node
 from tocsin.store.writer import Leadership
 from tocsin.watch.cadence import Reason, wait_after
+from tocsin.watch.diff import WantsDetails
 from tocsin.watch.queue import Budget
 from tocsin.watch.read import ParsedList
-from tocsin.watch.record import WantsDetails
 from tocsin.watch.schedule import Schedule
 
 P = ParamSpec("P")

@@ -17,7 +17,7 @@ from tocsin.dss import DSSClient, DSSError, DSSForbidden, DSSUnauthorized
 from tocsin.kit.clock import to_ms
 from tocsin.model.run import ScenarioKey
 from tocsin.watch.cadence import Rank, Reason
-from tocsin.watch.diff import PollResult
+from tocsin.watch.diff import Poll
 from tocsin.watch.discovery import Discovery
 from tocsin.watch.queue import NextJob, Permit
 from tocsin.watch.read import read_running
@@ -149,17 +149,17 @@ class Sweep:
             elif run is not None and run != before.get(place):
                 self._discovery.unknown_scenario(place[0])
 
-    async def check(self, result: PollResult) -> None:
+    async def check(self, poll: Poll) -> None:
         """Whether the sweep saw the runs that a poll saw; else it is not trusted any more."""
         if not self.trusted or self._since is None or self._last is None:
             return
         state = self._state
         series = SweepSeries(self._since, self._last, self.interval)
         shift = state.clock.monotonic() - to_ms(state.now()) / 1000  # from DSS's clock to the monotonic one
-        for listed in result.seen[:3]:
+        for listed in poll.seen[:3]:
             run = listed.run
             start, end = (to_ms(at) / 1000 + shift for at in (run.start, run.end or state.now()))
-            _, project, scenario = result.key
+            _, project, scenario = poll.key
             if series.contradicts(start, end, self._seen.get((project, scenario))):
                 hint = "give an admin key as sweep_api_key_file to see every user's runs"
                 state.log.warning("sweep_untrusted", project=project, scenario=scenario, run=run.run_id, hint=hint)
