@@ -1,9 +1,7 @@
-"""The files that a configuration is read from: bounded readings, whether they have changed since, and YAML with the line
-of every key.
+"""The files that a configuration is read from: bounded reads, whether they have changed since, YAML with lines of keys.
 
-In Kubernetes a mounted directory is swapped by a symbolic link: watching a file itself never sees that, asking what its
-path resolves to does. YAML 1.1 turns ``on:`` into true, ``12:30`` into 750 and a date into an object; here only true,
-false, null and plain numbers are more than text. A key that stands twice is an error: the second would silently win.
+YAML 1.1 turns ``on:`` into true, ``12:30`` into 750 and a date into an object; here only true, false, null and plain
+numbers are more than text. A key that stands twice is an error: the second would silently win.
 """
 
 import os
@@ -22,7 +20,6 @@ from tocsin.kit.mask import mask_tokens
 LARGEST_FILE: Final = 4 << 20
 _MOST_ENTRIES: Final = 10_000  # of directories, looked at for one pattern
 _MOST_FILES: Final = 1_000  # that all patterns may match
-_MAGIC: Final = re.compile(r"[*?\[]")
 
 
 class TooMuch(Exception):
@@ -63,11 +60,11 @@ class Inputs:
 
 
 def expand_glob(pattern: Path) -> list[Path]:
-    """The existing files that an absolute glob matches, sorted; as a shell does it, a dot at the beginning of a name is
-    to be written. Raises ``TooMuch`` rather than look at more than some thousand directory entries."""
+    """The existing files that an absolute glob matches, sorted; hidden ones only if the pattern writes their dot. Raises
+    ``TooMuch`` rather than look at more than some thousand directory entries."""
     paths, entries_left = [Path(pattern.anchor)], _MOST_ENTRIES
     for part in pattern.parts[1:]:
-        if not _MAGIC.search(part):
+        if not re.search(r"[*?\[]", part):
             paths = [path / part for path in paths]
             continue
         matching: list[Path] = []
@@ -89,6 +86,7 @@ def expand_glob(pattern: Path) -> list[Path]:
 
 
 def _status(path: Path) -> tuple[str, Version] | None:
+    """With what the path resolves to: Kubernetes replaces a mounted directory by changing a symbolic link."""
     try:
         return str(path.resolve()), version(os.stat(path))
     except (OSError, RuntimeError):  # a RuntimeError: a loop of symbolic links
@@ -101,9 +99,7 @@ _MOST_ITEMS: Final = 100_000  # keys, values and items of lists
 _MOST_DIGITS: Final = 18
 _TOO_DEEP: Final = f"is nested more than {_DEEPEST} deep"
 _TOO_MANY: Final = f"holds more than {_MOST_ITEMS} keys and values"
-_INT: Final = "tag:yaml.org,2002:int"
 _LONGEST_VALUE: Final = 100_000  # characters
-_PLAIN_TAGS: Final = (None, "!", "tag:yaml.org,2002:str")
 _Base: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast
 
 
@@ -122,37 +118,28 @@ for _tag, _pattern, _first in (
 
 
 def read_yaml(path: Path, inputs: Inputs) -> tuple[object, Lines]:
-    """The document and the line of each key and item. Raises ``BadConfig`` for what is not readable YAML, or too much
-    of it."""
+    """The document and the line of each key and item. Raises ``BadConfig`` for a file or YAML that cannot be read."""
     line = None
     try:
-        return parse_yaml(inputs.read(path), str(path))
-    except FileNotFoundError:
-        message = "there is no such file"
-    except TooMuch as error:
-        message = str(error)
-    except UnicodeDecodeError as error:
-        message, line = "is not UTF-8 text", error.object[: error.start].count(b"\n") + 1
-    except OSError as error:
-        message = f"cannot be read: {error.strerror or error}"
-    raise BadConfig([Problem(message, str(path), line)])
-
-
-def parse_yaml(text: str, name: str) -> tuple[object, Lines]:
-    """As ``read_yaml``, from text; ``name`` stands in messages."""
-    line = None
-    try:
+        text = inputs.read(path)
         _check_bounds(text)
         loader = _Loader(text)
         try:
-            root = loader.get_single_node()
             lines: Lines = {}
-            if root is None:
+            if (root := loader.get_single_node()) is None:
                 return {}, lines
             _add_lines(root, (), lines)
             return loader.construct_document(root), lines
         finally:
             loader.dispose()
+    except FileNotFoundError:
+        message = "there is no such file"
+    except UnicodeDecodeError as error:
+        message, line = "is not UTF-8 text", error.object[: error.start].count(b"\n") + 1
+    except OSError as error:
+        message = f"cannot be read: {error.strerror or error}"
+    except TooMuch as error:
+        message = str(error)
     except _Unreadable as error:
         message, line = error.args
     except RecursionError:
@@ -163,7 +150,7 @@ def parse_yaml(text: str, name: str) -> tuple[object, Lines]:
         message, line = f"is not YAML: {words}", mark.line + 1 if mark else None
     except yaml.YAMLError as error:
         message = f"is not YAML: {error}"
-    raise BadConfig([Problem(message, name, line)])
+    raise BadConfig([Problem(message, str(path), line)])
 
 
 class _Unreadable(Exception):
@@ -171,7 +158,7 @@ class _Unreadable(Exception):
 
 
 def _check_bounds(text: str) -> None:
-    """Count what the text holds, without building anything of it. Raises ``_Unreadable`` where it is too much."""
+    """Count what the text holds, without building anything of it."""
     if (character := yaml.reader.Reader.NON_PRINTABLE.search(text)) is not None:
         line = text.count("\n", 0, character.start()) + 1
         raise _Unreadable(f"holds the character {character[0]!r}, which YAML does not allow", line)
@@ -188,7 +175,7 @@ def _check_bounds(text: str) -> None:
                 message = _TOO_MANY
             elif isinstance(event, yaml.ScalarEvent) and len(event.value) > _LONGEST_VALUE:
                 message = f"a value of more than {_LONGEST_VALUE} characters"
-            elif getattr(event, "tag", None) not in _PLAIN_TAGS:
+            elif getattr(event, "tag", None) not in (None, "!", "tag:yaml.org,2002:str"):
                 message = "a tag (a word that begins with !) is not supported; write the value without it, or in quotes"
             else:
                 continue
@@ -198,14 +185,14 @@ def _check_bounds(text: str) -> None:
 
 
 def _add_lines(node: yaml.Node, path: Path_, lines: Lines) -> None:
-    """The lines of all keys and items, with those of an alias once for each place where it stands."""
+    """An alias counts once for each place where it stands."""
     line = node.start_mark.line + 1
     lines.setdefault(path, line)
     if len(path) > _DEEPEST:
         raise _Unreadable("an alias stands within itself", line)
     if len(lines) > _MOST_ITEMS:
         raise _Unreadable(f"{_TOO_MANY}, with its aliases", line)
-    if isinstance(node, yaml.ScalarNode) and node.tag == _INT and len(node.value) > _MOST_DIGITS:
+    if node.tag == "tag:yaml.org,2002:int" and len(node.value) > _MOST_DIGITS:
         raise _Unreadable(f"a number of more than {_MOST_DIGITS} digits", line)
     if isinstance(node, yaml.MappingNode):
         seen: dict[Hashable, int] = {}
@@ -214,8 +201,8 @@ def _add_lines(node: yaml.Node, path: Path_, lines: Lines) -> None:
             if not isinstance(key, yaml.ScalarNode):
                 raise _Unreadable("a key must be a word", line)
             if key.value in seen:
-                name = mask_tokens(str(key.value))
-                raise _Unreadable(f"the key {name!r} stands twice, first in line {seen[key.value]}", line)
+                message = f"the key {mask_tokens(key.value)!r} stands twice, first in line {seen[key.value]}"
+                raise _Unreadable(message, line)
             seen[key.value] = lines[(*path, key.value)] = line
             _add_lines(value, (*path, key.value), lines)
     elif isinstance(node, yaml.SequenceNode):

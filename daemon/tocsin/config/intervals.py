@@ -1,8 +1,7 @@
 """Time intervals as Alertmanager writes and reads them.
 
-Ranges are inclusive, but for the end of a time of day. A range that runs backwards, over midnight or over the turn of
-the week, is refused: write two. Days of the month count from the end when negative. Wall time is that of the
-interval's location, UTC without one; so on the night when clocks go back an hour is inside twice.
+Ranges that run backwards, over midnight or over the turn of the week, are refused. Wall time is that of the interval's
+location, so in the night when clocks go back an hour is inside twice.
 """
 
 import re
@@ -22,23 +21,19 @@ from tocsin.kit.strings import did_you_mean
 _WEEKDAYS = ("sunday", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday")
 _MONTHS = ("january", "february", "march", "april", "may", "june", "july", "august", "september", "october",
            "november", "december")  # fmt: skip
-_TIME = re.compile(r"(?:([01][0-9]|2[0-3]):([0-5][0-9])|(24):(00))")
 _NUMBER = re.compile(r"[+-]?[0-9]+")
 
 Range = tuple[int, int]
 
 
 class BadInterval(ValueError):
-    """A time interval that Alertmanager would refuse too; the message says why."""
-
-
-def _number_as_text(value: object) -> object:
-    return str(value) if isinstance(value, int) else value  # ``months: [5]`` is a number in YAML
+    """A time interval that Alertmanager would refuse too."""
 
 
 Ranges = tuple[Range, ...]
 Words = Annotated[Ranges, Written(tuple[str, ...])]
-Numbers = Annotated[Ranges, Written(tuple[Annotated[str, BeforeValidator(_number_as_text)], ...])]
+_NUMBER_AS_TEXT = BeforeValidator(lambda value: str(value) if isinstance(value, int) else value)  # as ``months: [5]``
+Numbers = Annotated[Ranges, Written(tuple[Annotated[str, _NUMBER_AS_TEXT], ...])]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +44,8 @@ class TimeOfDay(Section):
 
 @dataclass(frozen=True, slots=True)
 class TimeRange(Section):
-    """One entry of a time interval; None means any. Ranges are inclusive but for minutes.
-
-    ``weekdays``: 0 is Sunday. ``days_of_month``: negative ones count from the end. ``times``: minutes of the day, end
-    exclusive.
-    """
+    """One entry of a time interval; None means any. Ranges are inclusive, but for ``times``: minutes of the day with an
+    exclusive end. ``weekdays``: 0 is Sunday. Negative ``days_of_month`` count from the end."""
 
     times: Annotated[Ranges, Written(tuple[TimeOfDay, ...])] | None = None
     weekdays: Words | None = None  # as `monday:friday`
@@ -64,20 +56,16 @@ class TimeRange(Section):
 
     def check(self, written: Mapping[str, object]) -> "TimeRange":
         """Parse the ranges, which are words until here."""
-
-        def parse_each(name: str, parse: Callable[..., Range]) -> Ranges | None:
-            words = getattr(self, name)
-            return None if words is None else tuple(map(parse, words))
-
-        return replace(
-            self,
-            times=parse_each("times", lambda time: parse_time_range(time.start_time, time.end_time)),
-            weekdays=parse_each("weekdays", parse_weekdays),
-            days_of_month=parse_each("days_of_month", parse_days_of_month),
-            months=parse_each("months", parse_months),
-            years=parse_each("years", parse_years),
-            location=check_location(self.location),
-        )
+        parsers: dict[str, Callable[..., Range]] = {
+            "times": lambda time: parse_time_range(time.start_time, time.end_time),
+            "weekdays": parse_weekdays,
+            "days_of_month": parse_days_of_month,
+            "months": parse_months,
+            "years": parse_years,
+        }
+        words = {name: getattr(self, name) for name in parsers}
+        ranges = {name: tuple(map(parsers[name], each)) for name, each in words.items() if each is not None}
+        return replace(self, **ranges, location=check_location(self.location))
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +76,14 @@ class TimeInterval(Section):
 
 def parse_time_range(start: str, end: str) -> Range:
     """Minutes of the day from ``09:00`` and ``17:30``; ``24:00`` is the end of the day."""
-    first, last = _minutes(start), _minutes(end)
+
+    def minutes(text: str) -> int:
+        match = re.fullmatch(r"(?:([01][0-9]|2[0-3]):([0-5][0-9])|(24):(00))", text)
+        if match is None:
+            raise BadInterval(f"{text!r} is not a time of day; write it like 09:00")
+        return 24 * 60 if match[3] else int(match[1]) * 60 + int(match[2])
+
+    first, last = minutes(start), minutes(end)
     if first >= last:
         raise BadInterval(
             f"the time {start} is not before {end}; a time over midnight is written as two: {start} to 24:00 and "
@@ -104,7 +99,14 @@ def parse_weekdays(text: str) -> Range:
 
 def parse_months(text: str) -> Range:
     """``january:march``, ``1:3`` or ``may``; 1 is January."""
-    return _range(text, _month)
+
+    def month(part: str) -> int:
+        number = int(part) if _NUMBER.fullmatch(part) else _named(part, _MONTHS, "month") + 1
+        if not 1 <= number <= 12:
+            raise BadInterval(f"{part!r} is not a month; they go from 1 to 12")
+        return number
+
+    return _range(text, month)
 
 
 def parse_years(text: str) -> Range:
@@ -114,7 +116,14 @@ def parse_years(text: str) -> Range:
 
 def parse_days_of_month(text: str) -> Range:
     """``1:7``, ``-1`` (the last day) or ``15:-1``."""
-    first, last = _ends(text, _day)
+
+    def day(part: str) -> int:
+        number = _number(part, "day of the month")
+        if number == 0 or abs(number) > 31:
+            raise BadInterval(f"{part!r} is not a day of the month; they go from 1 to 31, or from -31 to -1")
+        return number
+
+    first, last = _ends(text, day)
     if first < 0 <= last:
         raise BadInterval(f"{text!r}: a range that begins at a negative day must end at a negative day")
     if (first if first > 0 else 28 + first) > (last if last > 0 else 28 + last):  # Alertmanager's own measure
@@ -123,8 +132,7 @@ def parse_days_of_month(text: str) -> Range:
 
 
 def check_location(name: str) -> str:
-    """The name of a time zone, as ``Europe/Paris``; empty is UTC. Raises ``BadInterval`` for one that is not known,
-    and for ``Local``, which would mean another thing on every machine."""
+    """The name of a time zone, as ``Europe/Paris``; empty is UTC. ``Local``, which differs by machine, is refused."""
     name = name or "UTC"
     try:
         _zone(name)
@@ -135,7 +143,6 @@ def check_location(name: str) -> str:
 
 
 def contains(times: TimeRange, now: datetime) -> bool:
-    """Whether ``now`` lies inside."""
     local = now.astimezone(_zone(times.location))
     minute, days = local.hour * 60 + local.minute, monthrange(local.year, local.month)[1]
 
@@ -143,29 +150,21 @@ def contains(times: TimeRange, now: datetime) -> bool:
         first, last = (days + 1 + day if day < 0 else day for day in (first, last))
         return first <= days and first <= local.day <= min(last, days)
 
+    def inside(ranges: Ranges | None, value: int) -> bool:
+        return ranges is None or any(first <= value <= last for first, last in ranges)
+
     return (
         (times.times is None or any(first <= minute < last for first, last in times.times))
         and (times.days_of_month is None or any(on_day(first, last) for first, last in times.days_of_month))
-        and _inside(times.months, local.month)
-        and _inside(times.weekdays, local.isoweekday() % 7)
-        and _inside(times.years, local.year)
+        and inside(times.months, local.month)
+        and inside(times.weekdays, local.isoweekday() % 7)
+        and inside(times.years, local.year)
     )
-
-
-def _inside(ranges: Ranges | None, value: int) -> bool:
-    return ranges is None or any(first <= value <= last for first, last in ranges)
 
 
 @lru_cache(maxsize=256)
 def _zone(name: str) -> ZoneInfo:
     return ZoneInfo(name)
-
-
-def _minutes(text: str) -> int:
-    match = _TIME.fullmatch(text)
-    if match is None:
-        raise BadInterval(f"{text!r} is not a time of day; write it like 09:00")
-    return 24 * 60 if match[3] else int(match[1]) * 60 + int(match[2])
 
 
 def _ends(text: str, member: Callable[[str], int]) -> Range:
@@ -193,17 +192,3 @@ def _number(part: str, what: str) -> int:
     if not _NUMBER.fullmatch(part):
         raise BadInterval(f"{part!r} is not a {what}")
     return int(part)
-
-
-def _month(part: str) -> int:
-    number = int(part) if _NUMBER.fullmatch(part) else _named(part, _MONTHS, "month") + 1
-    if not 1 <= number <= 12:
-        raise BadInterval(f"{part!r} is not a month; they go from 1 to 12")
-    return number
-
-
-def _day(part: str) -> int:
-    number = _number(part, "day of the month")
-    if number == 0 or abs(number) > 31:
-        raise BadInterval(f"{part!r} is not a day of the month; they go from 1 to 31, or from -31 to -1")
-    return number

@@ -1,8 +1,7 @@
 """The configuration: every key of the file with its type, its default and, in the comment, its meaning.
 
-One set of classes: what is validated is what the stages use. The JSON Schema beside the reference file and the page
-docs/configuration.md are generated from here. What needs the whole file (names that point elsewhere, templates,
-inherited values of routes) is done by ``load``.
+The JSON Schema beside the reference file and docs/configuration.md are generated from here. ``load`` does what needs
+the whole file.
 """
 
 import itertools
@@ -40,7 +39,6 @@ from tocsin.config.values import (
     SecretFile,
     SecretVariable,
     Section,
-    Severity,
     Written,
     http_url,
     keys_of_secret,
@@ -54,7 +52,7 @@ ABSENT: Final[Any] = None  # the default of a value that is filled in after vali
 
 
 class MessageFormat(StrEnum):
-    """The built-in formats that messages are written in; each is the name of a template too."""
+    """The built-in formats of messages; each is the name of a template too."""
 
     TEXT = "text"
     MARKDOWN = "markdown"
@@ -96,7 +94,7 @@ class Backfill(Section):
 
 @dataclass(frozen=True, slots=True)
 class WatchConfig(Section):
-    sweep_interval: PositiveDuration = timedelta(seconds=2)  # one request tells everything that runs now
+    sweep_interval: PositiveDuration = timedelta(seconds=2)  # how often one request lists every running scenario
     discovery_interval: PositiveDuration = timedelta(minutes=5)  # projects and scenario lists, spread evenly
     max_poll_interval: PositiveDuration = timedelta(hours=1)  # the longest time between two polls of a quiet scenario
     max_requests_per_second: Annotated[float, Field(gt=0, le=1000)] = 5  # budget of the node, all requests together
@@ -107,7 +105,7 @@ class WatchConfig(Section):
 
 @dataclass(frozen=True, slots=True)
 class Node(Section):
-    """One DSS node. Exactly one of ``api_key`` and ``bearer`` is set."""
+    """Exactly one of ``api_key`` and ``bearer`` is set."""
 
     name: Name  # the label `dss_node`; another name starts another history
     url: PlainUrl  # where DSS is; a proxy's path before DSS's own may follow
@@ -138,10 +136,10 @@ class Node(Section):
 
 @dataclass(frozen=True, slots=True)
 class Channel(Section):
-    """One apprise URL or one native webhook: exactly one of ``url`` and ``webhook`` is set."""
+    """Exactly one of ``url``, for apprise, and ``webhook`` is set."""
 
     name: Annotated[Name, OrNull] = ABSENT  # unique over all receivers; by default `<receiver>/<scheme>`
-    receiver: Annotated[str, NoKey] = ""
+    receiver: NoKey[str] = ""
     url: InlineText | None = None  # an apprise URL
     url_file: SecretFile = None
     url_env: SecretVariable = None
@@ -149,7 +147,7 @@ class Channel(Section):
     webhook_file: SecretFile = None
     webhook_env: SecretVariable = None
     template: str | None = None  # text, markdown, slack, mail, or the name of a template file; by default by the scheme
-    send_resolved: bool = True  # whether the end of an alert is told
+    send_resolved: bool = True  # whether the end of an alert is notified
     resolve_what_was_sent: bool = False  # send an end once a mute is over, though Alertmanager drops it
     timeout: PositiveDuration = timedelta(seconds=30)  # a send that takes longer counts as unknown and is tried again
     rate: Rate | None = None  # sends a second or minute, as `1/s`; none: no limit
@@ -175,7 +173,7 @@ class Channel(Section):
 
     @property
     def scheme(self) -> str:
-        """What the default name says; a URL behind a file or variable is not read for it."""
+        """For the default name; a URL in a file or variable is not read for it."""
         if self.webhook:
             return "webhook"
         scheme = re.match(r"([a-zA-Z0-9+.-]+)://", self.url.value) if isinstance(self.url, InlineSecret) else None
@@ -199,11 +197,8 @@ class Receiver(Section):
         return replace(self, channels=tuple(channels))
 
 
-def _addresses(value: object) -> object:
-    return [value] if isinstance(value, str) else value  # each may be a list; commas may stand in names
-
-
-Addresses = Annotated[tuple[str, ...], BeforeValidator(_addresses)]
+# One address or a list; commas may stand in names.
+Addresses = Annotated[tuple[str, ...], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,10 +212,8 @@ class ReporterMail(Section):
 
 @dataclass(frozen=True, slots=True)
 class Reporter(Section):
-    """Tell me every time X happens."""
-
     name: Name  # unique
-    receiver: Name  # who is told
+    receiver: Name  # who is notified
     # events: run.started, run.finished, run.failed, run.aborted, node.down, node.up, reporter.failed
     on: Annotated[
         frozenset[EventName], Written(Annotated[tuple[EventName, ...], AfterValidator(not_empty)], frozenset)
@@ -247,23 +240,21 @@ _RESERVED_LABELS: Final = frozenset({"alertname", "severity", "dss_node", "proje
 
 @dataclass(frozen=True, slots=True)
 class Rule(Section):
-    """One rule; the fields that its kind does not read keep their defaults."""
-
     alert: Name  # the alert's name
-    kind: RuleKind  # what rings
-    severity: Severity = "warning"  # a label
+    kind: RuleKind  # when it fires
+    severity: Name = "warning"  # a label
     match: Matchers = ()  # matchers on the labels of scenario or node
     labels: Mapping[str, str] = field(default_factory=dict)  # further labels of the alert
     annotations: Mapping[str, str] = field(default_factory=dict)  # further texts of the alert; see docs/rules.md
-    after: Annotated[int, Field(ge=1)] = 1  # failed: so many failures in a row ring
-    resolve_after: Annotated[int, Field(ge=1)] = 1  # failed: so many good runs end it
+    after: Annotated[int, Field(ge=1)] = 1  # failed: so many failures in a row fire
+    resolve_after: Annotated[int, Field(ge=1)] = 1  # failed: so many good runs resolve it
     outcomes: Annotated[
         tuple[Literal["SUCCESS", "WARNING", "FAILED", "ABORTED", "UNKNOWN"], ...], AfterValidator(not_empty)
     ] = ("FAILED", "UNKNOWN")  # failed: what counts as a failure; UNKNOWN is a run that DSS lost
     grace: Duration = timedelta(minutes=10)  # missed: how late a start may be, beyond the 60 s that DSS waits
     times_usual: Annotated[float, Field(gt=1, le=1000)] | None = None  # overlong: so many times the usual duration
     at_least: Duration = timedelta(minutes=15)  # overlong: but no less than this
-    min_runs: Annotated[int, Field(ge=1, le=1000)] = 5  # overlong: so many runs tell what is usual
+    min_runs: Annotated[int, Field(ge=1, le=1000)] = 5  # overlong: so many runs define the usual duration
     longer_than: PositiveDuration | None = None  # overlong: a fixed bound instead, or beside
     no_success_for: PositiveDuration | None = None  # stale: the longest time without a good run
     hold: Annotated[Duration, Field(alias="for")] = timedelta(minutes=2)  # node_down: how long it must be down
@@ -282,18 +273,17 @@ class Rule(Section):
 
 DEFAULT_RULES: Final[tuple[Rule, ...]] = (
     Rule("ScenarioFailed", "failed"),
-    Rule("ScenarioMissed", "missed", grace=timedelta(minutes=10)),
-    Rule("ScenarioOverlong", "overlong", times_usual=3.0, at_least=timedelta(minutes=15), min_runs=5),
-    Rule("NodeDown", "node_down", severity="critical", hold=timedelta(minutes=2)),
+    Rule("ScenarioMissed", "missed"),
+    Rule("ScenarioOverlong", "overlong", times_usual=3.0),
+    Rule("NodeDown", "node_down", severity="critical"),
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Route(Section):
-    """A node of the routing tree. ``build_tree`` fills in what it inherits, its line, and as ``path`` the matchers from
-    the root to here."""
+    """``build_tree`` fills in what is inherited, the line, and as ``path`` the matchers from the root to here."""
 
-    receiver: Annotated[Name, OrNull] = ABSENT  # who is told; inherited
+    receiver: Annotated[Name, OrNull] = ABSENT  # who is notified; inherited
     matchers: Matchers = ()  # all must hold; none on the root
     continues: Annotated[bool, Field(alias="continue")] = False  # also try the routes that follow
     # labels that make a group; `['...']`: all. Root: `[alertname, dss_node, project]` (Alertmanager: none)
@@ -301,13 +291,13 @@ class Route(Section):
     group_wait: Annotated[Duration, OrNull] = ABSENT  # how long a new group gathers. Root: 10s (Alertmanager: 30s)
     # the least time between two messages of a group that changed. Root: 5m
     group_interval: Annotated[PositiveDuration, OrNull] = ABSENT
-    # the least time before an unchanged group is told again. Root: 4h
+    # the least time before an unchanged group is notified again. Root: 4h
     repeat_interval: Annotated[PositiveDuration, OrNull] = ABSENT
-    mute_time_intervals: tuple[str, ...] = ()  # silent during these
-    active_time_intervals: tuple[str, ...] = ()  # silent outside of these
+    mute_time_intervals: tuple[str, ...] = ()  # muted during these
+    active_time_intervals: tuple[str, ...] = ()  # muted outside of these
     routes: tuple["Route", ...] = ()
-    path: Annotated[tuple[str, ...], NoKey] = ()
-    line: Annotated[int | None, NoKey] = None
+    path: NoKey[tuple[str, ...]] = ()
+    line: NoKey[int | None] = None
 
     def check(self, written: Mapping[str, object]) -> "Route":
         names = self.group_by or ()
@@ -344,20 +334,17 @@ def build_tree(
 
 @dataclass(frozen=True, slots=True)
 class InhibitRule(Section):
-    source_matchers: Matchers  # while such an alert rings
-    target_matchers: Matchers  # such alerts are not told
-    equal: tuple[str, ...] = ()  # if these labels are the same on both
+    source_matchers: Matchers  # while such an alert fires
+    target_matchers: Matchers  # such alerts are not notified
+    equal: tuple[str, ...] = ()  # if these labels are equal on both
 
 
-DEFAULT_INHIBIT_RULES: Final[tuple[InhibitRule, ...]] = (
-    InhibitRule(
-        parse_matchers('alertname="NodeDown"'), parse_matchers('alertname=~"Scenario.*|CommonCause"'), ("dss_node",)
-    ),
-    InhibitRule(
-        parse_matchers('severity="critical"'),
-        parse_matchers('severity=~"warning|info"'),
-        ("alertname", "dss_node", "project", "scenario"),
-    ),
+DEFAULT_INHIBIT_RULES: Final[tuple[InhibitRule, ...]] = tuple(
+    InhibitRule(parse_matchers(source), parse_matchers(target), equal)
+    for source, target, equal in (
+        ('alertname="NodeDown"', 'alertname=~"Scenario.*|CommonCause"', ("dss_node",)),
+        ('severity="critical"', 'severity=~"warning|info"', ("alertname", "dss_node", "project", "scenario")),
+    )
 )
 
 
@@ -426,7 +413,7 @@ class MetricsConfig(Section):
 
     @property
     def duration_bounds(self) -> tuple[float, ...]:
-        """The upper bounds of the duration histogram in seconds, ascending, without +Inf."""
+        """Upper bounds in seconds, ascending, without +Inf."""
         return tuple(sorted(self.duration_buckets or ())) or DURATION_BUCKETS
 
 
@@ -448,13 +435,10 @@ class Config(Section):
     inhibit_rules: Annotated[tuple[InhibitRule, ...], OrNull] = field(default_factory=lambda: DEFAULT_INHIBIT_RULES)
     time_intervals: tuple[TimeInterval, ...] = ()
     templates: tuple[str, ...] = ()  # globs on Jinja2 files, relative to this file
-    template_texts: Annotated[Mapping[str, str], NoKey] = field(default_factory=dict)  # of the files, by their names
-    loaded_at: Annotated[datetime | None, NoKey] = None
-    source: Annotated[str | None, NoKey] = None  # the file it was read from
-    # of the keys of the file
-    lines: Annotated[Mapping[tuple[str | int, ...], int], NoKey] = field(
-        default_factory=dict, compare=False, repr=False
-    )
+    template_texts: NoKey[Mapping[str, str]] = field(default_factory=dict)  # of the files, by their names
+    loaded_at: NoKey[datetime | None] = None
+    source: NoKey[str | None] = None  # the file it was read from
+    lines: NoKey[Mapping[tuple[str | int, ...], int]] = field(default_factory=dict, compare=False, repr=False)
 
     def node(self, name: str) -> Node | None:
         return next((node for node in self.nodes if node.name == name), None)
@@ -463,7 +447,6 @@ class Config(Section):
         return next((receiver for receiver in self.receivers if receiver.name == name), None)
 
     def channels(self) -> Mapping[str, Channel]:
-        """Every channel by its name; names are unique over all receivers."""
         return {channel.name: channel for receiver in self.receivers for channel in receiver.channels}
 
 
@@ -480,7 +463,6 @@ class _JsonSchema(GenerateJsonSchema):
         return {} if schema.get("default_factory") is dict else super().get_default_value(schema)
 
     def dataclass_schema(self, schema: core_schema.DataclassSchema) -> dict[str, Any]:
-        """Without the docstring, which is for engineers."""
         return {key: value for key, value in super().dataclass_schema(schema).items() if key != "description"}
 
 

@@ -15,7 +15,6 @@ from tocsin.kit.strings import did_you_mean
 Path_ = tuple[str | int, ...]
 Lines = dict[Path_, int]
 Schema = dict[str, Any]
-_NO_BLANK = "a blank is missing after its colon"
 _LONGEST: Final = 500  # characters of a message, which may repeat what was written
 
 
@@ -47,8 +46,6 @@ class BadConfig(Exception):
 
 _SECRET_KEYS = ("api", "auth", "bearer", "key", "password", "secret", "token")
 _ADDRESS_KEYS = ("url", "webhook", "proxy")
-_A_FILE = re.compile(r"[\w-]+\.[a-z]{2,5}")
-_A_VARIABLE = re.compile(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)+")
 
 
 def without_secrets(error: BadConfig, document: object, base: Path) -> BadConfig:
@@ -84,16 +81,16 @@ def is_place(file: str | Path, base: Path) -> bool:
     """Whether this names an existing or plausible file. Otherwise it may be the secret itself, written as its file."""
     path = base / file
     # Not ``Path.exists``, which raises for what is too long for a name, with all of it, or may not be seen.
-    if os.path.exists(path) or _A_FILE.fullmatch(str(file)):
+    if os.path.exists(path) or re.fullmatch(r"[\w-]+\.[a-z]{2,5}", str(file)):
         return True
-    inside = path.is_relative_to(base)
-    parts = path.relative_to(base if inside else path.anchor).parts
-    return len(parts) > 1 and os.path.isdir(Path(base if inside else path.anchor, parts[0]))
+    folder = base if path.is_relative_to(base) else path.anchor
+    parts = path.relative_to(folder).parts
+    return len(parts) > 1 and os.path.isdir(Path(folder, parts[0]))
 
 
 def is_variable(name: str) -> bool:
     """Whether this is a usual name of an environment variable. Otherwise it may be the secret itself."""
-    return _A_VARIABLE.fullmatch(name) is not None
+    return re.fullmatch(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)+", name) is not None
 
 
 def dotted(path: Path_) -> str:
@@ -106,30 +103,28 @@ def dotted(path: Path_) -> str:
 
 def line_of(path: Path_, lines: Mapping[Path_, int]) -> int | None:
     """The line of a key, or of the nearest one above it."""
-    for length in range(len(path), -1, -1):
-        if path[:length] in lines:
-            return lines[path[:length]]
-    return None
+    return next((lines[path[:length]] for length in range(len(path), -1, -1) if path[:length] in lines), None)
 
 
 def problems_of(error: ValidationError, schema: Callable[[], Schema], file: str | None, lines: Lines) -> list[Problem]:
-    """One problem for each finding of pydantic, in the order of the file. ``schema``: the JSON Schema of the file, for the
-    keys that are known."""
+    """One problem for each finding of pydantic, in the order of the file. ``schema``: its JSON Schema, for known keys."""
     problems = []
     for details in error.errors(include_url=False, include_context=True):
         path: Path_ = tuple(details["loc"])
         match details["type"]:
             case "unexpected_keyword_argument":
-                known = _keys_at(schema(), path[:-1])
+                section = root = schema()
+                for part in path[:-1]:
+                    value = section.get("properties", {}).get(part, {}) if isinstance(part, str) else section
+                    section = referenced(root, value)
+                known = sorted(section.get("properties", {}))
                 key, colon, _value = str(path[-1]).partition(":")
                 if colon:  # the value has become part of the key
-                    problems.append(Problem(_NO_BLANK, file, line_of(path, lines), dotted((*path[:-1], key))))
+                    message = "a blank is missing after its colon"
+                    problems.append(Problem(message, file, line_of(path, lines), dotted((*path[:-1], key))))
                     continue
-                message = f"unknown key{did_you_mean(str(path[-1]), known)}"
-                if hint := _hint(path):
-                    message = hint
-                elif not message.endswith("?") and known:
-                    message += f"; known here: {', '.join(known)}"
+                near = did_you_mean(str(path[-1]), known) or (f"; known here: {', '.join(known)}" if known else "")
+                message = _hint(path) or f"unknown key{near}"
             case "missing":
                 message = "is missing"
             case "value_error":
@@ -149,8 +144,7 @@ def problems_of(error: ValidationError, schema: Callable[[], Schema], file: str 
 
 def _hint(path: Path_) -> str | None:
     """What to write instead of a key of another program, mostly of Alertmanager."""
-    *_, key = path
-    within = path[0]
+    within, key = path[0], path[-1]
     if within == "receivers" and isinstance(key, str) and (service := key.removesuffix("_configs")) != key:
         way = "webhook: https://…" if service == "webhook" else f"url: {_SCHEMES.get(service, service)}://…"
         return f"this is Alertmanager's way; here a receiver has channels, as `channels: [{{{way}}}]`"
@@ -170,14 +164,6 @@ _HINTS: dict[tuple[object, object], str] = {
     ("", "global"): "there are no global settings; each channel has its own, in its url or beside it",
     ("", "groups"): "rules are a list of Tocsin's own kinds, not Prometheus's groups; see docs/rules.md",
 }
-
-
-def _keys_at(schema: Schema, path: Path_) -> list[str]:
-    """The keys that may stand at ``path``."""
-    here = schema
-    for part in path:
-        here = referenced(schema, here.get("properties", {}).get(part, {}) if isinstance(part, str) else here)
-    return sorted(here.get("properties", {}))
 
 
 def referenced(schema: Schema, value: Schema) -> Schema:

@@ -12,18 +12,15 @@ from tocsin.kit.files import DEADLINE_SECONDS, TextFile
 
 log = structlog.get_logger("tocsin.config.secrets")
 MASK: Final = "<secret>"
-_LARGEST_FILE: Final = 1 << 20
-_FRESH_FOR_SECONDS: Final = 0.1
 
 
 class Secret(Protocol):
-    """A value that must not be printed; ``str()`` and ``repr()`` hide it."""
+    """A value that ``str()`` and ``repr()`` hide."""
 
     __slots__ = ()
 
     def reveal(self) -> str:
         """The present value. May block for seconds, so for threads. Raises ``OSError`` when it cannot be read in time."""
-        ...
 
     async def read(self) -> str:
         """As ``reveal``, for event loops."""
@@ -35,8 +32,6 @@ class Secret(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class InlineSecret(Secret):
-    """A secret that stands in the configuration itself."""
-
     value: str = field(repr=False)
 
     def reveal(self) -> str:
@@ -45,8 +40,6 @@ class InlineSecret(Secret):
 
 @dataclass(frozen=True, slots=True)
 class EnvSecret(Secret):
-    """A secret in an environment variable."""
-
     name: str
 
     def reveal(self) -> str:
@@ -67,37 +60,30 @@ class FileSecret(Secret):
     _file: TextFile = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        file = TextFile(
-            self.path,
-            _LARGEST_FILE,
-            seconds=self.deadline_seconds,
-            fresh_for_seconds=_FRESH_FOR_SECONDS,
-            hangs=self._report,
-        )
+        def report(hangs: bool) -> None:
+            if hangs:
+                log.warning("secret_file_hangs", path=str(self.path), action="the value last read, if any, is used")
+            else:
+                log.info("secret_file_answers_again", path=str(self.path))
+
+        file = TextFile(self.path, 1 << 20, seconds=self.deadline_seconds, fresh_for_seconds=0.1, hangs=report)
         object.__setattr__(self, "_file", file)
 
     def reveal(self) -> str:
         try:
             return self._value(self._file.call())
-        except TimeoutError as error:
-            return self._last_value(error)
+        except TimeoutError:
+            if self._file.text is None:
+                raise
+            return self._value(self._file.text)
 
     async def read(self) -> str:
         try:
             return self._value(await self._file.wait())
-        except TimeoutError as error:
-            return self._last_value(error)
-
-    def _last_value(self, error: TimeoutError) -> str:
-        if self._file.text is None:
-            raise error
-        return self._value(self._file.text)
-
-    def _report(self, hangs: bool) -> None:
-        if hangs:
-            log.warning("secret_file_hangs", path=str(self.path), action="the value last read, if any, is used")
-        else:
-            log.info("secret_file_answers_again", path=str(self.path))
+        except TimeoutError:
+            if self._file.text is None:
+                raise
+            return self._value(self._file.text)
 
     def _value(self, text: str) -> str:
         if not (value := text.strip()):

@@ -1,9 +1,8 @@
-"""What the sections of the configuration are made of: their base class, and the kinds of values that stand in the file,
-each with the message for a wrong one."""
+"""The base class of the configuration's sections, and the kinds of values in the file with the messages for wrong ones."""
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import InitVar
+from dataclasses import InitVar, dataclass
 from datetime import timedelta
 from inspect import get_annotations
 from pathlib import Path
@@ -17,10 +16,12 @@ from pydantic import (
     Field,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
+    PlainValidator,
     ValidationInfo,
     WithJsonSchema,
 )
-from pydantic_core import CoreSchema, PydanticCustomError, PydanticOmit, PydanticUseDefault, core_schema
+from pydantic.json_schema import SkipJsonSchema
+from pydantic_core import CoreSchema, PydanticCustomError, PydanticUseDefault, core_schema
 
 from tocsin.config.secrets import EnvSecret, FileSecret, InlineSecret, Secret
 from tocsin.kit.clock import parse_duration
@@ -33,7 +34,7 @@ _LONGEST = timedelta(days=36_500)  # so that no moment of the past or future is 
 def _duration(value: object) -> object:
     if isinstance(value, timedelta):
         return value
-    if isinstance(value, int) and not isinstance(value, bool) and value == 0:
+    if value == 0 and type(value) is int:
         return timedelta(0)
     if not isinstance(value, str):
         raise ValueError(f"{value!r} is not a duration; write it like 30s, 1h30m or 7d")
@@ -91,8 +92,7 @@ def proxy_url(value: str) -> str:
 
 
 def _header_value(value: str) -> str:
-    value = value.strip()
-    if not value.isprintable():
+    if not (value := value.strip()).isprintable():
         raise ValueError("holds characters that no HTTP header can carry")
     return value
 
@@ -111,42 +111,36 @@ def not_empty(value: tuple[T, ...]) -> tuple[T, ...]:
     return value
 
 
+@dataclass(frozen=True, slots=True)
 class Written:
     """Marks a field whose value is written as another type in the file and then converted."""
 
-    def __init__(self, kind: object, convert: Callable[[Any], object] | None = None) -> None:
-        self._kind = kind
-        self._convert = convert
+    kind: object
+    convert: Callable[[Any], object] = lambda value: value
 
     def __get_pydantic_core_schema__(self, _source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
-        schema = handler.generate_schema(self._kind)
-        return schema if self._convert is None else core_schema.no_info_after_validator_function(self._convert, schema)
+        return core_schema.no_info_after_validator_function(self.convert, handler.generate_schema(self.kind))
 
 
-class _OrNull:
+def _beside_file(path: str, info: ValidationInfo) -> str:
+    return str((info.context or Path()) / path)
+
+
+class OrNull:
     """Marks a field whose default may also be written as null."""
 
-    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_before_validator_function(_default_for_null, handler(source))
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        def default_for_null(value: object) -> object:
+            if value is None:
+                raise PydanticUseDefault
+            return value
 
-    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return core_schema.no_info_before_validator_function(default_for_null, handler(source))
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         return {"anyOf": [handler(schema), {"type": "null"}]}
-
-
-class _NoKey:
-    """Marks a field that is no key of the file."""
-
-    def __get_pydantic_core_schema__(self, _source: object, _handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_plain_validator_function(_refuse)
-
-    def __get_pydantic_json_schema__(self, _schema: CoreSchema, _handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        raise PydanticOmit
-
-
-def _default_for_null(value: object) -> object:
-    if value is None:
-        raise PydanticUseDefault
-    return value
 
 
 def _refuse(_value: object) -> object:
@@ -168,18 +162,10 @@ PlainUrl = Annotated[HttpUrl, AfterValidator(plain_url)]
 ProxyUrl = Annotated[HttpUrl, AfterValidator(proxy_url)]
 Listen = Annotated[str, AfterValidator(_listen)]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
-Severity = Name
 HeaderName = Annotated[str, Field(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$", max_length=100)]
 HeaderValue = Annotated[str, AfterValidator(_header_value)]
-OrNull = _OrNull()
-NoKey = _NoKey()
-
-
-def _beside_file(path: str, info: ValidationInfo) -> str:
-    """Relative to the folder of the configuration file, which is the context of the validation."""
-    return str((info.context or Path()) / path)
-
-
+NoKey = Annotated[T, PlainValidator(_refuse), SkipJsonSchema()]  # a field that is no key of the file
+# Relative to the folder of the configuration file, which is the context of the validation.
 RelativePath = Annotated[str, AfterValidator(_beside_file)]
 InlineText = Annotated[Secret, Written(str, InlineSecret)]
 SecretFile = InitVar[Annotated[Secret, Written(RelativePath, lambda path: FileSecret(Path(path)))] | None]
@@ -187,10 +173,9 @@ SecretVariable = InitVar[Annotated[Secret, Written(str, EnvSecret)] | None]
 
 
 class Section:
-    """The base of the configuration's classes: plain dataclasses, of which pydantic validates what comes from a file.
+    """The base of the configuration's dataclasses. Pydantic validates what comes from a file, not what code constructs.
 
-    What code constructs is not validated. A secret ``x`` is one attribute, though in the file it may be written as
-    ``x_file`` or ``x_env`` too.
+    A secret ``x`` is one attribute, though in the file it may be written as ``x_file`` or ``x_env`` too.
     """
 
     __slots__ = ()
@@ -207,21 +192,19 @@ class Section:
                 object.__setattr__(self, key.rpartition("_")[0], secret)
 
     def check(self, written: Mapping[str, object]) -> Self:
-        """Hold the keys against each other, and complete them. ``written`` is the mapping in the file. Raises
-        ``ValueError``."""
+        """Check the keys together and complete them. ``written``: the mapping in the file. Raises ``ValueError``."""
         return self
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_wrap_validator_function(cls._validate, handler(source))
+        def validate(written: Any, validate_fields: Callable[[object], Self]) -> Self:
+            section = validate_fields(written)
+            for key in cls._secret_keys:
+                if key.endswith("_file") and len(keys := keys_of_secret(written, key.removesuffix("_file"))) > 1:
+                    raise ValueError(f"{' and '.join(keys)} are both set; keep one")
+            return section.check(written)
 
-    @classmethod
-    def _validate(cls, written: Any, handler: Callable[[object], Self]) -> Self:
-        section = handler(written)
-        for key in cls._secret_keys:
-            if key.endswith("_file") and len(keys := keys_of_secret(written, key.removesuffix("_file"))) > 1:
-                raise ValueError(f"{' and '.join(keys)} are both set; keep one")
-        return section.check(written)
+        return core_schema.no_info_wrap_validator_function(validate, handler(source))
 
 
 def keys_of_secret(written: Mapping[str, object], *names: str) -> list[str]:
