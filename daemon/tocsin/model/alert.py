@@ -9,17 +9,13 @@ from tocsin.kit.strings import derived_id
 from tocsin.model.labels import Labels, Matcher
 from tocsin.model.run import RunKey, ScenarioKey
 
-# Fired by rules about missed starts, for a whole node and whatever their own severity.
-STALLED_ALERT = "NodeSchedulerStalled"
+STALLED_ALERT = "NodeSchedulerStalled"  # fired by rules about missed starts, for a whole node
 STALLED_SEVERITY = "critical"
-# Fires for a channel that delivers nothing any more; labels `receiver` and `channel` name it.
-CHANNEL_ALERT = "ChannelFailing"
+CHANNEL_ALERT = "ChannelFailing"  # for a channel that delivers nothing; labels `receiver` and `channel` name it
 CHANNEL_SEVERITY = "critical"
 
 
 class EndReason(StrEnum):
-    """Why an alert no longer fires."""
-
     RESOLVED = "resolved"
     DEACTIVATED = "deactivated"  # the scenario was switched off
     UNWATCHED = "unwatched"  # gone, or out of scope, or its rule was taken away
@@ -28,11 +24,7 @@ class EndReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """One alert, firing while ``ends_at`` is None.
-
-    ``fingerprint`` is its identity: alert name, severity, node, project, scenario and the rule's own labels. Two
-    alerts of one fingerprint never fire at once; each firing has its own ``id``.
-    """
+    """Firing while ``ends_at`` is None. Two alerts of one fingerprint never fire at once; each firing has its own ``id``."""
 
     id: str
     fingerprint: str
@@ -66,7 +58,7 @@ def fingerprint(alertname: str, severity: str, node: str, scenario: ScenarioKey 
 
 
 def alert_id(identity: str, *moments_ms: int) -> str:
-    """The id of one firing of the alert with this fingerprint; the moments are when it began and was noticed."""
+    """Of one firing of the alert with this fingerprint; the moments are when it began and was noticed."""
     return derived_id(identity, *moments_ms)
 
 

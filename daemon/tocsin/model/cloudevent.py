@@ -13,28 +13,22 @@ Json = dict[str, "Json"] | list["Json"] | str | int | float | bool | None
 
 
 def event_schema() -> dict[str, Json]:
-    """The JSON Schema of what ``to_cloudevent`` makes."""
     loaded: dict[str, Json] = json.loads(files("tocsin.model").joinpath("cloudevent.schema.json").read_text("utf-8"))
     return loaded
-
-
-def event_source(event: Event) -> str:
-    """The CloudEvents source: ``/nodes/N/projects/P/scenarios/S``, or ``/nodes/N`` for events about a node."""
-    source = f"/nodes/{quote(event.node, safe='')}"
-    if event.project is not None and event.scenario is not None:
-        source += f"/projects/{quote(event.project, safe='')}/scenarios/{quote(event.scenario.id, safe='')}"
-    return source
 
 
 def to_cloudevent(event: Event, details: Details | None = None) -> dict[str, Json]:
     """The event with what is known of the run's details. In ``data`` what is unknown or does not apply is null, never
     absent; around it CloudEvents allows no null, so an event about a node has no ``subject``."""
     scenario, run = event.scenario, event.run
+    source = f"/nodes/{quote(event.node, safe='')}"
+    if event.project is not None and scenario is not None:
+        source += f"/projects/{quote(event.project, safe='')}/scenarios/{quote(scenario.id, safe='')}"
     document: dict[str, Json] = {
         "specversion": "1.0",
         "id": event.id,
         "type": f"tocsin.{event.name.value}",
-        "source": event_source(event),
+        "source": source,
         "time": isoformat(event.time),
         "datacontenttype": "application/json",
         "data": {
@@ -64,8 +58,8 @@ def to_cloudevent(event: Event, details: Details | None = None) -> dict[str, Jso
             "steps": _steps(details),
         },
     }
-    if event.run is not None:
-        document["subject"] = event.run.run_id
+    if run is not None:
+        document["subject"] = run.run_id
     if event.seq is not None:
         document["seq"] = event.seq
     return document

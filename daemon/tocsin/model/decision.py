@@ -6,8 +6,6 @@ from enum import StrEnum
 
 
 class Stage(StrEnum):
-    """Where a decision was made."""
-
     RULE = "rule"  # facts and time → alerts; the subject is the alert name
     REPORTER = "reporter"  # event → notification; the subject is the reporter
     ROUTE = "route"  # alert → group; the subject is the group's key
@@ -52,8 +50,6 @@ SUPPRESSIONS = tuple(map(DecisionReason, (*_MUTES, "condition", "late", "not_all
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """One decision with its reason; ids that do not apply are None."""
-
     at: datetime
     stage: Stage
     subject: str

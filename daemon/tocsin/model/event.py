@@ -1,7 +1,5 @@
-"""Events: immutable facts. One start and exactly one end per run, the ups and downs of nodes, failed reporters.
-
-An event's id is derived from its facts, so that observing the same thing again makes the same event.
-"""
+"""Events: immutable facts about runs, nodes and reporters. Their ids are derived from the facts, so that observing the
+same thing again makes the same event."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -28,8 +26,6 @@ _END_EVENT_NAMES = {Outcome.FAILED.value: EventName.RUN_FAILED, Outcome.ABORTED.
 
 
 class DownReason(StrEnum):
-    """Why a node cannot be watched."""
-
     UNREACHABLE = "unreachable"
     UNAUTHORIZED = "unauthorized"
     FORBIDDEN = "forbidden"
@@ -38,7 +34,7 @@ class DownReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ScenarioFacts:
-    """The scenario as it was when the event happened."""
+    """As they were when the event happened."""
 
     id: str
     name: str
@@ -88,12 +84,11 @@ def run_event_id(run: Run, name: EventName, part: str = "") -> str:
 
 
 def node_event_id(node: str, name: EventName, time: datetime) -> str:
-    """A node goes down or up once in a millisecond."""
     return derived_id(node, to_ms(time), name)
 
 
 def end_event_name(outcome: str | None) -> EventName:
-    """The event that the end of a run with this outcome makes; unknown outcomes are ``run.finished``."""
+    """Unknown outcomes are ``run.finished``."""
     return _END_EVENT_NAMES.get(outcome or "", EventName.RUN_FINISHED)
 
 
@@ -120,7 +115,6 @@ def event_labels(event: Event) -> dict[str, str]:
 
 
 def is_good(outcome: str | None) -> bool:
-    """Whether a run with this outcome did its work."""
     return outcome in GOOD_OUTCOMES
 
 

@@ -1,14 +1,11 @@
 r"""Labels and matchers with Alertmanager's semantics: ``= != =~ !~``, anchored RE2, an absent label is empty.
 
-A text, one matcher or a list as a whole, is read as Alertmanager 0.27 and later reads it. There are two readings: the
-classic one (``severity=critical``, quotes optional, ``\"``, ``\n`` and ``\\`` escaped) and the UTF-8 one (any name,
-quoted if it holds a reserved character; inside quotes the escapes of Go, ``\x`` being a byte). Where the classic
-reading accepts a text it wins; what it refuses, for its form or its regular expression, may be the UTF-8 one.
+As in Alertmanager 0.27 and later there are two readings: the classic one (``severity=critical``, quotes optional,
+``\"``, ``\n`` and ``\\`` escaped), and for what it refuses the UTF-8 one (any name, quoted if it holds a reserved
+character; inside quotes the escapes of Go, ``\x`` being a byte). Source: its ``matcher`` and ``pkg/labels``.
 
-Two things are stricter here. An empty label name is refused. And a regular expression is bounded in what it may cost,
-because RE2 compiles under the interpreter's lock: no other thread, so not the event loop either, runs meanwhile.
-
-Source of the facts: ``matcher/parse``, ``matcher/compat`` and ``pkg/labels`` of Alertmanager.
+Two things are stricter. An empty label name is refused, and the cost of a regular expression is bounded, because RE2
+compiles under the interpreter's lock: no other thread, so not the event loop either, runs meanwhile.
 """
 
 import re
@@ -27,7 +24,7 @@ class BadMatcher(ValueError):
 
 
 class _BadQuoted(BadMatcher):
-    """A quoted text of the UTF-8 reading with an escape that is none, or bytes that are not UTF-8."""
+    """A quoted text of the UTF-8 reading cannot be read; its message wins over that of the classic reading."""
 
 
 class Op(StrEnum):
@@ -42,8 +39,6 @@ PROGRAM_BYTES = 1 << 19  # of one regular expression, with the memory for matchi
 LONGEST_PATTERN = 16_384  # characters
 MOST_EXPANSIONS = 50  # `{n}` and `\pL`: a few characters of the pattern that may cost RE2 half a millisecond each
 MOST_REPETITIONS = 2000  # `?`, `*` and `+`: what a chain of them costs grows with its square
-_EXPANSION = re.compile(r"\\[pP]|\{")
-_REPETITION = re.compile(r"[?*+]")
 
 OPTIONS = re2.Options()
 OPTIONS.log_errors = False
@@ -58,14 +53,15 @@ _CLASSIC = re.compile(
     r"[ \t\n\f\r]*([a-zA-Z_:][a-zA-Z0-9_:]*)[ \t\n\f\r]*(=~|!~|!=|=)[ \t\n\f\r]*(.*?)[ \t\n\f\r]*", re.DOTALL
 )
 _CLASSIC_ESCAPE = re.compile(r"\\(.)", re.DOTALL)
-_TOKEN = re.compile(rf'[{_SPACES}]*(?:(=~|!~|!=|[={{}},])|("(?:[^"\\]|\\.)*")|([^{_RESERVED}]+))', re.DOTALL)
+_WORD = rf'[{_SPACES}]*("(?:[^"\\]|\\.)*"|[^{_RESERVED}]+)[{_SPACES}]*'
+_UTF8 = re.compile(rf"{_WORD}(=~|!~|!=|=){_WORD}(?:,[{_SPACES}]*|\Z)", re.DOTALL)
 _GO_ESCAPE = re.compile(r"\\(?:x([0-9a-fA-F]{2})|([0-3][0-7]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|(.))", re.DOTALL)
 _GO_LETTERS = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v", "\\": "\\", '"': '"'}
 _GO_LETTER_OF = {value: f"\\{letter}" for letter, value in _GO_LETTERS.items()}
 
 
 def compiled(pattern: str) -> "re2._Regexp[str]":
-    """The anchored pattern, compiled once. Raises ``BadMatcher`` with RE2's own reason, or for what is too costly."""
+    """The anchored pattern, compiled once. Raises ``BadMatcher`` for what RE2 refuses or is too costly."""
     expression = _compile(pattern)
     if isinstance(expression, str):
         raise BadMatcher(expression)
@@ -74,31 +70,28 @@ def compiled(pattern: str) -> "re2._Regexp[str]":
 
 @lru_cache(maxsize=4096)
 def _compile(pattern: str) -> "re2._Regexp[str] | str":
-    """The pattern, or what is wrong with it; both are remembered."""
+    """The pattern, or what is wrong with it."""
     excerpt = pattern if len(pattern) <= 200 else f"{pattern[:200]}…"
+    subject = f"the regular expression {excerpt!r}"
     if len(pattern) > LONGEST_PATTERN:
-        return f"the regular expression {excerpt!r} is longer than {LONGEST_PATTERN} characters; split it"
+        return f"{subject} is longer than {LONGEST_PATTERN} characters; split it"
     for part, most, words in (
-        (_EXPANSION, MOST_EXPANSIONS, "repetitions like {2,5} and classes like \\pL"),
-        (_REPETITION, MOST_REPETITIONS, "of ?, * and +"),
+        (r"\\[pP]|\{", MOST_EXPANSIONS, "repetitions like {2,5} and classes like \\pL"),
+        (r"[?*+]", MOST_REPETITIONS, "of ?, * and +"),
     ):
-        if sum(1 for _ in part.finditer(pattern)) > most:
-            return (
-                f"the regular expression {excerpt!r} is too costly: it has more than {most} {words}; write it shorter"
-            )
+        if len(re.findall(part, pattern)) > most:
+            return f"{subject} is too costly: it has more than {most} {words}; write it shorter"
     try:
         return re2.compile(anchored(pattern), _BOUNDED)
     except (re2.error, UnicodeError) as error:
         reason = error.args[0] if error.args else error
         words = reason.decode("utf-8", "replace") if isinstance(reason, bytes) else str(reason)
         if words.startswith("pattern too large"):
-            size = PROGRAM_BYTES // 1024
-            return f"the regular expression {excerpt!r} is too costly: it needs more than {size} KiB; write it shorter"
-        return f"the regular expression {excerpt!r} cannot be read: {words.replace(anchored(pattern), excerpt)}"
+            return f"{subject} is too costly: it needs more than {PROGRAM_BYTES // 1024} KiB; write it shorter"
+        return f"{subject} cannot be read: {words.replace(anchored(pattern), excerpt)}"
 
 
 def anchored(pattern: str) -> str:
-    """The pattern as Alertmanager anchors it."""
     return f"^(?:{pattern})$"
 
 
@@ -109,8 +102,6 @@ def _regex_matches(pattern: str, value: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Matcher:
-    """One condition on one label."""
-
     name: str
     op: Op
     value: str
@@ -128,7 +119,7 @@ class Matcher:
                 return not _regex_matches(self.value, actual)
 
     def __str__(self) -> str:
-        """The matcher as Alertmanager prints it; ``parse_matcher`` reads it back."""
+        """As Alertmanager prints it; ``parse_matcher`` reads it back."""
         if _HAS_RESERVED.search(self.name):
             return f"{_go_quoted(self.name)}{self.op}{_go_quoted(self.value)}"
         value = self.value.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
@@ -137,7 +128,7 @@ class Matcher:
 
 @lru_cache(maxsize=16_384)
 def parse_matcher(text: str) -> Matcher:
-    """One matcher from its writing. Raises ``BadMatcher`` with a sentence that says what is wrong."""
+    """Raises ``BadMatcher`` with a sentence that says what is wrong."""
     if text.startswith("{") or text.endswith("}"):
         raise BadMatcher(f"{text!r} begins or ends with a brace; one matcher has none, and a value with one is quoted")
     matchers = _read(text, lambda: (_classic(text),))
@@ -147,11 +138,8 @@ def parse_matcher(text: str) -> Matcher:
 
 
 def parse_matchers(text: str) -> tuple[Matcher, ...]:
-    """A list of matchers in one string, with or without braces: ``{project="SALES", severity=~"c.*"}``.
-
-    As in Alertmanager the classic reading drops a brace at either end, whether or not there is one at the other.
-    """
-    bare = text.removeprefix("{").removesuffix("}")
+    """A list of matchers in one string, with or without braces: ``{project="SALES", severity=~"c.*"}``."""
+    bare = text.removeprefix("{").removesuffix("}")  # as in Alertmanager, also where only one of them is there
     return _read(text, lambda: tuple(map(_classic, _split(bare))))
 
 
@@ -162,7 +150,6 @@ def matchers_text(matchers: Iterable[Matcher]) -> str:
 
 
 def all_match(matchers: Iterable[Matcher], labels: Labels) -> bool:
-    """Whether every matcher holds; true for none."""
     return all(matcher.matches(labels) for matcher in matchers)
 
 
@@ -187,17 +174,13 @@ def _matcher(name: str, op: str, value: str) -> Matcher:
     return matcher
 
 
-# --- the classic reading -----------------------------------------------------------------------------------------------
-
-
 def _classic(text: str) -> Matcher:
     parts = _CLASSIC.fullmatch(text)
     if parts is None:
         raise BadMatcher(f'{text!r} is not a matcher; write it like severity="critical" or project=~"SALES.*"')
-    name, op, raw = parts.groups()
-    quoted = raw.startswith('"')
-    body = raw[1:] if quoted else raw
-    if quoted:
+    name, op, body = parts.groups()
+    if body.startswith('"'):
+        body = body[1:]
         backslashes = len(body) - 1 - len(body[:-1].rstrip("\\"))
         if not body.endswith('"') or backslashes % 2:
             raise BadMatcher(f"{text!r} has an unfinished quote")
@@ -222,43 +205,21 @@ def _split(text: str) -> Iterator[str]:
         yield last
 
 
-# --- the UTF-8 reading -------------------------------------------------------------------------------------------------
-
-
 def _utf8(text: str) -> tuple[Matcher, ...]:
-    tokens = list(_tokens(text))
-    if tokens[:1] == ["{"]:
-        if tokens[-1] != "}":
-            raise BadMatcher(f"{text!r} has no closing brace")
-        tokens = tokens[1:-1]
+    bare = text.strip(_SPACES)
+    if bare.startswith("{"):
+        if not bare.endswith("}"):
+            raise BadMatcher(text)
+        bare = bare[1:-1].strip(_SPACES)
     matchers: list[Matcher] = []
-    while tokens:
-        match tokens:
-            case [str() as name, "=" | "!=" | "=~" | "!~" as op, str() as value, *rest] if (
-                _is_word(name) and _is_word(value) and (not rest or rest[0] == ",")
-            ):
-                matchers.append(_matcher(_unquoted(name), op, _unquoted(value)))
-                tokens = rest[1:]
-            case _:
-                raise BadMatcher(f"{text!r} is not a list of matchers")
-    if not all(matcher.name for matcher in matchers):
-        raise BadMatcher(f"{text!r} has an empty label name")
+    end = 0
+    while end < len(bare):
+        parts = _UTF8.match(bare, end)
+        if parts is None or parts[1] == '""':
+            raise BadMatcher(text)
+        matchers.append(_matcher(_unquoted(parts[1]), parts[2], _unquoted(parts[3])))
+        end = parts.end()
     return tuple(matchers)
-
-
-def _tokens(text: str) -> Iterator[str]:
-    """Braces, commas, operators, and words, quoted ones with their quotes."""
-    place, end = 0, len(text.rstrip(_SPACES))
-    while place < end:
-        token = _TOKEN.match(text, place)
-        if token is None:
-            raise BadMatcher(f"{text!r} cannot be read from its character {place + 1} on")
-        place = token.end()
-        yield token[1] or token[2] or token[3]
-
-
-def _is_word(token: str) -> bool:
-    return token[0] == '"' or not _HAS_RESERVED.match(token)
 
 
 def _unquoted(word: str) -> str:

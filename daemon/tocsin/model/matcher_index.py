@@ -1,8 +1,7 @@
-"""An index that matches one label set against many conditions at once.
+"""An index that matches one label set against many conditions at once. Conditions are the bits of a number.
 
-A thousand regular expressions one by one cost ten milliseconds for each new value; one ``re2.Set`` costs some
-microseconds, and the result for a value is cached. Large patterns are matched one by one, since compiling them together
-takes long and blocks all threads. Conditions are the bits of a number.
+For each new value a thousand regular expressions cost ten milliseconds, one ``re2.Set`` some microseconds. Large
+patterns are matched one by one, since compiling them together takes long and blocks all threads.
 """
 
 from collections.abc import Iterable, Iterator
@@ -36,7 +35,7 @@ class MatcherIndex:
 
 
 def set_bits(number: int) -> Iterator[int]:
-    """The positions of the bits that are set, the lowest first."""
+    """Their positions, the lowest first."""
     while number:
         lowest = number & -number
         yield lowest.bit_length() - 1
@@ -71,7 +70,13 @@ class _Column:
         """The conditions that fail because of this value."""
         known = self._known.get(value)
         if known is None:
-            hits = [(False, value), *((True, pattern) for pattern in self._matching(value))]
+            small, large, at_once = self._compiled
+            hits = [(False, value)]
+            if at_once is not None and (indexes := at_once.Match(value)):
+                hits += [(True, small[index]) for index in indexes if index < len(small)]
+            else:  # not even the pattern that always matches: it ran out of its memory and says nothing
+                large = [*self._patterns]
+            hits += [(True, pattern) for pattern in large if compiled(pattern).search(value) is not None]
             known = 0
             for text in hits:
                 known |= self._broken.get(text, 0)
@@ -84,33 +89,21 @@ class _Column:
             self._known[value] = known
         return known
 
-    def _matching(self, value: str) -> list[str]:
-        indexes = None if self._at_once is None else self._at_once.Match(value)
-        if not indexes:  # not even the pattern that always matches: it ran out of its memory and says nothing
-            return [pattern for pattern in self._patterns if compiled(pattern).search(value) is not None]
-        small, large = self._by_size
-        return [
-            *(small[index] for index in indexes if index < len(small)),
-            *(pattern for pattern in large if compiled(pattern).search(value) is not None),
-        ]
-
     @cached_property
-    def _by_size(self) -> tuple[list[str], list[str]]:
+    def _compiled(self) -> "tuple[list[str], list[str], re2.Set | None]":
+        """Small and large patterns, and the small ones with one that always matches as one; None when they are too many."""
         small: list[str] = []
         large: list[str] = []
-        for pattern in self._patterns:
-            (small if compiled(pattern).programsize <= _SMALL else large).append(pattern)
-        return small, large
-
-    @cached_property
-    def _at_once(self) -> "re2.Set | None":
-        """All small patterns as one, and one more that always matches; None when they are too much for that."""
         together = re2.Set.SearchSet(OPTIONS)
         try:
-            for pattern in self._by_size[0]:
+            for pattern in self._patterns:
+                if compiled(pattern).programsize > _SMALL:
+                    large.append(pattern)
+                    continue
+                small.append(pattern)
                 together.Add(anchored(pattern))
             together.Add("")
             together.Compile()
         except re2.error:
-            return None
-        return together
+            return small, large, None
+        return small, large, together

@@ -1,7 +1,6 @@
 """Notifications: what is to be sent to one channel, and the attempts to send it.
 
-The data of a notification is frozen when it is enqueued; it is rendered at the send, when the details of a run may
-have become known.
+The data is frozen when it is enqueued and rendered when it is sent, since details of a run become known later.
 """
 
 from collections.abc import Mapping, Sequence, Set
@@ -36,8 +35,6 @@ class AttemptOutcome(StrEnum):
 
 
 class DeadReason(StrEnum):
-    """Why a notification was given up."""
-
     TOO_OLD = "too_old"  # no attempt succeeded before the channel's ``max_age``
     REFUSED = "refused"  # by the receiver or the channel's own settings, for good
     CHANNEL_GONE = "channel_gone"  # its channel is no longer in the configuration
@@ -46,8 +43,6 @@ class DeadReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class MailOverrides:
-    """What a reporter sets in the mails that it makes, over the channel's own."""
-
     sender: str | None = None
     to: tuple[str, ...] = ()
     cc: tuple[str, ...] = ()
@@ -56,8 +51,6 @@ class MailOverrides:
 
 @dataclass(frozen=True, slots=True)
 class EventNotice:
-    """A reporter's notice of one event."""
-
     event: Event
     reporter: str
     subject: str | None = None
@@ -65,15 +58,12 @@ class EventNotice:
     attach: tuple[str, ...] = ()
     variables: Mapping[str, str] = field(default_factory=dict)  # of individual mails
     template: str | None = None  # a file or an inline message of the reporter, over the channel's
-    # Subject and template are untrusted texts, the template of this kind: their ${variables} are filled, nothing in them
-    # is executed.
+    # Subject and template are untrusted texts of this kind: their ${variables} are filled, nothing in them is executed.
     plain: Literal["text", "html"] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class GroupNotice:
-    """A snapshot of an alert group at its flush."""
-
     group_key: str
     receiver: str
     group_labels: Labels
@@ -92,7 +82,7 @@ class GroupNotice:
 
 @dataclass(frozen=True, slots=True)
 class SummaryNotice:
-    """What was withheld one by one while history was read back after a downtime, in one message."""
+    """One message for the events that were withheld while history was read back after a downtime."""
 
     node: str
     since: datetime
@@ -105,11 +95,10 @@ Notice = EventNotice | GroupNotice | SummaryNotice
 
 
 def merge_unsent(newest: GroupNotice, unsent: Sequence[GroupNotice], notified: Set[str]) -> GroupNotice | None:
-    """What to send for the newest flush of a group when older ones were never sent; None: nothing.
+    """What to send for the newest flush of a group when older ones, oldest first, were never sent; None: nothing.
 
-    ``unsent`` is older than ``newest``, oldest first. ``notified`` holds the ids of alerts whose start has, or may
-    have, arrived. An end that only an unsent flush carries moves into the newest, or the recovery would be lost; a
-    flush of nothing but ends whose starts were never sent is not sent.
+    ``notified``: the ids of alerts whose start has, or may have, arrived. An end that only an unsent flush carries moves
+    into the newest; a flush of nothing but ends whose starts were never sent is not sent.
     """
     known = {alert.fingerprint for alert in newest.alerts}
     carried = {

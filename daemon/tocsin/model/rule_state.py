@@ -1,4 +1,4 @@
-"""The state of a rule for one scenario or node between two evaluations. A row each; what is healthy has none."""
+"""The state of a rule for one scenario or node between two evaluations. Without a row it is healthy."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,8 +13,6 @@ STATE_VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class AlertRef:
-    """The alert that a rule holds firing."""
-
     alert_id: str
     starts_at: datetime
     evidence: str  # what it fires for; see ``RuleState.dismissed``
@@ -59,7 +57,7 @@ class MissedState(RuleState):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OverlongState(RuleState):
-    """The open run, and the moment from which it is overlong once that is known."""
+    """``limit`` is the moment from which the open run is overlong, once that is known."""
 
     kind: Literal["overlong"] = "overlong"
     run: RunKey | None = None
@@ -81,8 +79,6 @@ class StaleState(RuleState):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeDownState(RuleState):
-    """Since when the node is down."""
-
     kind: Literal["node_down"] = "node_down"
     since: datetime | None = None
     reason: str | None = None
@@ -91,8 +87,6 @@ class NodeDownState(RuleState):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StalledState(RuleState):
-    """A node whose automatic starts are missed together."""
-
     kind: Literal["stalled"] = "stalled"
     since: datetime | None = None  # the earliest of the missed starts
     last: datetime | None = None

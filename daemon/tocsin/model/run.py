@@ -12,10 +12,8 @@ from urllib.parse import quote
 
 
 class Outcome(StrEnum):
-    """How a run ended, in DSS's words. DSS may send others; those are kept as they came.
-
-    UNKNOWN is a run that DSS lost: it no longer lists it, or never gave it a result. Dataiku's own client says so too.
-    """
+    """How a run ended, in DSS's words; others are kept as they came. UNKNOWN, as in Dataiku's own client, is a run that
+    DSS lost: it no longer lists it, or never gave it a result."""
 
     SUCCESS = "SUCCESS"
     WARNING = "WARNING"
@@ -30,14 +28,14 @@ LOST = "DSS lost this run"  # the message of a run that ended UNKNOWN
 
 
 class ScenarioKey(NamedTuple):
-    """Where a scenario lives: Tocsin's name of the node, DSS's project key and scenario id."""
+    """Tocsin's name of the node, DSS's project key and scenario id."""
 
     node: str
     project: str
     scenario: str
 
     def url(self, base: str) -> str:
-        """Where its page is in the DSS at ``base``; ids may hold blanks, slashes and letters that a URL may not."""
+        """Of its page in the DSS at ``base``."""
         project, scenario = quote(self.project, safe=""), quote(self.scenario, safe="")
         return f"{base.rstrip('/')}/projects/{project}/scenarios/{scenario}"
 
@@ -50,7 +48,7 @@ class RunKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run as last seen. ``end`` and ``outcome`` are None while it runs."""
+    """As last seen. ``end`` and ``outcome`` are None while it runs."""
 
     scenario: ScenarioKey
     run_id: str
@@ -68,7 +66,7 @@ class Run:
 
     @property
     def duration(self) -> timedelta | None:
-        """End minus start, never negative; None while the run goes on."""
+        """Never negative; None while the run goes on."""
         return None if self.end is None else max(self.end - self.start, timedelta(0))
 
 
@@ -95,11 +93,11 @@ class Step:
 
 
 class DetailsLevel(IntEnum):
-    """How much of a run is to be read after its end. The log costs a request of its own."""
+    """How much of a run is read after its end."""
 
     NOTHING = 0
     STEPS = 1  # with the first error and the job ids
-    LOG = 2  # the end of the log as well
+    LOG = 2  # the end of the log as well, by a request of its own
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,10 +22,8 @@ _NOT_SCHEDULED = frozenset({"manual", "sub"})  # trigger types that no schedule 
 
 @dataclass(frozen=True, slots=True)
 class NodeView:
-    """A node as last seen. ``up`` is None until the first answer or failure."""
-
     node: str
-    up: bool | None = None
+    up: bool | None = None  # None until the first answer or failure
     backfilling: bool = False
     down_since: datetime | None = None
     down_reason: str | None = None
@@ -34,7 +32,7 @@ class NodeView:
 
     @property
     def cautious(self) -> "NodeView":
-        """The node with the least clock offset of late: when its clock leaps ahead for a while, nothing is overdue."""
+        """With the least clock offset of late: when its clock leaps ahead for a while, nothing is overdue."""
         least = self.clock_offset if self.least_clock_offset is None else self.least_clock_offset
         return replace(self, clock_offset=min(self.clock_offset, least))
 
@@ -61,7 +59,7 @@ class ScenarioView:
 
 
 def scenario_labels(scenario: ScenarioView) -> Labels:
-    """The labels that a rule's ``match`` sees when no event is at hand."""
+    """What a rule's ``match`` sees when no event is at hand."""
     return {
         "dss_node": scenario.key.node,
         "project": scenario.key.project,
@@ -73,8 +71,8 @@ def scenario_labels(scenario: ScenarioView) -> Labels:
 
 @dataclass(frozen=True, slots=True)
 class MailReporter:
-    """One active mail reporter in a scenario's definition. Whoever may edit the project writes it: its texts and addresses
-    are untrusted, kept as they came, and may hold DSS's ``${variables}``."""
+    """An active mail reporter of a scenario. Its texts and addresses are untrusted, kept as they came, and may hold DSS's
+    ``${variables}``."""
 
     id: str
     name: str
@@ -93,8 +91,6 @@ class MailReporter:
 
 
 class StartState(StrEnum):
-    """What became of an expected start."""
-
     PENDING = "pending"
     MET = "met"
     WITHDRAWN = "withdrawn"
@@ -114,8 +110,8 @@ def keeps_triggers_off(run: Run, at: datetime) -> bool:
 def match_starts(pending: Sequence[datetime], runs: Sequence[Run]) -> dict[datetime, StartState]:
     """Which expected starts these runs have met, and which are withdrawn because the scenario was running then.
 
-    A run belongs to the latest expected start before it. One that a person or another scenario started meets none;
-    one of another automatic trigger does if it came soon after, since DSS keeps only the last of several triggers.
+    A run belongs to the latest expected start before it. One of another automatic trigger meets it too if it came soon
+    after, since DSS keeps only the last of several triggers.
     """
     states: dict[datetime, StartState] = {}
     for run in runs:
