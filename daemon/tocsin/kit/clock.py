@@ -1,8 +1,7 @@
 """The one place that asks what time it is, and the writing of moments and durations.
 
-Pure code takes ``now``; loops ask a ``Clock`` once per wake-up and hand the answer down. Wall times are aware
-UTC datetimes, stored as integer epoch milliseconds; ``monotonic`` serves waits and measurements, since the wall
-clock may jump.
+Wall times are aware UTC datetimes, stored as integer epoch milliseconds. ``monotonic`` serves waits and measurements,
+since the wall clock may jump.
 """
 
 import re
@@ -20,11 +19,9 @@ _PATTERN = re.compile("".join(rf"(?:([0-9]+){unit})?" for unit in _UNITS_MS))
 class Clock(Protocol):
     def now(self) -> datetime:
         """The present as an aware UTC datetime."""
-        ...
 
     def monotonic(self) -> float:
         """Seconds from an arbitrary origin, never going back."""
-        ...
 
 
 class SystemClock:
@@ -42,10 +39,7 @@ def to_ms(moment: datetime) -> int:
 
 
 def from_ms(epoch_ms: int) -> datetime:
-    """The aware UTC datetime of epoch milliseconds; exact, unlike ``fromtimestamp`` with floats.
-
-    Raises ``OverflowError`` for a moment outside the years 1 to 9999.
-    """
+    """Exact, unlike ``fromtimestamp``. Raises ``OverflowError`` for a moment outside the years 1 to 9999."""
     # Positional: keywords take half as long again, and rows are full of times.
     return EPOCH + timedelta(0, 0, 0, epoch_ms)
 
@@ -57,7 +51,7 @@ def isoformat(moment: datetime) -> str:
 
 
 def format_utc(moment: datetime) -> str:
-    """A moment for people, to the second and in UTC: ``2026-03-01 02:10:00 UTC``."""
+    """For people: ``2026-03-01 02:10:00 UTC``."""
     return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
@@ -66,7 +60,7 @@ class BadDuration(ValueError):
 
 
 def parse_duration(text: str) -> timedelta:
-    """The duration that ``text`` names; ``0`` alone is allowed. Raises ``BadDuration``."""
+    """``0`` alone is allowed. Raises ``BadDuration``."""
     if text == "0":
         return timedelta(0)
     match = _PATTERN.fullmatch(text)
@@ -80,7 +74,7 @@ def parse_duration(text: str) -> timedelta:
 
 
 def format_duration(duration: timedelta) -> str:
-    """The shortest exact writing of a duration, as ``1h30m``; years and weeks are not used. Negative ones get a minus."""
+    """The shortest exact writing, as ``1h30m``, without years and weeks; negative ones get a minus."""
     ms = duration // timedelta(milliseconds=1)
     if ms == 0:
         return "0s"
@@ -94,7 +88,7 @@ def format_duration(duration: timedelta) -> str:
 
 
 def human_duration(duration: timedelta) -> str:
-    """A duration for people: its two largest units, as ``2h 5m`` or ``4.2s``; below ten seconds with one decimal."""
+    """For people: the two largest units, as ``2h 5m``; below ten seconds with one decimal, as ``4.2s``."""
     seconds = abs(duration.total_seconds())
     sign = "-" if duration < timedelta(0) else ""
     if seconds < 10:

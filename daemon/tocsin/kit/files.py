@@ -1,7 +1,6 @@
 """Files that change while we run, and that may lie on a mount that hangs.
 
-Opening a file, or even reading its status, may block for ever on a network mount whose server is gone. So it is done
-in a daemon thread; callers wait for a bounded time, and at most one thread for each file hangs.
+They are read in a daemon thread; callers wait for a bounded time, and at most one thread for each file hangs.
 """
 
 import asyncio
@@ -16,7 +15,6 @@ from typing import Final, Generic, TypeVar
 from tocsin.kit.clock import SystemClock
 
 T = TypeVar("T")
-
 DEADLINE_SECONDS: Final = 5.0  # for one file; a mount that works answers in milliseconds
 _SETTLED_SECONDS: Final = 2.0  # the coarsest times of file systems: until then a file may change and show equal times
 
@@ -24,7 +22,7 @@ Version = tuple[int, int, int, int, int]
 
 
 def version(status: os.stat_result) -> Version:
-    """Differs once a file was written or replaced, even by one of equal size and modification time."""
+    """Differs once a file was written or replaced."""
     return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
@@ -61,7 +59,7 @@ class SingleFlight(Generic[T]):
             raise self._give_up(future) from None
 
     async def wait(self) -> T:
-        """For event loops. Raises ``TimeoutError``, and whatever the work raises."""
+        """For event loops. Raises as ``call``."""
         future, patience = self._join()
         waiting = asyncio.wrap_future(future)
         done, _ = await asyncio.wait({waiting}, timeout=patience)
@@ -103,7 +101,7 @@ class SingleFlight(Generic[T]):
 
 
 class TextFile:
-    """The text of a file as it is now. It is opened again only when it has changed."""
+    """The text of a file as it is now; opened again only when it has changed."""
 
     def __init__(
         self,
@@ -115,7 +113,7 @@ class TextFile:
         hangs: Callable[[bool], None] = lambda _hangs: None,
     ) -> None:
         """``longest``: bytes; a larger file is refused. ``fresh_for_seconds``: ``wait`` answers from memory for so long,
-        so that a thousand reads a second do not start as many threads. The others: see ``SingleFlight``."""
+        so that a thousand reads a second do not start as many threads."""
         self._path = path
         self._longest = longest
         self._version: Version | None = None

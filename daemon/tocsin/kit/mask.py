@@ -20,10 +20,7 @@ _AUTHORITY = re.compile(
 
 
 def mask(text: str, secrets: Iterable[str]) -> str:
-    """The text without the secrets and without any part of one: receivers echo them cut short, too.
-
-    Case does not count, since hosts are put into lower case on their way.
-    """
+    """The text without the secrets and parts of them, since receivers cut them short, in upper or lower case."""
     folded_secrets = {secret.translate(_LOWER) for secret in secrets if len(secret) >= _SHORTEST}
     parts = {secret[i : i + _PART] for secret in folded_secrets for i in range(max(len(secret) - _PART + 1, 1))}
     folded = text.translate(_LOWER)
@@ -43,10 +40,9 @@ def mask(text: str, secrets: Iterable[str]) -> str:
 
 
 def secrets_of(url: str, *, host_is_public: bool = True) -> list[str]:
-    """Every part of a URL that may be a secret, as it is written and decoded: all but the scheme and the host.
+    """Every part of a URL, or what is meant as one, that may be a secret, as it is written and decoded.
 
-    It takes what is no proper URL apart in the same way. In URLs of apprise the place of the host often holds a token:
-    ``host_is_public`` says that it does not.
+    In URLs of apprise the place of the host often holds a token: ``host_is_public`` says that it does not.
     """
     rest = url.partition("://")[2] or url
     before_fragment, _, fragment = rest.partition("#")
@@ -65,7 +61,7 @@ def secrets_of(url: str, *, host_is_public: bool = True) -> list[str]:
 
 
 def secrets_of_header(value: str) -> list[str]:
-    """What may be secret in the value of a header: all of it but a scheme as ``Bearer``; of ``Basic`` also the login."""
+    """All of the value but a scheme as ``Bearer``; of ``Basic`` also the login and its parts."""
     scheme, _, credentials = value.strip().partition(" ")
     secrets = [credentials.strip() or scheme]
     if scheme.lower() == "basic":
@@ -78,20 +74,19 @@ def secrets_of_header(value: str) -> list[str]:
 
 
 def mask_tokens(text: str) -> str:
-    """The text without words that look like a key or a password: for text whose secrets are not known."""
-    return _WORD.sub(lambda word: MASK if any(map(_looks_random, _PLAIN.findall(word[0]))) else word[0], text)
+    """The text without words that look like a key or a password: letters and digits change too often for a name."""
 
+    def looks_random(word: str) -> bool:
+        if word.isdecimal():
+            return len(word) > 8
+        run_length = len(word) / len(_RUN.findall(word))
+        return run_length < 2.2 or (len(word) >= 16 and run_length < 4)
 
-def _looks_random(word: str) -> bool:
-    """Whether letters and digits change too often for a name; in ``SALES2024`` and ``ScenarioFailed`` they do not."""
-    if word.isdecimal():
-        return len(word) > 8
-    runs = len(word) / len(_RUN.findall(word))
-    return runs < 2.2 or (len(word) >= 16 and runs < 4)
+    return _WORD.sub(lambda word: MASK if any(map(looks_random, _PLAIN.findall(word[0]))) else word[0], text)
 
 
 def where(error: BaseException) -> str:
-    """The places that an error passed, the innermost first; its words may hold a secret."""
+    """The places that an error passed, the innermost first; its message is left out, as it may hold a secret."""
     frames = reversed(traceback.extract_tb(error.__traceback__)[-5:])
     return " < ".join(f"{PurePath(frame.filename).name}:{frame.lineno} {frame.name}" for frame in frames)
 

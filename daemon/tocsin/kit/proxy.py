@@ -1,21 +1,15 @@
-"""The proxy that HTTP(S)_PROXY and NO_PROXY name, read the same way for everything that speaks HTTP.
-
-The standard library, requests and aiohttp each read NO_PROXY in a way of their own: one knows networks, another ports.
-"""
+"""HTTP(S)_PROXY and NO_PROXY, read the same way for all; the standard library, requests and aiohttp each differ."""
 
 from ipaddress import ip_address, ip_network
 from urllib.request import getproxies
-
-_PORTS = {"http": 80, "https": 443}
 
 
 def environment_proxy(scheme: str, host: str, port: int | None) -> str | None:
     """The proxy for an address, None when it is reached directly."""
     proxies = getproxies()
     proxy = proxies.get(scheme) or proxies.get("all")
-    if not proxy or bypasses(proxies.get("no", ""), host, port or _PORTS.get(scheme, 0)):
-        return None
-    return proxy
+    port = port or {"http": 80, "https": 443}.get(scheme, 0)
+    return None if not proxy or bypasses(proxies.get("no", ""), host, port) else proxy
 
 
 def bypasses(no_proxy: str, host: str, port: int) -> bool:

@@ -8,10 +8,7 @@ from collections.abc import Callable, Iterable
 
 
 def derived_id(*facts: str | int) -> str:
-    """A 32-digit hexadecimal id that is the same for the same facts, so that a replay makes the same thing.
-
-    Facts are length-prefixed before hashing: ("a", "bc") and ("ab", "c") differ.
-    """
+    """A 32-digit hexadecimal id that is the same for the same facts. ("a", "bc") and ("ab", "c") differ."""
     digest = hashlib.blake2b(digest_size=16)
     for fact in facts:
         raw = str(fact).encode("utf-8", "surrogatepass")
@@ -26,7 +23,7 @@ def fresh_id() -> str:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """``; did you mean 'x'?`` when something known is near, else nothing."""
+    """``; did you mean 'x'?``, or nothing."""
     near = difflib.get_close_matches(word, sorted(known), n=1, cutoff=0.6)
     return f"; did you mean {near[0]!r}?" if near else ""
 
@@ -37,7 +34,7 @@ def storable(text: str, length: int) -> str:
 
 
 def json_text(value: object, default: Callable[[object], object] | None = None) -> str:
-    """Readable JSON that can be printed and written: in all letters, but in ASCII where one has no encoding."""
+    """Indented JSON; in ASCII where it holds a lone surrogate."""
     text = json.dumps(value, default=default, indent=2, ensure_ascii=False)
     try:
         text.encode()

@@ -1,8 +1,4 @@
-"""Root tasks: named, guarded, and never silently gone.
-
-A daemon whose loop has died looks healthy from outside. So each long-lived task is born here; when one ends, by an
-error or by itself, ``watch`` returns and the process is expected to end non-zero.
-"""
+"""Root tasks: named and guarded. When one ends, even by itself, ``watch`` returns and the process should end non-zero."""
 
 import asyncio
 from collections.abc import Coroutine, Mapping
@@ -19,8 +15,6 @@ class TaskEnded:
 
 
 class RootTasks:
-    """The long-lived tasks of one process."""
-
     def __init__(self) -> None:
         self._tasks: dict[str, asyncio.Task[object]] = {}
 
@@ -34,11 +28,10 @@ class RootTasks:
         return task
 
     def alive(self) -> dict[str, bool]:
-        """Each task's name and whether it still runs."""
         return {name: not task.done() for name, task in self._tasks.items()}
 
     async def watch(self) -> TaskEnded:
-        """Wait for the first root task to end. Tasks spawned while waiting are watched too."""
+        """Wait for the first to end. Tasks spawned while waiting are watched too."""
         while True:
             for name, task in self._tasks.items():
                 if task.done():
