@@ -1,7 +1,7 @@
 """Why a run or an alert fired and who was notified, or why not.
 
-The rows say what was seen, decided and sent (``store.explanation``); what left no row is worked out anew from the present
-configuration: the rules and reporters that a run did not concern, and what is missing for it.
+Rows say what was seen, decided and sent (``store.explanation``). The rules and reporters that a run did not concern, and
+why, are worked out from the present configuration.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,6 +22,7 @@ from tocsin.routing.tree import matching_routes
 from tocsin.store import Connection, alerts, events, groups, rule_states, scenarios
 from tocsin.store.explanation import (
     AlertExplanation,
+    EventRecord,
     NotFired,
     NotifyOutcome,
     RunExplanation,
@@ -39,38 +40,37 @@ _CHANGES = {DecisionReason.FIRING: "firing", DecisionReason.UPDATED: "updated", 
 def explain_run(
     connection: Connection, scenario: ScenarioKey, run_id: str | None, config: Config
 ) -> RunExplanation | None:
-    """The story of a run, of the scenario's newest one without ``run_id``; None when it is not known."""
-    if run_id is None:
-        run_id = newest_run_id(connection, scenario)
-    story = None if run_id is None else load_run_explanation(connection, scenario, run_id, sorted(config.channels()))
-    if story is None:
+    """What came of a run, of the scenario's newest one without ``run_id``; None when it is not known."""
+    run_id = run_id if run_id is not None else newest_run_id(connection, scenario)
+    channels = sorted(config.channels())
+    explanation = None if run_id is None else load_run_explanation(connection, scenario, run_id, channels)
+    if explanation is None:
         return None
-    by_id = events.events_by_id(connection, [event.id for event in story.events])
-    ordered = [by_id[event.id] for event in story.events if event.id in by_id]
-    not_fired = _not_fired(connection, CompiledConfig(config), scenario, story, ordered)
-    summary = "; ".join((_changes(story), *channel_lines(story.outcomes)))
-    return replace(story, summary=summary, not_fired=tuple(not_fired))
+    not_fired = tuple(_not_fired(connection, CompiledConfig(config), scenario, explanation))
+    summary = "; ".join((_changes(explanation), *channel_lines(explanation.outcomes)))
+    return replace(explanation, summary=summary, not_fired=not_fired)
 
 
 def explain_firing(connection: Connection, prefix: str, config: Config, now: datetime) -> AlertExplanation | None:
-    """The story of the alert whose id begins so; None when none or several do."""
+    """What came of the alert whose id begins so; None when none or several do."""
     ids = find_alerts(connection, prefix)
-    story = load_alert_explanation(connection, ids[0], sorted(config.channels())) if len(ids) == 1 else None
-    if story is None:
+    explanation = load_alert_explanation(connection, ids[0], sorted(config.channels())) if len(ids) == 1 else None
+    if explanation is None:
         return None
-    alert = story.alert
-    suppressed = tuple(_suppressed(connection, alert, config, now)) if alert.ends_at is None else ()
-    parts = [f"fires since {isoformat(alert.starts_at)}"]
-    if alert.ends_at is not None:
+    alert = explanation.alert
+    suppressed: tuple[str, ...] = ()
+    if alert.ends_at is None:
+        parts = [f"fires since {isoformat(alert.starts_at)}"]
+        suppressed = tuple(_suppressed(connection, alert, config, now))
+    else:
         parts = [f"fired {isoformat(alert.starts_at)}, {alert.end_reason} {isoformat(alert.ends_at)}"]
-    parts += suppressed or ()
-    if not story.outcomes:
-        parts.insert(1, "no route takes it")
-    return replace(story, summary="; ".join((*parts, *channel_lines(story.outcomes))), suppressed=suppressed)
+    if not explanation.outcomes:
+        parts.append("no route takes it")
+    summary = "; ".join((*parts, *suppressed, *channel_lines(explanation.outcomes)))
+    return replace(explanation, summary=summary, suppressed=suppressed)
 
 
 def _suppressed(connection: Connection, alert: AlertRecord, config: Config, now: datetime) -> Iterator[str]:
-    """What keeps a firing alert from being notified at this moment."""
     rules = config.inhibit_rules
     inhibitor = Inhibitor(rules, groups.inhibition_sources(connection, rules, [alert.labels]))
     if (inhibited := inhibitor.inhibits(alert.labels)) is not None:
@@ -83,14 +83,13 @@ def _suppressed(connection: Connection, alert: AlertRecord, config: Config, now:
             yield f"{route.receiver} muted now {muted.note}"
 
 
-def _changes(story: RunExplanation) -> str:
-    """What fired, was updated or resolved."""
-    by_rules = [item for item in story.decisions if item.stage is Stage.RULE and item.reason in _CHANGES]
+def _changes(explanation: RunExplanation) -> str:
+    by_rules = [item for item in explanation.decisions if item.stage is Stage.RULE and item.reason in _CHANGES]
     parts = dict.fromkeys(f"{decision.subject} {_CHANGES[decision.reason]}" for decision in by_rules)
-    routed = {outcome.name for outcome in story.outcomes if outcome.change is not None}
+    routed = {outcome.name for outcome in explanation.outcomes if outcome.change is not None}
     if any(item.reason is DecisionReason.FIRING and item.subject not in routed for item in by_rules):
         parts["no route takes it"] = None
-    undecided = any(event.seq is None for event in story.events)
+    undecided = any(event.seq is None for event in explanation.events)
     return "; ".join(parts) or ("not decided yet" if undecided else "nothing fired")
 
 
@@ -108,63 +107,68 @@ def channel_lines(outcomes: Sequence[NotifyOutcome]) -> list[str]:
         by_channel.setdefault(item.channel or "", []).append((f"{item.name}{change}", fate))
     lines: list[str] = []
     for channel, fates in by_channel.items():
-        each = dict.fromkeys(f"{what}: {fate}" for what, fate in fates)
         if not channel:
             lines += dict.fromkeys(fate if fate.startswith("its group") else f"{what}: {fate}" for what, fate in fates)
         elif len({fate for _, fate in fates}) == 1:
             lines.append(f"{channel}: {fates[0][1]}")
         else:
+            each = dict.fromkeys(f"{what}: {fate}" for what, fate in fates)
             lines.append(f"{channel}: {', '.join(each)}")
     return lines
 
 
-# --- what did not fire ---------------------------------------------------------------------------------------------------
-
-
 def _not_fired(
-    connection: Connection,
-    compiled: CompiledConfig,
-    scenario: ScenarioKey,
-    story: RunExplanation,
-    happened: Sequence[Event],
+    connection: Connection, compiled: CompiledConfig, scenario: ScenarioKey, explanation: RunExplanation
 ) -> Iterator[NotFired]:
-    decided = {(decision.stage, decision.subject) for decision in story.decisions}
-    labels = [event_labels(event) for event in happened]
+    decided = {(decision.stage, decision.subject) for decision in explanation.decisions}
+    by_id = events.events_by_id(connection, [event.id for event in explanation.events])
+    happened = [by_id[event.id] for event in explanation.events if event.id in by_id]
+    no_event = None if happened else "its events were pruned"
+    if explanation.run.baseline and not happened:
+        no_event = "the run ended before the scenario was watched, so it made no event"
     states = rule_states.load_states(connection, [scenario])
     known = scenarios.scenario_views(connection, [scenario])
     complete = scenario not in known or known[scenario].backfilled
     for rule in compiled.rules.values():
         if not rule.about_nodes and (Stage.RULE, rule.alert) not in decided:
             row = states.get(StateKey(rule.id, *scenario))
-            why = _rule_why(rule.config, story, labels, row.state if row else None, complete)
+            state = row.state if row else None
+            why = no_event or _rule_why(rule.config, explanation, event_labels(happened[-1]), state, complete)
             yield NotFired(Stage.RULE, rule.alert, why)
     for reporter in compiled.config.reporters:
         if (Stage.REPORTER, reporter.name) not in decided:
-            yield NotFired(Stage.REPORTER, reporter.name, _reporter_why(reporter, story, happened))
+            yield NotFired(Stage.REPORTER, reporter.name, no_event or _reporter_why(reporter, happened))
 
 
-def _rule_why(rule: Rule, story: RunExplanation, labels: Sequence[Labels], state: object, complete: bool) -> str:
-    if not labels:
-        return _no_event(story)
-    if any(event.seq is None for event in story.events):
+def _rule_why(rule: Rule, explanation: RunExplanation, labels: Labels, state: object, complete: bool) -> str:
+    if any(event.seq is None for event in explanation.events):
         return "the run's events wait for a decision"
-    unmatched = _unmatched(rule.match, labels[-1])
+    unmatched = _unmatched(rule.match, labels)
     if unmatched is not None:
         return unmatched
     match rule.kind:
         case "failed":
-            return _failed_why(rule, story, state, complete)
+            return _failed_why(rule, explanation, state, complete)
         case "overlong":
-            return _overlong_why(rule, story)
+            if explanation.run.duration_seconds is None:
+                return "the run has not been seen to run longer than it may"
+            took = f"it took {human_duration(timedelta(seconds=explanation.run.duration_seconds))}"
+            if rule.longer_than is not None:
+                return f"{took}, and it may take {human_duration(rule.longer_than)}"
+            if explanation.usual_seconds is None:
+                return f"{took}, and nothing is usual yet"
+            usual, least = timedelta(seconds=explanation.usual_seconds), human_duration(rule.at_least)
+            limit = f"it fires after {rule.times_usual:g} times that, and {least} at least"
+            return f"{took}, usually {human_duration(usual)}; {limit}"
         case "stale":
-            good = is_good(story.run.outcome)
+            good = is_good(explanation.run.outcome)
             return "no alert was open that a good run could resolve" if good else "the run was not good"
         case _:
             return "it is about starts that do not come, and this one came"
 
 
-def _failed_why(rule: Rule, story: RunExplanation, state: object, complete: bool) -> str:
-    outcome = story.run.outcome
+def _failed_why(rule: Rule, explanation: RunExplanation, state: object, complete: bool) -> str:
+    outcome = explanation.run.outcome
     if outcome is None:
         return "the run has not ended"
     if outcome not in rule.outcomes:
@@ -173,7 +177,7 @@ def _failed_why(rule: Rule, story: RunExplanation, state: object, complete: bool
         return f"{outcome} neither counts as a failure nor ends one"
     if not complete:
         return "what happened while nobody watched is still being read back; what is left of it then fires"
-    if any(event.late for event in story.events):
+    if any(event.late for event in explanation.events):
         return "the run was read back after a downtime, and its failure was over before anyone could be notified"
     count = state.failures if isinstance(state, FailedState) else 0
     if count < rule.after > 1:
@@ -181,36 +185,15 @@ def _failed_why(rule: Rule, story: RunExplanation, state: object, complete: bool
     return "the rule did not exist then, or its decision was pruned"
 
 
-def _overlong_why(rule: Rule, story: RunExplanation) -> str:
-    if story.run.duration_seconds is None:
-        return "the run has not been seen to run longer than it may"
-    took = f"it took {human_duration(timedelta(seconds=story.run.duration_seconds))}"
-    if rule.longer_than is not None:
-        return f"{took}, and it may take {human_duration(rule.longer_than)}"
-    if story.usual_seconds is None:
-        return f"{took}, and nothing is usual yet"
-    usual = human_duration(timedelta(seconds=story.usual_seconds))
-    least = human_duration(rule.at_least)
-    return f"{took}, usually {usual}; it fires after {rule.times_usual:g} times that, and {least} at least"
-
-
-def _reporter_why(reporter: Reporter, story: RunExplanation, happened: Sequence[Event]) -> str:
+def _reporter_why(reporter: Reporter, happened: Sequence[Event]) -> str:
     concerned = [event for event in happened if event.name in reporter.on]
-    if not happened:
-        return _no_event(story)
     if not concerned:
         return f"it is on {', '.join(sorted(reporter.on))} only"
-    reasons = [_unmatched(reporter.match, event_labels(event)) for event in concerned]
-    if all(reasons):
-        return reasons[-1] or ""
+    unmatched = [_unmatched(reporter.match, event_labels(event)) for event in concerned]
+    if all(unmatched):
+        return unmatched[-1] or ""
     undecided = any(event.seq is None for event in concerned)
     return "its event waits for a decision" if undecided else "it was not configured then, or its decision was pruned"
-
-
-def _no_event(story: RunExplanation) -> str:
-    if story.run.baseline:
-        return "the run ended before the scenario was watched, so it made no event"
-    return "its events were pruned"
 
 
 def _unmatched(matchers: Sequence[Matcher], labels: Labels) -> str | None:
@@ -220,12 +203,9 @@ def _unmatched(matchers: Sequence[Matcher], labels: Labels) -> str | None:
     return None
 
 
-# --- text for a terminal; nothing in it is markup ------------------------------------------------------------------------
-
-
-def run_text(story: RunExplanation, *, everything: bool = False) -> str:
-    """The story as lines: what happened and a line a channel; or everything, in the order of time."""
-    run = story.run
+def run_text(explanation: RunExplanation, *, everything: bool = False) -> str:
+    """The explanation as lines without markup: what happened and a line a channel; or everything, in order of time."""
+    run = explanation.run
     trigger = " ".join(filter(None, (run.trigger_type, run.trigger_name))) or "an unknown trigger"
     took = "" if run.duration_seconds is None else f", took {human_duration(timedelta(seconds=run.duration_seconds))}"
     why = f" because of {run.seen_by}" if run.seen_by else ""
@@ -239,39 +219,42 @@ def run_text(story: RunExplanation, *, everything: bool = False) -> str:
     if run.error is not None:
         step = f" in step {run.error.step}" if run.error.step else ""
         lines.append(f"  first error{step}: {run.error.message or run.error.title}")
-    lines += [f"  {_changes(story)}", *(f"  {line}" for line in channel_lines(story.outcomes))]
+    lines += [f"  {_changes(explanation)}", *(f"  {line}" for line in channel_lines(explanation.outcomes))]
     if everything:
-        lines += _section("Events", [
-            f"{isoformat(event.time)}  {event.event}, seen "
-            f"{human_duration(max(event.detected_at - event.time, timedelta(0)))} later"
-            f"{', not yet decided' if event.seq is None else f', number {event.seq}'}" for event in story.events
-        ])  # fmt: skip
-        lines += _section("Decisions", map(_decision_line, story.decisions))
-        lines += _section("Alerts", [f"{_alert_line(a)}; its story: tocsin explain {a.id}" for a in story.alerts])
-        lines += _section("Notifications", _delivery_lines(story.deliveries))
-        lines += _section("Did not fire", [f"{item.stage.value} {item.name}: {item.why}" for item in story.not_fired])
+        lines += _section("Events", map(_event_line, explanation.events))
+        lines += _section("Decisions", map(_decision_line, explanation.decisions))
+        lines += _section("Alerts", [f"{_alert_line(a)}; its story: tocsin explain {a.id}" for a in explanation.alerts])
+        lines += _section("Notifications", _delivery_lines(explanation.deliveries))
+        not_fired = [f"{item.stage.value} {item.name}: {item.why}" for item in explanation.not_fired]
+        lines += _section("Did not fire", not_fired)
     return "\n".join(lines)
 
 
-def alert_text(story: AlertExplanation, *, everything: bool = False) -> str:
-    """The story of an alert, as ``run_text``."""
-    alert, labels = story.alert, story.alert.labels
+def alert_text(explanation: AlertExplanation, *, everything: bool = False) -> str:
+    """An alert's explanation as lines, as ``run_text``."""
+    alert, labels = explanation.alert, explanation.alert.labels
     place = "/".join(labels[name] for name in ("dss_node", "project", "scenario", "channel") if name in labels)
     lines = [f"{_alert_line(alert)}, severity {labels.get('severity', 'none')}: {place}"]
     lines += [f"  {text}" for name in ("summary", "description") if (text := alert.annotations.get(name))]
-    lines += [f"  {line}" for line in (*story.suppressed, *channel_lines(story.outcomes))]
-    if not story.outcomes:
+    lines += [f"  {line}" for line in (*explanation.suppressed, *channel_lines(explanation.outcomes))]
+    if not explanation.outcomes:
         lines.append("  no route takes it")
     if everything:
         lines += _section("Labels", [f"{name}={value}" for name, value in sorted(labels.items())])
-        lines += _section("Decisions", map(_decision_line, story.decisions))
-        lines += _section("Notifications", _delivery_lines(story.deliveries))
+        lines += _section("Decisions", map(_decision_line, explanation.decisions))
+        lines += _section("Notifications", _delivery_lines(explanation.deliveries))
     return "\n".join(lines)
 
 
 def _section(title: str, lines: Iterable[str]) -> list[str]:
     indented = [f"  {line}" for line in lines]
     return [f"{title}:", *indented] if indented else []
+
+
+def _event_line(event: EventRecord) -> str:
+    delay = human_duration(max(event.detected_at - event.time, timedelta(0)))
+    number = "not yet decided" if event.seq is None else f"number {event.seq}"
+    return f"{isoformat(event.time)}  {event.event}, seen {delay} later, {number}"
 
 
 def _decision_line(decision: Decision) -> str:
