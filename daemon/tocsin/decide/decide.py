@@ -1,8 +1,8 @@
 """The decide stage: events and time → alerts → notifications.
 
-``Decider.step`` makes one transaction for each part of its work: a batch of undecided events, what is due by time alone,
-now and then the channels that do not deliver, and the groups that are due. Each is a plain function of (connection,
-compiled configuration, now) that returns what it did; counters and log lines follow only when it has committed.
+``Decider.step`` makes one transaction of each part of its work: undecided events, what is due by time alone, channels
+that do not deliver, groups that are due. Each is a function of (connection, compiled configuration, now) that returns
+what it did; counters and log lines follow only when it has committed.
 """
 
 import logging
@@ -33,11 +33,11 @@ log = structlog.get_logger(__name__)
 BATCH = 500
 _FIND_UNTIMED_EVERY = timedelta(minutes=1)
 _CHECK_CHANNELS_EVERY = timedelta(seconds=10)
+# Frequent decisions, logged at debug level.
+_USUAL = frozenset({DecisionReason.CONDITION, DecisionReason.NO_CHANGE, DecisionReason.ROUTED})
 
 
 class DecideMetrics:
-    """The series of the decide stage."""
-
     def __init__(self, registry: CollectorRegistry) -> None:
         self.suppressed = Counter(
             "tocsin_notifications_suppressed_total", "Notifications that were not enqueued, by reason", ["reason"],
@@ -111,9 +111,23 @@ class Decider:
         now: datetime,
     ) -> StepResult:
         result = await self._store.write_guarded(self._leadership.guard, work, compiled, now)
-        _log(result.decisions)
+        line = log.bind()
+        verbose = line.is_enabled_for(logging.DEBUG)
         for decision in result.decisions:
             self._metrics.count(decision.stage, decision.reason)
+            usual = decision.reason in _USUAL
+            if not usual or verbose:
+                facts = (
+                    ("stage", decision.stage.value),
+                    ("subject", decision.subject),
+                    ("reason", decision.reason.value),
+                    ("note", decision.note),
+                    ("event_id", decision.event_id),
+                    ("alert", decision.alert_id),
+                    ("notification", decision.notification_id),
+                )
+                write = line.debug if usual else line.info
+                write("decision", **{name: value for name, value in facts if value is not None})
         for reason, count in result.unchanged.items():
             self._metrics.count(Stage.FLUSH, reason, count)
         for rule, place, error in result.errors:
@@ -134,18 +148,19 @@ def decide_events(
     """One batch of undecided events, in order: rules, reporters, groups, and their place in the public order."""
     # Load what the events concern.
     batch = events.undecided_batch(connection, BATCH, now)
-    result = StepResult(events=len(batch.waiting), full=batch.full)
+    result = StepResult(full=batch.full)
     if not batch.waiting and not batch.unreadable:
         return result
     batch_events = [undecided.event for undecided in batch.waiting]
+    keys = [event.key for event in batch_events]
     rules = RuleEvaluation(connection, compiled, now, result=result)
-    rules.load({event.key for event in batch_events if event.key} | {(event.node, "", "") for event in batch_events})
+    rules.load({key for key in keys if key} | {(event.node, "", "") for event in batch_events})
     reporters = ReporterEvaluation(connection, compiled, now, rules.nodes, batch_events, mail_channels, result=result)
 
     # Evaluate rules and reporters. Alerts of a history that is still being read back wait for its end.
     late: set[ScenarioKey] = set()
-    for event in batch_events:
-        key, labels = event.key, event_labels(event)
+    for event, key in zip(batch_events, keys, strict=True):
+        labels = event_labels(event)
         withhold = event.late and key is not None
         if withhold and key is not None:
             late.add(key)
@@ -168,10 +183,7 @@ def decide_events(
 
 
 def resolve_by_hand(connection: Connection, alert_id: str, now: datetime, config: Config) -> Alert | None:
-    """End an alert because a person says so; None when no alert of this id fires.
-
-    Its rule fires again only for something new: the next failure, the next missed start, another run, another outage.
-    """
+    """End an alert because a person says so; None when it does not fire. Its rule fires again only for something new."""
     ended = alerts.end_alert(connection, alert_id, now, EndReason.BY_HAND, now)
     if ended is None:
         return None
@@ -186,17 +198,3 @@ def resolve_by_hand(connection: Connection, alert_id: str, now: datetime, config
     by_hand = Decision(now, Stage.RULE, ended.name, DecisionReason.RESOLVED, EndReason.BY_HAND.value, *about)
     alerts.record_decisions(connection, [by_hand])
     return ended
-
-
-def _log(recorded: Sequence[Decision]) -> None:
-    """One line a decision; what happens all the time only where the log wants every detail."""
-    line = log.bind()
-    verbose = line.is_enabled_for(logging.DEBUG)
-    for decision in recorded:
-        usual = decision.reason in (DecisionReason.CONDITION, DecisionReason.NO_CHANGE, DecisionReason.ROUTED)
-        if usual and not verbose:
-            continue
-        ids = {"event_id": decision.event_id, "alert": decision.alert_id, "notification": decision.notification_id}
-        known = {name: value for name, value in (("note", decision.note), *ids.items()) if value is not None}
-        write = line.debug if usual else line.info
-        write("decision", stage=decision.stage.value, subject=decision.subject, reason=decision.reason.value, **known)

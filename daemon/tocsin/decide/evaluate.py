@@ -1,13 +1,13 @@
 """What one transaction of the decide stage knows and decides, and rules at work in it: states → alerts → groups.
 
-A rule that raises for one scenario keeps its old state there, is reported, and stops nobody else. ``write`` saves
-everything in bulk at the end.
+A rule that raises for one scenario keeps its old state there and is reported; the others go on.
 """
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import ClassVar
 
 from tocsin.config.model import Config, WatchConfig
@@ -22,7 +22,7 @@ from tocsin.model.run import RunKey, ScenarioKey
 from tocsin.model.scenario import NodeView, ScenarioView
 from tocsin.routing.tree import Router
 from tocsin.rules import compile_rule
-from tocsin.rules.rule import AnyRule, EvaluationResult, Fired, Resolved, RuleView, Updated
+from tocsin.rules.rule import AnyRule, Fired, Resolved, RuleView, Updated
 from tocsin.rules.runs import OverlongRule
 from tocsin.rules.starts import MissedRule
 from tocsin.store import Connection, alerts, groups, outbox, rule_states
@@ -35,13 +35,11 @@ Place = tuple[str, str, str]  # node, project, scenario; the last two are empty 
 
 _AFTER_ERROR = timedelta(minutes=1)  # how soon a rule that raised on a tick is evaluated again
 _DEFAULT_WATCH = WatchConfig()
+_CACHE_SIZE = 20_000  # sets of rules that hold together
 
 
 class CompiledConfig:
-    """A configuration as the decide stage uses it. Built once, before anything live is touched.
-
-    Of several rules with one identity the first counts; ``tocsin check`` names them.
-    """
+    """A configuration as the decide stage uses it. Of several rules with one identity the first counts."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -50,8 +48,9 @@ class CompiledConfig:
             matched.setdefault(rule.id, rule)
         stalled = [rule.stalled for rule in matched.values() if isinstance(rule, MissedRule)]
         self.rules: Mapping[str, AnyRule] = matched | {rule.id: rule for rule in stalled}
-        self._matched = tuple(matched.values())
-        self._index = MatcherIndex(rule.config.match for rule in self._matched)
+        rules = tuple(matched.values())
+        self._index = MatcherIndex(rule.config.match for rule in rules)
+        self._of_bits = lru_cache(_CACHE_SIZE)(lambda holding: [rules[place] for place in set_bits(holding)])
         self.reporters = {
             name: [reporter for reporter in config.reporters if name in reporter.on] for name in EventName
         }
@@ -59,10 +58,11 @@ class CompiledConfig:
         self.intervals = {interval.name: interval for interval in config.time_intervals}
         self.router = None if config.route is None else Router(config.route)
         self.nodes = {node.name: node for node in config.nodes}
+        self.base_urls = {node.name: node.url.rstrip("/") for node in config.nodes}
 
-    def rules_for(self, labels: Labels) -> list[AnyRule]:
+    def rules_for(self, labels: Labels) -> Sequence[AnyRule]:
         """The rules whose matchers all hold."""
-        return [self._matched[place] for place in set_bits(self._index.matching(labels))]
+        return self._of_bits(self._index.matching(labels))
 
     def watch(self, node: str) -> WatchConfig:
         configured = self.nodes.get(node)
@@ -71,11 +71,9 @@ class CompiledConfig:
 
 @dataclass(slots=True)
 class StepResult:
-    """What one transaction did, for the log, the counters and the next wake-up. It counts once that has committed."""
+    """What one transaction did, for the log, the counters and the next wake-up, once it has committed."""
 
-    events: int = 0
     full: bool = False  # more of the same waits
-    alerts: int = 0  # changed ones
     notifications: list[Notification] = field(default_factory=list)
     decisions: list[Decision] = field(default_factory=list)
     unchanged: Counter[DecisionReason] = field(default_factory=Counter)  # of groups, beside `decisions`: no news
@@ -104,7 +102,6 @@ class Evaluation:
         notification_id: str | None = None,
         stage: Stage | None = None,
     ) -> None:
-        """Note a decision."""
         self.result.decisions.append(
             Decision(self.now, stage or self.stage, subject, reason, note, event_id, *alert, notification_id)
         )
@@ -130,6 +127,7 @@ class RuleEvaluation(Evaluation):
     scenarios: dict[ScenarioKey, ScenarioView] = field(default_factory=dict)
     states: dict[StateKey, RuleStateRow] = field(default_factory=dict)
     nodes: dict[str, NodeView] = field(init=False)
+    _cautious: dict[str, NodeView] = field(init=False)
     _dirty: set[StateKey] = field(default_factory=set)
     _views: dict[Place, RuleView] = field(default_factory=dict)
     _fresh: set[StateKey] = field(default_factory=set)  # those without a row before this transaction
@@ -138,11 +136,12 @@ class RuleEvaluation(Evaluation):
     _to_route: dict[str, Alert] = field(default_factory=dict)
     _new: set[str] = field(default_factory=set)  # ids of alerts that first fire in this transaction
     _ends: dict[str, AlertEnd] = field(default_factory=dict)  # of alerts that have rows already
-    _standing: dict[str, AlertBrief | None] = field(default_factory=dict)  # what was looked up; None: it does not fire
+    _briefs: dict[str, AlertBrief | None] = field(default_factory=dict)  # what was looked up; None: it does not fire
     stage: ClassVar[Stage] = Stage.RULE
 
     def __post_init__(self) -> None:
         self.nodes = node_views(self.connection)
+        self._cautious = {name: node.cautious for name, node in self.nodes.items()}
 
     def load(self, places: Iterable[Place]) -> None:
         """Read these scenarios, and what rules remember of these places and is not known yet."""
@@ -150,14 +149,15 @@ class RuleEvaluation(Evaluation):
         self.scenarios |= scenario_views(self.connection, {ScenarioKey(*place) for place in places if place[2]})
         self.states = rule_states.load_states(self.connection, places) | self.states
 
-    # --- facts and time ----------------------------------------------------------------------------------------------
-
     def on_event(self, event: Event, place: Place, labels: Labels, *, withhold: bool) -> None:
         """Apply an event to every rule. With ``withhold`` only states change, and alerts wait for ``catch_up``."""
+        about_nodes = not place[2]
         for rule in self.compiled.rules_for(labels):
+            if rule.about_nodes is not about_nodes:
+                continue
             key = StateKey(rule.id, *place)
             known = self.states.get(key)
-            if rule.about_nodes is bool(place[2]) or (known is None and event.name not in rule.begins):
+            if known is None and event.name not in rule.begins:
                 continue
             old = known.state if known else None
             try:
@@ -167,14 +167,14 @@ class RuleEvaluation(Evaluation):
                 if withhold:
                     self.put(key, new, self.now)
                 else:
-                    self._apply(rule, key, rule.evaluate(new, self.view(key)), event.id)
+                    self._apply(rule, key, new, self.view(key), event.id)
             except Exception as error:  # noqa: BLE001 - one rule on one scenario; it is reported and the others go on
                 self._note_error(rule, key, error, event.id)
 
     def tick(self, key: StateKey, state: AnyRuleState, rule: AnyRule, view: RuleView | None = None) -> None:
         """Evaluate a rule again, because time has passed or because what was withheld may be notified now."""
         try:
-            self._apply(rule, key, rule.evaluate(state, view or self.view(key)), None)
+            self._apply(rule, key, state, view or self.view(key), None)
         except Exception as error:  # noqa: BLE001 - one rule on one scenario; evaluated again in a while
             self._note_error(rule, key, error, None)
             self.put(key, state, self.now + _AFTER_ERROR)
@@ -192,10 +192,8 @@ class RuleEvaluation(Evaluation):
         known = self._views.get(place)
         if known is None or known.scenario is None:
             scenario = self.scenarios.get(ScenarioKey(*place)) if key.scenario else None
-            node = self.nodes.get(key.node) or NodeView(key.node)
-            node = node if scenario is None else node.cautious
-            configured = self.compiled.nodes.get(key.node)
-            base_url = configured.url.rstrip("/") if configured else ""
+            node = (self.nodes if scenario is None else self._cautious).get(key.node) or NodeView(key.node)
+            base_url = self.compiled.base_urls.get(key.node, "")
             known = self._views[place] = RuleView(self.now + node.clock_offset, node, scenario, base_url=base_url)
         return known
 
@@ -203,10 +201,11 @@ class RuleEvaluation(Evaluation):
         """Set a state; one that says nothing beyond a fresh one is forgotten."""
         blank = state is not None and due_at is None and state == type(state)()
         new = RuleStateRow(key, None if blank else state, due_at)
-        if self.states.get(key) == new:
-            return
-        if key not in self.states:
+        old = self.states.get(key)
+        if old is None:
             self._fresh.add(key)
+        elif old == new:
+            return
         self.states[key] = new
         if new.state is None and key in self._fresh:
             self._dirty.discard(key)
@@ -219,10 +218,8 @@ class RuleEvaluation(Evaluation):
         note = f"{place}: {type(error).__name__}: {error}"
         self.note(rule.alert, DecisionReason.ERROR, note, event_id=event_id)
 
-    # --- alerts ------------------------------------------------------------------------------------------------------
-
-    def _apply(self, rule: AnyRule, key: StateKey, result: EvaluationResult, event_id: str | None) -> None:
-        view = self.view(key)
+    def _apply(self, rule: AnyRule, key: StateKey, state: AnyRuleState, view: RuleView, event_id: str | None) -> None:
+        result = rule.evaluate(state, view)
         if key.scenario and (view.scenario is None or view.scenario.gone):
             return  # its alerts end with the scenario
         state, change = rule.apply(result, view, self.now)
@@ -269,9 +266,9 @@ class RuleEvaluation(Evaluation):
         self._rows[row.alert.id] = row
         self._to_route[row.alert.id] = row.alert
 
-    def route_again(self, standing: Iterable[Alert]) -> None:
+    def route_again(self, firing: Iterable[Alert]) -> None:
         """Route alerts that are written already as the tree says now."""
-        self._to_route |= {alert.id: alert for alert in standing}
+        self._to_route |= {alert.id: alert for alert in firing}
 
     def end(self, rule_id: str, alert_id: str, at: datetime, reason: EndReason, event_id: str | None = None) -> None:
         """End an alert, one of this transaction or an older one."""
@@ -282,30 +279,24 @@ class RuleEvaluation(Evaluation):
             self._new.remove(alert_id)
             ended = AlertBrief(row.alert.fingerprint, row.alert.name)
         else:
-            standing = None if alert_id in self._ends else self._find_standing(alert_id)
-            if standing is None:  # it had ended before, by hand or by another rule
+            if alert_id not in self._briefs:  # look up at once all that the loaded states hold open
+                states = (known.state for known in self.states.values())
+                held = {state.firing.alert_id for state in states if state is not None and state.firing is not None}
+                unknown = (held | {alert_id}) - self._briefs.keys()
+                self._briefs |= dict.fromkeys(unknown) | alerts.firing_by_id(self.connection, unknown)
+            brief = None if alert_id in self._ends else self._briefs[alert_id]
+            if brief is None:  # it had ended before, by hand or by another rule
                 self._rows.pop(alert_id, None)
                 return
             self._ends[alert_id] = AlertEnd(alert_id, at, reason)
-            ended = standing
+            ended = brief
         if self._firing is not None:
             self._firing.pop(ended.fingerprint, None)
-        self.result.alerts += 1
+
         rule = self.compiled.rules.get(rule_id)
         about = (ended.fingerprint, alert_id)
         name = rule.alert if rule else ended.name
         self.note(name, DecisionReason.RESOLVED, reason.value, event_id=event_id, alert=about)
-
-    def _find_standing(self, alert_id: str) -> AlertBrief | None:
-        """A firing alert by its id. All that the loaded states hold open are looked up at once."""
-        if alert_id not in self._standing:
-            states = (known.state for known in self.states.values())
-            held = {state.firing.alert_id for state in states if state is not None and state.firing is not None}
-            unknown = (held | {alert_id}) - self._standing.keys()
-            self._standing |= dict.fromkeys(unknown) | alerts.firing_by_id(self.connection, unknown)
-        return self._standing[alert_id]
-
-    # --- rows --------------------------------------------------------------------------------------------------------
 
     def write(self) -> None:
         """Save states and alerts, route the alerts into groups, and record the decisions of the transaction."""
@@ -314,7 +305,7 @@ class RuleEvaluation(Evaluation):
         alerts.put_alerts(self.connection, [self._rows.pop(id_) for id_ in self._ends if id_ in self._rows], self.now)
         alerts.end_alerts(self.connection, [*self._ends.values()], self.now)
         alerts.put_alerts(self.connection, [*self._rows.values()], self.now)
-        self.result.alerts += sum(row.alert.firing for row in self._rows.values())
+
         joining = route_alerts(self.compiled, self._to_route.values(), self.now)
         groups.add_members(self.connection, joining)
         for entry in joining:
@@ -324,10 +315,7 @@ class RuleEvaluation(Evaluation):
 
 
 def route_alerts(compiled: CompiledConfig, entering: Iterable[Alert], now: datetime) -> list[GroupMembership]:
-    """The groups into which the routing tree puts alerts.
-
-    Alerts about channels that do not deliver enter together, so that each reaches a channel that does.
-    """
+    """The groups of alerts. Those about failing channels enter together, so that each reaches a channel that delivers."""
     if compiled.router is None:
         return []
     entering = list(entering)

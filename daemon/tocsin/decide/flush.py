@@ -1,8 +1,8 @@
 """Flush: groups of alerts that are due → notifications, through a pipeline of stages as Alertmanager has it.
 
-Everything is read again inside the transaction: who is in the group, what is silenced, inhibited or out of hours, and
-the notification log. Resolved alerts leave the group with the flush, notified or not, as in Alertmanager; a channel
-with ``resolve_what_was_sent`` is still notified of those that it was notified of, once nothing mutes them.
+Everything is read again inside the transaction. Resolved alerts leave the group with the flush, notified or not, as in
+Alertmanager; a channel with ``resolve_what_was_sent`` is still notified of those that it was notified of, once nothing
+mutes them.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ from typing import ClassVar
 from tocsin.config.model import Channel, Route
 from tocsin.decide.evaluate import CompiledConfig, Evaluation, StepResult
 from tocsin.kit.clock import to_ms
-from tocsin.model.alert import Alert, Group, Member, NotificationLogEntry
+from tocsin.model.alert import Group, Member, NotificationLogEntry
 from tocsin.model.decision import DecisionReason, Stage
 from tocsin.model.labels import Labels
 from tocsin.model.notification import GroupNotice, Notification
@@ -26,8 +26,6 @@ from tocsin.store.groups import NotificationLogRow
 GROUPS = 100  # of one transaction
 MOST_ALERTS = 200  # of one notice
 
-
-# --- the stages: the first that decides ends the pipeline ----------------------------------------------------------------
 
 Audible = tuple[Sequence[Member], NotifyDecision | None]  # the alerts that go on, and why when none is left
 
@@ -46,44 +44,18 @@ def silencing(work: "FlushEvaluation", _route: Route, members: Sequence[Member])
 
 
 def _without(members: Sequence[Member], mutes: Callable[[Labels], NotifyDecision | None]) -> Audible:
-    found = [(member, mutes(member.alert.labels)) for member in members]
-    audible = [member for member, muted in found if muted is None]
-    return audible, None if audible or not found else found[-1][1]
+    weighed = [(member, mutes(member.alert.labels)) for member in members]
+    audible = [member for member, muted in weighed if muted is None]
+    return audible, None if audible or not weighed else weighed[-1][1]
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """What one channel may be notified of."""
-
-    channel: Channel
-    route: Route
-    alerts: Sequence[Alert]
-    own_failure: bool  # an alert was left out because it is about this channel
-    logged: NotificationLogEntry | None
-    current: NotificationLogEntry  # what the log would say after a notification
-
-
-def selection(candidate: Candidate) -> NotifyDecision | None:
-    if candidate.alerts:
-        return None
-    if candidate.own_failure:
-        return NotifyDecision(DecisionReason.NO_CHANNEL, "a failing channel is not notified of its own failure")
-    return NotifyDecision(DecisionReason.NO_CHANGE)
-
-
-def deduplication(candidate: Candidate) -> NotifyDecision:
-    return deduplicate(candidate.logged, candidate.current, candidate.channel, candidate.route)
-
-
-GROUP_STAGES = (inhibition, time_intervals, silencing)  # once a group, in Alertmanager's order
-CHANNEL_STAGES = (selection, deduplication)  # once a channel of its receiver; then: enqueue, write the log
-
-
-# --- groups of one transaction -------------------------------------------------------------------------------------------
+# Once a group, in Alertmanager's order; the first that mutes all alerts ends it. Then, once a channel of the receiver:
+# select its alerts, compare them with its log entry, enqueue a notification, and write the log.
+GROUP_STAGES = (inhibition, time_intervals, silencing)
 
 
 def flush(connection: Connection, compiled: CompiledConfig, now: datetime) -> StepResult:
-    """Flush the groups that are due, so many of them as one transaction takes."""
+    """Flush the groups that are due, as many as one transaction takes."""
     due = groups.due_groups(connection, now, GROUPS)
     if not due:
         return StepResult(next_due=groups.next_flush(connection))
@@ -109,8 +81,6 @@ def flush(connection: Connection, compiled: CompiledConfig, now: datetime) -> St
 
 @dataclass(slots=True)
 class FlushEvaluation(Evaluation):
-    """The groups of one transaction."""
-
     inhibitor: Inhibitor
     silencer: Silencer
     log: dict[tuple[str, str], NotificationLogRow]  # by group key and channel
@@ -137,36 +107,48 @@ class FlushEvaluation(Evaluation):
             self._notify(group, route, channel, audible, muted)
         if not channels:
             self._record(group, "", NotifyDecision(DecisionReason.NO_CHANNEL, f"receiver {group.receiver}"))
-        reached = {member.alert.fingerprint for member in audible}
+        # A channel that asks for it is yet to be notified of the end of what it was notified of.
+        rows = [self.log.get((group.key, channel.name)) for channel in channels if channel.resolve_what_was_sent]
+        waiting = frozenset[str]().union(*(row.notified.firing for row in rows if row and row.notified))
+        waiting -= {member.alert.fingerprint for member in audible}
         for member in members:
             if not member.alert.firing:
-                waits = member.alert.fingerprint not in reached and self._needs_end(group, channels, member.alert)
+                waits = member.alert.fingerprint in waiting
                 (self._keeping if waits else self._leaving).append((group.key, member.alert.fingerprint))
         self._flushed.append((group.key, self.now + route.group_interval))
 
     def _notify(
         self, group: Group, route: Route, channel: Channel, audible: Sequence[Member], muted: NotifyDecision | None
     ) -> None:
-        """Select the alerts for one channel, compare them with its log entry, enqueue a notification, and log it."""
         others = [member for member in audible if member.alert.failing_channel != channel.name]
         selected = [member.alert for member in others if not member.ended_muted or channel.resolve_what_was_sent]
         firing = [alert for alert in selected if alert.firing]
         resolved = [alert for alert in selected if not alert.firing]
-        entry = NotificationLogEntry(_fingerprints(firing), _fingerprints(resolved), self.now)
+        entry = NotificationLogEntry(
+            firing=frozenset(alert.fingerprint for alert in firing),
+            ended=frozenset(alert.fingerprint for alert in resolved),
+            at=self.now,
+        )
         before = self.log.get((group.key, channel.name))
-        logged = before.notified if before else None
-        candidate = Candidate(channel, route, selected, len(others) < len(audible), logged, entry)
-        decision = muted or next(filter(None, (stage(candidate) for stage in CHANNEL_STAGES)))
+        if muted is not None:
+            decision = muted
+        elif selected:
+            decision = deduplicate(before.notified if before else None, entry, channel, route)
+        elif len(others) < len(audible):
+            note = "a failing channel is not notified of its own failure"
+            decision = NotifyDecision(DecisionReason.NO_CHANNEL, note)
+        else:
+            decision = NotifyDecision(DecisionReason.NO_CHANGE)
         notification = None
         if decision.send:
-            shown = firing + resolved if channel.send_resolved else firing
+            content = firing + resolved if channel.send_resolved else firing
             notice = GroupNotice(
                 group_key=group.key,
                 receiver=group.receiver,
                 group_labels=group.labels,
-                alerts=tuple(shown[:MOST_ALERTS]),
+                alerts=tuple(content[:MOST_ALERTS]),
                 reason=decision.reason.value,
-                truncated=max(0, len(shown) - MOST_ALERTS),
+                truncated=max(0, len(content) - MOST_ALERTS),
             )
             id_parts = (group.key, channel.name, to_ms(self.now))
             notification = new_notification(channel, group.key, notice, self.now, *id_parts)
@@ -182,22 +164,16 @@ class FlushEvaluation(Evaluation):
         entry: NotificationLogEntry | None = None,
         notification: Notification | None = None,
     ) -> None:
-        """Note the decision and write the notification log; a decision that is no news is only counted."""
+        """Note a decision and write the notification log; a decision that repeats the last one is only counted."""
         before = self.log.get((group.key, channel))
         if notification is None and entry is None and before is not None and before.reason is decision.reason:
             self.result.unchanged[decision.reason] += 1
             return
-        self._entries.append(
-            NotificationLogRow(group.key, channel, entry or (before.notified if before else None), decision.reason)
-        )
+        notified = entry or (before.notified if before else None)
+        self._entries.append(NotificationLogRow(group.key, channel, notified, decision.reason))
         subject = f"{group.key} → {channel}" if channel else group.key
         id_ = notification.id if notification else None
         self.note(subject, decision.reason, decision.note, notification_id=id_)
-
-    def _needs_end(self, group: Group, channels: Sequence[Channel], alert: Alert) -> bool:
-        """Whether a channel that asks for it was notified of this alert, and not yet of its end."""
-        rows = [self.log.get((group.key, channel.name)) for channel in channels if channel.resolve_what_was_sent]
-        return any(row and row.notified and alert.fingerprint in row.notified.firing for row in rows)
 
     def write(self) -> None:
         """Enqueue notifications, those whose runs' details are still to be read a little later, and write the rows."""
@@ -208,7 +184,3 @@ class FlushEvaluation(Evaluation):
         groups.mark_ended_muted(self.connection, self._keeping)
         groups.save_flushes(self.connection, self._flushed, self.now)
         alerts.record_decisions(self.connection, self.result.decisions)
-
-
-def _fingerprints(alerts: Sequence[Alert]) -> frozenset[str]:
-    return frozenset(alert.fingerprint for alert in alerts)

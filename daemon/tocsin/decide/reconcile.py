@@ -14,12 +14,9 @@ from tocsin.store.rule_states import StateKey
 
 
 def reconcile(connection: Connection, compiled: CompiledConfig, now: datetime) -> StepResult:
-    """Bring rows in line with the configuration.
-
-    Alerts of rules and nodes that were removed end as unwatched. A rule that got another severity keeps what it
+    """Alerts of rules and nodes that were removed end as unwatched. A rule that got another severity keeps what it
     remembers; its alerts end as unwatched and fire as what they are now. All are put where the present tree routes
-    them. A group that is still there is not touched.
-    """
+    them. A group that is still there is not touched."""
     evaluation = RuleEvaluation(connection, compiled, now)
     firing = alerts.firing_alerts(connection)
     renamed = renamed_rules(rule_states.stored_rules(connection), compiled.rules)
@@ -28,7 +25,14 @@ def reconcile(connection: Connection, compiled: CompiledConfig, now: datetime) -
     rule_states.forget_rules(connection, compiled.rules)
     rule_states.forget_nodes(connection, compiled.nodes)
     _relabel(evaluation, [row for row in firing if row.rule in compiled.rules])
-    _begin_outages(evaluation)
+    # Let new rules about nodes know what is down already; its event came before they did.
+    down = [node for name, node in evaluation.nodes.items() if node.up is False and name in compiled.nodes]
+    states = rule_states.load_states(connection, [(node.node, "", "") for node in down])
+    for node in down:
+        for rule in compiled.rules_for({"dss_node": node.node}):
+            key = StateKey(rule.id, node.node)
+            if rule.about_nodes and key not in states:
+                evaluation.tick(key, NodeDownState(since=node.down_since, reason=node.down_reason), rule)
     evaluation.write()
     _regroup(evaluation)
     return evaluation.result
@@ -75,7 +79,6 @@ def _end_unwatched(evaluation: RuleEvaluation, firing: Sequence[AlertRow]) -> No
 
 
 def _relabel(evaluation: RuleEvaluation, firing: Sequence[AlertRow]) -> None:
-    """Write alerts anew whose labels the configuration has changed."""
     evaluation.load({place_of(row.alert) for row in firing})
     for row in firing:
         key = StateKey(row.rule, *place_of(row.alert))
@@ -86,18 +89,6 @@ def _relabel(evaluation: RuleEvaluation, firing: Sequence[AlertRow]) -> None:
         labels = rule.alert_labels(evaluation.view(key))
         if labels != row.alert.labels:
             evaluation.update(key, replace(row.alert, labels=labels))
-
-
-def _begin_outages(evaluation: RuleEvaluation) -> None:
-    """Let new rules about nodes know what is down already; its event came before they did."""
-    known = evaluation.compiled.nodes
-    down = {name: node for name, node in evaluation.nodes.items() if node.up is False and name in known}
-    states = rule_states.load_states(evaluation.connection, [(name, "", "") for name in down])
-    for name, node in down.items():
-        for rule in evaluation.compiled.rules_for({"dss_node": name}):
-            key = StateKey(rule.id, name)
-            if rule.about_nodes and key not in states:
-                evaluation.tick(key, NodeDownState(since=node.down_since, reason=node.down_reason), rule)
 
 
 def _regroup(evaluation: RuleEvaluation) -> None:

@@ -3,81 +3,53 @@
 What is too late to be sent by itself is withheld for the summary after the backfill.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from tocsin.config.model import Channel, Config, DssReportersConfig
+from tocsin.config.model import Channel, Config
 from tocsin.config.secrets import Secret
 from tocsin.decide.evaluate import Evaluation
 from tocsin.model.decision import DecisionReason, Stage
-from tocsin.model.event import END_EVENTS, Event
+from tocsin.model.event import END_EVENTS, Event, EventName
 from tocsin.model.labels import Labels
 from tocsin.model.notification import EventNotice, Notification
 from tocsin.model.run import RunKey, ScenarioKey
 from tocsin.model.scenario import MailReporter, NodeView
 from tocsin.routing import dss_reporters as dss
-from tocsin.routing.reporters import ReporterResult, evaluate_reporter, late_start, reporter_notifications
-from tocsin.store import Connection, runs
+from tocsin.routing.reporters import ReporterResult, evaluate_reporter, reporter_notifications
 from tocsin.store import events as event_rows
+from tocsin.store import runs
 from tocsin.store.scenarios import get_mail_reporters
-
-_MAIL = ("mailto:", "mailtos:")  # the schemes whose mails take another sender and other recipients
-
-
-@dataclass(frozen=True, slots=True)
-class DssReporterRows:
-    """DSS's own reporters as one batch of events needs them; a scenario whose were never read is absent."""
-
-    config: DssReportersConfig
-    reporters: Mapping[ScenarioKey, tuple[MailReporter, ...]]
-    early: Mapping[RunKey, Sequence[Event]]  # failures of reporters that came before the end of their run
-    channels: Sequence[Channel]  # for mail
-
-    @classmethod
-    def load(
-        cls, connection: Connection, config: Config, events: Iterable[Event], channels: Sequence[Channel]
-    ) -> "DssReporterRows":
-        """Nothing is read for events that do not concern DSS's reporters."""
-        concerned = [event for event in events if dss.concerns(config.dss_reporters, event)]
-        early: dict[RunKey, list[Event]] = {}
-        if config.dss_reporters.mode == "fallback":
-            ended = {event.run.key for event in concerned if event.run and event.name in END_EVENTS}
-            early = event_rows.early_failures(connection, ended)
-            concerned = [event for event in concerned if event.reporter or (event.run and event.run.key in early)]
-        keys = {event.key for event in concerned if event.key is not None}
-        return cls(config.dss_reporters, get_mail_reporters(connection, keys), early, channels)
-
-    def evaluate(self, event: Event) -> Sequence[ReporterResult] | None:
-        """What they do about an event that concerns them; None when that is not known."""
-        known = None if event.key is None else self.reporters.get(event.key)
-        if self.config.mode == "fallback" and event.name in END_EVENTS:
-            early = self.early.get(event.run.key, ()) if event.run and known else ()
-            results = (dss.evaluate_fallback(self.config, failed, known or (), event.run) or () for failed in early)
-            return [result for failed in results for result in failed]
-        if known is None:
-            return None
-        evaluate = dss.evaluate_mirror if self.config.mode == "mirror" else dss.evaluate_fallback
-        return evaluate(self.config, event, known)
 
 
 @dataclass(slots=True)
 class ReporterEvaluation(Evaluation):
-    """Reporters in one transaction."""
+    """Reporters in one transaction. Nothing is read for events that do not concern DSS's own reporters."""
 
     nodes: Mapping[str, NodeView]
     events: Sequence[Event]
     mail_channels: Sequence[Channel]
-    dss_rows: DssReporterRows = field(init=False)
+    _dss: Mapping[ScenarioKey, tuple[MailReporter, ...]] = field(init=False)  # without those that were never read
+    _concerned: set[str] = field(init=False)  # ids of the events that concern DSS's reporters
+    _early: Mapping[RunKey, Sequence[Event]] = field(default_factory=dict)  # their failures before the run's end
     _ended: set[RunKey] = field(init=False)  # of the runs whose starts are late, those that have ended since
     _pending: list[Notification] = field(default_factory=list)
     _late: list[tuple[str, str, str]] = field(default_factory=list)  # node, receiver, event id
     stage: ClassVar[Stage] = Stage.REPORTER
 
     def __post_init__(self) -> None:
-        self.dss_rows = DssReporterRows.load(self.connection, self.compiled.config, self.events, self.mail_channels)
-        late_runs = {run.key for event in self.events if (run := late_start(event)) is not None}
-        self._ended = runs.ended(self.connection, late_runs)
+        config = self.compiled.config.dss_reporters
+        concerned = [event for event in self.events if dss.concerns(config, event)] if config.mode != "off" else []
+        self._concerned = {event.id for event in concerned}
+        if config.mode == "fallback":
+            ended = {event.run.key for event in concerned if event.run and event.name in END_EVENTS}
+            self._early = event_rows.early_failures(self.connection, ended)
+            concerned = [event for event in concerned if event.reporter or (event.run and event.run.key in self._early)]
+        keys = {event.key for event in concerned if event.key is not None}
+        self._dss = get_mail_reporters(self.connection, keys)
+        late = (event.run for event in self.events if event.late and event.name is EventName.RUN_STARTED)
+        self._ended = runs.ended(self.connection, {run.key for run in late if run is not None})
 
     def on_event(self, event: Event, labels: Labels) -> None:
         for reporter in self.compiled.reporters[event.name]:
@@ -89,21 +61,32 @@ class ReporterEvaluation(Evaluation):
             if result is not None:
                 channels = self.compiled.channels.get(reporter.receiver, ())
                 self._decide(result, event, reporter.receiver, channels, "")
-        if dss.concerns(self.dss_rows.config, event):
-            self._on_dss_event(event)
-
-    def _on_dss_event(self, event: Event) -> None:
+        if event.id not in self._concerned:
+            return
         failed = f"DSS: {event.reporter.name if event.reporter else 'all'}"
         try:
-            results = self.dss_rows.evaluate(event)
+            results = self._evaluate_dss(event)
         except Exception as error:  # noqa: BLE001 - one event; reported, the others go on
             self._note_error(failed, error, event)
             return
         if results is None:
             self.note(failed, DecisionReason.UNKNOWN_REPORTER, event_id=event.id)
-        receiver = self.dss_rows.config.receiver or ""
+        receiver = self.compiled.config.dss_reporters.receiver or ""
         for result in results or ():
-            self._decide(result, event, receiver, self.dss_rows.channels, " has no mail channel")
+            self._decide(result, event, receiver, self.mail_channels, " has no mail channel")
+
+    def _evaluate_dss(self, event: Event) -> Sequence[ReporterResult] | None:
+        """What DSS's own reporters do about an event that concerns them; None when that is not known."""
+        config = self.compiled.config.dss_reporters
+        known = None if event.key is None else self._dss.get(event.key)
+        if config.mode == "fallback" and event.name in END_EVENTS:
+            early = self._early.get(event.run.key, ()) if event.run and known else ()
+            results = (dss.evaluate_fallback(config, failed, known or (), event.run) or () for failed in early)
+            return [result for failed in results for result in failed]
+        if known is None:
+            return None
+        evaluate = dss.evaluate_mirror if config.mode == "mirror" else dss.evaluate_fallback
+        return evaluate(config, event, known)
 
     def _decide(
         self, result: ReporterResult, event: Event, receiver: str, channels: Sequence[Channel], lacking: str
@@ -119,9 +102,8 @@ class ReporterEvaluation(Evaluation):
         elif not channels:
             self.note(result.name, DecisionReason.NO_CHANNEL, f"receiver {receiver}{lacking}", event_id=event.id)
         elif not self._is_late(result.name, receiver, event):
-            notifications = reporter_notifications(result, channels, self.now)
-            self._pending += notifications
-            for notification in notifications:
+            for notification in reporter_notifications(result, channels, self.now):
+                self._pending.append(notification)
                 id_ = notification.id
                 self.note(result.name, result.reason, result.note, event_id=event.id, notification_id=id_)
 
@@ -129,9 +111,8 @@ class ReporterEvaluation(Evaluation):
         """Whether an event is too late to be sent by itself; what becomes of it is noted."""
         if not event.late:
             return False
-        started = late_start(event)
         note = "its run is over"
-        if started is None or started.key not in self._ended:
+        if event.name is not EventName.RUN_STARTED or event.run is None or event.run.key not in self._ended:
             node = self.nodes.get(event.node) or NodeView(event.node)
             age = self.now + node.clock_offset - event.time
             if age <= self.compiled.watch(event.node).backfill.notify_max_age:
@@ -148,17 +129,10 @@ class ReporterEvaluation(Evaluation):
     def write(self) -> None:
         """Withhold what is late and enqueue the rest; notices of an end wait for the run's details, unless they are here."""
         event_rows.withhold(self.connection, self._late)
-        ends: dict[str, RunKey] = {}
-        for notification in self._pending:
-            if isinstance(notification.notice, EventNotice):
-                event = notification.notice.event
-                if event.run and event.name in END_EVENTS:
-                    ends[notification.id] = event.run.key
+        about = {item.id: item.notice.event for item in self._pending if isinstance(item.notice, EventNotice)}
+        ends = {id_: event.run.key for id_, event in about.items() if event.run and event.name in END_EVENTS}
         missing = set(ends.values()) - runs.with_details(self.connection, set(ends.values()))
         self.enqueue(self._pending, {id_: (run,) for id_, run in ends.items() if run in missing})
-
-
-# --- the mail channels of DSS's reporters --------------------------------------------------------------------------------
 
 
 async def mail_channels(config: Config) -> list[Channel]:
@@ -199,4 +173,4 @@ def _by_url(config: Config) -> Iterator[tuple[Channel, Secret]]:
 
 
 def _is_mail(url: str) -> bool:
-    return url.strip().lower().startswith(_MAIL)
+    return url.strip().lower().startswith(("mailto:", "mailtos:"))  # their mails take another sender and recipients

@@ -1,8 +1,8 @@
 """What time alone changes: due rules, expected starts, scenarios that are gone or switched off, summaries after a
 backfill, and channels that do not deliver.
 
-An expected start is evaluated by every ``missed`` rule that matches its scenario, each with its own grace; the row is
-settled by the most patient of them. Missed starts of one node are weighed together before any of them fires.
+Every ``missed`` rule that matches evaluates an expected start with its own grace; the most patient settles the row.
+Missed starts of one node are weighed together before any of them fires.
 """
 
 from collections.abc import Iterable, Sequence
@@ -20,7 +20,7 @@ from tocsin.rules import outages
 from tocsin.rules import starts as missed
 from tocsin.rules.rule import RECHECK, Fired, Resolved, S
 from tocsin.rules.runs import OFF_RECHECK, StaleRule
-from tocsin.rules.starts import Cohort, MissedRule, StartStatus
+from tocsin.rules.starts import Cohort, MissedRule
 from tocsin.store import Connection, alerts, deliveries, events, rule_states, runs, scenarios, starts
 from tocsin.store.alerts import AlertRow
 from tocsin.store.rule_states import RuleStateRow, StateKey
@@ -30,14 +30,7 @@ BATCH = 200  # due states of one transaction
 STARTS_BATCH = 500  # expected starts of one transaction
 _OVERLAP = timedelta(hours=1)  # of two checks of channels: for receipts that came late, and senders whose clock differs
 
-
-@dataclass(frozen=True, slots=True)
-class UntimedScenario:
-    """A scenario that a ``stale`` rule does not time yet, and when its last good run ended."""
-
-    rule: StaleRule
-    scenario: ScenarioView
-    last_good: datetime | None
+UntimedScenario = tuple[StaleRule, ScenarioView, datetime | None]  # with the end of its last good run
 
 
 def find_untimed(connection: Connection, compiled: CompiledConfig) -> list[UntimedScenario]:
@@ -53,7 +46,7 @@ def find_untimed(connection: Connection, compiled: CompiledConfig) -> list[Untim
         if isinstance(rule, StaleRule) and StateKey(rule.id, *scenario.key) not in known
     ]
     last_good = runs.last_good(connection, {scenario.key for _, scenario in new})
-    return [UntimedScenario(rule, scenario, last_good.get(scenario.key)) for rule, scenario in new]
+    return [(rule, scenario, last_good.get(scenario.key)) for rule, scenario in new]
 
 
 def decide_time(
@@ -67,7 +60,13 @@ def decide_time(
     _tick_due(evaluation, due)
     _end_orphans(evaluation)
     more = _evaluate_starts(evaluation)
-    _start_timers(evaluation, untimed)
+    timed = rule_states.load_states(connection, {scenario.key for _, scenario, _ in untimed})
+    for rule, scenario, last_good in untimed:
+        key = StateKey(rule.id, *scenario.key)
+        if key not in timed:
+            evaluation.scenarios[scenario.key] = scenario
+            since = last_good or scenario.watched_since
+            evaluation.tick(key, StaleState(since=since, good=last_good is not None), rule)
     _enqueue_summaries(evaluation)
     evaluation.write()
     evaluation.result.full = more or len(due) >= BATCH
@@ -77,13 +76,11 @@ def decide_time(
 
 
 def _tick_due(evaluation: RuleEvaluation, due: Sequence[RuleStateRow]) -> None:
-    """Evaluate the rules whose time has come."""
     connection, now = evaluation.connection, evaluation.now
     overlong = [row.state for row in due if isinstance(row.state, OverlongState)]
     ended = runs.ended(connection, {state.run for state in overlong if state.run})
-    usual = runs.good_durations(
-        connection, {state.run.scenario for state in overlong if state.run and state.limit is None}
-    )
+    unlimited = {state.run.scenario for state in overlong if state.run and state.limit is None}
+    usual = runs.good_durations(connection, unlimited)
     for row in due:
         key, state, view = row.key, row.state, evaluation.view(row.key)
         rule = evaluation.compiled.rules.get(key.rule)
@@ -103,7 +100,6 @@ def _tick_due(evaluation: RuleEvaluation, due: Sequence[RuleStateRow]) -> None:
 
 
 def _end_orphans(evaluation: RuleEvaluation) -> None:
-    """End the alerts of what is gone or was switched off, and forget why they fired."""
     orphans = alerts.orphaned_alerts(evaluation.connection)
     if not orphans:
         return
@@ -118,24 +114,12 @@ def _end_orphans(evaluation: RuleEvaluation) -> None:
             evaluation.put(key, None, None)
 
 
-def _start_timers(evaluation: RuleEvaluation, untimed: Sequence[UntimedScenario]) -> None:
-    known = rule_states.load_states(evaluation.connection, {new.scenario.key for new in untimed})
-    for new in untimed:
-        key = StateKey(new.rule.id, *new.scenario.key)
-        if key not in known:
-            evaluation.scenarios[new.scenario.key] = new.scenario
-            since = new.last_good or new.scenario.watched_since
-            evaluation.tick(key, StaleState(since=since, good=new.last_good is not None), new.rule)
-
-
 def _enqueue_summaries(evaluation: RuleEvaluation) -> None:
     """What was withheld while a node's history was read back, in one message a receiver."""
     connection = evaluation.connection
     for node in events.nodes_with_withheld(connection):
         view = evaluation.nodes.get(node)
-        if view is not None and view.backfilling:
-            continue
-        if any(key.node == node for key in events.late_after(connection, 0)):
+        if (view and view.backfilling) or any(key.node == node for key in events.late_after(connection, 0)):
             continue
         for receiver, late in events.release_withheld(connection, node).items():
             channels = evaluation.compiled.channels.get(receiver, ())
@@ -144,16 +128,12 @@ def _enqueue_summaries(evaluation: RuleEvaluation) -> None:
             evaluation.note(receiver, reason, f"{node}: {len(late)} events", stage=Stage.BACKFILL)
 
 
-# --- expected starts -----------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, slots=True)
 class _EvaluatedStart:
-    """A start with the status of its row, and the rules that call it missed: since when, on the node's clock."""
-
     key: StartKey
-    status: StartStatus
-    missed: tuple[tuple[MissedRule, datetime], ...]
+    status: StartState
+    again: datetime | None  # when a pending one is worth another evaluation
+    missed: list[tuple[MissedRule, datetime]]  # the rules that call it missed: since when, on the node's clock
     unseen: bool  # due, but not polled since
 
 
@@ -171,12 +151,11 @@ def _evaluate_starts(evaluation: RuleEvaluation) -> bool:
         held |= _fire_missed(evaluation, node, [start for start in evaluated if start.key.scenario.node == node])
     settled: list[tuple[StartKey, str, datetime | None]] = []
     for start in evaluated:
-        again = start.status.evaluate_at
         if start.key in held:
             settled.append((start.key, StartState.PENDING.value, evaluation.now + RECHECK))
         else:
             offset = evaluation.view(StateKey("", *start.key.scenario)).node.clock_offset
-            settled.append((start.key, start.status.state.value, None if again is None else again - offset))
+            settled.append((start.key, start.status.value, None if start.again is None else start.again - offset))
     starts.save_starts(connection, settled, evaluation.now)
     return len(keys) >= STARTS_BATCH
 
@@ -189,23 +168,22 @@ def _evaluate_start(
     if following is None and scenario is not None:
         following = scenario.next_run
     matching = evaluation.compiled.rules_for(scenario_labels(scenario) if scenario else {})
-    rules = [rule for rule in matching if isinstance(rule, MissedRule)]
-    found: list[tuple[MissedRule, datetime]] = []
+    rules = sorted((rule for rule in matching if isinstance(rule, MissedRule)), key=lambda rule: rule.config.grace)
+    if not rules:
+        due = missed.due_of(key.at, missed.DEFAULT_GRACE, following)
+        return _EvaluatedStart(key, *missed.evaluate_start(key.at, due, around, view), [], unseen=False)
+    calling: list[tuple[MissedRule, datetime]] = []
     pending: list[datetime] = []
     unseen = False
-    status: StartStatus | None = None
-    for rule in sorted(rules, key=lambda rule: rule.config.grace):
+    for rule in rules:
         due = missed.due_of(key.at, rule.config.grace, following)
-        status = missed.evaluate_start(key.at, due, around, view)
-        if status.state is StartState.MISSED:
-            found.append((rule, due))
-        elif status.evaluate_at is not None:
-            pending.append(status.evaluate_at)
+        status, again = missed.evaluate_start(key.at, due, around, view)
+        if status is StartState.MISSED:
+            calling.append((rule, due))
+        elif again is not None:
+            pending.append(again)
             unseen = unseen or view.now >= due
-    if status is None:
-        due = missed.due_of(key.at, missed.DEFAULT_GRACE, following)
-        return _EvaluatedStart(key, missed.evaluate_start(key.at, due, around, view), (), unseen=False)
-    return _EvaluatedStart(key, replace(status, evaluate_at=min(pending, default=None)), tuple(found), unseen)
+    return _EvaluatedStart(key, status, min(pending, default=None), calling, unseen)
 
 
 def _fire_missed(evaluation: RuleEvaluation, node: str, evaluated: Sequence[_EvaluatedStart]) -> set[StartKey]:
@@ -219,7 +197,13 @@ def _fire_missed(evaluation: RuleEvaluation, node: str, evaluated: Sequence[_Eva
     held: set[StartKey] = set()
     for first, last in missed.group_moments([key.at for key, _, _ in fresh]):
         group = [(key, rule, due) for key, rule, due in fresh if first <= key.at <= last]
-        cohort = _cohort(evaluation, node, first, last, {key for key, _, _ in group}, evaluated)
+        begin = min(first, last - missed.WINDOW)
+        rows = starts.count_starts(evaluation.connection, node, begin, last)
+        near = [start for start in evaluated if begin <= start.key.at <= last]  # still pending in the rows
+        missed_now = {key for key, _, _ in group}
+        met = rows.met + sum(start.status is StartState.MET for start in near)
+        unseen = sum(start.unseen and start.key not in missed_now for start in near)
+        cohort = Cohort(first, last, met, rows.missed + len(missed_now), unseen)
         # The first ``missed`` rule holds the alerts about whole nodes.
         stalled = next(rule.stalled for rule in evaluation.compiled.rules.values() if isinstance(rule, MissedRule))
         place = StateKey(stalled.id, node)
@@ -245,30 +229,10 @@ def _state(evaluation: RuleEvaluation, key: StateKey, kind: type[S]) -> S | None
     return row.state if row and isinstance(row.state, kind) else None
 
 
-def _cohort(
-    evaluation: RuleEvaluation,
-    node: str,
-    first: datetime,
-    last: datetime,
-    missed_now: set[StartKey],
-    evaluated: Sequence[_EvaluatedStart],
-) -> Cohort:
-    begin = min(first, last - missed.WINDOW)
-    rows = starts.count_starts(evaluation.connection, node, begin, last)
-    near = [start for start in evaluated if begin <= start.key.at <= last]
-    unseen = sum(start.unseen and start.key not in missed_now for start in near)
-    met = rows.met + sum(start.status.state is StartState.MET for start in near)  # these are still pending in the rows
-    return Cohort(first, last, met, rows.missed + len(missed_now), unseen)
-
-
-# --- channels that do not deliver ----------------------------------------------------------------------------------------
-
-
 def find_channel_changes(
     connection: Connection, compiled: CompiledConfig, now: datetime, last_check: datetime | None
 ) -> list[Fired | Resolved]:
-    """What is to change about ``ChannelFailing``. Reads only, and not all of a long outbox: what the last check found
-    stands."""
+    """What is to change about ``ChannelFailing``. Reads only, what came since the last check: what that found stands."""
     recently = min(last_check or now, now) - _OVERLAP
     known = alerts.alerts_of_rule(connection, CHANNEL_ALERT, recently)
     firing = {alert.failing_channel: alert.starts_at for alert in known if alert.firing and alert.failing_channel}
@@ -302,7 +266,7 @@ def apply_channel_changes(
             case Resolved(alert_id, at, reason):
                 evaluation.end(CHANNEL_ALERT, alert_id, at, reason)
     if fired:
-        standing = alerts.alerts_of_rule(connection, CHANNEL_ALERT, now)
-        evaluation.route_again(alert for alert in standing if alert.firing)
+        known = alerts.alerts_of_rule(connection, CHANNEL_ALERT, now)
+        evaluation.route_again(alert for alert in known if alert.firing)
     evaluation.write()
     return evaluation.result

@@ -1,14 +1,14 @@
 """What DSS's own mail reporters would send, sent by Tocsin: the mails that DSS failed to send, or all of them. Pure.
 
-Promises two things, since project writers write these reporters. Nobody gets a mail whom the configuration does not
-allow; who is left out is named. And nothing of theirs is executed: plain ``${variables}`` are filled in, and what
-holds anything else is replaced by the built-in mail, or by DSS's default subject.
+Project writers write these reporters. So only addresses that the configuration allows get a mail, and the others are
+named; and nothing is executed: plain ``${variables}`` are filled in, and what holds anything else is replaced by the
+built-in mail, or by DSS's default subject.
 """
 
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from itertools import islice
 
@@ -37,16 +37,10 @@ _WITH_NAME = re.compile(r"([^<>]*)<([^<>]*)>")
 
 def concerns(config: DssReportersConfig, event: Event) -> bool:
     """Whether DSS's own reporters do something about such an event, in this mode."""
-    match config.mode:
-        case "mirror":
-            return event.name is EventName.RUN_STARTED or event.name in END_EVENTS
-        case "fallback":
-            failed = event.reporter
-            return event.name in END_EVENTS or (
-                failed is not None and failed.type in (None, "mail-scenario") and event.run is not None
-            )
-        case "off":
-            return False
+    if config.mode == "mirror":
+        return event.name is EventName.RUN_STARTED or event.name in END_EVENTS
+    mail = event.reporter is not None and event.reporter.type in (None, "mail-scenario") and event.run is not None
+    return config.mode == "fallback" and (event.name in END_EVENTS or mail)
 
 
 def evaluate_mirror(
@@ -63,8 +57,8 @@ def evaluate_fallback(
 ) -> list[ReporterResult] | None:
     """What becomes of the mail that DSS failed to send; None when no reporter of that name is known.
 
-    DSS may report it before the run has its end: then reporters of the end wait for that, and ``ended`` is the run
-    once it has come. The condition was true for DSS; here it is not checked again.
+    DSS may report it before the run has its end: then reporters of the end wait for ``ended``, the run with its end.
+    The condition was true for DSS and is not checked again.
     """
     run = ended or failed.run
     if failed.reporter is None or run is None:
@@ -82,8 +76,7 @@ def evaluate_fallback(
 
 
 def dss_details_needed(config: DssReportersConfig, event: Event, reporters: Sequence[MailReporter]) -> DetailsLevel:
-    """What is needed of a run whose end a mirrored mail will report: its steps, and its log where the mail attaches
-    it."""
+    """What a mirrored mail needs of a run whose end it will report: its steps, and its log where it attaches that."""
     if config.mode != "mirror" or event.name not in END_EVENTS or not config.allow_recipients:
         return DetailsLevel.NOTHING
     levels = (
@@ -100,9 +93,12 @@ def _evaluate(
     name, key, (reason, why) = f"DSS: {reporter.name}", ("dss reporter", reporter.id), condition
     if reason is DecisionReason.CONDITION:
         return ReporterResult(name, key, reason, why)
-    addressing = _Addressing(config, dss_variables(event))
-    subject, subject_note = _subject(reporter)
+    subject, subject_note = reporter.subject.strip() or DEFAULT_SUBJECT, None
+    if reporter.subject.strip() and not _is_plain(reporter.subject, freemarker=reporter.freemarker):
+        subject = DEFAULT_SUBJECT
+        subject_note = "DSS's default subject replaces one that is not made of plain variables"
     message, message_note = _message(reporter)
+    left_out: list[str] = []
     notices = tuple(
         EventNotice(
             event=event,
@@ -114,66 +110,54 @@ def _evaluate(
             template=message,
             plain="html" if reporter.html else "text",
         )
-        for mail, variables in addressing.mails(reporter)
+        for mail, variables in _mails(config, reporter, dss_variables(event), left_out)
     )
-    left_out = tuple(addressing.left_out)
     if not notices:
-        return ReporterResult(name, key, DecisionReason.NOT_ALLOWED, left_out=left_out)
+        return ReporterResult(name, key, DecisionReason.NOT_ALLOWED, left_out=tuple(left_out))
     others = [kind for kind in reporter.attachments if kind != "LOG"]
     attachments = f"attachments that only DSS has: {', '.join(others)}" if others else None
     notes = "; ".join(filter(None, (why, subject_note, message_note, attachments)))
-    return ReporterResult(name, key, reason, notes or None, notices, left_out)
+    return ReporterResult(name, key, reason, notes or None, notices, tuple(left_out))
 
 
-# --- addresses -----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(slots=True)
-class _Addressing:
-    """The addresses of one reporter at one event. ``left_out`` gathers those that get nothing."""
-
-    config: DssReportersConfig
-    variables: Mapping[str, str]
-    left_out: list[str] = field(default_factory=list)
-    room: int = MOST_ADDRESSES
-
-    def mails(self, reporter: MailReporter) -> Iterator[tuple[MailOverrides, Mapping[str, str]]]:
-        """Who gets each mail, and the variables of an individual one."""
-        lists = ("allow_recipients", "allow_senders")
-        if empty := [name for name in lists if not getattr(self.config, name)]:
-            self.left_out.append(f"all: {' and '.join(empty)} allow nobody")
-            return
-        written, sender = reporter.sender.strip(), None  # None: the channel's own
-        if written:
-            try:
-                sender = _address(written, self.variables, self.config.allow_senders)
-            except ValueError as error:
-                self.left_out.append(f"sender {_printable(written)} ({error})")
+def _mails(
+    config: DssReportersConfig, reporter: MailReporter, variables: Mapping[str, str], left_out: list[str]
+) -> Iterator[tuple[MailOverrides, Mapping[str, str]]]:
+    """Who gets each mail, and the variables of an individual one. ``left_out`` gathers the addresses that get nothing."""
+    if empty := [name for name in ("allow_recipients", "allow_senders") if not getattr(config, name)]:
+        left_out.append(f"all: {' and '.join(empty)} allow nobody")
+        return
+    written, sender = reporter.sender.strip(), None  # None: the channel's own
+    if written:
         try:
-            mails = list(islice(parse_recipients(reporter.recipient), MOST_MAILS + 1))
+            sender = _address(written, variables, config.allow_senders)
         except ValueError as error:
-            self.left_out.append(f"all recipients: {error}")
-            mails = [([], {})]
-        if len(mails) > MOST_MAILS:
-            self.left_out.append(f"all individual mails after {MOST_MAILS}")
-        cc, bcc = split_addresses(reporter.cc), split_addresses(reporter.bcc)
-        for to, own in mails[:MOST_MAILS]:
-            known = {**self.variables, **{f"mailVariables_{name}": value for name, value in own.items()}}
-            allowed = [self._allowed(part, known) for part in (to, cc, bcc)]
-            if any(allowed):
-                yield MailOverrides(sender, *allowed), own
-
-    def _allowed(self, written: Sequence[str], variables: Mapping[str, str]) -> tuple[str, ...]:
-        allowed: dict[str, None] = {}
-        if len(written) > self.room:
-            self.left_out.append(f"all after {MOST_ADDRESSES} addresses")
-        for address in written[: self.room]:
-            try:
-                allowed[_address(address, variables, self.config.allow_recipients)] = None
-            except ValueError as error:
-                self.left_out.append(f"{_printable(address)} ({error})")
-        self.room = max(self.room - len(written), 0)
-        return tuple(allowed)
+            left_out.append(f"sender {_printable(written)} ({error})")
+    try:
+        mails = list(islice(parse_recipients(reporter.recipient), MOST_MAILS + 1))
+    except ValueError as error:
+        left_out.append(f"all recipients: {error}")
+        mails = [([], {})]
+    if len(mails) > MOST_MAILS:
+        left_out.append(f"all individual mails after {MOST_MAILS}")
+    cc, bcc = split_addresses(reporter.cc), split_addresses(reporter.bcc)
+    room = MOST_ADDRESSES
+    for to, own in mails[:MOST_MAILS]:
+        known = {**variables, **{f"mailVariables_{name}": value for name, value in own.items()}}
+        allowed: list[tuple[str, ...]] = []
+        for addresses in (to, cc, bcc):
+            if len(addresses) > room:
+                left_out.append(f"all after {MOST_ADDRESSES} addresses")
+            accepted: dict[str, None] = {}
+            for address in addresses[:room]:
+                try:
+                    accepted[_address(address, known, config.allow_recipients)] = None
+                except ValueError as error:
+                    left_out.append(f"{_printable(address)} ({error})")
+            room = max(room - len(addresses), 0)
+            allowed.append(tuple(accepted))
+        if any(allowed):
+            yield MailOverrides(sender, *allowed), own
 
 
 def _address(written: str, variables: Mapping[str, str], globs: Sequence[str]) -> str:
@@ -230,15 +214,6 @@ def left_out_note(left_out: Sequence[str]) -> str:
         return "it names nobody"
     more = f", and {len(left_out) - _NAMED} more" if len(left_out) > _NAMED else ""
     return f"left out: {', '.join(left_out[:_NAMED])}{more}"
-
-
-# --- texts ---------------------------------------------------------------------------------------------------------------
-
-
-def _subject(reporter: MailReporter) -> tuple[str, str | None]:
-    if not reporter.subject.strip() or _is_plain(reporter.subject, freemarker=reporter.freemarker):
-        return reporter.subject.strip() or DEFAULT_SUBJECT, None
-    return DEFAULT_SUBJECT, "DSS's default subject replaces one that is not made of plain variables"
 
 
 def _message(reporter: MailReporter) -> tuple[str | None, str | None]:

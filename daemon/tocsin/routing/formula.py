@@ -1,8 +1,7 @@
 """DSS run conditions: ``outcome != 'SUCCESS' && projectKey == 'SALES'``.
 
 The part of DSS's formula language that conditions are made of: comparisons, ``&&``, ``||``, ``!``, parentheses,
-strings, numbers, ``true``, ``false``, ``null`` and variables. Anything else cannot be read, and a condition that
-cannot be evaluated counts as true and says so: better a notice too many than one too few.
+strings, numbers, ``true``, ``false``, ``null`` and variables. Anything else cannot be read.
 """
 
 import re
@@ -70,20 +69,8 @@ def _number(value: Value) -> float:
     raise BadFormula(f"{value!r} is not a number")
 
 
-def _compare(sign: str, left: Value, right: Value) -> bool:
-    both_texts = isinstance(left, str) and isinstance(right, str)
-    if sign in _ORDER:
-        return _ORDER[sign](left, right) if both_texts else _ORDER[sign](_number(left), _number(right))
-    try:
-        alike = isinstance(left, str) is isinstance(right, str)
-        equal = left == right if alike else _number(left) == _number(right)
-    except BadFormula:
-        equal = False
-    return equal == (sign == "==")
-
-
 class _Parser:
-    """One token ahead, one method a level of binding: ``||``, ``&&``, comparisons, signs and atoms."""
+    """One token ahead, one method a level of binding: ``||``, ``&&``, comparisons, signs with what they stand before."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -128,11 +115,24 @@ class _Parser:
         return parts[0] if len(parts) == 1 else lambda known: all(_truth(part(known)) for part in parts)
 
     def _comparison(self, depth: int) -> Formula:
-        left = self._signed(depth)
+        first = self._signed(depth)
         if (sign := self._takes("==", "!=", *_ORDER)) is None:
-            return left
-        right = self._signed(depth)
-        return lambda known: _compare(sign, left(known), right(known))
+            return first
+        second = self._signed(depth)
+
+        def compare(known: Variables) -> bool:
+            left, right = first(known), second(known)
+            alike = isinstance(left, str) is isinstance(right, str)
+            if sign in _ORDER:
+                both_texts = alike and isinstance(left, str)
+                return _ORDER[sign](left, right) if both_texts else _ORDER[sign](_number(left), _number(right))
+            try:
+                equal = left == right if alike else _number(left) == _number(right)
+            except BadFormula:
+                equal = False
+            return equal == (sign == "==")
+
+        return compare
 
     def _signed(self, depth: int) -> Formula:
         if depth > _DEEPEST:
@@ -145,23 +145,23 @@ class _Parser:
             if not self._takes(")"):
                 raise self.error("')'")
             return inner
-        return self._atom()
-
-    def _atom(self) -> Formula:
         kind, token = self.kind, self.token
         if kind not in ("number", "string", "name"):
             raise self.error("a value")
         self._next()
         if kind == "name" and token not in _CONSTANTS:
-            self.names.add(token)
-            return lambda known: _lookup(token, known)
+            return self._variable(token)
         value = float(token) if kind == "number" else _CONSTANTS.get(token)
         if kind == "string":
             value = re.sub(r"\\(.)", r"\1", token[1:-1], flags=re.DOTALL)
         return lambda _known: value
 
+    def _variable(self, name: str) -> Formula:
+        self.names.add(name)
 
-def _lookup(name: str, known: Variables) -> Value:
-    if name not in known:
-        raise BadFormula(f"the variable {name!r} is not known here")
-    return known[name]
+        def look_up(known: Variables) -> Value:
+            if name not in known:
+                raise BadFormula(f"the variable {name!r} is not known here")
+            return known[name]
+
+        return look_up

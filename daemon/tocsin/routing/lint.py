@@ -1,18 +1,18 @@
 """What is wrong with a configuration of rules, routes and reporters although it can be read.
 
-Closed labels (``alertname``, ``severity``, ``dss_node``, the rules' own) have few values, which the configuration
-names; so what can never match is known for certain. Of open ones (``project``, ``scenario``, ``tags``) only what two
-matchers say of each other is used: a finding is never a guess.
+A finding is never a guess: the configuration names all values of closed labels (``alertname``, ``severity``,
+``dss_node``, the rules' own); of open ones (``project``, ``scenario``, ``tags``) matchers are compared with each other.
 """
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from itertools import product
 from typing import Literal
 
 from tocsin.config.intervals import contains
-from tocsin.config.model import Config, InhibitRule, Reporter, Route, Rule
+from tocsin.config.model import Config, InhibitRule, Route, Rule
 from tocsin.kit.strings import did_you_mean
 from tocsin.model.alert import CHANNEL_ALERT, CHANNEL_SEVERITY, STALLED_ALERT, STALLED_SEVERITY
 from tocsin.model.event import DSS_VARIABLES, EventName
@@ -25,6 +25,8 @@ _OF_SCENARIOS = frozenset({"project", "scenario", "tags"})
 _OF_EVENTS = _OF_SCENARIOS | {"scenario_name", "outcome", "trigger_type", "run_as"}
 _OF_RUNS = {"event", "outcome", "trigger_type", "run_as"}
 _OUTCOMES = {EventName.RUN_STARTED: "", EventName.RUN_FAILED: "FAILED", EventName.RUN_ABORTED: "ABORTED"}
+_OPEN_LABELS = {name: _OF_EVENTS - ({"outcome"} if name in _OUTCOMES else set()) for name in EventName}
+_OPEN_LABELS |= dict.fromkeys((EventName.NODE_DOWN, EventName.NODE_UP), frozenset())
 _VARIABLE = re.compile(r"\$\{([^{}]*)\}")
 _IN_ANNOTATIONS = _OF_SCENARIOS | {
     "alertname", "severity", "dss_node", "scenario_name", "count", "starts_at", "summary", "description", "scenario_url",
@@ -36,7 +38,7 @@ _STEP = timedelta(minutes=30)
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is wrong. ``where`` names the place for people, ``line`` stands in the file if it is known."""
+    """``where`` names the place for people; ``line`` is that of the file, if known."""
 
     severity: Literal["error", "warning"]
     message: str
@@ -46,7 +48,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class LabelSpace:
-    """The labels of one kind of alert or event that there can be: its closed ones, and the names of its open ones."""
+    """The labels of one kind of alert or event: its closed ones, and the names of its open ones."""
 
     closed: Labels
     open: frozenset[str] = frozenset()
@@ -64,7 +66,7 @@ def lint(config: Config, now: datetime) -> list[Finding]:
 
 
 def unknown_label(matchers: Iterable[Matcher], config: Config) -> str | None:
-    """The first label among matchers on alerts that no alert of this configuration can have, in a sentence."""
+    """A sentence on the first label among the matchers that no alert of this configuration can have."""
     names = _names(_alerts(config)) | _OF_SCENARIOS | {"alertname", "severity", "dss_node", "receiver", "channel"}
     for matcher in matchers:
         if matcher.name not in names:
@@ -74,13 +76,11 @@ def unknown_label(matchers: Iterable[Matcher], config: Config) -> str | None:
 
 
 def _alerts(config: Config) -> Iterator[LabelSpace]:
-    """The alerts that there can be."""
-    for node in _nodes(config):
-        for rule in config.rules:
-            labels = {**rule.labels, "alertname": rule.alert, "severity": rule.severity, "dss_node": node}
-            yield LabelSpace(labels, frozenset() if rule.kind == "node_down" else _OF_SCENARIOS)
-            if rule.kind == "missed":
-                yield LabelSpace({**labels, "alertname": STALLED_ALERT, "severity": STALLED_SEVERITY})
+    for node, rule in product(_nodes(config), config.rules):
+        labels = {**rule.labels, "alertname": rule.alert, "severity": rule.severity, "dss_node": node}
+        yield LabelSpace(labels, frozenset() if rule.kind == "node_down" else _OF_SCENARIOS)
+        if rule.kind == "missed":
+            yield LabelSpace({**labels, "alertname": STALLED_ALERT, "severity": STALLED_SEVERITY})
     for channel in config.channels().values():
         labels = {"alertname": CHANNEL_ALERT, "severity": CHANNEL_SEVERITY}
         yield LabelSpace({**labels, "receiver": channel.receiver, "channel": channel.name})
@@ -111,21 +111,23 @@ def _unused(config: Config) -> Iterator[Finding]:
             yield Finding("warning", "no route uses it", where, line)
 
 
-# --- routes --------------------------------------------------------------------------------------------------------------
-
-
 def _routes(root: Route, alerts: Sequence[LabelSpace], default_group_by: tuple[str, ...] | None) -> Iterator[Finding]:
     """``default_group_by``: that of the root where nobody wrote one."""
     skipped: set[int] = set()  # routes below a finding, of which there is nothing new to say
     known = _names(alerts)
-    distinct = _distinct(alerts, {matcher.name for placed in walk(root) for matcher in placed.route.matchers})
+    # The alerts as far as matchers of the tree distinguish them: of a thousand rules often a few.
+    names = {matcher.name for placed in walk(root) for matcher in placed.route.matchers}
+    distinct: dict[tuple[object, ...], LabelSpace] = {}
+    for space in alerts:
+        closed = {name: space.closed[name] for name in sorted(names) if name in space.closed}
+        distinct.setdefault((*closed.items(), space.open & names), LabelSpace(closed, space.open & names))
     for placed in walk(root):
         route, above = placed.route, placed.parent.route if placed.parent else None
         where = " ".join(("route", *route.path[1:]))
         if above is not None and id(above) in skipped:
             skipped.add(id(route))
             continue
-        problem = _unreachable(placed, distinct, alerts) if above else None
+        problem = _unreachable(placed, distinct.values(), alerts) if above else None
         if problem is not None:
             skipped.add(id(route))
             yield Finding("error", problem, where, route.line)
@@ -140,16 +142,7 @@ def _routes(root: Route, alerts: Sequence[LabelSpace], default_group_by: tuple[s
                 yield Finding("warning", message, where, route.line)
 
 
-def _distinct(spaces: Iterable[LabelSpace], names: set[str]) -> list[LabelSpace]:
-    """The label spaces as far as matchers on these labels distinguish them: of a thousand rules often a few."""
-    found: dict[tuple[object, ...], LabelSpace] = {}
-    for space in spaces:
-        closed = {name: space.closed[name] for name in sorted(names) if name in space.closed}
-        found.setdefault((*closed.items(), space.open & names), LabelSpace(closed, space.open & names))
-    return list(found.values())
-
-
-def _unreachable(placed: Placed, distinct: Sequence[LabelSpace], alerts: Sequence[LabelSpace]) -> str | None:
+def _unreachable(placed: Placed, distinct: Iterable[LabelSpace], alerts: Sequence[LabelSpace]) -> str | None:
     """Why no alert ever takes a route; None when one may."""
     matchers: list[Matcher] = []
     shadowing: list[Route] = []  # routes before this one, or before one above it, that end the search
@@ -201,7 +194,6 @@ def _fixed(name: str, matchers: Iterable[Matcher]) -> str | None:
 
 
 def _names(spaces: Iterable[LabelSpace]) -> set[str]:
-    """The names of the labels that these have."""
     return {name for space in spaces for name in (*space.closed, *space.open)}
 
 
@@ -218,7 +210,7 @@ def _misspelt(matchers: Iterable[Matcher], spaces: Sequence[LabelSpace]) -> str:
 
 
 def _muted_critical(config: Config, root: Route, alerts: Sequence[LabelSpace], now: datetime) -> Iterator[Finding]:
-    """Critical alerts that at some hour only mute routes would take; of open labels an unknown value is tried."""
+    """Critical alerts that only mute routes would take at some hour; open labels get an unknown value."""
     intervals = {interval.name: interval for interval in config.time_intervals}
     seen: set[tuple[int, ...]] = set()
     for space in alerts:
@@ -237,9 +229,6 @@ def _muted_critical(config: Config, root: Route, alerts: Sequence[LabelSpace], n
             yield Finding("warning", message, "route " + matchers_text(routes[0].matchers), routes[0].line)
 
 
-# --- inhibition and time intervals ---------------------------------------------------------------------------------------
-
-
 def _inhibitions(config: Config, alerts: Sequence[LabelSpace]) -> Iterator[Finding]:
     known = _names(alerts)
     for index, rule in enumerate(config.inhibit_rules):
@@ -247,18 +236,18 @@ def _inhibitions(config: Config, alerts: Sequence[LabelSpace]) -> Iterator[Findi
         if config.lines and line is None:
             continue  # the shipped ones, of which some may have nothing to do here
         messages: list[str] = []
-        sides = {"source": rule.source_matchers, "target": rule.target_matchers}
-        matched = {side: [space for space in alerts if possible(matchers, space)] for side, matchers in sides.items()}
-        for side, matchers in sides.items():
-            if not matched[side]:
+        matched: list[list[LabelSpace]] = []
+        for side, matchers in (("source", rule.source_matchers), ("target", rule.target_matchers)):
+            matched.append([space for space in alerts if possible(matchers, space)])
+            if not matched[-1]:
                 why = f"its {side} {matchers_text(matchers)}{_misspelt(matchers, alerts)}"
                 messages.append(f"no alert of these rules can match {why}")
         for name in rule.equal:
             if name not in known:
                 near = did_you_mean(name, known)
                 messages.append(f"no alert has the label {name!r} of equal, so it is equal everywhere{near}")
-        if all(matched.values()):
-            messages += _idle(rule, matched["source"], matched["target"])
+        if all(matched):
+            messages += _idle(rule, *matched)
         for message in messages:
             yield Finding("warning", message, "inhibit_rules", line)
 
@@ -267,19 +256,15 @@ def _idle(rule: InhibitRule, sources: Sequence[LabelSpace], targets: Sequence[La
     """Why an inhibit rule whose sides can both match inhibits nothing."""
     forth = all(certain(rule.target_matchers, space, rule.source_matchers) for space in sources)
     if forth and all(certain(rule.source_matchers, space, rule.target_matchers) for space in targets):
-        yield (
-            "it inhibits nothing: whatever matches its source matches its target and the other way round, and such "
-            "alerts do not inhibit one another"
-        )
+        both = "whatever matches its source matches its target and the other way round"
+        yield f"it inhibits nothing: {both}, and such alerts do not inhibit one another"
         return
     # Only of a rule whose sides are meant for certain alerts; one on severities alone may be there for rules to come.
     by_name = [any(m.name == "alertname" for m in side) for side in (rule.source_matchers, rule.target_matchers)]
     for name in rule.equal if all(by_name) else ():
-        lacking = [
-            not any(name in space.open or space.closed.get(name) for space in spaces) for spaces in (sources, targets)
-        ]
-        if lacking[0] is not lacking[1] and name != "tags":
-            side, other = ("source", "target") if lacking[0] else ("target", "source")
+        has = [any(name in space.open or space.closed.get(name) for space in side) for side in (sources, targets)]
+        if has[0] is not has[1] and name != "tags":
+            side, other = ("target", "source") if has[0] else ("source", "target")
             yield f"it inhibits nothing: its {side} never has the label {name!r} of equal, and its {other} has"
 
 
@@ -296,9 +281,6 @@ def _intervals(config: Config, now: datetime) -> Iterator[Finding]:
                 yield Finding("warning", message, where, line)
 
 
-# --- rules and reporters -------------------------------------------------------------------------------------------------
-
-
 def _rules(config: Config) -> Iterator[Finding]:
     by_identity: dict[tuple[object, ...], list[Rule]] = {}  # by what an alert's identity takes from its rule
     spaces = [LabelSpace({"event": "", "dss_node": node}, _OF_EVENTS | {"event"}) for node in _nodes(config)]
@@ -309,10 +291,8 @@ def _rules(config: Config) -> Iterator[Finding]:
             message = "another rule has the same alert name, severity, matchers and labels; give one a label"
             yield Finding("error", message, where, line)
         elif any(_overlap(other, rule, space) for other in same for space in spaces):
-            message = (
-                "another rule of the same alert name, severity and labels holds for the same scenarios, and the two "
-                "share one alert; give one a label or another severity"
-            )
+            both = "another rule of the same alert name, severity and labels holds for the same scenarios"
+            message = f"{both}, and the two share one alert; give one a label or another severity"
             yield Finding("warning", message, where, line)
         same.append(rule)
         if not any(possible(rule.match, space) for space in spaces):
@@ -335,17 +315,19 @@ def _rules(config: Config) -> Iterator[Finding]:
 
 def _overlap(rule: Rule, other: Rule, space: LabelSpace) -> bool:
     """Whether all that one of two rules watches is watched by the other too."""
-    if (rule.kind == "node_down") is not (other.kind == "node_down"):
+    if (rule.kind == "node_down") is not (other.kind == "node_down") or not possible(rule.match + other.match, space):
         return False
-    return possible([*rule.match, *other.match], space) and (
-        certain(rule.match, space, other.match) or certain(other.match, space, rule.match)
-    )
+    return certain(rule.match, space, other.match) or certain(other.match, space, rule.match)
 
 
 def _reporters(config: Config) -> Iterator[Finding]:
     for index, reporter in enumerate(config.reporters):
         where, line = f"reporter {reporter.name}", config.lines.get(("reporters", index))
-        spaces = list(_events(config, reporter))
+        spaces = [
+            LabelSpace({"event": name.value, "dss_node": node, "outcome": _OUTCOMES.get(name, "")}, _OPEN_LABELS[name])
+            for node in _nodes(config)
+            for name in sorted(reporter.on)
+        ]
         if not any(possible(reporter.match, space) for space in spaces):
             near = _misspelt(reporter.match, spaces)
             yield Finding("error", f"none of its events can match {matchers_text(reporter.match)}{near}", where, line)
@@ -360,13 +342,3 @@ def _reporters(config: Config) -> Iterator[Finding]:
         for name in unknown:
             near = did_you_mean(name, sorted(DSS_VARIABLES))
             yield Finding("warning", f"its condition counts as true: only DSS knows {name!r}{near}", where, line)
-
-
-def _events(config: Config, reporter: Reporter) -> Iterator[LabelSpace]:
-    """The events that a reporter gets."""
-    for node in _nodes(config):
-        for name in sorted(reporter.on):
-            closed = {"event": name.value, "dss_node": node, "outcome": _OUTCOMES.get(name, "")}
-            about_nodes = name in (EventName.NODE_DOWN, EventName.NODE_UP)
-            of_runs = _OF_EVENTS - ({"outcome"} if name in _OUTCOMES else set())
-            yield LabelSpace(closed, frozenset() if about_nodes else of_runs)

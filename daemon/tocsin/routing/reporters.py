@@ -1,7 +1,7 @@
 """Reporters: every event that matches is sent, each time, one notification a channel. No state, no silences. Pure.
 
-Ids are derived from the event, the reporter and the channel, so that evaluating the same event again enqueues nothing
-twice. An ordering key is one scenario and one reporter: notifications about a scenario arrive in the order of events.
+Ids are derived from event, reporter and channel, so that evaluating an event again enqueues nothing twice. An ordering
+key is one scenario and one reporter: notifications about a scenario arrive in the order of events.
 """
 
 from collections import Counter
@@ -15,7 +15,7 @@ from tocsin.model.decision import DecisionReason
 from tocsin.model.event import END_EVENTS, Event, EventName, dss_variables, event_labels
 from tocsin.model.labels import Labels, all_match
 from tocsin.model.notification import EventNotice, MailOverrides, Notice, Notification, SummaryNotice
-from tocsin.model.run import BAD_OUTCOMES, DetailsLevel, Outcome, Run
+from tocsin.model.run import BAD_OUTCOMES, DetailsLevel, Outcome
 from tocsin.routing.formula import BadFormula, holds
 
 _WORST = 5  # failures that a summary names
@@ -39,21 +39,22 @@ def evaluate_reporter(reporter: Reporter, event: Event, labels: Labels) -> Repor
     """What the reporter makes of an event; None when it does not concern it (``on``, ``match``)."""
     if event.name not in reporter.on or not all_match(reporter.match, labels):
         return None
-    key = ("reporter", reporter.name)
     reason, note = check_condition(reporter.condition, event)
-    if reason is DecisionReason.CONDITION:
-        return ReporterResult(reporter.name, key, reason, note)
-    mail = reporter.mail
-    notice = EventNotice(
-        event=event,
-        reporter=reporter.name,
-        subject=reporter.subject,
-        mail=None if mail is None else MailOverrides(mail.sender, mail.to, mail.cc, mail.bcc),
-        attach=reporter.attach,
-        variables={} if mail is None else mail.variables,
-        template=reporter.template or reporter.message,
-    )
-    return ReporterResult(reporter.name, key, reason, note, (notice,))
+    notices: tuple[EventNotice, ...] = ()
+    if reason is not DecisionReason.CONDITION:
+        mail = reporter.mail
+        overrides = None if mail is None else MailOverrides(mail.sender, mail.to, mail.cc, mail.bcc)
+        notice = EventNotice(
+            event=event,
+            reporter=reporter.name,
+            subject=reporter.subject,
+            mail=overrides,
+            attach=reporter.attach,
+            variables={} if mail is None else mail.variables,
+            template=reporter.template or reporter.message,
+        )
+        notices = (notice,)
+    return ReporterResult(reporter.name, ("reporter", reporter.name), reason, note, notices)
 
 
 def check_condition(condition: str | None, event: Event) -> tuple[DecisionReason, str | None]:
@@ -67,30 +68,20 @@ def check_condition(condition: str | None, event: Event) -> tuple[DecisionReason
     return (DecisionReason.ENQUEUED, None) if true else (DecisionReason.CONDITION, condition)
 
 
-def late_start(event: Event) -> Run | None:
-    """The run whose start is seen late. If it has ended since, its start is never sent, its end is."""
-    return event.run if event.late and event.name is EventName.RUN_STARTED else None
-
-
 def new_notification(
     channel: Channel, ordering_key: str, notice: Notice, now: datetime, *id_parts: str | int
 ) -> Notification:
-    """A notification with an id that is derived from what it is about."""
+
     id_ = derived_id(*id_parts)
     return Notification(id_, channel.receiver, channel.name, ordering_key, notice, created_at=now, due_at=now)
 
 
 def reporter_notifications(result: ReporterResult, channels: Sequence[Channel], now: datetime) -> list[Notification]:
-    """One notification for each notice and channel."""
-    kind, id_ = result.key
+    """One notification for each notice, all about one event, and channel."""
+    event, (kind, id_) = result.notices[0].event, result.key
+    ordering_key = f"{kind}:{id_}:{'/'.join(event.key or (event.node,))}"
     return [
-        new_notification(
-            channel,
-            f"{kind}:{id_}:{'/'.join(notice.event.key or (notice.event.node,))}",
-            notice,
-            now,
-            *(notice.event.id, kind, id_, channel.name, index),
-        )
+        new_notification(channel, ordering_key, notice, now, event.id, kind, id_, channel.name, index)
         for channel in channels
         for index, notice in enumerate(result.notices)
     ]
@@ -100,20 +91,12 @@ def summary_notifications(
     node: str, receiver: str, late: Sequence[Event], channels: Sequence[Channel], now: datetime
 ) -> list[Notification]:
     """One message a channel on what was withheld; ``late`` is in order of time and not empty."""
-    outcomes = [event.run.outcome or "?" for event in late if event.run and event.name in END_EVENTS]
+    outcomes = Counter(event.run.outcome or "?" for event in late if event.run and event.name in END_EVENTS)
     failures = [event for event in late if event.run and event.run.outcome in BAD_OUTCOMES]
-    notice = SummaryNotice(
-        node=node,
-        since=late[0].time,
-        until=late[-1].time,
-        runs_by_outcome=dict(Counter(outcomes)),
-        worst=tuple(reversed(failures[-_WORST:])),
-    )
-    ids = [event.id for event in late]
-    return [
-        new_notification(channel, f"summary:{node}", notice, now, "summary", receiver, channel.name, *ids)
-        for channel in channels
-    ]
+    worst = tuple(reversed(failures[-_WORST:]))
+    notice = SummaryNotice(node, since=late[0].time, until=late[-1].time, runs_by_outcome=dict(outcomes), worst=worst)
+    ids, key = [event.id for event in late], f"summary:{node}"
+    return [new_notification(item, key, notice, now, "summary", receiver, item.name, *ids) for item in channels]
 
 
 def details_needed(
@@ -126,15 +109,6 @@ def details_needed(
         by_receiver.setdefault(channel.receiver, []).append(channel)
     sending = [reporter for reporter in reporters if reporter.receiver in by_receiver and reporter.on & END_EVENTS]
 
-    def level(reporter: Reporter, event: Event, labels: Labels) -> DetailsLevel:
-        result = evaluate_reporter(reporter, event, labels)
-        if result is None or not result.notices:
-            return DetailsLevel.NOTHING
-        own = reporter.template or reporter.message
-        texts = {own or channel.template for channel in by_receiver[reporter.receiver] if channel.webhook is None}
-        log = "log" in reporter.attach or any(_shows_log(text, event, templates) for text in texts)
-        return DetailsLevel.LOG if log else DetailsLevel.STEPS
-
     def needed(event: Event) -> DetailsLevel:
         if event.name not in END_EVENTS:
             return DetailsLevel.NOTHING
@@ -142,7 +116,17 @@ def details_needed(
             return DetailsLevel.LOG
         concerned = [reporter for reporter in sending if event.name in reporter.on]
         labels = event_labels(event) if concerned else {}
-        return max((level(reporter, event, labels) for reporter in concerned), default=DetailsLevel.NOTHING)
+        level = DetailsLevel.NOTHING
+        for reporter in concerned:
+            result = evaluate_reporter(reporter, event, labels)
+            if result is not None and result.notices:
+                own = reporter.template or reporter.message
+                channels_of = by_receiver[reporter.receiver]
+                texts = {own or channel.template for channel in channels_of if channel.webhook is None}
+                if "log" in reporter.attach or any(_shows_log(text, event, templates) for text in texts):
+                    return DetailsLevel.LOG
+                level = DetailsLevel.STEPS
+        return level
 
     return needed
 

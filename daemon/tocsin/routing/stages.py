@@ -1,7 +1,7 @@
 """The stages between a group of alerts and a notification: inhibition, time intervals, silences, deduplication. Pure.
 
-Deduplication is the decision of Alertmanager's notification log, by fingerprints: an alert that ended and fired again
-between two flushes is no news. Source of the fact: Alertmanager's documentation and its behaviour beside ours in a test.
+Deduplication decides as Alertmanager's notification log does, by fingerprints: an alert that ended and fired again
+between two flushes is not sent again. Source: Alertmanager's documentation, and its behaviour beside ours in a test.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from tocsin.config.intervals import TimeInterval, contains
 from tocsin.config.model import Channel, InhibitRule, Route
 from tocsin.model.alert import NotificationLogEntry, Silence
 from tocsin.model.decision import DecisionReason
-from tocsin.model.labels import Labels, Matcher, all_match
+from tocsin.model.labels import Labels, all_match
 from tocsin.model.matcher_index import MatcherIndex, set_bits
 
 RETENTION = timedelta(hours=120)  # of an entry of the notification log, at most
@@ -62,18 +62,15 @@ def _values(rule: InhibitRule, labels: Labels) -> tuple[str, ...]:
 
 def muted_by_time(route: Route, intervals: Mapping[str, TimeInterval], now: datetime) -> NotifyDecision | None:
     """Whether the route is mute at ``now``: outside all of its active intervals, or inside one of its mute ones."""
+
+    def inside(name: str) -> bool:
+        return name in intervals and any(contains(times, now) for times in intervals[name].time_intervals)
+
     active = route.active_time_intervals
-    if active and not any(_inside(intervals, name, now) for name in active):
+    if active and not any(map(inside, active)):
         return NotifyDecision(DecisionReason.MUTED_TIME, f"outside {', '.join(active)}")
-    for name in route.mute_time_intervals:
-        if _inside(intervals, name, now):
-            return NotifyDecision(DecisionReason.MUTED_TIME, f"in {name}")
-    return None
-
-
-def _inside(intervals: Mapping[str, TimeInterval], name: str, now: datetime) -> bool:
-    interval = intervals.get(name)
-    return interval is not None and any(contains(times, now) for times in interval.time_intervals)
+    muting = next(filter(inside, route.mute_time_intervals), None)
+    return None if muting is None else NotifyDecision(DecisionReason.MUTED_TIME, f"in {muting}")
 
 
 class Silencer:
@@ -92,30 +89,26 @@ class Silencer:
         return None
 
 
-@lru_cache(maxsize=2)
-def _index(conditions: tuple[tuple[Matcher, ...], ...]) -> MatcherIndex:
-    return MatcherIndex(conditions)  # from one flush to the next they are mostly the same
+_index = lru_cache(maxsize=2)(MatcherIndex)  # from one flush to the next silences are mostly the same
 
 
 def deduplicate(
     last: NotificationLogEntry | None, current: NotificationLogEntry, channel: Channel, route: Route
 ) -> NotifyDecision:
-    """Whether a channel is notified of the alerts of ``current``, whose ``at`` is now; ``last`` is its log entry.
-
-    However old the entry is: the end of an alert that was sent as firing is news.
-    """
+    """Whether a channel is notified of the alerts of ``current``, whose ``at`` is now; ``last`` is its log entry."""
     firing, ended, now = current.firing, current.ended, current.at
-    if last is None or (expired(last, route, now) and last.firing.isdisjoint(ended)):
+    # An entry is in use for twice the repeat interval, five days at most, and until the next flush in any case.
+    use = max(min(RETENTION, 2 * route.repeat_interval), route.group_interval)
+    expired = last is None or last.at + use + MAINTENANCE <= now
+    if last is None or (expired and last.firing.isdisjoint(ended)):  # the end of what was sent as firing always counts
         return _send(DecisionReason.FIRST) if firing else _UNSENT
     if not firing <= last.firing:
         return _send(DecisionReason.NEW_ALERTS)
-    if not firing:
-        if not last.firing:
-            return _UNSENT
-        if not channel.send_resolved:
-            return NotifyDecision(DecisionReason.NO_CHANGE, "send_resolved is off", log=True)
-        return _send(DecisionReason.RESOLVED)
-    if channel.send_resolved and not ended <= last.ended:
+    if not firing and not last.firing:
+        return _UNSENT
+    if not firing and not channel.send_resolved:
+        return NotifyDecision(DecisionReason.NO_CHANGE, "send_resolved is off", log=True)
+    if not firing or (channel.send_resolved and not ended <= last.ended):
         return _send(DecisionReason.RESOLVED)
     if last.at < now - route.repeat_interval:
         return _send(DecisionReason.REPEAT)
@@ -123,16 +116,6 @@ def deduplicate(
 
 
 _UNSENT = NotifyDecision(DecisionReason.NO_CHANGE, "it ended before a notification was sent")
-
-
-def expired(entry: NotificationLogEntry, route: Route, now: datetime) -> bool:
-    """Whether a log entry is too old to count.
-
-    It is in use for twice the repeat interval, five days at most, and until the next flush in any case; it is kept
-    for ``MAINTENANCE`` beyond that.
-    """
-    use = max(min(RETENTION, 2 * route.repeat_interval), route.group_interval)
-    return entry.at + use + MAINTENANCE <= now
 
 
 def _send(reason: DecisionReason) -> NotifyDecision:

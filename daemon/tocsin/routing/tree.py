@@ -1,22 +1,21 @@
 """The routing tree: which receivers get an alert and in which group, and the tree as text.
 
-Alertmanager's rules to the letter: a route is entered when all of its matchers hold; its children are tried in order
-and the first that matches ends the search unless it says ``continue``; a route none of whose children match is itself
-a match. ``amtool config routes test`` and ``routes show`` on the same tree print the same, and a test compares them on
-random trees.
-
-A group is identified by the matchers along the path, the receiver and the group labels, never by a position in the
-file: after a reload that only moves routes, nothing is sent again.
+Alertmanager's rules: a route is entered when all of its matchers hold; its children are tried in order and the first
+that matches ends the search unless it says ``continue``; a route none of whose children match is itself a match. The
+texts are those of ``amtool config routes``. A group is identified by the matchers along the path, the receiver and the
+group labels, never by a position in the file: after a reload that only moves routes, nothing is sent again.
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from tocsin.config.model import Route
 from tocsin.model.labels import Labels, all_match, matchers_text
 from tocsin.model.matcher_index import MatcherIndex
 
 _CACHE_SIZE = 20_000
+_ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n", '"': '\\"'})
 _STEM = "│\N{NO-BREAK SPACE}\N{NO-BREAK SPACE} "  # byte for byte what amtool prints
 
 
@@ -31,8 +30,6 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A route and its place in the tree."""
-
     route: Route
     parent: "Placed | None" = None
 
@@ -46,9 +43,9 @@ def walk(root: Route) -> Iterator[Placed]:
         waiting += [Placed(child, placed) for child in reversed(placed.route.routes)]
 
 
-def matching_routes(root: Route, labels: Labels) -> tuple[Route, ...]:
-    """The routes that take ``labels``, in the order of the file; empty when the root itself does not match."""
-    return tuple(_enter(root, lambda route: all_match(route.matchers, labels)))
+def matching_routes(root: Route, labels: Labels) -> list[Route]:
+    """The routes that take ``labels``, in the order of the file; none when the root does not match."""
+    return _enter(root, lambda route: all_match(route.matchers, labels))
 
 
 def _enter(route: Route, holds: Callable[[Route], object]) -> list[Route]:
@@ -65,13 +62,8 @@ def _enter(route: Route, holds: Callable[[Route], object]) -> list[Route]:
 
 def group_key(receiver: str, path: Sequence[str], group_labels: Labels) -> str:
     """The identity of a group, readable: ``receiver:{}/{severity="critical"}:{alertname="NodeDown"}``."""
-    pairs = ", ".join(f"{name}={_quoted(value)}" for name, value in sorted(group_labels.items()))
-    return f"{receiver}:{'/'.join(path)}:{{{pairs}}}"
-
-
-def _quoted(value: str) -> str:
-    escaped = value.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
-    return f'"{escaped}"'
+    pairs = [f'{name}="{value.translate(_ESCAPES)}"' for name, value in sorted(group_labels.items())]
+    return f"{receiver}:{'/'.join(path)}:{{{', '.join(pairs)}}}"
 
 
 class Router:
@@ -81,44 +73,33 @@ class Router:
         self.root = root
         self._routes = [placed.route for placed in walk(root)]
         self._index = MatcherIndex(route.matchers for route in self._routes)
-        self._bit = {id(route): 1 << index for index, route in enumerate(self._routes)}  # of the index
-        self._by_path = {(route.receiver, route.path): route for route in reversed(self._routes)}  # the first counts
-        self._taken: dict[int, tuple[Route, ...]] = {}
 
-    def match(self, labels: Labels, reachable: Collection[str] | None = None) -> tuple[Match, ...]:
+        self._by_path = {(route.receiver, route.path): route for route in reversed(self._routes)}  # the first counts
+        bit = {id(route): 1 << index for index, route in enumerate(self._routes)}
+        self._take = lru_cache(_CACHE_SIZE)(lambda holding: _enter(root, lambda route: holding & bit[id(route)]))
+
+    def match(self, labels: Labels, reachable: Collection[str] | None = None) -> list[Match]:
         """The matches of a label set; of several with one group key only the first.
 
         ``reachable``: receivers of which one must be among them; else the first route of the tree with one is added.
         """
-        taken = self._take(labels)
+        taken = self._take(self._index.matching(labels))
         if reachable is not None and not any(route.receiver in reachable for route in taken):
-            taken += tuple([route for route in self._routes if route.receiver in reachable][:1])
+            taken = [*taken, *[route for route in self._routes if route.receiver in reachable][:1]]
         matches: dict[str, Match] = {}
         for route in taken:
             group_labels = labels if route.group_by_all else {n: labels[n] for n in route.group_by if labels.get(n)}
             key = group_key(route.receiver, route.path, group_labels)
             matches.setdefault(key, Match(route, dict(group_labels), key))
-        return tuple(matches.values())
+        return list(matches.values())
 
     def find(self, receiver: str, path: tuple[str, ...]) -> Route | None:
         """The route of a group that was written earlier; None when the tree no longer has it."""
         return self._by_path.get((receiver, path))
 
-    def _take(self, labels: Labels) -> tuple[Route, ...]:
-        holding = self._index.matching(labels)
-        taken = self._taken.get(holding)
-        if taken is None:
-            if len(self._taken) >= _CACHE_SIZE:
-                self._taken.clear()
-            taken = self._taken[holding] = tuple(_enter(self.root, lambda route: holding & self._bit[id(route)]))
-        return taken
-
-
-# --- text, in the forms of ``amtool config routes show`` and ``routes test`` ---------------------------------------------
-
 
 def matching_receivers(root: Route, labels: Labels) -> list[str]:
-    """The receivers that get an alert, in order; one that gets it twice is named twice."""
+    """The receivers that get an alert, in order, and as often as they get it."""
     return [route.receiver for route in matching_routes(root, labels)]
 
 
@@ -128,7 +109,7 @@ def format_tree(root: Route) -> str:
     def label(route: Route) -> str:
         return f"{_name(route)}{'  continue: true' if route.continues else ''}  receiver: {route.receiver}"
 
-    return "\n".join([".", *_branches([root], "", label, lambda _: True)])
+    return "\n".join([".", *_branches([root], "", label)])
 
 
 def format_matching(root: Route, labels: Labels) -> str:
@@ -149,12 +130,13 @@ def _name(route: Route) -> str:
 
 
 def _branches(
-    routes: Sequence[Route], indent: str, label: Callable[[Route], str], included: Callable[[Route], bool]
-) -> list[str]:
-    lines: list[str] = []
+    routes: Sequence[Route],
+    indent: str,
+    label: Callable[[Route], str],
+    included: Callable[[Route], bool] = lambda _: True,
+) -> Iterator[str]:
     routes = [route for route in routes if included(route)]
     for route in routes:
         last = route is routes[-1]
-        lines.append(f"{indent}{'└── ' if last else '├── '}{label(route)}")
-        lines += _branches(route.routes, indent + ("    " if last else _STEM), label, included)
-    return lines
+        yield f"{indent}{'└── ' if last else '├── '}{label(route)}"
+        yield from _branches(route.routes, indent + ("    " if last else _STEM), label, included)

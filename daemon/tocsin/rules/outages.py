@@ -1,8 +1,8 @@
 """Rules about what Tocsin depends on: ``node_down`` for DSS nodes, and channels that do not deliver.
 
-``ChannelFailing`` is evaluated from rows of the outbox and of its own alerts, not from events, and keeps no state: it
-fires when nothing was delivered since a notification that has been pending for a while, or was given up, and resolves
-with the next delivery, or with the channel. Other channels carry the alert.
+``ChannelFailing`` is evaluated from rows of the outbox and of its own alerts, and keeps no state: it fires when nothing
+was delivered since a notification that has been pending for a while, or was given up, and resolves with the next
+delivery, or with the channel. Other channels carry the alert.
 """
 
 from collections.abc import Mapping, Sequence
@@ -67,23 +67,20 @@ def evaluate_channels(
             changes.append(Resolved(alert.id, now, reason))
     dismissed = [alert for alert in known if alert.end_reason is EndReason.BY_HAND and alert.ends_at is not None]
     for name, (since, reply) in failing.items():
-        if name not in channels or name in firing:
-            continue
-        if any(alert.labels["channel"] == name and (alert.ends_at or since) >= since for alert in dismissed):
+        is_dismissed = any(a.labels["channel"] == name and (a.ends_at or since) >= since for a in dismissed)
+        if name not in channels or name in firing or is_dismissed:
             continue
         receiver = channels[name].receiver
         identity = fingerprint(CHANNEL_ALERT, CHANNEL_SEVERITY, "", None, {"channel": name})
         alert = Alert(
             id=alert_id(identity, to_ms(since), to_ms(now)),
             fingerprint=identity,
-            labels={
-                "alertname": CHANNEL_ALERT, "severity": CHANNEL_SEVERITY, "receiver": receiver, "channel": name,
-            },
+            labels={"alertname": CHANNEL_ALERT, "severity": CHANNEL_SEVERITY, "receiver": receiver, "channel": name},
             starts_at=since,
             annotations={
                 "summary": f"Channel {name} of receiver {receiver} does not deliver",
                 "description": f"{reply or 'no answer'}. What waits: tocsin deliveries list --channel {name}",
             },
-        )  # fmt: skip
+        )
         changes.append(Fired(alert))
     return changes

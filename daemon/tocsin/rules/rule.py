@@ -1,9 +1,8 @@
 """What every kind of rule shares: what it sees, what it answers, and how an answer becomes a change of its alert.
 
-An event changes a rule's state (``on_event``); the state is then evaluated, as it is when only time has passed
-(``evaluate``), and the result is compared with the alert that the rule has open (``apply``). While history is being
-read back only ``on_event`` is called, so that what was over before anyone could be notified makes no alert: the net
-change comes out at the end. All moments in a view and in states are on the node's clock.
+An event changes a rule's state (``on_event``); the state is evaluated, then and when time has passed (``evaluate``),
+and the result compared with the alert that the rule has open (``apply``). While history is being read back only
+``on_event`` is called: what is over by the end makes no alert. Moments in views and states are on the node's clock.
 """
 
 import re
@@ -28,8 +27,6 @@ _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 @dataclass(frozen=True, slots=True)
 class RuleView:
-    """What a rule sees at one moment. ``now`` is on the node's clock, and so is everything that rules compare with it."""
-
     now: datetime
     node: NodeView
     scenario: ScenarioView | None = None  # None for rules about nodes, and when the row is gone
@@ -99,7 +96,6 @@ class Resolved:
     reason: EndReason
 
 
-AlertChange = Fired | Updated | Resolved
 S = TypeVar("S", bound=RuleState)
 
 
@@ -116,30 +112,26 @@ class CompiledRule(Generic[S]):
 
     def on_event(self, state: S | None, event: Event) -> S | None:
         """The state after an event; the same object when the event says nothing to this rule."""
-        raise NotImplementedError
+        return state
 
     def evaluate(self, state: S, view: RuleView) -> EvaluationResult:
-        """What the rule says of this state at this moment."""
         raise NotImplementedError
 
-    def apply(self, result: EvaluationResult, view: RuleView, now: datetime) -> tuple[AnyRuleState, AlertChange | None]:
+    def apply(
+        self, result: EvaluationResult, view: RuleView, now: datetime
+    ) -> tuple[AnyRuleState, Fired | Updated | Resolved | None]:
         """Compare a result with the open alert: the state to keep, and what changes. ``now`` is on Tocsin's clock."""
         state, content, firing = result.state, result.content, result.state.firing
-        if result.status is RuleStatus.UNKNOWN:
-            return state, None
         if result.status is RuleStatus.INACTIVE:
             if firing is None:
                 return (state if state.dismissed is None else replace(state, dismissed=None)), None
             at = max(result.at or view.now, firing.starts_at)
             return replace(state, firing=None, dismissed=None), Resolved(firing.alert_id, at, EndReason.RESOLVED)
-        assert content is not None
+        if content is None or content.evidence == (firing.evidence if firing else state.dismissed):
+            return state, None
         if firing is not None:
-            if firing.evidence == content.evidence:
-                return state, None
             state = replace(state, firing=replace(firing, evidence=content.evidence))
             return state, Updated(self._build_alert(content, view, now, firing))
-        if state.dismissed == content.evidence:
-            return state, None
         if state.dismissed is not None:
             content = replace(content, starts_at=view.now)  # the earlier part of it was ended by hand
         alert = self._build_alert(content, view, now, None)
@@ -153,9 +145,8 @@ class CompiledRule(Generic[S]):
         built_in = {"summary": content.summary, "description": content.description, **content.facts}
         if view.scenario is not None and view.base_url:
             built_in["scenario_url"] = f"{view.scenario.key.url(view.base_url)}/"
-        values = labels | built_in
+        values = labels | built_in | {"count": str(content.count), "starts_at": isoformat(content.starts_at)}
         values["scenario_name"] = view.scenario.name if view.scenario else ""
-        values |= {"count": str(content.count), "starts_at": isoformat(content.starts_at)}
         own = {name: expand_variables(text, values) for name, text in self.config.annotations.items()}
         return Alert(
             id=firing.alert_id if firing else alert_id(identity, to_ms(starts_at), to_ms(now)),
@@ -195,7 +186,7 @@ def reset(state: S) -> S:
 
 
 def expand_variables(text: str, values: Labels) -> str:
-    """A rule's own annotation with ``${name}`` filled in; unknown names stay as they are."""
+    """An annotation with ``${name}`` filled in; unknown names stay as they are."""
     return _VARIABLE.sub(lambda found: values.get(found[1], found[0]), text)
 
 

@@ -1,7 +1,7 @@
 """Rules about the runs of one scenario: ``failed``, ``overlong``, ``stale``."""
 
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from statistics import median
 
 from tocsin.config.model import Rule
@@ -33,9 +33,8 @@ class FailedRule(CompiledRule[FailedState]):
             if state.crossed is None:
                 return reset(state)
             good = state.good + 1
-            return replace(
-                state, good=good, recovered=event.time if good == self.config.resolve_after else state.recovered
-            )
+            recovered = event.time if good == self.config.resolve_after else state.recovered
+            return replace(state, good=good, recovered=recovered)
         state = state or FailedState()
         if state.failures == 0 or state.recovered is not None:
             # `firing` stays: while history is read back, a streak may end and another begin before anyone is notified.
@@ -74,9 +73,8 @@ class FailedRule(CompiledRule[FailedState]):
 class OverlongRule(CompiledRule[OverlongState]):
     """Fires while a run takes far longer than it should, resolves with its end.
 
-    "Usual" is the median of the last good runs. It is needed only when the run is older than the shortest limit that
-    could hold, so that ordinary runs cost one row and no query. No event makes it fire, only time: a run that was
-    over by the time it was seen is of no interest.
+    "Usual" is the median of the last good runs, read only when the run is older than the shortest limit that could
+    hold. No event makes it fire, only time: a run that was over by the time it was seen is of no interest.
     """
 
     state_type = OverlongState
@@ -86,8 +84,8 @@ class OverlongRule(CompiledRule[OverlongState]):
         if event.run is None:
             return state
         if event.name is EventName.RUN_STARTED:
-            kept = state or OverlongState()
-            return OverlongState(run=event.run.key, url=event.run_url, firing=kept.firing, dismissed=kept.dismissed)
+            state = state or OverlongState()
+            return OverlongState(run=event.run.key, url=event.run_url, firing=state.firing, dismissed=state.dismissed)
         if event.name in END_EVENTS and state is not None and state.run == event.run.key:
             return replace(state, ended=event.time)
         return state
@@ -105,10 +103,13 @@ class OverlongRule(CompiledRule[OverlongState]):
             return EvaluationResult(state, RuleStatus.UNKNOWN, view.now)  # an event: its own end may be the next one
         limit = state.limit
         if limit is None:
-            limit, usual_seconds = self._limit(run.start, view.durations)
-            if limit is None:
-                return EvaluationResult(state, RuleStatus.UNKNOWN)  # nothing is usual yet
-            state = replace(state, limit=limit, usual_seconds=usual_seconds)
+            limit, seconds = earliest, None
+            if rule.longer_than is None:
+                if rule.times_usual is None or len(view.durations) < max(rule.min_runs, 1):
+                    return EvaluationResult(state, RuleStatus.UNKNOWN)  # nothing is usual yet
+                seconds = median(duration.total_seconds() for duration in view.durations)
+                limit = max(earliest, run.start + timedelta(seconds=seconds * rule.times_usual))
+            state = replace(state, limit=limit, usual_seconds=seconds)
         if view.now < limit:
             return EvaluationResult(state, not_yet, limit)
         if not view.fresh(limit):
@@ -126,15 +127,6 @@ class OverlongRule(CompiledRule[OverlongState]):
         )
         return EvaluationResult(state, RuleStatus.FIRING, content=content)
 
-    def _limit(self, start: datetime, durations: tuple[timedelta, ...]) -> tuple[datetime | None, float | None]:
-        rule = self.config
-        if rule.longer_than is not None:
-            return start + rule.longer_than, None
-        if rule.times_usual is None or len(durations) < max(rule.min_runs, 1):
-            return None, None
-        usual = median(duration.total_seconds() for duration in durations)
-        return start + max(rule.at_least, timedelta(seconds=usual * rule.times_usual)), usual
-
 
 class StaleRule(CompiledRule[StaleState]):
     """Fires when an active scenario has had no good run for too long, resolves with the next good one."""
@@ -145,10 +137,9 @@ class StaleRule(CompiledRule[StaleState]):
     def on_event(self, state: StaleState | None, event: Event) -> StaleState | None:
         if event.name not in END_EVENTS or event.run is None or not is_good(event.run.outcome):
             return state
-        known = state or StaleState()
-        if known.since is not None and event.time <= known.since:
+        if state is not None and state.since is not None and event.time <= state.since:
             return state
-        return replace(known, since=event.time, good=True)
+        return replace(state or StaleState(), since=event.time, good=True)
 
     def evaluate(self, state: StaleState, view: RuleView) -> EvaluationResult:
         scenario, allowed = view.scenario, self.config.no_success_for

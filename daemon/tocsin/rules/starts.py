@@ -1,15 +1,13 @@
 """Rules about expected starts that did not come: ``missed`` for a scenario, and a stalled scheduler for its node.
 
-An expected start is evaluated once it is due: DSS launches a fired trigger after 60 s, and catches up on a late one for
-a tenth of its period (both facts from Dataiku's documentation and forum), so nothing is missed before
-``at + 60 s + max(grace, period / 10)``. It is met by a run that a trigger started in that time. A run that people or
-other scenarios started does not meet it, but while any run was open DSS evaluates no triggers, so an occurrence then
-is withdrawn, not missed.
+DSS launches a fired trigger after 60 s and catches up on a late one for a tenth of its period (both facts from Dataiku's
+documentation and forum), so nothing is missed before ``at + 60 s + max(grace, period / 10)``. A run that a trigger
+started in that time meets an expected start. While any run is open DSS evaluates no triggers: an occurrence then is
+withdrawn, not missed.
 
-Many expected starts of one node, missed together, are one fact about the node. The cohort of a missed start is what the
-node should have started around the same time. When a fifth of it, and at least ten, are missed,
-``NodeSchedulerStalled`` fires and the scenarios' own alerts stay quiet. While starts that are due but were not polled
-since could still make it so many, single missed starts wait, ``PATIENCE`` at most.
+The cohort of a missed start is what its node should have started around the same time. When a fifth of it, and at least
+ten, are missed, ``NodeSchedulerStalled`` fires and the scenarios' own alerts stay quiet. While starts that are due but
+were not polled since could still make it so many, single missed starts wait, ``PATIENCE`` at most.
 """
 
 from collections.abc import Sequence
@@ -27,20 +25,11 @@ from tocsin.rules.rule import RECHECK, AlertContent, CompiledRule, EvaluationRes
 
 LATENESS = 10  # DSS catches up on an occurrence for a tenth of its period
 DEFAULT_GRACE = timedelta(minutes=10)  # where no rule of this kind matches
-
 WINDOW = timedelta(minutes=15)  # starts expected within it belong together
 PATIENCE = timedelta(minutes=5)
 AT_LEAST = 10
 SHARE = 5  # a fifth
 STALL_RECHECK = timedelta(minutes=1)  # how soon a stall is evaluated again
-
-
-@dataclass(frozen=True, slots=True)
-class StartStatus:
-    """``evaluate_at`` is when a pending one is worth another evaluation, on the node's clock."""
-
-    state: StartState
-    evaluate_at: datetime | None = None
 
 
 def due_of(at: datetime, grace: timedelta, following: datetime | None) -> datetime:
@@ -49,22 +38,25 @@ def due_of(at: datetime, grace: timedelta, following: datetime | None) -> dateti
     return at + LAUNCH_DELAY + max(grace, period / LATENESS)
 
 
-def evaluate_start(at: datetime, due: datetime, runs: Sequence[Run], view: RuleView) -> StartStatus:
-    """What became of the start expected at ``at``, as far as rows tell. ``runs`` are those open or begun since."""
+def evaluate_start(
+    at: datetime, due: datetime, runs: Sequence[Run], view: RuleView
+) -> tuple[StartState, datetime | None]:
+    """What became of the start expected at ``at``, as far as rows tell, and when a pending one is worth another
+    evaluation, on the node's clock. ``runs`` are those open or begun since."""
     scenario = view.scenario
     if scenario is None or scenario.gone or scenario.active is False:
-        return StartStatus(StartState.WITHDRAWN)
+        return StartState.WITHDRAWN, None
     if any(may_meet(run, at) and run.start <= due for run in runs):
-        return StartStatus(StartState.MET)
+        return StartState.MET, None
     if any(keeps_triggers_off(run, at) for run in runs):
-        return StartStatus(StartState.WITHDRAWN)
+        return StartState.WITHDRAWN, None
     if view.now < due:
-        return StartStatus(StartState.PENDING, due)
+        return StartState.PENDING, due
     read = scenario.status_read_at
     active_since_due = scenario.active is True and read is not None and read + view.node.clock_offset > due
     if not (view.fresh(due) and active_since_due):
-        return StartStatus(StartState.PENDING, view.now + RECHECK)
-    return StartStatus(StartState.MISSED)
+        return StartState.PENDING, view.now + RECHECK
+    return StartState.MISSED, None
 
 
 class MissedRule(CompiledRule[MissedState]):
@@ -77,7 +69,7 @@ class MissedRule(CompiledRule[MissedState]):
         self.stalled = StalledRule(f"{id_}/stalled", config)
 
     def add_missed(self, state: MissedState | None, at: datetime, due: datetime) -> MissedState:
-        """The state after one more missed start; one that was counted before changes nothing."""
+        """The state after a missed start; one that was counted before changes nothing."""
         state = state or MissedState()
         if state.judged is not None and at <= state.judged:
             return state
@@ -153,15 +145,14 @@ class StalledRule(CompiledRule[StalledState]):
         self.alert, self.severity = STALLED_ALERT, STALLED_SEVERITY
 
     def covers(self, state: StalledState | None, cohort: Cohort) -> bool:
-        """Whether the node's alert covers these missed starts, so that the scenarios' own alerts stay quiet."""
+        """Whether the node's alert covers these missed starts."""
         firing = state is not None and state.firing is not None and state.over is None
         return cohort.stalled or (firing and cohort.share)
 
     def add_cohort(self, state: StalledState | None, cohort: Cohort) -> StalledState:
         """The node's state after a cohort that is stalled, or that a stall explains."""
         state = state or StalledState()
-        if state.over is not None:
-            state = reset(state)
+        state = state if state.over is None else reset(state)
         return replace(
             state,
             since=min(state.since or cohort.first, cohort.first),
@@ -174,9 +165,6 @@ class StalledRule(CompiledRule[StalledState]):
         """A stall is over when a start that was expected later has come."""
         if last_met is not None and state.last is not None and last_met > state.last:
             return replace(state, over=last_met)
-        return state
-
-    def on_event(self, state: StalledState | None, event: Event) -> StalledState | None:
         return state
 
     def evaluate(self, state: StalledState, view: RuleView) -> EvaluationResult:
