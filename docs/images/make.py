@@ -15,9 +15,9 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from tocsin.config.model import Config, HttpConfig, StoreConfig
+from tocsin.config.model import Config, HttpConfig, MessageFormat, StoreConfig
 from tocsin.deliver.message import Facts
-from tocsin.deliver.render import Kind, Renderer
+from tocsin.deliver.render import Renderer
 from tocsin.model.alert import Alert, EndReason
 from tocsin.model.event import Event, EventName, ScenarioFacts
 from tocsin.model.notification import EventNotice, GroupNotice, Notice
@@ -68,7 +68,7 @@ def group() -> tuple[Notice, Facts]:
 
 
 def mail(notice: Notice, facts: Facts) -> str:
-    page = Renderer({}).render(notice, facts, CONFIG, Kind.MAIL, None).html
+    page = Renderer({}).render(notice, facts, CONFIG, MessageFormat.MAIL, None).html
     assert page is not None
     return page
 
