@@ -1,8 +1,6 @@
-"""Channels that are apprise URLs: the blocking half, and the only module that imports apprise.
-
-What does not suit a daemon is off: apprise's thread pool, timeouts, sleeps, retries, redirects, pictures from the web,
-schemes that act on this machine, and its log, which shows secrets: what it says about a failure becomes a masked note.
-"""
+"""Channels that are apprise URLs: the blocking half, and the only module that imports apprise. What does not suit a
+daemon is off: its thread pool, timeouts, sleeps, retries, redirects, pictures from the web, schemes that act on this
+machine, and its log, which shows secrets: what it says about a failure becomes a masked note."""
 
 import logging
 import re
@@ -14,7 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from email.utils import formataddr
-from functools import lru_cache
+from functools import lru_cache, partial
 from math import inf
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -54,11 +52,8 @@ _LOGGED_CAUSES = ("Response Details", "Socket Exception", "I/O Exception")  # th
 _NOTIFY_TYPES = dict(
     zip(Tone, (NotifyType.INFO, NotifyType.SUCCESS, NotifyType.WARNING, NotifyType.FAILURE), strict=True)
 )
-_NOTIFY_FORMATS = {
-    ServiceFormat.HTML: NotifyFormat.HTML,
-    ServiceFormat.MARKDOWN: NotifyFormat.MARKDOWN,
-    ServiceFormat.CARD: NotifyFormat.MARKDOWN,
-}
+_NOTIFY_FORMATS = dict.fromkeys((ServiceFormat.MARKDOWN, ServiceFormat.CARD), NotifyFormat.MARKDOWN)
+_NOTIFY_FORMATS[ServiceFormat.HTML] = NotifyFormat.HTML
 
 
 @dataclass(eq=False)
@@ -73,11 +68,9 @@ class AppriseSender:
         _prepare_apprise()
         self._local = threading.local()
         self._renderer: Renderer | None = None
-        self._templates: object = None
         self._mailbox = mail.Mailbox(self.clock)
 
     def send(self, outgoing: Outgoing) -> SendResult:
-        """Send once; blocks. Every outcome is a result."""
         if self.channel.url is None:
             return refused("the channel has no apprise URL", cause=Cause.URL)
         try:
@@ -91,10 +84,11 @@ class AppriseSender:
             return refused(plugin, cause=Cause.URL)
         service: Service = self._local.service
         templates, template = outgoing.config.template_texts, self.channel.template
-        if self._renderer is None or self._templates is not templates:
-            self._renderer, self._templates = Renderer(templates), templates
+        renderer = self._renderer
+        if renderer is None or renderer.templates is not templates:
+            renderer = self._renderer = Renderer(templates)
         notice, kind = outgoing.notification.notice, service.kind
-        rendered = self._renderer.render(notice, outgoing.facts, outgoing.config, kind, template, service.dialect)
+        rendered = renderer.render(notice, outgoing.facts, outgoing.config, kind, template, service.dialect)
         if isinstance(plugin, NotifyEmail):
             result = self._mail(plugin, rendered, outgoing)
         else:
@@ -104,25 +98,25 @@ class AppriseSender:
         return replace(result, note="; ".join(part for part in (result.note, *rendered.notes) if part))
 
     def _renew_plugin(self, url: str) -> None:
-        """Make this thread's plugin for the present URL, or the reason why there is none."""
         plugin = _connect(url, self.channel, self.slack_url)
+        host_is_public = False  # in the URLs of most services the place of a host holds a token
         if not isinstance(plugin, str):
+            host_is_public = "host" in plugin.template_tokens
             self._local.service = _prepare_plugin(plugin, url, self.channel.template)
-        # In the URLs of most services the place of a host holds a token.
-        host_is_public = not isinstance(plugin, str) and "host" in plugin.template_tokens
         proxies = [part for name, proxy in getproxies().items() if name != "no" for part in secrets_of(proxy)]
         self._local.secrets = secrets_of(url, host_is_public=host_is_public) + proxies
         self._local.plugin, self._local.url = plugin, url
 
     def _mail(self, plugin: NotifyEmail, rendered: Rendered, outgoing: Outgoing) -> SendResult:
         try:
-            account = _account(plugin, self.channel, self._local.url)
+            envelope = _envelope(plugin, self._local.url)
         except mail.BadMailAddress as error:
             return refused(str(error), cause=Cause.MAIL_ADDRESS)
         if rendered.text is None and rendered.html is not None:  # of an own template that made HTML alone
             text = convert_between(NotifyFormat.HTML, NotifyFormat.TEXT, rendered.html)
             rendered = replace(rendered, text=str(text))
-        result = self._mailbox.send(account, outgoing.notification, rendered)
+        connect = partial(_connect_smtp, plugin, self.channel)
+        result = self._mailbox.send(envelope, connect, plugin.headers, outgoing.notification, rendered)
         user, password = plugin.user or "", plugin.password or ""
         logins = [b64encode(text.encode()).decode() for text in (f"\0{user}\0{password}", password)]
         return replace(result, note=mask(result.note, [password, *logins] if password else []))
@@ -139,14 +133,11 @@ class AppriseSender:
         if plugin.attachment_support and (texts := mail.attachments(outgoing.notification.notice, rendered)):
             attachment = AppriseAttachment(asset=plugin.asset)
             attachment.attachments = [AttachMemory(text, name) for name, text in texts]
+        notify_type = _NOTIFY_TYPES[rendered.message.tone]
         with _LOG_LINES.collect() as lines, bounded.ANSWERS.collect() as answers:
             try:
                 sent = plugin.notify(
-                    body=body,
-                    title=title,
-                    notify_type=_NOTIFY_TYPES[rendered.message.tone],
-                    body_format=body_format,
-                    attach=attachment,
+                    body=body, title=title, notify_type=notify_type, body_format=body_format, attach=attachment
                 )
             except AppriseImproperlyConfigured as error:
                 return refused(mask(str(error), self._local.secrets))
@@ -167,12 +158,11 @@ def inspect_url(url: str) -> tuple[str | None, tuple[str, ...]]:
     """Why this cannot be a channel's URL, in one line without secrets, None when it can; and what is wrong with those
     recipients of a mail URL that would not get what the others do."""
     _prepare_apprise()
-    channel = Channel(name="check", receiver="check")
-    plugin = _connect(url.strip(), channel, None)
+    plugin = _connect(url.strip(), Channel(name="check", receiver="check"), None)
     if not isinstance(plugin, NotifyEmail):
         return plugin if isinstance(plugin, str) else None, ()
     try:
-        envelope = _account(plugin, channel, url.strip()).envelope
+        envelope = _envelope(plugin, url.strip())
     except mail.BadMailAddress as error:
         return str(error), ()
     return None if envelope.recipients else "; ".join(envelope.bad) or None, envelope.bad
@@ -233,8 +223,7 @@ class _MustWait(Exception):
 
 
 def _throttle(last_io: object = None, wait: float | None = None) -> None:
-    """Replaces a plugin's sleep between requests, which would keep its thread for as long as a service likes: a short wait
-    is slept, a longer one paused by the channel."""
+    """Instead of a plugin's sleep between requests: a short wait is slept, a longer one paused by the channel."""
     if wait is not None and wait > _SHORT_WAIT_SECONDS:
         raise _MustWait(timedelta(seconds=min(wait, _LONGEST_WAIT.total_seconds())))
     if wait is not None and wait > 0:
@@ -242,7 +231,7 @@ def _throttle(last_io: object = None, wait: float | None = None) -> None:
 
 
 def _prepare_plugin(plugin: NotifyBase, url: str, template: str | None) -> Service:
-    """The plugin's service; from now on the plugin passes on what it is given, converts nothing and cuts nothing."""
+    """From now on the plugin passes on what it is given, converts nothing and cuts nothing."""
     untyped: Any = plugin
     schemes = set(plugin.schemas())
     supported: Any = type(plugin).notify_format  # one, or several
@@ -254,19 +243,15 @@ def _prepare_plugin(plugin: NotifyBase, url: str, template: str | None) -> Servi
         usable = known or (wanted is requested and services.known_format(schemes) is None)
         plugin.notify_format = wanted if usable else supported
         untyped._format_override = None  # a format that the service has but is not to use
-    service = services.describe_service(
-        schemes, format_, template, plugin.body_maxlen, plugin.title_maxlen, inside=plugin.overflow_amalgamate_title
-    )
+    body, title, inside = plugin.body_maxlen, plugin.title_maxlen, plugin.overflow_amalgamate_title
+    service = services.describe_service(schemes, format_, template, body, title, inside=inside)
     if "overflow=" in url:
         return replace(service, limit=inf)
     plugin.overflow_mode = OverflowMode.UPSTREAM
     return service
 
 
-# --- mail --------------------------------------------------------------------------------------------------------------
-
-
-def _account(plugin: NotifyEmail, channel: Channel, url: str) -> mail.Account:
+def _envelope(plugin: NotifyEmail, url: str) -> mail.Envelope:
     """What a mail URL says; apprise leaves out what it cannot read, and what stands behind a semicolon. Raises
     ``BadMailAddress`` for the sender and the server."""
     if not plugin.smtp_host:
@@ -289,8 +274,7 @@ def _account(plugin: NotifyEmail, channel: Channel, url: str) -> mail.Account:
     )
     sender = next((text for text in parameters.get("from", ()) if "@" in text), _format_address(plugin.from_addr))
     bad = (*bad, *bad_cc, *bad_bcc, *bad_reply_to)
-    envelope = mail.Envelope(mail.parse_address(sender), to, cc, bcc, reply_to, bad)
-    return mail.Account(envelope, lambda: _connect_smtp(plugin, channel), plugin.headers)
+    return mail.Envelope(mail.parse_address(sender), to, cc, bcc, reply_to, bad)
 
 
 def _format_address(address: Sequence[object]) -> str:
@@ -300,7 +284,7 @@ def _format_address(address: Sequence[object]) -> str:
 
 @contextmanager
 def _connect_smtp(plugin: NotifyEmail, channel: Channel) -> Iterator[smtplib.SMTP]:
-    """A connection encrypted and logged in as the URL says, which lasts as long as the channel waits for a send."""
+    """Lasts as long as the channel waits for a send."""
     context = ssl_context(replace(channel.tls, verify=bool(plugin.verify_certificate)))
     host, port, patience = plugin.smtp_host, plugin.port or 0, channel.timeout.total_seconds()
     server: smtplib.SMTP
@@ -332,9 +316,7 @@ def _prepare_apprise() -> None:
     irc.SocketTransport = _BoundedTransport  # type: ignore[attr-defined]
 
 
-class _BoundedTransport(SocketTransport):
-    """apprise's own socket, for IRC."""
-
+class _BoundedTransport(SocketTransport):  # for IRC
     _received = 0
 
     def read(self, *args: Any, **more: Any) -> bytes:
@@ -358,8 +340,6 @@ def _bounded_recv(recv: Callable[[int], bytes]) -> Callable[[int], bytes]:
 
 
 class _LogHandler(logging.Handler):
-    """Collects what apprise logs: warnings, and the causes that it logs at DEBUG."""
-
     def emit(self, record: logging.LogRecord) -> None:
         if record.levelno >= logging.WARNING or str(record.msg).startswith(_LOGGED_CAUSES):
             _LOG_LINES.append(to_one_line(record.getMessage(), 400))

@@ -1,8 +1,6 @@
-"""Answers of receivers, bounded in bytes and in time, for libraries that read whatever comes.
-
-The timeout of a socket is that of a whole answer, and no more than a megabyte is read or unpacked. apprise's plugins call
-``requests`` directly, so the bounds are in the adapter that every session of this process mounts (``install_bounds``).
-"""
+"""Answers of receivers, bounded in bytes and in time, for libraries that read whatever comes. A socket's timeout is
+that of a whole answer, and at most a megabyte is read or unpacked. apprise's plugins call ``requests`` directly, so the
+bounds are in the adapter that every session of this process mounts."""
 
 import http.client
 import io
@@ -14,6 +12,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from math import inf
+from types import SimpleNamespace
 from typing import Any, Generic, TypeVar
 
 import requests
@@ -28,33 +27,31 @@ from tocsin.kit.clock import SystemClock
 from tocsin.kit.proxy import environment_proxy
 
 T = TypeVar("T")
-
 MAX_BYTES = 1_000_000  # of one answer, as they come and unpacked
 _BODY_BYTES = 4_000  # of a body that are recorded
 _SECONDS = 30.0  # for an answer on a socket without a timeout
 _CLOCK = SystemClock()
 
 
-class ThreadLog(Generic[T]):
+class ThreadLog(threading.local, Generic[T]):
     """Collects what happens on a thread while it asks for it, the first ``limit`` items."""
+
+    _items: list[T] | None = None
 
     def __init__(self, limit: float = inf) -> None:
         self._limit = limit
-        self._local = threading.local()
 
     def append(self, item: T) -> None:
-        items: list[T] | None = getattr(self._local, "items", None)
-        if items is not None and len(items) < self._limit:
-            items.append(item)
+        if self._items is not None and len(self._items) < self._limit:
+            self._items.append(item)
 
     @contextmanager
     def collect(self) -> Iterator[list[T]]:
-        items: list[T] = []
-        self._local.items = items
+        self._items = []
         try:
-            yield items
+            yield self._items
         finally:
-            self._local.items = None
+            self._items = None
 
 
 # What services answer to HTTP requests, in order, or why they do not.
@@ -70,8 +67,7 @@ class _BoundedReader(io.RawIOBase):
 
     def __init__(self, sock: socket.socket, seconds: float) -> None:
         super().__init__()
-        self._socket = sock
-        self._file = sock.makefile("rb", buffering=0)
+        self._socket, self._file = sock, sock.makefile("rb", buffering=0)
         self._deadline = _CLOCK.monotonic() + seconds
         self._left = MAX_BYTES
 
@@ -113,8 +109,6 @@ class BoundedSMTP(smtplib.SMTP):
 
 
 class BoundedSMTPS(BoundedSMTP, smtplib.SMTP_SSL):
-    """The same, encrypted from the first byte."""
-
     def __init__(self, host: str, port: int, timeout: float, patience: float, context: ssl.SSLContext) -> None:
         self._over_at = _CLOCK.monotonic() + patience
         smtplib.SMTP_SSL.__init__(self, host, port, timeout=timeout, context=context)
@@ -122,15 +116,8 @@ class BoundedSMTPS(BoundedSMTP, smtplib.SMTP_SSL):
 
 class _Response(http.client.HTTPResponse):
     def __init__(self, sock: socket.socket, *args: Any, **more: Any) -> None:
-        super().__init__(_BoundedSocket(sock), *args, **more)  # type: ignore[arg-type] # it makes a file and nothing else
-
-
-class _BoundedSocket:
-    def __init__(self, sock: socket.socket) -> None:
-        self._socket = sock
-
-    def makefile(self, _mode: str) -> io.BufferedReader:
-        return _bounded_file(self._socket)
+        bounded_socket: Any = SimpleNamespace(makefile=lambda _mode: _bounded_file(sock))  # of which no more is used
+        super().__init__(bounded_socket, *args, **more)
 
 
 _POOLS = {}
@@ -159,7 +146,16 @@ class BoundedAdapter(requests.adapters.HTTPAdapter):
         try:
             response = super().send(request, *args, **more | {"proxies": {url.scheme: proxy} if proxy else {}})
         except requests.RequestException as error:
-            ANSWERS.append(_cause(error))
+            reason = getattr(error.args[0] if error.args else None, "reason", None)
+            if isinstance(error, requests.exceptions.SSLError):
+                cause = Cause.TLS
+            elif isinstance(error, requests.ReadTimeout):
+                cause = Cause.TIMEOUT
+            elif isinstance(reason, urllib3.exceptions.NameResolutionError):
+                cause = Cause.DNS
+            else:
+                cause = Cause.CONNECTION
+            ANSWERS.append(cause)
             raise
         body = _read(response.raw, response.headers)
         response._content = body  # what ``content`` answers once a body was read
@@ -168,17 +164,8 @@ class BoundedAdapter(requests.adapters.HTTPAdapter):
         return response
 
 
-def _cause(error: requests.RequestException) -> Cause:
-    if isinstance(error, requests.exceptions.SSLError):
-        return Cause.TLS
-    if isinstance(error, requests.ReadTimeout):
-        return Cause.TIMEOUT
-    reason = getattr(error.args[0] if error.args else None, "reason", None)
-    return Cause.DNS if isinstance(reason, urllib3.exceptions.NameResolutionError) else Cause.CONNECTION
-
-
 def _read(raw: urllib3.BaseHTTPResponse, headers: Mapping[str, str]) -> bytes:
-    """The body, cut at ``MAX_BYTES``; of one that breaks off, what came of it."""
+    """Cut at ``MAX_BYTES``; of a body that breaks off, what came of it."""
     body = bytearray()
     with suppress(urllib3.exceptions.HTTPError, OSError):
         while len(body) < MAX_BYTES and (chunk := raw.read(65_536, decode_content=False)):
@@ -194,5 +181,4 @@ def _read(raw: urllib3.BaseHTTPResponse, headers: Mapping[str, str]) -> bytes:
 
 
 def install_bounds() -> None:
-    """Make every session of ``requests`` in this process use ``BoundedAdapter``."""
     requests.sessions.HTTPAdapter = BoundedAdapter  # type: ignore[attr-defined]

@@ -52,23 +52,17 @@ class Bulkhead:
         self._paused_until: datetime | None = None
 
     @property
-    def busy(self) -> bool:
-        return bool(self._queue or self._in_flight)
-
-    @property
     def tasks(self) -> set["asyncio.Task[None]"]:
         return set(self._in_flight)
 
     def leased(self) -> list[Outgoing]:
-        """Everything that this channel holds a lease for."""
         return [*self._queue, *self._in_flight.values()]
 
     def paused_until(self, now: datetime) -> datetime | None:
-        """The end of the pause that the receiver asked for; None when there is none."""
         return self._paused_until if self._paused_until is not None and self._paused_until > now else None
 
     def pause(self, until: datetime) -> list[Outgoing]:
-        """Send nothing before ``until``; returns what is queued, to be released."""
+        """Returns what is queued, to be released."""
         self._paused_until = max(until, self._paused_until or until)
         return self.take_queued()
 
@@ -82,7 +76,6 @@ class Bulkhead:
         return not self._ready or now >= self._scan_at
 
     def set_ready(self, waiting: ReadyRows, now: datetime) -> None:
-        """Keep what a scan found, for a moment."""
         self._ready = deque(waiting.rows)
         self._scan_at = now + _SCAN_EVERY
         self.next_due, self._more = waiting.next_due, waiting.more
@@ -111,7 +104,6 @@ class Bulkhead:
         return self.take_queued() + waiting
 
     async def wait_for_rate_limit(self) -> None:
-        """Return when the channel's ``rate`` allows one more send."""
         if self.channel.rate is not None:
             now = self.clock.monotonic()
             send_at = max(now, self._next_send)
@@ -119,7 +111,6 @@ class Bulkhead:
             await asyncio.sleep(send_at - now)
 
     def record_duration(self, duration: timedelta) -> None:
-        """Learn the pace from a send that was delivered."""
         self._seconds_each += _SMOOTHING * (duration.total_seconds() - self._seconds_each)
 
     def free_slot(self) -> None:
@@ -128,7 +119,7 @@ class Bulkhead:
         self._start_sends()
 
     def abandon(self, outgoing: Outgoing) -> set["asyncio.Task[None]"]:
-        """Forget a send that is no longer waited for; returns its task, unless it has ended meanwhile."""
+        """Returns its task, unless it has ended meanwhile."""
         tasks = {task for task, other in self._in_flight.items() if other is outgoing}
         for task in tasks:
             del self._in_flight[task]

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from tocsin.config.model import Channel, Config, MessageFormat
 from tocsin.deliver.message import Facts, Outgoing
-from tocsin.deliver.render import Renderer, Unrenderable, fill_variables, message_variables
+from tocsin.deliver.render import Renderer, fill_variables, message_variables
 from tocsin.deliver.result import unknown
 from tocsin.deliver.transport import Transport, connector
 from tocsin.kit.clock import Clock
@@ -28,8 +28,7 @@ class UnknownReceiver(LookupError):
 
 @dataclass(frozen=True, slots=True)
 class ChannelOutcome:
-    """The result of a test notification on one channel. ``hint``: what to do, None when nothing needs to be done or
-    nothing better than the note is known."""
+    """``hint``: what to do, None when nothing needs to be done or nothing better than the note is known."""
 
     channel: str
     outcome: AttemptOutcome
@@ -45,10 +44,7 @@ async def test_channels(
     clock: Clock,
     connect: Callable[[Channel], Transport] | None = None,  # noqa: PT028 - not a test
 ) -> list[ChannelOutcome]:
-    """Send a sample to every channel of a receiver, at once and as a notification would go; nothing is retried.
-
-    Raises ``UnknownReceiver``.
-    """
+    """Send a sample to each channel of a receiver, as a notification would go, once. Raises ``UnknownReceiver``."""
     receiver = config.receiver(receiver_name)
     if receiver is None:
         raise UnknownReceiver(receiver_name)
@@ -102,24 +98,22 @@ class _Use(NamedTuple):
 
 
 def check_templates(config: Config) -> list[TemplateProblem]:
-    """Every template, message and subject of the configuration, rendered on samples."""
     renderer = Renderer(config.template_texts)
     problems = []
     for use in _uses(config):
-        failures: dict[Unrenderable, list[str]] = {}
+        failures: dict[tuple[str, bool], list[str]] = {}
         for name, notice, facts in use.samples:
             if failure := renderer.check(use.source, MessageFormat.TEXT, notice, facts, config):
                 failures.setdefault(failure, []).append(name)
         problems += [
-            TemplateProblem(use.owner, use.place, use.what, tuple(names), failure.reason, failure.syntax)
+            TemplateProblem(use.owner, use.place, use.what, tuple(names), *failure)
             for failure, names in failures.items()
         ]
     return problems
 
 
 def unknown_variables(config: Config) -> Iterator[tuple[str, tuple[str | int, ...]]]:
-    """A sentence, and its place in the file, for each ``${variable}`` of a template, message or subject that is never
-    known."""
+    """A sentence and its place in the file for each ``${variable}`` that is never known."""
     _, event, facts = samples()[0]
     for use in _uses(config):
         known = {*message_variables(event, facts), *use.variables}
@@ -130,7 +124,6 @@ def unknown_variables(config: Config) -> Iterator[tuple[str, tuple[str | int, ..
 
 
 def template_owners(config: Config) -> set[Owner]:
-    """Who has a template, message or subject that is not built in."""
     return {use.owner for use in _uses(config)}
 
 

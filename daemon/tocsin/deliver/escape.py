@@ -1,8 +1,5 @@
-"""Text from DSS in messages: always data, never markup.
-
-``clean_text`` comes first everywhere: names and errors may hold control characters, lone surrogates and direction marks.
-Then each dialect escapes what it would read as its own markup.
-"""
+"""Text from DSS in messages: always data, never markup. ``clean_text`` comes first everywhere, since names and errors
+may hold anything; then each dialect escapes what it would read as its own markup."""
 
 import re
 from collections.abc import Callable
@@ -37,18 +34,15 @@ def to_one_line(text: str, limit: int = 200) -> str:
 
 
 def truncate(text: str, limit: int) -> str:
-    """The beginning, with an ellipsis when something was left out."""
     return text if len(text) <= limit else text[: max(limit - 1, 0)].rstrip() + "…"
 
 
 def last_lines(text: str, lines: int, limit: int) -> str:
-    """The last lines, not longer than ``limit`` characters, with an ellipsis when something was left out."""
     last = "\n".join(clean_text(text).rstrip("\n").split("\n")[-lines:])
     return last if len(last) <= limit else "…" + last[-(limit - 1) :]
 
 
 def break_mentions(text: str) -> str:
-    """With every mention broken up, of everybody and of single people."""
     return _ANY_MENTION.sub(f"@{_BREAKER}", _MENTION.sub(f"@{_BREAKER}", text))
 
 
@@ -69,17 +63,13 @@ def escape_markdown(value: str) -> str:
 
 
 def escape_chat(value: str) -> str:
-    """Literal in any chat, however it reads markup: for services without an escape that can be depended on.
-
-    Nothing is left that Markdown, HTML, WhatsApp's, Google Chat's, Zulip's or Feishu's signs are made of: pairs of signs
-    are broken up by a space without width, signs of spans are replaced by ones that look the same.
-    """
+    """Literal in any chat, however it reads markup: for services without an escape that can be depended on. Pairs of
+    signs are broken up by a space without width, signs of spans are replaced by ones that look the same."""
     safe = _CHAT_SPAN.sub(lambda match: _ALIKE[match[0]], break_mentions(clean_text(value)))
     return _CHAT_LINE.sub(_BREAKER, _CHAT_OPENS.sub(lambda match: match[0] + _BREAKER, safe))
 
 
 def escape_html(value: str) -> str:
-    """Literal in HTML, between tags and in attributes."""
     return escape_entities(clean_text(value)).replace('"', "&quot;").replace("'", "&#39;")
 
 
@@ -109,8 +99,7 @@ class Dialect(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Formatter:
-    """How a dialect writes data, links, label-value lines and fenced blocks. Their arguments are escaped already, but for
-    those of ``escape`` and ``fence``."""
+    """How a dialect writes data, links, lines and blocks. Only ``escape`` and ``fence`` take text as it is."""
 
     escape: Callable[[str], str]
     link: Callable[[str, str], str] = lambda label, url: f"{label}: {url}"

@@ -8,7 +8,6 @@ from yarl import URL
 
 from tocsin import __version__
 from tocsin.config.model import Config
-from tocsin.config.secrets import Secret
 from tocsin.kit.proxy import environment_proxy
 
 log = structlog.get_logger(__name__)
@@ -31,24 +30,21 @@ class HeartbeatSender:
             return self._due_at
         self._due_at = now + config.heartbeat.interval
         if healthy:
-            problem = await _get(config.heartbeat.url)
+            problem = None  # never with the address, which is a secret
+            try:
+                url = URL((await config.heartbeat.url.read()).strip())
+                proxy = environment_proxy(url.scheme, url.host or "", url.port)
+                async with (
+                    aiohttp.ClientSession(timeout=_TIMEOUT) as session,
+                    session.get(url, headers={"User-Agent": f"tocsin/{__version__}"}, proxy=proxy) as reply,
+                ):
+                    if reply.status >= 400:
+                        problem = f"HTTP {reply.status}"
+            except (aiohttp.ClientError, OSError, ValueError) as error:  # a timeout is an OSError
+                problem = type(error).__name__
             if problem is not None and not self._failing:
                 log.warning("heartbeat_failed", reason=problem)
             elif problem is None and self._failing:
                 log.info("heartbeat_recovered")
             self._failing = problem is not None
         return self._due_at
-
-
-async def _get(address: Secret) -> str | None:
-    """Why it failed, without the address, which is a secret; None when it did not. The answer is not read."""
-    try:
-        url = URL((await address.read()).strip())
-        proxy = environment_proxy(url.scheme, url.host or "", url.port)
-        async with (
-            aiohttp.ClientSession(timeout=_TIMEOUT) as session,
-            session.get(url, headers={"User-Agent": f"tocsin/{__version__}"}, proxy=proxy) as reply,
-        ):
-            return None if reply.status < 400 else f"HTTP {reply.status}"
-    except (aiohttp.ClientError, OSError, ValueError) as error:  # a timeout is an OSError
-        return type(error).__name__

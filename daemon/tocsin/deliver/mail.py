@@ -1,8 +1,6 @@
-"""Mail: one message out of a rendered notification, and its hand-over to an SMTP server. Blocks.
-
-Mails of one scenario share a References header; the Message-ID is the delivery id. One message goes to all recipients;
-those that a server accepted are remembered, so that a retry for the others sends them nothing twice.
-"""
+"""Mail: one message out of a rendered notification, and its hand-over to an SMTP server. Blocks. Mails of one scenario
+share a References header. Recipients that a server accepted are remembered, so that a retry for the others sends them
+nothing twice."""
 
 import os
 import re
@@ -12,7 +10,7 @@ from base64 import b64encode
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from email.errors import MessageError
 from email.headerregistry import Address, BaseHeader, HeaderRegistry, UnstructuredHeader
@@ -42,6 +40,7 @@ _LIST = re.compile(r'(?:"(?:[^"\\]|\\.){0,300}"|<[^<>]*>|[^,;])+')
 _RESERVED = frozenset(["subject", "from", "to", "cc", "bcc", "date", "message-id", "content-type", "mime-version"])
 _ASCII_ONLY = (553, b"the server takes no addresses beyond ASCII")
 
+Connect = Callable[[], AbstractContextManager[smtplib.SMTP]]
 Headers = Mapping[str, str]
 Refusals = Mapping[str, tuple[int, bytes]]
 
@@ -63,12 +62,10 @@ class Envelope:
 
     @property
     def recipients(self) -> tuple[str, ...]:
-        """Every address once, in order."""
         return tuple(dict.fromkeys(address.addr_spec for address in (*self.to, *self.cc, *self.bcc)))
 
     def overridden(self, overrides: MailOverrides | None) -> "Envelope":
-        """With what a reporter sets; with its own recipients those of the channel are left out. Raises
-        ``BadMailAddress`` for the sender's."""
+        """A reporter's recipients replace all of the channel's. Raises ``BadMailAddress`` for the sender's."""
         if overrides is None:
             return self
         sender = parse_address(overrides.sender) if overrides.sender else self.sender
@@ -79,8 +76,7 @@ class Envelope:
 
 
 def parse_address(text: str) -> Address:
-    """``Name <user@host>`` or ``user@host``, and nothing beside it. A host beyond ASCII gets its ASCII form. Raises
-    ``BadMailAddress``."""
+    """``Name <user@host>`` or ``user@host``, with an ASCII form of the host. Raises ``BadMailAddress``."""
     match = None if len(text) > _MAX_ADDRESS else _ADDRESS.fullmatch(clean_text(text).strip())
     try:
         if match is None or "\n" in text or "\r" in text:
@@ -97,7 +93,7 @@ def parse_address(text: str) -> Address:
 
 
 def parse_addresses(texts: Iterable[str]) -> tuple[tuple[Address, ...], tuple[str, ...]]:
-    """Several, each perhaps a list with commas or semicolons; and what is wrong with those that cannot be read."""
+    """Each text perhaps a list with commas or semicolons; and what is wrong with those that cannot be read."""
     good: list[Address] = []
     bad: list[str] = []
     for part in (part for text in texts for part in _LIST.findall(text) if part.strip()):
@@ -106,9 +102,6 @@ def parse_addresses(texts: Iterable[str]) -> tuple[tuple[Address, ...], tuple[st
         except BadMailAddress as error:
             bad.append(str(error))
     return tuple(good), tuple(bad)
-
-
-# --- the message -------------------------------------------------------------------------------------------------------
 
 
 class _AsciiHeader(UnstructuredHeader, BaseHeader):
@@ -126,8 +119,7 @@ _POLICY = SMTP.clone(header_factory=HeaderRegistry(BaseHeader, _AsciiHeader))
 def _build_mail(
     notification: Notification, rendered: Rendered, envelope: Envelope, now: datetime, extra: Headers, *, utf8: bool
 ) -> EmailMessage:
-    """``extra``: headers that the channel's URL sets. ``utf8``: the server takes addresses beyond ASCII; otherwise those
-    are in no header."""
+    """``utf8``: the server takes addresses beyond ASCII; otherwise those are in no header."""
     domain = envelope.sender.domain
     mail = EmailMessage(policy=_POLICY.clone(utf8=utf8))
     mail["Subject"] = rendered.subject
@@ -193,18 +185,6 @@ def _list_id(notification: Notification, domain: str) -> str:
     return f"<{'.'.join(word for word in words if word) or 'alerts'}.tocsin.{domain}>"
 
 
-# --- SMTP --------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Account:
-    """A mail channel's own sender and recipients, and how to reach its server: connected, secured, logged in."""
-
-    envelope: Envelope
-    connect: Callable[[], AbstractContextManager[smtplib.SMTP]]
-    headers: Headers = field(default_factory=dict)
-
-
 class Mailbox:
     """Sends the mails of one channel; threads share it."""
 
@@ -213,26 +193,27 @@ class Mailbox:
         self._accepted: OrderedDict[str, frozenset[str]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def send(self, account: Account, notification: Notification, rendered: Rendered) -> SendResult:
-        """Send once. Every outcome is a result."""
+    def send(
+        self, own: Envelope, connect: Connect, headers: Headers, notification: Notification, rendered: Rendered
+    ) -> SendResult:
+        """Send once; every outcome is a result. ``own``: the channel's; ``connect`` reaches its server and logs in."""
         overrides = notification.notice.mail if isinstance(notification.notice, EventNotice) else None
         try:
-            envelope = account.envelope.overridden(overrides)
+            envelope = own.overridden(overrides)
         except BadMailAddress as error:
             return refused(str(error), cause=Cause.MAIL_ADDRESS)
         accepted = self._accepted.get(notification.id, frozenset())
         recipients = [address for address in envelope.recipients if address not in accepted]
         if not recipients:
-            return (
-                delivered() if accepted else refused("; ".join(envelope.bad) or "there is nobody to send this mail to")
-            )
+            nobody = "; ".join(envelope.bad) or "there is nobody to send this mail to"
+            return delivered() if accepted else refused(nobody)
         sender = envelope.sender.addr_spec
         try:
-            with account.connect() as server:
+            with connect() as server:
                 server.ehlo_or_helo_if_needed()
                 ascii_ = all(address.isascii() for address in (sender, *envelope.recipients))
                 utf8 = not ascii_ and server.has_extn("smtputf8")
-                mail = _build_mail(notification, rendered, envelope, self._clock.now(), account.headers, utf8=utf8)
+                mail = _build_mail(notification, rendered, envelope, self._clock.now(), headers, utf8=utf8)
                 foreign = [] if utf8 else [address for address in recipients if not address.isascii()]
                 possible = [address for address in recipients if address not in foreign]
                 refusals = _submit(server, sender, possible, mail) if possible else {}

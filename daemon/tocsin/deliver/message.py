@@ -1,8 +1,6 @@
-"""What a message says, before any format: the context of every template, documented in ``docs/messages.md``.
-
-The first line says what broke and where. Texts that come from DSS are kept as they came, but for their length; each
-dialect escapes them. ``load_outgoing`` reads claimed rows with what their messages are made of; the rest is pure.
-"""
+"""What a message says, before any format: the context of every template, documented in ``docs/messages.md``. Texts from
+DSS are kept as they came, but for their length; each dialect escapes them. Pure, but for ``load_outgoing``, which reads
+claimed rows with what their messages are made of."""
 
 import asyncio
 from collections.abc import Iterable, Mapping
@@ -38,7 +36,7 @@ class Facts:
 
 @dataclass(slots=True, eq=False)
 class Outgoing:
-    """One notification that is being sent: what its message is made of, and the lease on its row ``n``."""
+    """One notification that is being sent, and the lease on its row ``n``."""
 
     notification: Notification
     config: Config
@@ -51,23 +49,8 @@ class Outgoing:
     concluded: bool = False  # its last receipt is being written
 
 
-class UsualDurations:
-    """A cache: the usual duration of a scenario changes slowly and is read for every send."""
-
-    def __init__(self) -> None:
-        self._cache: dict[ScenarioKey, tuple[datetime, timedelta | None]] = {}
-
-    def load(
-        self, connection: Connection, scenarios: Iterable[ScenarioKey], now: datetime
-    ) -> dict[ScenarioKey, timedelta]:
-        """Those of these scenarios that have one."""
-        if len(self._cache) > _CACHE_SIZE:
-            self._cache.clear()
-        keys = set(scenarios)
-        stale = [key for key in keys if key not in self._cache or self._cache[key][0] <= now]
-        fresh = usual_durations(connection, stale)
-        self._cache |= {key: (now + _CACHED_FOR, fresh.get(key)) for key in stale}
-        return {key: usual for key in keys if (usual := self._cache[key][1]) is not None}
+# The usual duration of a scenario changes slowly and is read for every send: until when it is cached, and what it is.
+UsualDurations = dict[ScenarioKey, tuple[datetime, timedelta | None]]
 
 
 def load_outgoing(
@@ -81,28 +64,25 @@ def load_outgoing(
     """Claimed rows, by number, with the details of their runs; for the channels ``with_usual``, whose receivers are
     people, also with the usual durations. Raises ``ValueError`` when a row cannot be read."""
     notifications = outbox.load_claimed(connection, list(leases))
-    runs = {n: list(_runs_of(notification.notice)) for n, notification in notifications.items()}
-    details = get_details(connection, {run for part in runs.values() for run in part})
-    scenarios = (run.scenario for n, row in notifications.items() if row.channel in with_usual for run in runs[n])
-    durations = usual.load(connection, scenarios, now)
-    loaded = []
+    runs: dict[int, set[RunKey]] = {}
     for n, notification in notifications.items():
-        facts = Facts({run: details[run] for run in runs[n] if run in details}, durations)
-        loaded.append(Outgoing(notification, config, facts, n, leases[n]))
-    return loaded
-
-
-def _runs_of(notice: Notice) -> Iterable[RunKey]:
-    match notice:
-        case EventNotice(event=event):
-            return () if event.run is None else (event.run.key,)
-        case GroupNotice(alerts=alerts):
-            return {alert.run for alert in alerts if alert.run is not None}
-        case SummaryNotice(worst=worst):
-            return [event.run.key for event in worst if event.run is not None]
-
-
-# --- the context of templates ------------------------------------------------------------------------------------------
+        match notification.notice:
+            case EventNotice(event=event):
+                runs[n] = {event.run.key} if event.run else set()
+            case GroupNotice(alerts=alerts):
+                runs[n] = {alert.run for alert in alerts if alert.run is not None}
+            case SummaryNotice(worst=worst):
+                runs[n] = {event.run.key for event in worst if event.run is not None}
+    details = get_details(connection, {run for part in runs.values() for run in part})
+    scenarios = {run.scenario for n, row in notifications.items() if row.channel in with_usual for run in runs[n]}
+    if len(usual) > _CACHE_SIZE:
+        usual.clear()
+    stale = [key for key in scenarios if key not in usual or usual[key][0] <= now]
+    fresh = usual_durations(connection, stale)
+    usual |= {key: (now + _CACHED_FOR, fresh.get(key)) for key in stale}
+    durations = {key: duration for key in scenarios if (duration := usual[key][1]) is not None}
+    facts = {n: Facts({run: details[run] for run in keys if run in details}, durations) for n, keys in runs.items()}
+    return [Outgoing(notification, config, facts[n], n, leases[n]) for n, notification in notifications.items()]
 
 
 class Tone(StrEnum):
@@ -131,9 +111,7 @@ class StepLine(NamedTuple):
     tone: Tone
 
 
-class ErrorText(NamedTuple):
-    """The first error of a run. ``log_tail`` is None when there is none."""
-
+class ErrorText(NamedTuple):  # the first of a run
     message: str
     step: str | None = None
     log_tail: str | None = None
@@ -168,7 +146,6 @@ class Message:
 
 
 def build_message(notice: Notice, facts: Facts, config: Config) -> Message:
-    """What this notice says with these facts."""
     url = config.http.external_url
     home = (Link("Tocsin", url.rstrip("/") + "/"),) if url else ()
     match notice:
@@ -183,7 +160,17 @@ def build_message(notice: Notice, facts: Facts, config: Config) -> Message:
                 to_one_line(f"{total} runs on {notice.node} were seen late: {counts or 'none ended'}", 300),
                 max(map(outcome_tone, notice.runs_by_outcome), key=list(Tone).index, default=Tone.INFO),
                 (MessageLine("From", format_utc(notice.since)), MessageLine("Until", format_utc(notice.until))),
-                items=tuple(_late_run(event, facts) for event in notice.worst[:MAX_ITEMS]),
+                items=tuple(
+                    Item(
+                        headline(event),
+                        _event_tone(event),
+                        event.name.value,
+                        tuple(_run_lines(event.run, None)) if event.run else (),
+                        _error(facts.details.get(event.run.key) if event.run else None),
+                        _run_links(event),
+                    )
+                    for event in notice.worst[:MAX_ITEMS]
+                ),
                 more=max(len(notice.worst) - MAX_ITEMS, 0),
                 links=home,
             )
@@ -205,19 +192,33 @@ def _event_message(event: Event, facts: Facts, home: tuple[Link, ...]) -> Messag
     run = event.run
     details = facts.details.get(run.key) if run else None
     tone = _event_tone(event)
-    steps = (
+    run_steps = details.steps if details else ()
+    steps = [
         StepLine(
             to_one_line(step.name or step.id or "unnamed", _NAME),
             to_one_line(step.outcome or "", 40),
             human_duration(step.duration) if step.duration is not None else "",
             outcome_tone(step.outcome),
         )
-        for step in (details.steps if details else ())
-    )
+        for step in run_steps
+    ]
+    failed = [line for step, line in zip(run_steps, steps, strict=True) if step.outcome == Outcome.FAILED]
+    lines = list(_run_lines(run, facts.usual.get(run.scenario))) if run else []
+    lines += [MessageLine("Failed step", line.name) for line in failed[:1]]
+    if event.previous_outcome:
+        lines.append(MessageLine("Previous outcome", to_one_line(event.previous_outcome, 40)))
+    if event.reporter is not None:
+        lines.append(MessageLine("Reporter's error", to_one_line(event.reporter.error, 500)))
+    if run is None:
+        lines.append(MessageLine("Since" if event.name is EventName.NODE_DOWN else "At", format_utc(event.time)))
+    if event.late:
+        lines.append(MessageLine("Seen late", f"at {format_utc(event.detected_at)}, after a downtime"))
+    if details is not None and details.problem:
+        lines.append(MessageLine("Details", to_one_line(details.problem, 200)))
     return Message(
         headline(event),
         tone,
-        tuple(_event_lines(event, details, facts.usual.get(run.scenario) if run else None)),
+        tuple(lines),
         _error(details) if tone is not Tone.GOOD else None,
         tuple(steps),
         links=(*_run_links(event), *home),
@@ -239,7 +240,6 @@ _EVENTS: Mapping[EventName, tuple[Tone | None, str]] = {
 
 
 def headline(event: Event) -> str:
-    """One line: what happened, to what, and where."""
     outcome = event.run.outcome if event.run else None
     lost = event.name is EventName.RUN_FINISHED and outcome == Outcome.UNKNOWN
     return ("{name}: " + LOST + "{where}" if lost else _EVENTS[event.name][1]).format(
@@ -254,25 +254,6 @@ def headline(event: Event) -> str:
 
 def _event_tone(event: Event) -> Tone:
     return _EVENTS[event.name][0] or outcome_tone(event.run.outcome if event.run else None)
-
-
-def _event_lines(event: Event, details: Details | None, usual: timedelta | None) -> Iterable[MessageLine]:
-    if event.run is not None:
-        yield from _run_lines(event.run, usual)
-    for step in details.steps if details else ():
-        if step.outcome == Outcome.FAILED:
-            yield MessageLine("Failed step", to_one_line(step.name or step.id or "unnamed", _NAME))
-            break
-    if event.previous_outcome:
-        yield MessageLine("Previous outcome", to_one_line(event.previous_outcome, 40))
-    if event.reporter is not None:
-        yield MessageLine("Reporter's error", to_one_line(event.reporter.error, 500))
-    if event.run is None:
-        yield MessageLine("Since" if event.name is EventName.NODE_DOWN else "At", format_utc(event.time))
-    if event.late:
-        yield MessageLine("Seen late", f"at {format_utc(event.detected_at)}, after a downtime")
-    if details is not None and details.problem:
-        yield MessageLine("Details", to_one_line(details.problem, 200))
 
 
 def _run_lines(run: Run, usual: timedelta | None) -> Iterable[MessageLine]:
@@ -309,15 +290,6 @@ def error_text(error: RunError) -> str:
     title = error.title if error.title and error.title not in (error.message or "") else None
     text = ": ".join(part for part in (title, error.message) if part) or error.code or "an error without a message"
     return truncate(text, 4_000)
-
-
-def _late_run(event: Event, facts: Facts) -> Item:
-    details = facts.details.get(event.run.key) if event.run else None
-    lines = tuple(_run_lines(event.run, None)) if event.run else ()
-    return Item(headline(event), _event_tone(event), event.name.value, lines, _error(details), _run_links(event))
-
-
-# --- groups ------------------------------------------------------------------------------------------------------------
 
 
 def _group_message(group: GroupNotice, facts: Facts, home: tuple[Link, ...]) -> Message:
@@ -366,6 +338,7 @@ def _alert_item(alert: Alert, facts: Facts) -> Item:
     )
 
 
+_SEVERITY_TONES: Mapping[str | None, Tone] = {"info": Tone.INFO, "none": Tone.INFO, "warning": Tone.WARN}
 _END_TEXTS: Mapping[EndReason | None, str] = {
     EndReason.DEACTIVATED: "Switched off",
     EndReason.UNWATCHED: "No longer watched",
@@ -374,7 +347,4 @@ _END_TEXTS: Mapping[EndReason | None, str] = {
 
 
 def _severity_tone(alert: Alert) -> Tone:
-    severity = alert.labels.get("severity")
-    if severity in ("info", "none"):
-        return Tone.INFO
-    return Tone.WARN if severity == "warning" else Tone.BAD
+    return _SEVERITY_TONES.get(alert.labels.get("severity"), Tone.BAD)

@@ -42,11 +42,8 @@ def next_retry(
     retry_after: timedelta | None = None,
     not_before: datetime | None = None,
 ) -> datetime | None:
-    """When to retry after attempt ``attempt`` failed at ``now``; None: that would be after ``expires_at``.
-
-    What the receiver asked for (``retry_after``) is a lower bound, as is ``not_before``; the last retry comes at
-    ``expires_at`` rather than not at all, unless the receiver asked for later.
-    """
+    """When to retry after attempt ``attempt`` failed at ``now``; None: that would be after ``expires_at``, at which the
+    last retry comes. ``retry_after``, which the receiver asked for, and ``not_before`` are lower bounds."""
     if now >= expires_at:
         return None
     earliest = max(now + (retry_after or timedelta(0)), not_before or now)
@@ -64,10 +61,8 @@ class Receipts:
         self._writes: set[asyncio.Task[None]] = set()
 
     async def write(self, receipt: Receipt) -> None:
-        """Returns once the receipt is durable, however long the store is away. Cancelling the caller cancels no write.
-
-        Raises the error of the database when it refuses this receipt even without the receiver's words.
-        """
+        """Returns once the receipt is durable, however long the store is away; cancelling the caller cancels no write.
+        Raises the database's error when it refuses this receipt even without the receiver's words."""
         await asyncio.shield(self._begin(receipt))
 
     def _begin(self, receipt: Receipt) -> "asyncio.Task[None]":

@@ -1,9 +1,6 @@
-"""Messages out of facts: sandboxed Jinja2, one dialect a kind of channel.
-
-Whatever stands in a name, an error or a log shows as text and never becomes markup. A template that cannot be rendered
-never stops a notification: the built-in one is sent instead, with a note that says why. DSS's ``${variables}`` become
-Jinja2 expressions, so that their values are escaped like any other; unknown ones stay and are noted.
-"""
+"""Messages out of facts: sandboxed Jinja2, one dialect a kind of channel. Names, errors and logs never become markup. A
+template that cannot be rendered never stops a notification: the built-in one is sent instead, with a note. DSS's
+``${variables}`` become Jinja2 expressions, so that their values are escaped like any other."""
 
 import re
 from collections.abc import Callable, Collection, Mapping
@@ -13,7 +10,7 @@ from traceback import walk_tb
 from typing import Any
 from urllib.parse import quote
 
-from jinja2 import BaseLoader, ChoiceLoader, DictLoader, PackageLoader, StrictUndefined, Template, TemplateError
+from jinja2 import BaseLoader, ChoiceLoader, DictLoader, PackageLoader, StrictUndefined, TemplateError
 from jinja2.exceptions import TemplateSyntaxError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from markupsafe import Markup
@@ -21,7 +18,7 @@ from markupsafe import Markup
 from tocsin.config.model import Config, MessageFormat
 from tocsin.deliver import escape
 from tocsin.deliver.escape import FORMATTERS, Dialect
-from tocsin.deliver.message import Facts, Link, Message, MessageLine, build_message
+from tocsin.deliver.message import Facts, Link, Message, build_message
 from tocsin.kit.clock import format_utc, to_ms
 from tocsin.model.event import END_EVENTS, EventName, dss_variables
 from tocsin.model.notification import EventNotice, GroupNotice, Notice, SummaryNotice
@@ -36,35 +33,21 @@ _TEMPLATE_ERRORS = (TemplateError, ArithmeticError, LookupError, TypeError, Valu
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """A message in its dialect. Only mails have ``html``; there, a None ``text`` is to be made from it.
+    """A message in its dialect. Only mails have ``html``; there, a None ``text`` is to be made from it."""
 
-    ``subject`` is plain. ``link`` is the most useful link, in the dialect; empty when there is none. ``notes``: what the
-    delivery log should say about the templates.
-    """
-
-    subject: str
+    subject: str  # plain
     text: str | None
     html: str | None
     message: Message
-    notes: tuple[str, ...] = ()
-    link: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Unrenderable:
-    """Why a template cannot be rendered, in one line; ``syntax``: it is no Jinja2, whatever it is rendered with."""
-
-    reason: str
-    syntax: bool
+    notes: tuple[str, ...] = ()  # for the delivery log, about the templates
+    link: str = ""  # the most useful one, in the dialect
 
 
 class Renderer:
-    """The templates of one configuration."""
-
     def __init__(self, templates: Mapping[str, str]) -> None:
-        self._templates = templates
+        self.templates = templates
         self._environments = {dialect: _environment(dialect, templates) for dialect in FORMATTERS}
-        self._compile = lru_cache(maxsize=256)(self._compile_uncached)
+        self._compile = lru_cache(maxsize=256)(lambda source, dialect: self._environments[dialect].from_string(source))
 
     def render(
         self,
@@ -75,9 +58,8 @@ class Renderer:
         template: str | None,
         dialect: Dialect | None = None,
     ) -> Rendered:
-        """The message for a channel of this kind. ``template`` is the channel's, under the notice's own: the name of
-        a template of the configuration, of a built-in kind, or an inline text. ``dialect`` is how the service reads
-        text; without one it is the kind's own."""
+        """``template``: the channel's, under the notice's own: a name from the configuration, a built-in kind, or an
+        inline text. ``dialect``: how the service reads text; without one the kind's own."""
         dialect = dialect or Dialect(kind.value)
         message = build_message(notice, facts, config)
         context = _context(notice, facts, message)
@@ -89,40 +71,32 @@ class Renderer:
             notes.append("the log of the run could not be had, so it is not attached")
         texts: tuple[str | None, str | None] | None = None
         if event and event.plain and event.template is not None:
-            texts = self._body(event.template, dialect, event.plain == "html", context, notes, literal=True)
+            texts = self._body(event.template, dialect, context, notes, event.plain)
         elif source is not None and source not in set(MessageFormat):
             try:
-                texts = self._own(source, dialect, context, notes)
+                texts = self._body(source, dialect, context, notes)
             except _TEMPLATE_ERRORS as error:
                 notes.append(f"the template could not be rendered: {_explain(error)}")
         if texts is None:
             message = replace(message, notes=tuple(notes))
             context["notes"] = message.notes
             html = self._built_in("mail.html.j2", Dialect.HTML, context) if dialect is Dialect.MAIL else None
-            texts = (
-                self._built_in("mail.txt.j2" if kind is MessageFormat.MAIL else f"{kind.value}.j2", dialect, context),
-                html,
-            )
+            name = "mail.txt.j2" if kind is MessageFormat.MAIL else f"{kind.value}.j2"
+            texts = self._built_in(name, dialect, context), html
         link = _format_link(dialect, message.links[0]) if message.links else ""
         return Rendered(subject, *texts, message, tuple(notes), link)
 
     def check(
         self, source: str, kind: MessageFormat, notice: Notice, facts: Facts, config: Config
-    ) -> Unrenderable | None:
-        """Why a template cannot render this notice; None when it can."""
+    ) -> tuple[str, bool] | None:
+        """Why a template cannot render this notice, and whether it is no Jinja2 at all; None when it can."""
         message = build_message(notice, facts, config)
         try:
-            self._own(source, Dialect(kind.value), _context(notice, facts, message) | {"subject": message.headline}, [])
+            context = _context(notice, facts, message) | {"subject": message.headline}
+            self._body(source, Dialect(kind.value), context, [])
         except _TEMPLATE_ERRORS as error:
-            return Unrenderable(_explain(error), isinstance(error, TemplateSyntaxError))
+            return _explain(error), isinstance(error, TemplateSyntaxError)
         return None
-
-    def _own(
-        self, name: str, dialect: Dialect, context: dict[str, Any], notes: list[str]
-    ) -> tuple[str | None, str | None]:
-        source = self._templates.get(name, name)
-        html = _HTML.search(source) is not None or (name in self._templates and ".html" in name)
-        return self._body(source, dialect, html, context, notes, literal=False)
 
     def _built_in(self, name: str, dialect: Dialect, context: dict[str, Any]) -> str:
         return self._environments[dialect].get_template(name).render(context)[:_LONGEST]
@@ -137,12 +111,16 @@ class Renderer:
         return escape.to_one_line(message.headline, _SUBJECT)
 
     def _body(
-        self, source: str, dialect: Dialect, html: bool, context: dict[str, Any], notes: list[str], *, literal: bool
+        self, name: str, dialect: Dialect, context: dict[str, Any], notes: list[str], plain: str | None = None
     ) -> tuple[str | None, str | None]:
-        """Text and HTML, one of which is None."""
+        """Text and HTML, one of which is None. ``plain``: the type of a literal text; without it a template."""
+        source, html = name, plain == "html"
+        if plain is None:
+            source = self.templates.get(name, name)
+            html = _HTML.search(source) is not None or (name in self.templates and ".html" in name)
         if html and dialect is Dialect.MAIL:
-            return None, self._fill(source, Dialect.HTML, context, notes, literal=literal)
-        return self._fill(source, dialect, context, notes, literal=literal), None
+            return None, self._fill(source, Dialect.HTML, context, notes, literal=plain is not None)
+        return self._fill(source, dialect, context, notes, literal=plain is not None), None
 
     def _fill(self, source: str, dialect: Dialect, context: dict[str, Any], notes: list[str], *, literal: bool) -> str:
         """A template rendered; or, ``literal``, a text with its known variables filled in and nothing else done to it."""
@@ -155,12 +133,8 @@ class Renderer:
             notes.append("unknown variables: " + ", ".join(unknown[:10]))
         return (text if literal else self._compile(text, dialect).render(context))[:_LONGEST]
 
-    def _compile_uncached(self, source: str, dialect: Dialect) -> Template:
-        return self._environments[dialect].from_string(source)
-
 
 def _context(notice: Notice, facts: Facts, message: Message) -> dict[str, Any]:
-    """The names that templates may use; see ``docs/messages.md``."""
     return {field.name: getattr(message, field.name) for field in fields(message)} | {
         "dss": message_variables(notice, facts),
         "event": notice.event if isinstance(notice, EventNotice) else None,
@@ -176,9 +150,6 @@ def _explain(error: Exception) -> str:
     lines = [line for frame, line in walk_tb(error.__traceback__) if frame.f_code.co_filename == "<template>"]
     place = f"line {lines[0]}: " if lines else ""
     return escape.to_one_line(f"{place}{type(error).__name__}: {error}", 200)
-
-
-# --- environments ------------------------------------------------------------------------------------------------------
 
 
 def _format_link(dialect: Dialect, link: Link) -> str:
@@ -197,13 +168,7 @@ def _environment(dialect: Dialect, templates: Mapping[str, str]) -> ImmutableSan
             return value
         return Markup("" if value is None else formatter.escape(str(value)))
 
-    def line(row: MessageLine) -> Markup:
-        return Markup(formatter.line(formatter.escape(row.label), formatter.escape(row.value)))
-
-    def block(value: str) -> Markup:
-        text = escape.escape_block(value)
-        return Markup(escape.escape_entities(text) if dialect is Dialect.SLACK else text)
-
+    escape_in_block = escape.escape_entities if dialect is Dialect.SLACK else str
     loaders: list[BaseLoader] = [DictLoader(templates), PackageLoader("tocsin.deliver")]
     environment = ImmutableSandboxedEnvironment(
         loader=ChoiceLoader(loaders),
@@ -212,21 +177,17 @@ def _environment(dialect: Dialect, templates: Mapping[str, str]) -> ImmutableSan
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        keep_trailing_newline=False,
         auto_reload=False,
     )
     environment.filters |= {
         "link": lambda link: Markup(_format_link(dialect, link)),
-        "line": line,
-        "block": block,
+        "line": lambda row: Markup(formatter.line(formatter.escape(row.label), formatter.escape(row.value))),
+        "block": lambda value: Markup(escape_in_block(escape.escape_block(value))),
         "fence": lambda value: Markup(formatter.fence(value)),
         "cut": escape.truncate,
         "tail": escape.last_lines,
     }
     return environment
-
-
-# --- DSS's variables ---------------------------------------------------------------------------------------------------
 
 
 def fill_variables(text: str, known: Collection[str], write: Callable[[str], str]) -> tuple[str, list[str]]:

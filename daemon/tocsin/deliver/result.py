@@ -1,7 +1,5 @@
-"""What the answer to a send means: delivered, worth a retry, or refused for good. Pure.
-
-A refusal is a dead letter at once, so only what a retry cannot change is one.
-"""
+"""What the answer to a send means: delivered, worth a retry, or refused for good. Pure. A refusal is a dead letter at
+once, so only what a retry cannot change is one."""
 
 import json
 import socket
@@ -11,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
+from functools import partial
 from typing import Any, NamedTuple
 
 from tocsin.deliver.escape import to_one_line
@@ -75,27 +74,14 @@ class SendResult:
         return self.cause and self.cause.value
 
 
-def delivered(note: str = "") -> SendResult:
-    return SendResult(AttemptOutcome.DELIVERED, note)
-
-
-def failed(note: str, retry_after: timedelta | None = None, *, cause: Cause | None = None) -> SendResult:
-    """Worth a retry."""
-    return SendResult(AttemptOutcome.FAILED, note, retry_after, cause)
-
-
-def refused(note: str, *, cause: Cause | None = None) -> SendResult:
-    """A retry would fail the same way."""
-    return SendResult(AttemptOutcome.REFUSED, note, None, cause)
-
-
-def unknown(note: str) -> SendResult:
-    """It may have arrived, or may still."""
-    return SendResult(AttemptOutcome.UNKNOWN, note, None, Cause.TIMEOUT)
+delivered = partial(SendResult, AttemptOutcome.DELIVERED)
+failed = partial(SendResult, AttemptOutcome.FAILED)  # worth a retry
+refused = partial(SendResult, AttemptOutcome.REFUSED)  # a retry would fail the same way
+unknown = partial(SendResult, AttemptOutcome.UNKNOWN, cause=Cause.TIMEOUT)  # it may have arrived, or may still
 
 
 def result_of_status(status: int, body: str = "", retry_after: timedelta | None = None) -> SendResult:
-    """What an HTTP status means. ``body`` is its beginning."""
+    """``body``: the beginning of the answer's."""
     note = f"HTTP {status}" + (f": {body}" if body.strip() else "")
     if 200 <= status < 300:
         return delivered(f"HTTP {status}")
@@ -120,7 +106,6 @@ def result_of_smtp(code: int, reply: str) -> SendResult:
 
 
 def cause_of(error: OSError) -> Cause:
-    """Why there is no connection."""
     if isinstance(error, ssl.SSLError):
         return Cause.TLS
     if isinstance(error, socket.gaierror):
@@ -129,7 +114,7 @@ def cause_of(error: OSError) -> Cause:
 
 
 class Answer(NamedTuple):
-    """What a service answered to one request; ``body``: its beginning."""
+    """``body``: its beginning."""
 
     status: int
     retry_after: str | None
@@ -137,10 +122,7 @@ class Answer(NamedTuple):
 
 
 def result_of_answer(answer: Answer | Cause | None, note: str, now: datetime) -> SendResult:
-    """What a service's last answer means when its plugin reports a failure, or why there is none (None: not known).
-
-    ``note``: what the plugin logged.
-    """
+    """What a service's last answer, or the lack of one, means when its plugin failed and logged ``note``."""
     if answer is Cause.TIMEOUT:
         return unknown(note)
     if not isinstance(answer, Answer):
@@ -161,7 +143,7 @@ def result_of_answer(answer: Answer | Cause | None, note: str, now: datetime) ->
 
 
 def _retry_after_in(document: Mapping[Any, Any]) -> timedelta | None:
-    """The wait that a service asks for in its answer's body: Discord's, Telegram's or Matrix's way."""
+    """The wait in an answer's body: Discord's, Telegram's or Matrix's way."""
     for part in (document, document.get("parameters"), document.get("error")):
         for name, unit in (("retry_after", timedelta(seconds=1)), ("retry_after_ms", timedelta(milliseconds=1))):
             value = part.get(name) if isinstance(part, dict) else None

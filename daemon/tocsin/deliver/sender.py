@@ -1,12 +1,9 @@
-"""Sends notifications from the outbox: claim, send, receipt, retry.
-
-A pending notification is sent until a receiver takes it, refuses it for good or it grows too old; in order within an
-ordering key; and a channel that hangs delays no other. Truth is in rows alone: after a kill only a send whose receipt was
-not yet written repeats, with the same delivery id for deduplication. Several processes may send from one store.
-"""
+"""Sends notifications from the outbox: claim, send, receipt, retry. A pending notification is sent until a receiver
+takes it, refuses it for good or it grows too old; in order within an ordering key. Truth is in rows alone: after a kill
+only a send without a written receipt repeats, with the same delivery id. Several processes may send from one store."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass
 from datetime import UTC, datetime, timedelta
@@ -40,18 +37,13 @@ _STOPPED = unknown("Tocsin stopped before the answer came")
 
 
 class DeliverMetrics:
-    """The series that the sender writes. Outcomes ``failed`` and ``unknown`` are attempts that are retried."""
-
     OUTCOMES = ("delivered", "failed", "unknown", "dead", "superseded", "cancelled")
 
     def __init__(self, registry: CollectorRegistry) -> None:
         gauge = partial(Gauge, registry=registry)
-        self.notifications = Counter(
-            "tocsin_notifications",
-            "Notifications by receiver, channel and outcome; failed and unknown ones are retried.",
-            ["receiver", "channel", "outcome"],
-            registry=registry,
-        )
+        attempts = "Notifications by receiver, channel and outcome; failed and unknown ones are retried."
+        labels = ["receiver", "channel", "outcome"]
+        self.notifications = Counter("tocsin_notifications", attempts, labels, registry=registry)
         self.outbox_depth = gauge("tocsin_outbox_depth", "Notifications pending or being sent.", ["channel"])
         oldest = "Age of the oldest notification that is pending or being sent; 0 when there is none."
         self.outbox_oldest_age = gauge("tocsin_outbox_oldest_age_seconds", oldest)
@@ -60,26 +52,15 @@ class DeliverMetrics:
         for reason in DeadReason:
             self.dead_letters.labels(reason)
 
-    def init_channels(self, channels: Iterable[Channel]) -> None:
-        """Start every series of these channels at zero."""
-        for channel in channels:
-            for outcome in self.OUTCOMES:
-                self.notifications.labels(channel.receiver, channel.name, outcome)
-
-    def count(self, receiver: str, channel: str, outcome: str) -> None:
-        self.notifications.labels(receiver, channel, outcome).inc()
-
     def count_settled(self, settled: Sequence[Settled]) -> None:
         for row in settled:
-            self.count(row.receiver, row.channel, row.state)
+            self.notifications.labels(row.receiver, row.channel, row.state).inc()
 
 
 @dataclass(eq=False)
 class Sender:
-    """Sends what is pending. One object for the life of the process; ``step`` follows the configuration of its argument.
-
-    ``ring`` asks for a step before the agreed time: capacity became free, or a retry was planned.
-    """
+    """One object for the life of the process; ``step`` follows the configuration of its argument. ``ring`` asks for a
+    step before the agreed time: capacity became free, or a retry was planned."""
 
     store: Store
     _: KW_ONLY
@@ -98,18 +79,32 @@ class Sender:
         self._claimed: dict[int, datetime] = {}  # rows that are not loaded yet, and the ends of their leases
         self._overdue: set[asyncio.Task[None]] = set()  # they watch sends that are past their deadline
         self._abandoned: set[asyncio.Task[None]] = set()
-        self._usual = UsualDurations()
+        self._usual: UsualDurations = {}
         self._started = False
         self._renew_at = self._measure_at = datetime.min.replace(tzinfo=UTC)
         self._outages = 0  # consecutive steps that found the store away
 
     async def step(self, now: datetime, config: Config) -> datetime | None:
-        """Claim what is due and has capacity, and begin to send it; returns when more falls due.
-
-        Sends go on between steps. A step is needed at least every five seconds, to renew leases.
-        """
+        """Claim and begin to send what is due and has capacity; returns when more falls due. Sends go on between steps;
+        one is needed at least every five seconds, to renew leases."""
         try:
-            due = await self._step(now, config)
+            if not self._started:
+                if self.store.is_sqlite:  # other senders from this file are dead
+                    await self.store.write(outbox.expire_leases, now)
+                self._started = True
+            if await self._reconcile(config):
+                self._measure_at = now
+            if now >= self._measure_at:
+                await self._measure_outbox(now)
+                self._measure_at = now + _MEASURE_EVERY
+            if now >= self._renew_at:
+                if leased := [outgoing for bulkhead in self._all() for outgoing in bulkhead.leased()]:
+                    until, rows = now + _LEASE, [outgoing.n for outgoing in leased]
+                    await self.store.write(outbox.extend_leases, rows, self.holder, until)
+                    for outgoing in leased:
+                        outgoing.lease_until = until
+                self._renew_at = now + _RENEW_EVERY
+            due = await self._claim(now, config)
         except StoreUnavailable as error:
             if not self._outages:
                 log.warning("delivery_paused", reason=str(error))
@@ -125,15 +120,12 @@ class Sender:
         return {name: bulkhead.failures for name, bulkhead in self._bulkheads.items() if bulkhead.failures}
 
     async def idle(self) -> None:
-        """Wait until every send begun so far has its receipt."""
         while tasks := {task for bulkhead in self._all() for task in bulkhead.tasks} | self._overdue:
             await asyncio.wait(tasks, timeout=0.05)  # a send may be abandoned meanwhile
 
     async def close(self, grace: timedelta) -> None:
-        """Begin nothing more, release what waits, and give sends in flight ``grace`` to end.
-
-        What still hangs then counts as unknown and is retried by the next sender.
-        """
+        """Begin nothing more, release what waits, and give sends in flight ``grace`` to end. What still hangs then
+        counts as unknown and is retried by the next sender."""
         now = self.clock.now()
         waiting = [outgoing.n for bulkhead in self._all() for outgoing in bulkhead.cancel_waiting(now)]
         with suppress(StoreUnavailable):  # the leases expire by themselves
@@ -144,39 +136,17 @@ class Sender:
         for task in behind:
             task.cancel()
         await asyncio.gather(*behind, return_exceptions=True)
-        await self._receipts.close(
-            [
-                self._receipt(bulkhead.channel, outgoing, _STOPPED)
-                for bulkhead, part in zip(bulkheads, hanging, strict=True)
-                for outgoing in part
-                if outgoing.started is not None and not outgoing.concluded
-            ]
-        )
+        last = [
+            self._receipt(bulkhead.channel, outgoing, _STOPPED)
+            for bulkhead, part in zip(bulkheads, hanging, strict=True)
+            for outgoing in part
+            if outgoing.started is not None and not outgoing.concluded
+        ]
+        await self._receipts.close(last)
         await asyncio.gather(*(bulkhead.transport.close() for bulkhead in bulkheads))
 
-    # --- a step --------------------------------------------------------------------------------------------------------
-
-    async def _step(self, now: datetime, config: Config) -> datetime | None:
-        if not self._started:
-            if self.store.is_sqlite:  # other senders from this file are dead
-                await self.store.write(outbox.expire_leases, now)
-            self._started = True
-        if await self._reconcile(config):
-            self._measure_at = now
-        if now >= self._measure_at:
-            await self._measure_outbox(now)
-            self._measure_at = now + _MEASURE_EVERY
-        if now >= self._renew_at:
-            if leased := [outgoing for bulkhead in self._all() for outgoing in bulkhead.leased()]:
-                until = now + _LEASE
-                await self.store.write(outbox.extend_leases, [outgoing.n for outgoing in leased], self.holder, until)
-                for outgoing in leased:
-                    outgoing.lease_until = until
-            self._renew_at = now + _RENEW_EVERY
-        return await self._claim(now, config)
-
     async def _reconcile(self, config: Config) -> bool:
-        """Make the bulkheads those of the configuration; returns whether any changed."""
+        """Returns whether any bulkhead changed."""
         channels = config.channels()
         gone = [name for name, bulkhead in self._bulkheads.items() if channels.get(name) != bulkhead.channel]
         for name in gone:
@@ -185,10 +155,11 @@ class Sender:
             self._retired.append(old)
             await self._release(old.take_queued())
         fresh = [channel for name, channel in channels.items() if name not in self._bulkheads]
-        self.metrics.init_channels(fresh)
         for channel in fresh:
+            for outcome in DeliverMetrics.OUTCOMES:  # every series starts at zero
+                self.metrics.notifications.labels(channel.receiver, channel.name, outcome)
             self._bulkheads[channel.name] = Bulkhead(channel, self._connect(channel), self._deliver, self.clock)
-        for old in [bulkhead for bulkhead in self._retired if not bulkhead.busy]:
+        for old in [bulkhead for bulkhead in self._retired if not bulkhead.leased()]:
             self._retired.remove(old)
             await old.transport.close()
         return bool(gone or fresh)
@@ -210,9 +181,8 @@ class Sender:
 
     async def _claim(self, now: datetime, config: Config) -> datetime | None:
         capacities = {name: room for name, bulkhead in self._bulkheads.items() if (room := bulkhead.capacity(now))}
-        scans = {
-            name: max(room, _SCAN_LIMIT) for name, room in capacities.items() if self._bulkheads[name].needs_scan(now)
-        }
+        stale = [name for name in capacities if self._bulkheads[name].needs_scan(now)]
+        scans = {name: max(capacities[name], _SCAN_LIMIT) for name in stale}
         for name, waiting in (await self.store.read(outbox.ready_rows, scans, now)).items():
             self._bulkheads[name].set_ready(waiting, now)
         ready = [row for name, room in capacities.items() for row in self._bulkheads[name].pop_ready(room)]
@@ -247,8 +217,6 @@ class Sender:
                 bulkhead.enqueue(part)
             else:  # the configuration changed meanwhile
                 await self._release(part)
-
-    # --- one send ------------------------------------------------------------------------------------------------------
 
     async def _deliver(self, bulkhead: Bulkhead, outgoing: Outgoing) -> None:
         channel = bulkhead.channel
@@ -308,34 +276,29 @@ class Sender:
         outgoing.concluded = True
         await self._receipts.write(receipt)
         retried = receipt.state is NotificationState.PENDING
-        self.metrics.count(notification.receiver, channel.name, result.outcome if retried else receipt.state)
+        outcome = result.outcome if retried else receipt.state
+        self.metrics.notifications.labels(notification.receiver, channel.name, outcome).inc()
         context = {"channel": channel.name, "notification": notification.id, "attempt": receipt.attempt.number}
         if receipt.state is NotificationState.DELIVERED:
             log.info("notification_delivered", **context)
             bulkhead.record_duration(receipt.attempt.ended_at - receipt.attempt.started_at)
-            await self._on_success(bulkhead)
+            failures, bulkhead.failures = bulkhead.failures, 0
+            if failures:
+                log.info("channel_recovered", channel=channel.name, failures=failures)
+            if failures >= _OUTAGE:
+                with suppress(StoreUnavailable):  # they are due later by themselves
+                    await self.store.write(outbox.retry_now, channel.name, self.clock.now())
+                self.ring()
         else:
             if receipt.state is NotificationState.DEAD:
                 log.warning("notification_dead", **context, dead_reason=receipt.dead_reason, reason=receipt.reason)
-            await self._on_failure(bulkhead, result)
+            bulkhead.failures += 1
+            if bulkhead.failures == 1:
+                log.warning("channel_failing", channel=channel.name, reason=result.note)
+            if result.retry_after:
+                await self._release(bulkhead.pause(self.clock.now() + result.retry_after))
         if retried or bulkhead.runs_low():
             self.ring()
-
-    async def _on_success(self, bulkhead: Bulkhead) -> None:
-        failures, bulkhead.failures = bulkhead.failures, 0
-        if failures:
-            log.info("channel_recovered", channel=bulkhead.channel.name, failures=failures)
-        if failures >= _OUTAGE:
-            with suppress(StoreUnavailable):  # they are due later by themselves
-                await self.store.write(outbox.retry_now, bulkhead.channel.name, self.clock.now())
-            self.ring()
-
-    async def _on_failure(self, bulkhead: Bulkhead, result: SendResult) -> None:
-        bulkhead.failures += 1
-        if bulkhead.failures == 1:
-            log.warning("channel_failing", channel=bulkhead.channel.name, reason=result.note)
-        if result.retry_after:
-            await self._release(bulkhead.pause(self.clock.now() + result.retry_after))
 
     def _receipt(self, channel: Channel, outgoing: Outgoing, result: SendResult, *, held: bool = False) -> Receipt:
         """Delivered, dead letter or retry. ``held``: it may still arrive, so its ordering key waits."""
@@ -350,13 +313,10 @@ class Sender:
             return receipt(NotificationState.DELIVERED, now)
         if result.outcome is AttemptOutcome.REFUSED:
             return receipt(NotificationState.DEAD, now, result.note, DeadReason.REFUSED)
+        expires_at = notification.created_at + channel.max_age
+        earliest = until if result.outcome is AttemptOutcome.UNKNOWN else None
         retry_at = next_retry(
-            now,
-            number,
-            notification.created_at + channel.max_age,
-            self.random.random,
-            retry_after=result.retry_after,
-            not_before=until if result.outcome is AttemptOutcome.UNKNOWN else None,
+            now, number, expires_at, self.random.random, retry_after=result.retry_after, not_before=earliest
         )
         if retry_at is not None:
             return receipt(NotificationState.PENDING, retry_at, result.note)

@@ -1,8 +1,6 @@
-"""What the services behind apprise make of a text, and how much of it they accept. Pure.
-
-apprise declares formats to convert to, not what a service reads, and its conversion would make markup of DSS's text. So
-messages are written here for each service. One that is too long loses its end, never its headline or half an escape.
-"""
+"""What the services behind apprise make of a text, and how much of it they accept. Pure. apprise's own conversion would
+make markup of DSS's text, so messages are written here for each service. One that is too long loses its end, never its
+headline or half an escape."""
 
 import json
 import re
@@ -30,8 +28,6 @@ _SLACK_HEADER = 150  # characters of a header block, which apprise escapes by it
 
 
 class ServiceFormat(StrEnum):
-    """How a service shows what it is sent."""
-
     PLAIN = "plain"  # as it is
     MARKDOWN = "markdown"  # as Markdown with CommonMark's backslash
     CARD = "card"  # as a card of Microsoft's
@@ -41,13 +37,10 @@ class ServiceFormat(StrEnum):
     MAIL = "mail"  # as a page of HTML
 
 
-def _load_schemes() -> dict[ServiceFormat, list[str]]:
-    text = files("tocsin.deliver").joinpath("schemes.txt").read_text("ascii")
-    sections = re.findall(r"^(\w+):$((?:\n .*)+)", text, re.MULTILINE)
-    return {ServiceFormat(name): schemes.split() for name, schemes in sections}
-
-
-SCHEMES = _load_schemes()
+_SECTIONS = re.findall(
+    r"^(\w+):$((?:\n .*)+)", files("tocsin.deliver").joinpath("schemes.txt").read_text("ascii"), re.MULTILINE
+)
+SCHEMES = {ServiceFormat(name): schemes.split() for name, schemes in _SECTIONS}
 ALLOWED = frozenset(chain.from_iterable(SCHEMES.values()))
 _TITLED, _PAGES = (
     frozenset(names.split())
@@ -66,7 +59,6 @@ def utf16(text: str) -> int:
 
 
 def in_json(text: str) -> int:
-    """Length as a JSON body has it, in bytes."""
     return len(json.dumps(text)) - 2
 
 
@@ -78,37 +70,30 @@ def in_bytes(text: str) -> int:
 _LIMITS: dict[str, tuple[int, Size]] = {
     # Teams takes messages of 28 KB, the frame of the card included; apprise would cut at 1000 characters.
     **dict.fromkeys(("workflow", "workflows"), (24_000, in_json)),
-    # A section of a block takes 3000 characters, as they stand.
-    "slack": (2_900, len),
-    # Rocket.Chat's default of Message_MaxAllowedSize.
-    **dict.fromkeys(("rocket", "rockets"), (5_000, utf16)),
-    # Above 4096 bytes ntfy makes a file out of a message.
-    **dict.fromkeys(("ntfy", "ntfys"), (4_000, in_bytes)),
+    "slack": (2_900, len),  # a section of a block takes 3000 characters, as they stand
+    **dict.fromkeys(("rocket", "rockets"), (5_000, utf16)),  # Rocket.Chat's default of Message_MaxAllowedSize
+    **dict.fromkeys(("ntfy", "ntfys"), (4_000, in_bytes)),  # above 4096 bytes ntfy makes a file out of a message
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """How to write for one service. ``limit``: of the body, measured by ``size``; infinite where nothing is cut.
-    ``title``: characters of its title field, 0 when the headline belongs to the body."""
-
     format: ServiceFormat
     kind: MessageFormat
     dialect: Dialect
-    limit: float
-    size: Size
-    title: int
+    limit: float  # of the body; infinite where nothing is cut
+    size: Size  # measures it
+    title: int  # characters of its title field, 0 when the headline belongs to the body
 
 
 def known_format(schemes: set[str]) -> ServiceFormat | None:
-    """How the service of a plugin with these schemes shows text, whatever its URL asks for."""
+    """How these schemes' service shows text, whatever its URL asks for."""
     formats = (format_ for format_, names in SCHEMES.items() if schemes.intersection(names))
     return next((format_ for format_ in formats if format_ is not ServiceFormat.PLAIN), None)
 
 
 def service_format(schemes: set[str], requested: str) -> ServiceFormat:
-    """How the service of a plugin with these schemes shows text. ``requested``: the format that its URL asks for, or that
-    apprise assumes; it counts for services that show what they are told to."""
+    """``requested``: by the URL, or assumed by apprise; it counts for services that show what they are told to."""
     if known := known_format(schemes):
         return known
     if requested == "markdown":
@@ -119,8 +104,8 @@ def service_format(schemes: set[str], requested: str) -> ServiceFormat:
 def describe_service(
     schemes: set[str], format_: ServiceFormat, template: str | None, body: int, title: int, *, inside: bool
 ) -> Service:
-    """``template``: the channel's; one that is named after a kind chooses that one. ``body`` and ``title``: what apprise
-    holds for the service's limits; ``inside``: whether the title counts as part of the body."""
+    """``template``: the channel's, perhaps a kind. ``body`` and ``title``: what apprise holds for the limits;
+    ``inside``: whether the title counts as part of the body."""
     marked = format_ in (ServiceFormat.MARKDOWN, ServiceFormat.CARD)
     if format_ in (ServiceFormat.SLACK, ServiceFormat.MAIL):
         kind = MessageFormat(format_.value)
@@ -134,20 +119,17 @@ def describe_service(
     if inside and title:
         limit -= title + 2
     whole = format_ is ServiceFormat.MAIL or schemes & {"irc", "ircs"}  # IRC is sent line by line
-    return Service(format_, kind, _dialect(format_, kind), inf if whole else limit, size, title)
-
-
-def _dialect(format_: ServiceFormat, kind: MessageFormat) -> Dialect:
-    """In which a template of this kind writes for a service that shows text so."""
     if format_ is ServiceFormat.MAIL:
-        return Dialect.MAIL
-    if format_ is ServiceFormat.HTML:
-        return Dialect.TEXT  # and made HTML as a whole
-    if kind is MessageFormat.SLACK:
-        return Dialect.SLACK
-    if kind is MessageFormat.MARKDOWN:
-        return Dialect.MARKDOWN if format_ in (ServiceFormat.PLAIN, ServiceFormat.MARKDOWN) else Dialect.CARD
-    return Dialect.TEXT if format_ is ServiceFormat.PLAIN else Dialect.CHAT
+        dialect = Dialect.MAIL
+    elif format_ is ServiceFormat.HTML:
+        dialect = Dialect.TEXT  # and made HTML as a whole
+    elif kind is MessageFormat.SLACK:
+        dialect = Dialect.SLACK
+    elif kind is MessageFormat.MARKDOWN:
+        dialect = Dialect.MARKDOWN if format_ in (ServiceFormat.PLAIN, ServiceFormat.MARKDOWN) else Dialect.CARD
+    else:
+        dialect = Dialect.TEXT if format_ is ServiceFormat.PLAIN else Dialect.CHAT
+    return Service(format_, kind, dialect, inf if whole else limit, size, title)
 
 
 def format_message(service: Service, rendered: Rendered) -> tuple[str, str]:
@@ -167,13 +149,10 @@ def format_message(service: Service, rendered: Rendered) -> tuple[str, str]:
         short = title if len(title) <= service.title else truncate_markup(title, service.title)
     if short == title:
         return title, fit_body(text, link, service.limit, service.size)
-    return short, compose_text(
-        subject, lambda headline: head.format(escape(headline)), link, text, service.limit, service.size
-    )
+    return short, compose_text(subject, lambda line: head.format(escape(line)), link, text, service.limit, service.size)
 
 
 def _format_page(service: Service, rendered: Rendered) -> tuple[str, str]:
-    """Plain text made HTML as a whole, whatever stands in it."""
     line_break = "\n" if service.title == 0 else "<br/>\n"
 
     def literal(text: str) -> str:
@@ -190,17 +169,14 @@ def _format_page(service: Service, rendered: Rendered) -> tuple[str, str]:
     return truncate_markup(subject, service.title), f"<b>{literal(head)}</b>{line_break}{literal(rest)}"
 
 
-# --- within a limit ----------------------------------------------------------------------------------------------------
-
-
 def compose_text(
     headline: str, write: Callable[[str], str], link: str, body: str, limit: float, size: Size = utf16
 ) -> str:
     """Headline and body as one text within ``limit``.
 
-    ``write`` makes the headline, which is plain, one of the dialect; it ends with what stands between it and the body.
-    ``link`` and ``body`` are in the dialect already. The link is put under the headline when cutting would lose it; where
-    a limit has no room for both, the headline is shortened, and a link that has no room at all is left out.
+    ``write`` puts the plain headline into the dialect, with what stands between it and the body; ``link`` and ``body``
+    are in it already. The link goes under the headline when cutting would lose it; a headline is shortened for it, and
+    a link without any room is left out.
     """
     head = write(headline)
     if size(head) + size(body) <= limit:
@@ -226,10 +202,7 @@ def fit_body(body: str, link: str, limit: float, size: Size = utf16) -> str:
 
 
 def truncate_markup(text: str, limit: float, size: Size = utf16) -> str:
-    """The beginning of a text, an ellipsis where something was left out, and no fence left open.
-
-    Whole lines as far as there is room; of a long one that has none its beginning.
-    """
+    """The beginning, with an ellipsis and no fence left open: whole lines, and the beginning of a long one."""
     if size(text) <= limit:
         return text
     room = limit - size(f"\n{_FENCE}\n{_ELLIPSIS}") if _FENCE in text else limit - size(_ELLIPSIS)

@@ -1,7 +1,5 @@
-"""Transports, one for each kind of channel, and threads for the kind whose library blocks.
-
-Nothing is connected or loaded before the first send: apprise alone takes half a second to load.
-"""
+"""Transports, one for each kind of channel, and threads for the kind whose library blocks. Nothing is connected or
+loaded before the first send: apprise alone takes half a second to load."""
 
 import asyncio
 import queue
@@ -19,13 +17,10 @@ from tocsin.kit.clock import Clock
 
 T = TypeVar("T")
 _Inbox = queue.SimpleQueue[tuple[Callable[[], Any], "asyncio.Future[Any]"] | None]
-
 _MAX_HANGING = 8  # threads of one channel that may hang beside those that work
 
 
 class Transport(Protocol):
-    """Sends to one channel's receiver."""
-
     @property
     def concurrency(self) -> int:
         """How many sends may be in flight at once."""
@@ -42,8 +37,7 @@ class Transport(Protocol):
 
 
 def connector(clock: Clock, *, slack_url: str | None = None) -> Callable[[Channel], Transport]:
-    """How the sender makes transports. ``slack_url`` replaces ``https://hooks.slack.com/services`` in ``slack://``
-    webhooks, for a local inbox."""
+    """``slack_url`` replaces ``https://hooks.slack.com/services`` in ``slack://`` webhooks, for a local inbox."""
 
     return lambda channel: (
         Webhook(channel, clock) if channel.webhook is not None else AppriseTransport(channel, clock, slack_url)
@@ -97,10 +91,8 @@ class TooManyHang(Exception):
 
 
 class DaemonThreads(Generic[T]):
-    """Runs blocking work of one channel, one at a time in each of its threads. Used from one event loop.
-
-    Work that hangs keeps its thread and another takes its place, up to a bound. No thread keeps the process alive.
-    """
+    """Runs blocking work, one at a time in each thread; for one event loop. Work that hangs keeps its thread and
+    another takes its place, up to a bound. No thread keeps the process alive."""
 
     def __init__(self, name: str, width: int) -> None:
         self._name = name
@@ -109,10 +101,7 @@ class DaemonThreads(Generic[T]):
         self._alive = 0
 
     async def run(self, work: Callable[[], T]) -> T:
-        """The result of ``work``, or its error. Cancelling the caller leaves the thread to finish by itself.
-
-        Raises ``TooManyHang``.
-        """
+        """The result of ``work``, or its error; a cancelled caller lets the thread finish. Raises ``TooManyHang``."""
         loop = asyncio.get_running_loop()
         if self._idle:
             inbox = self._idle.pop()
@@ -135,22 +124,18 @@ class DaemonThreads(Generic[T]):
 
     def _serve(self, inbox: _Inbox, loop: asyncio.AbstractEventLoop) -> None:
         while item := inbox.get():
-            self._execute(inbox, loop, *item)
-            del item  # not kept while the thread is idle
-
-    def _execute(
-        self, inbox: _Inbox, loop: asyncio.AbstractEventLoop, work: Callable[[], T], future: "asyncio.Future[T]"
-    ) -> None:
-        value: T | None = None
-        failure: BaseException | None = None
-        try:
-            value = work()
-        except StopIteration as error:  # the caller's future would refuse it
-            failure = RuntimeError(f"the work of the thread raised {error!r}")
-        except BaseException as error:  # noqa: BLE001 - handed to the caller, whose unit of work it is
-            failure = error
-        with suppress(RuntimeError):  # the loop is closed: the process is about to end
-            loop.call_soon_threadsafe(self._settle, inbox, future, value, failure)
+            work, future = item
+            value: T | None = None
+            failure: BaseException | None = None
+            try:
+                value = work()
+            except StopIteration as error:  # the caller's future would refuse it
+                failure = RuntimeError(f"the work of the thread raised {error!r}")
+            except BaseException as error:  # noqa: BLE001 - handed to the caller, whose unit of work it is
+                failure = error
+            with suppress(RuntimeError):  # the loop is closed: the process is about to end
+                loop.call_soon_threadsafe(self._settle, inbox, future, value, failure)
+            del item, work, future, value, failure  # not kept while the thread is idle
 
     def _settle(
         self, inbox: _Inbox, future: "asyncio.Future[Any]", value: object, failure: BaseException | None

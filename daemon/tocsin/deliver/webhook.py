@@ -1,8 +1,6 @@
-"""The native webhook: one signed POST a notification, as Standard Webhooks describes it. 2xx is a receipt.
-
-Redirects are not followed, since they would carry the body and its signature elsewhere. Groups are posted in
-Alertmanager's webhook format, version 4; source: its documentation of ``webhook_config`` and replies of 0.25 and 0.32.
-"""
+"""The native webhook: one signed POST a notification, as Standard Webhooks describes it. 2xx is a receipt. Redirects
+are not followed, since they would carry body and signature elsewhere. Groups are posted in Alertmanager's webhook
+format, version 4; source: its documentation of ``webhook_config`` and replies of 0.25 and 0.32."""
 
 import asyncio
 import base64
@@ -58,8 +56,6 @@ class PrivateAddress(OSError):
 
 
 class Webhook:
-    """The transport of one native webhook channel."""
-
     def __init__(self, channel: Channel, clock: Clock) -> None:
         self.concurrency = _CONCURRENCY_A_WORKER * channel.workers
         self._channel = channel
@@ -122,7 +118,15 @@ class Webhook:
                 except OSError as error:  # ssl.SSLError and TimeoutError are among them
                     note = f"the TLS files of the channel cannot be used: {error.strerror or error}"
                     return failed(note, cause=Cause.TLS)
-                self._session = _open_session(self._channel, context)
+                seconds = self._channel.timeout.total_seconds()
+                resolver = ThreadedResolver() if self._channel.allow_private or proxy is not None else _PublicOnly()
+                self._session = aiohttp.ClientSession(
+                    connector=aiohttp.TCPConnector(ssl=context, limit=0, resolver=resolver),
+                    # At the deadline the sender counts the outcome as unknown; a send ends by itself at twice that.
+                    timeout=aiohttp.ClientTimeout(total=2 * seconds, sock_connect=seconds),
+                    cookie_jar=aiohttp.DummyCookieJar(),
+                    auto_decompress=False,
+                )
         async with self._session.post(
             url, data=body, headers=headers, allow_redirects=False, proxy=proxy or env_proxy(url)
         ) as reply:
@@ -135,18 +139,6 @@ class Webhook:
             text = mask(await _read_beginning(reply), secrets)
             wait = parse_retry_after(reply.headers.get("Retry-After"), self._clock.now())
             return result_of_status(reply.status, text[:_REPLY], wait)
-
-
-def _open_session(channel: Channel, context: ssl.SSLContext) -> aiohttp.ClientSession:
-    seconds = channel.timeout.total_seconds()
-    resolver = ThreadedResolver() if channel.allow_private or channel.proxy is not None else _PublicOnly()
-    return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(ssl=context, limit=0, resolver=resolver),
-        # At the deadline the sender counts the outcome as unknown; a send ends by itself at twice that.
-        timeout=aiohttp.ClientTimeout(total=2 * seconds, sock_connect=seconds),
-        cookie_jar=aiohttp.DummyCookieJar(),
-        auto_decompress=False,
-    )
 
 
 async def _read_beginning(reply: aiohttp.ClientResponse) -> str:
@@ -171,7 +163,7 @@ def signing_key(secret: str) -> bytes:
 
 
 def _standard_headers(id_: str, now: datetime, body: bytes, secret: str | None) -> dict[str, str]:
-    """The headers of Standard Webhooks: delivery id, time in seconds, and the signature when there is a secret."""
+    """Of Standard Webhooks; a signature only with a secret."""
     timestamp = str(int(now.timestamp()))
     headers = {"webhook-id": id_, "webhook-timestamp": timestamp}
     if secret is not None:
@@ -182,7 +174,7 @@ def _standard_headers(id_: str, now: datetime, body: bytes, secret: str | None) 
 
 @lru_cache(maxsize=256)
 def env_proxy(url: URL) -> str | None:
-    """The proxy of the environment for this address; cached, since it is needed for every request."""
+    """Cached, since it is needed for every request."""
     return environment_proxy(url.scheme, url.host or "", url.port)
 
 
@@ -208,8 +200,6 @@ def refuse_private_host(host: str) -> None:
 
 
 class _PublicOnly(ThreadedResolver):
-    """Resolves names as usual and refuses those that lead to an address that is not public."""
-
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
@@ -229,9 +219,6 @@ def _explain(error: Exception) -> str:
     if isinstance(cause, OSError) and cause.strerror:
         return cause.strerror
     return "the connection ended early" if isinstance(error, aiohttp.ServerDisconnectedError) else ""
-
-
-# --- the body ----------------------------------------------------------------------------------------------------------
 
 
 _encode = json.JSONEncoder(separators=(",", ":")).encode
@@ -280,14 +267,11 @@ def build_payload(notification: Notification, details: Mapping[RunKey, Details],
 
 def _readable(value: Json) -> Json:
     """Without NULs and halves of signs: JSON can write them, and most receivers cannot read them."""
-    match value:
-        case str():
-            return value.replace("\0", "").encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-        case dict():
-            return {str(_readable(name)): _readable(part) for name, part in value.items()}
-        case list():
-            return [_readable(part) for part in value]
-    return value
+    if isinstance(value, str):
+        return value.replace("\0", "").encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    if isinstance(value, dict):
+        return {str(_readable(name)): _readable(part) for name, part in value.items()}
+    return [_readable(part) for part in value] if isinstance(value, list) else value
 
 
 def _event_document(event: Event, details: Mapping[RunKey, Details]) -> Json:
@@ -327,7 +311,7 @@ def _group_document(group: GroupNotice, details: Mapping[RunKey, Details], exter
 
 
 def _annotations(alert: Alert, details: Mapping[RunKey, Details]) -> dict[str, str]:
-    """The alert's own, with what became known after it fired: the first error, how many runs, and how it ended."""
+    """The alert's own, with what became known after it fired."""
     read = details.get(alert.run) if alert.run else None
     later = {
         "first_error": error_text(read.error) if read and read.error else "",
