@@ -32,11 +32,18 @@ def names(connection: Connection) -> list[str]:
 
 
 async def written(store: Store, name: str) -> str:
-    """Write it once the store can be used; fails when that takes for ever."""
+    """Write it once the store can be used; fails when that takes for ever.
+
+    A server that dies between a commit and its answer has written it all the same: nobody can know but by reading.
+    """
+
+    def put_once(connection: Connection) -> str:
+        return name if name in names(connection) else put(connection, name)
+
     async with asyncio.timeout(WITHIN_SECONDS):
         while True:
             try:
-                return await store.write(put, name)
+                return await store.write(put_once)
             except StoreUnavailable:
                 await asyncio.sleep(0.1)
 
