@@ -41,7 +41,7 @@ _JOBS_PER_REQUEST = 4  # jobs may wait for the store while others send requests,
 
 
 class Budget:
-    """The rate (requests a second) and the concurrency that one node gets now, at most those configured. Pure.
+    """The rate limit (requests a second) and the concurrency of one node now, at most those configured. Pure.
 
     Sporadic errors cost at most a short pause and a quarter of the rate; only a node that fails more than a fifth of
     its answers is sent less and less, down to ``floor``. Each answer is reported once, by ``succeeded``, ``failed``
