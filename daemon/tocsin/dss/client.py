@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 
 from tocsin.dss import wire
-from tocsin.dss.fields import Field, RawView, get_flag, get_text, only_objects, require_text, with_id
+from tocsin.dss.fields import Field, RawView, get_flag, get_text, only_objects, require_text
 from tocsin.dss.project import DSSFuture, DSSJobListItem, DSSProject
 from tocsin.dss.waits import SharedWaits
 from tocsin.dss.wire import APIClient, ClientOptions, Raw, Request
@@ -13,8 +13,6 @@ T = TypeVar("T")
 
 
 class DSSInstanceInfo(RawView):
-    """What a node says about itself."""
-
     node_id = Field(get_text, "nodeId")
     node_name = Field(get_text, "nodeName")
     node_type = Field(get_text, "nodeType")
@@ -26,7 +24,7 @@ class DSSInstanceInfo(RawView):
 
 
 class DSSMessagingChannel(RawView):
-    """A channel through which DSS's own reporters send, as a list or a single read gives it."""
+    """A channel through which DSS's own reporters send."""
 
     type = Field(get_text, "type")
     """smtp, slack, msft-teams and so on."""
@@ -35,15 +33,11 @@ class DSSMessagingChannel(RawView):
     sender = Field(get_text, "sender")
     """The From of a mail channel."""
     use_current_user_as_sender = Field(get_flag, "useCurrentUserAsSender")
-    """Whether a mail channel sends in the name of the scenario's user."""
+    id = Field(lambda raw, key: require_text(raw, key, "messaging channel"), "id")
 
     def __init__(self, client: APIClient, data: Raw) -> None:
         super().__init__(data)
         self.client = client
-
-    @property
-    def id(self) -> str:
-        return require_text(self.data, "id", "messaging channel")
 
     async def get_settings(self) -> Raw:
         """Its configuration; needs an admin key."""
@@ -52,10 +46,7 @@ class DSSMessagingChannel(RawView):
 
 @dataclass(eq=False, repr=False)
 class DSSClient(ClientOptions):
-    """One DSS node, for one event loop. Close it, or use it with ``async with``.
-
-    Methods named ``…_raw`` give a list as DSS sent it, whatever its items are.
-    """
+    """One DSS node, for one event loop; to be closed. Methods named ``…_raw`` give a list as DSS sent it."""
 
     def __post_init__(self) -> None:
         """Raises ``ValueError`` without any secret, and for a URL, header or proxy that cannot be used."""
@@ -92,7 +83,8 @@ class DSSClient(ClientOptions):
 
     async def list_projects(self, include_location: bool = False) -> list[Raw]:
         """Each project as an object with at least ``projectKey``; those without are left out."""
-        return [item for _, item in with_id(await self.list_projects_raw(include_location), "projectKey")]
+        raw = await self.list_projects_raw(include_location)
+        return [item for item in only_objects(raw) if get_text(item, "projectKey")]
 
     async def list_project_keys(self) -> list[str]:
         return [project["projectKey"] for project in await self.list_projects()]
@@ -110,8 +102,7 @@ class DSSClient(ClientOptions):
         return await self.perform(wire.list_futures(withScenarios=True, withNotScenarios=False, allUsers=all_users))
 
     async def list_running_scenarios(self, all_users: bool = False) -> list[Raw]:
-        """Everything that runs now, as futures: ``payload.targets[0]`` names the scenario. ``all_users`` needs an
-        admin key."""
+        """What runs now, as futures: ``payload.targets[0]`` names the scenario. ``all_users`` needs an admin key."""
         return only_objects(await self.list_running_scenarios_raw(all_users))
 
     async def list_futures_raw(self, *, all_users: bool = False) -> list[Any]:

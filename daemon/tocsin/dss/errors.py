@@ -23,9 +23,7 @@ from typing import ClassVar
 
 from tocsin.kit.strings import storable
 
-BODY_SHOWN = 200
-"""How many characters of a reply an error keeps."""
-_REASON = 1_000
+BODY_SHOWN = 200  # characters of a reply that an error keeps
 
 
 class DSSError(Exception):
@@ -45,16 +43,14 @@ class DSSError(Exception):
         transient: bool = False,
     ) -> None:
         super().__init__(reason)
-        self.reason = storable(reason, _REASON)
+        self.reason = storable(reason, 1_000)
         self.operation = operation
-        """The request's stable name, as ``get_last_runs``; empty where no single request is to blame."""
+        """As ``get_last_runs``; empty where no single request is to blame."""
         self.url = url
         self.status = status
-        """The HTTP status; None if there was no answer."""
         self.error_type = storable(error_type, BODY_SHOWN) if error_type else None
         """DSS's own error class. None also where a proxy answered in DSS's place."""
         self.body = storable(body, BODY_SHOWN)
-        """The first 200 characters of the reply, for people."""
         self.transient = transient
         """Whether the same request may well succeed in a moment."""
 

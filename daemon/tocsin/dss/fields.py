@@ -1,8 +1,8 @@
 """Reading DSS's JSON objects with tolerance: what is absent, null or of another type is None or empty, never a crash."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from datetime import datetime
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 from tocsin.dss.errors import DSSInvalidReply
 from tocsin.dss.wire import Raw
@@ -13,18 +13,11 @@ _LATEST_MS = 7_258_118_400_000  # 2200-01-01
 
 
 class RawView:
-    """A JSON object of DSS, to be read."""
-
     def __init__(self, data: Raw) -> None:
         self.data = data
 
     def get_raw(self) -> Raw:
-        """As DSS sent it."""
         return self.data
-
-
-class _HasRaw(Protocol):
-    def get_raw(self) -> Raw: ...
 
 
 class Field(Generic[T]):
@@ -35,8 +28,8 @@ class Field(Generic[T]):
         self._key = key
         self._of = of
 
-    def __get__(self, owner: _HasRaw | dict[str, Any], kind: type) -> T:
-        raw = owner if isinstance(owner, dict) else owner.get_raw()
+    def __get__(self, owner: Any, kind: type) -> T:
+        raw: Raw = owner if isinstance(owner, dict) else owner.get_raw()
         return self._read(get_object(raw, self._of) if self._of else raw, self._key)
 
 
@@ -56,11 +49,6 @@ def get_flag(raw: Raw, key: str) -> bool:
     return bool(raw.get(key))
 
 
-def get_int(raw: Raw, key: str) -> int | None:
-    value = raw.get(key)
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
 def get_time(raw: Raw, key: str) -> datetime | None:
     """Epoch milliseconds as aware UTC; 0 means none. Beyond 2200 it is none either: near the end of the calendar no
     time could be added to it."""
@@ -76,14 +64,8 @@ def get_object(raw: Raw, key: str) -> Raw:
 
 
 def only_objects(values: object) -> list[Raw]:
-    """The objects of a list; none of anything else."""
     return [value for value in values if isinstance(value, dict)] if isinstance(values, list) else []
 
 
 def only_texts(values: object) -> list[str]:
     return [value for value in values if isinstance(value, str)] if isinstance(values, list) else []
-
-
-def with_id(items: Iterable[Any], key: str = "id") -> list[tuple[str, Raw]]:
-    """The objects that have an identifier, with it."""
-    return [(id, item) for item in items if isinstance(item, dict) and (id := get_text(item, key))]

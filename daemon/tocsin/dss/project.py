@@ -4,15 +4,13 @@ from typing import Any, Literal, overload
 
 from tocsin.dss import wire
 from tocsin.dss.errors import DSSError
-from tocsin.dss.fields import Field, RawView, get_object, get_text, get_time, only_objects, require_text, with_id
+from tocsin.dss.fields import Field, RawView, get_object, get_text, get_time, only_objects, require_text
 from tocsin.dss.scenario import DSSScenario, DSSScenarioListItem
 from tocsin.dss.waits import within
 from tocsin.dss.wire import APIClient, DSSHandle, Raw
 
 
 class DSSProject(DSSHandle):
-    """A project's scenarios, jobs, variables and test reports."""
-
     def __init__(self, client: APIClient, project_key: str) -> None:
         super().__init__(client, project_key)
         self.project_key = project_key
@@ -40,7 +38,7 @@ class DSSProject(DSSHandle):
             raise ValueError(f"as_type is listitems or objects, not {as_type!r}")
         raw = await self.list_scenarios_raw()
         if as_type == "objects":
-            return [self.get_scenario(id) for id, _ in with_id(raw)]
+            return [self.get_scenario(item["id"]) for item in only_objects(raw) if get_text(item, "id")]
         return [DSSScenarioListItem(self.client, self.project_key, item) for item in only_objects(raw)]
 
     async def create_scenario(self, scenario_name: str, type: str, definition: Raw | None = None) -> DSSScenario:
@@ -50,9 +48,8 @@ class DSSProject(DSSHandle):
         return self.get_scenario(require_text(created, "id", "new scenario"))
 
     async def list_test_scenarios(self) -> list[DSSScenario]:
-        """The scenarios that are marked as tests."""
-        raw = await self.list_scenarios_raw()
-        return [self.get_scenario(id) for id, item in with_id(raw) if item.get("markedAsTest")]
+        items = only_objects(await self.list_scenarios_raw())
+        return [self.get_scenario(item["id"]) for item in items if get_text(item, "id") and item.get("markedAsTest")]
 
     async def get_testing_status(self, bundle_id: str | None = None) -> "DSSTestingStatus":
         """The last outcomes of all test scenarios; on an automation node those under ``bundle_id``."""
@@ -95,16 +92,12 @@ class DSSProject(DSSHandle):
 
 
 class DSSProjectSettings(RawView):
-    """A project's settings, to be read."""
-
     @property
     def settings(self) -> Raw:
         return self.data
 
 
 class DSSTestingStatus(RawView):
-    """What the test scenarios of a project last came to."""
-
     @property
     def nb_total_ran_scenarios(self) -> int:
         count = self.data.get("nbTotalRanScenarios")
@@ -117,8 +110,6 @@ class DSSTestingStatus(RawView):
 
 
 class DSSJob(DSSHandle):
-    """A job, as the build steps of scenarios start them."""
-
     def __init__(self, client: APIClient, project_key: str, id: str) -> None:
         super().__init__(client, project_key, id)
         self.project_key = project_key
@@ -137,8 +128,6 @@ class DSSJob(DSSHandle):
 
 
 class DSSJobListItem(dict[str, Any]):
-    """One job of a list, as DSS sent it."""
-
     start_time = Field(get_time, "startTime")
     end_time = Field(get_time, "endTime")
 

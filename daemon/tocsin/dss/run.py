@@ -1,8 +1,7 @@
 """From asking for a run to its end: trigger fires, runs, and the runs of their steps.
 
-DSS answers a request for a run with a trigger fire, not with a run: the run comes a moment later, or never, if the
-scenario was running already or another trigger fired. Times are aware UTC, durations seconds. What DSS left out reads
-as None or empty, so that one malformed run breaks nothing.
+DSS answers a request for a run with a trigger fire: the run comes a moment later, or never, if the scenario was running
+already or another trigger fired. Times are aware UTC, durations seconds; what DSS left out reads as None or empty.
 """
 
 from datetime import datetime
@@ -14,13 +13,12 @@ from tocsin.dss.fields import Field, get_object, get_text, get_time, only_object
 from tocsin.dss.waits import within
 from tocsin.dss.wire import APIClient, DSSHandle, Raw, ScenarioHandle
 
-_GOOD_OUTCOMES = ("SUCCESS", "WARNING")
-_POLLS_PER_REFRESH = 5  # a cancelled fire shows only in the fire itself, which costs a request of its own
-
 
 class DSSScenarioRun(DSSHandle):
     """A run, as it was when it was read; ``refresh`` reads it again."""
 
+    id = Field(lambda raw, key: require_text(raw, key, "scenario run"), "runId")
+    """Written as the server's local time, so ids do not sort over a change of the clock."""
     start_time = Field(get_time, "start")
     trigger = Field(get_object, "trigger", of="trigger")
     """The definition of the trigger that started the run."""
@@ -33,11 +31,6 @@ class DSSScenarioRun(DSSHandle):
 
     def __repr__(self) -> str:
         return f"<DSSScenarioRun {self.project_key}/{self.scenario_id}/{self.run.get('runId')}>"
-
-    @property
-    def id(self) -> str:
-        """Written as the server's local time, so ids do not sort over a change of the clock."""
-        return require_text(self.run, "runId", "scenario run")
 
     @property
     def running(self) -> bool:
@@ -54,7 +47,7 @@ class DSSScenarioRun(DSSHandle):
     @property
     def good(self) -> bool:
         """Ended with SUCCESS or WARNING."""
-        return not self.running and self.outcome in _GOOD_OUTCOMES
+        return not self.running and self.outcome in ("SUCCESS", "WARNING")
 
     @property
     def end_time(self) -> datetime:
@@ -75,7 +68,6 @@ class DSSScenarioRun(DSSHandle):
         return 0.0 if start is None or end is None else max(0.0, (end - start).total_seconds())
 
     def get_info(self) -> Raw:
-        """The run as DSS sent it."""
         return self.run
 
     get_raw = get_info
@@ -94,10 +86,8 @@ class DSSScenarioRun(DSSHandle):
         self.run = (await self.get_details()).scenario_run or self.run
 
     async def wait_for_completion(self, no_fail: bool = False, *, timeout: float | None = None) -> None:
-        """Wait until the run has ended, ``timeout`` seconds at most; the run itself is not touched by giving up.
-
-        Raises ``DSSWaitTimeout``, and unless ``no_fail`` ``DSSRunFailed`` for any outcome but SUCCESS.
-        """
+        """Wait until the run has ended, ``timeout`` seconds at most. Raises ``DSSWaitTimeout``, and unless ``no_fail``
+        ``DSSRunFailed`` for any outcome but SUCCESS."""
         if self.running:
             async with within(timeout, f"the end of run {self.id} of {self.project_key}/{self.scenario_id}"):
                 self.run = await self._wait_for_end()
@@ -112,17 +102,13 @@ class DSSScenarioRun(DSSHandle):
             run: Raw = next((run for run in only_objects(runs) if run.get("runId") == self.id), {})
             return run if not run or get_object(run, "result") else None
 
+        async def read_last() -> list[Any]:
+            return await self._call(wire.get_last_runs, limit=3, onlyFinishedRuns=False)
+
         until = self.client.waits.until
-        run = await until(
-            ("last-runs", *self._path),
-            lambda: self._call(wire.get_last_runs, limit=3, onlyFinishedRuns=False),
-            find_ended,
-        )
         # Empty: newer runs have pushed it off that short list, so that it must have ended. It tells itself how.
-        return run or await until(
-            ("run", *self._path, self.id),
-            lambda: self._call(wire.get_run, self.id),
-            lambda details: find_ended([get_object(details, "scenarioRun")]) or None,
+        return await until(("last-runs", *self._path), read_last, find_ended) or await until(
+            ("run", *self._path, self.id), self.get_details, lambda own: find_ended([own.scenario_run]) or None
         )
 
     async def get_details(self) -> "DSSScenarioRunDetails":
@@ -183,8 +169,6 @@ class DSSScenarioRunDetails(dict[str, Any]):
 
 
 class DSSStepRunDetails(dict[str, Any]):
-    """One run of one step, as DSS sent it."""
-
     id = Field(get_text, "id", of="step")
     name = Field(get_text, "name", of="step")
     type = Field(get_text, "type", of="step")
@@ -205,24 +189,19 @@ class DSSStepRunDetails(dict[str, Any]):
 
     @property
     def job_ids(self) -> list[str]:
-        """The jobs that the step ran."""
         items = only_objects(self.get("additionalReportItems"))
         return [id for item in items if item.get("type") == "JOB_EXECUTED" and (id := get_text(item, "jobId"))]
 
     @property
     def first_error_details(self) -> Raw | None:
-        """DSS's serialized exception: ``clazz``, ``title``, ``message``, ``stack``, ``code``, ``fixability``.
-
-        A step that failed by itself tells it in its result; a build tells it in the job that failed.
-        """
+        """DSS's serialized exception: ``clazz``, ``title``, ``message``, ``stack``, ``code``, ``fixability``. A step
+        that failed by itself tells it in its result; a build tells it in the job that failed."""
         items = [get_object(self, "result"), *only_objects(self.get("additionalReportItems"))]
         failed = (get_object(item, "thrown") for item in items if item.get("outcome") == "FAILED")
         return next((thrown for thrown in failed if thrown), None)
 
 
 class DSSTriggerFire(DSSHandle):
-    """One firing of a trigger."""
-
     def __init__(self, scenario: ScenarioHandle, trigger_fire: Raw) -> None:
         super().__init__(scenario.client, scenario.project_key)
         self.scenario = scenario
@@ -256,7 +235,7 @@ class DSSTriggerFire(DSSHandle):
     ) -> DSSScenarioRun | None:
         """Wait for the run, ``timeout`` seconds at most. Raises ``DSSWaitTimeout``, and ``DSSRunCancelled`` if the
         fire was cancelled; with ``no_fail`` that is None instead."""
-        key = ("fire", self.project_key, self.scenario_id, self.trigger_id, self.run_id)
+        key = ("fire", *self._path, self.scenario_id, self.trigger_id, self.run_id)
         try:
             async with within(timeout, f"a run of {self.project_key}/{self.scenario_id}"):
                 return await self.client.waits.until(key, self._find_run, lambda run: run)
@@ -269,19 +248,16 @@ class DSSTriggerFire(DSSHandle):
         if run := await self.get_scenario_run():
             return run
         self._polls += 1
-        if await self.is_cancelled(refresh=self._polls % _POLLS_PER_REFRESH == 0):
+        if await self.is_cancelled(refresh=self._polls % 5 == 0):  # costs a request of its own
             raise DSSRunCancelled(f"{self.project_key}/{self.scenario_id}, fire {self.run_id}")
         return None
 
 
 class DSSScenarioRunWaiter:
-    """Waits for the end of the run that came of a trigger fire."""
-
     def __init__(self, scenario_run: DSSScenarioRun, trigger_fire: DSSTriggerFire) -> None:
         self.scenario_run = scenario_run
         self.trigger_fire = trigger_fire
 
     async def wait(self, no_fail: bool = False, *, timeout: float | None = None) -> DSSScenarioRun:
-        """The ended run. Raises as ``DSSScenarioRun.wait_for_completion``."""
         await self.scenario_run.wait_for_completion(no_fail, timeout=timeout)
         return self.scenario_run

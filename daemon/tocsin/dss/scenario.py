@@ -7,18 +7,7 @@ from typing import Any
 
 from tocsin.dss import wire
 from tocsin.dss.errors import DSSInvalidReply
-from tocsin.dss.fields import (
-    Field,
-    RawView,
-    get_flag,
-    get_int,
-    get_text,
-    get_time,
-    only_objects,
-    only_texts,
-    require_text,
-    with_id,
-)
+from tocsin.dss.fields import Field, RawView, get_flag, get_text, get_time, only_objects, only_texts, require_text
 from tocsin.dss.run import DSSScenarioRun, DSSScenarioRunWaiter, DSSTriggerFire
 from tocsin.dss.settings import PythonScriptBasedScenarioSettings, StepBasedScenarioSettings, read_script
 from tocsin.dss.waits import within
@@ -29,8 +18,6 @@ _DAY = timedelta(days=1)
 
 
 class DSSScenario(DSSHandle):
-    """A scenario, named by its project and id."""
-
     def __init__(self, client: APIClient, project_key: str, id: str) -> None:
         super().__init__(client, project_key, id)
         self.project_key = project_key
@@ -46,11 +33,10 @@ class DSSScenario(DSSHandle):
     async def run_and_wait(
         self, params: Raw | None = None, no_fail: bool = False, *, timeout: float | None = None
     ) -> DSSScenarioRun | None:
-        """Ask for a run and wait for its end, ``timeout`` seconds at most for all of it.
+        """Ask for a run and wait for its end, ``timeout`` seconds at most for all of it; giving up does not abort it.
 
         Raises ``DSSWaitTimeout``, ``DSSRunCancelled``, and ``DSSRunFailed`` for any outcome but SUCCESS. With
-        ``no_fail`` neither of the last two: then None means that the fire was cancelled. Giving up, by timeout or
-        cancellation, does not abort the run.
+        ``no_fail`` neither of the last two: then None means that the fire was cancelled.
         """
         async with within(timeout, f"a run of {self.project_key}/{self.id} and its end"):
             fire = await self.run(params)
@@ -109,14 +95,12 @@ class DSSScenario(DSSHandle):
         return sorted(runs, key=lambda run: run.start_time or self.client.clock.now(), reverse=True)
 
     async def get_run(self, run_id: str) -> DSSScenarioRun:
-        """One run by its id."""
         details = await self._call(wire.get_run, run_id)
         if run := self._runs([details.get("scenarioRun") or None]):
             return run[0]
         raise DSSInvalidReply("run details without scenarioRun", operation="get_run", body=str(details)[:200])
 
     async def get_current_run(self) -> DSSScenarioRun | None:
-        """The run that runs now; None if none does."""
         return next((run for run in await self.get_last_runs(1) if run.running), None)
 
     async def get_last_finished_run(self) -> DSSScenarioRun:
@@ -136,23 +120,19 @@ class DSSScenario(DSSHandle):
         return sum(run.duration for run in runs) / limit
 
     async def get_definition(self, with_status: bool = True) -> Raw:
-        """Deprecated: use ``get_status``, or ``get_settings`` for the definition."""
         _deprecated("get_definition", "get_status or get_settings")
         return await self._call(wire.get_scenario_status if with_status else wire.get_scenario)
 
     async def set_definition(self, definition: Raw, with_status: bool = True) -> Raw:
-        """Deprecated: use ``get_settings`` and its ``save``, which sees conflicts."""
         _deprecated("set_definition", "get_settings")
         endpoint = wire.save_scenario_status if with_status else wire.save_scenario
         return await self._call(endpoint, json_body=definition)
 
     async def get_payload(self, extension: str = "py") -> str:
-        """Deprecated: use ``get_settings`` and its ``code``."""
         _deprecated("get_payload", "get_settings")
         return await read_script(self, extension)
 
     async def set_payload(self, script: str, extension: str = "py") -> Raw:
-        """Deprecated: use ``get_settings``, its ``code`` and its ``save``."""
         _deprecated("set_payload", "get_settings")
         return await self._call(wire.save_scenario_payload, json_body={"script": script, "extension": extension})
 
@@ -197,15 +177,14 @@ class _ScenarioState:
 
 
 class DSSScenarioStatus(_ScenarioState, RawView):
-    """The light summary of a scenario."""
-
     def __init__(self, scenario: DSSScenario, data: Raw) -> None:
         super().__init__(data)
         self.scenario = scenario
 
 
 class DSSScenarioListItem(_ScenarioState, dict[str, Any]):
-    """One scenario of a project's list, as DSS sent it."""
+    id = Field(lambda raw, key: require_text(raw, key, "scenario"), "id")
+    tags = Field(lambda raw, key: only_texts(raw.get(key)), "tags")
 
     def __init__(self, client: APIClient, project_key: str, data: Raw) -> None:
         super().__init__(data)
@@ -216,22 +195,12 @@ class DSSScenarioListItem(_ScenarioState, dict[str, Any]):
         return DSSScenario(self.client, self.project_key, self.id)
 
     @property
-    def id(self) -> str:
-        return require_text(self, "id", "scenario")
-
-    @property
     def name(self) -> str:
         """For people; the id if there is no name."""
         return get_text(self, "name") or self.id
 
-    @property
-    def tags(self) -> list[str]:
-        return only_texts(self.get("tags"))
-
 
 class DSSObjectDiscussions(DSSHandle):
-    """The discussions that people have about one object."""
-
     def __init__(self, client: APIClient, project_key: str, object_type: str, object_id: str) -> None:
         super().__init__(client, project_key, object_type, object_id)
         self.path = (project_key, object_type, object_id)
@@ -239,10 +208,9 @@ class DSSObjectDiscussions(DSSHandle):
     async def list_discussions(self) -> "list[DSSDiscussion]":
         """All of them, as yet without replies."""
         raw = await self._call(wire.list_discussions)
-        return [DSSDiscussion(self, item, complete=False) for _, item in with_id(raw)]
+        return [DSSDiscussion(self, item, complete=False) for item in only_objects(raw) if get_text(item, "id")]
 
     async def create_discussion(self, topic: str, message: str) -> "DSSDiscussion":
-        """A new one with a first message in Markdown."""
         raw = await self._call(wire.create_discussion, json_body={"topic": topic, "reply": message})
         return DSSDiscussion(self, raw, complete=True)
 
@@ -286,8 +254,6 @@ class DSSDiscussion(DSSHandle):
 
 
 class DSSDiscussionReply:
-    """One reply, to be read."""
-
     def __init__(self, reply_data: Raw) -> None:
         self.reply_data = reply_data
 
@@ -304,8 +270,12 @@ class DSSDiscussionReply:
 
     def get_timestamp(self) -> int | None:
         """Epoch milliseconds, as DSS has them."""
-        return get_int(self.reply_data, "time")
+        return self._get_int("time")
 
     def get_edited_timestamp(self) -> int | None:
         """Epoch milliseconds of the last edit."""
-        return get_int(self.reply_data, "editedOn")
+        return self._get_int("editedOn")
+
+    def _get_int(self, key: str) -> int | None:
+        value = self.reply_data.get(key)
+        return value if isinstance(value, int) and not isinstance(value, bool) else None

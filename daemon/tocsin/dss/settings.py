@@ -1,8 +1,7 @@
 """A scenario's definition: read, change, write back.
 
-DSS replaces the whole definition on a save, so what this module does not know stays in it untouched, and a save first
-looks whether somebody else has saved in between. DSS itself does not check that: between look and save there remains
-the time of one request.
+DSS replaces the whole definition on a save and checks nothing: what this module does not know stays untouched, and a
+save first looks whether somebody else has saved in between.
 """
 
 from copy import deepcopy
@@ -30,7 +29,6 @@ class DSSScenarioSettings(DSSHandle):
 
     @property
     def active(self) -> bool:
-        """Whether the automatic triggers are on."""
         return bool(self.data.get("active"))
 
     @active.setter
@@ -115,11 +113,8 @@ class DSSScenarioSettings(DSSHandle):
         self.raw_triggers.append({"active": True, "type": "temporal", "params": params})
 
     def _from(self, year: int | None, month: int | None, day: int | None, timezone: str, every: int) -> Raw:
-        """From midnight of a day on, today's parts for those not given, as DSS writes it:
-        ``2025-10-01T00:00:00.000+0200``.
-
-        The server's own zone is not known here; this machine's stands in for it.
-        """
+        """From midnight of a day on, as ``2025-10-01T00:00:00.000+0200``, with today's parts for those not given. The
+        server's own zone is not known here; this machine's stands in for it."""
         try:
             zone = None if timezone == "SERVER" else ZoneInfo(timezone)
         except (ZoneInfoNotFoundError, ValueError) as error:
@@ -156,16 +151,12 @@ class DSSScenarioSettings(DSSHandle):
 
 
 class StepBasedScenarioSettings(DSSScenarioSettings):
-    """The definition of a scenario made of steps."""
-
     @property
     def raw_steps(self) -> list[Raw]:
         return _list(self.data.setdefault("params", {}), "steps")
 
 
 class PythonScriptBasedScenarioSettings(DSSScenarioSettings):
-    """The definition of a scenario that is a Python script."""
-
     def __init__(self, scenario: ScenarioHandle, data: Raw, script: str) -> None:
         super().__init__(scenario, data)
         self.script = script
@@ -191,7 +182,6 @@ class PythonScriptBasedScenarioSettings(DSSScenarioSettings):
 
 
 async def read_script(scenario: ScenarioHandle, extension: str | None = None) -> str:
-    """The script of a scenario; empty if it has none."""
     body = {"extension": extension} if extension else None
     request = wire.get_scenario_payload(scenario.project_key, scenario.id, json_body=body)
     return get_text(await scenario.client.perform(request), "script") or ""

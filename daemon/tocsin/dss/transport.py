@@ -1,9 +1,7 @@
 """The I/O of the client, and the only module that touches the network.
 
-``HTTPTransport.send`` brings one ``Request`` to DSS and its reply back, with bounds on everything: the time to
-connect, the time of a whole attempt, the size of a reply. Reads that failed in passing are tried again, changes never.
-Each attempt is reported to ``on_request`` once; whatever a reply provokes becomes a ``DSSError`` here and nowhere else.
-Secrets and certificates rotate: both are read again as soon as they have changed.
+Everything is bounded: connecting, a whole attempt, the size of a reply. Reads that failed in passing are tried again,
+changes never. Each attempt is reported to ``on_request`` once; whatever a reply provokes becomes a ``DSSError``.
 """
 
 import asyncio
@@ -12,7 +10,7 @@ import inspect
 import os
 import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import timedelta
 from typing import TypeVar
 
@@ -29,18 +27,7 @@ from tenacity import (
 from yarl import URL
 
 from tocsin.dss.errors import DSSError, DSSInvalidReply, DSSThrottled, DSSUnauthorized, DSSUnreachable
-from tocsin.dss.wire import (
-    MIB,
-    ClientOptions,
-    Reply,
-    Request,
-    RequestReport,
-    Secret,
-    invalid,
-    read,
-    retry_after,
-    server_date,
-)
+from tocsin.dss.wire import MIB, ClientOptions, Reply, Request, RequestReport, http_date, invalid, read, retry_after
 from tocsin.kit.files import SingleFlight, Version, version
 from tocsin.kit.mask import mask, mask_tokens, secrets_of, secrets_of_header
 from tocsin.kit.proxy import environment_proxy
@@ -57,43 +44,17 @@ _MOST_ERROR = 128 * 1024  # bytes of an error that are read
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
-@dataclass(frozen=True, slots=True)
-class Auth:
-    """A secret, and how it travels: as the user name of Basic, as a Bearer token, or in DSS's own header as a Ticket."""
-
-    scheme: str  # Basic, Bearer or Ticket
-    secret: Secret = field(repr=False)
-
-    async def header(self) -> tuple[str, str, str]:
-        """Name and value of the header for the next request, and the secret in it. Raises ``DSSUnauthorized``."""
-        try:
-            value = self.secret if isinstance(self.secret, str) else self.secret()
-            secret = (await value if inspect.isawaitable(value) else value).strip()
-        except (OSError, ValueError) as error:
-            raise DSSUnauthorized(f"the secret cannot be read: {type(error).__name__}") from error
-        if not secret:
-            raise DSSUnauthorized("the secret is empty")
-        if self.scheme == "Basic":
-            return "Authorization", "Basic " + base64.b64encode(f"{secret}:".encode()).decode(), secret
-        if not (secret.isascii() and secret.isprintable()):
-            raise DSSUnauthorized("the secret holds characters that no HTTP header can carry")
-        if self.scheme == "Bearer":
-            return "Authorization", f"Bearer {secret}", secret
-        return "X-DKU-APITicket", secret, secret
-
-
 class TLSFiles:
-    """How to trust DSS and, with a client certificate, how DSS trusts us. Paths of PEM files."""
+    """How to trust DSS and, with a client certificate, how DSS trusts us."""
 
-    def __init__(
-        self, verify: bool = True, ca_file: str | None = None, cert_file: str | None = None, key_file: str | None = None
-    ) -> None:
-        """``ca_file`` replaces the system's authorities. Without ``key_file`` the key stands in ``cert_file``."""
-        self._verify = verify
-        self._ca_file, self._cert_file, self._key_file = ca_file, cert_file, key_file
-        self._files = [file for file in (ca_file, cert_file, key_file) if file]
+    def __init__(self, options: ClientOptions) -> None:
+        pair = options.client_certificate
+        cert, key = pair if isinstance(pair, tuple) else (pair, None)
+        self._ca_file, self._cert_file, self._key_file = options.ca_file, cert, key
+        self._verify = not options.no_check_certificate
+        self._files = [file for file in (self._ca_file, self._cert_file, self._key_file) if file]
         self._versions: list[Version] | None = None
-        self._context: ssl.SSLContext | bool = verify  # what aiohttp takes for "default" and "unchecked"
+        self._context: ssl.SSLContext | bool = self._verify  # what aiohttp takes for "default" and "unchecked"
         self._reading = SingleFlight(self._read, "reading the TLS files")
 
     async def context(self) -> ssl.SSLContext | bool:
@@ -125,18 +86,15 @@ class HTTPTransport:
     """A pool of connections to one DSS. Belongs to the event loop that first uses it."""
 
     def __init__(self, options: ClientOptions) -> None:
-        """Raises ``ValueError`` without any secret, and for a URL, header or proxy that cannot be used."""
         self._options = options
         self.base = _base(options.host)
         self._proxy = _proxy(options.proxy, self.base)
         secrets = {"Basic": options.api_key, "Ticket": options.internal_ticket, "Bearer": options.jwt_bearer_token}
-        auth = next((Auth(scheme, secret) for scheme, secret in secrets.items() if secret is not None), None)
+        auth = next(((scheme, secret) for scheme, secret in secrets.items() if secret is not None), None)
         if auth is None:
             raise ValueError("DSS wants credentials: an api_key, an internal_ticket or a jwt_bearer_token")
-        self._auth = auth
-        pair = options.client_certificate
-        cert, key = pair if isinstance(pair, tuple) else (pair, None)
-        self._tls = TLSFiles(not options.no_check_certificate, options.ca_file, cert, key)
+        self._scheme, self._secret = auth
+        self._tls = TLSFiles(options)
         self._headers = CIMultiDict(options.extra_headers or {})
         self._headers["User-Agent"] = options.user_agent
         for name, value in self._headers.items():
@@ -165,13 +123,21 @@ class HTTPTransport:
         return await retrying(self._attempt, request)
 
     async def _attempt(self, request: Request[T]) -> T:
-        session = self._open()
+        if self._closed:
+            raise RuntimeError("this DSS client is closed")
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=self._options.max_connections),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._options.connect_timeout),
+                # A session cookie would outlive the secret that it was given for.
+                cookie_jar=aiohttp.DummyCookieJar(),
+            )
         shown = f"{self.base}{request.target.partition('?')[0]}"
         began = self._options.clock.monotonic()
         reply: Reply | None = None
         error: DSSError | None = None
         try:
-            reply = await self._exchange(session, request, shown)
+            reply = await self._exchange(self._session, request, shown)
             return read(request, reply, self._options.clock.now())
         except DSSError as caught:
             error = caught
@@ -185,21 +151,27 @@ class HTTPTransport:
             if reply is not None or error is not None:  # else it was cancelled, and came to nothing
                 self._report(request, reply, error, self._options.clock.monotonic() - began)
 
-    def _open(self) -> aiohttp.ClientSession:
-        if self._closed:
-            raise RuntimeError("this DSS client is closed")
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=self._options.max_connections),
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._options.connect_timeout),
-                # A session cookie would outlive the secret that it was given for.
-                cookie_jar=aiohttp.DummyCookieJar(),
-            )
-        return self._session
+    async def _authorization(self) -> tuple[str, str, str]:
+        """Name and value of the header for the next request, and the secret in it: the user name of Basic, a Bearer
+        token, or a ticket in DSS's own header. Raises ``DSSUnauthorized``."""
+        try:
+            value = self._secret if isinstance(self._secret, str) else self._secret()
+            secret = (await value if inspect.isawaitable(value) else value).strip()
+        except (OSError, ValueError) as error:
+            raise DSSUnauthorized(f"the secret cannot be read: {type(error).__name__}") from error
+        if not secret:
+            raise DSSUnauthorized("the secret is empty")
+        if self._scheme == "Basic":
+            return "Authorization", "Basic " + base64.b64encode(f"{secret}:".encode()).decode(), secret
+        if not (secret.isascii() and secret.isprintable()):
+            raise DSSUnauthorized("the secret holds characters that no HTTP header can carry")
+        if self._scheme == "Bearer":
+            return "Authorization", f"Bearer {secret}", secret
+        return "X-DKU-APITicket", secret, secret
 
     async def _exchange(self, session: aiohttp.ClientSession, request: Request[T], shown: str) -> Reply:
         headers = self._headers.copy()
-        name, value, secret = await self._auth.header()
+        name, value, secret = await self._authorization()
         headers[name] = value
         if request.body is not None:
             headers["Content-Type"] = request.content_type
@@ -233,8 +205,7 @@ class HTTPTransport:
             raise DSSUnreachable(f"{type(error).__name__}: {error}") from error
 
     async def _read_reply(self, request: Request[T], response: aiohttp.ClientResponse, shown: str) -> Reply:
-        """The whole body, within the cap, or only its end if the request asks for a tail. The cap counts what comes
-        out of the decompressor, which aiohttp feeds by small pieces."""
+        """The body within the cap, which counts what comes out of the decompressor, or only the requested tail."""
         body = bytearray()
         tail = request.tail if response.status < 400 else None
         cap = min(self._options.max_reply_bytes, request.max_bytes) if tail is None else _LONGEST_TAILED
@@ -253,17 +224,15 @@ class HTTPTransport:
         if self._options.on_request is None:
             return
         status = reply.status if reply else error.status if error else None
-        match error:
-            case DSSUnreachable():
-                code = "timeout" if error.timed_out else "unreachable"
-            case DSSInvalidReply():
-                code = "invalid"
-            case DSSUnauthorized() if status is None:
-                code = "no_secret"  # nothing was sent
-            case _:
-                code = str(status)
+        code = str(status)
+        if isinstance(error, DSSUnreachable):
+            code = "timeout" if error.timed_out else "unreachable"
+        elif isinstance(error, DSSInvalidReply):
+            code = "invalid"
+        elif isinstance(error, DSSUnauthorized) and status is None:
+            code = "no_secret"  # nothing was sent
         headers: Mapping[str, str] = reply.headers if reply else {}
-        now, date = self._options.clock.now(), server_date(headers)
+        now, date = self._options.clock.now(), http_date(headers.get("Date", ""))
         report = RequestReport(
             operation=request.operation,
             method=request.method,
@@ -280,7 +249,6 @@ class HTTPTransport:
 
 
 def _base(url: str) -> URL:
-    """The API's base: the host as given, its path normalised, and DSS's own prefix."""
     parsed = URL(url.strip())
     if parsed.scheme not in ("http", "https") or not parsed.host:
         raise ValueError(f"a DSS URL begins with http:// or https:// and a host: {mask(url, secrets_of(url))!r}")

@@ -1,9 +1,7 @@
 """Many waits, few polls.
 
-A program that waits for a hundred runs must not poll DSS a hundred times as hard. Here whatever is waited for has a
-key; all who wait for the same key share its polls, and only a few polls are under way at once, those longest due first.
-Between two polls of a key the pause grows by a tenth, from 0.2 s to 15 s, and starts afresh when somebody new waits.
-Transient errors are tolerated for a while, so that one bad gateway does not end a wait of hours.
+All who wait for the same key share its polls; a few polls are under way at once, those longest due first. The pause of
+a key grows by a tenth, from 0.2 s to 15 s, and starts afresh when somebody new waits.
 """
 
 import asyncio
@@ -43,16 +41,12 @@ def pauses(first: float, longest: float) -> Iterator[float]:
         yield pause(state)
 
 
-@dataclass(eq=False, slots=True)
-class _Waiter:
-    judge: Callable[[Any], object | None]
-    future: "asyncio.Future[Any]"
+_Waiter = tuple[Callable[[Any], object | None], "asyncio.Future[Any]"]
+"""A judge of polled values, and where its judgement goes."""
 
 
 @dataclass(eq=False, slots=True)
 class _SharedPoll:
-    """What is polled for all who wait with one key."""
-
     fetch: Callable[[], Awaitable[Any]]
     pauses: Iterator[float]
     waiters: list[_Waiter] = field(default_factory=list)
@@ -61,11 +55,11 @@ class _SharedPoll:
     task: "asyncio.Task[None] | None" = None
 
     def open(self) -> list[_Waiter]:
-        return [waiter for waiter in self.waiters if not waiter.future.done()]
+        return [waiter for waiter in self.waiters if not waiter[1].done()]
 
     def fail(self, error: Exception) -> None:
-        for waiter in self.open():
-            waiter.future.set_exception(error)
+        for _, future in self.open():
+            future.set_exception(error)
 
 
 class SharedWaits:
@@ -81,7 +75,8 @@ class SharedWaits:
     async def until(self, key: Hashable, fetch: Callable[[], Awaitable[T]], judge: Callable[[T], R | None]) -> R:
         """Poll ``fetch`` until ``judge`` makes something of what it gave. Raises what either of them raises, except
         transient errors. Waits with the same key must mean the same fetch."""
-        waiter = _Waiter(judge, asyncio.get_running_loop().create_future())
+        future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+        waiter = (judge, future)
         afresh = pauses(self._first_pause, self._longest_pause)
         shared = self._shared_polls.setdefault(key, _SharedPoll(fetch, afresh))
         shared.waiters.append(waiter)
@@ -92,8 +87,7 @@ class SharedWaits:
             # It runs even if the task was cancelled before its first step.
             shared.task.add_done_callback(lambda _: shared.fail(RuntimeError("this DSS client is closed")))
         try:
-            result: R = await waiter.future
-            return result
+            return await future
         finally:
             shared.waiters.remove(waiter)
             if not shared.waiters:
@@ -118,28 +112,27 @@ class SharedWaits:
                 except Exception as error:  # noqa: BLE001 - it belongs to those who wait
                     failures += 1
                     if not (isinstance(error, DSSError) and error.transient) or failures > _MAX_FAILURES:
-                        for waiter in asking:
-                            _settle(waiter, error)
+                        for _, future in asking:
+                            _settle(future, error)
                         failures = 0
                     if isinstance(error, DSSThrottled):
                         pause = max(pause, min(error.retry_after or 0.0, _MAX_RETRY_AFTER))
                 else:
                     failures = 0
-                    for waiter in asking:
+                    for judge, future in asking:
                         try:
-                            _settle(waiter, waiter.judge(value))
+                            _settle(future, judge(value))
                         except Exception as error:  # noqa: BLE001 - it belongs to the waiter with this judge
-                            _settle(waiter, error)
+                            _settle(future, error)
             if shared.open():
                 with suppress(TimeoutError):
                     await asyncio.wait_for(shared.joined.wait(), pause)
 
 
-def _settle(waiter: _Waiter, result: object) -> None:
-    """Hand out an error or a result; None is neither."""
-    if waiter.future.done() or result is None:
+def _settle(future: "asyncio.Future[Any]", result: object) -> None:
+    if future.done() or result is None:
         return
     if isinstance(result, Exception):
-        waiter.future.set_exception(result)
+        future.set_exception(result)
     else:
-        waiter.future.set_result(result)
+        future.set_result(result)

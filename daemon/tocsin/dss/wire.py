@@ -1,9 +1,7 @@
 """DSS's public API without any I/O: requests out, replies in, and handles on what they name.
 
-An ``Endpoint`` is one row of the API: a name for metrics, a method, a path, and the shape of a good reply. Called
-with the parts of its path it gives a ``Request``; ``read`` turns a ``Reply`` into the parsed value or into the error
-that it means. Paths are DSS's own, down to their uneven trailing slashes. Every part is percent-quoted, slashes
-included; a part that would change the path's meaning (empty, ``.``, ``..``) is a ``ValueError``.
+An ``Endpoint`` called with the parts of its path gives a ``Request``; ``read`` turns a ``Reply`` into the parsed value or
+raises the error that it means. Paths are DSS's own, down to their uneven trailing slashes.
 """
 
 import json
@@ -27,15 +25,12 @@ MIB = 1024 * 1024
 MAX_JSON_BYTES = 16 * MIB
 MAX_JSON_VALUES = 1_000_000
 """Decoding takes about ten times the memory of the text, and more where it is nothing but small values."""
-QueryValue = str | int | bool | None
 Secret = str | Callable[[], str | Awaitable[str]]
 """A secret, or a callable that is asked for it before each request, so that a rotated one serves at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An HTTP answer, whatever it says."""
-
     status: int
     body: bytes
     headers: Mapping[str, str]  # looked up without regard to case
@@ -112,14 +107,17 @@ class Endpoint(Generic[T]):
     repeatable: bool = False
 
     def __call__(
-        self, *parts: str, json_body: object = None, tail: int | None = None, **query: QueryValue
+        self, *parts: str, json_body: object = None, tail: int | None = None, **query: str | int | None
     ) -> Request[T]:
         """Query values that are None are left out; booleans are written ``True`` and ``False``, as DSS expects."""
         if unknown := query.keys() - set(self.query):
             raise TypeError(f"{self.operation} takes no query {', '.join(sorted(unknown))}")
         if len(parts) != self.template.count("{}"):
             raise TypeError(f"{self.operation} takes {self.template.count('{}')} path parts, not {len(parts)}")
-        target = self.template.format(*map(_quote_part, parts))
+        for part in parts:
+            if part in ("", ".", ".."):
+                raise ValueError(f"{part!r} cannot be an identifier in DSS")
+        target = self.template.format(*(quote(part, safe="") for part in parts))
         pairs = "&".join(f"{k}={quote(str(v), safe='')}" for k, v in query.items() if v is not None)
         return Request(
             self.operation,
@@ -133,22 +131,11 @@ class Endpoint(Generic[T]):
         )
 
 
-def _quote_part(part: str) -> str:
-    """One path part, quoted. Raises ``ValueError`` where the path would mean another object."""
-    if part in ("", ".", ".."):
-        raise ValueError(f"{part!r} cannot be an identifier in DSS")
-    return quote(part, safe="")
-
-
 class Waits(Protocol):
-    """Waiting for something in DSS; see ``waits.SharedWaits``."""
-
     async def until(self, key: Hashable, fetch: Callable[[], Awaitable[T]], judge: Callable[[T], R | None]) -> R: ...
 
 
 class APIClient(Protocol):
-    """What handles need of ``DSSClient``."""
-
     clock: Clock
 
     @property
@@ -249,10 +236,8 @@ def read(request: Request[T], reply: Reply, now: datetime) -> T:
         raise invalid(request.operation, reply, "a redirect that is not followed")
     try:
         return request.parse(reply.body)
-    except _TooLarge as error:
-        raise invalid(request.operation, reply, str(error), too_large=True) from None
     except ValueError as error:
-        raise invalid(request.operation, reply, str(error)) from None
+        raise invalid(request.operation, reply, str(error), too_large=isinstance(error, _TooLarge)) from None
 
 
 def invalid(operation: str, reply: Reply, reason: str, *, too_large: bool = False) -> DSSInvalidReply:
@@ -266,25 +251,16 @@ _MISSING = ("not found", "does not exist", "doesn't exist")
 _DENIED = ("not allowed", "not authorized", "unauthorized", "forbidden", "permission", "denied")
 _PERMANENT = (*_DENIED, "invalid", "illegal", "could not parse", "cannot parse", "malformed", "validation")
 _ALWAYS_TRANSIENT = frozenset({408, 425, 429, 502, 503, 504})
-_KINDS: dict[int, type[DSSError]] = {
-    401: errors.DSSUnauthorized,
-    403: errors.DSSForbidden,
-    404: errors.DSSNotFound,
-    429: errors.DSSThrottled,
-}
+_KINDS = {401: errors.DSSUnauthorized, 403: errors.DSSForbidden, 404: errors.DSSNotFound, 429: errors.DSSThrottled}
 
 
 def error_of(operation: str, reply: Reply, now: datetime) -> DSSError:
-    """The error that a status of 400 or more means.
-
-    DSS answers 500 for much that is not there or not allowed, and only its words tell which: no field of the reply
-    does. A page of a proxy is never taken for DSS's word: "host not found" on a gateway's page says nothing about a
-    scenario.
-    """
+    """The error that a status of 400 or more means. DSS answers 500 for much that is not there or not allowed, and only
+    its words tell which; a gateway's page is never taken for DSS's word."""
     error_type, words = _serialized_error(reply.body)
     text = f"{error_type or ''} {words}".lower()
     gateway = reply.status in _ALWAYS_TRANSIENT and error_type is None
-    kind = _KINDS.get(reply.status, errors.DSSRefused if reply.status < 500 else errors.DSSServerError)
+    kind: type[DSSError] = _KINDS.get(reply.status, errors.DSSRefused if reply.status < 500 else errors.DSSServerError)
     if kind is errors.DSSServerError and not gateway and any(word in text for word in _MISSING):
         kind = errors.DSSNotFound
     if kind is errors.DSSServerError and reply.status not in _ALWAYS_TRANSIENT:
@@ -328,23 +304,20 @@ def _beginning(body: bytes) -> str:
     return body[: 4 * BODY_SHOWN].decode("utf-8", "replace")[:BODY_SHOWN]
 
 
-def server_date(headers: Mapping[str, str]) -> datetime | None:
-    """The Date header as aware UTC; None if absent or unreadable."""
-    return _http_date(headers.get("Date", ""))
-
-
 def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
     """Seconds that a Retry-After header asks for, written as a number or a date; a date is measured from the
     server's own Date header where there is one. None if absent or unreadable, never negative, a day at most."""
     text = headers.get("Retry-After", "").strip()
     if text.isascii() and text.isdigit():
         return min(float(text[:9]), _MAX_RETRY_AFTER)
-    if not text or (until := _http_date(text)) is None:
+    if not text or (until := http_date(text)) is None:
         return None
-    return min(max(0.0, (until - (server_date(headers) or now)).total_seconds()), _MAX_RETRY_AFTER)
+    sent = http_date(headers.get("Date", "")) or now
+    return min(max(0.0, (until - sent).total_seconds()), _MAX_RETRY_AFTER)
 
 
-def _http_date(text: str) -> datetime | None:
+def http_date(text: str) -> datetime | None:
+    """A date of a header as aware UTC; None if it is empty or unreadable."""
     try:
         moment = parsedate_to_datetime(text)
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
