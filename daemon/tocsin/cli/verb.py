@@ -94,6 +94,11 @@ class Edit:
     as_json: JsonOption = False
 
 
+def file_option(help: str, *names: str) -> Any:
+    """An option that takes a file, or ``-`` where its help says so."""
+    return typer.Option(*names, metavar="FILE", help=help)
+
+
 def typer_app() -> typer.Typer:
     """For a group of verbs, or a verb that stands alone; what it is for stands in ``commands``."""
     return typer.Typer(

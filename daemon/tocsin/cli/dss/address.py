@@ -1,8 +1,7 @@
 """Addresses as people write them: ``[NODE/]PROJECT``, ``[NODE/]PROJECT/SCENARIO``, ``[NODE/]PROJECT/SCENARIO/RUN``.
 
 Each part but the run may be a glob (``SALES/NIGHTLY_*``). What would be read as something else is percent-encoded:
-``SALES/a%2Fb`` is the scenario ``a/b``, ``SALES/%2A`` the one that is called ``*``. Addresses that Tocsin prints can be
-typed back in. Pure.
+``SALES/a%2Fb`` is the scenario ``a/b``, ``SALES/%2A`` the one that is called ``*``. Pure.
 """
 
 import glob
@@ -19,16 +18,12 @@ _SPECIAL = re.compile(r"[/%*?\[\x00-\x1f\x7f]")
 
 
 class InvalidAddress(Failure):
-    """An address that cannot be read; the message says how it is written."""
-
     def __init__(self, message: str) -> None:
         super().__init__(message, USAGE)
 
 
 @dataclass(frozen=True, slots=True)
 class AddressPart:
-    """One part of an address, as it was written."""
-
     written: str
 
     @property
@@ -37,7 +32,6 @@ class AddressPart:
 
     @property
     def exact(self) -> str:
-        """The identifier that a part without globs names."""
         return unquote(self.written)
 
     def matches(self, identifier: str) -> bool:
@@ -53,8 +47,8 @@ ANY = AddressPart("*")
 class Address:
     """``node`` None: not said. ``scenario`` and ``run`` stand only where the verb has them."""
 
-    node: AddressPart | None
-    project: AddressPart
+    node: AddressPart | None = None
+    project: AddressPart = ANY
     scenario: AddressPart = ANY
     run: str | None = None  # decoded: an id, ``last`` or ``current``
 

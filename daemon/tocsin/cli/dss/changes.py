@@ -1,15 +1,11 @@
 """Changes of many scenarios at once: bounded, told one by one, and such that a second try does only what is left.
 
-A change looks whether there is anything to do before it does it. What fails for one scenario stops no other, unless
-nothing can succeed any more: DSS cannot be reached, or does not know the credentials. Then, and when the user
-interrupts, the rest is told as not tried.
-
-A save makes the credentials' user the last modifier, and a scenario without ``runAsUser`` runs as its last modifier.
-So an edit sets ``runAsUser`` to the user it ran as until then, unless that is the same or the caller lets it change.
+What fails for one scenario stops no other, unless DSS cannot be reached or does not know the credentials. A scenario
+without ``runAsUser`` runs as its last modifier, so an edit sets ``runAsUser`` to the user it ran as until then.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -31,8 +27,6 @@ Change = Callable[[Target, Settings], str | None]
 
 
 class Result(StrEnum):
-    """What became of one change."""
-
     CHANGED = "changed"
     WOULD = "would change"
     UNCHANGED = "unchanged"
@@ -43,8 +37,6 @@ class Result(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ChangeOutcome:
-    """What one change came to."""
-
     result: Result
     detail: str = ""
     code: int = DONE
@@ -159,20 +151,12 @@ def load_disabled(path: Path) -> list[str]:
         raise Failure(f"{path} was not written by `scenario disable --save`: {error}", USAGE) from None
 
 
-def begin_disabled(path: Path, addresses: Iterable[str], now: datetime) -> list[str]:
-    """Save these before anything is changed, and those of an earlier try that did not complete; one that was completed
-    is never written over. Raises ``Failure``."""
-    earlier: list[str] = []
+def save_disabled(path: Path, addresses: Sequence[str], now: datetime, *, complete: bool) -> None:
+    """Save these and those of a try that did not complete; ``complete``: all of them are switched off. A file that is
+    complete is never written over. Raises ``Failure``."""
     if path.exists():
         if read_object(path).get("complete"):
             raise Failure(f"{path} remembers an earlier disable; name another file, or remove it")
-        earlier = load_disabled(path)
-    every = list(dict.fromkeys([*earlier, *addresses]))
-    save_disabled(path, every, now, complete=False)
-    return every
-
-
-def save_disabled(path: Path, addresses: Sequence[str], now: datetime, *, complete: bool) -> None:
-    """``complete``: all of them are switched off. Raises ``Failure``."""
-    content = {"saved_at": isoformat(now), "complete": complete, "scenarios": list(addresses)}
+        addresses = [*load_disabled(path), *addresses]
+    content = {"saved_at": isoformat(now), "complete": complete, "scenarios": list(dict.fromkeys(addresses))}
     write_text(path, json_text(content) + "\n")

@@ -11,15 +11,13 @@ from tocsin.cli.dss.address import format_address
 from tocsin.cli.dss.changes import Settings, edit_all
 from tocsin.cli.dss.session import Item, Session, Target, describe_error, exit_code
 from tocsin.cli.exits import USAGE, Failure, read_object, read_text
-from tocsin.cli.verb import Edit, JsonOption, ScenarioArgument, list_verb, typer_app, verb
+from tocsin.cli.verb import Edit, JsonOption, ScenarioArgument, file_option, list_verb, typer_app, verb
 from tocsin.dss import DSSError, PythonScriptBasedScenarioSettings
 from tocsin.dss.fields import get_object, get_text, get_time, only_objects
 
 app = typer_app()
 triggers = typer_app()
-SetOption = Annotated[
-    Path | None, Option("--set", metavar="FILE", help="Replace it by this file; - for standard input.")
-]
+SetOption = Annotated[Path | None, file_option("Replace it by this file; - for standard input.", "--set")]
 _KINDS = ("periodic", "hourly", "daily", "monthly")
 
 
@@ -28,10 +26,8 @@ async def create_scenario(
     session: Session,
     address: Annotated[str, Argument(metavar="[NODE/]PROJECT/NAME", show_default=False)],
     kind: Annotated[str, Option("--type", help="step_based or custom_python.")] = "step_based",
-    definition: Annotated[
-        Path | None, Option(metavar="FILE", help="JSON of all that it shall hold; - for standard input.")
-    ] = None,
-    code: Annotated[Path | None, Option(metavar="FILE", help="The script of a custom_python scenario.")] = None,
+    definition: Annotated[Path | None, file_option("JSON of all that it shall hold; - for standard input.")] = None,
+    code: Annotated[Path | None, file_option("The script of a custom_python scenario.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Create a scenario. DSS makes its id from the name; the new address is printed."""
@@ -51,7 +47,7 @@ async def create_scenario(
         except DSSError as error:
             without = f"{place} was created, but without its code: {describe_error(error)}"
             raise Failure(without, exit_code(error)) from None
-    row: Item = {"address": place, "node": target.node, "project": target.project, "scenario": scenario.id}
+    row = {"address": place, "node": target.node, "project": target.project, "scenario": scenario.id}
     show.print_json(row) if as_json else print(place)
 
 
@@ -195,7 +191,7 @@ async def add_trigger(
     timezone: Annotated[str, Option(help="SERVER, or a name like Europe/Paris.")] = "SERVER",
     name: Annotated[str | None, Option(help="For people.")] = None,
     definition: Annotated[
-        Path | None, Option(metavar="FILE", help="A trigger of any kind as JSON instead; - for standard input.")
+        Path | None, file_option("A trigger of any kind as JSON instead; - for standard input.")
     ] = None,
     *,
     how: Edit,
@@ -207,7 +203,7 @@ async def add_trigger(
         start = time.fromisoformat(at if len(at) > 4 else f"0{at}")
     except ValueError:
         raise Failure(f"--at {at!r} is not a time of day, as 02:30", USAGE) from None
-    hour, minute = start.hour, start.minute
+    when: dict[str, Any] = {"repeat_every": every, "timezone": timezone}
     weekdays = None if days is None else _weekdays(days)
     ready = read_object(definition) if definition else {}
 
@@ -217,13 +213,11 @@ async def add_trigger(
                 case "periodic":
                     settings.add_periodic_trigger(every)
                 case "hourly":
-                    settings.add_hourly_trigger(minute, starting_hour=hour, repeat_every=every, timezone=timezone)
+                    settings.add_hourly_trigger(start.minute, starting_hour=start.hour, **when)
                 case "daily":
-                    settings.add_daily_trigger(hour, minute, weekdays, repeat_every=every, timezone=timezone)
+                    settings.add_daily_trigger(start.hour, start.minute, weekdays, **when)
                 case "monthly":
-                    settings.add_monthly_trigger(
-                        day, hour, minute, run_on=run_on, repeat_every=every, timezone=timezone
-                    )
+                    settings.add_monthly_trigger(day, start.hour, start.minute, run_on=run_on, **when)
                 case _:
                     settings.raw_triggers.append({"active": True, **ready})
         except ValueError as error:  # a time zone or a day that does not exist

@@ -1,10 +1,8 @@
 """From DSS's own reporters to a configuration of Tocsin that tells the same.
 
-What Tocsin cannot do as DSS does is never guessed: it is left out and noted, one line each with the reason. The result
-is a whole configuration, so that it can be checked and tried as it is; secrets stand in files beside it.
+What Tocsin cannot do as DSS does is never guessed: it is left out and noted, one line each with the reason.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -33,7 +31,6 @@ _VARIABLES = frozenset(
     {"projectKey", "scenarioProjectKey", "scenarioId", "scenarioName", "outcome", "triggerName", "triggerType"}
     | {"scenarioRunURL", "dssURL", "scenarioTriggerRunId", "scenarioTriggerTime"}
 )
-_UNKNOWN_SERVER = "smtp.example.com"
 
 
 class NotCarried(Exception):
@@ -55,15 +52,8 @@ class ImportedChannel:
     mails: tuple[Raw, ...] = ()
     notes: tuple[str, ...] = ()
 
-    @property
-    def key(self) -> object:
-        """Reporters with equal keys share a receiver."""
-        return self.kind, self.address, json.dumps(self.options, sort_keys=True)
-
 
 class ReporterImport:
-    """Gathers receivers, reporters, secrets and notes."""
-
     def __init__(self, session: Session) -> None:
         self._session = session
         self._channels: dict[str, dict[str, Raw]] = {}  # DSS's messaging channels by node and id
@@ -116,19 +106,15 @@ class ReporterImport:
                 reporter["condition"] = condition
             except BadFormula as error:
                 self._note(name, f"its condition is left out, so it tells every time: {error}")
-        reporter |= self._texts(name, channel)
+        for key, text in (("subject", channel.subject), ("message", channel.message)):
+            if trouble := _unlike_dss(text):
+                self._note(name, f"its {key} is left out for Tocsin's own: {trouble}")
+            elif text:
+                reporter[key] = text
+        reporter |= {"attach": ["log"]} if channel.log else {}
         for number, mail in enumerate(channel.mails or ({},)):
             part = {**reporter, **({"mail": mail} if mail else {})}
             self.reporters.append(part if number == 0 else {**part, "name": self._unique(name)})
-
-    def _texts(self, name: str, channel: ImportedChannel) -> Raw:
-        """Subject, message and attachment, but for a text that Tocsin would not fill as DSS does."""
-        texts: Raw = {key: text for key in ("subject", "message") if (text := getattr(channel, key))}
-        for key, text in list(texts.items()):
-            if trouble := _unlike_dss(text):
-                self._note(name, f"its {key} is left out for Tocsin's own: {trouble}")
-                del texts[key]
-        return texts | ({"attach": ["log"]} if channel.log else {})
 
     def _note(self, name: str, words: str) -> None:
         self.notes.append(f"{one_line(name)}: {one_line(words)}")
@@ -141,8 +127,9 @@ class ReporterImport:
 
     def _receiver(self, channel: ImportedChannel) -> str:
         """The receiver for this channel; reporters that lead to the same address share one."""
+        key = (channel.kind, channel.address, channel.options)
         for name, receiver in self.receivers.items():
-            if receiver["key"] == channel.key:
+            if receiver["key"] == key:
                 return name
         number = 1 + sum(channel.name in (name, name.rpartition("-")[0]) for name in self.receivers)
         name = channel.name if number == 1 else f"{channel.name}-{number}"
@@ -151,7 +138,7 @@ class ReporterImport:
             file = f"secrets/{re.sub(r'[^A-Za-z0-9_.-]', '-', name)}"
             self.secrets[file] = channel.address
             entry = {"name": name, f"{channel.kind}_file": file}
-        self.receivers[name] = {"key": channel.key, "channel": entry | channel.options}
+        self.receivers[name] = {"key": key, "channel": entry | channel.options}
         return name
 
     def hide_secrets(self) -> None:
@@ -161,19 +148,15 @@ class ReporterImport:
                 self._note(name, f"its headers {', '.join(headers)} are left out; --output writes them")
 
     def as_json(self) -> Raw:
-        """The configuration and the notes."""
-        return {"configuration": self._configuration(), "secrets": sorted(self.secrets), "notes": self.notes}
-
-    def as_yaml(self) -> str:
-        """The configuration with the notes as comments."""
-        notes = "".join(f"#   {note}\n" for note in self.notes)
-        head = _HEAD + (f"# Not carried over, or only in part:\n{notes}" if notes else "")
-        return head + yaml.safe_dump(self._configuration(), sort_keys=False, allow_unicode=True, width=110)
-
-    def _configuration(self) -> Raw:
         receivers = [{"name": name, "channels": [receiver["channel"]]} for name, receiver in self.receivers.items()]
         nodes = list(map(_node, self._session.nodes.values()))
-        return {"nodes": nodes, "receivers": receivers, "reporters": self.reporters, "rules": []}
+        configuration = {"nodes": nodes, "receivers": receivers, "reporters": self.reporters, "rules": []}
+        return {"configuration": configuration, "secrets": sorted(self.secrets), "notes": self.notes}
+
+    def as_yaml(self) -> str:
+        notes = "".join(f"#   {note}\n" for note in self.notes)
+        head = _HEAD + (f"# Not carried over, or only in part:\n{notes}" if notes else "")
+        return head + yaml.safe_dump(self.as_json()["configuration"], sort_keys=False, allow_unicode=True, width=110)
 
 
 def _unlike_dss(text: str) -> str | None:
@@ -211,17 +194,7 @@ def import_channel(messaging: Raw, channels: Mapping[str, Raw]) -> ImportedChann
         case "mail-scenario":
             return _mail(configuration, channel_id, channel)
         case "slack-scenario" | "msft-teams-scenario" | "google-chat-scenario" as kind:
-            # By the messaging channel, unless the reporter has an address of its own.
-            reached = {**configuration, **channel} if configuration.get("useGlobalChannel", True) else configuration
-            kind = kind.removesuffix("-scenario")
-            name = f"dss-{kind}-{channel_id}" if channel_id else f"dss-{kind}"
-            carried = (_slack if kind == "slack" else _chat)(name, configuration, reached)
-            if carried is None:
-                why = f"the settings of the messaging channel {channel_id} cannot be read with this key"
-                raise NotCarried(f"{why} (an admin key may)" if channel_id else "it has no address of its own")
-            if trouble := check_channel_url(carried.address):
-                raise NotCarried(trouble)
-            return carried
+            return _chat(kind.removesuffix("-scenario"), configuration, channel_id, channel)
         case "webhook-scenario":
             return _webhook(configuration)
         case kind:
@@ -232,12 +205,12 @@ def _mail(mail: Raw, channel_id: str | None, channel: Raw) -> ImportedChannel:
     if (kind := get_text(channel, "type")) not in (None, "smtp"):
         raise NotCarried(f"its channel {channel_id} is of type {kind}, which is not SMTP")
     notes = []
-    host = get_text(channel, "host")
-    if host is None:
+    known_host, login = get_text(channel, "host"), get_text(channel, "login")
+    host = known_host or "smtp.example.com"
+    if known_host is None:
         unlisted = channel_id and not channel
         why = "is unknown, since DSS lists no such channel" if unlisted else "cannot be read with this key"
-        server = f"the server of the mail channel {channel_id or 'of DSS'}"
-        notes.append(f"{server} {why}: put it in the place of {_UNKNOWN_SERVER}")
+        notes.append(f"the server of the mail channel {channel_id or 'of DSS'} {why}: put it in the place of {host}")
     sender = get_text(mail, "sender") or get_text(channel, "sender")
     if channel.get("useCurrentUserAsSender") or not sender:
         notes.append("DSS sends it in the name of the user who runs the scenario; write a From into its `mail:`")
@@ -248,25 +221,22 @@ def _mail(mail: Raw, channel_id: str | None, channel: Raw) -> ImportedChannel:
         message = ""
         if (template := get_text(mail, "templateName")) not in (None, "default.ftl"):
             notes.append(f"its template {template} is on the DSS server; Tocsin's own mail takes its place")
+    mode = "ssl" if channel.get("useSSL") else "starttls" if channel.get("useTLS") else "insecure"
+    account = f"{quote(login, safe='')}:{quote(get_text(channel, 'password') or '', safe='')}@" if login else ""
+    port = channel.get("port")
+    place = f"{host}:{port}" if isinstance(port, int | str) and str(port).isdecimal() else host
+    author = sender or "dss@example.com"
+    query = urlencode({"from": author, "to": author, "smtp": host, "mode": mode})
     return ImportedChannel(
         name=f"dss-mail-{channel_id}" if channel_id else "dss-mail",
-        address=_mailto(channel, host or _UNKNOWN_SERVER, sender or "dss@example.com"),
-        secret=bool(get_text(channel, "login")),
+        address=f"{'mailto' if mode == 'insecure' else 'mailtos'}://{account}{place}?{query}",
+        secret=bool(login),
         subject=get_text(mail, "subject") or DEFAULT_SUBJECT,
         message=message,
         log="LOG" in attachments,
         mails=_overrides(mail, sender),
         notes=tuple(notes),
     )
-
-
-def _mailto(channel: Raw, host: str, sender: str) -> str:
-    mode = "ssl" if channel.get("useSSL") else "starttls" if channel.get("useTLS") else "insecure"
-    login, password, port = get_text(channel, "login"), get_text(channel, "password"), channel.get("port")
-    account = f"{quote(login, safe='')}:{quote(password or '', safe='')}@" if login else ""
-    place = f"{host}:{port}" if isinstance(port, int | str) and str(port).isdecimal() else host
-    query = urlencode({"from": sender, "to": sender, "smtp": host, "mode": mode})
-    return f"{'mailto' if mode == 'insecure' else 'mailtos'}://{account}{place}?{query}"
 
 
 def _overrides(mail: Raw, sender: str | None) -> tuple[Raw, ...]:
@@ -285,31 +255,33 @@ def _overrides(mail: Raw, sender: str | None) -> tuple[Raw, ...]:
     return tuple({**head, "to": to, **shared, **({"variables": own} if own else {})} for to, own in mails)
 
 
-def _slack(name: str, reporter: Raw, reached: Raw) -> ImportedChannel | None:
-    blocks = get_text(reporter, "messageMode") == "BLOCK_KIT_API"
-    message = "" if blocks else get_text(reporter, "message") or ""
-    notes = ("its blocks are left out for Tocsin's own message",) if blocks else ()
-    url = get_text(reached, "webhookUrl")
-    if not url and (token := get_text(reached, "authorizationToken")):
-        room = get_text(reporter, "channel") or get_text(reached, "channel")
-        if not room:
-            raise NotCarried("it names no Slack channel")
-        if room[:1] not in "#@" and not re.fullmatch(r"[CDG][A-Z0-9]{8,}", room):
-            room = f"#{room}"
-        url = f"slack://{quote(token, safe='')}/{quote(room, safe='')}"
-    return ImportedChannel(name, url, message=message, notes=notes) if url else None
-
-
-def _chat(name: str, reporter: Raw, reached: Raw) -> ImportedChannel | None:
-    """Teams and Google Chat."""
-    url = get_text(reached, "webhookUrl")
-    if url and (key := get_text(reached, "webhookKey")) and "key=" not in url:
-        query = urlencode({"key": key, "token": get_text(reached, "webhookToken") or ""})
-        url += f"{'&' if '?' in url else '?'}{query}"
-    message = get_text(reporter, "message") or ""
-    card = message.lstrip().startswith("{")
-    notes = ("its card is left out for Tocsin's own message",) if card else ()
-    return ImportedChannel(name, url, message="" if card else message, notes=notes) if url else None
+def _chat(kind: str, reporter: Raw, channel_id: str | None, channel: Raw) -> ImportedChannel:
+    """Slack, Teams or Google Chat, by the messaging channel unless the reporter has an address of its own."""
+    reached = {**reporter, **channel} if reporter.get("useGlobalChannel", True) else reporter
+    message, url = get_text(reporter, "message") or "", get_text(reached, "webhookUrl")
+    if kind == "slack":
+        left_out = "blocks are" if get_text(reporter, "messageMode") == "BLOCK_KIT_API" else ""
+        if not url and (token := get_text(reached, "authorizationToken")):
+            room = get_text(reporter, "channel") or get_text(reached, "channel")
+            if not room:
+                raise NotCarried("it names no Slack channel")
+            if room[:1] not in "#@" and not re.fullmatch(r"[CDG][A-Z0-9]{8,}", room):
+                room = f"#{room}"
+            url = f"slack://{quote(token, safe='')}/{quote(room, safe='')}"
+    else:
+        left_out = "card is" if message.lstrip().startswith("{") else ""
+        if url and (key := get_text(reached, "webhookKey")) and "key=" not in url:
+            query = urlencode({"key": key, "token": get_text(reached, "webhookToken") or ""})
+            url += f"{'&' if '?' in url else '?'}{query}"
+    if not url:
+        why = f"the settings of the messaging channel {channel_id} cannot be read with this key"
+        raise NotCarried(f"{why} (an admin key may)" if channel_id else "it has no address of its own")
+    if trouble := check_channel_url(url):
+        raise NotCarried(trouble)
+    name = f"dss-{kind}-{channel_id}" if channel_id else f"dss-{kind}"
+    if left_out:
+        return ImportedChannel(name, url, notes=(f"its {left_out} left out for Tocsin's own message",))
+    return ImportedChannel(name, url, message=message)
 
 
 def _webhook(reporter: Raw) -> ImportedChannel:
@@ -332,6 +304,5 @@ def _webhook(reporter: Raw) -> ImportedChannel:
         url += f"{'&' if '?' in url else '?'}{urlencode(parameters)}"
     headers = {name: value for name, value in headers.items() if name.lower() != "content-type"}
     note = "it gets Tocsin's event (CloudEvents) instead of the body that DSS sends"
-    return ImportedChannel(
-        "dss-webhook", url, "webhook", options={"headers": headers} if headers else {}, notes=(note,)
-    )
+    options = {"headers": headers} if headers else {}
+    return ImportedChannel("dss-webhook", url, "webhook", options=options, notes=(note,))

@@ -1,7 +1,6 @@
 """``tocsin reporter``: DSS's own reporters, seen over all scenarios, and the hooks through which DSS nudges Tocsin.
 
-A hook is two webhook reporters, since a reporter has one phase. They are known by their names, and only what is managed
-here is compared and replaced, so that installing twice changes nothing.
+A hook is two webhook reporters, since a reporter has one phase. They are known by their names.
 """
 
 import json
@@ -15,7 +14,7 @@ from tocsin.cli import show
 from tocsin.cli.dss.changes import Settings, edit_all
 from tocsin.cli.dss.session import Item, Session, Target
 from tocsin.cli.exits import USAGE, Failure, print_stderr, write_text
-from tocsin.cli.verb import Edit, JsonOption, ScenariosArgument, ScopeArgument, list_verb, typer_app, verb
+from tocsin.cli.verb import Edit, JsonOption, ScenariosArgument, ScopeArgument, file_option, list_verb, typer_app, verb
 from tocsin.dss import wire
 from tocsin.dss.fields import get_object, get_text, only_objects
 from tocsin.dss.wire import Raw
@@ -135,7 +134,7 @@ async def remove_hook(
     session: Session, addresses: ScopeArgument = None, name: NameOption = "tocsin", *, how: Edit
 ) -> int:
     """Remove what install-hook has put into scenarios."""
-    names = {_hook_name(name, phase) for phase in _PHASES}
+    names = [f"{name}: {phase.lower()}" for phase in _PHASES]
 
     def change(_: Target, settings: Settings) -> str | None:
         raw = settings.raw_reporters
@@ -151,7 +150,7 @@ async def import_reporters(
     session: Session,
     addresses: ScopeArgument = None,
     output: Annotated[
-        Path | None, Option("--output", "-o", metavar="FILE", help="Write there, and secrets into files beside it.")
+        Path | None, file_option("Write there, and secrets into files beside it.", "--output", "-o")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -181,8 +180,6 @@ async def import_reporters(
 
 
 async def _read_reporters(session: Session, addresses: list[str] | None) -> list[tuple[Target, Raw]]:
-    """Every reporter in scope, in the order of the scenarios."""
-
     async def read(target: Target) -> list[Raw]:
         request = wire.get_scenario(target.project, target.id)
         return only_objects((await session.client(target.node).perform(request)).get("reporters"))
@@ -191,14 +188,9 @@ async def _read_reporters(session: Session, addresses: list[str] | None) -> list
     return [(target, reporter) for target, reporters in lists for reporter in reporters]
 
 
-def _hook_name(name: str, phase: str) -> str:
-    return f"{name}: {phase.lower()}"
-
-
 def _hook(target: Target, name: str, phase: str, url: str, secret: str) -> Raw:
-    """The reporter of one phase as it stands in the scenario's definition."""
     return {
-        "name": _hook_name(name, phase),
+        "name": f"{name}: {phase.lower()}",
         "active": True,
         "phase": phase,
         "runConditionEnabled": False,

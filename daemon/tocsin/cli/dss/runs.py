@@ -173,7 +173,6 @@ def _errors(details: DSSScenarioRunDetails) -> list[Item]:
 
 
 async def _step_id(target: Target, run: DSSScenarioRun, wanted: str) -> str:
-    """The id of a step by its id or name. Raises ``Failure``."""
     steps = (await run.get_details()).steps
     for step in steps:
         if step.id is not None and wanted in (step.id, step.name):

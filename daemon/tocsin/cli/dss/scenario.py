@@ -1,7 +1,4 @@
-"""``tocsin project`` and ``tocsin scenario``: look at scenarios, run and stop them, switch them off and on.
-
-``definition`` has the verbs about what a scenario is.
-"""
+"""``tocsin project`` and ``tocsin scenario``: look at scenarios, run and stop them, switch them off and on."""
 
 import asyncio
 import sys
@@ -19,16 +16,7 @@ from typer import Argument, Option
 from tocsin.cli import show
 from tocsin.cli.dss import definition
 from tocsin.cli.dss.address import format_address, scenario_address
-from tocsin.cli.dss.changes import (
-    ChangeOutcome,
-    Result,
-    Settings,
-    begin_disabled,
-    change_all,
-    edit_all,
-    load_disabled,
-    save_disabled,
-)
+from tocsin.cli.dss.changes import ChangeOutcome, Result, Settings, change_all, edit_all, load_disabled, save_disabled
 from tocsin.cli.dss.session import Item, Session, Target, describe_error, exit_code
 from tocsin.cli.exits import DONE, NO, USAGE, Failure, print_stderr
 from tocsin.cli.verb import (
@@ -40,6 +28,7 @@ from tocsin.cli.verb import (
     ScopeArgument,
     StrictOption,
     TimeoutOption,
+    file_option,
     list_verb,
     seconds,
     typer_app,
@@ -118,7 +107,6 @@ async def show_scenario(session: Session, address: ScenarioArgument, as_json: Js
 
 
 def _scenario_row(target: Target, item: Raw) -> Item:
-    """From a list entry or a light status, which are alike."""
     return {
         **target.place,
         "name": get_text(item, "name") or target.id,
@@ -235,23 +223,20 @@ def _statistics(runs: Sequence[DSSScenarioRun]) -> Item:
 
 @dataclass(slots=True, eq=False)
 class Launch:
-    """One scenario on its way: asked for, started, ended, or in trouble."""
-
     target: Target
     fire: DSSTriggerFire | None = None
     run: DSSScenarioRun | None = None
-    note: str | None = None
+    note: str | None = "would be started"
     code: int = DONE
 
-    async def start(self, params: Raw) -> None:
-        """Ask for a run; what goes wrong stands in the note."""
+    async def start(self, params: Raw, slots: asyncio.Semaphore) -> None:
         try:
-            self.fire = await self.target.scenario.run(params)
-        except DSSError as error:
-            self.note, self.code = describe_error(error), exit_code(error)
-        else:
+            async with slots:
+                self.fire = await self.target.scenario.run(params)
             cancelled = await self.fire.is_cancelled()
             self.note, self.code = (_CANCELLED, NO) if cancelled else ("started", DONE)
+        except DSSError as error:
+            self.note, self.code = describe_error(error), exit_code(error)
 
     async def wait(self, limit: float | None, *, strict: bool) -> None:
         """Wait for the end of what was started, ``limit`` seconds at most; what goes wrong stands in the note."""
@@ -303,25 +288,18 @@ async def run_scenarios(
     launches = [Launch(target) for target in await session.find(addresses, listed=how.dry_run)]
     slots = asyncio.Semaphore(session.concurrency)
 
-    async def start(launch: Launch) -> None:
-        async with slots:
-            await launch.start(params)
-
     async def wait_for(launch: Launch) -> None:
         await launch.wait(limit, strict=strict)
         step()
 
     try:
         if not how.dry_run:
-            await asyncio.gather(*map(start, launches))
+            await asyncio.gather(*(launch.start(params, slots) for launch in launches))
         if not how.dry_run and (wait or limit is not None):
             with show.progress("waiting for runs", len(launches)) as step:
                 await asyncio.gather(*map(wait_for, launches))
     finally:
         failed = [launch for launch in launches if launch.fire is None and launch.code != DONE]
-        for launch in launches:
-            if launch.fire is None and launch.code == DONE:
-                launch.note = "would be started"
         if rows := [launch.row() for launch in launches if how.as_json or launch not in failed]:
             show.rows(rows, ("scenario=address", "outcome", "duration_seconds", "note"), as_json=how.as_json)
         for launch in failed:
@@ -363,9 +341,7 @@ async def enable_scenarios(
         list[str] | None,
         Argument(metavar="[ADDRESS...]", help="[NODE/]PROJECT/SCENARIO; globs allowed.", show_default=False),
     ] = None,
-    file: Annotated[
-        Path | None, Option("--from", metavar="FILE", help="Those that `disable --save` remembered there.")
-    ] = None,
+    file: Annotated[Path | None, file_option("Those that `disable --save` remembered there.", "--from")] = None,
     *,
     how: Edit,
 ) -> int:
@@ -380,19 +356,18 @@ async def enable_scenarios(
 async def disable_scenarios(
     session: Session,
     addresses: ScenariosArgument,
-    save: Annotated[
-        Path | None, Option(metavar="FILE", help="Remember which were active, for `enable --from FILE`.")
-    ] = None,
+    save: Annotated[Path | None, file_option("Remember which were active, for `enable --from FILE`.")] = None,
     *,
     how: Edit,
 ) -> int:
     """Switch automatic triggers off."""
     targets = await session.find(addresses, listed=True)
     active = [str(target) for target in targets if target.item.get("active")]
-    saved = begin_disabled(save, active, session.clock.now()) if save and not how.dry_run else []
+    if save and not how.dry_run:
+        save_disabled(save, active, session.clock.now(), complete=False)
     code = await _switch(session, targets, False, how)
     if save and not how.dry_run and code == 0:
-        save_disabled(save, saved, session.clock.now(), complete=True)
+        save_disabled(save, active, session.clock.now(), complete=True)
     return code
 
 

@@ -10,15 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
 from tocsin import __version__
-from tocsin.cli.dss.address import (
-    ANY,
-    Address,
-    AddressPart,
-    format_address,
-    listing_address,
-    run_address,
-    scenario_address,
-)
+from tocsin.cli.dss.address import Address, AddressPart, format_address, listing_address, run_address, scenario_address
 from tocsin.cli.exits import DONE, NO, NOT_ALLOWED, UNREACHABLE, USAGE, Failure, one_line, print_stderr
 from tocsin.cli.show import progress
 from tocsin.cli.verb import Where, load_config
@@ -34,10 +26,10 @@ T = TypeVar("T")
 R = TypeVar("R")
 Item = dict[str, object]
 """A row that is printed; its keys are those of docs/cli.md and stay."""
+_NOT_OF_ALL = (errors.DSSForbidden, errors.DSSInvalidReply, errors.DSSNotFound, errors.DSSServerError)
 
 
 def describe_error(error: DSSError) -> str:
-    """What is wrong, in one line, and where if that helps."""
     elsewhere = isinstance(error, errors.DSSUnreachable | errors.DSSInvalidReply)
     reason = one_line(error.reason)
     return f"{error.sentence}{f' at {error.url}' if error.url and elsewhere else ''}{f': {reason}' if reason else ''}"
@@ -47,11 +39,9 @@ def exit_code(error: DSSError) -> int:
     match error:
         case errors.DSSUnreachable() | errors.DSSInvalidReply() | errors.DSSThrottled():
             return UNREACHABLE
-        case errors.DSSUnauthorized() | errors.DSSForbidden():
-            return NOT_ALLOWED
-        case errors.DSSServerError() if error.transient:
+        case errors.DSSServerError(transient=True):
             return UNREACHABLE
-        case errors.DSSServerError() if error.denied:
+        case errors.DSSUnauthorized() | errors.DSSForbidden() | errors.DSSServerError(denied=True):
             return NOT_ALLOWED
         case _:
             return NO
@@ -72,7 +62,6 @@ class Target:
 
     @property
     def place(self) -> Item:
-        """How every row about this scenario begins."""
         return {"address": str(self), "node": self.node, "project": self.project, "scenario": self.id}
 
     def run_row(self, run: DSSScenarioRun) -> Item:
@@ -150,17 +139,25 @@ class Session:
         """The scenario that an address without globs names; whether it exists is not asked."""
         return self._exact(scenario_address(text))
 
-    async def find(self, texts: Iterable[str], *, listed: bool = False) -> list[Target]:
+    async def find(
+        self, texts: Iterable[str], *, listed: bool = False, parse: Callable[[str], Address] = scenario_address
+    ) -> list[Target]:
         """The scenarios that addresses mean, each once. Globs find what the node's scope lets in; with ``listed``
         every target has its list entry. Raises ``Failure`` for an address that means nothing."""
-        return await self._find_all(list(map(scenario_address, texts)), listed)
+        targets: dict[str, Target] = {}
+        for address in list(map(parse, texts)):
+            matching = [t for node in self._nodes_of(address.node) for t in await self._find(node, address, listed)]
+            if not matching:
+                raise Failure(f"no scenario matches {address}")
+            targets |= {str(target): target for target in matching}
+        return list(targets.values())
 
     async def find_or_all(self, texts: Sequence[str] | None) -> list[Target]:
         """As ``find`` with list entries, where a project alone stands for its scenarios, and nothing for everything in
         the scope of every node."""
         if texts:
-            return await self._find_all(list(map(listing_address, texts)), True)
-        return [target for node in self.nodes for target in await self._find(node, Address(None, ANY), True)]
+            return await self.find(texts, listed=True, parse=listing_address)
+        return [target for node in self.nodes for target in await self._find(node, Address(), True)]
 
     async def run(self, text: str) -> tuple[Target, DSSScenarioRun]:
         """The run that an address names. Raises ``Failure`` if there is no last or no current one."""
@@ -192,15 +189,6 @@ class Session:
             raise Failure("this takes one scenario, not a pattern", USAGE)
         (node,) = self._nodes_of(address.node)
         return self._target(node, address.project.exact, address.scenario.exact)
-
-    async def _find_all(self, addresses: Sequence[Address], listed: bool) -> list[Target]:
-        targets: dict[str, Target] = {}
-        for address in addresses:
-            matching = [t for node in self._nodes_of(address.node) for t in await self._find(node, address, listed)]
-            if not matching:
-                raise Failure(f"no scenario matches {address}")
-            targets |= {str(target): target for target in matching}
-        return list(targets.values())
 
     async def _find(self, node: str, address: Address, listed: bool) -> list[Target]:
         project, scenario = address.project, address.scenario
@@ -239,12 +227,7 @@ class Session:
             async with slots:
                 try:
                     results[place] = await read(thing)
-                except (
-                    errors.DSSForbidden,
-                    errors.DSSInvalidReply,
-                    errors.DSSNotFound,
-                    errors.DSSServerError,
-                ) as error:
+                except _NOT_OF_ALL as error:
                     if len(things) == 1:
                         raise
                     print_stderr(f"{name(thing)} is left out: {describe_error(error)}")
@@ -260,7 +243,6 @@ class Session:
 
 
 def _in_scope(identifier: str, include: Iterable[str], exclude: Iterable[str]) -> bool:
-    """Whether globs of the configuration let an identifier in."""
     included, excluded = (any(fnmatchcase(identifier, glob) for glob in globs) for globs in (include, exclude))
     return included and not excluded
 
