@@ -1,11 +1,11 @@
 """The composition root: every part of the daemon is made here and nowhere else.
 
-Long-lived parts (store, listener, registry, stages) are made once. What depends on the configuration asks the
-``ConfigHolder`` at each step, so that a reload is one swapped reference.
+What depends on the configuration asks the ``ConfigHolder`` at each step, so that a reload is one swapped reference.
 """
 
+import os
+import socket
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from random import Random
 
@@ -13,7 +13,7 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from tocsin import __version__
-from tocsin.app.leader import Leader, process_name
+from tocsin.app.leader import Leader
 from tocsin.app.loops import Stages, Watchers
 from tocsin.app.reload import ConfigHolder, ConfigSource
 from tocsin.config.model import Config, Node
@@ -40,88 +40,76 @@ from tocsin.web import Listener, WebContext, listen, make_app
 log = structlog.get_logger("tocsin.app.build")
 
 
-def build(source: ConfigSource, config: Config, clock: Clock, slack_url: str | None = None) -> "Daemon":
-    """All parts, wired; nothing is opened or started yet. ``slack_url`` stands in for Slack's own, for a local inbox."""
-    registry = CollectorRegistry()
-    process_metrics, decide_metrics = ProcessMetrics(registry), DecideMetrics(registry)
-    watch_metrics, deliver_metrics = WatchMetrics(registry), DeliverMetrics(registry)
-    holder = ConfigHolder(source, config, clock)
-    store = Store(config.store.url)
-    exposition = Exposition(registry)
-    heartbeat = HeartbeatSender()
-    watchers = Watchers(holder)
-    stages = Stages(store, holder, clock, process_metrics)
-    sender = Sender(
-        store,
-        holder=process_name(),
-        clock=clock,
-        metrics=deliver_metrics,
-        random=Random(),
-        connect=connector(clock, slack_url=slack_url),
-        ring=stages.wake_deliver.set,
-    )
-    reporters_want_details = holder.derive(
-        lambda config: details_needed(config.reporters, config.channels(), config.template_texts)
-    )
+class Daemon:
+    """One process's parts, wired; nothing is opened or started yet. ``open`` the store, ``listen``, ``start``; then
+    ``stop`` once. ``slack_url`` stands in for Slack's own, for a local inbox."""
 
-    def details_level(event: Event, mail_reporters: tuple[MailReporter, ...]) -> DetailsLevel:
-        return max(dss_details_needed(holder().dss_reporters, event, mail_reporters), reporters_want_details()(event))
+    def __init__(self, source: ConfigSource, config: Config, clock: Clock, slack_url: str | None = None) -> None:
+        registry = CollectorRegistry()
+        self._process_metrics, self._decide_metrics = ProcessMetrics(registry), DecideMetrics(registry)
+        self._watch_metrics = WatchMetrics(registry)
+        self.clock = clock
+        self.started_at = clock.now()
+        self.config = ConfigHolder(source, config, clock)
+        self.store = Store(config.store.url)
+        self.tasks = RootTasks()
+        self.watchers = Watchers(self.config)
+        self.stages = Stages(self.store, self.config, clock, self._process_metrics)
+        holder = f"{socket.gethostname()}/{os.getpid()}"  # of leases
+        self.leader = Leader(self.store, holder, clock, self._lead, self._on_leadership_change)
+        self.sender = Sender(
+            self.store,
+            holder=holder,
+            clock=clock,
+            metrics=DeliverMetrics(registry),
+            random=Random(),
+            connect=connector(clock, slack_url=slack_url),
+            ring=self.stages.wake_deliver.set,
+        )
+        self.exposition = Exposition(registry)
+        self._heartbeat = HeartbeatSender()
+        self._listener: Listener | None = None
+        self._stopping = False
+        self._apply_config()
+        wake_ups = (self.watchers.reconfigure, self.stages.wake_decide.set, self.stages.wake_deliver.set)
+        for listener in (self._apply_config, *wake_ups):
+            self.config.on_change(listener)
+        self._process_metrics.store_up.set_function(lambda: self.store.unavailable is None)
+        self._process_metrics.show_set_aside(self.store.set_aside.counts)
 
-    async def lead(leadership: Leadership) -> None:
+    async def _lead(self, leadership: Leadership) -> None:
+        def details_level(event: Event, mail_reporters: tuple[MailReporter, ...]) -> DetailsLevel:
+            for_dss = dss_details_needed(self.config().dss_reporters, event, mail_reporters)
+            return max(for_dss, self._reporters_want_details(event))
+
         def make_watcher(node: Node, config: Config) -> NodeWatcher:
             deps = WatcherDeps(
                 node,
-                store=store,
+                store=self.store,
                 leadership=leadership,
-                clock=clock,
-                ring=stages.wake_decide.set,
-                metrics=watch_metrics,
+                clock=self.clock,
+                ring=self.stages.wake_decide.set,
+                metrics=self._watch_metrics,
                 wants_details=details_level,
-                wants_mail_reporters=lambda: holder().dss_reporters.mode != "off",
+                wants_mail_reporters=lambda: self.config().dss_reporters.mode != "off",
                 user_agent=f"tocsin/{__version__}",
                 duration_buckets=config.metrics.duration_bounds,
-                details_read=stages.wake_deliver.set,
+                details_read=self.stages.wake_deliver.set,
             )
             return NodeWatcher(deps)
 
-        decider = Decider(store, leadership, decide_metrics, stages.wake_deliver.set)
-        await stages.lead(leadership, watchers.run(make_watcher), decider, heartbeat)
+        decider = Decider(self.store, leadership, self._decide_metrics, self.stages.wake_deliver.set)
+        await self.stages.lead(leadership, self.watchers.run(make_watcher), decider, self._heartbeat)
 
-    def on_leadership_change(leading: bool) -> None:
-        process_metrics.leader.set(leading)
+    def _on_leadership_change(self, leading: bool) -> None:
+        self._process_metrics.leader.set(leading)
         if not leading:
-            exposition.forget()
+            self.exposition.forget()
 
-    def on_reload() -> None:
-        process_metrics.reloaded(holder.last.ok, holder.last.at)
-        watchers.reconfigure()
-        stages.wake_decide.set()
-        stages.wake_deliver.set()
-
-    leader = Leader(store, process_name(), clock, lead, on_leadership_change)
-    holder.on_change(on_reload)
-    process_metrics.reloaded(True, clock.now())
-    process_metrics.store_up.set_function(lambda: store.unavailable is None)
-    process_metrics.show_set_aside(store.set_aside.counts)
-    return Daemon(holder, clock, store, RootTasks(), leader, watchers, sender, exposition, stages, clock.now())
-
-
-@dataclass(slots=True)
-class Daemon:
-    """One process's parts, wired. ``open`` the store, ``listen``, ``start``; then ``stop`` once."""
-
-    config: ConfigHolder
-    clock: Clock
-    store: Store
-    tasks: RootTasks
-    leader: Leader
-    watchers: Watchers
-    sender: Sender
-    exposition: Exposition
-    stages: Stages
-    started_at: datetime
-    listener: Listener | None = field(default=None, init=False)
-    stopping: bool = field(default=False, init=False)
+    def _apply_config(self) -> None:
+        config = self.config()
+        self._reporters_want_details = details_needed(config.reporters, config.channels(), config.template_texts)
+        self._process_metrics.reloaded(self.config.last.ok, self.config.last.at)
 
     async def listen(self) -> None:
         """Begin to answer HTTP. Raises ``OSError`` when the address cannot be had."""
@@ -141,13 +129,13 @@ class Daemon:
             explain=lambda scenario, run: self.store.browse(explain_run, scenario, run, self.config()),
             explain_alert=lambda id_: self.store.browse(explain_firing, id_, self.config(), self.clock.now()),
         )
-        self.listener = await listen(make_app(context), self.config().http.listen)
+        self._listener = await listen(make_app(context), self.config().http.listen)
 
     @property
     def url(self) -> str:
         """Where this machine reaches the listener."""
         host = self.config().http.listen.rpartition(":")[0]
-        port = self.listener.port if self.listener else 0
+        port = self._listener.port if self._listener else 0
         return f"http://{'127.0.0.1' if host in ('', '0.0.0.0', '[::]') else host}:{port}"
 
     def start(self) -> None:
@@ -161,7 +149,7 @@ class Daemon:
 
     async def stop(self, grace: timedelta) -> None:
         """Stop watching and deciding, finish sends within ``grace``, close listener and store, in that order."""
-        self.stopping = True
+        self._stopping = True
         leadership = self.leader.leadership
         await self.tasks.stop("leader")
         await self.tasks.stop("deliver")
@@ -169,13 +157,13 @@ class Daemon:
         await self.tasks.stop_all()
         if leadership is not None:
             await self.leader.release(leadership)
-        if self.listener is not None:
-            await self.listener.close()
+        if self._listener is not None:
+            await self._listener.close()
         self.exposition.close()
         await self.store.close()
 
     def why_not_ready(self) -> str | None:
-        if self.stopping:
+        if self._stopping:
             return "stopping"
         unavailable = self.store.unavailable
         return None if unavailable is None else f"the store cannot be used: {unavailable}"

@@ -1,14 +1,12 @@
 """Leading: holding the lease, and doing the leader's work only while it is held.
 
-On SQLite the lock of the file has already decided, so the lease is taken at once. On PostgreSQL several processes may
-run: one leads, the others wait and deliver. Leadership ends by the leader's own clock, before another's can begin, even
-while the store hangs or cannot be reached. The epoch that each transaction checks stops what was under way.
+On SQLite the lock of the file has already decided. On PostgreSQL one process leads, the others wait and deliver.
+Leadership ends by the leader's own clock, before another's can begin, even while the store hangs or cannot be reached.
 """
 
 import asyncio
-import os
-import socket
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from math import inf
 
 import structlog
@@ -20,28 +18,20 @@ from tocsin.store.writer import Leadership
 log = structlog.get_logger("tocsin.app.leader")
 
 
+@dataclass(slots=True)
 class Leader:
     """Runs ``lead`` while this process holds the lease, and cancels it when the lease is lost.
 
     ``on_change`` is called with True before ``lead`` begins, and with False as soon as the lease is lost.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        holder: str,
-        clock: Clock,
-        lead: Callable[[Leadership], Awaitable[None]],
-        on_change: Callable[[bool], None],
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-    ) -> None:
-        self._store = store
-        self._holder = holder
-        self._clock = clock
-        self._lead = lead
-        self._on_change = on_change
-        self._sleep = sleep
-        self.leadership: Leadership | None = None
+    _store: Store
+    _holder: str
+    _clock: Clock
+    _lead: Callable[[Leadership], Awaitable[None]]
+    _on_change: Callable[[bool], None]
+    _sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    leadership: Leadership | None = field(default=None, init=False)
 
     async def run(self) -> None:
         """For ever: take the lease, lead, and begin again when it is lost. Raises what ``lead`` raises."""
@@ -120,8 +110,3 @@ class Leader:
             except StoreUnavailable as error:
                 if self._clock.monotonic() >= held_until:
                     raise NotLeader(f"the lease could not be renewed in time: {error}") from None
-
-
-def process_name() -> str:
-    """Who holds leases: host and process."""
-    return f"{socket.gethostname()}/{os.getpid()}"

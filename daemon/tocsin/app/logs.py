@@ -1,11 +1,7 @@
 """Logging by structlog: JSON lines for machines, a console for people. Foreign loggers come out in the same form.
 
 Our own lines do not pass ``logging``: one is written for every delivery, and the detour would cost twice as much.
-Each package has its own level, which a reload may change.
-
-Logging never waits for the reader of the log. Lines pass a bounded queue to a thread that writes them. When nobody
-reads (a full pipe, a stopped terminal) the queue fills up and further lines are dropped, counted, and reported by one
-line once there is room.
+Logging never waits for the reader of the log: lines pass a bounded queue to a thread that writes them.
 """
 
 import atexit
@@ -18,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from typing import Final, TextIO
 
 import structlog
@@ -34,14 +30,17 @@ _LEVELS = logging.getLevelNamesMapping()
 
 
 class LogQueue:
-    """Lines on their way to a stream, in the order of ``write``. Safe to use from any thread, and from destructors."""
+    """Lines on their way to a stream, in the order of ``write``. Safe to use from any thread, and from destructors.
+
+    When nobody reads (a full pipe, a stopped terminal) further lines are dropped, counted, and reported by one line
+    once there is room.
+    """
 
     def __init__(self, write: Callable[[str], object]) -> None:
         self._write = write
         self._lock = threading.RLock()  # re-entrant: the garbage collector may run a destructor that logs
-        self._lines: list[str | threading.Event] = []  # an event is set once all lines before it are written
-        self._wake: queue.SimpleQueue[bool] = queue.SimpleQueue()  # whether to go on
-        self._woken = False
+        # An event is set once all lines before it are written; None ends the thread.
+        self._items: queue.SimpleQueue[str | threading.Event | None] = queue.SimpleQueue()
         self._queued = 0  # characters in the queue and on their way to the stream
         self._unreported = 0
         self.dropped = 0  # lines since the start
@@ -55,7 +54,7 @@ class LogQueue:
                 self._unreported += 1
             else:
                 self._queued += len(line)
-                self._put(line)
+                self._items.put(line)
 
     def flush(self) -> None:
         """Nothing; a stream must have it. ``drain`` waits."""
@@ -63,44 +62,29 @@ class LogQueue:
     def drain(self, seconds: float) -> bool:
         """Wait at most so long until all lines so far are written; whether they are."""
         written = threading.Event()
-        with self._lock:
-            self._put(written)
+        self._items.put(written)
         return written.wait(seconds)
 
     def close(self) -> None:
         """Let the thread end once it has written what is queued."""
-        self._wake.put(False)
-
-    def _put(self, item: str | threading.Event) -> None:
-        self._lines.append(item)
-        if not self._woken:  # else it takes this one along
-            self._woken = True
-            self._wake.put(True)
+        self._items.put(None)
 
     def _run(self) -> None:
-        running = True
-        while running:
-            running = self._wake.get()
+        items: list[str | threading.Event | None] = []
+        while None not in items:
+            items = [self._items.get()]
             time.sleep(_GATHER_SECONDS)  # a thread that wakes for each line costs more than the lines
-            with self._lock:
-                items, self._lines, self._woken = self._lines, [], False
-            lines: list[str] = []
+            items += [self._items.get() for _ in range(self._items.qsize())]
+            if lines := [item for item in items if isinstance(item, str)]:
+                self._write_all(lines)
             for item in items:
-                if isinstance(item, str):
-                    lines.append(item)
-                else:
-                    self._write_all(lines)
-                    lines = []
+                if isinstance(item, threading.Event):
                     item.set()
-            self._write_all(lines)
 
     def _write_all(self, lines: list[str]) -> None:
-        if not lines:
-            return
-        text, report = "".join(lines), 0
+        text, report, lost = "".join(lines), 0, 0
         try:
             self._write(text)
-            lost = 0
         except (OSError, ValueError):  # a closed pipe, a full disk: these lines are lost, the next may not be
             lost = len(lines)
         with self._lock:
@@ -116,7 +100,7 @@ class LogQueue:
 class _PackageLogger:
     """Writes the lines of one package; a filtering bound logger calls no other methods."""
 
-    def __init__(self, lines: LogQueue, name: str) -> None:
+    def __init__(self, lines: LogQueue, name: str = "") -> None:
         self._write = lines.write
         self.package = name.removeprefix("tocsin.").partition(".")[0]
 
@@ -173,8 +157,7 @@ def configure_logging(
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.StackInfoRenderer(),
-        _mask_secrets,
-        _escape_unprintable,
+        _mask_and_escape,
     ]
     if form == "console" or (form == "auto" and target.isatty()):
         # Plain tracebacks: the default shows the variables of each frame, and some of them are secrets.
@@ -183,23 +166,15 @@ def configure_logging(
     else:
         encode = json.JSONEncoder(default=str, ensure_ascii=False).encode
         last = [structlog.processors.format_exc_info, lambda _logger, _method, line: encode(line)]
-
-    @cache
-    def make_logger(name: str = "") -> _PackageLogger:
-        return _PackageLogger(lines, name)
-
     structlog.configure(
         processors=[_filter_by_package, *shared, *last],
-        logger_factory=make_logger,
+        logger_factory=cache(partial(_PackageLogger, lines)),
         cache_logger_on_first_use=False,  # a reload changes levels
     )
     set_levels(level, levels or {})
     handler = logging.StreamHandler(lines)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last]
-        )
-    )
+    formatter = structlog.stdlib.ProcessorFormatter
+    handler.setFormatter(formatter(foreign_pre_chain=shared, processors=[formatter.remove_processors_meta, *last]))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
@@ -249,17 +224,12 @@ def _is_secret(key: str) -> bool:
     return any(word in key.lower() for word in _SECRET)
 
 
-def _mask_secrets(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
-    """A last guard: values under names that say secret are masked."""
-    for name in line:
+def _mask_and_escape(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
+    """A last guard: values under names that say secret are masked, and names from DSS can neither forge a line nor
+    reverse its direction."""
+    for name, value in line.items():
         if _is_secret(name):
             line[name] = "<secret>"
-    return line
-
-
-def _escape_unprintable(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
-    """Names from DSS can neither forge a line nor reverse its direction: what is not printable is escaped."""
-    for name, value in line.items():
-        if isinstance(value, str) and not value.isprintable():
+        elif isinstance(value, str) and not value.isprintable():
             line[name] = "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in value)
     return line

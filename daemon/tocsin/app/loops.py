@@ -1,7 +1,6 @@
 """The loops of the stages, the wake-ups between them, and the leader's part of the work.
 
-Each loop is a short frame: step, then wait for a wake-up or for what is due, at most five seconds. All logic is in the
-steps, which take the time and the configuration. A wake-up only shortens the wait: nothing depends on it.
+All logic is in the steps, which take the time and the configuration. A wake-up only shortens the wait between two.
 """
 
 import asyncio
@@ -109,14 +108,8 @@ class Stages:
         async def beat(now: datetime, config: Config) -> datetime | None:
             return await heartbeat.step(now, config, self._clock.monotonic() - last_decision < _HEALTHY_SECONDS)
 
-        await until_one_ends(
-            {
-                "watch": watch,
-                "decide": self.loop("decide", decide, self.wake_decide),
-                "prune": self.loop("prune", prune_step),
-                "heartbeat": self.loop("heartbeat", beat),
-            }
-        )
+        loops = {"prune": self.loop("prune", prune_step), "heartbeat": self.loop("heartbeat", beat)}
+        await until_one_ends({"watch": watch, "decide": self.loop("decide", decide, self.wake_decide), **loops})
 
     async def refresh(self, exposition: Exposition, is_leader: Callable[[], bool]) -> None:
         """Keep the series that are made from rows fresh while this process leads."""
@@ -163,19 +156,16 @@ async def prune_all(store: Store, now: datetime, retention: timedelta, leadershi
         await asyncio.sleep(_PAUSE_BETWEEN_BATCHES_SECONDS)
 
 
-_Settings = tuple[Node, tuple[float, ...]]  # what a watcher is made from: its node, and the bounds of durations
-
-
 class Watchers:
     """One watcher for each configured node, kept as long as its settings stay equal.
 
-    A node whose settings changed gets a new watcher; the others do not notice a reload. An error that a watcher cannot
-    handle ends the leader's work and with it the process: a node must not go unwatched in silence.
+    An error that a watcher cannot handle ends the process: a node must not go unwatched in silence.
     """
 
     def __init__(self, config: Callable[[], Config]) -> None:
         self._config = config
-        self._running: dict[str, tuple[_Settings, NodeWatcher, asyncio.Task[None]]] = {}
+        # With what each watcher was made from: its node, and the bounds of durations.
+        self._running: dict[str, tuple[tuple[Node, tuple[float, ...]], NodeWatcher, asyncio.Task[None]]] = {}
         self._changed = asyncio.Event()
         self.reconfigure = self._changed.set  # to be called after the configuration was swapped
 
@@ -185,16 +175,24 @@ class Watchers:
 
     def nudge(self, node: str, project: str | None, scenario: str | None) -> bool:
         """Ask for a poll; false when the node is not watched here, nothing is named, or there is no room."""
-        running = self._running.get(node)
-        if running is None or project is None or scenario is None:
+        if node not in self._running or project is None or scenario is None:
             return False
-        return running[1].nudge(project, scenario)
+        return self._running[node][1].nudge(project, scenario)
 
     async def run(self, make: Callable[[Node, Config], NodeWatcher]) -> None:
         """Watch for ever. Ends with the error of a watcher, or cancelled with all of them."""
         try:
             while True:
-                await self._reconcile(self._config(), make)
+                config = self._config()
+                configured = {node.name: (node, config.metrics.duration_bounds) for node in config.nodes}
+                for name, (settings, _, _) in list(self._running.items()):
+                    if configured.get(name) != settings:
+                        await self._stop(name)
+                for name, settings in configured.items():
+                    if name not in self._running:
+                        watcher = make(settings[0], config)
+                        task = asyncio.create_task(watcher.run(), name=f"watch {name}")
+                        self._running[name] = (settings, watcher, task)
                 self._changed.clear()
                 change = asyncio.create_task(self._changed.wait(), name="configuration changed")
                 try:
@@ -208,17 +206,6 @@ class Watchers:
         finally:
             for name in list(self._running):
                 await self._stop(name)
-
-    async def _reconcile(self, config: Config, make: Callable[[Node, Config], NodeWatcher]) -> None:
-        configured = {node.name: (node, config.metrics.duration_bounds) for node in config.nodes}
-        for name, (settings, _, _) in list(self._running.items()):
-            if configured.get(name) != settings:
-                await self._stop(name)
-        for name, settings in configured.items():
-            if name not in self._running:
-                watcher = make(settings[0], config)
-                task = asyncio.create_task(watcher.run(), name=f"watch {name}")
-                self._running[name] = (settings, watcher, task)
 
     async def _stop(self, name: str) -> None:
         _, _, task = self._running.pop(name)

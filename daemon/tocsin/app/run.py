@@ -1,8 +1,4 @@
-"""The life of the process: start in order, run until told to stop or until something essential ends, stop in order.
-
-SIGTERM: not ready → stop watching and deciding → finish sends within the grace → close the store → exit, even if a
-send's thread hangs.
-"""
+"""The life of the process: start in order, run until told to stop or until something essential ends, stop in order."""
 
 import asyncio
 import os
@@ -16,10 +12,9 @@ from typing import NoReturn
 import structlog
 
 from tocsin import __version__
-from tocsin.app.build import Daemon, build
+from tocsin.app.build import Daemon
 from tocsin.app.logs import LAST_LINES_SECONDS, configure_logging, drain_log, set_levels
 from tocsin.app.reload import ConfigSource
-from tocsin.config.model import Config
 from tocsin.dss import DSSClient, DSSError
 from tocsin.kit.clock import Clock, SystemClock
 from tocsin.store import StoreError, StoreFailed, StoreRefused, scenarios
@@ -54,6 +49,7 @@ async def serve(
     """Run until ``stop`` is set, a signal comes, or a root task ends. Returns the exit code.
 
     ``ready`` is called once everything runs. Raises ``BadConfig`` and ``CannotStart`` before anything was started.
+    A stop ends watching and deciding, finishes sends within the grace, and closes the store.
     """
     config = source.load()
     configure_logging(log_level or config.log.level, config.log.format, levels=config.log.levels)
@@ -61,7 +57,7 @@ async def serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     try:
-        daemon = build(source, config, clock or SystemClock(), slack_url)
+        daemon = Daemon(source, config, clock or SystemClock(), slack_url)
     except StoreRefused as error:
         raise CannotStart(str(error)) from None
     daemon.config.on_change(lambda: set_levels(log_level or daemon.config().log.level, daemon.config().log.levels))
@@ -137,18 +133,12 @@ async def _name_node(daemon: Daemon) -> None:
     except (DSSError, OSError, TimeoutError) as error:
         log.info("node_name_unavailable", error=str(error))
     name = choose_name(own_name, node.name, [row.node for row in await daemon.store.read(scenarios.all_nodes)])
-
-    def rename(config: Config) -> Config:
-        return replace(config, nodes=(replace(config.nodes[0], name=name),))
-
-    daemon.config.adapt(rename)
+    daemon.config.adapt(lambda config: replace(config, nodes=(replace(config.nodes[0], name=name),)))
 
 
 def choose_name(own: str | None, host: str, known: Collection[str]) -> str:
     """``own``: what the node says, None if it said nothing; ``known``: the names in the store."""
     for name in (own, host):
-        if name is not None and name in known:
+        if name and name in known:
             return name
-    if own is None and len(known) == 1:
-        return next(iter(known))
-    return own or host
+    return own or (next(iter(known)) if len(known) == 1 else host)

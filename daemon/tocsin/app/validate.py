@@ -2,9 +2,10 @@
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
+from typing import Literal
 from urllib.parse import urlsplit
 
 from tocsin.app.reload import Source
@@ -29,33 +30,25 @@ _PAGE = re.compile(r"/(?:projects|project-list|home|login|admin|dip/publicapi|di
 
 Finding = tuple[Path_, str]
 CheckValue = Callable[[str], str | None]  # what is wrong with a secret's value, without a word of it
-SecretAt = tuple[Path_, str, Secret | None, CheckValue | None]  # its place, what it is, how it is read and checked
+SecretAt = tuple[Path_, str, Secret | None, tuple[CheckValue, ...]]  # its place, what it is, how it is read and checked
 
 
-def _checker(check: Callable[[str], object], error: type[Exception], message: str = "") -> CheckValue:
-    """Turns a function that raises into one that returns ``message``, or the error's words."""
-
-    def problem(value: str) -> str | None:
-        try:
-            check(value)
-        except error as raised:
-            return message or str(raised)
-        return None
-
-    return problem
+def _problem(check: Callable[[str], object], error: type[Exception], message: str, value: str) -> str | None:
+    """``message``, or the words of the ``error`` that ``check`` raises; None when it raises nothing."""
+    try:
+        check(value)
+    except error as raised:
+        return message or str(raised)
+    return None
 
 
-_check_http = _checker(http_url, ValueError, "it is not an http or https URL")
-_check_host = _checker(lambda url: refuse_private_host(urlsplit(url).hostname or ""), PrivateAddress)
-_check_signing_key = _checker(signing_key, BadSecret)
+_check_http = partial(_problem, http_url, ValueError, "it is not an http or https URL")
+_check_host = partial(_problem, lambda url: refuse_private_host(urlsplit(url).hostname or ""), PrivateAddress, "")
+_check_signing_key = partial(_problem, signing_key, BadSecret, "")
 
 
-def _check_public(value: str) -> str | None:
-    return _check_http(value) or _check_host(value)
-
-
-def _check_channel(value: str) -> str | None:
-    return check_channel_url(value) or "; ".join(unreadable_recipients(value)) or None
+def _check_recipients(url: str) -> str | None:
+    return "; ".join(unreadable_recipients(url)) or None
 
 
 def validate(source: Source, now: datetime, *, offline: bool) -> list[Problem]:
@@ -76,18 +69,12 @@ def validate(source: Source, now: datetime, *, offline: bool) -> list[Problem]:
     warnings += [(path, message) for message, path in unknown_variables(config)]
     warnings += _doubtful_addresses(config)
     warnings += [(("dss_reporters",), message) for message in dss_reporter_warnings(config)]
-
-    def located(findings: list[Finding]) -> list[Problem]:
-        return [Problem(message, config.source, line_of(path, config.lines)) for path, message in findings]
-
-    problems = located(errors)
-    problems += [
-        Problem(f"{found.where}: {found.message}", config.source, found.line, severity=found.severity)
-        for found in lint(config, now)
-    ]
-    problems += [replace(problem, severity="warning") for problem in located(warnings)]
-    masked = [replace(problem, message=mask_tokens(problem.message)) for problem in problems]
-    return sorted(masked, key=lambda problem: problem.severity)
+    findings: list[tuple[str, int | None, Literal["error", "warning"]]]
+    findings = [(message, line_of(path, config.lines), "error") for path, message in errors]
+    findings += [(f"{found.where}: {found.message}", found.line, found.severity) for found in lint(config, now)]
+    findings += [(message, line_of(path, config.lines), "warning") for path, message in warnings]
+    problems = [Problem(mask_tokens(text), config.source, line, severity=severity) for text, line, severity in findings]
+    return sorted(problems, key=lambda problem: problem.severity)
 
 
 def _doubtful_addresses(config: Config) -> Iterator[Finding]:
@@ -104,7 +91,6 @@ def _doubtful_addresses(config: Config) -> Iterator[Finding]:
 
 
 def _unreadable_addresses(config: Config) -> Iterator[Finding]:
-    """What the sends of reporters would be refused for."""
     for index, reporter in enumerate(config.reporters):
         mail = reporter.mail or ReporterMail()
         senders = [mail.sender] if mail.sender else []
@@ -115,12 +101,12 @@ def _unreadable_addresses(config: Config) -> Iterator[Finding]:
 
 def _unreadable_secrets(config: Config) -> Iterator[Finding]:
     base = Path(config.source or ".").absolute().parent
-    for path, what, secret, check in _secrets(config):
+    for path, what, secret, checks in _secrets(config):
         if secret is None:
             continue
         try:
             value = secret.reveal().strip()
-            if check is not None and (problem := check(value)):
+            if problem := next(filter(None, (check(value) for check in checks)), None):
                 yield path, f"{what}: {problem}"
         except OSError as error:
             # A file that looks like no file may be the secret itself.
@@ -137,27 +123,25 @@ def _secrets(config: Config) -> Iterator[SecretAt]:
 
     for index, node in enumerate(config.nodes):
         place, owner = ("nodes", index), f"of node {node.name!r}"
-        yield at(*place, "api_key"), f"the api key {owner}", node.api_key, None
-        yield at(*place, "bearer"), f"the bearer token {owner}", node.bearer, None
-        yield at(*place, "sweep_api_key"), f"the sweep's api key {owner}", node.sweep_api_key, None
+        yield at(*place, "api_key"), f"the api key {owner}", node.api_key, ()
+        yield at(*place, "bearer"), f"the bearer token {owner}", node.bearer, ()
+        yield at(*place, "sweep_api_key"), f"the sweep's api key {owner}", node.sweep_api_key, ()
         yield from _certificates(place, owner, node.tls)
     for index, receiver in enumerate(config.receivers):
         for number, channel in enumerate(receiver.channels):
             within, owner = ("receivers", index, "channels", number), f"of channel {channel.name!r}"
-            yield at(*within, "url"), f"the url {owner}", channel.url, _check_channel
-            check_host = _check_http if channel.allow_private else _check_public
-            yield at(*within, "webhook"), f"the webhook {owner}", channel.webhook, check_host
-            yield at(*within, "hmac_secret"), f"the hmac secret {owner}", channel.hmac_secret, _check_signing_key
+            yield at(*within, "url"), f"the url {owner}", channel.url, (check_channel_url, _check_recipients)
+            checks = (_check_http,) if channel.allow_private else (_check_http, _check_host)
+            yield at(*within, "webhook"), f"the webhook {owner}", channel.webhook, checks
+            yield at(*within, "hmac_secret"), f"the hmac secret {owner}", channel.hmac_secret, (_check_signing_key,)
             yield from _certificates(within, owner, channel.tls)
-    yield at("heartbeat", "url"), "the heartbeat's url", config.heartbeat.url, _check_http
-    yield at("http", "hooks_secret"), "the hooks' secret", config.http.hooks_secret, _check_signing_key
-    yield ("http", "tokens_file"), "the tokens file", _file(config.http.tokens_file), None
+    yield at("heartbeat", "url"), "the heartbeat's url", config.heartbeat.url, (_check_http,)
+    yield at("http", "hooks_secret"), "the hooks' secret", config.http.hooks_secret, (_check_signing_key,)
+    if config.http.tokens_file is not None:
+        yield ("http", "tokens_file"), "the tokens file", FileSecret(Path(config.http.tokens_file)), ()
 
 
 def _certificates(place: Path_, owner: str, tls: Tls) -> Iterator[SecretAt]:
     for name in ("ca_file", "client_cert_file", "client_key_file"):
-        yield (*place, "tls", name), f"the tls.{name} {owner}", _file(getattr(tls, name)), None
-
-
-def _file(path: str | None) -> FileSecret | None:
-    return None if path is None else FileSecret(Path(path))
+        if (path := getattr(tls, name)) is not None:
+            yield (*place, "tls", name), f"the tls.{name} {owner}", FileSecret(Path(path)), ()

@@ -1,12 +1,11 @@
 """The daemon's own state, for the verbs that show and change it: one way, its HTTP API.
 
-With ``--url`` that is the API of a running daemon. Without it the store of the configuration is opened and the very
-same API is served to this process alone, on loopback, as long as the verb runs; so a verb works the same way while
-the daemon is down.
+Without ``--url`` the store of the configuration is opened and the same API is served to this process alone, on
+loopback, as long as the verb runs; so a verb works the same way while the daemon is down.
 """
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -27,8 +26,6 @@ JsonObject = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class DaemonOptions:
-    """Where the daemon's state is."""
-
     url: Annotated[
         str | None,
         typer.Option(envvar="TOCSIN_URL", help="A running daemon; without it the store of the configuration."),
@@ -73,9 +70,7 @@ class ApiClient:
         self, method: str, *path: str, query: Mapping[str, str | None] | None = None, body: object = None
     ) -> JsonObject:
         """The JSON object of an answer. Parts of a query that are None are left out."""
-        params = _params(query or {})
-        async with self.session.request(method, self._url(*path), params=params, json=body) as response:
-            await _raise_for_status(response)
+        async with self._respond(method, path, query or {}, json=body) as response:
             text = await response.text()
         try:
             answer = json.loads(text) if text else {}
@@ -99,36 +94,34 @@ class ApiClient:
         import aiohttp
 
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=120)
-        async with self.session.get(self._url(*path), params=_params(filters), timeout=timeout) as response:
-            await _raise_for_status(response)
+        async with self._respond("GET", path, filters, timeout=timeout) as response:
             async for line in response.content:
                 if line.startswith(b"data:"):
                     yield json.loads(line.removeprefix(b"data:"))
 
-    def _url(self, *path: str) -> str:
-        return f"{self.base}/api/v1/{'/'.join(quote(part, safe='') for part in path)}"
-
-
-def _params(query: Mapping[str, str | None]) -> dict[str, str]:
-    return {"dss_node" if key == "node" else key: value for key, value in query.items() if value is not None}
-
-
-async def _raise_for_status(response: "aiohttp.ClientResponse") -> None:
-    if response.status < 400:
-        return
-    text = await response.text()
-    try:
-        problem = json.loads(text)
-        message = problem.get("detail") or problem.get("title") or text
-    except (json.JSONDecodeError, AttributeError):
-        message = f"HTTP {response.status}"
-    raise Failure(str(message), {400: USAGE, 401: NOT_ALLOWED, 403: NOT_ALLOWED}.get(response.status, NO))
+    @asynccontextmanager
+    async def _respond(
+        self, method: str, path: Sequence[str], query: Mapping[str, str | None], **options: Any
+    ) -> AsyncIterator["aiohttp.ClientResponse"]:
+        url = f"{self.base}/api/v1/{'/'.join(quote(part, safe='') for part in path)}"
+        params = {"dss_node" if key == "node" else key: value for key, value in query.items() if value is not None}
+        async with self.session.request(method, url, params=params, **options) as response:
+            if response.status < 400:
+                yield response
+                return
+            text = await response.text()
+        try:
+            problem = json.loads(text)
+            message = problem.get("detail") or problem.get("title") or text
+        except (json.JSONDecodeError, AttributeError):
+            message = f"HTTP {response.status}"
+        raise Failure(str(message), {400: USAGE, 401: NOT_ALLOWED, 403: NOT_ALLOWED}.get(response.status, NO))
 
 
 @asynccontextmanager
 async def _serve_store(config: Path | None) -> AsyncIterator[str]:
     """A daemon on the store of ``config`` that only answers, beside another that may be running on it."""
-    from tocsin.app.build import build
+    from tocsin.app.build import Daemon
     from tocsin.app.logs import configure_logging
     from tocsin.app.reload import Source
     from tocsin.config.model import HttpConfig
@@ -138,7 +131,7 @@ async def _serve_store(config: Path | None) -> AsyncIterator[str]:
     configure_logging("warning", "auto")
     local = replace(load_config(config), http=HttpConfig(listen="127.0.0.1:0"))
     try:
-        daemon = build(Source(config), local, SystemClock())
+        daemon = Daemon(Source(config), local, SystemClock())
         await daemon.store.open(exclusive=False)
     except StoreError as error:
         raise Failure(str(error)) from None
