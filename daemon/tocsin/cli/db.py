@@ -37,22 +37,17 @@ def _current(config: ConfigOption = None) -> None:
     from tocsin.store.schema import SCHEMA_REVISION
 
     with _store(load_config(config)) as store:
-        if store.is_sqlite and not Path(store.url.database or "").exists():
-            print(f"no store yet; this version wants {SCHEMA_REVISION}")
-        else:
-            print(f"{stored_revision(store.url) or 'empty'}; this version wants {SCHEMA_REVISION}")
+        missing = store.is_sqlite and not Path(store.url.database or "").exists()
+        revision = "no store yet" if missing else stored_revision(store.url) or "empty"
+    print(f"{revision}; this version wants {SCHEMA_REVISION}")
 
 
 @app.command("upgrade")
 def _upgrade(config: ConfigOption = None) -> None:
     """Bring the store to this version; a SQLite file is backed up beside itself first."""
-
-    async def open_and_close(store: "Store") -> None:
-        await store.open()
-        await store.close()
-
-    with _store(load_config(config)) as store:
-        asyncio.run(open_and_close(store))
+    with _store(load_config(config)) as store, asyncio.Runner() as runner:
+        runner.run(store.open())
+        runner.run(store.close())
     print("the store is up to date")
 
 
@@ -90,13 +85,10 @@ def _prune(config: ConfigOption = None) -> None:
     from tocsin.kit.clock import SystemClock
 
     settings = load_config(config)
-
-    async def prune(store: "Store") -> int:
-        await store.open(exclusive=False)
+    with _store(settings) as store, asyncio.Runner() as runner:
+        runner.run(store.open(exclusive=False))
         try:
-            return await prune_all(store, SystemClock().now(), settings.store.retention)
+            rows = runner.run(prune_all(store, SystemClock().now(), settings.store.retention))
         finally:
-            await store.close()
-
-    with _store(settings) as store:
-        print(f"deleted {asyncio.run(prune(store))} rows")
+            runner.run(store.close())
+    print(f"deleted {rows} rows")

@@ -1,6 +1,6 @@
 """Two inboxes for the demo: a real SMTP server and a Slack webhook, both readable in the browser.
 
-They keep the newest messages in memory. What they show came over the wire as any receiver would get it.
+What they show came over the wire as any receiver would get it.
 """
 
 import asyncio
@@ -8,7 +8,8 @@ import email
 import html
 import json
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
 from datetime import datetime
 from email import policy
 from typing import Any
@@ -33,33 +34,29 @@ class Inboxes:
     def __init__(self, clock: Clock, on_message: Callable[[str], None]) -> None:
         self._clock = clock
         self._on_message = on_message
-        self._mails: deque[dict[str, Any]] = deque(maxlen=_KEEP)  # as in mail.json
-        self._posts: deque[dict[str, str]] = deque(maxlen=_KEEP)  # as in slack.json
-        self._smtp: asyncio.Server | None = None
-        self._runner: web.AppRunner | None = None
+        # As in mail.json and slack.json.
+        self._messages: dict[str, deque[dict[str, Any]]] = {name: deque(maxlen=_KEEP) for name in ("mail", "slack")}
         self.smtp_port = 0
         self.url = ""
 
-    async def start(self) -> None:
-        """Listen on two free ports of loopback."""
+    @asynccontextmanager
+    async def listen(self) -> AsyncIterator[None]:
+        """On two free ports of loopback."""
         loop = asyncio.get_running_loop()
-        self._smtp = await loop.create_server(lambda: SMTP(self, hostname="inbox", loop=loop), "127.0.0.1", 0)
-        self.smtp_port = self._smtp.sockets[0].getsockname()[1]
         app = web.Application(client_max_size=4 * 2**20)
-        pages = {"/": self._show_mails, "/mail": self._show_mails, "/slack": self._show_posts}
-        documents = {"/mail.json": self._list_mails, "/slack.json": self._list_posts}
-        app.add_routes([web.get(path, handler) for path, handler in (pages | documents).items()])
+        app.add_routes([web.get(path, self._show) for path in ("/", "/mail", "/slack", "/mail.json", "/slack.json")])
         app.add_routes([web.post("/services/{rest:.*}", self._take_post)])
-        self._runner = web.AppRunner(app, access_log=None)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
-        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
-
-    async def stop(self) -> None:
-        if self._runner is not None:
-            await self._runner.cleanup()
-        if self._smtp is not None:
-            self._smtp.close()
+        runner = web.AppRunner(app, access_log=None)
+        smtp = await loop.create_server(lambda: SMTP(self, hostname="inbox", loop=loop), "127.0.0.1", 0)
+        self.smtp_port = smtp.sockets[0].getsockname()[1]
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, "127.0.0.1", 0).start()
+            self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+            yield
+        finally:
+            await runner.cleanup()
+            smtp.close()
 
     async def handle_DATA(self, _server: SMTP, _session: Session, envelope: Envelope) -> str:
         content = envelope.content or b""
@@ -73,7 +70,7 @@ class Inboxes:
             "subject": str(message["subject"] or ""),
             **{name: None if body is None else str(body.get_content()) for name, body in bodies.items()},
         }
-        self._mails.appendleft(mail)
+        self._messages["mail"].appendleft(mail)
         self._on_message(f"mail   {mail['subject']}")
         return "250 OK"
 
@@ -84,22 +81,24 @@ class Inboxes:
         except json.JSONDecodeError:
             return web.Response(status=400, text="invalid_payload")
         text = "\n".join(dict.fromkeys(_slack_texts(payload)))
-        self._posts.appendleft({"at": self._clock.now().isoformat(), "text": text})
+        self._messages["slack"].appendleft({"at": self._clock.now().isoformat(), "text": text})
         self._on_message(f"slack  {text.strip().splitlines()[0] if text.strip() else '(empty)'}")
         return web.Response(text="ok")
 
-    async def _show_mails(self, _request: web.Request) -> web.Response:
-        return _page("Mail", map(_mail_article, self._mails))
-
-    async def _show_posts(self, _request: web.Request) -> web.Response:
-        posts = (f"<small>{_time(post)}</small><pre>{html.escape(post['text'])}</pre>" for post in self._posts)
-        return _page("Slack", posts)
-
-    async def _list_mails(self, _request: web.Request) -> web.Response:
-        return web.json_response(list(self._mails))
-
-    async def _list_posts(self, _request: web.Request) -> web.Response:
-        return web.json_response(list(self._posts))
+    async def _show(self, request: web.Request) -> web.Response:
+        name, _, form = (request.path.strip("/") or "mail").partition(".")
+        messages = self._messages[name]
+        if form == "json":
+            return web.json_response(list(messages))
+        articles = "".join(f"<article>{_article(message)}</article>" for message in messages)
+        title = name.title()
+        return web.Response(
+            content_type="text/html",
+            text=f"<!doctype html><meta charset=utf-8><meta name=viewport content='width=device-width'>"
+            f"<meta http-equiv=refresh content=10><title>{title}</title><style>{_STYLE}</style>"
+            f"<h1>{title}</h1><p><a href='/mail'>Mail</a> · <a href='/slack'>Slack</a></p>"
+            f"{articles or '<p>Nothing yet.</p>'}",
+        )
 
 
 def _slack_texts(part: object) -> Iterable[str]:
@@ -115,26 +114,14 @@ def _slack_texts(part: object) -> Iterable[str]:
             yield from _slack_texts(value)
 
 
-def _time(message: Mapping[str, Any]) -> str:
-    return f"{datetime.fromisoformat(message['at']):%H:%M:%S}"
-
-
-def _mail_article(mail: Mapping[str, Any]) -> str:
-    page, text = mail["html"], mail["text"]
-    body = ""
+def _article(message: Mapping[str, Any]) -> str:
+    time, text = f"{datetime.fromisoformat(message['at']):%H:%M:%S}", message["text"]
+    if "subject" not in message:  # from Slack's webhook
+        return f"<small>{time}</small><pre>{html.escape(text)}</pre>"
+    page, body = message["html"], ""
     if page is not None:
         body += f'<iframe sandbox="" srcdoc="{html.escape(page, quote=True)}"></iframe>'
     if text is not None:
         body += f"<details{'' if page else ' open'}><summary>text</summary><pre>{html.escape(text)}</pre></details>"
-    path = html.escape(f"{_time(mail)} · {mail['from']} → {', '.join(mail['to'])}")
-    return f"<h2>{html.escape(mail['subject'])}</h2><small>{path}</small>{body}"
-
-
-def _page(title: str, articles: Iterable[str]) -> web.Response:
-    body = "".join(f"<article>{article}</article>" for article in articles) or "<p>Nothing yet.</p>"
-    return web.Response(
-        content_type="text/html",
-        text=f"<!doctype html><meta charset=utf-8><meta name=viewport content='width=device-width'>"
-        f"<meta http-equiv=refresh content=10><title>{title}</title><style>{_STYLE}</style>"
-        f"<h1>{title}</h1><p><a href='/mail'>Mail</a> · <a href='/slack'>Slack</a></p>{body}",
-    )
+    path = html.escape(f"{time} · {message['from']} → {', '.join(message['to'])}")
+    return f"<h2>{html.escape(message['subject'])}</h2><small>{path}</small>{body}"

@@ -82,11 +82,10 @@ def _demo(
     from tocsin.config import BadConfig
 
     try:
-        code = asyncio.run(_run_demo(listen, seconds))
+        hard_exit(asyncio.run(_run_demo(listen, seconds)))
     except (CannotStart, BadConfig) as error:
         print_stderr(str(error))
-        code = NO
-    hard_exit(code)
+    hard_exit(NO)
 
 
 async def _run_demo(listen: str, seconds: int | None) -> int:
@@ -104,8 +103,7 @@ async def _run_demo(listen: str, seconds: int | None) -> int:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tocsin-demo-")))
         url = await dss.start()
         stack.push_async_callback(dss.stop)
-        await inboxes.start()
-        stack.push_async_callback(inboxes.stop)
+        await stack.enter_async_context(inboxes.listen())
         config = folder / "tocsin.yaml"
         smtp = inboxes.smtp_port
         config.write_text(_CONFIG.format(dss=url, key=DEFAULT_KEY, folder=folder, listen=listen, smtp=smtp))

@@ -1,8 +1,7 @@
 """What verbs print: tables for people, JSON for scripts, progress for those who wait.
 
 A row is a mapping of Python values. As JSON it keeps all its keys: times become RFC 3339 in UTC, durations seconds,
-and what is not known is null, never absent. A table shows some of the keys; it is drawn by rich on a terminal, and is
-plain aligned text elsewhere. Text from DSS never reaches a terminal with its control characters.
+and what is not known is null, never absent. Text from DSS never reaches a terminal with its control characters.
 """
 
 import sys
@@ -34,15 +33,17 @@ def rows(items: Sequence[Row], columns: Sequence[str], *, as_json: bool = False)
     if as_json:
         print_json(items)
     else:
-        headings, keys = zip(*map(_column, columns), strict=True)
-        table(headings, [[cell(row.get(key)) for key in keys] for row in items])
+        pairs = [column.partition("=")[::2] if "=" in column else (_heading(column), column) for column in columns]
+        _print_table(
+            [heading.upper() for heading, _ in pairs], [[cell(row.get(key)) for _, key in pairs] for row in items]
+        )
 
 
 def item(row: Row, *, hide: Iterable[str] = (), as_json: bool = False) -> None:
     """Print one row: its keys and values, as text without those to ``hide``."""
     if as_json:
         return print_json(row)
-    cells = {key.replace("_seconds", "").replace("_", " "): cell(row[key]) for key in row if key not in hide}
+    cells = {_heading(key): cell(row[key]) for key in row if key not in hide}
     width = max(map(len, cells), default=0)
     for key, value in cells.items():
         print(f"{key:<{width}}  {value}".rstrip())
@@ -50,17 +51,14 @@ def item(row: Row, *, hide: Iterable[str] = (), as_json: bool = False) -> None:
 
 
 def print_json(value: object) -> None:
-    print(json_text(value, _jsonable))
+    def jsonable(part: object) -> object:
+        if isinstance(part, datetime):
+            return isoformat(part)
+        if isinstance(part, timedelta):
+            return part.total_seconds()
+        raise TypeError(f"{type(part).__name__} is not JSON")
 
-
-def _jsonable(value: object) -> object:
-    match value:
-        case datetime():
-            return isoformat(value)
-        case timedelta():
-            return value.total_seconds()
-        case _:
-            raise TypeError(f"{type(value).__name__} is not JSON")
+    print(json_text(value, jsonable))
 
 
 def cell(value: object) -> str:
@@ -84,13 +82,11 @@ def cell(value: object) -> str:
             return one_line(str(value))
 
 
-def _column(column: str) -> tuple[str, str]:
-    heading, _, key = column.partition("=")
-    return (heading if key else heading.replace("_seconds", "").replace("_", " ")).upper(), key or heading
+def _heading(key: str) -> str:
+    return key.replace("_seconds", "").replace("_", " ")
 
 
-def table(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
-    """Rich on a terminal, else plain."""
+def _print_table(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
     if not sys.stdout.isatty():
         widths = [max(map(len, column)) for column in zip(headings, *lines, strict=True)]
         for line in (headings, *lines):

@@ -36,7 +36,7 @@ def _add_list(
 ) -> None:
     """Add the verb ``list`` on the API's list ``path``. An option stands for each of the ``filters``, and for the state
     and the place after which to begin where they are described. Unless a state is asked for, items with ``hide_state``
-    are left out of the answer, and those with another than ``default_state`` are not asked for."""
+    are left out."""
     options: list[Any] = [(name, Filter, None) for name in filters.split()]
     if states is not None:
         options.insert(0, ("state", Annotated[str | None, typer.Option(help=states)], default_state))
@@ -65,16 +65,10 @@ def _add_list(
 
 def _event_place(event: JsonObject) -> str:
     data = event["data"]
-    return "/".join(
-        part for part in (data["node"], data["project"], data["scenario"] and data["scenario"]["id"]) if part
-    )
+    return "/".join(filter(None, (data["node"], data["project"], data["scenario"] and data["scenario"]["id"])))
 
 
-def _alert_place(alert: JsonObject) -> str:
-    labels = alert["labels"]
-    return "/".join(labels[name] for name in ("dss_node", "project", "scenario", "channel") if labels.get(name))
-
-
+_PLACE_LABELS = ("dss_node", "project", "scenario", "channel")
 _EVENT_COLUMNS: dict[str, Column] = {
     "seq": "seq",
     "time": "time",
@@ -101,7 +95,7 @@ _add_list(
         "state": lambda alert: alert["state"] if alert["state"] == "firing" else alert["end_reason"],
         "alert": lambda alert: alert["labels"].get("alertname"),
         "severity": lambda alert: alert["labels"].get("severity"),
-        "place": _alert_place,
+        "place": lambda alert: "/".join(filter(None, map(alert["labels"].get, _PLACE_LABELS))),
         "since": "starts_at",
         "summary": lambda alert: alert["annotations"].get("summary"),
     },
@@ -243,13 +237,10 @@ async def _explain(
     from tocsin.store.explanation import AlertExplanation, RunExplanation
 
     parts = [unquote(part) for part in address.split("/")]
-    is_alert = len(parts) == 1 and address != ""
-    if is_alert:
-        path = ["alerts", address]
-    elif len(parts) in (3, 4) and all(parts):
-        path = await _run_path(api, parts)
-    else:
+    if len(parts) not in (1, 3, 4) or not all(parts):
         raise Failure(f"{address!r} is neither [NODE/]PROJECT/SCENARIO/RUN nor the id of an alert", USAGE)
+    is_alert = len(parts) == 1
+    path = ["alerts", address] if is_alert else await _run_path(api, parts)
     story = await api.request("GET", "explain", *path)
     if as_json:
         return show.print_json(story)

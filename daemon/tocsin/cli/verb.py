@@ -1,8 +1,7 @@
 """How an async function becomes a command, and the options that many share.
 
-A verb's first parameter is what it works on: a ``Session`` with DSS or the ``ApiClient`` of a daemon, opened for it by the
-options that say where that is. A parameter whose type is a dataclass stands for an option a field. What goes wrong
-becomes one line on standard error and an exit code.
+A verb's first parameter is what it works on: a ``Session`` with DSS or the ``ApiClient`` of a daemon, opened for it by
+the options that say where that is. A parameter whose type is a dataclass stands for an option a field.
 """
 
 import inspect
@@ -37,26 +36,19 @@ TimeoutOption = Annotated[
 StrictOption = Annotated[bool, typer.Option("--strict", help="A WARNING is no success.")]
 Filter = Annotated[str | None, typer.Option(help="Only these.")]
 LimitOption = Annotated[int, typer.Option(min=1, help="At most so many.")]
-ScenarioArgument = Annotated[str, typer.Argument(metavar="ADDRESS", help="[NODE/]PROJECT/SCENARIO", show_default=False)]
-ScenariosArgument = Annotated[
-    list[str], typer.Argument(metavar="ADDRESS...", help="[NODE/]PROJECT/SCENARIO; globs allowed.", show_default=False)
-]
-ScopeArgument = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="[ADDRESS...]",
-        help="[NODE/]PROJECT/SCENARIO or a PROJECT; globs allowed. Without one: all that the node's scope lets in.",
-        show_default=False,
-    ),
-]
-RunArgument = Annotated[
-    str,
-    typer.Argument(
-        metavar="ADDRESS",
-        help="[NODE/]PROJECT/SCENARIO[/RUN]; RUN is an id, last (the default) or current.",
-        show_default=False,
-    ),
-]
+
+
+def _argument(metavar: str, help: str) -> Any:
+    return typer.Argument(metavar=metavar, help=help, show_default=False)
+
+
+ScenarioArgument = Annotated[str, _argument("ADDRESS", "[NODE/]PROJECT/SCENARIO")]
+ScenariosArgument = Annotated[list[str], _argument("ADDRESS...", "[NODE/]PROJECT/SCENARIO; globs allowed.")]
+_SCOPE = "[NODE/]PROJECT/SCENARIO or a PROJECT; globs allowed. Without one: all that the node's scope lets in."
+ScopeArgument = Annotated[list[str] | None, _argument("[ADDRESS...]", _SCOPE)]
+_RUN = "[NODE/]PROJECT/SCENARIO[/RUN]; RUN is an id, last (the default) or current."
+RunArgument = Annotated[str, _argument("ADDRESS", _RUN)]
+_DRY_RUN = typer.Option("--dry-run", help="Only tell what would be changed.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,17 +65,13 @@ class Where:
 
 @dataclass(frozen=True, slots=True)
 class Bulk:
-    """How many things are changed at once."""
-
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would be changed.")] = False
+    dry_run: Annotated[bool, _DRY_RUN] = False
     as_json: JsonOption = False
 
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """How definitions are changed."""
-
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would be changed.")] = False
+    dry_run: Annotated[bool, _DRY_RUN] = False
     keep_run_as: Annotated[
         bool,
         typer.Option(
@@ -109,11 +97,8 @@ def typer_app() -> typer.Typer:
 def verb(
     app: typer.Typer, name: str, *, columns: Sequence[str] | None = None, interrupted: int = 130
 ) -> Callable[[Work], Work]:
-    """Register an async function as the command ``name``.
-
-    It may return an exit code. With ``columns`` it returns rows, which are printed as a table (see ``show.rows``), or
-    whole with ``--json``.
-    """
+    """Register an async function as the command ``name``. It may return an exit code, or with ``columns`` rows, which
+    are printed as a table (see ``show.rows``), or whole with ``--json``."""
 
     def register(work: Work) -> Work:
         first, *own = inspect.signature(work).parameters.values()
@@ -123,6 +108,8 @@ def verb(
         bundles: dict[str, Any] = {p.name: p.annotation for p in (where, *own) if is_dataclass(p.annotation)}
 
         def command(**values: Any) -> None:
+            import asyncio
+
             for bundle, kind in bundles.items():
                 values[bundle] = kind(**{field.name: values.pop(field.name) for field in fields(kind)})
             place = values.pop(where.name)
@@ -136,7 +123,13 @@ def verb(
                     code: int = result if isinstance(result, int) and result else opened.code
                     return code
 
-            raise SystemExit(_run(main(), interrupted))
+            try:
+                raise SystemExit(asyncio.run(main()))
+            except Failure as error:
+                fail(str(error), error.code)
+            except KeyboardInterrupt:
+                if interrupted:
+                    fail("interrupted", interrupted)
 
         options = [option for parameter in (*own, where) for option in _options(parameter)]
         command.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined] # read by typer
@@ -161,19 +154,6 @@ def _options(parameter: inspect.Parameter) -> list[inspect.Parameter]:
     ]
 
 
-def _run(main: Coroutine[Any, Any, int], interrupted: int) -> int:
-    import asyncio
-
-    try:
-        return asyncio.run(main)
-    except Failure as error:
-        fail(str(error), error.code)
-    except KeyboardInterrupt:
-        if interrupted:
-            fail("interrupted", interrupted)
-        return interrupted
-
-
 def seconds(duration: str | None) -> float | None:
     """A duration of the command line. Raises ``Failure``."""
     from tocsin.kit.clock import BadDuration, parse_duration
@@ -185,8 +165,7 @@ def seconds(duration: str | None) -> float | None:
 
 
 def load_config(path: Path | None, *, to_send: bool = False) -> "Config":
-    """The configuration; on problems prints each on a line of its own and exits with 1. The channels' URLs are checked
-    only ``to_send``."""
+    """The configuration; on problems prints them and exits with 1. The channels' URLs are checked only ``to_send``."""
     from tocsin.config import BadConfig, from_environment, load_file
     from tocsin.config.load import Check, config_path_from_environment, unchecked
 
