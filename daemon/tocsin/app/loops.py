@@ -191,8 +191,8 @@ class Watchers:
                 for name, settings in configured.items():
                     if name not in self._running:
                         watcher = make(settings[0], config)
-                        task = asyncio.create_task(watcher.run(), name=f"watch {name}")
-                        self._running[name] = (settings, watcher, task)
+                        watch = asyncio.create_task(watcher.run(), name=f"watch {name}")
+                        self._running[name] = (settings, watcher, watch)
                 self._changed.clear()
                 change = asyncio.create_task(self._changed.wait(), name="configuration changed")
                 try:
