@@ -126,7 +126,7 @@ async def drain(store: Store, settings: Config, on_progress: Callable[[float, in
     """Seconds until nothing is open, with the loop as the daemon runs it."""
     bell, clock = asyncio.Event(), SystemClock()
     sender = Sender(store, holder="bench", clock=clock, metrics=DeliverMetrics(CollectorRegistry()), random=Random(1),
-                    ring=bell.set)  # fmt: skip
+                    wake=bell.set)  # fmt: skip
     began = looked = time.perf_counter()
     while True:
         bell.clear()
@@ -274,7 +274,7 @@ async def beside_hanging(port: int, dead_port: int, hanging: int, count: int) ->
     async def measure(store: Store, settings: Config) -> float:
         bell, clock, delays = asyncio.Event(), SystemClock(), []
         sender = Sender(store, holder="bench", clock=clock, metrics=DeliverMetrics(CollectorRegistry()),
-                        random=Random(1), ring=bell.set)  # fmt: skip
+                        random=Random(1), wake=bell.set)  # fmt: skip
         await sender.step(clock.now(), settings)
         await asyncio.sleep(1.5)
         for n in range(count):

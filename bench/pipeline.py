@@ -132,7 +132,7 @@ async def measure(folder: Path, runs: int, count: int, webhook: str) -> None:
         metrics=DeliverMetrics(registry),
         random=Random(1),
         connect=connector(clock),
-        ring=wakeup.set,
+        wake=wakeup.set,
     )
     began, cpu = time.perf_counter(), time.process_time()
     delivered = await deliver(store, sender, wakeup, config, clock)

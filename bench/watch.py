@@ -130,7 +130,7 @@ async def measure(fake: FakeNode, options: argparse.Namespace) -> None:
                 store=store,
                 leadership=leader,
                 clock=CLOCK,
-                ring=lambda: None,
+                wake=lambda: None,
                 metrics=WatchMetrics(CollectorRegistry()),
                 wants_details=lambda event, own: DetailsLevel.NOTHING,
                 wants_mail_reporters=lambda: False,

@@ -218,7 +218,7 @@ async def test_a_further_failure_that_changes_nothing_says_when_the_channel_was_
         await world.step(T0 + minutes(at + 6))
         assert await in_short(world) == (
             "ScenarioFailed updated; ops/slack: not notified, no_change "
-            "(it was told of this alert at 2026-03-02T06:02:00.000Z)"
+            "(it was notified of this alert at 2026-03-02T06:02:00.000Z)"
         )
     await world.step(T0 + minutes(260))  # the repeat tells of the latest failure
     assert await in_short(world) == "ScenarioFailed updated; ops/slack: pending"

@@ -353,7 +353,7 @@ async def test_the_bell_alone_empties_an_outbox_deeper_than_what_is_looked_at_at
 ) -> None:
     bell = asyncio.Event()
     sender = Sender(store, holder="one", clock=clock, metrics=DeliverMetrics(CollectorRegistry()), random=Random(1),
-                    ring=bell.set)  # fmt: skip
+                    wake=bell.set)  # fmt: skip
     rows = [owed(ordering_key=f"l{n}") for n in range(1_200)]
     await put(store, *rows)
     settings = config(hook(inbox.url))

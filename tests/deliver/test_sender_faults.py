@@ -72,7 +72,7 @@ async def main(store_url, hook_url):
     store, clock, bell = Store(store_url), SystemClock(), asyncio.Event()
     await store.open()
     sender = Sender(store, holder="doomed", clock=clock, metrics=DeliverMetrics(CollectorRegistry()),
-                    random=Random(1), ring=bell.set)
+                    random=Random(1), wake=bell.set)
     while True:
         bell.clear()
         await sender.step(clock.now(), config(hook(hook_url)))
@@ -273,7 +273,7 @@ async def test_a_narrow_channel_asks_for_its_next_row_as_soon_as_a_place_is_free
 ) -> None:
     bell = asyncio.Event()
     sender = Sender(store, holder="me", clock=clock, metrics=DeliverMetrics(CollectorRegistry()), random=Random(1),
-                    ring=bell.set)  # fmt: skip
+                    wake=bell.set)  # fmt: skip
     channel = Channel("ops/json", "ops", url=Plain(inbox.url.replace("http", "json")))
     rows = [owed(channel="ops/json", ordering_key=f"ordering_key {n % 3}") for n in range(12)]
     await store.write(outbox.enqueue, rows)

@@ -117,7 +117,7 @@ async def stages(
 
         registry = CollectorRegistry()
         deps = WatcherDeps(
-            node, store=store, leadership=leader, clock=CLOCK, ring=lambda: None, metrics=WatchMetrics(registry),
+            node, store=store, leadership=leader, clock=CLOCK, wake=lambda: None, metrics=WatchMetrics(registry),
             wants_details=wanted, wants_mail_reporters=lambda: True, user_agent="tocsin/test",
             duration_buckets=DURATION_BUCKETS,
         )  # fmt: skip

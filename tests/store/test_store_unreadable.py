@@ -70,7 +70,7 @@ async def deliver(store: Store, now: HandClock, config: Config = CONFIG) -> list
     posts: dict[str, Post] = {}
     sender = Sender(
         store, holder="me", clock=now, metrics=DeliverMetrics(CollectorRegistry()), random=Random(1),
-        connect=lambda one: posts.setdefault(one.name, Post(one.name)), ring=lambda: None,
+        connect=lambda one: posts.setdefault(one.name, Post(one.name)), wake=lambda: None,
     )  # fmt: skip
     for _ in range(5):
         await sender.step(now.now(), config)

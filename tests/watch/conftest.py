@@ -130,7 +130,7 @@ async def watching(
             store=store,
             leadership=leader,
             clock=clock,
-            ring=lambda: rings.append(None),
+            wake=lambda: rings.append(None),
             metrics=WatchMetrics(registry),
             wants_details=lambda event, own: details,
             wants_mail_reporters=lambda: mirroring,

@@ -64,7 +64,7 @@ class Daemon:
             metrics=DeliverMetrics(registry),
             random=Random(),
             connect=connector(clock, slack_url=slack_url),
-            ring=self.stages.wake_deliver.set,
+            wake=self.stages.wake_deliver.set,
         )
         self.exposition = Exposition(registry)
         self._heartbeat = HeartbeatSender()
@@ -88,7 +88,7 @@ class Daemon:
                 store=self.store,
                 leadership=leadership,
                 clock=self.clock,
-                ring=self.stages.wake_decide.set,
+                wake=self.stages.wake_decide.set,
                 metrics=self._watch_metrics,
                 wants_details=details_level,
                 wants_mail_reporters=lambda: self.config().dss_reporters.mode != "off",

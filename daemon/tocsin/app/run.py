@@ -1,4 +1,4 @@
-"""The life of the process: start in order, run until told to stop or until something essential ends, stop in order."""
+"""The life of the process: start in order, run until a signal or until something essential ends, stop in order."""
 
 import asyncio
 import os

@@ -56,12 +56,12 @@ def _test_routes(
     labels: Annotated[list[str], typer.Argument(metavar="LABEL=VALUE…", help="The labels of an alert.")],
     config: ConfigOption = None,
     expect: Annotated[
-        list[str] | None, typer.Option(help="A receiver that must hear; several in order, or comma-separated.")
+        list[str] | None, typer.Option(help="A receiver that must be notified; several in order, or comma-separated.")
     ] = None,
     tree: Annotated[bool, typer.Option("--tree", help="Show the part of the tree that the labels take.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Print the receivers that would hear of an alert with these labels, comma-separated on one line."""
+    """Print the receivers that would be notified of an alert with these labels, comma-separated on one line."""
     from tocsin.routing.tree import format_matching, matching_receivers
 
     root, alert_labels = _root(config), dict(map(_parse_label, labels))
@@ -115,7 +115,7 @@ def _notify_test(
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Send a sample to every channel of RECEIVER and tell what became of each. Exit 1 unless all took it."""
+    """Send a sample to every channel of RECEIVER and print the result of each. Exit 1 unless all took it."""
     import asyncio
 
     from tocsin.app.logs import configure_logging

@@ -15,7 +15,7 @@ NOT_ALLOWED = 4
 
 
 class Failure(Exception):
-    """A verb cannot go on; the text is what the user is told."""
+    """A verb cannot go on; the text is printed for the user."""
 
     def __init__(self, message: str, code: int = NO) -> None:
         super().__init__(message)

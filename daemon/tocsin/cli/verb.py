@@ -48,7 +48,7 @@ _SCOPE = "[NODE/]PROJECT/SCENARIO or a PROJECT; globs allowed. Without one: all 
 ScopeArgument = Annotated[list[str] | None, _argument("[ADDRESS...]", _SCOPE)]
 _RUN = "[NODE/]PROJECT/SCENARIO[/RUN]; RUN is an id, last (the default) or current."
 RunArgument = Annotated[str, _argument("ADDRESS", _RUN)]
-_DRY_RUN = typer.Option("--dry-run", help="Only tell what would be changed.")
+_DRY_RUN = typer.Option("--dry-run", help="Only print what would be changed.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,7 +62,7 @@ class DecideMetrics:
 
 
 class Decider:
-    """Keeps nothing between two steps but the compiled configuration, and when it last looked for two things."""
+    """Keeps nothing between two steps but the compiled configuration, and when two periodic queries were last made."""
 
     def __init__(
         self, store: Store, leadership: Leadership, metrics: DecideMetrics, wake_sender: Callable[[], None]

@@ -192,7 +192,9 @@ def _fire_missed(evaluation: RuleEvaluation, node: str, evaluated: Sequence[_Eva
     for start in evaluated:
         for rule, due in start.missed:
             state = _state(evaluation, StateKey(rule.id, *start.key.scenario), MissedState)
-            if state is None or state.judged is None or start.key.at > state.judged:  # else it is counted already
+            if (
+                state is None or state.last_counted is None or start.key.at > state.last_counted
+            ):  # else it is counted already
                 fresh.append((start.key, rule, due))
     held: set[StartKey] = set()
     for first, last in missed.group_moments([key.at for key, _, _ in fresh]):

@@ -59,7 +59,7 @@ class DeliverMetrics:
 
 @dataclass(eq=False)
 class Sender:
-    """One object for the life of the process; ``step`` follows the configuration of its argument. ``ring`` asks for a
+    """One object for the life of the process; ``step`` follows the configuration of its argument. ``wake`` asks for a
     step before the agreed time: capacity became free, or a retry was planned."""
 
     store: Store
@@ -69,7 +69,7 @@ class Sender:
     metrics: DeliverMetrics
     random: Random
     connect: Callable[[Channel], Transport] | None = None
-    ring: Callable[[], None] = lambda: None
+    wake: Callable[[], None] = lambda: None
 
     def __post_init__(self) -> None:
         self._receipts = Receipts(self.store)
@@ -288,7 +288,7 @@ class Sender:
             if failures >= _OUTAGE:
                 with suppress(StoreUnavailable):  # they are due later by themselves
                     await self.store.write(outbox.retry_now, channel.name, self.clock.now())
-                self.ring()
+                self.wake()
         else:
             if receipt.state is NotificationState.DEAD:
                 log.warning("notification_dead", **context, dead_reason=receipt.dead_reason, reason=receipt.reason)
@@ -298,7 +298,7 @@ class Sender:
             if result.retry_after:
                 await self._release(bulkhead.pause(self.clock.now() + result.retry_after))
         if retried or bulkhead.runs_low():
-            self.ring()
+            self.wake()
 
     def _receipt(self, channel: Channel, outgoing: Outgoing, result: SendResult, *, held: bool = False) -> Receipt:
         """Delivered, dead letter or retry. ``held``: it may still arrive, so its ordering key waits."""

@@ -42,7 +42,7 @@ def pauses(first: float, longest: float) -> Iterator[float]:
 
 
 _Waiter = tuple[Callable[[Any], object | None], "asyncio.Future[Any]"]
-"""A judge of polled values, and where its judgement goes."""
+"""A check of polled values, and the future of its result."""
 
 
 @dataclass(eq=False, slots=True)
@@ -72,11 +72,11 @@ class SharedWaits:
         self._slots = asyncio.Semaphore(concurrency)  # first come, first served
         self._shared_polls: dict[Hashable, _SharedPoll] = {}
 
-    async def until(self, key: Hashable, fetch: Callable[[], Awaitable[T]], judge: Callable[[T], R | None]) -> R:
-        """Poll ``fetch`` until ``judge`` makes something of what it gave. Raises what either of them raises, except
+    async def until(self, key: Hashable, fetch: Callable[[], Awaitable[T]], check: Callable[[T], R | None]) -> R:
+        """Poll ``fetch`` until ``check`` makes something of what it gave. Raises what either of them raises, except
         transient errors. Waits with the same key must mean the same fetch."""
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
-        waiter = (judge, future)
+        waiter = (check, future)
         afresh = pauses(self._first_pause, self._longest_pause)
         shared = self._shared_polls.setdefault(key, _SharedPoll(fetch, afresh))
         shared.waiters.append(waiter)
@@ -119,10 +119,10 @@ class SharedWaits:
                         pause = max(pause, min(error.retry_after or 0.0, _MAX_RETRY_AFTER))
                 else:
                     failures = 0
-                    for judge, future in asking:
+                    for check, future in asking:
                         try:
-                            _settle(future, judge(value))
-                        except Exception as error:  # noqa: BLE001 - it belongs to the waiter with this judge
+                            _settle(future, check(value))
+                        except Exception as error:  # noqa: BLE001 - it belongs to the waiter with this check
                             _settle(future, error)
             if shared.open():
                 with suppress(TimeoutError):

@@ -132,7 +132,7 @@ class Endpoint(Generic[T]):
 
 
 class Waits(Protocol):
-    async def until(self, key: Hashable, fetch: Callable[[], Awaitable[T]], judge: Callable[[T], R | None]) -> R: ...
+    async def until(self, key: Hashable, fetch: Callable[[], Awaitable[T]], check: Callable[[T], R | None]) -> R: ...
 
 
 class APIClient(Protocol):

@@ -52,7 +52,7 @@ class MissedState(RuleState):
     last: datetime | None = None
     due: datetime | None = None  # when the first of them counted as missed
     met: datetime | None = None  # the next start, until the alert has resolved
-    judged: datetime | None = None  # the latest expected start that this rule has counted
+    last_counted: datetime | None = None  # the latest expected start that this rule has counted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

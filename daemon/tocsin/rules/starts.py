@@ -71,11 +71,11 @@ class MissedRule(CompiledRule[MissedState]):
     def add_missed(self, state: MissedState | None, at: datetime, due: datetime) -> MissedState:
         """The state after a missed start; one that was counted before changes nothing."""
         state = state or MissedState()
-        if state.judged is not None and at <= state.judged:
+        if state.last_counted is not None and at <= state.last_counted:
             return state
         if state.count == 0 or state.met is not None:
             state = replace(reset(state), first=at, due=due)
-        return replace(state, count=state.count + 1, last=at, judged=at)
+        return replace(state, count=state.count + 1, last=at, last_counted=at)
 
     def on_event(self, state: MissedState | None, event: Event) -> MissedState | None:
         if event.name is not EventName.RUN_STARTED or state is None or state.last is None:
@@ -84,7 +84,9 @@ class MissedRule(CompiledRule[MissedState]):
 
     def evaluate(self, state: MissedState, view: RuleView) -> EvaluationResult:
         if state.first is None or state.last is None or state.due is None or state.met is not None:
-            return EvaluationResult(replace(reset(state), judged=state.judged), RuleStatus.INACTIVE, at=state.met)
+            return EvaluationResult(
+                replace(reset(state), last_counted=state.last_counted), RuleStatus.INACTIVE, at=state.met
+            )
         again = "" if state.count == 1 else f" {times(state.count)}"
         since = f", and {state.count - 1} more until {format_utc(state.last)}" if state.count > 1 else ""
         first = format_utc(state.first)

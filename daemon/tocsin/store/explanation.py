@@ -325,7 +325,7 @@ def _outcome(
             why_not, deciding = (flush.at, flush.reason, flush.note), number
     at, reason, note = why_not or (change.at, DecisionReason.NO_CHANGE, None)
     if reason is DecisionReason.NO_CHANGE and note is None and notified_at is not None:
-        note = f"it was told of this alert at {isoformat(notified_at)}"
+        note = f"it was notified of this alert at {isoformat(notified_at)}"
     return NotifyOutcome(change.name, change.reason, channel, at, reason, note), deciding
 
 
@@ -341,7 +341,7 @@ def _why_left_out(connection: Connection, alert: AlertRecord, at: datetime) -> t
     for silence in active_silences(connection, at):
         if all_match(silence.matchers, alert.labels):
             return DecisionReason.SILENCED, f"by silence {silence.id} of {silence.created_by}"
-    return DecisionReason.INHIBITED, "others of its group were told"
+    return DecisionReason.INHIBITED, "others of its group were notified"
 
 
 def _of_reporters(connection: Connection, on_events: Sequence[Decision]) -> list[NotifyOutcome]:

@@ -39,7 +39,7 @@ class GroupMembership:
 
 @dataclass(frozen=True, slots=True)
 class NotificationLogRow:
-    """What one channel was last told about a group, and why its last flush notified or did not."""
+    """An entry of the notification log: of what one channel was last notified, and the reason of its last flush."""
 
     group_key: str
     channel: str
@@ -137,11 +137,11 @@ def members(connection: Connection, keys: Collection[str]) -> dict[str, list[Mem
 
 
 def load_notification_log(connection: Connection, keys: Collection[str]) -> dict[tuple[str, str], NotificationLogRow]:
-    """What the channels were told about these groups, by group key and channel."""
+    """The notification log of these groups, by group key and channel."""
 
     def to_row(row: Any) -> NotificationLogRow:
         notified = None if row.at is None else NotificationLogEntry(frozenset(row.firing), frozenset(row.ended), row.at)
-        # What a channel was told counts, whatever word a newer version has for it.
+        # The entry counts, whatever reason a newer version has written.
         reason = DecisionReason(row.reason) if row.reason in _REASONS else None
         return NotificationLogRow(row.group_key, row.channel, notified, reason)
 

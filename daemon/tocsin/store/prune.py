@@ -1,7 +1,7 @@
 """Forgetting what is old, in bounded batches.
 
-Never: open runs, runs inside a look's window (the newest of each scenario), events that wait for a decision or a
-summary, notifications owed or dead, alerts that a group may still tell of, totals. A run that is forgotten makes no
+Never: open runs, runs inside a poll's window (the newest of each scenario), events that wait for a decision or a
+summary, notifications that are pending or dead, alerts of which a group may still notify, totals. A run that is forgotten makes no
 event again: the scenario's watermark stands.
 """
 
@@ -37,7 +37,7 @@ from tocsin.store.sql import RUN, SCENARIO, Key, Keyed, columns, has_key, is_key
 ROWS = 500  # of one table in one batch
 SCENARIOS = 100  # whose runs one batch goes through
 KEEP_RUNS = 50  # of each scenario, however old
-_NOTIFIED_FOR = timedelta(hours=120)  # a channel's memory of a group that is gone; see ``routing.dedup``
+_NOTIFIED_FOR = timedelta(hours=120)  # entries of the notification log whose group is gone; see ``routing.stages``
 _DONE = (NotificationState.DELIVERED, NotificationState.SUPERSEDED, NotificationState.CANCELLED)
 
 

@@ -203,9 +203,9 @@ scenarios = Table(
     ),  # [project, scenario] pairs of follow triggers
     Column("watched_since", Moment, nullable=False),
     Column("watermark", Moment, nullable=False),  # runs that start before it and are not open are the past
-    Column("cursor", Moment),  # start of the newest run that a whole look saw: the next one must reach it
-    Column("polled_at", Moment),  # when the last good look was begun
-    Column("status_read_at", Moment),  # when the request that told `active` and `next_run` was begun
+    Column("cursor", Moment),  # start of the newest run that a complete poll saw: the next one must reach it
+    Column("polled_at", Moment),  # when the last good poll was begun
+    Column("status_read_at", Moment),  # when the request that read `active` and `next_run` was begun
     *_moments("next_run", "last_end", nullable=True),
     Column("last_outcome", Text),  # of the run that ended last
     Column("missing", Integer, nullable=False, server_default="0"),
@@ -232,7 +232,7 @@ expected_starts = Table(
     Column("at", Moment, nullable=False),
     Column("state", String(16), nullable=False),  # pending, met, withdrawn, missed
     Column("learned_at", Moment, nullable=False),
-    Column("evaluate_at", Moment),  # when a look at it is worth while again; null: at once, when `at` is past
+    Column("evaluate_at", Moment),  # when to evaluate it again; null: at once, when `at` is past
     Column("settled_at", Moment),
     PrimaryKeyConstraint(*_SCENARIO, "at"),
 )
@@ -253,7 +253,7 @@ runs = Table(
     Column("baseline", Boolean, nullable=False),  # ended before it was watched: no event, no count
     Column("late", Boolean, nullable=False, server_default=text("false")),
     Column("seen_at", Moment, nullable=False),
-    Column("seen_by", Text),  # the reason of the look that saw it first
+    Column("seen_by", Text),  # the reason of the poll that saw it first
     Column("end_seen_at", Moment),
     Column("absent_since", Moment),  # open, but no longer in DSS's history; on DSS's clock
     Column("details_due_at", Moment),  # null: not wanted, or done
@@ -334,7 +334,7 @@ rule_states = Table(
     *_names(*_SCENARIO),  # project and scenario are empty for rules about nodes
     Column("version", Integer, nullable=False),
     Column("state", Text, nullable=False),
-    Column("due_at", Moment),  # when time alone may change the verdict
+    Column("due_at", Moment),  # when time alone may change the result
     PrimaryKeyConstraint("rule", "node", "project", "scenario"),
 )
 Index("ix_rule_states_place", rule_states.c.node, rule_states.c.project, rule_states.c.scenario)
@@ -355,7 +355,7 @@ alerts = Table(
     Column("run_id", Text),
     Column("run_start", Moment),
     Column("updated_at", Moment, nullable=False),
-    Column("was_active", Boolean, nullable=False),  # the scenario's own switch when it rang; off since: deactivated
+    Column("was_active", Boolean, nullable=False),  # the scenario's own switch when it fired; off since: deactivated
 )
 _partial_index("uq_alerts_firing", alerts.c.fingerprint, where=alerts.c.ends_at.is_(None), unique=True)
 Index("ix_alerts_ends_at", alerts.c.ends_at)
@@ -380,27 +380,27 @@ group_alerts = Table(
     *_names("group_key"),
     _word("fingerprint"),
     _word("alert_id"),
-    # Only channels with `resolve_what_was_sent` are still told of it.
+    # Only channels with `resolve_what_was_sent` are still notified of it.
     Column("ended_muted", Boolean, nullable=False, server_default=text("false")),
     PrimaryKeyConstraint("group_key", "fingerprint"),
     ForeignKeyConstraint(["group_key"], ["groups.key"], ondelete="CASCADE"),
 )
 Index("ix_group_alerts_fingerprint", group_alerts.c.fingerprint)
 
-# What a channel was last told about a group: the base of "is this worth a notification". It outlives the group.
+# The notification log: of what a channel was last notified, per group. It outlives the group.
 notification_log = Table(
     "notification_log",
     metadata,
     *_names("group_key", "channel"),
     Column("firing", Document(tuple[str, ...]), nullable=False),  # fingerprints
     Column("ended", Document(tuple[str, ...]), nullable=False),
-    Column("at", Moment),  # null until it was told something
+    Column("at", Moment),  # null until the first notification
     _word("reason"),  # of the last flush; only a change of it is a new decision row
     PrimaryKeyConstraint("group_key", "channel"),
 )
 Index("ix_notification_log_at", notification_log.c.at)
 
-# Events that were too late to be told one by one, until the summary after the backfill.
+# Events that were too late to be notified one by one, until the summary after the backfill.
 withheld = Table(
     "withheld",
     metadata,
@@ -419,7 +419,7 @@ silences = Table(
 )
 Index("ix_silences_ends_at", silences.c.ends_at)
 
-# Why something rang or did not: one row a decision, for `explain` and for people who ask later.
+# Why something fired, was notified, or was not: one row a decision, for `explain` and for people who ask later.
 decisions = Table(
     "decisions",
     metadata,

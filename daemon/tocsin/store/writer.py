@@ -112,7 +112,7 @@ class Writer:
             self._end(requests, error)
         except BaseException as error:
             self._end(requests, StoreFailed(f"the store's writer ended with {type(error).__name__}: {error}"))
-            log.critical("store_writer_failed", exc_info=error)  # last: whoever waits hears of it also if this fails
+            log.critical("store_writer_failed", exc_info=error)  # last: the callers have their error even if this fails
 
     def _collect(self, requests: deque[WriteRequest]) -> bool:
         """Wait for a request and take what waits behind it; false when the writer is to end and nothing is left."""

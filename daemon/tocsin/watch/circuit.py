@@ -134,7 +134,7 @@ class Circuit:
             if state.row.down_event_id is None:
                 event = self._event(EventName.NODE_DOWN, health.reason)
                 await state.save({"up": False, "down_since": event.time, "down_event_id": event.id, **cause}, event)
-                state.deps.ring()
+                state.deps.wake()
             elif state.row.down_reason != cause["down_reason"]:
                 await state.save(cause)
         finally:
@@ -171,7 +171,7 @@ class Circuit:
             await state.save(changes, event)
             await state.schedule.backfill(state.schedule.scenarios.values())
             if event is not None:
-                state.deps.ring()
+                state.deps.wake()
         self._resumed = True
 
     def _event(self, name: EventName, reason: DownReason | None = None) -> Event:

@@ -44,7 +44,7 @@ class Poll:
     now: datetime
     earliest: datetime  # what ``now`` may be, if DSS's clock was just set back
     detected_at: datetime
-    horizon: datetime  # what ended before it is too old to be told
+    horizon: datetime  # what ended before it is too old to make an event
     late_before: datetime | None = None  # what happened before it happened in a downtime
     fresh_from: datetime  # of what started earlier, all that is seen is known to have ended
     scenario_url: str = ""
@@ -160,7 +160,7 @@ def _event(
     starts = name is EventName.RUN_STARTED
     time = run.start if starts or run.end is None else max(run.start, run.end)
     late = poll.is_late(time)
-    if starts and not late:  # a late one tells that its run is long over
+    if starts and not late:  # a late start says that its run is over already
         run = replace(run, end=None, outcome=None)
     return Event(
         id=run_event_id(run, name, reporter.name if reporter else ""),

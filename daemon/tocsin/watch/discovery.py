@@ -426,7 +426,7 @@ class Discovery:
         gone_projects = [replace(row, gone_at=now) for row in projects]
         await state.store.write(_write, rows, withdrawn, now, gone_projects, over)
         if over:
-            deps.ring()
+            deps.wake()
         for row in rows:
             self._gone[row.key] = row
             state.schedule.remove(row.key)

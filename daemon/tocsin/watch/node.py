@@ -123,7 +123,7 @@ class _Session:
         watched = state.schedule.scenarios.get(ScenarioKey(state.name, project, scenario))
         if watched is not None:
             state.schedule.hook(watched)
-            self._queue.ring()
+            self._queue.wake()
             return True
         # Perhaps it is new. A scenario that does not exist costs a request as well.
         return (

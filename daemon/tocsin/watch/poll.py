@@ -155,7 +155,7 @@ class Poller:
             oldest = parsed.items[-1].run.start if parsed.items else None
             all_history = len(raw) < limit
             reaches = None if all_history else oldest
-            # Asking for more of what is known to be unreadable tells nothing.
+            # A longer list of what is known to be unreadable says nothing new.
             done = _known_unreadable(scenario, parsed) if oldest is None else oldest < bound
             if done or (all_history and (len(raw) < _SHORTEST_CUT or oldest is None or oldest <= bound)):
                 return parsed, reaches
@@ -293,7 +293,7 @@ class Poller:
         if any(event.name not in (EventName.RUN_STARTED, EventName.REPORTER_FAILED) for event in outcome.events):
             state.schedule.run_ended(scenario.key)
         if outcome.events:
-            state.deps.ring()
+            state.deps.wake()
 
 
 def _known_unreadable(scenario: ScenarioState, parsed: read.ParsedList[read.ListedRun]) -> bool:

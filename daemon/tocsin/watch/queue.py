@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 _MARGIN = 1.05  # requests are counted where they arrive, not where they leave
 _EVEN_SHARE = 0.9  # of the rate, for requests that are not urgent: urgent ones find room at once
-_ANSWERS = 100  # the node is judged by its last answers,
+_ANSWERS = 100  # the state of a node is taken from its last answers,
 _ANSWERS_AGE = 60.0  # none of them older than so many seconds
 _MIN_FAILURES = 5
 _FAILING_SHARE = 5  # more than a fifth of the answers failed: trouble
@@ -214,14 +214,14 @@ class RequestQueue:
                 job.cancel()
             await asyncio.gather(*self._jobs, return_exceptions=True)
 
-    def ring(self) -> None:
+    def wake(self) -> None:
         self._bell.set()
 
     async def wait(self, rank: Rank) -> None:
         """Wait for the room of one more request of a running job."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         heappush(self._waiting, (rank, next(self._numbers), future))
-        self.ring()
+        self.wake()
         try:
             await future
         except asyncio.CancelledError:
@@ -231,7 +231,7 @@ class RequestQueue:
 
     def release(self) -> None:
         self._in_flight -= 1
-        self.ring()
+        self.wake()
 
     def reject_all(self) -> None:
         """The node is down: requests that wait fail with ``DSSUnreachable``."""
@@ -271,4 +271,4 @@ class RequestQueue:
             permit = Permit(self, job.rank)
             task = asyncio.create_task(permit.run(source.start(now, permit)))
             self._jobs.add(task)
-            task.add_done_callback(lambda _: self.ring())
+            task.add_done_callback(lambda _: self.wake())

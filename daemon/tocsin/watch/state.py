@@ -67,7 +67,9 @@ class WatchMetrics:
         self.limit = gauge(
             "tocsin_dss_requests_per_second_limit", "Requests a second that the node is sent at most now."
         )
-        self.sweep_trusted = gauge("tocsin_sweep_trusted", "Whether one request tells all running scenarios.")
+        self.sweep_trusted = gauge(
+            "tocsin_sweep_trusted", "Whether one request is trusted to list all running scenarios."
+        )
         self.oldest_poll_age = gauge(
             "tocsin_oldest_poll_age_seconds", "Time since the least recent poll among the watched scenarios."
         )
@@ -178,7 +180,7 @@ class WatcherDeps:
     duration_buckets: tuple[float, ...]  # upper bounds in seconds, ascending
     wants_details: WantsDetails
     wants_mail_reporters: Callable[[], bool]  # whether DSS's own are to be read; called at each poll
-    ring: Callable[[], None]  # there are new events
+    wake: Callable[[], None]  # there are new events
     details_read: Callable[[], None] = lambda: None  # notifications that waited for the details of a run may go
 
 

@@ -1,4 +1,4 @@
-"""The sweep: one request that tells everything that runs now on a node. A hint, never a fact.
+"""The sweep: one request that lists everything that runs now on a node. A hint, never a fact.
 
 A difference from what polls say nudges that scenario until a poll explains it. A run longer than three sweeps that only
 a poll saw (a key without admin rights, a node that lists no futures) ends the trust; a sweep that shows every run known
@@ -29,7 +29,7 @@ _SPEED_OF = 3  # and t is the median of so many sweeps: one that hangs makes the
 _RETRY_EVERY = 3600.0  # seconds between two trials of a sweep that is not trusted;
 _NOTHING_RAN = 60.0  # one that nothing could confirm is repeated so soon
 _FAILURES = 5  # so many sweeps in a row may fail before the lists take over; a dead node shows sooner
-_FRESH = 30.0  # seconds for which a poll tells what runs now
+_FRESH = 30.0  # seconds for which a poll says what runs now
 _MISSED = 3  # a run that lasted for so many sweeps must be in one of them
 _CLOCKS = 2.0  # seconds that two clocks may disagree
 
@@ -56,7 +56,7 @@ def confirms(swept: Collection[tuple[str, str]], running: Collection[tuple[str, 
 
 
 class Sweep:
-    """The source of sweeps, with a client of its own. While they are not trusted, project lists tell what runs."""
+    """The source of sweeps, with a client of its own. While they are not trusted, project lists say what runs."""
 
     def __init__(self, state: NodeState, client: DSSClient, discovery: Discovery) -> None:
         self._state = state

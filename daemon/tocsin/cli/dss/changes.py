@@ -1,4 +1,4 @@
-"""Changes of many scenarios at once: bounded, told one by one, and such that a second try does only what is left.
+"""Changes of many scenarios at once: bounded, reported one by one, and such that a second try does only what is left.
 
 What fails for one scenario stops no other, unless DSS cannot be reached or does not know the credentials. A scenario
 without ``runAsUser`` runs as its last modifier, so an edit sets ``runAsUser`` to the user it ran as until then.
@@ -83,7 +83,7 @@ async def change_all(
 
 
 def _print(outcomes: dict[Target, ChangeOutcome], as_json: bool) -> None:
-    """Rows of what was or would be changed; what failed is told on standard error, and what needed nothing counted."""
+    """Rows of what was or would be changed; failures go to standard error, and what needed no change is counted."""
     rows: list[Item] = [
         {**target.place, "result": outcome.result, "detail": outcome.detail or None}
         for target, outcome in outcomes.items()
@@ -108,7 +108,7 @@ async def edit_all(
     what: str = "changing",
     settled: Callable[[Target], bool] = lambda _: False,
 ) -> int:
-    """Read, change and save each definition, and tell what became of it; the exit code. A target that is ``settled`` is
+    """Read, change and save each definition, and report the result; returns the exit code. A target that is ``settled`` is
     known to need nothing, and is not read."""
 
     async def edit(target: Target) -> ChangeOutcome:

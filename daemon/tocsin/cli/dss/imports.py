@@ -1,4 +1,4 @@
-"""From DSS's own reporters to a configuration of Tocsin that tells the same.
+"""From DSS's own reporters to a configuration of Tocsin that sends the same.
 
 What Tocsin cannot do as DSS does is never guessed: it is left out and noted, one line each with the reason.
 """
@@ -24,7 +24,7 @@ from tocsin.routing.formula import BadFormula, parse
 
 _HEAD = """\
 # Made by `tocsin reporter import` from the reporters of DSS itself. To use it beside a configuration of your own, copy
-# `receivers:` and `reporters:`; then switch the reporters in DSS off, or everything is told twice.
+# `receivers:` and `reporters:`; then switch the reporters in DSS off, or everything is sent twice.
 """
 _VARIABLE = re.compile(r"\$\{([^}]*)\}")
 _VARIABLES = frozenset(
@@ -105,7 +105,7 @@ class ReporterImport:
                 parse(condition)
                 reporter["condition"] = condition
             except BadFormula as error:
-                self._note(name, f"its condition is left out, so it tells every time: {error}")
+                self._note(name, f"its condition is left out, so it notifies every time: {error}")
         for key, text in (("subject", channel.subject), ("message", channel.message)):
             if trouble := _unlike_dss(text):
                 self._note(name, f"its {key} is left out for Tocsin's own: {trouble}")

@@ -219,7 +219,7 @@ class Session:
     async def read_each(
         self, what: str, things: Sequence[T], read: Callable[[T], Awaitable[R]], name: Callable[[T], str] = str
     ) -> list[tuple[T, R]]:
-        """Read something of each, a few at a time. One of many that cannot be read is told and left out."""
+        """Read something of each, a few at a time. One of many that cannot be read is reported and left out."""
         slots = asyncio.Semaphore(self.concurrency)
         results: dict[int, R] = {}
 
