@@ -126,7 +126,7 @@ class FlushEvaluation(Evaluation):
         resolved = [alert for alert in selected if not alert.firing]
         entry = NotificationLogEntry(
             firing=frozenset(alert.fingerprint for alert in firing),
-            ended=frozenset(alert.fingerprint for alert in resolved),
+            resolved=frozenset(alert.fingerprint for alert in resolved),
             at=self.now,
         )
         before = self.log.get((group.key, channel.name))

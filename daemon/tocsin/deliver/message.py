@@ -293,14 +293,14 @@ def error_text(error: RunError) -> str:
 
 
 def _group_message(group: GroupNotice, facts: Facts, home: tuple[Link, ...]) -> Message:
-    alerts = (*group.firing, *group.ended)
+    alerts = (*group.firing, *group.resolved)
     items = tuple(_alert_item(alert, facts) for alert in alerts[:MAX_ITEMS])
     more = len(alerts) - len(items) + group.truncated
     if len(alerts) == 1 and not more:
         (item,) = items
         title = item.title if item.state == "firing" else f"{item.state}: {item.title}"
         return Message(title, item.tone, item.lines, item.error, links=(*item.links, *home))
-    counts = ((len(group.firing), "firing"), (len(group.ended), "ended"))
+    counts = ((len(group.firing), "firing"), (len(group.resolved), "ended"))
     count = ", ".join(f"{number} {word}" for number, word in counts if number)
     labels = group.group_labels
     places = ((" in ", labels.get("project")), (" on ", labels.get("dss_node")))

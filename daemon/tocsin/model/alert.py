@@ -84,10 +84,10 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class NotificationLogEntry:
-    """What a channel was last notified of for a group: the fingerprints of firing and of ended alerts, and when."""
+    """What a channel was last notified of for a group: the fingerprints of firing and of resolved alerts, and when."""
 
     firing: frozenset[str]
-    ended: frozenset[str]
+    resolved: frozenset[str]
     at: datetime
 
 

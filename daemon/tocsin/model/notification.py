@@ -76,7 +76,7 @@ class GroupNotice:
         return tuple(alert for alert in self.alerts if alert.firing)
 
     @property
-    def ended(self) -> tuple[Alert, ...]:
+    def resolved(self) -> tuple[Alert, ...]:
         return tuple(alert for alert in self.alerts if not alert.firing)
 
 
@@ -104,7 +104,7 @@ def merge_unsent(newest: GroupNotice, unsent: Sequence[GroupNotice], notified: S
     carried = {
         alert.fingerprint: alert
         for notice in unsent
-        for alert in notice.ended
+        for alert in notice.resolved
         if alert.fingerprint not in known and alert.id in notified
     }
     alerts = newest.alerts + tuple(carried.values())

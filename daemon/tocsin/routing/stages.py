@@ -96,11 +96,13 @@ def deduplicate(
     last: NotificationLogEntry | None, current: NotificationLogEntry, channel: Channel, route: Route
 ) -> NotifyDecision:
     """Whether a channel is notified of the alerts of ``current``, whose ``at`` is now; ``last`` is its log entry."""
-    firing, ended, now = current.firing, current.ended, current.at
+    firing, resolved, now = current.firing, current.resolved, current.at
     # An entry is in use for twice the repeat interval, five days at most, and until the next flush in any case.
     use = max(min(RETENTION, 2 * route.repeat_interval), route.group_interval)
     expired = last is None or last.at + use + MAINTENANCE <= now
-    if last is None or (expired and last.firing.isdisjoint(ended)):  # the end of what was sent as firing always counts
+    if last is None or (
+        expired and last.firing.isdisjoint(resolved)
+    ):  # the end of what was sent as firing always counts
         return _send(DecisionReason.FIRST) if firing else _UNSENT
     if not firing <= last.firing:
         return _send(DecisionReason.NEW_ALERTS)
@@ -108,7 +110,7 @@ def deduplicate(
         return _UNSENT
     if not firing and not channel.send_resolved:
         return NotifyDecision(DecisionReason.NO_CHANGE, "send_resolved is off", log=True)
-    if not firing or (channel.send_resolved and not ended <= last.ended):
+    if not firing or (channel.send_resolved and not resolved <= last.resolved):
         return _send(DecisionReason.RESOLVED)
     if last.at < now - route.repeat_interval:
         return _send(DecisionReason.REPEAT)

@@ -140,7 +140,9 @@ def load_notification_log(connection: Connection, keys: Collection[str]) -> dict
     """The notification log of these groups, by group key and channel."""
 
     def to_row(row: Any) -> NotificationLogRow:
-        notified = None if row.at is None else NotificationLogEntry(frozenset(row.firing), frozenset(row.ended), row.at)
+        notified = (
+            None if row.at is None else NotificationLogEntry(frozenset(row.firing), frozenset(row.resolved), row.at)
+        )
         # The entry counts, whatever reason a newer version has written.
         reason = DecisionReason(row.reason) if row.reason in _REASONS else None
         return NotificationLogRow(row.group_key, row.channel, notified, reason)
@@ -160,14 +162,14 @@ def save_notification_log(connection: Connection, rows: Sequence[NotificationLog
             "group_key": row.group_key,
             "channel": row.channel,
             "firing": tuple(sorted(row.notified.firing)) if row.notified else (),
-            "ended": tuple(sorted(row.notified.ended)) if row.notified else (),
+            "resolved": tuple(sorted(row.notified.resolved)) if row.notified else (),
             "at": row.notified.at if row.notified else None,
             "reason": row.reason,
         }
         for row in rows
         if row.reason is not None
     ]
-    upsert(connection, notification_log, values, ("firing", "ended", "at", "reason"))
+    upsert(connection, notification_log, values, ("firing", "resolved", "at", "reason"))
 
 
 def inhibition_sources(

@@ -331,7 +331,7 @@ def _arrived(
     """The alerts whose start has arrived, or may have, by ordering key of one channel."""
     if not newest:
         return {}
-    started = min((alert.starts_at for notice in notices for alert in notice.ended), default=now)
+    started = min((alert.starts_at for notice in notices for alert in notice.resolved), default=now)
     uncertain = select(attempts.c.notification_id).where(attempts.c.outcome == AttemptOutcome.UNKNOWN.value)
     query = _NOTICES.where(
         _GROUP,

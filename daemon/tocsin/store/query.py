@@ -276,7 +276,7 @@ def _subject(notice: Notice) -> str:
             return f"{event.name.value} {'/'.join(part for part in place if part)}"
         case GroupNotice():
             names = sorted({alert.name for alert in notice.alerts})
-            return f"{', '.join(names)} ({len(notice.firing)} firing, {len(notice.ended)} ended)"
+            return f"{', '.join(names)} ({len(notice.firing)} firing, {len(notice.resolved)} ended)"
         case _:
             return f"what was missed on {notice.node}"
 

@@ -393,7 +393,7 @@ notification_log = Table(
     metadata,
     *_names("group_key", "channel"),
     Column("firing", Document(tuple[str, ...]), nullable=False),  # fingerprints
-    Column("ended", Document(tuple[str, ...]), nullable=False),
+    Column("resolved", Document(tuple[str, ...]), nullable=False),
     Column("at", Moment),  # null until the first notification
     _word("reason"),  # of the last flush; only a change of it is a new decision row
     PrimaryKeyConstraint("group_key", "channel"),
