@@ -289,6 +289,25 @@ async def test_an_answer_older_than_a_wait_does_not_end_it() -> None:
     assert (await first, await second) == ("old", "new")
 
 
+async def test_who_goes_on_to_wait_for_the_same_key_is_not_ended_with_the_wait_before() -> None:
+    waits, polls = SharedWaits(first_pause=0.001, longest_pause=0.01), 0
+
+    async def fetch() -> int:
+        nonlocal polls
+        polls += 1
+        return polls
+
+    async def first(count: int) -> int:
+        return await waits.until("key", fetch, lambda seen: seen if seen >= count else None)
+
+    async def both() -> int:
+        await first(2)
+        return await first(5)
+
+    async with asyncio.timeout(10):
+        assert list(await asyncio.gather(both(), first(2))) == [5, 2]
+
+
 async def test_an_error_of_one_judge_is_its_own() -> None:
     waits = SharedWaits(first_pause=0.001)
 

@@ -15,7 +15,7 @@ from tocsin.dss.errors import DSSError, DSSThrottled, DSSWaitTimeout
 
 T = TypeVar("T")
 R = TypeVar("R")
-_MAX_RETRY_AFTER = 300.0  # seconds; a wait that is told a longer one polls anyway
+_MAX_RETRY_AFTER = 300.0  # seconds; a wait whose Retry-After is longer polls anyway
 _MAX_FAILURES = 20  # in a row: minutes of pauses, on top of the transport's own retries
 
 
@@ -57,9 +57,11 @@ class _SharedPoll:
     def open(self) -> list[_Waiter]:
         return [waiter for waiter in self.waiters if not waiter[1].done()]
 
-    def fail(self, error: Exception) -> None:
-        for _, future in self.open():
-            future.set_exception(error)
+    def task_ended(self, task: "asyncio.Task[None]") -> None:
+        """End those who wait, unless somebody has joined since and another task polls for all."""
+        if task is self.task:
+            for _, future in self.open():
+                future.set_exception(RuntimeError("this DSS client is closed"))
 
 
 class SharedWaits:
@@ -85,7 +87,7 @@ class SharedWaits:
         if shared.task is None or shared.task.done():
             shared.task = asyncio.create_task(self._poll(shared), name="dss-wait")
             # It runs even if the task was cancelled before its first step.
-            shared.task.add_done_callback(lambda _: shared.fail(RuntimeError("this DSS client is closed")))
+            shared.task.add_done_callback(shared.task_ended)
         try:
             return await future
         finally:
