@@ -154,6 +154,8 @@ def test_a_silence_is_added_listed_and_expired(tocsin: Tocsin) -> None:
     (["silence", "add", "nonsense", "--duration", "2h"], "not a matcher"),
     (["silence", "add", "project=SALES", "--duration", "soon"], "'soon' is not a duration"),
     (["deliveries", "list", "--state", "deda"], "'deda' is not a state of this list"),
+    (["deliveries", "list", "--state", "all"], "'all' is not a state of this list"),
+    (["silence", "list", "--state", "all"], "'all' is not a state of this list"),
 ])  # fmt: skip
 def test_what_the_daemon_cannot_read_is_a_usage_error_in_one_line(tocsin: Tocsin, words: list[str], told: str) -> None:
     refused = tocsin(*words)

@@ -50,7 +50,9 @@ def _add_list(
         limit: LimitOption = 100,
         as_json: JsonOption = False,
     ) -> None:
-        query = {name: None if value in (None, "all") else str(value) for name, value in asdict(options).items()}
+        query = {name: None if value is None else str(value) for name, value in asdict(options).items()}
+        if default_state is not None and query["state"] == "all":
+            query["state"] = None
         items = await api.items(path, limit, **query)
         if hide_state is not None and query["state"] is None:
             items = [item for item in items if item["state"] != hide_state]
