@@ -164,7 +164,7 @@ class Engine:
     ) -> TriggerFire:
         at = at or self.clock.now()
         fires, runs = scenario.fires, scenario.runs
-        fire_id = self._free_stamp(at + _MS, lambda stamp: stamp in runs or (trigger["id"], stamp) in fires)
+        fire_id = self._free_stamp(at + _MS, lambda stamp: stamp in runs or any(stamp == used for _, used in fires))
         document = {
             "projectKey": scenario.project_key,
             "scenarioId": scenario.id,

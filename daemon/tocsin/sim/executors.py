@@ -17,7 +17,7 @@ from tocsin.sim.documents import BY_PARENT, report_item, run_auth, scenario_targ
 from tocsin.sim.engine import Engine
 from tocsin.sim.entities import SimScenario
 from tocsin.sim.execution import RunExecution, StepExecutor
-from tocsin.sim.formula import evaluate_formula, fill_template, formula_text
+from tocsin.sim.formula import UnreadableFormula, evaluate_formula, fill_template, formula_text
 
 _SCRIPT_HOST = Path(__file__).parent / "script_host.py"
 _CHUNK_BYTES = 65_536
@@ -122,9 +122,12 @@ class StepExecutors:
                 return evaluate_formula(formula_text(value), {**known, **values})
             return fill_template(value, {**known, **values}) if isinstance(value, str) else value
 
-        values = {key: valued(value) for key, value in (params.get("variables") or {}).items()}
-        for entry in as_list(params.get("definitions")):
-            values[str(entry["key"])] = valued(entry.get("value"))
+        try:
+            values = {key: valued(value) for key, value in (params.get("variables") or {}).items()}
+            for entry in as_list(params.get("definitions")):
+                values[str(entry["key"])] = valued(entry.get("value"))
+        except (UnreadableFormula, KeyError, TypeError, AttributeError) as error:
+            raise SimError(f"The variables cannot be evaluated: {error}") from None
         match step["type"]:
             case "define_vars":
                 execution.run.variables.update(values)
