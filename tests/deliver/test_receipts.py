@@ -118,3 +118,22 @@ async def test_a_hostile_answer_makes_nobody_send_again_on_postgresql(
     assert [one.notification.state.value for one in found if one] == ["delivered", "pending", "pending"]
     assert [one.attempts[0].note for one in found if one] == ["HTTP 200", "HTTP 502", "HTTP 500: \ufffd\ufffd\ufffd"]
     assert sorted(inbox.ids) == sorted(row.id for row in rows)
+
+
+async def test_receipts_of_one_row_are_written_in_their_order(store: Store) -> None:
+    """A send that answers just after its deadline: what it answered stands, not that it was late."""
+    rows = [owed(channel=f"ops/{number}", ordering_key=str(number)) for number in range(40)]
+    await claimed(store, *rows)
+    receipts = Receipts(store)
+    late = [
+        replace(
+            receipt(row, NotificationState.SENDING, "late"),
+            attempt=Attempt(row.id, 1, NOW, NOW, AttemptOutcome.UNKNOWN, "late"),
+        )
+        for row in rows
+    ]
+    final = [receipt(row, NotificationState.DEAD, "refused") for row in rows]
+    pairs = [one for pair in zip(late, final, strict=True) for one in pair]
+    await asyncio.gather(*map(receipts.write, pairs))
+    found = [await store.read(get_delivery, row.id) for row in rows]
+    assert {one.attempts[0].note for one in found if one} == {"refused"}

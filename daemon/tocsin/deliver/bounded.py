@@ -10,7 +10,7 @@ import ssl
 import threading
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from math import inf
 from types import SimpleNamespace
 from typing import Any, Generic, TypeVar
@@ -167,10 +167,9 @@ class BoundedAdapter(requests.adapters.HTTPAdapter):
 def _read(raw: urllib3.BaseHTTPResponse, headers: Mapping[str, str]) -> bytes:
     """Cut at ``MAX_BYTES``; of a body that breaks off, what came of it."""
     body = bytearray()
-    with suppress(urllib3.exceptions.HTTPError, OSError):
+    with closing(raw), suppress(urllib3.exceptions.HTTPError, OSError):
         while len(body) < MAX_BYTES and (chunk := raw.read(65_536, decode_content=False)):
             body += chunk
-    raw.close()
     encoding = headers.get("Content-Encoding", "identity").strip().lower()
     if encoding in ("", "identity"):
         return bytes(body[:MAX_BYTES])

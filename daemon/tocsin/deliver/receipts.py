@@ -4,9 +4,10 @@ import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from itertools import count
 
 import structlog
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_exponential
+from tenacity import AsyncRetrying, RetryCallState, wait_exponential
 
 from tocsin.store import Connection, Store, StoreUnavailable, outbox
 from tocsin.store.outbox import Receipt
@@ -59,6 +60,7 @@ class Receipts:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._writes: set[asyncio.Task[None]] = set()
+        self._window: asyncio.Task[None] | None = None  # those who wait for its end go on in the order of their arrival
 
     async def write(self, receipt: Receipt) -> None:
         """Returns once the receipt is durable, however long the store is away; cancelling the caller cancels no write.
@@ -79,7 +81,9 @@ class Receipts:
                 task.cancel()
 
     async def _write(self, receipt: Receipt) -> None:
-        await asyncio.sleep(_LINGER_SECONDS - asyncio.get_running_loop().time() % _LINGER_SECONDS)
+        if self._window is None or self._window.done():
+            self._window = asyncio.create_task(asyncio.sleep(_LINGER_SECONDS), name="receipts")
+        await asyncio.shield(self._window)
         try:
             await self._settle(receipt)
         except Exception as error:  # noqa: BLE001 - the words came from outside; the second try has none
@@ -88,11 +92,12 @@ class Receipts:
             await self._settle(replace(receipt, reason=receipt.reason and _UNSTORABLE, attempt=attempt))
 
     async def _settle(self, receipt: Receipt) -> None:
-        try:
-            await self._store.write_each(_settle_all, receipt)
-        except StoreUnavailable:
-            retrying = AsyncRetrying(retry=retry_if_exception_type(StoreUnavailable), wait=_STORE_BACKOFF)
-            await retrying(self._store.write_each, _settle_all, receipt)
+        for attempt in count(1):
+            try:
+                await self._store.write_each(_settle_all, receipt)
+                return
+            except StoreUnavailable:
+                await asyncio.sleep(backoff(attempt).total_seconds())
 
 
 def _settle_all(connection: Connection, receipts: Sequence[Receipt]) -> Sequence[None]:
