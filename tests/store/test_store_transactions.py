@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
@@ -163,12 +164,13 @@ async def test_a_store_of_a_newer_version_is_refused(store_url: str) -> None:
         await Store(store_url).open()
 
 
-async def test_a_store_of_the_first_version_is_refused_in_one_line(store_url: str) -> None:
+@pytest.mark.parametrize("revision", ["0.1_0001", "0.2_0001"])
+async def test_a_store_of_an_earlier_version_is_refused_in_one_line(store_url: str, revision: str) -> None:
     store = Store(store_url)
     await store.open()
-    await store.write(lambda c: c.execute(text("UPDATE alembic_version SET version_num = '0.1_0001'")) and None)
+    await store.write(lambda c: c.execute(text(f"UPDATE alembic_version SET version_num = '{revision}'")) and None)
     await store.close()
-    with pytest.raises(StoreRefused, match=r"an earlier Tocsin .*0\.1_0001.* name another store"):
+    with pytest.raises(StoreRefused, match=rf"an earlier Tocsin .*{re.escape(revision)}.* name another store"):
         await Store(store_url).open()
 
 

@@ -22,7 +22,7 @@ from tocsin.deliver.webhook import BadSecret, PrivateAddress, refuse_private_hos
 from tocsin.kit.mask import mask_tokens
 from tocsin.routing.lint import lint
 from tocsin.store import StoreRefused
-from tocsin.store.engine import check_url
+from tocsin.store.engine import check_store_url
 from tocsin.web.access import is_loopback
 from tocsin.web.server import split_listen
 
@@ -59,7 +59,7 @@ def validate(source: Source, now: datetime, *, offline: bool) -> list[Problem]:
         return list(error.problems)
     errors: list[Finding] = []
     try:
-        check_url(config.store.url)
+        check_store_url(config.store.url)
     except StoreRefused as error:
         errors.append((("store", "url"), str(error)))
     if not offline:

@@ -26,7 +26,7 @@ class ChannelFailure:
 
 @dataclass(frozen=True, slots=True)
 class OutboxDepth:
-    """What waits: open rows, when the oldest was enqueued, how many of which channel; and how many dead letters, by reason."""
+    """Open rows, when the oldest was enqueued, how many of each channel, and how many dead letters by reason."""
 
     open: int
     oldest_created_at: datetime | None
@@ -65,9 +65,9 @@ def outbox_depth(connection: Connection) -> OutboxDepth:
 def failing_channels(
     connection: Connection, channels: Iterable[str], created_before: datetime, dead_after: datetime
 ) -> dict[str, ChannelFailure]:
-    """Those of these channels that do not deliver: since the newest row that speaks against them they delivered nothing.
+    """Those of these channels that have delivered nothing since their newest failed row.
 
-    Rows that do: open ones tried twice that were enqueued before ``created_before``, as far as they are among the
+    Failed rows: open ones tried twice that were enqueued before ``created_before``, as far as they are among the
     oldest of the channel; those that died after ``dead_after`` when they had been tried twice, and alert groups. A
     reporter's message that was refused at once may be to blame itself, with its recipients; the second one in a row is
     not.

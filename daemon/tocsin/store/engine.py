@@ -81,7 +81,7 @@ def parse_url(text: str) -> URL:
             raise StoreRefused(f"store.url: {other} is not supported; use sqlite:////path/to/file or postgresql://…")
 
 
-def check_url(text: str) -> None:
+def check_store_url(text: str) -> None:
     """Raises ``StoreRefused`` when no store can be opened at this address; connects to nothing."""
     url = parse_url(text)
     if not is_sqlite(url):

@@ -20,7 +20,7 @@ from tocsin.store.alerts import active_silences, decisions_about, to_decision
 from tocsin.store.groups import load_notification_log
 from tocsin.store.outbox import load_notifications
 from tocsin.store.query import AlertRecord, DeliveryRecord, RunRecord, alert_record, delivery_records, find_run
-from tocsin.store.runs import get_details, usual_durations
+from tocsin.store.runs import usual_durations
 from tocsin.store.schema import alerts, decisions, events, group_alerts, groups, outbox
 from tocsin.store.sql import SCENARIO, equals, maker, readable
 
@@ -133,10 +133,9 @@ def load_run_explanation(
     connection: Connection, scenario: ScenarioKey, run_id: str, channels: Collection[str]
 ) -> RunExplanation | None:
     """The explanation of the newest run of this id; None when it is unknown. ``channels``: those of the configuration."""
-    run = find_run(connection, scenario, run_id)
+    run, details = find_run(connection, scenario, run_id)
     if run is None:
         return None
-    details = get_details(connection, [run.key]).get(run.key)
     run_events, url = _events(connection, run.key)
     on_events = decisions_about(connection, events=[event.id for event in run_events])
     concerned = _alerts(connection, run.key, {decision.alert_id for decision in on_events if decision.alert_id})

@@ -54,7 +54,8 @@ def add_members(connection: Connection, entering: Sequence[GroupMembership]) -> 
     rows = []
     for group in {member.group.key: member.group for member in entering}.values():
         row = shallow(group) | {"labels": dict(group.labels), "flushed_at": None}
-        rows.append(row | {"route": row.pop("path")})
+        row["route"] = row.pop("path")
+        rows.append(row)
     upsert(connection, groups, rows, ("route", "labels"))  # as they were, unless another version wrote them
     newest = {(member.group.key, member.fingerprint): member.alert_id for member in entering}
     members = [

@@ -72,9 +72,9 @@ def bring_up_to_date(engine: Engine, url: URL) -> bool:
     known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
     if revision not in known:
         minor = _minor(SCHEMA_REVISION)
-        if _minor(revision) == minor:
+        if _minor(revision) == minor and revision > SCHEMA_REVISION:
             return False  # a later migration of this minor version, which only added something
-        if _minor(revision) < minor:
+        if _minor(revision) <= minor:
             raise StoreRefused(
                 f"the store was written by an earlier Tocsin (its revision is {revision}) from which no migration "
                 "leads here; keep it for that version, and name another store: what DSS still knows is read back"

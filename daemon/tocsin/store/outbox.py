@@ -349,17 +349,16 @@ def _arrived(
 
 def _note_dead_senders(connection: Connection, claimed: Sequence[_Locked]) -> None:
     """A row whose lease ran out may have arrived: that attempt counts, with an unknown outcome."""
-    dead = [row for row in claimed if row.state == "sending" and row.lease_until is not None]
+    note = "the process that sent it ended before it knew the outcome"
+    dead = {
+        row.n: Attempt(row.id, row.attempts + 1, until, until, AttemptOutcome.UNKNOWN, note)
+        for row in claimed
+        if row.state == "sending" and (until := row.lease_until) is not None
+    }
     if not dead:
         return
-    note = "the process that sent it ended before it knew the outcome"
-    unknown = [
-        Attempt(row.id, row.attempts + 1, until, until, AttemptOutcome.UNKNOWN, note)
-        for row in dead
-        if (until := row.lease_until) is not None
-    ]
-    connection.execute(insert(connection, attempts).on_conflict_do_nothing(), list(map(shallow, unknown)))
-    these = outbox.c.n.in_([row.n for row in dead])
+    connection.execute(insert(connection, attempts).on_conflict_do_nothing(), list(map(shallow, dead.values())))
+    these = outbox.c.n.in_(list(dead))
     connection.execute(update(outbox).where(these).values(attempts=outbox.c.attempts + 1))
 
 

@@ -1,8 +1,8 @@
 """Forgetting what is old, in bounded batches.
 
 Never: open runs, runs inside a poll's window (the newest of each scenario), events that wait for a decision or a
-summary, notifications that are pending or dead, alerts of which a group may still notify, totals. A run that is forgotten makes no
-event again: the scenario's watermark stands.
+summary, notifications that are pending or dead, alerts of which a group may still notify, totals. A run that is
+forgotten makes no event again: the scenario's watermark stands.
 """
 
 from collections.abc import Mapping, Sequence

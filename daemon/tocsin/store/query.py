@@ -1,8 +1,8 @@
 """What the API and the pages read: bounded, indexed, page by page, as records with the names that the API shows.
 
 A list is one ``Page``; its ``next`` is an opaque cursor that names the last row seen, so that rows written meanwhile
-neither repeat nor skip. LabelFilters on columns go to the database; what stands inside a JSON column is filtered here, and
-a page then stops after ``SCAN_LIMIT`` rows with fewer items and a cursor to go on from.
+neither repeat nor skip. Filters on columns go to the database; what stands inside a JSON column is filtered here, and a
+page then stops after ``SCAN_LIMIT`` rows with fewer items and a cursor to go on from.
 """
 
 import base64
@@ -18,7 +18,7 @@ from tocsin.model.alert import EndReason, Silence, SilenceState
 from tocsin.model.event import event_labels, tags_label
 from tocsin.model.labels import Labels
 from tocsin.model.notification import AttemptOutcome, EventNotice, GroupNotice, Notice
-from tocsin.model.run import BAD_OUTCOMES, RunKey, ScenarioKey
+from tocsin.model.run import BAD_OUTCOMES, Details, RunKey, ScenarioKey
 from tocsin.store.alerts import to_alert, to_silence
 from tocsin.store.runs import get_details
 from tocsin.store.schema import alerts, attempts, nodes, outbox, runs, scenarios, silences
@@ -200,7 +200,7 @@ def list_runs(connection: Connection, filters: LabelFilters, limit: int, after: 
         connection, runs, query, keys, _row, limit, after, newest_first=True,
         keep=(lambda row: tags_label(row._mapping["tags"]) in filters["tags"]) if "tags" in filters else None,
     )  # fmt: skip
-    return Page(tuple(_run_records(connection, page.items)), page.next)
+    return Page(tuple(_load_run_records(connection, page.items)), page.next)
 
 
 def list_alerts(
@@ -245,17 +245,18 @@ def list_deliveries(
     return Page(tuple(delivery_records(connection, page.items)), page.next)
 
 
-def find_run(connection: Connection, scenario: ScenarioKey, run_id: str) -> RunRecord | None:
-    """The newest run of this id; None when it is unknown."""
+def find_run(connection: Connection, scenario: ScenarioKey, run_id: str) -> tuple[RunRecord | None, Details | None]:
+    """The newest run of this id with its details; None for what is unknown."""
     query = select(runs).where(equals(runs, SCENARIO, scenario), runs.c.run_id == run_id)
     rows = connection.execute(query.order_by(runs.c.start.desc()).limit(1)).all()
-    return next(iter(_run_records(connection, rows)), None)
+    details = get_details(connection, (_run_key(row._mapping) for row in rows))
+    return next(iter(_run_records(rows, details)), None), next(iter(details.values()), None)
 
 
 def last_failures(connection: Connection, limit: int) -> list[RunRecord]:
     """The failed and lost runs that ended last, with their first errors."""
     query = select(runs).where(runs.c.outcome.in_(BAD_OUTCOMES), runs.c.end.is_not(None))
-    return _run_records(connection, connection.execute(query.order_by(runs.c.end.desc()).limit(limit)).all())
+    return _load_run_records(connection, connection.execute(query.order_by(runs.c.end.desc()).limit(limit)).all())
 
 
 def _label_sets(notice: Notice) -> list[Labels]:
@@ -367,9 +368,11 @@ def _run_key(row: Mapping[Any, Any]) -> RunKey:
     return RunKey(ScenarioKey(row["node"], row["project"], row["scenario"]), row["run_id"], row["start"])
 
 
-def _run_records(connection: Connection, rows: Sequence[Row[Any]]) -> list[RunRecord]:
-    known = get_details(connection, (_run_key(row._mapping) for row in rows))
+def _load_run_records(connection: Connection, rows: Sequence[Row[Any]]) -> list[RunRecord]:
+    return _run_records(rows, get_details(connection, (_run_key(row._mapping) for row in rows)))
 
+
+def _run_records(rows: Sequence[Row[Any]], known: Mapping[RunKey, Details]) -> list[RunRecord]:
     def duration_seconds(row: Mapping[str, Any]) -> float | None:
         return None if row["end"] is None else (row["end"] - row["start"]).total_seconds()
 

@@ -38,7 +38,7 @@ from tocsin.model.scenario import MailReporter
 
 # The newest migration: the minor version that it came with, and a number. Compared at start, so that Alembic is loaded
 # only when behind.
-SCHEMA_REVISION = "0.2_0001"
+SCHEMA_REVISION = "0.2_0002"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class Document(TypeDecorator[Any]):
     """A value of one Python type as JSON text: frozen dataclasses, tuples, mappings; NULL is None.
 
     Reading tolerates unknown fields and fills in defaults of missing ones, so that neighbouring versions of Tocsin
-    can read each other's rows. What cannot be read all the same is an ``Unreadable``; see ``aside.readable``.
+    can read each other's rows. What cannot be read all the same is an ``Unreadable``; see ``sql.readable``.
     """
 
     impl = Text

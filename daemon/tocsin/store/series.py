@@ -131,8 +131,8 @@ def scenario_samples(
     found: dict[ScenarioKey, ScenarioSample] = {}
     for node, project, scenario, *rest in connection.execute(query):
         facts = ScenarioSample(ScenarioKey(node, project, scenario), *rest)
-        same = known.get(facts.key)
-        facts = same if same == facts else facts
+        before = known.get(facts.key)
+        facts = before if before == facts else facts
         found[facts.key] = facts
     return found
 

@@ -251,7 +251,7 @@ class SetAside:
         self._counts: Counter[str] = Counter(dict.fromkeys(TABLES, 0))
 
     def counts(self) -> Mapping[str, int]:
-        """Rows by table, each table from the start; at most 10 000 rows are told apart."""
+        """Rows by table, each table from the start; at most 10 000 rows are counted."""
         with self._lock:
             return dict(self._counts)
 

@@ -60,7 +60,7 @@ class WriteResult:
 
 
 class Writer:
-    """Runs requests in order on one daemon thread. ``transactions``, ``items`` and ``largest`` count what was committed."""
+    """Runs requests in order on one daemon thread. ``transactions``, ``items`` and ``largest`` count commits."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
