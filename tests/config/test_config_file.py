@@ -317,3 +317,19 @@ def test_a_pipe_or_directory_among_the_templates_is_refused_and_not_read(tmp_pat
     assert said == [
         f"tocsin.yaml:2: templates[0]: a template is a file, and {name!r} is none" for name in ("folder.j2", "pipe.j2")
     ]
+
+
+def test_a_route_that_comes_by_a_merge_keeps_the_nearest_line(tmp_path: Path) -> None:
+    text = (
+        NODE
+        + """
+receivers: [{name: ops, channels: []}]
+route:
+  receiver: ops
+  <<: &common
+    routes: [{matchers: ['severity="critical"']}]
+"""
+    )
+    route = load(tmp_path, text).route
+    assert route is not None
+    assert route.routes[0].line is not None

@@ -1,1 +1,1 @@
-"""Settings, composition root, the decide loop, life cycle, reload."""
+"""The life of the process: composition root, loops, leader, reload, logging."""

@@ -15,10 +15,10 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from functools import cache, lru_cache, partial
-from typing import Final, TextIO
+from typing import Any, Final, TextIO
 
 import structlog
-from structlog.typing import EventDict, Processor, WrappedLogger
+from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
 # Not apprise: its channel listens to all that it says, and lets nothing of it out.
 _QUIET = ("aiohttp.access", "alembic", "asyncio", "sqlalchemy", "mail.log")
@@ -131,14 +131,14 @@ def set_levels(level: str, levels: Mapping[str, str]) -> None:
     global _default_level, _package_levels
     _default_level = _LEVELS[level.upper()]
     _package_levels = {package: _LEVELS[name.upper()] for package, name in levels.items()}
-    lowest = min([_default_level, *_package_levels.values()])
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(lowest))
 
 
-def _filter_by_package(logger: _PackageLogger, method: str, line: EventDict) -> EventDict:
-    if _package_levels and _LEVELS[method.upper()] < _package_levels.get(logger.package, _default_level):
-        raise structlog.DropEvent
-    return line
+def _bound_logger(logger: _PackageLogger, *args: Any, **more: Any) -> FilteringBoundLogger:
+    """What is below the level of the logger's package costs nothing."""
+    make: Callable[..., FilteringBoundLogger] = structlog.make_filtering_bound_logger(
+        _package_levels.get(logger.package, _default_level)
+    )
+    return make(logger, *args, **more)
 
 
 def configure_logging(
@@ -167,7 +167,8 @@ def configure_logging(
         encode = json.JSONEncoder(default=str, ensure_ascii=False).encode
         last = [structlog.processors.format_exc_info, lambda _logger, _method, line: encode(line)]
     structlog.configure(
-        processors=[_filter_by_package, *shared, *last],
+        processors=[*shared, *last],
+        wrapper_class=_bound_logger,  # type: ignore[arg-type] # called like a class
         logger_factory=cache(partial(_PackageLogger, lines)),
         cache_logger_on_first_use=False,  # a reload changes levels
     )

@@ -79,7 +79,7 @@ class Stages:
         self._metrics = metrics
         self.wake_decide = asyncio.Event()
         self.wake_deliver = asyncio.Event()
-        self.last_turn = clock.monotonic()  # of the event loop
+        self.last_turn = self._decided_at = clock.monotonic()  # of the event loop; by a decision that succeeded
 
     async def loop(self, stage: str, step: Step, wakeup: asyncio.Event | None = None) -> None:
         await run_loop(stage, step, wakeup or asyncio.Event(), self._clock, self._config)
@@ -88,13 +88,11 @@ class Stages:
         self, leadership: Leadership, watch: Coroutine[None, None, None], decider: Decider, heartbeat: HeartbeatSender
     ) -> None:
         """The leader's work. Ends with the error of the first loop that ends."""
-        last_decision = self._clock.monotonic()
         prune_due: datetime | None = None
 
         async def decide(now: datetime, config: Config) -> datetime | None:
-            nonlocal last_decision
             due = await decider.step(now, config)
-            last_decision = self._clock.monotonic()
+            self._decided_at = self._clock.monotonic()
             return due
 
         async def prune_step(now: datetime, config: Config) -> datetime:
@@ -106,7 +104,7 @@ class Stages:
             return prune_due
 
         async def beat(now: datetime, config: Config) -> datetime | None:
-            return await heartbeat.step(now, config, self._clock.monotonic() - last_decision < _HEALTHY_SECONDS)
+            return await heartbeat.step(now, config, self._clock.monotonic() - self._decided_at < _HEALTHY_SECONDS)
 
         loops = {"prune": self.loop("prune", prune_step), "heartbeat": self.loop("heartbeat", beat)}
         await until_one_ends({"watch": watch, "decide": self.loop("decide", decide, self.wake_decide), **loops})
@@ -167,7 +165,7 @@ class Watchers:
         # With what each watcher was made from: its node, and the bounds of durations.
         self._running: dict[str, tuple[tuple[Node, tuple[float, ...]], NodeWatcher, asyncio.Task[None]]] = {}
         self._changed = asyncio.Event()
-        self.reconfigure = self._changed.set  # to be called after the configuration was swapped
+        self.reconfigure = self._changed.set  # call it after the configuration was swapped
 
     @property
     def by_node(self) -> dict[str, NodeWatcher]:

@@ -64,7 +64,7 @@ class ConfigHolder:
         self._clock = clock
         self._config = replace(config, loaded_at=clock.now())
         self._listeners: list[Callable[[], None]] = []
-        self.on_change = self._listeners.append  # to be called after each reload, also a failed one
+        self.on_change = self._listeners.append  # registers what is called after each reload, also a failed one
         self._lock = asyncio.Lock()
         self._adapt: Callable[[Config], Config] = lambda config: config
         self._requested = asyncio.Event()

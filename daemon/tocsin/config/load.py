@@ -1,4 +1,4 @@
-"""From the file, or from three environment variables, to one frozen ``Config``.
+"""From the file, or from environment variables, to one frozen ``Config``.
 
 References between parts of the file and the uniqueness of names are checked here. All problems are reported at once.
 """
@@ -192,7 +192,11 @@ def _environment_proxy_problem(url: str) -> str | None:
 
 
 def from_environment(check_url: Check = unchecked) -> Config:
-    """A configuration without a file. The node is named by its host; a daemon asks the node for its own name."""
+    """A configuration from ``TOCSIN_DSS_URL``, ``TOCSIN_DSS_API_KEY[_FILE]`` and ``TOCSIN_NOTIFY``.
+
+    Further variables: ``TOCSIN_STORE_URL``, ``TOCSIN_HTTP_LISTEN``, ``TOCSIN_EXTERNAL_URL``, ``TOCSIN_LOG_LEVEL``. The
+    node is named by its host; a daemon asks the node for its own name.
+    """
     problems = []
     url = os.environ.get("TOCSIN_DSS_URL", "").rstrip("/")
     if not url:

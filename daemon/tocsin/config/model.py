@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
+from functools import cache
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter
@@ -18,6 +19,7 @@ from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import core_schema
 
 from tocsin.config.intervals import TimeInterval
+from tocsin.config.problems import line_of
 from tocsin.config.secrets import InlineSecret, Secret
 from tocsin.config.values import (
     Duration,
@@ -325,7 +327,7 @@ def build_tree(
     names = ("receiver", "group_by", "group_wait", "group_interval", "repeat_interval")
     inherited = {name: getattr(parent, name) for name in names if getattr(route, name) is None}
     path = (*parent.path, matchers_text(route.matchers))
-    own = replace(route, **inherited, path=path, line=(lines or {}).get(place))
+    own = replace(route, **inherited, path=path, line=line_of(place, lines or {}))
     if not own.receiver:
         raise ValueError("the root route must name a receiver")
     children = (build_tree(child, lines, own, (*place, "routes", index)) for index, child in enumerate(route.routes))
@@ -383,7 +385,7 @@ class HeartbeatConfig(Section):
 
 
 Level = Literal["debug", "info", "warning", "error"]
-Package = Literal["app", "decide", "deliver", "metrics", "store", "watch", "web"]
+Package = Literal["app", "config", "decide", "deliver", "metrics", "store", "watch", "web"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -466,8 +468,9 @@ class _JsonSchema(GenerateJsonSchema):
         return {key: value for key, value in super().dataclass_schema(schema).items() if key != "description"}
 
 
+@cache
 def json_schema() -> dict[str, Any]:
-    """The JSON Schema of the file, for editors."""
+    """The JSON Schema of the file, for editors and for the names of known keys."""
     return CONFIG_ADAPTER.json_schema(schema_generator=_JsonSchema) | {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Tocsin configuration",
