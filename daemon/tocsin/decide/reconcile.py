@@ -7,10 +7,12 @@ from datetime import datetime
 from tocsin.decide.evaluate import CompiledConfig, RuleEvaluation, StepResult, place_of, route_alerts
 from tocsin.model.alert import CHANNEL_ALERT, EndReason
 from tocsin.model.rule_state import NodeDownState
+from tocsin.model.run import ScenarioKey
 from tocsin.rules import renamed_rules
 from tocsin.store import Connection, alerts, groups, rule_states
 from tocsin.store.alerts import AlertRow
 from tocsin.store.rule_states import StateKey
+from tocsin.store.scenarios import scenario_views
 
 
 def reconcile(connection: Connection, compiled: CompiledConfig, now: datetime) -> StepResult:
@@ -41,7 +43,8 @@ def reconcile(connection: Connection, compiled: CompiledConfig, now: datetime) -
 def _carry_over(evaluation: RuleEvaluation, renamed: Mapping[str, str], firing: Sequence[AlertRow]) -> None:
     """Keep what renamed rules remember, and let their alerts go on under their new identities."""
     states = rule_states.states_of_rules(evaluation.connection, renamed)
-    evaluation.load({row.key[1:] for row in states})
+    scenarios = {ScenarioKey(*row.key[1:]) for row in states if row.key.scenario}
+    evaluation.scenarios |= scenario_views(evaluation.connection, scenarios)
     held = {row.alert.id: row.alert for row in firing}
     for row in states:
         key = row.key._replace(rule=renamed[row.key.rule])

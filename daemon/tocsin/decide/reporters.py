@@ -63,14 +63,14 @@ class ReporterEvaluation(Evaluation):
                 self._decide(result, event, reporter.receiver, channels, "")
         if event.id not in self._concerned:
             return
-        failed = f"DSS: {event.reporter.name if event.reporter else 'all'}"
+        subject = f"DSS: {event.reporter.name if event.reporter else 'all'}"
         try:
             results = self._evaluate_dss(event)
         except Exception as error:  # noqa: BLE001 - one event; reported, the others go on
-            self._note_error(failed, error, event)
+            self._note_error(subject, error, event)
             return
         if results is None:
-            self.note(failed, DecisionReason.UNKNOWN_REPORTER, event_id=event.id)
+            self.note(subject, DecisionReason.UNKNOWN_REPORTER, event_id=event.id)
         receiver = self.compiled.config.dss_reporters.receiver or ""
         for result in results or ():
             self._decide(result, event, receiver, self.mail_channels, " has no mail channel")
@@ -81,8 +81,8 @@ class ReporterEvaluation(Evaluation):
         known = None if event.key is None else self._dss.get(event.key)
         if config.mode == "fallback" and event.name in END_EVENTS:
             early = self._early.get(event.run.key, ()) if event.run and known else ()
-            results = (dss.evaluate_fallback(config, failed, known or (), event.run) or () for failed in early)
-            return [result for failed in results for result in failed]
+            evaluated = (dss.evaluate_fallback(config, failed, known or (), event.run) or () for failed in early)
+            return [result for results in evaluated for result in results]
         if known is None:
             return None
         evaluate = dss.evaluate_mirror if config.mode == "mirror" else dss.evaluate_fallback

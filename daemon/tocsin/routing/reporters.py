@@ -71,7 +71,6 @@ def check_condition(condition: str | None, event: Event) -> tuple[DecisionReason
 def new_notification(
     channel: Channel, ordering_key: str, notice: Notice, now: datetime, *id_parts: str | int
 ) -> Notification:
-
     id_ = derived_id(*id_parts)
     return Notification(id_, channel.receiver, channel.name, ordering_key, notice, created_at=now, due_at=now)
 

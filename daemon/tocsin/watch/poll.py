@@ -51,6 +51,8 @@ _Runs = tuple[read.ParsedList[read.ListedRun], datetime | None]
 
 
 class Poller:
+    """The source of polls; the schedule says what is due and when."""
+
     def __init__(self, state: NodeState, discovery: Discovery, details: "DetailsReader", sweep: Sweep) -> None:
         self._state = state
         self.next_job, self.due_in = state.schedule.next_job, state.schedule.due_in
@@ -70,9 +72,10 @@ class Poller:
         try:
             poll = await self._read(scenario, reason, begun, permit)
             reporters = await self._mail_reporters(scenario, poll, permit) if deps.wants_mail_reporters() else None
+            poll = replace(poll, pending=scenario.pending)  # discovery may have changed it meanwhile
             if reporters is not None:
                 new = hash(reporters) != scenario.mail_reporters
-                poll = replace(poll, pending=scenario.pending, mail_reporters=reporters, put_mail_reporters=new)
+                poll = replace(poll, mail_reporters=reporters, put_mail_reporters=new)
             outcome = await state.store.write_each(record_polls, poll)
             if outcome.polled is not None:
                 scenario.mail_reporters = scenario.mail_reporters if reporters is None else hash(reporters)

@@ -192,7 +192,8 @@ def read_details(raw: Raw, run: RunKey, read_at: datetime) -> Details:
     start = get_time(details.scenario_run, "start")
     if start is not None and to_ms(start) != to_ms(run.start):
         return Details(run, read_at, problem="DSS answers another run under this run's id")
-    failed = next((step for step in details.steps if step.first_error_details), None)
+    step_runs = details.steps
+    failed = next((step for step in step_runs if step.first_error_details), None)
     thrown = failed.first_error_details if failed else None
     thrown = thrown or get_object(get_object(details.scenario_run, "result"), "thrown")
     error, log_tail = None, None
@@ -205,7 +206,7 @@ def read_details(raw: Raw, run: RunKey, read_at: datetime) -> Details:
         logs = (only_texts(get_object(item, "logTail").get("lines")) for item in items)
         log_tail = _clean("\n".join(next(filter(None, logs), [])[-_MOST:]), _LOG_LENGTH)
     steps = []
-    for step in details.steps[:_MOST_STEPS]:
+    for step in step_runs[:_MOST_STEPS]:
         begun, ended = get_time(step, "start"), get_time(step, "end")
         duration = max(ended - begun, timedelta(0)) if begun and ended else None
         id_, name, type_, outcome = map(_clean, (step.id, step.name, step.type, step.outcome))

@@ -189,7 +189,7 @@ class WatcherStore:
 
     def __init__(self, deps: WatcherDeps) -> None:
         self._store, self._guard = deps.store, deps.leadership.guard
-        self._log = structlog.get_logger("tocsin.watch").bind(dss_node=deps.node.name)
+        self._log = structlog.get_logger("tocsin.watch", dss_node=deps.node.name)
         self._unavailable = False
 
     async def write(self, work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -223,7 +223,7 @@ class NodeState:
         self.deps, self.store, self.row, self.client = deps, store, row, client
         self.node, self.clock, self.metrics = deps.node, deps.clock, deps.metrics
         self.name, watch = self.node.name, self.node.watch
-        self.log = structlog.get_logger("tocsin.watch").bind(dss_node=self.name)
+        self.log = structlog.get_logger("tocsin.watch", dss_node=self.name)  # follows the levels of a reload
         least = row.clock_offset_ms if row.clock_offset_least_ms is None else row.clock_offset_least_ms
         offsets = [timedelta(milliseconds=value) for value in (row.clock_offset_ms, least)]
         self.dss_clock = NodeClock(self.clock, offsets[0], row.last_ok_at, offsets[1])
