@@ -39,8 +39,8 @@ class Exposition:
         self._rendering: dict[tuple[Format, bool], asyncio.Task[bytes]] = {}
 
     async def refresh(self, store: Store, now: datetime, config: Config) -> int:
-        """Take a new snapshot and return how many series had to be rebuilt for it. Raises ``StoreUnavailable``; the former snapshot
-        then stays."""
+        """Take a new snapshot and return how many series had to be rebuilt for it. Raises ``StoreUnavailable``; then
+        the former snapshot stays."""
         async with self._refreshing:
             self._snapshot = await store.read(self._reader.read, now, config)
         return self._reader.rebuilt

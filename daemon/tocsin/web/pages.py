@@ -4,9 +4,11 @@ Texts from DSS are data: Jinja2 escapes every value, and the content security po
 our own two files.
 """
 
+import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cache
 from importlib.resources import files
 from urllib.parse import quote
 
@@ -43,7 +45,7 @@ class Pages:
     def __init__(self) -> None:
         self._templates = Environment(
             loader=PackageLoader("tocsin.web"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-            lstrip_blocks=True,
+            lstrip_blocks=True, auto_reload=False,
         )  # fmt: skip
         self._templates.filters.update(_FILTERS)
 
@@ -55,11 +57,10 @@ class Pages:
 
     async def run(self, request: web.Request) -> web.Response:
         """One run: its steps and error, and why it was notified or not."""
-        text = self._templates.get_template("run.html").render(
-            explanation=await read_explanation(request),
-            now=request.app[CONTEXT].clock.now(),
-            root="../../../../",
-            version=__version__,
+        template = self._templates.get_template("run.html")
+        explanation, now = await read_explanation(request), request.app[CONTEXT].clock.now()
+        text = await asyncio.to_thread(
+            template.render, explanation=explanation, now=now, root="../../../../", version=__version__
         )
         return web.Response(text=text, content_type="text/html")
 
@@ -77,8 +78,12 @@ async def static(request: web.Request) -> web.Response:
     name = request.match_info["name"]
     if name not in _STATIC:
         raise HttpProblem(404, "there is nothing at this address")
-    text = files("tocsin.web").joinpath("static", name).read_text("utf-8")
-    return web.Response(text=text, content_type=_STATIC[name], headers={"Cache-Control": "no-cache"})
+    return web.Response(text=_static_text(name), content_type=_STATIC[name], headers={"Cache-Control": "no-cache"})
+
+
+@cache
+def _static_text(name: str) -> str:
+    return files("tocsin.web").joinpath("static", name).read_text("utf-8")
 
 
 def read_overview(connection: Connection, config: Config) -> Overview:

@@ -18,6 +18,7 @@ from aiohttp.typedefs import Handler
 from tocsin import __version__
 from tocsin.config.model import Config
 from tocsin.kit.clock import format_duration, isoformat
+from tocsin.kit.mask import MASK
 from tocsin.model.cloudevent import Json, to_cloudevent
 from tocsin.model.event import END_EVENTS, Event, event_labels
 from tocsin.model.labels import Labels, Matcher
@@ -38,7 +39,6 @@ RUN_FILTERS = (*PLACE, "scenario_name", "outcome", "trigger_type", "run_as", "ta
 DELIVERY_FILTERS = ("state", "receiver", "channel", "kind", "event_id", "id", "alertname", "severity", *EVENT_FILTERS)
 _EVENT_COLUMNS = {"event": "event", "dss_node": "node", "project": "project", "scenario": "scenario"}
 _STUCK_AFTER_SECONDS = 30.0
-MASK = "***"
 _USERINFO = re.compile(r"(?<=://)[^\s]*@")
 
 
@@ -213,7 +213,9 @@ def to_json(value: object) -> Json:
 
 def config_json(config: Config) -> Json:
     """The configuration in force without its secrets: passwords in addresses, header values and templates go too."""
-    document = to_json(replace(config, store=replace(config.store, url=_store_url(config.store.url))))
+    document = to_json(
+        replace(config, store=replace(config.store, url=_store_url(config.store.url)), lines={}, template_texts={})
+    )
     if isinstance(document, dict):
         document["templates"] = [*sorted(config.template_texts)]
         del document["lines"], document["template_texts"]
