@@ -1,4 +1,4 @@
-"""From "seen" to "owed" to "delivered": events a second through the real rows.
+"""From "seen" to "pending" to "delivered": events a second through the real rows.
 
 Polls that each bring one run's start and end are written as watch writes them, while the decider works on them at the
 same time; a second process takes the webhooks. Nothing of DSS's network is in it. Everything runs on one core where

@@ -1,4 +1,4 @@
-"""The command line: one module a verb; importing this package loads nothing heavy."""
+"""The command line: one module a topic; importing this package loads nothing heavy."""
 
 
 def main() -> None:

@@ -28,7 +28,7 @@ def print_stderr(message: str) -> None:
 
 
 def fail(message: str, code: int = NO) -> NoReturn:
-    """Tell ``message`` and leave with ``code``."""
+    """Print ``message`` on standard error and exit with ``code``."""
     print_stderr(message)
     raise SystemExit(code)
 

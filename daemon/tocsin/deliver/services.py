@@ -1,6 +1,6 @@
 """What the services behind apprise make of a text, and how much of it they accept. Pure. apprise's own conversion would
-make markup of DSS's text, so messages are written here for each service. One that is too long loses its end, never its
-headline or half an escape."""
+make markup of DSS's text, so messages are written here for each service. One that is too long loses its end, and its
+headline only where that and the link do not fit; never half an escape."""
 
 import json
 import re
