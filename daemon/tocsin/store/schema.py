@@ -38,7 +38,7 @@ from tocsin.model.scenario import MailReporter
 
 # The newest migration: the minor version that it came with, and a number. Compared at start, so that Alembic is loaded
 # only when behind.
-SCHEMA_REVISION = "0.2_0002"
+SCHEMA_REVISION = "0.2_0003"
 
 
 @dataclass(frozen=True, slots=True)
