@@ -15,12 +15,15 @@ import ssl
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache, partial
+from http import HTTPStatus
 from ipaddress import ip_address
 from typing import Final, NamedTuple
 from urllib.parse import quote
 
 import aiohttp
+import msgspec
 from aiohttp.abc import ResolveResult
+from aiohttp.http import HttpProcessingError, RawResponseMessage
 from aiohttp.resolver import ThreadedResolver
 from yarl import URL
 
@@ -45,6 +48,10 @@ _CONCURRENCY_A_WORKER: Final = 16
 _REPLY: Final = 300  # characters of a reply that are kept; more are read, so that no secret is cut before it is masked
 _REPLY_SECONDS: Final = 2.0  # for the beginning of a reply's body, once its status is known
 _SECRET_PREFIX: Final = "whsec_"
+_OF_A_BODY: Final = frozenset(
+    ("content-length", "content-type", "transfer-encoding", "webhook-id", "webhook-signature", "webhook-timestamp")
+)
+_LINE_END: Final = re.compile(r"[\r\n\0]")
 
 
 class BadSecret(ValueError):
@@ -55,38 +62,41 @@ class PrivateAddress(OSError):
     """The webhook's host has a private address, and the channel does not allow those."""
 
 
+class _NotSent(Exception):
+    """Nothing was sent; what that means."""
+
+    def __init__(self, result: SendResult) -> None:
+        self.result = result
+
+
 class Webhook:
+    """Requests go over the connections of aiohttp, which knows TLS, proxies and name resolution, but are written and
+    read here: most of what its session does for a request is of no use to a POST that follows no redirect."""
+
     def __init__(self, channel: Channel, clock: Clock) -> None:
         self.concurrency = _CONCURRENCY_A_WORKER * channel.workers
         self._channel = channel
         self._clock = clock
-        self._session: aiohttp.ClientSession | None = None
+        self._connector: aiohttp.TCPConnector | None = None
         self._opening = asyncio.Lock()
         self._tls = SingleFlight(partial(ssl_context, channel.tls), "reading the TLS files")
+        self._target: _Target | None = None
+        seconds = channel.timeout.total_seconds()
+        # At the deadline the sender counts the outcome as unknown; a send ends by itself at twice that.
+        self._seconds, self._connect_timeout = 2 * seconds, aiohttp.ClientTimeout(total=None, sock_connect=seconds)
 
     async def send(self, outgoing: Outgoing) -> SendResult:
-        channel, notification = self._channel, outgoing.notification
+        notification = outgoing.notification
         payload = build_payload(notification, outgoing.facts.details, outgoing.config.http.external_url)
         try:
-            if channel.webhook is None:
-                raise BadSecret("the channel has no webhook address")
-            url = (await channel.webhook.read()).strip()
-            secret = (await channel.hmac_secret.read()).strip() if channel.hmac_secret else None
-            own = {name: (await value.read()).strip() for name, value in channel.headers.items()}
-            signature = _standard_headers(notification.id, self._clock.now(), payload.body, secret)
-        except BadSecret as error:
-            return refused(str(error), cause=Cause.SIGNING_SECRET)
-        except OSError as error:
-            return failed(f"cannot read a secret of the channel: {error.strerror or error}")
-        headers = {"User-Agent": f"tocsin/{__version__}", "Accept-Encoding": "identity"} | own
-        headers |= {"Content-Type": payload.content_type} | signature
-        try:
-            return await self._post(url, headers, payload.body, own, secret)
-        except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError, ValueError) as error:
-            note = f"the webhook's address or a header of it cannot be used ({type(error).__name__})"
-            return refused(note, cause=Cause.URL)
-        except PrivateAddress as error:
-            return refused(str(error), cause=Cause.URL)
+            target = await self._read_target()
+            connector = self._connector or await self._open()
+            async with asyncio.timeout(self._seconds):
+                return await self._post(connector, target, payload, notification.id)
+        except _NotSent as error:
+            return error.result
+        except ValueError as error:  # of the host's name
+            return _unusable(error)
         except aiohttp.ClientConnectorDNSError as error:
             if isinstance(error.os_error, PrivateAddress):
                 return refused(str(error.os_error), cause=Cause.URL)
@@ -97,57 +107,139 @@ class Webhook:
             return unknown("no answer in time; it may have arrived")
         except aiohttp.ClientSSLError as error:
             return failed(f"TLS: {_explain(error)}", cause=Cause.TLS)
-        except (aiohttp.ClientError, OSError) as error:
+        except (aiohttp.ClientError, HttpProcessingError, OSError) as error:
             return failed(f"{type(error).__name__}: {_explain(error)}", cause=Cause.CONNECTION)
 
     async def close(self) -> None:
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        if self._connector is not None:
+            await self._connector.close()
+            self._connector = None
 
-    async def _post(
-        self, address: str, headers: dict[str, str], body: bytes, own: dict[str, str], secret: str | None
-    ) -> SendResult:
-        url, proxy = URL(address), self._channel.proxy
-        if not self._channel.allow_private:
-            refuse_private_host(url.host or "")
+    async def _read_target(self) -> "_Target":
+        """The address with the secrets as they are now; made anew only when one of them has changed."""
+        channel, known = self._channel, self._target
+        try:
+            address = (await channel.webhook.read()).strip() if channel.webhook else ""
+            secret = (await channel.hmac_secret.read()).strip() if channel.hmac_secret else None
+            own = {name: (await value.read()).strip() for name, value in channel.headers.items()}
+        except OSError as error:
+            raise _NotSent(failed(f"cannot read a secret of the channel: {error.strerror or error}")) from None
+        if known is None or (known.address, known.secret, known.own) != (address, secret, own):
+            try:
+                known = self._target = _Target(address, secret, own, channel)
+            except BadSecret as error:
+                raise _NotSent(refused(str(error), cause=Cause.SIGNING_SECRET)) from None
+            except PrivateAddress as error:
+                raise _NotSent(refused(str(error), cause=Cause.URL)) from None
+            except ValueError as error:
+                raise _NotSent(_unusable(error)) from None
+        return known
+
+    async def _open(self) -> aiohttp.TCPConnector:
         async with self._opening:
-            if self._session is None:
+            if self._connector is None:
                 try:
                     context = await self._tls.wait()
                 except OSError as error:  # ssl.SSLError and TimeoutError are among them
                     note = f"the TLS files of the channel cannot be used: {error.strerror or error}"
-                    return failed(note, cause=Cause.TLS)
-                seconds = self._channel.timeout.total_seconds()
-                resolver = ThreadedResolver() if self._channel.allow_private or proxy is not None else _PublicOnly()
-                self._session = aiohttp.ClientSession(
-                    connector=aiohttp.TCPConnector(ssl=context, limit=0, resolver=resolver),
-                    # At the deadline the sender counts the outcome as unknown; a send ends by itself at twice that.
-                    timeout=aiohttp.ClientTimeout(total=2 * seconds, sock_connect=seconds),
-                    cookie_jar=aiohttp.DummyCookieJar(),
-                    auto_decompress=False,
-                )
-        async with self._session.post(
-            url, data=body, headers=headers, allow_redirects=False, proxy=proxy or env_proxy(url)
-        ) as reply:
-            if 200 <= reply.status < 300:
-                if reply.content_length and reply.content_length <= _REPLY:
-                    await _read_beginning(reply)  # a connection with an unread body cannot be used again
-                return result_of_status(reply.status)
-            secrets = [*secrets_of(address), *secrets_of(proxy or ""), secret or ""]
-            secrets += [part for value in own.values() for part in secrets_of_header(value)]
-            text = mask(await _read_beginning(reply), secrets)
+                    raise _NotSent(failed(note, cause=Cause.TLS)) from None
+                by_name = self._channel.allow_private or self._channel.proxy is not None
+                resolver = ThreadedResolver() if by_name else _PublicOnly()
+                self._connector = aiohttp.TCPConnector(ssl=context, limit=0, resolver=resolver)
+            return self._connector
+
+    async def _post(
+        self, connector: aiohttp.TCPConnector, target: "_Target", payload: "Payload", id_: str
+    ) -> SendResult:
+        try:
+            connection = await connector.connect(target.request, [], self._connect_timeout)
+        except TimeoutError as error:
+            raise aiohttp.ConnectionTimeoutError from error
+        try:
+            protocol, transport = connection.protocol, connection.transport
+            if protocol is None or transport is None:
+                raise aiohttp.ServerDisconnectedError
+            protocol.set_response_params(read_until_eof=True, auto_decompress=False)
+            transport.write(target.write_request(payload, id_, self._clock.now()))
+            reply, content = await protocol.read()
+            while reply.code < 200 and reply.code != HTTPStatus.SWITCHING_PROTOCOLS:
+                reply, content = await protocol.read()
+            if 200 <= reply.code < 300:
+                length = reply.headers.get("Content-Length", "")
+                if length.isdecimal() and len(length) < 4 and 0 < int(length) <= _REPLY:
+                    await _read_beginning(reply, content)  # a connection with an unread body cannot be used again
+                return result_of_status(reply.code)
+            text = mask(await _read_beginning(reply, content), target.secrets)
             wait = parse_retry_after(reply.headers.get("Retry-After"), self._clock.now())
-            return result_of_status(reply.status, text[:_REPLY], wait)
+            return result_of_status(reply.code, text[:_REPLY], wait)
+        except BaseException:
+            connection.close()
+            raise
+        finally:
+            connection.release()
 
 
-async def _read_beginning(reply: aiohttp.ClientResponse) -> str:
+def _unusable(error: ValueError) -> SendResult:
+    note = f"the webhook's address or a header of it cannot be used ({type(error).__name__})"
+    return refused(note, cause=Cause.URL)
+
+
+class _Target:
+    """Where the requests of a channel go, and what is the same in all of them. Raises ``BadSecret``, ``PrivateAddress``
+    and ``ValueError``."""
+
+    def __init__(self, address: str, secret: str | None, own: dict[str, str], channel: Channel) -> None:
+        self.address, self.secret, self.own = address, secret, own
+        self._hmac = None if secret is None else hmac.new(signing_key(secret), digestmod=hashlib.sha256)
+        url = URL(address)
+        if url.scheme not in ("http", "https") or not url.raw_host:
+            raise aiohttp.InvalidURL(url)
+        if not channel.allow_private:
+            refuse_private_host(url.host or "")
+        names = {name.lower() for name in own}
+        if "authorization" in names and (url.raw_user or url.raw_password):
+            raise ValueError("two logins")
+        proxy = channel.proxy or env_proxy(url)
+        defaults = {"User-Agent": f"tocsin/{__version__}", "Accept-Encoding": "identity"}
+        headers = {name: value for name, value in defaults.items() if name.lower() not in names} | own
+        # aiohttp finds a connection by it, and adds the headers Host and Accept and those of logins.
+        self.request = aiohttp.ClientRequest(
+            "POST", url, headers=headers, proxy=URL(proxy) if proxy else None, loop=asyncio.get_running_loop()
+        )
+        self._path = str(url.with_user(None).with_fragment(None)) if proxy and url.scheme == "http" else url.raw_path_qs
+        self._head = self._write_head()
+        self.secrets = [*secrets_of(address), *secrets_of(channel.proxy or ""), secret or ""]
+        self.secrets += [part for value in own.values() for part in secrets_of_header(value)]
+
+    def _write_head(self) -> str:
+        """The request line, and the headers that do not depend on the body."""
+        headers = self.request.headers.items()
+        lines = [f"{name}: {value}" for name, value in headers if name.lower() not in _OF_A_BODY]
+        if any(map(_LINE_END.search, lines)):
+            raise ValueError("a header has more than one line")
+        return "\r\n".join((f"POST {self._path} HTTP/1.1", *lines, ""))
+
+    def write_request(self, payload: "Payload", id_: str, now: datetime) -> bytes:
+        """The whole request, with the headers of Standard Webhooks; a signature only with a secret."""
+        timestamp, body = str(int(now.timestamp())), payload.body
+        # A connection to a proxy adds the login there.
+        head = self._head if self.request.proxy is None else self._write_head()
+        head += f"Content-Type: {payload.content_type}\r\nContent-Length: {len(body)}\r\n"
+        head += f"webhook-id: {id_}\r\nwebhook-timestamp: {timestamp}\r\n"
+        if self._hmac is not None:
+            signature = self._hmac.copy()
+            signature.update(f"{id_}.{timestamp}.".encode() + body)
+            head += f"webhook-signature: v1,{base64.b64encode(signature.digest()).decode()}\r\n"
+        return f"{head}\r\n".encode() + body
+
+
+async def _read_beginning(reply: RawResponseMessage, content: aiohttp.StreamReader) -> str:
     """The beginning of an answer, as text; nothing of one that is compressed though that was not requested."""
     if reply.headers.get("Content-Encoding", "identity").strip().lower() not in ("", "identity"):
         return ""
     try:
         async with asyncio.timeout(_REPLY_SECONDS):
-            return (await reply.content.read(4 * _REPLY)).decode("utf-8", "replace")
+            return (await content.read(4 * _REPLY)).decode("utf-8", "replace")
     except (aiohttp.ClientError, TimeoutError):
         return ""  # the status is the answer
 
@@ -160,16 +252,6 @@ def signing_key(secret: str) -> bytes:
         return base64.b64decode(secret.removeprefix(_SECRET_PREFIX), validate=True)
     except binascii.Error:
         raise BadSecret("the hmac secret begins with whsec_ but what follows is not base64") from None
-
-
-def _standard_headers(id_: str, now: datetime, body: bytes, secret: str | None) -> dict[str, str]:
-    """Of Standard Webhooks; a signature only with a secret."""
-    timestamp = str(int(now.timestamp()))
-    headers = {"webhook-id": id_, "webhook-timestamp": timestamp}
-    if secret is not None:
-        signed = hmac.digest(signing_key(secret), f"{id_}.{timestamp}.".encode() + body, hashlib.sha256)
-        headers["webhook-signature"] = f"v1,{base64.b64encode(signed).decode()}"
-    return headers
 
 
 @lru_cache(maxsize=256)
@@ -221,8 +303,7 @@ def _explain(error: Exception) -> str:
     return "the connection ended early" if isinstance(error, aiohttp.ServerDisconnectedError) else ""
 
 
-_encode = json.JSONEncoder(separators=(",", ":")).encode
-_UNSAFE = re.compile(r"\\u(?:d[89a-f]|0000)")  # halves of a sign, a NUL, or what looks like them
+_encode_utf8 = msgspec.json.Encoder().encode
 _REASONS: Mapping[str, str] = {  # in Alertmanager's words
     DecisionReason.FIRST: "first notification",
     DecisionReason.NEW_ALERTS: "new alerts added",
@@ -261,8 +342,15 @@ def build_payload(notification: Notification, details: Mapping[RunKey, Details],
                     "worst": [_event_document(event, details) for event in summary.worst],
                 },
             }
-    body = _encode(document)
-    return Payload(content_type, (_encode(_readable(document)) if _UNSAFE.search(body) else body).encode("ascii"))
+    try:
+        body = _encode_utf8(document)
+    except UnicodeEncodeError:
+        body = b""
+    if not body or b"\\u0000" in body:
+        document = _readable(document)
+    elif body.isascii():
+        return Payload(content_type, body)
+    return Payload(content_type, json.dumps(document, separators=(",", ":")).encode("ascii"))
 
 
 def _readable(value: Json) -> Json:

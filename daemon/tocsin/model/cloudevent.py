@@ -1,13 +1,12 @@
 """Events as CloudEvents 1.0 in the structured JSON mode; the schema beside this file describes them."""
 
 import json
-from dataclasses import asdict
 from importlib.resources import files
 from urllib.parse import quote
 
 from tocsin.kit.clock import isoformat
-from tocsin.model.event import Event
-from tocsin.model.run import Details
+from tocsin.model.event import Event, FailedReporter
+from tocsin.model.run import Details, RunError
 
 Json = dict[str, "Json"] | list["Json"] | str | int | float | bool | None
 
@@ -53,8 +52,8 @@ def to_cloudevent(event: Event, details: Details | None = None) -> dict[str, Jso
             "late": event.late,
             "detected_at": isoformat(event.detected_at),
             "reason": event.reason.value if event.reason else None,
-            "reporter": None if event.reporter is None else asdict(event.reporter),
-            "error": None if details is None or details.error is None else asdict(details.error),
+            "reporter": None if event.reporter is None else _fields(event.reporter),
+            "error": None if details is None or details.error is None else _fields(details.error),
             "steps": _steps(details),
         },
     }
@@ -63,6 +62,10 @@ def to_cloudevent(event: Event, details: Details | None = None) -> dict[str, Jso
     if event.seq is not None:
         document["seq"] = event.seq
     return document
+
+
+def _fields(value: FailedReporter | RunError) -> Json:
+    return {name: getattr(value, name) for name in value.__slots__}
 
 
 def _steps(details: Details | None) -> Json:
