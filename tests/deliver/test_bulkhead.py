@@ -83,5 +83,5 @@ async def test_sends_of_a_limited_channel_get_their_turns_at_its_rate() -> None:
     one = bulkhead(rate=200.0)
     start = one.clock.monotonic()
     for _ in range(4):
-        await one.wait_for_rate_limit()
+        await one.wait_for_rate_limit(200.0)
     assert one._next_send == pytest.approx(start + 4 / 200)

@@ -22,7 +22,7 @@ from tests.deliver.builders import HandClock, Inbox, Plain, config, hook, owed, 
 from tests.deliveries import get_delivery
 from tocsin.app.logs import configure_logging
 from tocsin.config.model import Channel
-from tocsin.deliver.receipts import Receipts
+from tocsin.deliver.receipts import Receipts, Written
 from tocsin.deliver.sender import DeliverMetrics, Sender
 from tocsin.kit.clock import SystemClock
 from tocsin.model.notification import AttemptOutcome, DeadReason, Notification, NotificationState
@@ -311,7 +311,7 @@ async def test_a_delivery_task_that_fails_is_logged_without_the_errors_words_and
     sender = sender_of(store, clock)
 
     class Broken(Receipts):
-        async def write(self, receipt: Receipt) -> None:
+        def add(self, receipt: Receipt, written: Written) -> None:
             raise RuntimeError("the password is hunter2")
 
     working, sender._receipts = sender._receipts, Broken(store)

@@ -45,18 +45,14 @@ class Bulkhead:
         self._scan_at = datetime.min.replace(tzinfo=UTC)
         self._more = False  # whether there are rows beyond the ready ones
         self._queue: deque[Outgoing] = deque()
-        self._in_flight: dict[asyncio.Task[None], Outgoing] = {}  # until they have their receipt
-        self._slots_used = 0  # of the transport
+        self._in_flight: dict[Outgoing, asyncio.Task[None]] = {}  # until they have their receipt
+        self.workers: set[asyncio.Task[None]] = set()  # each sends one after another
         self._next_send = self.clock.monotonic()
         self._seconds_each = _AHEAD_SECONDS
         self._paused_until: datetime | None = None
 
-    @property
-    def tasks(self) -> set["asyncio.Task[None]"]:
-        return set(self._in_flight)
-
     def leased(self) -> list[Outgoing]:
-        return [*self._queue, *self._in_flight.values()]
+        return [*self._queue, *self._in_flight]
 
     def paused_until(self, now: datetime) -> datetime | None:
         return self._paused_until if self._paused_until is not None and self._paused_until > now else None
@@ -70,7 +66,7 @@ class Bulkhead:
         """How many more rows to claim: what can be in flight, and a second's work ahead at the present pace."""
         if self.paused_until(now) is not None:
             return 0
-        return max(self._target() - len(self._queue) - self._slots_used, 0)
+        return max(self._target() - len(self._queue) - len(self.workers), 0)
 
     def needs_scan(self, now: datetime) -> bool:
         return not self._ready or now >= self._scan_at
@@ -85,7 +81,7 @@ class Bulkhead:
 
     def runs_low(self) -> bool:
         """Whether there are more rows, and less than half of what could be claimed is left."""
-        return (self._more or bool(self._ready)) and len(self._queue) + self._slots_used <= self._target() // 2
+        return (self._more or bool(self._ready)) and len(self._queue) + len(self.workers) <= self._target() // 2
 
     def enqueue(self, claimed: Iterable[Outgoing]) -> None:
         self._queue.extend(claimed)
@@ -98,42 +94,42 @@ class Bulkhead:
 
     def cancel_waiting(self, now: datetime) -> list[Outgoing]:
         """Take back what has not begun: what is queued, and what waits for the rate limit, which finds its lease expired."""
-        waiting = [outgoing for outgoing in self._in_flight.values() if outgoing.started is None]
+        waiting = [outgoing for outgoing in self._in_flight if outgoing.started is None]
         for outgoing in waiting:
             outgoing.lease_until = now
         return self.take_queued() + waiting
 
-    async def wait_for_rate_limit(self) -> None:
-        if self.channel.rate is not None:
-            now = self.clock.monotonic()
-            send_at = max(now, self._next_send)
-            self._next_send = send_at + 1 / self.channel.rate
-            await asyncio.sleep(send_at - now)
+    async def wait_for_rate_limit(self, rate: float) -> None:
+        """``rate``: sends a second."""
+        now = self.clock.monotonic()
+        send_at = max(now, self._next_send)
+        self._next_send = send_at + 1 / rate
+        await asyncio.sleep(send_at - now)
 
     def record_duration(self, duration: timedelta) -> None:
         self._seconds_each += _SMOOTHING * (duration.total_seconds() - self._seconds_each)
 
-    def free_slot(self) -> None:
-        """Begin the next send; it need not wait for the receipt of this one."""
-        self._slots_used -= 1
-        self._start_sends()
+    def forget(self, outgoing: Outgoing) -> None:
+        """Its receipt is written, or it has none."""
+        self._in_flight.pop(outgoing, None)
 
-    def abandon(self, outgoing: Outgoing) -> set["asyncio.Task[None]"]:
-        """Returns its task, unless it has ended meanwhile."""
-        tasks = {task for task, other in self._in_flight.items() if other is outgoing}
-        for task in tasks:
-            del self._in_flight[task]
-        return tasks
+    def abandon(self, outgoing: Outgoing) -> "asyncio.Task[None] | None":
+        """Let another worker take the place of its own, which is returned unless its send has ended meanwhile."""
+        worker = self._in_flight.pop(outgoing, None)
+        if worker is not None:
+            self.workers.discard(worker)
+            self._start_sends()
+        return worker
 
     async def finish(self, grace: timedelta) -> list[Outgoing]:
-        """Wait for sends in flight, at most ``grace``; returns those that were not over, now cancelled."""
-        if self._in_flight:
-            await asyncio.wait(self.tasks, timeout=grace.total_seconds())
-        hanging = dict(self._in_flight)
-        for task in hanging:
-            task.cancel()
-        await asyncio.gather(*hanging, return_exceptions=True)
-        return list(hanging.values())
+        """Wait for sends in flight, at most ``grace``, and cancel the others; returns those without a receipt."""
+        workers = set(self.workers)
+        if workers:
+            await asyncio.wait(workers, timeout=grace.total_seconds())
+        for worker in workers:
+            worker.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)
+        return list(self._in_flight)
 
     def _target(self) -> int:
         width = self.transport.concurrency
@@ -143,13 +139,25 @@ class Bulkhead:
         return max(width, min(int(ahead), _MAX_AHEAD))
 
     def _start_sends(self) -> None:
-        while self._queue and self._slots_used < self.transport.concurrency:
-            outgoing = self._queue.popleft()
-            self._slots_used += 1
-            task = asyncio.create_task(self.deliver(self, outgoing), name=f"deliver {self.channel.name}")
-            self._in_flight[task] = outgoing
-            task.add_done_callback(self._on_done)
+        for _ in range(min(len(self._queue), self.transport.concurrency - len(self.workers))):
+            worker = asyncio.create_task(self._work(), name=f"deliver {self.channel.name}")
+            self.workers.add(worker)
+            worker.add_done_callback(self._on_done)
 
-    def _on_done(self, task: "asyncio.Task[None]") -> None:
-        self._in_flight.pop(task, None)
-        log_failure(task)
+    async def _work(self) -> None:
+        """Send what is queued, one after another; what comes of a send does not wait for its receipt."""
+        worker = asyncio.current_task()
+        assert worker is not None
+        while self._queue and worker in self.workers:
+            outgoing = self._queue.popleft()
+            self._in_flight[outgoing] = worker
+            try:
+                await self.deliver(self, outgoing)
+            except Exception:
+                self.forget(outgoing)  # it is sent again once its lease has expired
+                raise
+
+    def _on_done(self, worker: "asyncio.Task[None]") -> None:
+        self.workers.discard(worker)
+        log_failure(worker)
+        self._start_sends()

@@ -9,11 +9,12 @@ from itertools import count
 import structlog
 from tenacity import AsyncRetrying, RetryCallState, wait_exponential
 
-from tocsin.store import Connection, Store, StoreUnavailable, outbox
+from tocsin.store import Store, StoreUnavailable, outbox
 from tocsin.store.outbox import Receipt
 
 log = structlog.get_logger(__name__)
 
+Written = Callable[[Exception | None], None]
 _LINGER_SECONDS = 0.020
 _CLOSE_SECONDS = 5.0
 _UNSTORABLE = "what the receiver answered cannot be stored"
@@ -54,52 +55,75 @@ def next_retry(
 
 
 class Receipts:
-    """Writes receipts to their rows. Those of the next few milliseconds share one transaction, which costs as much as a
-    send; one that the database refuses affects no other."""
+    """Writes receipts to their rows, in their order. Those of the next few milliseconds share one transaction, which
+    costs as much as a send; one that the database refuses affects no other."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._writes: set[asyncio.Task[None]] = set()
-        self._window: asyncio.Task[None] | None = None  # those who wait for its end go on in the order of their arrival
+        self._waiting: list[tuple[Receipt, Written]] = []
+        self.writing: asyncio.Task[None] | None = None
+
+    def add(self, receipt: Receipt, written: Written) -> None:
+        """``written`` is called once the receipt is durable, however long the store is away, or with the database's
+        error when it refuses this receipt even without the receiver's words."""
+        self._waiting.append((receipt, written))
+        if self.writing is None or self.writing.done():
+            self.writing = asyncio.create_task(self._write(), name="receipts")
 
     async def write(self, receipt: Receipt) -> None:
-        """Returns once the receipt is durable, however long the store is away; cancelling the caller cancels no write.
-        Raises the database's error when it refuses this receipt even without the receiver's words."""
-        await asyncio.shield(self._begin(receipt))
+        """``add`` for those who wait. Cancelling the caller cancels no write."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    def _begin(self, receipt: Receipt) -> "asyncio.Task[None]":
-        task = asyncio.create_task(self._write(receipt), name="receipt")
-        self._writes.add(task)
-        task.add_done_callback(self._writes.discard)
-        return task
+        def written(error: Exception | None) -> None:
+            if future.done():
+                return
+            if error is None:
+                future.set_result(None)
+            else:
+                future.set_exception(error)
+
+        self.add(receipt, written)
+        await future
 
     async def close(self, last: Iterable[Receipt] = ()) -> None:
         """Write what waits and these last ones, if the store answers; otherwise the leases expire."""
-        if writes := self._writes | {self._begin(receipt) for receipt in last}:
-            _, waiting = await asyncio.wait(writes, timeout=_CLOSE_SECONDS)
+        for receipt in last:
+            self.add(receipt, lambda _error: None)
+        if self.writing is not None:
+            _, waiting = await asyncio.wait([self.writing], timeout=_CLOSE_SECONDS)
             for task in waiting:
                 task.cancel()
 
-    async def _write(self, receipt: Receipt) -> None:
-        if self._window is None or self._window.done():
-            self._window = asyncio.create_task(asyncio.sleep(_LINGER_SECONDS), name="receipts")
-        await asyncio.shield(self._window)
+    async def _write(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._waiting:
+            await asyncio.sleep(_LINGER_SECONDS)
+            batch, self._waiting = self._waiting, []
+            try:
+                await self._save([receipt for receipt, _ in batch])
+            except Exception:  # noqa: BLE001 - of one of them: each by itself
+                for receipt, written in batch:
+                    loop.call_soon(written, await self._save_alone(receipt))
+            else:
+                for _, written in batch:
+                    loop.call_soon(written, None)
+
+    async def _save_alone(self, receipt: Receipt) -> Exception | None:
         try:
-            await self._settle(receipt)
+            await self._save([receipt])
         except Exception as error:  # noqa: BLE001 - the words came from outside; the second try has none
             log.error("receipt_refused", notification=receipt.attempt.notification_id, error=type(error).__name__)
             attempt = replace(receipt.attempt, note=_UNSTORABLE)
-            await self._settle(replace(receipt, reason=receipt.reason and _UNSTORABLE, attempt=attempt))
+            try:
+                await self._save([replace(receipt, reason=receipt.reason and _UNSTORABLE, attempt=attempt)])
+            except Exception as last:  # noqa: BLE001 - handed to its sender
+                return last
+        return None
 
-    async def _settle(self, receipt: Receipt) -> None:
+    async def _save(self, receipts: Sequence[Receipt]) -> None:
         for attempt in count(1):
             try:
-                await self._store.write_each(_settle_all, receipt)
+                await self._store.write(outbox.save_receipts, receipts)
                 return
             except StoreUnavailable:
                 await asyncio.sleep(backoff(attempt).total_seconds())
-
-
-def _settle_all(connection: Connection, receipts: Sequence[Receipt]) -> Sequence[None]:
-    outbox.save_receipts(connection, receipts)
-    return [None] * len(receipts)

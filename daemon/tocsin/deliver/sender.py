@@ -3,7 +3,7 @@ takes it, refuses it for good or it grows too old; in order within an ordering k
 only a send without a written receipt repeats, with the same delivery id. Several processes may send from one store."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass
 from datetime import UTC, datetime, timedelta
@@ -34,6 +34,18 @@ _SCAN_LIMIT = 500  # ready rows of one scan
 _OUTAGE = 3  # consecutive failures after which a success retries at once what waits for its retry
 _NO_ANSWER = unknown("no answer before the deadline; it may still arrive")
 _STOPPED = unknown("Tocsin stopped before the answer came")
+
+
+def _keep(task: "asyncio.Task[None]", tasks: set["asyncio.Task[None]"]) -> None:
+    """In ``tasks`` as long as it runs."""
+    tasks.add(task)
+    task.add_done_callback(tasks.discard)
+
+
+async def _cancel(tasks: Collection["asyncio.Task[None]"]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 class DeliverMetrics:
@@ -79,6 +91,7 @@ class Sender:
         self._claimed: dict[int, datetime] = {}  # rows that are not loaded yet, and the ends of their leases
         self._overdue: set[asyncio.Task[None]] = set()  # they watch sends that are past their deadline
         self._abandoned: set[asyncio.Task[None]] = set()
+        self._after: set[asyncio.Task[None]] = set()  # what follows from a receipt
         self._usual: UsualDurations = {}
         self._started = False
         self._renew_at = self._measure_at = datetime.min.replace(tzinfo=UTC)
@@ -120,7 +133,7 @@ class Sender:
         return {name: bulkhead.failures for name, bulkhead in self._bulkheads.items() if bulkhead.failures}
 
     async def idle(self) -> None:
-        while tasks := {task for bulkhead in self._all() for task in bulkhead.tasks} | self._overdue:
+        while tasks := {task for bulkhead in self._all() for task in bulkhead.workers} | self._overdue | self._behind():
             await asyncio.wait(tasks, timeout=0.05)  # a send may be abandoned meanwhile
 
     async def close(self, grace: timedelta) -> None:
@@ -132,10 +145,7 @@ class Sender:
             await self.store.write(outbox.release_claims, [*waiting, *self._claimed], self.holder)
         bulkheads = self._all()
         hanging = await asyncio.gather(*(bulkhead.finish(grace) for bulkhead in bulkheads))
-        behind = self._abandoned | self._overdue
-        for task in behind:
-            task.cancel()
-        await asyncio.gather(*behind, return_exceptions=True)
+        await _cancel(self._abandoned | self._overdue)
         last = [
             self._receipt(bulkhead.channel, outgoing, _STOPPED)
             for bulkhead, part in zip(bulkheads, hanging, strict=True)
@@ -143,6 +153,7 @@ class Sender:
             if outgoing.started is not None and not outgoing.concluded
         ]
         await self._receipts.close(last)
+        await _cancel(self._after)
         await asyncio.gather(*(bulkhead.transport.close() for bulkhead in bulkheads))
 
     async def _reconcile(self, config: Config) -> bool:
@@ -220,24 +231,22 @@ class Sender:
 
     async def _deliver(self, bulkhead: Bulkhead, outgoing: Outgoing) -> None:
         channel = bulkhead.channel
-        try:
-            result = await self._send(bulkhead, outgoing)
-        finally:
-            if not outgoing.abandoned:
-                bulkhead.free_slot()
+        result = await self._send(bulkhead, outgoing)
         if outgoing.watch is not None and not outgoing.abandoned:
             outgoing.watch.cancel()
         if result is None:
+            bulkhead.forget(outgoing)
             await self._release([outgoing])
         elif not outgoing.abandoned:
-            await self._conclude(bulkhead, outgoing, result)
+            self._conclude(bulkhead, outgoing, result)
         elif result.outcome is AttemptOutcome.DELIVERED:
             log.info("notification_delivered_late", channel=channel.name, notification=outgoing.notification.id)
             await self._receipts.write(self._receipt(channel, outgoing, result))
 
     async def _send(self, bulkhead: Bulkhead, outgoing: Outgoing) -> SendResult | None:
         """The outcome of one send; None when it was not begun, since another sender may have claimed the row by now."""
-        await bulkhead.wait_for_rate_limit()
+        if bulkhead.channel.rate is not None:
+            await bulkhead.wait_for_rate_limit(bulkhead.channel.rate)
         started = self.clock.now()
         if started >= outgoing.lease_until:
             return None
@@ -255,8 +264,7 @@ class Sender:
     def _on_timeout(self, bulkhead: Bulkhead, outgoing: Outgoing) -> None:
         name = f"overdue {bulkhead.channel.name}"
         outgoing.watch = asyncio.create_task(self._abandon_later(bulkhead, outgoing), name=name)
-        self._overdue.add(outgoing.watch)
-        outgoing.watch.add_done_callback(self._overdue.discard)
+        _keep(outgoing.watch, self._overdue)
         outgoing.watch.add_done_callback(log_failure)
 
     async def _abandon_later(self, bulkhead: Bulkhead, outgoing: Outgoing) -> None:
@@ -264,31 +272,38 @@ class Sender:
         await self._receipts.write(self._receipt(bulkhead.channel, outgoing, _NO_ANSWER, held=True))
         await asyncio.sleep(bulkhead.channel.timeout.total_seconds())
         outgoing.abandoned = True
-        for task in bulkhead.abandon(outgoing):
-            self._abandoned.add(task)
-            task.add_done_callback(self._abandoned.discard)
-        bulkhead.free_slot()
-        await self._conclude(bulkhead, outgoing, _NO_ANSWER)
+        if (worker := bulkhead.abandon(outgoing)) is not None:
+            _keep(worker, self._abandoned)
+        self._conclude(bulkhead, outgoing, _NO_ANSWER)
 
-    async def _conclude(self, bulkhead: Bulkhead, outgoing: Outgoing, result: SendResult) -> None:
-        notification, channel = outgoing.notification, bulkhead.channel
-        receipt = self._receipt(channel, outgoing, result)
+    def _conclude(self, bulkhead: Bulkhead, outgoing: Outgoing, result: SendResult) -> None:
+        receipt = self._receipt(bulkhead.channel, outgoing, result)
         outgoing.concluded = True
-        await self._receipts.write(receipt)
+        self._receipts.add(receipt, partial(self._on_receipt, bulkhead, outgoing, result, receipt))
+
+    def _on_receipt(
+        self, bulkhead: Bulkhead, outgoing: Outgoing, result: SendResult, receipt: Receipt, error: Exception | None
+    ) -> None:
+        """Its receipt is written; with ``error`` it cannot be, and it is sent again once its lease has expired."""
+        notification, channel = outgoing.notification, bulkhead.channel
+        bulkhead.forget(outgoing)
+        if error is not None:
+            log.error(
+                "delivery_task_failed", task=f"deliver {channel.name}", error=type(error).__name__, at=where(error)
+            )
+            return
         retried = receipt.state is NotificationState.PENDING
         outcome = result.outcome if retried else receipt.state
         self.metrics.notifications.labels(notification.receiver, channel.name, outcome).inc()
         context = {"channel": channel.name, "notification": notification.id, "attempt": receipt.attempt.number}
         if receipt.state is NotificationState.DELIVERED:
-            log.info("notification_delivered", **context)
+            log.debug("notification_delivered", **context)
             bulkhead.record_duration(receipt.attempt.ended_at - receipt.attempt.started_at)
             failures, bulkhead.failures = bulkhead.failures, 0
             if failures:
                 log.info("channel_recovered", channel=channel.name, failures=failures)
             if failures >= _OUTAGE:
-                with suppress(StoreUnavailable):  # they are due later by themselves
-                    await self.store.write(outbox.retry_now, channel.name, self.clock.now())
-                self.wake()
+                self._follow(self._retry_now(channel.name))
         else:
             if receipt.state is NotificationState.DEAD:
                 log.warning("notification_dead", **context, dead_reason=receipt.dead_reason, reason=receipt.reason)
@@ -296,9 +311,23 @@ class Sender:
             if bulkhead.failures == 1:
                 log.warning("channel_failing", channel=channel.name, reason=result.note)
             if result.retry_after:
-                await self._release(bulkhead.pause(self.clock.now() + result.retry_after))
+                self._follow(self._release(bulkhead.pause(self.clock.now() + result.retry_after)))
         if retried or bulkhead.runs_low():
             self.wake()
+
+    async def _retry_now(self, channel: str) -> None:
+        with suppress(StoreUnavailable):  # they are due later by themselves
+            await self.store.write(outbox.retry_now, channel, self.clock.now())
+        self.wake()
+
+    def _follow(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work, name="after a receipt")
+        _keep(task, self._after)
+        task.add_done_callback(log_failure)
+
+    def _behind(self) -> set["asyncio.Task[None]"]:
+        writing = self._receipts.writing
+        return self._after | ({writing} if writing is not None and not writing.done() else set())
 
     def _receipt(self, channel: Channel, outgoing: Outgoing, result: SendResult, *, held: bool = False) -> Receipt:
         """Delivered, dead letter or retry. ``held``: it may still arrive, so its ordering key waits."""
