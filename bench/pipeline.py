@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -42,10 +43,11 @@ from tocsin.model.event import EventName, ScenarioFacts
 from tocsin.model.labels import parse_matcher
 from tocsin.model.run import Run, ScenarioKey
 from tocsin.store import Store, scenarios, writer
+from tocsin.store.events import any_undecided
 from tocsin.store.scenarios import ScenarioRow
 from tocsin.watch.diff import Poll
 from tocsin.watch.read import ListedRun
-from tocsin.watch.record import record_polls
+from tocsin.watch.record import RecordPolls, record_polls
 
 SINK = """
 import asyncio, sys
@@ -106,18 +108,22 @@ async def measure(folder: Path, runs: int, count: int, webhook: str) -> None:
     assert leadership
     config = configuration(url, webhook)
     registry = CollectorRegistry()
-    decider = Decider(store, leadership, DecideMetrics(registry), lambda: None)
+    wakeup = asyncio.Event()
+    decider = Decider(store, leadership, DecideMetrics(registry), lambda: None, wakeup.set)
+    await decider.step(clock.now(), config)
+    record = partial(record_polls, decide=decider.decide_recorded)
     transactions = store.writer.transactions
     items = store.writer.items
     began, cpu = time.perf_counter(), time.process_time()
-    seeing = asyncio.create_task(see(store, leadership, polls(keys, runs, now)))
-    while True:
-        due = await decider.step(clock.now(), config)
-        if seeing.done() and (due is None or due > clock.now()):
-            break
-        await asyncio.sleep(0 if due is not None and due <= clock.now() else 0.001)
+    deciding = asyncio.create_task(run_loop("decide", decider.step, wakeup, clock, lambda: config))
+    seeing = asyncio.create_task(see(store, leadership, polls(keys, runs, now), record))
+    await seeing
+    while await store.read(any_undecided):
+        await asyncio.sleep(0.001)
     seen = await seeing
     took, used = time.perf_counter() - began, time.process_time() - cpu
+    deciding.cancel()
+    await asyncio.gather(deciding, return_exceptions=True)
     batch = (store.writer.items - items) / max(1, store.writer.transactions - transactions)
     print(
         f"seen to outbox written   {seen / took:9.0f} events/s   {seen / used:9.0f} a second of processor time"
@@ -222,7 +228,7 @@ def polls(keys: list[ScenarioKey], runs: int, now: datetime) -> list[Poll]:
     return made
 
 
-async def see(store: Store, leadership: writer.Leadership, waiting: list[Poll]) -> int:
+async def see(store: Store, leadership: writer.Leadership, waiting: list[Poll], record: RecordPolls) -> int:
     """Write the polls as many watchers at once would; answers how many events were new."""
     guard = leadership.guard
     queue = list(reversed(waiting))
@@ -231,7 +237,7 @@ async def see(store: Store, leadership: writer.Leadership, waiting: list[Poll]) 
     async def one() -> None:
         nonlocal events
         while queue:
-            recorded = await store.write_each(record_polls, queue.pop(), guard)
+            recorded = await store.write_each(record, queue.pop(), guard)
             events += len(recorded.events)
 
     await asyncio.gather(*(one() for _ in range(400)))

@@ -64,6 +64,7 @@ class World:
     away: bool = False  # nothing of the node is seen
     reading_back: bool = False  # what happened meanwhile is late
     open_runs: dict[ScenarioKey, Run] = field(default_factory=dict)
+    decides_at_once: bool = False  # events are decided in the transaction that writes them
 
     async def begin(self) -> "World":
         await self.restart(T0)
@@ -196,7 +197,9 @@ class World:
                     index_elements=["node", "project", "scenario", "run_id", "start"], set_=row
                 )
             )
-            events.insert_events(connection, new)
+            at_once = self.decider.decide_recorded if self.decider and self.decides_at_once and new else None
+            if at_once is None or not at_once(connection, new, new[0].detected_at):
+                events.insert_events(connection, new)
 
         await self.store.write(write)
 

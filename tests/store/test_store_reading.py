@@ -267,7 +267,7 @@ async def test_a_story_is_told_from_rows(store: Store) -> None:
     await store.write(fill)
     story = await store.read(load_run_explanation, KEY, run.run_id, ["pager"])
     assert story is not None
-    assert [one.stage for one in story.decisions] == [Stage.RULE, Stage.ROUTE, Stage.FLUSH]
+    assert [one.stage for one in story.decisions] == [Stage.RULE, Stage.ROUTE, Stage.FLUSH, Stage.REPORTER]
     assert [one.id for one in story.deliveries] == ["d1"]
     assert [one.end_reason for one in story.alerts] == [EndReason.RESOLVED]
     assert await store.read(load_run_explanation, KEY, "unknown", []) is None

@@ -260,7 +260,7 @@ async def test_a_row_is_reported_once_and_counted(store: Store) -> None:
             await store.browse(query.list_alerts, {}, 10)
     about = [line for line in lines if line["event"] == "row_set_aside"]
     assert [line["table"] for line in about] == ["alerts"] * store.set_aside.counts()["alerts"]
-    assert about[0]["reason"] == "document: Input should be an object"
+    assert about[0]["reason"] == "document: Expected `object`, got `array`"
 
 
 async def test_an_event_that_cannot_be_read_is_decided_as_unreadable_and_read_no_more(store: Store) -> None:

@@ -7,6 +7,7 @@ import os
 import socket
 from collections.abc import Mapping
 from datetime import datetime, timedelta
+from functools import partial
 from random import Random
 
 import structlog
@@ -34,6 +35,7 @@ from tocsin.routing.reporters import details_needed
 from tocsin.store import Store, deliveries
 from tocsin.store.writer import Leadership
 from tocsin.watch.node import NodeSnapshot, NodeWatcher
+from tocsin.watch.record import record_polls
 from tocsin.watch.state import WatcherDeps, WatchMetrics
 from tocsin.web import Listener, WebContext, listen, make_app
 
@@ -78,6 +80,10 @@ class Daemon:
         self._process_metrics.show_set_aside(self.store.set_aside.counts)
 
     async def _lead(self, leadership: Leadership) -> None:
+        wake, wake_sender = self.stages.wake_decide.set, self.stages.wake_deliver.set
+        decider = Decider(self.store, leadership, self._decide_metrics, wake_sender, wake)
+        record = partial(record_polls, decide=decider.decide_recorded)
+
         def details_level(event: Event, mail_reporters: tuple[MailReporter, ...]) -> DetailsLevel:
             for_dss = dss_details_needed(self.config().dss_reporters, event, mail_reporters)
             return max(for_dss, self._reporters_want_details(event))
@@ -88,17 +94,17 @@ class Daemon:
                 store=self.store,
                 leadership=leadership,
                 clock=self.clock,
-                wake=self.stages.wake_decide.set,
+                wake=wake,
+                record=record,
                 metrics=self._watch_metrics,
                 wants_details=details_level,
                 wants_mail_reporters=lambda: self.config().dss_reporters.mode != "off",
                 user_agent=f"tocsin/{__version__}",
                 duration_buckets=config.metrics.duration_bounds,
-                details_read=self.stages.wake_deliver.set,
+                details_read=wake_sender,
             )
             return NodeWatcher(deps)
 
-        decider = Decider(self.store, leadership, self._decide_metrics, self.stages.wake_deliver.set)
         await self.stages.lead(leadership, self.watchers.run(make_watcher), decider, self._heartbeat)
 
     def _on_leadership_change(self, leading: bool) -> None:

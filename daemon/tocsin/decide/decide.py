@@ -1,18 +1,22 @@
 """The decide stage: events and time → alerts → notifications.
 
-``Decider.step`` makes one transaction of each part of its work: undecided events, what is due by time alone, channels
-that do not deliver, groups that are due. Each is a function of (connection, compiled configuration, now) that returns
-what it did; counters and log lines follow only when it has committed.
+New events are decided in the transaction that records them (``Decider.decide_recorded``), unless others wait in the
+table. ``Decider.step`` makes one transaction of each part of its work: events that wait, what is due by time alone,
+channels that do not deliver, groups that are due. Each is a function of (connection, compiled configuration, now) that
+returns what it did; counters and log lines follow only when it has committed.
 """
 
+import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import CollectorRegistry
+from prometheus_client import Counter as Metric
 
 from tocsin.config.model import Channel, Config
 from tocsin.decide.evaluate import CompiledConfig, RuleEvaluation, StepResult
@@ -21,37 +25,35 @@ from tocsin.decide.reconcile import reconcile
 from tocsin.decide.reporters import ReporterEvaluation, mail_channels
 from tocsin.decide.timers import apply_channel_changes, decide_time, find_channel_changes, find_untimed
 from tocsin.model.alert import Alert, EndReason
-from tocsin.model.decision import FLUSHES, SUPPRESSIONS, Decision, DecisionReason, Stage
-from tocsin.model.event import event_labels
+from tocsin.model.decision import ALERT_CHANGES, FLUSHES, SUPPRESSIONS, Decision, DecisionReason, Stage
+from tocsin.model.event import Event, event_labels
 from tocsin.model.run import ScenarioKey
 from tocsin.store import Connection, Store, alerts, events, rule_states
 from tocsin.store.rule_states import RuleStateRow, StateKey
-from tocsin.store.writer import Leadership
+from tocsin.store.writer import Leadership, on_commit
 
 log = structlog.get_logger(__name__)
 
 BATCH = 500
 _FIND_UNTIMED_EVERY = timedelta(minutes=1)
 _CHECK_CHANNELS_EVERY = timedelta(seconds=10)
-# Frequent decisions, logged at debug level.
-_USUAL = frozenset({DecisionReason.CONDITION, DecisionReason.NO_CHANGE, DecisionReason.ROUTED})
 
 
 class DecideMetrics:
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.suppressed = Counter(
+        self.suppressed = Metric(
             "tocsin_notifications_suppressed_total", "Notifications that were not enqueued, by reason", ["reason"],
             registry=registry,
         )  # fmt: skip
         for reason in SUPPRESSIONS:
             self.suppressed.labels(reason.value)
-        self.decisions = Counter(
+        self.decisions = Metric(
             "tocsin_decisions_total", "Decisions of rules, reporters, routes and groups, by reason", ["stage", "reason"],
             registry=registry,
         )  # fmt: skip
         for reason in FLUSHES:
             self.decisions.labels(Stage.FLUSH.value, reason.value)
-        self.rule_errors = Counter(
+        self.rule_errors = Metric(
             "tocsin_rule_errors_total", "Rules that failed on one scenario or node", ["rule"], registry=registry
         )
 
@@ -62,16 +64,29 @@ class DecideMetrics:
 
 
 class Decider:
-    """Keeps nothing between two steps but the compiled configuration, and when two periodic queries were last made."""
+    """Keeps nothing between two steps but the compiled configuration, and when two periodic queries were last made.
+
+    ``wake_sender`` and ``wake`` shorten the waits of the sender and of this stage's own loop.
+    """
 
     def __init__(
-        self, store: Store, leadership: Leadership, metrics: DecideMetrics, wake_sender: Callable[[], None]
+        self,
+        store: Store,
+        leadership: Leadership,
+        metrics: DecideMetrics,
+        wake_sender: Callable[[], None],
+        wake: Callable[[], None] = lambda: None,
     ) -> None:
         self._store = store
         self._leadership = leadership
         self._metrics = metrics
         self._wake_sender = wake_sender
+        self._wake = wake
         self._compiled: CompiledConfig | None = None
+        # What decides events as they are recorded, from the first step on; None while rows are being brought in line.
+        self._present: tuple[CompiledConfig, Sequence[Channel]] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._due: datetime | None = None  # when the next step is worth it
         self._untimed_at: datetime | None = None
         self._channels_at: datetime | None = None
 
@@ -80,14 +95,18 @@ class Decider:
 
         Raises ``StoreUnavailable`` and ``NotLeader``; then nothing of the failed transaction has happened.
         """
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
         compiled = self._compiled
         if compiled is None or compiled.config is not config:
+            self._present = None  # polls that are recorded while rows are brought in line leave their events here
             compiled = CompiledConfig(config)
             await self._write(reconcile, compiled, now)
             self._compiled, self._untimed_at = compiled, None
 
         mail = await mail_channels(config)
         decided = await self._write(partial(decide_events, mail_channels=mail), compiled, now)
+        self._present = compiled, mail
 
         find_untimed_now = _is_due(self._untimed_at, _FIND_UNTIMED_EVERY, now)
         untimed = await self._store.read(find_untimed, compiled) if find_untimed_now else ()
@@ -102,7 +121,24 @@ class Decider:
         flushed = await self._write(flush, compiled, now)
         if decided.full or timed.full or flushed.full:
             return now
-        return min(filter(None, (timed.next_due, flushed.next_due)), default=None)
+        self._due = min(filter(None, (timed.next_due, flushed.next_due)), default=None)
+        return self._due
+
+    def decide_recorded(self, connection: Connection, new: Sequence[Event], now: datetime) -> bool:
+        """Write and decide new events in the transaction that records them, on the store's thread; false, with nothing
+        written, when they have to wait in the table for the next step, which is then asked for."""
+        present, loop = self._present, self._loop
+        result = None if present is None else decide_new(connection, present[0], now, new, present[1])
+        if loop is not None:
+            call = self._wake if result is None else partial(self._report_recorded, result)
+            on_commit(connection, partial(loop.call_soon_threadsafe, call))
+        return result is not None
+
+    def _report_recorded(self, result: StepResult) -> None:
+        self._report(result)
+        if result.next_due is not None and (self._due is None or result.next_due < self._due):
+            self._due = result.next_due
+            self._wake()
 
     async def _write(
         self,
@@ -111,12 +147,18 @@ class Decider:
         now: datetime,
     ) -> StepResult:
         result = await self._store.write_guarded(self._leadership.guard, work, compiled, now)
+        self._report(result)
+        return result
+
+    def _report(self, result: StepResult) -> None:
+        """Counters and log lines of what has committed: one line for each change of an alert, and one for the rest."""
         line = log.bind()
+        decisions = [*result.decisions, *result.implied]
+        counts = Counter((decision.stage, decision.reason) for decision in decisions)
         verbose = line.is_enabled_for(logging.DEBUG)
-        for decision in result.decisions:
-            self._metrics.count(decision.stage, decision.reason)
-            usual = decision.reason in _USUAL
-            if not usual or verbose:
+        for decision in decisions if verbose else result.decisions:
+            changed = decision.reason in ALERT_CHANGES and decision.stage is Stage.RULE
+            if changed or verbose:
                 facts = (
                     ("stage", decision.stage.value),
                     ("subject", decision.subject),
@@ -126,16 +168,19 @@ class Decider:
                     ("alert", decision.alert_id),
                     ("notification", decision.notification_id),
                 )
-                write = line.debug if usual else line.info
+                write = line.info if changed else line.debug
                 write("decision", **{name: value for name, value in facts if value is not None})
-        for reason, count in result.unchanged.items():
-            self._metrics.count(Stage.FLUSH, reason, count)
+        counts.update({(Stage.FLUSH, reason): count for reason, count in result.unchanged.items()})
+        for (stage, reason), count in counts.items():
+            self._metrics.count(stage, reason, count)
+        if decisions:
+            verdicts = {f"{stage.value}_{reason.value}": count for (stage, reason), count in counts.items()}
+            line.info("decisions", events=result.events, **verdicts)
         for rule, place, error in result.errors:
             self._metrics.rule_errors.labels(rule).inc()
             log.error("rule_failed", rule=rule, place=place, exc_info=error)
         if result.notifications:
             self._wake_sender()
-        return result
 
 
 def _is_due(last: datetime | None, interval: timedelta, now: datetime) -> bool:
@@ -145,21 +190,56 @@ def _is_due(last: datetime | None, interval: timedelta, now: datetime) -> bool:
 def decide_events(
     connection: Connection, compiled: CompiledConfig, now: datetime, mail_channels: Sequence[Channel] = ()
 ) -> StepResult:
-    """One batch of undecided events, in order: rules, reporters, groups, and their place in the public order."""
-    # Load what the events concern.
+    """One batch of undecided events from the table, in order, and their places in the public order."""
     batch = events.undecided_batch(connection, BATCH, now)
     result = StepResult(full=batch.full)
-    if not batch.waiting and not batch.unreadable:
-        return result
-    batch_events = [undecided.event for undecided in batch.waiting]
-    keys = [event.key for event in batch_events]
+    if batch.waiting or batch.unreadable:
+        last = batch.waiting[-1].n if batch.waiting else 0
+        happened = [undecided.event for undecided in batch.waiting]
+        waiting = partial(events.late_after, connection, last)
+        _decide(connection, compiled, now, happened, mail_channels, result, waiting, batch.unreadable)
+        events.mark_decided(connection, batch.waiting, now)
+    return result
+
+
+def decide_new(
+    connection: Connection,
+    compiled: CompiledConfig,
+    now: datetime,
+    new: Sequence[Event],
+    mail_channels: Sequence[Channel] = (),
+) -> StepResult | None:
+    """Write events that are not in the table yet, and decide them; None, and nothing written, while others wait there,
+    since events are decided in order."""
+    if events.any_undecided(connection):
+        return None
+    events.insert_decided(connection, new, now)
+    result = StepResult()
+    _decide(connection, compiled, now, new, mail_channels, result, set)
+    return result
+
+
+def _decide(
+    connection: Connection,
+    compiled: CompiledConfig,
+    now: datetime,
+    happened: Sequence[Event],
+    mail_channels: Sequence[Channel],
+    result: StepResult,
+    late_behind: Callable[[], set[ScenarioKey]],
+    unreadable: Sequence[str] = (),
+) -> None:
+    """Rules, reporters and groups on events in order. ``late_behind``: the scenarios of late events behind these."""
+    result.events += len(happened)
+    # Load what the events concern.
+    keys = [event.key for event in happened]
     rules = RuleEvaluation(connection, compiled, now, result=result)
-    rules.load({key for key in keys if key} | {(event.node, "", "") for event in batch_events})
-    reporters = ReporterEvaluation(connection, compiled, now, rules.nodes, batch_events, mail_channels, result=result)
+    rules.load({key for key in keys if key} | {(event.node, "", "") for event in happened})
+    reporters = ReporterEvaluation(connection, compiled, now, rules.nodes, happened, mail_channels, result=result)
 
     # Evaluate rules and reporters. Alerts of a history that is still being read back wait for its end.
     late: set[ScenarioKey] = set()
-    for event, key in zip(batch_events, keys, strict=True):
+    for event, key in zip(happened, keys, strict=True):
         labels = event_labels(event)
         withhold = event.late and key is not None
         if withhold and key is not None:
@@ -168,18 +248,16 @@ def decide_events(
             rules.on_event(event, key or (event.node, "", ""), labels, withhold=withhold)
         reporters.on_event(event, labels)
     if late:
-        for key in sorted(late - events.late_after(connection, batch.waiting[-1].n)):
+        for key in sorted(late - late_behind()):
             scenario = rules.scenarios.get(key)
             if scenario is not None and scenario.backfilled:
                 rules.catch_up(key)
-    for event_id in batch.unreadable:
+    for event_id in unreadable:
         rules.note("event", DecisionReason.UNREADABLE, event_id=event_id)
 
     # Route alerts into groups and write everything.
     rules.write()
     reporters.write()
-    events.mark_decided(connection, batch.waiting, now)
-    return result
 
 
 def resolve_by_hand(connection: Connection, alert_id: str, now: datetime, config: Config) -> Alert | None:

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from tocsin.config.model import Config, WatchConfig
 from tocsin.model.alert import Alert, EndReason, Group
-from tocsin.model.decision import Decision, DecisionReason, Stage
+from tocsin.model.decision import ALERT_OPENS, Decision, DecisionReason, Stage
 from tocsin.model.event import Event, EventName
 from tocsin.model.labels import Labels
 from tocsin.model.matcher_index import MatcherIndex, set_bits
@@ -74,8 +74,10 @@ class StepResult:
     """What one transaction did, for the log, the counters and the next wake-up, once it has committed."""
 
     full: bool = False  # more of the same waits
+    events: int = 0  # that were decided
     notifications: list[Notification] = field(default_factory=list)
     decisions: list[Decision] = field(default_factory=list)
+    implied: list[Decision] = field(default_factory=list)  # further ones, which other rows say already
     unchanged: Counter[DecisionReason] = field(default_factory=Counter)  # of groups, beside `decisions`: no news
     errors: list[tuple[str, str, Exception]] = field(default_factory=list)  # rule or reporter, subject, what it raised
     next_due: datetime | None = None
@@ -101,8 +103,9 @@ class Evaluation:
         alert: tuple[str | None, str | None] = (None, None),  # fingerprint, id
         notification_id: str | None = None,
         stage: Stage | None = None,
+        implied: bool = False,
     ) -> None:
-        self.result.decisions.append(
+        (self.result.implied if implied else self.result.decisions).append(
             Decision(self.now, stage or self.stage, subject, reason, note, event_id, *alert, notification_id)
         )
 
@@ -308,10 +311,17 @@ class RuleEvaluation(Evaluation):
 
         joining = route_alerts(self.compiled, self._to_route.values(), self.now)
         groups.add_members(self.connection, joining)
+        dues = {*(self.states[key].due_at for key in self._dirty), *(entry.group.flush_at for entry in joining)}
+        self.result.next_due = min(filter(None, dues), default=None)
+        changed = {item.alert_id for item in self.result.decisions if item.reason in ALERT_OPENS}
+        routes: dict[str, list[tuple[str, str]]] = {}
         for entry in joining:
             note, about = f"to {entry.group.receiver}", (entry.fingerprint, entry.alert_id)
-            self.note(entry.group.key, DecisionReason.ROUTED, note, alert=about, stage=Stage.ROUTE)
-        alerts.record_decisions(self.connection, self.result.decisions)
+            implied = entry.alert_id in changed
+            if implied:
+                routes.setdefault(entry.alert_id, []).append((entry.group.key, entry.group.receiver))
+            self.note(entry.group.key, DecisionReason.ROUTED, note, alert=about, stage=Stage.ROUTE, implied=implied)
+        alerts.record_decisions(self.connection, self.result.decisions, routes)
 
 
 def route_alerts(compiled: CompiledConfig, entering: Iterable[Alert], now: datetime) -> list[GroupMembership]:

@@ -104,8 +104,11 @@ class ReporterEvaluation(Evaluation):
         elif not self._is_late(result.name, receiver, event):
             for notification in reporter_notifications(result, channels, self.now):
                 self._pending.append(notification)
-                id_ = notification.id
-                self.note(result.name, result.reason, result.note, event_id=event.id, notification_id=id_)
+                implied = result.reason is DecisionReason.ENQUEUED and result.name == result.notices[0].reporter
+                self.note(
+                    result.name, result.reason, result.note, event_id=event.id, notification_id=notification.id,
+                    implied=implied,
+                )  # fmt: skip
 
     def _is_late(self, name: str, receiver: str, event: Event) -> bool:
         """Whether an event is too late to be sent by itself; what becomes of it is noted."""

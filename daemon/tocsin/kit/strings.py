@@ -9,12 +9,8 @@ from collections.abc import Callable, Iterable
 
 def derived_id(*facts: str | int) -> str:
     """A 32-digit hexadecimal id that is the same for the same facts. ("a", "bc") and ("ab", "c") differ."""
-    digest = hashlib.blake2b(digest_size=16)
-    for fact in facts:
-        raw = str(fact).encode("utf-8", "surrogatepass")
-        digest.update(b"%d:" % len(raw))
-        digest.update(raw)
-    return digest.hexdigest()
+    parts = [str(fact).encode("utf-8", "surrogatepass") for fact in facts]
+    return hashlib.blake2b(b"".join(b"%d:%b" % (len(part), part) for part in parts), digest_size=16).hexdigest()
 
 
 def fresh_id() -> str:

@@ -43,6 +43,10 @@ class DecisionReason(StrEnum):
     NO_CHANNEL = "no_channel"
 
 
+ALERT_OPENS = frozenset(
+    {DecisionReason.FIRING, DecisionReason.UPDATED}
+)  # decisions of rules, after which an alert is routed
+ALERT_CHANGES = ALERT_OPENS | {DecisionReason.RESOLVED}
 _MUTES = ("silenced", "inhibited", "muted_time", "no_change", "no_channel")
 FLUSHES = tuple(map(DecisionReason, ("first", "new_alerts", "resolved", "repeat", *_MUTES)))
 SUPPRESSIONS = tuple(map(DecisionReason, (*_MUTES, "condition", "late", "not_allowed", "unknown_reporter")))

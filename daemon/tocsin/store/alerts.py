@@ -10,13 +10,14 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, and_, insert, or_, select, update
 
+from tocsin.kit.clock import to_ms
 from tocsin.kit.strings import fresh_id
 from tocsin.model.alert import Alert, EndReason, Silence, SilenceState
-from tocsin.model.decision import Decision
+from tocsin.model.decision import ALERT_OPENS, Decision, DecisionReason, Stage
 from tocsin.model.labels import Labels, Matcher, parse_matcher
 from tocsin.model.run import RunKey, ScenarioKey
-from tocsin.store.schema import alerts, decisions, scenarios, silences
-from tocsin.store.sql import Keyed, chunks, maker, pack, readable, same, shallow, unfold, upsert
+from tocsin.store.schema import alerts, decisions, document_text, scenarios, silences
+from tocsin.store.sql import Keyed, bulk_upsert, chunks, maker, pack, readable, same, shallow, unfold, upsert
 
 _FIRING = alerts.c.ends_at.is_(None)
 _LABELS = {"alertname": "alertname", "dss_node": "node", "project": "project", "scenario": "scenario"}  # label → column
@@ -207,18 +208,41 @@ to_decision = maker(Decision)
 """A decision from a row with all columns of the table."""
 
 
-def record_decisions(connection: Connection, new: Sequence[Decision]) -> None:
-    if new:
-        connection.execute(insert(decisions), list(map(shallow, new)))
+_COLUMNS = ("at", "stage", "subject", "reason", "note", "event_id", "fingerprint", "alert_id", "notification_id")
+_DECISIONS = bulk_upsert(decisions, (*_COLUMNS, "routes"))
+
+
+def record_decisions(
+    connection: Connection, new: Sequence[Decision], routes: Mapping[str, Sequence[tuple[str, str]]] | None = None
+) -> None:
+    """Write decisions. ``routes``: by id the groups that an alert was routed to, each with its receiver; they stand in
+    the row of the rule's first decision that opens or updates it."""
+    unwritten = dict(routes or {})
+    rows = []
+    for item in new:
+        into = unwritten.pop(item.alert_id or "", None) if item.reason in ALERT_OPENS else None
+        rows.append((
+            to_ms(item.at), item.stage.value, item.subject, item.reason.value, item.note, item.event_id,
+            item.fingerprint, item.alert_id, item.notification_id, None if into is None else document_text(into),
+        ))  # fmt: skip
+    _DECISIONS.execute(connection, rows)
 
 
 def decisions_about(
     connection: Connection, *, events: Collection[str] = (), alerts: Collection[str] = ()
 ) -> list[Decision]:
-    """The decisions on these events and alerts, in the order in which they were made."""
-    by_number: dict[int, Decision] = {}
+    """The decisions on these events and alerts, in the order in which they were made; of alerts also where they were
+    routed."""
+    by_number: dict[int, list[Decision]] = {}
     for column, ids in ((decisions.c.event_id, events), (decisions.c.alert_id, alerts)):
         for part in chunks(sorted(set(ids))):
             rows = connection.execute(select(decisions).where(column.in_(part)))
-            by_number.update(readable(connection, decisions, rows, lambda row: (row.n, to_decision(row))))
-    return [by_number[n] for n in sorted(by_number)]
+            for row, item in readable(connection, decisions, rows, lambda row: (row, to_decision(row))):
+                about = Decision(
+                    item.at, Stage.ROUTE, "", DecisionReason.ROUTED, None, None, item.fingerprint, item.alert_id
+                )
+                into = row.routes if column is decisions.c.alert_id and row.routes else ()
+                routed = [replace(about, subject=key, note=f"to {receiver}") for key, receiver in into]
+                if routed or row.n not in by_number:
+                    by_number[row.n] = [item, *routed]
+    return [item for n in sorted(by_number) for item in by_number[n]]

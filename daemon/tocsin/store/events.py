@@ -7,10 +7,12 @@ from datetime import datetime
 
 from sqlalchemy import Connection, delete, select, update
 
+from tocsin.kit.clock import to_ms
 from tocsin.model.event import Event, EventName
 from tocsin.model.run import RunKey, ScenarioKey
-from tocsin.store.schema import counters, events, withheld
-from tocsin.store.sql import Keyed, chunks, columns, insert, pack, readable, unfold, upsert
+from tocsin.store.engine import StoreUnavailable
+from tocsin.store.schema import counters, document_text, events, withheld
+from tocsin.store.sql import Keyed, bulk_upsert, chunks, columns, insert, pack, readable, unfold
 
 _SEQ = "events.seq"
 _TOTAL = "events.total."
@@ -42,33 +44,60 @@ class EventSlice:
     full: bool
 
 
-def insert_events(connection: Connection, new: Sequence[Event]) -> list[Event]:
+_COLUMNS = ("seq", "id", "event", "node", "project", "scenario", "run_id", "run_start", "time", "detected_at", "late",
+            "body", "processed_at")  # fmt: skip
+_INSERT = bulk_upsert(events, _COLUMNS)
+_KNOWN = Keyed(select(events.c.id), [events.c.id])
+
+
+def new_events(connection: Connection, found: Iterable[Event]) -> list[Event]:
+    """Those of these events that are not written yet, each id once."""
+    by_id = {event.id: event for event in found}
+    for (known,) in _KNOWN.rows(connection, [(id_,) for id_ in by_id]):
+        by_id.pop(known, None)
+    return list(by_id.values())
+
+
+def insert_events(connection: Connection, found: Iterable[Event]) -> list[Event]:
     """Write events that are not known yet, in order, and return those; known ids are left alone."""
-    unique = list({event.id: event for event in new}.values())
-    if not unique:
-        return []
-    rows = [
-        {
-            "id": event.id,
-            "event": event.name.value,
-            "node": event.node,
-            "project": event.project,
-            "scenario": event.scenario.id if event.scenario else None,
-            "run_id": event.run.run_id if event.run else None,
-            "run_start": event.run.start if event.run else None,
-            "time": event.time,
-            "detected_at": event.detected_at,
-            "late": event.late,
-            "body": event,
-        }
-        for event in unique
-    ]
-    statement = insert(connection, events).on_conflict_do_nothing().returning(events.c.id)
-    fresh = set(connection.execute(statement, rows).scalars())
-    return [event for event in unique if event.id in fresh]
+    new = new_events(connection, found)
+    _insert(connection, new, [None] * len(new), None)
+    return new
 
 
+def insert_decided(connection: Connection, new: Sequence[Event], now: datetime) -> None:
+    """Write new events that the same transaction decides, with their places in the public order. Only the leader may."""
+    _insert(connection, new, _take_places(connection, new), now)
+
+
+def _insert(
+    connection: Connection, new: Sequence[Event], places: Sequence[int | None], decided_at: datetime | None
+) -> None:
+    decided = None if decided_at is None else to_ms(decided_at)
+    rows = []
+    for event, seq in zip(new, places, strict=True):
+        run, scenario = event.run, event.scenario
+        rows.append((
+            seq, event.id, event.name.value, event.node, event.project, scenario.id if scenario else None,
+            run.run_id if run else None, to_ms(run.start) if run else None, to_ms(event.time),
+            to_ms(event.detected_at), event.late, document_text(event), decided,
+        ))  # fmt: skip
+    if _INSERT.execute(connection, rows) != len(rows):  # it cannot be: one leader writes events, on one thread
+        raise StoreUnavailable("another process has written the same events")
+
+
+def _take_places(connection: Connection, decided: Sequence[Event]) -> range:
+    """The next places in the public order, one for each event; and count the events by name."""
+    totals = Counter(event.name.value for event in decided)
+    rows = [(_SEQ, len(decided)), *((_TOTAL + name, count) for name, count in sorted(totals.items()))]
+    _COUNT.execute(connection, rows if decided else ())
+    last = last_seq(connection)
+    return range(last - len(decided) + 1, last + 1)
+
+
+_COUNT = bulk_upsert(counters, ("name", "value"), added=("value",))
 _UNDECIDED = select(events.c.n, events.c.id, events.c.body).where(events.c.processed_at.is_(None)).order_by(events.c.n)
+_UNDECIDED_ONE = select(events.c.n).where(events.c.processed_at.is_(None)).limit(1)
 _DECIDED = select(events.c.n, events.c.seq, events.c.body)
 
 
@@ -93,16 +122,17 @@ def mark_decided(connection: Connection, decided: Sequence[Undecided], now: date
     """Give each event its place in the public order, and return the places. Only the leader may."""
     if not decided:
         return range(0)
-    upsert(connection, counters, [{"name": _SEQ, "value": len(decided)}], added=("value",))
-    first = last_seq(connection) - len(decided) + 1
-    packed = pack((item.n, first + index) for index, item in enumerate(decided))
-    places = unfold(connection.dialect.name, (events.c.n, events.c.seq))
-    placed = update(events).where(events.c.n == places.c.k0).values(seq=places.c.k1, processed_at=now)
+    places = _take_places(connection, [item.event for item in decided])
+    packed = pack((item.n, place) for item, place in zip(decided, places, strict=True))
+    rows = unfold(connection.dialect.name, (events.c.n, events.c.seq))
+    placed = update(events).where(events.c.n == rows.c.k0).values(seq=rows.c.k1, processed_at=now)
     connection.execute(placed, {"keys": packed})
-    totals = Counter(item.event.name.value for item in decided)
-    rows = [{"name": _TOTAL + name, "value": count} for name, count in sorted(totals.items())]
-    upsert(connection, counters, rows, added=("value",))
-    return range(first, first + len(decided))
+    return places
+
+
+def any_undecided(connection: Connection) -> bool:
+    """Whether an event waits for a decision."""
+    return connection.execute(_UNDECIDED_ONE).first() is not None
 
 
 def list_events(

@@ -14,7 +14,7 @@ from tocsin.kit.clock import isoformat
 from tocsin.model.decision import Decision, DecisionReason, Stage
 from tocsin.model.event import Event
 from tocsin.model.labels import all_match
-from tocsin.model.notification import GroupNotice, Notification, NotificationState
+from tocsin.model.notification import EventNotice, GroupNotice, Notification, NotificationState
 from tocsin.model.run import RunKey, ScenarioKey
 from tocsin.store.alerts import active_silences, decisions_about, to_decision
 from tocsin.store.groups import load_notification_log
@@ -137,7 +137,7 @@ def load_run_explanation(
     if run is None:
         return None
     run_events, url = _events(connection, run.key)
-    on_events = decisions_about(connection, events=[event.id for event in run_events])
+    on_events = _on_events(connection, [event.id for event in run_events])
     concerned = _alerts(connection, run.key, {decision.alert_id for decision in on_events if decision.alert_id})
     on_alerts = decisions_about(connection, alerts=[alert.id for alert in concerned])
     # An alert that time alone made fire is about the run too.
@@ -198,6 +198,21 @@ def _events(connection: Connection, run: RunKey) -> tuple[list[EventRecord], str
     rows = connection.execute(select(events).where(of_run).order_by(events.c.n).limit(_MOST)).all()
     urls = [row.body.run_url for row in rows if isinstance(row.body, Event) and row.body.run_url]
     return list(map(maker(EventRecord), rows)), urls[-1] if urls else None
+
+
+def _on_events(connection: Connection, ids: Collection[str]) -> list[Decision]:
+    """The decisions on these events, and what reporters enqueued for them, of which the outbox alone has rows."""
+    written = decisions_about(connection, events=ids)
+    known = {decision.notification_id for decision in written}
+    query = select(outbox.c.id).where(outbox.c.event_id.in_(sorted(ids))).order_by(outbox.c.n).limit(_MOST)
+    sent = [id_ for id_ in connection.execute(query).scalars() if id_ not in known]
+    enqueued = [
+        Decision(item.created_at, Stage.REPORTER, item.notice.reporter, DecisionReason.ENQUEUED, None,
+                 item.notice.event.id, notification_id=item.id)
+        for item in load_notifications(connection, sent).values()
+        if isinstance(item.notice, EventNotice)
+    ]  # fmt: skip
+    return sorted([*written, *enqueued], key=lambda decision: decision.at)
 
 
 def _alerts(connection: Connection, run: RunKey, ids: Collection[str]) -> list[AlertRecord]:

@@ -3,16 +3,23 @@
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
-from pydantic import Field, TypeAdapter
+import msgspec
 from sqlalchemy import Connection, delete, func, select
 
+from tocsin.kit.clock import to_ms
 from tocsin.model.rule_state import STATE_VERSION, AnyRuleState
-from tocsin.store.schema import nodes, rule_states
-from tocsin.store.sql import SCENARIO, Keyed, columns, has_key, key_values, set_aside, upsert
+from tocsin.store.schema import document_text, nodes, rule_states
+from tocsin.store.sql import SCENARIO, BulkWrite, Keyed, bulk_upsert, columns, has_key, set_aside
 
-_STATE: TypeAdapter[AnyRuleState] = TypeAdapter(Annotated[AnyRuleState, Field(discriminator="kind")])
+
+class _Kind(msgspec.Struct):
+    kind: str
+
+
+_read_kind = msgspec.json.Decoder(_Kind).decode
+_DECODERS = {state().kind: msgspec.json.Decoder(state) for state in get_args(AnyRuleState)}
 
 
 class StateKey(NamedTuple):
@@ -34,7 +41,12 @@ class RuleStateRow:
 
 
 _KEY = columns(rule_states, *StateKey._fields)
-_ROW = select(*_KEY, *columns(rule_states, "version", "state", "due_at"))
+_DATA = ("version", "state", "due_at")
+_ROW = select(*_KEY, *columns(rule_states, *_DATA))
+_UPSERT = bulk_upsert(rule_states, [*StateKey._fields, *_DATA], _DATA)
+_DELETE = BulkWrite(
+    [f"key_{name}" for name in StateKey._fields], lambda _: delete(rule_states).where(has_key(rule_states))
+)
 _OF_PLACES = Keyed(_ROW, columns(rule_states, *SCENARIO))
 
 
@@ -60,16 +72,12 @@ def next_due(connection: Connection, after: datetime) -> datetime | None:
 
 def save_states(connection: Connection, rows: Sequence[RuleStateRow]) -> None:
     """Write states over older ones; a state of None takes the row away."""
-    gone = [key_values(rule_states, row.key, "key_") for row in rows if row.state is None]
-    if gone:
-        connection.execute(delete(rule_states).where(has_key(rule_states)), gone)
-    values = [
-        key_values(rule_states, row.key)
-        | {"version": STATE_VERSION, "state": _STATE.dump_json(row.state).decode(), "due_at": row.due_at}
+    _DELETE.execute(connection, [row.key for row in rows if row.state is None])
+    _UPSERT.execute(connection, [
+        (*row.key, STATE_VERSION, document_text(row.state), None if row.due_at is None else to_ms(row.due_at))
         for row in rows
         if row.state is not None
-    ]
-    upsert(connection, rule_states, values, ("version", "state", "due_at"))
+    ])  # fmt: skip
 
 
 def stored_rules(connection: Connection) -> set[str]:
@@ -107,8 +115,8 @@ def _to_rows(connection: Connection, rows: Iterable[Any]) -> list[RuleStateRow]:
         try:
             if version > STATE_VERSION:
                 raise ValueError(f"of version {version}, this one knows {STATE_VERSION}")
-            state = _STATE.validate_json(text)
-        except ValueError as error:
+            state = _DECODERS[_read_kind(text).kind].decode(text)
+        except (ValueError, KeyError, RecursionError) as error:
             set_aside(connection, rule_states, row, error)
         read.append(RuleStateRow(StateKey(*key), state, due_at))
     return read

@@ -29,6 +29,7 @@ from tocsin.store.sql import (
     RUN,
     SCENARIO,
     Keyed,
+    bulk_upsert,
     chunks,
     columns,
     equals,
@@ -77,6 +78,7 @@ _KEY = columns(runs, *RUN)
 _OF_RUN = [field.name for field in fields(Run) if field.name not in ("scenario", *RUN)]
 _OF_ROW = [field.name for field in fields(RunRow) if field.name != "run"]
 _CHANGING = [name for name in (*_OF_RUN, *_OF_ROW) if name not in ("baseline", "seen_at", "seen_by", "details_tries")]
+_UPSERT = bulk_upsert(runs, (*RUN, *_OF_RUN, *_OF_ROW), _CHANGING)
 _ROW = select(*_KEY, *columns(runs, *_OF_RUN, *_OF_ROW))
 _STORED = Keyed(select(*_KEY, runs.c.baseline, runs.c.end_seen_at), _KEY)
 _OPEN = Keyed(_ROW.where(runs.c.end.is_(None)), _PLACE)
@@ -87,13 +89,16 @@ _LAST_GOOD = Keyed(select(*_PLACE, func.max(runs.c.end)).where(_GOOD).group_by(*
 
 def put_runs(connection: Connection, rows: Sequence[RunRow]) -> None:
     """Write runs; of known ones only what may still change. ``rows`` names each run once."""
-    values = [
-        key_values(runs, row.run.key)
-        | {name: getattr(row.run, name) for name in _OF_RUN}
-        | {name: getattr(row, name) for name in _OF_ROW}
-        for row in rows
-    ]
-    upsert(connection, runs, values, _CHANGING)
+    values = []
+    for row in rows:
+        run = row.run
+        moments = (row.end_seen_at, row.absent_since, row.details_due_at)
+        values.append((
+            *run.scenario, run.run_id, to_ms(run.start), None if run.end is None else to_ms(run.end), run.outcome,
+            run.trigger_type, run.trigger_name, run.fire_id, run.run_as, row.baseline, row.late, to_ms(row.seen_at),
+            row.seen_by, *(None if at is None else to_ms(at) for at in moments), row.details_tries,
+        ))  # fmt: skip
+    _UPSERT.execute(connection, values)
 
 
 def stored_runs(

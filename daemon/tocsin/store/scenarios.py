@@ -5,15 +5,16 @@ from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import BigInteger, Connection, bindparam, literal_column, select, update
+from sqlalchemy import BigInteger, Connection, bindparam, literal_column, select, true, update
 
-from tocsin.kit.clock import EPOCH
+from tocsin.kit.clock import EPOCH, to_ms
 from tocsin.model.event import ScenarioFacts
 from tocsin.model.run import ScenarioKey
 from tocsin.model.scenario import MailReporter, NodeView, ScenarioView
 from tocsin.store.schema import mail_reporters, nodes, projects, scenarios
 from tocsin.store.sql import (
     SCENARIO,
+    BulkWrite,
     Keyed,
     columns,
     emptied,
@@ -185,12 +186,15 @@ _VIEWED = (
 )
 _VIEWS = Keyed(select(*_VIEWED), _KEY)
 _POLLED = ("polled_at", "cursor", "last_end", "last_outcome")
-_SAVE_POLL = (
-    update(scenarios)
-    .where(has_key(scenarios))
-    .values({name: bindparam(f"new_{name}", type_=scenarios.c[name].type) for name in _POLLED})
-    .values(reporter_failures=scenarios.c.reporter_failures + bindparam("failures", type_=BigInteger()))
-    .values(backfilled=True)
+_FAILURES = scenarios.c.reporter_failures + bindparam("failures", type_=BigInteger())
+_SAVE_POLL = BulkWrite(
+    [*(f"new_{name}" for name in _POLLED), "failures", *(f"key_{name}" for name in SCENARIO)],
+    lambda _: (
+        update(scenarios)
+        .where(has_key(scenarios))
+        .values({name: bindparam(f"new_{name}", type_=scenarios.c[name].type) for name in _POLLED})
+        .values(reporter_failures=_FAILURES, backfilled=true())
+    ),
 )
 
 
@@ -221,13 +225,12 @@ def scenario_progress(connection: Connection, keys: Sequence[ScenarioKey]) -> di
 
 def save_polls(connection: Connection, polled: Sequence[PolledScenario]) -> None:
     """Write what good polls said. A scenario that was polled is backfilled."""
-    if polled:
-        connection.execute(_SAVE_POLL, [
-            key_values(scenarios, poll.key, "key_")
-            | {f"new_{name}": getattr(poll, name) for name in _POLLED}
-            | {"failures": poll.reporter_failures}
-            for poll in polled
-        ])  # fmt: skip
+    rows = []
+    for poll in polled:
+        moments = (poll.polled_at, poll.cursor, poll.last_end)
+        plain = (None if at is None else to_ms(at) for at in moments)
+        rows.append((*plain, poll.last_outcome, poll.reporter_failures, *poll.key))
+    _SAVE_POLL.execute(connection, rows)
 
 
 def put_follows(connection: Connection, key: ScenarioKey, follows: tuple[tuple[str, str], ...]) -> None:

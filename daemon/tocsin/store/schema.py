@@ -5,12 +5,14 @@ out of order. An empty store gets these tables as they are; for older stores a c
 ``SCHEMA_REVISION``.
 """
 
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import Field, TypeAdapter, ValidationError
+import msgspec
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -51,37 +53,49 @@ class Unreadable:
 class Document(TypeDecorator[Any]):
     """A value of one Python type as JSON text: frozen dataclasses, tuples, mappings; NULL is None.
 
-    Reading tolerates unknown fields and fills in defaults of missing ones, so that neighbouring versions of Tocsin
-    can read each other's rows. What cannot be read all the same is an ``Unreadable``; see ``sql.readable``.
+    Of several types the first counts that can be read from a text. Reading tolerates unknown fields and fills in
+    defaults of missing ones, so that neighbouring versions of Tocsin can read each other's rows. What cannot be read
+    all the same is an ``Unreadable``; see ``sql.readable``.
     """
 
     impl = Text
     cache_ok = True
 
-    def __init__(self, of: Any) -> None:
+    def __init__(self, of: Any, *others: Any) -> None:
         super().__init__()
         self.of = of
+        self._kinds = (of, *others)
 
     @cached_property
-    def _adapter(self) -> TypeAdapter[Any]:
-        return TypeAdapter(self.of)
+    def _decoders(self) -> tuple[msgspec.json.Decoder[Any], ...]:
+        return tuple(map(msgspec.json.Decoder, self._kinds))
 
-    def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:
-        return None if value is None else self._adapter.dump_json(value).decode()
+    def bind_processor(self, dialect: Dialect) -> Callable[[Any], str | None]:
+        return lambda value: None if value is None else document_text(value)
 
-    def process_result_value(self, value: str | None, dialect: Dialect) -> Any:
-        if value is None:
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[str | None], Any]:
+        return self.read
+
+    def read(self, text: str | None) -> Any:
+        """The value of a JSON text, or an ``Unreadable``."""
+        error: Exception | None = None
+        if text is None:
             return None
-        try:
-            return self._adapter.validate_json(value)
-        except ValidationError as error:
-            return Unreadable(why_invalid(error))
+        for decoder in self._decoders:
+            try:
+                return decoder.decode(text)
+            except (ValueError, RecursionError) as why:
+                error = error or why
+        return Unreadable(f"document: {_QUOTED.sub('', str(error))}")
 
 
-def why_invalid(error: ValidationError) -> str:
-    """The first thing that is wrong with a document, without what stands in it."""
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    return f"{'.'.join(map(str, first['loc'])) or 'document'}: {first['msg']}"
+_QUOTED = re.compile(r" (['\"]).*\1", re.DOTALL)  # what stands in a document is not for the log
+_encoder = msgspec.json.Encoder(enc_hook=dict)  # for mappings that are no dict
+
+
+def document_text(value: object) -> str:
+    """A value as the JSON text of a ``Document``."""
+    return _encoder.encode(value).decode()
 
 
 # Moments outside these years are no times of ours; they are read as the nearest that is, with room to calculate.
@@ -94,11 +108,11 @@ class Moment(TypeDecorator[datetime]):
     impl = BigInteger
     cache_ok = True
 
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
-        return None if value is None else to_ms(value)
+    def bind_processor(self, dialect: Dialect) -> Callable[[datetime | None], int | None]:
+        return lambda value: None if value is None else to_ms(value)
 
-    def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:
-        return None if value is None else moment_of(value)
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[int | None], datetime | None]:
+        return lambda value: None if value is None else moment_of(value)
 
 
 def moment_of(epoch_ms: int) -> datetime:
@@ -419,7 +433,8 @@ silences = Table(
 )
 Index("ix_silences_ends_at", silences.c.ends_at)
 
-# Why something fired, was notified, or was not: one row a decision, for `explain` and for people who ask later.
+# Why something fired, was notified, or was not, for `explain` and for people who ask later. What a reporter enqueued
+# stands in the outbox alone, and the groups of an alert in the row of the rule that fired it.
 decisions = Table(
     "decisions",
     metadata,
@@ -433,15 +448,13 @@ decisions = Table(
     _word("fingerprint", nullable=True),
     _word("alert_id", nullable=True),
     _word("notification_id", nullable=True),
+    Column("routes", Document(tuple[tuple[str, str], ...])),  # group key and receiver, of an alert that was routed
 )
 Index("ix_decisions_event_id", decisions.c.event_id)
 Index("ix_decisions_alert_id", decisions.c.alert_id)
 Index("ix_decisions_at", decisions.c.at)
 
 # --- deliveries ------------------------------------------------------------------------------------------------------
-
-# The first that fits: none of them has all the fields that another requires, and trying all takes three times as long.
-_NOTICE = Annotated[EventNotice | GroupNotice | SummaryNotice, Field(union_mode="left_to_right")]
 
 outbox = Table(
     "outbox",
@@ -463,7 +476,7 @@ outbox = Table(
     Column("lease_until", Moment),
     Column("settled_at", Moment),  # when the state became final
     # The last column: scans for due rows need not read past it.
-    Column("notice", Document(_NOTICE), nullable=False),
+    Column("notice", Document(EventNotice, GroupNotice, SummaryNotice), nullable=False),
 )
 _partial_index("ix_outbox_open", outbox.c.channel, outbox.c.n, where=outbox.c.state.in_(["pending", "sending"]))
 _partial_index("ix_outbox_group", outbox.c.channel, outbox.c.ordering_key, outbox.c.n, where=outbox.c.kind == "group")

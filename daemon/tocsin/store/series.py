@@ -10,6 +10,7 @@ import zlib
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
@@ -26,9 +27,10 @@ from sqlalchemy import (
     select,
 )
 
+from tocsin.kit.clock import to_ms
 from tocsin.model.run import BAD_OUTCOMES, GOOD_OUTCOMES, Run, ScenarioKey
 from tocsin.store.schema import counters, duration_buckets, nodes, outcome_totals, projects, runs, scenarios
-from tocsin.store.sql import SCENARIO, Keyed, columns, key_values, plain, same, upsert
+from tocsin.store.sql import SCENARIO, Keyed, bulk_upsert, columns, plain, same, upsert
 
 INFINITE = -1
 """``le_ms`` of the last bucket, which has no bound."""
@@ -283,8 +285,8 @@ def count_runs(connection: Connection, ended: Iterable[Run], bounds: Sequence[fl
     Called in the transaction that writes a run's end event, and only for events that were new, so a run counts once.
     ``bounds`` are the histogram's upper bounds in seconds, ascending. A run without an outcome counts as UNKNOWN.
     """
-    totals: dict[tuple[object, ...], dict[str, object]] = {}
-    buckets: dict[tuple[object, ...], dict[str, object]] = {}
+    totals: dict[tuple[str, ...], list[float]] = {}
+    buckets: dict[tuple[object, ...], list[Any]] = {}
     for run in ended:
         if run.end is None or run.duration is None:
             continue
@@ -292,17 +294,16 @@ def count_runs(connection: Connection, ended: Iterable[Run], bounds: Sequence[fl
         seconds, outcome = run.duration.total_seconds(), run.outcome or "UNKNOWN"
         index = bisect_left(bounds, seconds)
         le_ms = round(bounds[index] * 1000) if index < len(bounds) else INFINITE
-        exemplar = zip(_EXEMPLAR, (scenario, run.run_id, seconds, run.end), strict=True)
-        _add(totals, outcome_totals, (node, project, scenario, outcome), seconds)
-        _add(buckets, duration_buckets, (node, project, outcome, le_ms), seconds).update(exemplar)
-    upsert(connection, outcome_totals, [totals[key] for key in sorted(totals)], added=_SUMS)
-    upsert(connection, duration_buckets, [buckets[key] for key in sorted(buckets)], _EXEMPLAR, added=_SUMS)
+        total = totals.setdefault((node, project, scenario, outcome), [0, 0.0])
+        bucket = buckets.setdefault((node, project, outcome, le_ms), [0, 0.0])
+        for sums in (total, bucket):
+            sums[0] += 1
+            sums[1] += seconds
+        bucket[2:] = scenario, run.run_id, seconds, to_ms(run.end)
+    _ADD_TOTALS.execute(connection, [(*key, *totals[key]) for key in sorted(totals)])
+    _ADD_BUCKETS.execute(connection, [(*key, *values) for key, values in sorted(buckets.items(), key=itemgetter(0))])
 
 
-def _add(
-    rows: dict[tuple[object, ...], dict[str, Any]], table: Table, key: tuple[object, ...], seconds: float
-) -> dict[str, object]:
-    row = rows.setdefault(key, key_values(table, key) | {"runs": 0, "seconds": 0.0})
-    row["runs"] += 1
-    row["seconds"] += seconds
-    return row
+_ADD_TOTALS = bulk_upsert(outcome_totals, (*SCENARIO, "outcome", *_SUMS), added=_SUMS)
+_BUCKET_KEY = ("node", "project", "outcome", "le_ms")
+_ADD_BUCKETS = bulk_upsert(duration_buckets, (*_BUCKET_KEY, *_SUMS, *_EXEMPLAR), _EXEMPLAR, added=_SUMS)

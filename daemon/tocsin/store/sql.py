@@ -5,7 +5,6 @@ passes them through ``readable``: what cannot be made of a row costs that row on
 the version that wrote it finds it again; where it would be read over and over, its stage moves it out of the way.
 """
 
-import json
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -13,21 +12,24 @@ from dataclasses import fields
 from datetime import datetime
 from enum import Enum
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any, TypeVar, get_args, get_type_hints
 
 import structlog
-from pydantic import ValidationError
 from sqlalchemy import (
     BigInteger,
     Column,
     ColumnElement,
     Connection,
+    Delete,
+    Dialect,
     FromClause,
     RowMapping,
     Select,
     Subquery,
     Table,
     Text,
+    Update,
     and_,
     bindparam,
     cast,
@@ -40,7 +42,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from tocsin.kit.clock import to_ms
 from tocsin.model.run import ScenarioKey
-from tocsin.store.schema import Document, Moment, Unreadable, metadata, why_invalid
+from tocsin.store.schema import Document, Moment, Unreadable, document_text, metadata
 
 log = structlog.get_logger(__name__)
 Item = TypeVar("Item")
@@ -79,6 +81,55 @@ def _upsert(
     new = _insert(dialect, table)
     changing = {name: new.excluded[name] for name in newer} | {n: table.c[n] + new.excluded[n] for n in added}
     return new.on_conflict_do_update(index_elements=[*table.primary_key], set_=changing, where=where)
+
+
+class BulkWrite:
+    """A writing statement that is compiled once for each dialect and executed with tuples of plain values.
+
+    A tuple holds the parameters in the order of ``names``: moments as epoch milliseconds, enums as their values,
+    documents as JSON text (see ``schema.document_text``). ``build`` makes the statement for a dialect.
+    """
+
+    def __init__(self, names: Sequence[str], build: Callable[[str], Insert | Update | Delete]) -> None:
+        self._names = tuple(names)
+        self._build = build
+        self._compiled: dict[str, tuple[str, Callable[[Any], tuple[Any, ...]] | None]] = {}
+
+    def execute(self, connection: Connection, rows: Sequence[tuple[Any, ...]]) -> int:
+        """The number of rows that were written."""
+        if not rows:
+            return 0
+        dialect = connection.dialect
+        if dialect.name not in self._compiled:
+            self._compiled[dialect.name] = self._compile(dialect)
+        text, arrange = self._compiled[dialect.name]
+        return connection.exec_driver_sql(text, list(rows if arrange is None else map(arrange, rows))).rowcount
+
+    def _compile(self, dialect: Dialect) -> tuple[str, Callable[[Any], tuple[Any, ...]] | None]:
+        statement = self._build(dialect.name)
+        keys = list(self._names) if isinstance(statement, Insert) else None
+        by_place = dialect if dialect.positional else type(dialect)(paramstyle="format")  # type: ignore[call-arg]
+        compiled = statement.compile(dialect=by_place, column_keys=keys)
+        order = [self._names.index(name) for name in compiled.positiontup or ()]
+        return str(compiled), None if order == list(range(len(self._names))) else itemgetter(*order)
+
+
+def bulk_upsert(
+    table: Table,
+    names: Sequence[str],
+    newer: Sequence[str] = (),
+    *,
+    added: Sequence[str] = (),
+    where: ColumnElement[bool] | None = None,
+) -> BulkWrite:
+    """As ``upsert``, of the columns ``names``. With neither ``newer`` nor ``added`` a row that is there stays."""
+
+    def build(dialect: str) -> Insert:
+        if newer or added:
+            return _upsert(dialect, table, tuple(newer), tuple(added), where)
+        return _insert(dialect, table).on_conflict_do_nothing()
+
+    return BulkWrite(names, build)
 
 
 def _insert(dialect: str, table: Table) -> Insert:
@@ -174,8 +225,14 @@ class Keyed:
 
 
 def pack(keys: Iterable[Key]) -> str:
-    """Keys as the JSON text that goes into the parameter ``keys``."""
-    return json.dumps([[to_ms(part) if isinstance(part, datetime) else part for part in flat(key)] for key in keys])
+    """Keys, all of one shape, as the JSON text that goes into the parameter ``keys``."""
+    keys = list(keys)
+    if keys and all(type(part) in _PLAIN for part in keys[0]):
+        return document_text(keys)
+    return document_text([[to_ms(part) if isinstance(part, datetime) else part for part in flat(key)] for key in keys])
+
+
+_PLAIN = (str, int)
 
 
 def unfold(dialect: str, columns: Sequence[Column[Any]]) -> Subquery:
@@ -303,9 +360,6 @@ def set_aside(connection: Connection, table: Table, row: Any, error: Exception) 
     """Count a row that cannot be read, and log it once."""
     mapping = row if isinstance(row, RowMapping) else row._mapping
     known = [mapping[column] for column in table.primary_key if column in mapping]
-    if isinstance(error, ValidationError):
-        why = why_invalid(error)
-    else:
-        why = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+    why = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
     ledger = connection.get_execution_options().get(_OPTION) or SetAside()
     ledger.note(table, "/".join(map(str, known)) or "?", why)

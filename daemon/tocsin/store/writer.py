@@ -164,8 +164,10 @@ class Writer:
 
         Raises ``StoreUnavailable``.
         """
+        committed: list[Callable[[], object]] = []
         try:
             with self._engine.begin() as connection:
+                connection.info[_ON_COMMIT] = committed
                 done = _run_batch(connection, requests)
         except BaseException as error:  # noqa: BLE001 - handed to the caller, whose unit of work it is
             if (unavailable := unavailability(error)) is not None:
@@ -174,6 +176,11 @@ class Writer:
         self.transactions += 1
         self.items += len(done)
         self.largest = max(self.largest, len(done))
+        for call in committed:
+            try:
+                call()
+            except Exception:
+                log.exception("after_commit_failed")  # the rows stand, whatever follows from them
         return done
 
     def _end(self, requests: deque[WriteRequest], failure: StoreFailed) -> None:
@@ -188,6 +195,14 @@ class Writer:
                 if (request := self._queue.get_nowait()) is not None:
                     requests.append(request)
         _deliver([WriteResult(request, error=StoreFailed(str(self.failure))) for request in requests])
+
+
+_ON_COMMIT = "tocsin_on_commit"
+
+
+def on_commit(connection: Connection, call: Callable[[], object]) -> None:
+    """Have the writer's thread call this once the transaction has committed; never if it is undone."""
+    connection.info.setdefault(_ON_COMMIT, []).append(call)
 
 
 def _run_batch(connection: Connection, requests: list[WriteRequest]) -> list[WriteResult]:

@@ -76,7 +76,7 @@ class Poller:
             if reporters is not None:
                 new = hash(reporters) != scenario.mail_reporters
                 poll = replace(poll, mail_reporters=reporters, put_mail_reporters=new)
-            outcome = await state.store.write_each(record_polls, poll)
+            outcome = await state.store.write_each(deps.record or record_polls, poll)
             if outcome.polled is not None:
                 scenario.mail_reporters = scenario.mail_reporters if reporters is None else hash(reporters)
                 self._recorded(scenario, poll, outcome, outcome.polled, begun_at)
@@ -295,7 +295,7 @@ class Poller:
             self._details.request(run, level)
         if any(event.name not in (EventName.RUN_STARTED, EventName.REPORTER_FAILED) for event in outcome.events):
             state.schedule.run_ended(scenario.key)
-        if outcome.events:
+        if outcome.events and state.deps.record is None:
             state.deps.wake()
 
 

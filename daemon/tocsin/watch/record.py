@@ -1,9 +1,10 @@
 """The transaction of a poll: what is known is read inside it, so that polls of any age and order agree.
 
 Cursor, runs, events and totals are written together or not at all; totals count exactly the end events that were new.
+New events are decided in the same transaction where the leader's decide stage can, and else wait in the table for it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -27,17 +28,24 @@ class PollOutcome:
     settled: Mapping[datetime, str] = field(default_factory=dict)  # expected starts
 
 
-def record_polls(connection: Connection, polls: Sequence[Poll]) -> list[PollOutcome]:
+# Writes new events and decides them at once; false, with nothing written, when they are to wait for their turn.
+DecideNew = Callable[[Connection, Sequence[Event], datetime], bool]
+
+
+RecordPolls = Callable[[Connection, Sequence[Poll]], list[PollOutcome]]
+
+
+def record_polls(connection: Connection, polls: Sequence[Poll], decide: DecideNew | None = None) -> list[PollOutcome]:
     """Write polls; one outcome each, in order. Statements are shared, so many polls cost little more than one."""
     by_key = {poll.key: poll for poll in polls}
     if len(by_key) < len(polls):  # each must see what the one before it wrote
-        return [record_polls(connection, [poll])[0] for poll in polls]
+        return [record_polls(connection, [poll], decide)[0] for poll in polls]
     pasts = scenarios.scenario_progress(connection, list(by_key))
     fresh = [seen.run.key for poll in polls for seen in poll.seen if seen.run.start >= poll.fresh_from]
     known = runs.stored_runs(connection, list(by_key), fresh)
     diffs = {key: diff(known[key], poll, pasts[key]) for key, poll in by_key.items() if key in pasts}
-    inserted = events.insert_events(connection, [event for found in diffs.values() for event in found.events])
-    new_ids = {event.id for event in inserted}
+    added = events.new_events(connection, [event for found in diffs.values() for event in found.events])
+    new_ids = {event.id for event in added}
     outcomes = dict.fromkeys(by_key, PollOutcome())
     rows: list[RunRow] = []
     for key, found in diffs.items():
@@ -79,6 +87,8 @@ def record_polls(connection: Connection, polls: Sequence[Poll]) -> list[PollOutc
     scenarios.put_mail_reporters(connection, reporters)
     if settled := [(key, at, state) for key in diffs for at, state in outcomes[key].settled.items()]:
         starts.close_starts(connection, settled, polls[-1].detected_at)
-    if ended := [event.run for event in inserted if event.run and event.name in END_EVENTS]:
+    if ended := [event.run for event in added if event.run and event.name in END_EVENTS]:
         series.count_runs(connection, ended, polls[0].bounds)
+    if added and (decide is None or not decide(connection, added, max(poll.detected_at for poll in polls))):
+        events.insert_events(connection, added)
     return list(outcomes.values())

@@ -28,6 +28,7 @@ from tocsin.watch.cadence import Reason, wait_after
 from tocsin.watch.diff import WantsDetails
 from tocsin.watch.queue import Budget
 from tocsin.watch.read import ParsedList
+from tocsin.watch.record import RecordPolls
 from tocsin.watch.schedule import Schedule
 
 P = ParamSpec("P")
@@ -180,7 +181,9 @@ class WatcherDeps:
     duration_buckets: tuple[float, ...]  # upper bounds in seconds, ascending
     wants_details: WantsDetails
     wants_mail_reporters: Callable[[], bool]  # whether DSS's own are to be read; called at each poll
-    wake: Callable[[], None]  # there are new events
+    wake: Callable[[], None]  # there are events to decide
+    # Writes polls and decides their events, the same object for all nodes; None: events wait, and ``wake`` is called.
+    record: RecordPolls | None = None
     details_read: Callable[[], None] = lambda: None  # notifications that waited for the details of a run may go
 
 
