@@ -15,18 +15,20 @@ import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 from random import Random
+from typing import Any, TypeVar
 
 import requests
 import structlog
 from apprise import Apprise, AppriseAsset
 from prometheus_client import CollectorRegistry
 
+from tocsin.app.run import new_event_loop
 from tocsin.config.model import Channel, Config, Node, Receiver, StoreConfig
 from tocsin.deliver.sender import DeliverMetrics, Sender
 from tocsin.kit.clock import SystemClock
@@ -35,6 +37,8 @@ from tocsin.model.event import Event, EventName, ScenarioFacts, run_event_id
 from tocsin.model.notification import EventNotice, Notification
 from tocsin.model.run import Details, Run, RunError, ScenarioKey, Step
 from tocsin.store import Store, deliveries, outbox, runs
+
+T = TypeVar("T")
 
 
 class Plain:
@@ -179,6 +183,12 @@ async def drained(channel: Channel, count: int, ordering_keys: int) -> Pace:
     return await in_store(work)
 
 
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """On the event loop of the daemon."""
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        return runner.run(work)
+
+
 def bare_apprise(port: int, count: int) -> Pace:
     bell = Apprise(asset=AppriseAsset(service_timeout=0, http_redirects=False))
     bell.add(f"json://127.0.0.1:{port}/")
@@ -319,25 +329,25 @@ def main(arguments: list[str]) -> None:
     port = ports.get()
     try:
         hook = Channel("hook", "ops", webhook=Plain(f"http://127.0.0.1:{port}/"), hmac_secret=Plain("secret"))
-        print(f"native webhook, signed, with receipts      {asyncio.run(drained(hook, options.rows, 2_000))}")
+        print(f"native webhook, signed, with receipts      {run(drained(hook, options.rows, 2_000))}")
         theirs = alertmanager(port, options.rows // 2, taken)
         print(f"Alertmanager, alerts of as many groups       {theirs or 'not installed here'}")
         warm = Channel("json", "ops", url=Plain(f"json://127.0.0.1:{port}/"))
-        asyncio.run(drained(warm, 20, 20))  # apprise is loaded at the first send
+        run(drained(warm, 20, 20))  # apprise is loaded at the first send
         few, ours, bare = max(options.rows // 10, 500), [], []
         for _ in range(options.rounds):  # side by side, so that both meet the same machine
             bare.append(bare_apprise(port, few))
             channel = Channel("json", "ops", url=Plain(f"json://127.0.0.1:{port}/"), workers=options.workers)
-            ours.append(asyncio.run(drained(channel, few, 200)))
+            ours.append(run(drained(channel, few, 200)))
         print(f"apprise alone                              {bare[-1]}")
         print(f"through apprise, with words and receipts   {ours[-1]}")
         for name in ("by_clock", "by_processor"):
             ratios = [getattr(one, name) / getattr(other, name) for one, other in zip(ours, bare, strict=True)]
             print(f"  ratio {name:13}                      {statistics.median(ratios):7.2f}")
         with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections and never answers
-            alone, beside = asyncio.run(beside_hanging(port, silent.getsockname()[1], 24, options.beside))
+            alone, beside = run(beside_hanging(port, silent.getsockname()[1], 24, options.beside))
         print(f"a healthy channel, alone and beside 24 that hang  {alone:.0f} ms, {beside:.0f} ms")
         if options.deep:
-            print(f"an outbox {options.deep} deep drains at          {asyncio.run(deep(port, options.deep))}")
+            print(f"an outbox {options.deep} deep drains at          {run(deep(port, options.deep))}")
     finally:
         receiver.kill()

@@ -10,6 +10,7 @@ from datetime import timedelta
 
 import jsonschema
 import pytest
+import uvloop
 from aiohttp import web
 from yarl import URL
 
@@ -192,6 +193,53 @@ async def test_an_address_that_cannot_be_used_is_refused_without_repeating_it(se
     assert not url or url not in result.note
 
 
+@pytest.mark.parametrize("value", ["a\r\nX-Evil: 1", "a\nb", "a\0b"])
+async def test_a_header_cannot_have_a_second_line(send, inbox: Inbox, value: str) -> None:
+    result = await send(hook(inbox.url, headers={"X-Team": Plain(value)}))
+    assert (result.outcome, result.cause) == (AttemptOutcome.REFUSED, Cause.URL)
+    assert inbox.received == []
+
+
+async def test_own_headers_replace_those_that_say_who_asks_but_not_those_of_the_body(send, inbox: Inbox) -> None:
+    own = {"user-agent": "mine", "content-length": "3", "Content-Type": "text/plain", "webhook-id": "other"}
+    one = owed()
+    await send(hook(inbox.url, headers={name: Plain(value) for name, value in own.items()}), one)
+    (got,) = inbox.received
+    assert (got.headers["User-Agent"], got.id) == ("mine", one.id)
+    assert got.headers["Content-Type"] == "application/cloudevents+json"
+    assert int(got.headers["Content-Length"]) == len(got.body) > 3
+
+
+async def test_a_login_in_the_address_is_sent_as_a_header(send, inbox: Inbox) -> None:
+    address = inbox.url.replace("http://", "http://jane:s3cret@")
+    await send(hook(address))
+    assert inbox.received[0].headers["Authorization"] == "Basic " + base64.b64encode(b"jane:s3cret").decode()
+    result = await send(hook(address, headers={"authorization": Plain("Bearer x")}))
+    assert (result.outcome, len(inbox.received)) == (AttemptOutcome.REFUSED, 1)
+
+
+async def test_a_changed_secret_is_used_for_the_next_send_and_the_connection_again(inbox: Inbox, clock) -> None:
+    class Rotated(Plain):
+        def reveal(self) -> str:
+            return next(values)
+
+    values = iter(["Bearer old", "Bearer new"])
+    peers = []
+
+    async def answer(request: web.Request) -> web.Response:
+        peers.append(request.transport.get_extra_info("peername") if request.transport else None)
+        return web.Response(text="ok")
+
+    inbox.answer = answer
+    channel = hook(inbox.url, headers={"Authorization": Rotated("")})
+    transport = Webhook(channel, clock)
+    for _ in range(2):
+        assert (await transport.send(Outgoing(owed(), config(channel)))).outcome == AttemptOutcome.DELIVERED
+    await transport.close()
+    assert [got.headers["Authorization"] for got in inbox.received] == ["Bearer old", "Bearer new"]
+    assert peers[0] == peers[1]
+
+
 async def test_hostile_names_travel_as_data(send, inbox: Inbox) -> None:
     name = "a\r\nX-Evil: 1 <!channel> <b>&\u202e🔥\ud800" + "x" * 10_000
     await send(hook(inbox.url), owed(EventNotice(event(name=name), "nightly")))
@@ -246,3 +294,47 @@ async def test_a_body_that_never_comes_does_not_change_what_the_status_says(
 
     inbox.answer = answer
     assert (await send(hook(inbox.url))).outcome == outcome
+
+
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def test_both_event_loops_tell_the_same(loop, clock: HandClock) -> None:
+    async def results() -> list[SendResult]:
+        inbox, hang = Inbox(), asyncio.Event()
+
+        async def answer(request: web.Request) -> web.Response:
+            if request.path == "/hook/hang":
+                await hang.wait()
+            if request.path == "/hook/reset" and request.transport:
+                request.transport.abort()
+            return web.Response(status=503 if request.path == "/hook/busy" else 204)
+
+        inbox.answer = answer
+        runner = await inbox.start()
+        found = []
+        for channel in (
+            hook(inbox.url),
+            hook(f"{inbox.url}/busy"),
+            hook(f"{inbox.url}/reset"),
+            hook(f"{inbox.url}/hang", timeout=timedelta(milliseconds=100)),
+            hook(inbox.url.replace("127.0.0.1", "localhost"), allow_private=False),
+            hook("http://127.0.0.1:9/hook"),
+            hook("http://no-such-host.invalid/hook"),
+        ):
+            transport = Webhook(channel, clock)
+            found.append(await transport.send(Outgoing(owed(), config(channel))))
+            await transport.close()
+        hang.set()
+        await runner.cleanup()
+        return found
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        found = runner.run(results())
+    assert [(result.outcome.value, result.cause and result.cause.name) for result in found] == [
+        ("delivered", None),
+        ("failed", "RECEIVER"),
+        ("failed", "CONNECTION"),
+        ("unknown", "TIMEOUT"),
+        ("refused", "URL"),
+        ("failed", "CONNECTION"),
+        ("failed", "DNS"),
+    ]

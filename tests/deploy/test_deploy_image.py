@@ -50,7 +50,7 @@ def test_every_pin_has_hashes_and_no_registry_is_named(name: str) -> None:
 def test_the_pins_fulfil_what_the_package_asks_for() -> None:
     project = PYPROJECT["project"]
     extras = project["optional-dependencies"]
-    wanted = [Requirement(text) for text in (*project["dependencies"], *extras["postgres"], *extras["uvloop"])]
+    wanted = [Requirement(text) for text in (*project["dependencies"], *extras["postgres"])]
     pins = pinned("requirements.txt")
     for requirement in wanted:
         name = canonicalize_name(requirement.name)

@@ -37,6 +37,15 @@ def hard_exit(code: int) -> NoReturn:
     os._exit(code)
 
 
+def new_event_loop() -> asyncio.AbstractEventLoop:
+    """A loop of uvloop where that is installed, else of asyncio."""
+    try:
+        import uvloop  # noqa: PLC0415 - it is not there for every interpreter and system
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
+
+
 async def serve(
     source: ConfigSource,
     *,
@@ -54,6 +63,8 @@ async def serve(
     config = source.load()
     configure_logging(log_level or config.log.level, config.log.format, levels=config.log.levels)
     stop = stop or asyncio.Event()
+    if isinstance(asyncio.get_running_loop(), asyncio.BaseEventLoop):
+        log.info("uvloop_unavailable", action="asyncio's event loop is used, which is slower")
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     try:

@@ -57,7 +57,7 @@ def _run(config: ConfigOption = None) -> None:
 
     from tocsin.app.logs import log_python_errors
     from tocsin.app.reload import Source
-    from tocsin.app.run import CannotStart, hard_exit, serve
+    from tocsin.app.run import CannotStart, hard_exit, new_event_loop, serve
     from tocsin.config import BadConfig
 
     log_python_errors()
@@ -66,7 +66,8 @@ def _run(config: ConfigOption = None) -> None:
         hard_exit(await serve(Source(config)))  # inside the loop, whose own end would wait for every hanging thread
 
     try:
-        asyncio.run(daemon())
+        with asyncio.Runner(loop_factory=new_event_loop) as runner:
+            runner.run(daemon())
     except (BadConfig, CannotStart) as error:
         print_stderr(str(error))
     hard_exit(NO)
@@ -78,11 +79,12 @@ def _demo(
     seconds: Annotated[int | None, typer.Option(help="End by itself after so many seconds, with exit 0.")] = None,
 ) -> None:
     """Show Tocsin at work on an emulated DSS. Nothing leaves this machine."""
-    from tocsin.app.run import CannotStart, hard_exit
+    from tocsin.app.run import CannotStart, hard_exit, new_event_loop
     from tocsin.config import BadConfig
 
     try:
-        hard_exit(asyncio.run(_run_demo(listen, seconds)))
+        with asyncio.Runner(loop_factory=new_event_loop) as runner:
+            hard_exit(runner.run(_run_demo(listen, seconds)))
     except (CannotStart, BadConfig) as error:
         print_stderr(str(error))
     hard_exit(NO)
