@@ -301,3 +301,20 @@ async def test_apprise_follows_the_proxy_of_the_environment_and_no_proxy(
     assert (await send(direct)).outcome == AttemptOutcome.FAILED
     monkeypatch.setenv("no_proxy", "127.0.0.0/8")
     assert (await send(direct)).outcome == AttemptOutcome.DELIVERED
+
+
+async def test_a_connection_serves_several_sends_and_no_cookie_comes_back(inbox: Inbox, clock: HandClock) -> None:
+    peers = []
+
+    async def answer(request: web.Request) -> web.Response:
+        peers.append(request.transport.get_extra_info("peername") if request.transport else None)
+        return web.Response(text="ok", headers={"Set-Cookie": "session=s3cret"})
+
+    inbox.answer = answer
+    one = channel(inbox.url.replace("http", "json"))
+    transport = connector(clock)(one)
+    for _ in range(3):
+        assert (await transport.send(Outgoing(owed(), config(one)))).outcome == AttemptOutcome.DELIVERED
+    await transport.close()
+    assert len(set(peers)) == 1
+    assert [got.headers.get("Cookie") for got in inbox.received] == [None] * 3

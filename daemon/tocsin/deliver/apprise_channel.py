@@ -106,6 +106,7 @@ class AppriseSender:
         proxies = [part for name, proxy in getproxies().items() if name != "no" for part in secrets_of(proxy)]
         self._local.secrets = secrets_of(url, host_is_public=host_is_public) + proxies
         self._local.plugin, self._local.url = plugin, url
+        self._local.session = bounded.KeptSession()
 
     def _mail(self, plugin: NotifyEmail, rendered: Rendered, outgoing: Outgoing) -> SendResult:
         try:
@@ -134,7 +135,7 @@ class AppriseSender:
             attachment = AppriseAttachment(asset=plugin.asset)
             attachment.attachments = [AttachMemory(text, name) for name, text in texts]
         notify_type = _NOTIFY_TYPES[rendered.message.tone]
-        with _LOG_LINES.collect() as lines, bounded.ANSWERS.collect() as answers:
+        with _LOG_LINES.collect() as lines, bounded.ANSWERS.collect() as answers, self._local.session.lent():
             try:
                 sent = plugin.notify(
                     body=body, title=title, notify_type=notify_type, body_format=body_format, attach=attachment

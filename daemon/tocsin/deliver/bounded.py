@@ -1,6 +1,7 @@
 """Answers of receivers, bounded in bytes and in time, for libraries that read whatever comes. A socket's timeout is
 that of a whole answer, and at most a megabyte is read or unpacked. apprise's plugins call ``requests`` directly, so the
-bounds are in the adapter that every session of this process mounts."""
+bounds are in the adapter that every session of this process mounts. Its functions make a session for each request; a
+thread of a channel lends them its own."""
 
 import http.client
 import io
@@ -11,6 +12,7 @@ import threading
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
+from http.cookiejar import DefaultCookiePolicy
 from math import inf
 from types import SimpleNamespace
 from typing import Any, Generic, TypeVar
@@ -30,6 +32,7 @@ T = TypeVar("T")
 MAX_BYTES = 1_000_000  # of one answer, as they come and unpacked
 _BODY_BYTES = 4_000  # of a body that are recorded
 _SECONDS = 30.0  # for an answer on a socket without a timeout
+_IDLE_SECONDS = 4.0  # for which a connection is kept; common servers close theirs after five
 _CLOCK = SystemClock()
 
 
@@ -129,6 +132,10 @@ for _scheme, _pool in (("http", HTTPConnectionPool), ("https", HTTPSConnectionPo
 class BoundedAdapter(requests.adapters.HTTPAdapter):
     """How ``requests`` reaches HTTP servers, with bounds. Bodies are read here, so that nothing else reads them."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._proxies: dict[URL, dict[str, str]] = {}
+
     def init_poolmanager(self, *args: Any, **more: Any) -> None:
         super().init_poolmanager(*args, **more)
         self.poolmanager.pool_classes_by_scheme = _POOLS
@@ -141,10 +148,12 @@ class BoundedAdapter(requests.adapters.HTTPAdapter):
 
     def send(self, request: requests.PreparedRequest, *args: Any, **more: Any) -> requests.Response:
         request.headers["Accept-Encoding"] = "identity"
-        url = URL(request.url or "")
-        proxy = environment_proxy(url.scheme, url.host or "", url.port)
+        url = URL(request.url or "").origin()
+        if url not in self._proxies:
+            proxy = environment_proxy(url.scheme, url.host or "", url.port)
+            self._proxies[url] = {url.scheme: proxy} if proxy else {}
         try:
-            response = super().send(request, *args, **more | {"proxies": {url.scheme: proxy} if proxy else {}})
+            response = super().send(request, *args, **more | {"proxies": self._proxies[url]})
         except requests.RequestException as error:
             reason = getattr(error.args[0] if error.args else None, "reason", None)
             if isinstance(error, requests.exceptions.SSLError):
@@ -179,5 +188,35 @@ def _read(raw: urllib3.BaseHTTPResponse, headers: Mapping[str, str]) -> bytes:
         return b""
 
 
+class KeptSession(requests.Session):
+    """What the functions of ``requests`` use on the thread that lends it: its connections serve several requests, and
+    no cookie is kept."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
+        self._idle_until = 0.0
+
+    def __exit__(self, *_: object) -> None:
+        """Keep the connections."""
+
+    @contextmanager
+    def lent(self) -> Iterator[None]:
+        if _CLOCK.monotonic() > self._idle_until:
+            self.close()
+        _LENT.session = self
+        try:
+            yield
+        finally:
+            _LENT.session = None
+            self._idle_until = _CLOCK.monotonic() + _IDLE_SECONDS
+
+
+_LENT = threading.local()
+
+
 def install_bounds() -> None:
-    requests.sessions.HTTPAdapter = BoundedAdapter  # type: ignore[attr-defined]
+    sessions: Any = requests.sessions
+    sessions.HTTPAdapter = BoundedAdapter
+    sessions.Session = lambda: getattr(_LENT, "session", None) or requests.Session()
+    sessions.get_environ_proxies = lambda *_, **_more: {}  # the adapter asks for them
