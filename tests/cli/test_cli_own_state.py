@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import Connection, insert
-from typer.testing import CliRunner, Result
+from click.testing import CliRunner, Result
 
 from tocsin.cli.commands import app
 from tocsin.model.alert import Alert

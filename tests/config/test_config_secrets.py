@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
+from click.testing import CliRunner
 
 from tocsin.app.logs import configure_logging
 from tocsin.app.reload import ConfigHolder, Source

@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 import yaml
-from typer.testing import CliRunner
+from click.testing import CliRunner
 
 from tests.fakedss import DaemonProcess, config_for, eventually, free_port, node
 from tocsin.cli.commands import app

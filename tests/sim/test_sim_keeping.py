@@ -109,7 +109,7 @@ def test_the_world_of_the_documentation_is_one():
 
 
 def start(*arguments):
-    code = "import typer; from tocsin.cli.serve import run_sim; typer.run(run_sim)"
+    code = "from tocsin.cli.serve import sim; sim()"
     return subprocess.Popen(
         [sys.executable, "-c", code, *arguments],
         env={**os.environ, "PYTHONPATH": str(ROOT / "daemon"), "NO_COLOR": "1"},

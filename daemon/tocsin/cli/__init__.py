@@ -5,4 +5,4 @@ def main() -> None:
     """The entry point of the ``tocsin`` command."""
     from tocsin.cli.commands import app
 
-    app()
+    app(prog_name="tocsin")

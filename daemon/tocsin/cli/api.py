@@ -4,22 +4,22 @@ Without ``--url`` the store of the configuration is opened and the same API is s
 loopback, as long as the verb runs; so a verb works the same way while the daemon is down.
 """
 
+import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from http.client import HTTPException, HTTPResponse
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-from urllib.parse import quote
-
-import typer
+from typing import Annotated, Any
+from urllib.error import HTTPError
+from urllib.parse import quote, urlencode
+from urllib.request import ProxyHandler, Request, build_opener
 
 from tocsin.cli.exits import DONE, NO, NOT_ALLOWED, UNREACHABLE, USAGE, Failure, read_text
-from tocsin.cli.verb import ConfigOption, load_config
-
-if TYPE_CHECKING:
-    import aiohttp
+from tocsin.cli.verb import ConfigOption, Option, load_config
 
 JsonObject = dict[str, Any]
 
@@ -27,54 +27,49 @@ JsonObject = dict[str, Any]
 @dataclass(frozen=True, slots=True)
 class DaemonOptions:
     url: Annotated[
-        str | None,
-        typer.Option(envvar="TOCSIN_URL", help="A running daemon; without it the store of the configuration."),
+        str | None, Option(envvar="TOCSIN_URL", help="A running daemon; without it the store of the configuration.")
     ] = None
     token_file: Annotated[
-        Path | None, typer.Option(envvar="TOCSIN_TOKEN_FILE", help="A file with a token for the daemon at --url.")
+        Path | None, Option(envvar="TOCSIN_TOKEN_FILE", help="A file with a token for the daemon at --url.")
     ] = None
     config: ConfigOption = None
 
 
 @dataclass(frozen=True, slots=True)
 class ApiClient:
-    """One daemon's HTTP API over one session. What it refuses is a ``Failure`` with its own words."""
+    """One daemon's HTTP API. What it refuses is a ``Failure`` with its own words."""
 
-    session: "aiohttp.ClientSession"
     base: str
+    headers: Mapping[str, str]
     code = DONE
 
     @classmethod
     @asynccontextmanager
     async def open(cls, daemon: DaemonOptions) -> AsyncIterator["ApiClient"]:
-        import aiohttp
-
-        headers = {}
+        headers = {"Content-Type": "application/json"}
         if daemon.token_file:
             if not (token := read_text(daemon.token_file).strip()):
                 raise Failure(f"{daemon.token_file} is empty")
             headers["Authorization"] = f"Bearer {token}"
-        timeout = aiohttp.ClientTimeout(total=60, connect=10)
-        try:
-            async with aiohttp.ClientSession(headers=headers, timeout=timeout) as session:
-                if daemon.url is not None:
-                    yield cls(session, daemon.url.rstrip("/"))
-                    return
-                async with _serve_store(daemon.config) as base:
-                    yield cls(session, base)
-        except (aiohttp.ClientError, TimeoutError) as error:
-            reason = str(error) or type(error).__name__
-            raise Failure(f"cannot reach the daemon at {daemon.url}: {reason}", UNREACHABLE) from None
+        if daemon.url is not None:
+            yield cls(daemon.url.rstrip("/"), headers)
+            return
+        async with _serve_store(daemon.config) as base:
+            yield cls(base, headers)
 
     async def request(
         self, method: str, *path: str, query: Mapping[str, str | None] | None = None, body: object = None
     ) -> JsonObject:
         """The JSON object of an answer. Parts of a query that are None are left out."""
-        async with self._respond(method, path, query or {}, json=body) as response:
-            text = await response.text()
+
+        def read() -> bytes:
+            with self._open(method, path, query or {}, body) as response:
+                return response.read()
+
+        text = await asyncio.to_thread(read)
         try:
             answer = json.loads(text) if text else {}
-        except json.JSONDecodeError:
+        except ValueError:
             raise Failure(f"{self.base} does not answer as Tocsin does: {text[:80]!r}", UNREACHABLE) from None
         return answer if isinstance(answer, dict) else {}
 
@@ -91,31 +86,43 @@ class ApiClient:
 
     async def stream(self, *path: str, **filters: str | None) -> AsyncIterator[JsonObject]:
         """What the daemon sends as it happens; without an end of its own."""
-        import aiohttp
-
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=120)
-        async with self._respond("GET", path, filters, timeout=timeout) as response:
-            async for line in response.content:
+        response = await asyncio.to_thread(self._open, "GET", path, filters)
+        try:
+            while line := await asyncio.to_thread(response.readline):
                 if line.startswith(b"data:"):
                     yield json.loads(line.removeprefix(b"data:"))
+        except OSError as error:
+            raise self._unreachable(error) from None
+        finally:
+            with socket.fromfd(response.fileno(), socket.AF_INET, socket.SOCK_STREAM) as connection:
+                connection.shutdown(socket.SHUT_RDWR)  # ends the thread that may still read
 
-    @asynccontextmanager
-    async def _respond(
-        self, method: str, path: Sequence[str], query: Mapping[str, str | None], **options: Any
-    ) -> AsyncIterator["aiohttp.ClientResponse"]:
-        url = f"{self.base}/api/v1/{'/'.join(quote(part, safe='') for part in path)}"
+    def _open(
+        self, method: str, path: Sequence[str], query: Mapping[str, str | None], body: object = None
+    ) -> HTTPResponse:
+        """The answer, to be read within 120 seconds each time. Blocks. Raises ``Failure``."""
         params = {"dss_node" if key == "node" else key: value for key, value in query.items() if value is not None}
-        async with self.session.request(method, url, params=params, **options) as response:
-            if response.status < 400:
-                yield response
-                return
-            text = await response.text()
+        url = f"{self.base}/api/v1/{'/'.join(quote(part, safe='') for part in path)}?{urlencode(params)}"
+        data = None if body is None else json.dumps(body).encode()
         try:
-            problem = json.loads(text)
-            message = problem.get("detail") or problem.get("title") or text
-        except (json.JSONDecodeError, AttributeError):
-            message = f"HTTP {response.status}"
-        raise Failure(str(message), {400: USAGE, 401: NOT_ALLOWED, 403: NOT_ALLOWED}.get(response.status, NO))
+            request = Request(url, data, dict(self.headers), method=method)
+            opener = build_opener(ProxyHandler({}))
+            answer: HTTPResponse = opener.open(request, timeout=120)
+            return answer
+        except HTTPError as error:
+            text = error.read()
+            try:
+                problem = json.loads(text)
+                message = problem.get("detail") or problem.get("title") or text.decode()
+            except (ValueError, AttributeError):
+                message = f"HTTP {error.code}"
+            raise Failure(str(message), {400: USAGE, 401: NOT_ALLOWED, 403: NOT_ALLOWED}.get(error.code, NO)) from None
+        except (OSError, HTTPException, ValueError) as error:
+            raise self._unreachable(error) from None
+
+    def _unreachable(self, error: Exception) -> Failure:
+        reason = str(getattr(error, "reason", error)) or type(error).__name__
+        return Failure(f"cannot reach the daemon at {self.base}: {reason}", UNREACHABLE)
 
 
 @asynccontextmanager

@@ -1,15 +1,13 @@
 """The verbs and what they are for. A verb's module is loaded when the verb is asked for, and with it what it needs."""
 
 from importlib import import_module
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-from typer.core import TyperGroup
-from typer.main import get_command, get_group
+import click
 
 from tocsin import __version__
 
-# Each verb's app, as module:attribute of this package, and what it is for.
+# Each verb, or group of verbs, as module:attribute of this package, and what it is for.
 _VERBS = {
     "run": ("serve:run", "Run the daemon until SIGTERM or SIGINT."),
     "demo": ("serve:demo", "Show Tocsin at work on an emulated DSS. Nothing leaves this machine."),
@@ -30,49 +28,62 @@ _VERBS = {
 }
 
 
-class _Verbs(TyperGroup):
-    """The group of all verbs, which lists them without loading one."""
+class _Verbs(click.Group):
+    """The group of all verbs, which lists and completes them without loading one."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        self.commands: Any = dict.fromkeys(_VERBS)  # the names serve completion and suggestions
+        self.commands: Any = dict.fromkeys(_VERBS)  # the names serve suggestions
 
-    def get_command(self, _context: object, name: str) -> Any:
-        if name in _VERBS and self.commands[name] is None:
-            place, help = _VERBS[name]
-            module, _, attribute = place.partition(":")
-            app = getattr(import_module(f"tocsin.cli.{module}"), attribute)
-            if [command.name for command in app.registered_commands] == [name]:  # a verb that stands alone
-                self.commands[name] = get_command(app)
-            else:
-                self.commands[name] = get_group(app)
-                self.commands[name].help = help
-        return self.commands.get(name)
+    def list_commands(self, _context: click.Context) -> list[str]:
+        return list(_VERBS)
 
-    def format_commands(self, _context: object, formatter: Any) -> None:
+    def get_command(self, _context: click.Context, name: str) -> click.Command | None:
+        if name not in _VERBS:
+            return None
+        place, help = _VERBS[name]
+        module, _, attribute = place.partition(":")
+        verb: click.Command = getattr(import_module(f"tocsin.cli.{module}"), attribute)
+        verb.name, verb.help = name, verb.help or help
+        return verb
+
+    def format_commands(self, _context: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, help) for name, (_, help) in _VERBS.items()])
 
+    def shell_complete(self, context: click.Context, incomplete: str) -> Any:
+        from click.shell_completion import CompletionItem
 
-app = typer.Typer(
-    cls=_Verbs,
-    help="The alarm bell for Dataiku DSS: watches scenario runs, keeps metrics, raises alerts, notifies.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
+        options = click.Command.shell_complete(self, context, incomplete)
+        verbs = _VERBS.items()
+        return [CompletionItem(name, help=help) for name, (_, help) in verbs if name.startswith(incomplete)] + options
+
+
+def _completion(context: click.Context, parameter: click.Parameter, wanted: bool) -> None:
+    if wanted and not context.resilient_parsing:
+        from tocsin.cli import completion
+
+        completion.install() if parameter.name == "install_completion" else completion.show()
+        context.exit()
+
+
+@click.group(cls=_Verbs, no_args_is_help=True)
+@click.version_option(__version__, message="tocsin %(version)s", help="Print the version and leave.")
+@click.option(
+    "--install-completion",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_completion,
+    help="Install completion for the current shell.",
 )
-
-
-def _version(wanted: bool) -> None:
-    if wanted:
-        print(f"tocsin {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _root(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
-    ] = False,
-) -> None:
-    pass
+@click.option(
+    "--show-completion",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_completion,
+    help="Show completion for the current shell, to copy it or customize the installation.",
+)
+def app() -> None:
+    """The alarm bell for Dataiku DSS: watches scenario runs, keeps metrics, raises alerts, notifies."""

@@ -4,23 +4,21 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from tocsin.cli import show
 from tocsin.cli.exits import DONE, NO, USAGE, fail
-from tocsin.cli.verb import ConfigOption, JsonOption, load_config, typer_app
+from tocsin.cli.verb import Argument, ConfigOption, JsonOption, Option, command, group, load_config
 
 if TYPE_CHECKING:
     from tocsin.config.model import Route
 
-check, routes, notify = (typer_app() for _ in range(3))
+routes, notify = group(), group()
 
 
-@check.command("check")
-def _check(
+@command(None, "check")
+def check(
     config: ConfigOption = None,
     offline: Annotated[
-        bool, typer.Option("--offline", help="Do not look for secrets: they need not be on this machine.")
+        bool, Option("--offline", help="Do not look for secrets: they need not be on this machine.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -39,10 +37,10 @@ def _check(
             print(f"{problem}" if problem.severity == "error" else f"{problem} (warning)")
         if usable:
             print(f"{source.path or 'the environment'}: good" + (", with warnings" if problems else ""))
-    raise typer.Exit(DONE if usable else NO)
+    raise SystemExit(DONE if usable else NO)
 
 
-@routes.command("show")
+@command(routes, "show")
 def _show_routes(config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """Print the tree."""
     from tocsin.routing.tree import format_tree
@@ -51,14 +49,14 @@ def _show_routes(config: ConfigOption = None, as_json: JsonOption = False) -> No
     show.print_json(_route_json(root)) if as_json else print(format_tree(root))
 
 
-@routes.command("test")
+@command(routes, "test")
 def _test_routes(
-    labels: Annotated[list[str], typer.Argument(metavar="LABEL=VALUE…", help="The labels of an alert.")],
+    labels: Annotated[list[str], Argument(metavar="LABEL=VALUE…", help="The labels of an alert.")],
     config: ConfigOption = None,
     expect: Annotated[
-        list[str] | None, typer.Option(help="A receiver that must be notified; several in order, or comma-separated.")
+        list[str] | None, Option(help="A receiver that must be notified; several in order, or comma-separated.")
     ] = None,
-    tree: Annotated[bool, typer.Option("--tree", help="Show the part of the tree that the labels take.")] = False,
+    tree: Annotated[bool, Option("--tree", help="Show the part of the tree that the labels take.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Print the receivers that would be notified of an alert with these labels, comma-separated on one line."""
@@ -109,9 +107,9 @@ def _route_json(route: "Route") -> dict[str, object]:
     }
 
 
-@notify.command("test")
+@command(notify, "test")
 def _notify_test(
-    receiver: Annotated[str, typer.Argument(help="The name of a receiver.")],
+    receiver: Annotated[str, Argument(help="The name of a receiver.")],
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:

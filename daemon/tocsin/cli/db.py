@@ -7,16 +7,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from tocsin.cli.exits import fail
-from tocsin.cli.verb import ConfigOption, load_config, typer_app
+from tocsin.cli.verb import Argument, ConfigOption, Option, command, group, load_config
 
 if TYPE_CHECKING:
     from tocsin.config.model import Config
     from tocsin.store import Store
 
-app = typer_app()
+app = group()
 
 
 @contextmanager
@@ -30,7 +28,7 @@ def _store(config: "Config") -> Iterator["Store"]:
         fail(str(error))
 
 
-@app.command("current")
+@command(app, "current")
 def _current(config: ConfigOption = None) -> None:
     """Print the revision of the store and the one that this version wants."""
     from tocsin.store.migrate import stored_revision
@@ -42,7 +40,7 @@ def _current(config: ConfigOption = None) -> None:
     print(f"{revision}; this version wants {SCHEMA_REVISION}")
 
 
-@app.command("upgrade")
+@command(app, "upgrade")
 def _upgrade(config: ConfigOption = None) -> None:
     """Bring the store to this version; a SQLite file is backed up beside itself first."""
     with _store(load_config(config)) as store, asyncio.Runner() as runner:
@@ -51,11 +49,11 @@ def _upgrade(config: ConfigOption = None) -> None:
     print("the store is up to date")
 
 
-@app.command("backup")
+@command(app, "backup")
 def _backup(
-    target: Annotated[Path, typer.Argument(help="The file to write.")],
+    target: Annotated[Path, Argument(help="The file to write.")],
     config: ConfigOption = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace an old file.")] = False,
+    force: Annotated[bool, Option("--force", help="Replace an old file.")] = False,
 ) -> None:
     """Copy a SQLite store, also while the daemon runs."""
     from tocsin.store.engine import sqlite_path
@@ -78,7 +76,7 @@ def _backup(
     print(f"{source} -> {target}")
 
 
-@app.command("prune")
+@command(app, "prune")
 def _prune(config: ConfigOption = None) -> None:
     """Delete what is older than the retention, in small steps; works while the daemon runs."""
     from tocsin.app.loops import prune_all

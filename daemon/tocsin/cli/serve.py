@@ -10,15 +10,14 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
-import typer
+import click
 
 from tocsin.cli.exits import DONE, NO, USAGE, print_stderr
-from tocsin.cli.verb import ConfigOption, typer_app
+from tocsin.cli.verb import ConfigOption, Option, command
 
 if TYPE_CHECKING:
     from tocsin.app.build import Daemon
 
-run, demo, sim = (typer_app() for _ in range(3))
 _CONFIG = """\
 # The configuration of this demo; `tocsin check --config` reads it as any other.
 nodes:
@@ -48,8 +47,8 @@ route:
 """
 
 
-@run.command("run")
-def _run(config: ConfigOption = None) -> None:
+@command(None, "run")
+def run(config: ConfigOption = None) -> None:
     """Run the daemon until SIGTERM or SIGINT."""
     # Until the daemon handles signals nothing is begun that could be left half done. The first process of a container
     # ignores a signal that it has no handler for.
@@ -73,10 +72,10 @@ def _run(config: ConfigOption = None) -> None:
     hard_exit(NO)
 
 
-@demo.command("demo")
-def _demo(
-    listen: Annotated[str, typer.Option(help="Where Tocsin listens.")] = "127.0.0.1:8080",
-    seconds: Annotated[int | None, typer.Option(help="End by itself after so many seconds, with exit 0.")] = None,
+@command(None, "demo")
+def demo(
+    listen: Annotated[str, Option(help="Where Tocsin listens.")] = "127.0.0.1:8080",
+    seconds: Annotated[int | None, Option(help="End by itself after so many seconds, with exit 0.")] = None,
 ) -> None:
     """Show Tocsin at work on an emulated DSS. Nothing leaves this machine."""
     from tocsin.app.run import CannotStart, hard_exit, new_event_loop
@@ -150,17 +149,13 @@ async def _print_events(daemon: "Daemon") -> None:
         await asyncio.sleep(0.3)
 
 
-@sim.command("sim")
-def run_sim(
-    listen: Annotated[
-        str, typer.Option(metavar="HOST:PORT", help="Where to listen; port 0 takes any.")
-    ] = "127.0.0.1:11200",
-    api_key: Annotated[str, typer.Option(metavar="KEY", help="The key of an administrator.")] = "",
-    db: Annotated[Path | None, typer.Option(metavar="FILE", help="Keep definitions and history in this file.")] = None,
-    world: Annotated[Path | None, typer.Option(metavar="FILE", help="The world to begin with, in YAML.")] = None,
-    speed: Annotated[
-        float, typer.Option(metavar="X", help="How many seconds pass in one.", min=0.0, max=100_000.0)
-    ] = 1.0,
+@command(None, "sim")
+def sim(
+    listen: Annotated[str, Option(metavar="HOST:PORT", help="Where to listen; port 0 takes any.")] = "127.0.0.1:11200",
+    api_key: Annotated[str, Option(metavar="KEY", help="The key of an administrator.")] = "",
+    db: Annotated[Path | None, Option(metavar="FILE", help="Keep definitions and history in this file.")] = None,
+    world: Annotated[Path | None, Option(metavar="FILE", help="The world to begin with, in YAML.")] = None,
+    speed: Annotated[float, Option(metavar="X", help="How many seconds pass in one.", min=0.0, max=100_000.0)] = 1.0,
 ) -> None:
     """An emulated DSS: the scenario API of a design or automation node, with a lively world or one of your own."""
     from tocsin import sim as emulated
@@ -168,7 +163,7 @@ def run_sim(
     host, _, port = listen.rpartition(":")
     host = host.strip("[]")
     if not host or not port.isdecimal() or int(port) > 65_535:
-        raise typer.BadParameter(f"{listen!r} is not HOST:PORT", param_hint="--listen")
+        raise click.BadParameter(f"{listen!r} is not HOST:PORT", param_hint="--listen")
     try:
         seed = emulated.lively_world() if world is None else emulated.World.from_file(world)
         archive = emulated.SqliteArchive(db) if db is not None else None
@@ -197,4 +192,4 @@ def run_sim(
 
 def _refuse(reason: str) -> NoReturn:
     print(f"tocsin sim: {reason}", file=sys.stderr)
-    raise typer.Exit(USAGE)
+    raise SystemExit(USAGE)

@@ -7,15 +7,15 @@ from dataclasses import asdict, make_dataclass
 from typing import Annotated, Any
 from urllib.parse import unquote
 
-import typer
+import click
 
 from tocsin.cli import show
 from tocsin.cli.api import ApiClient, JsonObject
 from tocsin.cli.exits import DONE, USAGE, Failure, one_line
-from tocsin.cli.verb import Filter, JsonOption, LimitOption, typer_app, verb
+from tocsin.cli.verb import Argument, Filter, JsonOption, LimitOption, Option, group, verb
 
 Column = str | Callable[[JsonObject], Any]  # the key of an item, or its value
-events, alerts, silence, deliveries, explain = (typer_app() for _ in range(5))
+events, alerts, silence, deliveries = (group() for _ in range(4))
 
 
 def _row(item: JsonObject, columns: Mapping[str, Column]) -> JsonObject:
@@ -23,7 +23,7 @@ def _row(item: JsonObject, columns: Mapping[str, Column]) -> JsonObject:
 
 
 def _add_list(
-    app: typer.Typer,
+    app: click.Group,
     path: str,
     help: str,
     columns: Mapping[str, Column],
@@ -39,9 +39,9 @@ def _add_list(
     are left out."""
     options: list[Any] = [(name, Filter, None) for name in filters.split()]
     if states is not None:
-        options.insert(0, ("state", Annotated[str | None, typer.Option(help=states)], default_state))
+        options.insert(0, ("state", Annotated[str | None, Option(help=states)], default_state))
     if after is not None:
-        options.append(("after", Annotated[int, typer.Option(help=after)], 0))
+        options.append(("after", Annotated[int, Option(help=after)], 0))
     options_type = make_dataclass("Filters", options, frozen=True)
 
     async def print_list(
@@ -132,10 +132,8 @@ async def _tail_events(
     node: Filter = None,
     project: Filter = None,
     scenario: Filter = None,
-    after: Annotated[
-        int | None, typer.Option(help="Begin behind this place; without it, with what comes next.")
-    ] = None,
-    count: Annotated[int | None, typer.Option(min=1, help="End after so many.")] = None,
+    after: Annotated[int | None, Option(help="Begin behind this place; without it, with what comes next.")] = None,
+    count: Annotated[int | None, Option(min=1, help="End after so many.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Print events as they come, until Ctrl-C; with --json one a line."""
@@ -153,7 +151,7 @@ async def _tail_events(
 
 @verb(alerts, "resolve")
 async def _resolve_alert(
-    api: ApiClient, alert_id: Annotated[str, typer.Argument(metavar="ID", help="As `tocsin alerts list` shows it.")]
+    api: ApiClient, alert_id: Annotated[str, Argument(metavar="ID", help="As `tocsin alerts list` shows it.")]
 ) -> None:
     """End an alert by hand; its notice says so, and it fires again when its rule next says so."""
     await api.request("POST", "alerts", alert_id, "resolve")
@@ -163,14 +161,12 @@ async def _resolve_alert(
 @verb(silence, "add")
 async def _add_silence(
     api: ApiClient,
-    matchers: Annotated[
-        list[str], typer.Argument(metavar="MATCHER…", help="As project=SALES or 'scenario=~NIGHTLY_.*'.")
-    ],
-    duration: Annotated[str | None, typer.Option(help="How long, as 2h or 1d12h.")] = None,
-    ends: Annotated[str | None, typer.Option(help="Until when instead, as 2026-03-01T06:00:00Z.")] = None,
-    starts: Annotated[str | None, typer.Option(help="From when on; without it from now on.")] = None,
-    author: Annotated[str | None, typer.Option(help="Who asks; without it the user of this machine.")] = None,
-    comment: Annotated[str, typer.Option(help="Why.")] = "",
+    matchers: Annotated[list[str], Argument(metavar="MATCHER…", help="As project=SALES or 'scenario=~NIGHTLY_.*'.")],
+    duration: Annotated[str | None, Option(help="How long, as 2h or 1d12h.")] = None,
+    ends: Annotated[str | None, Option(help="Until when instead, as 2026-03-01T06:00:00Z.")] = None,
+    starts: Annotated[str | None, Option(help="From when on; without it from now on.")] = None,
+    author: Annotated[str | None, Option(help="Who asks; without it the user of this machine.")] = None,
+    comment: Annotated[str, Option(help="Why.")] = "",
     as_json: JsonOption = False,
 ) -> None:
     """Add a silence and print its id. All matchers must hold."""
@@ -185,7 +181,7 @@ async def _add_silence(
 
 @verb(silence, "expire")
 async def _expire_silence(
-    api: ApiClient, silence_id: Annotated[str, typer.Argument(metavar="ID", help="As `tocsin silence list` shows it.")]
+    api: ApiClient, silence_id: Annotated[str, Argument(metavar="ID", help="As `tocsin silence list` shows it.")]
 ) -> None:
     """End a silence now."""
     await api.request("DELETE", "silences", silence_id)
@@ -195,7 +191,7 @@ async def _expire_silence(
 @verb(deliveries, "show")
 async def _show_delivery(
     api: ApiClient,
-    delivery_id: Annotated[str, typer.Argument(metavar="ID", help="As `tocsin deliveries list` shows it.")],
+    delivery_id: Annotated[str, Argument(metavar="ID", help="As `tocsin deliveries list` shows it.")],
     as_json: JsonOption = False,
 ) -> None:
     """Show one notification with all of its attempts."""
@@ -209,7 +205,7 @@ async def _show_delivery(
 
 @verb(deliveries, "retry")
 async def _retry_deliveries(
-    api: ApiClient, ids: Annotated[list[str], typer.Argument(metavar="ID…", help="Dead or waiting notifications.")]
+    api: ApiClient, ids: Annotated[list[str], Argument(metavar="ID…", help="Dead or waiting notifications.")]
 ) -> None:
     """Send notifications again, or now; a running daemon does it within seconds."""
     for delivery_id in ids:
@@ -217,18 +213,18 @@ async def _retry_deliveries(
         print(f"{delivery_id} will be sent again")
 
 
-@verb(explain, "explain")
-async def _explain(
+@verb(None, "explain")
+async def explain(
     api: ApiClient,
     address: Annotated[
         str,
-        typer.Argument(
+        Argument(
             metavar="[NODE/]PROJECT/SCENARIO/RUN or ALERT-ID",
             help="RUN may be `last`. Percent-encode a slash. An alert's id may be cut where it is still unique.",
         ),
     ],
     everything: Annotated[
-        bool, typer.Option("--all", help="Every event, decision, notification and try, and what did not fire and why.")
+        bool, Option("--all", help="Every event, decision, notification and try, and what did not fire and why.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:

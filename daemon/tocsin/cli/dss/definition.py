@@ -4,19 +4,17 @@ from datetime import time
 from pathlib import Path
 from typing import Annotated, Any
 
-from typer import Argument, Option
-
 from tocsin.cli import show
 from tocsin.cli.dss.address import format_address
 from tocsin.cli.dss.changes import Settings, edit_all
 from tocsin.cli.dss.session import Item, Session, Target, describe_error, exit_code
 from tocsin.cli.exits import USAGE, Failure, read_object, read_text
-from tocsin.cli.verb import Edit, JsonOption, ScenarioArgument, file_option, list_verb, typer_app, verb
+from tocsin.cli.verb import Argument, Edit, JsonOption, Option, ScenarioArgument, file_option, group, list_verb, verb
 from tocsin.dss import DSSError, PythonScriptBasedScenarioSettings
 from tocsin.dss.fields import get_object, get_text, get_time, only_objects
 
-app = typer_app()
-triggers = typer_app()
+app = group()
+triggers = group("The triggers of a scenario.")
 SetOption = Annotated[Path | None, file_option("Replace it by this file; - for standard input.", "--set")]
 _KINDS = ("periodic", "hourly", "daily", "monthly")
 
@@ -24,7 +22,7 @@ _KINDS = ("periodic", "hourly", "daily", "monthly")
 @verb(app, "create")
 async def create_scenario(
     session: Session,
-    address: Annotated[str, Argument(metavar="[NODE/]PROJECT/NAME", show_default=False)],
+    address: Annotated[str, Argument(metavar="[NODE/]PROJECT/NAME")],
     kind: Annotated[str, Option("--type", help="step_based or custom_python.")] = "step_based",
     definition: Annotated[Path | None, file_option("JSON of all that it shall hold; - for standard input.")] = None,
     code: Annotated[Path | None, file_option("The script of a custom_python scenario.")] = None,
@@ -180,7 +178,7 @@ async def list_triggers(session: Session, address: ScenarioArgument) -> list[Ite
 async def add_trigger(
     session: Session,
     address: ScenarioArgument,
-    kind: Annotated[str | None, Argument(metavar="periodic|hourly|daily|monthly", show_default=False)] = None,
+    kind: Annotated[str | None, Argument(metavar="periodic|hourly|daily|monthly")] = None,
     every: Annotated[int, Option(min=1, help="Every so many minutes, hours, days (weeks with --days), months.")] = 1,
     at: Annotated[str, Option(metavar="HH:MM", help="For hourly: the first hour, and the minute.")] = "02:00",
     days: Annotated[str | None, Option(help="For daily: only on these, as Monday,Friday.")] = None,

@@ -8,18 +8,27 @@ from pathlib import Path
 from typing import Annotated
 from urllib.parse import quote
 
-from typer import Argument, Option
-
 from tocsin.cli import show
 from tocsin.cli.dss.changes import Settings, edit_all
 from tocsin.cli.dss.session import Item, Session, Target
 from tocsin.cli.exits import USAGE, Failure, print_stderr, write_text
-from tocsin.cli.verb import Edit, JsonOption, ScenariosArgument, ScopeArgument, file_option, list_verb, typer_app, verb
+from tocsin.cli.verb import (
+    Argument,
+    Edit,
+    JsonOption,
+    Option,
+    ScenariosArgument,
+    ScopeArgument,
+    file_option,
+    group,
+    list_verb,
+    verb,
+)
 from tocsin.dss import wire
 from tocsin.dss.fields import get_object, get_text, only_objects
 from tocsin.dss.wire import Raw
 
-app = typer_app()
+app = group()
 NameOption = Annotated[str, Option(help="How the hook is called in DSS; one that exists is brought up to date.")]
 _PHASES = ("START", "END")
 _COLUMNS = ("name", "type", "active", "phase", "condition", "channel", "sender", "recipients")

@@ -4,16 +4,24 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 
-from typer import Option
-
 from tocsin.cli import show
 from tocsin.cli.dss.session import Item, Session, Target
 from tocsin.cli.exits import DONE, NO, Failure, write_text
-from tocsin.cli.verb import JsonOption, RunArgument, StrictOption, TimeoutOption, list_verb, seconds, typer_app, verb
+from tocsin.cli.verb import (
+    JsonOption,
+    Option,
+    RunArgument,
+    StrictOption,
+    TimeoutOption,
+    group,
+    list_verb,
+    seconds,
+    verb,
+)
 from tocsin.dss import DSSScenarioRun, DSSScenarioRunDetails, DSSStepRunDetails
 from tocsin.dss.fields import get_object, get_text, only_objects
 
-app = typer_app()
+app = group()
 StepOption = Annotated[str | None, Option(help="Only that of the step with this id or name.")]
 _STEPS = ("name", "type", "outcome", "duration_seconds", "job_ids")
 _RUN = ("run=address", "outcome", "start", "duration_seconds")

@@ -10,8 +10,7 @@ from math import ceil
 from pathlib import Path
 from typing import Annotated
 
-import typer
-from typer import Argument, Option
+import click
 
 from tocsin.cli import show
 from tocsin.cli.dss import definition
@@ -20,18 +19,20 @@ from tocsin.cli.dss.changes import ChangeOutcome, Result, Settings, change_all, 
 from tocsin.cli.dss.session import Item, Session, Target, describe_error, exit_code
 from tocsin.cli.exits import DONE, NO, USAGE, Failure, print_stderr
 from tocsin.cli.verb import (
+    Argument,
     Bulk,
     Edit,
     JsonOption,
+    Option,
     ScenarioArgument,
     ScenariosArgument,
     ScopeArgument,
     StrictOption,
     TimeoutOption,
     file_option,
+    group,
     list_verb,
     seconds,
-    typer_app,
     verb,
 )
 from tocsin.dss import DSSError, DSSRunCancelled, DSSScenarioRun, DSSTriggerFire, DSSWaitTimeout
@@ -40,8 +41,8 @@ from tocsin.dss.waits import within
 from tocsin.dss.wire import Raw
 from tocsin.kit.clock import BadDuration, parse_duration
 
-projects = typer_app()
-app = typer_app()
+projects = group()
+app = group()
 WaitOption = Annotated[bool, Option("--wait", help="Wait for the end.")]
 _CANCELLED = "DSS cancelled the start; is it running already?"
 
@@ -338,8 +339,7 @@ async def abort_scenarios(
 async def enable_scenarios(
     session: Session,
     addresses: Annotated[
-        list[str] | None,
-        Argument(metavar="[ADDRESS...]", help="[NODE/]PROJECT/SCENARIO; globs allowed.", show_default=False),
+        list[str] | None, Argument(metavar="[ADDRESS...]", help="[NODE/]PROJECT/SCENARIO; globs allowed.")
     ] = None,
     file: Annotated[Path | None, file_option("Those that `disable --save` remembered there.", "--from")] = None,
     *,
@@ -419,7 +419,7 @@ async def delete_scenarios(
         if not sys.stdin.isatty():
             raise Failure(f"the pattern matches {len(targets)} scenarios: say --yes to delete them", USAGE)
         print(*targets, sep="\n", file=sys.stderr)
-        if not typer.confirm(f"Delete these {len(targets)} scenarios?", err=True):
+        if not click.confirm(f"Delete these {len(targets)} scenarios?", err=True):
             raise Failure("nothing was deleted")
 
     async def delete(target: Target) -> ChangeOutcome:
@@ -431,5 +431,5 @@ async def delete_scenarios(
     return await change_all(session, targets, delete, "deleting", how.as_json)
 
 
-app.add_typer(definition.app)
-app.add_typer(definition.triggers, name="trigger", help="The triggers of a scenario.")
+app.commands.update(definition.app.commands)
+app.add_command(definition.triggers, "trigger")
