@@ -58,4 +58,4 @@ pictures: install  ## the mails of docs/messages.md, drawn by Chromium from the 
 	PYTHONPATH=daemon $(BIN)/python docs/images/make.py
 
 schema: install  ## the JSON Schema beside the reference configuration
-	$(BIN)/python -c 'from tocsin.config.model import json_schema_text; print(json_schema_text(), end="")' > config/tocsin.schema.json
+	$(BIN)/python -c 'from tocsin.config.schema import json_schema_text; print(json_schema_text(), end="")' > config/tocsin.schema.json

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
-from tocsin.config import intervals, load, model
+from tocsin.config import intervals, load, model, schema
 from tocsin.config.problems import Schema, referenced
 from tocsin.decide.decide import DecideMetrics
 from tocsin.deliver.sender import DeliverMetrics
@@ -23,7 +23,7 @@ from tocsin.metrics.families import FAMILIES
 from tocsin.watch.state import WatchMetrics
 
 DOCS = Path(__file__).resolve().parent
-SCHEMA = model.json_schema()
+SCHEMA = schema.json_schema()
 KINDS = {
     "bool": "true or false", "int": "number", "float": "number", "Duration": "duration", "PositiveDuration": "duration",
     "HttpUrl": "URL", "PlainUrl": "URL", "ProxyUrl": "URL", "Headers": "mapping", "Listen": "host:port", "Rate": "rate", "Matchers": "matchers", "Addresses": "addresses",

@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
-import pytest
 import click
+import pytest
 from pydantic import BaseModel
 
 from docs import generate

@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection, insert
 from click.testing import CliRunner, Result
+from sqlalchemy import Connection, insert
 
 from tocsin.cli.commands import app
 from tocsin.model.alert import Alert

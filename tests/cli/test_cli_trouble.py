@@ -130,7 +130,7 @@ def test_every_verb_and_option_stands_in_the_guide():
 
     guide = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
     for noun in ("project", "scenario", "runs", "reporter"):
-        for name, command in app.get_command(click.Context(app), noun).commands.items():
+        for name, command in app.get_command(click.Context(app), noun).commands.items():  # type: ignore[union-attr]
             inner = getattr(command, "commands", None)
             for words, one in [((noun, name, k), v) for k, v in inner.items()] if inner else [((noun, name), command)]:
                 assert f"tocsin {' '.join(words)}" in guide, words

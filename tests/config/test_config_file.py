@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from tocsin.config import BadConfig, load_file
-from tocsin.config.model import Config, json_schema_text
+from tocsin.config.model import Config
+from tocsin.config.schema import json_schema_text
 from tocsin.config.secrets import FileSecret
 from tocsin.deliver.transport import check_channel_url
 from tocsin.model.event import EventName

@@ -251,7 +251,7 @@ def test_the_rendered_configuration_passes_the_daemon_s_own_check(chart: Chart, 
 
 
 def test_the_schema_knows_every_key_of_the_configuration() -> None:
-    from tocsin.config.model import json_schema
+    from tocsin.config.schema import json_schema
 
     known = json.loads((CHART / "values.schema.json").read_text("utf-8"))["properties"]["config"]["properties"]
     assert set(known) == set(json_schema()["properties"])

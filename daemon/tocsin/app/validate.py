@@ -13,7 +13,7 @@ from tocsin.config import BadConfig, Problem
 from tocsin.config.model import Config, ReporterMail, Tls
 from tocsin.config.problems import Path_, is_place, line_of
 from tocsin.config.secrets import FileSecret, Secret
-from tocsin.config.values import http_url
+from tocsin.config.section import http_url
 from tocsin.decide.reporters import dss_reporter_warnings
 from tocsin.deliver.check import check_templates, unknown_variables
 from tocsin.deliver.mail import parse_addresses

@@ -23,12 +23,20 @@ def check(
     as_json: JsonOption = False,
 ) -> None:
     """Check a configuration: form, names, secrets, templates, routes. Exit 1 when it cannot be used."""
-    from tocsin.app.reload import Source
-    from tocsin.app.validate import validate
-    from tocsin.kit.clock import SystemClock
+    from tocsin.config import BadConfig
+    from tocsin.config.load import check_sections, config_path_from_environment
 
-    source = Source(config)
-    problems = validate(source, SystemClock().now(), offline=offline)
+    file = config or config_path_from_environment()
+    try:
+        check_sections(file)
+    except BadConfig as error:
+        problems = list(error.problems)
+    else:
+        from tocsin.app.reload import Source
+        from tocsin.app.validate import validate
+        from tocsin.kit.clock import SystemClock
+
+        problems = validate(Source(file), SystemClock().now(), offline=offline)
     usable = all(problem.severity != "error" for problem in problems)
     if as_json:
         show.print_json({"ok": usable, "problems": list(map(asdict, problems))})
@@ -36,7 +44,7 @@ def check(
         for problem in problems:
             print(f"{problem}" if problem.severity == "error" else f"{problem} (warning)")
         if usable:
-            print(f"{source.path or 'the environment'}: good" + (", with warnings" if problems else ""))
+            print(f"{file or 'the environment'}: good" + (", with warnings" if problems else ""))
     raise SystemExit(DONE if usable else NO)
 
 

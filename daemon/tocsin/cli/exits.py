@@ -3,7 +3,6 @@
 import json
 import os
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -59,6 +58,8 @@ def read_object(path: Path) -> dict[str, Any]:
 
 def write_text(path: Path, text: str, *, private: bool = False) -> None:
     """Write a file whole or not at all, readable by its owner alone if ``private``. Raises ``Failure``."""
+    import tempfile
+
     try:
         if private:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

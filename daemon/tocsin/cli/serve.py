@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import click
 
-from tocsin.cli.exits import DONE, NO, USAGE, print_stderr
+from tocsin.cli.exits import DONE, NO, USAGE, fail, print_stderr
 from tocsin.cli.verb import ConfigOption, Option, command
 
 if TYPE_CHECKING:
@@ -54,10 +54,17 @@ def run(config: ConfigOption = None) -> None:
     # ignores a signal that it has no handler for.
     signal.signal(signal.SIGTERM, lambda *_: os._exit(DONE))
 
+    from tocsin.config import BadConfig
+    from tocsin.config.load import check_sections, config_path_from_environment
+
+    try:
+        check_sections(config or config_path_from_environment())
+    except BadConfig as error:
+        fail(str(error))
+
     from tocsin.app.logs import log_python_errors
     from tocsin.app.reload import Source
     from tocsin.app.run import CannotStart, hard_exit, new_event_loop, serve
-    from tocsin.config import BadConfig
 
     log_python_errors()
 

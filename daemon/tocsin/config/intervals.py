@@ -4,18 +4,18 @@ Ranges that run backwards, over midnight or over the turn of the week, are refus
 location, so in the night when clocks go back an hour is inside twice.
 """
 
+from __future__ import annotations
+
 import re
 from calendar import monthrange
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import lru_cache
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
-from pydantic import BeforeValidator
-
-from tocsin.config.values import Name, Section, Written
+from tocsin.config.section import Section
 from tocsin.kit.strings import did_you_mean
 
 _WEEKDAYS = ("sunday", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday")
@@ -23,17 +23,15 @@ _MONTHS = ("january", "february", "march", "april", "may", "june", "july", "augu
            "november", "december")  # fmt: skip
 _NUMBER = re.compile(r"[+-]?[0-9]+")
 
+if TYPE_CHECKING:  # as in ``model``
+    from tocsin.config.values import Name, Numbers, Words, Written
+
 Range = tuple[int, int]
+Ranges = tuple[Range, ...]
 
 
 class BadInterval(ValueError):
     """A time interval that Alertmanager would refuse too."""
-
-
-Ranges = tuple[Range, ...]
-Words = Annotated[Ranges, Written(tuple[str, ...])]
-_NUMBER_AS_TEXT = BeforeValidator(lambda value: str(value) if isinstance(value, int) else value)  # as ``months: [5]``
-Numbers = Annotated[Ranges, Written(tuple[Annotated[str, _NUMBER_AS_TEXT], ...])]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +52,7 @@ class TimeRange(Section):
     years: Numbers | None = None  # as `2026:2027`
     location: str = "UTC"  # a time zone, as `Europe/Paris`
 
-    def check(self, written: Mapping[str, object]) -> "TimeRange":
+    def check(self, written: Mapping[str, object]) -> TimeRange:
         """Parse the ranges, which are words until here."""
         parsers: dict[str, Callable[..., Range]] = {
             "times": lambda time: parse_time_range(time.start_time, time.end_time),

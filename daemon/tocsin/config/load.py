@@ -9,29 +9,29 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from pydantic import ValidationError
-
-from tocsin.config.files import Inputs, TooMuch, read_yaml
 from tocsin.config.model import (
     ABSENT,
-    CONFIG_ADAPTER,
     Channel,
     Config,
     MessageFormat,
+    Node,
     Receiver,
     Reporter,
     Route,
     StoreConfig,
     build_tree,
-    json_schema,
 )
 from tocsin.config.problems import BadConfig, Lines, Path_, Problem, dotted, line_of, problems_of, without_secrets
 from tocsin.config.secrets import EnvSecret, FileSecret, InlineSecret, Secret
-from tocsin.config.values import http_url, plain_url
+from tocsin.config.section import http_url, plain_url
 from tocsin.kit.proxy import environment_proxy
 from tocsin.kit.strings import did_you_mean
+
+if TYPE_CHECKING:
+    from tocsin.config.files import Inputs
 
 NO_HOME = "this user has no home directory for a store (neither HOME nor XDG_STATE_HOME is set)"
 Check = Callable[[str], str | None]
@@ -42,9 +42,32 @@ def unchecked(_url: str) -> None:
     """The ``Check`` of commands that send nothing."""
 
 
-def load_file(path: Path, check_url: Check = unchecked, inputs: Inputs | None = None) -> Config:
+def load_file(path: Path, check_url: Check = unchecked, inputs: "Inputs | None" = None) -> Config:
     """Raises ``BadConfig`` with every problem that was found. ``inputs`` remembers what was read."""
+    from tocsin.config.files import Inputs
+
     inputs = inputs or Inputs()
+    document, config, lines = _read_sections(path, inputs)
+    try:
+        return _complete(config, path, lines, check_url, inputs)
+    except BadConfig as error:
+        raise without_secrets(error, document, path.absolute().parent) from None
+
+
+def check_sections(path: Path | None) -> None:
+    """Find what makes reading fail before a ``Check`` is called, whose module takes long to load. Raises ``BadConfig``."""
+    from tocsin.config.files import Inputs
+
+    if path is not None:
+        _read_sections(path, Inputs())
+    elif not os.environ.get("TOCSIN_NOTIFY"):
+        from_environment()
+
+
+def _read_sections(path: Path, inputs: "Inputs") -> tuple[dict[object, object], Config, Lines]:
+    """The document, its sections, each valid in itself, and the lines of its keys. Raises ``BadConfig``."""
+    from tocsin.config.files import read_yaml
+
     document, lines = read_yaml(path, inputs)
     if document is None:
         document = {}
@@ -52,18 +75,27 @@ def load_file(path: Path, check_url: Check = unchecked, inputs: Inputs | None = 
         raise BadConfig([Problem("must be a mapping of keys to values", str(path), 1)])
     folder = path.absolute().parent
     try:
-        return _complete(CONFIG_ADAPTER.validate_python(document, context=folder), path, lines, check_url, inputs)
-    except ValidationError as error:
-        bad = BadConfig(problems_of(error, json_schema, str(path), lines))
+        return document, _validate(document, folder, str(path), lines), lines
     except BadConfig as error:
-        bad = error
-    raise without_secrets(bad, document, folder) from None
+        raise without_secrets(error, document, folder) from None
+
+
+def _validate(document: object, folder: Path, name: str, lines: Lines) -> Config:
+    """Raises ``BadConfig`` with the problems of single sections."""
+    from pydantic import ValidationError
+
+    from tocsin.config.schema import CONFIG_ADAPTER, json_schema
+
+    try:
+        return CONFIG_ADAPTER.validate_python(document, context=folder)
+    except ValidationError as error:
+        raise BadConfig(problems_of(error, json_schema, name, lines)) from None
 
 
 Finding = tuple[Path_, str]
 
 
-def _complete(config: Config, path: Path, lines: Lines, check_url: Check, inputs: Inputs) -> Config:
+def _complete(config: Config, path: Path, lines: Lines, check_url: Check, inputs: "Inputs") -> Config:
     """Raises ``BadConfig`` with the problems beyond single sections."""
     findings: list[Finding] = []
     url = config.store.url or default_store_url()
@@ -102,8 +134,12 @@ def _complete(config: Config, path: Path, lines: Lines, check_url: Check, inputs
     )
 
 
-def _read_templates(patterns: Iterable[str], folder: Path, inputs: Inputs, texts: dict[str, str]) -> Iterator[Finding]:
+def _read_templates(
+    patterns: Iterable[str], folder: Path, inputs: "Inputs", texts: dict[str, str]
+) -> Iterator[Finding]:
     """Add the texts of all template files by their names to ``texts``."""
+    from tocsin.config.files import TooMuch
+
     for index, pattern in enumerate(patterns):
         place = ("templates", index)
         try:
@@ -220,26 +256,31 @@ def from_environment(check_url: Check = unchecked) -> Config:
         problems.append(Problem(f"TOCSIN_STORE_URL is not set and {NO_HOME}"))
     if problems or store_url is None:
         raise BadConfig(problems)
-    document = {
-        "nodes": [{"name": urlsplit(url).hostname, "url": url, "api_key": "set above"}],
-        "http": {
-            "listen": os.environ.get("TOCSIN_HTTP_LISTEN", "127.0.0.1:8080"),
-            "external_url": os.environ.get("TOCSIN_EXTERNAL_URL") or None,
-        },
-        "log": {"level": os.environ.get("TOCSIN_LOG_LEVEL", "info").lower()},
-    }
-    try:
-        config = CONFIG_ADAPTER.validate_python(document)
-    except ValidationError as error:
-        bad = BadConfig(problems_of(error, json_schema, "environment", {}))
-        raise without_secrets(bad, {"url": os.environ.get("TOCSIN_EXTERNAL_URL", "")}, Path()) from None
+    config = _settings_from_environment()
     return replace(
         config,
-        nodes=(replace(config.nodes[0], api_key=key),),
+        nodes=(Node(urlsplit(url).hostname or "", url, api_key=key),),
         store=StoreConfig(store_url),
         receivers=(Receiver("default", tuple(channels)),),
         route=build_tree(_with_group_by(Route("default"))),
     )
+
+
+def _settings_from_environment() -> Config:
+    """What is no node, store, receiver or route. Raises ``BadConfig``."""
+    names = ("TOCSIN_HTTP_LISTEN", "TOCSIN_EXTERNAL_URL", "TOCSIN_LOG_LEVEL")
+    listen, external_url, level = (os.environ.get(name) for name in names)
+    if not (listen or external_url or level):
+        return Config(())
+    document = {
+        "nodes": [{"name": "set above", "url": "https://set.above", "api_key": "set above"}],
+        "http": {"listen": listen or "127.0.0.1:8080", "external_url": external_url or None},
+        "log": {"level": (level or "info").lower()},
+    }
+    try:
+        return _validate(document, Path(), "environment", {})
+    except BadConfig as bad:
+        raise without_secrets(bad, {"url": external_url or ""}, Path()) from None
 
 
 def api_key_from_environment() -> Secret | None:

@@ -4,51 +4,49 @@ The JSON Schema beside the reference file and docs/configuration.md are generate
 the whole file.
 """
 
+from __future__ import annotations
+
 import itertools
-import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import InitVar, dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
-from functools import cache
-from typing import Annotated, Any, Final, Literal
-
-from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter
-from pydantic.json_schema import GenerateJsonSchema
-from pydantic_core import core_schema
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from tocsin.config.intervals import TimeInterval
 from tocsin.config.problems import line_of
 from tocsin.config.secrets import InlineSecret, Secret
-from tocsin.config.values import (
-    Duration,
-    HeaderName,
-    HeaderValue,
-    HttpUrl,
-    InlineText,
-    Listen,
-    Matchers,
-    Name,
-    NoKey,
-    OrNull,
-    PlainUrl,
-    PositiveDuration,
-    ProxyUrl,
-    Rate,
-    RelativePath,
-    Seconds,
-    SecretFile,
-    SecretVariable,
-    Section,
-    Written,
-    http_url,
-    keys_of_secret,
-    not_empty,
-)
-from tocsin.kit.clock import format_duration
+from tocsin.config.section import Section, http_url, keys_of_secret
 from tocsin.model.event import EventName
 from tocsin.model.labels import matchers_text, parse_matchers
+
+if TYPE_CHECKING:  # annotations are evaluated when the first file is read: ``schema`` makes these names known
+    from pydantic import AfterValidator, Field
+
+    from tocsin.config.values import (
+        Addresses,
+        Duration,
+        HeaderName,
+        HeaderValue,
+        HttpUrl,
+        InlineText,
+        Listen,
+        Matchers,
+        Name,
+        NoKey,
+        OrNull,
+        PlainUrl,
+        PositiveDuration,
+        ProxyUrl,
+        Rate,
+        RelativePath,
+        Seconds,
+        SecretFile,
+        SecretVariable,
+        Written,
+        not_empty,
+    )
 
 ABSENT: Final[Any] = None  # the default of a value that is filled in after validation, from elsewhere in the file
 
@@ -69,7 +67,7 @@ class Tls(Section):
     client_cert_file: RelativePath | None = None  # a certificate to show
     client_key_file: RelativePath | None = None  # its key, where the certificate file does not hold it
 
-    def check(self, written: Mapping[str, object]) -> "Tls":
+    def check(self, written: Mapping[str, object]) -> Tls:
         if self.client_key_file and not self.client_cert_file:
             raise ValueError("client_key_file is set without client_cert_file")
         return self
@@ -112,14 +110,14 @@ class Node(Section):
     name: Name  # the label `dss_node`; another name starts another history
     url: PlainUrl  # where DSS is; a proxy's path before DSS's own may follow
     api_key: InlineText | None = None  # a key; what it may read is watched
-    api_key_file: SecretFile = None
-    api_key_env: SecretVariable = None
+    api_key_file: InitVar[SecretFile] = None
+    api_key_env: InitVar[SecretVariable] = None
     bearer: InlineText | None = None  # a JWT instead of a key
-    bearer_file: SecretFile = None
-    bearer_env: SecretVariable = None
+    bearer_file: InitVar[SecretFile] = None
+    bearer_env: InitVar[SecretVariable] = None
     sweep_api_key: InlineText | None = None  # an admin key for the sweep's one GET alone
-    sweep_api_key_file: SecretFile = None
-    sweep_api_key_env: SecretVariable = None
+    sweep_api_key_file: InitVar[SecretFile] = None
+    sweep_api_key_env: InitVar[SecretVariable] = None
     headers: Mapping[HeaderName, HeaderValue] = field(default_factory=dict)  # sent with every request, for gateways
     proxy: ProxyUrl | None = None  # else HTTP(S)_PROXY and NO_PROXY count
     tls: Tls = Tls()
@@ -127,7 +125,7 @@ class Node(Section):
     scenarios: ScenarioScope = ScenarioScope()
     watch: WatchConfig = WatchConfig()
 
-    def check(self, written: Mapping[str, object]) -> "Node":
+    def check(self, written: Mapping[str, object]) -> Node:
         keys = keys_of_secret(written, "api_key", "bearer")
         if not keys:
             raise ValueError("has no credential; set api_key_file (or api_key, api_key_env, bearer_file)")
@@ -143,11 +141,11 @@ class Channel(Section):
     name: Annotated[Name, OrNull] = ABSENT  # unique over all receivers; by default `<receiver>/<scheme>`
     receiver: NoKey[str] = ""
     url: InlineText | None = None  # an apprise URL
-    url_file: SecretFile = None
-    url_env: SecretVariable = None
+    url_file: InitVar[SecretFile] = None
+    url_env: InitVar[SecretVariable] = None
     webhook: InlineText | None = None  # native: CloudEvents, and Alertmanager's format for alerts
-    webhook_file: SecretFile = None
-    webhook_env: SecretVariable = None
+    webhook_file: InitVar[SecretFile] = None
+    webhook_env: InitVar[SecretVariable] = None
     template: str | None = None  # text, markdown, slack, mail, or the name of a template file; by default by the scheme
     send_resolved: bool = True  # whether the end of an alert is notified
     resolve_what_was_sent: bool = False  # send an end once a mute is over, though Alertmanager drops it
@@ -156,15 +154,15 @@ class Channel(Section):
     max_age: PositiveDuration = timedelta(hours=24)  # an older undelivered notification becomes a dead letter
     workers: Annotated[int, Field(ge=1, le=4)] = 1  # 2 to 4 lose the order between groups, not within one
     hmac_secret: InlineText | None = None  # signs as Standard Webhooks describes
-    hmac_secret_file: SecretFile = None
-    hmac_secret_env: SecretVariable = None
+    hmac_secret_file: InitVar[SecretFile] = None
+    hmac_secret_env: InitVar[SecretVariable] = None
     # sent with every webhook
     headers: Mapping[HeaderName, Annotated[Secret, Written(HeaderValue, InlineSecret)]] = field(default_factory=dict)
     proxy: ProxyUrl | None = None  # for this channel; else the environment counts
     tls: Tls = Tls()
     allow_private: bool = True  # false refuses private and loopback addresses
 
-    def check(self, written: Mapping[str, object]) -> "Channel":
+    def check(self, written: Mapping[str, object]) -> Channel:
         if len(keys_of_secret(written, "url", "webhook")) != 1:
             raise ValueError("needs exactly one of url, url_file, url_env, webhook, webhook_file and webhook_env")
         if isinstance(self.webhook, InlineSecret):
@@ -187,7 +185,7 @@ class Receiver(Section):
     name: Name  # what routes and reporters name
     channels: tuple[Channel, ...] = ()
 
-    def check(self, written: Mapping[str, object]) -> "Receiver":
+    def check(self, written: Mapping[str, object]) -> Receiver:
         unnamed: dict[str, int] = {}
         channels = []
         for channel in self.channels:
@@ -197,10 +195,6 @@ class Receiver(Section):
                 name += f"-{number}" if number > 1 else ""
             channels.append(replace(channel, name=name, receiver=self.name))
         return replace(self, channels=tuple(channels))
-
-
-# One address or a list; commas may stand in names.
-Addresses = Annotated[tuple[str, ...], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,7 +255,7 @@ class Rule(Section):
     no_success_for: PositiveDuration | None = None  # stale: the longest time without a good run
     hold: Annotated[Duration, Field(alias="for")] = timedelta(minutes=2)  # node_down: how long it must be down
 
-    def check(self, written: Mapping[str, object]) -> "Rule":
+    def check(self, written: Mapping[str, object]) -> Rule:
         if strange := sorted(written.keys() & (set.union(*_KIND_KEYS.values()) - _KIND_KEYS[self.kind])):
             raise ValueError(f"a rule of kind {self.kind} does not read {', '.join(strange)}")
         if self.kind == "stale" and self.no_success_for is None:
@@ -297,11 +291,11 @@ class Route(Section):
     repeat_interval: Annotated[PositiveDuration, OrNull] = ABSENT
     mute_time_intervals: tuple[str, ...] = ()  # muted during these
     active_time_intervals: tuple[str, ...] = ()  # muted outside of these
-    routes: tuple["Route", ...] = ()
+    routes: tuple[Route, ...] = ()
     path: NoKey[tuple[str, ...]] = ()
     line: NoKey[int | None] = None
 
-    def check(self, written: Mapping[str, object]) -> "Route":
+    def check(self, written: Mapping[str, object]) -> Route:
         names = self.group_by or ()
         if "..." in names and len(names) > 1:
             raise ValueError("group_by: '...' stands for every label and must stand alone")
@@ -371,16 +365,16 @@ class HttpConfig(Section):
     external_url: PlainUrl | None = None  # where people reach it; links in messages begin with it
     tokens_file: RelativePath | None = None  # viewer and operator tokens, by their digests
     hooks_secret: InlineText | None = None  # who knows it may call POST /hooks/dss/NODE; none: 403
-    hooks_secret_file: SecretFile = None
-    hooks_secret_env: SecretVariable = None
+    hooks_secret_file: InitVar[SecretFile] = None
+    hooks_secret_env: InitVar[SecretVariable] = None
 
 
 @dataclass(frozen=True, slots=True)
 class HeartbeatConfig(Section):
     # a GET after each healthy cycle, for a dead man's switch
     url: Annotated[Secret, Written(HttpUrl, InlineSecret)] | None = None
-    url_file: SecretFile = None
-    url_env: SecretVariable = None
+    url_file: InitVar[SecretFile] = None
+    url_env: InitVar[SecretVariable] = None
     interval: PositiveDuration = timedelta(minutes=1)  # how often
 
 
@@ -408,7 +402,7 @@ class MetricsConfig(Section):
     # upper bounds of the duration histogram, 1s to 1d; a change begins it anew
     duration_buckets: Annotated[tuple[Seconds, ...], Field(max_length=40)] | None = None
 
-    def check(self, written: Mapping[str, object]) -> "MetricsConfig":
+    def check(self, written: Mapping[str, object]) -> MetricsConfig:
         if any(low >= high for low, high in itertools.pairwise(self.duration_buckets or ())):
             raise ValueError("duration_buckets must grow from one to the next")
         return self
@@ -450,32 +444,3 @@ class Config(Section):
 
     def channels(self) -> Mapping[str, Channel]:
         return {channel.name: channel for receiver in self.receivers for channel in receiver.channels}
-
-
-CONFIG_ADAPTER: Final = TypeAdapter(Config)
-
-
-class _JsonSchema(GenerateJsonSchema):
-    def encode_default(self, dft: object) -> Any:
-        if isinstance(dft, timedelta):
-            return format_duration(dft)
-        return sorted(dft) if isinstance(dft, frozenset) else super().encode_default(dft)
-
-    def get_default_value(self, schema: core_schema.WithDefaultSchema) -> Any:
-        return {} if schema.get("default_factory") is dict else super().get_default_value(schema)
-
-    def dataclass_schema(self, schema: core_schema.DataclassSchema) -> dict[str, Any]:
-        return {key: value for key, value in super().dataclass_schema(schema).items() if key != "description"}
-
-
-@cache
-def json_schema() -> dict[str, Any]:
-    """The JSON Schema of the file, for editors and for the names of known keys."""
-    return CONFIG_ADAPTER.json_schema(schema_generator=_JsonSchema) | {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "Tocsin configuration",
-    }
-
-
-def json_schema_text() -> str:
-    return json.dumps(json_schema(), indent=2) + "\n"

@@ -5,12 +5,13 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, Literal
-
-from pydantic import ValidationError
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from tocsin.kit.mask import mask, mask_tokens, secrets_of
 from tocsin.kit.strings import did_you_mean
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 Path_ = tuple[str | int, ...]
 Lines = dict[Path_, int]
@@ -106,7 +107,9 @@ def line_of(path: Path_, lines: Mapping[Path_, int]) -> int | None:
     return next((lines[path[:length]] for length in range(len(path), -1, -1) if path[:length] in lines), None)
 
 
-def problems_of(error: ValidationError, schema: Callable[[], Schema], file: str | None, lines: Lines) -> list[Problem]:
+def problems_of(
+    error: "ValidationError", schema: Callable[[], Schema], file: str | None, lines: Lines
+) -> list[Problem]:
     """One problem for each finding of pydantic, in the order of the file. ``schema``: its JSON Schema, for known keys."""
     problems = []
     for details in error.errors(include_url=False, include_context=True):

@@ -5,12 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
 
-import structlog
-
 from tocsin.config.problems import is_variable
 from tocsin.kit.files import DEADLINE_SECONDS, TextFile
 
-log = structlog.get_logger("tocsin.config.secrets")
 MASK: Final = "<secret>"
 
 
@@ -61,6 +58,9 @@ class FileSecret(Secret):
 
     def __post_init__(self) -> None:
         def report(hangs: bool) -> None:
+            import structlog
+
+            log = structlog.get_logger("tocsin.config.secrets")
             if hangs:
                 log.warning("secret_file_hangs", path=str(self.path), action="the value last read, if any, is used")
             else:

@@ -1,18 +1,16 @@
-"""The base class of the configuration's sections, and the kinds of values in the file with the messages for wrong ones."""
+"""The kinds of values in the file, with the messages for wrong ones."""
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import InitVar, dataclass
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import timedelta
-from inspect import get_annotations
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Self, TypeVar
+from typing import Annotated, Any, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
     BeforeValidator,
-    ConfigDict,
     Field,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
@@ -24,6 +22,7 @@ from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import CoreSchema, PydanticCustomError, PydanticUseDefault, core_schema
 
 from tocsin.config.secrets import EnvSecret, FileSecret, InlineSecret, Secret
+from tocsin.config.section import http_url, plain_url
 from tocsin.kit.clock import parse_duration
 from tocsin.model.labels import Matcher, parse_matchers
 
@@ -61,27 +60,6 @@ def _matchers(value: object) -> object:
     if not isinstance(value, list) or not all(isinstance(item, str | Matcher) for item in value):
         raise ValueError("""must be a list of matchers, as ['severity="critical"', 'project=~"SALES.*"']""")
     return tuple(m for item in value for m in ((item,) if isinstance(item, Matcher) else parse_matchers(item)))
-
-
-def http_url(value: str) -> str:
-    try:
-        parts = urlsplit(value)
-        parts.port  # noqa: B018 - reading it checks it
-        (parts.hostname or "").encode("idna")
-    except ValueError:
-        raise ValueError(f"{value!r} is not a URL") from None
-    if not value.strip().isprintable() or re.search(r"[\s\\]", parts.netloc):
-        raise ValueError(f"{value!r} is not a URL")
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError(f"{value!r} is not an http or https URL")
-    return value.rstrip("/")
-
-
-def plain_url(value: str) -> str:
-    """An address that is displayed and that links begin with: a secret in it would be everywhere."""
-    if "@" in value or "?" in value or "#" in value:
-        raise ValueError("an address holds no user, password, query or fragment; credentials have keys of their own")
-    return value
 
 
 def proxy_url(value: str) -> str:
@@ -168,46 +146,10 @@ NoKey = Annotated[T, PlainValidator(_refuse), SkipJsonSchema()]  # a field that 
 # Relative to the folder of the configuration file, which is the context of the validation.
 RelativePath = Annotated[str, AfterValidator(_beside_file)]
 InlineText = Annotated[Secret, Written(str, InlineSecret)]
-SecretFile = InitVar[Annotated[Secret, Written(RelativePath, lambda path: FileSecret(Path(path)))] | None]
-SecretVariable = InitVar[Annotated[Secret, Written(str, EnvSecret)] | None]
-
-
-class Section:
-    """The base of the configuration's dataclasses. Pydantic validates what comes from a file, not what code constructs.
-
-    A secret ``x`` is one attribute, though in the file it may be written as ``x_file`` or ``x_env`` too.
-    """
-
-    __slots__ = ()
-    __pydantic_config__ = ConfigDict(extra="forbid", hide_input_in_errors=True, allow_inf_nan=False)
-
-    _secret_keys: ClassVar[tuple[str, ...]] = ()  # ``x_file`` and ``x_env`` of each secret
-
-    def __init_subclass__(cls) -> None:
-        cls._secret_keys = tuple(name for name, kind in get_annotations(cls).items() if isinstance(kind, InitVar))
-
-    def __post_init__(self, *secrets: Secret | None) -> None:
-        for key, secret in zip(self._secret_keys, secrets, strict=True):
-            if secret is not None:
-                object.__setattr__(self, key.rpartition("_")[0], secret)
-
-    def check(self, written: Mapping[str, object]) -> Self:
-        """Check the keys together and complete them. ``written``: the mapping in the file. Raises ``ValueError``."""
-        return self
-
-    @classmethod
-    def __get_pydantic_core_schema__(cls, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
-        def validate(written: Any, validate_fields: Callable[[object], Self]) -> Self:
-            section = validate_fields(written)
-            for key in cls._secret_keys:
-                if key.endswith("_file") and len(keys := keys_of_secret(written, key.removesuffix("_file"))) > 1:
-                    raise ValueError(f"{' and '.join(keys)} are both set; keep one")
-            return section.check(written)
-
-        return core_schema.no_info_wrap_validator_function(validate, handler(source))
-
-
-def keys_of_secret(written: Mapping[str, object], *names: str) -> list[str]:
-    """Which of the three keys of these secrets are set."""
-    keys = (name + suffix for name in names for suffix in ("", "_file", "_env"))
-    return [key for key in keys if written.get(key) is not None]
+SecretFile = Annotated[Secret, Written(RelativePath, lambda path: FileSecret(Path(path)))] | None
+SecretVariable = Annotated[Secret, Written(str, EnvSecret)] | None
+# One address or a list; commas may stand in names.
+Addresses = Annotated[tuple[str, ...], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
+Words = Annotated[tuple[tuple[int, int], ...], Written(tuple[str, ...])]
+_NUMBER_AS_TEXT = BeforeValidator(lambda value: str(value) if isinstance(value, int) else value)  # as ``months: [5]``
+Numbers = Annotated[tuple[tuple[int, int], ...], Written(tuple[Annotated[str, _NUMBER_AS_TEXT], ...])]
