@@ -1,0 +1,255 @@
+"""The budget of the console and of the API at size: 100 000 stored runs of 10 000 scenarios, every list with every filter.
+
+The store is filled by the pipeline itself: runs are recorded, decided and enqueued; then most notifications are marked
+as delivered. The real server answers; the time is what its client in the same process waits, so it includes the
+client's own. ``--store FILE`` keeps the filled store for another time.
+"""
+
+import argparse
+import asyncio
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from urllib.parse import urlencode
+
+import aiohttp
+from prometheus_client import CollectorRegistry
+from sqlalchemy import Connection, func, select, update
+
+from bench import pipeline
+from tocsin.app.build import Daemon
+from tocsin.app.logs import configure_logging
+from tocsin.config.model import Config, HttpConfig
+from tocsin.decide.decide import DecideMetrics, Decider
+from tocsin.kit.clock import SystemClock
+from tocsin.model.run import ScenarioKey
+from tocsin.store import Store, schema, writer
+from tocsin.watch.diff import Poll
+from tocsin.watch.read import ListedRun
+
+BUDGET_SECONDS = 0.1
+OPEN_RUNS = 300
+DELIVERED_SHARE = 0.98
+
+
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench console", description=__doc__)
+    parser.add_argument("--runs", type=int, default=100_000)
+    parser.add_argument("--scenarios", type=int, default=10_000)
+    parser.add_argument("--rounds", type=int, default=5, help="how often each address is asked")
+    parser.add_argument("--store", type=Path, help="fill this file, or use it as it is if it exists")
+    options = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory() as folder, Path(os.devnull).open("w") as nowhere:
+        configure_logging("warning", "json", nowhere)
+        file = options.store or Path(folder) / "bench.db"
+        asyncio.run(run(file, options.runs, options.scenarios, options.rounds))
+
+
+async def run(file: Path, runs: int, scenarios: int, rounds: int) -> None:
+    config = pipeline.configuration(f"sqlite:///{file.absolute()}", "http://127.0.0.1:9/")
+    if not file.exists():
+        began = time.perf_counter()
+        await fill(config, runs, scenarios)
+        print(f"filled in {time.perf_counter() - began:.0f} s", flush=True)
+    async with (
+        serve(replace(config, http=HttpConfig(listen="127.0.0.1:0"))) as url,
+        aiohttp.ClientSession(url) as client,
+    ):
+        await measure(client, rounds)
+
+
+# --- a store of this size ---------------------------------------------------------------------------------------------
+
+
+async def fill(config: Config, runs: int, count: int) -> None:
+    store, now = Store(config.store.url), SystemClock().now()
+    await store.open()
+    keys = [ScenarioKey("bench", f"P{n % 200}", f"S{n}") for n in range(count)]
+    await pipeline.prepare(store, keys, now)
+    leadership = await store.write(writer.acquire_lease, "bench", now, force=True)
+    assert leadership
+    decider = Decider(store, leadership, DecideMetrics(CollectorRegistry()), lambda: None)
+    began = now - timedelta(hours=23)
+    seeing = asyncio.create_task(pipeline.see(store, leadership, polls(keys, runs, began)))
+    while (
+        (due := await decider.step(SystemClock().now(), config)) is None
+        or not seeing.done()
+        or due <= SystemClock().now()
+    ):
+        if seeing.done() and due is None:
+            break
+        await asyncio.sleep(0 if due is not None and due <= SystemClock().now() else 0.01)
+    await seeing
+    await store.write(settle)
+    await store.close()
+
+
+def polls(keys: list[ScenarioKey], runs: int, began: datetime) -> list[Poll]:
+    """One poll for each scenario, of all its runs; those that begin last still run."""
+    each = max(1, runs // len(keys))
+    seen: dict[ScenarioKey, list[Poll]] = {}
+    for number, poll in enumerate(pipeline.polls(keys, each * len(keys), began)):
+        (listed,) = poll.seen
+        if number >= each * len(keys) - OPEN_RUNS:
+            listed = ListedRun(replace(listed.run, end=None, outcome=None))
+        seen.setdefault(poll.key, []).append(replace(poll, seen=(listed,)))
+    return [
+        replace(of_one[0], seen=tuple(poll.seen[0] for poll in reversed(of_one)), advances=True)
+        for of_one in seen.values()
+    ]
+
+
+def settle(connection: Connection) -> None:
+    """Mark the oldest notifications as delivered and some as dead, and add silences."""
+    table, now = schema.outbox, SystemClock().now()
+    last = connection.scalar(select(func.max(table.c.n))) or 0
+    states = {"state": "delivered", "settled_at": now, "attempts": 1}
+    connection.execute(update(table).where(table.c.n <= last * DELIVERED_SHARE).values(states))
+    dead = {"state": "dead", "reason": "HTTP 404", "dead_reason": "permanent", "attempts": 1}
+    connection.execute(update(table).where(table.c.n % 997 == 0).values(dead))
+    silences = [
+        {"id": f"{n:032}", "matchers": (f'project="P{n}"',), "starts_at": now, "ends_at": now + timedelta(hours=n - 100),
+         "created_by": "bench", "comment": "bench"}
+        for n in range(200)
+    ]  # fmt: skip
+    connection.execute(schema.silences.insert(), silences)
+
+
+class _Fixed:
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    def load(self) -> Config:
+        return self.config
+
+    def changed(self) -> bool:
+        return False
+
+
+@asynccontextmanager
+async def serve(config: Config) -> AsyncIterator[str]:
+    """A daemon that only answers."""
+    daemon = Daemon(_Fixed(config), config, SystemClock())
+    await daemon.store.open(exclusive=False)
+    await daemon.listen()
+    try:
+        yield daemon.url
+    finally:
+        await daemon.stop(timedelta(0))
+
+
+# --- what is asked ----------------------------------------------------------------------------------------------------
+
+LISTS: dict[str, list[dict[str, str]]] = {
+    "nodes": [{}, {"dss_node": "bench"}],
+    "scenarios": [
+        {}, {"limit": "1000"}, {"dss_node": "bench"}, {"dss_node": "none"}, {"project": "P7"}, {"project": "none"},
+        {"scenario": "S7"}, {"scenario": "none"}, {"scenario_name": "S7"}, {"scenario_name": "none"}, {"run_as": "none"},
+        {"tags": "daily"}, {"tags": "none"},
+    ],
+    "runs": [
+        {}, {"limit": "1000"}, {"dss_node": "bench"}, {"dss_node": "none"}, {"project": "P7"}, {"project": "none"},
+        {"scenario": "S7"}, {"scenario": "none"}, {"dss_node": "bench", "project": "P7", "scenario": "S7"},
+        {"scenario_name": "S7"}, {"scenario_name": "none"}, {"outcome": "SUCCESS"}, {"outcome": "FAILED"},
+        {"outcome": "ABORTED"}, {"trigger_type": "temporal"}, {"trigger_type": "none"}, {"run_as": "none"},
+        {"tags": "daily"}, {"tags": "none"}, {"run": "none"}, {"state": "running"}, {"state": "ended"},
+        {"state": "running", "project": "P7"}, {"outcome": "FAILED", "project": "P7"},
+    ],
+    "events": [
+        {}, {"limit": "1000"}, {"event": "run.failed"}, {"event": "node.down"}, {"dss_node": "bench"},
+        {"dss_node": "none"}, {"project": "P7"}, {"project": "none"}, {"scenario": "S7"}, {"scenario": "none"},
+        {"scenario_name": "S7"}, {"scenario_name": "none"}, {"outcome": "FAILED"}, {"outcome": "ABORTED"},
+        {"trigger_type": "temporal"}, {"trigger_type": "none"}, {"run_as": "none"}, {"tags": "daily"}, {"tags": "none"},
+    ],
+    "alerts": [
+        {}, {"limit": "1000"}, {"state": "firing"}, {"state": "resolved"}, {"alertname": "ScenarioFailed"},
+        {"alertname": "none"}, {"severity": "warning"}, {"severity": "none"}, {"dss_node": "bench"}, {"dss_node": "none"},
+        {"project": "P7"}, {"project": "none"}, {"scenario": "S7"}, {"scenario": "none"}, {"tags": "none"},
+        {"state": "firing", "project": "P7"}, {"state": "firing", "alertname": "none"},
+    ],
+    "silences": [{}, {"state": "active"}, {"state": "expired"}, {"state": "pending"}],
+    "deliveries": [
+        {}, {"limit": "1000"}, {"state": "delivered"}, {"state": "dead"}, {"state": "pending"}, {"state": "sending"},
+        {"receiver": "ops"}, {"receiver": "none"}, {"channel": "sink"}, {"channel": "none"}, {"kind": "event"},
+        {"kind": "group"}, {"kind": "summary"}, {"event_id": "none"}, {"id": "none"}, {"alertname": "ScenarioFailed"},
+        {"alertname": "none"}, {"severity": "warning"}, {"severity": "none"}, {"event": "run.failed"}, {"event": "none"},
+        {"project": "P7"}, {"project": "none"}, {"scenario": "S7"}, {"scenario": "none"}, {"outcome": "FAILED"},
+        {"tags": "daily"}, {"tags": "none"},
+    ],
+}  # fmt: skip
+
+
+async def cursors(client: aiohttp.ClientSession, name: str, pages: int) -> list[str]:
+    """A cursor in the middle of a list, and the last one."""
+    found: list[str] = []
+    after = None
+    while len(found) < pages:
+        query = {"limit": "1000"} | ({"after": after} if after else {})
+        async with client.get(f"/api/v1/{name}", params=query) as answer:
+            after = (await answer.json())["next"]
+        if after is None:
+            break
+        found.append(after)
+    return [found[len(found) // 2], found[-1]] if found else []
+
+
+async def addresses(client: aiohttp.ClientSession) -> AsyncIterator[str]:
+    yield "/"
+    yield "/api/v1/status"
+    yield "/api/v1/config"
+    for name, queries in LISTS.items():
+        for query in queries:
+            yield f"/api/v1/{name}?{urlencode(query)}"
+        marks = await cursors(client, name, 1000)
+        # Filters that match seldom read far from wherever they begin.
+        for query in ({}, queries[-1], queries[min(2, len(queries) - 1)]):
+            for mark in marks:
+                yield f"/api/v1/{name}?{urlencode(query | {'after': mark})}"
+    for query in ({}, {"outcome": "FAILED"}, {"state": "running"}):
+        async with client.get("/api/v1/runs", params={"limit": "1", **query}) as answer:
+            for item in (await answer.json())["items"]:
+                place = f"{item['node']}/{item['project']}/{item['scenario']}/{item['run_id']}"
+                yield f"/runs/{place}"
+                yield f"/api/v1/explain/{place}"
+    async with client.get("/api/v1/alerts", params={"limit": "1"}) as answer:
+        for item in (await answer.json())["items"]:
+            yield f"/api/v1/explain/alerts/{item['id']}"
+
+
+async def measure(client: aiohttp.ClientSession, rounds: int) -> None:
+    taken: dict[str, list[float]] = {}
+    places = [place async for place in addresses(client)]
+    for number in range(rounds + 1):
+        for place in places:
+            began = time.perf_counter()
+            async with client.get(place) as answer:
+                await answer.read()
+                answer.raise_for_status()
+            if number:
+                taken.setdefault(place, []).append(time.perf_counter() - began)
+    report(taken)
+
+
+def report(taken: dict[str, list[float]]) -> None:
+    def line(place: str, times: Iterable[float]) -> str:
+        middle = statistics.median(times)
+        kept = "kept" if middle <= BUDGET_SECONDS else "NOT KEPT"
+        shown = place if len(place) <= 100 else f"{place[:99]}…"
+        return (
+            f"{shown}: median {middle * 1000:.1f} ms, worst {max(times) * 1000:.1f} ms, "
+            f"{middle / BUDGET_SECONDS:.2f} of the budget (budget {BUDGET_SECONDS * 1000:.0f} ms: {kept})"
+        )
+
+    for place, times in taken.items():
+        print(line(place, times))
+    medians = {place: statistics.median(times) for place, times in taken.items()}
+    slowest = max(medians, key=lambda place: medians[place])
+    kept = sum(median <= BUDGET_SECONDS for median in medians.values())
+    print(f"slowest: {line(slowest, taken[slowest])}")
+    print(f"{kept} of {len(medians)} addresses within {BUDGET_SECONDS * 1000:.0f} ms")
