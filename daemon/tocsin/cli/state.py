@@ -214,7 +214,7 @@ async def _retry_deliveries(
 
 
 @verb(None, "explain")
-async def explain(
+async def explain_place(
     api: ApiClient,
     address: Annotated[
         str,
