@@ -24,7 +24,10 @@ _VERBS = {
     "alerts": ("state:alerts", "Alerts: they fire until what is wrong is fixed."),
     "silence": ("state:silence", "Silences: nobody is notified of alerts that match; they go on firing."),
     "deliveries": ("state:deliveries", "The log of deliveries, and sending again."),
-    "explain": ("state:explain_place", "Tell what became of a run or an alert: what fired, who was notified, and why not."),
+    "explain": (
+        "state:explain_place",
+        "Tell what became of a run or an alert: what fired, who was notified, and why not.",
+    ),
 }
 
 
