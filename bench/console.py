@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -25,13 +26,16 @@ from sqlalchemy import Connection, func, select, update
 from bench import pipeline
 from tocsin.app.build import Daemon
 from tocsin.app.logs import configure_logging
+from tocsin.app.loops import run_loop
 from tocsin.config.model import Config, HttpConfig
 from tocsin.decide.decide import DecideMetrics, Decider
 from tocsin.kit.clock import SystemClock
 from tocsin.model.run import ScenarioKey
 from tocsin.store import Store, schema, writer
+from tocsin.store.events import any_undecided
 from tocsin.watch.diff import Poll
 from tocsin.watch.read import ListedRun
+from tocsin.watch.record import record_polls
 
 BUDGET_SECONDS = 0.1
 OPEN_RUNS = 300
@@ -74,18 +78,16 @@ async def fill(config: Config, runs: int, count: int) -> None:
     await pipeline.prepare(store, keys, now)
     leadership = await store.write(writer.acquire_lease, "bench", now, force=True)
     assert leadership
-    decider = Decider(store, leadership, DecideMetrics(CollectorRegistry()), lambda: None)
-    began = now - timedelta(hours=23)
-    seeing = asyncio.create_task(pipeline.see(store, leadership, polls(keys, runs, began)))
-    while (
-        (due := await decider.step(SystemClock().now(), config)) is None
-        or not seeing.done()
-        or due <= SystemClock().now()
-    ):
-        if seeing.done() and due is None:
-            break
-        await asyncio.sleep(0 if due is not None and due <= SystemClock().now() else 0.01)
-    await seeing
+    clock, wakeup = SystemClock(), asyncio.Event()
+    decider = Decider(store, leadership, DecideMetrics(CollectorRegistry()), lambda: None, wakeup.set)
+    await decider.step(clock.now(), config)
+    deciding = asyncio.create_task(run_loop("decide", decider.step, wakeup, clock, lambda: config))
+    record = partial(record_polls, decide=decider.decide_recorded)
+    await pipeline.see(store, leadership, polls(keys, runs, now - timedelta(hours=23)), record)
+    while await store.read(any_undecided):
+        await asyncio.sleep(0.01)
+    deciding.cancel()
+    await asyncio.gather(deciding, return_exceptions=True)
     await store.write(settle)
     await store.close()
 

@@ -66,7 +66,7 @@ def _completion(context: click.Context, parameter: click.Parameter, wanted: bool
     if wanted and not context.resilient_parsing:
         from tocsin.cli import completion
 
-        completion.install() if parameter.name == "install_completion" else completion.show()
+        (completion.install if parameter.name == "install_completion" else completion.show)(context.command)
         context.exit()
 
 

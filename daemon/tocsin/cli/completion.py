@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from click import Command
 from click.shell_completion import get_completion_class
 
 from tocsin.cli.exits import USAGE, fail
@@ -18,10 +19,8 @@ _LINES = {  # what has the shell read the script: the file that it reads at its 
 }
 
 
-def _script() -> tuple[str, str]:
+def _script(app: Command) -> tuple[str, str]:
     """The user's shell and its script."""
-    from tocsin.cli.commands import app
-
     shell = Path(os.environ.get("SHELL", "")).name  # noqa: TID251 - the shell is no setting
     kind = get_completion_class(shell) if shell in _SCRIPTS else None
     if kind is None:
@@ -29,14 +28,14 @@ def _script() -> tuple[str, str]:
     return shell, kind(app, {}, "tocsin", "_TOCSIN_COMPLETE").source()
 
 
-def show() -> None:
+def show(app: Command) -> None:
     """Print the script of the user's shell."""
-    print(_script()[1])
+    print(_script(app)[1])
 
 
-def install() -> None:
+def install(app: Command) -> None:
     """Write the script where the user's shell reads it; once it is there, again does no harm."""
-    shell, text = _script()
+    shell, text = _script(app)
     script = Path.home() / _SCRIPTS[shell]
     script.parent.mkdir(parents=True, exist_ok=True)
     script.write_text(text, "utf-8")
