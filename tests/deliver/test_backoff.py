@@ -5,15 +5,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.deliver.builders import NOW
-from tocsin.deliver.receipts import next_retry, retry_wait
+from tocsin.deliver.receipts import next_retry
 
 LATER = NOW + timedelta(hours=24)
 
 
 @pytest.mark.parametrize(("number", "seconds"), [(1, 2), (2, 4), (3, 8), (8, 256), (9, 512), (10, 600), (10_000, 600)])
 def test_waits_double_up_to_ten_minutes(number: int, seconds: int) -> None:
-    assert retry_wait(number, lambda: 0.0) == timedelta(seconds=seconds)
-    assert retry_wait(number, lambda: 1.0) == timedelta(seconds=seconds / 2)
+    assert next_retry(NOW, number, LATER, lambda: 0.0) == NOW + timedelta(seconds=seconds)
+    assert next_retry(NOW, number, LATER, lambda: 1.0) == NOW + timedelta(seconds=seconds / 2)
 
 
 def test_the_receiver_may_ask_for_longer_but_not_for_shorter() -> None:

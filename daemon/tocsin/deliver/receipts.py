@@ -7,8 +7,8 @@ from datetime import datetime, timedelta
 from itertools import count
 
 import structlog
-from tenacity import AsyncRetrying, RetryCallState, wait_exponential
 
+from tocsin.kit.backoff import Backoff
 from tocsin.store import Store, StoreUnavailable, outbox
 from tocsin.store.outbox import Receipt
 
@@ -18,21 +18,13 @@ Written = Callable[[Exception | None], None]
 _LINGER_SECONDS = 0.020
 _CLOSE_SECONDS = 5.0
 _UNSTORABLE = "what the receiver answered cannot be stored"
-_RETRY_BACKOFF = wait_exponential(multiplier=2, max=600)
-_STORE_BACKOFF = wait_exponential(multiplier=0.1, max=5)
+_RETRY_BACKOFF = Backoff(2, 600, jitter=0.5)  # notifications that failed together do not come back together
+_STORE_BACKOFF = Backoff(0.1, 5)
 
 
-def backoff(attempt: int, strategy: wait_exponential = _STORE_BACKOFF) -> timedelta:
-    """The wait after attempt ``attempt`` (from 1) failed; by default that of a store that is away."""
-    state = RetryCallState(AsyncRetrying(), None, (), {})
-    state.attempt_number = attempt
-    return timedelta(seconds=strategy(state))
-
-
-def retry_wait(attempt: int, random: Callable[[], float]) -> timedelta:
-    """The wait before the retry after attempt ``attempt`` (from 1): exponential, 2 s to 10 min, with jitter that shortens
-    it by up to a half, so that notifications that failed together do not come back together. ``random``: from [0, 1)."""
-    return backoff(attempt, _RETRY_BACKOFF) * (1 - random() / 2)
+def store_wait(failures: int) -> timedelta:
+    """The wait after the store was away for the ``failures``-th time in a row."""
+    return timedelta(seconds=_STORE_BACKOFF.pause(failures))
 
 
 def next_retry(
@@ -51,7 +43,7 @@ def next_retry(
     earliest = max(now + (retry_after or timedelta(0)), not_before or now)
     if earliest > expires_at:
         return None
-    return min(max(now + retry_wait(attempt, random), earliest), expires_at)
+    return min(max(now + timedelta(seconds=_RETRY_BACKOFF.pause(attempt, random)), earliest), expires_at)
 
 
 class Receipts:
@@ -126,4 +118,4 @@ class Receipts:
                 await self._store.write(outbox.save_receipts, receipts)
                 return
             except StoreUnavailable:
-                await asyncio.sleep(backoff(attempt).total_seconds())
+                await asyncio.sleep(_STORE_BACKOFF.pause(attempt))

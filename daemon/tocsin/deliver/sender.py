@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from tocsin.config.model import Channel, Config
 from tocsin.deliver.bulkhead import Bulkhead, log_failure
 from tocsin.deliver.message import Outgoing, UsualDurations, load_outgoing
-from tocsin.deliver.receipts import Receipts, backoff, next_retry
+from tocsin.deliver.receipts import Receipts, next_retry, store_wait
 from tocsin.deliver.result import SendResult, failed, unknown
 from tocsin.deliver.transport import Transport, connector
 from tocsin.kit.clock import Clock
@@ -122,7 +122,7 @@ class Sender:
             if not self._outages:
                 log.warning("delivery_paused", reason=str(error))
             self._outages += 1
-            return now + backoff(self._outages)
+            return now + store_wait(self._outages)
         if self._outages:
             log.info("delivery_resumed")
             self._outages = 0

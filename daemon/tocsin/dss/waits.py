@@ -12,6 +12,7 @@ from itertools import count
 from typing import Any, TypeVar
 
 from tocsin.dss.errors import DSSError, DSSThrottled, DSSWaitTimeout
+from tocsin.kit.backoff import Backoff
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -33,12 +34,7 @@ async def within(seconds: float | None, what: str) -> AsyncIterator[None]:
 
 def pauses(first: float, longest: float) -> Iterator[float]:
     """Seconds between the polls of one thing, without end."""
-    from tenacity import AsyncRetrying, RetryCallState, wait_exponential  # noqa: PLC0415 - loaded by the first wait
-
-    pause = wait_exponential(multiplier=first, max=longest, exp_base=1.1)
-    state = RetryCallState(AsyncRetrying(), None, (), {})
-    for state.attempt_number in count(1):
-        yield pause(state)
+    return map(Backoff(first, longest, 1.1).pause, count(1))
 
 
 _Waiter = tuple[Callable[[Any], object | None], "asyncio.Future[Any]"]

@@ -10,9 +10,7 @@ from datetime import datetime
 from enum import IntEnum, StrEnum
 from math import inf
 
-from tenacity import AsyncRetrying, RetryCallState, wait_exponential
-from tenacity.wait import wait_base
-
+from tocsin.kit.backoff import Backoff
 from tocsin.model.run import Run, ScenarioKey
 from tocsin.model.scenario import LAUNCH_DELAY
 from tocsin.store.scenarios import ScenarioRow
@@ -20,10 +18,9 @@ from tocsin.store.scenarios import ScenarioRow
 _SOON = 5.0
 _FOLLOWED_FOR = 200.0  # DSS asks every 60 s whether a followed scenario has ended, and waits 60 s more
 _OVERDUE_FOR = 3600.0
-_RETRY = wait_exponential(max=300)
-_FORBIDDEN_RETRY = wait_exponential(multiplier=120)
-_UNCONFIRMED = wait_exponential(max=60)
-_RETRYING = AsyncRetrying()
+_RETRY = Backoff(longest=300)
+_FORBIDDEN_RETRY = Backoff(120)
+_UNCONFIRMED = Backoff(longest=60)
 
 
 class Rank(IntEnum):
@@ -95,19 +92,12 @@ class ScenarioState:
         return {"project": self.row.key.project, "scenario": self.row.key.scenario}
 
 
-def wait_after(strategy: wait_base, failures: int) -> float:
-    """Seconds that a wait strategy of tenacity gives after so many failures in a row."""
-    state = RetryCallState(_RETRYING, None, (), {})
-    state.attempt_number = failures
-    return strategy(state)
-
-
 def next_poll(scenario: ScenarioState, now: float, dss_now: datetime, *, by_sweep: bool, max_interval: float) -> Due:
     """The next poll: of those that are due now the most urgent, else the earliest. ``by_sweep``: hints come from it."""
     if scenario.failures:
-        strategy = _FORBIDDEN_RETRY if scenario.forbidden else _RETRY
+        backoff = _FORBIDDEN_RETRY if scenario.forbidden else _RETRY
         rank = Rank.NUDGED if scenario.failures <= 3 and not scenario.forbidden else Rank.ROUTINE
-        pause = min(wait_after(strategy, scenario.failures), max_interval)
+        pause = min(backoff.pause(scenario.failures), max_interval)
         return Due(pause - (now - scenario.tried_at), rank, Reason.RETRY)
     running, hint = bool(scenario.open_runs), scenario.running_hint is not None
     if scenario.polled_at is None:
@@ -118,7 +108,7 @@ def next_poll(scenario: ScenarioState, now: float, dss_now: datetime, *, by_swee
     if scenario.hinted and (hint != running or differs_for < polled_ago):
         wait = 0.0
         if differs_for >= polled_ago:
-            wait = min(wait_after(_UNCONFIRMED, scenario.unconfirmed), max_interval) - polled_ago
+            wait = min(_UNCONFIRMED.pause(scenario.unconfirmed), max_interval) - polled_ago
         candidates.append(Due(wait, Rank.NUDGED, Reason.SWEEP if by_sweep else Reason.FLAGS))
     if running:
         age = (dss_now - scenario.open_runs[0].start).total_seconds()

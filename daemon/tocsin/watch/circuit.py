@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from math import inf
 
-from tenacity import wait_exponential
-
 from tocsin import dss
+from tocsin.kit.backoff import Backoff
 from tocsin.model.event import DownReason, Event, EventName, node_event_id
-from tocsin.watch.cadence import Rank, wait_after
+from tocsin.watch.cadence import Rank
 from tocsin.watch.queue import NextJob, Permit
 from tocsin.watch.state import NodeState
 
@@ -20,7 +19,7 @@ _REPEATED = 3  # failures in a row that say something once no answer was good fo
 _SILENT = 5.0
 _MANY = 8  # and failures in a row that no chance explains, however soon they came
 _THROTTLED = 60.0  # seconds without a good answer after which being throttled is being down
-_PROBE_PAUSE = wait_exponential(max=60, exp_base=1.5)  # the probe sees the end after at most 1.5 times the outage
+_PROBE_PAUSE = Backoff(longest=60, factor=1.5)  # the probe sees the end after at most 1.5 times the outage
 
 
 class Sign(Enum):
@@ -74,7 +73,7 @@ class Health:
     @property
     def pause(self) -> float:
         """Seconds between two probes. What else fails, or was in flight when the circuit opened, makes none longer."""
-        return wait_after(_PROBE_PAUSE, max(1, self.failed_probes))
+        return _PROBE_PAUSE.pause(max(1, self.failed_probes))
 
     def answered(self, sign: Sign | DownReason, problem: str | None, now: float, *, probe: bool = False) -> None:
         """Count an answer, of the probe or any other. Opens the circuit; only ``close`` closes it."""

@@ -10,13 +10,12 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from math import inf
 
-from tenacity import wait_exponential
-
 from tocsin.dss import DSSError, DSSForbidden
+from tocsin.kit.backoff import Backoff
 from tocsin.model.run import Run, ScenarioKey
 from tocsin.store import Connection, runs, scenarios, starts
 from tocsin.store.scenarios import ProjectRow, ScenarioRow
-from tocsin.watch.cadence import Rank, Reason, ScenarioState, wait_after
+from tocsin.watch.cadence import Rank, Reason, ScenarioState
 from tocsin.watch.circuit import Circuit
 from tocsin.watch.diff import Poll
 from tocsin.watch.queue import NextJob, Permit
@@ -27,7 +26,7 @@ from tocsin.watch.state import NodeState
 _FLAGS_SHARE = 0.6  # of the budget, for lists in place of sweeps
 _SOONEST_PROJECTS = 30.0
 _SOONEST = 5.0  # seconds between two lists of one project, however often it is nudged
-_LIST_RETRY = wait_exponential(multiplier=2, max=1024)
+_LIST_RETRY = Backoff(2, 1024)
 
 _MISSING_BEFORE_GONE = 3  # complete lists in a row must lack something before it is gone
 _MISSING_FOR_SURE = 288  # after a day of lists that agree, even a fifth of a node may be gone
@@ -266,7 +265,7 @@ class Discovery:
             raw = await permit.ask(state.client.list_projects_raw)
         except DSSError as error:
             self._failures += 1
-            self._due = min(self._due, self._read_at + wait_after(_LIST_RETRY, self._failures))
+            self._due = min(self._due, self._read_at + _LIST_RETRY.pause(self._failures))
             if self._failures == 1:
                 state.note_failure("project_list_failed", error)
         else:
@@ -312,7 +311,7 @@ class Discovery:
         except DSSError as error:
             project.failures += 1
             if error.transient:  # soon again: what one bad answer hides must not wait for a whole interval
-                project.due = min(project.due, project.read_at + wait_after(_LIST_RETRY, project.failures))
+                project.due = min(project.due, project.read_at + _LIST_RETRY.pause(project.failures))
             if project.failures == 1:
                 state.note_failure("scenario_list_failed", error, project=key)
             if isinstance(error, DSSForbidden) and not project.blind:

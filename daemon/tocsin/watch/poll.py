@@ -12,11 +12,10 @@ from heapq import heappop, heappush
 from itertools import count
 from math import inf
 
-from tenacity import wait_exponential
-
 from tocsin.dss import DSSError, DSSForbidden, DSSNotFound, DSSReplyTooLarge, wire
 from tocsin.dss.fields import get_object
 from tocsin.dss.wire import Raw
+from tocsin.kit.backoff import Backoff
 from tocsin.kit.strings import storable
 from tocsin.model.event import EventName
 from tocsin.model.run import Details, DetailsLevel, Run, RunKey, ScenarioKey
@@ -24,7 +23,7 @@ from tocsin.model.scenario import LAUNCH_DELAY, MailReporter
 from tocsin.store import Connection, runs
 from tocsin.store.scenarios import PolledScenario, put_follows
 from tocsin.watch import read
-from tocsin.watch.cadence import Rank, Reason, ScenarioState, wait_after
+from tocsin.watch.cadence import Rank, Reason, ScenarioState
 from tocsin.watch.diff import Poll
 from tocsin.watch.discovery import Discovery
 from tocsin.watch.queue import NextJob, Permit
@@ -41,7 +40,7 @@ _SETTLED = 5
 _UNREADABLE = 3  # polls that could not read a run: the next ones do not try again by reading further back
 _BLIND_FOR = 3  # intervals of ``max_poll_interval`` without a poll make what is found then late
 
-_DETAILS_RETRY = wait_exponential(multiplier=2)
+_DETAILS_RETRY = Backoff(2)
 _DETAILS_TRIES = 6
 _DETAILS_LOADED = 10_000
 _LOG_BYTES = 64 * 1024
@@ -371,7 +370,7 @@ class DetailsReader:
                     found = replace(found, log_tail=storable(text, _LOG_BYTES))
         except (DSSError, ValueError) as error:  # DSS may use ids that no path can hold
             if tries < _DETAILS_TRIES and not isinstance(error, DSSNotFound):
-                pause = wait_after(_DETAILS_RETRY, tries)
+                pause = _DETAILS_RETRY.pause(tries)
                 await state.store.write(runs.plan_details, run, state.clock.now() + timedelta(seconds=pause), tries)
                 self._push(state.clock.monotonic() + pause, run, log=log, tries=tries)
                 return

@@ -13,10 +13,10 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from tenacity import wait_exponential
 
 from tocsin.config.model import Node, ProjectScope, ScenarioScope
 from tocsin.dss import DSSClient, DSSError, RequestReport
+from tocsin.kit.backoff import Backoff
 from tocsin.kit.clock import Clock
 from tocsin.model.event import Event
 from tocsin.model.run import ScenarioKey
@@ -24,7 +24,7 @@ from tocsin.store import Connection, Store, StoreFailed, StoreUnavailable
 from tocsin.store.events import insert_events
 from tocsin.store.scenarios import NodeRow, begin_backfill, save_node
 from tocsin.store.writer import Leadership
-from tocsin.watch.cadence import Reason, wait_after
+from tocsin.watch.cadence import Reason
 from tocsin.watch.diff import WantsDetails
 from tocsin.watch.queue import Budget
 from tocsin.watch.read import ParsedList
@@ -35,7 +35,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 Item = TypeVar("Item")
 
-_STORE_RETRY = wait_exponential(multiplier=0.5, max=30)
+_STORE_RETRY = Backoff(0.5, 30)
 
 _SAMPLES = 31
 _SAME_CLOCK = timedelta(seconds=1)  # Date headers count in seconds: less than that is noise
@@ -214,7 +214,7 @@ class WatcherStore:
                 if not self._unavailable and not isinstance(error, StoreFailed):  # which the process ends with
                     self._unavailable = True
                     self._log.error("store_unavailable", stage="watch", error=str(error))
-            await asyncio.sleep(wait_after(_STORE_RETRY, failures))
+            await asyncio.sleep(_STORE_RETRY.pause(failures))
         if self._unavailable:
             self._unavailable = False
             self._log.info("store_available", stage="watch")
