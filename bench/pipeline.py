@@ -41,7 +41,8 @@ from tocsin.deliver.transport import connector
 from tocsin.kit.clock import SystemClock
 from tocsin.model.event import EventName, ScenarioFacts
 from tocsin.model.labels import parse_matcher
-from tocsin.model.run import Run, ScenarioKey
+from tocsin.model.run import DetailsLevel, Run, ScenarioKey
+from tocsin.routing.details import DetailsNeed, DetailsReason
 from tocsin.store import Store, scenarios, writer
 from tocsin.store.events import any_undecided
 from tocsin.store.scenarios import ScenarioRow
@@ -49,6 +50,7 @@ from tocsin.watch.diff import Poll
 from tocsin.watch.read import ListedRun
 from tocsin.watch.record import RecordPolls, record_polls
 
+_LOG = DetailsNeed(DetailsLevel.LOG, DetailsReason.FAILURE)
 SINK = """
 import asyncio, sys
 from aiohttp import web
@@ -212,7 +214,7 @@ def polls(keys: list[ScenarioKey], runs: int, now: datetime) -> list[Poll]:
             seen=(ListedRun(run),),
             reason="sweep",
             begun_at=now,
-            wants_details=lambda _event, _own: False,
+            wants_details=lambda event, _own: _LOG if event.name is EventName.RUN_FAILED else None,
             bounds=DURATION_BUCKETS,
             reaches=start,
             whole=True,

@@ -30,7 +30,7 @@ from sqlalchemy import Connection, func, select
 from tocsin.config.model import DURATION_BUCKETS, Node, WatchConfig
 from tocsin.kit.clock import SystemClock, to_ms
 from tocsin.model.event import END_EVENTS, Event, EventName
-from tocsin.model.run import DetailsLevel, Run, ScenarioKey
+from tocsin.model.run import Run, ScenarioKey
 from tocsin.store import Store, schema, series, writer
 from tocsin.store.runs import RunRow, put_runs
 from tocsin.store.scenarios import PolledScenario, save_polls
@@ -132,7 +132,7 @@ async def measure(fake: FakeNode, options: argparse.Namespace) -> None:
                 clock=CLOCK,
                 wake=lambda: None,
                 metrics=WatchMetrics(CollectorRegistry()),
-                wants_details=lambda event, own: DetailsLevel.NOTHING,
+                wants_details=lambda event, own: None,
                 wants_mail_reporters=lambda: False,
                 user_agent="tocsin/bench",
                 duration_buckets=DURATION_BUCKETS,

@@ -19,10 +19,7 @@ from tests.watch.conftest import CLOCK, QUICK, until
 from tocsin.config.model import DURATION_BUCKETS, Channel, Config, DssReportersConfig, Node, Receiver, StoreConfig
 from tocsin.decide.decide import DecideMetrics, Decider
 from tocsin.deliver.sender import DeliverMetrics, Sender
-from tocsin.model.event import Event
-from tocsin.model.run import DetailsLevel
-from tocsin.model.scenario import MailReporter
-from tocsin.routing import dss_reporters as mirror
+from tocsin.routing.details import details_needed
 from tocsin.sim import DEFAULT_KEY, World
 from tocsin.store import Store, writer
 from tocsin.watch.node import NodeWatcher
@@ -112,13 +109,10 @@ async def stages(
         leader = await store.write(writer.acquire_lease, "test", CLOCK.now(), force=True)
         assert leader is not None
 
-        def wanted(event: Event, own: tuple[MailReporter, ...]) -> DetailsLevel:
-            return mirror.dss_details_needed(config.dss_reporters, event, own)
-
         registry = CollectorRegistry()
         deps = WatcherDeps(
             node, store=store, leadership=leader, clock=CLOCK, wake=lambda: None, metrics=WatchMetrics(registry),
-            wants_details=wanted, wants_mail_reporters=lambda: True, user_agent="tocsin/test",
+            wants_details=details_needed(config), wants_mail_reporters=lambda: True, user_agent="tocsin/test",
             duration_buckets=DURATION_BUCKETS,
         )  # fmt: skip
         watcher = NodeWatcher(deps)

@@ -13,7 +13,7 @@ from tocsin.deliver.mail import parse_address, parse_addresses
 from tocsin.model.decision import DecisionReason
 from tocsin.model.event import Event, EventName, FailedReporter, ScenarioFacts, end_event_name
 from tocsin.model.notification import EventNotice, MailOverrides
-from tocsin.model.run import DetailsLevel, Run, ScenarioKey
+from tocsin.model.run import Run, ScenarioKey
 from tocsin.model.scenario import MailReporter
 from tocsin.routing import dss_reporters as mirror
 from tocsin.routing.reporters import ReporterResult, reporter_notifications
@@ -313,13 +313,3 @@ def test_the_failed_reporter_is_found_by_its_name_or_by_being_the_only_one() -> 
     assert mirror.evaluate_fallback(FALLBACK, failed("nobody"), [MAIL, other]) is None
     assert mirror.evaluate_fallback(FALLBACK, failed("renamed since"), [MAIL]) is not None
     assert mirror.evaluate_fallback(FALLBACK, failed(), []) is None
-
-
-def test_steps_are_wanted_for_the_mails_that_will_be_sent() -> None:
-    failing = replace(MAIL, condition="outcome != 'SUCCESS'")
-    assert mirror.dss_details_needed(MIRROR, event("SUCCESS"), [MAIL]) is DetailsLevel.STEPS
-    with_log = replace(MAIL, attachments=("LOG",))
-    assert mirror.dss_details_needed(MIRROR, event("SUCCESS"), [MAIL, with_log]) is DetailsLevel.LOG
-    assert not mirror.dss_details_needed(MIRROR, event("SUCCESS"), [failing])
-    assert not mirror.dss_details_needed(MIRROR, event("SUCCESS"), [replace(MAIL, phase="START")])
-    assert not mirror.dss_details_needed(FALLBACK, event("SUCCESS"), [MAIL])

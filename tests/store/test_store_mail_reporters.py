@@ -5,7 +5,7 @@ from dataclasses import replace
 from sqlalchemy import select, text
 
 from tests.store.test_store_watched import scenario
-from tests.watch.scenes import KEY, at, poll, poll_result, ran
+from tests.watch.scenes import KEY, at, poll, poll_result, ran, wants
 from tocsin.model.event import FailedReporter
 from tocsin.model.run import DetailsLevel, ScenarioKey
 from tocsin.model.scenario import MailReporter
@@ -54,11 +54,11 @@ async def test_the_reporters_say_whose_details_are_wanted(store: Store) -> None:
     await store.write(scenarios.put_scenarios, [scenario()])
     seen = replace(
         poll(poll_result([ran(10, 20)], 30)),
-        wants_details=lambda event, own: DetailsLevel(own == (MAIL,)),
+        wants_details=lambda event, own: wants(DetailsLevel(own == (MAIL,)))(event, own),
         mail_reporters=(MAIL,),
     )
     (recorded,) = await store.write(record_polls, [seen])
-    assert [(run.run_id, level) for run, level in recorded.details] == [("run-10", DetailsLevel.STEPS)]
+    assert [(run.run_id, need.level) for run, need in recorded.details] == [("run-10", DetailsLevel.STEPS)]
 
 
 async def test_failures_that_came_before_the_end_of_their_run_are_found(store: Store) -> None:

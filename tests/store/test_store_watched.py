@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from tests.watch.scenes import EARLY, KEY, T0, at, buckets_of, poll, poll_result, ran, runs_of, told, totals_of
 from tocsin.model.run import DetailsLevel, ScenarioKey
+from tocsin.routing.details import DetailsNeed, DetailsReason
 from tocsin.store import Store, runs, scenarios, starts
 from tocsin.store.prune import forget_runs
 from tocsin.store.scenarios import PolledScenario, ProjectRow, ScenarioProgress, ScenarioRow
@@ -100,7 +101,8 @@ async def test_a_poll_writes_its_runs_events_and_totals_once(store: Store) -> No
         ("run.started", "run-90"),
     ]
     assert found[0].open_runs == (ran(90),)
-    assert found[0].details == ((ran(1, 2).key, DetailsLevel.LOG),)
+    need = DetailsNeed(DetailsLevel.LOG, DetailsReason.FAILURE)
+    assert found[0].details == ((ran(1, 2).key, need),)
     assert found[0].polled
     assert (found[0].polled.cursor, found[0].settled) == (at(90), {T0: "met"})
     assert [one.polled is not None for one in found] == [True, True, False]

@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 from sqlalchemy import Connection, select
 
 from tests.fakedss import Differences, FakeDSS
+from tests.watch.scenes import wants
 from tocsin.config.model import DURATION_BUCKETS, Node, WatchConfig
 from tocsin.kit.clock import Clock, SystemClock, to_ms
 from tocsin.model.cloudevent import to_cloudevent
@@ -132,7 +133,7 @@ async def watching(
             clock=clock,
             wake=lambda: rings.append(None),
             metrics=WatchMetrics(registry),
-            wants_details=lambda event, own: details,
+            wants_details=wants(details),
             wants_mail_reporters=lambda: mirroring,
             user_agent="tocsin/test",
             duration_buckets=DURATION_BUCKETS,

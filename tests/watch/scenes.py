@@ -6,8 +6,11 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Connection, select
 
-from tocsin.model.event import Event, ScenarioFacts
+from tocsin.config.model import Config, Node, StoreConfig
+from tocsin.model.event import END_EVENTS, Event, ScenarioFacts
 from tocsin.model.run import DetailsLevel, Run, ScenarioKey
+from tocsin.model.scenario import MailReporter
+from tocsin.routing.details import DetailsNeed, DetailsReason, WantsDetails, details_needed
 from tocsin.store import schema
 from tocsin.watch.diff import Poll
 from tocsin.watch.read import ListedRun
@@ -15,6 +18,18 @@ from tocsin.watch.read import ListedRun
 T0 = datetime(2026, 3, 1, 12, tzinfo=UTC)
 KEY = ScenarioKey("prod", "SALES", "NIGHTLY")
 EARLY = T0 - timedelta(days=365)
+_ALWAYS_NEEDED = details_needed(Config((Node("prod", "https://dss"),), StoreConfig("sqlite://")))
+
+
+def wants(level: DetailsLevel) -> WantsDetails:
+    """What every watch needs of runs that failed, and ``level`` of all others."""
+    shown = [DetailsNeed(level, DetailsReason.STEPS_SHOWN)] if level else []
+
+    def wanted(event: Event, mail_reporters: Sequence[MailReporter]) -> DetailsNeed | None:
+        needs = [_ALWAYS_NEEDED(event, mail_reporters), *(shown if event.name in END_EVENTS else ())]
+        return max(filter(None, needs), key=lambda need: need.level, default=None)
+
+    return wanted
 
 
 def at(seconds: float) -> datetime:
@@ -54,7 +69,7 @@ def poll_result(
         tuple(seen),
         reason="max_interval",
         begun_at=at(now),
-        wants_details=lambda event, own: DetailsLevel.NOTHING,
+        wants_details=wants(DetailsLevel.NOTHING),
         bounds=(1.0, 60.0, 3600.0),
         reaches=None if all_history or not seen else seen[-1].run.start,
         whole=whole,

@@ -5,7 +5,6 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from math import inf
 
 import pytest
 import structlog
@@ -16,7 +15,7 @@ from tocsin.model.run import ScenarioKey
 from tocsin.store.scenarios import ScenarioRow
 from tocsin.watch.cadence import Rank, Reason, ScenarioState
 from tocsin.watch.queue import Budget, NextJob, Permit, RequestQueue
-from tocsin.watch.schedule import Schedule
+from tocsin.watch.schedule import NextPoll, Schedule
 
 LOG = structlog.get_logger()
 
@@ -50,18 +49,15 @@ class Jobs:
     done: list[str] = field(default_factory=list)
     work: Callable[[Permit], Awaitable[None]] | None = None
 
-    def next_job(self, now: float) -> NextJob | None:
-        return NextJob(*min(self.waiting)[:2]) if self.waiting else None
-
-    def due_in(self, now: float) -> float:
-        return inf
+    def jobs(self, now: float) -> list[NextJob]:
+        return [NextJob(*min(self.waiting)[:2], self._start)] if self.waiting else []
 
     async def _run(self, name: str, permit: Permit) -> None:
         if self.work is not None:
             await self.work(permit)
         self.done.append(name)
 
-    def start(self, now: float, permit: Permit) -> Coroutine[object, object, None]:
+    def _start(self, permit: Permit) -> Coroutine[object, object, None]:
         job = min(self.waiting)
         self.waiting.remove(job)
         return self._run(job[2], permit)
@@ -166,12 +162,21 @@ def a_schedule(clock: Hands, *ones: ScenarioState) -> Schedule:
 
 def poll(schedule: Schedule, clock: Hands) -> tuple[str, Reason] | None:
     """Make the poll that is due, and let it land well."""
-    if schedule.next_job(clock.seconds) is None:
+    if (made := begin(schedule, clock)) is None:
         return None
-    one, reason = schedule.pop(clock.seconds, limit=4.0)
-    one.polled_at = clock.seconds
-    schedule.finished(one)
-    return one.key.scenario, reason
+    made.scenario.polled_at = clock.seconds
+    schedule.finished(made.scenario)
+    return made.scenario.key.scenario, made.reason
+
+
+def begin(schedule: Schedule, clock: Hands, limit: float = 4.0) -> NextPoll | None:
+    """Begin the most urgent poll that is due."""
+    due = [item for item in schedule.polls(clock.seconds) if item.due <= clock.seconds]
+    if not due:
+        return None
+    first = min(due, key=lambda item: (item.rank, item.due))
+    schedule.begin(first, limit)
+    return first
 
 
 def test_several_nudges_are_one_poll_and_one_that_comes_meanwhile_makes_another() -> None:
@@ -179,10 +184,11 @@ def test_several_nudges_are_one_poll_and_one_that_comes_meanwhile_makes_another(
     schedule = a_schedule(clock, one)
     for _ in range(3):
         schedule.nudge(one, Reason.FLAGS)
-    popped, reason = schedule.pop(clock.seconds, limit=4.0)
-    assert (popped, reason, schedule.next_job(clock.seconds)) == (one, Reason.FLAGS, None)
+    begun = begin(schedule, clock)
+    assert begun is not None
+    assert (begun.scenario, begun.reason, begin(schedule, clock)) == (one, Reason.FLAGS, None)
     schedule.nudge(one, Reason.FLAGS)
-    assert schedule.next_job(clock.seconds) is None
+    assert begin(schedule, clock) is None
     one.polled_at = clock.seconds
     schedule.finished(one)
     assert poll(schedule, clock) == ("A", Reason.FLAGS)
@@ -240,7 +246,6 @@ def test_a_sweep_that_no_poll_explains_is_asked_again_ever_later() -> None:
         began = clock.seconds
         while (made := poll(schedule, clock)) is None:
             clock.seconds += 0.5
-            schedule.promote_due(clock.seconds)
         assert made == ("A", Reason.SWEEP)
         waits.append(clock.seconds - began)
         one.unconfirmed += 1
@@ -317,8 +322,7 @@ def test_a_scenario_gets_one_poll_a_second_however_often_hooks_ask() -> None:
     polls = []
     for _ in range(50):
         schedule.hook(one)
-        if schedule.next_job(clock.seconds) is not None:
-            schedule.pop(clock.seconds, limit=400.0)
+        if begin(schedule, clock, limit=400.0) is not None:
             schedule.finished(one)
             polls.append(clock.seconds)
         clock.seconds += 0.125

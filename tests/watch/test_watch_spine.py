@@ -2,15 +2,16 @@
 
 import asyncio
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from tests.fakedss import FakeDSS
-from tests.watch.conftest import QUICK, Start, Watching, now_ms, settled, until, watching
+from tests.fakedss import FakeDSS, faults
+from tests.watch.conftest import CLOCK, QUICK, Start, Watching, now_ms, settled, until, watching
+from tocsin.model.notification import EventNotice, Notification
 from tocsin.model.run import DetailsLevel
-from tocsin.store import runs
+from tocsin.store import outbox, runs
 
 pytestmark = pytest.mark.e2e
 
@@ -65,6 +66,35 @@ async def test_the_log_is_read_where_somebody_needs_it(
     await until(lambda: found.agrees(since))
     await until(lambda: dss.asked("run_log", scenario="S001") == 1)
     assert (dss.asked("run", scenario="S000"), dss.asked("run_log", scenario="S000")) == asked
+
+
+async def test_a_start_waits_a_second_at_most_for_the_details_of_the_end_before_it(dss: FakeDSS, start: Start) -> None:
+    dss.world.populate(1, 1)
+    found = await start()
+    unread = asyncio.Event()
+    with dss.fail(faults.held(unread), "run"):
+        dss.world.instant_run("P000", "S000", "FAILED")
+        await until(lambda: dss.asked("run") == 1)
+        event = (await found.events())[-1]
+        assert event.run
+        now = CLOCK.now()
+        waiting = Notification("n" * 32, "ops", "hook", "key", EventNotice(event, "all"), now, now + timedelta(hours=1))
+        await found.store.write(outbox.enqueue, [waiting], {waiting.id: [event.run.key]})
+        await asyncio.sleep(1.2)
+        assert not await _released(found, waiting)
+        began = CLOCK.monotonic()
+        dss.start_run("P000", "S000")
+        await until(lambda: _released(found, waiting))
+        assert CLOCK.monotonic() - began >= 1
+        unread.set()
+
+
+async def _due_at(found: Watching, notification: Notification) -> datetime:
+    return (await found.store.read(outbox.load_notifications, [notification.id]))[notification.id].due_at
+
+
+async def _released(found: Watching, notification: Notification) -> bool:
+    return await _due_at(found, notification) <= CLOCK.now()
 
 
 async def test_what_ended_before_the_watch_is_baseline_and_what_ran_then_gives_its_end(

@@ -27,11 +27,7 @@ from tocsin.kit.clock import Clock, isoformat
 from tocsin.kit.tasks import RootTasks
 from tocsin.metrics import Exposition, ProcessMetrics
 from tocsin.model.cloudevent import Json
-from tocsin.model.event import Event
-from tocsin.model.run import DetailsLevel
-from tocsin.model.scenario import MailReporter
-from tocsin.routing.dss_reporters import dss_details_needed
-from tocsin.routing.reporters import details_needed
+from tocsin.routing.details import details_needed
 from tocsin.store import Store, deliveries
 from tocsin.store.writer import Leadership
 from tocsin.watch.node import NodeSnapshot, NodeWatcher
@@ -84,10 +80,6 @@ class Daemon:
         decider = Decider(self.store, leadership, self._decide_metrics, wake_sender, wake)
         record = partial(record_polls, decide=decider.decide_recorded)
 
-        def details_level(event: Event, mail_reporters: tuple[MailReporter, ...]) -> DetailsLevel:
-            for_dss = dss_details_needed(self.config().dss_reporters, event, mail_reporters)
-            return max(for_dss, self._reporters_want_details(event))
-
         def make_watcher(node: Node, config: Config) -> NodeWatcher:
             deps = WatcherDeps(
                 node,
@@ -97,7 +89,7 @@ class Daemon:
                 wake=wake,
                 record=record,
                 metrics=self._watch_metrics,
-                wants_details=details_level,
+                wants_details=lambda event, mail_reporters: self._wants_details(event, mail_reporters),
                 wants_mail_reporters=lambda: self.config().dss_reporters.mode != "off",
                 user_agent=f"tocsin/{__version__}",
                 duration_buckets=config.metrics.duration_bounds,
@@ -114,7 +106,7 @@ class Daemon:
 
     def _apply_config(self) -> None:
         config = self.config()
-        self._reporters_want_details = details_needed(config.reporters, config.channels(), config.template_texts)
+        self._wants_details = details_needed(config)
         self._process_metrics.reloaded(self.config.last.ok, self.config.last.at)
 
     async def listen(self) -> None:

@@ -16,7 +16,7 @@ from tocsin.config.model import DssReportersConfig
 from tocsin.model.decision import DecisionReason
 from tocsin.model.event import END_EVENTS, Event, EventName, dss_variables, end_event_name
 from tocsin.model.notification import EventNotice, MailOverrides
-from tocsin.model.run import DetailsLevel, Run
+from tocsin.model.run import Run
 from tocsin.model.scenario import MailReporter
 from tocsin.routing.reporters import ReporterResult, check_condition
 
@@ -75,18 +75,6 @@ def evaluate_fallback(
     return [_evaluate(config, about[reporter.phase], reporter, passed) for reporter in meant if reporter.phase in about]
 
 
-def dss_details_needed(config: DssReportersConfig, event: Event, reporters: Sequence[MailReporter]) -> DetailsLevel:
-    """What a mirrored mail needs of a run whose end it will report: its steps, and its log where it attaches that."""
-    if config.mode != "mirror" or event.name not in END_EVENTS or not config.allow_recipients:
-        return DetailsLevel.NOTHING
-    levels = (
-        DetailsLevel.LOG if "LOG" in reporter.attachments else DetailsLevel.STEPS
-        for reporter in reporters
-        if reporter.phase == "END" and check_condition(reporter.condition, event)[0] is not DecisionReason.CONDITION
-    )
-    return max(levels, default=DetailsLevel.NOTHING)
-
-
 def _evaluate(
     config: DssReportersConfig, event: Event, reporter: MailReporter, condition: tuple[DecisionReason, str | None]
 ) -> ReporterResult:
@@ -97,7 +85,7 @@ def _evaluate(
     if reporter.subject.strip() and not _is_plain(reporter.subject, freemarker=reporter.freemarker):
         subject = DEFAULT_SUBJECT
         subject_note = "DSS's default subject replaces one that is not made of plain variables"
-    message, message_note = _message(reporter)
+    message, message_note = mirrored_message(reporter)
     left_out: list[str] = []
     notices = tuple(
         EventNotice(
@@ -216,7 +204,7 @@ def left_out_note(left_out: Sequence[str]) -> str:
     return f"left out: {', '.join(left_out[:_NAMED])}{more}"
 
 
-def _message(reporter: MailReporter) -> tuple[str | None, str | None]:
+def mirrored_message(reporter: MailReporter) -> tuple[str | None, str | None]:
     """The text to fill in, None for the built-in mail; and why that replaces another."""
     text = reporter.message
     if reporter.template not in ("", "default.ftl"):

@@ -5,22 +5,20 @@ key is one scenario and one reporter: notifications about a scenario arrive in t
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from tocsin.config.model import Channel, MessageFormat, Reporter
+from tocsin.config.model import Channel, Reporter
 from tocsin.kit.strings import derived_id
 from tocsin.model.decision import DecisionReason
-from tocsin.model.event import END_EVENTS, Event, EventName, dss_variables, event_labels
+from tocsin.model.event import END_EVENTS, Event, dss_variables
 from tocsin.model.labels import Labels, all_match
 from tocsin.model.notification import EventNotice, MailOverrides, Notice, Notification, SummaryNotice
-from tocsin.model.run import BAD_OUTCOMES, DetailsLevel, Outcome
+from tocsin.model.run import BAD_OUTCOMES
 from tocsin.routing.formula import BadFormula, holds
 
 _WORST = 5  # failures that a summary names
-_BUILT_IN = frozenset(kind.value for kind in MessageFormat)  # the names of the built-in texts
-_ALWAYS_DETAILED = frozenset({EventName.RUN_FAILED, EventName.RUN_ABORTED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,46 +94,3 @@ def summary_notifications(
     notice = SummaryNotice(node, since=late[0].time, until=late[-1].time, runs_by_outcome=dict(outcomes), worst=worst)
     ids, key = [event.id for event in late], f"summary:{node}"
     return [new_notification(item, key, notice, now, "summary", receiver, item.name, *ids) for item in channels]
-
-
-def details_needed(
-    reporters: Sequence[Reporter], channels: Mapping[str, Channel], templates: Mapping[str, str]
-) -> Callable[[Event], DetailsLevel]:
-    """What is needed of the run that an event ended: all of it after a failure or an abort; after other ends the steps
-    when a reporter that has a channel will send it, and the log when that reporter attaches it or its text shows it."""
-    by_receiver: dict[str, list[Channel]] = {}
-    for channel in channels.values():
-        by_receiver.setdefault(channel.receiver, []).append(channel)
-    sending = [reporter for reporter in reporters if reporter.receiver in by_receiver and reporter.on & END_EVENTS]
-
-    def needed(event: Event) -> DetailsLevel:
-        if event.name not in END_EVENTS:
-            return DetailsLevel.NOTHING
-        if event.name in _ALWAYS_DETAILED:
-            return DetailsLevel.LOG
-        concerned = [reporter for reporter in sending if event.name in reporter.on]
-        labels = event_labels(event) if concerned else {}
-        level = DetailsLevel.NOTHING
-        for reporter in concerned:
-            result = evaluate_reporter(reporter, event, labels)
-            if result is not None and result.notices:
-                own = reporter.template or reporter.message
-                channels_of = by_receiver[reporter.receiver]
-                texts = {own or channel.template for channel in channels_of if channel.webhook is None}
-                if "log" in reporter.attach or any(_shows_log(text, event, templates) for text in texts):
-                    return DetailsLevel.LOG
-                level = DetailsLevel.STEPS
-        return level
-
-    return needed
-
-
-def _shows_log(template: str | None, event: Event, templates: Mapping[str, str]) -> bool:
-    """Whether a text shows the log of this run: the built-in ones do, below the error of a run that was not good."""
-    default = event.run is not None and event.run.outcome != Outcome.SUCCESS
-    if template is None or template in _BUILT_IN:
-        return default
-    text = templates.get(template, template)
-    if any(word in text for word in ("include", "import", "extends")):
-        return default or any("log_tail" in other for other in (text, *templates.values()))
-    return "log_tail" in text

@@ -209,15 +209,20 @@ def put_details(connection: Connection, details: Details) -> None:
     """Write a run's details over older ones, and let the notifications that waited for them go."""
     row = key_values(run_details, details.run) | {name: getattr(details, name) for name in _DETAILS}
     upsert(connection, run_details, [row], _DETAILS)
+    release_waiting(connection, details.run, details.read_at)
+
+
+def release_waiting(connection: Connection, run: RunKey, now: datetime) -> None:
+    """Let the notifications that wait for a run's details go, whether they were read or not."""
     waited = list(
         connection.execute(
-            delete(outbox_waits).where(equals(outbox_waits, RUN, details.run)).returning(outbox_waits.c.notification_id)
+            delete(outbox_waits).where(equals(outbox_waits, RUN, run)).returning(outbox_waits.c.notification_id)
         ).scalars()
     )
     still_waits = exists().where(outbox_waits.c.notification_id == outbox.c.id)
     for part in chunks(waited):
-        due_later = (outbox.c.id.in_(part), ~still_waits, outbox.c.due_at > details.read_at)
-        connection.execute(update(outbox).where(*due_later).values(due_at=details.read_at))
+        due_later = (outbox.c.id.in_(part), ~still_waits, outbox.c.due_at > now)
+        connection.execute(update(outbox).where(*due_later).values(due_at=now))
 
 
 def get_details(connection: Connection, runs: Iterable[RunKey]) -> dict[RunKey, Details]:

@@ -3,7 +3,7 @@
 One ``node.down`` with its reason and one ``node.up`` for each gap, over restarts too; then the backfill begins.
 """
 
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from enum import Enum, auto
 from math import inf
@@ -108,14 +108,10 @@ class Circuit:
         self._resumed = False
         self._logged_down = False
 
-    def next_job(self, now: float) -> NextJob | None:
-        return NextJob(Rank.SWEEP, now) if not self._busy and self.due_in(now) == inf else None
+    def jobs(self, now: float) -> Iterable[NextJob]:
+        return () if self._busy else (NextJob(Rank.SWEEP, self._probed_at + self.health.pause, self._start),)
 
-    def due_in(self, now: float) -> float:
-        left = self._probed_at + self.health.pause - now
-        return left if left > 0 else inf
-
-    def start(self, now: float, permit: Permit) -> Coroutine[object, object, None]:
+    def _start(self, permit: Permit) -> Coroutine[object, object, None]:
         self._busy = True
         return self._run_probe(permit)
 

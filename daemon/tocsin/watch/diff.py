@@ -4,13 +4,14 @@ One start and exactly one end per run, known by its id and its start, whatever t
 polls; what lies before the watch or the watermark makes no event at all.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import KW_ONLY, dataclass, replace
 from datetime import datetime, timedelta
 
 from tocsin.model.event import Event, EventName, FailedReporter, ScenarioFacts, end_event_name, run_event_id
-from tocsin.model.run import DetailsLevel, Outcome, Run, ScenarioKey
+from tocsin.model.run import Outcome, Run, ScenarioKey
 from tocsin.model.scenario import LAUNCH_DELAY, MailReporter
+from tocsin.routing.details import WantsDetails
 from tocsin.store.runs import StoredRun, StoredRuns
 from tocsin.store.scenarios import ScenarioProgress
 from tocsin.watch.read import ListedRun
@@ -18,9 +19,6 @@ from tocsin.watch.read import ListedRun
 _VANISHED_AFTER = timedelta(minutes=10)  # an open run that DSS's history lacks for so long is closed as UNKNOWN,
 _LOST_AFTER = timedelta(seconds=20)  # and one that DSS does not know by its id either so soon: two polls agree
 _REPORTERS_WATCHED_FOR = timedelta(hours=6)  # DSS's reporters may fail so long after the end of a run
-
-# What is needed of the run that an event ended, by the scenario's own mail reporters too; asked on the store's thread.
-WantsDetails = Callable[[Event, tuple[MailReporter, ...]], DetailsLevel]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +31,7 @@ class Poll:
     _: KW_ONLY
     reason: str
     begun_at: datetime
-    wants_details: WantsDetails
+    wants_details: WantsDetails  # asked on the store's thread
     bounds: tuple[float, ...]  # of the duration histogram, in seconds
     pending: tuple[datetime, ...] = ()  # expected starts
     mail_reporters: tuple[MailReporter, ...] = ()  # DSS's own, as far as they are known and wanted

@@ -5,9 +5,10 @@ runs, and they are read as often as the budget allows. What cannot be read count
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 from math import inf
 
 from tocsin.dss import DSSError, DSSForbidden
@@ -181,28 +182,20 @@ class Discovery:
         """Whether every project was read since the start, or reading it was refused."""
         return all(project.read_at > -inf for project in self.projects.values())
 
-    def next_job(self, now: float) -> NextJob | None:
-        if now >= self._due and not self._busy:
-            return NextJob(Rank.DISCOVERY, self._due)
-        project = self._next()
-        return NextJob(Rank.DISCOVERY, project.due) if project and project.due <= now else None
+    def jobs(self, now: float) -> Iterator[NextJob]:
+        if not self._busy:
+            yield NextJob(Rank.DISCOVERY, self._due, self._start_projects)
+        idle = (project for project in self.projects.values() if not project.busy)
+        if (project := min(idle, key=lambda project: project.due, default=None)) is not None:
+            yield NextJob(Rank.DISCOVERY, project.due, partial(self._start_project, project))
 
-    def due_in(self, now: float) -> float:
-        dues = [project.due for project in self.projects.values() if not project.busy]
-        return min((due - now for due in (*dues, self._due) if due > now), default=inf)
+    def _start_projects(self, permit: Permit) -> Coroutine[object, object, None]:
+        self._busy = True
+        return self.read_projects(permit)
 
-    def start(self, now: float, permit: Permit) -> Coroutine[object, object, None]:
-        if now >= self._due and not self._busy:
-            self._busy = True
-            return self.read_projects(permit)
-        project = self._next()
-        assert project is not None
+    def _start_project(self, project: _Project, permit: Permit) -> Coroutine[object, object, None]:
         project.busy = True
         return self._read_project(project, permit)
-
-    def _next(self) -> _Project | None:
-        idle = (project for project in self.projects.values() if not project.busy)
-        return min(idle, key=lambda project: project.due, default=None)
 
     def nudge(self, project: str) -> bool:
         """Read a project's list soon; False if the project is not known."""

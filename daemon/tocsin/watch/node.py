@@ -97,7 +97,13 @@ class _Session:
         await self._discovery.load()
         await self._details.load()
         state.schedule.hints_from = Reason.SWEEP if self._sweep.trusted else Reason.FLAGS
-        await until_one_ends({"queue": self._queue.run(), "housekeeping": self._keep_house()})
+        await until_one_ends(
+            {
+                "queue": self._queue.run(),
+                "housekeeping": self._keep_house(),
+                "late details": self._details.release_late(),
+            }
+        )
 
     async def close(self) -> None:
         await self._state.client.close()

@@ -4,13 +4,13 @@ The only source of truth about runs. A poll that could not be completed changes 
 details are due gets a row of them, even if it only says what could not be read: no notification waits for nothing.
 """
 
-from collections.abc import Coroutine, Sequence
+import asyncio
+from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from heapq import heappop, heappush
 from itertools import count
-from math import inf
 
 from tocsin.dss import DSSError, DSSForbidden, DSSNotFound, DSSReplyTooLarge, wire
 from tocsin.dss.fields import get_object
@@ -28,6 +28,7 @@ from tocsin.watch.diff import Poll
 from tocsin.watch.discovery import Discovery
 from tocsin.watch.queue import NextJob, Permit
 from tocsin.watch.record import PollOutcome, record_polls
+from tocsin.watch.schedule import NextPoll
 from tocsin.watch.state import NodeState
 from tocsin.watch.sweep import Sweep
 
@@ -42,6 +43,7 @@ _BLIND_FOR = 3  # intervals of ``max_poll_interval`` without a poll make what is
 
 _DETAILS_RETRY = Backoff(2)
 _DETAILS_TRIES = 6
+_BEHIND = 1.0  # seconds for which a start waits behind the details of an earlier end
 _DETAILS_LOADED = 10_000
 _LOG_BYTES = 64 * 1024
 
@@ -54,15 +56,18 @@ class Poller:
 
     def __init__(self, state: NodeState, discovery: Discovery, details: "DetailsReader", sweep: Sweep) -> None:
         self._state = state
-        self.next_job, self.due_in = state.schedule.next_job, state.schedule.due_in
         self._discovery, self._details, self._sweep = discovery, details, sweep
         self._asked: set[ScenarioKey] = set()  # definitions that were read to learn whom a scenario follows
         # Where the runs' copies lack mail reporters: for which run's state the definition was read, and what it said.
         self._defined: dict[ScenarioKey, tuple[int, tuple[MailReporter, ...] | None]] = {}
 
-    def start(self, now: float, permit: Permit) -> Coroutine[object, object, None]:
-        scenario, reason = self._state.schedule.pop(now, self._state.budget.limit)
-        return self._poll(scenario, reason, permit)
+    def jobs(self, now: float) -> Iterator[NextJob]:
+        for poll in self._state.schedule.polls(now):
+            yield NextJob(poll.rank, poll.due, partial(self._start, poll))
+
+    def _start(self, poll: NextPoll, permit: Permit) -> Coroutine[object, object, None]:
+        self._state.schedule.begin(poll, self._state.budget.limit)
+        return self._poll(poll.scenario, poll.reason, permit)
 
     async def _poll(self, scenario: ScenarioState, reason: Reason, permit: Permit) -> None:
         state, deps = self._state, self._state.deps
@@ -290,8 +295,12 @@ class Poller:
             if not event.late and event.name is not EventName.REPORTER_FAILED:
                 delay = event.detected_at + state.dss_clock.offset - event.time
                 state.metrics.detection_delay.labels(state.name).observe(max(0.0, delay.total_seconds()))
-        for run, level in outcome.details:
-            self._details.request(run, level)
+        for run, need in outcome.details:
+            state.log.debug("details_due", **scenario.place, run=run.run_id, reason=need.reason.value)
+            self._details.request(run, log=need.level is DetailsLevel.LOG)
+        for event in outcome.events:
+            if event.run and event.name is EventName.RUN_STARTED:
+                self._details.run_started(event.run.key)
         if any(event.name not in (EventName.RUN_STARTED, EventName.REPORTER_FAILED) for event in outcome.events):
             state.schedule.run_ended(scenario.key)
         if outcome.events and state.deps.record is None:
@@ -324,32 +333,51 @@ def late_before(
 
 
 class DetailsReader:
-    """The source of reads of run details: first error, steps, job ids, log tail."""
+    """The source of reads of run details: first error, steps, job ids, log tail.
+
+    Notifications of an end wait for them, and those of the next start behind that end: then a second at most."""
 
     def __init__(self, state: NodeState) -> None:
         self._state = state
         self._heap: list[tuple[float, int, RunKey, bool, int]] = []  # when due, number, run, with its log, tries
         self._numbers = count()
+        self._unread: set[RunKey] = set()
+        self._behind: asyncio.Queue[tuple[float, RunKey]] = asyncio.Queue()  # until when which details are waited for
 
     async def load(self) -> None:
         """Take up what an earlier life left unread."""
         for row in await self._state.store.read(runs.details_due, self._state.name, _DETAILS_LOADED):
             self._push(0.0, row.run.key, log=True, tries=row.details_tries)  # the level is not stored
 
-    def request(self, run: RunKey, level: DetailsLevel) -> None:
-        self._push(self._state.clock.monotonic(), run, log=level is DetailsLevel.LOG)
+    def request(self, run: RunKey, *, log: bool) -> None:
+        self._push(self._state.clock.monotonic(), run, log=log)
 
-    def next_job(self, now: float) -> NextJob | None:
-        return NextJob(Rank.DETAILS, self._heap[0][0]) if self._heap and self._heap[0][0] <= now else None
+    def run_started(self, started: RunKey) -> None:
+        """The notification of this start is behind those of the scenario's earlier ends."""
+        until = self._state.clock.monotonic() + _BEHIND
+        for run in self._unread:
+            if run.scenario == started.scenario and run.start < started.start:
+                self._behind.put_nowait((until, run))
 
-    def due_in(self, now: float) -> float:
-        return self._heap[0][0] - now if self._heap and self._heap[0][0] > now else inf
+    async def release_late(self) -> None:
+        """For ever: let ends go without their details where a start has waited behind them for long enough."""
+        state = self._state
+        while True:
+            until, run = await self._behind.get()
+            await asyncio.sleep(until - state.clock.monotonic())
+            if run in self._unread:
+                await state.store.write(runs.release_waiting, run, state.clock.now())
+                state.deps.details_read()
 
-    def start(self, now: float, permit: Permit) -> Coroutine[object, object, None]:
+    def jobs(self, now: float) -> Iterable[NextJob]:
+        return [NextJob(Rank.DETAILS, self._heap[0][0], self._start)] if self._heap else ()
+
+    def _start(self, permit: Permit) -> Coroutine[object, object, None]:
         _, _, run, log, tries = heappop(self._heap)
         return self._read(run, log, tries + 1, permit)
 
     def _push(self, due: float, run: RunKey, *, log: bool, tries: int = 0) -> None:
+        self._unread.add(run)
         heappush(self._heap, (due, next(self._numbers), run, log, tries))
 
     async def _read(self, run: RunKey, log: bool, tries: int, permit: Permit) -> None:
@@ -377,6 +405,7 @@ class DetailsReader:
             state.note_failure("details_failed", error, project=project, scenario=scenario, run=run_id)
             raw, found = {}, Details(run, state.clock.now(), problem=str(error))
         await state.store.write(_write_details, found, tries)
+        self._unread.discard(run)
         state.deps.details_read()
         polled = state.schedule.scenarios.get(run.scenario)
         if polled is not None and read.read_failed_reporters(get_object(raw, "scenarioRun")):

@@ -6,7 +6,7 @@ the one that has waited longest starts whatever its rank, so that nothing starve
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from itertools import count
@@ -24,6 +24,7 @@ T = TypeVar("T")
 
 _MARGIN = 1.05  # requests are counted where they arrive, not where they leave
 _EVEN_SHARE = 0.9  # of the rate, for requests that are not urgent: urgent ones find room at once
+_ROOM = 2  # requests that others leave to a sweep and the poll that follows it, but at most half of them
 _ANSWERS = 100  # the state of a node is taken from its last answers,
 _ANSWERS_AGE = 60.0  # none of them older than so many seconds
 _MIN_FAILURES = 5
@@ -66,12 +67,15 @@ class Budget:
         share = min(1.0, 2 * self.limit / self.rate)
         return max(min(2, self.concurrency), round(self.concurrency * share))
 
-    def wait(self, now: float, *, urgent: bool) -> float:
-        """Seconds until the next request may leave. Requests that are not urgent keep an even pace and leave room."""
+    def wait(self, now: float, *, urgent: bool, sweep_in: float = inf) -> float:
+        """Seconds until the next request may leave. Requests that are not urgent keep an even pace, and leave room for
+        the next sweep, which is due in ``sweep_in`` seconds, and for the first poll that it asks for."""
         waits = [self._paused_until - now]
         allowed = max(1, ceil(self.limit))
-        if len(self._sent) >= allowed:
-            waits.append(self._sent[-allowed] + _MARGIN * allowed / self.limit - now)
+        span = _MARGIN * allowed / self.limit
+        most = allowed if urgent or sweep_in > span else allowed - min(_ROOM, allowed // 2)
+        if len(self._sent) >= most:
+            waits.append(self._sent[-most] + span - now)
         if self._sent and not urgent:
             waits.append(self._sent[-1] + _MARGIN / (_EVEN_SHARE * self.limit) - now)
         return max(0.0, *waits)
@@ -126,23 +130,17 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class NextJob:
-    """What a source would start now; ``since`` when it has been due, in monotonic seconds."""
+    """What a source has for the queue: since when or from when on it is due, in monotonic seconds, and how it starts.
+    The coroutine must not raise but for bugs and a lost lease."""
 
     rank: Rank
-    since: float
+    due: float
+    start: Callable[["Permit"], Coroutine[object, object, None]]
 
 
 class RequestSource(Protocol):
-    """Something that has jobs for the queue. Times are monotonic seconds."""
-
-    def next_job(self, now: float) -> NextJob | None:
-        """The most urgent job that is due; None: nothing is."""
-
-    def start(self, now: float, permit: "Permit") -> Coroutine[object, object, None]:
-        """Take that job. The coroutine must not raise but for bugs and a lost lease."""
-
-    def due_in(self, now: float) -> float:
-        """Seconds until something becomes due that is not yet."""
+    def jobs(self, now: float) -> Iterable[NextJob]:
+        """The first job of each kind, whether it is due or not yet; asked again after each start."""
 
 
 class Permit:
@@ -246,29 +244,29 @@ class RequestQueue:
             now = self.clock.monotonic()
             while self._waiting and self._waiting[0][2].done():
                 heappop(self._waiting)
-            waiting = self._waiting[0][0] if self._waiting else None
-            jobs: list[tuple[RequestSource, NextJob]] = []
-            if len(self._jobs) < _JOBS_PER_REQUEST * self.budget.concurrency:
-                jobs = [(source, job) for source in self._sources() if (job := source.next_job(now)) is not None]
+            jobs = [job for source in self._sources() for job in source.jobs(now)]
+            pause = min((job.due - now for job in jobs if job.due > now), default=inf)
+            sweep_in = min((job.due - now for job in jobs if job.rank is Rank.SWEEP), default=inf)
+            due = [job for job in jobs if job.due <= now]
+            if len(self._jobs) >= _JOBS_PER_REQUEST * self.budget.concurrency:
+                due = []
             fair = self._started % _FAIR_EVERY == _FAIR_EVERY - 1
-            source, job = min(
-                jobs,
-                key=lambda item: (item[1].rank is Rank.SPARE if fair else item[1].rank, item[1].since),
-                default=(None, None),
-            )
-            ranks = [rank for rank in (waiting, job.rank if job else None) if rank is not None]
-            pause = inf
-            if ranks and self._in_flight < self.budget.max_in_flight:
-                pause = self.budget.wait(now, urgent=min(ranks) <= Rank.DETAILS)
-            if pause > 0:
-                return min([pause, *(source.due_in(now) for source in self._sources())])
+            job = min(due, key=lambda job: (job.rank is Rank.SPARE if fair else job.rank, job.due), default=None)
+            waiting = self._waiting[0][0] if self._waiting else None
+            if job is not None and waiting is not None and waiting <= job.rank:
+                job = None
+            rank = job.rank if job else waiting
+            if rank is None or self._in_flight >= self.budget.max_in_flight:
+                return pause
+            if (wait := self.budget.wait(now, urgent=rank <= Rank.DETAILS, sweep_in=sweep_in)) > 0:
+                return min(pause, wait)
             self.budget.sent(now)
             self._in_flight += 1
-            if source is None or job is None or (waiting is not None and waiting <= job.rank):
+            if job is None:
                 heappop(self._waiting)[2].set_result(None)
                 continue
             self._started += 1
             permit = Permit(self, job.rank)
-            task = asyncio.create_task(permit.run(source.start(now, permit)))
+            task = asyncio.create_task(permit.run(job.start(permit)))
             self._jobs.add(task)
             task.add_done_callback(lambda _: self.wake())

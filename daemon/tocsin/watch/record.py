@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from tocsin.model.event import END_EVENTS, Event, EventName
-from tocsin.model.run import DetailsLevel, Run, RunKey
+from tocsin.model.run import Run, RunKey
 from tocsin.model.scenario import match_starts
+from tocsin.routing.details import DetailsNeed
 from tocsin.store import Connection, events, runs, scenarios, series, starts
 from tocsin.store.runs import RunRow
 from tocsin.store.scenarios import PolledScenario
@@ -24,7 +25,7 @@ class PollOutcome:
     polled: PolledScenario | None = None  # None: the scenario's row is gone, nothing was written
     events: tuple[Event, ...] = ()
     open_runs: tuple[Run, ...] = ()
-    details: tuple[tuple[RunKey, DetailsLevel], ...] = ()  # to be read, now due
+    details: tuple[tuple[RunKey, DetailsNeed], ...] = ()  # to be read, now due
     settled: Mapping[datetime, str] = field(default_factory=dict)  # expected starts
 
 
@@ -51,12 +52,10 @@ def record_polls(connection: Connection, polls: Sequence[Poll], decide: DecideNe
     for key, found in diffs.items():
         poll, now = by_key[key], by_key[key].detected_at
         new = tuple(event for event in found.events if event.id in new_ids)
-        details: dict[RunKey, DetailsLevel] = {}
+        details: dict[RunKey, DetailsNeed] = {}
         for event in new:
-            if event.run and event.name in END_EVENTS:
-                urgent = event.name in (EventName.RUN_FAILED, EventName.RUN_ABORTED)
-                if level := DetailsLevel.LOG if urgent else poll.wants_details(event, poll.mail_reporters):
-                    details[event.run.key] = level
+            if event.run and (need := poll.wants_details(event, poll.mail_reporters)):
+                details[event.run.key] = need
         rows += [
             RunRow(
                 change.run,

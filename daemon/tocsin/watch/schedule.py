@@ -6,16 +6,16 @@ meanwhile makes one more after it. Everything here can be built again from the s
 
 import asyncio
 from collections import OrderedDict, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from heapq import heappop, heappush
-from itertools import count
+from itertools import count, islice
 from math import inf
 
 from tocsin.kit.clock import Clock
 from tocsin.model.run import ScenarioKey
 from tocsin.store.scenarios import ScenarioRow
 from tocsin.watch.cadence import Due, Rank, Reason, ScenarioState, next_poll
-from tocsin.watch.queue import NextJob
 
 _AT_ONCE = 200  # plans before other tasks get their turn
 _SPARE_AFTER = 5.0  # a scenario is not polled again sooner only because there is room,
@@ -24,6 +24,14 @@ _HOOK_SHARE = 0.25  # of the budget
 _HOOK_PAUSE = 1.0  # seconds between two polls of a scenario that hooks ask for
 
 _Ordered = OrderedDict[ScenarioKey, float]
+
+
+@dataclass(frozen=True, slots=True)
+class NextPoll:
+    rank: Rank
+    due: float  # monotonic seconds
+    scenario: ScenarioState
+    reason: Reason
 
 
 class Schedule:
@@ -175,29 +183,41 @@ class Schedule:
         for spare in self._spare.values():
             spare.pop(key, None)
 
-    def promote_due(self, now: float) -> None:
-        """Move what has become due from the heap to its place in the order."""
-        while self._heap and self._heap[0][0] <= now:
-            due_at, _, key = heappop(self._heap)
-            scenario = self.scenarios.get(key)
-            if scenario is not None and scenario.due_at == due_at and scenario.queued is not None:
-                self._ready[scenario.queued.rank].setdefault(key, due_at)
+    def polls(self, now: float) -> Iterator[NextPoll]:
+        """The first poll of each kind: for a hook, of each rank, into spare room, and the one that becomes due next."""
+        for key, since in self._hooked.items():
+            scenario = self.scenarios[key]
+            if not scenario.in_flight and key.project not in self.suspended:
+                free_at = scenario.tried_at + _HOOK_PAUSE
+                yield NextPoll(Rank.NUDGED, max(since, self._hook_free_at, free_at), scenario, Reason.HOOK)
+                if free_at <= now:
+                    break
+        while self._heap:  # what has become due moves to its place in the order
+            due_at, _, key = self._heap[0]
+            later = self.scenarios.get(key)
+            if later is not None and later.queued is not None and later.due_at == due_at:
+                if due_at > now:
+                    yield NextPoll(later.queued.rank, due_at, later, later.queued.reason)
+                    break
+                self._ready[later.queued.rank].setdefault(key, due_at)
+            heappop(self._heap)
+        for rank, ready in self._ready.items():
+            for key, since in islice(ready.items(), 1):
+                if (queued := self.scenarios[key].queued) is not None:
+                    yield NextPoll(rank, since, self.scenarios[key], queued.reason)
+        firsts = [(slower, *next(iter(spare.items()))) for slower, spare in self._spare.items() if spare]
+        if firsts:
+            slower, key, polled_at = max(firsts, key=lambda first: ((now - first[2]) / first[0], first[0]))
+            yield NextPoll(Rank.SPARE, polled_at + slower * _SPARE_AFTER, self.scenarios[key], Reason.SPARE)
 
-    def next_job(self, now: float) -> NextJob | None:
-        return selected[0] if (selected := self._select(now)) else None
-
-    def pop(self, now: float, limit: float) -> tuple[ScenarioState, Reason]:
-        """Begin that poll; ``limit`` is the budget's rate now. Once it is over, call ``finished``."""
-        selected = self._select(now)
-        assert selected is not None, "nothing is due"
-        _, key, reason = selected
-        if reason is Reason.HOOK:
+    def begin(self, poll: NextPoll, limit: float) -> None:
+        """``limit`` is the budget's rate now. Once the poll is over, call ``finished``."""
+        scenario, now = poll.scenario, self.clock.monotonic()
+        if poll.reason is Reason.HOOK:
             self.take_hook_permit(now, limit)
-        scenario = self.scenarios[key]
-        self._hooked.pop(key, None)
+        self._hooked.pop(scenario.key, None)
         scenario.in_flight, scenario.nudged, scenario.tried_at = True, None, now
         self.plan(scenario)
-        return scenario, reason
 
     def finished(self, scenario: ScenarioState) -> None:
         scenario.in_flight = False
@@ -206,36 +226,6 @@ class Schedule:
         if scenario.key in spare:
             spare[scenario.key] = self.clock.monotonic()
             spare.move_to_end(scenario.key)
-
-    def due_in(self, now: float) -> float:
-        """Seconds until a poll becomes due that is not yet."""
-        waits = [self._heap[0][0] - now] if self._heap else []
-        firsts = [(slower, next(iter(spare.values()))) for slower, spare in self._spare.items() if spare]
-        waits += [polled_at + slower * _SPARE_AFTER - now for slower, polled_at in firsts]
-        waits += [max(self._hook_free_at - now, 0.2)] if self._hooked else []
-        return min((wait for wait in waits if wait > 0), default=inf)
-
-    def _select(self, now: float) -> tuple[NextJob, ScenarioKey, Reason] | None:
-        self.promote_due(now)
-        for key in self._hooked if now >= self._hook_free_at else ():
-            scenario = self.scenarios.get(key)
-            if scenario is None or scenario.in_flight or key.project in self.suspended:
-                continue
-            if now - scenario.tried_at >= _HOOK_PAUSE:
-                return NextJob(Rank.NUDGED, next(iter(self._hooked.values()))), key, Reason.HOOK
-        for rank, ready in self._ready.items():
-            if ready:
-                key, since = next(iter(ready.items()))
-                queued = self.scenarios[key].queued
-                assert queued is not None
-                return NextJob(rank, since), key, queued.reason
-        firsts = [(slower, *next(iter(spare.items()))) for slower, spare in self._spare.items() if spare]
-        ages = [((now - polled_at) / slower, key, polled_at) for slower, key, polled_at in firsts]
-        oldest = max(ages, default=None)
-        if oldest is None or oldest[0] < _SPARE_AFTER:
-            return None
-        _, key, polled_at = oldest
-        return NextJob(Rank.SPARE, polled_at), key, Reason.SPARE
 
     def all_polled(self) -> bool:
         """Whether every active scenario that can be read was polled, or failed to be."""
@@ -256,7 +246,5 @@ class Schedule:
 
     def longest_overdue(self, now: float) -> float:
         """Seconds for which the poll that waits longest has been due; spare polls never are."""
-        self.promote_due(now)
-        firsts = [next(iter(ready.values())) for ready in self._ready.values() if ready]
-        firsts += [since for key, since in self._hooked.items() if key.project not in self.suspended][:1]
-        return now - min(firsts, default=now)
+        dues = (poll.due for poll in self.polls(now) if poll.reason is not Reason.SPARE)
+        return max(0.0, now - min(dues, default=now))

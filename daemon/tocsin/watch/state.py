@@ -20,12 +20,12 @@ from tocsin.kit.backoff import Backoff
 from tocsin.kit.clock import Clock
 from tocsin.model.event import Event
 from tocsin.model.run import ScenarioKey
+from tocsin.routing.details import WantsDetails
 from tocsin.store import Connection, Store, StoreFailed, StoreUnavailable
 from tocsin.store.events import insert_events
 from tocsin.store.scenarios import NodeRow, begin_backfill, save_node
 from tocsin.store.writer import Leadership
 from tocsin.watch.cadence import Reason
-from tocsin.watch.diff import WantsDetails
 from tocsin.watch.queue import Budget
 from tocsin.watch.read import ParsedList
 from tocsin.watch.record import RecordPolls

@@ -6,11 +6,10 @@ to be running brings it back.
 """
 
 from collections import deque
-from collections.abc import Collection, Coroutine
+from collections.abc import Collection, Coroutine, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from math import inf
 from statistics import median_low
 
 from tocsin.dss import DSSClient, DSSError, DSSForbidden, DSSUnauthorized
@@ -83,13 +82,10 @@ class Sweep:
         configured = self._state.node.watch.sweep_interval.total_seconds()
         return max(configured, _STRETCH * median_low(self._took), 1 / (_SHARE * self._state.budget.limit))
 
-    def next_job(self, now: float) -> NextJob | None:
-        return NextJob(Rank.SWEEP, self._due) if now >= self._due and not self._busy else None
+    def jobs(self, now: float) -> Iterable[NextJob]:
+        return () if self._busy else (NextJob(Rank.SWEEP, self._due, self._start),)
 
-    def due_in(self, now: float) -> float:
-        return self._due - now if self._due > now else inf
-
-    def start(self, now: float, permit: Permit) -> Coroutine[object, object, None]:
+    def _start(self, permit: Permit) -> Coroutine[object, object, None]:
         self._busy = True
         return self._sweep(permit)
 
