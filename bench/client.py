@@ -40,8 +40,8 @@ class Figure:
 
 
 def world(scenarios: int) -> str:
-    one = "{{id: S{0}, steps: [{{build: a}}, {{build: b}}], behaviour: {{duration: 5s, history: {{runs: {1}, every: 1h}}}}}}"
-    lines = "".join(f"      - {one.format(number, HISTORY)}\n" for number in range(scenarios))
+    scenario = "{{id: S{0}, steps: [{{build: a}}, {{build: b}}], behaviour: {{duration: 5s, history: {{runs: {1}, every: 1h}}}}}}"
+    lines = "".join(f"      - {scenario.format(number, HISTORY)}\n" for number in range(scenarios))
     return f"projects:\n  - key: P\n    scenarios:\n{lines}"
 
 
@@ -128,11 +128,11 @@ def read_details(url: str, runs: list[tuple[str, str]]) -> list[Figure]:
             asked: list[object] = []
             async with DSSClient(url, DEFAULT_KEY, proxy="", on_request=asked.append) as client:
 
-                async def one(scenario: str, run: str) -> None:
+                async def read(scenario: str, run: str) -> None:
                     found = await client.get_project("P").get_scenario(scenario).get_run(run)
                     assert len((await found.get_details()).steps) == 2
 
-                await asyncio.gather(*(one(*run) for run in runs))
+                await asyncio.gather(*(read(*run) for run in runs))
             return len(asked)
 
         return asyncio.run(work())
@@ -140,12 +140,12 @@ def read_details(url: str, runs: list[tuple[str, str]]) -> list[Figure]:
     def theirs(threads: int) -> int:
         client, asked = official(url)
 
-        def one(place: tuple[str, str]) -> None:
+        def read(place: tuple[str, str]) -> None:
             found = client.get_project("P").get_scenario(place[0]).get_run(place[1])
             assert len(found.get_details().steps) == 2
 
         with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(one, runs))
+            list(pool.map(read, runs))
         return len(asked)
 
     return [
@@ -190,7 +190,7 @@ def run_and_wait(url: str, scenarios: list[str]) -> list[Figure]:
     ]
 
 
-def tell(what: str, figures: list[Figure]) -> None:
+def show(what: str, figures: list[Figure]) -> None:
     print(what)
     first = figures[0]
     for figure in figures:
@@ -206,23 +206,23 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--scenarios", type=int, default=100)
     parser.add_argument("--latency", type=float, default=20.0, help="milliseconds")
     parser.add_argument("--slow", metavar="URL", help=argparse.SUPPRESS)
-    given = parser.parse_args(arguments)
-    if given.slow:
-        asyncio.run(slow(given.slow, given.latency))
+    options = parser.parse_args(arguments)
+    if options.slow:
+        asyncio.run(slow(options.slow, options.latency))
         return
     os.environ["NO_PROXY"] = "*"
-    scenarios = [f"S{number}" for number in range(given.scenarios)]
-    with emulated(given.scenarios) as direct:
+    scenarios = [f"S{number}" for number in range(options.scenarios)]
+    with emulated(options.scenarios) as direct:
         client, _ = official(direct)
         project = client.get_project("P")
         known = [(id, run.id) for id in scenarios for run in project.get_scenario(id).get_last_runs(HISTORY)]
-        for latency in dict.fromkeys((0.0, given.latency)):
+        for latency in dict.fromkeys((0.0, options.latency)):
             with later(direct, latency) as url:
                 slowly = f", each answer {latency:g} ms later" if latency else ""
-                runs = (known * (given.runs // len(known) + 1))[: given.runs]
-                tell(f"details of {given.runs} runs{slowly}", read_details(url, runs))
-                tell(
-                    f"{given.scenarios} scenarios of {5 / SPEED:g} s started and awaited{slowly}",
+                runs = (known * (options.runs // len(known) + 1))[: options.runs]
+                show(f"details of {options.runs} runs{slowly}", read_details(url, runs))
+                show(
+                    f"{options.scenarios} scenarios of {5 / SPEED:g} s started and awaited{slowly}",
                     run_and_wait(url, scenarios),
                 )
 

@@ -32,12 +32,12 @@ class Figures:
     """What a bad day showed. ``delays`` are the seconds from starts and ends outside outages to their messages."""
 
     runs: int
-    owed: int
+    expected: int  # events
     wrong: Differences
     agreed_after: float | None  # seconds after the end; None: never
     used: float  # share of the request rate outside outages
     outages: int
-    downs: int  # how often the node was told to be down
+    downs: int  # how often the node was reported down
     delays: tuple[float, ...]
 
     @property
@@ -47,7 +47,7 @@ class Figures:
     def __str__(self) -> str:
         lost = f"{len(self.wrong.lost)} lost, {len(self.wrong.twice)} twice, {len(self.wrong.invented)} invented"
         return (
-            f"{self.runs} runs, {self.owed} events owed: {lost}, settled "
+            f"{self.runs} runs, {self.expected} events owed: {lost}, settled "
             f"{'never' if self.agreed_after is None else f'{self.agreed_after:.0f} s'} after the end\n"
             f"used of the request rate outside outages: {100 * self.used:.0f} %; "
             f"{self.outages} outages, node.down {self.downs} times\n"
@@ -87,7 +87,7 @@ async def play(
             downs = sum(event["type"] == "tocsin.node.down" for event in await daemon.events())
         return Figures(
             runs=len(dss.ledger.runs),
-            owed=len(dss.ledger.facts(begun_ms)),
+            expected=len(dss.ledger.facts(begun_ms)),
             wrong=wrong,
             agreed_after=agreed_after,
             used=_used(dss, begun, seconds, outages) / requests,

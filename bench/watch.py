@@ -5,7 +5,8 @@ node is the faked DSS of the tests in a process of its own, answering in 50 ms. 
 last runs in turn, as scripts do, at the same number of requests a second, in a third process against the same node;
 since its round is far longer than this measurement, what it has not found by the end counts as found just then, and
 the ratio is a lower bound. All of it happens while the first poll of each scenario is still to come. At the end the
-store is filled with runs, and the whole daemon is started on it to see how much memory it takes.
+store is filled with runs, and the whole daemon is started on it: how much memory it takes, and how soon it posts the end
+of a run with its steps.
 """
 
 import argparse
@@ -27,6 +28,7 @@ import structlog
 from prometheus_client import CollectorRegistry
 from sqlalchemy import Connection, func, select
 
+from tests.fakedss import WebhookSink
 from tocsin.config.model import DURATION_BUCKETS, Node, WatchConfig
 from tocsin.kit.clock import SystemClock, to_ms
 from tocsin.model.event import END_EVENTS, Event, EventName
@@ -77,8 +79,8 @@ class FakeNode:
         words += f" --rate {options.rate} --durations {options.durations} --seed 1"
         self.process = subprocess.Popen([sys.executable, *words.split()], cwd=ROOT, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
-        told = json.loads(self.process.stdout.readline())
-        self.url, self.key = told["url"], told["admin_key"]
+        ready = json.loads(self.process.stdout.readline())
+        self.url, self.key = ready["url"], ready["admin_key"]
 
     def get(self, what: str) -> object:
         with urllib.request.urlopen(f"{self.url}/fake/{what}", timeout=60) as answer:
@@ -148,7 +150,7 @@ async def measure(fake: FakeNode, options: argparse.Namespace) -> None:
                 await store.write(_fill, options)
             await store.close()
         if options.stored:
-            await asyncio.to_thread(_memory, fake, options, Path(folder))
+            await _daemon(fake, options, Path(folder))
 
 
 async def _measure(fake: FakeNode, options: argparse.Namespace, store: Store, watcher: NodeWatcher) -> None:
@@ -168,16 +170,16 @@ async def _measure(fake: FakeNode, options: argparse.Namespace, store: Store, wa
     await asyncio.sleep(options.seconds)
     cpu, until = time.process_time() - cpu, to_ms(CLOCK.now())
     out, _ = await loop.communicate()
-    told = json.loads(out)
+    found = json.loads(out)
     both, seconds = await _asked(fake) - asked, time.monotonic() - asked_at
     await asyncio.sleep(min(15.0, options.seconds))
     events, ledger = await store.read(_events), await _ledger(fake)
-    _report(events, ledger, told, options, since, until)
+    _report(events, ledger, found, options, since, until)
     _delays("starts before all scenarios were known", _starts(events, _long(ledger), begun + 2000, known))
     polled = await store.read(_count_polled)
     print(f"{polled} of {total} scenarios had their first poll by then")
-    ours = (both - told["asked"] - options.projects - 1) / seconds
-    print(f"requests: {ours:.1f}/s by the watch, {told['asked'] / told['seconds']:.1f}/s by the loop")
+    ours = (both - found["asked"] - options.projects - 1) / seconds
+    print(f"requests: {ours:.1f}/s by the watch, {found['asked'] / found['seconds']:.1f}/s by the loop")
     print(f"the watch used {100 * cpu / options.seconds:.0f} % of a core")
     _show(watcher.snapshot())
     if options.burst:
@@ -199,8 +201,8 @@ def _report(
         if name in long and since <= to_ms(event.time) < until and event.name in END_EVENTS:
             ends.append((event.detected_at - event.time).total_seconds())
             plain.append((loop["found"].get(name, until) - to_ms(event.time)) / 1000)
-    owed = sum(since <= int(str(run["end_ms"])) < until for run in long.values())
-    print(f"ends told: {len(ends)} of {owed} runs that lasted longer than three sweeps")
+    expected = sum(since <= int(str(run["end_ms"])) < until for run in long.values())
+    print(f"ends told: {len(ends)} of {expected} runs that lasted longer than three sweeps")
     _delays("starts", starts)
     _delays("ends", ends)
     if ends and plain:
@@ -238,9 +240,13 @@ def _starts(events: Sequence[Event], long: Mapping[str, object], since: int, unt
 
 
 def _delays(what: str, delays: Sequence[float]) -> None:
+    _show_delays(f"detection of {what}", delays)
+
+
+def _show_delays(what: str, delays: Sequence[float]) -> None:
     if len(delays) > 1:
         p99 = statistics.quantiles(delays, n=100, method="inclusive")[98]
-        print(f"detection of {what}: median {statistics.median(delays):.2f} s, p99 {p99:.2f} s, "
+        print(f"{what}: median {statistics.median(delays):.2f} s, p99 {p99:.2f} s, "
               f"worst {max(delays):.2f} s of {len(delays)}")  # fmt: skip
 
 
@@ -297,34 +303,47 @@ def _stored(number: int, scenarios: int, options: argparse.Namespace, now: datet
     return RunRow(run, baseline=False, late=False, seen_at=end, seen_by="sweep", end_seen_at=end)
 
 
-def _memory(fake: FakeNode, options: argparse.Namespace, folder: Path) -> None:
-    """The whole daemon on this store and node, scraped as Prometheus does."""
+async def _daemon(fake: FakeNode, options: argparse.Namespace, folder: Path) -> None:
+    """The whole daemon on this store and node, scraped as Prometheus does; it posts the end of each run with its steps."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         listen = f"127.0.0.1:{probe.getsockname()[1]}"
-    (folder / "tocsin.yaml").write_text(f"""
-nodes: [{{name: bench, url: "{fake.url}", api_key: "{fake.key}"}}]
+    async with WebhookSink() as sink:
+        (folder / "tocsin.yaml").write_text(f"""
+nodes: [{{name: bench, url: "{fake.url}", api_key: "{fake.key}", watch: {{max_requests_per_second: {options.requests}}}}}]
 store: {{url: "sqlite:///{folder}/tocsin.db"}}
 http: {{listen: "{listen}"}}
-receivers: [{{name: hook, channels: [{{name: hook, webhook: "http://127.0.0.1:9/"}}]}}]
+receivers: [{{name: hook, channels: [{{name: hook, webhook: "{sink.url}"}}]}}]
+reporters: [{{name: ends, on: [run.finished, run.failed, run.aborted], receiver: hook}}]
 route: {{receiver: hook}}
 """)
-    with (folder / "log").open("wb") as log:
-        command = [sys.executable, "-m", "tocsin", "run", "--config", str(folder / "tocsin.yaml")]
-        process = subprocess.Popen(command, stdout=log, stderr=log)
-    try:
-        samples, ends = 0, time.monotonic() + 60 + options.seconds
-        while time.monotonic() < ends:
-            time.sleep(min(15.0, options.seconds / 5))
-            with suppress(OSError), urllib.request.urlopen(f"http://{listen}/metrics", timeout=60) as answer:
-                ends = ends if samples else time.monotonic() + options.seconds
-                samples = sum(not line.startswith(b"#") for line in answer)
-        status = dict(line.split(":", 1) for line in Path(f"/proc/{process.pid}/status").read_text().splitlines())
-        now, peak = (int(status[name].split()[0]) / 1024 for name in ("VmRSS", "VmHWM"))
-        print(f"the daemon with {options.stored} stored runs and {samples} samples a scrape: {now:.0f} MiB, {peak:.0f} at its peak")  # fmt: skip
-    finally:
-        process.terminate()
-        process.wait(30)
+        with (folder / "log").open("wb") as log:
+            command = [sys.executable, "-m", "tocsin", "run", "--config", str(folder / "tocsin.yaml")]
+            process = subprocess.Popen(command, stdout=log, stderr=log)
+        try:
+            samples, ends = 0, time.monotonic() + 60 + options.seconds
+            while time.monotonic() < ends:
+                await asyncio.sleep(min(15.0, options.seconds / 5))
+                with suppress(OSError):
+                    before, samples = samples, await asyncio.to_thread(_scrape, f"http://{listen}/metrics")
+                    ends = ends if before else time.monotonic() + options.seconds
+            status = dict(line.split(":", 1) for line in Path(f"/proc/{process.pid}/status").read_text().splitlines())
+            now, peak = (int(status[name].split()[0]) / 1024 for name in ("VmRSS", "VmHWM"))
+            print(f"the daemon with {options.stored} stored runs and {samples} samples a scrape: {now:.0f} MiB, {peak:.0f} at its peak")  # fmt: skip
+        finally:
+            process.terminate()
+            await asyncio.to_thread(process.wait, 30)
+        posted = [(post.at, post.json["data"]) for post in sink.posts if "data" in post.json]
+        ended = [(at, data) for at, data in posted if data.get("run") and data["run"]["end"] and not data["late"]]
+        delays = [at - datetime.fromisoformat(data["run"]["end"]).timestamp() for at, data in ended if data["steps"]]
+        print(f"ends posted: {len(ended)}, with details {len(delays)}")
+        _show_delays("from ends to their messages with details", delays)
+
+
+def _scrape(url: str) -> int:
+    """The number of samples."""
+    with urllib.request.urlopen(url, timeout=60) as answer:
+        return sum(not line.startswith(b"#") for line in answer)
 
 
 def _count_polled(connection: Connection) -> int:
