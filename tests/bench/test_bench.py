@@ -15,6 +15,8 @@ SMALL = {
     "deliver": "--rows 20 --deep 40 --rounds 1 --beside 4",
     "watch": "--projects 2 --scenarios 5 --rate 5 --durations 7:9 --requests 20 --seconds 4 --burst 0 --stored 50",
     "faults": "--seconds 4 --requests 20 --rate 2 --projects 2",
+    "cli": "--rounds 1 --only routes",
+    "console": "--runs 200 --scenarios 20 --rounds 1",
     "scrape": "--scenarios 20 --runs-each 2 --seconds 1",
 }
 
