@@ -6,9 +6,9 @@ from datetime import datetime
 from sqlalchemy import Connection, select
 
 from tocsin.model.notification import Attempt, Notification
+from tocsin.store.deliveries import load_attempts
 from tocsin.store.outbox import to_notification
-from tocsin.store.schema import attempts, outbox
-from tocsin.store.sql import maker
+from tocsin.store.schema import outbox
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,5 +22,4 @@ def get_delivery(connection: Connection, id_: str) -> Delivery | None:
     row = connection.execute(select(outbox).where(outbox.c.id == id_)).one_or_none()
     if row is None:
         return None
-    query = select(attempts).where(attempts.c.notification_id == id_).order_by(attempts.c.number)
-    return Delivery(to_notification(row), row.settled_at, tuple(map(maker(Attempt), connection.execute(query))))
+    return Delivery(to_notification(row), row.settled_at, tuple(load_attempts(connection, [row])[id_]))

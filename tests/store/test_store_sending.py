@@ -24,6 +24,7 @@ from tocsin.model.notification import (
 )
 from tocsin.store import Store, deliveries, outbox
 from tocsin.store.outbox import Claimed, ReadyRow, Receipt, Settled
+from tocsin.store.query import list_deliveries
 
 LEASE = timedelta(seconds=30)
 
@@ -54,7 +55,7 @@ async def test_every_kind_of_notice_comes_back_as_it_was(store: Store) -> None:
     rows = [owed(notice, ordering_key=f"l{n}") for n, notice in enumerate(notices)]
     await store.write(outbox.enqueue, rows)
     claimed = await claim(store)
-    loaded = await store.read(outbox.load_claimed, claimed.rows)
+    loaded = outbox.load_claimed(claimed.rows)
     assert [one.notice for one in loaded.values()] == notices
 
 
@@ -62,12 +63,12 @@ async def test_only_the_first_row_of_a_lane_has_its_turn(store: Store) -> None:
     rows = [owed(), owed(), owed(ordering_key="other"), owed(channel="x")]
     await store.write(outbox.enqueue, rows)
     claimed = await claim(store)
-    loaded = await store.read(outbox.load_claimed, claimed.rows)
+    loaded = outbox.load_claimed(claimed.rows)
     assert [one.id for one in loaded.values()] == [rows[0].id, rows[2].id]
     waiting = (await store.read(outbox.ready_rows, {"ops/hook": 9}, NOW))["ops/hook"]
     assert (waiting.rows, waiting.more) == ([], True)
     await store.write(outbox.save_receipts, [receipt(rows[0], NotificationState.DELIVERED)])
-    loaded = await store.read(outbox.load_claimed, (await claim(store)).rows)
+    loaded = outbox.load_claimed((await claim(store)).rows)
     assert [one.id for one in loaded.values()] == [rows[1].id]
 
 
@@ -130,11 +131,60 @@ async def test_the_scan_for_turns_reads_an_index_of_open_rows_alone(store: Store
     assert "ix_outbox_open (channel=? AND n>?)" in await store.read(plan)
 
 
+async def test_a_claim_reads_the_rows_that_it_names_alone(store: Store) -> None:
+    if not store.is_sqlite:
+        return
+    await store.write(outbox.enqueue, [owed(ordering_key=f"l{n}") for n in range(5)])
+    ready = await turns(store)
+    plans: list[str] = []
+
+    def claimed(connection) -> None:
+        asked: list[tuple[str, object]] = []
+
+        @listens_for(connection, "before_cursor_execute")
+        def note(_connection, _cursor, statement, parameters, _context, _many) -> None:
+            if not statement.startswith("EXPLAIN"):
+                asked.append((statement, parameters))
+
+        outbox.claim(connection, ready, "a", NOW, NOW + LEASE)
+        for statement, parameters in asked:
+            rows = connection.exec_driver_sql("EXPLAIN QUERY PLAN " + statement, parameters)
+            plans.append(" ".join(str(row[3]) for row in rows if "outbox USING" in row[3]))
+
+    await store.write(claimed)
+    assert any("INTEGER PRIMARY KEY" in plan for plan in plans)
+    assert not any("ix_outbox_state (state=?)" in plan or "ix_outbox_open" in plan for plan in plans)
+
+
+async def test_a_first_success_has_no_row_of_its_own_and_is_shown_all_the_same(store: Store) -> None:
+    first, second = owed(ordering_key="x"), owed(ordering_key="y")
+    await store.write(outbox.enqueue, [first, second])
+    await claim(store)
+    failed, retried = (
+        receipt(second, NotificationState.PENDING),
+        receipt(second, NotificationState.DELIVERED, number=2),
+    )
+    await store.write(outbox.save_receipts, [receipt(first, NotificationState.DELIVERED), failed])
+    await claim(store)
+    await store.write(outbox.save_receipts, [retried])
+    count = "SELECT count(*) FROM attempts"
+    assert await store.read(lambda connection: connection.exec_driver_sql(count).scalar()) == 2
+    for one, outcomes in ((first, ["delivered"]), (second, ["failed", "delivered"])):
+        found = await store.read(get_delivery, one.id)
+        assert found
+        assert [attempt.outcome.value for attempt in found.attempts] == outcomes
+        assert [attempt.note for attempt in found.attempts] == ["note"] * len(outcomes)
+        assert found.notification.reason is None
+        page = await store.read(list_deliveries, {"id": [one.id]}, 5)
+        assert [attempt.outcome.value for attempt in page.items[0].attempts] == outcomes
+        assert page.items[0].reason is None
+
+
 async def test_released_rows_can_be_claimed_at_once_and_renewed_ones_stay(store: Store) -> None:
     await store.write(outbox.enqueue, [owed(ordering_key="x"), owed(ordering_key="y")])
     first, second = (await claim(store, "a")).rows
-    await store.write(outbox.release_claims, [first], "a")
-    await store.write(outbox.extend_leases, [second], "a", NOW + 2 * LEASE)
+    await store.write(outbox.release_claims, [first.n], "a")
+    await store.write(outbox.extend_leases, [second.n], "a", NOW + 2 * LEASE)
     assert (await claim(store, "b", NOW + LEASE)).rows == [first]
 
 
@@ -203,7 +253,7 @@ async def test_a_long_blocked_lane_does_not_hide_what_comes_after_it(store: Stor
     await store.write(outbox.enqueue, [owed() for _ in range(1_050)])
     last = owed(ordering_key="last")
     await store.write(outbox.enqueue, [last])
-    loaded = await store.read(outbox.load_claimed, (await claim(store)).rows)
+    loaded = outbox.load_claimed((await claim(store)).rows)
     assert [one.id for one in loaded.values()][1:] == [last.id]
 
 

@@ -16,7 +16,8 @@ from tocsin.model.alert import Alert, EndReason
 from tocsin.model.event import Event, EventName
 from tocsin.model.notification import EventNotice, GroupNotice, Notice, Notification, SummaryNotice
 from tocsin.model.run import LOST, Details, Outcome, Run, RunError, RunKey, ScenarioKey
-from tocsin.store import Connection, outbox
+from tocsin.store import Connection
+from tocsin.store.outbox import ClaimedRow, load_claimed
 from tocsin.store.runs import get_details, usual_durations
 
 MAX_ITEMS = 50
@@ -55,15 +56,15 @@ UsualDurations = dict[ScenarioKey, tuple[datetime, timedelta | None]]
 
 def load_outgoing(
     connection: Connection,
-    leases: Mapping[int, datetime],
+    leases: Mapping[ClaimedRow, datetime],
     config: Config,
     with_usual: frozenset[str],
     usual: UsualDurations,
     now: datetime,
 ) -> list[Outgoing]:
-    """Claimed rows, by number, with the details of their runs; for the channels ``with_usual``, whose receivers are
-    people, also with the usual durations. Raises ``ValueError`` when a row cannot be read."""
-    notifications = outbox.load_claimed(connection, list(leases))
+    """Claimed rows that can be read, with the details of their runs; for the channels ``with_usual``, whose receivers
+    are people, also with the usual durations."""
+    notifications = load_claimed(leases)
     runs: dict[int, set[RunKey]] = {}
     for n, notification in notifications.items():
         match notification.notice:
@@ -82,7 +83,8 @@ def load_outgoing(
     usual |= {key: (now + _CACHED_FOR, fresh.get(key)) for key in stale}
     durations = {key: duration for key in scenarios if (duration := usual[key][1]) is not None}
     facts = {n: Facts({run: details[run] for run in keys if run in details}, durations) for n, keys in runs.items()}
-    return [Outgoing(notification, config, facts[n], n, leases[n]) for n, notification in notifications.items()]
+    until = {row.n: until for row, until in leases.items()}
+    return [Outgoing(notification, config, facts[n], n, until[n]) for n, notification in notifications.items()]
 
 
 class Tone(StrEnum):

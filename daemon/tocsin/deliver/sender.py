@@ -23,7 +23,7 @@ from tocsin.kit.clock import Clock
 from tocsin.kit.mask import where
 from tocsin.model.notification import Attempt, AttemptOutcome, DeadReason, NotificationState
 from tocsin.store import Store, StoreUnavailable, deliveries, outbox
-from tocsin.store.outbox import Receipt, Settled
+from tocsin.store.outbox import ClaimedRow, Receipt, Settled
 
 log = structlog.get_logger(__name__)
 
@@ -88,7 +88,7 @@ class Sender:
         self._connect = self.connect or connector(self.clock)
         self._bulkheads: dict[str, Bulkhead] = {}
         self._retired: list[Bulkhead] = []
-        self._claimed: dict[int, datetime] = {}  # rows that are not loaded yet, and the ends of their leases
+        self._claimed: dict[ClaimedRow, datetime] = {}  # rows that are not loaded yet, and the ends of their leases
         self._overdue: set[asyncio.Task[None]] = set()  # they watch sends that are past their deadline
         self._abandoned: set[asyncio.Task[None]] = set()
         self._after: set[asyncio.Task[None]] = set()  # what follows from a receipt
@@ -142,7 +142,7 @@ class Sender:
         now = self.clock.now()
         waiting = [outgoing.n for bulkhead in self._all() for outgoing in bulkhead.cancel_waiting(now)]
         with suppress(StoreUnavailable):  # the leases expire by themselves
-            await self.store.write(outbox.release_claims, [*waiting, *self._claimed], self.holder)
+            await self.store.write(outbox.release_claims, [*waiting, *(row.n for row in self._claimed)], self.holder)
         bulkheads = self._all()
         hanging = await asyncio.gather(*(bulkhead.finish(grace) for bulkhead in bulkheads))
         await _cancel(self._abandoned | self._overdue)
@@ -209,16 +209,10 @@ class Sender:
 
     async def _begin_claimed(self, now: datetime, config: Config) -> None:
         people = frozenset(name for name, bulkhead in self._bulkheads.items() if bulkhead.channel.url is not None)
-        try:
-            loaded = await self.store.read(load_outgoing, self._claimed, config, people, self._usual, now)
-        except ValueError:  # rows that cannot be read become dead letters; the others go on
-            loaded = []
-            for n, until in self._claimed.items():
-                try:
-                    loaded += await self.store.read(load_outgoing, {n: until}, config, people, self._usual, now)
-                except ValueError as error:
-                    log.error("notification_unreadable", row=n, error=type(error).__name__)
-                    await self.store.write(outbox.dead_letter, n, now)
+        loaded = await self.store.read(load_outgoing, self._claimed, config, people, self._usual, now)
+        for n in {row.n for row in self._claimed} - {outgoing.n for outgoing in loaded}:
+            log.error("notification_unreadable", row=n)
+            await self.store.write(outbox.dead_letter, n, now)
         by_channel: dict[str, list[Outgoing]] = {}
         for outgoing in loaded:
             by_channel.setdefault(outgoing.notification.channel, []).append(outgoing)

@@ -7,10 +7,10 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, Subquery, and_, func, or_, select, update
 
-from tocsin.model.notification import DeadReason
+from tocsin.model.notification import Attempt, AttemptOutcome, DeadReason
 from tocsin.store.outbox import OPEN, OPEN_STATES, known_dead_reason
-from tocsin.store.schema import outbox
-from tocsin.store.sql import Keyed, columns, plain
+from tocsin.store.schema import attempts, outbox
+from tocsin.store.sql import Keyed, chunks, columns, maker, plain, readable
 
 _NEWEST = 1_000  # dead letters that are read for channels that refuse one message after another
 _OLDEST = 500  # open rows of a channel that are read for attempts in vain: the oldest are tried first
@@ -32,6 +32,24 @@ class OutboxDepth:
     oldest_created_at: datetime | None
     dead: Mapping[DeadReason, int]
     channels: Mapping[str, int] = field(default_factory=dict)
+
+
+_to_attempt = maker(Attempt)
+
+
+def load_attempts(connection: Connection, rows: Iterable[Any]) -> dict[str, list[Attempt]]:
+    """The attempts to send these whole rows of the outbox, by notification id and in order. A first attempt that
+    succeeded has no row of its own: when it began is not known."""
+    by_id: dict[str, list[Attempt]] = {row.id: [] for row in rows}
+    for part in chunks(list(by_id)):
+        query = select(attempts).where(attempts.c.notification_id.in_(part)).order_by(attempts.c.number)
+        for attempt in readable(connection, attempts, connection.execute(query), _to_attempt):
+            by_id[attempt.notification_id].append(attempt)
+    for row in rows:
+        if row.state == "delivered" and row.attempts == 1 and not by_id[row.id]:
+            at = row.settled_at
+            by_id[row.id].append(Attempt(row.id, 1, at, at, AttemptOutcome.DELIVERED, row.reason or ""))
+    return by_id
 
 
 def retry_dead(connection: Connection, ids: Sequence[str] | None, now: datetime) -> list[str]:

@@ -9,22 +9,29 @@ whoever claims it next.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
     Connection,
+    Delete,
     Select,
     Subquery,
+    Text,
+    and_,
     bindparam,
     delete,
+    func,
     literal_column,
+    null,
     or_,
     select,
     type_coerce,
     update,
 )
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from tocsin.kit.clock import to_ms
 from tocsin.model.notification import (
@@ -39,8 +46,22 @@ from tocsin.model.notification import (
     merge_unsent,
 )
 from tocsin.model.run import RunKey
-from tocsin.store.schema import attempts, moment_of, outbox, outbox_waits
-from tocsin.store.sql import Keyed, chunks, columns, insert, key_values, maker, readable, shallow, upsert, whole
+from tocsin.store.schema import Document, Unreadable, attempts, moment_of, outbox, outbox_waits
+from tocsin.store.sql import (
+    BulkWrite,
+    Keyed,
+    bulk_upsert,
+    chunks,
+    columns,
+    insert,
+    key_values,
+    maker,
+    pack,
+    plain,
+    readable,
+    shallow,
+    unfold,
+)
 
 _PAGE = 1_000
 _ENOUGH = 4  # a quarter of the limit will do, once four times as many rows were read
@@ -88,11 +109,27 @@ class Settled:
     state: NotificationState
 
 
+class ClaimedRow(NamedTuple):
+    """A leased row as it is stored, without what its state implies; times are epoch milliseconds."""
+
+    n: int
+    id: str
+    receiver: str
+    channel: str
+    ordering_key: str
+    kind: str
+    created_at: int
+    due_at: int
+    attempts: int
+    reason: str | None
+    notice: str
+
+
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """Rows that are now leased, by number, and what they took the place of."""
+    """Rows that are now leased, the oldest first, and what they took the place of."""
 
-    rows: list[int]
+    rows: list[ClaimedRow]
     settled: list[Settled]
 
 
@@ -146,7 +183,12 @@ def known_dead_reason(value: str | None) -> DeadReason | None:
     return DeadReason(value) if value in set(DeadReason) else None
 
 
-to_notification = maker(Notification, dead_reason=lambda row: known_dead_reason(row["dead_reason"]))
+def reason_of(row: Mapping[str, Any]) -> str | None:
+    """Why it is dead, superseded or cancelled, or is tried again; of a delivered row it is the attempt's note."""
+    return None if row["state"] == "delivered" else row["reason"]
+
+
+to_notification = maker(Notification, dead_reason=lambda row: known_dead_reason(row["dead_reason"]), reason=reason_of)
 """A notification from a row with all columns of the outbox."""
 
 
@@ -222,22 +264,46 @@ def _open_rows(connection: Connection, channel: str) -> Iterator[tuple[int, str,
 
 def claim(connection: Connection, ready: Sequence[ReadyRow], holder: str, now: datetime, until: datetime) -> Claimed:
     """Lease the rows that are still ready; one that another sender claimed meanwhile is left out."""
-    claimed: list[_Locked] = []
-    for numbers in chunks([row.n for row in ready if not row.group]):
-        rows = connection.execute(_LOCKED.where(outbox.c.n.in_(numbers)).with_for_update(skip_locked=True))
-        claimed += (row for row in map(_Locked._make, rows) if not row.in_flight(now))
+    numbers = [row.n for row in ready if not row.group]
     settled: list[Settled] = []
     for channel in dict.fromkeys(row.channel for row in ready if row.group):
         for part in chunks([row.ordering_key for row in ready if row.group and row.channel == channel]):
-            claimed += _newest(connection, _lock_keys(connection, channel, part), now, settled)
-    _note_dead_senders(connection, claimed)
-    for numbers in chunks([row.n for row in claimed]):
-        these = outbox.c.n.in_(numbers)
-        ids = select(outbox.c.id).where(these)
-        connection.execute(delete(outbox_waits).where(outbox_waits.c.notification_id.in_(ids)))
-        lease = {"state": "sending", "lease_holder": holder, "lease_until": until}
-        connection.execute(update(outbox).where(these).values(lease))
-    return Claimed([row.n for row in claimed], settled)
+            numbers += _newest(connection, _lock_keys(connection, channel, part), now, settled)
+    keys = {"keys": pack((n,) for n in numbers), "now": now}
+    claims = _claims(connection.dialect.name)
+    _note_dead_senders(connection, list(map(_Locked._make, connection.execute(claims.lapsed, keys))))
+    leased = connection.execute(claims.lease, keys | {"holder": holder, "until": until})
+    rows = sorted(map(ClaimedRow._make, leased))
+    connection.execute(claims.end_waits, {"keys": pack((row.id,) for row in rows)})
+    return Claimed(rows, settled)
+
+
+class _Claims(NamedTuple):
+    """Statements about many rows at once; see ``sql.unfold``."""
+
+    lapsed: Select[Any]
+    lease: ReturningUpdate[Any]
+    end_waits: Delete
+
+
+@lru_cache(maxsize=2)
+def _claims(dialect: str) -> _Claims:
+    numbers = unfold(dialect, [outbox.c.n])
+    state = func.coalesce(outbox.c.state, "")  # hidden from the planner, which would else begin with all open rows
+    over = and_(state == "sending", outbox.c.lease_until <= bindparam("now"))
+    these = select(outbox.c.n).join_from(numbers, outbox, outbox.c.n == numbers.c.k0)
+    free = these.where(or_(state == "pending", over))
+    lease = {"state": "sending", "lease_holder": bindparam("holder"), "lease_until": bindparam("until")}
+    raw = (type_coerce(plain(outbox.c[name]), Text if name == "notice" else plain(outbox.c[name]).type)
+           for name in ClaimedRow._fields)  # fmt: skip
+    return _Claims(
+        _LOCKED.where(outbox.c.n.in_(these), over).with_for_update(skip_locked=True),
+        update(outbox)
+        .where(outbox.c.n.in_(free.with_for_update(skip_locked=True, of=outbox)))
+        .values(lease)
+        .returning(*raw),
+        delete(outbox_waits).where(outbox_waits.c.notification_id.in_(select(unfold(dialect, [outbox.c.id]).c.k0))),
+    )
 
 
 class _Locked(NamedTuple):
@@ -270,9 +336,9 @@ def _lock_keys(connection: Connection, channel: str, ordering_keys: Sequence[str
 
 def _newest(
     connection: Connection, keys: Iterable[Sequence[_Locked]], now: datetime, settled: list[Settled]
-) -> list[_Locked]:
-    """The row to send of each group of one channel, if it is ready. Older rows are superseded, and all are cancelled
-    if nothing is left to say."""
+) -> list[int]:
+    """The number of the row to send of each group of one channel, if it is ready. Older rows are superseded, and all
+    are cancelled if nothing is left to say."""
     due = [rows for rows in keys if not any(row.in_flight(now) for row in rows) and rows[-1].due_at <= now]
     # Almost always there is one row, and the flush before it was delivered or there was none.
     before = _BEFORE.rows(
@@ -285,13 +351,13 @@ def _newest(
         read = connection.execute(_NOTICES.where(outbox.c.n.in_(part)))
         notices.update(readable(connection, outbox, read, lambda row: (row.n, row.notice)))
     arrived = _arrived(connection, [rows[-1] for rows in behind], notices.values(), now)
-    claimed = [rows[-1] for rows in due if rows[-1].n in usual]
+    claimed = list(usual)
     finished: dict[NotificationState, list[_Locked]] = {}
     changed: list[dict[str, object]] = []
     for *older, newest in behind:
         last = notices.get(newest.n)
         if last is None:  # it cannot be read: whoever loads it gives it up
-            claimed.append(newest)
+            claimed.append(newest.n)
             continue
         unsent = [notices[row.n] for row in older if row.n in notices]
         say = merge_unsent(last, unsent, arrived.get(newest.ordering_key, frozenset()))
@@ -299,7 +365,7 @@ def _newest(
             finished.setdefault(NotificationState.CANCELLED, []).extend((*older, newest))
             continue
         finished.setdefault(NotificationState.SUPERSEDED, []).extend(older)
-        claimed.append(newest)
+        claimed.append(newest.n)
         if say is not last:
             changed.append({"number": newest.n, "say": say})
     for state, rows in finished.items():
@@ -347,31 +413,37 @@ def _arrived(
     return arrived
 
 
-def _note_dead_senders(connection: Connection, claimed: Sequence[_Locked]) -> None:
+def _note_dead_senders(connection: Connection, lapsed: Sequence[_Locked]) -> None:
     """A row whose lease ran out may have arrived: that attempt counts, with an unknown outcome."""
     note = "the process that sent it ended before it knew the outcome"
-    dead = {
-        row.n: Attempt(row.id, row.attempts + 1, until, until, AttemptOutcome.UNKNOWN, note)
-        for row in claimed
-        if row.state == "sending" and (until := row.lease_until) is not None
-    }
-    if not dead:
-        return
-    connection.execute(insert(connection, attempts).on_conflict_do_nothing(), list(map(shallow, dead.values())))
-    these = outbox.c.n.in_(list(dead))
-    connection.execute(update(outbox).where(these).values(attempts=outbox.c.attempts + 1))
+    dead = [
+        Attempt(row.id, row.attempts + 1, until, until, AttemptOutcome.UNKNOWN, note)
+        for row in lapsed
+        if (until := row.lease_until) is not None
+    ]
+    if dead:
+        connection.execute(insert(connection, attempts).on_conflict_do_nothing(), list(map(shallow, dead)))
+    for part in chunks([row.n for row in lapsed]):
+        connection.execute(update(outbox).where(outbox.c.n.in_(part)).values(attempts=outbox.c.attempts + 1))
 
 
 # --- after the claim --------------------------------------------------------------------------------------------------
 
 
-def load_claimed(connection: Connection, numbers: Sequence[int]) -> dict[int, Notification]:
-    """The notifications of claimed rows. Raises ``ValueError`` when one of them cannot be read back."""
-    return {
-        row.n: to_notification(whole(row))
-        for part in chunks(numbers)
-        for row in connection.execute(select(outbox).where(outbox.c.n.in_(part)))
-    }
+_READ_NOTICE = {kind: Document(notice).read for notice, kind in _KINDS.items()}
+
+
+def load_claimed(rows: Iterable[ClaimedRow]) -> dict[int, Notification]:
+    """The notifications of claimed rows, by number; those that cannot be read back are absent."""
+    loaded: dict[int, Notification] = {}
+    for row in rows:
+        notice = _READ_NOTICE[row.kind](row.notice) if row.kind in _READ_NOTICE else None
+        if notice is not None and not isinstance(notice, Unreadable):
+            loaded[row.n] = Notification(
+                row.id, row.receiver, row.channel, row.ordering_key, notice, moment_of(row.created_at),
+                moment_of(row.due_at), NotificationState.SENDING, row.attempts, row.reason,
+            )  # fmt: skip
+    return loaded
 
 
 def extend_leases(connection: Connection, numbers: Sequence[int], holder: str, until: datetime) -> None:
@@ -395,48 +467,73 @@ def expire_leases(connection: Connection, now: datetime) -> None:
     connection.execute(update(outbox).where(OPEN, outbox.c.state == "sending").values(lease_until=now))
 
 
-_DELIVERED = (
-    update(outbox)
-    .where(outbox.c.id == bindparam("of"), OPEN)
-    .values(state="delivered", attempts=bindparam("tries"), reason=None, settled_at=bindparam("at"))
-    .values(_FREE)
+_IS_OPEN = (outbox.c.id == bindparam("of"), OPEN)
+_DELIVERED = BulkWrite(
+    ("tries", "why", "at", "of"),
+    lambda _: (
+        update(outbox)
+        .where(*_IS_OPEN)
+        .values(state=literal_column("'delivered'"), attempts=bindparam("tries"), reason=bindparam("why"))
+        .values(settled_at=bindparam("at"), lease_holder=null(), lease_until=null())
+    ),
 )
-_NOT_DELIVERED = (
-    update(outbox)
-    .where(outbox.c.id == bindparam("of"), OPEN, outbox.c.lease_holder == bindparam("by"))
-    .values(state=bindparam("new"), attempts=bindparam("tries"), reason=bindparam("why"))
-    .values(dead_reason=bindparam("dead"), due_at=bindparam("due"), settled_at=bindparam("at"))
-    .values(lease_holder=bindparam("holder"), lease_until=bindparam("until"))
+_NOT_DELIVERED = BulkWrite(
+    ("new", "tries", "why", "dead", "due", "at", "holder", "until", "of", "by"),
+    lambda _: (
+        update(outbox)
+        .where(*_IS_OPEN, outbox.c.lease_holder == bindparam("by"))
+        .values(state=bindparam("new"), attempts=bindparam("tries"), reason=bindparam("why"))
+        .values(dead_reason=bindparam("dead"), due_at=bindparam("due"), settled_at=bindparam("at"))
+        .values(lease_holder=bindparam("holder"), lease_until=bindparam("until"))
+    ),
+)
+_CHANGING = ("ended_at", "outcome", "note")
+_ATTEMPTS = bulk_upsert(attempts, ("notification_id", "number", "started_at", *_CHANGING), _CHANGING)
+_KNOWN_ATTEMPT = BulkWrite(
+    (*_CHANGING, "of", "tries"),
+    lambda _: (
+        update(attempts)
+        .where(attempts.c.notification_id == bindparam("of"), attempts.c.number == bindparam("tries"))
+        .values({name: bindparam(name) for name in _CHANGING})
+    ),
 )
 
 
 def save_receipts(connection: Connection, receipts: Sequence[Receipt]) -> None:
-    """Write receipts, of one row in their order."""
-    delivered: list[dict[str, object]] = []
-    others: list[dict[str, object]] = []
+    """Write receipts, of one row in their order. A first attempt that succeeds has no row of its own, unless it has one
+    already as it was late: ``reason`` has its note; see ``deliveries.load_attempts``."""
+    delivered: list[tuple[Any, ...]] = []
+    others, tries, first = [], [], []
     for receipt in receipts:
         attempt, state = receipt.attempt, receipt.state
+        id_, number, ended = attempt.notification_id, attempt.number, to_ms(attempt.ended_at)
+        of_attempt = (ended, attempt.outcome.value, attempt.note)
+        if state is NotificationState.DELIVERED and number == 1:
+            delivered.append((number, attempt.note, ended, id_))
+            first.append((*of_attempt, id_, number))
+            continue
+        tries.append((id_, number, to_ms(attempt.started_at), *of_attempt))
         if state is NotificationState.DELIVERED:
-            delivered.append({"of": attempt.notification_id, "tries": attempt.number, "at": attempt.ended_at})
+            delivered.append((number, None, ended, id_))
             continue
         held, dead = state is NotificationState.SENDING, state is NotificationState.DEAD
-        others.append({
-            "of": attempt.notification_id,
-            "by": receipt.holder,
-            "new": state.value,
-            "tries": attempt.number - held,  # counted once its outcome is known
-            "why": receipt.reason,
-            "dead": (receipt.dead_reason or DeadReason.REFUSED).value if dead else None,
-            "due": receipt.due_at,
-            "at": attempt.ended_at if dead else None,
-            "holder": receipt.holder if held else None,
-            "until": receipt.due_at if held else None,
-        })  # fmt: skip
-    if others:
-        connection.execute(_NOT_DELIVERED, others)
-    if delivered:
-        connection.execute(_DELIVERED, delivered)
-    upsert(connection, attempts, [shallow(receipt.attempt) for receipt in receipts], ("ended_at", "outcome", "note"))
+        due = to_ms(receipt.due_at)
+        others.append((
+            state.value,
+            number - held,  # counted once its outcome is known
+            receipt.reason,
+            (receipt.dead_reason or DeadReason.REFUSED).value if dead else None,
+            due,
+            ended if dead else None,
+            receipt.holder if held else None,
+            due if held else None,
+            id_,
+            receipt.holder,
+        ))  # fmt: skip
+    _NOT_DELIVERED.execute(connection, others)
+    _DELIVERED.execute(connection, delivered)
+    _ATTEMPTS.execute(connection, tries)
+    _KNOWN_ATTEMPT.execute(connection, first)
 
 
 def retry_now(connection: Connection, channel: str, now: datetime) -> None:

@@ -17,12 +17,14 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, Table, Text, and_
 from tocsin.model.alert import EndReason, Silence, SilenceState
 from tocsin.model.event import event_labels, tags_label
 from tocsin.model.labels import Labels
-from tocsin.model.notification import AttemptOutcome, EventNotice, GroupNotice, Notice
+from tocsin.model.notification import Attempt, AttemptOutcome, EventNotice, GroupNotice, Notice
 from tocsin.model.run import BAD_OUTCOMES, Details, RunKey, ScenarioKey
 from tocsin.store.alerts import to_alert, to_silence
+from tocsin.store.deliveries import load_attempts
+from tocsin.store.outbox import reason_of
 from tocsin.store.runs import get_details
-from tocsin.store.schema import alerts, attempts, nodes, outbox, runs, scenarios, silences
-from tocsin.store.sql import SCENARIO, chunks, equals, maker, plain, readable, same, shallow
+from tocsin.store.schema import alerts, nodes, outbox, runs, scenarios, silences
+from tocsin.store.sql import SCENARIO, equals, maker, plain, readable, same, shallow
 
 SCAN_LIMIT = 2_000
 SCAN_BATCH = 500  # rows of one statement where a filter looks inside documents
@@ -357,7 +359,9 @@ def _match(labels: Labels, filters: LabelFilters) -> bool:
 
 # --- records of rows --------------------------------------------------------------------------------------------------
 
-_to_attempt = maker(AttemptRecord)
+
+def _attempt_record(attempt: Attempt) -> AttemptRecord:
+    return AttemptRecord(attempt.number, attempt.started_at, attempt.ended_at, attempt.outcome, attempt.note)
 
 
 def _row(row: Row[Any]) -> Row[Any]:
@@ -400,17 +404,11 @@ def silence_record(silence: Silence, now: datetime) -> SilenceRecord:
 
 def delivery_records(connection: Connection, rows: Sequence[Row[Any]]) -> list[DeliveryRecord]:
     """Records of whole rows of the outbox, with their attempts."""
-    by_id: dict[str, list[AttemptRecord]] = {}
-    for part in chunks([row.id for row in rows]):
-        query = select(attempts).where(attempts.c.notification_id.in_(part)).order_by(attempts.c.number)
-        tried = readable(
-            connection, attempts, connection.execute(query), lambda row: (row.notification_id, _to_attempt(row))
-        )
-        for id_, attempt in tried:
-            by_id.setdefault(id_, []).append(attempt)
+    by_id = load_attempts(connection, rows)
     to_record = maker(
         DeliveryRecord,
         subject=lambda row: _subject(row["notice"]),
-        attempts=lambda row: tuple(by_id.get(row["id"], ())),
+        reason=reason_of,
+        attempts=lambda row: tuple(map(_attempt_record, by_id[row["id"]])),
     )
     return list(map(to_record, rows))
