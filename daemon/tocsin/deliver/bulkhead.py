@@ -2,11 +2,12 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import structlog
+from prometheus_client import Counter
 
 from tocsin.config.model import Channel
 from tocsin.deliver.message import Outgoing
@@ -39,6 +40,7 @@ class Bulkhead:
     clock: Clock
 
     def __post_init__(self) -> None:
+        self.counters: Mapping[str, Counter] = {}  # by outcome
         self.failures = 0  # attempts since the last one that was delivered
         self.next_due: datetime | None = None  # of rows that are not due yet, as far as is known
         self._ready: deque[ReadyRow] = deque()  # not claimed yet; the claim checks whether they are still ready

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 from tocsin.deliver.escape import to_one_line
@@ -80,11 +80,16 @@ refused = partial(SendResult, AttemptOutcome.REFUSED)  # a retry would fail the 
 unknown = partial(SendResult, AttemptOutcome.UNKNOWN, cause=Cause.TIMEOUT)  # it may have arrived, or may still
 
 
+@lru_cache(maxsize=100)
+def _delivered_with(status: int) -> SendResult:
+    return delivered(f"HTTP {status}")
+
+
 def result_of_status(status: int, body: str = "", retry_after: timedelta | None = None) -> SendResult:
     """``body``: the beginning of the answer's."""
-    note = f"HTTP {status}" + (f": {body}" if body.strip() else "")
     if 200 <= status < 300:
-        return delivered(f"HTTP {status}")
+        return _delivered_with(status)
+    note = f"HTTP {status}" + (f": {body}" if body.strip() else "")
     if 300 <= status < 400:
         note = f"HTTP {status}: redirects are not followed; configure the final address"
         return refused(note, cause=Cause.REDIRECT)

@@ -167,9 +167,10 @@ class Sender:
             await self._release(old.take_queued())
         fresh = [channel for name, channel in channels.items() if name not in self._bulkheads]
         for channel in fresh:
-            for outcome in DeliverMetrics.OUTCOMES:  # every series starts at zero
-                self.metrics.notifications.labels(channel.receiver, channel.name, outcome)
-            self._bulkheads[channel.name] = Bulkhead(channel, self._connect(channel), self._deliver, self.clock)
+            bulkhead = Bulkhead(channel, self._connect(channel), self._deliver, self.clock)
+            count = partial(self.metrics.notifications.labels, channel.receiver, channel.name)
+            bulkhead.counters = {outcome: count(outcome) for outcome in DeliverMetrics.OUTCOMES}  # from zero on
+            self._bulkheads[channel.name] = bulkhead
         for old in [bulkhead for bulkhead in self._retired if not bulkhead.leased()]:
             self._retired.remove(old)
             await old.transport.close()
@@ -288,7 +289,7 @@ class Sender:
             return
         retried = receipt.state is NotificationState.PENDING
         outcome = result.outcome if retried else receipt.state
-        self.metrics.notifications.labels(notification.receiver, channel.name, outcome).inc()
+        bulkhead.counters[outcome].inc()
         context = {"channel": channel.name, "notification": notification.id, "attempt": receipt.attempt.number}
         if receipt.state is NotificationState.DELIVERED:
             log.debug("notification_delivered", **context)

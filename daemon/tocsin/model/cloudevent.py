@@ -1,6 +1,7 @@
 """Events as CloudEvents 1.0 in the structured JSON mode; the schema beside this file describes them."""
 
 import json
+from functools import lru_cache
 from importlib.resources import files
 from urllib.parse import quote
 
@@ -20,14 +21,11 @@ def to_cloudevent(event: Event, details: Details | None = None) -> dict[str, Jso
     """The event with what is known of the run's details. In ``data`` what is unknown or does not apply is null, never
     absent; around it CloudEvents allows no null, so an event about a node has no ``subject``."""
     scenario, run = event.scenario, event.run
-    source = f"/nodes/{quote(event.node, safe='')}"
-    if event.project is not None and scenario is not None:
-        source += f"/projects/{quote(event.project, safe='')}/scenarios/{quote(scenario.id, safe='')}"
     document: dict[str, Json] = {
         "specversion": "1.0",
         "id": event.id,
         "type": f"tocsin.{event.name.value}",
-        "source": source,
+        "source": _source(event.node, event.project, scenario.id if scenario else None),
         "time": isoformat(event.time),
         "datacontenttype": "application/json",
         "data": {
@@ -52,8 +50,8 @@ def to_cloudevent(event: Event, details: Details | None = None) -> dict[str, Jso
             "late": event.late,
             "detected_at": isoformat(event.detected_at),
             "reason": event.reason.value if event.reason else None,
-            "reporter": None if event.reporter is None else _fields(event.reporter),
-            "error": None if details is None or details.error is None else _fields(details.error),
+            "reporter": _fields(event.reporter, ("name", "type", "error")),
+            "error": _fields(details.error if details else None, ("message", "code", "title", "step")),
             "steps": _steps(details),
         },
     }
@@ -64,8 +62,16 @@ def to_cloudevent(event: Event, details: Details | None = None) -> dict[str, Jso
     return document
 
 
-def _fields(value: FailedReporter | RunError) -> Json:
-    return {name: getattr(value, name) for name in value.__slots__}
+@lru_cache(maxsize=4_096)
+def _source(node: str, project: str | None, scenario: str | None) -> str:
+    source = f"/nodes/{quote(node, safe='')}"
+    if project is not None and scenario is not None:
+        source += f"/projects/{quote(project, safe='')}/scenarios/{quote(scenario, safe='')}"
+    return source
+
+
+def _fields(value: FailedReporter | RunError | None, names: tuple[str, ...]) -> Json:
+    return None if value is None else {name: getattr(value, name) for name in names}
 
 
 def _steps(details: Details | None) -> Json:

@@ -16,6 +16,7 @@ import errno
 import fcntl
 import os
 import sqlite3
+from operator import methodcaller
 from pathlib import Path
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
@@ -161,7 +162,7 @@ def _sqlite(url: URL, *, writing: bool, connections: int) -> Engine:
     def _prepare(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
         connection.isolation_level = None
         # In a damaged file one bad byte must not fail the whole statement.
-        connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
+        connection.text_factory = methodcaller("decode", "utf-8", "replace")
         cursor = connection.cursor()
         cursor.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
         if writing:

@@ -46,7 +46,8 @@ from tocsin.model.notification import (
     merge_unsent,
 )
 from tocsin.model.run import RunKey
-from tocsin.store.schema import Document, Unreadable, attempts, moment_of, outbox, outbox_waits
+from tocsin.store.engine import StoreUnavailable
+from tocsin.store.schema import Document, Unreadable, attempts, document_text, moment_of, outbox, outbox_waits
 from tocsin.store.sql import (
     BulkWrite,
     Keyed,
@@ -160,22 +161,34 @@ def enqueue(
     ``waits`` names, by notification id, the runs whose details it wants: it is due at its ``due_at``, or as soon as
     the details of all of them were read (see ``runs.put_details``).
     """
-    if not new:
-        return []
+    by_id = {item.id: item for item in new}
+    for (known,) in _KNOWN.rows(connection, [(id_,) for id_ in by_id]):
+        by_id.pop(known, None)
     rows = [
-        shallow(item)
-        | {"kind": _KINDS[type(item.notice)]}
-        | {"event_id": item.notice.event.id if isinstance(item.notice, EventNotice) else None}
-        for item in new
-    ]
-    statement = insert(connection, outbox).on_conflict_do_nothing().returning(outbox.c.id)
-    fresh = set(connection.execute(statement, rows).scalars())
+        (
+            item.id, item.receiver, item.channel, item.ordering_key, _KINDS[type(item.notice)],
+            item.notice.event.id if isinstance(item.notice, EventNotice) else None, to_ms(item.created_at),
+            to_ms(item.due_at), item.state.value, item.attempts, item.reason,
+            item.dead_reason and item.dead_reason.value, document_text(item.notice),
+        )
+        for item in by_id.values()
+    ]  # fmt: skip
+    if _ENQUEUE.execute(connection, rows) != len(rows):  # it cannot be: the leader alone enqueues, on one thread
+        raise StoreUnavailable("another process has enqueued the same notifications")
     waiting = [
-        key_values(outbox_waits, (id_, *run)) for id_, runs in (waits or {}).items() if id_ in fresh for run in runs
+        key_values(outbox_waits, (id_, *run)) for id_, runs in (waits or {}).items() if id_ in by_id for run in runs
     ]
     if waiting:
         connection.execute(insert(connection, outbox_waits).on_conflict_do_nothing(), waiting)
-    return [item for item in new if item.id in fresh]
+    return list(by_id.values())
+
+
+_KNOWN = Keyed(select(outbox.c.id), [outbox.c.id])
+_ENQUEUE = bulk_upsert(
+    outbox,
+    ("id", "receiver", "channel", "ordering_key", "kind", "event_id", "created_at", "due_at", "state", "attempts",
+     "reason", "dead_reason", "notice"),
+)  # fmt: skip
 
 
 def known_dead_reason(value: str | None) -> DeadReason | None:

@@ -18,7 +18,6 @@ from sqlalchemy import (
     func,
     or_,
     select,
-    tuple_,
     update,
 )
 
@@ -190,6 +189,7 @@ _DURATIONS = Keyed(_durations, _PLACE)
 
 _DETAILS = [field.name for field in fields(Details) if field.name != "run"]
 _DETAILS_KEY = columns(run_details, *RUN)
+_DETAILS_OF = Keyed(select(*_DETAILS_KEY, *columns(run_details, *_DETAILS)), _DETAILS_KEY)
 _WITH_DETAILS = Keyed(select(*_DETAILS_KEY), _DETAILS_KEY)
 _AWAITED = Keyed(select(*_KEY).where(runs.c.details_due_at.is_not(None)), _KEY)
 
@@ -228,15 +228,9 @@ def release_waiting(connection: Connection, run: RunKey, now: datetime) -> None:
 def get_details(connection: Connection, runs: Iterable[RunKey]) -> dict[RunKey, Details]:
     """What is known about these runs; a run without a row is absent."""
     by_key = {(*flat(run)[:-1], to_ms(run.start)): run for run in runs}
-    found: dict[RunKey, Details] = {}
-    for part in chunks(list(by_key.values()), 100):
-        query = select(*_DETAILS_KEY, *columns(run_details, *_DETAILS))
-        rows = connection.execute(query.where(tuple_(*_DETAILS_KEY).in_([flat(run) for run in part])))
-        for details in readable(
-            connection, run_details, rows, lambda row: Details(by_key[(*row[:4], to_ms(row[4]))], *row[5:])
-        ):
-            found[details.run] = details
-    return found
+    rows = _DETAILS_OF.rows(connection, by_key)
+    known = readable(connection, run_details, rows, lambda row: Details(by_key[(*row[:4], to_ms(row[4]))], *row[5:]))
+    return {details.run: details for details in known}
 
 
 def with_details(connection: Connection, runs: Iterable[RunKey]) -> set[RunKey]:
