@@ -15,7 +15,8 @@ from tocsin.store.outbox import Receipt
 log = structlog.get_logger(__name__)
 
 Written = Callable[[Exception | None], None]
-_LINGER_SECONDS = 0.020
+_LINGER_SECONDS = (0.020, 0.060)  # while few come, and while many do: what follows on an ordering key waits for them
+_MANY = 4
 _CLOSE_SECONDS = 5.0
 _UNSTORABLE = "what the receiver answered cannot be stored"
 _RETRY_BACKOFF = Backoff(2, 600, jitter=0.5)  # notifications that failed together do not come back together
@@ -87,9 +88,9 @@ class Receipts:
                 task.cancel()
 
     async def _write(self) -> None:
-        loop = asyncio.get_running_loop()
+        loop, batch = asyncio.get_running_loop(), self._waiting
         while self._waiting:
-            await asyncio.sleep(_LINGER_SECONDS)
+            await asyncio.sleep(_LINGER_SECONDS[len(batch) > _MANY])
             batch, self._waiting = self._waiting, []
             try:
                 await self._save([receipt for receipt, _ in batch])

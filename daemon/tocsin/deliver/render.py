@@ -10,7 +10,7 @@ from traceback import walk_tb
 from typing import Any
 from urllib.parse import quote
 
-from jinja2 import BaseLoader, ChoiceLoader, DictLoader, PackageLoader, StrictUndefined, TemplateError
+from jinja2 import BaseLoader, ChoiceLoader, DictLoader, Environment, PackageLoader, StrictUndefined, TemplateError
 from jinja2.exceptions import TemplateSyntaxError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from markupsafe import Markup
@@ -46,7 +46,9 @@ class Rendered:
 class Renderer:
     def __init__(self, templates: Mapping[str, str]) -> None:
         self.templates = templates
-        self._environments = {dialect: _environment(dialect, templates) for dialect in FORMATTERS}
+        self._environments = {
+            dialect: _environment(ImmutableSandboxedEnvironment, dialect, templates) for dialect in FORMATTERS
+        }
         self._compile = lru_cache(maxsize=256)(lambda source, dialect: self._environments[dialect].from_string(source))
 
     def render(
@@ -99,7 +101,8 @@ class Renderer:
         return None
 
     def _built_in(self, name: str, dialect: Dialect, context: dict[str, Any]) -> str:
-        return self._environments[dialect].get_template(name).render(context)[:_LONGEST]
+        environment = self._environments[dialect] if name in self.templates else _built_in_environment(dialect)
+        return environment.get_template(name).render(context)[:_LONGEST]
 
     def _subject(self, event: EventNotice | None, message: Message, context: dict[str, Any], notes: list[str]) -> str:
         if event and event.subject is not None:
@@ -159,7 +162,13 @@ def _format_link(dialect: Dialect, link: Link) -> str:
     return formatter.link(formatter.escape(link.label), quote(escape.clean_text(url), safe="/:?#[]@!$&'*+,;=%~.-_"))
 
 
-def _environment(dialect: Dialect, templates: Mapping[str, str]) -> ImmutableSandboxedEnvironment:
+@lru_cache(maxsize=len(FORMATTERS))
+def _built_in_environment(dialect: Dialect) -> Environment:
+    """For the package's own templates, which need no sandbox."""
+    return _environment(Environment, dialect, {})
+
+
+def _environment(kind: type[Environment], dialect: Dialect, templates: Mapping[str, str]) -> Environment:
     """Every value that a template writes passes the dialect's ``escape``; what it writes itself is left as it is."""
     formatter = FORMATTERS[dialect]
 
@@ -170,7 +179,7 @@ def _environment(dialect: Dialect, templates: Mapping[str, str]) -> ImmutableSan
 
     escape_in_block = escape.escape_entities if dialect is Dialect.SLACK else str
     loaders: list[BaseLoader] = [DictLoader(templates), PackageLoader("tocsin.deliver")]
-    environment = ImmutableSandboxedEnvironment(
+    environment = kind(
         loader=ChoiceLoader(loaders),
         autoescape=True,
         finalize=finalize,

@@ -32,7 +32,6 @@ from tocsin.store.sql import (
     chunks,
     columns,
     equals,
-    flat,
     has_key,
     is_key,
     key_values,
@@ -189,7 +188,7 @@ _DURATIONS = Keyed(_durations, _PLACE)
 
 _DETAILS = [field.name for field in fields(Details) if field.name != "run"]
 _DETAILS_KEY = columns(run_details, *RUN)
-_DETAILS_OF = Keyed(select(*_DETAILS_KEY, *columns(run_details, *_DETAILS)), _DETAILS_KEY)
+_DETAILS_OF = Keyed(select(*map(plain, _DETAILS_KEY), *columns(run_details, *_DETAILS)), _DETAILS_KEY)
 _WITH_DETAILS = Keyed(select(*_DETAILS_KEY), _DETAILS_KEY)
 _AWAITED = Keyed(select(*_KEY).where(runs.c.details_due_at.is_not(None)), _KEY)
 
@@ -227,9 +226,9 @@ def release_waiting(connection: Connection, run: RunKey, now: datetime) -> None:
 
 def get_details(connection: Connection, runs: Iterable[RunKey]) -> dict[RunKey, Details]:
     """What is known about these runs; a run without a row is absent."""
-    by_key = {(*flat(run)[:-1], to_ms(run.start)): run for run in runs}
+    by_key = {(*run.scenario, run.run_id, to_ms(run.start)): run for run in runs}
     rows = _DETAILS_OF.rows(connection, by_key)
-    known = readable(connection, run_details, rows, lambda row: Details(by_key[(*row[:4], to_ms(row[4]))], *row[5:]))
+    known = readable(connection, run_details, rows, lambda row: Details(by_key[row[:5]], *row[5:]))
     return {details.run: details for details in known}
 
 
