@@ -35,15 +35,6 @@ class UndecidedBatch:
     full: bool
 
 
-@dataclass(frozen=True, slots=True)
-class EventSlice:
-    """Events in order, the place of the last row that was read, and whether there may be more."""
-
-    events: list[Event]
-    last_seq: int
-    full: bool
-
-
 _COLUMNS = ("seq", "id", "event", "node", "project", "scenario", "run_id", "run_start", "time", "detected_at", "late",
             "body", "processed_at")  # fmt: skip
 _INSERT = bulk_upsert(events, _COLUMNS)
@@ -139,15 +130,9 @@ def list_events(
     connection: Connection, *, after: int = 0, limit: int = 100, equal: Mapping[str, str] | None = None
 ) -> list[Event]:
     """Decided events with ``seq`` above ``after`` in order; ``equal`` filters by columns: event, node, project…"""
-    return page_of_events(connection, after, limit, equal or {}).events
-
-
-def page_of_events(connection: Connection, after: int, limit: int, equal: Mapping[str, str]) -> EventSlice:
-    """Up to ``limit`` decided events after a place; those that cannot be read are left out."""
-    query = _DECIDED.where(events.c.seq > after, *(events.c[column] == value for column, value in equal.items()))
+    query = _DECIDED.where(events.c.seq > after, *(events.c[name] == value for name, value in (equal or {}).items()))
     rows = connection.execute(query.order_by(events.c.seq).limit(limit)).all()
-    page = readable(connection, events, rows, lambda row: replace(row.body, seq=row.seq))
-    return EventSlice(page, rows[-1].seq if rows else after, len(rows) >= limit)
+    return readable(connection, events, rows, lambda row: replace(row.body, seq=row.seq))
 
 
 def events_by_id(connection: Connection, ids: Iterable[str]) -> dict[str, Event]:

@@ -8,14 +8,14 @@ page then stops after ``SCAN_LIMIT`` rows with fewer items and a cursor to go on
 import base64
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Generic, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, Table, Text, and_, select, tuple_
+from sqlalchemy import ColumnElement, Connection, Row, Select, Table, Text, and_, func, select, tuple_
 
 from tocsin.model.alert import EndReason, Silence, SilenceState
-from tocsin.model.event import event_labels, tags_label
+from tocsin.model.event import Event, event_labels, tags_label
 from tocsin.model.labels import Labels
 from tocsin.model.notification import Attempt, AttemptOutcome, EventNotice, GroupNotice, Notice
 from tocsin.model.run import BAD_OUTCOMES, Details, RunKey, ScenarioKey
@@ -23,11 +23,13 @@ from tocsin.store.alerts import to_alert, to_silence
 from tocsin.store.deliveries import load_attempts
 from tocsin.store.outbox import reason_of
 from tocsin.store.runs import get_details
-from tocsin.store.schema import alerts, nodes, outbox, runs, scenarios, silences
+from tocsin.store.schema import alerts, events, nodes, outbox, runs, scenarios, silences
 from tocsin.store.sql import SCENARIO, equals, maker, plain, readable, same, shallow
 
-SCAN_LIMIT = 2_000
-SCAN_BATCH = 500  # rows of one statement where a filter looks inside documents
+SCAN_LIMIT = 1_000
+SCAN_BATCH = 250  # rows of one statement where a filter looks inside documents
+_MOST_PLACES = 200  # scenarios whose rows are read by their index and sorted
+_EVENT_WINDOW = 30_000  # events that one page of a filter on a column looks at
 
 Item = TypeVar("Item")
 Query = Select[*tuple[Any, ...]]
@@ -42,6 +44,17 @@ class BadCursor(ValueError):
 class Page(Generic[Item]):
     items: tuple[Item, ...]
     next: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class EventSlice:
+    """Events in order, the place of the last one that was looked at, whether there may be more, and whether the end of
+    the window was reached before the limit."""
+
+    events: list[Event]
+    last_seq: int
+    more: bool
+    cut: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,15 +198,15 @@ def list_scenarios(
 
 
 def list_runs(connection: Connection, filters: LabelFilters, limit: int, after: str | None = None) -> Page[RunRecord]:
-    """Runs, the newest start first, with their first error; ``state`` is running or ended."""
-    by_label = _place(runs) | {
-        "outcome": runs.c.outcome, "trigger_type": runs.c.trigger_type, "run_as": runs.c.run_as,
-        "run": runs.c.run_id,
-    }  # fmt: skip
+    """Runs, the newest start first, with their first error; ``state`` is running or ended, ``scenario_name`` as the
+    scenario is called now."""
+    by_label = {name: runs.c[name] for name in ("outcome", "trigger_type", "run_as")} | {"run": runs.c.run_id}
     query: Query = select(runs)
-    if not {"scenario_name", "tags"}.isdisjoint(filters):  # as its scenario is called now
+    place, _ = _places(connection, runs, filters)
+    if place is not None:
+        query = query.where(place)
+    if "tags" in filters:  # as its scenario is tagged now
         query = query.add_columns(scenarios.c.tags).join(scenarios, same(scenarios, runs))
-        by_label |= {"scenario_name": scenarios.c.name}
     # An open run that DSS no longer shows is not known to run.
     running = and_(runs.c.end.is_(None), runs.c.absent_since.is_(None))
     query = _where(_state(query, filters, "running", running, "ended"), filters, by_label)
@@ -245,6 +258,27 @@ def list_deliveries(
         newest_first=True, keep=about if inside else None,
     )  # fmt: skip
     return Page(tuple(delivery_records(connection, page.items)), page.next)
+
+
+def page_of_events(connection: Connection, filters: LabelFilters, limit: int, after: int) -> EventSlice:
+    """Up to ``limit`` decided events after a place that match the filters on columns; those that cannot be read are left
+    out."""
+    query = _where(select(events.c.seq, events.c.body), filters, {"event": events.c.event})
+    query = query.where(events.c.seq > after).order_by(events.c.seq).limit(limit)
+    place, by_index = _places(connection, events, filters)
+    if place is not None:
+        query = query.where(place)
+    last, newest = 0, 0
+    if not by_index and (place is not None or "event" in filters):
+        ends = (select(end(events.c.seq)).where(events.c.seq > after).scalar_subquery() for end in (func.min, func.max))
+        oldest, newest = connection.execute(select(*ends)).one()
+        last, newest = (oldest or 0) + _EVENT_WINDOW, newest or 0
+        query = query.where(events.c.seq <= last)
+    rows = connection.execute(query).all()
+    found = readable(connection, events, rows, lambda row: replace(row.body, seq=row.seq))
+    if len(rows) < limit and last < newest:
+        return EventSlice(found, last, more=True, cut=True)
+    return EventSlice(found, rows[-1].seq if rows else after, len(rows) == limit)
 
 
 def find_run(connection: Connection, scenario: ScenarioKey, run_id: str) -> tuple[RunRecord | None, Details | None]:
@@ -340,6 +374,29 @@ def is_storable(value: object) -> bool:
 
 def _place(table: Table) -> dict[str, ColumnElement[Any]]:
     return {"dss_node": table.c.node, "project": table.c.project, "scenario": table.c.scenario}
+
+
+def _places(connection: Connection, table: Table, filters: LabelFilters) -> tuple[ColumnElement[bool] | None, bool]:
+    """What the filters say of a row's node, project and scenario, and whether its index finds the rows.
+
+    Rows of a few scenarios are found by their index. Those of many are met soon in the order of the list, so the
+    condition then keeps the database from sorting all of them first.
+    """
+    columns, named = _place(table), _place(scenarios) | {"scenario_name": scenarios.c.name}
+    if table is events:
+        del named["scenario_name"]  # an event keeps the name that its scenario had
+    asked = {label: values for label, values in filters.items() if label in named}
+    ordered = {label: column.concat("") for label, column in columns.items()}
+    if not asked.keys() - {"dss_node"}:
+        return (ordered["dss_node"].in_(asked["dss_node"]) if asked else None), False
+    query = _where(select(*_place(scenarios).values()), asked, named)
+    places = connection.execute(query.limit(_MOST_PLACES + 1)).all()
+    if not places and "scenario_name" not in asked:  # of a scenario that is not known any more
+        own = _where(select(*columns.values()).distinct(), asked, columns)
+        places = connection.execute(own.limit(_MOST_PLACES + 1)).all()
+    if len(places) > _MOST_PLACES:
+        return tuple_(*ordered.values()).in_(query), False
+    return tuple_(*columns.values()).in_([tuple(place) for place in places]), True
 
 
 def _where(query: Query, filters: LabelFilters, by_label: Mapping[str, ColumnElement[Any]]) -> Query:

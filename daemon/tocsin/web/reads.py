@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from dataclasses import dataclass, fields, is_dataclass, replace
 from datetime import datetime, timedelta
 from enum import Enum
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 from aiohttp import web
@@ -24,7 +24,6 @@ from tocsin.model.event import END_EVENTS, Event, event_labels
 from tocsin.model.labels import Labels, Matcher
 from tocsin.model.run import ScenarioKey
 from tocsin.store import Connection, query
-from tocsin.store.events import page_of_events
 from tocsin.store.explanation import RunExplanation
 from tocsin.store.query import LabelFilters, Page
 from tocsin.store.runs import get_details
@@ -37,7 +36,7 @@ EVENT_FILTERS = ("event", *PLACE, "scenario_name", "outcome", "trigger_type", "r
 SCENARIO_FILTERS = (*PLACE, "scenario_name", "run_as", "tags")
 RUN_FILTERS = (*PLACE, "scenario_name", "outcome", "trigger_type", "run_as", "tags", "run", "state")
 DELIVERY_FILTERS = ("state", "receiver", "channel", "kind", "event_id", "id", "alertname", "severity", *EVENT_FILTERS)
-_EVENT_COLUMNS = {"event": "event", "dss_node": "node", "project": "project", "scenario": "scenario"}
+_EVENT_COLUMNS = ("event", *PLACE)
 _STUCK_AFTER_SECONDS = 30.0
 _USERINFO = re.compile(r"(?<=://)[^\s]*@")
 
@@ -143,20 +142,19 @@ class CloudEventPage:
 
 def read_events(connection: Connection, filters: LabelFilters, limit: int, after: int) -> CloudEventPage:
     """Up to ``limit`` events that match, with their details joined."""
-    equal = {column: filters[label][0] for label, column in _EVENT_COLUMNS.items() if len(filters.get(label, ())) == 1}
-    inside = {name: values for name, values in filters.items() if _EVENT_COLUMNS.get(name) not in equal}
+    inside = {name: values for name, values in filters.items() if name not in _EVENT_COLUMNS}
     batch = max(limit, query.SCAN_BATCH) if inside else limit
     events: list[Event] = []
     for _ in range(0, query.SCAN_LIMIT, batch):
-        page = page_of_events(connection, after, batch, equal)
+        page = query.page_of_events(connection, filters, batch, after)
         matching = [event for event in page.events if not inside or _matches(event_labels(event), inside)]
         missing = limit - len(events)
         events += matching[:missing]
         if len(matching) > missing:
             return CloudEventPage(_cloudevents(connection, events), events[-1].seq or after, True)
         after = page.last_seq
-        if not page.full or len(events) == limit:
-            return CloudEventPage(_cloudevents(connection, events), after, page.full)
+        if not page.more or page.cut or len(events) == limit:
+            return CloudEventPage(_cloudevents(connection, events), after, page.more)
     return CloudEventPage(_cloudevents(connection, events), after, True)
 
 
@@ -184,15 +182,23 @@ def _page_text(connection: Connection, read: Callable[..., Page[Any]], asked: Li
 # --- JSON ---------------------------------------------------------------------------------------------------------------
 
 
+_PLAIN = (str, int, float, bool, type(None))
+
+
+@cache
+def _names(kind: type[Any]) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(kind))
+
+
 def to_json(value: object) -> Json:
     """``value`` as JSON. Raises ``TypeError`` for what has no place in an answer."""
+    if type(value) in _PLAIN:
+        return value  # type: ignore[return-value] # one of the five
     match value:
-        case Enum():
-            return to_json(value.value)
-        case None | bool() | int() | float() | str():
-            return value
         case datetime():
             return isoformat(value)
+        case Enum():
+            return to_json(value.value)
         case timedelta():
             return format_duration(value)
         case Matcher():
@@ -206,7 +212,7 @@ def to_json(value: object) -> Json:
         case _ if hasattr(value, "reveal"):
             return MASK
         case _ if is_dataclass(value):
-            return {field.name: to_json(getattr(value, field.name)) for field in fields(value)}
+            return {name: to_json(getattr(value, name)) for name in _names(value.__class__)}
         case _:
             raise TypeError(f"{type(value).__name__} has no place in an answer")
 
