@@ -386,17 +386,18 @@ def _places(connection: Connection, table: Table, filters: LabelFilters) -> tupl
     if table is events:
         del named["scenario_name"]  # an event keeps the name that its scenario had
     asked = {label: values for label, values in filters.items() if label in named}
-    ordered = {label: column.concat("") for label, column in columns.items()}
-    if not asked.keys() - {"dss_node"}:
-        return (ordered["dss_node"].in_(asked["dss_node"]) if asked else None), False
+    key, in_order = tuple_(*columns.values()), tuple_(*(column.concat("") for column in columns.values()))
+    if asked.keys() == {"dss_node"}:
+        known = connection.scalar(select(nodes.c.node).where(nodes.c.node.in_(asked["dss_node"])).limit(1)) is not None
+        column = columns["dss_node"]
+        return (column.concat("") if known else column).in_(asked["dss_node"]), not known
+    if not asked:
+        return None, False
     query = _where(select(*_place(scenarios).values()), asked, named)
-    places = connection.execute(query.limit(_MOST_PLACES + 1)).all()
+    places = len(connection.execute(query.limit(_MOST_PLACES + 1)).all())
     if not places and "scenario_name" not in asked:  # of a scenario that is not known any more
-        own = _where(select(*columns.values()).distinct(), asked, columns)
-        places = connection.execute(own.limit(_MOST_PLACES + 1)).all()
-    if len(places) > _MOST_PLACES:
-        return tuple_(*ordered.values()).in_(query), False
-    return tuple_(*columns.values()).in_([tuple(place) for place in places]), True
+        query = _where(select(*columns.values()).distinct(), asked, columns)
+    return (key.in_(query), True) if places <= _MOST_PLACES else (in_order.in_(query), False)
 
 
 def _where(query: Query, filters: LabelFilters, by_label: Mapping[str, ColumnElement[Any]]) -> Query:
