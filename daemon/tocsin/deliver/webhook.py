@@ -23,6 +23,7 @@ from urllib.parse import quote
 import aiohttp
 import msgspec
 from aiohttp.abc import ResolveResult
+from aiohttp.connector import Connection
 from aiohttp.http import HttpProcessingError, RawResponseMessage
 from aiohttp.resolver import ThreadedResolver
 from yarl import URL
@@ -46,6 +47,7 @@ from tocsin.model.run import Details, RunKey
 MAX_ALERTS = 200
 _CONCURRENCY_A_WORKER: Final = 16
 _REPLY: Final = 300  # characters of a reply that are kept; more are read, so that no secret is cut before it is masked
+_IDLE: Final = 10.0  # seconds for which a connection is kept
 _REPLY_SECONDS: Final = 2.0  # for the beginning of a reply's body, once its status is known
 _SECRET_PREFIX: Final = "whsec_"
 _OF_A_BODY: Final = frozenset(
@@ -83,16 +85,15 @@ class Webhook:
         self._target: _Target | None = None
         seconds = channel.timeout.total_seconds()
         # At the deadline the sender counts the outcome as unknown; a send ends by itself at twice that.
-        self._seconds, self._connect_timeout = 2 * seconds, aiohttp.ClientTimeout(total=None, sock_connect=seconds)
+        self._seconds = 2 * seconds
+        self._connect_timeout = aiohttp.ClientTimeout(total=None, connect=self._seconds, sock_connect=seconds)
 
     async def send(self, outgoing: Outgoing) -> SendResult:
         notification = outgoing.notification
         payload = build_payload(notification, outgoing.facts.details, outgoing.config.http.external_url)
         try:
             target = await self._read_target()
-            connector = self._connector or await self._open()
-            async with asyncio.timeout(self._seconds):
-                return await self._post(connector, target, payload, notification.id)
+            return await self._post(self._connector or await self._open(), target, payload, notification.id)
         except _NotSent as error:
             return error.result
         except ValueError as error:  # of the host's name
@@ -111,6 +112,8 @@ class Webhook:
             return failed(f"{type(error).__name__}: {_explain(error)}", cause=Cause.CONNECTION)
 
     async def close(self) -> None:
+        if self._target is not None:
+            self._target.close_idle()
         if self._connector is not None:
             await self._connector.close()
             self._connector = None
@@ -125,6 +128,7 @@ class Webhook:
         except OSError as error:
             raise _NotSent(failed(f"cannot read a secret of the channel: {error.strerror or error}")) from None
         if known is None or (known.address, known.secret, known.own) != (address, secret, own):
+            before = known
             try:
                 known = self._target = _Target(address, secret, own, channel)
             except BadSecret as error:
@@ -133,6 +137,10 @@ class Webhook:
                 raise _NotSent(refused(str(error), cause=Cause.URL)) from None
             except ValueError as error:
                 raise _NotSent(_unusable(error)) from None
+            if before is not None and before.request.connection_key == known.request.connection_key:
+                known.idle = before.idle
+            elif before is not None:
+                before.close_idle()
         return known
 
     async def _open(self) -> aiohttp.TCPConnector:
@@ -151,14 +159,17 @@ class Webhook:
     async def _post(
         self, connector: aiohttp.TCPConnector, target: "_Target", payload: "Payload", id_: str
     ) -> SendResult:
+        connection = target.take_idle(self._clock.monotonic())
+        if connection is None:
+            try:
+                connection = await connector.connect(target.request, [], self._connect_timeout)
+            except TimeoutError as error:
+                raise aiohttp.ConnectionTimeoutError from error
+        protocol, transport = connection.protocol, connection.transport
+        if protocol is None or transport is None:
+            raise aiohttp.ServerDisconnectedError
+        timer = asyncio.get_running_loop().call_later(self._seconds, protocol.set_exception, TimeoutError())
         try:
-            connection = await connector.connect(target.request, [], self._connect_timeout)
-        except TimeoutError as error:
-            raise aiohttp.ConnectionTimeoutError from error
-        try:
-            protocol, transport = connection.protocol, connection.transport
-            if protocol is None or transport is None:
-                raise aiohttp.ServerDisconnectedError
             protocol.set_response_params(read_until_eof=True, auto_decompress=False)
             transport.write(target.write_request(payload, id_, self._clock.now()))
             reply, content = await protocol.read()
@@ -176,7 +187,11 @@ class Webhook:
             connection.close()
             raise
         finally:
-            connection.release()
+            timer.cancel()
+            if connection.transport is not None and not protocol.should_close:
+                target.idle.append((self._clock.monotonic(), connection))
+            else:
+                connection.close()
 
 
 def _unusable(error: ValueError) -> SendResult:
@@ -208,8 +223,21 @@ class _Target:
         )
         self._path = str(url.with_user(None).with_fragment(None)) if proxy and url.scheme == "http" else url.raw_path_qs
         self._head = self._write_head()
+        self.idle: list[tuple[float, Connection]] = []  # since when; connector's own keeping costs as much as a write
         self.secrets = [*secrets_of(address), *secrets_of(channel.proxy or ""), secret or ""]
         self.secrets += [part for value in own.values() for part in secrets_of_header(value)]
+
+    def take_idle(self, now: float) -> Connection | None:
+        while self.idle:
+            since, connection = self.idle.pop()
+            if connection.transport is not None and not connection.transport.is_closing() and now < since + _IDLE:
+                return connection
+            connection.close()
+        return None
+
+    def close_idle(self) -> None:
+        while self.idle:
+            self.idle.pop()[1].close()
 
     def _write_head(self) -> str:
         """The request line, and the headers that do not depend on the body."""
