@@ -188,6 +188,7 @@ class World:
             "trigger_type": run.trigger_type,
             "baseline": baseline,
             "seen_at": run.start,
+            "details_due_at": run.end if new else None,
         }
 
         def write(connection) -> None:  # type: ignore[no-untyped-def]

@@ -10,11 +10,11 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 
 import structlog
+from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
 from prometheus_client import Counter as Metric
 

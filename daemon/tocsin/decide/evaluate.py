@@ -10,6 +10,8 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import ClassVar
 
+import msgspec
+
 from tocsin.config.model import Config, WatchConfig
 from tocsin.model.alert import Alert, EndReason, Group
 from tocsin.model.decision import ALERT_OPENS, Decision, DecisionReason, Stage
@@ -113,13 +115,16 @@ class Evaluation:
         self, notifications: Sequence[Notification], waits: Mapping[str, Sequence[RunKey]] | None = None
     ) -> None:
         """Write notifications to the outbox. Those with runs in ``waits``, by id, wait a little for their details."""
-        waits = waits or {}
-        timed: list[Notification] = []
-        for notification in notifications:
-            if runs := waits.get(notification.id):
-                longest = max(self.compiled.watch(run.scenario.node).details_wait for run in runs)
-                notification = replace(notification, due_at=self.now + longest)
-            timed.append(notification)
+        waits = {id_: runs for id_, runs in (waits or {}).items() if runs}
+        longest = {
+            id_: max(self.compiled.watch(run.scenario.node).details_wait for run in runs) for id_, runs in waits.items()
+        }
+        timed = [
+            replace(notification, due_at=self.now + longest[notification.id])
+            if notification.id in longest
+            else notification
+            for notification in notifications
+        ]
         self.result.notifications += outbox.enqueue(self.connection, timed, waits)
 
 
@@ -158,10 +163,10 @@ class RuleEvaluation(Evaluation):
         for rule in self.compiled.rules_for(labels):
             if rule.about_nodes is not about_nodes:
                 continue
-            key = StateKey(rule.id, *place)
-            known = self.states.get(key)
+            known = self.states.get((rule.id, *place))  # type: ignore[call-overload]
             if known is None and event.name not in rule.begins:
                 continue
+            key = StateKey(rule.id, *place)
             old = known.state if known else None
             try:
                 new = rule.on_event(old if isinstance(old, rule.state_type) else None, event)
@@ -256,7 +261,8 @@ class RuleEvaluation(Evaluation):
             reason, why = DecisionReason.WITHHELD, "another rule's alert already covers it"
         self.note(rule.alert, reason, why, event_id=event_id, alert=(alert.fingerprint, alert.id))
         assert state.firing is not None
-        return replace(state, firing=replace(state.firing, alert_id=shared or alert.id))
+        reference = msgspec.structs.replace(state.firing, alert_id=shared or alert.id)
+        return msgspec.structs.replace(state, firing=reference)
 
     def update(self, key: StateKey, alert: Alert) -> None:
         """Write an alert and route it. An overlong run outlives the deactivation of its scenario."""

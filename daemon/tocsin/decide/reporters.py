@@ -130,12 +130,12 @@ class ReporterEvaluation(Evaluation):
         self.note(name, DecisionReason.ERROR, f"{type(error).__name__}: {error}", event_id=event.id)
 
     def write(self) -> None:
-        """Withhold what is late and enqueue the rest; notices of an end wait for the run's details, unless they are here."""
+        """Withhold what is late and enqueue the rest; notices of an end wait for details of the run that are due."""
         event_rows.withhold(self.connection, self._late)
         about = {item.id: item.notice.event for item in self._pending if isinstance(item.notice, EventNotice)}
         ends = {id_: event.run.key for id_, event in about.items() if event.run and event.name in END_EVENTS}
-        missing = set(ends.values()) - runs.with_details(self.connection, set(ends.values()))
-        self.enqueue(self._pending, {id_: (run,) for id_, run in ends.items() if run in missing})
+        awaited = runs.awaiting_details(self.connection, set(ends.values()))
+        self.enqueue(self._pending, {id_: (run,) for id_, run in ends.items() if run in awaited})
 
 
 async def mail_channels(config: Config) -> list[Channel]:

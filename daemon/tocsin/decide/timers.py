@@ -9,6 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+import msgspec
+
 from tocsin.decide.evaluate import CompiledConfig, RuleEvaluation, StepResult, place_of
 from tocsin.model.alert import CHANNEL_ALERT, EndReason
 from tocsin.model.decision import DecisionReason, Stage
@@ -109,7 +111,7 @@ def _end_orphans(evaluation: RuleEvaluation) -> None:
         key = StateKey(row.rule, *place_of(row.alert))
         state = evaluation.states[key].state if key in evaluation.states else None
         if isinstance(state, StaleState) and reason is EndReason.DEACTIVATED:
-            evaluation.put(key, replace(state, firing=None, off=True), evaluation.now + OFF_RECHECK)
+            evaluation.put(key, msgspec.structs.replace(state, firing=None, off=True), evaluation.now + OFF_RECHECK)
         else:
             evaluation.put(key, None, None)
 

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable
 
 def derived_id(*facts: str | int) -> str:
     """A 32-digit hexadecimal id that is the same for the same facts. ("a", "bc") and ("ab", "c") differ."""
-    parts = [str(fact).encode("utf-8", "surrogatepass") for fact in facts]
-    return hashlib.blake2b(b"".join(b"%d:%b" % (len(part), part) for part in parts), digest_size=16).hexdigest()
+    text = "".join([f"{len(fact)}:{fact}" for fact in map(str, facts)])
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 def fresh_id() -> str:

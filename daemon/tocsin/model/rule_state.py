@@ -1,8 +1,8 @@
 """The state of a rule for one scenario or node between two evaluations. Without a row it is healthy."""
 
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+
+import msgspec
 
 from tocsin.model.run import RunKey
 
@@ -11,26 +11,22 @@ from tocsin.model.run import RunKey
 STATE_VERSION = 1
 
 
-@dataclass(frozen=True, slots=True)
-class AlertRef:
+class AlertRef(msgspec.Struct, frozen=True):
     alert_id: str
     starts_at: datetime
     evidence: str  # what it fires for; see ``RuleState.dismissed``
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RuleState:
+class RuleState(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
     """``dismissed`` names the evidence whose alert was resolved by hand: it does not fire again."""
 
     firing: AlertRef | None = None
     dismissed: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FailedState(RuleState):
+class FailedState(RuleState, frozen=True, kw_only=True, tag="failed"):
     """A streak of failures; ``good`` counts the good runs after it while it still fires."""
 
-    kind: Literal["failed"] = "failed"
     failures: int = 0
     good: int = 0
     first: datetime | None = None  # the end of the streak's first failure
@@ -42,11 +38,9 @@ class FailedState(RuleState):
     url: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MissedState(RuleState):
+class MissedState(RuleState, frozen=True, kw_only=True, tag="missed"):
     """Starts that did not come since the last one that did."""
 
-    kind: Literal["missed"] = "missed"
     count: int = 0
     first: datetime | None = None
     last: datetime | None = None
@@ -55,11 +49,9 @@ class MissedState(RuleState):
     last_counted: datetime | None = None  # the latest expected start that this rule has counted
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OverlongState(RuleState):
+class OverlongState(RuleState, frozen=True, kw_only=True, tag="overlong"):
     """``limit`` is the moment from which the open run is overlong, once that is known."""
 
-    kind: Literal["overlong"] = "overlong"
     run: RunKey | None = None
     limit: datetime | None = None
     usual_seconds: float | None = None
@@ -67,27 +59,21 @@ class OverlongState(RuleState):
     url: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StaleState(RuleState):
+class StaleState(RuleState, frozen=True, kw_only=True, tag="stale"):
     """When the scenario was last known good, or began to be watched or active."""
 
-    kind: Literal["stale"] = "stale"
     since: datetime | None = None
     good: bool = False  # whether `since` is a good run's end
     off: bool = False  # seen inactive; counts anew from its activation
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NodeDownState(RuleState):
-    kind: Literal["node_down"] = "node_down"
+class NodeDownState(RuleState, frozen=True, kw_only=True, tag="node_down"):
     since: datetime | None = None
     reason: str | None = None
     up: datetime | None = None  # the node's return, until the alert has resolved
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StalledState(RuleState):
-    kind: Literal["stalled"] = "stalled"
+class StalledState(RuleState, frozen=True, kw_only=True, tag="stalled"):
     since: datetime | None = None  # the earliest of the missed starts
     last: datetime | None = None
     missed: int = 0

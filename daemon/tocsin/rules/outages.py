@@ -6,8 +6,9 @@ delivery, or with the channel. Other channels carry the alert.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
+
+from msgspec.structs import replace
 
 from tocsin.config.model import Channel
 from tocsin.kit.clock import format_utc, isoformat, to_ms

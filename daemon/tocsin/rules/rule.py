@@ -5,12 +5,16 @@ and the result compared with the alert that the rule has open (``apply``). While
 ``on_event`` is called: what is over by the end makes no alert. Moments in views and states are on the node's clock.
 """
 
+import dataclasses
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum, auto
 from typing import Any, Generic, TypeVar
+
+import msgspec
+from msgspec.structs import replace
 
 from tocsin.config.model import Rule
 from tocsin.kit.clock import isoformat, to_ms
@@ -53,8 +57,7 @@ class RuleStatus(Enum):
     UNKNOWN = auto()
 
 
-@dataclass(frozen=True, slots=True)
-class AlertContent:
+class AlertContent(msgspec.Struct, frozen=True):
     """What a firing alert shows. ``evidence`` names what it fires for; a change of it updates the alert."""
 
     starts_at: datetime
@@ -63,11 +66,10 @@ class AlertContent:
     description: str
     count: int = 1
     run: RunKey | None = None
-    facts: Mapping[str, str] = field(default_factory=dict)  # further annotations
+    facts: Mapping[str, str] = msgspec.field(default_factory=dict)  # further annotations
 
 
-@dataclass(frozen=True, slots=True)
-class EvaluationResult:
+class EvaluationResult(msgspec.Struct, frozen=True):
     """A rule's answer. ``due`` is when time alone may change it; ``at`` is when it became inactive, if a fact says so."""
 
     state: AnyRuleState
@@ -162,7 +164,7 @@ class CompiledRule(Generic[S]):
         """A firing alert as the rule labels it now; another alert if that changes its identity."""
         identity = self._fingerprint(view)
         id_ = alert.id if identity == alert.fingerprint else alert_id(identity, to_ms(alert.starts_at), to_ms(now))
-        return replace(alert, id=id_, fingerprint=identity, labels=self.alert_labels(view))
+        return dataclasses.replace(alert, id=id_, fingerprint=identity, labels=self.alert_labels(view))
 
     def _fingerprint(self, view: RuleView) -> str:
         key = view.scenario.key if view.scenario else None

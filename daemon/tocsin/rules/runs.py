@@ -1,8 +1,9 @@
 """Rules about the runs of one scenario: ``failed``, ``overlong``, ``stale``."""
 
-from dataclasses import replace
 from datetime import timedelta
 from statistics import median
+
+from msgspec.structs import replace
 
 from tocsin.config.model import Rule
 from tocsin.kit.clock import format_duration, format_utc, human_duration, isoformat, to_ms

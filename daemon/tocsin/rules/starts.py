@@ -11,8 +11,10 @@ were not polled since could still make it so many, single missed starts wait, ``
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+
+import msgspec
+from msgspec.structs import replace
 
 from tocsin.config.model import Rule
 from tocsin.kit.clock import format_utc, isoformat
@@ -101,8 +103,7 @@ class MissedRule(CompiledRule[MissedState]):
         return EvaluationResult(state, RuleStatus.FIRING, content=content)
 
 
-@dataclass(frozen=True, slots=True)
-class Cohort:
+class Cohort(msgspec.Struct, frozen=True):
     """The starts that a node should have made together; ``unseen`` are due but were not polled since."""
 
     first: datetime  # of the missed ones

@@ -1,9 +1,8 @@
 """Rows of what rules remember, and when time alone may change what they say."""
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import msgspec
 from sqlalchemy import Connection, delete, func, select
@@ -13,13 +12,7 @@ from tocsin.model.rule_state import STATE_VERSION, AnyRuleState
 from tocsin.store.schema import document_text, nodes, rule_states
 from tocsin.store.sql import SCENARIO, BulkWrite, Keyed, bulk_upsert, columns, has_key, set_aside
 
-
-class _Kind(msgspec.Struct):
-    kind: str
-
-
-_read_kind = msgspec.json.Decoder(_Kind).decode
-_DECODERS = {state().kind: msgspec.json.Decoder(state) for state in get_args(AnyRuleState)}
+_DECODER: msgspec.json.Decoder[AnyRuleState] = msgspec.json.Decoder(AnyRuleState)
 
 
 class StateKey(NamedTuple):
@@ -31,8 +24,7 @@ class StateKey(NamedTuple):
     scenario: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class RuleStateRow:
+class RuleStateRow(msgspec.Struct, frozen=True):
     """A row. ``state`` is None when another version of Tocsin wrote it in a way that this one cannot read."""
 
     key: StateKey
@@ -115,8 +107,8 @@ def _to_rows(connection: Connection, rows: Iterable[Any]) -> list[RuleStateRow]:
         try:
             if version > STATE_VERSION:
                 raise ValueError(f"of version {version}, this one knows {STATE_VERSION}")
-            state = _DECODERS[_read_kind(text).kind].decode(text)
-        except (ValueError, KeyError, RecursionError) as error:
+            state = _DECODER.decode(text)
+        except (ValueError, RecursionError) as error:
             set_aside(connection, rule_states, row, error)
         read.append(RuleStateRow(StateKey(*key), state, due_at))
     return read

@@ -104,7 +104,7 @@ def stored_runs(
 ) -> dict[ScenarioKey, StoredRuns]:
     """Of each scenario the open runs, and those of ``seen`` that are known."""
     stored: dict[ScenarioKey, StoredRuns] = {key: {} for key in polled}
-    for *place, run_id, start, baseline, seen_at in _STORED.rows(connection, seen):
+    for *place, run_id, start, baseline, seen_at in _STORED.rows(connection, map(plain_key, seen)):
         stored[ScenarioKey(*place)][run_id, start] = StoredRun(None, baseline, seen_at)
     for row in map(_to_row, _OPEN.rows(connection, polled)):
         run = StoredRun(row.run, row.baseline, row.end_seen_at, row.absent_since)
@@ -140,7 +140,13 @@ def _to_row(row: Sequence[Any]) -> RunRow:
 
 
 def _keys(keyed: Keyed, connection: Connection, keys: Iterable[RunKey]) -> set[RunKey]:
-    return {RunKey(ScenarioKey(*row[:3]), *row[3:]) for row in keyed.rows(connection, keys)}
+    return {RunKey(ScenarioKey(*row[:3]), *row[3:]) for row in keyed.rows(connection, map(plain_key, keys))}
+
+
+def plain_key(run: RunKey) -> tuple[str | int, ...]:
+    """The parts of a key as rows hold them."""
+    (node, project, scenario), run_id, start = run
+    return node, project, scenario, run_id, to_ms(start)
 
 
 # --- usual durations --------------------------------------------------------------------------------------------------

@@ -159,7 +159,9 @@ def _event(
     time = run.start if starts or run.end is None else max(run.start, run.end)
     late = poll.is_late(time)
     if starts and not late:  # a late start says that its run is over already
-        run = replace(run, end=None, outcome=None)
+        run = Run(
+            run.scenario, run.run_id, run.start, None, None, run.trigger_type, run.trigger_name, run.fire_id, run.run_as
+        )
     return Event(
         id=run_event_id(run, name, reporter.name if reporter else ""),
         name=name,
