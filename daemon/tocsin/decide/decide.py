@@ -7,7 +7,6 @@ returns what it did; counters and log lines follow only when it has committed.
 """
 
 import asyncio
-import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
@@ -155,10 +154,9 @@ class Decider:
         line = log.bind()
         decisions = [*result.decisions, *result.implied]
         counts = Counter((decision.stage, decision.reason) for decision in decisions)
-        verbose = line.is_enabled_for(logging.DEBUG)
-        for decision in decisions if verbose else result.decisions:
+        for decision in decisions if result.verbose else result.decisions:
             changed = decision.reason in ALERT_CHANGES and decision.stage is Stage.RULE
-            if changed or verbose:
+            if changed or result.verbose:
                 facts = (
                     ("stage", decision.stage.value),
                     ("subject", decision.subject),
@@ -170,10 +168,10 @@ class Decider:
                 )
                 write = line.info if changed else line.debug
                 write("decision", **{name: value for name, value in facts if value is not None})
-        counts.update({(Stage.FLUSH, reason): count for reason, count in result.unchanged.items()})
+        counts.update(result.counts)
         for (stage, reason), count in counts.items():
             self._metrics.count(stage, reason, count)
-        if decisions:
+        if result.events or decisions:
             verdicts = {f"{stage.value}_{reason.value}": count for (stage, reason), count in counts.items()}
             line.info("decisions", events=result.events, **verdicts)
         for rule, place, error in result.errors:

@@ -3,6 +3,7 @@
 A rule that raises for one scenario keeps its old state there and is reported; the others go on.
 """
 
+import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,8 +12,9 @@ from functools import lru_cache
 from typing import ClassVar
 
 import msgspec
+import structlog
 
-from tocsin.config.model import Config, WatchConfig
+from tocsin.config.model import Config, Reporter, WatchConfig
 from tocsin.model.alert import Alert, EndReason, Group
 from tocsin.model.decision import ALERT_OPENS, Decision, DecisionReason, Stage
 from tocsin.model.event import Event, EventName
@@ -32,6 +34,8 @@ from tocsin.store.alerts import AlertBrief, AlertEnd, AlertRow
 from tocsin.store.groups import GroupMembership
 from tocsin.store.rule_states import RuleStateRow, StateKey
 from tocsin.store.scenarios import node_views, scenario_views
+
+log = structlog.get_logger(__name__)
 
 Place = tuple[str, str, str]  # node, project, scenario; the last two are empty for a node itself
 
@@ -53,9 +57,15 @@ class CompiledConfig:
         rules = tuple(matched.values())
         self._index = MatcherIndex(rule.config.match for rule in rules)
         self._of_bits = lru_cache(_CACHE_SIZE)(lambda holding: [rules[place] for place in set_bits(holding)])
-        self.reporters = {
-            name: [reporter for reporter in config.reporters if name in reporter.on] for name in EventName
+        reporters = config.reporters
+        self._reporters = MatcherIndex(reporter.match for reporter in reporters)
+        self._on = {
+            name: sum(1 << place for place, reporter in enumerate(reporters) if name in reporter.on)
+            for name in EventName
         }
+        self._reporters_of_bits = lru_cache(_CACHE_SIZE)(
+            lambda holding: [reporters[place] for place in set_bits(holding)]
+        )
         self.channels = {receiver.name: receiver.channels for receiver in config.receivers}
         self.intervals = {interval.name: interval for interval in config.time_intervals}
         self.router = None if config.route is None else Router(config.route)
@@ -65,6 +75,11 @@ class CompiledConfig:
     def rules_for(self, labels: Labels) -> Sequence[AnyRule]:
         """The rules whose matchers all hold."""
         return self._of_bits(self._index.matching(labels))
+
+    def reporters_for(self, name: EventName, labels: Labels) -> Sequence[Reporter]:
+        """The reporters on this event whose matchers all hold."""
+        on = self._on[name]
+        return self._reporters_of_bits(on & self._reporters.matching(labels)) if on else ()
 
     def watch(self, node: str) -> WatchConfig:
         configured = self.nodes.get(node)
@@ -80,7 +95,8 @@ class StepResult:
     notifications: list[Notification] = field(default_factory=list)
     decisions: list[Decision] = field(default_factory=list)
     implied: list[Decision] = field(default_factory=list)  # further ones, which other rows say already
-    unchanged: Counter[DecisionReason] = field(default_factory=Counter)  # of groups, beside `decisions`: no news
+    counts: Counter[tuple[Stage, DecisionReason]] = field(default_factory=Counter)  # of others, which are not news
+    verbose: bool = field(default_factory=lambda: log.bind().is_enabled_for(logging.DEBUG))
     errors: list[tuple[str, str, Exception]] = field(default_factory=list)  # rule or reporter, subject, what it raised
     next_due: datetime | None = None
 

@@ -167,7 +167,7 @@ class FlushEvaluation(Evaluation):
         """Note a decision and write the notification log; a decision that repeats the last one is only counted."""
         before = self.log.get((group.key, channel))
         if notification is None and entry is None and before is not None and before.reason is decision.reason:
-            self.result.unchanged[decision.reason] += 1
+            self.result.counts[Stage.FLUSH, decision.reason] += 1
             return
         notified = entry or (before.notified if before else None)
         self._entries.append(NotificationLogRow(group.key, channel, notified, decision.reason))

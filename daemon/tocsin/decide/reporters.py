@@ -35,6 +35,7 @@ class ReporterEvaluation(Evaluation):
     _early: Mapping[RunKey, Sequence[Event]] = field(default_factory=dict)  # their failures before the run's end
     _ended: set[RunKey] = field(init=False)  # of the runs whose starts are late, those that have ended since
     _pending: list[Notification] = field(default_factory=list)
+    _enqueued: int = 0  # decisions that the outbox implies
     _late: list[tuple[str, str, str]] = field(default_factory=list)  # node, receiver, event id
     stage: ClassVar[Stage] = Stage.REPORTER
 
@@ -52,15 +53,14 @@ class ReporterEvaluation(Evaluation):
         self._ended = runs.ended(self.connection, {run.key for run in late if run is not None})
 
     def on_event(self, event: Event, labels: Labels) -> None:
-        for reporter in self.compiled.reporters[event.name]:
+        for reporter in self.compiled.reporters_for(event.name, labels):
             try:
-                result = evaluate_reporter(reporter, event, labels)
+                result = evaluate_reporter(reporter, event)
             except Exception as error:  # noqa: BLE001 - one reporter on one event; reported, the others go on
                 self._note_error(reporter.name, error, event)
                 continue
-            if result is not None:
-                channels = self.compiled.channels.get(reporter.receiver, ())
-                self._decide(result, event, reporter.receiver, channels, "")
+            channels = self.compiled.channels.get(reporter.receiver, ())
+            self._decide(result, event, reporter.receiver, channels, "")
         if event.id not in self._concerned:
             return
         subject = f"DSS: {event.reporter.name if event.reporter else 'all'}"
@@ -105,6 +105,9 @@ class ReporterEvaluation(Evaluation):
             for notification in reporter_notifications(result, channels, self.now):
                 self._pending.append(notification)
                 implied = result.reason is DecisionReason.ENQUEUED and result.name == result.notices[0].reporter
+                if implied and not self.result.verbose:
+                    self._enqueued += 1
+                    continue
                 self.note(
                     result.name, result.reason, result.note, event_id=event.id, notification_id=notification.id,
                     implied=implied,
@@ -132,6 +135,8 @@ class ReporterEvaluation(Evaluation):
     def write(self) -> None:
         """Withhold what is late and enqueue the rest; notices of an end wait for details of the run that are due."""
         event_rows.withhold(self.connection, self._late)
+        if self._enqueued:
+            self.result.counts[Stage.REPORTER, DecisionReason.ENQUEUED] += self._enqueued
         about = {item.id: item.notice.event for item in self._pending if isinstance(item.notice, EventNotice)}
         ends = {id_: event.run.key for id_, event in about.items() if event.run and event.name in END_EVENTS}
         awaited = runs.awaiting_details(self.connection, set(ends.values()))

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from tocsin.config.model import Channel, Config, MessageFormat, Reporter
 from tocsin.model.decision import DecisionReason
 from tocsin.model.event import END_EVENTS, Event, EventName, event_labels
+from tocsin.model.labels import all_match
 from tocsin.model.run import DetailsLevel, Outcome
 from tocsin.model.scenario import MailReporter
 from tocsin.routing.dss_reporters import mirrored_message
@@ -78,8 +79,7 @@ def details_needed(config: Config) -> WantsDetails:
         concerned = [reporter for reporter in sending if event.name in reporter.on]
         labels = event_labels(event) if concerned else {}
         for reporter in concerned:
-            result = evaluate_reporter(reporter, event, labels)
-            if result is not None and result.notices:
+            if all_match(reporter.match, labels) and evaluate_reporter(reporter, event).notices:
                 needs += _of_reporter(reporter, receivers[reporter.receiver], event, config.template_texts)
         for mail_reporter in mail_reporters if mirrors else ():
             needs += _of_mail_reporter(mail_reporter, event)

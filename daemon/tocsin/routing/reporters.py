@@ -6,14 +6,14 @@ key is one scenario and one reporter: notifications about a scenario arrive in t
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
+
+import msgspec
 
 from tocsin.config.model import Channel, Reporter
 from tocsin.kit.strings import derived_id
 from tocsin.model.decision import DecisionReason
 from tocsin.model.event import END_EVENTS, Event, dss_variables
-from tocsin.model.labels import Labels, all_match
 from tocsin.model.notification import EventNotice, MailOverrides, Notice, Notification, SummaryNotice
 from tocsin.model.run import BAD_OUTCOMES
 from tocsin.routing.formula import BadFormula, holds
@@ -21,8 +21,7 @@ from tocsin.routing.formula import BadFormula, holds
 _WORST = 5  # failures that a summary names
 
 
-@dataclass(frozen=True, slots=True)
-class ReporterResult:
+class ReporterResult(msgspec.Struct, frozen=True):
     """What a reporter makes of one event: notices, or the reason why there are none."""
 
     name: str  # of the reporter in decisions
@@ -33,10 +32,8 @@ class ReporterResult:
     left_out: tuple[str, ...] = ()  # recipients who get nothing, each with its reason
 
 
-def evaluate_reporter(reporter: Reporter, event: Event, labels: Labels) -> ReporterResult | None:
-    """What the reporter makes of an event; None when it does not concern it (``on``, ``match``)."""
-    if event.name not in reporter.on or not all_match(reporter.match, labels):
-        return None
+def evaluate_reporter(reporter: Reporter, event: Event) -> ReporterResult:
+    """What the reporter makes of an event that concerns it (``on``, ``match``)."""
     reason, note = check_condition(reporter.condition, event)
     notices: tuple[EventNotice, ...] = ()
     if reason is not DecisionReason.CONDITION:

@@ -1,11 +1,12 @@
 """Rows of runs, upserted by polls, and of what is read about them after their end."""
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from datetime import datetime, timedelta
 from statistics import median
 from typing import Any
 
+import msgspec
 from sqlalchemy import (
     ColumnElement,
     Connection,
@@ -36,6 +37,7 @@ from tocsin.store.sql import (
     is_key,
     key_values,
     plain,
+    plain_key,
     readable,
     upsert,
 )
@@ -43,8 +45,7 @@ from tocsin.store.sql import (
 USUAL_OF = 20  # good runs
 
 
-@dataclass(frozen=True, slots=True)
-class RunRow:
+class RunRow(msgspec.Struct, frozen=True):
     """A run with what Tocsin knows about having seen it."""
 
     run: Run
@@ -58,8 +59,7 @@ class RunRow:
     details_tries: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class StoredRun:
+class StoredRun(msgspec.Struct, frozen=True):
     """What a poll must know of a run that it may see again. ``run`` is there only while the run is open."""
 
     run: Run | None
@@ -74,7 +74,7 @@ StoredRuns = dict[tuple[str, datetime], StoredRun]
 _PLACE = columns(runs, *SCENARIO)
 _KEY = columns(runs, *RUN)
 _OF_RUN = [field.name for field in fields(Run) if field.name not in ("scenario", *RUN)]
-_OF_ROW = [field.name for field in fields(RunRow) if field.name != "run"]
+_OF_ROW = RunRow.__struct_fields__[1:]
 _CHANGING = [name for name in (*_OF_RUN, *_OF_ROW) if name not in ("baseline", "seen_at", "seen_by", "details_tries")]
 _UPSERT = bulk_upsert(runs, (*RUN, *_OF_RUN, *_OF_ROW), _CHANGING)
 _ROW = select(*_KEY, *columns(runs, *_OF_RUN, *_OF_ROW))
@@ -141,12 +141,6 @@ def _to_row(row: Sequence[Any]) -> RunRow:
 
 def _keys(keyed: Keyed, connection: Connection, keys: Iterable[RunKey]) -> set[RunKey]:
     return {RunKey(ScenarioKey(*row[:3]), *row[3:]) for row in keyed.rows(connection, map(plain_key, keys))}
-
-
-def plain_key(run: RunKey) -> tuple[str | int, ...]:
-    """The parts of a key as rows hold them."""
-    (node, project, scenario), run_id, start = run
-    return node, project, scenario, run_id, to_ms(start)
 
 
 # --- usual durations --------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from typing import Any
 
+import msgspec
 from sqlalchemy import BigInteger, Connection, bindparam, literal_column, select, true, update
 
 from tocsin.kit.clock import EPOCH, to_ms
@@ -151,8 +152,7 @@ class ScenarioRow:
         return ScenarioFacts(self.key.scenario, self.name, self.tags, self.type)
 
 
-@dataclass(frozen=True, slots=True)
-class ScenarioProgress:
+class ScenarioProgress(msgspec.Struct, frozen=True):
     """How far a scenario's runs were read before a poll. Times are DSS's."""
 
     watched_since: datetime
@@ -162,8 +162,7 @@ class ScenarioProgress:
     last_outcome: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class PolledScenario:
+class PolledScenario(msgspec.Struct, frozen=True):
     """What a good poll leaves in a scenario's row."""
 
     key: ScenarioKey
@@ -177,7 +176,7 @@ class PolledScenario:
 _KEY = columns(scenarios, *SCENARIO)
 _FIELDS = [field.name for field in fields(ScenarioRow) if field.name != "key"]
 _READ_IN_LISTS = ("name", "tags", "type", "active", "run_as", "status_read_at", "next_run")
-_PROGRESS = Keyed(select(*_KEY, *columns(scenarios, *(field.name for field in fields(ScenarioProgress)))), _KEY)
+_PROGRESS = Keyed(select(*_KEY, *columns(scenarios, *ScenarioProgress.__struct_fields__)), _KEY)
 _VIEWED = (
     *_KEY,
     *columns(scenarios, "name", "tags", "active"),

@@ -41,7 +41,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.postgresql import JSONB
 
 from tocsin.kit.clock import to_ms
-from tocsin.model.run import ScenarioKey
+from tocsin.model.run import RunKey, ScenarioKey
 from tocsin.store.schema import Document, Moment, Unreadable, document_text, metadata
 
 log = structlog.get_logger(__name__)
@@ -233,6 +233,12 @@ def pack(keys: Iterable[Key]) -> str:
 
 
 _PLAIN = (str, int)
+
+
+def plain_key(run: RunKey) -> tuple[str | int, ...]:
+    """The parts of a key as rows hold them."""
+    (node, project, scenario), run_id, start = run
+    return node, project, scenario, run_id, to_ms(start)
 
 
 def unfold(dialect: str, columns: Sequence[Column[Any]]) -> Subquery:

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from dataclasses import KW_ONLY, dataclass, replace
 from datetime import datetime, timedelta
 
+import msgspec
+
 from tocsin.model.event import Event, EventName, FailedReporter, ScenarioFacts, end_event_name, run_event_id
 from tocsin.model.run import Outcome, Run, ScenarioKey
 from tocsin.model.scenario import LAUNCH_DELAY, MailReporter
@@ -54,8 +56,7 @@ class Poll:
         return self.late_before is not None and time < self.late_before
 
 
-@dataclass(frozen=True, slots=True)
-class RunChange:
+class RunChange(msgspec.Struct, frozen=True):
     """A run to be written. ``ended`` says that this poll saw its end first."""
 
     run: Run
@@ -65,8 +66,7 @@ class RunChange:
     absent_since: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Diff:
+class Diff(msgspec.Struct, frozen=True):
     """What is new: rows to write, events in order, and where the next poll must reach to."""
 
     runs: tuple[RunChange, ...]

@@ -5,8 +5,9 @@ New events are decided in the same transaction where the leader's decide stage c
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
+
+import msgspec
 
 from tocsin.model.event import END_EVENTS, Event, EventName
 from tocsin.model.run import Run, RunKey
@@ -18,15 +19,14 @@ from tocsin.store.scenarios import PolledScenario
 from tocsin.watch.diff import Poll, diff
 
 
-@dataclass(frozen=True, slots=True)
-class PollOutcome:
+class PollOutcome(msgspec.Struct, frozen=True):
     """What a poll brought: its new events, the runs that go on, and what the scenario's row says now."""
 
     polled: PolledScenario | None = None  # None: the scenario's row is gone, nothing was written
     events: tuple[Event, ...] = ()
     open_runs: tuple[Run, ...] = ()
     details: tuple[tuple[RunKey, DetailsNeed], ...] = ()  # to be read, now due
-    settled: Mapping[datetime, str] = field(default_factory=dict)  # expected starts
+    settled: Mapping[datetime, str] = msgspec.field(default_factory=dict)  # expected starts
 
 
 # Writes new events and decides them at once; false, with nothing written, when they are to wait for their turn.
