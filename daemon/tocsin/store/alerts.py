@@ -17,7 +17,7 @@ from tocsin.model.decision import ALERT_OPENS, Decision, DecisionReason, Stage
 from tocsin.model.labels import Labels, Matcher, parse_matcher
 from tocsin.model.run import RunKey, ScenarioKey
 from tocsin.store.schema import alerts, decisions, document_text, scenarios, silences
-from tocsin.store.sql import Keyed, bulk_upsert, chunks, maker, pack, readable, same, shallow, unfold, upsert
+from tocsin.store.sql import Keyed, bulk_upsert, chunks, maker, pack, readable, same, shallow, unfold
 
 _FIRING = alerts.c.ends_at.is_(None)
 _LABELS = {"alertname": "alertname", "dss_node": "node", "project": "project", "scenario": "scenario"}  # label → column
@@ -67,15 +67,26 @@ def to_alert_row(row: Any) -> AlertRow:
 
 def put_alerts(connection: Connection, rows: Sequence[AlertRow], now: datetime) -> None:
     """Write alerts that fire, or go on firing and show something new; a new one may have ended already."""
-    changing = ("rule", "labels", "annotations", "count", "run_id", "run_start", "updated_at")
-    values = []
-    for row in rows:
-        value = shallow(row.alert) | {name: row.alert.labels.get(label, "") for label, name in _LABELS.items()}
-        run = value.pop("run")
-        value |= {"labels": dict(row.alert.labels), "annotations": dict(row.alert.annotations)}
-        value |= {"run_id": run.run_id if run else None, "run_start": run.start if run else None}
-        values.append(value | {"rule": row.rule, "was_active": row.was_active, "updated_at": now})
-    upsert(connection, alerts, values, changing, where=_FIRING)
+    updated_at = to_ms(now)
+    _PUT.execute(connection, [
+        (
+            alert.id, alert.fingerprint, *(alert.labels.get(label, "") for label in _LABELS), row.rule,
+            document_text(alert.labels), document_text(alert.annotations), to_ms(alert.starts_at),
+            None if alert.ends_at is None else to_ms(alert.ends_at), alert.end_reason and alert.end_reason.value,
+            alert.count, alert.run and alert.run.run_id, alert.run and to_ms(alert.run.start), updated_at, row.was_active,
+        )
+        for row in rows
+        for alert in (row.alert,)
+    ])  # fmt: skip
+
+
+_PUT = bulk_upsert(
+    alerts,
+    ("id", "fingerprint", *_LABELS.values(), "rule", "labels", "annotations", "starts_at", "ends_at", "end_reason",
+     "count", "run_id", "run_start", "updated_at", "was_active"),
+    ("rule", "labels", "annotations", "count", "run_id", "run_start", "updated_at"),
+    where=_FIRING,
+)  # fmt: skip
 
 
 def end_alerts(connection: Connection, ends: Sequence[AlertEnd], now: datetime) -> None:

@@ -5,15 +5,16 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, delete, exists, func, select, update
+from sqlalchemy import Connection, bindparam, delete, exists, func, select, true, update
 
 from tocsin.config.model import InhibitRule
+from tocsin.kit.clock import to_ms
 from tocsin.model.alert import Group, Member, NotificationLogEntry
 from tocsin.model.decision import DecisionReason
 from tocsin.model.labels import Labels, Op, all_match
 from tocsin.store.alerts import to_alert
-from tocsin.store.schema import alerts, group_alerts, groups, notification_log
-from tocsin.store.sql import chunks, has_key, key_values, maker, readable, shallow, upsert
+from tocsin.store.schema import alerts, document_text, group_alerts, groups, notification_log
+from tocsin.store.sql import BulkWrite, bulk_upsert, chunks, has_key, maker, readable
 
 _PUT_OFF = timedelta(minutes=10)
 # Labels of alerts that are columns too, where an absent label is the empty text.
@@ -49,33 +50,32 @@ class NotificationLogRow:
 
 def add_members(connection: Connection, entering: Sequence[GroupMembership]) -> None:
     """Put alerts into groups; an earlier firing of the same alert gives way to the new one."""
-    if not entering:
-        return
-    rows = []
-    for group in {member.group.key: member.group for member in entering}.values():
-        row = shallow(group) | {"labels": dict(group.labels), "flushed_at": None}
-        row["route"] = row.pop("path")
-        rows.append(row)
-    upsert(connection, groups, rows, ("route", "labels"))  # as they were, unless another version wrote them
+    _PUT.execute(connection, [
+        (group.key, group.receiver, document_text(group.path), document_text(group.labels),
+         None if group.flush_at is None else to_ms(group.flush_at))
+        for group in {member.group.key: member.group for member in entering}.values()
+    ])  # fmt: skip
     newest = {(member.group.key, member.fingerprint): member.alert_id for member in entering}
-    members = [
-        key_values(group_alerts, key) | {"alert_id": alert_id, "ended_muted": False} for key, alert_id in newest.items()
-    ]
-    upsert(connection, group_alerts, members, ("alert_id", "ended_muted"))
+    _PUT_MEMBERS.execute(connection, [(*key, alert_id, False) for key, alert_id in newest.items()])
+
+
+# Groups that are there stay as they were, unless another version wrote them.
+_PUT = bulk_upsert(groups, ("key", "receiver", "route", "labels", "flush_at"), ("route", "labels"))
+_MEMBER = ("alert_id", "ended_muted")
+_PUT_MEMBERS = bulk_upsert(group_alerts, ("group_key", "fingerprint", *_MEMBER), _MEMBER)
+_KEYS = ("key_group_key", "key_fingerprint")
+_REMOVE = BulkWrite(_KEYS, lambda _: delete(group_alerts).where(has_key(group_alerts)))
+_MUTE = BulkWrite(_KEYS, lambda _: update(group_alerts).where(has_key(group_alerts)).values(ended_muted=true()))
 
 
 def remove_members(connection: Connection, members: Sequence[tuple[str, str]]) -> None:
     """Take alerts, by group key and fingerprint, out of groups."""
-    if members:
-        keys = [key_values(group_alerts, member, "key_") for member in members]
-        connection.execute(delete(group_alerts).where(has_key(group_alerts)), keys)
+    _REMOVE.execute(connection, members)
 
 
 def mark_ended_muted(connection: Connection, members: Sequence[tuple[str, str]]) -> None:
     """Mark alerts, by group key and fingerprint, that ended while muted."""
-    if members:
-        keys = [key_values(group_alerts, member, "key_") for member in members]
-        connection.execute(update(group_alerts).where(has_key(group_alerts)).values(ended_muted=True), keys)
+    _MUTE.execute(connection, members)
 
 
 def due_groups(connection: Connection, now: datetime, limit: int) -> list[Group]:
@@ -102,10 +102,17 @@ def next_flush(connection: Connection) -> datetime | None:
 
 def save_flushes(connection: Connection, next_flush_at: Sequence[tuple[str, datetime]], now: datetime) -> None:
     """Note the flush of groups and when each is due again."""
-    if next_flush_at:
-        flushed = update(groups).where(groups.c.key == bindparam("k"))
-        keys = [{"k": key, "due": due_at} for key, due_at in next_flush_at]
-        connection.execute(flushed.values(flush_at=bindparam("due"), flushed_at=now), keys)
+    _FLUSHED.execute(connection, [(to_ms(due_at), to_ms(now), key) for key, due_at in next_flush_at])
+
+
+_FLUSHED = BulkWrite(
+    ("due", "now", "k"),
+    lambda _: (
+        update(groups)
+        .where(groups.c.key == bindparam("k"))
+        .values(flush_at=bindparam("due"), flushed_at=bindparam("now"))
+    ),
+)
 
 
 def drop_empty(connection: Connection, keys: Collection[str] | None = None) -> None:
@@ -158,19 +165,19 @@ def load_notification_log(connection: Connection, keys: Collection[str]) -> dict
 
 def save_notification_log(connection: Connection, rows: Sequence[NotificationLogRow]) -> None:
     """Write rows of the notification log over older ones."""
-    values = [
-        {
-            "group_key": row.group_key,
-            "channel": row.channel,
-            "firing": tuple(sorted(row.notified.firing)) if row.notified else (),
-            "resolved": tuple(sorted(row.notified.resolved)) if row.notified else (),
-            "at": row.notified.at if row.notified else None,
-            "reason": row.reason,
-        }
+    _LOG.execute(connection, [
+        (
+            row.group_key, row.channel, document_text(sorted(row.notified.firing) if row.notified else ()),
+            document_text(sorted(row.notified.resolved) if row.notified else ()),
+            to_ms(row.notified.at) if row.notified else None, row.reason.value,
+        )
         for row in rows
         if row.reason is not None
-    ]
-    upsert(connection, notification_log, values, ("firing", "resolved", "at", "reason"))
+    ])  # fmt: skip
+
+
+_ENTRY = ("firing", "resolved", "at", "reason")
+_LOG = bulk_upsert(notification_log, ("group_key", "channel", *_ENTRY), _ENTRY)
 
 
 def inhibition_sources(

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import msgspec
@@ -115,6 +115,7 @@ class Moment(TypeDecorator[datetime]):
         return lambda value: None if value is None else moment_of(value)
 
 
+@lru_cache(maxsize=8192)  # many rows hold the same moment
 def moment_of(epoch_ms: int) -> datetime:
     """The moment of a number in a row, whatever the number."""
     if not _EARLIEST_MS <= epoch_ms <= _LATEST_MS:

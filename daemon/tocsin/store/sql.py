@@ -346,7 +346,7 @@ def readable(connection: Connection, table: Table, rows: Iterable[Any], make: Ca
 
 def whole(row: Any) -> Any:
     """The row. Raises ``ValueError`` when one of its values cannot be read."""
-    values = row.values() if isinstance(row, RowMapping) else row
+    values = row.values() if type(row) is RowMapping else row  # ``isinstance`` of an abstract class is slow
     if Unreadable in map(type, values):
         raise ValueError(next(value.why for value in values if isinstance(value, Unreadable)))
     return row
