@@ -159,7 +159,7 @@ def event_totals(connection: Connection) -> dict[str, int]:
 def late_after(connection: Connection, n: int) -> set[ScenarioKey]:
     """The scenarios of late events that were inserted after ``n`` and are not decided."""
     waiting = (events.c.processed_at.is_(None), events.c.n > n, events.c.late, events.c.scenario.is_not(None))
-    query = select(events.c.node, events.c.project, events.c.scenario).distinct().where(*waiting)
+    query = select(events.c.node, events.c.project, events.c.scenario).where(*waiting)
     return {ScenarioKey(*row) for row in connection.execute(query)}
 
 

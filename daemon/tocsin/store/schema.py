@@ -273,9 +273,8 @@ runs = Table(
     Column("absent_since", Moment),  # open, but no longer in DSS's history; on DSS's clock
     Column("details_due_at", Moment),  # null: not wanted, or done
     Column("details_tries", Integer, nullable=False, server_default="0"),
-    PrimaryKeyConstraint(*_RUN),
+    PrimaryKeyConstraint(*_SCENARIO, "start", "run_id"),  # by start, so that the newest runs of a scenario lie together
 )
-Index("ix_runs_recent", runs.c.node, runs.c.project, runs.c.scenario, runs.c.start)
 _partial_index("ix_runs_open", runs.c.node, runs.c.project, runs.c.scenario, where=runs.c.end.is_(None))
 _partial_index("ix_runs_details_due", runs.c.details_due_at, where=runs.c.details_due_at.is_not(None))
 Index("ix_runs_end", runs.c.end)
@@ -400,7 +399,7 @@ group_alerts = Table(
     PrimaryKeyConstraint("group_key", "fingerprint"),
     ForeignKeyConstraint(["group_key"], ["groups.key"], ondelete="CASCADE"),
 )
-Index("ix_group_alerts_fingerprint", group_alerts.c.fingerprint)
+Index("ix_group_alerts_alert_id", group_alerts.c.alert_id)
 
 # The notification log: of what a channel was last notified, per group. It outlives the group.
 notification_log = Table(

@@ -233,7 +233,7 @@ def _polled(since: int, table: Table, *conditions: ColumnElement[bool]) -> Rows:
 def _newest(kind: Callable[[FromClause], ColumnElement[bool]]) -> ScalarSelect[int]:
     """The start of a scenario's newest run of this kind.
 
-    One step along ``ix_runs_recent`` in most cases. Runs of one scenario do not overlap, so that the newest by start
+    One step along the primary key in most cases. Runs of one scenario do not overlap, so that the newest by start
     is the newest by end.
     """
     other = runs.alias("newest")

@@ -146,7 +146,7 @@ def chunks(items: Sequence[Item], size: int = 400) -> Iterator[Sequence[Item]]:
 
 
 def flat(key: Key) -> tuple[Any, ...]:
-    """The parts of a composite key, in the order of the columns of a primary key."""
+    """The parts of a composite key, in the order of the columns of a table."""
     parts: list[Any] = []
     for item in key:
         if isinstance(item, tuple):
@@ -167,13 +167,14 @@ def key_values(table: Table, key: Key, prefix: str = "") -> dict[str, Any]:
 
 @lru_cache(maxsize=64)
 def _key_names(table: Table, prefix: str) -> tuple[str, ...]:
-    return tuple(f"{prefix}{column.name}" for column in table.primary_key)
+    return tuple(f"{prefix}{column.name}" for column in table.columns if column.primary_key)
 
 
 def has_key(table: Table, key: Key | None = None) -> ColumnElement[bool]:
     """Whether a row has this primary key; without one, that of the parameters ``key_…``."""
-    parts = [bindparam(f"key_{column.name}", type_=column.type) for column in table.primary_key]
-    return and_(*(column == part for column, part in zip(table.primary_key, flat(key) if key else parts, strict=True)))
+    columns = [column for column in table.columns if column.primary_key]
+    parts = flat(key) if key else [bindparam(f"key_{column.name}", type_=column.type) for column in columns]
+    return and_(*(column == part for column, part in zip(columns, parts, strict=True)))
 
 
 def equals(table: FromClause, names: Sequence[str], key: Key) -> ColumnElement[bool]:
