@@ -4,8 +4,8 @@ import pytest
 
 from tests.fakedss import DaemonProcess, SmtpSink, config_for, eventually, faults
 
-CLAIMED = "after DELETE FROM outbox_waits WHERE .*SELECT outbox.id"
-TRIED = "after INSERT INTO attempts"
+CLAIMED = "after DELETE FROM outbox_waits WHERE outbox_waits.notification_id IN"
+TRIED = "after UPDATE attempts SET"
 STANDS = f"{TRIED}; before COMMIT"
 STEPS = {  # where it dies, how often it was sent by then, and in the end
     "before the claim stands": ("webhook", f"{CLAIMED}; before COMMIT", 0, 1),

@@ -20,7 +20,8 @@ log = structlog.get_logger(__name__)
 
 _AHEAD_SECONDS = 1.0  # how much work is claimed ahead; what is claimed can no longer be superseded
 _MAX_AHEAD = 512
-_SMOOTHING = 0.1
+_SMOOTHING = (0.5, 0.1)  # of durations, at first and later
+_AT_FIRST = 8
 _SCAN_EVERY = timedelta(seconds=1)  # scanning again for each few rows would cost more than sending
 
 
@@ -50,7 +51,7 @@ class Bulkhead:
         self._in_flight: dict[Outgoing, asyncio.Task[None]] = {}  # until they have their receipt
         self.workers: set[asyncio.Task[None]] = set()  # each sends one after another
         self._next_send = self.clock.monotonic()
-        self._seconds_each = _AHEAD_SECONDS
+        self._seconds_each, self._measured = _AHEAD_SECONDS, 0
         self._paused_until: datetime | None = None
 
     def leased(self) -> list[Outgoing]:
@@ -109,7 +110,9 @@ class Bulkhead:
         await asyncio.sleep(send_at - now)
 
     def record_duration(self, duration: timedelta) -> None:
-        self._seconds_each += _SMOOTHING * (duration.total_seconds() - self._seconds_each)
+        self._measured += 1
+        smoothing = _SMOOTHING[self._measured > _AT_FIRST]
+        self._seconds_each += smoothing * (duration.total_seconds() - self._seconds_each)
 
     def forget(self, outgoing: Outgoing) -> None:
         """Its receipt is written, or it has none."""

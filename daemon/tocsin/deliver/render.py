@@ -46,10 +46,8 @@ class Rendered:
 class Renderer:
     def __init__(self, templates: Mapping[str, str]) -> None:
         self.templates = templates
-        self._environments = {
-            dialect: _environment(ImmutableSandboxedEnvironment, dialect, templates) for dialect in FORMATTERS
-        }
-        self._compile = lru_cache(maxsize=256)(lambda source, dialect: self._environments[dialect].from_string(source))
+        self._sandbox = lru_cache(lambda dialect: _environment(ImmutableSandboxedEnvironment, dialect, templates))
+        self._compile = lru_cache(maxsize=256)(lambda source, dialect: self._sandbox(dialect).from_string(source))
 
     def render(
         self,
@@ -101,7 +99,7 @@ class Renderer:
         return None
 
     def _built_in(self, name: str, dialect: Dialect, context: dict[str, Any]) -> str:
-        environment = self._environments[dialect] if name in self.templates else _built_in_environment(dialect)
+        environment = self._sandbox(dialect) if name in self.templates else _built_in_environment(dialect)
         return environment.get_template(name).render(context)[:_LONGEST]
 
     def _subject(self, event: EventNotice | None, message: Message, context: dict[str, Any], notes: list[str]) -> str:
