@@ -138,33 +138,40 @@ def await_ready(url: str) -> None:
     raise SystemExit("the daemon does not answer")
 
 
-def first_output(words: list[str], env: dict[str, str]) -> float:
-    """Seconds to the first byte on either stream, or to the end of one that prints nothing."""
+def first_output(words: list[str], env: dict[str, str]) -> tuple[float, float]:
+    """Seconds to the first byte on either stream, or to the end of one that prints nothing; and the processor time of
+    the whole process."""
     began = time.perf_counter()
     child = subprocess.Popen([sys.executable, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=env)
     assert child.stdout is not None
     child.stdout.read(1)
     took = time.perf_counter() - began
-    child.communicate()
-    return took
+    child.stdout.read()
+    _, status, used = os.wait4(child.pid, 0)
+    child.returncode = os.waitstatus_to_exitcode(status)
+    child.stdout.close()
+    return took, used.ru_utime + used.ru_stime
 
 
 def measure(commands: dict[str, list[str]], rounds: int, env: dict[str, str]) -> None:
-    taken: dict[str, list[float]] = {name: [] for name in commands}
+    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
     for number in range(rounds + 1):
         for name, words in commands.items():
-            took = first_output(words, env)
+            figures = first_output(words, env)
             if number:
-                taken[name].append(took)
-    medians = {name: statistics.median(each) for name, each in taken.items()}
-    bare = medians.pop("")
-    print(f"python -c pass: {bare:.3f} s")
-    for name, median in medians.items():
+                taken[name].append(figures)
+    medians = {name: [statistics.median(each) for each in zip(*pairs, strict=True)] for name, pairs in taken.items()}
+    bare, bare_used = medians.pop("")
+    print(f"python -c pass: {bare:.3f} s, {bare_used:.3f} s of processor time")
+    for name, (median, used) in medians.items():
         kept = "kept" if median <= BUDGET_SECONDS else "NOT KEPT"
-        print(f"tocsin {name}: {median:.3f} s, {median / bare:.1f} times python (budget {BUDGET_SECONDS} s: {kept})")
+        print(
+            f"tocsin {name}: {median:.3f} s, {median / bare:.1f} times python, {used:.3f} s of processor time "
+            f"(budget {BUDGET_SECONDS} s: {kept})"
+        )
     slowest = max(medians, key=lambda name: medians[name])
-    late = sum(median > BUDGET_SECONDS for median in medians.values())
+    late = sum(median > BUDGET_SECONDS for median, _ in medians.values())
     print(
-        f"slowest: tocsin {slowest}, {medians[slowest]:.3f} s, {medians[slowest] / bare:.1f} times python; "
+        f"slowest: tocsin {slowest}, {medians[slowest][0]:.3f} s, {medians[slowest][0] / bare:.1f} times python; "
         f"{len(medians) - late} of {len(medians)} within {BUDGET_SECONDS} s"
     )
