@@ -277,8 +277,8 @@ runs = Table(
 )
 _partial_index("ix_runs_open", runs.c.node, runs.c.project, runs.c.scenario, where=runs.c.end.is_(None))
 _partial_index("ix_runs_details_due", runs.c.details_due_at, where=runs.c.details_due_at.is_not(None))
-Index("ix_runs_end", runs.c.end)
-Index("ix_runs_start", runs.c.start)
+Index("ix_runs_end", runs.c.end)  # the console's last failures; pruning
+Index("ix_runs_start", runs.c.start)  # the order of the API's list of runs
 
 run_details = Table(
     "run_details",
@@ -336,6 +336,7 @@ events = Table(
     Column("processed_at", Moment),
 )
 _partial_index("ix_events_unprocessed", events.c.n, where=events.c.processed_at.is_(None))
+# Explanations, and the API's filters on node, project and scenario.
 Index("ix_events_scenario", events.c.node, events.c.project, events.c.scenario, events.c.time)
 Index("ix_events_detected_at", events.c.detected_at)
 
@@ -373,7 +374,8 @@ alerts = Table(
 )
 _partial_index("uq_alerts_firing", alerts.c.fingerprint, where=alerts.c.ends_at.is_(None), unique=True)
 Index("ix_alerts_ends_at", alerts.c.ends_at)
-Index("ix_alerts_starts_at", alerts.c.starts_at)
+Index("ix_alerts_starts_at", alerts.c.starts_at)  # the order of the API's list of alerts
+# Explanations, and the API's filters on node, project and scenario.
 Index("ix_alerts_scenario", alerts.c.node, alerts.c.project, alerts.c.scenario)
 
 groups = Table(
@@ -480,9 +482,9 @@ outbox = Table(
 )
 _partial_index("ix_outbox_open", outbox.c.channel, outbox.c.n, where=outbox.c.state.in_(["pending", "sending"]))
 _partial_index("ix_outbox_group", outbox.c.channel, outbox.c.ordering_key, outbox.c.n, where=outbox.c.kind == "group")
-Index("ix_outbox_state", outbox.c.state, outbox.c.n)
+Index("ix_outbox_state", outbox.c.state, outbox.c.n)  # the API's list of deliveries by state; counts
 _partial_index("ix_outbox_dead", outbox.c.dead_reason, where=outbox.c.dead_reason.is_not(None))
-Index("ix_outbox_event_id", outbox.c.event_id)
+Index("ix_outbox_event_id", outbox.c.event_id)  # what became of an event; the API's list by it
 Index("ix_outbox_settled_at", outbox.c.settled_at, outbox.c.channel, outbox.c.state)
 
 # A notification that wants a run's details is due early once all of its waits are gone.
