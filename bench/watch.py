@@ -321,12 +321,13 @@ route: {{receiver: hook}}
             command = [sys.executable, "-m", "tocsin", "run", "--config", str(folder / "tocsin.yaml")]
             process = subprocess.Popen(command, stdout=log, stderr=log)
         try:
-            samples, ends = 0, time.monotonic() + 60 + options.seconds
+            samples, ready, ends = 0, CLOCK.now(), time.monotonic() + 60 + options.seconds
             while time.monotonic() < ends:
                 await asyncio.sleep(min(15.0, options.seconds / 5))
                 with suppress(OSError):
                     before, samples = samples, await asyncio.to_thread(_scrape, f"http://{listen}/metrics")
-                    ends = ends if before else time.monotonic() + options.seconds
+                    if not before:
+                        ready, ends = CLOCK.now(), time.monotonic() + options.seconds
             status = dict(line.split(":", 1) for line in Path(f"/proc/{process.pid}/status").read_text().splitlines())
             now, peak = (int(status[name].split()[0]) / 1024 for name in ("VmRSS", "VmHWM"))
             print(f"the daemon with {options.stored} stored runs and {samples} samples a scrape: {now:.0f} MiB, {peak:.0f} at its peak")  # fmt: skip
@@ -334,9 +335,11 @@ route: {{receiver: hook}}
             process.terminate()
             await asyncio.to_thread(process.wait, 30)
         posted = [(post.at, post.json["data"]) for post in sink.posts if "data" in post.json]
-        ended = [(at, data) for at, data in posted if data.get("run") and data["run"]["end"] and not data["late"]]
-        delays = [at - datetime.fromisoformat(data["run"]["end"]).timestamp() for at, data in ended if data["steps"]]
-        print(f"ends posted: {len(ended)}, with details {len(delays)}")
+        ended = [(at, data["run"]["end"], data["steps"]) for at, data in posted if data["run"] and data["run"]["end"]]
+        times = [(at, datetime.fromisoformat(end), steps) for at, end, steps in ended]
+        since = [(at - end.timestamp(), steps) for at, end, steps in times if end >= ready]
+        delays = [delay for delay, steps in since if steps]
+        print(f"ends posted: {len(since)}, with details {len(delays)}")
         _show_delays("from ends to their messages with details", delays)
 
 

@@ -92,6 +92,30 @@ async def test_the_most_urgent_goes_first_and_every_eighth_place_goes_to_who_wai
     assert [name for name in done if name != "patient"] == [f"urgent-{number}" for number in range(20)]
 
 
+async def test_who_waited_longest_lets_a_sweep_go_first() -> None:
+    clock, done = Hands(), []
+    urgent = Jobs([(Rank.NUDGED, 500.0 + number, f"urgent-{number}") for number in range(9)], done)
+    patient, sweep = Jobs([(Rank.ROUTINE, 0.0, "patient")], done), Jobs([], done)
+    line = a_queue(clock, sweep, urgent, patient, rate=1.0)
+    with running(line):
+        while len(done) < 11:
+            if len(done) == 7:
+                sweep.waiting = [(Rank.SWEEP, clock.seconds, "sweep")]
+            line.wake()
+            await turns(5)
+            clock.seconds += 0.2
+    assert done[6:8] == ["urgent-6", "sweep"]
+
+
+async def test_who_waited_longest_waits_for_no_even_pace_in_front_of_the_urgent() -> None:
+    clock, done = Hands(), []
+    urgent = Jobs([(Rank.NUDGED, 500.0 + number, f"urgent-{number}") for number in range(9)], done)
+    patient = Jobs([(Rank.ROUTINE, 0.0, "patient")], done)
+    with running(a_queue(clock, urgent, patient, rate=10.0)):
+        await turns()
+    assert (len(done), done[7]) == (10, "patient")
+
+
 async def test_no_more_requests_are_on_their_way_than_allowed_and_a_lost_one_frees_its_place() -> None:
     gate, inside = asyncio.Event(), []
 

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import Any, NoReturn
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,18 +54,16 @@ class RootTasks:
             await self.stop(name)
 
 
-async def until_one_ends(tasks: Mapping[str, Coroutine[object, None, object]]) -> NoReturn:
+async def until_one_ends(tasks: Mapping[str, Coroutine[Any, Any, object]]) -> NoReturn:
     """Run all until the first ends, then cancel the others and wait for them.
 
     Raises the error itself, never a group: that of the first that ended, and ``RuntimeError`` when it merely returned.
     """
-    running = [asyncio.create_task(work, name=name) for name, work in tasks.items()]
+    running = RootTasks()
+    for name, work in tasks.items():
+        running.spawn(name, work)
     try:
-        done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+        first = await running.watch()
     finally:
-        for task in running:
-            task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
-    first = next(task for task in running if task in done)
-    first.result()
-    raise RuntimeError(f"the task {first.get_name()!r} ended by itself")
+        await running.stop_all()
+    raise first.error or RuntimeError(f"the task {first.name!r} ended by itself")

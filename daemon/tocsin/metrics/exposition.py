@@ -19,7 +19,7 @@ from tocsin import __version__
 from tocsin.config.model import Config
 from tocsin.metrics.families import FAMILIES
 from tocsin.metrics.snapshot import Snapshot, SnapshotReader
-from tocsin.metrics.text import Format, gzip_wanted, negotiate
+from tocsin.metrics.text import Format, accepts, negotiate
 from tocsin.store import Store
 
 Rendered = tuple[bytes, Mapping[str, str]]
@@ -51,7 +51,7 @@ class Exposition:
 
     async def render(self, accept: str, accept_encoding: str) -> Rendered:
         """The body of a scrape and its headers. Scrapes that come at once share one rendering."""
-        format, compressed = negotiate(accept), gzip_wanted(accept_encoding)
+        format, compressed = negotiate(accept), accepts(accept_encoding, "gzip")
         task = self._rendering.get((format, compressed))
         if task is None:
             task = asyncio.create_task(self._render(format, compressed), name="render_scrape")

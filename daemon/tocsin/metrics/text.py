@@ -4,10 +4,12 @@
 line, from strings that were escaped once. A test holds this writer against its rendering and its parsers.
 """
 
+import re
 from collections.abc import Mapping
 from enum import Enum
 
 EXEMPLAR_LIMIT = 128  # characters of names and values together, by OpenMetrics 1.0
+_POSITIVE = re.compile(r"(?=.*[1-9])[0-9]*\.?[0-9]*")
 _ESCAPES = str.maketrans({"\\": r"\\", "\n": r"\n", '"': r"\""})
 
 
@@ -18,21 +20,18 @@ class Format(Enum):
     OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
 
+def accepts(header: str, kind: str) -> bool:
+    """Whether a header as Accept or Accept-Encoding names this kind, and no ``q`` refuses it: 0, or no number."""
+    for part in header.lower().split(","):
+        name, *parameters = ("".join(piece.split()) for piece in part.split(";"))
+        if name == kind:
+            return all(_POSITIVE.fullmatch(parameter[2:]) for parameter in parameters if parameter.startswith("q="))
+    return False
+
+
 def negotiate(accept: str) -> Format:
     """OpenMetrics for who asks for it, else the classic text."""
-    for part in accept.split(","):
-        kind, *parameters = (piece.strip().lower() for piece in part.split(";"))
-        if kind == "application/openmetrics-text" and not _refused(parameters):
-            return Format.OPENMETRICS
-    return Format.TEXT
-
-
-def gzip_wanted(accept_encoding: str) -> bool:
-    for part in accept_encoding.split(","):
-        coding, *parameters = (piece.strip().lower() for piece in part.split(";"))
-        if coding == "gzip":
-            return not _refused(parameters)
-    return False
+    return Format.OPENMETRICS if accepts(accept, "application/openmetrics-text") else Format.TEXT
 
 
 def labels_text(labels: Mapping[str, str]) -> str:
@@ -60,14 +59,3 @@ def exemplar(run_id: str, scenario: str | None, value: float, at_seconds: float)
         if sum(len(name) + len(text) for name, text in known.items()) <= EXEMPLAR_LIMIT:
             return f" # {{{labels_text(known)}}} {value} {at_seconds}"
     return ""
-
-
-def _refused(parameters: list[str]) -> bool:
-    for parameter in parameters:
-        name, _, value = parameter.partition("=")
-        if name.strip() == "q":
-            try:
-                return float(value) == 0
-            except ValueError:
-                return True
-    return False

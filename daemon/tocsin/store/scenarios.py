@@ -25,6 +25,7 @@ from tocsin.store.sql import (
     maker,
     readable,
     shallow,
+    shared_key,
     upsert,
 )
 
@@ -201,7 +202,7 @@ def load_scenarios(connection: Connection, node: str) -> list[ScenarioRow]:
     """All scenarios of a node, the gone ones too."""
     query = select(*_KEY, *columns(scenarios, *_FIELDS)).where(scenarios.c.node == node)
     rows = emptied(connection, scenarios, connection.execute(query))
-    return [ScenarioRow(ScenarioKey(*row[:3]), *row[3:]) for row in rows]
+    return [ScenarioRow(shared_key(*row[:3]), *row[3:]) for row in rows]
 
 
 def put_scenarios(connection: Connection, rows: Sequence[ScenarioRow]) -> None:

@@ -11,6 +11,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
+from sys import intern
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
@@ -30,7 +31,7 @@ from sqlalchemy import (
 from tocsin.kit.clock import to_ms
 from tocsin.model.run import BAD_OUTCOMES, GOOD_OUTCOMES, Run, ScenarioKey
 from tocsin.store.schema import counters, duration_buckets, nodes, outcome_totals, projects, runs, scenarios
-from tocsin.store.sql import SCENARIO, Keyed, bulk_upsert, columns, plain, same, upsert
+from tocsin.store.sql import SCENARIO, Keyed, bulk_upsert, columns, plain, same, shared_key, upsert
 
 INFINITE = -1
 """``le_ms`` of the last bucket, which has no bound."""
@@ -132,7 +133,7 @@ def scenario_samples(
     )
     found: dict[ScenarioKey, ScenarioSample] = {}
     for node, project, scenario, *rest in connection.execute(query):
-        facts = ScenarioSample(ScenarioKey(node, project, scenario), *rest)
+        facts = ScenarioSample(shared_key(node, project, scenario), *rest)
         before = known.get(facts.key)
         facts = before if before == facts else facts
         found[facts.key] = facts
@@ -152,7 +153,7 @@ def running_since(connection: Connection) -> dict[ScenarioKey, int]:
         .where(going_on)
         .group_by(*columns(runs, *SCENARIO))
     )
-    return {ScenarioKey(*key): start for *key, start in connection.execute(query)}
+    return {shared_key(*key): start for *key, start in connection.execute(query)}
 
 
 def histories(connection: Connection, polled_since: int) -> dict[ScenarioKey, RunHistory]:
@@ -191,14 +192,14 @@ def _last_runs(connection: Connection, since: int) -> Iterator[tuple[ScenarioKey
     last = (runs.c.run_id, plain(runs.c.start), plain(runs.c.end), runs.c.outcome, runs.c.baseline)
     for *key, run_id, start, end, outcome, baseline in connection.execute(query.add_columns(*last)):
         if run_id is not None:
-            yield ScenarioKey(*key), LastRun(run_id, start, end, outcome, not baseline)
+            yield shared_key(*key), LastRun(run_id, start, end, outcome and intern(outcome), not baseline)
 
 
 def _last_good(connection: Connection, since: int) -> Iterator[tuple[ScenarioKey, int]]:
     query = _polled(since, runs, runs.c.start == _newest(_good))
     for *key, end in connection.execute(query.add_columns(plain(runs.c.end))):
         if end is not None:
-            yield ScenarioKey(*key), end
+            yield shared_key(*key), end
 
 
 def _failures(connection: Connection, since: int) -> Iterator[tuple[ScenarioKey, int]]:
@@ -206,7 +207,7 @@ def _failures(connection: Connection, since: int) -> Iterator[tuple[ScenarioKey,
     after = plain(runs.c.start) > func.coalesce(_newest(_good), -1)
     query = _polled(since, runs, failed, after).group_by(*columns(scenarios, *SCENARIO))
     for *key, count in connection.execute(query.add_columns(func.count(runs.c.start))):
-        yield ScenarioKey(*key), count
+        yield shared_key(*key), count
 
 
 def _totals(connection: Connection, since: int) -> dict[ScenarioKey, list[OutcomeTotal]]:
@@ -214,7 +215,7 @@ def _totals(connection: Connection, since: int) -> dict[ScenarioKey, list[Outcom
     query = _polled(since, outcome_totals).add_columns(*columns(outcome_totals, "outcome", "runs", "seconds"))
     for *key, outcome, count, seconds in connection.execute(query):
         if outcome is not None:
-            found.setdefault(ScenarioKey(*key), []).append((outcome, count, seconds))
+            found.setdefault(shared_key(*key), []).append((intern(outcome), count, seconds))
     return found
 
 

@@ -5,7 +5,8 @@ runs, and they are read as often as the budget allows. What cannot be read count
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -140,14 +141,26 @@ def may_give_up(missing: Collection[int], watched: int) -> bool:
 
 
 @dataclass(slots=True, eq=False)
-class _Project:
-    row: ProjectRow
+class _List:
+    """A list to be read. Monotonic seconds."""
+
     due: float = 0.0
     read_at: float = -inf
-    counted_at: float = -inf  # the last list that counted what is missing
     busy: bool = False
+    failures: int = 0  # in a row
+
+    def nudge(self, soonest: float) -> None:
+        """Read it soon, but not sooner than so many seconds after the last time."""
+        self.due = min(self.due, self.read_at + soonest)
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class _Project(_List):
+    """A project and the list of its scenarios."""
+
+    row: ProjectRow
+    counted_at: float = -inf  # the last list that counted what is missing
     blind: bool = False  # reading it is refused
-    failures: int = 0
     new_scope: bool = False  # what it shows first came into scope by configuration
 
 
@@ -160,10 +173,8 @@ class Discovery:
         self.projects: dict[str, _Project] = {}
         self._gone_projects: dict[str, ProjectRow] = {}
         self._gone: dict[ScenarioKey, ScenarioRow] = {}
-        self._due = 0.0
-        self._read_at = -inf
-        self._busy = self._held_back = False
-        self._failures = 0
+        self._list = _List()  # of the projects
+        self._held_back = False
         self._scope = repr((state.node.projects, state.node.scenarios))
         self._giving_up = asyncio.Lock()
 
@@ -183,31 +194,25 @@ class Discovery:
         return all(project.read_at > -inf for project in self.projects.values())
 
     def jobs(self, now: float) -> Iterator[NextJob]:
-        if not self._busy:
-            yield NextJob(Rank.DISCOVERY, self._due, self._start_projects)
-        idle = (project for project in self.projects.values() if not project.busy)
-        if (project := min(idle, key=lambda project: project.due, default=None)) is not None:
-            yield NextJob(Rank.DISCOVERY, project.due, partial(self._start_project, project))
+        idle = (list_ for list_ in (self._list, *self.projects.values()) if not list_.busy)
+        if (first := min(idle, key=lambda list_: list_.due, default=None)) is not None:
+            yield NextJob(Rank.DISCOVERY, first.due, partial(self._start, first))
 
-    def _start_projects(self, permit: Permit) -> Coroutine[object, object, None]:
-        self._busy = True
-        return self.read_projects(permit)
-
-    def _start_project(self, project: _Project, permit: Permit) -> Coroutine[object, object, None]:
-        project.busy = True
-        return self._read_project(project, permit)
+    def _start(self, list_: _List, permit: Permit) -> Coroutine[object, object, None]:
+        list_.busy = True
+        return self._read_project(list_, permit) if isinstance(list_, _Project) else self.read_projects(permit)
 
     def nudge(self, project: str) -> bool:
         """Read a project's list soon; False if the project is not known."""
         known = self.projects.get(project)
         if known is not None:
-            known.due = min(known.due, known.read_at + _SOONEST)
+            known.nudge(_SOONEST)
         return known is not None
 
     def unknown_scenario(self, project: str) -> None:
         """The sweep shows a scenario that is not known: new, or out of scope."""
         if self._state.in_scope(project) and not self.nudge(project):
-            self._due = min(self._due, self._read_at + _SOONEST_PROJECTS)
+            self._list.nudge(_SOONEST_PROJECTS)
 
     def respread(self) -> None:
         """Flags took the place of the sweep or gave it back: the lists have another interval now."""
@@ -227,7 +232,7 @@ class Discovery:
             open_runs.setdefault(row.run.scenario, []).append(row.run)
         rescoped = state.row.scope is not None and state.row.scope != self._scope
         self._gone_projects = {row.project: row for row in projects if row.gone_at is not None}
-        self.projects = {row.project: _Project(row, new_scope=rescoped) for row in projects if row.gone_at is None}
+        self.projects = {row.project: _Project(row=row, new_scope=rescoped) for row in projects if row.gone_at is None}
         self._gone = {row.key: row for row in known if row.gone_at is not None}
         live = [row for row in known if row.gone_at is None]
         watched = [
@@ -251,22 +256,31 @@ class Discovery:
 
     async def read_projects(self, permit: Permit) -> None:
         """Read the list of projects; also the probe of a node."""
-        state = self._state
-        self._busy, self._read_at = True, state.clock.monotonic()
-        self._due = self._read_at + state.node.watch.discovery_interval.total_seconds()  # or sooner if nudged
-        try:
-            raw = await permit.ask(state.client.list_projects_raw)
-        except DSSError as error:
-            self._failures += 1
-            self._due = min(self._due, self._read_at + _LIST_RETRY.pause(self._failures))
-            if self._failures == 1:
-                state.note_failure("project_list_failed", error)
-        else:
-            self._failures = 0
+        watch, client = self._state.node.watch, self._state.client
+        async with self._reading(self._list, watch.discovery_interval.total_seconds(), "project_list_failed"):
+            raw = await permit.ask(client.list_projects_raw)
+            self._list.failures = 0
             await self._circuit.alive()
             await self._projects_read(read_projects(raw))
+
+    @asynccontextmanager
+    async def _reading(self, list_: _List, interval: float, failed: str, **place: str) -> AsyncIterator[None]:
+        """Note when the list is read, when it is due again, and whether reading it failed."""
+        list_.busy, list_.read_at = True, self._state.clock.monotonic()
+        list_.due = list_.read_at + interval  # or sooner if nudged
+        try:
+            yield
+        except DSSError as error:
+            list_.failures += 1
+            if error.transient or not place:  # what one bad answer hides must not wait for a whole interval
+                list_.nudge(_LIST_RETRY.pause(list_.failures))
+            if list_.failures == 1:
+                self._state.note_failure(failed, error, **place)
+            if isinstance(error, DSSForbidden) and isinstance(list_, _Project) and not list_.blind:
+                list_.blind = True
+                self._state.schedule.suspend(list_.row.project)
         finally:
-            self._busy = False
+            list_.busy = False
 
     async def _projects_read(self, parsed: ParsedList[ListedProject]) -> None:
         state, node, dss_now = self._state, self._state.row, self._state.now()
@@ -287,7 +301,7 @@ class Discovery:
             self._gone_projects.pop(row.project, None)
             project = self.projects.get(row.project)
             if project is None:
-                self.projects[row.project] = _Project(row)
+                self.projects[row.project] = _Project(row=row)
             else:
                 project.row = replace(row, in_scope_since=project.row.in_scope_since)
         await state.save({"last_discovery_at": state.clock.now(), "scope": self._scope})
@@ -297,20 +311,8 @@ class Discovery:
         """Read a project's list. Without the right to, we are blind there: nothing is gone, and no poll is sent."""
         state, key = self._state, project.row.project
         when = ListTime(state.clock.now(), state.now(), state.now() if project.new_scope else None)
-        project.read_at = state.clock.monotonic()
-        project.due = project.read_at + self.interval  # or sooner if nudged
-        try:
+        async with self._reading(project, self.interval, "scenario_list_failed", project=key):
             raw = await permit.ask(state.client.get_project(key).list_scenarios_raw)
-        except DSSError as error:
-            project.failures += 1
-            if error.transient:  # soon again: what one bad answer hides must not wait for a whole interval
-                project.due = min(project.due, project.read_at + _LIST_RETRY.pause(project.failures))
-            if project.failures == 1:
-                state.note_failure("scenario_list_failed", error, project=key)
-            if isinstance(error, DSSForbidden) and not project.blind:
-                project.blind = True
-                state.schedule.suspend(key)
-        else:
             parsed = read_scenarios(raw, state.name, key)
             state.count_invalid("list_scenarios", parsed, project=key)
             if project.failures:
@@ -321,8 +323,6 @@ class Discovery:
                 await state.schedule.resume(key)
             await self._scenarios_read(project, parsed, when)
             project.new_scope = False
-        finally:
-            project.busy = False
 
     async def _scenarios_read(self, project: _Project, parsed: ParsedList[ListedScenario], when: ListTime) -> None:
         state, schedule, now = self._state, self._state.schedule, self._state.clock.monotonic()

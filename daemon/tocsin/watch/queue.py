@@ -1,7 +1,7 @@
 """The one queue in which all requests of a node wait: by rank, within one budget.
 
 The most urgent job starts; its further requests wait in the same queue, before new jobs of their rank. Every few jobs
-the one that has waited longest starts whatever its rank, so that nothing starves.
+the one that has waited longest starts whatever its rank, but after a sweep that is due, so that nothing starves.
 """
 
 import asyncio
@@ -251,14 +251,16 @@ class RequestQueue:
             if len(self._jobs) >= _JOBS_PER_REQUEST * self.budget.concurrency:
                 due = []
             fair = self._started % _FAIR_EVERY == _FAIR_EVERY - 1
-            job = min(due, key=lambda job: (job.rank is Rank.SPARE if fair else job.rank, job.due), default=None)
+            job = min(due, key=lambda job: (_fair_rank(job.rank) if fair else job.rank, job.due), default=None)
             waiting = self._waiting[0][0] if self._waiting else None
             if job is not None and waiting is not None and waiting <= job.rank:
                 job = None
             rank = job.rank if job else waiting
             if rank is None or self._in_flight >= self.budget.max_in_flight:
                 return pause
-            if (wait := self.budget.wait(now, urgent=rank <= Rank.DETAILS, sweep_in=sweep_in)) > 0:
+            # Who has waited longest must not stand in the way of the urgent by waiting for room of its own.
+            urgent = rank <= Rank.DETAILS or (fair and job is not None)
+            if (wait := self.budget.wait(now, urgent=urgent, sweep_in=sweep_in)) > 0:
                 return min(pause, wait)
             self.budget.sent(now)
             self._in_flight += 1
@@ -270,3 +272,8 @@ class RequestQueue:
             task = asyncio.create_task(permit.run(job.start(permit)))
             self._jobs.add(task)
             task.add_done_callback(lambda _: self.wake())
+
+
+def _fair_rank(rank: Rank) -> Rank:
+    """The rank in a turn of those who have waited longest: all but sweeps and spare polls are equal."""
+    return rank if rank in (Rank.SWEEP, Rank.SPARE) else Rank.NUDGED
