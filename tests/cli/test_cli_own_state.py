@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -90,6 +92,25 @@ route: {{receiver: ops}}
 
     asyncio.run(prepare())
     return lambda *words: CliRunner().invoke(app, [*words, "--config", str(config)])
+
+
+def test_tail_says_when_the_daemon_is_gone() -> None:
+    class Daemon(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"data: {}\n\n")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Daemon) as server:
+        threading.Thread(target=server.serve_forever).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        told = CliRunner().invoke(app, ["events", "tail", "--json", "--url", url])
+        server.shutdown()
+    assert (told.exit_code, told.stdout) == (3, "{}\n")
+    assert told.stderr == f"tocsin: cannot reach the daemon at {url}: it has ended the stream\n"
 
 
 def test_events_are_listed_in_their_public_order(tocsin: Tocsin) -> None:

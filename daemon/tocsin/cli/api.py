@@ -8,7 +8,7 @@ import asyncio
 import json
 import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from http.client import HTTPException, HTTPResponse
@@ -87,15 +87,17 @@ class ApiClient:
     async def stream(self, *path: str, **filters: str | None) -> AsyncIterator[JsonObject]:
         """What the daemon sends as it happens; without an end of its own."""
         response = await asyncio.to_thread(self._open, "GET", path, filters)
-        try:
-            while line := await asyncio.to_thread(response.readline):
-                if line.startswith(b"data:"):
-                    yield json.loads(line.removeprefix(b"data:"))
-        except OSError as error:
-            raise self._unreachable(error) from None
-        finally:
-            with socket.fromfd(response.fileno(), socket.AF_INET, socket.SOCK_STREAM) as connection:
-                connection.shutdown(socket.SHUT_RDWR)  # ends the thread that may still read
+        with socket.fromfd(response.fileno(), socket.AF_INET, socket.SOCK_STREAM) as connection:
+            try:
+                while line := await asyncio.to_thread(response.readline):
+                    if line.startswith(b"data:"):
+                        yield json.loads(line.removeprefix(b"data:"))
+                raise self._unreachable(ConnectionError("it has ended the stream"))
+            except (OSError, HTTPException) as error:
+                raise self._unreachable(error) from None
+            finally:
+                with suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)  # ends the thread that may still read
 
     def _open(
         self, method: str, path: Sequence[str], query: Mapping[str, str | None], body: object = None
