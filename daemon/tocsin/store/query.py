@@ -271,7 +271,7 @@ def page_of_events(connection: Connection, filters: LabelFilters, limit: int, af
     last, newest = 0, 0
     if not by_index and (place is not None or "event" in filters):
         ends = (select(end(events.c.seq)).where(events.c.seq > after).scalar_subquery() for end in (func.min, func.max))
-        oldest, newest = connection.execute(select(*ends)).one()
+        oldest, newest = connection.execute(select(*ends)).first() or (0, 0)
         last, newest = (oldest or 0) + _EVENT_WINDOW, newest or 0
         query = query.where(events.c.seq <= last)
     rows = connection.execute(query).all()
