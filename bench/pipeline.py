@@ -22,6 +22,7 @@ from prometheus_client import CollectorRegistry
 
 from tocsin.app.logs import configure_logging
 from tocsin.app.loops import run_loop
+from tocsin.app.run import new_event_loop
 from tocsin.config.model import (
     DEFAULT_RULES,
     DURATION_BUCKETS,
@@ -93,7 +94,9 @@ def main(arguments: list[str]) -> None:
         try:
             with tempfile.TemporaryDirectory() as folder, Path(os.devnull).open("w") as nowhere:
                 configure_logging("info", "json", nowhere)  # lines are made, as in earnest, and dropped
-                asyncio.run(measure(Path(folder), options.runs, options.scenarios, f"http://127.0.0.1:{port}/"))
+                with asyncio.Runner(loop_factory=new_event_loop) as runner:
+                    url = f"http://127.0.0.1:{port}/"
+                    runner.run(measure(Path(folder), options.runs, options.scenarios, url))
         finally:
             sink.terminate()
 

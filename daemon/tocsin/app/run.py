@@ -22,6 +22,7 @@ from tocsin.store import StoreError, StoreFailed, StoreRefused, scenarios
 GRACE = timedelta(seconds=20)
 _LONGEST_NODE_NAME = 200
 _NODE_NAME_SECONDS = 5.0
+_SWITCH_SECONDS = 0.0005  # the loop gives the interpreter away with each write to a socket, and must get it back soon
 log = structlog.get_logger("tocsin.app.run")
 
 
@@ -38,7 +39,8 @@ def hard_exit(code: int) -> NoReturn:
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:
-    """A loop of uvloop where that is installed, else of asyncio."""
+    """A loop of uvloop where that is installed, else of asyncio; other threads let it in within ``_SWITCH_SECONDS``."""
+    sys.setswitchinterval(_SWITCH_SECONDS)
     try:
         import uvloop  # noqa: PLC0415 - it is not there for every interpreter and system
     except ImportError:

@@ -226,35 +226,30 @@ class Sender:
 
     async def _deliver(self, bulkhead: Bulkhead, outgoing: Outgoing) -> None:
         channel = bulkhead.channel
-        result = await self._send(bulkhead, outgoing)
-        if outgoing.watch is not None and not outgoing.abandoned:
-            outgoing.watch.cancel()
-        if result is None:
+        if channel.rate is not None:
+            await bulkhead.wait_for_rate_limit(channel.rate)
+        started = self.clock.now()
+        if started >= outgoing.lease_until:  # another sender may have claimed the row by now
             bulkhead.forget(outgoing)
             await self._release([outgoing])
-        elif not outgoing.abandoned:
+            return
+        outgoing.started = started
+        seconds = channel.timeout.total_seconds()
+        timer = asyncio.get_running_loop().call_later(seconds, self._on_timeout, bulkhead, outgoing)
+        try:
+            result = await bulkhead.transport.send(outgoing)
+        except Exception as error:  # noqa: BLE001 - a bug in a transport is one failed attempt, and is retried
+            log.error("transport_failed", channel=channel.name, error=type(error).__name__, at=where(error))
+            result = failed(f"internal error: {type(error).__name__}")
+        finally:
+            timer.cancel()
+        if not outgoing.abandoned:
+            if outgoing.watch is not None:
+                outgoing.watch.cancel()
             self._conclude(bulkhead, outgoing, result)
         elif result.outcome is AttemptOutcome.DELIVERED:
             log.info("notification_delivered_late", channel=channel.name, notification=outgoing.notification.id)
             await self._receipts.write(self._receipt(channel, outgoing, result))
-
-    async def _send(self, bulkhead: Bulkhead, outgoing: Outgoing) -> SendResult | None:
-        """The outcome of one send; None when it was not begun, since another sender may have claimed the row by now."""
-        if bulkhead.channel.rate is not None:
-            await bulkhead.wait_for_rate_limit(bulkhead.channel.rate)
-        started = self.clock.now()
-        if started >= outgoing.lease_until:
-            return None
-        outgoing.started = started
-        seconds = bulkhead.channel.timeout.total_seconds()
-        timer = asyncio.get_running_loop().call_later(seconds, self._on_timeout, bulkhead, outgoing)
-        try:
-            return await bulkhead.transport.send(outgoing)
-        except Exception as error:  # noqa: BLE001 - a bug in a transport is one failed attempt, and is retried
-            log.error("transport_failed", channel=bulkhead.channel.name, error=type(error).__name__, at=where(error))
-            return failed(f"internal error: {type(error).__name__}")
-        finally:
-            timer.cancel()
 
     def _on_timeout(self, bulkhead: Bulkhead, outgoing: Outgoing) -> None:
         name = f"overdue {bulkhead.channel.name}"
