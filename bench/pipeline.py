@@ -21,7 +21,7 @@ from random import Random
 from prometheus_client import CollectorRegistry
 
 from tocsin.app.logs import configure_logging
-from tocsin.app.loops import run_loop
+from tocsin.app.loops import relax_garbage_collection, run_loop
 from tocsin.app.run import new_event_loop
 from tocsin.config.model import (
     DEFAULT_RULES,
@@ -94,6 +94,7 @@ def main(arguments: list[str]) -> None:
         try:
             with tempfile.TemporaryDirectory() as folder, Path(os.devnull).open("w") as nowhere:
                 configure_logging("info", "json", nowhere)  # lines are made, as in earnest, and dropped
+                relax_garbage_collection()
                 with asyncio.Runner(loop_factory=new_event_loop) as runner:
                     url = f"http://127.0.0.1:{port}/"
                     runner.run(measure(Path(folder), options.runs, options.scenarios, url))

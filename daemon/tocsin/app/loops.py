@@ -69,6 +69,11 @@ async def run_loop(stage: str, step: Step, wakeup: asyncio.Event, clock: Clock, 
         wakeup.clear()
 
 
+def relax_garbage_collection() -> None:
+    """Collect seldom: a batch of polls makes ten thousands of objects, and reference counts free nearly all of them."""
+    gc.set_threshold(10_000, 10, 10)
+
+
 class Stages:
     """The stages' loops: the leader watches, decides and prunes, every process delivers."""
 

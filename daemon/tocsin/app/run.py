@@ -14,6 +14,7 @@ import structlog
 from tocsin import __version__
 from tocsin.app.build import Daemon
 from tocsin.app.logs import LAST_LINES_SECONDS, configure_logging, drain_log, set_levels
+from tocsin.app.loops import relax_garbage_collection
 from tocsin.app.reload import ConfigSource
 from tocsin.dss import DSSClient, DSSError
 from tocsin.kit.clock import Clock, SystemClock
@@ -75,6 +76,7 @@ async def serve(
         raise CannotStart(str(error)) from None
     daemon.config.on_change(lambda: set_levels(log_level or daemon.config().log.level, daemon.config().log.levels))
     await _start(daemon)
+    relax_garbage_collection()
     config = daemon.config()
     log.info("started", version=__version__, listen=config.http.listen, nodes=[node.name for node in config.nodes])
     if not any(receiver.channels for receiver in config.receivers):

@@ -27,6 +27,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
 _BUSY_TIMEOUT_MS = 5_000
+_WRITER_CACHE_KIB = 8_000  # ids are random: with SQLite's own 2 MB, pages of their indexes are read again and again
 _SQLITE_UNAVAILABLE = frozenset({
     sqlite3.SQLITE_BUSY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_FULL, sqlite3.SQLITE_INTERRUPT, sqlite3.SQLITE_IOERR,
     sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_PERM, sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_READONLY,
@@ -169,6 +170,7 @@ def _sqlite(url: URL, *, writing: bool, connections: int) -> Engine:
             cursor.execute("PRAGMA journal_mode = WAL")
             cursor.execute("PRAGMA synchronous = FULL")
             cursor.execute("PRAGMA foreign_keys = ON")
+            cursor.execute(f"PRAGMA cache_size = -{_WRITER_CACHE_KIB}")
         else:
             cursor.execute("PRAGMA query_only = ON")
         cursor.close()
