@@ -101,8 +101,10 @@ class NodeClock:
         self._samples: deque[datetime] = deque(maxlen=_SAMPLES)
         # What the rows were written by: an answer that is yet to come was given before the clocks were set back.
         self._latest = None if last_ok_at is None else self._origin + max(timedelta(0), last_ok_at - now)
-        self._earliest = self._earliest_before = self._origin if last_ok_at else None
-        self._least = self._least_before = self._origin + (min(least, offset) - offset) if last_ok_at else None
+        # The lowest origins of the present span of hours and of the one before it.
+        known = [self._origin] if last_ok_at else []
+        self._earliest = deque(known, maxlen=2)
+        self._least = deque((origin + (min(least, offset) - offset) for origin in known), maxlen=2)
         self._forgets_at = clock.monotonic() + _REMEMBERED
         self._moved_at = clock.monotonic()  # when it was last seen to be set; before our start nobody knows
 
@@ -120,8 +122,7 @@ class NodeClock:
     @property
     def least_offset(self) -> timedelta:
         """The least that it was for hours. A clock that is set ahead for a while makes nothing overdue."""
-        origins = (self._least, self._least_before, self._origin)
-        return self._offset(min(origin for origin in origins if origin is not None))
+        return self._offset(min((*self._least, self._origin)))
 
     def _offset(self, origin: datetime) -> timedelta:
         offset = origin + timedelta(seconds=self.monotonic()) - self._clock.now()
@@ -136,20 +137,17 @@ class NodeClock:
         if abs(origin - before) >= _JUMP:
             self._moved_at = self.monotonic()
         self._latest = max(self._latest or origin, origin)
-        if self.monotonic() >= self._forgets_at:
-            self._earliest_before, self._earliest = self._earliest, origin
-            self._least_before, self._least = self._least, origin
+        if new_span := self.monotonic() >= self._forgets_at:
             self._forgets_at = self.monotonic() + _REMEMBERED
-        self._earliest = min(self._earliest or origin, origin)
-        self._least = min(self._least or origin, origin)
+        for lowest in (self._earliest, self._least):
+            lowest.append(origin if new_span or not lowest else min(lowest.pop(), origin))
 
     def earliest(self, seconds_ago: float | None = None) -> datetime:
         """The earliest that DSS's clock may have shown then or since, or None: that it may show by all answers that are
         remembered. Old ones do not count if the clock was not set since then."""
         then = self.monotonic() - (seconds_ago or 0.0)
-        old = () if seconds_ago is not None and then > self._moved_at else (self._earliest, self._earliest_before)
-        origins = [origin for origin in (*old, *self._samples) if origin is not None]
-        return min(origins, default=self._origin) + timedelta(seconds=then)
+        old = () if seconds_ago is not None and then > self._moved_at else self._earliest
+        return min((*old, *self._samples), default=self._origin) + timedelta(seconds=then)
 
     @property
     def set_back(self) -> timedelta:
