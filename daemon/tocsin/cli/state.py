@@ -23,26 +23,12 @@ def _row(item: JsonObject, columns: Mapping[str, Column]) -> JsonObject:
 
 
 def _add_list(
-    app: click.Group,
-    path: str,
-    help: str,
-    columns: Mapping[str, Column],
-    filters: str,
-    *,
-    states: str | None = None,
-    default_state: str | None = None,
-    hide_state: str | None = None,
-    after: str | None = None,
+    group: click.Group, path: str, help: str, columns: Mapping[str, Column], options: dict[str, Any], hidden: str = ""
 ) -> None:
-    """Add the verb ``list`` on the API's list ``path``. An option stands for each of the ``filters``, and for the state
-    and the place after which to begin where they are described. Unless a state is asked for, items with ``hide_state``
-    are left out."""
-    options: list[Any] = [(name, Filter, None) for name in filters.split()]
-    if states is not None:
-        options.insert(0, ("state", Annotated[str | None, Option(help=states)], default_state))
-    if after is not None:
-        options.append(("after", Annotated[int, Option(help=after)], 0))
-    options_type = make_dataclass("Filters", options, frozen=True)
+    """Add the verb ``list`` on the API's list ``path``, with an option for each filter, of a type and with a default.
+    Unless a state is asked for, items whose state is ``hidden`` are left out."""
+    every = "all" if options.get("state", (None, None))[1] else ""  # one who gets less by default can ask for all
+    options_type = make_dataclass("Filters", [(name, *option) for name, option in options.items()], frozen=True)
 
     async def print_list(
         api: ApiClient,
@@ -51,18 +37,25 @@ def _add_list(
         as_json: JsonOption = False,
     ) -> None:
         query = {name: None if value is None else str(value) for name, value in asdict(options).items()}
-        if default_state is not None and query["state"] == "all":
-            query["state"] = None
-        items = await api.items(path, limit, **query)
-        if hide_state is not None and query["state"] is None:
-            items = [item for item in items if item["state"] != hide_state]
+        state = query.get("state")
+        items = await api.items(path, limit, **(query | {"state": None} if state == every else query))
+        if hidden and state is None:
+            items = [item for item in items if item["state"] != hidden]
         if as_json:
             show.print_json(items)
         else:
             show.rows([_row(item, columns) for item in items], list(columns))
 
     print_list.__doc__ = help
-    verb(app, "list")(print_list)
+    verb(group, "list")(print_list)
+
+
+def _filters(names: str) -> dict[str, Any]:
+    return dict.fromkeys(names.split(), (Filter, None))
+
+
+def _state(help: str, default: str | None = None) -> dict[str, Any]:
+    return {"state": (Annotated[str | None, Option(help=help)], default)}
 
 
 def _event_place(event: JsonObject) -> str:
@@ -85,8 +78,8 @@ _add_list(
     "events",
     "List events in their public order, the oldest first.",
     _EVENT_COLUMNS,
-    "event node project scenario outcome",
-    after="Only those behind this place in the public order.",
+    _filters("event node project scenario outcome")
+    | {"after": (Annotated[int, Option(help="Only those behind this place in the public order.")], 0)},
 )
 _add_list(
     alerts,
@@ -101,18 +94,15 @@ _add_list(
         "since": "starts_at",
         "summary": lambda alert: alert["annotations"].get("summary"),
     },
-    "alertname node project scenario",
-    states="firing, resolved, or all.",
-    default_state="firing",
+    _state("firing, resolved, or all.", "firing") | _filters("alertname node project scenario"),
 )
 _add_list(
     silence,
     "silences",
     "List silences.",
     {key: key for key in ("id", "state", "matchers")} | {"ends": "ends_at", "by": "created_by", "comment": "comment"},
-    "",
-    states="pending, active or expired; without it those not expired.",
-    hide_state="expired",
+    _state("pending, active or expired; without it those not expired."),
+    hidden="expired",
 )
 _add_list(
     deliveries,
@@ -120,8 +110,8 @@ _add_list(
     "List notifications, the newest first.",
     {key: key for key in ("id", "state", "channel", "subject")}
     | {"created": "created_at", "attempts": lambda notification: len(notification["attempts"]), "reason": "reason"},
-    "receiver channel project scenario",
-    states="pending, sending, delivered, dead, superseded or cancelled.",
+    _state("pending, sending, delivered, dead, superseded or cancelled.")
+    | _filters("receiver channel project scenario"),
 )
 
 

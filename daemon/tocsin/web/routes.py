@@ -55,14 +55,12 @@ class HttpRoute:
 
 
 def endpoints() -> list[HttpRoute]:
-    def listing(name: str, summary: str, handler: Handler, answer: type, filters: reads.Filters) -> HttpRoute:
-        return HttpRoute("GET", f"/api/v1/{name}", summary, _READ, handler, answer, lists=True, filters=filters)
-
     def rows(
         name: str, summary: str, answer: type, read: Callable[..., Any], filters: reads.Filters,
         states: Collection[str] = (), *, timed: bool = False,
     ) -> HttpRoute:  # fmt: skip
-        return listing(name, summary, reads.lister(read, filters, states, timed=timed), answer, filters)
+        handler = reads.lister(read, filters, states, timed=timed)
+        return HttpRoute("GET", f"/api/v1/{name}", summary, _READ, handler, answer, lists=True, filters=filters)
 
     pages = Pages()
     table = [
@@ -78,7 +76,8 @@ def endpoints() -> list[HttpRoute]:
              query.list_scenarios, reads.SCENARIO_FILTERS),
         rows("runs", "Runs, the newest first", query.RunRecord, query.list_runs, reads.RUN_FILTERS,
              ("running", "ended")),
-        listing("events", "Events in their public order", reads.events, CloudEvent, reads.EVENT_FILTERS),
+        HttpRoute("GET", "/api/v1/events", "Events in their public order", _READ, reads.events, CloudEvent, lists=True,
+                 filters=reads.EVENT_FILTERS),
         rows("alerts", "Alerts, the newest first; `state` or any label filters", query.AlertRecord,
              query.list_alerts, None, ("firing", "resolved")),
         rows("silences", "Silences, those that end last first", query.SilenceRecord, query.list_silences,
