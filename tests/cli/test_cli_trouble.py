@@ -158,3 +158,17 @@ def test_what_a_question_does_not_need_is_not_loaded(python_env, python, words, 
     code = f"import atexit, sys, tocsin.cli; atexit.register(lambda: print([m for m in {heavy!r} if m in sys.modules])); {asked}"
     said = subprocess.run([python, "-c", code], env=python_env, capture_output=True, text=True, check=True)
     assert said.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    "words", ["project list", "scenario run A/B", "events list --url http://127.0.0.1:9", "check -c no.yaml"]
+)
+def test_what_cannot_be_done_is_said_before_anything_heavy_is_loaded(python_env, python, words):
+    heavy = [name for name in ("pydantic", *HEAVY) if name != "yaml"]
+    code = f"""
+import atexit, sys, tocsin.cli
+atexit.register(lambda: print([m for m in {heavy!r} if m in sys.modules]))
+sys.argv[1:] = {words.split()!r}
+tocsin.cli.main()"""
+    said = subprocess.run([python, "-c", code], env=python_env, capture_output=True, text=True, check=False)
+    assert (said.returncode, said.stdout.splitlines()[-1]) == ((3 if "--url" in words else 1), "[]")
