@@ -131,16 +131,11 @@ class Evaluation:
         self, notifications: Sequence[Notification], waits: Mapping[str, Sequence[RunKey]] | None = None
     ) -> None:
         """Write notifications to the outbox. Those with runs in ``waits``, by id, wait a little for their details."""
-        waits = {id_: runs for id_, runs in (waits or {}).items() if runs}
-        longest = {
-            id_: max(self.compiled.watch(run.scenario.node).details_wait for run in runs) for id_, runs in waits.items()
-        }
-        timed = [
-            replace(notification, due_at=self.now + longest[notification.id])
-            if notification.id in longest
-            else notification
-            for notification in notifications
-        ]
+        timed = list(notifications)
+        for place, item in enumerate(timed if waits else ()):
+            if runs := (waits or {}).get(item.id):
+                longest = max(self.compiled.watch(run.scenario.node).details_wait for run in runs)
+                timed[place] = replace(item, due_at=self.now + longest)
         self.result.notifications += outbox.enqueue(self.connection, timed, waits)
 
 

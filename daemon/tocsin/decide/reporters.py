@@ -137,8 +137,11 @@ class ReporterEvaluation(Evaluation):
         event_rows.withhold(self.connection, self._late)
         if self._enqueued:
             self.result.counts[Stage.REPORTER, DecisionReason.ENQUEUED] += self._enqueued
-        about = {item.id: item.notice.event for item in self._pending if isinstance(item.notice, EventNotice)}
-        ends = {id_: event.run.key for id_, event in about.items() if event.run and event.name in END_EVENTS}
+        ends = {
+            item.id: event.run.key
+            for item in self._pending
+            if isinstance(item.notice, EventNotice) and (event := item.notice.event).run and event.name in END_EVENTS
+        }
         awaited = runs.awaiting_details(self.connection, set(ends.values()))
         awaited -= runs.with_details(self.connection, awaited)
         self.enqueue(self._pending, {id_: (run,) for id_, run in ends.items() if run in awaited})
