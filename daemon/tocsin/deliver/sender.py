@@ -3,6 +3,7 @@ takes it, refuses it for good or it grows too old; in order within an ordering k
 only a send without a written receipt repeats, with the same delivery id. Several processes may send from one store."""
 
 import asyncio
+import logging
 from collections.abc import Callable, Collection, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass
@@ -93,13 +94,14 @@ class Sender:
         self._abandoned: set[asyncio.Task[None]] = set()
         self._after: set[asyncio.Task[None]] = set()  # what follows from a receipt
         self._usual: UsualDurations = {}
-        self._started = False
+        self._started = self._verbose = False
         self._renew_at = self._measure_at = datetime.min.replace(tzinfo=UTC)
         self._outages = 0  # consecutive steps that found the store away
 
     async def step(self, now: datetime, config: Config) -> datetime | None:
         """Claim and begin to send what is due and has capacity; returns when more falls due. Sends go on between steps;
         one is needed at least every five seconds, to renew leases."""
+        self._verbose = log.bind().is_enabled_for(logging.DEBUG)  # asking for each line costs as much as some of them
         try:
             if not self._started:
                 if self.store.is_sqlite:  # other senders from this file are dead
@@ -287,7 +289,8 @@ class Sender:
         bulkhead.counters[outcome].inc()
         context = {"channel": channel.name, "notification": notification.id, "attempt": receipt.attempt.number}
         if receipt.state is NotificationState.DELIVERED:
-            log.debug("notification_delivered", **context)
+            if self._verbose:
+                log.debug("notification_delivered", **context)
             bulkhead.record_duration(receipt.attempt.ended_at - receipt.attempt.started_at)
             failures, bulkhead.failures = bulkhead.failures, 0
             if failures:
@@ -323,13 +326,13 @@ class Sender:
         """Delivered, dead letter or retry. ``held``: it may still arrive, so its ordering key waits."""
         notification, now = outgoing.notification, self.clock.now()
         started, number = outgoing.started or now, notification.attempts + 1
-        until = started + 2 * channel.timeout
         attempt = Attempt(notification.id, number, started, now, result.outcome, result.note)
+        if result.outcome is AttemptOutcome.DELIVERED:
+            return Receipt(self.holder, attempt, NotificationState.DELIVERED, now)
+        until = started + 2 * channel.timeout
         receipt = partial(Receipt, self.holder, attempt)
         if held:
             return receipt(NotificationState.SENDING, until, result.note)
-        if result.outcome is AttemptOutcome.DELIVERED:
-            return receipt(NotificationState.DELIVERED, now)
         if result.outcome is AttemptOutcome.REFUSED:
             return receipt(NotificationState.DEAD, now, result.note, DeadReason.REFUSED)
         expires_at = notification.created_at + channel.max_age
