@@ -3,7 +3,6 @@
 Moments are RFC 3339 in UTC, durations are written as in the configuration, secrets and what may hold one are masked.
 """
 
-import json
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from dataclasses import dataclass, fields, is_dataclass, replace
@@ -12,6 +11,7 @@ from enum import Enum
 from functools import cache, partial
 from typing import Any
 
+import msgspec
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
@@ -170,13 +170,13 @@ def _cloudevents(connection: Connection, events: Sequence[Event]) -> list[dict[s
 
 def _events_text(connection: Connection, asked: ListQuery, after: int) -> str:
     page = read_events(connection, asked.filters, asked.limit, after)
-    return json.dumps({"items": page.events, "next": str(page.seq) if page.more else None})
+    return msgspec.json.encode({"items": page.events, "next": str(page.seq) if page.more else None}).decode()
 
 
 def _page_text(connection: Connection, read: Callable[..., Page[Any]], asked: ListQuery) -> str:
     """Encoded on the reader's thread too: a thousand items would block the loop."""
     page = read(connection, asked.filters, asked.limit, asked.after)
-    return json.dumps({"items": [to_json(item) for item in page.items], "next": page.next})
+    return msgspec.json.encode({"items": [to_json(item) for item in page.items], "next": page.next}).decode()
 
 
 # --- JSON ---------------------------------------------------------------------------------------------------------------
