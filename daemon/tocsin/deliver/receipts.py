@@ -15,8 +15,7 @@ from tocsin.store.outbox import Receipt
 log = structlog.get_logger(__name__)
 
 Written = Callable[[Exception | None], None]
-_LINGER_SECONDS = (0.020, 0.060)  # while few come, and while many do: what follows on an ordering key waits for them
-_MANY = 4
+_LINGER_SECONDS = 0.020  # what waits is sent again if the process is killed now
 _CLOSE_SECONDS = 5.0
 _UNSTORABLE = "what the receiver answered cannot be stored"
 _RETRY_BACKOFF = Backoff(2, 600, jitter=0.5)  # notifications that failed together do not come back together
@@ -90,7 +89,7 @@ class Receipts:
     async def _write(self) -> None:
         loop, batch = asyncio.get_running_loop(), self._waiting
         while self._waiting:
-            await asyncio.sleep(_LINGER_SECONDS[len(batch) > _MANY])
+            await asyncio.sleep(_LINGER_SECONDS)
             batch, self._waiting = self._waiting, []
             try:
                 await self._save([receipt for receipt, _ in batch])
