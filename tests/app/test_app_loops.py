@@ -14,6 +14,7 @@ from tocsin.app.leader import Leader
 from tocsin.app.loops import Stages, run_loop
 from tocsin.config.model import Config, StoreConfig
 from tocsin.decide.decide import DecideMetrics, Decider
+from tocsin.deliver.alertmanagers import AlertmanagerMetrics, AlertmanagerSender
 from tocsin.deliver.heartbeat import HeartbeatSender
 from tocsin.kit.clock import SystemClock
 from tocsin.kit.tasks import RootTasks
@@ -183,7 +184,8 @@ async def test_a_stage_that_finds_the_lease_lost_makes_the_process_stand_by(tmp_
 
     async def lead(leadership: Leadership) -> None:
         decider = Decider(store, leadership, DecideMetrics(CollectorRegistry()), lambda: None)
-        await stages.lead(leadership, watch(leadership), decider, HeartbeatSender())
+        alertmanagers = AlertmanagerSender(store, clock, AlertmanagerMetrics(CollectorRegistry()))
+        await stages.lead(leadership, watch(leadership), decider, HeartbeatSender(), alertmanagers)
 
     async with led_by(store, clock, lead) as (leader, changes):
         await until(lambda: leader.leadership)

@@ -161,3 +161,12 @@ async def test_a_scenario_is_talked_about(dss):
     assert [line.rpartition(": ")[2] for line in said.lines[1:]] == ["why?", "who knows"]
     wrong = await dss.run("scenario", "discussions", "SALES/BROKEN", "--topic", "Late")
     assert wrong.code == 2
+
+
+async def test_a_run_that_ended_with_warning_says_why(dss):
+    await dss.run("scenario", "run", "SALES/NIGHTLY_B", "--wait")
+    (warning,) = await dss.ask("runs", "errors", "SALES/NIGHTLY_B")
+    assert (warning["step"], warning["title"], warning["count"]) == ("Build x", "warning", 1)
+    assert warning["message"]
+    said = await dss.run("runs", "errors", "SALES/NIGHTLY_B")
+    assert warning["message"] in said.out

@@ -132,7 +132,7 @@ receivers:
         (NODE + "time_intervals:\n- name: n\n  time_intervals: [{times: [{start_time: '22:00', end_time: '06:00'}]}]\n",
          "tocsin.yaml:4: time_intervals[0].time_intervals[0]: the time 22:00 is not before 06:00; a time over midnight is written as two: 22:00 to 24:00 and 00:00 to 06:00"),
         (NODE + "receivers:\n- name: ops\n  channels: [{template: mail}]\n",
-         "tocsin.yaml:4: receivers[0].channels[0]: needs exactly one of url, url_file, url_env, webhook, webhook_file and webhook_env"),
+         "tocsin.yaml:4: receivers[0].channels[0]: needs exactly one of url, webhook, slack, pagerduty, opsgenie (url_file, webhook_env…)"),
         (NODE + "receivers:\n- name: ops\n  channels: [{url: 'json://h', template: slak}]\n",
          "tocsin.yaml:4: receivers[0].channels[0].template: no template is named 'slak'; did you mean 'slack'?"),
         (NODE + "receivers: [{name: a}, {name: a}]\n", "tocsin.yaml:2: receivers: the name 'a' stands 2 times; names are unique"),
@@ -334,3 +334,44 @@ route:
     route = load(tmp_path, text).route
     assert route is not None
     assert route.routes[0].line is not None
+
+
+NATIVE = """
+receivers:
+- name: oncall
+  channels:
+  - {name: pd, pagerduty: {routing_key: abc}}
+  - {name: genie, opsgenie: {api_key: abc}}
+  - {name: chat, slack: {channel: "#alerts", token: abc}}
+"""
+
+
+def test_native_channels_have_their_own_section(tmp_path: Path) -> None:
+    channels = load(tmp_path, NODE + NATIVE).channels()
+    assert [channel.kind for channel in channels.values()] == ["pagerduty", "opsgenie", "slack"]
+    assert channels["pd"].pagerduty
+    assert channels["pd"].pagerduty.url == "https://events.pagerduty.com/v2/enqueue"
+
+
+@pytest.mark.parametrize(("channel", "reason"), [
+    ("{name: x, pagerduty: {}}", "pagerduty: needs routing_key_file"),
+    ("{name: x, pagerduty: {routing_key: a, routing_key_env: B}}", "are both set"),
+    ("{name: x, slack: {token: a}}", "channel"),
+    ("{name: x, slack: {token: a, channel: c}, url: 'json://h'}", "needs exactly one of"),
+    ("{name: x, opsgenie: {api_key: a, url: nowhere}}", "is not an http or https URL"),
+    ("{name: x, opsgenie: {api_key: a}, template: text}", "do not belong to opsgenie"),
+    ("{name: x, pagerdutty: {routing_key: a}}", "did you mean 'pagerduty'"),
+])  # fmt: skip
+def test_a_native_channel_that_makes_no_sense_is_refused(tmp_path: Path, channel: str, reason: str) -> None:
+    said = problems(tmp_path, NODE + f"receivers: [{{name: r, channels: [{channel}]}}]\n")
+    assert any(reason in line for line in said), said
+
+
+def test_a_reporter_may_not_tell_a_service_that_keeps_incidents(tmp_path: Path) -> None:
+    text = NODE + NATIVE + "reporters: [{name: all, receiver: oncall}]\n"
+    said = problems(tmp_path, text)
+    assert [line.partition(": ")[2] for line in said] == [
+        f"reporters[0].receiver: reporter 'all' cannot use channel '{name}': {kind} keeps incidents, which only alerts end; "
+        "name another receiver, or route alerts to this one"
+        for name, kind in (("pd", "pagerduty"), ("genie", "opsgenie"))
+    ]

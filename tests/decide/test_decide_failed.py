@@ -57,6 +57,7 @@ async def test_further_failures_are_counted_in_one_alert(world: World) -> None:
     assert alert.labels == {
         "alertname": "ScenarioFailed",
         "severity": "warning",
+        "scenario_name": "Nightly",
         "dss_node": "prod",
         "project": "SALES",
         "scenario": "NIGHTLY",

@@ -81,6 +81,21 @@ async def test_of_a_transaction_that_is_undone_nothing_is_counted(world: World) 
     assert await world.notifications() == []
 
 
+async def test_what_cannot_be_decided_is_recorded_all_the_same(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ValueError("a bug")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("tocsin.decide.decide.ReporterEvaluation", fail)
+        await world.run(T0, "FAILED")
+        assert await seqs(world) == [None, None]
+        with pytest.raises(ValueError, match="a bug"):
+            await world.step(T0 + minutes(2))
+    await world.step(T0 + minutes(2))
+    assert await seqs(world) == [1, 2]
+    assert await world.alerts(firing=True) == ["ScenarioFailed"]
+
+
 @pytest.mark.parametrize("seed", range(4))
 async def test_both_ways_say_the_same(tmp_path: Path, seed: int) -> None:
     async def play(name: str, *, at_once: bool) -> object:

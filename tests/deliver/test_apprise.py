@@ -94,9 +94,9 @@ async def test_a_slack_group_lists_its_alerts(send: Send) -> None:
             channel(SLACK), owed(group(*(alert(n) for n in range(20)), alert(30, ended=True))), slack_url=sink.url
         )
         header, body = blocks(sink)
-        assert header == "Alerts in SALES: 20 firing, 1 ended"
-        assert "• *firing:* S0 failed" in body
-        assert "• and 6 more" in body
+        assert header == "Alerts in SALES: 20 firing, 1 resolved"
+        assert "• *20 firing*\nS0, S1, S2, S3, S4, S5, S6, S7 and 12 more" in body
+        assert "• *Resolved:* ScenarioFailed of S30 in SALES on prod, after 29m" in body
 
 
 async def test_a_template_of_the_configuration_is_used_and_a_broken_one_replaced_with_a_note(send: Send) -> None:
@@ -191,7 +191,9 @@ async def test_text_services_get_a_title_and_plain_lines(send: Send, inbox: Inbo
 
 async def test_chats_that_read_markdown_get_it_with_every_name_escaped(send: Send, inbox: Inbox) -> None:
     url = inbox.url.replace("http://", "mmost://").removesuffix("/hook") + "/3ccdd113474722377935511fc85d3dd4"
-    await send(channel(url), owed(EventNotice(event(name="**x** @channel <b> [a](http://evil)"), "r")))
+    await send(
+        channel(url, template="markdown"), owed(EventNotice(event(name="**x** @channel <b> [a](http://evil)"), "r"))
+    )
     text = json.loads(inbox.received[0].body)["text"]
     assert text.startswith(
         "**\\*\\*x\\*\\* @\u200bchannel \\<b\\> \\[a\\]\\(http://evil\\) FAILED in SALES on prod**\n\n"
@@ -200,11 +202,17 @@ async def test_chats_that_read_markdown_get_it_with_every_name_escaped(send: Sen
 
 async def test_what_is_longer_than_a_service_takes_is_cut_and_arrives(send: Send, inbox: Inbox) -> None:
     host = inbox.url.removeprefix("http://").removesuffix("/hook")
-    many = owed(group(*(replace(alert(n), annotations={"summary": f"{n} failed " * 20}) for n in range(50))))
-    assert (await send(channel(f"mmost://{host}/{'k' * 26}"), many)).outcome == AttemptOutcome.DELIVERED
+    long = replace(alert(1), annotations={f"note_{n}": f"{n} words " * 50 for n in range(20)})
+    many = owed(
+        group(*(replace(long, fingerprint=f"{n}", labels={**long.labels, "scenario": f"{n}"}) for n in range(50)))
+    )
+    assert (
+        await send(channel(f"mmost://{host}/{'k' * 26}", template="markdown"), many)
+    ).outcome == AttemptOutcome.DELIVERED
     said = json.loads(inbox.received[0].body)["text"]
     assert 3_000 < len(said) <= 4_000
     assert said.startswith("**Alerts in SALES: 50 firing**")
+    assert "and 40 more" in said
 
 
 async def test_a_send_that_hangs_keeps_its_thread_and_the_next_gets_another(clock: HandClock, inbox: Inbox) -> None:

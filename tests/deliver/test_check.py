@@ -26,11 +26,12 @@ async def test_a_test_message_goes_the_real_way_and_says_what_to_mend(clock: Han
         Channel("ops/local", "ops", url=Plain("syslog://")),
     )
     outcomes = await check.test_channels(config(*channels), "ops", clock=clock)
-    assert [(one.channel, one.outcome, one.hint) for one in outcomes] == [
-        ("ops/good", AttemptOutcome.DELIVERED, None),
-        ("ops/closed", AttemptOutcome.REFUSED, "check the credentials of the channel"),
-        ("ops/nobody", AttemptOutcome.FAILED, "check host and port, and the firewalls between"),
-        ("ops/local", AttemptOutcome.REFUSED, "correct the channel's URL"),
+    assert [(one.channel, one.sample, one.outcome, one.hint) for one in outcomes] == [
+        ("ops/good", "firing", AttemptOutcome.DELIVERED, None),
+        ("ops/good", "resolved", AttemptOutcome.DELIVERED, None),
+        ("ops/closed", "firing", AttemptOutcome.REFUSED, "check the credentials of the channel"),
+        ("ops/nobody", "firing", AttemptOutcome.FAILED, "check host and port, and the firewalls between"),
+        ("ops/local", "firing", AttemptOutcome.REFUSED, "correct the channel's URL"),
     ]
     assert b"A test of Tocsin (nothing is wrong)" in inbox.received[0].body
 

@@ -166,11 +166,11 @@ async def test_an_inline_html_message_gets_a_text_beside_it(send: Send, server: 
 async def test_a_group_is_a_readable_list_and_an_end_says_how_long_it_lasted(send: Send, server: SmtpSink) -> None:
     await send(mail(server.port), owed(group(alert(1), alert(2, ended=True))))
     text, html = parts(server.mails[0])
-    assert server.mails[0].message["Subject"] == "Alerts in SALES: 1 firing, 1 ended"
+    assert server.mails[0].message["Subject"] == "Alerts in SALES: 1 firing, 1 resolved"
     assert "firing: S1 failed" in text
-    assert "Resolved: S2 failed" in text
+    assert "Resolved: ScenarioFailed of S2 in SALES on prod, after 29m" in text
     assert "Lasted: 29m" in text
-    assert "S2 failed" in html
+    assert "ScenarioFailed of S2" in html
 
 
 async def test_hostile_names_stay_text_and_break_no_header(send: Send, server: SmtpSink) -> None:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.deliver.builders import NOW, Plain, alert, config, event, group, hook
+from tests.deliver.test_cards import crowd
 from tocsin.config.model import Channel, Config, MessageFormat, Receiver, Reporter, StoreConfig
 from tocsin.deliver import escape
 from tocsin.deliver.check import check_templates, samples
@@ -17,7 +18,7 @@ from tocsin.deliver.render import Renderer, fill_variables, message_variables
 from tocsin.model.alert import EndReason
 from tocsin.model.event import DSS_VARIABLES, DownReason, Event, EventName, FailedReporter, dss_variables
 from tocsin.model.notification import EventNotice, GroupNotice, Notice, SummaryNotice
-from tocsin.model.run import Details, RunError, Step
+from tocsin.model.run import Details, RunError, RunWarning, Step
 
 CONFIG = config(hook("http://127.0.0.1/"))
 RENDERER = Renderer({})
@@ -92,12 +93,60 @@ def test_each_dialect_tells_a_failure_in_full_and_in_this_order(kind: MessageFor
     assert link > ordered[-2] if kind is MessageFormat.MAIL else 0 <= link < body.find("Outcome")
 
 
+@pytest.mark.parametrize("kind", list(MessageFormat))
+def test_a_warning_says_why(kind: MessageFormat) -> None:
+    one = event(outcome="WARNING")
+    assert one.run
+    warnings = tuple(RunWarning("Check", f"{n} checks returned a warning", n) for n in range(1, 8))
+    facts = Facts({one.run.key: Details(one.run.key, NOW, warnings=warnings)})
+    rendered = render(EventNotice(one, "r"), kind, facts)
+    body = rendered.html if kind is MessageFormat.MAIL else rendered.text
+    assert body
+    for words in ("Check: 1 checks returned a warning", "5 checks returned a warning (5×)", "and 2 more"):
+        assert words in body.replace("\\", "")
+
+
+def test_times_are_of_the_configured_zone() -> None:
+    local = replace(CONFIG, timezone="Asia/Tokyo")
+    said = build_message(EventNotice(event(), "r"), Facts(), local)
+    assert dict(said.lines)["Started"] == "2026-03-01 20:00:01 JST"
+
+
+def test_a_group_tells_each_error_once_the_most_severe_first() -> None:
+    notice, facts = crowd()
+    said = build_message(notice, facts, CONFIG)
+    assert [(section.size, section.error and section.error.message) for section in said.sections] == [
+        (10, "disk full"), (30, "Connection refused"),
+    ]  # fmt: skip
+    text = render(notice, facts=facts).text or ""
+    assert text.count("disk full") == 1
+    assert "30 firing: Connection refused" in text
+
+
+def test_one_cause_stands_in_the_headline() -> None:
+    notice, facts = crowd(40, "disk full")
+    assert build_message(notice, facts, CONFIG).headline == "Alerts in SALES: 40 firing: disk full"
+
+
+def test_annotations_labels_and_links_are_in_every_message() -> None:
+    own = replace(alert(1, team="finance"), annotations={"summary": "s", "owner": "Ann", "runbook_url": "https://wiki/x",
+                                                         "previous_outcome": "SUCCESS"})  # fmt: skip
+    said = build_message(group(own), Facts(), CONFIG)
+    lines, links = dict(said.lines), dict(said.links)
+    assert (lines["Team"], lines["Owner"], "Previous outcome" in lines) == ("finance", "Ann", False)
+    assert links["Runbook"] == "https://wiki/x"
+    assert links["Tocsin"] == "https://tocsin.example.com/"
+    assert "Silence" not in links
+    run = build_message(EventNotice(event(), "r"), Facts(), CONFIG)
+    assert dict(run.links)["Tocsin"] == "https://tocsin.example.com/runs/prod/SALES/NIGHTLY/2026-03-01-12-00-01-000"
+
+
 def test_a_single_alert_is_told_in_full_and_its_end_with_how_long_and_how_many_runs() -> None:
     one = alert(1, ended=True)
     ended = type(one)(**{name: getattr(one, name) for name in one.__dataclass_fields__} | {"count": 4})
     assert render(group(alert(1))).subject == "S1 failed"
     rendered = render(group(ended))
-    assert rendered.subject == "Resolved: S1 failed"
+    assert rendered.subject == "Resolved: ScenarioFailed of S1 in SALES on prod, after 29m"
     assert "Lasted: 29m, after 4 runs" in (rendered.text or "")
 
 
@@ -113,7 +162,7 @@ def test_a_single_alert_is_told_in_full_and_its_end_with_how_long_and_how_many_r
 def test_an_end_says_how(reason: EndReason, words: str) -> None:
     one = alert(1, ended=True)
     ended = type(one)(**{name: getattr(one, name) for name in one.__dataclass_fields__} | {"end_reason": reason})
-    assert render(group(ended)).subject == f"{words}: S1 failed"
+    assert render(group(ended)).subject == f"{words}: ScenarioFailed of S1 in SALES on prod, after 29m"
 
 
 def test_a_summary_counts_and_lists_the_worst() -> None:
@@ -125,7 +174,9 @@ def test_a_summary_counts_and_lists_the_worst() -> None:
 
 def test_long_lists_are_cut_and_say_so() -> None:
     notice = GroupNotice("k", "ops", {}, tuple(alert(n) for n in range(80)), "first", truncated=5)
-    assert "and 35 more" in (render(notice).text or "")
+    text = render(notice).text or ""
+    assert "80 firing\n- S0, S1, S2, S3, S4, S5, S6, S7 and 72 more\n" in text
+    assert "- and 5 more" in text
 
 
 # --- hostile texts -----------------------------------------------------------------------------------------------------

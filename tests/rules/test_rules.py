@@ -126,7 +126,7 @@ def test_an_alert_carries_labels_that_do_not_change_and_words_that_do() -> None:
     assert isinstance(change, Fired)
     assert change.alert.labels == {
         "alertname": "X", "severity": "warning", "dss_node": "prod", "project": "SALES", "scenario": "NIGHTLY",
-        "tags": ",a,b,", "team": "sales",
+        "scenario_name": "Nightly", "tags": ",a,b,", "team": "sales",
     }  # fmt: skip
     assert change.alert.annotations == {
         "summary": "Nightly: 1",

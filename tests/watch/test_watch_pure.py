@@ -20,7 +20,7 @@ from tocsin.dss import (
 )
 from tocsin.kit.clock import to_ms
 from tocsin.model.event import DownReason
-from tocsin.model.run import ScenarioKey
+from tocsin.model.run import RunKey, ScenarioKey
 from tocsin.store.scenarios import ProjectRow, ScenarioRow
 from tocsin.watch.cadence import Rank, Reason, ScenarioState, next_poll
 from tocsin.watch.circuit import Health, Sign, read_sign
@@ -284,8 +284,6 @@ def test_lists_and_futures_that_make_no_sense_are_empty() -> None:
 
 
 def test_details_of_another_run_under_the_same_id_are_not_taken() -> None:
-    from tocsin.model.run import RunKey
-
     key = RunKey(KEY, "x", at(0))
     assert read_details({"scenarioRun": {"runId": "x", "start": 1000}}, key, T0).problem is not None
     assert read_details({}, key, T0).problem is None
@@ -421,3 +419,21 @@ def test_what_happened_while_nobody_could_poll_is_late(
 
     found = late_before(T0, T0 - timedelta(hours=resumed), hours(here), hours(ever), timedelta(hours=3))
     assert found == (None if expected is None else T0 - timedelta(hours=expected)), what
+
+
+@pytest.mark.parametrize(("warnings", "read"), [
+    ({"totalCount": 2, "warnings": {"CHECK": {"count": 2, "stored": [{"message": "2 checks returned a warning"}]}}},
+     [("Check", "2 checks returned a warning", 2)]),
+    ({"warnings": {"CHECK": {"count": 3, "stored": [{"message": "a"}, {"message": "b"}, {"message": "a"}]}}},
+     [("Check", "a", 2), ("Check", "b", 1)]),
+    ({"warnings": {"INPUT_DATA_BAD_ROWS": {"count": 7}}}, [("Check", "INPUT_DATA_BAD_ROWS", 7)]),
+    ({"warnings": {"X": {"count": "many", "stored": ["no object", {"message": 3}]}, "Y": None}}, [("Check", "X", 1)]),
+    ({"warnings": ["no mapping"]}, []),
+    ("nothing", []),
+    (None, []),
+])  # fmt: skip
+def test_a_warning_has_its_reason(warnings: object, read: list[tuple[str, str, int]]) -> None:
+    run = RunKey(ScenarioKey("n", "p", "s"), "r", T0)
+    step = {"step": {"id": "c", "name": "Check"}, "result": {"outcome": "WARNING", "warnings": warnings}}
+    details = read_details({"stepRuns": [step]}, run, T0)
+    assert [(warning.step, warning.message, warning.count) for warning in details.warnings] == read

@@ -9,6 +9,7 @@ import aiohttp
 from tests.web.rows import CONFIG, NOW
 from tocsin.config.model import Config
 from tocsin.metrics.exposition import Exposition
+from tocsin.model.alert import Acknowledgement
 from tocsin.model.cloudevent import Json
 from tocsin.model.run import ScenarioKey
 from tocsin.store import Store
@@ -53,6 +54,7 @@ class Daemon:
     nudges: list[tuple[str, str | None, str | None]] = field(default_factory=list)
     nudge_answer: bool = True
     resolved: list[tuple[str, str]] = field(default_factory=list)
+    acknowledged: list[tuple[str, Acknowledgement | None]] = field(default_factory=list)
     retried: list[str] = field(default_factory=list)
     silent: tuple[NotFired, ...] = ()
     known: set[str] = field(default_factory=set)
@@ -66,6 +68,10 @@ class Daemon:
 
         async def resolve(id: str, by: str) -> bool:
             self.resolved.append((id, by))
+            return id in self.known
+
+        async def acknowledge(id: str, by: Acknowledgement | None) -> bool:
+            self.acknowledged.append((id, by))
             return id in self.known
 
         async def retry(id: str) -> bool:
@@ -87,5 +93,6 @@ class Daemon:
             store=self.store, config=lambda: self.config, clock=self.clock, exposition=self.exposition,
             alive=lambda: self.tasks, loop_turned_at=lambda: self.turned_at, ready=lambda: self.not_ready,
             status=lambda: {"nodes": self.nodes}, reload=reload, nudge=nudge, resolve_alert=resolve, retry_delivery=retry,
+            acknowledge_alert=acknowledge,
             explain=explain, explain_alert=explain_alert,
         )  # fmt: skip

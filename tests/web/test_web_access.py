@@ -17,7 +17,8 @@ SHOWN_TO_ALL = ["/metrics", "/api/v1/status"]
 READING = ["/", "/static/tocsin.css", "/api/v1/runs", "/api/v1/config", "/api/v1/openapi.json", "/api/v1/events"]
 CHANGING = [
     ("POST", "/-/reload"), ("POST", "/api/v1/silences"), ("DELETE", "/api/v1/silences/x"),
-    ("POST", "/api/v1/alerts/x/resolve"), ("POST", "/api/v1/deliveries/x/retry"),
+    ("POST", "/api/v1/alerts/x/resolve"), ("POST", "/api/v1/alerts/x/ack"),
+    ("POST", "/api/v1/alerts/x/unack"), ("POST", "/api/v1/deliveries/x/retry"),
 ]  # fmt: skip
 
 

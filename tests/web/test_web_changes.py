@@ -77,6 +77,8 @@ async def test_a_body_that_is_not_json_or_too_large_is_refused(
 async def test_what_is_not_there_cannot_be_ended_resolved_sent_again_or_explained(client: ClientSession) -> None:
     await send(client, "DELETE", "/api/v1/silences/x", 404)
     await send(client, "POST", "/api/v1/alerts/x/resolve", 404)
+    await send(client, "POST", "/api/v1/alerts/x/ack", 404)
+    await send(client, "POST", "/api/v1/alerts/x/unack", 404)
     await send(client, "POST", "/api/v1/deliveries/x/retry", 404)
     await send(client, "GET", "/api/v1/explain/prod/SALES/NIGHTLY/x", 404)
 
@@ -86,6 +88,30 @@ async def test_alerts_are_resolved_and_deliveries_sent_again_by_who_asks(client:
     assert await send(client, "POST", "/api/v1/alerts/a1/resolve", 200) == {"id": "a1", "resolved": True}
     assert await send(client, "POST", "/api/v1/deliveries/d1/retry", 200) == {"id": "d1", "state": "pending"}
     assert (daemon.resolved, daemon.retried) == ([("a1", "loopback")], ["d1"])
+
+
+async def test_an_alert_is_acknowledged_until_a_time_and_no_longer(client: ClientSession, daemon: Daemon) -> None:
+    daemon.known = {"a1"}
+    answer = await send(
+        client, "POST", "/api/v1/alerts/a1/ack", 200, json={"by": "ann", "duration": "2h", "comment": "on it"}
+    )
+    assert answer["acknowledged"] == {
+        "by": "ann", "at": "2026-03-01T12:00:00.000Z", "until": "2026-03-01T14:00:00.000Z", "comment": "on it",
+    }  # fmt: skip
+    assert (await send(client, "POST", "/api/v1/alerts/a1/ack", 200))["acknowledged"]["until"] is None
+    assert await send(client, "POST", "/api/v1/alerts/a1/unack", 200) == {"id": "a1", "acknowledged": None}
+    assert [by and by.by for _, by in daemon.acknowledged] == ["ann", "loopback", None]
+
+
+@pytest.mark.parametrize("body", [
+    {"duration": "soon"}, {"duration": "0"}, {"until": "2025-01-01T00:00:00Z"}, {"until": "2027-01-01"},
+    {"duration": "1h", "until": "2027-01-01T00:00:00Z"}, {"who": "ann"}, {"comment": "\ud800"},
+])  # fmt: skip
+async def test_an_acknowledgement_that_makes_no_sense_is_refused(
+    client: ClientSession, daemon: Daemon, body: dict[str, object]
+) -> None:
+    await send(client, "POST", "/api/v1/alerts/a1/ack", 400, json=body)
+    assert daemon.acknowledged == []
 
 
 async def test_a_reload_says_what_became_of_it(client: ClientSession, daemon: Daemon) -> None:

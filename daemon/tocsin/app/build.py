@@ -18,14 +18,16 @@ from tocsin.app.leader import Leader
 from tocsin.app.loops import Stages, Watchers
 from tocsin.app.reload import ConfigHolder, ConfigSource
 from tocsin.config.model import Config, Node
-from tocsin.decide.decide import DecideMetrics, Decider, resolve_by_hand
+from tocsin.decide.decide import DecideMetrics, Decider, acknowledge, resolve_by_hand
 from tocsin.decide.explain import explain_firing, explain_run
+from tocsin.deliver.alertmanagers import AlertmanagerMetrics, AlertmanagerSender
 from tocsin.deliver.heartbeat import HeartbeatSender
 from tocsin.deliver.sender import DeliverMetrics, Sender
 from tocsin.deliver.transport import connector
 from tocsin.kit.clock import Clock, isoformat
 from tocsin.kit.tasks import RootTasks
 from tocsin.metrics import Exposition, ProcessMetrics
+from tocsin.model.alert import Acknowledgement
 from tocsin.model.cloudevent import Json
 from tocsin.routing.details import details_needed
 from tocsin.store import Store, deliveries
@@ -40,9 +42,9 @@ log = structlog.get_logger("tocsin.app.build")
 
 class Daemon:
     """One process's parts, wired; nothing is opened or started yet. ``open`` the store, ``listen``, ``start``; then
-    ``stop`` once. ``slack_url`` stands in for Slack's own, for a local inbox."""
+    ``stop`` once."""
 
-    def __init__(self, source: ConfigSource, config: Config, clock: Clock, slack_url: str | None = None) -> None:
+    def __init__(self, source: ConfigSource, config: Config, clock: Clock) -> None:
         registry = CollectorRegistry()
         self._process_metrics, self._decide_metrics = ProcessMetrics(registry), DecideMetrics(registry)
         self._watch_metrics = WatchMetrics(registry)
@@ -61,11 +63,12 @@ class Daemon:
             clock=clock,
             metrics=DeliverMetrics(registry),
             random=Random(),
-            connect=connector(clock, slack_url=slack_url),
+            connect=connector(clock),
             wake=self.stages.wake_deliver.set,
         )
         self.exposition = Exposition(registry)
         self._heartbeat = HeartbeatSender()
+        self._alertmanagers = AlertmanagerSender(self.store, clock, AlertmanagerMetrics(registry))
         self._listener: Listener | None = None
         self._stopping = False
         self._apply_config()
@@ -97,7 +100,8 @@ class Daemon:
             )
             return NodeWatcher(deps)
 
-        await self.stages.lead(leadership, self.watchers.run(make_watcher), decider, self._heartbeat)
+        watch = self.watchers.run(make_watcher)
+        await self.stages.lead(leadership, watch, decider, self._heartbeat, self._alertmanagers)
 
     def _on_leadership_change(self, leading: bool) -> None:
         self._process_metrics.leader.set(leading)
@@ -123,6 +127,7 @@ class Daemon:
             reload=self.config.reload,
             nudge=self.watchers.nudge,
             resolve_alert=self.resolve_alert,
+            acknowledge_alert=self.acknowledge_alert,
             retry_delivery=self.retry_delivery,
             explain=lambda scenario, run: self.store.browse(explain_run, scenario, run, self.config()),
             explain_alert=lambda id_: self.store.browse(explain_firing, id_, self.config(), self.clock.now()),
@@ -171,6 +176,16 @@ class Daemon:
         if ended is None:
             return False
         log.info("alert_resolved_by_hand", alert=alert_id, alertname=ended.name, by=by)
+        self.stages.wake_decide.set()
+        return True
+
+    async def acknowledge_alert(self, alert_id: str, acknowledged: Acknowledgement | None) -> bool:
+        now = self.clock.now()
+        alert = await self.store.write(acknowledge, alert_id, acknowledged, now)
+        if alert is None:
+            return False
+        by = acknowledged.by if acknowledged else None
+        log.info("alert_acknowledged" if by else "alert_unacknowledged", alert=alert_id, alertname=alert.name, by=by)
         self.stages.wake_decide.set()
         return True
 

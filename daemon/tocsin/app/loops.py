@@ -16,6 +16,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wai
 from tocsin.app.logs import dropped_lines
 from tocsin.config.model import Config, Node
 from tocsin.decide.decide import Decider
+from tocsin.deliver.alertmanagers import AlertmanagerSender
 from tocsin.deliver.heartbeat import HeartbeatSender
 from tocsin.kit.clock import Clock
 from tocsin.kit.tasks import until_one_ends
@@ -90,7 +91,12 @@ class Stages:
         await run_loop(stage, step, wakeup or asyncio.Event(), self._clock, self._config)
 
     async def lead(
-        self, leadership: Leadership, watch: Coroutine[None, None, None], decider: Decider, heartbeat: HeartbeatSender
+        self,
+        leadership: Leadership,
+        watch: Coroutine[None, None, None],
+        decider: Decider,
+        heartbeat: HeartbeatSender,
+        alertmanagers: AlertmanagerSender,
     ) -> None:
         """The leader's work. Ends with the error of the first loop that ends."""
         prune_due: datetime | None = None
@@ -111,8 +117,16 @@ class Stages:
         async def beat(now: datetime, config: Config) -> datetime | None:
             return await heartbeat.step(now, config, self._clock.monotonic() - self._decided_at < _HEALTHY_SECONDS)
 
-        loops = {"prune": self.loop("prune", prune_step), "heartbeat": self.loop("heartbeat", beat)}
-        await until_one_ends({"watch": watch, "decide": self.loop("decide", decide, self.wake_decide), **loops})
+        try:
+            await until_one_ends({
+                "watch": watch,
+                "decide": self.loop("decide", decide, self.wake_decide),
+                "prune": self.loop("prune", prune_step),
+                "heartbeat": self.loop("heartbeat", beat),
+                "alertmanagers": self.loop("alertmanagers", alertmanagers.step),
+            })  # fmt: skip
+        finally:
+            await alertmanagers.close()
 
     async def refresh(self, exposition: Exposition, is_leader: Callable[[], bool]) -> None:
         """Keep the series that are made from rows fresh while this process leads."""

@@ -56,7 +56,6 @@ async def serve(
     ready: Callable[[Daemon], Awaitable[None]] | None = None,
     stop: asyncio.Event | None = None,
     log_level: str | None = None,
-    slack_url: str | None = None,
 ) -> int:
     """Run until ``stop`` is set, a signal comes, or a root task ends. Returns the exit code.
 
@@ -71,7 +70,7 @@ async def serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     try:
-        daemon = Daemon(source, config, clock or SystemClock(), slack_url)
+        daemon = Daemon(source, config, clock or SystemClock())
     except StoreRefused as error:
         raise CannotStart(str(error)) from None
     daemon.config.on_change(lambda: set_levels(log_level or daemon.config().log.level, daemon.config().log.levels))

@@ -12,11 +12,12 @@ from tocsin.app.reload import Source
 from tocsin.config import BadConfig, Problem
 from tocsin.config.model import Config, ReporterMail, Tls
 from tocsin.config.problems import Path_, is_place, line_of
-from tocsin.config.secrets import FileSecret, Secret
+from tocsin.config.secrets import FileSecret, InlineSecret, Secret
 from tocsin.config.section import http_url
 from tocsin.decide.reporters import dss_reporter_warnings
 from tocsin.deliver.check import check_templates, unknown_variables
 from tocsin.deliver.mail import parse_addresses
+from tocsin.deliver.services import INCIDENT_SERVICES
 from tocsin.deliver.transport import check_channel_url, unreadable_recipients
 from tocsin.deliver.webhook import BadSecret, PrivateAddress, refuse_private_host, signing_key
 from tocsin.kit.mask import mask_tokens
@@ -82,6 +83,12 @@ def _doubtful_addresses(config: Config) -> Iterator[Finding]:
     if not is_loopback(host) and config.http.tokens_file is None:
         message = f"http.listen {config.http.listen} is open to others, who are shown probes, /metrics and status only"
         yield ("http", "listen"), f"{message}, and may change nothing; set http.tokens_file to let people in"
+    for index, receiver in enumerate(config.receivers):
+        for number, channel in enumerate(receiver.channels):
+            scheme = channel.url.value.partition(":")[0].lower() if isinstance(channel.url, InlineSecret) else ""
+            if (service := INCIDENT_SERVICES.get(scheme)) is not None:
+                message = f"channel {channel.name}: {scheme}:// opens incidents in {service.name} that never close"
+                yield ("receivers", index, "channels", number, "url"), f"{message}; {service.way}"
     for index, node in enumerate(config.nodes):
         path = urlsplit(node.url).path
         if page := _PAGE.search(path):
@@ -133,6 +140,9 @@ def _secrets(config: Config) -> Iterator[SecretAt]:
             yield at(*within, "url"), f"the url {owner}", channel.url, (check_channel_url, _check_recipients)
             checks = (_check_http,) if channel.allow_private else (_check_http, _check_host)
             yield at(*within, "webhook"), f"the webhook {owner}", channel.webhook, checks
+            for kind, name in (("slack", "token"), ("pagerduty", "routing_key"), ("opsgenie", "api_key")):
+                secret = getattr(getattr(channel, kind), name, None)
+                yield at(*within, kind, name), f"the {name} {owner}", secret, ()
             yield at(*within, "hmac_secret"), f"the hmac secret {owner}", channel.hmac_secret, (_check_signing_key,)
             yield from _certificates(within, owner, channel.tls)
     yield at("heartbeat", "url"), "the heartbeat's url", config.heartbeat.url, (_check_http,)

@@ -41,6 +41,7 @@ class ApiClient:
 
     base: str
     headers: Mapping[str, str]
+    config: Path | None = None
     code = DONE
 
     @classmethod
@@ -52,10 +53,10 @@ class ApiClient:
                 raise Failure(f"{daemon.token_file} is empty")
             headers["Authorization"] = f"Bearer {token}"
         if daemon.url is not None:
-            yield cls(daemon.url.rstrip("/"), headers)
+            yield cls(daemon.url.rstrip("/"), headers, daemon.config)
             return
         async with _serve_store(daemon.config) as base:
-            yield cls(base, headers)
+            yield cls(base, headers, daemon.config)
 
     async def request(
         self, method: str, *path: str, query: Mapping[str, str | None] | None = None, body: object = None

@@ -121,7 +121,8 @@ def _notify_test(
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Send a sample to every channel of RECEIVER and print the result of each. Exit 1 unless all took it."""
+    """Send an alert that fires, then its end, to every channel of RECEIVER and print the results. Exit 1 unless all took
+    both."""
     import asyncio
 
     from tocsin.app.logs import configure_logging
@@ -138,13 +139,13 @@ def _notify_test(
         fail(f"no receiver is named {receiver!r}{did_you_mean(receiver, names)}")
     results = asyncio.run(test_channels(settings, receiver, clock=SystemClock()))
     if as_json:
-        keys = ("channel", "outcome", "note", "hint")
+        keys = ("channel", "sample", "outcome", "note", "hint")
         show.print_json([{key: getattr(result, key) for key in keys} | {"seconds": result.took} for result in results])
     else:
         for result in results:
-            print(f"{result.outcome.value:<10} {result.channel}  {result.note}".rstrip())
+            print(f"{result.outcome.value:<10} {result.sample:<9} {result.channel}  {result.note}".rstrip())
             if result.hint:
-                print(f"{'':<10} {result.hint}")
+                print(f"{'':<20} {result.hint}")
         if not results:
             print(f"the receiver {receiver} has no channel")
     delivered = [result.outcome is AttemptOutcome.DELIVERED for result in results]

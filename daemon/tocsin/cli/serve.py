@@ -1,4 +1,4 @@
-"""The verbs that stay: ``run`` is the daemon, ``sim`` an emulated DSS, ``demo`` both together with two inboxes."""
+"""The verbs that stay: ``run`` is the daemon, ``sim`` an emulated DSS, ``demo`` both together with inboxes."""
 
 import asyncio
 import contextlib
@@ -31,15 +31,25 @@ receivers:
   - name: team
     channels:
       - {{name: mail, url: "mailto://127.0.0.1:{smtp}?from=tocsin@demo.local&to=team@demo.local"}}
-      - {{name: slack, url: "slack://T00000000/B00000000/demo0demo0demo0demo0demo/"}}
+      - {{name: slack, slack: {{channel: {channel}, token: {token}, api_url: "{inboxes}/slack/api"}}}}
+  - name: oncall
+    channels:
+      - {{name: pagerduty, pagerduty: {{routing_key: {routing_key}, url: "{inboxes}/pagerduty/v2/enqueue"}}}}
+  - name: reports
+    channels:
+      - {{name: reports-mail, url: "mailto://127.0.0.1:{smtp}?from=tocsin@demo.local&to=reports@demo.local"}}
 reporters:
-  - name: every-night
-    on: [run.finished, run.failed, run.aborted]
+  - name: every-night     # failures make alerts, which tell of themselves
+    on: [run.finished]
     match: ['scenario=~".*NIGHTLY.*"']
-    receiver: team
+    condition: "outcome == 'SUCCESS'"
+    receiver: reports
     subject: "DSS scenario ${{scenarioName}}: ${{outcome}}"
 route:
   receiver: team
+  routes:
+    - {{receiver: oncall, continue: true}}
+    - {{receiver: team}}
   group_by: [alertname, dss_node, project]
   group_wait: 2s
   group_interval: 10s
@@ -99,7 +109,7 @@ def demo(
 async def _run_demo(listen: str, seconds: int | None) -> int:
     from tocsin.app.reload import Source
     from tocsin.app.run import serve
-    from tocsin.cli.inboxes import Inboxes
+    from tocsin.cli.inboxes import ROUTING_KEY, SLACK_CHANNEL, SLACK_TOKEN, Inboxes
     from tocsin.kit.clock import SystemClock
     from tocsin.sim import DEFAULT_KEY, Sim, lively_world
 
@@ -113,8 +123,19 @@ async def _run_demo(listen: str, seconds: int | None) -> int:
         stack.push_async_callback(dss.stop)
         await stack.enter_async_context(inboxes.listen())
         config = folder / "tocsin.yaml"
-        smtp = inboxes.smtp_port
-        config.write_text(_CONFIG.format(dss=url, key=DEFAULT_KEY, folder=folder, listen=listen, smtp=smtp))
+        config.write_text(
+            _CONFIG.format(
+                dss=url,
+                key=DEFAULT_KEY,
+                folder=folder,
+                listen=listen,
+                smtp=inboxes.smtp_port,
+                inboxes=inboxes.url,
+                channel=SLACK_CHANNEL,
+                token=SLACK_TOKEN,
+                routing_key=ROUTING_KEY,
+            )
+        )
         if seconds is not None:
             asyncio.get_running_loop().call_later(seconds, stop.set)
 
@@ -125,6 +146,7 @@ async def _run_demo(listen: str, seconds: int | None) -> int:
   metrics        {daemon.url}/metrics
   mail inbox     {inboxes.url}/mail
   Slack inbox    {inboxes.url}/slack
+  PagerDuty      {inboxes.url}/pagerduty
   emulated DSS   {url}  (its API; no pages)
   configuration  {config}
 
@@ -134,10 +156,7 @@ async def _run_demo(listen: str, seconds: int | None) -> int:
             )
             daemon.tasks.spawn("print events", _print_events(daemon))
 
-        slack_url = f"{inboxes.url}/services"
-        return await serve(
-            Source(config), clock=clock, ready=ready, stop=stop, log_level="warning", slack_url=slack_url
-        )
+        return await serve(Source(config), clock=clock, ready=ready, stop=stop, log_level="warning")
 
 
 async def _print_events(daemon: "Daemon") -> None:

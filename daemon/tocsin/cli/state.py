@@ -148,6 +148,29 @@ async def _resolve_alert(
     print(f"{alert_id} is resolved")
 
 
+@verb(alerts, "ack")
+async def _acknowledge_alert(
+    api: ApiClient,
+    alert_id: Annotated[str, Argument(metavar="ID", help="As `tocsin alerts list` shows it.")],
+    duration: Annotated[str | None, Option(help="How long, as 2h; without it until the alert ends.")] = None,
+    author: Annotated[str | None, Option(help="Who has it; without it the user of this machine.")] = None,
+    comment: Annotated[str, Option(help="What is being done.")] = "",
+) -> None:
+    """Say that somebody has an alert: its repeats stop, its end is told as ever."""
+    body = {"by": author or getpass.getuser(), "comment": comment} | ({"duration": duration} if duration else {})
+    answer = (await api.request("POST", "alerts", alert_id, "ack", body=body))["acknowledged"]
+    print(f"{alert_id} is acknowledged by {answer['by']}" + (f" until {answer['until']}" if answer["until"] else ""))
+
+
+@verb(alerts, "unack")
+async def _unacknowledge_alert(
+    api: ApiClient, alert_id: Annotated[str, Argument(metavar="ID", help="As `tocsin alerts list` shows it.")]
+) -> None:
+    """Say that nobody has an alert any more: its repeats go on."""
+    await api.request("POST", "alerts", alert_id, "unack")
+    print(f"{alert_id} is not acknowledged any more")
+
+
 @verb(silence, "add")
 async def _add_silence(
     api: ApiClient,
@@ -224,11 +247,8 @@ async def explain_place(
     from tocsin.decide.explain import alert_text, run_text
     from tocsin.store.explanation import AlertExplanation, RunExplanation
 
-    parts = [unquote(part) for part in address.split("/")]
-    if len(parts) not in (1, 3, 4) or not all(parts):
-        raise Failure(f"{address!r} is neither [NODE/]PROJECT/SCENARIO/RUN nor the id of an alert", USAGE)
-    is_alert = len(parts) == 1
-    path = ["alerts", address] if is_alert else await _run_path(api, parts)
+    is_alert = "/" not in address
+    path = ["alerts", address] if is_alert else await run_path(api, address)
     story = await api.request("GET", "explain", *path)
     if as_json:
         return show.print_json(story)
@@ -242,8 +262,11 @@ async def explain_place(
     return None
 
 
-async def _run_path(api: ApiClient, parts: list[str]) -> list[str]:
+async def run_path(api: ApiClient, address: str) -> list[str]:
     """Node, project, scenario and run of an address that may lack the node, and may say ``last``."""
+    parts = [unquote(part) for part in address.split("/")]
+    if len(parts) not in (3, 4) or not all(parts):
+        raise Failure(f"{address!r} is neither [NODE/]PROJECT/SCENARIO/RUN nor the id of an alert", USAGE)
     if len(parts) == 3:
         nodes = [str(node["node"]) for node in await api.items("nodes", 100)]
         if len(nodes) != 1:

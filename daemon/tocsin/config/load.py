@@ -111,6 +111,7 @@ def _complete(config: Config, path: Path, lines: Lines, check_url: Check, inputs
     findings += _read_templates(config.templates, path.absolute().parent, inputs, texts)
     findings += _duplicate_names(config)
     findings += _unknown_names(config, {*(name.value for name in MessageFormat), *texts})
+    findings += _reporters_of_incidents(config)
     if root := config.route:
         if not root.receiver:
             findings.append((("route",), "the root route needs a receiver"))
@@ -182,8 +183,8 @@ def _unknown_names(config: Config, templates: set[str]) -> Iterator[Finding]:
             # A template of one word is a name; a misspelt one would be sent as the message.
             if user.template is not None and re.fullmatch(r"[\w./-]+", user.template):
                 yield "template", (*path, "template"), user.template, templates
-        for path, reporter in reporters:
-            yield "receiver", (*path, "receiver"), reporter.receiver, receivers
+        for path, name in [*((path, reporter.receiver) for path, reporter in reporters), *_failovers(config)]:
+            yield "receiver", (*path, "receiver"), name, receivers
         if config.dss_reporters.mode != "off":
             yield "receiver", ("dss_reporters", "receiver"), config.dss_reporters.receiver or "", receivers
         routes: list[tuple[Path_, Route]] = [(("route",), config.route)] if config.route else []
@@ -199,6 +200,31 @@ def _unknown_names(config: Config, templates: set[str]) -> Iterator[Finding]:
     for kind, path, name, known in references():
         if name not in known:
             yield path, f"no {kind} is named {name!r}{did_you_mean(name, known)}"
+
+
+def _reporters_of_incidents(config: Config) -> Iterator[Finding]:
+    """Reporters whose receiver keeps incidents open: a single event would open one that never closes."""
+    users = [
+        (("reporters", index), f"reporter {item.name!r}", item.receiver) for index, item in enumerate(config.reporters)
+    ]
+    if config.dss_reporters.mode != "off":
+        users.append((("dss_reporters",), "dss_reporters", config.dss_reporters.receiver or ""))  # type: ignore[arg-type]
+    for place, user, name in users:
+        receiver = config.receiver(name)
+        for channel in receiver.channels if receiver else ():
+            if channel.alerts_only:
+                message = (
+                    f"{user} cannot use channel {channel.name!r}: {channel.kind} keeps incidents, which only alerts end"
+                )
+                yield (*place, "receiver"), f"{message}; name another receiver, or route alerts to this one"
+
+
+def _failovers(config: Config) -> list[tuple[Path_, str]]:
+    return [
+        (("receivers", n, "failover"), item.failover.receiver)
+        for n, item in enumerate(config.receivers)
+        if item.failover
+    ]
 
 
 def _channels(config: Config) -> Iterator[tuple[Path_, Channel]]:

@@ -14,10 +14,10 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
-from tocsin.config.intervals import TimeInterval
+from tocsin.config.intervals import TimeInterval, check_location
 from tocsin.config.problems import line_of
 from tocsin.config.secrets import InlineSecret, Secret
-from tocsin.config.section import Section, http_url, keys_of_secret
+from tocsin.config.section import Section, http_url, keys_of_secret, need_secret
 from tocsin.model.event import EventName
 from tocsin.model.labels import matchers_text, parse_matchers
 
@@ -48,6 +48,7 @@ if TYPE_CHECKING:  # annotations are evaluated when the first file is read: ``sc
         not_empty,
     )
 
+NATIVE_KINDS: Final = ("slack", "pagerduty", "opsgenie")
 ABSENT: Final[Any] = None  # the default of a value that is filled in after validation, from elsewhere in the file
 
 
@@ -135,8 +136,42 @@ class Node(Section):
 
 
 @dataclass(frozen=True, slots=True)
+class SlackConfig(Section):
+    channel: Name  # name or id of the channel; with an id a message whose answer was lost is found again
+    token: InlineText | None = None  # of a bot with the scope chat:write
+    token_file: InitVar[SecretFile] = None
+    token_env: InitVar[SecretVariable] = None
+    api_url: HttpUrl = "https://slack.com/api"  # where Slack's Web API is
+
+    def check(self, written: Mapping[str, object]) -> SlackConfig:
+        return need_secret(self, written, "token")
+
+
+@dataclass(frozen=True, slots=True)
+class PagerDutyConfig(Section):
+    routing_key: InlineText | None = None  # of an Events API v2 integration
+    routing_key_file: InitVar[SecretFile] = None
+    routing_key_env: InitVar[SecretVariable] = None
+    url: HttpUrl = "https://events.pagerduty.com/v2/enqueue"  # EU: https://events.eu.pagerduty.com/v2/enqueue
+
+    def check(self, written: Mapping[str, object]) -> PagerDutyConfig:
+        return need_secret(self, written, "routing_key")
+
+
+@dataclass(frozen=True, slots=True)
+class OpsgenieConfig(Section):
+    api_key: InlineText | None = None  # of an API integration
+    api_key_file: InitVar[SecretFile] = None
+    api_key_env: InitVar[SecretVariable] = None
+    url: HttpUrl = "https://api.opsgenie.com"  # EU: https://api.eu.opsgenie.com
+
+    def check(self, written: Mapping[str, object]) -> OpsgenieConfig:
+        return need_secret(self, written, "api_key")
+
+
+@dataclass(frozen=True, slots=True)
 class Channel(Section):
-    """Exactly one of ``url``, for apprise, and ``webhook`` is set."""
+    """Exactly one of ``url``, for apprise, ``webhook``, ``slack``, ``pagerduty`` and ``opsgenie`` is set."""
 
     name: Annotated[Name, OrNull] = ABSENT  # unique over all receivers; by default `<receiver>/<scheme>`
     receiver: NoKey[str] = ""
@@ -146,6 +181,9 @@ class Channel(Section):
     webhook: InlineText | None = None  # native: CloudEvents, and Alertmanager's format for alerts
     webhook_file: InitVar[SecretFile] = None
     webhook_env: InitVar[SecretVariable] = None
+    slack: SlackConfig | None = None  # native: one message for a group or a run, edited in place
+    pagerduty: PagerDutyConfig | None = None  # native: one incident for a group of alerts
+    opsgenie: OpsgenieConfig | None = None  # native: one alert for a group of alerts
     template: str | None = None  # text, markdown, slack, mail, or the name of a template file; by default by the scheme
     send_resolved: bool = True  # whether the end of an alert is notified
     resolve_what_was_sent: bool = False  # send an end once a mute is over, though Alertmanager drops it
@@ -163,8 +201,11 @@ class Channel(Section):
     allow_private: bool = True  # false refuses private and loopback addresses
 
     def check(self, written: Mapping[str, object]) -> Channel:
-        if len(keys_of_secret(written, "url", "webhook")) != 1:
-            raise ValueError("needs exactly one of url, url_file, url_env, webhook, webhook_file and webhook_env")
+        native = [name for name in NATIVE_KINDS if written.get(name) is not None]
+        if len(keys_of_secret(written, "url", "webhook")) + len(native) != 1:
+            raise ValueError(f"needs exactly one of url, webhook, {', '.join(NATIVE_KINDS)} (url_file, webhook_env…)")
+        if native and (self.headers or self.hmac_secret or self.template):
+            raise ValueError(f"headers, hmac_secret and template do not belong to {native[0]}")
         if isinstance(self.webhook, InlineSecret):
             http_url(self.webhook.value)
         if self.url and (self.headers or self.hmac_secret):
@@ -172,18 +213,40 @@ class Channel(Section):
         return self
 
     @property
+    def kind(self) -> str:
+        """The key that says where it sends: url, webhook, slack, pagerduty or opsgenie."""
+        return next((name for name in ("webhook", *NATIVE_KINDS) if getattr(self, name) is not None), "url")
+
+    @property
+    def alerts_only(self) -> bool:
+        """Whether it keeps incidents open and so cannot be told of single events."""
+        return self.pagerduty is not None or self.opsgenie is not None
+
+    @property
+    def keeps_state(self) -> bool:
+        """Whether it shows a group in one place, and so is told that somebody has it."""
+        return self.alerts_only or self.slack is not None
+
+    @property
     def scheme(self) -> str:
         """For the default name; a URL in a file or variable is not read for it."""
-        if self.webhook:
-            return "webhook"
+        if self.kind != "url":
+            return self.kind
         scheme = re.match(r"([a-zA-Z0-9+.-]+)://", self.url.value) if isinstance(self.url, InlineSecret) else None
         return scheme[1].lower() if scheme else "url"
+
+
+@dataclass(frozen=True, slots=True)
+class Failover(Section):
+    receiver: Name  # who hears it too
+    after: PositiveDuration = timedelta(minutes=10)  # how long a notification may be pending; a dead one goes at once
 
 
 @dataclass(frozen=True, slots=True)
 class Receiver(Section):
     name: Name  # what routes and reporters name
     channels: tuple[Channel, ...] = ()
+    failover: Failover | None = None  # who hears what its channels do not deliver
 
     def check(self, written: Mapping[str, object]) -> Receiver:
         unnamed: dict[str, int] = {}
@@ -194,6 +257,8 @@ class Receiver(Section):
                 unnamed[name] = number = unnamed.get(name, 0) + 1
                 name += f"-{number}" if number > 1 else ""
             channels.append(replace(channel, name=name, receiver=self.name))
+        if self.failover is not None and self.failover.receiver == self.name:
+            raise ValueError("failover names the receiver itself; name another one")
         return replace(self, channels=tuple(channels))
 
 
@@ -231,7 +296,9 @@ _KIND_KEYS: Final = {
     "stale": {"no_success_for"},
     "node_down": {"for"},
 }
-_RESERVED_LABELS: Final = frozenset({"alertname", "severity", "dss_node", "project", "scenario", "tags"})
+_RESERVED_LABELS: Final = frozenset(
+    {"alertname", "severity", "dss_node", "project", "scenario", "scenario_name", "tags"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -378,6 +445,30 @@ class HeartbeatConfig(Section):
     interval: PositiveDuration = timedelta(minutes=1)  # how often
 
 
+@dataclass(frozen=True, slots=True)
+class AlertmanagerConfig(Section):
+    url: PlainUrl  # without /api/v2
+    bearer: InlineText | None = None  # a token, where one is asked for
+    bearer_file: InitVar[SecretFile] = None
+    bearer_env: InitVar[SecretVariable] = None
+    proxy: ProxyUrl | None = None  # else the environment counts
+    tls: Tls = Tls()
+
+
+@dataclass(frozen=True, slots=True)
+class AlertingConfig(Section):
+    alertmanagers: tuple[
+        AlertmanagerConfig, ...
+    ] = ()  # every alert goes to all of these too; `route` may be absent then
+    resend_delay: PositiveDuration = timedelta(minutes=1)  # how often a firing alert is sent again
+
+    def check(self, written: Mapping[str, object]) -> AlertingConfig:
+        urls = [peer.url for peer in self.alertmanagers]
+        if twice := sorted({url for url in urls if urls.count(url) > 1}):
+            raise ValueError(f"{twice[0]} stands twice")
+        return self
+
+
 Level = Literal["debug", "info", "warning", "error"]
 Package = Literal["app", "config", "decide", "deliver", "metrics", "store", "watch", "web"]
 
@@ -423,6 +514,7 @@ class Config(Section):
     heartbeat: HeartbeatConfig = HeartbeatConfig()
     log: LogConfig = LogConfig()
     metrics: MetricsConfig = MetricsConfig()
+    alerting: AlertingConfig = AlertingConfig()
     receivers: tuple[Receiver, ...] = ()
     reporters: tuple[Reporter, ...] = ()
     dss_reporters: DssReportersConfig = DssReportersConfig()
@@ -431,6 +523,7 @@ class Config(Section):
     inhibit_rules: Annotated[tuple[InhibitRule, ...], OrNull] = field(default_factory=lambda: DEFAULT_INHIBIT_RULES)
     time_intervals: tuple[TimeInterval, ...] = ()
     templates: tuple[str, ...] = ()  # globs on Jinja2 files, relative to this file
+    timezone: Annotated[str, AfterValidator(check_location)] = "UTC"  # of times in messages, as `Europe/Paris`
     template_texts: NoKey[Mapping[str, str]] = field(default_factory=dict)  # of the files, by their names
     loaded_at: NoKey[datetime | None] = None
     source: NoKey[str | None] = None  # the file it was read from

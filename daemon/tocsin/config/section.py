@@ -4,7 +4,7 @@ read from a file alone."""
 import re
 from collections.abc import Callable, Mapping
 from inspect import get_annotations
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 from urllib.parse import urlsplit
 
 from tocsin.config.secrets import Secret
@@ -12,6 +12,8 @@ from tocsin.config.secrets import Secret
 if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler
     from pydantic_core import CoreSchema
+
+T = TypeVar("T")
 
 
 def http_url(value: str) -> str:
@@ -71,6 +73,14 @@ class Section:
             return section.check(written)
 
         return core_schema.no_info_wrap_validator_function(validate, handler(source))
+
+
+def need_secret(section: T, written: Mapping[str, object], name: str) -> T:
+    """``section``, which has this secret once; raises ``ValueError``."""
+    if len(keys := keys_of_secret(written, name)) != 1:
+        problem = f"{' and '.join(keys)} are both set; keep one" if keys else f"needs {name}_file ({name}, {name}_env)"
+        raise ValueError(problem)
+    return section
 
 
 def keys_of_secret(written: Mapping[str, object], *names: str) -> list[str]:

@@ -19,15 +19,17 @@ from prometheus_client import Counter as Metric
 
 from tocsin.config.model import Channel, Config
 from tocsin.decide.evaluate import CompiledConfig, RuleEvaluation, StepResult
+from tocsin.decide.failover import fail_over, find_undelivered
 from tocsin.decide.flush import flush
 from tocsin.decide.reconcile import reconcile
 from tocsin.decide.reporters import ReporterEvaluation, mail_channels
 from tocsin.decide.timers import apply_channel_changes, decide_time, find_channel_changes, find_untimed
-from tocsin.model.alert import Alert, EndReason
+from tocsin.kit.mask import where
+from tocsin.model.alert import Acknowledgement, Alert, EndReason
 from tocsin.model.decision import ALERT_CHANGES, FLUSHES, SUPPRESSIONS, Decision, DecisionReason, Stage
 from tocsin.model.event import Event, event_labels
 from tocsin.model.run import ScenarioKey
-from tocsin.store import Connection, Store, alerts, events, rule_states
+from tocsin.store import Connection, Store, alerts, events, groups, rule_states
 from tocsin.store.rule_states import RuleStateRow, StateKey
 from tocsin.store.writer import Leadership, on_commit
 
@@ -115,6 +117,8 @@ class Decider:
         if _is_due(self._channels_at, _CHECK_CHANNELS_EVERY, now):
             if changes := await self._store.read(find_channel_changes, compiled, now, self._channels_at):
                 await self._write(partial(apply_channel_changes, changes=changes), compiled, now)
+            if compiled.fails_over and (undelivered := await self._store.read(find_undelivered, compiled, now)):
+                await self._write(partial(fail_over, undelivered=undelivered), compiled, now)
             self._channels_at = now
 
         flushed = await self._write(flush, compiled, now)
@@ -127,7 +131,13 @@ class Decider:
         """Write and decide new events in the transaction that records them, on the store's thread; false, with nothing
         written, when they have to wait in the table for the next step, which is then asked for."""
         present, loop = self._present, self._loop
-        result = None if present is None else decide_new(connection, present[0], now, new, present[1])
+        result = None
+        if present is not None:
+            try:
+                with connection.begin_nested():
+                    result = decide_new(connection, present[0], now, new, present[1])
+            except Exception as error:  # noqa: BLE001 - what was seen is recorded all the same; the loop decides it, or fails
+                log.error("decide_recorded_failed", events=len(new), error=type(error).__name__, at=where(error))
         if loop is not None:
             call = self._wake if result is None else partial(self._report_recorded, result)
             on_commit(connection, partial(loop.call_soon_threadsafe, call))
@@ -274,3 +284,19 @@ def resolve_by_hand(connection: Connection, alert_id: str, now: datetime, config
     by_hand = Decision(now, Stage.RULE, ended.name, DecisionReason.RESOLVED, EndReason.BY_HAND.value, *about)
     alerts.record_decisions(connection, [by_hand])
     return ended
+
+
+def acknowledge(
+    connection: Connection, alert_id: str, acknowledged: Acknowledgement | None, now: datetime
+) -> Alert | None:
+    """Note that somebody has an alert, or, with None, that nobody has it any more: repeats stop, or go on. None when it does
+    not fire. Its groups are flushed, so that services that keep incidents are told."""
+    alert = alerts.set_acknowledged(connection, alert_id, acknowledged)
+    if alert is None:
+        return None
+    groups.flush_groups_of(connection, alert_id, now)
+    note = "nobody has it" if acknowledged is None else f"by {acknowledged.by}"
+    about = (None, alert.fingerprint, alert_id)
+    decision = Decision(now, Stage.RULE, alert.name, DecisionReason.ACKNOWLEDGED, note, *about)
+    alerts.record_decisions(connection, [decision])
+    return alert

@@ -67,6 +67,7 @@ class CompiledConfig:
             lambda holding: [reporters[place] for place in set_bits(holding)]
         )
         self.channels = {receiver.name: receiver.channels for receiver in config.receivers}
+        self.fails_over = any(receiver.failover for receiver in config.receivers)
         self.intervals = {interval.name: interval for interval in config.time_intervals}
         self.router = None if config.route is None else Router(config.route)
         self.nodes = {node.name: node for node in config.nodes}

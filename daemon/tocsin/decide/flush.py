@@ -6,7 +6,7 @@ mutes them.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import ClassVar
 
@@ -121,13 +121,18 @@ class FlushEvaluation(Evaluation):
         self, group: Group, route: Route, channel: Channel, audible: Sequence[Member], muted: NotifyDecision | None
     ) -> None:
         others = [member for member in audible if member.alert.failing_channel != channel.name]
-        selected = [member.alert for member in others if not member.ended_muted or channel.resolve_what_was_sent]
+        shown = [member.alert for member in others if not member.ended_muted or channel.resolve_what_was_sent]
+        selected = [
+            replace(alert, acknowledged=None) if (held := alert.acknowledged) and not held.holds(self.now) else alert
+            for alert in shown
+        ]
         firing = [alert for alert in selected if alert.firing]
         resolved = [alert for alert in selected if not alert.firing]
         entry = NotificationLogEntry(
             firing=frozenset(alert.fingerprint for alert in firing),
             resolved=frozenset(alert.fingerprint for alert in resolved),
             at=self.now,
+            acknowledged=frozenset(alert.fingerprint for alert in firing if alert.acknowledged),
         )
         before = self.log.get((group.key, channel.name))
         if muted is not None:

@@ -2,12 +2,13 @@
 daemon is off: its thread pool, timeouts, sleeps, retries, redirects, pictures from the web, schemes that act on this
 machine, and its log, which shows secrets: what it says about a failure becomes a masked note."""
 
+import json
 import logging
 import re
 import smtplib
 import threading
 from base64 import b64encode
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -33,8 +34,9 @@ from apprise.utils.socket import AppriseSocketError, SocketTransport
 
 from tocsin.config.model import Channel
 from tocsin.deliver import bounded, mail, services
+from tocsin.deliver.cards import COMPLETIONS, Completion
 from tocsin.deliver.escape import to_one_line, truncate
-from tocsin.deliver.message import Outgoing, Tone
+from tocsin.deliver.message import Message, Outgoing, Tone
 from tocsin.deliver.render import Rendered, Renderer
 from tocsin.deliver.result import Cause, SendResult, delivered, failed, refused, result_of_answer
 from tocsin.deliver.services import ALLOWED, Service, ServiceFormat
@@ -71,6 +73,34 @@ class AppriseSender:
         self._mailbox = mail.Mailbox(self.clock)
 
     def send(self, outgoing: Outgoing) -> SendResult:
+        problem = self._connect()
+        if problem is not None:
+            return problem
+        plugin, service, rendered = self._render(outgoing)
+        if isinstance(plugin, NotifyEmail):
+            result = self._mail(plugin, rendered, outgoing)
+        else:
+            result = self._notify(plugin, service, rendered, outgoing)
+        for note in rendered.notes:
+            log.warning("template_problem", channel=self.channel.name, note=note)
+        return replace(result, note="; ".join(part for part in (result.note, *rendered.notes) if part))
+
+    def preview(self, outgoing: Outgoing) -> tuple[str, str, str | None]:
+        """Title, text and, of mails, HTML of what would be sent. Raises ``ValueError`` with the reason why nothing can."""
+        problem = self._connect()
+        if problem is not None:
+            raise ValueError(problem.note)
+        plugin, service, rendered = self._render(outgoing)
+        if isinstance(plugin, NotifyEmail):
+            return rendered.subject, rendered.text or "", rendered.html
+        title, body = services.format_message(service, rendered)
+        complete = self._completion(plugin, rendered)
+        if complete is not None:
+            body = json.dumps(complete({"title": title, "message": body}), indent=2, ensure_ascii=False)
+        return title, body, None
+
+    def _connect(self) -> SendResult | None:
+        """Why there is no plugin of this thread, or None."""
         if self.channel.url is None:
             return refused("the channel has no apprise URL", cause=Cause.URL)
         try:
@@ -80,8 +110,9 @@ class AppriseSender:
         if getattr(self._local, "url", None) != url:
             self._renew_plugin(url)
         plugin: NotifyBase | str = self._local.plugin
-        if isinstance(plugin, str):
-            return refused(plugin, cause=Cause.URL)
+        return refused(plugin, cause=Cause.URL) if isinstance(plugin, str) else None
+
+    def _render(self, outgoing: Outgoing) -> tuple[NotifyBase, Service, Rendered]:
         service: Service = self._local.service
         templates, template = outgoing.config.template_texts, self.channel.template
         renderer = self._renderer
@@ -89,13 +120,16 @@ class AppriseSender:
             renderer = self._renderer = Renderer(templates)
         notice, kind = outgoing.notification.notice, service.kind
         rendered = renderer.render(notice, outgoing.facts, outgoing.config, kind, template, service.dialect)
-        if isinstance(plugin, NotifyEmail):
-            result = self._mail(plugin, rendered, outgoing)
-        else:
-            result = self._notify(plugin, service, rendered, outgoing)
-        for note in rendered.notes:
-            log.warning("template_problem", channel=self.channel.name, note=note)
-        return replace(result, note="; ".join(part for part in (result.note, *rendered.notes) if part))
+        return self._local.plugin, service, rendered
+
+    def _completion(
+        self, plugin: NotifyBase, rendered: Rendered
+    ) -> Callable[[Mapping[str, Any]], Mapping[str, Any]] | None:
+        """How the service's best form is made of what the plugin sends; not where the operator chose another."""
+        complete = next((COMPLETIONS[name] for name in plugin.schemas() if name in COMPLETIONS), None)
+        if complete is None or not rendered.built_in or "format=" in self._local.url:
+            return None
+        return partial(_complete, complete, replace(rendered.message, headline=rendered.subject))
 
     def _renew_plugin(self, url: str) -> None:
         plugin = _connect(url, self.channel, self.slack_url)
@@ -135,7 +169,8 @@ class AppriseSender:
             attachment = AppriseAttachment(asset=plugin.asset)
             attachment.attachments = [AttachMemory(text, name) for name, text in texts]
         notify_type = _NOTIFY_TYPES[rendered.message.tone]
-        with _LOG_LINES.collect() as lines, bounded.ANSWERS.collect() as answers, self._local.session.lent():
+        asked = bounded.completed(self._completion(plugin, rendered))
+        with _LOG_LINES.collect() as lines, bounded.ANSWERS.collect() as answers, self._local.session.lent(), asked:
             try:
                 sent = plugin.notify(
                     body=body, title=title, notify_type=notify_type, body_format=body_format, attach=attachment
@@ -153,6 +188,10 @@ class AppriseSender:
         note = " / ".join(mask(line, self._local.secrets) for line in lines if line.strip())
         answer = answers[-1] if answers else None
         return result_of_answer(answer, note or "apprise gave no reason", self.clock.now())
+
+
+def _complete(complete: Completion, message: Message, document: Mapping[str, Any]) -> Mapping[str, Any]:
+    return complete(document, message)
 
 
 def inspect_url(url: str) -> tuple[str | None, tuple[str, ...]]:

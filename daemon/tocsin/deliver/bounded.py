@@ -5,12 +5,13 @@ thread of a channel lends them its own."""
 
 import http.client
 import io
+import json
 import smtplib
 import socket
 import ssl
 import threading
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from http.cookiejar import DefaultCookiePolicy
 from math import inf
@@ -55,6 +56,23 @@ class ThreadLog(threading.local, Generic[T]):
             yield self._items
         finally:
             self._items = None
+
+
+class _Thread(threading.local):
+    complete: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None
+
+
+_THREAD = _Thread()
+
+
+@contextmanager
+def completed(complete: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None) -> Iterator[None]:
+    """Meanwhile ``complete`` makes what is sent of the JSON document of each request of this thread."""
+    _THREAD.complete = complete
+    try:
+        yield
+    finally:
+        _THREAD.complete = None
 
 
 # What services answer to HTTP requests, in order, or why they do not.
@@ -148,6 +166,7 @@ class BoundedAdapter(requests.adapters.HTTPAdapter):
 
     def send(self, request: requests.PreparedRequest, *args: Any, **more: Any) -> requests.Response:
         request.headers["Accept-Encoding"] = "identity"
+        _complete(request)
         url = URL(request.url or "").origin()
         if url not in self._proxies:
             proxy = environment_proxy(url.scheme, url.host or "", url.port)
@@ -171,6 +190,18 @@ class BoundedAdapter(requests.adapters.HTTPAdapter):
         response._content_consumed = True
         ANSWERS.append(Answer(response.status_code, response.headers.get("Retry-After"), body[:_BODY_BYTES]))
         return response
+
+
+def _complete(request: requests.PreparedRequest) -> None:
+    body = request.body
+    if _THREAD.complete is None or not isinstance(body, str | bytes) or "json" not in request.headers["Content-Type"]:
+        return
+    try:
+        document = json.loads(body)
+    except ValueError:
+        return
+    if isinstance(document, dict):
+        request.prepare_body(json.dumps(_THREAD.complete(document)).encode("ascii"), None)
 
 
 def _read(raw: urllib3.BaseHTTPResponse, headers: Mapping[str, str]) -> bytes:

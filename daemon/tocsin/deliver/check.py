@@ -1,16 +1,20 @@
 """Checks before it matters: a test notification through the real path, and templates on samples."""
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tocsin.config.model import Channel, Config, MessageFormat
-from tocsin.deliver.message import Facts, Outgoing
+from tocsin.deliver.incidents import opsgenie_requests, pagerduty_events
+from tocsin.deliver.message import Facts, Outgoing, build_message
 from tocsin.deliver.render import Renderer, fill_variables, message_variables
 from tocsin.deliver.result import unknown
+from tocsin.deliver.slack_blocks import slack_blocks, slack_text
 from tocsin.deliver.transport import Transport, connector
+from tocsin.deliver.webhook import build_payload
 from tocsin.kit.clock import Clock
 from tocsin.kit.strings import did_you_mean, fresh_id
 from tocsin.model.alert import Alert, EndReason
@@ -28,9 +32,11 @@ class UnknownReceiver(LookupError):
 
 @dataclass(frozen=True, slots=True)
 class ChannelOutcome:
-    """``hint``: what to do, None when nothing needs to be done or nothing better than the note is known."""
+    """``sample``: firing or resolved. ``hint``: what to do, None when nothing needs to be done or nothing better than the
+    note is known."""
 
     channel: str
+    sample: str
     outcome: AttemptOutcome
     note: str
     hint: str | None
@@ -44,32 +50,85 @@ async def test_channels(
     clock: Clock,
     connect: Callable[[Channel], Transport] | None = None,  # noqa: PT028 - not a test
 ) -> list[ChannelOutcome]:
-    """Send a sample to each channel of a receiver, as a notification would go, once. Raises ``UnknownReceiver``."""
+    """Send an alert that fires and then its end to each channel of a receiver, as notifications would go, once each.
+
+    The end is not sent where the start was not taken, or where the channel does not want it. Raises
+    ``UnknownReceiver``.
+    """
     receiver = config.receiver(receiver_name)
     if receiver is None:
         raise UnknownReceiver(receiver_name)
     node = config.nodes[0].name if config.nodes else "test"
 
-    async def test(channel: Channel) -> ChannelOutcome:
-        now, began = clock.now(), clock.monotonic()
-        run = Run(
-            ScenarioKey(node, "TOCSIN", "TEST"), "test", now, now, Outcome.SUCCESS, "manual", "tocsin notify test"
-        )
-        facts = ScenarioFacts("TEST", "A test of Tocsin (nothing is wrong)")
-        event = Event(fresh_id(), EventName.RUN_FINISHED, node, now, now, "TOCSIN", facts, run)
-        sample = Notification(fresh_id(), channel.receiver, channel.name, "test", EventNotice(event, "test"), now, now)
+    async def test(channel: Channel) -> list[ChannelOutcome]:
         transport = (connect or connector(clock))(channel)
+        outcomes: list[ChannelOutcome] = []
+        place: Mapping[str, Any] | None = None
+        started = clock.now()
+        key = fresh_id()
         try:
-            async with asyncio.timeout(channel.timeout.total_seconds()):
-                result = await transport.send(Outgoing(sample, config))
-        except TimeoutError:
-            result = unknown("no answer before the channel's deadline")
+            for sample in ("firing", "resolved") if channel.send_resolved else ("firing",):
+                now, began = clock.now(), clock.monotonic()
+                notice = _test_notice(key, receiver_name, node, started, now if sample == "resolved" else None)
+                row = Notification(fresh_id(), channel.receiver, channel.name, key, notice, now, now)
+                try:
+                    async with asyncio.timeout(channel.timeout.total_seconds()):
+                        result = await transport.send(Outgoing(row, config, sent=place))
+                except TimeoutError:
+                    result = unknown("no answer before the channel's deadline")
+                took = timedelta(seconds=clock.monotonic() - began)
+                outcomes.append(ChannelOutcome(channel.name, sample, result.outcome, result.note, result.hint, took))
+                if not result.delivered:
+                    break
+                place = result.sent
         finally:
             await transport.close()
-        took = timedelta(seconds=clock.monotonic() - began)
-        return ChannelOutcome(channel.name, result.outcome, result.note, result.hint, took)
+        return outcomes
 
-    return list(await asyncio.gather(*map(test, receiver.channels)))
+    return [outcome for part in await asyncio.gather(*map(test, receiver.channels)) for outcome in part]
+
+
+def _test_notice(key: str, receiver: str, node: str, at: datetime, ended: datetime | None) -> GroupNotice:
+    labels = {"alertname": "TocsinTest", "severity": "info", "dss_node": node, "project": "TOCSIN", "scenario": "TEST"}
+    annotations = {"summary": "A test of Tocsin (nothing is wrong)", "description": "Sent by `tocsin notify test`."}
+    reason = None if ended is None else EndReason.RESOLVED
+    alert = Alert(key, key, labels, at, ended, reason, annotations)
+    return GroupNotice(key, receiver, {"alertname": "TocsinTest"}, (alert,), "first" if ended is None else "resolved")
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What one channel would get: text, or the JSON of its service's API."""
+
+    channel: str
+    kind: str
+    title: str
+    body: str
+    html: str | None = None
+
+
+def preview(channel: Channel, notice: Notice, facts: Facts, config: Config, clock: Clock) -> Preview:
+    """Renders only, though for an apprise URL with its plugin. Raises ``ValueError`` with the reason why it cannot."""
+    now = clock.now()
+    row = Notification("preview", channel.receiver, channel.name, "preview", notice, now, now)
+    message = build_message(notice, facts, config)
+    external_url = config.http.external_url
+    match channel.kind:
+        case "webhook":
+            document: Any = json.loads(build_payload(row, facts.details, external_url).body)
+        case "pagerduty" | "opsgenie" if not isinstance(notice, GroupNotice):
+            raise ValueError(f"{channel.kind} is told of alerts only")
+        case "pagerduty" if isinstance(notice, GroupNotice):
+            document = pagerduty_events(notice, message, "<secret>", external_url)
+        case "opsgenie" if isinstance(notice, GroupNotice):
+            document = [{"path": request.path, **request.body} for request in opsgenie_requests(notice, message)]
+        case "slack":
+            document = {"text": slack_text(message), "blocks": slack_blocks(message)}
+        case _:
+            from tocsin.deliver.apprise_channel import AppriseSender  # noqa: PLC0415 - half a second
+
+            return Preview(channel.name, "url", *AppriseSender(channel, clock).preview(Outgoing(row, config, facts)))
+    return Preview(channel.name, channel.kind, message.headline, json.dumps(document, indent=2, ensure_ascii=False))
 
 
 @dataclass(frozen=True, slots=True)

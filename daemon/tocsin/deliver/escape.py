@@ -37,11 +37,6 @@ def truncate(text: str, limit: int) -> str:
     return text if len(text) <= limit else text[: max(limit - 1, 0)].rstrip() + "…"
 
 
-def last_lines(text: str, lines: int, limit: int) -> str:
-    last = "\n".join(clean_text(text).rstrip("\n").split("\n")[-lines:])
-    return last if len(last) <= limit else "…" + last[-(limit - 1) :]
-
-
 def break_mentions(text: str) -> str:
     return _ANY_MENTION.sub(f"@{_BREAKER}", _MENTION.sub(f"@{_BREAKER}", text))
 

@@ -3,25 +3,38 @@ DSS are kept as they came, but for their length; each dialect escapes them. Pure
 claimed rows with what their messages are made of."""
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
+from urllib.parse import quote, urlencode
+from zoneinfo import ZoneInfo
 
 from tocsin.config.model import Config
 from tocsin.deliver.escape import to_one_line, truncate
-from tocsin.kit.clock import format_utc, human_duration
+from tocsin.kit.clock import format_local, human_duration
 from tocsin.model.alert import Alert, EndReason
+from tocsin.model.errors import error_fingerprint, error_text
 from tocsin.model.event import Event, EventName
+from tocsin.model.labels import Labels, Matcher, Op
 from tocsin.model.notification import EventNotice, GroupNotice, Notice, Notification, SummaryNotice
-from tocsin.model.run import LOST, Details, Outcome, Run, RunError, RunKey, ScenarioKey
-from tocsin.store import Connection
+from tocsin.model.run import LOST, Details, Outcome, Run, RunKey, ScenarioKey
+from tocsin.store import Connection, outbox
 from tocsin.store.outbox import ClaimedRow, load_claimed
 from tocsin.store.runs import get_details, usual_durations
 
 MAX_ITEMS = 50
+PAGES = frozenset({"runs"})  # the pages of the console that messages may lead to, by the beginning of their paths
 _NAME = 120
+_ERROR_LENGTH = 4_000
+_WARNINGS = 5  # that a message lists
+# What a line of its own says already, or what rules write for templates.
+_SHOWN_LABELS = frozenset({"alertname", "severity", "dss_node", "project", "scenario", "scenario_name", "tags"})
+_SHOWN_ANNOTATIONS = frozenset({
+    "summary", "description", "run_url", "scenario_url", "previous_outcome", "expected_start", "usual_duration",
+    "last_good", "reason",
+})  # fmt: skip
 _CACHED_FOR = timedelta(minutes=5)
 _CACHE_SIZE = 20_000
 _NO_LEASE = datetime.max.replace(tzinfo=UTC)
@@ -44,6 +57,7 @@ class Outgoing:
     facts: Facts = field(default_factory=Facts)
     n: int = 0
     lease_until: datetime = _NO_LEASE
+    sent: Mapping[str, Any] | None = None  # where the last message of this group or run stands
     started: datetime | None = None  # when its send began
     watch: "asyncio.Task[None] | None" = None  # set once its deadline has passed
     abandoned: bool = False  # its outcome is unknown for good; a result that comes now is late
@@ -84,7 +98,17 @@ def load_outgoing(
     durations = {key: duration for key in scenarios if (duration := usual[key][1]) is not None}
     facts = {n: Facts({run: details[run] for run in keys if run in details}, durations) for n, keys in runs.items()}
     until = {row.n: until for row, until in leases.items()}
-    return [Outgoing(notification, config, facts[n], n, until[n]) for n, notification in notifications.items()]
+    editing = (
+        {name for name, channel in config.channels().items() if channel.slack is not None} if notifications else ()
+    )
+    threads = {
+        (row.channel, thread) for row in notifications.values() if row.channel in editing and (thread := row.thread)
+    }
+    sent = outbox.sent_messages_of(connection, threads)
+    return [
+        Outgoing(row, config, facts[n], n, until[n], sent.get((row.channel, row.thread or "")) if sent else None)
+        for n, row in notifications.items()
+    ]
 
 
 class Tone(StrEnum):
@@ -122,12 +146,29 @@ class ErrorText(NamedTuple):  # the first of a run
 class Item(NamedTuple):
     """One alert of a group, or one run of a summary. ``state``: firing, or how it ended."""
 
+    name: str  # short: the scenario, with what tells it from others of its group
     title: str
     tone: Tone
     state: str
     lines: tuple[MessageLine, ...] = ()
     error: ErrorText | None = None
     links: tuple[Link, ...] = ()
+
+
+class MessageSection(NamedTuple):
+    """Items of one state with one error, or without one; of ``more`` nothing but their number is listed."""
+
+    error: ErrorText | None
+    items: tuple[Item, ...]
+    more: int = 0
+
+    @property
+    def state(self) -> str:
+        return self.items[0].state
+
+    @property
+    def size(self) -> int:
+        return len(self.items) + self.more
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,43 +180,21 @@ class Message:
     lines: tuple[MessageLine, ...] = ()  # outcome, start, duration…
     error: ErrorText | None = None
     steps: tuple[StepLine, ...] = ()
-    items: tuple[Item, ...] = ()  # of a group or a summary
-    more: int = 0  # items that are not listed
+    sections: tuple[MessageSection, ...] = ()  # of a group or a summary, the most severe first
+    more: int = 0  # items that no section counts
     links: tuple[Link, ...] = ()
     run_id: str | None = None
     log_tail: str | None = None  # of a run, as far as it was read
     notes: tuple[str, ...] = ()  # about the message itself
 
+    @property
+    def items(self) -> tuple[Item, ...]:
+        """Of all sections."""
+        return tuple(item for section in self.sections for item in section.items)
+
 
 def build_message(notice: Notice, facts: Facts, config: Config) -> Message:
-    url = config.http.external_url
-    home = (Link("Tocsin", url.rstrip("/") + "/"),) if url else ()
-    match notice:
-        case EventNotice(event=event):
-            return _event_message(event, facts, home)
-        case GroupNotice():
-            return _group_message(notice, facts, home)
-        case SummaryNotice():
-            counts = ", ".join(f"{number} {outcome}" for outcome, number in sorted(notice.runs_by_outcome.items()))
-            total = sum(notice.runs_by_outcome.values())
-            return Message(
-                to_one_line(f"{total} runs on {notice.node} were seen late: {counts or 'none ended'}", 300),
-                max(map(outcome_tone, notice.runs_by_outcome), key=list(Tone).index, default=Tone.INFO),
-                (MessageLine("From", format_utc(notice.since)), MessageLine("Until", format_utc(notice.until))),
-                items=tuple(
-                    Item(
-                        headline(event),
-                        _event_tone(event),
-                        event.name.value,
-                        tuple(_run_lines(event.run, None)) if event.run else (),
-                        _error(facts.details.get(event.run.key) if event.run else None),
-                        _run_links(event),
-                    )
-                    for event in notice.worst[:MAX_ITEMS]
-                ),
-                more=max(len(notice.worst) - MAX_ITEMS, 0),
-                links=home,
-            )
+    return _MessageBuilder(facts, config).build(notice)
 
 
 def outcome_tone(outcome: str | None) -> Tone:
@@ -188,47 +207,6 @@ _OUTCOME_TONES: Mapping[str | None, Tone] = {
     Outcome.UNKNOWN: Tone.BAD,
     None: Tone.INFO,
 }
-
-
-def _event_message(event: Event, facts: Facts, home: tuple[Link, ...]) -> Message:
-    run = event.run
-    details = facts.details.get(run.key) if run else None
-    tone = _event_tone(event)
-    run_steps = details.steps if details else ()
-    steps = [
-        StepLine(
-            to_one_line(step.name or step.id or "unnamed", _NAME),
-            to_one_line(step.outcome or "", 40),
-            human_duration(step.duration) if step.duration is not None else "",
-            outcome_tone(step.outcome),
-        )
-        for step in run_steps
-    ]
-    failed = [line for step, line in zip(run_steps, steps, strict=True) if step.outcome == Outcome.FAILED]
-    lines = list(_run_lines(run, facts.usual.get(run.scenario))) if run else []
-    lines += [MessageLine("Failed step", line.name) for line in failed[:1]]
-    if event.previous_outcome:
-        lines.append(MessageLine("Previous outcome", to_one_line(event.previous_outcome, 40)))
-    if event.reporter is not None:
-        lines.append(MessageLine("Reporter's error", to_one_line(event.reporter.error, 500)))
-    if run is None:
-        lines.append(MessageLine("Since" if event.name is EventName.NODE_DOWN else "At", format_utc(event.time)))
-    if event.late:
-        lines.append(MessageLine("Seen late", f"at {format_utc(event.detected_at)}, after a downtime"))
-    if details is not None and details.problem:
-        lines.append(MessageLine("Details", to_one_line(details.problem, 200)))
-    return Message(
-        headline(event),
-        tone,
-        tuple(lines),
-        _error(details) if tone is not Tone.GOOD else None,
-        tuple(steps),
-        links=(*_run_links(event), *home),
-        run_id=run.run_id if run else None,
-        log_tail=details.log_tail if details else None,
-    )
-
-
 # What each event says, and how bad it is; None: as its outcome is.
 _EVENTS: Mapping[EventName, tuple[Tone | None, str]] = {
     EventName.NODE_DOWN: (Tone.BAD, "DSS node {node} cannot be watched: {reason}"),
@@ -258,20 +236,241 @@ def _event_tone(event: Event) -> Tone:
     return _EVENTS[event.name][0] or outcome_tone(event.run.outcome if event.run else None)
 
 
-def _run_lines(run: Run, usual: timedelta | None) -> Iterable[MessageLine]:
-    if run.outcome:
-        yield MessageLine("Outcome", to_one_line(run.outcome, 40))
-    yield MessageLine("Started", format_utc(run.start))
-    if run.end is not None and run.duration is not None:
-        yield MessageLine("Ended", format_utc(run.end))
-        usually = "" if usual is None else f" (usually {human_duration(usual)})"
-        yield MessageLine("Duration", human_duration(run.duration) + usually)
-    elif usual is not None:
-        yield MessageLine("Usual duration", human_duration(usual))
-    if trigger := run.trigger_name or run.trigger_type:
-        yield MessageLine("Trigger", to_one_line(trigger, _NAME))
-    if run.run_as:
-        yield MessageLine("Runs as", to_one_line(run.run_as, _NAME))
+class _MessageBuilder:
+    def __init__(self, facts: Facts, config: Config) -> None:
+        self.facts = facts
+        self.zone = ZoneInfo(config.timezone)
+        self.base = (config.http.external_url or "").rstrip("/")
+
+    def build(self, notice: Notice) -> Message:
+        match notice:
+            case EventNotice(event=event):
+                return self.event(event)
+            case GroupNotice():
+                return self.group(notice)
+            case SummaryNotice():
+                return self.summary(notice)
+
+    def at(self, moment: datetime) -> str:
+        return format_local(moment, self.zone)
+
+    def page(self, label: str, *path: str, **query: str | Sequence[str]) -> tuple[Link, ...]:
+        """The link to a page of Tocsin, or to its first page where there is none of that kind; none where its address is
+        not known."""
+        if not self.base:
+            return ()
+        if path[0] not in PAGES:
+            return (Link(label, f"{self.base}/"),) if label == "Tocsin" else ()
+        address = "/".join(quote(part, safe="") for part in path)
+        return (Link(label, f"{self.base}/{address}" + (f"?{urlencode(query, doseq=True)}" if query else "")),)
+
+    # --- events ---
+
+    def event(self, event: Event) -> Message:
+        run = event.run
+        details = self.facts.details.get(run.key) if run else None
+        tone = _event_tone(event)
+        run_steps = details.steps if details else ()
+        steps = [
+            StepLine(
+                to_one_line(step.name or step.id or "unnamed", _NAME),
+                to_one_line(step.outcome or "", 40),
+                human_duration(step.duration) if step.duration is not None else "",
+                outcome_tone(step.outcome),
+            )
+            for step in run_steps
+        ]
+        failed = [line for step, line in zip(run_steps, steps, strict=True) if step.outcome == Outcome.FAILED]
+        lines = list(self.run_lines(run, self.facts.usual.get(run.scenario))) if run else []
+        lines += [MessageLine("Failed step", line.name) for line in failed[:1]]
+        lines += _warning_lines(details)
+        if event.previous_outcome:
+            lines.append(MessageLine("Previous outcome", to_one_line(event.previous_outcome, 40)))
+        if event.reporter is not None:
+            lines.append(MessageLine("Reporter's error", to_one_line(event.reporter.error, 500)))
+        if run is None:
+            lines.append(MessageLine("Since" if event.name is EventName.NODE_DOWN else "At", self.at(event.time)))
+        if event.scenario is not None and event.scenario.tags:
+            lines.append(MessageLine("Tags", to_one_line(", ".join(event.scenario.tags), _NAME)))
+        if event.late:
+            lines.append(MessageLine("Seen late", f"at {self.at(event.detected_at)}, after a downtime"))
+        if details is not None and details.problem:
+            lines.append(MessageLine("Details", to_one_line(details.problem, 200)))
+        return Message(
+            headline(event),
+            tone,
+            tuple(lines),
+            _error(details) if tone is not Tone.GOOD else None,
+            tuple(steps),
+            links=(*_run_links(event), *(self.run_page(run.key) if run else self.page("Tocsin", ""))),
+            run_id=run.run_id if run else None,
+            log_tail=details.log_tail if details else None,
+        )
+
+    def run_lines(self, run: Run, usual: timedelta | None) -> Iterable[MessageLine]:
+        if run.outcome:
+            yield MessageLine("Outcome", to_one_line(run.outcome, 40))
+        yield MessageLine("Started", self.at(run.start))
+        if run.end is not None and run.duration is not None:
+            yield MessageLine("Ended", self.at(run.end))
+            usually = "" if usual is None else f" (usually {human_duration(usual)})"
+            yield MessageLine("Duration", human_duration(run.duration) + usually)
+        elif usual is not None:
+            yield MessageLine("Usual duration", human_duration(usual))
+        if trigger := run.trigger_name or run.trigger_type:
+            yield MessageLine("Trigger", to_one_line(trigger, _NAME))
+        if run.run_as:
+            yield MessageLine("Runs as", to_one_line(run.run_as, _NAME))
+
+    def run_page(self, run: RunKey) -> tuple[Link, ...]:
+        return self.page("Tocsin", "runs", *run.scenario, run.run_id)
+
+    def summary(self, notice: SummaryNotice) -> Message:
+        counts = ", ".join(f"{number} {outcome}" for outcome, number in sorted(notice.runs_by_outcome.items()))
+        items = tuple(
+            Item(
+                to_one_line(event.scenario.name or event.scenario.id if event.scenario else event.node, _NAME),
+                headline(event),
+                _event_tone(event),
+                event.name.value,
+                tuple(self.run_lines(event.run, None)) if event.run else (),
+                _error(self.facts.details.get(event.run.key) if event.run else None),
+                _run_links(event),
+            )
+            for event in notice.worst[:MAX_ITEMS]
+        )
+        total = sum(notice.runs_by_outcome.values())
+        return Message(
+            to_one_line(f"{total} runs on {notice.node} were seen late: {counts or 'none ended'}", 300),
+            max(map(outcome_tone, notice.runs_by_outcome), key=list(Tone).index, default=Tone.INFO),
+            (MessageLine("From", self.at(notice.since)), MessageLine("Until", self.at(notice.until))),
+            sections=tuple(MessageSection(item.error, (item,)) for item in items),
+            more=max(len(notice.worst) - MAX_ITEMS, 0),
+            links=self.page("Tocsin", "scenarios"),
+        )
+
+    # --- groups of alerts ---
+
+    def group(self, group: GroupNotice) -> Message:
+        alerts = (*group.firing, *group.resolved)
+        if len(alerts) == 1 and not group.truncated:
+            (alert,) = alerts
+            item = self.alert_item(alert, alert.labels)
+            title = item.title if alert.firing else f"{item.state}: {item.title}"
+            return Message(title, item.tone, item.lines, item.error, links=(*item.links, *self.alert_links(alert)))
+        shared = self.label_lines(_common(alert.labels for alert in group.firing or group.resolved))
+        lines, links = _annotation_lines(_common(alert.annotations for alert in group.firing or group.resolved))
+        shared += lines
+        sections = self.sections(alerts, shared)
+        counts = ((len(group.firing), "firing"), (len(group.resolved), "resolved"))
+        count = ", ".join(f"{number} {word}" for number, word in counts if number)
+        labels = group.group_labels
+        places = ((" in ", labels.get("project")), (" on ", labels.get("dss_node")))
+        where = "".join(f"{preposition}{place}" for preposition, place in places if place)
+        errors = [section.error for section in sections if section.error is not None]
+        # The one cause of all that fires is what the reader of a lock screen needs.
+        cause = f": {errors[0].message.partition(chr(10))[0]}" if group.firing and len(errors) == 1 else ""
+        return Message(
+            to_one_line(f"{labels.get('alertname') or 'Alerts'}{where}: {count}{cause}", 300),
+            max(map(_severity_tone, group.firing), key=list(Tone).index, default=Tone.GOOD),
+            tuple(shared),
+            sections=sections,
+            more=group.truncated,
+            links=self.group_links(labels, links),
+        )
+
+    def sections(self, alerts: Sequence[Alert], shared: Sequence[MessageLine]) -> tuple[MessageSection, ...]:
+        """Firing alerts by their error, the most severe first, then resolved ones; of each the first so many.
+
+        ``shared`` lines are left out, since the message says them once.
+        """
+        clusters: dict[str, list[Alert]] = {}
+        for alert in alerts:
+            details = self.facts.details.get(alert.run) if alert.run and alert.firing else None
+            key = error_fingerprint(details.error) if details and details.error else ""
+            clusters.setdefault(f"firing {key}" if alert.firing else f"{alert.end_reason}", []).append(alert)
+        for cluster in clusters.values():
+            cluster.sort(key=_urgency, reverse=True)
+        ordered = sorted(clusters.values(), key=lambda cluster: (*_urgency(cluster[0]), len(cluster)), reverse=True)
+        alike = _common(alert.labels for alert in alerts)
+        room = MAX_ITEMS
+        share = max(MAX_ITEMS // max(len(ordered), 1), 3)
+        sections = []
+        for cluster in ordered:
+            listed = cluster[: min(share, room)]
+            room -= len(listed)
+            items = [self.alert_item(alert, alike) for alert in listed]
+            items = [item._replace(lines=tuple(line for line in item.lines if line not in shared)) for item in items]
+            if items:
+                sections.append(MessageSection(items[0].error, tuple(items), len(cluster) - len(listed)))
+        return tuple(sections)
+
+    def alert_item(self, alert: Alert, alike: Labels) -> Item:
+        """``alike``: the labels that all alerts of the message share, which its name need not say."""
+        annotations, labels = alert.annotations, alert.labels
+        scenario = labels.get("scenario_name") or labels.get("scenario")
+        places = (("", scenario), (" in ", labels.get("project")), (" on ", labels.get("dss_node")))
+        where = "".join(f"{preposition}{place}" for preposition, place in places if place).strip()
+        lines = [MessageLine("Alert", f"{alert.name} ({labels.get('severity', 'no severity')})")]
+        if where:
+            lines.append(MessageLine("Where", to_one_line(where.removeprefix("on "), 300)))
+        lines.append(MessageLine("Since", self.at(alert.starts_at)))
+        lasted = ""
+        if alert.ends_at is not None:
+            runs = f", after {alert.count} runs" if alert.count > 1 else ""
+            lasted = human_duration(max(alert.ends_at - alert.starts_at, timedelta(0)))
+            lines.append(MessageLine("Lasted", f"{lasted}{runs}"))
+        if alert.firing and annotations.get("description"):
+            lines.append(MessageLine("Why", to_one_line(annotations["description"], 500)))
+        details = self.facts.details.get(alert.run) if alert.firing and alert.run else None
+        if details and details.error and details.error.step:
+            lines.append(MessageLine("Failed step", to_one_line(details.error.step, _NAME)))
+        lines += _warning_lines(details)
+        lines += self.label_lines(labels)
+        own, own_links = _annotation_lines(annotations)
+        title = annotations.get("summary") or f"{alert.name}: {where}"
+        if not alert.firing:  # what it said while it fired would read like another failure
+            title = f"{alert.name} of {where or 'Tocsin'}, after {lasted}"
+        links = (("Run in DSS", "run_url"), ("Scenario in DSS", "scenario_url"))
+        name = scenario or labels.get("dss_node") or alert.name
+        for label, form in (("project", "{} / {}"), ("alertname", "{}: {}")):
+            if labels.get(label) and label not in alike:
+                name = form.format(labels[label], name)
+        return Item(
+            to_one_line(name, _NAME),
+            to_one_line(title, 300),
+            _severity_tone(alert) if alert.firing else Tone.GOOD,
+            "firing" if alert.firing else _END_TEXTS.get(alert.end_reason, "Resolved"),
+            (*lines, *own),
+            _error(details),
+            (*(Link(label, annotations[name]) for label, name in links if annotations.get(name)), *own_links),
+        )
+
+    def label_lines(self, labels: Labels) -> list[MessageLine]:
+        """Of the labels that no other line shows: those of the node, of tags, and the rule's own."""
+        lines = [
+            MessageLine(_label(name), to_one_line(value, _NAME))
+            for name, value in sorted(labels.items())
+            if name not in _SHOWN_LABELS and value
+        ]
+        if tags := labels.get("tags", "").strip(","):
+            lines.append(MessageLine("Tags", to_one_line(tags.replace(",", ", "), _NAME)))
+        return lines
+
+    def alert_links(self, alert: Alert) -> tuple[Link, ...]:
+        page = self.page("Tocsin", "alerts", alert.id)
+        if not alert.firing:
+            return page
+        names = ("alertname", "dss_node", "project", "scenario")
+        return (*page, *self.silence_link({name: alert.labels[name] for name in names if alert.labels.get(name)}))
+
+    def group_links(self, labels: Labels, own: Sequence[Link]) -> tuple[Link, ...]:
+        query = {"matcher": _matchers(labels)} if labels else {}
+        return (*self.page("Tocsin", "alerts", **query), *own, *self.silence_link(labels))
+
+    def silence_link(self, labels: Labels) -> tuple[Link, ...]:
+        """The form for a silence, filled in with these labels."""
+        return self.page("Silence", "silences", "new", matcher=_matchers(labels)) if labels else ()
 
 
 def _run_links(event: Event) -> tuple[Link, ...]:
@@ -284,60 +483,49 @@ def _error(details: Details | None) -> ErrorText | None:
     error = details.error
     if error is None:
         return ErrorText("", None, details.log_tail) if details.log_tail else None
-    return ErrorText(error_text(error), to_one_line(error.step, _NAME) if error.step else None, details.log_tail)
+    step = to_one_line(error.step, _NAME) if error.step else None
+    return ErrorText(truncate(error_text(error), _ERROR_LENGTH), step, details.log_tail)
 
 
-def error_text(error: RunError) -> str:
-    """What an error says, with its title where the message does not repeat it."""
-    title = error.title if error.title and error.title not in (error.message or "") else None
-    text = ": ".join(part for part in (title, error.message) if part) or error.code or "an error without a message"
-    return truncate(text, 4_000)
+def _warning_lines(details: Details | None) -> list[MessageLine]:
+    """The first warnings of a run, each with its step."""
+    warnings = details.warnings if details is not None else ()
+    lines = []
+    for warning in warnings[:_WARNINGS]:
+        text = f"{warning.step}: {warning.message}" if warning.step else warning.message
+        lines.append(
+            MessageLine("Warning", to_one_line(text, 300) + (f" ({warning.count}×)" if warning.count > 1 else ""))
+        )
+    if len(warnings) > _WARNINGS:
+        lines.append(MessageLine("Warnings", f"and {len(warnings) - _WARNINGS} more"))
+    return lines
 
 
-def _group_message(group: GroupNotice, facts: Facts, home: tuple[Link, ...]) -> Message:
-    alerts = (*group.firing, *group.resolved)
-    items = tuple(_alert_item(alert, facts) for alert in alerts[:MAX_ITEMS])
-    more = len(alerts) - len(items) + group.truncated
-    if len(alerts) == 1 and not more:
-        (item,) = items
-        title = item.title if item.state == "firing" else f"{item.state}: {item.title}"
-        return Message(title, item.tone, item.lines, item.error, links=(*item.links, *home))
-    counts = ((len(group.firing), "firing"), (len(group.resolved), "ended"))
-    count = ", ".join(f"{number} {word}" for number, word in counts if number)
-    labels = group.group_labels
-    places = ((" in ", labels.get("project")), (" on ", labels.get("dss_node")))
-    where = "".join(f"{preposition}{place}" for preposition, place in places if place)
-    return Message(
-        to_one_line(f"{labels.get('alertname') or 'Alerts'}{where}: {count}", 300),
-        max(map(_severity_tone, group.firing), key=list(Tone).index, default=Tone.GOOD),
-        items=items,
-        more=more,
-        links=home,
-    )
+def _annotation_lines(annotations: Labels) -> tuple[list[MessageLine], list[Link]]:
+    """What a rule's own annotations say, in its order: an address is a link."""
+    lines, links = [], []
+    for name, value in annotations.items():
+        if name in _SHOWN_ANNOTATIONS or not value:
+            continue
+        if value.startswith(("http://", "https://")) and not any(map(str.isspace, value)):
+            links.append(Link(_label(name.removesuffix("_url")), value))
+        else:
+            lines.append(MessageLine(_label(name), to_one_line(value, 500)))
+    return lines, links
 
 
-def _alert_item(alert: Alert, facts: Facts) -> Item:
-    annotations, labels = alert.annotations, alert.labels
-    place = "/".join(labels[name] for name in ("project", "scenario") if labels.get(name))
-    lines = [MessageLine("Alert", f"{alert.name} ({labels.get('severity', 'no severity')})")]
-    if place or labels.get("dss_node"):
-        lines.append(MessageLine("Where", " on ".join(part for part in (place, labels.get("dss_node", "")) if part)))
-    lines.append(MessageLine("Since", format_utc(alert.starts_at)))
-    if alert.ends_at is not None:
-        runs = f", after {alert.count} runs" if alert.count > 1 else ""
-        lasted = human_duration(max(alert.ends_at - alert.starts_at, timedelta(0)))
-        lines.append(MessageLine("Lasted", f"{lasted}{runs}"))
-    if alert.firing and annotations.get("description"):
-        lines.append(MessageLine("Why", to_one_line(annotations["description"], 500)))
-    links = (("Run in DSS", "run_url"), ("Scenario in DSS", "scenario_url"))
-    return Item(
-        to_one_line(annotations.get("summary") or f"{alert.name} {place}".strip(), 300),
-        _severity_tone(alert) if alert.firing else Tone.GOOD,
-        "firing" if alert.firing else _END_TEXTS.get(alert.end_reason, "Resolved"),
-        tuple(lines),
-        _error(facts.details.get(alert.run)) if alert.firing and alert.run else None,
-        tuple(Link(label, annotations[name]) for label, name in links if annotations.get(name)),
-    )
+def _label(name: str) -> str:
+    return name.replace("_", " ").capitalize()
+
+
+def _common(documents: Iterable[Labels]) -> Labels:
+    """What all of them say alike."""
+    first, *others = documents
+    return {name: value for name, value in first.items() if all(other.get(name) == value for other in others)}
+
+
+def _matchers(labels: Labels) -> list[str]:
+    return [str(Matcher(name, Op.EQUAL, value)) for name, value in sorted(labels.items())]
 
 
 _SEVERITY_TONES: Mapping[str | None, Tone] = {"info": Tone.INFO, "none": Tone.INFO, "warning": Tone.WARN}
@@ -350,3 +538,7 @@ _END_TEXTS: Mapping[EndReason | None, str] = {
 
 def _severity_tone(alert: Alert) -> Tone:
     return _SEVERITY_TONES.get(alert.labels.get("severity"), Tone.BAD)
+
+
+def _urgency(alert: Alert) -> tuple[bool, int]:
+    return alert.firing, list(Tone).index(_severity_tone(alert))

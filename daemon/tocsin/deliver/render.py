@@ -18,8 +18,9 @@ from markupsafe import Markup
 from tocsin.config.model import Config, MessageFormat
 from tocsin.deliver import escape
 from tocsin.deliver.escape import FORMATTERS, Dialect
-from tocsin.deliver.message import Facts, Link, Message, build_message
+from tocsin.deliver.message import Facts, Item, Link, Message, build_message
 from tocsin.kit.clock import format_utc, to_ms
+from tocsin.model.errors import shorten_log
 from tocsin.model.event import END_EVENTS, EventName, dss_variables
 from tocsin.model.notification import EventNotice, GroupNotice, Notice, SummaryNotice
 
@@ -41,6 +42,7 @@ class Rendered:
     message: Message
     notes: tuple[str, ...] = ()  # for the delivery log, about the templates
     link: str = ""  # the most useful one, in the dialect
+    built_in: bool = False  # not by a template of the configuration
 
 
 class Renderer:
@@ -70,6 +72,7 @@ class Renderer:
         if event and "log" in event.attach and event.event.name in END_EVENTS and not message.log_tail:
             notes.append("the log of the run could not be had, so it is not attached")
         texts: tuple[str | None, str | None] | None = None
+        built_in = source is None and f"{kind.value}.j2" not in self.templates
         if event and event.plain and event.template is not None:
             texts = self._body(event.template, dialect, context, notes, event.plain)
         elif source is not None and source not in set(MessageFormat):
@@ -84,7 +87,7 @@ class Renderer:
             name = "mail.txt.j2" if kind is MessageFormat.MAIL else f"{kind.value}.j2"
             texts = self._built_in(name, dialect, context), html
         link = _format_link(dialect, message.links[0]) if message.links else ""
-        return Rendered(subject, *texts, message, tuple(notes), link)
+        return Rendered(subject, *texts, message, tuple(notes), link, built_in)
 
     def check(
         self, source: str, kind: MessageFormat, notice: Notice, facts: Facts, config: Config
@@ -137,6 +140,7 @@ class Renderer:
 
 def _context(notice: Notice, facts: Facts, message: Message) -> dict[str, Any]:
     return {field.name: getattr(message, field.name) for field in fields(message)} | {
+        "items": message.items,
         "dss": message_variables(notice, facts),
         "event": notice.event if isinstance(notice, EventNotice) else None,
         "group": notice if isinstance(notice, GroupNotice) else None,
@@ -166,6 +170,12 @@ def _built_in_environment(dialect: Dialect) -> Environment:
     return _environment(Environment, dialect, {})
 
 
+def _named(dialect: Dialect, item: Item) -> str:
+    """The name of an item, as a link where it has one."""
+    name = escape.truncate(item.name, 60)
+    return _format_link(dialect, Link(name, item.links[0].url)) if item.links else FORMATTERS[dialect].escape(name)
+
+
 def _environment(kind: type[Environment], dialect: Dialect, templates: Mapping[str, str]) -> Environment:
     """Every value that a template writes passes the dialect's ``escape``; what it writes itself is left as it is."""
     formatter = FORMATTERS[dialect]
@@ -188,11 +198,12 @@ def _environment(kind: type[Environment], dialect: Dialect, templates: Mapping[s
     )
     environment.filters |= {
         "link": lambda link: Markup(_format_link(dialect, link)),
+        "named": lambda item: Markup(_named(dialect, item)),
         "line": lambda row: Markup(formatter.line(formatter.escape(row.label), formatter.escape(row.value))),
         "block": lambda value: Markup(escape_in_block(escape.escape_block(value))),
         "fence": lambda value: Markup(formatter.fence(value)),
         "cut": escape.truncate,
-        "tail": escape.last_lines,
+        "tail": lambda text, lines, limit: shorten_log(escape.clean_text(text), lines, limit),
     }
     return environment
 

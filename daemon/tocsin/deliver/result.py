@@ -4,8 +4,8 @@ once, so only what a retry cannot change is one."""
 import json
 import socket
 import ssl
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
@@ -13,6 +13,7 @@ from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 from tocsin.deliver.escape import to_one_line
+from tocsin.kit.mask import mask
 from tocsin.model.notification import AttemptOutcome
 
 _NOTE_LENGTH = 500
@@ -43,7 +44,7 @@ class Cause(StrEnum):
 _CAUSES_4XX = dict.fromkeys((401, 403), Cause.CREDENTIALS) | dict.fromkeys((404, 410), Cause.NOT_FOUND)
 _CAUSES_4XX |= {408: Cause.TIMEOUT, 429: Cause.RATE_LIMITED}
 # Errors that a service reports with status 200, as Slack's API does; source: the services' own references.
-_PERMANENT_ERRORS = {
+PERMANENT_ERRORS = {
     error: cause
     for cause, errors in (
         (Cause.CREDENTIALS, "account_inactive invalid_auth invalid_token missing_scope no_permission not_authed"),
@@ -64,9 +65,21 @@ class SendResult:
     note: str = ""
     retry_after: timedelta | None = None
     cause: Cause | None = None
+    sent: Mapping[str, Any] | None = None  # where the message stands, for the next one of its group or run
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "note", to_one_line(self.note, _NOTE_LENGTH))
+
+    @property
+    def delivered(self) -> bool:
+        return self.outcome is AttemptOutcome.DELIVERED
+
+    @property
+    def retry_pointless(self) -> bool:
+        return self.outcome is AttemptOutcome.REFUSED
+
+    def masked(self, secrets: Sequence[str]) -> "SendResult":
+        return replace(self, note=mask(self.note, secrets))
 
     @property
     def hint(self) -> str | None:
@@ -142,8 +155,8 @@ def result_of_answer(answer: Answer | Cause | None, note: str, now: datetime) ->
     if not 200 <= answer.status < 300:
         return result_of_status(answer.status, note, wait)
     error = document.get("error")
-    if isinstance(error, str) and error in _PERMANENT_ERRORS:
-        return refused(note, cause=_PERMANENT_ERRORS[error])
+    if isinstance(error, str) and error in PERMANENT_ERRORS:
+        return refused(note, cause=PERMANENT_ERRORS[error])
     return failed(note, wait)
 
 

@@ -24,7 +24,7 @@ from tocsin.kit.clock import Clock
 from tocsin.kit.mask import where
 from tocsin.model.notification import Attempt, AttemptOutcome, DeadReason, NotificationState
 from tocsin.store import Store, StoreUnavailable, deliveries, outbox
-from tocsin.store.outbox import ClaimedRow, Receipt, Settled
+from tocsin.store.outbox import ClaimedRow, Receipt, SentMessage, Settled
 
 log = structlog.get_logger(__name__)
 
@@ -211,7 +211,7 @@ class Sender:
         return min((due for due in (*later, *paused) if due is not None), default=None)
 
     async def _begin_claimed(self, now: datetime, config: Config) -> None:
-        people = frozenset(name for name, bulkhead in self._bulkheads.items() if bulkhead.channel.url is not None)
+        people = frozenset(name for name, bulkhead in self._bulkheads.items() if bulkhead.channel.webhook is None)
         loaded = await self.store.read(load_outgoing, self._claimed, config, people, self._usual, now)
         for n in {row.n for row in self._claimed} - {outgoing.n for outgoing in loaded}:
             log.error("notification_unreadable", row=n)
@@ -327,10 +327,13 @@ class Sender:
         notification, now = outgoing.notification, self.clock.now()
         started, number = outgoing.started or now, notification.attempts + 1
         attempt = Attempt(notification.id, number, started, now, result.outcome, result.note)
+        sent = None
+        if result.sent is not None and (thread := notification.thread) is not None:
+            sent = SentMessage(channel.name, thread, result.sent)
         if result.outcome is AttemptOutcome.DELIVERED:
-            return Receipt(self.holder, attempt, NotificationState.DELIVERED, now)
+            return Receipt(self.holder, attempt, NotificationState.DELIVERED, now, sent=sent)
         until = started + 2 * channel.timeout
-        receipt = partial(Receipt, self.holder, attempt)
+        receipt = partial(Receipt, self.holder, attempt, sent=sent)
         if held:
             return receipt(NotificationState.SENDING, until, result.note)
         if result.outcome is AttemptOutcome.REFUSED:

@@ -10,6 +10,7 @@ from enum import StrEnum
 from importlib.resources import files
 from itertools import chain
 from math import inf
+from typing import NamedTuple
 
 from tocsin.config.model import MessageFormat
 from tocsin.deliver.escape import FORMATTERS, Dialect, break_mentions, escape_entities
@@ -65,6 +66,29 @@ def in_json(text: str) -> int:
 def in_bytes(text: str) -> int:
     return len(text.encode("utf-8", "surrogatepass"))
 
+
+class IncidentService(NamedTuple):
+    name: str
+    way: str  # to have it closed
+
+
+_WEBHOOK = (
+    "use its integration for Alertmanager with a webhook channel, or an Alertmanager under alerting.alertmanagers"
+)
+# Services that keep incidents open until they are told of the end, which apprise cannot do.
+INCIDENT_SERVICES = {
+    "pagerduty": IncidentService("PagerDuty", "use a pagerduty channel"),
+    "opsgenie": IncidentService("Opsgenie", "use an opsgenie channel"),
+    **{
+        scheme: IncidentService(name, _WEBHOOK)
+        for scheme, name in (
+            ("victorops", "Splunk On-Call"), ("splunk", "Splunk On-Call"), ("ilert", "iLert"), ("squadcast", "Squadcast"),
+            ("incidentio", "incident.io"), ("goalert", "GoAlert"), ("goalerts", "GoAlert"), ("signl4", "SIGNL4"),
+            ("pagertree", "PagerTree"), ("firehydrant", "FireHydrant"), ("betterstack", "Better Stack"),
+            ("xmatters", "xMatters"), ("spike", "Spike.sh"), ("jira", "Jira"),
+        )
+    },
+}  # fmt: skip
 
 # Where a service's own limit is not the one that apprise keeps.
 _LIMITS: dict[str, tuple[int, Size]] = {

@@ -11,6 +11,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from tocsin.config.model import Channel
 from tocsin.deliver.message import Outgoing
+from tocsin.deliver.native import OpsgenieChannel, PagerDutyChannel, SlackChannel
 from tocsin.deliver.result import SendResult, failed
 from tocsin.deliver.webhook import Webhook
 from tocsin.kit.clock import Clock
@@ -39,9 +40,18 @@ class Transport(Protocol):
 def connector(clock: Clock, *, slack_url: str | None = None) -> Callable[[Channel], Transport]:
     """``slack_url`` replaces ``https://hooks.slack.com/services`` in ``slack://`` webhooks, for a local inbox."""
 
-    return lambda channel: (
-        Webhook(channel, clock) if channel.webhook is not None else AppriseTransport(channel, clock, slack_url)
-    )
+    def connect(channel: Channel) -> Transport:
+        if channel.webhook is not None:
+            return Webhook(channel, clock)
+        if channel.pagerduty is not None:
+            return PagerDutyChannel(channel, channel.pagerduty, clock)
+        if channel.opsgenie is not None:
+            return OpsgenieChannel(channel, channel.opsgenie, clock)
+        if channel.slack is not None:
+            return SlackChannel(channel, channel.slack, clock)
+        return AppriseTransport(channel, clock, slack_url)
+
+    return connect
 
 
 def check_channel_url(url: str) -> str | None:

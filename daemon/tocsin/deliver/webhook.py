@@ -30,7 +30,7 @@ from yarl import URL
 
 from tocsin import __version__
 from tocsin.config.model import Channel, Tls
-from tocsin.deliver.message import Outgoing, error_text
+from tocsin.deliver.message import Outgoing
 from tocsin.deliver.result import Cause, SendResult, failed, parse_retry_after, refused, result_of_status, unknown
 from tocsin.kit.clock import Clock, isoformat
 from tocsin.kit.files import SingleFlight
@@ -39,6 +39,7 @@ from tocsin.kit.proxy import environment_proxy
 from tocsin.model.alert import Alert
 from tocsin.model.cloudevent import Json, to_cloudevent
 from tocsin.model.decision import DecisionReason
+from tocsin.model.errors import error_text
 from tocsin.model.event import Event
 from tocsin.model.labels import Labels
 from tocsin.model.notification import EventNotice, GroupNotice, Notification, SummaryNotice
@@ -96,20 +97,8 @@ class Webhook:
             return await self._post(self._connector or await self._open(), target, payload, notification.id)
         except _NotSent as error:
             return error.result
-        except ValueError as error:  # of the host's name
-            return _unusable(error)
-        except aiohttp.ClientConnectorDNSError as error:
-            if isinstance(error.os_error, PrivateAddress):
-                return refused(str(error.os_error), cause=Cause.URL)
-            return failed(f"the name of the host cannot be resolved: {_explain(error)}", cause=Cause.DNS)
-        except aiohttp.ConnectionTimeoutError:
-            return failed("no connection in time", cause=Cause.TIMEOUT)
-        except TimeoutError:
-            return unknown("no answer in time; it may have arrived")
-        except aiohttp.ClientSSLError as error:
-            return failed(f"TLS: {_explain(error)}", cause=Cause.TLS)
-        except (aiohttp.ClientError, HttpProcessingError, OSError) as error:
-            return failed(f"{type(error).__name__}: {_explain(error)}", cause=Cause.CONNECTION)
+        except (aiohttp.ClientError, HttpProcessingError, OSError, ValueError) as error:
+            return result_of_error(error)
 
     async def close(self) -> None:
         if self._target is not None:
@@ -192,6 +181,24 @@ class Webhook:
                 target.idle.append((self._clock.monotonic(), connection))
             else:
                 connection.close()
+
+
+def result_of_error(error: Exception) -> SendResult:
+    """What it means that a request ended with one of aiohttp's errors, an ``OSError`` or a ``ValueError``."""
+    match error:
+        case aiohttp.ClientConnectorDNSError():
+            if isinstance(error.os_error, PrivateAddress):
+                return refused(str(error.os_error), cause=Cause.URL)
+            return failed(f"the name of the host cannot be resolved: {_explain(error)}", cause=Cause.DNS)
+        case aiohttp.ConnectionTimeoutError():
+            return failed("no connection in time", cause=Cause.TIMEOUT)
+        case TimeoutError():
+            return unknown("no answer in time; it may have arrived")
+        case aiohttp.ClientSSLError():
+            return failed(f"TLS: {_explain(error)}", cause=Cause.TLS)
+        case ValueError():  # of the address
+            return _unusable(error)
+    return failed(f"{type(error).__name__}: {_explain(error)}", cause=Cause.CONNECTION)
 
 
 def _unusable(error: ValueError) -> SendResult:

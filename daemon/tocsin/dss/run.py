@@ -4,6 +4,7 @@ DSS answers a request for a run with a trigger fire: the run comes a moment late
 already or another trigger fired. Times are aware UTC, durations seconds; what DSS left out reads as None or empty.
 """
 
+from collections import Counter
 from datetime import datetime
 from typing import Any
 
@@ -199,6 +200,19 @@ class DSSStepRunDetails(dict[str, Any]):
         items = [get_object(self, "result"), *only_objects(self.get("additionalReportItems"))]
         failed = (get_object(item, "thrown") for item in items if item.get("outcome") == "FAILED")
         return next((thrown for thrown in failed if thrown), None)
+
+    @property
+    def warnings(self) -> list[tuple[str, int]]:
+        """Why it ended with WARNING: messages, or the kinds of warnings of which DSS keeps none, each with its count."""
+        found: list[tuple[str, int]] = []
+        for kind, listed in get_object(get_object(get_object(self, "result"), "warnings"), "warnings").items():
+            if not isinstance(listed, dict):
+                continue
+            texts = Counter(text for item in only_objects(listed.get("stored")) if (text := get_text(item, "message")))
+            count = listed.get("count")
+            in_all = count if isinstance(count, int) and count > 0 else 1
+            found += texts.items() if len(texts) > 1 else [(next(iter(texts), str(kind)), in_all)]
+        return found
 
 
 class DSSTriggerFire(DSSHandle):

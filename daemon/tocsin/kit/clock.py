@@ -6,7 +6,7 @@ since the wall clock may jump.
 
 import re
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from itertools import dropwhile
 from typing import Protocol
 
@@ -52,7 +52,12 @@ def isoformat(moment: datetime) -> str:
 
 def format_utc(moment: datetime) -> str:
     """For people: ``2026-03-01 02:10:00 UTC``."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    return format_local(moment, UTC)
+
+
+def format_local(moment: datetime, zone: tzinfo) -> str:
+    """For people, with the zone's own abbreviation: ``2026-03-01 03:10:00 CET``."""
+    return moment.astimezone(zone).strftime("%Y-%m-%d %H:%M:%S %Z")
 
 
 class BadDuration(ValueError):

@@ -23,6 +23,19 @@ class EndReason(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Acknowledgement:
+    """Somebody has it. It ends with the alert, and at ``until`` where that is set."""
+
+    by: str
+    at: datetime
+    until: datetime | None = None
+    comment: str = ""
+
+    def holds(self, now: datetime) -> bool:
+        return self.until is None or now < self.until
+
+
+@dataclass(frozen=True, slots=True)
 class Alert:
     """Firing while ``ends_at`` is None. Two alerts of one fingerprint never fire at once; each firing has its own ``id``."""
 
@@ -35,6 +48,7 @@ class Alert:
     annotations: Mapping[str, str] = field(default_factory=dict)
     count: int = 1  # failed runs, missed starts: what the rule counts
     run: RunKey | None = None  # the latest run it is about; its details are joined when a message is rendered
+    acknowledged: Acknowledgement | None = None
 
     @property
     def firing(self) -> bool:
@@ -84,11 +98,13 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class NotificationLogEntry:
-    """What a channel was last notified of for a group: the fingerprints of firing and of resolved alerts, and when."""
+    """What a channel was last notified of for a group: the fingerprints of firing, resolved and acknowledged alerts, and
+    when."""
 
     firing: frozenset[str]
     resolved: frozenset[str]
     at: datetime
+    acknowledged: frozenset[str] = frozenset()
 
 
 class SilenceState(StrEnum):

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 from tocsin.kit.clock import isoformat
 from tocsin.model.event import Event, FailedReporter
-from tocsin.model.run import Details, RunError
+from tocsin.model.run import Details, RunError, RunWarning
 
 Json = dict[str, "Json"] | list["Json"] | str | int | float | bool | None
 
@@ -52,6 +52,7 @@ def to_cloudevent(event: Event, details: Details | None = None) -> dict[str, Jso
             "reason": event.reason.value if event.reason else None,
             "reporter": _fields(event.reporter, ("name", "type", "error")),
             "error": _fields(details.error if details else None, ("message", "code", "title", "step")),
+            "warnings": _warnings(details),
             "steps": _steps(details),
         },
     }
@@ -70,8 +71,14 @@ def _source(node: str, project: str | None, scenario: str | None) -> str:
     return source
 
 
-def _fields(value: FailedReporter | RunError | None, names: tuple[str, ...]) -> Json:
+def _fields(value: FailedReporter | RunError | RunWarning | None, names: tuple[str, ...]) -> Json:
     return None if value is None else {name: getattr(value, name) for name in names}
+
+
+def _warnings(details: Details | None) -> Json:
+    if details is None or (details.problem is not None and not details.steps):
+        return None
+    return [_fields(warning, ("step", "message", "count")) for warning in details.warnings]
 
 
 def _steps(details: Details | None) -> Json:

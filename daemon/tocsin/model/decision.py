@@ -34,6 +34,8 @@ class DecisionReason(StrEnum):
     NEW_ALERTS = "new_alerts"
     RESOLVED = "resolved"
     REPEAT = "repeat"
+    ACKNOWLEDGED = "acknowledged"  # or no longer; notified to services that keep incidents
+    FAILOVER = "failover"  # another receiver did not deliver it
     SUMMARY = "summary"
     # and those that do not
     SILENCED = "silenced"
@@ -48,7 +50,7 @@ ALERT_OPENS = frozenset(
 )  # decisions of rules, after which an alert is routed
 ALERT_CHANGES = ALERT_OPENS | {DecisionReason.RESOLVED}
 _MUTES = ("silenced", "inhibited", "muted_time", "no_change", "no_channel")
-FLUSHES = tuple(map(DecisionReason, ("first", "new_alerts", "resolved", "repeat", *_MUTES)))
+FLUSHES = tuple(map(DecisionReason, ("first", "new_alerts", "resolved", "repeat", "acknowledged", "failover", *_MUTES)))
 SUPPRESSIONS = tuple(map(DecisionReason, (*_MUTES, "condition", "late", "not_allowed", "unknown_reporter")))
 
 

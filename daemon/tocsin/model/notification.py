@@ -9,6 +9,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Literal
 
+from tocsin.kit.clock import to_ms
 from tocsin.model.alert import Alert
 from tocsin.model.event import Event
 from tocsin.model.labels import Labels
@@ -79,6 +80,11 @@ class GroupNotice:
     def resolved(self) -> tuple[Alert, ...]:
         return tuple(alert for alert in self.alerts if not alert.firing)
 
+    @property
+    def acknowledged(self) -> bool:
+        """Whether somebody has all that fires."""
+        return bool(self.firing) and all(alert.acknowledged for alert in self.firing)
+
 
 @dataclass(frozen=True, slots=True)
 class SummaryNotice:
@@ -128,6 +134,17 @@ class Notification:
     attempts: int = 0
     reason: str | None = None  # why it is dead, superseded or cancelled
     dead_reason: DeadReason | None = None  # set while it is dead
+
+    @property
+    def thread(self) -> str | None:
+        """What one message that is edited in place is about: an alert group, or a run."""
+        match self.notice:
+            case GroupNotice(group_key=key):
+                return f"group:{key}"
+            case EventNotice(event=event) if event.run is not None:
+                run = event.run.key
+                return "run:" + "/".join((*run.scenario, run.run_id, str(to_ms(run.start))))
+        return None
 
 
 @dataclass(frozen=True, slots=True)

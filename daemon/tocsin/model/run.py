@@ -81,6 +81,15 @@ class RunError:
 
 
 @dataclass(frozen=True, slots=True)
+class RunWarning:
+    """Why a run, or one of its steps, ended with WARNING: ``result.warnings`` of its step runs."""
+
+    step: str | None
+    message: str
+    count: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
     """One executed step of a run; a retried step stands once for each try."""
 
@@ -110,3 +119,4 @@ class Details:
     steps: tuple[Step, ...] = ()
     log_tail: str | None = None
     problem: str | None = None
+    warnings: tuple[RunWarning, ...] = ()

@@ -29,6 +29,7 @@ class NodeView:
     down_reason: str | None = None
     clock_offset: timedelta = timedelta(0)  # DSS's clock minus ours
     least_clock_offset: timedelta | None = None  # the least of it for hours
+    problem: str | None = None  # the words of the last failure, while it is down
 
     @property
     def cautious(self) -> "NodeView":

@@ -22,7 +22,8 @@ from tocsin.routing.stages import muted_by_time
 from tocsin.routing.tree import Placed, matching_routes, walk
 
 _OF_SCENARIOS = frozenset({"project", "scenario", "tags"})
-_OF_EVENTS = _OF_SCENARIOS | {"scenario_name", "outcome", "trigger_type", "run_as"}
+_OF_ALERTS = _OF_SCENARIOS | {"scenario_name"}
+_OF_EVENTS = _OF_ALERTS | {"outcome", "trigger_type", "run_as"}
 _OF_RUNS = {"event", "outcome", "trigger_type", "run_as"}
 _OUTCOMES = {EventName.RUN_STARTED: "", EventName.RUN_FAILED: "FAILED", EventName.RUN_ABORTED: "ABORTED"}
 _OPEN_LABELS = {name: _OF_EVENTS - ({"outcome"} if name in _OUTCOMES else set()) for name in EventName}
@@ -67,7 +68,7 @@ def lint(config: Config, now: datetime) -> list[Finding]:
 
 def unknown_label(matchers: Iterable[Matcher], config: Config) -> str | None:
     """A sentence on the first label among the matchers that no alert of this configuration can have."""
-    names = _names(_alerts(config)) | _OF_SCENARIOS | {"alertname", "severity", "dss_node", "receiver", "channel"}
+    names = _names(_alerts(config)) | _OF_ALERTS | {"alertname", "severity", "dss_node", "receiver", "channel"}
     for matcher in matchers:
         if matcher.name not in names:
             near = did_you_mean(matcher.name, names) or f"; there are {', '.join(sorted(names))}"
@@ -78,7 +79,7 @@ def unknown_label(matchers: Iterable[Matcher], config: Config) -> str | None:
 def _alerts(config: Config) -> Iterator[LabelSpace]:
     for node, rule in product(_nodes(config), config.rules):
         labels = {**rule.labels, "alertname": rule.alert, "severity": rule.severity, "dss_node": node}
-        yield LabelSpace(labels, frozenset() if rule.kind == "node_down" else _OF_SCENARIOS)
+        yield LabelSpace(labels, frozenset() if rule.kind == "node_down" else _OF_ALERTS)
         if rule.kind == "missed":
             yield LabelSpace({**labels, "alertname": STALLED_ALERT, "severity": STALLED_SEVERITY})
     for channel in config.channels().values():

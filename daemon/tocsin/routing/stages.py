@@ -112,7 +112,11 @@ def deduplicate(
         return NotifyDecision(DecisionReason.NO_CHANGE, "send_resolved is off", log=True)
     if not firing or (channel.send_resolved and not resolved <= last.resolved):
         return _send(DecisionReason.RESOLVED)
+    if channel.keeps_state and current.acknowledged != last.acknowledged & firing:
+        return _send(DecisionReason.ACKNOWLEDGED)
     if last.at < now - route.repeat_interval:
+        if firing <= current.acknowledged:  # somebody has it: the entry goes on without a notification
+            return NotifyDecision(DecisionReason.NO_CHANGE, "acknowledged", log=True)
         return _send(DecisionReason.REPEAT)
     return NotifyDecision(DecisionReason.NO_CHANGE)
 

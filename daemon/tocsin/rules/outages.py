@@ -40,11 +40,12 @@ class NodeDownRule(CompiledRule[NodeDownState]):
         if view.now < due:
             return EvaluationResult(state, RuleStatus.UNKNOWN, due)
         why = (state.reason or "unreachable").replace("_", " ")
+        words = f": {view.node.problem}" if view.node.problem else ""
         content = AlertContent(
             starts_at=due,
             evidence=isoformat(state.since),
             summary=f"DSS node {view.node.node} cannot be watched: {why}",
-            description=f"Down since {format_utc(state.since)} ({why}). Its scenarios are not seen; what ran meanwhile "
+            description=f"Down since {format_utc(state.since)} ({why}{words}). Its scenarios are not seen; what ran meanwhile "
             "is read back when it answers again.",
             facts={"reason": state.reason or ""},
         )

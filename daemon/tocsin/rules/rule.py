@@ -176,6 +176,7 @@ class CompiledRule(Generic[S]):
         if view.scenario is not None:
             project, scenario = view.scenario.key[1:]
             labels |= {"project": project, "scenario": scenario, "tags": tags_label(view.scenario.tags)}
+            labels["scenario_name"] = view.scenario.name or scenario
         return {label: value for label, value in labels.items() if value}
 
 

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, and_, insert, or_, select, update
 
 from tocsin.kit.clock import to_ms
 from tocsin.kit.strings import fresh_id
-from tocsin.model.alert import Alert, EndReason, Silence, SilenceState
+from tocsin.model.alert import Acknowledgement, Alert, EndReason, Silence, SilenceState
 from tocsin.model.decision import ALERT_OPENS, Decision, DecisionReason, Stage
 from tocsin.model.labels import Labels, Matcher, parse_matcher
 from tocsin.model.run import RunKey, ScenarioKey
@@ -106,10 +106,24 @@ def end_alert(connection: Connection, alert_id: str, at: datetime, reason: EndRe
     return next(iter(readable(connection, alerts, rows, to_alert)), None)
 
 
+def set_acknowledged(connection: Connection, alert_id: str, acknowledged: Acknowledgement | None) -> Alert | None:
+    """Note on an alert that fires that somebody has it, or no longer; None when it does not fire or cannot be read."""
+    change = update(alerts).where(alerts.c.id == alert_id, _FIRING).values(acknowledged=acknowledged)
+    return next(iter(readable(connection, alerts, connection.execute(change.returning(*alerts.c)), to_alert)), None)
+
+
 def firing_alerts(connection: Connection) -> list[AlertRow]:
     """The alerts that fire, the oldest first."""
     query = select(alerts).where(_FIRING).order_by(alerts.c.starts_at, alerts.c.id)
     return readable(connection, alerts, connection.execute(query), to_alert_row)
+
+
+def firing_or_ended_since(connection: Connection, since: datetime, changed_since: datetime | None) -> list[Alert]:
+    """The alerts that fire or ended at ``since`` or later; of those only what was written at ``changed_since`` or later."""
+    query = select(alerts).where(or_(_FIRING, alerts.c.ends_at >= since))
+    if changed_since is not None:
+        query = query.where(alerts.c.updated_at >= changed_since)
+    return readable(connection, alerts, connection.execute(query), to_alert)
 
 
 _BRIEF = Keyed(select(alerts.c.id, alerts.c.fingerprint, alerts.c.alertname).where(_FIRING), [alerts.c.id])

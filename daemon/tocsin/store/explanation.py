@@ -15,7 +15,7 @@ from tocsin.model.decision import Decision, DecisionReason, Stage
 from tocsin.model.event import Event
 from tocsin.model.labels import all_match
 from tocsin.model.notification import EventNotice, GroupNotice, Notification, NotificationState
-from tocsin.model.run import RunKey, ScenarioKey
+from tocsin.model.run import RunKey, RunWarning, ScenarioKey
 from tocsin.store.alerts import active_silences, decisions_about, to_decision
 from tocsin.store.groups import load_notification_log
 from tocsin.store.outbox import load_notifications
@@ -90,6 +90,7 @@ class RunExplanation:
     details_read_at: datetime | None
     details_problem: str | None
     steps: tuple[StepRecord, ...]
+    warnings: tuple[RunWarning, ...]
     log_tail: str | None
     events: tuple[EventRecord, ...]
     alerts: tuple[AlertRecord, ...]
@@ -165,6 +166,7 @@ def load_run_explanation(
             )
             for step in (details.steps if details else ())
         ),
+        warnings=details.warnings if details else (),
         log_tail=details.log_tail if details else None,
         events=tuple(run_events),
         alerts=tuple(concerned),

@@ -1,6 +1,6 @@
 """Rows of alert groups: their members, when they are flushed next, and the notification log of each channel."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -95,6 +95,13 @@ def all_groups(connection: Connection) -> list[Group]:
     return readable(connection, groups, connection.execute(select(groups).order_by(groups.c.key)), _to_group)
 
 
+def flush_groups_of(connection: Connection, alert_id: str, now: datetime) -> None:
+    """Make the groups of an alert due now, so that those who keep an incident of it are told what changed."""
+    inside = select(group_alerts.c.group_key).where(group_alerts.c.alert_id == alert_id)
+    due = update(groups).where(groups.c.key.in_(inside), groups.c.flushed_at.is_not(None))
+    connection.execute(due.values(flush_at=now))
+
+
 def next_flush(connection: Connection) -> datetime | None:
     moment: datetime | None = connection.execute(select(func.min(groups.c.flush_at))).scalar_one_or_none()
     return moment
@@ -149,7 +156,11 @@ def load_notification_log(connection: Connection, keys: Collection[str]) -> dict
 
     def to_row(row: Any) -> NotificationLogRow:
         notified = (
-            None if row.at is None else NotificationLogEntry(frozenset(row.firing), frozenset(row.resolved), row.at)
+            None
+            if row.at is None
+            else NotificationLogEntry(
+                frozenset(row.firing), frozenset(row.resolved), row.at, frozenset(row.acknowledged or ())
+            )
         )
         # The entry counts, whatever reason a newer version has written.
         reason = DecisionReason(row.reason) if row.reason in _REASONS else None
@@ -167,8 +178,7 @@ def save_notification_log(connection: Connection, rows: Sequence[NotificationLog
     """Write rows of the notification log over older ones."""
     _LOG.execute(connection, [
         (
-            row.group_key, row.channel, document_text(sorted(row.notified.firing) if row.notified else ()),
-            document_text(sorted(row.notified.resolved) if row.notified else ()),
+            row.group_key, row.channel, *_log_sets(row.notified),
             to_ms(row.notified.at) if row.notified else None, row.reason.value,
         )
         for row in rows
@@ -176,7 +186,14 @@ def save_notification_log(connection: Connection, rows: Sequence[NotificationLog
     ])  # fmt: skip
 
 
-_ENTRY = ("firing", "resolved", "at", "reason")
+def _log_sets(entry: NotificationLogEntry | None) -> Iterator[str]:
+    """The sets of an entry as documents."""
+    for name in _SETS:
+        yield document_text(sorted(getattr(entry, name)) if entry else ())
+
+
+_SETS = ("firing", "resolved", "acknowledged")
+_ENTRY = (*_SETS, "at", "reason")
 _LOG = bulk_upsert(notification_log, ("group_key", "channel", *_ENTRY), _ENTRY)
 
 

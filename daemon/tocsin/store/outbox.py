@@ -6,7 +6,7 @@ transaction that claims it. Any number of replicas may call these functions; a r
 whoever claims it next.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -47,7 +47,16 @@ from tocsin.model.notification import (
 )
 from tocsin.model.run import RunKey
 from tocsin.store.engine import StoreUnavailable
-from tocsin.store.schema import Document, Unreadable, attempts, document_text, moment_of, outbox, outbox_waits
+from tocsin.store.schema import (
+    Document,
+    Unreadable,
+    attempts,
+    document_text,
+    moment_of,
+    outbox,
+    outbox_waits,
+    sent_messages,
+)
 from tocsin.store.sql import (
     BulkWrite,
     Keyed,
@@ -62,9 +71,11 @@ from tocsin.store.sql import (
     readable,
     shallow,
     unfold,
+    upsert,
 )
 
 _PAGE = 1_000
+_FAILOVERS = 200
 _ENOUGH = 4  # a quarter of the limit will do, once four times as many rows were read
 _CLOCK_SKEW = timedelta(hours=1)  # an alert's start is on DSS's clock, a receipt on ours
 # Written out, not bound: a partial index serves only a query whose condition the planner can read.
@@ -135,6 +146,15 @@ class Claimed:
 
 
 @dataclass(frozen=True, slots=True)
+class SentMessage:
+    """Where the message stands that a channel edits in place; ``place`` is of the channel's kind."""
+
+    channel: str
+    thread: str
+    place: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Receipt:
     """How one attempt ended, and what becomes of its row.
 
@@ -148,6 +168,7 @@ class Receipt:
     due_at: datetime
     reason: str | None = None
     dead_reason: DeadReason | None = None
+    sent: SentMessage | None = None
 
 
 # --- enqueue and read -------------------------------------------------------------------------------------------------
@@ -547,6 +568,40 @@ def save_receipts(connection: Connection, receipts: Sequence[Receipt]) -> None:
     _DELIVERED.execute(connection, delivered)
     _ATTEMPTS.execute(connection, tries)
     _KNOWN_ATTEMPT.execute(connection, first)
+    places = {
+        (sent.channel, sent.thread): {"place": sent.place, "updated_at": receipt.attempt.ended_at}
+        for receipt in receipts
+        if (sent := receipt.sent) is not None
+    }
+    rows = [{"channel": channel, "thread": thread, **values} for (channel, thread), values in places.items()]
+    upsert(connection, sent_messages, rows, ("place", "updated_at"))
+
+
+def sent_messages_of(connection: Connection, threads: Collection[tuple[str, str]]) -> dict[tuple[str, str], Any]:
+    """The places of messages, by channel and thread, as far as there are any."""
+    rows = _SENT.rows(connection, threads)
+    places = readable(connection, sent_messages, rows, lambda row: ((row.channel, row.thread), row.place))
+    return dict(places)
+
+
+_SENT = Keyed(select(sent_messages), columns(sent_messages, "channel", "thread"))
+
+
+def undelivered(
+    connection: Connection, channels: Collection[str], before: datetime, dead_since: datetime
+) -> list[Notification]:
+    """What no other receiver was notified of, though these channels have not delivered it: rows of before ``before`` that
+    are still open, and those that became dead letters at ``dead_since`` or later. At most a few hundred."""
+    own = (outbox.c.channel.in_(sorted(channels)), outbox.c.failed_over_at.is_(None))
+    late = select(outbox).where(OPEN, *own, outbox.c.created_at <= before)
+    dead = select(outbox).where(outbox.c.dead_reason.is_not(None), *own, outbox.c.settled_at >= dead_since)
+    rows = [row for query in (late, dead) for row in connection.execute(query.order_by(outbox.c.n).limit(_FAILOVERS))]
+    return readable(connection, outbox, rows, to_notification)
+
+
+def mark_failed_over(connection: Connection, ids: Collection[str], now: datetime) -> None:
+    for part in chunks(sorted(ids)):
+        connection.execute(update(outbox).where(outbox.c.id.in_(part)).values(failed_over_at=now))
 
 
 def retry_now(connection: Connection, channel: str, now: datetime) -> None:

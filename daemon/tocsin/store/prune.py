@@ -29,6 +29,7 @@ from tocsin.store.schema import (
     run_details,
     runs,
     scenarios,
+    sent_messages,
     silences,
     withheld,
 )
@@ -63,6 +64,7 @@ def prune(connection: Connection, now: datetime, retention: timedelta, after: Sc
         outbox: and_(outbox.c.settled_at < before, outbox.c.state.in_(_DONE)),
         alerts: and_(alerts.c.ends_at < before, ~in_group),
         silences: silences.c.ends_at < before,
+        sent_messages: sent_messages.c.updated_at < before,
         expected_starts: and_(expected_starts.c.at < before, expected_starts.c.state != "pending"),
         notification_log: and_(~group_there, old_log),
         attempts: and_(attempts.c.ended_at < before, ~exists().where(outbox.c.id == attempts.c.notification_id)),

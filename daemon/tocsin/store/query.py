@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, Table, Text, and_, func, select, tuple_
 
-from tocsin.model.alert import EndReason, Silence, SilenceState
+from tocsin.model.alert import Acknowledgement, EndReason, Silence, SilenceState
 from tocsin.model.event import Event, event_labels, tags_label
 from tocsin.model.labels import Labels
 from tocsin.model.notification import Attempt, AttemptOutcome, EventNotice, GroupNotice, Notice
@@ -136,6 +136,7 @@ class AlertRecord:
     end_reason: EndReason | None
     count: int
     run_id: str | None
+    acknowledged: Acknowledgement | None
 
 
 @dataclass(frozen=True, slots=True)

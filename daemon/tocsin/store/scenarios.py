@@ -58,7 +58,9 @@ class NodeRow:
 
 _to_node = maker(NodeRow)
 _MOST_OFFSET_MS = 100 * 365 * 86_400_000  # of a clock; what a damaged row says beyond it is cut
-_VIEWED_OF_NODE = ("node", "up", "backfilling", "down_since", "down_reason", "clock_offset_ms", "clock_offset_least_ms")
+_VIEWED_OF_NODE = (
+    "node", "up", "backfilling", "down_since", "down_reason", "clock_offset_ms", "clock_offset_least_ms", "problem",
+)  # fmt: skip
 
 
 def ensure_node(connection: Connection, node: str, watched_since: datetime) -> NodeRow:
@@ -91,8 +93,8 @@ def node_views(connection: Connection) -> dict[str, NodeView]:
         return timedelta(milliseconds=min(max(milliseconds, -_MOST_OFFSET_MS), _MOST_OFFSET_MS))
 
     return {
-        node: NodeView(node, *others, offset(now), None if least is None else offset(least))  # type: ignore[call-arg]
-        for node, *others, now, least in connection.execute(select(*columns(nodes, *_VIEWED_OF_NODE)))
+        node: NodeView(node, *others, offset(now), None if least is None else offset(least), problem)  # type: ignore[call-arg]
+        for node, *others, now, least, problem in connection.execute(select(*columns(nodes, *_VIEWED_OF_NODE)))
     }
 
 

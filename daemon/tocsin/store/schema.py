@@ -33,9 +33,10 @@ from sqlalchemy import (
 )
 
 from tocsin.kit.clock import from_ms, to_ms
+from tocsin.model.alert import Acknowledgement
 from tocsin.model.event import Event
 from tocsin.model.notification import EventNotice, GroupNotice, SummaryNotice
-from tocsin.model.run import RunError, Step
+from tocsin.model.run import RunError, RunWarning, Step
 from tocsin.model.scenario import MailReporter
 
 # The newest migration: the minor version that it came with, and a number. Compared at start, so that Alembic is loaded
@@ -289,6 +290,7 @@ run_details = Table(
     Column("steps", Document(tuple[Step, ...]), nullable=False),
     Column("log_tail", Text),
     Column("problem", Text),
+    Column("warnings", Document(tuple[RunWarning, ...]), nullable=False),
     PrimaryKeyConstraint(*_RUN),
 )
 
@@ -371,6 +373,7 @@ alerts = Table(
     Column("run_start", Moment),
     Column("updated_at", Moment, nullable=False),
     Column("was_active", Boolean, nullable=False),  # the scenario's own switch when it fired; off since: deactivated
+    Column("acknowledged", Document(Acknowledgement)),
 )
 _partial_index("uq_alerts_firing", alerts.c.fingerprint, where=alerts.c.ends_at.is_(None), unique=True)
 Index("ix_alerts_ends_at", alerts.c.ends_at)
@@ -410,11 +413,23 @@ notification_log = Table(
     *_names("group_key", "channel"),
     Column("firing", Document(tuple[str, ...]), nullable=False),  # fingerprints
     Column("resolved", Document(tuple[str, ...]), nullable=False),
+    Column("acknowledged", Document(tuple[str, ...])),
     Column("at", Moment),  # null until the first notification
     _word("reason"),  # of the last flush; only a change of it is a new decision row
     PrimaryKeyConstraint("group_key", "channel"),
 )
 Index("ix_notification_log_at", notification_log.c.at)
+
+# Where the message stands that a channel edits in place, by the group or run that it is about.
+sent_messages = Table(
+    "sent_messages",
+    metadata,
+    *_names("channel", "thread"),
+    Column("place", Document(dict[str, Any]), nullable=False),
+    Column("updated_at", Moment, nullable=False),
+    PrimaryKeyConstraint("channel", "thread"),
+)
+Index("ix_sent_messages_updated_at", sent_messages.c.updated_at)  # prune
 
 # Events that were too late to be notified one by one, until the summary after the backfill.
 withheld = Table(
@@ -477,6 +492,7 @@ outbox = Table(
     Column("lease_holder", Text),
     Column("lease_until", Moment),
     Column("settled_at", Moment),  # when the state became final
+    Column("failed_over_at", Moment),  # when another receiver was notified in its place; also of that one's own row
     # The last column: scans for due rows need not read past it.
     Column("notice", Document(EventNotice, GroupNotice, SummaryNotice), nullable=False),
 )

@@ -16,7 +16,7 @@ from tocsin.dss.wire import Raw
 from tocsin.kit.clock import to_ms
 from tocsin.kit.strings import json_beginning, storable
 from tocsin.model.event import FailedReporter
-from tocsin.model.run import Details, Outcome, Run, RunError, RunKey, ScenarioKey, Step
+from tocsin.model.run import Details, Outcome, Run, RunError, RunKey, RunWarning, ScenarioKey, Step
 from tocsin.model.scenario import MailReporter
 
 T = TypeVar("T")
@@ -212,7 +212,12 @@ def read_details(raw: Raw, run: RunKey, read_at: datetime) -> Details:
         id_, name, type_, outcome = map(_clean, (step.id, step.name, step.type, step.outcome))
         jobs = tuple(storable(job, _NAME_LENGTH) for job in step.job_ids[:_MOST])
         steps.append(Step(id_, name, type_, outcome, duration, jobs))
-    return Details(run, read_at, error, tuple(steps), log_tail)
+    warnings = tuple(
+        RunWarning(_clean(step.name or step.id), storable(message, _TEXT_LENGTH), count)
+        for step in step_runs[:_MOST_STEPS]
+        for message, count in step.warnings
+    )[:_MOST]
+    return Details(run, read_at, error, tuple(steps), log_tail, warnings=warnings)
 
 
 def read_failed_reporters(run: Raw) -> tuple[FailedReporter, ...]:

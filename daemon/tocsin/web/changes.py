@@ -13,7 +13,7 @@ from base64 import b64decode
 from collections.abc import Mapping
 from datetime import datetime
 from hashlib import sha256
-from typing import Annotated
+from typing import Annotated, TypeVar
 from urllib.parse import parse_qsl
 
 import structlog
@@ -24,6 +24,7 @@ from tocsin.config.model import Config
 from tocsin.config.secrets import Secret
 from tocsin.deliver.webhook import BadSecret, signing_key
 from tocsin.kit.clock import BadDuration, isoformat, parse_duration
+from tocsin.model.alert import Acknowledgement
 from tocsin.model.labels import BadMatcher, Matcher, parse_matcher
 from tocsin.routing.lint import unknown_label
 from tocsin.store import alerts
@@ -33,6 +34,7 @@ from tocsin.web.context import CONTEXT, SUBJECT, HttpProblem
 from tocsin.web.reads import to_json
 
 log = structlog.get_logger(__name__)
+Body = TypeVar("Body", bound=BaseModel)
 
 _TOLERANCE_SECONDS = 300
 _LONGEST_NAME = 300
@@ -64,15 +66,14 @@ class NewSilence(BaseModel):
 
 async def create_silence(request: web.Request) -> web.Response:
     context = request.app[CONTEXT]
-    asked = await _new_silence(request)
+    asked = await _read_body(request, NewSilence, "a silence")
     now = context.clock.now()
     starts_at = asked.starts_at or now
+    ends_at = _end_of(asked.ends_at, asked.duration, starts_at, "a silence")
     matchers = await asyncio.to_thread(_matchers, asked.matchers, context.config())  # regular expressions are compiled
     by = SUBJECT.get() if context.config().http.tokens_file else asked.created_by or SUBJECT.get()
     try:
-        silence = await context.store.write(
-            alerts.insert_silence, matchers, starts_at, _ends_at(asked, starts_at), by, asked.comment, now
-        )
+        silence = await context.store.write(alerts.insert_silence, matchers, starts_at, ends_at, by, asked.comment, now)
     except BadSilence as error:
         raise HttpProblem(400, str(error)) from None
     log.info("silence_created", silence=silence.id, matchers=asked.matchers, by=by)
@@ -97,6 +98,41 @@ async def resolve_alert(request: web.Request) -> web.Response:
     return web.json_response({"id": id_, "resolved": True})
 
 
+class NewAcknowledgement(BaseModel):
+    """What ``POST /api/v1/alerts/{id}/ack`` takes. ``by`` counts only where no token tells who asks."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    by: Annotated[str, Field(max_length=200), AfterValidator(_stored)] = ""
+    until: AwareDatetime | None = None
+    duration: Annotated[str, Field(max_length=50)] | None = None
+    comment: Annotated[str, Field(max_length=2_000), AfterValidator(_stored)] = ""
+
+
+async def acknowledge_alert(request: web.Request) -> web.Response:
+    """Somebody has it: repeats and escalation stop until the alert ends, or until the given time."""
+    context, id_ = request.app[CONTEXT], request.match_info["id"]
+    asked = await _read_body(request, NewAcknowledgement, "an acknowledgement")
+    now = context.clock.now()
+    until = None
+    if asked.until is not None or asked.duration is not None:
+        until = _end_of(asked.until, asked.duration, now, "an acknowledgement")
+        if until <= now:
+            raise HttpProblem(400, "until is not in the future")
+    by = SUBJECT.get() if context.config().http.tokens_file else asked.by or SUBJECT.get()
+    if not await context.acknowledge_alert(id_, Acknowledgement(by, now, until, asked.comment)):
+        raise HttpProblem(404, "no firing alert has this id")
+    return web.json_response({"id": id_, "acknowledged": {"by": by, "at": isoformat(now), "until": until and isoformat(until),
+                                                          "comment": asked.comment}})  # fmt: skip
+
+
+async def unacknowledge_alert(request: web.Request) -> web.Response:
+    id_ = request.match_info["id"]
+    if not await request.app[CONTEXT].acknowledge_alert(id_, None):
+        raise HttpProblem(404, "no firing alert has this id")
+    return web.json_response({"id": id_, "acknowledged": None})
+
+
 async def retry_delivery(request: web.Request) -> web.Response:
     id_ = request.match_info["id"]
     if not await request.app[CONTEXT].retry_delivery(id_):
@@ -112,17 +148,19 @@ async def reload(request: web.Request) -> web.Response:
     return web.json_response({"at": isoformat(done.at), "needs_restart": list(done.needs_restart)})
 
 
-async def _new_silence(request: web.Request) -> NewSilence:
-    if request.content_type != "application/json":
+async def _read_body(request: web.Request, kind: type[Body], what: str) -> Body:
+    """Nothing at all is an empty object."""
+    raw = await request.read()
+    if raw and request.content_type != "application/json":
         raise HttpProblem(415, "the body must be application/json")
     try:
-        return NewSilence.model_validate_json(await request.read())
+        return kind.model_validate_json(raw or b"{}")
     except ValidationError as error:
         errors = [
             f"{'.'.join(map(str, fault['loc'])) or 'body'}: {fault['msg']}"
             for fault in error.errors(include_url=False, include_context=False, include_input=False)
         ]
-        raise HttpProblem(400, "the body is not a silence", errors=errors) from None
+        raise HttpProblem(400, f"the body is not {what}", errors=errors) from None
 
 
 def _matchers(texts: list[str], config: Config) -> list[Matcher]:
@@ -135,17 +173,17 @@ def _matchers(texts: list[str], config: Config) -> list[Matcher]:
     return matchers
 
 
-def _ends_at(asked: NewSilence, starts_at: datetime) -> datetime:
-    if (asked.ends_at is None) == (asked.duration is None):
-        raise HttpProblem(400, "a silence needs ends_at or duration, and not both")
-    if asked.ends_at is not None:
-        return asked.ends_at
+def _end_of(moment: datetime | None, duration: str | None, starts_at: datetime, what: str) -> datetime:
+    if (moment is None) == (duration is None):
+        raise HttpProblem(400, f"{what} needs ends_at or duration, and not both")
+    if moment is not None:
+        return moment
     try:
-        return starts_at + parse_duration(asked.duration or "")
+        return starts_at + parse_duration(duration or "")
     except BadDuration as error:
         raise HttpProblem(400, str(error)) from None
     except OverflowError:
-        raise HttpProblem(400, "duration is longer than a silence can be") from None
+        raise HttpProblem(400, f"duration is longer than {what} can be") from None
 
 
 # --- hooks --------------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from aiohttp.typedefs import Handler
 from tocsin.config.model import Config
 from tocsin.kit.clock import Clock
 from tocsin.metrics.exposition import Exposition
+from tocsin.model.alert import Acknowledgement
 from tocsin.model.cloudevent import Json
 from tocsin.model.run import ScenarioKey
 from tocsin.store import Store, StoreError
@@ -48,8 +49,8 @@ class WebContext:
 
     ``loop_turned_at`` is a monotonic time of ``clock``; ``ready`` answers None, or the reason why not. ``nudge`` takes
     a node and, where the hook named them, project and scenario, and answers whether a poll follows.
-    ``resolve_alert`` takes an alert's id and who asks, ``retry_delivery`` a notification's id; both answer False for
-    what is unknown or not in a state to be changed. ``explain`` answers None for an unknown run,
+    ``resolve_alert`` takes an alert's id and who asks, ``acknowledge_alert`` an id and the acknowledgement or None,
+    ``retry_delivery`` a notification's id; they answer False for what is unknown or not in a state to be changed. ``explain`` answers None for an unknown run,
     ``explain_alert`` for an id that no alert or several begin with.
     """
 
@@ -64,6 +65,7 @@ class WebContext:
     reload: Callable[[], Awaitable[ReloadResult]]
     nudge: Callable[[str, str | None, str | None], bool]
     resolve_alert: Callable[[str, str], Awaitable[bool]]
+    acknowledge_alert: Callable[[str, Acknowledgement | None], Awaitable[bool]]
     retry_delivery: Callable[[str], Awaitable[bool]]
     explain: Callable[[ScenarioKey, str], Awaitable[RunExplanation | None]]
     explain_alert: Callable[[str], Awaitable[AlertExplanation | None]]

@@ -99,15 +99,16 @@ async def list_run_jobs(session: Session, address: RunArgument) -> list[Item]:
 
 @verb(app, "errors")
 async def show_run_errors(session: Session, address: RunArgument, as_json: JsonOption = False) -> None:
-    """Show the errors of a run, the first one first; nothing if there are none."""
+    """Show the errors of a run, the first one first, then its warnings; nothing if there are none."""
     _, _, details = await _read(session, address)
-    errors = _errors(details)
+    errors = [*_errors(details), *_warnings(details)]
     if as_json:
         return show.print_json(errors)
     for number, error in enumerate(errors):
         print("\n" if number else "", end="")
         show.item(error, hide=("stack",))
-        print(*map(show.cell, str(error["stack"] or "").splitlines()), sep="\n")
+        if error.get("stack"):
+            print(*map(show.cell, str(error["stack"]).splitlines()), sep="\n")
     return None
 
 
@@ -177,6 +178,14 @@ def _errors(details: DSSScenarioRunDetails) -> list[Item]:
         }
         for step in details.steps
         if (thrown := step.first_error_details) is not None
+    ]
+
+
+def _warnings(details: DSSScenarioRunDetails) -> list[Item]:
+    return [
+        {"step": step.name or step.id, "title": "warning", "message": message, "count": count}
+        for step in details.steps
+        for message, count in step.warnings
     ]
 
 

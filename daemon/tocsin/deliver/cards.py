@@ -1,0 +1,279 @@
+"""Messages in the best form of the services that have one: Teams' Adaptive Cards, Discord's embeds, Google Chat's cards,
+Mattermost's attachments, Telegram's buttons, ntfy's headers. Pure: JSON out of a message, within the service's limits.
+Sources: the services' own references of these formats."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from tocsin.deliver.escape import FORMATTERS, Dialect, escape_html, to_one_line, truncate
+from tocsin.deliver.message import Link, Message, MessageSection, Tone
+from tocsin.deliver.services import truncate_markup
+from tocsin.model.errors import shorten_log
+
+Json = dict[str, Any]
+
+_LINKS = 4
+_TEAMS = 24_000  # of 28 KB, the frame that Teams adds included
+_GOOGLE_CHAT = 28_000  # of 32 kB
+_DISCORD = 5_800  # characters of all embeds together, of 6000
+_MATTERMOST = 16_000
+_TEAMS_COLOURS = {Tone.BAD: "Attention", Tone.WARN: "Warning", Tone.GOOD: "Good", Tone.INFO: "Accent"}
+_COLOURS = {Tone.BAD: "#b3261e", Tone.WARN: "#d98e04", Tone.GOOD: "#1a7f37", Tone.INFO: "#3b5b8c"}
+SIGNS = {Tone.BAD: "\U0001f534", Tone.WARN: "\U0001f7e0", Tone.GOOD: "\u2705", Tone.INFO: "\U0001f535"}
+_NTFY_TAGS = {
+    Tone.BAD: "rotating_light",
+    Tone.WARN: "warning",
+    Tone.GOOD: "white_check_mark",
+    Tone.INFO: "information_source",
+}
+_NTFY_PRIORITIES = {Tone.BAD: 5, Tone.WARN: 4, Tone.GOOD: 3, Tone.INFO: 2}
+
+
+def smaller(message: Message) -> Iterator[Message]:
+    """The message, then ever less of it; what matters least goes first. The last has headline, first error and links."""
+    yield message
+    if message.error is not None and message.error.log_tail:
+        message = replace(message, error=message.error._replace(log_tail=shorten_log(message.error.log_tail, 5, 400)))
+        yield message
+        error = message.error
+        message = replace(message, error=error and error._replace(log_tail=None))
+        yield message
+    if message.steps:
+        message = replace(message, steps=())
+        yield message
+    for count in (10, 3, 1):
+        sections = tuple(_cut(section, count) for section in message.sections[: 2 * count])
+        hidden = sum(section.size for section in message.sections[2 * count :])
+        message = replace(message, sections=sections, more=message.more + hidden)
+        yield message
+    for limit in (200, 60):
+        lines = tuple(line._replace(value=truncate(line.value, limit)) for line in message.lines[:12])
+        error = message.error
+        message = replace(
+            message, lines=lines, error=error and error._replace(message=truncate(error.message, 5 * limit))
+        )
+        yield message
+    yield replace(message, lines=(), sections=(), notes=())
+
+
+def _cut(section: MessageSection, count: int) -> MessageSection:
+    kept = section.items[:count]
+    error = section.error and section.error._replace(message=truncate(section.error.message, 60 * count))
+    return MessageSection(error, kept, section.more + len(section.items) - len(kept))
+
+
+def fitting(message: Message, build: Callable[[Message], Json], limit: int) -> Json:
+    """The fullest document whose JSON has at most ``limit`` bytes."""
+    document: Json = {}
+    for part in smaller(message):
+        document = build(part)
+        if len(json.dumps(document)) <= limit:
+            break
+    return document
+
+
+def section_lines(section: MessageSection, write: Callable[[str], str], names: int = 10) -> tuple[str, str]:
+    """What a section says of itself, and the names of its items; escaped by ``write``."""
+    error = f": {section.error.message}" if section.error is not None and section.error.message else ""
+    if section.size == 1:
+        return write(to_one_line(f"{section.state.capitalize()}: {section.items[0].title}", 400)), write(error[2:])
+    listed = ", ".join(to_one_line(item.name, 60) for item in section.items[:names])
+    more = f" and {section.size - names} more" if section.size > names else ""
+    return write(to_one_line(f"{section.size} {section.state}{error}", 400)), write(listed + more)
+
+
+def _links(message: Message) -> list[Link]:
+    return [link for link in message.links if link.url.startswith(("http://", "https://"))][:_LINKS]
+
+
+def _error_title(message: Message) -> str:
+    return f"Error in step {message.error.step}" if message.error is not None and message.error.step else "Error"
+
+
+# --- Microsoft Teams ------------------------------------------------------------------------------------------------------
+
+
+def teams_card(message: Message) -> Json:
+    return fitting(message, _teams_card, _TEAMS)
+
+
+def _teams_card(message: Message) -> Json:
+    write = FORMATTERS[Dialect.CARD].escape
+
+    def text(value: str, **more: object) -> Json:
+        return {"type": "TextBlock", "text": value or " ", "wrap": True, **more}
+
+    title = f"{SIGNS[message.tone]} {write(message.headline)}"
+    body = [text(title, size="Large", weight="Bolder", color=_TEAMS_COLOURS[message.tone])]
+    for section in message.sections:
+        head, names = section_lines(section, write)
+        body += [text(head, weight="Bolder", separator=True), text(names, spacing="None")]
+    if message.more:
+        body.append(text(f"and {message.more} more"))
+    if message.lines:
+        facts = [{"title": write(line.label), "value": write(line.value)} for line in message.lines]
+        body.append({"type": "FactSet", "facts": facts})
+    if message.error is not None and message.error.message:
+        body += [
+            text(write(_error_title(message)), weight="Bolder"),
+            text(write(truncate(message.error.message, 1_000))),
+        ]
+    if message.error is not None and message.error.log_tail:
+        tail = write(shorten_log(message.error.log_tail, 15, 1_500))
+        body.append(text(tail, fontType="Monospace", size="Small"))
+    body += [text(write(f"Note: {note}"), isSubtle=True) for note in message.notes]
+    card = {
+        "$schema": "http://adaptivecards.io/schemas/adaptive-card.json",
+        "type": "AdaptiveCard",
+        "version": "1.4",
+        "msteams": {"width": "Full"},
+        "body": body,
+        "actions": [{"type": "Action.OpenUrl", "title": link.label, "url": link.url} for link in _links(message)],
+    }
+    attachment = {"contentType": "application/vnd.microsoft.card.adaptive", "contentUrl": None, "content": card}
+    return {"type": "message", "attachments": [attachment]}
+
+
+# --- Discord --------------------------------------------------------------------------------------------------------------
+
+
+def discord_message(message: Message) -> Json:
+    return fitting(message, _discord_message, _DISCORD)
+
+
+def _discord_message(message: Message) -> Json:
+    write = FORMATTERS[Dialect.MARKDOWN].escape
+    parts = []
+    for section in message.sections:
+        head, names = section_lines(section, write)
+        parts.append(f"**{head}**\n{names}")
+    if message.more:
+        parts.append(f"and {message.more} more")
+    if message.error is not None and message.error.message:
+        parts.append(f"**{write(_error_title(message))}:** {write(truncate(message.error.message, 1_000))}")
+    if message.error is not None and message.error.log_tail:
+        parts.append(FORMATTERS[Dialect.MARKDOWN].fence(shorten_log(message.error.log_tail, 15, 1_200)))
+    links = " · ".join(FORMATTERS[Dialect.MARKDOWN].link(write(link.label), link.url) for link in _links(message))
+    parts.append(links)
+    parts += [f"*{write(f'Note: {note}')}*" for note in message.notes]
+    fields = [
+        {"name": write(line.label)[:256], "value": truncate_markup(write(line.value), 1_024) or "-", "inline": True}
+        for line in message.lines[:25]
+    ]
+    embed = {
+        "title": truncate_markup(write(message.headline), 256),
+        "color": int(_COLOURS[message.tone].removeprefix("#"), 16),
+        "description": truncate_markup("\n".join(part for part in parts if part), 4_096),
+        "fields": fields,
+    }
+    content = f"{SIGNS[message.tone]} {truncate_markup(write(message.headline), 500)}"
+    return {"content": content, "embeds": [embed], "allowed_mentions": {"parse": []}}
+
+
+# --- Google Chat ----------------------------------------------------------------------------------------------------------
+
+
+def google_chat_message(message: Message) -> Json:
+    return fitting(message, _google_chat_message, _GOOGLE_CHAT)
+
+
+def _google_chat_message(message: Message) -> Json:
+    widgets: list[Json] = []
+    for section in message.sections:
+        head, names = section_lines(section, escape_html)
+        widgets.append({"textParagraph": {"text": f"<b>{head}</b><br>{names}"}})
+    if message.more:
+        widgets.append({"textParagraph": {"text": f"and {message.more} more"}})
+    widgets += [
+        {"decoratedText": {"topLabel": line.label, "text": escape_html(line.value), "wrapText": True}}
+        for line in message.lines
+    ]
+    if message.error is not None and message.error.message:
+        text = escape_html(truncate(message.error.message, 1_000))
+        widgets.append({"textParagraph": {"text": f"<b>{escape_html(_error_title(message))}</b><br>{text}"}})
+    if message.error is not None and message.error.log_tail:
+        tail = escape_html(shorten_log(message.error.log_tail, 15, 1_500)).replace("\n", "<br>")
+        widgets.append({"textParagraph": {"text": tail}})
+    widgets += [{"textParagraph": {"text": f"<i>{escape_html(f'Note: {note}')}</i>"}} for note in message.notes]
+    buttons = [{"text": link.label, "onClick": {"openLink": {"url": link.url}}} for link in _links(message)]
+    if buttons:
+        widgets.append({"buttonList": {"buttons": buttons}})
+    title = f"{SIGNS[message.tone]} {to_one_line(message.headline, 200)}"
+    card = {"header": {"title": title}, "sections": [{"widgets": widgets}]} if widgets else {"header": {"title": title}}
+    text = FORMATTERS[Dialect.CHAT].escape(to_one_line(message.headline, 300))
+    return {"text": f"{SIGNS[message.tone]} {text}", "cardsV2": [{"cardId": "tocsin", "card": card}]}
+
+
+# --- Mattermost -----------------------------------------------------------------------------------------------------------
+
+
+def mattermost_message(message: Message) -> Json:
+    return fitting(message, _mattermost_message, _MATTERMOST)
+
+
+def _mattermost_message(message: Message) -> Json:
+    write = FORMATTERS[Dialect.MARKDOWN].escape
+    parts = []
+    for section in message.sections:
+        head, names = section_lines(section, write)
+        parts.append(f"- **{head}**\n  {names}")
+    if message.more:
+        parts.append(f"- and {message.more} more")
+    if message.error is not None and message.error.message:
+        parts.append(f"**{write(_error_title(message))}:** {write(truncate(message.error.message, 1_000))}")
+    if message.error is not None and message.error.log_tail:
+        parts.append(FORMATTERS[Dialect.MARKDOWN].fence(shorten_log(message.error.log_tail, 15, 1_500)))
+    links = _links(message)
+    parts.append(" · ".join(FORMATTERS[Dialect.MARKDOWN].link(write(link.label), link.url) for link in links))
+    parts += [f"*{write(f'Note: {note}')}*" for note in message.notes]
+    attachment: Json = {
+        "fallback": to_one_line(message.headline, 300),
+        "color": _COLOURS[message.tone],
+        "title": write(to_one_line(message.headline, 300)),
+        "text": "\n".join(part for part in parts if part),
+        "fields": [{"short": True, "title": write(line.label), "value": write(line.value)} for line in message.lines],
+    }
+    if links:
+        attachment["title_link"] = links[0].url
+    return {"text": "", "attachments": [attachment]}
+
+
+# --- Telegram and ntfy ----------------------------------------------------------------------------------------------------
+
+
+def telegram_buttons(message: Message) -> Json:
+    """Two a row, under the text."""
+    buttons = [{"text": link.label, "url": link.url} for link in _links(message)]
+    return {"inline_keyboard": [buttons[start : start + 2] for start in range(0, len(buttons), 2)]} if buttons else {}
+
+
+def ntfy_fields(message: Message) -> Json:
+    """What stands beside title and text: how urgent it is, a sign, and what a tap opens."""
+    links = _links(message)
+    actions = [{"action": "view", "label": link.label, "url": link.url} for link in links[:3]]
+    fields: Json = {"priority": _NTFY_PRIORITIES[message.tone], "tags": [_NTFY_TAGS[message.tone]], "actions": actions}
+    return fields | ({"click": links[0].url} if links else {})
+
+
+# How a request that apprise has made for a service is completed: its JSON document, and the message.
+Completion = Callable[[Mapping[str, Any], Message], Json]
+
+
+def _instead(build: Callable[[Message], Json], keep: Sequence[str] = ()) -> Completion:
+    def complete(document: Mapping[str, Any], message: Message) -> Json:
+        return {name: document[name] for name in keep if name in document} | build(message)
+
+    return complete
+
+
+COMPLETIONS: Mapping[str, Completion] = {
+    **dict.fromkeys(("workflow", "workflows"), _instead(teams_card)),
+    "discord": _instead(discord_message, ("username", "avatar_url", "tts", "thread_id")),
+    "gchat": _instead(google_chat_message, ("thread",)),
+    **dict.fromkeys(("mmost", "mmosts"), _instead(mattermost_message, ("username", "channel", "icon_url"))),
+    "tgram": lambda document, message: {**document, "reply_markup": telegram_buttons(message)},
+    **dict.fromkeys(("ntfy", "ntfys"), lambda document, message: ntfy_fields(message) | dict(document)),
+}
+"""By the scheme of the channel's URL. ntfy's own parameters in the URL win over ours."""

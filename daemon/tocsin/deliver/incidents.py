@@ -1,0 +1,189 @@
+"""Incidents of PagerDuty and Opsgenie: one for a group of alerts, open while any of them fires. Pure: requests made of a
+notice, and results of answers. The key of an incident depends on the group alone, so it is the same after a restart or a
+reload. Sources: PagerDuty's documentation of Events API v2, Opsgenie's of its Alert API."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+from urllib.parse import quote
+
+from tocsin.deliver.escape import clean_text, to_one_line, truncate
+from tocsin.deliver.message import Message
+from tocsin.deliver.result import Cause, SendResult, delivered, failed, refused, result_of_status
+from tocsin.kit.clock import isoformat
+from tocsin.kit.strings import derived_id
+from tocsin.model.labels import Labels
+from tocsin.model.notification import GroupNotice
+
+_SUMMARY = 1_024  # characters of PagerDuty's summary
+_DETAIL = 2_000  # characters of one of PagerDuty's custom details; an event may have 512 KB
+_LINKS = 10
+_TEXTS = {"message": 130, "description": 15_000, "entity": 512, "source": 100, "note": 25_000}  # Opsgenie's limits
+_TAGS, _TAG = 20, 50
+_DETAILS = 8_000  # characters of Opsgenie's details, names and values together
+_NAMES = 20  # scenarios that are listed under one error
+
+# Most severe first; a severity that is not among them counts as the first.
+_PAGERDUTY_SEVERITIES = {"critical": "critical", "error": "error", "warning": "warning", "info": "info", "none": "info"}
+_OPSGENIE_PRIORITIES = {"critical": "P1", "error": "P2", "warning": "P3", "info": "P5", "none": "P5"}
+
+
+@dataclass(frozen=True, slots=True)
+class IncidentRequest:
+    """``path`` is relative to the service's address."""
+
+    path: str
+    body: dict[str, Any]
+
+
+def incident_key(group_key: str) -> str:
+    return derived_id("incident", group_key)
+
+
+def severity(group: GroupNotice) -> str:
+    """Of the most severe alert that fires."""
+    order = list(_PAGERDUTY_SEVERITIES)
+    severities = [alert.labels.get("severity", "") for alert in group.firing or group.alerts]
+    return min((item if item in order else order[0] for item in severities), key=order.index, default=order[0])
+
+
+def pagerduty_events(
+    group: GroupNotice, message: Message, routing_key: str, external_url: str | None
+) -> list[dict[str, Any]]:
+    """What opens or updates the incident, and acknowledges it when all that fires is acknowledged; or what closes it."""
+    key = {"routing_key": routing_key, "dedup_key": incident_key(group.group_key)}
+    if not group.firing:
+        return [key | {"event_action": "resolve"}]
+    event: dict[str, Any] = key | {"event_action": "trigger"}
+    labels = _common_labels(group)
+    payload = {
+        "summary": to_one_line(message.headline, _SUMMARY),
+        "source": _source(labels),
+        "severity": _PAGERDUTY_SEVERITIES[severity(group)],
+        "timestamp": isoformat(min(alert.starts_at for alert in group.firing)),
+        "component": labels.get("scenario_name") or labels.get("scenario") or labels.get("project"),
+        "group": labels.get("project"),
+        "class": labels.get("alertname"),
+        "custom_details": {name: truncate(text, _DETAIL) for name, text in _details(group, message).items()},
+    }
+    links = [{"href": link.url, "text": clean_text(link.label)} for link in message.links if _is_address(link.url)]
+    event["payload"] = {name: value for name, value in payload.items() if value is not None}
+    event |= {"links": links[:_LINKS], "client": "Tocsin"}
+    event |= {"client_url": external_url} if external_url else {}
+    return [event, key | {"event_action": "acknowledge"}] if group.acknowledged else [event]
+
+
+def opsgenie_requests(group: GroupNotice, message: Message) -> list[IncidentRequest]:
+    """What opens, updates or closes the alert: Opsgenie keeps the words of an open one, so news go into a note."""
+    alias = incident_key(group.group_key)
+    text = _plain_text(message)
+    if not group.firing:
+        note = {"source": "Tocsin", "note": truncate(f"{message.headline}\n{text}".strip(), _TEXTS["note"])}
+        return [IncidentRequest(_opsgenie_path(alias, "close"), note)]
+    labels = _common_labels(group)
+    details: dict[str, str] = {}
+    room = _DETAILS
+    for name, value in (_details(group, message) | {link.label: link.url for link in message.links}).items():
+        room -= len(name) + len(value)
+        if room >= 0:
+            details[name] = value
+    tags = [labels.get("alertname", ""), severity(group), *labels.get("tags", "").strip(",").split(",")]
+    body = {
+        "message": to_one_line(message.headline, _TEXTS["message"]),
+        "alias": alias,
+        "description": truncate(text, _TEXTS["description"]),
+        "details": details,
+        "tags": [to_one_line(tag, _TAG) for tag in tags if tag][:_TAGS],
+        "entity": to_one_line(_source(labels), _TEXTS["entity"]),
+        "source": "Tocsin",
+        "priority": _OPSGENIE_PRIORITIES[severity(group)],
+    }
+    requests = [IncidentRequest("v2/alerts", body)]
+    if group.reason != "first":
+        news = {"source": "Tocsin", "note": truncate(f"{message.headline}\n{text}".strip(), _TEXTS["note"])}
+        requests.append(IncidentRequest(_opsgenie_path(alias, "notes"), news))
+    if group.acknowledged:
+        requests.append(IncidentRequest(_opsgenie_path(alias, "acknowledge"), {"source": "Tocsin"}))
+    return requests
+
+
+def pagerduty_result(status: int, body: str, retry_after: timedelta | None) -> SendResult:
+    """A 400 is for good; an accepted event says ``success`` in its answer."""
+    document = _document(body)
+    if status == 202 and document.get("status", "success") != "success":
+        return failed(f"HTTP 202: {document.get('status')}: {document.get('message', '')}", cause=Cause.RECEIVER)
+    errors = document.get("errors")
+    said = "; ".join(map(str, errors)) if isinstance(errors, list) and errors else str(document.get("message", body))
+    if status == 400:
+        cause = Cause.CREDENTIALS if "routing" in said.lower() else Cause.MESSAGE
+        return refused(f"HTTP 400: {said}", cause=cause)
+    return result_of_status(status, said, retry_after)
+
+
+def opsgenie_result(request: IncidentRequest, status: int, body: str, retry_after: timedelta | None) -> SendResult:
+    """An alert that is not there needs no closing and no note."""
+    if status == 404 and request.path != "v2/alerts":
+        return delivered("HTTP 404: the alert is not open any more")
+    return result_of_status(status, str(_document(body).get("message", body)), retry_after)
+
+
+def _opsgenie_path(alias: str, action: str) -> str:
+    return f"v2/alerts/{quote(alias, safe='')}/{action}?identifierType=alias"
+
+
+def _document(body: str) -> Mapping[str, Any]:
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def _common_labels(group: GroupNotice) -> Labels:
+    alerts = group.firing or group.alerts
+    first = alerts[0].labels if alerts else {}
+    return {name: value for name, value in first.items() if all(alert.labels.get(name) == value for alert in alerts)}
+
+
+def _source(labels: Labels) -> str:
+    """What is affected: node, project and scenario, as far as all alerts share them."""
+    places = [labels[name] for name in ("dss_node", "project", "scenario") if labels.get(name)]
+    return clean_text("/".join(places)) or "Tocsin"
+
+
+def _details(group: GroupNotice, message: Message) -> dict[str, str]:
+    """Counts, lines and errors by name, as texts."""
+    details = {"firing": str(len(group.firing)), "resolved": str(len(group.resolved))}
+    details |= {line.label: clean_text(line.value) for line in message.lines}
+    if message.error is not None and message.error.message:
+        details["Error"] = clean_text(message.error.message)
+    for number, section in enumerate(message.sections, 1):
+        names = [item.name for item in section.items[:_NAMES]]
+        more = section.size - len(names)
+        listed = ", ".join(names) + (f" and {more} more" if more else "")
+        error = f"{section.error.message}: " if section.error and section.error.message else ""
+        details[f"{number}. {section.size} {section.state}"] = clean_text(f"{error}{listed}")
+    return details
+
+
+def _plain_text(message: Message) -> str:
+    """Lines, errors and links, the most important first."""
+    lines = []
+    if message.error is not None and message.error.message:
+        step = f" in step {message.error.step}" if message.error.step else ""
+        lines.append(f"Error{step}: {message.error.message}")
+    for section in message.sections:
+        error = f": {section.error.message}" if section.error and section.error.message else ""
+        lines.append(f"{section.size} {section.state}{error}")
+        lines += [f"- {item.title}" for item in section.items[:_NAMES]]
+        if section.size > _NAMES:
+            lines.append(f"- and {section.size - _NAMES} more")
+    lines += [f"{line.label}: {line.value}" for line in message.lines]
+    lines += [f"{link.label}: {link.url}" for link in message.links]
+    return clean_text("\n".join(lines))
+
+
+def _is_address(url: str) -> bool:
+    return url.startswith(("http://", "https://"))

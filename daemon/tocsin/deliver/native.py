@@ -1,0 +1,269 @@
+"""The services that people are woken by, each by its own API: PagerDuty, Opsgenie and Slack.
+
+An incident is opened, acknowledged and closed under one key. A Slack message is posted once for a group or a run and then
+edited; where it stands is remembered beside the receipt, so this survives a restart. What a request says is made
+elsewhere (``incidents``, ``slack_blocks``)."""
+
+import asyncio
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import timedelta
+from functools import partial
+from typing import Any, NamedTuple
+
+import aiohttp
+from yarl import URL
+
+from tocsin import __version__
+from tocsin.config.model import Channel, MessageFormat, OpsgenieConfig, PagerDutyConfig, SlackConfig
+from tocsin.config.secrets import Secret
+from tocsin.deliver.incidents import opsgenie_requests, opsgenie_result, pagerduty_events, pagerduty_result
+from tocsin.deliver.message import Message, Outgoing, build_message
+from tocsin.deliver.render import Renderer
+from tocsin.deliver.result import (
+    PERMANENT_ERRORS,
+    Cause,
+    SendResult,
+    delivered,
+    failed,
+    parse_retry_after,
+    refused,
+    result_of_status,
+)
+from tocsin.deliver.slack_blocks import news, run_news, slack_blocks, slack_text
+from tocsin.deliver.webhook import env_proxy, result_of_error, ssl_context
+from tocsin.kit.clock import Clock
+from tocsin.kit.files import SingleFlight
+from tocsin.model.event import END_EVENTS
+from tocsin.model.notification import EventNotice, GroupNotice
+
+_ANSWER = 64 * 1024  # bytes of an answer that are read
+_HISTORY = 50  # messages of a Slack channel that are searched for one whose answer was lost
+_METADATA = "tocsin_notification"
+
+
+class HttpAnswer(NamedTuple):
+    status: int
+    body: str  # its beginning
+    retry_after: timedelta | None
+
+
+class JsonClient:
+    """JSON over HTTP to one service of a channel: its TLS settings, its proxy, no redirects, bounded answers."""
+
+    def __init__(self, channel: Channel, clock: Clock) -> None:
+        self.channel = channel
+        self.clock = clock
+        self._session: aiohttp.ClientSession | None = None
+        self._opening = asyncio.Lock()
+        self._tls = SingleFlight(partial(ssl_context, channel.tls), "reading the TLS files")
+
+    async def request(self, method: str, url: str, headers: Mapping[str, str], body: Any = None) -> HttpAnswer:
+        """Raises ``aiohttp.ClientError``, ``OSError`` and ``TimeoutError``."""
+        session = await self._open()
+        data = None if body is None else json.dumps(body).encode("ascii")
+        headers = dict(headers) if data is None else {"Content-Type": "application/json; charset=utf-8", **headers}
+        proxy = self.channel.proxy or env_proxy(URL(url))
+        async with session.request(
+            method, url, data=data, headers=headers, proxy=proxy, allow_redirects=False
+        ) as response:
+            text = (await response.content.read(_ANSWER)).decode("utf-8", "replace")
+            wait = parse_retry_after(response.headers.get("Retry-After"), self.clock.now())
+            return HttpAnswer(response.status, text, wait)
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    async def _open(self) -> aiohttp.ClientSession:
+        async with self._opening:
+            if self._session is None:
+                seconds = self.channel.timeout.total_seconds()
+                self._session = aiohttp.ClientSession(
+                    connector=aiohttp.TCPConnector(ssl=await self._tls.wait(), limit=0),
+                    timeout=aiohttp.ClientTimeout(total=2 * seconds, sock_connect=seconds),
+                    cookie_jar=aiohttp.DummyCookieJar(),
+                    headers={"User-Agent": f"tocsin/{__version__}", "Accept-Encoding": "identity"},
+                    auto_decompress=False,
+                )
+            return self._session
+
+
+class NativeChannel:
+    """What the three have in common: a secret that is read for each send, and errors that become results."""
+
+    concurrency = 4
+
+    def __init__(self, channel: Channel, clock: Clock, secret: Secret | None) -> None:
+        self.client = JsonClient(channel, clock)
+        self._secret = secret
+
+    async def send(self, outgoing: Outgoing) -> SendResult:
+        try:
+            secret = (await self._secret.read()).strip() if self._secret is not None else ""
+        except OSError as error:
+            return failed(f"cannot read a secret of the channel: {error.strerror or error}")
+        notice = outgoing.notification.notice
+        message = build_message(notice, outgoing.facts, outgoing.config)
+        try:
+            result = await self.deliver(outgoing, message, secret)
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            return result_of_error(error)
+        return result.masked([secret])
+
+    async def deliver(self, outgoing: Outgoing, message: Message, secret: str) -> SendResult:
+        raise NotImplementedError
+
+    async def close(self) -> None:
+        await self.client.close()
+
+
+class PagerDutyChannel(NativeChannel):
+    def __init__(self, channel: Channel, config: PagerDutyConfig, clock: Clock) -> None:
+        super().__init__(channel, clock, config.routing_key)
+        self._url = config.url
+
+    async def deliver(self, outgoing: Outgoing, message: Message, secret: str) -> SendResult:
+        group = outgoing.notification.notice
+        if not isinstance(group, GroupNotice):
+            return refused("PagerDuty is told of alerts, not of events", cause=Cause.MESSAGE)
+        result = delivered()
+        for event in pagerduty_events(group, message, secret, outgoing.config.http.external_url):
+            answer = await self.client.request("POST", self._url, {}, event)
+            result = pagerduty_result(answer.status, answer.body, answer.retry_after)
+            if not result.delivered:
+                return result
+        return result
+
+
+class OpsgenieChannel(NativeChannel):
+    def __init__(self, channel: Channel, config: OpsgenieConfig, clock: Clock) -> None:
+        super().__init__(channel, clock, config.api_key)
+        self._url = config.url.rstrip("/")
+
+    async def deliver(self, outgoing: Outgoing, message: Message, secret: str) -> SendResult:
+        group = outgoing.notification.notice
+        if not isinstance(group, GroupNotice):
+            return refused("Opsgenie is told of alerts, not of events", cause=Cause.MESSAGE)
+        result = delivered()
+        for request in opsgenie_requests(group, message):
+            headers = {"Authorization": f"GenieKey {secret}"}
+            answer = await self.client.request("POST", f"{self._url}/{request.path}", headers, request.body)
+            result = opsgenie_result(request, answer.status, answer.body, answer.retry_after)
+            if not result.delivered:
+                return result
+        return result
+
+
+class SlackError(Exception):
+    """Slack refused a call; ``result`` says what that means."""
+
+    def __init__(self, error: str, result: SendResult) -> None:
+        self.error, self.result = error, result
+
+
+class SlackChannel(NativeChannel):
+    def __init__(self, channel: Channel, config: SlackConfig, clock: Clock) -> None:
+        super().__init__(channel, clock, config.token)
+        self._url = config.api_url.rstrip("/")
+        self._channel = config.channel
+        self._renderer = Renderer({})
+
+    async def deliver(self, outgoing: Outgoing, message: Message, secret: str) -> SendResult:
+        """Post or edit the message of the group or run, then tell its thread what is news."""
+        notice, before = outgoing.notification.notice, outgoing.sent
+        place = dict(before) if before and not before.get("closed") else {}
+        body = {**self._content(outgoing), "unfurl_links": False}
+        try:
+            known = frozenset(place.get("firing", ()))
+            edited = await self._edit(place, body, secret) if place else False
+            if not edited:
+                place = await self._post(outgoing, body, secret)
+            if isinstance(notice, GroupNotice):
+                reply = news(notice, message, known) if edited else None
+                place |= {"firing": [alert.fingerprint for alert in notice.firing], "closed": not notice.firing}
+            else:
+                ended = isinstance(notice, EventNotice) and notice.event.name in END_EVENTS
+                reply = run_news(message) if ended else None
+                place["closed"] = ended
+        except SlackError as error:
+            return error.result
+        if reply is None:
+            return delivered(f"ts {place['ts']}", sent=place)
+        try:
+            thread = {"channel": place["channel"], "thread_ts": place["ts"], "text": reply, "unfurl_links": False}
+            await self._call("chat.postMessage", secret, thread)
+        except SlackError as error:
+            if error.result.retry_after is None:
+                # The message itself says the same; a second edit and reply would not be read twice.
+                return delivered(f"ts {place['ts']}; the reply in its thread failed: {error.error}", sent=place)
+            place["firing"] = sorted(known)  # so that the next try replies
+            return replace(error.result, sent=place | {"closed": False})
+        return delivered(f"ts {place['ts']}", sent=place)
+
+    def _content(self, outgoing: Outgoing) -> dict[str, Any]:
+        """Fallback text and blocks. A reporter's own subject and text stand in place of ours."""
+        config, notice = outgoing.config, outgoing.notification.notice
+        if self._renderer.templates is not config.template_texts:
+            self._renderer = Renderer(config.template_texts)
+        rendered = self._renderer.render(notice, outgoing.facts, config, MessageFormat.SLACK, None)
+        message = replace(rendered.message, headline=rendered.subject)
+        return {
+            "text": slack_text(message),
+            "blocks": slack_blocks(message, None if rendered.built_in else rendered.text),
+        }
+
+    async def _edit(self, place: Mapping[str, Any], body: Mapping[str, Any], token: str) -> bool:
+        """False when the message is gone."""
+        try:
+            await self._call("chat.update", token, {"channel": place["channel"], "ts": place["ts"], **body})
+        except SlackError as error:
+            if error.error in ("message_not_found", "cant_update_message", "edit_window_closed", "channel_not_found"):
+                return False
+            raise
+        return True
+
+    async def _post(self, outgoing: Outgoing, body: Mapping[str, Any], token: str) -> dict[str, Any]:
+        """The message's place. One that an earlier attempt posted without hearing of it is taken over."""
+        delivery = outgoing.notification.id
+        if outgoing.notification.attempts and (found := await self._find(delivery, token)):
+            await self._edit(found, body, token)
+            return found
+        metadata = {"event_type": _METADATA, "event_payload": {"id": delivery}}
+        answer = await self._call("chat.postMessage", token, {"channel": self._channel, "metadata": metadata, **body})
+        return {"channel": answer["channel"], "ts": answer["ts"]}
+
+    async def _find(self, delivery: str, token: str) -> dict[str, Any] | None:
+        """A message with this delivery id; None also where the bot may not read the channel's history."""
+        if not self._channel.startswith(("C", "G", "D")):  # only ids can be read
+            return None
+        query = {"channel": self._channel, "limit": _HISTORY, "include_all_metadata": True}
+        try:
+            answer = await self._call("conversations.history", token, query)
+        except SlackError:
+            return None
+        for message in answer.get("messages", ()):
+            if (message.get("metadata") or {}).get("event_payload", {}).get("id") == delivery:
+                return {"channel": self._channel, "ts": message["ts"]}
+        return None
+
+    async def _call(self, name: str, token: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Raises ``SlackError``: Slack says most refusals in an answer with status 200."""
+        answer = await self.client.request("POST", f"{self._url}/{name}", {"Authorization": f"Bearer {token}"}, body)
+        try:
+            document = json.loads(answer.body)
+        except (ValueError, RecursionError):
+            document = None
+        if not isinstance(document, dict):
+            raise SlackError("no answer", result_of_status(answer.status if answer.status != 200 else 502, answer.body))
+        if document.get("ok") is True:
+            return document
+        error = str(document.get("error") or f"HTTP {answer.status}")
+        if answer.status == 429 or error in ("ratelimited", "rate_limited"):
+            wait = answer.retry_after or timedelta(seconds=1)
+            raise SlackError(error, failed(f"{name}: {error}", wait, cause=Cause.RATE_LIMITED))
+        if error in PERMANENT_ERRORS:
+            raise SlackError(error, refused(f"{name}: {error}", cause=PERMANENT_ERRORS[error]))
+        raise SlackError(error, failed(f"{name}: {error}", cause=Cause.RECEIVER))
