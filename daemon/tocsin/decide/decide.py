@@ -31,7 +31,7 @@ from tocsin.model.event import Event, event_labels
 from tocsin.model.run import ScenarioKey
 from tocsin.store import Connection, Store, alerts, events, groups, rule_states
 from tocsin.store.rule_states import RuleStateRow, StateKey
-from tocsin.store.writer import Leadership, on_commit
+from tocsin.store.writer import AttemptFailed, Leadership, attempt, on_commit
 
 log = structlog.get_logger(__name__)
 
@@ -134,9 +134,9 @@ class Decider:
         result = None
         if present is not None:
             try:
-                with connection.begin_nested():
-                    result = decide_new(connection, present[0], now, new, present[1])
-            except Exception as error:  # noqa: BLE001 - what was seen is recorded all the same; the loop decides it, or fails
+                result = attempt(connection, partial(decide_new, connection, present[0], now, new, present[1]))
+            except AttemptFailed as failure:  # what was seen is recorded all the same; the loop decides it, or fails
+                error = failure.__cause__ or failure
                 log.error("decide_recorded_failed", events=len(new), error=type(error).__name__, at=where(error))
         if loop is not None:
             call = self._wake if result is None else partial(self._report_recorded, result)

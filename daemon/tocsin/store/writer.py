@@ -22,15 +22,18 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import groupby
+from typing import TypeVar
 
 import structlog
 from sqlalchemy import Connection, Engine, select, update
+from sqlalchemy.exc import SQLAlchemyError
 
 from tocsin.store.engine import NotLeader, StoreFailed, StoreUnavailable, unavailability
 from tocsin.store.schema import leases
 from tocsin.store.sql import insert
 
 log = structlog.get_logger(__name__)
+T = TypeVar("T")
 MAX_ITEMS = 500
 MAX_SECONDS = 0.020
 
@@ -246,6 +249,25 @@ def _set_futures(results: list[WriteResult]) -> None:
             future.set_exception(result.error)
         else:
             future.set_result(result.result)
+
+
+def attempt(connection: Connection, work: Callable[[], T]) -> T:
+    """``work`` behind a savepoint. Raises ``AttemptFailed``, with all that it wrote undone, for an error that is not the
+    database's; those go on as they are, since after them the transaction may be over."""
+    point = connection.begin_nested()
+    try:
+        result = work()
+    except SQLAlchemyError:
+        raise
+    except Exception as error:
+        point.rollback()
+        raise AttemptFailed from error
+    point.commit()
+    return result
+
+
+class AttemptFailed(Exception):
+    """Its cause is what went wrong."""
 
 
 # --- the leader's lease ----------------------------------------------------------------------------------------------
