@@ -120,6 +120,19 @@ async def test_one_bad_label_costs_no_other_alert(
     assert registry.get_sample_value("tocsin_alertmanager_errors_total", {"alertmanager": base}) == 1
 
 
+async def test_a_refused_login_is_asked_once_a_step(
+    store: Store, sender: AlertmanagerSender, inbox: Inbox, clock: HandClock
+) -> None:
+    async def answer(_request: web.Request) -> web.Response:
+        return web.Response(status=401)
+
+    inbox.answer = answer
+    await put(store, clock.now(), *(alert(n) for n in range(150)))
+    await sender.step(clock.now(), settings(inbox.url.removesuffix("/hook")))
+    await sender.idle()
+    assert len(inbox.received) == 1
+
+
 async def test_one_that_hangs_or_is_away_holds_up_no_other_and_hears_all_when_it_is_back(
     store: Store, sender: AlertmanagerSender, inbox: Inbox, clock: HandClock, registry: CollectorRegistry
 ) -> None:

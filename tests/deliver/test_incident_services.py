@@ -1,5 +1,6 @@
 """PagerDuty, Opsgenie and Slack, as emulated servers with the limits of the real ones understand us."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -10,7 +11,7 @@ import pytest
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
-from tests.deliver.builders import NOW, HandClock, Plain, alert, config, event, group, owed
+from tests.deliver.builders import NOW, HandClock, Inbox, Plain, alert, config, event, group, owed
 from tests.fakedss import eventually
 from tocsin.config.model import Channel, OpsgenieConfig, PagerDutyConfig, SlackConfig
 from tocsin.deliver.message import Facts, Outgoing
@@ -286,6 +287,23 @@ async def test_a_post_whose_answer_was_lost_is_found_again_and_not_repeated(
     again = await slack.transport.send(Outgoing(replace(row, attempts=1), config(slack.channel)))
     assert again.outcome is AttemptOutcome.DELIVERED
     assert len(roots(services)) == 1
+
+
+async def test_an_answer_that_comes_in_pieces_is_read_whole(inbox: Inbox, clock: HandClock) -> None:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        for part in (b'{"ok": true, "channel": "C1", ', b'"ts": "17.01", "message": {"text": "', b"x" * 5_000, b'"}}'):
+            await response.write(part)
+            await asyncio.sleep(0.02)
+        return response
+
+    inbox.answer = answer
+    channel = Channel("ops/x", "ops", slack=SlackConfig("C1", Plain("t"), api_url=inbox.url))
+    transport = connector(clock)(channel)
+    result = await transport.send(Outgoing(owed(group(alert(1)), "ops/x"), config(channel)))
+    await transport.close()
+    assert (result.outcome, result.sent and result.sent["ts"]) == (AttemptOutcome.DELIVERED, "17.01")
 
 
 async def test_a_rate_limit_in_the_middle_waits_and_then_replies_once(

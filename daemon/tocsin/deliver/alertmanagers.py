@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from tocsin.config.model import AlertmanagerConfig, Channel, Config
 from tocsin.deliver.bulkhead import log_failure
 from tocsin.deliver.native import JsonClient
-from tocsin.deliver.result import SendResult, result_of_status
+from tocsin.deliver.result import Cause, SendResult, result_of_status
 from tocsin.deliver.webhook import result_of_error
 from tocsin.kit.clock import Clock, isoformat
 from tocsin.model.alert import Alert
@@ -159,14 +159,14 @@ class AlertmanagerSender:
         self._note(peer, result)
         if result.delivered:
             self._metrics.sent.labels(peer.config.url).inc(len(batch))
-        elif result.retry_pointless and len(batch) > 1:
+        elif result.cause is Cause.MESSAGE and len(batch) > 1:
             middle = len(batch) // 2
             return await self._post(peer, batch[:middle], now, config) and await self._post(
                 peer, batch[middle:], now, config
             )
         else:
             self._metrics.errors.labels(peer.config.url).inc(len(batch))
-            if not result.retry_pointless:
+            if result.cause is not Cause.MESSAGE:
                 return False
             log.warning(
                 "alertmanager_refused_alert", alertmanager=peer.config.url, alert=batch[0].id, reason=result.note

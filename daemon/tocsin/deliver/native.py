@@ -11,6 +11,7 @@ from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from typing import Any, NamedTuple
+from urllib.parse import urlencode
 
 import aiohttp
 from yarl import URL
@@ -68,7 +69,10 @@ class JsonClient:
         async with session.request(
             method, url, data=data, headers=headers, proxy=proxy, allow_redirects=False
         ) as response:
-            text = (await response.content.read(_ANSWER)).decode("utf-8", "replace")
+            raw = bytearray()
+            while len(raw) < _ANSWER and (part := await response.content.read(_ANSWER - len(raw))):
+                raw += part
+            text = raw.decode("utf-8", "replace")
             wait = parse_retry_after(response.headers.get("Retry-After"), self.clock.now())
             return HttpAnswer(response.status, text, wait)
 
@@ -239,9 +243,9 @@ class SlackChannel(NativeChannel):
         """A message with this delivery id; None also where the bot may not read the channel's history."""
         if not self._channel.startswith(("C", "G", "D")):  # only ids can be read
             return None
-        query = {"channel": self._channel, "limit": _HISTORY, "include_all_metadata": True}
+        query = {"channel": self._channel, "limit": _HISTORY, "include_all_metadata": "true"}
         try:
-            answer = await self._call("conversations.history", token, query)
+            answer = await self._call(f"conversations.history?{urlencode(query)}", token)
         except SlackError:
             return None
         for message in answer.get("messages", ()):
@@ -249,9 +253,11 @@ class SlackChannel(NativeChannel):
                 return {"channel": self._channel, "ts": message["ts"]}
         return None
 
-    async def _call(self, name: str, token: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Raises ``SlackError``: Slack says most refusals in an answer with status 200."""
-        answer = await self.client.request("POST", f"{self._url}/{name}", {"Authorization": f"Bearer {token}"}, body)
+    async def _call(self, name: str, token: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """A write with a ``body``, a read without. Raises ``SlackError``: Slack says most refusals in an answer with status
+        200."""
+        headers = {"Authorization": f"Bearer {token}"}
+        answer = await self.client.request("GET" if body is None else "POST", f"{self._url}/{name}", headers, body)
         try:
             document = json.loads(answer.body)
         except (ValueError, RecursionError):

@@ -74,10 +74,6 @@ class SendResult:
     def delivered(self) -> bool:
         return self.outcome is AttemptOutcome.DELIVERED
 
-    @property
-    def retry_pointless(self) -> bool:
-        return self.outcome is AttemptOutcome.REFUSED
-
     def masked(self, secrets: Sequence[str]) -> "SendResult":
         return replace(self, note=mask(self.note, secrets))
 
