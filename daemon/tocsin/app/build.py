@@ -221,6 +221,7 @@ class Daemon:
                 "unreadable_rows": {name: count for name, count in self.store.set_aside.counts().items() if count},
             },
             "failing_channels": dict(self.sender.failing()),
+            "alertmanagers": {url: {"problem": peer.error} for url, peer in self._alertmanagers.peers.items()},
             "nodes": {name: _node_status(watcher.snapshot()) for name, watcher in self.watchers.by_node.items()},
         }
 
