@@ -41,7 +41,7 @@ from tocsin.model.scenario import MailReporter
 
 # The newest migration: the minor version that it came with, and a number. Compared at start, so that Alembic is loaded
 # only when behind.
-SCHEMA_REVISION = "0.2_0003"
+SCHEMA_REVISION = "0.2_0004"
 
 
 @dataclass(frozen=True, slots=True)
