@@ -35,6 +35,6 @@ async def test_schemathesis_finds_no_error_behind_the_description_of_the_api(tmp
         )  # fmt: skip
         said = (await process.communicate())[0].decode()
         assert process.returncode == 0, said
-        assert "20 selected / 21 total" in said
+        assert "22 selected / 23 total" in said
         assert [line for line in daemon.stderr if "Traceback" in line] == []
         assert await daemon.status_of("/-/ready") == 200

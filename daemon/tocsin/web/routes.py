@@ -174,7 +174,8 @@ def _operation(route: HttpRoute) -> dict[str, Json]:
     if route.access is not Access.PROBE:
         operation["security"] = [{"hook": []}] if route.access is Access.HOOK else [{"token": []}, {}]
     if route.body is not None:
-        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": _ref(route.body)}}}
+        required = any(field.is_required() for field in route.body.model_fields.values())
+        operation["requestBody"] = {"required": required, "content": {"application/json": {"schema": _ref(route.body)}}}
     return operation
 
 
