@@ -209,6 +209,7 @@ def labels(project: str, name: str) -> dict[str, str]:
         "dss_node": node_of(project),
         "project": project,
         "scenario": name,
+        "scenario_name": name.title(),
     }
 
 

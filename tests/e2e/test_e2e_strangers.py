@@ -257,8 +257,8 @@ async def test_no_secret_stands_in_a_log_an_answer_a_metric_or_a_crash(tmp_path,
         seen[" ".join(verb)] = output.decode()
     if form == "json":
         words = " ".join(seen["notify test hook"].split())
-        for told in ("refused hook HTTP 400", "refused json HTTP 400", "refused slack HTTP 403", "refused mail SMTP 535",
-                     "failed nobody", "connection refused", "check the credentials of the channel", "check host and port"):  # fmt: skip
+        for told in ("refused firing hook HTTP 400", "refused firing json HTTP 400", "refused firing slack HTTP 403",
+                     "refused firing mail SMTP 535", "failed firing nobody", "connection refused", "check the credentials of the channel", "check host and port"):  # fmt: skip
             assert told.lower() in words.lower()
     seen["log and crash"] = "\n".join(daemon.stdout + daemon.stderr)
     assert "Traceback" in seen["log and crash"]
