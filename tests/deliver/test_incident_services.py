@@ -306,6 +306,15 @@ async def test_an_answer_that_comes_in_pieces_is_read_whole(inbox: Inbox, clock:
     assert (result.outcome, result.sent and result.sent["ts"]) == (AttemptOutcome.DELIVERED, "17.01")
 
 
+async def test_a_reply_that_is_cut_off_makes_no_second_message(services: Services, line: Callable[..., Line]) -> None:
+    slack = line("slack")
+    services.slack.faults += [Fault(processed=True), Fault(dropped=True)]
+    cut = await slack.send(EventNotice(event(), "r"), failure("disk full"))
+    assert cut.outcome is AttemptOutcome.FAILED
+    assert (await slack.send(EventNotice(event(), "r"), failure("disk full"))).outcome is AttemptOutcome.DELIVERED
+    assert (len(roots(services)), len(replies(services))) == (1, 1)
+
+
 async def test_a_rate_limit_in_the_middle_waits_and_then_replies_once(
     services: Services, line: Callable[..., Line]
 ) -> None:

@@ -196,6 +196,7 @@ class SlackChannel(NativeChannel):
             return error.result
         if reply is None:
             return delivered(f"ts {place['ts']}", sent=place)
+        again = {"firing": sorted(known), "closed": False}  # so that the next try edits the message, and replies
         try:
             thread = {"channel": place["channel"], "thread_ts": place["ts"], "text": reply, "unfurl_links": False}
             await self._call("chat.postMessage", secret, thread)
@@ -203,8 +204,9 @@ class SlackChannel(NativeChannel):
             if error.result.retry_after is None:
                 # The message itself says the same; a second edit and reply would not be read twice.
                 return delivered(f"ts {place['ts']}; the reply in its thread failed: {error.error}", sent=place)
-            place["firing"] = sorted(known)  # so that the next try replies
-            return replace(error.result, sent=place | {"closed": False})
+            return replace(error.result, sent=place | again)
+        except (aiohttp.ClientError, OSError) as error:  # the message stands; only the reply is tried again
+            return replace(result_of_error(error), sent=place | again)
         return delivered(f"ts {place['ts']}", sent=place)
 
     def _content(self, outgoing: Outgoing) -> dict[str, Any]:
