@@ -92,6 +92,21 @@ def _error_title(message: Message) -> str:
     return f"Error in step {message.error.step}" if message.error is not None and message.error.step else "Error"
 
 
+def _markdown(message: Message, section: str, more: str, log_length: int) -> str:
+    """Sections, error, log, links and notes. ``section`` and ``more`` are the forms of an entry and of the last one."""
+    write, link = FORMATTERS[Dialect.MARKDOWN].escape, FORMATTERS[Dialect.MARKDOWN].link
+    parts = [section.format(*section_lines(item, write)) for item in message.sections]
+    if message.more:
+        parts.append(more.format(f"and {message.more} more"))
+    if message.error is not None and message.error.message:
+        parts.append(f"**{write(_error_title(message))}:** {write(truncate(message.error.message, 1_000))}")
+    if message.error is not None and message.error.log_tail:
+        parts.append(FORMATTERS[Dialect.MARKDOWN].fence(shorten_log(message.error.log_tail, 15, log_length)))
+    parts.append(" · ".join(link(write(item.label), item.url) for item in _links(message)))
+    parts += [f"*{write(f'Note: {note}')}*" for note in message.notes]
+    return "\n".join(part for part in parts if part)
+
+
 # --- Microsoft Teams ------------------------------------------------------------------------------------------------------
 
 
@@ -145,19 +160,6 @@ def discord_message(message: Message) -> Json:
 
 def _discord_message(message: Message) -> Json:
     write = FORMATTERS[Dialect.MARKDOWN].escape
-    parts = []
-    for section in message.sections:
-        head, names = section_lines(section, write)
-        parts.append(f"**{head}**\n{names}")
-    if message.more:
-        parts.append(f"and {message.more} more")
-    if message.error is not None and message.error.message:
-        parts.append(f"**{write(_error_title(message))}:** {write(truncate(message.error.message, 1_000))}")
-    if message.error is not None and message.error.log_tail:
-        parts.append(FORMATTERS[Dialect.MARKDOWN].fence(shorten_log(message.error.log_tail, 15, 1_200)))
-    links = " · ".join(FORMATTERS[Dialect.MARKDOWN].link(write(link.label), link.url) for link in _links(message))
-    parts.append(links)
-    parts += [f"*{write(f'Note: {note}')}*" for note in message.notes]
     fields = [
         {"name": write(line.label)[:256], "value": truncate_markup(write(line.value), 1_024) or "-", "inline": True}
         for line in message.lines[:25]
@@ -165,7 +167,7 @@ def _discord_message(message: Message) -> Json:
     embed = {
         "title": truncate_markup(write(message.headline), 256),
         "color": int(_COLOURS[message.tone].removeprefix("#"), 16),
-        "description": truncate_markup("\n".join(part for part in parts if part), 4_096),
+        "description": truncate_markup(_markdown(message, "**{}**\n{}", "{}", 1_200), 4_096),
         "fields": fields,
     }
     content = f"{SIGNS[message.tone]} {truncate_markup(write(message.headline), 500)}"
@@ -215,24 +217,12 @@ def mattermost_message(message: Message) -> Json:
 
 def _mattermost_message(message: Message) -> Json:
     write = FORMATTERS[Dialect.MARKDOWN].escape
-    parts = []
-    for section in message.sections:
-        head, names = section_lines(section, write)
-        parts.append(f"- **{head}**\n  {names}")
-    if message.more:
-        parts.append(f"- and {message.more} more")
-    if message.error is not None and message.error.message:
-        parts.append(f"**{write(_error_title(message))}:** {write(truncate(message.error.message, 1_000))}")
-    if message.error is not None and message.error.log_tail:
-        parts.append(FORMATTERS[Dialect.MARKDOWN].fence(shorten_log(message.error.log_tail, 15, 1_500)))
     links = _links(message)
-    parts.append(" · ".join(FORMATTERS[Dialect.MARKDOWN].link(write(link.label), link.url) for link in links))
-    parts += [f"*{write(f'Note: {note}')}*" for note in message.notes]
     attachment: Json = {
         "fallback": to_one_line(message.headline, 300),
         "color": _COLOURS[message.tone],
         "title": write(to_one_line(message.headline, 300)),
-        "text": "\n".join(part for part in parts if part),
+        "text": _markdown(message, "- **{}**\n  {}", "- {}", 1_500),
         "fields": [{"short": True, "title": write(line.label), "value": write(line.value)} for line in message.lines],
     }
     if links:

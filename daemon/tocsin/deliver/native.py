@@ -109,15 +109,13 @@ class NativeChannel:
             secret = (await self._secret.read()).strip() if self._secret is not None else ""
         except OSError as error:
             return failed(f"cannot read a secret of the channel: {error.strerror or error}")
-        notice = outgoing.notification.notice
-        message = build_message(notice, outgoing.facts, outgoing.config)
         try:
-            result = await self.deliver(outgoing, message, secret)
+            result = await self.deliver(outgoing, secret)
         except (aiohttp.ClientError, OSError, ValueError) as error:
             return result_of_error(error)
         return result.masked([secret])
 
-    async def deliver(self, outgoing: Outgoing, message: Message, secret: str) -> SendResult:
+    async def deliver(self, outgoing: Outgoing, secret: str) -> SendResult:
         raise NotImplementedError
 
     async def close(self) -> None:
@@ -129,10 +127,11 @@ class PagerDutyChannel(NativeChannel):
         super().__init__(channel, clock, config.routing_key)
         self._url = config.url
 
-    async def deliver(self, outgoing: Outgoing, message: Message, secret: str) -> SendResult:
+    async def deliver(self, outgoing: Outgoing, secret: str) -> SendResult:
         group = outgoing.notification.notice
         if not isinstance(group, GroupNotice):
             return refused("PagerDuty is told of alerts, not of events", cause=Cause.MESSAGE)
+        message = build_message(group, outgoing.facts, outgoing.config)
         result = delivered()
         for event in pagerduty_events(group, message, secret, outgoing.config.http.external_url):
             answer = await self.client.request("POST", self._url, {}, event)
@@ -147,10 +146,11 @@ class OpsgenieChannel(NativeChannel):
         super().__init__(channel, clock, config.api_key)
         self._url = config.url.rstrip("/")
 
-    async def deliver(self, outgoing: Outgoing, message: Message, secret: str) -> SendResult:
+    async def deliver(self, outgoing: Outgoing, secret: str) -> SendResult:
         group = outgoing.notification.notice
         if not isinstance(group, GroupNotice):
             return refused("Opsgenie is told of alerts, not of events", cause=Cause.MESSAGE)
+        message = build_message(group, outgoing.facts, outgoing.config)
         result = delivered()
         for request in opsgenie_requests(group, message):
             headers = {"Authorization": f"GenieKey {secret}"}
@@ -175,11 +175,11 @@ class SlackChannel(NativeChannel):
         self._channel = config.channel
         self._renderer = Renderer({})
 
-    async def deliver(self, outgoing: Outgoing, message: Message, secret: str) -> SendResult:
+    async def deliver(self, outgoing: Outgoing, secret: str) -> SendResult:
         """Post or edit the message of the group or run, then tell its thread what is news."""
         notice, before = outgoing.notification.notice, outgoing.sent
         place = dict(before) if before and not before.get("closed") else {}
-        body = {**self._content(outgoing), "unfurl_links": False}
+        message, body = self._content(outgoing)
         try:
             known = frozenset(place.get("firing", ()))
             edited = await self._edit(place, body, secret) if place else False
@@ -209,17 +209,15 @@ class SlackChannel(NativeChannel):
             return replace(result_of_error(error), sent=place | again)
         return delivered(f"ts {place['ts']}", sent=place)
 
-    def _content(self, outgoing: Outgoing) -> dict[str, Any]:
-        """Fallback text and blocks. A reporter's own subject and text stand in place of ours."""
+    def _content(self, outgoing: Outgoing) -> tuple[Message, dict[str, Any]]:
+        """The message, and it as fallback text and blocks. A reporter's own subject and text stand in place of ours."""
         config, notice = outgoing.config, outgoing.notification.notice
         if self._renderer.templates is not config.template_texts:
             self._renderer = Renderer(config.template_texts)
         rendered = self._renderer.render(notice, outgoing.facts, config, MessageFormat.SLACK, None)
         message = replace(rendered.message, headline=rendered.subject)
-        return {
-            "text": slack_text(message),
-            "blocks": slack_blocks(message, None if rendered.built_in else rendered.text),
-        }
+        blocks = slack_blocks(message, None if rendered.built_in else rendered.text)
+        return message, {"text": slack_text(message), "blocks": blocks, "unfurl_links": False}
 
     async def _edit(self, place: Mapping[str, Any], body: Mapping[str, Any], token: str) -> bool:
         """False when the message is gone."""
