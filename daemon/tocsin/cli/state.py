@@ -14,6 +14,7 @@ from tocsin.cli.api import ApiClient, JsonObject
 from tocsin.cli.exits import DONE, USAGE, Failure, one_line
 from tocsin.cli.verb import Argument, Filter, JsonOption, LimitOption, Option, group, verb
 
+AlertId = Annotated[str, Argument(metavar="ID", help="As `tocsin alerts list` shows it.")]
 Column = str | Callable[[JsonObject], Any]  # the key of an item, or its value
 events, alerts, silence, deliveries = (group() for _ in range(4))
 
@@ -140,9 +141,7 @@ async def _tail_events(
 
 
 @verb(alerts, "resolve")
-async def _resolve_alert(
-    api: ApiClient, alert_id: Annotated[str, Argument(metavar="ID", help="As `tocsin alerts list` shows it.")]
-) -> None:
+async def _resolve_alert(api: ApiClient, alert_id: AlertId) -> None:
     """End an alert by hand; its notice says so, and it fires again when its rule next says so."""
     await api.request("POST", "alerts", alert_id, "resolve")
     print(f"{alert_id} is resolved")
@@ -151,7 +150,7 @@ async def _resolve_alert(
 @verb(alerts, "ack")
 async def _acknowledge_alert(
     api: ApiClient,
-    alert_id: Annotated[str, Argument(metavar="ID", help="As `tocsin alerts list` shows it.")],
+    alert_id: AlertId,
     duration: Annotated[str | None, Option(help="How long, as 2h; without it until the alert ends.")] = None,
     author: Annotated[str | None, Option(help="Who has it; without it the user of this machine.")] = None,
     comment: Annotated[str, Option(help="What is being done.")] = "",
@@ -163,9 +162,7 @@ async def _acknowledge_alert(
 
 
 @verb(alerts, "unack")
-async def _unacknowledge_alert(
-    api: ApiClient, alert_id: Annotated[str, Argument(metavar="ID", help="As `tocsin alerts list` shows it.")]
-) -> None:
+async def _unacknowledge_alert(api: ApiClient, alert_id: AlertId) -> None:
     """Say that nobody has an alert any more: its repeats go on."""
     await api.request("POST", "alerts", alert_id, "unack")
     print(f"{alert_id} is not acknowledged any more")

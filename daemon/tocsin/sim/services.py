@@ -48,19 +48,19 @@ class Received:
     body: Json
 
 
+@dataclass(eq=False)
 class EmulatedService:
     """``faults`` are used up one a request; ``rate`` is requests in so many seconds, beyond which 429 is answered."""
 
     name: ClassVar[str]
 
-    def __init__(self, now: Callable[[], datetime], secret: str, rate: tuple[int, float] | None = None) -> None:
-        self.now = now
-        self.secret = secret
-        self.rate = rate
-        self.faults: deque[Fault] = deque()
-        self.received: deque[Received] = deque(maxlen=_KEEP)
-        self.on_change: Callable[[str], None] = lambda _line: None
-        self._recent: deque[datetime] = deque()
+    now: Callable[[], datetime]
+    secret: str
+    rate: tuple[int, float] | None = None
+    faults: deque[Fault] = field(default_factory=deque)
+    received: deque[Received] = field(default_factory=lambda: deque(maxlen=_KEEP))
+    on_change: Callable[[str], None] = field(default=lambda _line: None)
+    _recent: deque[datetime] = field(default_factory=deque)
 
     def answer(self, method: str, path: str, query: Mapping[str, str], authorization: str, body: Json) -> ServiceReply:
         raise NotImplementedError
@@ -129,12 +129,11 @@ class Incident:
     ended_at: datetime | None = None
 
 
+@dataclass(eq=False)
 class EmulatedPagerDuty(EmulatedService):
     name = "pagerduty"
 
-    def __init__(self, now: Callable[[], datetime], secret: str, rate: tuple[int, float] | None = None) -> None:
-        super().__init__(now, secret, rate)
-        self.incidents: list[Incident] = []
+    incidents: list[Incident] = field(default_factory=list)
 
     def answer(self, method: str, path: str, query: Mapping[str, str], authorization: str, body: Json) -> ServiceReply:
         if (method, path) != ("POST", "v2/enqueue"):
@@ -225,12 +224,11 @@ class OpsgenieAlert:
     ended_at: datetime | None = None
 
 
+@dataclass(eq=False)
 class EmulatedOpsgenie(EmulatedService):
     name = "opsgenie"
 
-    def __init__(self, now: Callable[[], datetime], secret: str, rate: tuple[int, float] | None = None) -> None:
-        super().__init__(now, secret, rate)
-        self.alerts: list[OpsgenieAlert] = []
+    alerts: list[OpsgenieAlert] = field(default_factory=list)
 
     def answer(self, method: str, path: str, query: Mapping[str, str], authorization: str, body: Json) -> ServiceReply:
         if authorization != f"GenieKey {self.secret}":
@@ -293,16 +291,15 @@ class SlackMessage:
     deleted: bool = False
 
 
+@dataclass(eq=False)
 class EmulatedSlack(EmulatedService):
     """One workspace. ``channels``: the channels that the bot is in, by id."""
 
     name = "slack"
 
-    def __init__(self, now: Callable[[], datetime], secret: str, rate: tuple[int, float] | None = None) -> None:
-        super().__init__(now, secret, rate)
-        self.channels = {"C0ALERTS": "dss-alerts"}
-        self.messages: dict[str, list[SlackMessage]] = {}
-        self.may_read_history = True
+    channels: dict[str, str] = field(default_factory=lambda: {"C0ALERTS": "dss-alerts"})
+    messages: dict[str, list[SlackMessage]] = field(default_factory=dict)
+    may_read_history: bool = True
 
     def limited(self) -> ServiceReply:
         return ServiceReply(429, {"ok": False, "error": "ratelimited"}, {"Retry-After": "1"})
