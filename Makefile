@@ -17,7 +17,7 @@ $(VENV)/.installed: pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
-demo: install    ## an emulated DSS, the daemon and two inboxes, all on this machine
+demo: install    ## an emulated DSS, the daemon and local inboxes for mail, Slack and PagerDuty, all on this machine
 	$(BIN)/tocsin demo $(ARGS)
 
 quick: install   ## the unit tests, in under a minute: nothing that starts a process or waits

@@ -145,6 +145,10 @@ def _secrets(config: Config) -> Iterator[SecretAt]:
                 yield at(*within, kind, name), f"the {name} {owner}", secret, ()
             yield at(*within, "hmac_secret"), f"the hmac secret {owner}", channel.hmac_secret, (_check_signing_key,)
             yield from _certificates(within, owner, channel.tls)
+    for index, peer in enumerate(config.alerting.alertmanagers):
+        inside, owner = ("alerting", "alertmanagers", index), f"of the Alertmanager {peer.url}"
+        yield at(*inside, "bearer"), f"the bearer token {owner}", peer.bearer, ()
+        yield from _certificates(inside, owner, peer.tls)
     yield at("heartbeat", "url"), "the heartbeat's url", config.heartbeat.url, (_check_http,)
     yield at("http", "hooks_secret"), "the hooks' secret", config.http.hooks_secret, (_check_signing_key,)
     if config.http.tokens_file is not None:

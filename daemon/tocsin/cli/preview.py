@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from tocsin.cli import show
 from tocsin.cli.api import ApiClient, JsonObject
-from tocsin.cli.exits import NO, Failure, one_line
+from tocsin.cli.exits import USAGE, Failure, one_line
 from tocsin.cli.state import run_path
 from tocsin.cli.verb import Argument, JsonOption, Option, group, load_config, verb
 
@@ -38,7 +38,7 @@ async def preview_message(
         try:
             previews.append(preview(channel, notice, facts, config, SystemClock()))
         except ValueError as error:
-            raise Failure(f"{channel.name}: {error}", NO) from None
+            raise Failure(f"{channel.name}: {error}") from None
     if html is not None:
         page = next((item.html for item in previews if item.html), None)
         if page is None:
@@ -58,7 +58,7 @@ async def _notice(api: ApiClient, receiver: str, run: str | None, alert: str | N
     from tocsin.deliver.check import samples
 
     if run is not None and alert is not None:
-        raise Failure("--run and --alert exclude each other")
+        raise Failure("--run and --alert exclude each other", USAGE)
     if run is not None:
         return _of_run(await api.request("GET", "explain", *await run_path(api, run)))
     if alert is not None:

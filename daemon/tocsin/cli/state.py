@@ -215,9 +215,12 @@ async def _show_delivery(
 
 @verb(deliveries, "retry")
 async def _retry_deliveries(
-    api: ApiClient, ids: Annotated[list[str], Argument(metavar="ID…", help="Dead or waiting notifications.")]
+    api: ApiClient,
+    ids: Annotated[
+        list[str], Argument(metavar="ID…", help="Dead letters, as `tocsin deliveries list --state dead` shows them.")
+    ],
 ) -> None:
-    """Send notifications again, or now; a running daemon does it within seconds."""
+    """Send dead letters again; a running daemon does it within seconds."""
     for delivery_id in ids:
         await api.request("POST", "deliveries", delivery_id, "retry")
         print(f"{delivery_id} will be sent again")

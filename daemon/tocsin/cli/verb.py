@@ -25,7 +25,7 @@ _KEYWORD = inspect.Parameter.KEYWORD_ONLY
 
 
 class Option:
-    """Describes an option: its names, by default that of the parameter, bounds of a number, and what click may be told."""
+    """Describes an option: its names, by default that of the parameter, bounds of a number, and further settings of click's."""
 
     def __init__(self, *names: str, min: Any = None, max: Any = None, **settings: Any) -> None:
         self.names, self.bounds, self.settings = names, (min, max), settings

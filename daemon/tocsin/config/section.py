@@ -1,5 +1,5 @@
-"""The base class of the configuration's sections, and what an address is. Loads no pydantic, which validates what is
-read from a file alone."""
+"""The base class of the configuration's sections, and what an address is. Loads no pydantic: only
+reading a file needs it."""
 
 import re
 from collections.abc import Callable, Mapping

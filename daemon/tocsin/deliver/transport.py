@@ -38,7 +38,7 @@ class Transport(Protocol):
 
 
 def connector(clock: Clock, *, slack_url: str | None = None) -> Callable[[Channel], Transport]:
-    """``slack_url`` replaces ``https://hooks.slack.com/services`` in ``slack://`` webhooks, for a local inbox."""
+    """``slack_url`` replaces ``https://hooks.slack.com/services`` in ``slack://`` webhooks, for tests."""
 
     def connect(channel: Channel) -> Transport:
         if channel.webhook is not None:

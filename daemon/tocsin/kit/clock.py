@@ -35,7 +35,7 @@ class SystemClock:
 def to_ms(moment: datetime) -> int:
     """Epoch milliseconds of an aware datetime, rounded down."""
     since = moment - EPOCH
-    return since.days * 86_400_000 + since.seconds * 1_000 + since.microseconds // 1_000
+    return since.days * _DAY_MS + since.seconds * 1_000 + since.microseconds // 1_000
 
 
 def from_ms(epoch_ms: int) -> datetime:

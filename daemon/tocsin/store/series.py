@@ -79,7 +79,7 @@ OutcomeTotal = tuple[str, int, float]
 
 @dataclass(frozen=True, slots=True)
 class RunHistory:
-    """What a scenario's runs and totals tell. ``failures`` counts FAILED runs since the last good one."""
+    """What a scenario's runs and totals tell. ``failures`` counts FAILED and UNKNOWN runs since the last good one."""
 
     last: LastRun | None = None
     last_good: int | None = None

@@ -30,7 +30,7 @@ from tocsin.routing.lint import unknown_label
 from tocsin.store import alerts
 from tocsin.store.alerts import BadSilence
 from tocsin.store.query import is_storable, silence_record
-from tocsin.web.context import CONTEXT, SUBJECT, HttpProblem
+from tocsin.web.context import CONTEXT, SUBJECT, HttpProblem, WebContext
 from tocsin.web.reads import to_json
 
 log = structlog.get_logger(__name__)
@@ -71,7 +71,7 @@ async def create_silence(request: web.Request) -> web.Response:
     starts_at = asked.starts_at or now
     ends_at = _end_of(asked.ends_at, asked.duration, starts_at, "a silence")
     matchers = await asyncio.to_thread(_matchers, asked.matchers, context.config())  # regular expressions are compiled
-    by = SUBJECT.get() if context.config().http.tokens_file else asked.created_by or SUBJECT.get()
+    by = _author(context, asked.created_by)
     try:
         silence = await context.store.write(alerts.insert_silence, matchers, starts_at, ends_at, by, asked.comment, now)
     except BadSilence as error:
@@ -110,16 +110,18 @@ class NewAcknowledgement(BaseModel):
 
 
 async def acknowledge_alert(request: web.Request) -> web.Response:
-    """Somebody has it: repeats and escalation stop until the alert ends, or until the given time."""
+    """Note that somebody has an alert: its repeats stop until it ends, or until the given time."""
     context, id_ = request.app[CONTEXT], request.match_info["id"]
     asked = await _read_body(request, NewAcknowledgement, "an acknowledgement")
     now = context.clock.now()
     until = None
+    if asked.until is not None and asked.duration is not None:
+        raise HttpProblem(400, "an acknowledgement takes until or duration, and not both")
     if asked.until is not None or asked.duration is not None:
         until = _end_of(asked.until, asked.duration, now, "an acknowledgement")
         if until <= now:
-            raise HttpProblem(400, "until is not in the future")
-    by = SUBJECT.get() if context.config().http.tokens_file else asked.by or SUBJECT.get()
+            raise HttpProblem(400, "the acknowledgement would end at once; its end must be in the future")
+    by = _author(context, asked.by)
     if not await context.acknowledge_alert(id_, Acknowledgement(by, now, until, asked.comment)):
         raise HttpProblem(404, "no firing alert has this id")
     return web.json_response({"id": id_, "acknowledged": {"by": by, "at": isoformat(now), "until": until and isoformat(until),
@@ -146,6 +148,11 @@ async def reload(request: web.Request) -> web.Response:
     if not done.ok:
         raise HttpProblem(422, "the configuration has errors; the old one stays", errors=list(done.problems))
     return web.json_response({"at": isoformat(done.at), "needs_restart": list(done.needs_restart)})
+
+
+def _author(context: WebContext, asked: str) -> str:
+    """The token's name where tokens are in use, else who the body names."""
+    return SUBJECT.get() if context.config().http.tokens_file else asked or SUBJECT.get()
 
 
 async def _read_body(request: web.Request, kind: type[Body], what: str) -> Body:
