@@ -93,6 +93,19 @@ async def test_the_real_plugin_sends_this_form(scheme: str, inbox: Inbox, clock:
         assert "Connection to 'dwh' refused" in document["message"]
 
 
+async def test_a_log_is_attached_to_ntfy(inbox: Inbox, clock: HandClock) -> None:
+    url = URLS["ntfy"].format(host=inbox.url.removeprefix("http://").removesuffix("/hook"))
+    channel = Channel("ops/x", "ops", url=Plain(url), timeout=timedelta(seconds=5))
+    transport = connector(clock)(channel)
+    notice, facts = failure()
+    result = await transport.send(
+        Outgoing(owed(replace(notice, attach=("log",)), channel.name), config(channel), facts)
+    )
+    await transport.close()
+    assert result.outcome is AttemptOutcome.DELIVERED, result.note
+    assert any(b"refused" in request.body and not request.body.startswith(b"{") for request in inbox.received)
+
+
 async def test_an_own_template_is_sent_as_it_is(inbox: Inbox, clock: HandClock) -> None:
     url = URLS["mmost"].format(host=inbox.url.removeprefix("http://").removesuffix("/hook"))
     channel = Channel("ops/x", "ops", url=Plain(url), template="own.j2", timeout=timedelta(seconds=5))

@@ -194,7 +194,8 @@ class BoundedAdapter(requests.adapters.HTTPAdapter):
 
 def _complete(request: requests.PreparedRequest) -> None:
     body = request.body
-    if _THREAD.complete is None or not isinstance(body, str | bytes) or "json" not in request.headers["Content-Type"]:
+    is_json = "json" in request.headers.get("Content-Type", "")  # a file is sent without a type
+    if _THREAD.complete is None or not isinstance(body, str | bytes) or not is_json:
         return
     try:
         document = json.loads(body)
