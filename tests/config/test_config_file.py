@@ -375,3 +375,17 @@ def test_a_reporter_may_not_tell_a_service_that_keeps_incidents(tmp_path: Path) 
         "name another receiver, or route alerts to this one"
         for name, kind in (("pd", "pagerduty"), ("genie", "opsgenie"))
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (NODE + "tag_labels: ['cost centre']\n", "2: tag_labels[0]: 'cost centre' is no label name"),
+        (NODE + "tag_labels: [équipe]\n", "2: tag_labels[0]: 'équipe' is no label name"),
+        (NODE + "tag_labels: [team, project]\n", "tag_labels may not set project; Tocsin sets it"),
+        (NODE.replace("api_key: k", "api_key: k, labels: {run_as: x, type: y}"), "labels may not set run_as, type"),
+        (NODE.replace("api_key: k", "api_key: k, labels: {a-b: x}"), "'a-b' is no label name"),
+    ],
+)
+def test_a_label_that_cannot_be_is_refused(tmp_path: Path, text: str, problem: str) -> None:
+    assert problem in problems(tmp_path, text)[0]

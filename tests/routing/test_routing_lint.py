@@ -275,3 +275,11 @@ def test_a_silence_on_a_label_that_no_alert_has_is_found(matcher: str, expected:
     assert (
         unknown_label(parse_matchers(matcher), config(rules=(Rule("A", "failed", labels={"team": "x"}),))) == expected
     )
+
+
+def test_labels_of_nodes_and_tags_are_known() -> None:
+    node = Node("prod", "https://dss", labels={"env": "live"})
+    named = config(route('team="finance", env="live"'), nodes=(node,), tag_labels=("team",))
+    assert findings(named) == []
+    assert "env is never 'test'" in findings(config(route('env="test"'), nodes=(node,)))[0]
+    assert "did you mean 'team'" in findings(config(route('teem="finance"'), tag_labels=("team",)))[0]

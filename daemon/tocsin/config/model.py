@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import InitVar, dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -18,8 +18,8 @@ from tocsin.config.intervals import TimeInterval, check_location
 from tocsin.config.problems import line_of
 from tocsin.config.secrets import InlineSecret, Secret
 from tocsin.config.section import Section, http_url, keys_of_secret, need_secret
-from tocsin.model.event import EventName
-from tocsin.model.labels import matchers_text, parse_matchers
+from tocsin.model.event import Event, EventName, event_labels, labels_of_tags
+from tocsin.model.labels import Labels, matchers_text, parse_matchers
 
 if TYPE_CHECKING:  # annotations are evaluated when the first file is read: ``schema`` makes these names known
     from pydantic import AfterValidator, Field
@@ -31,6 +31,7 @@ if TYPE_CHECKING:  # annotations are evaluated when the first file is read: ``sc
         HeaderValue,
         HttpUrl,
         InlineText,
+        LabelName,
         Listen,
         Matchers,
         Name,
@@ -49,6 +50,10 @@ if TYPE_CHECKING:  # annotations are evaluated when the first file is read: ``sc
     )
 
 NATIVE_KINDS: Final = ("slack", "pagerduty", "opsgenie")
+# Labels that Tocsin sets, on alerts, events and the series about nodes and scenarios.
+_OF_ALERTS: Final = frozenset({"alertname", "severity", "dss_node", "project", "scenario", "scenario_name", "tags"})
+_RESERVED: Final = _OF_ALERTS | {"event", "outcome", "trigger_type", "run_as", "receiver", "channel", "type", "version",
+                                 "node_type"}  # fmt: skip
 ABSENT: Final[Any] = None  # the default of a value that is filled in after validation, from elsewhere in the file
 
 
@@ -110,6 +115,7 @@ class Node(Section):
 
     name: Name  # the label `dss_node`; another name starts another history
     url: PlainUrl  # where DSS is; a proxy's path before DSS's own may follow
+    labels: Mapping[LabelName, str] = field(default_factory=dict)  # on every event and alert of the node
     api_key: InlineText | None = None  # a key; what it may read is watched
     api_key_file: InitVar[SecretFile] = None
     api_key_env: InitVar[SecretVariable] = None
@@ -132,7 +138,13 @@ class Node(Section):
             raise ValueError("has no credential; set api_key_file (or api_key, api_key_env, bearer_file)")
         if len(keys) > 1:
             raise ValueError(f"{' and '.join(keys)} are both set; keep one")
+        _refuse_reserved("labels", self.labels)
         return self
+
+
+def _refuse_reserved(key: str, labels: Iterable[str], reserved: frozenset[str] = _RESERVED) -> None:
+    if taken := sorted(reserved.intersection(labels)):
+        raise ValueError(f"{key} may not set {', '.join(taken)}; Tocsin sets {'them' if taken[1:] else 'it'}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,9 +308,6 @@ _KIND_KEYS: Final = {
     "stale": {"no_success_for"},
     "node_down": {"for"},
 }
-_RESERVED_LABELS: Final = frozenset(
-    {"alertname", "severity", "dss_node", "project", "scenario", "scenario_name", "tags"}
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,8 +338,7 @@ class Rule(Section):
             raise ValueError("a rule of kind stale needs no_success_for, as 26h")
         if self.kind == "overlong" and self.times_usual is None and self.longer_than is None:
             raise ValueError("a rule of kind overlong needs times_usual or longer_than")
-        if reserved := sorted(_RESERVED_LABELS & self.labels.keys()):
-            raise ValueError(f"labels may not set {', '.join(reserved)}; Tocsin sets them")
+        _refuse_reserved("labels", self.labels, _OF_ALERTS)
         return self
 
 
@@ -523,11 +531,27 @@ class Config(Section):
     inhibit_rules: Annotated[tuple[InhibitRule, ...], OrNull] = field(default_factory=lambda: DEFAULT_INHIBIT_RULES)
     time_intervals: tuple[TimeInterval, ...] = ()
     templates: tuple[str, ...] = ()  # globs on Jinja2 files, relative to this file
+    # keys of scenario tags: with `[team]` the tag `team:finance` is the label team="finance" on its events and alerts
+    tag_labels: tuple[LabelName, ...] = ()
     timezone: Annotated[str, AfterValidator(check_location)] = "UTC"  # of times in messages, as `Europe/Paris`
     template_texts: NoKey[Mapping[str, str]] = field(default_factory=dict)  # of the files, by their names
     loaded_at: NoKey[datetime | None] = None
     source: NoKey[str | None] = None  # the file it was read from
     lines: NoKey[Mapping[tuple[str | int, ...], int]] = field(default_factory=dict, compare=False, repr=False)
+
+    def check(self, written: Mapping[str, object]) -> Config:
+        _refuse_reserved("tag_labels", self.tag_labels)
+        return self
+
+    def extra_labels(self, node: str, tags: Iterable[str]) -> Labels:
+        """The labels that this configuration adds to events and alerts of a node, or of a scenario with these tags."""
+        known = self.node(node)
+        labels = known.labels if known else {}
+        return {**labels, **labels_of_tags(tags, self.tag_labels)} if self.tag_labels else labels
+
+    def event_labels(self, event: Event) -> Labels:
+        """All labels of an event."""
+        return event_labels(event, self.extra_labels(event.node, event.scenario.tags if event.scenario else ()))
 
     def node(self, name: str) -> Node | None:
         return next((node for node in self.nodes if node.name == name), None)

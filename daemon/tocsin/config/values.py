@@ -75,6 +75,12 @@ def _header_value(value: str) -> str:
     return value
 
 
+def _label_name(value: str) -> str:
+    if not re.fullmatch(r"(?!__)[a-zA-Z_][a-zA-Z0-9_]*", value):
+        raise ValueError(f"{value!r} is no label name; write letters, digits and underscores, as cost_centre")
+    return value
+
+
 def _listen(value: str) -> str:
     match = re.fullmatch(r"(\[[0-9a-fA-F:]+\]|[^:\[\]]*):([0-9]{1,5})", value)
     if match is None or int(match[2]) > 65_535:
@@ -139,6 +145,7 @@ HttpUrl = Annotated[str, AfterValidator(http_url)]
 PlainUrl = Annotated[HttpUrl, AfterValidator(plain_url)]
 ProxyUrl = Annotated[HttpUrl, AfterValidator(proxy_url)]
 Listen = Annotated[str, AfterValidator(_listen)]
+LabelName = Annotated[str, AfterValidator(_label_name)]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 HeaderName = Annotated[str, Field(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$", max_length=100)]
 HeaderValue = Annotated[str, AfterValidator(_header_value)]

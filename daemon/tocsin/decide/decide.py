@@ -27,7 +27,7 @@ from tocsin.decide.timers import apply_channel_changes, decide_time, find_channe
 from tocsin.kit.mask import where
 from tocsin.model.alert import Acknowledgement, Alert, EndReason
 from tocsin.model.decision import ALERT_CHANGES, FLUSHES, SUPPRESSIONS, Decision, DecisionReason, Stage
-from tocsin.model.event import Event, event_labels
+from tocsin.model.event import Event
 from tocsin.model.run import ScenarioKey
 from tocsin.store import Connection, Store, alerts, events, groups, rule_states
 from tocsin.store.rule_states import RuleStateRow, StateKey
@@ -248,7 +248,7 @@ def _decide(
     # Evaluate rules and reporters. Alerts of a history that is still being read back wait for its end.
     late: set[ScenarioKey] = set()
     for event, key in zip(happened, keys, strict=True):
-        labels = event_labels(event)
+        labels = compiled.event_labels(event)
         withhold = event.late and key is not None
         if withhold and key is not None:
             late.add(key)

@@ -17,13 +17,13 @@ import structlog
 from tocsin.config.model import Config, Reporter, WatchConfig
 from tocsin.model.alert import Alert, EndReason, Group
 from tocsin.model.decision import ALERT_OPENS, Decision, DecisionReason, Stage
-from tocsin.model.event import Event, EventName
+from tocsin.model.event import Event, EventName, event_labels
 from tocsin.model.labels import Labels
 from tocsin.model.matcher_index import MatcherIndex, set_bits
 from tocsin.model.notification import Notification
 from tocsin.model.rule_state import AnyRuleState
 from tocsin.model.run import RunKey, ScenarioKey
-from tocsin.model.scenario import NodeView, ScenarioView
+from tocsin.model.scenario import NodeView, ScenarioView, scenario_labels
 from tocsin.routing.tree import Router
 from tocsin.rules import compile_rule
 from tocsin.rules.rule import AnyRule, Fired, Resolved, RuleView, Updated
@@ -71,7 +71,15 @@ class CompiledConfig:
         self.intervals = {interval.name: interval for interval in config.time_intervals}
         self.router = None if config.route is None else Router(config.route)
         self.nodes = {node.name: node for node in config.nodes}
+        self.extra_labels = lru_cache(_CACHE_SIZE)(config.extra_labels)
         self.base_urls = {node.name: node.url.rstrip("/") for node in config.nodes}
+
+    def event_labels(self, event: Event) -> Labels:
+        tags = event.scenario.tags if event.scenario else ()
+        return event_labels(event, self.extra_labels(event.node, tags))
+
+    def scenario_labels(self, scenario: ScenarioView) -> Labels:
+        return scenario_labels(scenario, self.extra_labels(scenario.key.node, scenario.tags))
 
     def rules_for(self, labels: Labels) -> Sequence[AnyRule]:
         """The rules whose matchers all hold."""
@@ -214,7 +222,9 @@ class RuleEvaluation(Evaluation):
             scenario = self.scenarios.get(ScenarioKey(*place)) if key.scenario else None
             node = (self.nodes if scenario is None else self._cautious).get(key.node) or NodeView(key.node)
             base_url = self.compiled.base_urls.get(key.node, "")
-            known = self._views[place] = RuleView(self.now + node.clock_offset, node, scenario, base_url=base_url)
+            labels = self.compiled.extra_labels(key.node, scenario.tags if scenario else ())
+            known = RuleView(self.now + node.clock_offset, node, scenario, base_url=base_url, labels=labels)
+            self._views[place] = known
         return known
 
     def put(self, key: StateKey, state: AnyRuleState | None, due_at: datetime | None) -> None:

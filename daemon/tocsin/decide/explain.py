@@ -13,7 +13,7 @@ from tocsin.config.model import Config, Reporter, Rule
 from tocsin.decide.evaluate import CompiledConfig
 from tocsin.kit.clock import human_duration, isoformat
 from tocsin.model.decision import FLUSHES, SUPPRESSIONS, Decision, DecisionReason, Stage
-from tocsin.model.event import Event, event_labels, is_good
+from tocsin.model.event import Event, is_good
 from tocsin.model.labels import Labels, Matcher
 from tocsin.model.rule_state import FailedState
 from tocsin.model.run import ScenarioKey
@@ -133,11 +133,11 @@ def _not_fired(
         if not rule.about_nodes and (Stage.RULE, rule.alert) not in decided:
             row = states.get(StateKey(rule.id, *scenario))
             state = row.state if row else None
-            why = no_event or _rule_why(rule.config, explanation, event_labels(happened[-1]), state, complete)
+            why = no_event or _rule_why(rule.config, explanation, compiled.event_labels(happened[-1]), state, complete)
             yield NotFired(Stage.RULE, rule.alert, why)
     for reporter in compiled.config.reporters:
         if (Stage.REPORTER, reporter.name) not in decided:
-            yield NotFired(Stage.REPORTER, reporter.name, no_event or _reporter_why(reporter, happened))
+            yield NotFired(Stage.REPORTER, reporter.name, no_event or _reporter_why(reporter, happened, compiled))
 
 
 def _rule_why(rule: Rule, explanation: RunExplanation, labels: Labels, state: object, complete: bool) -> str:
@@ -185,11 +185,11 @@ def _failed_why(rule: Rule, explanation: RunExplanation, state: object, complete
     return "the rule did not exist then, or its decision was pruned"
 
 
-def _reporter_why(reporter: Reporter, happened: Sequence[Event]) -> str:
+def _reporter_why(reporter: Reporter, happened: Sequence[Event], compiled: CompiledConfig) -> str:
     concerned = [event for event in happened if event.name in reporter.on]
     if not concerned:
         return f"it is on {', '.join(sorted(reporter.on))} only"
-    unmatched = [_unmatched(reporter.match, event_labels(event)) for event in concerned]
+    unmatched = [_unmatched(reporter.match, compiled.event_labels(event)) for event in concerned]
     if all(unmatched):
         return unmatched[-1] or ""
     undecided = any(event.seq is None for event in concerned)

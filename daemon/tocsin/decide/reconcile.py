@@ -31,7 +31,7 @@ def reconcile(connection: Connection, compiled: CompiledConfig, now: datetime) -
     down = [node for name, node in evaluation.nodes.items() if node.up is False and name in compiled.nodes]
     states = rule_states.load_states(connection, [(node.node, "", "") for node in down])
     for node in down:
-        for rule in compiled.rules_for({"dss_node": node.node}):
+        for rule in compiled.rules_for({**compiled.extra_labels(node.node, ()), "dss_node": node.node}):
             key = StateKey(rule.id, node.node)
             if rule.about_nodes and key not in states:
                 evaluation.tick(key, NodeDownState(since=node.down_since, reason=node.down_reason), rule)

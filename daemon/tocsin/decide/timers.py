@@ -16,7 +16,7 @@ from tocsin.model.alert import CHANNEL_ALERT, EndReason
 from tocsin.model.decision import DecisionReason, Stage
 from tocsin.model.rule_state import MissedState, OverlongState, StaleState, StalledState
 from tocsin.model.run import Run, ScenarioKey
-from tocsin.model.scenario import ScenarioView, StartState, scenario_labels
+from tocsin.model.scenario import ScenarioView, StartState
 from tocsin.routing.reporters import summary_notifications
 from tocsin.rules import outages
 from tocsin.rules import starts as missed
@@ -44,7 +44,7 @@ def find_untimed(connection: Connection, compiled: CompiledConfig) -> list[Untim
     new = [
         (rule, scenario)
         for scenario in scenarios.watched_scenarios(connection)
-        for rule in compiled.rules_for(scenario_labels(scenario))
+        for rule in compiled.rules_for(compiled.scenario_labels(scenario))
         if isinstance(rule, StaleRule) and StateKey(rule.id, *scenario.key) not in known
     ]
     last_good = runs.last_good(connection, {scenario.key for _, scenario in new})
@@ -169,7 +169,7 @@ def _evaluate_start(
     scenario = view.scenario
     if following is None and scenario is not None:
         following = scenario.next_run
-    matching = evaluation.compiled.rules_for(scenario_labels(scenario) if scenario else {})
+    matching = evaluation.compiled.rules_for(evaluation.compiled.scenario_labels(scenario) if scenario else {})
     rules = sorted((rule for rule in matching if isinstance(rule, MissedRule)), key=lambda rule: rule.config.grace)
     if not rules:
         due = missed.due_of(key.at, missed.DEFAULT_GRACE, following)

@@ -1,14 +1,17 @@
 """Events: immutable facts about runs, nodes and reporters. Their ids are derived from the facts, so that observing the
 same thing again makes the same event."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
 from tocsin.kit.clock import to_ms
 from tocsin.kit.strings import derived_id
+from tocsin.model.labels import Labels
 from tocsin.model.run import GOOD_OUTCOMES, Outcome, Run, ScenarioKey
+
+_NO_LABELS: Labels = {}
 
 
 class EventName(StrEnum):
@@ -98,10 +101,23 @@ def tags_label(tags: Iterable[str]) -> str:
     return f",{','.join(ordered)}," if ordered else ""
 
 
-def event_labels(event: Event) -> dict[str, str]:
-    """The labels that ``match`` of reporters and rules sees; unknown ones are empty, as Prometheus reads absent."""
+def labels_of_tags(tags: Iterable[str], keys: Collection[str]) -> dict[str, str]:
+    """The tags written ``key: value`` with one of these keys, as labels. The first colon ends the key, blanks around key
+    and value do not count, and of several tags with one key the first in the order of the alphabet does."""
+    found: dict[str, str] = {}
+    for tag in sorted(tags):
+        key, _, value = (part.strip() for part in tag.partition(":"))
+        if value and key in keys:
+            found.setdefault(key, value)
+    return found
+
+
+def event_labels(event: Event, extra: Labels = _NO_LABELS) -> dict[str, str]:
+    """The labels that ``match`` of reporters and rules sees; unknown ones are empty, as Prometheus reads absent.
+    ``extra``: what the configuration adds, of the event's node and made of its tags."""
     scenario, run = event.scenario, event.run
     return {
+        **extra,
         "event": event.name.value,
         "dss_node": event.node,
         "project": event.project or "",

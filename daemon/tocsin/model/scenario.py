@@ -59,9 +59,10 @@ class ScenarioView:
     backfilled: bool = True
 
 
-def scenario_labels(scenario: ScenarioView) -> Labels:
-    """What a rule's ``match`` sees when no event is at hand."""
+def scenario_labels(scenario: ScenarioView, extra: Labels) -> Labels:
+    """What a rule's ``match`` sees when no event is at hand; ``extra``: what the configuration adds."""
     return {
+        **extra,
         "dss_node": scenario.key.node,
         "project": scenario.key.project,
         "scenario": scenario.key.scenario,

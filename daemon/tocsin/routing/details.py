@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from tocsin.config.model import Channel, Config, MessageFormat, Reporter
 from tocsin.model.decision import DecisionReason
-from tocsin.model.event import END_EVENTS, Event, EventName, event_labels
+from tocsin.model.event import END_EVENTS, Event, EventName
 from tocsin.model.labels import all_match
 from tocsin.model.run import DetailsLevel, Outcome
 from tocsin.model.scenario import MailReporter
@@ -77,7 +77,7 @@ def details_needed(config: Config) -> WantsDetails:
         if event.run is not None and event.run.outcome == Outcome.WARNING:
             needs.append(DetailsNeed(DetailsLevel.STEPS, DetailsReason.WARNING))
         concerned = [reporter for reporter in sending if event.name in reporter.on]
-        labels = event_labels(event) if concerned else {}
+        labels = config.event_labels(event) if concerned else {}
         for reporter in concerned:
             if all_match(reporter.match, labels) and evaluate_reporter(reporter, event).notices:
                 needs += _of_reporter(reporter, receivers[reporter.receiver], event, config.template_texts)

@@ -78,8 +78,9 @@ def unknown_label(matchers: Iterable[Matcher], config: Config) -> str | None:
 
 def _alerts(config: Config) -> Iterator[LabelSpace]:
     for node, rule in product(_nodes(config), config.rules):
-        labels = {**rule.labels, "alertname": rule.alert, "severity": rule.severity, "dss_node": node}
-        yield LabelSpace(labels, frozenset() if rule.kind == "node_down" else _OF_ALERTS)
+        labels = {**node, **rule.labels, "alertname": rule.alert, "severity": rule.severity}
+        open_ = frozenset() if rule.kind == "node_down" else _OF_ALERTS.union(config.tag_labels)
+        yield LabelSpace(labels, open_.difference(rule.labels))
         if rule.kind == "missed":
             yield LabelSpace({**labels, "alertname": STALLED_ALERT, "severity": STALLED_SEVERITY})
     for channel in config.channels().values():
@@ -87,8 +88,9 @@ def _alerts(config: Config) -> Iterator[LabelSpace]:
         yield LabelSpace({**labels, "receiver": channel.receiver, "channel": channel.name})
 
 
-def _nodes(config: Config) -> list[str]:
-    return [node.name for node in config.nodes] or [""]
+def _nodes(config: Config) -> list[Labels]:
+    """The labels that name a node, of each."""
+    return [{**node.labels, "dss_node": node.name} for node in config.nodes] or [{"dss_node": ""}]
 
 
 def _unused(config: Config) -> Iterator[Finding]:
@@ -284,7 +286,7 @@ def _intervals(config: Config, now: datetime) -> Iterator[Finding]:
 
 def _rules(config: Config) -> Iterator[Finding]:
     by_identity: dict[tuple[object, ...], list[Rule]] = {}  # by what an alert's identity takes from its rule
-    spaces = [LabelSpace({"event": "", "dss_node": node}, _OF_EVENTS | {"event"}) for node in _nodes(config)]
+    spaces = [LabelSpace({**node, "event": ""}, _OF_EVENTS | {"event", *config.tag_labels}) for node in _nodes(config)]
     for index, rule in enumerate(config.rules):
         where, line = f"rule {rule.alert}", config.lines.get(("rules", index))
         same = by_identity.setdefault((rule.alert, rule.severity, tuple(sorted(rule.labels.items()))), [])
@@ -306,7 +308,7 @@ def _rules(config: Config) -> Iterator[Finding]:
         elif rule.kind in ("failed", "overlong") and {"event", "outcome"} & set(of_runs):
             message = f"its match on {' and '.join(of_runs)} also hides the runs that would end its alerts"
             yield Finding("warning", message, where, line)
-        known = _IN_ANNOTATIONS | rule.labels.keys()
+        known = _IN_ANNOTATIONS.union(rule.labels, config.tag_labels, *_nodes(config))
         for name, text in rule.annotations.items():
             for variable in sorted(set(_VARIABLE.findall(text)) - known):
                 near = did_you_mean(variable, known)
@@ -322,10 +324,11 @@ def _overlap(rule: Rule, other: Rule, space: LabelSpace) -> bool:
 
 
 def _reporters(config: Config) -> Iterator[Finding]:
+    open_labels = {name: open_.union(config.tag_labels if open_ else ()) for name, open_ in _OPEN_LABELS.items()}
     for index, reporter in enumerate(config.reporters):
         where, line = f"reporter {reporter.name}", config.lines.get(("reporters", index))
         spaces = [
-            LabelSpace({"event": name.value, "dss_node": node, "outcome": _OUTCOMES.get(name, "")}, _OPEN_LABELS[name])
+            LabelSpace({**node, "event": name.value, "outcome": _OUTCOMES.get(name, "")}, open_labels[name])
             for node in _nodes(config)
             for name in sorted(reporter.on)
         ]

@@ -36,6 +36,7 @@ class RuleView:
     scenario: ScenarioView | None = None  # None for rules about nodes, and when the row is gone
     durations: tuple[timedelta, ...] | None = None  # of the last good runs; None: not loaded
     base_url: str = ""  # of the node's web interface
+    labels: Labels = dataclasses.field(default_factory=dict)  # that the configuration adds
 
     @property
     def subject(self) -> str:
@@ -172,7 +173,8 @@ class CompiledRule(Generic[S]):
 
     def alert_labels(self, view: RuleView) -> dict[str, str]:
         """The labels of the rule's alert; empty ones are left out, as an absent label is an empty one."""
-        labels = {**self.config.labels, "alertname": self.alert, "severity": self.severity, "dss_node": view.node.node}
+        labels = {**view.labels, **self.config.labels, "alertname": self.alert, "severity": self.severity}
+        labels["dss_node"] = view.node.node
         if view.scenario is not None:
             project, scenario = view.scenario.key[1:]
             labels |= {"project": project, "scenario": scenario, "tags": tags_label(view.scenario.tags)}
