@@ -78,6 +78,13 @@ def validate(source: Source, now: datetime, *, offline: bool) -> list[Problem]:
     return sorted(problems, key=lambda problem: problem.severity)
 
 
+def address_before_page(url: str) -> str | None:
+    """Where DSS is when ``url`` is that of a page of its user interface, or of its API; None when it is not."""
+    path = urlsplit(url).path
+    page = _PAGE.search(path)
+    return url.partition(path)[0] + path[: page.start()] if page else None
+
+
 def _doubtful_addresses(config: Config) -> Iterator[Finding]:
     host = split_listen(config.http.listen)[0]
     if not is_loopback(host) and config.http.tokens_file is None:
@@ -90,9 +97,7 @@ def _doubtful_addresses(config: Config) -> Iterator[Finding]:
                 message = f"channel {channel.name}: {scheme}:// opens incidents in {service.name} that never close"
                 yield ("receivers", index, "channels", number, "url"), f"{message}; {service.way}"
     for index, node in enumerate(config.nodes):
-        path = urlsplit(node.url).path
-        if page := _PAGE.search(path):
-            base = node.url.partition(path)[0] + path[: page.start()]
+        if base := address_before_page(node.url):
             message = f"node {node.name}: the url looks like a page of DSS's user interface; DSS itself is at {base}"
             yield ("nodes", index, "url"), message
 

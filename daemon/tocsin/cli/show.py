@@ -17,6 +17,8 @@ Row = Mapping[str, object]
 _COLOURS = {
     "SUCCESS": "green",
     "changed": "green",
+    "ok": "green",
+    "warning": "yellow",
     "WARNING": "yellow",
     "would change": "yellow",
     "running": "cyan",

@@ -15,7 +15,7 @@ from datetime import timedelta
 from email.utils import formataddr
 from functools import lru_cache, partial
 from math import inf
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies
 
@@ -37,6 +37,7 @@ from tocsin.deliver import bounded, mail, services
 from tocsin.deliver.cards import COMPLETIONS, Completion
 from tocsin.deliver.escape import to_one_line, truncate
 from tocsin.deliver.message import Message, Outgoing, Tone
+from tocsin.deliver.reach import Server
 from tocsin.deliver.render import Rendered, Renderer
 from tocsin.deliver.result import Cause, SendResult, delivered, failed, refused, result_of_answer
 from tocsin.deliver.services import ALLOWED, Service, ServiceFormat
@@ -51,6 +52,8 @@ _LONGEST_WAIT = timedelta(hours=1)
 _SHORT_WAIT_SECONDS = 3.0
 _LOG_LINES: bounded.ThreadLog[str] = bounded.ThreadLog(20)
 _LOGGED_CAUSES = ("Response Details", "Socket Exception", "I/O Exception")  # that apprise logs at DEBUG
+_PORTS = {"mqtt": 1883, "mqtts": 8883, "irc": 6667, "ircs": 6697, "amqp": 5672, "amqps": 5671, "smpp": 2775}
+_OTHER_URLS = frozenset({"app_url", "request_url", "service_url", "setup_url"})  # of a plugin, for people
 _NOTIFY_TYPES = dict(
     zip(Tone, (NotifyType.INFO, NotifyType.SUCCESS, NotifyType.WARNING, NotifyType.FAILURE), strict=True)
 )
@@ -206,6 +209,28 @@ def inspect_url(url: str) -> tuple[str | None, tuple[str, ...]]:
     except mail.BadMailAddress as error:
         return str(error), ()
     return None if envelope.recipients else "; ".join(envelope.bad) or None, envelope.bad
+
+
+def server_of(url: str, channel: Channel) -> Server:
+    """Where a send to this URL connects to. Raises ``ValueError`` with the reason why that is not known."""
+    _prepare_apprise()
+    plugin = _connect(url.strip(), channel, None)
+    if isinstance(plugin, str):
+        raise ValueError(plugin)
+    untyped: Any = plugin
+    if isinstance(plugin, NotifyEmail):
+        modes: dict[str, Literal["tls", "starttls"]] = {SMTPSecureMode.SSL: "tls", SMTPSecureMode.STARTTLS: "starttls"}
+        return Server(untyped.smtp_host, untyped.port, modes.get(untyped.secure_mode, ""))
+    scheme = url.partition(":")[0].strip().lower()
+    if "host" in plugin.template_tokens and plugin.host:
+        port = plugin.port or _PORTS.get(scheme) or (443 if plugin.secure else 80)
+        return Server(plugin.host, port, "tls" if plugin.secure else "")
+    names = ["notify_url", "webhook_url", *(name for name in dir(type(plugin)) if name.endswith("_url"))]
+    for name in (name for name in names if name not in _OTHER_URLS):
+        address = getattr(type(plugin), name, None)
+        if isinstance(address, str) and (host := urlsplit(address).hostname) and "{" not in host:
+            return Server(host, urlsplit(address).port or 443, "tls")
+    raise ValueError(f"where {scheme}:// connects to is known to apprise alone")
 
 
 def _connect(url: str, channel: Channel, slack_url: str | None) -> NotifyBase | str:

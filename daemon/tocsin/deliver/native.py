@@ -48,6 +48,7 @@ class HttpAnswer(NamedTuple):
     status: int
     body: str  # its beginning
     retry_after: timedelta | None
+    headers: Mapping[str, str]
 
 
 class JsonClient:
@@ -74,7 +75,7 @@ class JsonClient:
                 raw += part
             text = raw.decode("utf-8", "replace")
             wait = parse_retry_after(response.headers.get("Retry-After"), self.clock.now())
-            return HttpAnswer(response.status, text, wait)
+            return HttpAnswer(response.status, text, wait, response.headers)
 
     async def close(self) -> None:
         if self._session is not None:

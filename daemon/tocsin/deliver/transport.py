@@ -9,12 +9,16 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
-from tocsin.config.model import Channel
+from yarl import URL
+
+from tocsin.config.model import Channel, SlackConfig
 from tocsin.deliver.message import Outgoing
 from tocsin.deliver.native import OpsgenieChannel, PagerDutyChannel, SlackChannel
+from tocsin.deliver.reach import Server
 from tocsin.deliver.result import SendResult, failed
-from tocsin.deliver.webhook import Webhook
+from tocsin.deliver.webhook import Webhook, env_proxy
 from tocsin.kit.clock import Clock
+from tocsin.kit.proxy import environment_proxy
 
 T = TypeVar("T")
 _Inbox = queue.SimpleQueue[tuple[Callable[[], Any], "asyncio.Future[Any]"] | None]
@@ -66,6 +70,26 @@ def unreadable_recipients(url: str) -> tuple[str, ...]:
     from tocsin.deliver.apprise_channel import inspect_url  # noqa: PLC0415 - half a second
 
     return inspect_url(url)[1]
+
+
+def channel_server(channel: Channel) -> tuple[Server, str | None]:
+    """Where a channel sends to, and its proxy. Loads apprise for a URL of its: not on a loop. Raises ``OSError`` for a
+    secret that cannot be read, ``ValueError`` with the reason where the server is not known."""
+    native = channel.slack or channel.pagerduty or channel.opsgenie
+    if native is not None:
+        url = native.api_url if isinstance(native, SlackConfig) else native.url
+    elif channel.webhook is not None:
+        url = channel.webhook.reveal().strip()
+    else:
+        from tocsin.deliver.apprise_channel import server_of  # noqa: PLC0415 - half a second
+
+        url = channel.url.reveal().strip() if channel.url else ""
+        server = server_of(url, channel)
+        if url.lower().startswith("mailto"):  # SMTP takes no HTTP proxy
+            return server, None
+        scheme = "https" if server.tls else "http"
+        return server, channel.proxy or environment_proxy(scheme, server.host, server.port)
+    return Server.of_url(url), channel.proxy or env_proxy(URL(url))
 
 
 class AppriseTransport:

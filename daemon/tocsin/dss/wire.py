@@ -233,7 +233,8 @@ def read(request: Request[T], reply: Reply, now: datetime) -> T:
     if reply.status >= 400:
         raise error_of(request.operation, reply, now)
     if reply.status >= 300:
-        raise invalid(request.operation, reply, "a redirect that is not followed")
+        where = reply.headers.get("Location", "").partition("?")[0]
+        raise invalid(request.operation, reply, f"a redirect{f' to {where}' if where else ''} that is not followed")
     try:
         return request.parse(reply.body)
     except ValueError as error:

@@ -300,6 +300,7 @@ class EmulatedSlack(EmulatedService):
     channels: dict[str, str] = field(default_factory=lambda: {"C0ALERTS": "dss-alerts"})
     messages: dict[str, list[SlackMessage]] = field(default_factory=dict)
     may_read_history: bool = True
+    scopes: frozenset[str] = frozenset({"chat:write", "channels:history"})
 
     def limited(self) -> ServiceReply:
         return ServiceReply(429, {"ok": False, "error": "ratelimited"}, {"Retry-After": "1"})
@@ -310,7 +311,10 @@ class EmulatedSlack(EmulatedService):
         body = {**query, **body}
         match path.removeprefix("api/"):
             case "auth.test":
-                return ServiceReply(200, {"ok": True, "team": "Emulated", "user": "tocsin", "bot_id": "B0TOCSIN"})
+                known = {"ok": True, "team": "Emulated", "user": "tocsin", "bot_id": "B0TOCSIN"}
+                return ServiceReply(200, known, {"X-OAuth-Scopes": ",".join(sorted(self.scopes))})
+            case "chat.postMessage" | "chat.update" if "chat:write" not in self.scopes:
+                return _refused("missing_scope")
             case "chat.postMessage" | "chat.update" | "chat.delete" | "conversations.history" as call:
                 names = {name: id_ for id_, name in self.channels.items()}
                 channel = str(body.get("channel", ""))

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from tocsin import __version__
@@ -45,6 +45,24 @@ def exit_code(error: DSSError) -> int:
             return NOT_ALLOWED
         case _:
             return NO
+
+
+def node_client(node: "Node", **options: Any) -> DSSClient:
+    """A client of a configured node; ``options`` are further ones of ``DSSClient``, or others than the node's. Raises
+    ``ValueError`` if its address cannot be one."""
+    cert, key = node.tls.client_cert_file, node.tls.client_key_file
+    own: dict[str, Any] = {
+        "api_key": node.api_key.read if node.api_key else None,
+        "jwt_bearer_token": node.bearer.read if node.bearer else None,
+        "extra_headers": node.headers,
+        "no_check_certificate": not node.tls.verify,
+        "client_certificate": (cert, key) if cert and key else cert,
+        "ca_file": node.tls.ca_file,
+        "proxy": node.proxy,
+        "user_agent": f"tocsin/{__version__}",
+        "max_polls": node.watch.max_concurrency,
+    }
+    return DSSClient(node.url, **own | options)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -110,21 +128,8 @@ class Session:
     def client(self, name: str) -> DSSClient:
         """The client of a node. Raises ``Failure`` if its address cannot be one."""
         if name not in self._clients:
-            node = self.nodes[name]
-            cert, key = node.tls.client_cert_file, node.tls.client_key_file
             try:
-                self._clients[name] = DSSClient(
-                    node.url,
-                    api_key=node.api_key.read if node.api_key else None,
-                    jwt_bearer_token=node.bearer.read if node.bearer else None,
-                    extra_headers=node.headers,
-                    no_check_certificate=not node.tls.verify,
-                    client_certificate=(cert, key) if cert and key else cert,
-                    ca_file=node.tls.ca_file,
-                    proxy=node.proxy,
-                    user_agent=f"tocsin/{__version__}",
-                    max_polls=node.watch.max_concurrency,
-                )
+                self._clients[name] = node_client(self.nodes[name])
             except ValueError as error:
                 raise Failure(str(error), USAGE) from None
         return self._clients[name]
@@ -198,7 +203,7 @@ class Session:
         if project.is_glob:
             projects = self.nodes[node].projects
             keys = await self.client(node).list_project_keys()
-            keys = [key for key in keys if project.matches(key) and _in_scope(key, projects.include, projects.exclude)]
+            keys = [key for key in keys if project.matches(key) and in_scope(key, projects.include, projects.exclude)]
 
         async def read(key: str) -> list[Target]:
             items = await self.client(node).get_project(key).list_scenarios()
@@ -212,7 +217,7 @@ class Session:
         return [
             target
             for target in targets
-            if _in_scope(target.id, scope.include, scope.exclude)
+            if in_scope(target.id, scope.include, scope.exclude)
             and (not scope.tags or not set(scope.tags).isdisjoint(only_texts(target.item.get("tags"))))
         ]
 
@@ -242,7 +247,7 @@ class Session:
         return Target(node, project, id, self.client(node).get_project(project).get_scenario(id), item or {})
 
 
-def _in_scope(identifier: str, include: Iterable[str], exclude: Iterable[str]) -> bool:
+def in_scope(identifier: str, include: Iterable[str], exclude: Iterable[str]) -> bool:
     included, excluded = (any(fnmatchcase(identifier, glob) for glob in globs) for globs in (include, exclude))
     return included and not excluded
 
