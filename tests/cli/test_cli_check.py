@@ -1,5 +1,6 @@
 """``tocsin check`` and ``tocsin routes``: one clear line for each thing that is wrong, with its place in the file."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -249,3 +250,60 @@ def test_a_default_that_nobody_wrote_is_no_mistake(tmp_path: Path) -> None:
     assert [line for line in check(tmp_path, text) if "group_by" in line] == []
     written = text.replace("  receiver: ops\n", "  receiver: ops\n  group_by: [project]\n", 1)
     assert len([line for line in check(tmp_path, written) if "group_by" in line]) == 1
+
+
+# --- tokens and the proxy that logs people in -------------------------------------------------------------------------
+
+
+def test_a_new_token_is_printed_once_and_its_hash_is_appended(tmp_path: Path) -> None:
+    text = GOOD + "http: {tokens_file: tokens}\n"
+    (tmp_path / "tokens").write_text("# ours")
+    printed = [
+        tocsin(tmp_path, text, "token", "new", name, "--role", role)
+        for name, role in (("ann", "viewer"), ("bob", "operator"))
+    ]
+    lines = (tmp_path / "tokens").read_text().splitlines()
+    assert [result.exit_code for result in printed] == [0, 0]
+    for result, line, start in zip(printed, lines[1:], ("ann viewer ", "bob operator "), strict=True):
+        secret = result.output.strip()
+        assert line == start + hashlib.sha256(secret.encode()).hexdigest()
+    assert check(tmp_path, text) == []
+    other = tmp_path / "new"
+    assert CliRunner().invoke(app, ["token", "new", "c", "--role", "viewer", "--file", str(other)]).exit_code == 0
+    assert other.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "expected"),
+    [
+        (["a b", "--role", "viewer", "--file", "{}/t"], 2, "'a b' is not a token's name"),
+        (["ann", "--role", "root", "--file", "{}/t"], 2, "'root' is not one of 'viewer', 'operator'"),
+        (["ann", "--role", "viewer"], 2, "the configuration has no http.tokens_file; set it, or name a file with --file"),
+        (["ann", "--role", "viewer", "--file", "{}/no/t"], 1, "cannot write {}/no/t: No such file or directory"),
+    ],
+)  # fmt: skip
+def test_a_token_that_cannot_be_written_is_not_printed(
+    tmp_path: Path, words: list[str], code: int, expected: str
+) -> None:
+    result = tocsin(tmp_path, GOOD, "token", "new", *(word.format(tmp_path) for word in words))
+    assert (result.exit_code, expected.format(tmp_path) in result.output) == (code, True)
+    assert "tocsin_" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("http", "expected"),
+    [
+        ("tokens_file: tokens", "19: the tokens file: line 1 is not NAME viewer|operator SHA256; "
+         "`tocsin token new` writes such lines"),
+        ("auth_proxy: {trusted: []}", "19: http.auth_proxy.trusted: must not be empty"),
+        ("auth_proxy: {user_header: X-User}", "19: http.auth_proxy: needs trusted, the addresses of the proxy, as [10.0.0.0/8]"),
+        ("auth_proxy: {trusted: [10.0.0.1/8]}", "19: http.auth_proxy.trusted[0]: '10.0.0.1/8' is no network; write it like "
+         "10.0.0.0/8 or 10.1.2.3 (10.0.0.1/8 has host bits set)"),
+        ("auth_proxy: {trusted: [10.0.0.0/8]}", "19: who comes through http.auth_proxy only reads, and nobody may change "
+         "anything; set operator_groups, or http.tokens_file (warning)"),
+        ('listen: "0.0.0.0:1", auth_proxy: {trusted: [10.0.0.0/8], operator_groups: [sre]}', ""),
+    ],
+)  # fmt: skip
+def test_mistakes_in_who_may_come_in_are_told(tmp_path: Path, http: str, expected: str) -> None:
+    (tmp_path / "tokens").write_text("ann viewer\n")
+    assert check(tmp_path, f"{GOOD}http: {{{http}}}\n") == ([f"t.yaml:{expected}"] if expected else [])

@@ -267,7 +267,7 @@ def test_tokens_are_made_when_none_are_given(chart: Chart) -> None:
 
 
 def test_the_tokens_file_is_what_the_daemon_reads_and_holds_digests_only(chart: Chart) -> None:
-    from tocsin.web.access import parse_tokens
+    from tocsin.config.tokens import parse_tokens
 
     data = only(chart.render(sets=["tokens.existingSecret="]), "Secret", "bell-tocsin-tokens")["stringData"]
     tokens, problems = parse_tokens(data["tokens"])

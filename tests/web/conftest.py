@@ -8,6 +8,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from tests.web.harness import Daemon, Serve
+from tocsin.config.tokens import Role, make_token
 from tocsin.metrics.exposition import Exposition
 from tocsin.store import Store
 from tocsin.web.server import Listener, listen, make_app
@@ -53,3 +54,13 @@ async def serve(daemon: Daemon) -> AsyncIterator[Serve]:
 @pytest.fixture
 async def client(serve: Serve) -> aiohttp.ClientSession:
     return await serve()
+
+
+@pytest.fixture
+def tokens(daemon: Daemon, tmp_path: Path) -> dict[str, str]:
+    """A tokens file with one token a role."""
+    new = {role.value: make_token(f"{role.value}-token", role) for role in Role}
+    path = tmp_path / "tokens"
+    path.write_text("# who may do what\n" + "\n".join(line for _, line in new.values()) + "\n")
+    daemon.http(tokens_file=str(path))
+    return {role: token for role, (token, _) in new.items()}

@@ -9,7 +9,8 @@ from aiohttp import ClientSession
 
 from tests.web.harness import Daemon, Serve
 from tests.web.rows import NOW
-from tocsin.web import ReloadResult, Role, make_token
+from tocsin.config.tokens import Role, make_token
+from tocsin.web import ReloadResult
 
 
 async def send(client: ClientSession, method: str, path: str, status: int, **more: Any) -> Any:

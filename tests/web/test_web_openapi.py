@@ -23,6 +23,7 @@ from tests.web.rows import (
 from tocsin.model.notification import EventNotice
 from tocsin.store import schema
 from tocsin.web import make_app
+from tocsin.web.routes import endpoints
 
 
 async def described(client: ClientSession) -> Any:
@@ -42,10 +43,7 @@ async def test_every_address_is_described_and_nothing_else_is(client: ClientSess
         if route.method != "HEAD" and route.resource is not None
     }
     told = {(method.upper(), path) for path, methods in document["paths"].items() for method in methods}
-    pages = {
-        ("GET", path)
-        for path in ("/", "/runs/{node}/{project}/{scenario}/{run}", "/static/{name}", "/api/v1/openapi.json")
-    }
+    pages = {(route.method, route.path) for route in endpoints() if route.page}
     assert told | pages == served
     assert not told & pages
 

@@ -8,8 +8,9 @@ from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
 from tests.web.harness import Daemon, Serve
+from tocsin.config.tokens import Role, make_token
 from tocsin.metrics.exposition import Exposition, Rendered
-from tocsin.web import Role, listen, make_app, make_token
+from tocsin.web import listen, make_app
 from tocsin.web.server import MAX_CONNECTIONS, MAX_UNREAD_BYTES, split_listen
 
 

@@ -8,7 +8,8 @@ from aiohttp import ClientResponse, ClientSession
 
 from tests.web.harness import Daemon, Serve
 from tests.web.rows import a_run, an_event, put_events
-from tocsin.web import Role, make_token, stream
+from tocsin.config.tokens import Role, make_token
+from tocsin.web import stream
 
 
 async def messages(answer: ClientResponse, count: int) -> list[dict[str, str]]:

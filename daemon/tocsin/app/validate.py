@@ -14,6 +14,7 @@ from tocsin.config.model import Config, ReporterMail, Tls
 from tocsin.config.problems import Path_, is_place, line_of
 from tocsin.config.secrets import FileSecret, InlineSecret, Secret
 from tocsin.config.section import http_url
+from tocsin.config.tokens import parse_tokens
 from tocsin.decide.reporters import dss_reporter_warnings
 from tocsin.deliver.check import check_templates, unknown_variables
 from tocsin.deliver.mail import parse_addresses
@@ -87,7 +88,11 @@ def address_before_page(url: str) -> str | None:
 
 def _doubtful_addresses(config: Config) -> Iterator[Finding]:
     host = split_listen(config.http.listen)[0]
-    if not is_loopback(host) and config.http.tokens_file is None:
+    proxy = config.http.auth_proxy
+    if proxy and not proxy.operator_groups and config.http.tokens_file is None:
+        message = "who comes through http.auth_proxy only reads, and nobody may change anything"
+        yield ("http", "auth_proxy"), f"{message}; set operator_groups, or http.tokens_file"
+    if not is_loopback(host) and config.http.tokens_file is None and proxy is None:
         message = f"http.listen {config.http.listen} is open to others, who are shown probes, /metrics and status only"
         yield ("http", "listen"), f"{message}, and may change nothing; set http.tokens_file to let people in"
     for index, receiver in enumerate(config.receivers):
@@ -157,7 +162,12 @@ def _secrets(config: Config) -> Iterator[SecretAt]:
     yield at("heartbeat", "url"), "the heartbeat's url", config.heartbeat.url, (_check_http,)
     yield at("http", "hooks_secret"), "the hooks' secret", config.http.hooks_secret, (_check_signing_key,)
     if config.http.tokens_file is not None:
-        yield ("http", "tokens_file"), "the tokens file", FileSecret(Path(config.http.tokens_file)), ()
+        yield ("http", "tokens_file"), "the tokens file", FileSecret(Path(config.http.tokens_file)), (_check_tokens,)
+
+
+def _check_tokens(text: str) -> str | None:
+    problems = parse_tokens(text)[1]
+    return f"{problems[0]}; `tocsin token new` writes such lines" if problems else None
 
 
 def _certificates(place: Path_, owner: str, tls: Tls) -> Iterator[SecretAt]:

@@ -17,6 +17,7 @@ _VERBS = {
     "routes": ("configuration:routes", "The routing tree of alerts."),
     "notify": ("configuration:notify", "Try receivers."),
     "message": ("preview:message", "Look at messages before they are sent."),
+    "token": ("configuration:token", "Tokens that let people and programs in."),
     "db": ("db:app", "The store: its version, its upgrade, a backup, pruning."),
     "project": ("dss.scenario:projects", "Projects of DSS."),
     "scenario": ("dss.scenario:app", "Scenarios of DSS: look at them, run them, change them."),

@@ -1,17 +1,20 @@
-"""The verbs that look at a configuration before it is used: ``check``, ``routes`` and ``notify``."""
+"""The verbs around a configuration before it is used: ``check``, ``routes``, ``notify`` and ``token``."""
 
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import click
+
 from tocsin.cli import show
-from tocsin.cli.exits import DONE, NO, USAGE, fail
+from tocsin.cli.exits import DONE, NO, USAGE, append_line, fail
 from tocsin.cli.verb import Argument, ConfigOption, JsonOption, Option, command, group, load_config
+from tocsin.config.tokens import Role, make_token
 
 if TYPE_CHECKING:
     from tocsin.config.model import Route
 
-routes, notify = group(), group()
+routes, notify, token = group(), group(), group()
 
 
 @command(None, "check")
@@ -150,3 +153,29 @@ def _notify_test(
             print(f"the receiver {receiver} has no channel")
     delivered = [result.outcome is AttemptOutcome.DELIVERED for result in results]
     hard_exit(DONE if delivered and all(delivered) else NO)
+
+
+@command(token, "new")
+def _new_token(
+    name: Annotated[str, Argument(help="Who it is for; it stands in the log and in what they change.")],
+    role: Annotated[
+        str,
+        Option(
+            type=click.Choice([role.value for role in Role]), help="A viewer reads, an operator changes things too."
+        ),
+    ],
+    file: Annotated[
+        Path | None, Option(metavar="FILE", help="The tokens file; without it http.tokens_file of the configuration.")
+    ] = None,
+    config: ConfigOption = None,
+) -> None:
+    """Print a new token, once, and append its hash to the tokens file. A running daemon takes it at once."""
+    path = file or load_config(config).http.tokens_file
+    if path is None:
+        fail("the configuration has no http.tokens_file; set it, or name a file with --file", USAGE)
+    try:
+        secret, line = make_token(name, Role(role))
+    except ValueError as error:
+        fail(str(error), USAGE)
+    append_line(Path(path), line)
+    print(secret)

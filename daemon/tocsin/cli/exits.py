@@ -73,3 +73,17 @@ def write_text(path: Path, text: str, *, private: bool = False) -> None:
         Path(name).replace(path)
     except OSError as error:
         raise Failure(f"cannot write {path}: {error.strerror or error}") from None
+
+
+def append_line(path: Path, line: str) -> None:
+    """Add a line at the end of a file, which is made readable by its owner alone. Ends with ``fail`` if it cannot."""
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
+        with os.fdopen(handle, "rb+", buffering=0) as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - 1))
+            between = "" if file.read(1) in (b"", b"\n") else "\n"
+            file.write(f"{between}{line}\n".encode())
+            os.fsync(handle)
+    except OSError as error:
+        fail(f"cannot write {path}: {error.strerror or error}")

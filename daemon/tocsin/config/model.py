@@ -35,6 +35,7 @@ if TYPE_CHECKING:  # annotations are evaluated when the first file is read: ``sc
         Listen,
         Matchers,
         Name,
+        Network,
         NoKey,
         OrNull,
         PlainUrl,
@@ -435,10 +436,24 @@ class StoreConfig(Section):
 
 
 @dataclass(frozen=True, slots=True)
+class AuthProxy(Section):
+    user_header: HeaderName = "X-Forwarded-User"  # names who asks
+    groups_header: HeaderName = "X-Forwarded-Groups"  # their groups, between commas
+    trusted: Annotated[tuple[Network, ...], AfterValidator(not_empty)] = ()  # only from these addresses headers count
+    operator_groups: tuple[str, ...] = ()  # who is in one of them may change things; everybody else reads
+
+    def check(self, written: Mapping[str, object]) -> AuthProxy:
+        if not self.trusted:
+            raise ValueError("needs trusted, the addresses of the proxy, as [10.0.0.0/8]")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
 class HttpConfig(Section):
     listen: Listen = "127.0.0.1:8080"  # host and port; a change needs a restart
     external_url: PlainUrl | None = None  # where people reach it; links in messages begin with it
     tokens_file: RelativePath | None = None  # viewer and operator tokens, by their digests
+    auth_proxy: AuthProxy | None = None  # a proxy in front that logs people in and names them in headers
     hooks_secret: InlineText | None = None  # who knows it may call POST /hooks/dss/NODE; none: 403
     hooks_secret_file: InitVar[SecretFile] = None
     hooks_secret_env: InitVar[SecretVariable] = None

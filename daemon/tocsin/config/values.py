@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 from urllib.parse import urlsplit
@@ -88,6 +89,13 @@ def _listen(value: str) -> str:
     return value
 
 
+def _network(value: str) -> str:
+    try:
+        return str(ip_network(value))
+    except ValueError as error:
+        raise ValueError(f"{value!r} is no network; write it like 10.0.0.0/8 or 10.1.2.3 ({error})") from None
+
+
 def not_empty(value: tuple[T, ...]) -> tuple[T, ...]:
     """Checked after the items, so that a bad item is reported as such and not as a missing one."""
     if not value:
@@ -144,6 +152,7 @@ Matchers = Annotated[
 HttpUrl = Annotated[str, AfterValidator(http_url)]
 PlainUrl = Annotated[HttpUrl, AfterValidator(plain_url)]
 ProxyUrl = Annotated[HttpUrl, AfterValidator(proxy_url)]
+Network = Annotated[str, AfterValidator(_network)]
 Listen = Annotated[str, AfterValidator(_listen)]
 LabelName = Annotated[str, AfterValidator(_label_name)]
 Name = Annotated[str, Field(min_length=1, max_length=200)]

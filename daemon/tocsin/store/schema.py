@@ -41,7 +41,7 @@ from tocsin.model.scenario import MailReporter
 
 # The newest migration: the minor version that it came with, and a number. Compared at start, so that Alembic is loaded
 # only when behind.
-SCHEMA_REVISION = "0.2_0004"
+SCHEMA_REVISION = "0.2_0005"
 
 
 @dataclass(frozen=True, slots=True)
@@ -470,6 +470,9 @@ decisions = Table(
 Index("ix_decisions_event_id", decisions.c.event_id)
 Index("ix_decisions_alert_id", decisions.c.alert_id)
 Index("ix_decisions_at", decisions.c.at)
+
+# Random keys that the processes on this store share, as the one that signs sessions of the console.
+keys = Table("keys", metadata, *_names("name", primary_key=True), *_names("value"))
 
 # --- deliveries ------------------------------------------------------------------------------------------------------
 

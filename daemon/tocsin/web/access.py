@@ -1,10 +1,16 @@
 """Who may do what.
 
-With a tokens file, reading needs a viewer's token and changing an operator's. Without one, a listener that others can
-reach serves probes, metrics and status only; one on loopback serves requests whose Host is a loopback name or the host
-of ``http.external_url``, so that a page whose name an attacker resolves to 127.0.0.1 (DNS rebinding) reads nothing, and
-a change needs a loopback peer, a loopback Host and no proxy in between. A change that a browser makes for another site
-is always refused, and so is a request whose Host, Origin or Sec-Fetch header can be read in two ways.
+With a tokens file or a proxy that logs people in, reading needs a viewer and changing an operator. Somebody is known by
+a token, by the cookie of ``/login`` (see ``login``), or by the headers of the proxy, which count only from its own
+addresses. Without either, a listener that others can reach serves probes, metrics and status only; one on loopback
+serves requests whose Host is a loopback name or the host of ``http.external_url``, so that a page whose name an attacker
+resolves to 127.0.0.1 (DNS rebinding) reads nothing, and a change needs a loopback peer, a loopback Host and no proxy in
+between. A change that a browser makes for another site is always refused, and so is a request whose Host, Origin or
+Sec-Fetch header can be read in two ways.
+
+For handlers and pages: ``request[VIEWER]`` is a ``Viewer`` in every request. Show what changes things if
+``viewer.may_change``, and send ``viewer.csrf`` with every change, as the field ``csrf`` of a form or as the header
+``X-CSRF-Token`` of a script's request; it is empty where none is needed, and then may be sent all the same.
 """
 
 import base64
@@ -12,19 +18,25 @@ import binascii
 import hashlib
 import hmac
 import ipaddress
+import json
 import re
-import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum, StrEnum
+from datetime import datetime, timedelta
+from enum import Enum
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
 import structlog
 from aiohttp import web
 
-from tocsin.config.model import HttpConfig
+from tocsin.config.model import AuthProxy, HttpConfig
+from tocsin.config.tokens import Role, Token, parse_tokens, token_digest
 from tocsin.kit.files import DEADLINE_SECONDS, TextFile
-from tocsin.web.context import HttpProblem
+from tocsin.store import Store
+from tocsin.store.keys import session_key
+from tocsin.store.query import is_storable
+from tocsin.web.context import CONTEXT, HttpProblem
 
 log = structlog.get_logger(__name__)
 
@@ -33,52 +45,44 @@ _DECIDING = ("Host", "Origin", "Authorization", "Sec-Fetch-Site", "Sec-Fetch-Mod
 # host[:port] of RFC 9110, without the letters that no resolver takes; userinfo and paths have no place in a Host.
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?")
 _LARGEST_FILE = 1 << 20
-_DIGEST = re.compile(r"[0-9a-fA-F]{64}")
-_CHALLENGE = {"WWW-Authenticate": 'Bearer realm="tocsin", Basic realm="tocsin", charset="UTF-8"'}
+_LONGEST_NAME = 200
+_CHALLENGE = {"WWW-Authenticate": 'Bearer realm="tocsin"'}
+_FORMS = ("application/x-www-form-urlencoded", "multipart/form-data", "text/plain")  # what a page can send anywhere
+COOKIE = "tocsin_session"
+SESSION = timedelta(days=7)
 
 
 class Access(Enum):
     """What a route is, for the rules."""
 
-    PROBE = "probe"  # always open: those who ask whether the process lives have no token
+    OPEN = "open"  # to everyone: probes, and what the login page needs
     STATUS = "status"  # reading that a listener without tokens shows to everyone
     READ = "read"
     CHANGE = "change"
     HOOK = "hook"  # has a secret of its own
 
 
-class Role(StrEnum):
-    """What a token allows: a viewer reads, an operator may change things too."""
-
-    VIEWER = "viewer"
-    OPERATOR = "operator"
-
-
 @dataclass(frozen=True, slots=True)
-class Token:
+class Viewer:
+    """Who sent a request. ``csrf`` is what their changes must carry; empty where none is needed.
+
+    ``known``: by a token or a proxy, so that the name is theirs and not only what they say; ``session``: by the cookie
+    of ``/login``, so that they can log out.
+    """
+
     name: str
     role: Role
-    sha256: str
+    csrf: str = ""
+    known: bool = False
+    session: bool = False
+
+    @property
+    def may_change(self) -> bool:
+        return self.role is Role.OPERATOR
 
 
-def make_token(name: str, role: Role) -> tuple[str, str]:
-    """A new token, and its line of the tokens file."""
-    secret = "tocsin_" + secrets.token_urlsafe(32)
-    return secret, f"{name} {role.value} {_digest(secret)}"
-
-
-def parse_tokens(text: str) -> tuple[list[Token], list[str]]:
-    """The tokens of a file's text, and a sentence for each line that is not one."""
-    tokens, problems = [], []
-    for number, line in enumerate(text.splitlines(), start=1):
-        fields = line.split("#", 1)[0].split()
-        if not fields:
-            continue
-        if len(fields) != 3 or fields[1] not in list(Role) or not _DIGEST.fullmatch(fields[2]):
-            problems.append(f"line {number} is not NAME viewer|operator SHA256")
-            continue
-        tokens.append(Token(fields[0], Role(fields[1]), fields[2].lower()))
-    return tokens, problems
+VIEWER = web.RequestKey("viewer", Viewer)
+_ANYONE = Viewer("anyone", Role.VIEWER)
 
 
 class TokenFile:
@@ -95,10 +99,14 @@ class TokenFile:
         self._text: str | None = None  # what the tokens were parsed from
         self._failed = False
 
+    async def all(self) -> Sequence[Token]:
+        await self._read_if_changed()
+        return self._tokens
+
     async def find(self, presented: str) -> Token | None:
         """The token that was presented. Every entry is compared, in constant time."""
         await self._read_if_changed()
-        digest = _digest(presented)
+        digest = token_digest(presented)
         matching = [token for token in self._tokens if hmac.compare_digest(token.sha256, digest)]
         return matching[-1] if matching else None
 
@@ -120,8 +128,32 @@ class TokenFile:
             log.error("tokens_file_line_skipped", path=self.path, problem=problem)
 
 
-def _digest(token: str) -> str:
-    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
+class Sessions:
+    """Sessions of people who logged in with a token. The cookie names the token and says until when, signed with a key
+    of the store: it outlives a restart, holds on every replica, and ends when the token's line leaves the file."""
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+
+    def sign(self, *parts: str) -> str:
+        return hmac.new(self._key, json.dumps(parts).encode(), hashlib.sha256).hexdigest()
+
+    def cookie(self, token: Token, now: datetime) -> str:
+        """The cookie of a new session."""
+        name, until = token.name.encode().hex(), str(int((now + SESSION).timestamp()))
+        return f"{name}.{until}.{self.sign('session', token.name, token.sha256, until)}"
+
+    def read(self, cookie: str, tokens: Sequence[Token], now: datetime) -> Token | None:
+        """The token of a session that lasts; None for a cookie that is none of ours or too old."""
+        name, _, rest = cookie.partition(".")
+        until, _, signature = rest.partition(".")
+        if not (until.isascii() and until.isdigit() and len(until) < 12 and now.timestamp() < int(until)):
+            return None
+        for token in tokens:
+            expected = self.sign("session", token.name, token.sha256, until)
+            if token.name.encode().hex() == name and hmac.compare_digest(signature.encode(), expected.encode()):
+                return token
+        return None
 
 
 class Gate:
@@ -130,36 +162,71 @@ class Gate:
     def __init__(self, *, open_to_others: bool) -> None:
         self._open_to_others = open_to_others
         self._file: TokenFile | None = None
+        self._sessions: Sessions | None = None
 
-    async def admit(self, request: web.Request, access: Access, http: HttpConfig) -> str:
-        """Who asks, for the log and for what they change. Raises ``HttpProblem`` 400, 401 or 403."""
-        _refuse_ambiguous(request)
-        if access is Access.CHANGE:
-            _refuse_other_sites(request)
-        if access in (Access.PROBE, Access.HOOK):
-            return "anyone"
-        if http.tokens_file is not None:
-            return await self._by_token(request, access, http.tokens_file)
+    async def admit(self, request: web.Request, access: Access) -> Viewer:
+        """Who asks. Raises ``HttpProblem`` 400, 401 or 403."""
+        http = request.app[CONTEXT].config().http
+        changes = request.method not in ("GET", "HEAD")
+        _refuse_ambiguous(request, http.auth_proxy)
+        if changes and access is not Access.HOOK:
+            _refuse_other_sites(request, http.external_url)
+        if access in (Access.OPEN, Access.HOOK):
+            return _ANYONE
+        if http.tokens_file is not None or http.auth_proxy is not None:
+            viewer = await self._identify(request, http)
+            if changes:
+                await _require_csrf(request, viewer)
+            if access is Access.CHANGE and not viewer.may_change:
+                raise HttpProblem(403, "changing things needs an operator")
+            return viewer
         if self._open_to_others:
             if access is Access.STATUS:
-                return "anyone"
+                return _ANYONE
             raise HttpProblem(403, "only probes, metrics and status are served here until http.tokens_file is set")
-        if access is Access.CHANGE:
-            _require_loopback(request)
-        else:
+        refused = _not_from_loopback(request)
+        if access is not Access.CHANGE:
             _require_known_host(request, http.external_url)
-        return "loopback"
+        elif refused is not None:
+            raise HttpProblem(403, refused)
+        return Viewer("loopback", Role.VIEWER if refused else Role.OPERATOR)
 
-    async def _by_token(self, request: web.Request, access: Access, path: str) -> str:
-        if self._file is None or self._file.path != path:
-            self._file = TokenFile(path)
-        presented = _presented(request)
-        token = await self._file.find(presented) if presented else None
-        if token is None:
-            raise HttpProblem(401, "this needs a token: Authorization: Bearer TOKEN", _CHALLENGE)
-        if access is Access.CHANGE and token.role is not Role.OPERATOR:
-            raise HttpProblem(403, "changing things needs an operator's token")
-        return token.name
+    async def find_token(self, http: HttpConfig, presented: str) -> Token | None:
+        """The token of the tokens file that was presented."""
+        file = self._tokens(http)
+        return await file.find(presented) if file and presented else None
+
+    async def sessions(self, store: Store) -> Sessions:
+        if self._sessions is None:
+            self._sessions = Sessions(await store.write(session_key))
+        return self._sessions
+
+    def _tokens(self, http: HttpConfig) -> TokenFile | None:
+        if http.tokens_file is None:
+            return None
+        if self._file is None or self._file.path != http.tokens_file:
+            self._file = TokenFile(http.tokens_file)
+        return self._file
+
+    async def _identify(self, request: web.Request, http: HttpConfig) -> Viewer:
+        context, (scheme, presented) = request.app[CONTEXT], _presented(request)
+        if (token := await self.find_token(http, presented)) is not None:
+            if scheme == "bearer":
+                return Viewer(token.name, token.role, known=True)
+            csrf = (await self.sessions(context.store)).sign("basic", token.name)
+            return Viewer(token.name, token.role, csrf, known=True)
+        if http.auth_proxy is not None and (user := _proxied(request, http.auth_proxy)) is not None:
+            csrf = (await self.sessions(context.store)).sign("proxy", user[0])
+            return Viewer(*user, csrf, known=True)
+        cookie, file = request.cookies.get(COOKIE), self._tokens(http)
+        if cookie and not presented and file is not None:
+            sessions = await self.sessions(context.store)
+            token = sessions.read(cookie, await file.all(), context.clock.now())
+            if token is None:
+                raise HttpProblem(401, "the session has ended; log in again at /login", _CHALLENGE)
+            return Viewer(token.name, token.role, sessions.sign("cookie", cookie), known=True, session=True)
+        need = "a token: Authorization: Bearer TOKEN" if file else "to come through the proxy of http.auth_proxy"
+        raise HttpProblem(401, f"this needs {need}", _CHALLENGE)
 
 
 GATE = web.AppKey("gate", Gate)
@@ -177,25 +244,52 @@ def is_loopback(host: str) -> bool:
     return bool((mapped or address).is_loopback)
 
 
-def _presented(request: web.Request) -> str | None:
-    """The token of a Bearer header, or the password of a Basic one, which is what browsers can send."""
+def _presented(request: web.Request) -> tuple[str, str]:
+    """The scheme and token of a Bearer header, or the password of a Basic one, for programs that send no other."""
     scheme, _, value = request.headers.get("Authorization", "").partition(" ")
     match scheme.lower():
         case "bearer":
-            return value.strip()
+            return "bearer", value.strip()
         case "basic":
             try:
                 pair = base64.b64decode(value.strip(), validate=True).decode()
             except (binascii.Error, UnicodeDecodeError):
-                return None
-            return pair.partition(":")[2]
+                pair = ""
+            return "basic", pair.partition(":")[2]
         case _:
-            return None
+            return "", ""
 
 
-def _refuse_ambiguous(request: web.Request) -> None:
+def _proxied(request: web.Request, proxy: AuthProxy) -> tuple[str, Role] | None:
+    """The name and role of who logged in at the proxy; None for what comes from elsewhere, or names nobody."""
+    name = request.headers.get(proxy.user_header, "").strip()
+    if not name or len(name) > _LONGEST_NAME or not name.isprintable() or not is_storable(name):
+        return None
+    try:
+        address = ipaddress.ip_address(_peer(request).split("%", 1)[0])
+    except ValueError:
+        return None
+    address = getattr(address, "ipv4_mapped", None) or address
+    if not any(address in ipaddress.ip_network(network) for network in proxy.trusted):
+        return None
+    groups = {group.strip() for group in request.headers.get(proxy.groups_header, "").split(",")}
+    return name, Role.VIEWER if groups.isdisjoint(proxy.operator_groups) else Role.OPERATOR
+
+
+async def _require_csrf(request: web.Request, viewer: Viewer) -> None:
+    """Raises ``HttpProblem`` 403 for a change that a page of another site may have made in a browser's name: a session's
+    without its token, and any form without it."""
+    form = request.content_type in _FORMS
+    if not viewer.csrf or not (viewer.session or form):
+        return
+    sent = request.headers.get("X-CSRF-Token") or (await request.post() if form else {}).get("csrf")
+    if not isinstance(sent, str) or not hmac.compare_digest(sent.encode("utf-8", "replace"), viewer.csrf.encode()):
+        raise HttpProblem(403, "the change does not carry the token of its page; load the page again, and repeat it")
+
+
+def _refuse_ambiguous(request: web.Request, proxy: AuthProxy | None) -> None:
     """Raises ``HttpProblem`` 400 for headers that two readers may understand differently."""
-    for name in _DECIDING:
+    for name in (*_DECIDING, *((proxy.user_header, proxy.groups_header) if proxy else ())):
         if len(request.headers.getall(name, ())) > 1:
             raise HttpProblem(400, f"the header {name} stands twice")
     host = request.headers.get("Host", "")
@@ -212,24 +306,31 @@ def _require_known_host(request: web.Request, external_url: str | None) -> None:
         )
 
 
-def _require_loopback(request: web.Request) -> None:
+def _peer(request: web.Request) -> str:
     peer = request.transport.get_extra_info("peername") if request.transport else None
-    if not peer or not is_loopback(peer[0]):
-        raise HttpProblem(403, "changes are taken from this machine only until http.tokens_file is set")
+    return str(peer[0]) if peer else ""
+
+
+def _not_from_loopback(request: web.Request) -> str | None:
+    """Why a request may not change things where nobody has a token; None if it may."""
+    if not is_loopback(_peer(request)):
+        return "changes are taken from this machine only until http.tokens_file is set"
     if any(name in request.headers for name in _FORWARDING):
-        raise HttpProblem(403, "changes are not taken through a proxy until http.tokens_file is set")
+        return "changes are not taken through a proxy until http.tokens_file or http.auth_proxy is set"
     if not is_loopback(_host(request)):
-        raise HttpProblem(403, "changes need a Host of this machine until http.tokens_file is set")
+        return "changes need a Host of this machine until http.tokens_file is set"
+    return None
 
 
-def _refuse_other_sites(request: web.Request) -> None:
+def _refuse_other_sites(request: web.Request, external_url: str | None) -> None:
     """A browser adds these headers to what a page of another site makes it send; a Bearer token it cannot add."""
     if request.headers.get("Authorization", "").lower().startswith("bearer "):
         return
     if request.headers.get("Sec-Fetch-Site", "none").lower() not in ("same-origin", "none"):
         raise HttpProblem(403, "changes are not taken from pages of other sites")
     origin = request.headers.get("Origin")
-    if origin is not None and _url(origin).netloc.lower() != request.headers.get("Host", "").lower():
+    own = {request.headers.get("Host", "").lower(), _url(external_url or "").netloc.lower()} - {""}
+    if origin is not None and _url(origin).netloc.lower() not in own:
         raise HttpProblem(403, "changes are not taken from pages of other sites")
 
 

@@ -30,7 +30,8 @@ from tocsin.routing.lint import unknown_label
 from tocsin.store import alerts
 from tocsin.store.alerts import BadSilence
 from tocsin.store.query import is_storable, silence_record
-from tocsin.web.context import CONTEXT, SUBJECT, HttpProblem, WebContext
+from tocsin.web.access import VIEWER
+from tocsin.web.context import CONTEXT, HttpProblem
 from tocsin.web.reads import to_json
 
 log = structlog.get_logger(__name__)
@@ -71,7 +72,7 @@ async def create_silence(request: web.Request) -> web.Response:
     starts_at = asked.starts_at or now
     ends_at = _end_of(asked.ends_at, asked.duration, starts_at, "a silence")
     matchers = await asyncio.to_thread(_matchers, asked.matchers, context.config())  # regular expressions are compiled
-    by = _author(context, asked.created_by)
+    by = _author(request, asked.created_by)
     try:
         silence = await context.store.write(alerts.insert_silence, matchers, starts_at, ends_at, by, asked.comment, now)
     except BadSilence as error:
@@ -87,13 +88,13 @@ async def expire_silence(request: web.Request) -> web.Response:
     silence = await context.store.write(alerts.end_silence, request.match_info["id"], now)
     if silence is None:
         raise HttpProblem(404, "there is no silence with this id")
-    log.info("silence_expired", silence=silence.id, by=SUBJECT.get())
+    log.info("silence_expired", silence=silence.id, by=request[VIEWER].name)
     return web.json_response(to_json(silence_record(silence, now)))
 
 
 async def resolve_alert(request: web.Request) -> web.Response:
     id_ = request.match_info["id"]
-    if not await request.app[CONTEXT].resolve_alert(id_, SUBJECT.get()):
+    if not await request.app[CONTEXT].resolve_alert(id_, request[VIEWER].name):
         raise HttpProblem(404, "no firing alert has this id")
     return web.json_response({"id": id_, "resolved": True})
 
@@ -121,7 +122,7 @@ async def acknowledge_alert(request: web.Request) -> web.Response:
         until = _end_of(asked.until, asked.duration, now, "an acknowledgement")
         if until <= now:
             raise HttpProblem(400, "the acknowledgement would end at once; its end must be in the future")
-    by = _author(context, asked.by)
+    by = _author(request, asked.by)
     if not await context.acknowledge_alert(id_, Acknowledgement(by, now, until, asked.comment)):
         raise HttpProblem(404, "no firing alert has this id")
     return web.json_response({"id": id_, "acknowledged": {"by": by, "at": isoformat(now), "until": until and isoformat(until),
@@ -150,9 +151,10 @@ async def reload(request: web.Request) -> web.Response:
     return web.json_response({"at": isoformat(done.at), "needs_restart": list(done.needs_restart)})
 
 
-def _author(context: WebContext, asked: str) -> str:
-    """The token's name where tokens are in use, else who the body names."""
-    return SUBJECT.get() if context.config().http.tokens_file else asked or SUBJECT.get()
+def _author(request: web.Request, asked: str) -> str:
+    """Who the token or the proxy names, else who the body names."""
+    viewer = request[VIEWER]
+    return viewer.name if viewer.known else asked or viewer.name
 
 
 async def _read_body(request: web.Request, kind: type[Body], what: str) -> Body:

@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime
 from http import HTTPStatus
@@ -71,7 +70,6 @@ class WebContext:
     explain_alert: Callable[[str], Awaitable[AlertExplanation | None]]
 
 
-SUBJECT: ContextVar[str] = ContextVar("subject", default="unknown")  # who asks, once access was decided
 CONTEXT = web.AppKey("context", WebContext)
 
 

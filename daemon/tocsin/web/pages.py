@@ -49,6 +49,9 @@ class Pages:
         )  # fmt: skip
         self._templates.filters.update(_FILTERS)
 
+    def render(self, name: str, **values: object) -> str:
+        return self._templates.get_template(name).render(**values, version=__version__)
+
     async def overview(self, request: web.Request) -> web.Response:
         context = request.app[CONTEXT]
         now = context.clock.now()

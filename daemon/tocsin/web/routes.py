@@ -18,6 +18,7 @@ from tocsin.store.explanation import AlertExplanation, RunExplanation
 from tocsin.web import changes, reads
 from tocsin.web.access import Access
 from tocsin.web.context import DEFAULT_LIMIT, MAX_LIMIT
+from tocsin.web.login import Login
 from tocsin.web.pages import Pages, static
 from tocsin.web.stream import stream
 
@@ -53,6 +54,11 @@ class HttpRoute:
     streams: bool = False
     page: bool = False
 
+    @property
+    def is_page(self) -> bool:
+        """Whether a browser shows it, so that who is not known is sent to the login page."""
+        return self.page and self.media == _HTML and self.method == "GET"
+
 
 def endpoints() -> list[HttpRoute]:
     def rows(
@@ -63,9 +69,10 @@ def endpoints() -> list[HttpRoute]:
         return HttpRoute("GET", f"/api/v1/{name}", summary, _READ, handler, answer, lists=True, filters=filters)
 
     pages = Pages()
+    login = Login(pages.render)
     table = [
-        HttpRoute("GET", "/-/healthy", "Whether the process is worth keeping", Access.PROBE, reads.healthy, media=_TEXT),
-        HttpRoute("GET", "/-/ready", "Whether it can do its work", Access.PROBE, reads.ready, media=_TEXT),
+        HttpRoute("GET", "/-/healthy", "Whether the process is worth keeping", Access.OPEN, reads.healthy, media=_TEXT),
+        HttpRoute("GET", "/-/ready", "Whether it can do its work", Access.OPEN, reads.ready, media=_TEXT),
         HttpRoute("GET", "/metrics", "Prometheus metrics", Access.STATUS, reads.metrics, media=_TEXT),
         HttpRoute("GET", "/api/v1/status", "The process and its nodes, from memory", Access.STATUS, reads.status),
         HttpRoute("GET", "/api/v1/config", "The configuration in force, secrets masked", _READ, reads.config),
@@ -101,7 +108,10 @@ def endpoints() -> list[HttpRoute]:
                  status=202),
         HttpRoute("GET", "/", "The page for people", _READ, pages.overview, media=_HTML, page=True),
         HttpRoute("GET", f"/runs/{_RUN}", "The page of one run", _READ, pages.run, media=_HTML, page=True),
-        HttpRoute("GET", "/static/{name}", "Its style and script", _READ, static, media="text/css", page=True),
+        HttpRoute("GET", "/static/{name}", "Its style and script", Access.OPEN, static, media="text/css", page=True),
+        HttpRoute("GET", "/login", "Where people say their token", Access.OPEN, login.show, media=_HTML, page=True),
+        HttpRoute("POST", "/login", "Begin a session", Access.OPEN, login.log_in, media=_HTML, page=True),
+        HttpRoute("POST", "/logout", "End the session of this browser", _READ, login.log_out, media=_HTML, page=True),
     ]  # fmt: skip
     document = describe(route for route in table if not route.page)
 
@@ -171,7 +181,7 @@ def _operation(route: HttpRoute) -> dict[str, Json]:
             "default": {"description": "Refused, or failed", "content": refused},
         },
     }
-    if route.access is not Access.PROBE:
+    if route.access is not Access.OPEN:
         operation["security"] = [{"hook": []}] if route.access is Access.HOOK else [{"token": []}, {}]
     if route.body is not None:
         required = any(field.is_required() for field in route.body.model_fields.values())

@@ -8,8 +8,9 @@ import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from tocsin.web.access import GATE, Access, Gate, is_loopback
-from tocsin.web.context import CONTEXT, SUBJECT, HttpProblem, WebContext, problems
+from tocsin.web.access import GATE, VIEWER, Access, Gate, is_loopback
+from tocsin.web.context import CONTEXT, HttpProblem, WebContext, problems
+from tocsin.web.login import login_address, see_other
 from tocsin.web.routes import HttpRoute, endpoints
 from tocsin.web.stream import STREAMS, Streams, close_streams
 
@@ -22,16 +23,16 @@ MAX_UNREAD_BYTES = 64 * 1024 * 1024
 _CHUNK_BYTES = 64 * 1024
 _WRITE_SECONDS = 10.0  # for a client to take a chunk
 _HANDLER_SECONDS = 30.0
-_QUIET = frozenset({Access.PROBE, Access.STATUS})
+_QUIET = frozenset({Access.OPEN, Access.STATUS})
 _HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self' data:; "
-        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
     ),
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
     "Cache-Control": "no-store",
-    "Referrer-Policy": "no-referrer",
+    "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
@@ -138,7 +139,6 @@ _ROUTES = web.AppKey("routes", dict[tuple[str, str], HttpRoute])
 async def _framed(request: web.Request, handler: Handler) -> web.StreamResponse:
     """One log line and the security headers for every answer."""
     request.app[_SILENT].discard(request.protocol)
-    SUBJECT.set("unknown")  # one connection's requests share a context
     began = request.app[CONTEXT].clock.monotonic()
     status: int | None = None
     try:
@@ -156,7 +156,7 @@ async def _framed(request: web.Request, handler: Handler) -> web.StreamResponse:
             method=request.method,
             path=request.path,
             status=status,
-            subject=SUBJECT.get(),
+            subject=request[VIEWER].name if VIEWER in request else "unknown",
             peer=request.remote,
             seconds=round(request.app[CONTEXT].clock.monotonic() - began, 4),
         )
@@ -202,7 +202,12 @@ async def _bounded(request: web.Request, handler: Handler) -> web.StreamResponse
     route = _route(request)
     if route is None:
         return await handler(request)
-    SUBJECT.set(await request.app[GATE].admit(request, route.access, request.app[CONTEXT].config().http))
+    try:
+        request[VIEWER] = await request.app[GATE].admit(request, route.access)
+    except HttpProblem as problem:
+        if problem.status == 401 and route.is_page and request.app[CONTEXT].config().http.tokens_file:
+            return see_other(login_address(request))
+        raise
     if route.streams:
         return await handler(request)
     async with asyncio.timeout(_HANDLER_SECONDS):

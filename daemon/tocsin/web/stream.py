@@ -107,7 +107,7 @@ async def _write(response: web.StreamResponse, text: str) -> None:
 
 async def _still_admitted(request: web.Request) -> bool:
     try:
-        await request.app[GATE].admit(request, Access.READ, request.app[CONTEXT].config().http)
+        await request.app[GATE].admit(request, Access.READ)
     except HttpProblem:
         return False
     return True
