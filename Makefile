@@ -57,5 +57,6 @@ docs: install    ## the references, from the code
 pictures: install  ## the mails of docs/messages.md, drawn by Chromium from the templates
 	PYTHONPATH=daemon $(BIN)/python docs/images/make.py
 
-schema: install  ## the JSON Schema beside the reference configuration
-	$(BIN)/python -c 'from tocsin.config.schema import json_schema_text; print(json_schema_text(), end="")' > config/tocsin.schema.json
+schema: install  ## the JSON Schemas beside the reference configuration
+	$(BIN)/python -c 'from tocsin.config.schema import *; print(json_schema_text(json_schema()), end="")' > config/tocsin.schema.json
+	$(BIN)/python -c 'from tocsin.config.schema import *; print(json_schema_text(included_json_schema()), end="")' > config/include.schema.json

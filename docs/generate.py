@@ -126,10 +126,25 @@ def configuration() -> str:
             "|---|---|---|---|",
         ]
         parts += [*rows, ""]
+    parts += INCLUDED
+    parts += [f"| `scope.projects` | list | required in `scope` | {known['FileScope', 'projects'][1]} |", ""]
     parts += ["## Without a file", "", "The node is named by itself, every alert goes to `TOCSIN_NOTIFY`.", ""]
     parts += ["| variable | meaning |", "|---|---|", *variables(), ""]
     return "\n".join(parts)
 
+
+INCLUDED = """## Included files
+
+Each file that `include` names holds a part of the configuration, as of one team: `receivers`, `reporters`, `rules`, `inhibit_rules`
+and `time_intervals` are added to those above, `routes` to the children of the root, after its own. Files are read in the order of the
+globs and of their names. Relative paths in them begin at their own folder; they include no other files. With
+`scope: {projects: ["FIN_*"]}` all of the file's routes, rules, reporters and inhibit rules (both sides) are narrowed to these projects, so
+that a team can speak about its own projects only. Names are unique over all files. A mistake names file and line, and a reload takes all
+files or none: what was in force stays whole. New, changed and vanished files are noticed within a second.
+[config/conf.d/finance.yaml](../config/conf.d/finance.yaml) is an example, `config/include.schema.json` serves editors.
+
+| key | kind | default | meaning |
+|---|---|---|---|""".splitlines()
 
 VARIABLES = {
     "TOCSIN_DSS_URL": "where DSS is",

@@ -9,7 +9,7 @@ import pytest
 
 from tocsin.config import BadConfig, load_file
 from tocsin.config.model import Config
-from tocsin.config.schema import json_schema_text
+from tocsin.config.schema import included_json_schema, json_schema, json_schema_text
 from tocsin.config.secrets import FileSecret
 from tocsin.deliver.transport import check_channel_url
 from tocsin.model.event import EventName
@@ -49,6 +49,7 @@ def test_the_reference_file_is_readable(repository: Path) -> None:
     assert [child.path for child in config.route.routes] == [
         ("{}", '{severity="critical"}'),
         ("{}", '{severity="warning"}'),
+        ("{}", '{alertname="CloseIsStale",project=~"FIN_.*|CLOSE"}'),
     ]
     assert config.channels()["pager"].hmac_secret
     assert "secret" not in repr(config.channels()["pager"].webhook)
@@ -135,7 +136,7 @@ receivers:
          "tocsin.yaml:4: receivers[0].channels[0]: needs exactly one of url, webhook, slack, pagerduty, opsgenie (url_file, webhook_env…)"),
         (NODE + "receivers:\n- name: ops\n  channels: [{url: 'json://h', template: slak}]\n",
          "tocsin.yaml:4: receivers[0].channels[0].template: no template is named 'slak'; did you mean 'slack'?"),
-        (NODE + "receivers: [{name: a}, {name: a}]\n", "tocsin.yaml:2: receivers: the name 'a' stands 2 times; names are unique"),
+        (NODE + "receivers: [{name: a}, {name: a}]\n", "tocsin.yaml:2: receivers[1]: the name 'a' stands twice, first in line 2; names are unique"),
         (NODE + "templates: [none/*.j2]\n", "tocsin.yaml:2: templates[0]: no file matches 'none/*.j2'"),
     ],
 )  # fmt: skip
@@ -234,8 +235,9 @@ def test_equal_files_make_equal_nodes(tmp_path: Path) -> None:
 
 
 def test_the_json_schema_beside_the_reference_is_up_to_date(repository: Path) -> None:
-    written = (repository / "config" / "tocsin.schema.json").read_text()
-    assert written == json_schema_text(), "run: make schema"
+    for name, schema in (("tocsin", json_schema()), ("include", included_json_schema())):
+        written = (repository / "config" / f"{name}.schema.json").read_text()
+        assert written == json_schema_text(schema), "run: make schema"
 
 
 async def test_a_secret_file_that_hangs_serves_the_value_last_read(tmp_path: Path) -> None:

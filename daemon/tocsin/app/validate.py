@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from tocsin.app.reload import Source
 from tocsin.config import BadConfig, Problem
+from tocsin.config.files import expand_glob
 from tocsin.config.model import Config, ReporterMail, Tls
 from tocsin.config.problems import Path_, is_place, line_of
 from tocsin.config.secrets import FileSecret, InlineSecret, Secret
@@ -70,6 +71,10 @@ def validate(source: Source, now: datetime, *, offline: bool) -> list[Problem]:
     warnings = [(found.place, f"{found}; the built-in message would be sent") for found in check_templates(config)]
     warnings += [(path, message) for message, path in unknown_variables(config)]
     warnings += _doubtful_addresses(config)
+    folder = Path(config.source or "").absolute().parent
+    for index, pattern in enumerate(config.include if config.source else ()):
+        if not expand_glob(folder / pattern):
+            warnings.append((("include", index), f"no file matches {pattern!r}, so nothing is included"))
     warnings += [(("dss_reporters",), message) for message in dss_reporter_warnings(config)]
     findings: list[tuple[str, int | None, Literal["error", "warning"]]]
     findings = [(message, line_of(path, config.lines), "error") for path, message in errors]

@@ -5,17 +5,17 @@ References between parts of the file and the uniqueness of names are checked her
 
 import os
 import re
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from tocsin.config.model import (
     ABSENT,
     Channel,
     Config,
+    IncludedFile,
     MessageFormat,
     Node,
     Receiver,
@@ -24,16 +24,30 @@ from tocsin.config.model import (
     StoreConfig,
     build_tree,
 )
-from tocsin.config.problems import BadConfig, Lines, Path_, Problem, dotted, line_of, problems_of, without_secrets
+from tocsin.config.problems import (
+    BadConfig,
+    IncludedLine,
+    Lines,
+    Path_,
+    Problem,
+    Schema,
+    dotted,
+    line_of,
+    problems_of,
+    without_secrets,
+)
 from tocsin.config.secrets import EnvSecret, FileSecret, InlineSecret, Secret
 from tocsin.config.section import http_url, plain_url
 from tocsin.kit.proxy import environment_proxy
 from tocsin.kit.strings import did_you_mean
 
 if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
     from tocsin.config.files import Inputs
 
 NO_HOME = "this user has no home directory for a store (neither HOME nor XDG_STATE_HOME is set)"
+T = TypeVar("T")
 Check = Callable[[str], str | None]
 """Returns what is wrong with the URL of a channel. The real one loads apprise, which takes half a second."""
 
@@ -47,11 +61,11 @@ def load_file(path: Path, check_url: Check = unchecked, inputs: "Inputs | None" 
     from tocsin.config.files import Inputs
 
     inputs = inputs or Inputs()
-    document, config, lines = _read_sections(path, inputs)
+    documents, config, lines = _read_sections(path, inputs)
     try:
         return _complete(config, path, lines, check_url, inputs)
     except BadConfig as error:
-        raise without_secrets(error, document, path.absolute().parent) from None
+        raise without_secrets(error, documents, path.absolute().parent) from None
 
 
 def check_sections(path: Path | None) -> None:
@@ -64,8 +78,36 @@ def check_sections(path: Path | None) -> None:
         from_environment()
 
 
-def _read_sections(path: Path, inputs: "Inputs") -> tuple[dict[object, object], Config, Lines]:
-    """The document, its sections, each valid in itself, and the lines of its keys. Raises ``BadConfig``."""
+def _read_sections(path: Path, inputs: "Inputs") -> tuple[list[object], Config, Lines]:
+    """The documents of the file and of those that it includes, their sections, each valid in itself, and the lines of
+    their keys. Raises ``BadConfig``."""
+    from tocsin.config.schema import CONFIG_ADAPTER, INCLUDED_ADAPTER, included_json_schema, json_schema
+
+    document, config, lines = _read_section(path, inputs, CONFIG_ADAPTER, json_schema)
+    documents, problems = [document], list[Problem]()
+    for file in _included_files(config.include, path, lines, inputs):
+        try:
+            document, part, its_lines = _read_section(file, inputs, INCLUDED_ADAPTER, included_json_schema)
+        except BadConfig as error:
+            problems += error.problems
+            continue
+        if part.routes and config.route is None:
+            message = (
+                "there is no route whose children these could be; write one in the configuration that includes this"
+            )
+            problems.append(Problem(message, str(file), its_lines.get(("routes",)), "routes"))
+            continue
+        documents.append(document)
+        config = _with_part(config, part, lines, {at: IncludedLine(n, str(file), at) for at, n in its_lines.items()})
+    if problems:
+        raise BadConfig(problems)
+    return documents, config, lines
+
+
+def _read_section(
+    path: Path, inputs: "Inputs", adapter: "TypeAdapter[T]", schema: Callable[[], Schema]
+) -> tuple[object, T, Lines]:
+    """A file as a document, as a section, and the lines of its keys. Raises ``BadConfig``."""
     from tocsin.config.files import read_yaml
 
     document, lines = read_yaml(path, inputs)
@@ -75,21 +117,61 @@ def _read_sections(path: Path, inputs: "Inputs") -> tuple[dict[object, object], 
         raise BadConfig([Problem("must be a mapping of keys to values", str(path), 1)])
     folder = path.absolute().parent
     try:
-        return document, _validate(document, folder, str(path), lines), lines
+        return document, _validate(adapter, schema, document, folder, str(path), lines), lines
     except BadConfig as error:
         raise without_secrets(error, document, folder) from None
 
 
-def _validate(document: object, folder: Path, name: str, lines: Lines) -> Config:
+def _included_files(patterns: Iterable[str], path: Path, lines: Lines, inputs: "Inputs") -> list[Path]:
+    """Each once, in the order of the patterns, and of the names within one; not the file itself. Raises ``BadConfig``."""
+    from tocsin.config.files import TooMuch
+
+    folder, files = path.absolute().parent, dict[Path, None]()
+    for index, pattern in enumerate(patterns):
+        try:
+            found = inputs.match(folder / pattern)
+            problem = None
+            if not found and not re.search(r"[*?\[]", pattern):
+                problem = f"no file matches {pattern!r}"
+        except TooMuch as error:
+            found, problem = [], str(error)
+        problem = next((f"{str(file)!r} is no file" for file in found if not file.is_file()), problem)
+        if problem is not None:
+            at = ("include", index)
+            raise BadConfig([Problem(problem, str(path), line_of(at, lines), dotted(at))])
+        files |= dict.fromkeys(file for file in found if file.resolve() != path.resolve())
+    return [path.parent / file.relative_to(folder) if file.is_relative_to(folder) else file for file in files]
+
+
+def _with_part(config: Config, part: IncludedFile, lines: Lines, its_lines: Lines) -> Config:
+    """The configuration with what an included file adds; its lines are added to ``lines``."""
+    more: dict[str, Any] = {}
+    for name in ("receivers", "reporters", "rules", "inhibit_rules", "time_intervals"):
+        before = getattr(config, name)
+        more[name] = before + getattr(part, name)
+        _add_lines(lines, its_lines, name, (name,), len(before))
+    if config.route is not None:
+        _add_lines(lines, its_lines, "routes", ("route", "routes"), len(config.route.routes))
+        more["route"] = replace(config.route, routes=config.route.routes + part.routes)
+    return replace(config, **more)
+
+
+def _add_lines(lines: Lines, its_lines: Lines, name: str, place: Path_, before: int) -> None:
+    for (first, *rest), line in ((at, line) for at, line in its_lines.items() if len(at) > 1):
+        if first == name and isinstance(rest[0], int):
+            lines[(*place, before + rest[0], *rest[1:])] = line
+
+
+def _validate(
+    adapter: "TypeAdapter[T]", schema: Callable[[], Schema], document: object, folder: Path, name: str, lines: Lines
+) -> T:
     """Raises ``BadConfig`` with the problems of single sections."""
     from pydantic import ValidationError
 
-    from tocsin.config.schema import CONFIG_ADAPTER, json_schema
-
     try:
-        return CONFIG_ADAPTER.validate_python(document, context=folder)
+        return adapter.validate_python(document, context=folder)
     except ValidationError as error:
-        raise BadConfig(problems_of(error, json_schema, name, lines)) from None
+        raise BadConfig(problems_of(error, schema, name, lines)) from None
 
 
 Finding = tuple[Path_, str]
@@ -109,7 +191,7 @@ def _complete(config: Config, path: Path, lines: Lines, check_url: Check, inputs
             findings.append(((*place, "url"), problem))
     texts: dict[str, str] = {}
     findings += _read_templates(config.templates, path.absolute().parent, inputs, texts)
-    findings += _duplicate_names(config)
+    findings += _duplicate_names(config, lines)
     findings += _unknown_names(config, {*(name.value for name in MessageFormat), *texts})
     findings += _reporters_of_incidents(config)
     if root := config.route:
@@ -158,17 +240,18 @@ def _read_templates(
             yield place, f"a template cannot be read: {error}"
 
 
-def _duplicate_names(config: Config) -> Iterator[Finding]:
-    for key, kind, named in (
-        ("nodes", "", config.nodes),
-        ("receivers", "", config.receivers),
-        ("receivers", "channel ", [channel for _, channel in _channels(config)]),
-        ("reporters", "", config.reporters),
-        ("time_intervals", "", config.time_intervals),
-    ):
-        for name, count in Counter(item.name for item in named).items():
-            if count > 1:
-                yield (key,), f"the {kind}name {name!r} stands {count} times; names are unique"
+def _duplicate_names(config: Config, lines: Lines) -> Iterator[Finding]:
+    named = {key: getattr(config, key) for key in ("nodes", "receivers", "reporters", "time_intervals")}
+    kinds: list[tuple[str, list[tuple[Path_, str]]]]
+    kinds = [("", [((key, n), item.name) for n, item in enumerate(items)]) for key, items in named.items()]
+    kinds.append(("channel ", [(at, channel.name) for at, channel in _channels(config)]))
+    for kind, places in kinds:
+        first: dict[str, Path_] = {}
+        for at, name in places:
+            if at is not (before := first.setdefault(name, at)):
+                line = line_of(before, lines)
+                where = f"{line.file}:{line}" if isinstance(line, IncludedLine) else f"line {line}"
+                yield at, f"the {kind}name {name!r} stands twice, first in {where}; names are unique"
 
 
 def _unknown_names(config: Config, templates: set[str]) -> Iterator[Finding]:
@@ -303,8 +386,10 @@ def _settings_from_environment() -> Config:
         "http": {"listen": listen or "127.0.0.1:8080", "external_url": external_url or None},
         "log": {"level": (level or "info").lower()},
     }
+    from tocsin.config.schema import CONFIG_ADAPTER, json_schema
+
     try:
-        return _validate(document, Path(), "environment", {})
+        return _validate(CONFIG_ADAPTER, json_schema, document, Path(), "environment", {})
     except BadConfig as bad:
         raise without_secrets(bad, {"url": external_url or ""}, Path()) from None
 

@@ -19,7 +19,7 @@ from tocsin.config.problems import line_of
 from tocsin.config.secrets import InlineSecret, Secret
 from tocsin.config.section import Section, http_url, keys_of_secret, need_secret
 from tocsin.model.event import Event, EventName, event_labels, labels_of_tags
-from tocsin.model.labels import Labels, matchers_text, parse_matchers
+from tocsin.model.labels import Labels, Matcher, Op, compiled, glob_pattern, matchers_text, parse_matchers
 
 if TYPE_CHECKING:  # annotations are evaluated when the first file is read: ``schema`` makes these names known
     from pydantic import AfterValidator, Field
@@ -528,6 +528,53 @@ class MetricsConfig(Section):
 
 
 @dataclass(frozen=True, slots=True)
+class FileScope(Section):
+    projects: Annotated[tuple[Name, ...], AfterValidator(not_empty)]  # globs on project keys
+
+    @property
+    def matchers(self) -> tuple[Matcher, ...]:
+        """What narrows to these projects. Raises ``BadMatcher``."""
+        pattern = "|".join(map(glob_pattern, self.projects))
+        if len(self.projects) == 1 and pattern == re.escape(self.projects[0]):
+            return (Matcher("project", Op.EQUAL, self.projects[0]),)
+        of_nodes = compiled(pattern).search("") is not None  # the alerts of nodes have no project, whatever the glob
+        return Matcher("project", Op.REGEX, pattern), *([Matcher("project", Op.NOT_EQUAL, "")] if of_nodes else [])
+
+
+@dataclass(frozen=True, slots=True)
+class IncludedFile(Section):
+    """What it holds is added to the lists of the configuration that includes it."""
+
+    scope: FileScope | None = None  # where given, all that the file holds is about these projects alone
+    receivers: tuple[Receiver, ...] = ()
+    reporters: tuple[Reporter, ...] = ()
+    rules: tuple[Rule, ...] = ()
+    routes: tuple[Route, ...] = ()  # children of the root, after its own
+    inhibit_rules: tuple[InhibitRule, ...] = ()
+    time_intervals: tuple[TimeInterval, ...] = ()
+
+    def check(self, written: Mapping[str, object]) -> IncludedFile:
+        """With the matchers of the scope on everything that has matchers."""
+        if self.scope is None:
+            return self
+        mine = self.scope.matchers
+        if about_nodes := next((rule.alert for rule in self.rules if rule.kind == "node_down"), None):
+            raise ValueError(
+                f"rule {about_nodes} is about nodes, and scope allows projects only; move it to another file"
+            )
+        return replace(
+            self,
+            reporters=tuple(replace(item, match=item.match + mine) for item in self.reporters),
+            rules=tuple(replace(item, match=item.match + mine) for item in self.rules),
+            routes=tuple(replace(item, matchers=item.matchers + mine) for item in self.routes),
+            inhibit_rules=tuple(
+                replace(item, source_matchers=item.source_matchers + mine, target_matchers=item.target_matchers + mine)
+                for item in self.inhibit_rules
+            ),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Config(Section):
     """The whole file: all that a reload replaces at once, and what only a start reads (``store``, ``http.listen``)."""
 
@@ -545,6 +592,8 @@ class Config(Section):
     route: Route | None = None
     inhibit_rules: Annotated[tuple[InhibitRule, ...], OrNull] = field(default_factory=lambda: DEFAULT_INHIBIT_RULES)
     time_intervals: tuple[TimeInterval, ...] = ()
+    # globs on files that hold more receivers, reporters, rules, routes, inhibit_rules and time_intervals
+    include: tuple[str, ...] = ()
     templates: tuple[str, ...] = ()  # globs on Jinja2 files, relative to this file
     # keys of scenario tags: with `[team]` the tag `team:finance` is the label team="finance" on its events and alerts
     tag_labels: tuple[LabelName, ...] = ()

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 from tocsin.kit.mask import mask, mask_tokens, secrets_of
 from tocsin.kit.strings import did_you_mean
@@ -19,15 +19,33 @@ Schema = dict[str, Any]
 _LONGEST: Final = 500  # characters of a message, which may repeat what was written
 
 
+class IncludedLine(int):
+    """A line of a file that the configuration includes, with its place in that file."""
+
+    file: str
+    at: Path_
+
+    def __new__(cls, line: int, file: str, at: Path_) -> Self:
+        self = super().__new__(cls, line)
+        self.file, self.at = file, at
+        return self
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One finding. ``key`` is the dotted path in the file, as ``nodes[0].url``."""
+    """One finding. ``key`` is the dotted path in the file, as ``nodes[0].url``. A line of an included file knows its
+    file and key, over those of the one that includes it."""
 
     message: str
     file: str | None = None
     line: int | None = None
     key: str | None = None
     severity: Literal["error", "warning"] = "error"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.line, IncludedLine):
+            object.__setattr__(self, "file", self.line.file)
+            object.__setattr__(self, "key", self.key and dotted(self.line.at))
 
     def __str__(self) -> str:
         place = ":".join(str(part) for part in (self.file, self.line) if part is not None)
@@ -163,6 +181,8 @@ _HINTS: dict[tuple[object, object], str] = {
     ("inhibit_rules", "source_match_re"): """write source_matchers instead, as `['project=~"SALES.*"']`""",
     ("inhibit_rules", "target_match"): """write target_matchers instead, as `['severity="warning"']`""",
     ("inhibit_rules", "target_match_re"): """write target_matchers instead, as `['project=~"SALES.*"']`""",
+    ("", "include"): "an included file includes no others; name them in the main file",
+    ("", "route"): "an included file has routes, which are children of the root; write routes: instead",
     ("", "mute_time_intervals"): "intervals stand under time_intervals; routes name them as mute_time_intervals",
     ("", "global"): "there are no global settings; each channel has its own, in its url or beside it",
     ("", "groups"): "rules are a list of Tocsin's own kinds, not Prometheus's groups; see docs/rules.md",

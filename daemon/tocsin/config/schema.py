@@ -20,6 +20,7 @@ for _module in (intervals, model):  # the names in their annotations
     vars(_module).update({name: kind for name, kind in _kinds.items() if name not in vars(_module)})
 
 CONFIG_ADAPTER: Final = TypeAdapter(model.Config)
+INCLUDED_ADAPTER: Final = TypeAdapter(model.IncludedFile)
 
 
 class _JsonSchema(GenerateJsonSchema):
@@ -35,14 +36,21 @@ class _JsonSchema(GenerateJsonSchema):
         return {key: value for key, value in super().dataclass_schema(schema).items() if key != "description"}
 
 
-@cache
 def json_schema() -> dict[str, Any]:
     """The JSON Schema of the file, for editors and for the names of known keys."""
-    return CONFIG_ADAPTER.json_schema(schema_generator=_JsonSchema) | {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "Tocsin configuration",
-    }
+    return _schema_of(CONFIG_ADAPTER, "Tocsin configuration")
 
 
-def json_schema_text() -> str:
-    return json.dumps(json_schema(), indent=2) + "\n"
+def included_json_schema() -> dict[str, Any]:
+    """That of a file that ``include`` names."""
+    return _schema_of(INCLUDED_ADAPTER, "Part of a Tocsin configuration")
+
+
+@cache
+def _schema_of(adapter: TypeAdapter[Any], title: str) -> dict[str, Any]:
+    schema = adapter.json_schema(schema_generator=_JsonSchema)
+    return schema | {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": title}
+
+
+def json_schema_text(schema: dict[str, Any]) -> str:
+    return json.dumps(schema, indent=2) + "\n"

@@ -53,6 +53,7 @@ _CLASSIC = re.compile(
     r"[ \t\n\f\r]*([a-zA-Z_:][a-zA-Z0-9_:]*)[ \t\n\f\r]*(=~|!~|!=|=)[ \t\n\f\r]*(.*?)[ \t\n\f\r]*", re.DOTALL
 )
 _CLASSIC_ESCAPE = re.compile(r"\\(.)", re.DOTALL)
+_GLOB = re.compile(r"\[(!?)([\w-]+)\]|.", re.DOTALL)
 _WORD = rf'[{_SPACES}]*("(?:[^"\\]|\\.)*"|[^{_RESERVED}]+)[{_SPACES}]*'
 _UTF8 = re.compile(rf"{_WORD}(=~|!~|!=|=){_WORD}(?:,[{_SPACES}]*|\Z)", re.DOTALL)
 _GO_ESCAPE = re.compile(r"\\(?:x([0-9a-fA-F]{2})|([0-3][0-7]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|(.))", re.DOTALL)
@@ -89,6 +90,15 @@ def _compile(pattern: str) -> "re2._Regexp[str] | str":
         if words.startswith("pattern too large"):
             return f"{subject} is too costly: it needs more than {PROGRAM_BYTES // 1024} KiB; write it shorter"
         return f"{subject} cannot be read: {words.replace(anchored(pattern), excerpt)}"
+
+
+def glob_pattern(glob: str) -> str:
+    """A glob on names (``*``, ``?``, ``[ab]``, ``[!ab]``) as a regular expression."""
+    parts = {"*": ".*", "?": "."}
+    return _GLOB.sub(
+        lambda part: parts.get(part[0]) or (f"[{'^' if part[1] else ''}{part[2]}]" if part[2] else re.escape(part[0])),
+        glob,
+    )
 
 
 def anchored(pattern: str) -> str:
