@@ -121,7 +121,7 @@ receivers:
         (NODE + "rules:\n- {alert: A, kind: stale}\n",
          "tocsin.yaml:3: rules[0]: a rule of kind stale needs no_success_for, as 26h"),
         (NODE + "rules:\n- {alert: A, kind: late}\n",
-         "tocsin.yaml:3: rules[0].kind: 'late' is not one of 'failed', 'missed', 'overlong', 'stale' or 'node_down'"),
+         "tocsin.yaml:3: rules[0].kind: 'late' is not one of 'failed', 'missed', 'overlong', 'stale', 'deadline' or 'node_down'"),
         (NODE + "receivers: [{name: ops}]\nroute:\n  receiver: opps\n",
          "tocsin.yaml:4: route.receiver: no receiver is named 'opps'; did you mean 'ops'?"),
         (NODE + "receivers: [{name: ops}]\nroute:\n  receiver: ops\n  routes:\n  - {mute_time_intervals: [nights]}\n",

@@ -53,6 +53,7 @@ class Daemon:
         self.config = ConfigHolder(source, config, clock)
         self.store = Store(config.store.url)
         self.tasks = RootTasks()
+        self._decider: Decider | None = None  # while this process leads
         self.watchers = Watchers(self.config)
         self.stages = Stages(self.store, self.config, clock, self._process_metrics)
         holder = f"{socket.gethostname()}/{os.getpid()}"  # of leases
@@ -80,7 +81,7 @@ class Daemon:
 
     async def _lead(self, leadership: Leadership) -> None:
         wake, wake_sender = self.stages.wake_decide.set, self.stages.wake_deliver.set
-        decider = Decider(self.store, leadership, self._decide_metrics, wake_sender, wake)
+        decider = self._decider = Decider(self.store, leadership, self._decide_metrics, wake_sender, wake)
         record = partial(record_polls, decide=decider.decide_recorded)
 
         def make_watcher(node: Node, config: Config) -> NodeWatcher:
@@ -221,6 +222,7 @@ class Daemon:
                 "unreadable_rows": {name: count for name, count in self.store.set_aside.counts().items() if count},
             },
             "failing_channels": dict(self.sender.failing()),
+            "rules_without_scenarios": [*sorted(self._decider.idle_rules if self._decider else ())],
             "alertmanagers": {url: {"problem": peer.error} for url, peer in self._alertmanagers.peers.items()},
             "nodes": {name: _node_status(watcher.snapshot()) for name, watcher in self.watchers.by_node.items()},
         }

@@ -10,7 +10,7 @@ import re
 from calendar import monthrange
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
@@ -75,13 +75,7 @@ class TimeInterval(Section):
 def parse_time_range(start: str, end: str) -> Range:
     """Minutes of the day from ``09:00`` and ``17:30``; ``24:00`` is the end of the day."""
 
-    def minutes(text: str) -> int:
-        match = re.fullmatch(r"(?:([01][0-9]|2[0-3]):([0-5][0-9])|(24):(00))", text)
-        if match is None:
-            raise BadInterval(f"{text!r} is not a time of day; write it like 09:00")
-        return 24 * 60 if match[3] else int(match[1]) * 60 + int(match[2])
-
-    first, last = minutes(start), minutes(end)
+    first, last = parse_time_of_day(start), parse_time_of_day(end)
     if first >= last:
         raise BadInterval(
             f"the time {start} is not before {end}; a time over midnight is written as two: {start} to 24:00 and "
@@ -90,9 +84,43 @@ def parse_time_range(start: str, end: str) -> Range:
     return first, last
 
 
+def parse_time_of_day(text: str) -> int:
+    """The minute of the day; ``24:00`` is its end."""
+    match = re.fullmatch(r"(?:([01][0-9]|2[0-3]):([0-5][0-9])|(24):(00))", text)
+    if match is None:
+        raise BadInterval(f"{text!r} is not a time of day; write it like 09:00")
+    return 24 * 60 if match[3] else int(match[1]) * 60 + int(match[2])
+
+
+def wall_time(day: date, minute: int, location: str) -> datetime:
+    """The moment, in UTC, of a minute of the day by the clocks of a place. A time that clocks leap over is the next that
+    exists; one that comes twice is the first."""
+    zone = _zone(location)
+    wall = datetime.combine(day, time()) + timedelta(minutes=minute)
+    moment = wall.replace(tzinfo=zone).astimezone(UTC)
+    if moment.astimezone(zone).replace(tzinfo=None) == wall:
+        return moment
+    before = wall.replace(tzinfo=zone, fold=1).astimezone(UTC)  # of the two readings one lies before the leap
+    offset = before.astimezone(zone).utcoffset()
+    low, high = 0, int((moment - before).total_seconds())
+    while high - low > 1:
+        middle = (low + high) // 2
+        leapt = (before + timedelta(seconds=middle)).astimezone(zone).utcoffset() != offset
+        low, high = (low, middle) if leapt else (middle, high)
+    return before + timedelta(seconds=high)
+
+
+def on_weekday(days: Ranges, day: date) -> bool:
+    return any(first <= day.isoweekday() % 7 <= last for first, last in days)
+
+
 def parse_weekdays(text: str) -> Range:
     """``monday:friday`` or ``sunday``; 0 is Sunday."""
     return _range(text, lambda part: _named(part, _WEEKDAYS, "weekday"))
+
+
+def parse_days(texts: Sequence[str]) -> Ranges:
+    return tuple(map(parse_weekdays, texts))
 
 
 def parse_months(text: str) -> Range:

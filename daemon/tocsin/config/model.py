@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
-from tocsin.config.intervals import TimeInterval, check_location
+from tocsin.config.intervals import Ranges, TimeInterval, check_location, parse_days, parse_time_of_day
 from tocsin.config.problems import line_of
 from tocsin.config.secrets import InlineSecret, Secret
 from tocsin.config.section import Section, http_url, keys_of_secret, need_secret
@@ -301,12 +301,13 @@ class Reporter(Section):
     mail: ReporterMail | None = None
 
 
-RuleKind = Literal["failed", "missed", "overlong", "stale", "node_down"]
+RuleKind = Literal["failed", "missed", "overlong", "stale", "deadline", "node_down"]
 _KIND_KEYS: Final = {
     "failed": {"after", "resolve_after", "outcomes"},
     "missed": {"grace"},
     "overlong": {"times_usual", "at_least", "min_runs", "longer_than"},
     "stale": {"no_success_for"},
+    "deadline": {"by", "from", "days", "location", "predict"},
     "node_down": {"for"},
 }
 
@@ -330,6 +331,13 @@ class Rule(Section):
     min_runs: Annotated[int, Field(ge=1, le=1000)] = 5  # overlong: so many runs define the usual duration
     longer_than: PositiveDuration | None = None  # overlong: a fixed bound instead, or beside
     no_success_for: PositiveDuration | None = None  # stale: the longest time without a good run
+    by: Annotated[int, Written(str, parse_time_of_day)] | None = None  # deadline: when it must be done, as `"07:00"`
+    # deadline: a run that ended before this time does not count; none: the deadline before
+    from_: Annotated[Annotated[int, Written(str, parse_time_of_day)] | None, Field(alias="from")] = None
+    # deadline: the days of `by`, as `[monday:friday]`; every day
+    days: Annotated[Ranges, Written(Annotated[tuple[str, ...], AfterValidator(not_empty)], parse_days)] = ((0, 6),)
+    location: Annotated[str, AfterValidator(check_location)] | None = None  # deadline: a time zone; none: `timezone`
+    predict: bool = False  # deadline: fire as soon as usual durations say that it will be late
     hold: Annotated[Duration, Field(alias="for")] = timedelta(minutes=2)  # node_down: how long it must be down
 
     def check(self, written: Mapping[str, object]) -> Rule:
@@ -337,6 +345,10 @@ class Rule(Section):
             raise ValueError(f"a rule of kind {self.kind} does not read {', '.join(strange)}")
         if self.kind == "stale" and self.no_success_for is None:
             raise ValueError("a rule of kind stale needs no_success_for, as 26h")
+        if self.kind == "deadline" and self.by is None:
+            raise ValueError('a rule of kind deadline needs by, as "07:00"')
+        if self.by is not None and self.by == self.from_:
+            raise ValueError("from and by are the same time; leave from out, then the last deadline counts")
         if self.kind == "overlong" and self.times_usual is None and self.longer_than is None:
             raise ValueError("a rule of kind overlong needs times_usual or longer_than")
         _refuse_reserved("labels", self.labels, _OF_ALERTS)

@@ -23,7 +23,7 @@ from tocsin.decide.failover import fail_over, find_undelivered
 from tocsin.decide.flush import flush
 from tocsin.decide.reconcile import reconcile
 from tocsin.decide.reporters import ReporterEvaluation, mail_channels
-from tocsin.decide.timers import apply_channel_changes, decide_time, find_channel_changes, find_untimed
+from tocsin.decide.timers import UntimedScenario, apply_channel_changes, decide_time, find_channel_changes, find_untimed
 from tocsin.kit.mask import where
 from tocsin.model.alert import Acknowledgement, Alert, EndReason
 from tocsin.model.decision import ALERT_CHANGES, FLUSHES, SUPPRESSIONS, Decision, DecisionReason, Stage
@@ -89,6 +89,7 @@ class Decider:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._due: datetime | None = None  # when the next step is worth it
         self._untimed_at: datetime | None = None
+        self.idle_rules: set[str] = set()  # rules about every scenario that match none, by their alert names
         self._channels_at: datetime | None = None
 
     async def step(self, now: datetime, config: Config) -> datetime | None:
@@ -109,9 +110,13 @@ class Decider:
         decided = await self._write(partial(decide_events, mail_channels=mail), compiled, now)
         self._present = compiled, mail
 
-        find_untimed_now = _is_due(self._untimed_at, _FIND_UNTIMED_EVERY, now)
-        untimed = await self._store.read(find_untimed, compiled) if find_untimed_now else ()
-        self._untimed_at = now if find_untimed_now else self._untimed_at
+        untimed: Sequence[UntimedScenario] = ()
+        if _is_due(self._untimed_at, _FIND_UNTIMED_EVERY, now):
+            untimed, idle = await self._store.read(find_untimed, compiled)
+            for name in sorted(idle - self.idle_rules):
+                action = "look at its match: tocsin scenario list"
+                log.warning("rule_matches_no_scenario", rule=name, action=action)
+            self.idle_rules, self._untimed_at = idle, now
         timed = await self._write(partial(decide_time, untimed=untimed), compiled, now)
 
         if _is_due(self._channels_at, _CHECK_CHANNELS_EVERY, now):

@@ -50,7 +50,7 @@ class CompiledConfig:
     def __init__(self, config: Config) -> None:
         self.config = config
         matched: dict[str, AnyRule] = {}
-        for rule in map(compile_rule, config.rules):
+        for rule in (compile_rule(rule, config.timezone) for rule in config.rules):
             matched.setdefault(rule.id, rule)
         stalled = [rule.stalled for rule in matched.values() if isinstance(rule, MissedRule)]
         self.rules: Mapping[str, AnyRule] = matched | {rule.id: rule for rule in stalled}

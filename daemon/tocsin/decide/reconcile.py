@@ -26,6 +26,7 @@ def reconcile(connection: Connection, compiled: CompiledConfig, now: datetime) -
     _end_unwatched(evaluation, [row for row in firing if row.rule != CHANNEL_ALERT and row.rule not in renamed])
     rule_states.forget_rules(connection, compiled.rules)
     rule_states.forget_nodes(connection, compiled.nodes)
+    rule_states.make_due(connection, (rule.id for rule in compiled.rules.values() if rule.times_all), now)
     _relabel(evaluation, [row for row in firing if row.rule in compiled.rules])
     # Let new rules about nodes know what is down already; its event came before they did.
     down = [node for name, node in evaluation.nodes.items() if node.up is False and name in compiled.nodes]

@@ -9,19 +9,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-import msgspec
-
 from tocsin.decide.evaluate import CompiledConfig, RuleEvaluation, StepResult, place_of
 from tocsin.model.alert import CHANNEL_ALERT, EndReason
 from tocsin.model.decision import DecisionReason, Stage
-from tocsin.model.rule_state import MissedState, OverlongState, StaleState, StalledState
+from tocsin.model.rule_state import MissedState, OverlongState, StalledState
 from tocsin.model.run import Run, ScenarioKey
 from tocsin.model.scenario import ScenarioView, StartState
 from tocsin.routing.reporters import summary_notifications
 from tocsin.rules import outages
 from tocsin.rules import starts as missed
-from tocsin.rules.rule import RECHECK, Fired, Resolved, S
-from tocsin.rules.runs import OFF_RECHECK, StaleRule
+from tocsin.rules.rule import OFF_RECHECK, RECHECK, AnyRule, Fired, Resolved, S
 from tocsin.rules.starts import Cohort, MissedRule
 from tocsin.store import Connection, alerts, deliveries, events, rule_states, runs, scenarios, starts
 from tocsin.store.alerts import AlertRow
@@ -32,29 +29,34 @@ BATCH = 200  # due states of one transaction
 STARTS_BATCH = 500  # expected starts of one transaction
 _OVERLAP = timedelta(hours=1)  # of two checks of channels: for receipts that came late, and senders whose clock differs
 
-UntimedScenario = tuple[StaleRule, ScenarioView, datetime | None]  # with the end of its last good run
+UntimedScenario = tuple[AnyRule, ScenarioView, datetime | None]  # with the end of its last good run
 
 
-def find_untimed(connection: Connection, compiled: CompiledConfig) -> list[UntimedScenario]:
-    """The scenarios that a ``stale`` rule does not time yet. Reads only; it may take a moment in a large fleet."""
-    ids = {rule.id for rule in compiled.rules.values() if isinstance(rule, StaleRule)}
+def find_untimed(connection: Connection, compiled: CompiledConfig) -> tuple[list[UntimedScenario], set[str]]:
+    """The scenarios that a rule about every scenario does not time yet, though they were polled; and the alert names of such
+    rules that match no scenario. Reads only; it may take a moment in a large fleet."""
+    ids = {rule.id for rule in compiled.rules.values() if rule.times_all}
     if not ids:
-        return []
+        return [], set()
     known = rule_states.stored_keys(connection, ids)
-    new = [
+    polled = [scenario for scenario in scenarios.watched_scenarios(connection) if scenario.polled_at is not None]
+    timed = [
         (rule, scenario)
-        for scenario in scenarios.watched_scenarios(connection)
+        for scenario in polled
         for rule in compiled.rules_for(compiled.scenario_labels(scenario))
-        if isinstance(rule, StaleRule) and StateKey(rule.id, *scenario.key) not in known
+        if rule.times_all
     ]
+    new = [(rule, scenario) for rule, scenario in timed if StateKey(rule.id, *scenario.key) not in known]
     last_good = runs.last_good(connection, {scenario.key for _, scenario in new})
-    return [(rule, scenario, last_good.get(scenario.key)) for rule, scenario in new]
+    idle = ids - {rule.id for rule, _ in timed} if polled else set()
+    found = [(rule, scenario, last_good.get(scenario.key)) for rule, scenario in new]
+    return found, {compiled.rules[id_].alert for id_ in idle}
 
 
 def decide_time(
     connection: Connection, compiled: CompiledConfig, now: datetime, untimed: Sequence[UntimedScenario] = ()
 ) -> StepResult:
-    """One transaction of what is due. ``untimed`` are scenarios that ``stale`` rules begin to time."""
+    """One transaction of what is due. ``untimed`` are scenarios that rules begin to time."""
     due = rule_states.due_states(connection, now, BATCH)
     keys = {ScenarioKey(*row.key[1:]) for row in due if row.key.scenario}
     known = scenarios.scenario_views(connection, keys)
@@ -67,8 +69,7 @@ def decide_time(
         key = StateKey(rule.id, *scenario.key)
         if key not in timed:
             evaluation.scenarios[scenario.key] = scenario
-            since = last_good or scenario.watched_since
-            evaluation.tick(key, StaleState(since=since, good=last_good is not None), rule)
+            evaluation.tick(key, rule.first_state(scenario, last_good, compiled.config.loaded_at or now), rule)
     _enqueue_summaries(evaluation)
     evaluation.write()
     evaluation.result.full = more or len(due) >= BATCH
@@ -78,27 +79,38 @@ def decide_time(
 
 
 def _tick_due(evaluation: RuleEvaluation, due: Sequence[RuleStateRow]) -> None:
-    connection, now = evaluation.connection, evaluation.now
-    overlong = [row.state for row in due if isinstance(row.state, OverlongState)]
-    ended = runs.ended(connection, {state.run for state in overlong if state.run})
-    unlimited = {state.run.scenario for state in overlong if state.run and state.limit is None}
-    usual = runs.good_durations(connection, unlimited)
+    connection, compiled, now = evaluation.connection, evaluation.compiled, evaluation.now
+    overlong = {row.state.run for row in due if isinstance(row.state, OverlongState)}
+    runs_over = runs.ended(connection, {run for run in overlong if run})
+    rules = compiled.rules
+    historic = {
+        ScenarioKey(*row.key[1:])
+        for row in due
+        if row.state and (rule := rules.get(row.key.rule)) and isinstance(row.state, rule.state_type)
+        if rule.needs_history(row.state)
+    }
+    usual, open_runs = runs.good_durations(connection, historic), runs.open_run_keys(connection, historic)
     for row in due:
         key, state, view = row.key, row.state, evaluation.view(row.key)
-        rule = evaluation.compiled.rules.get(key.rule)
+        rule = rules.get(key.rule)
         if rule is None or not isinstance(state, rule.state_type):
             evaluation.put(key, None, None)
         elif view.scenario is not None and not view.scenario.backfilled:
             evaluation.put(key, state, now + RECHECK)
         elif isinstance(rule, missed.StalledRule):
             evaluation.tick(key, rule.on_met(state, starts.last_met(connection, key.node)), rule)
-        elif not isinstance(state, OverlongState):
-            evaluation.tick(key, state, rule)
-        elif state.ended is None and state.run in ended:
+        elif (
+            rule.times_all and view.scenario and rule not in compiled.rules_for(compiled.scenario_labels(view.scenario))
+        ):
+            if state.firing is not None:  # renamed, or tagged anew: the rule holds for it no longer
+                evaluation.end(rule.id, state.firing.alert_id, now, EndReason.UNWATCHED)
+            evaluation.put(key, None, None)
+        elif isinstance(state, OverlongState) and state.ended is None and state.run in runs_over:
             evaluation.put(key, state, now + RECHECK)  # the event of its end is on the way
         else:
-            durations = usual.get(state.run.scenario, ()) if state.run is not None else ()
-            evaluation.tick(key, state, rule, replace(view, durations=tuple(durations)))
+            place = ScenarioKey(*key[1:])
+            history = replace(view, durations=usual.get(place, ()), open_run=open_runs.get(place))
+            evaluation.tick(key, state, rule, history)
 
 
 def _end_orphans(evaluation: RuleEvaluation) -> None:
@@ -110,8 +122,9 @@ def _end_orphans(evaluation: RuleEvaluation) -> None:
         evaluation.end(row.rule, row.alert.id, evaluation.now, reason)
         key = StateKey(row.rule, *place_of(row.alert))
         state = evaluation.states[key].state if key in evaluation.states else None
-        if isinstance(state, StaleState) and reason is EndReason.DEACTIVATED:
-            evaluation.put(key, msgspec.structs.replace(state, firing=None, off=True), evaluation.now + OFF_RECHECK)
+        rule = evaluation.compiled.rules.get(row.rule)
+        if rule and rule.times_all and isinstance(state, rule.state_type) and reason is EndReason.DEACTIVATED:
+            evaluation.put(key, rule.switched_off(state, evaluation.view(key).now), evaluation.now + OFF_RECHECK)
         else:
             evaluation.put(key, None, None)
 

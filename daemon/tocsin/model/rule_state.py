@@ -67,6 +67,15 @@ class StaleState(RuleState, frozen=True, kw_only=True, tag="stale"):
     off: bool = False  # seen inactive; counts anew from its activation
 
 
+class DeadlineState(RuleState, frozen=True, kw_only=True, tag="deadline"):
+    """``since``: deadlines after it count. What began or ended last makes a prediction be made anew."""
+
+    since: datetime | None = None
+    good: datetime | None = None  # the end of the last good run
+    latest: str | None = None  # the run that began or ended last
+    unscheduled: bool = False  # that run was started by no trigger: the scenario's own switch says nothing
+
+
 class NodeDownState(RuleState, frozen=True, kw_only=True, tag="node_down"):
     since: datetime | None = None
     reason: str | None = None
@@ -81,4 +90,4 @@ class StalledState(RuleState, frozen=True, kw_only=True, tag="stalled"):
     over: datetime | None = None  # a later start that came, until the alert has resolved
 
 
-AnyRuleState = FailedState | MissedState | OverlongState | StaleState | NodeDownState | StalledState
+AnyRuleState = FailedState | MissedState | OverlongState | StaleState | DeadlineState | NodeDownState | StalledState

@@ -17,7 +17,7 @@ from tocsin.model.run import Run, ScenarioKey
 LAUNCH_DELAY = timedelta(seconds=60)  # between a trigger's activation and the run
 EARLY = timedelta(seconds=5)  # a run may seem to start this much before its time, by rounding
 _MERGED = timedelta(minutes=10)
-_NOT_SCHEDULED = frozenset({"manual", "sub"})  # trigger types that no schedule makes
+NOT_SCHEDULED = frozenset({"manual", "sub"})  # trigger types that no schedule makes
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,7 @@ class StartState(StrEnum):
 
 def may_meet(run: Run, at: datetime) -> bool:
     """Whether a run of a trigger's started at or after this expected start."""
-    return at - EARLY <= run.start and run.trigger_type not in _NOT_SCHEDULED
+    return at - EARLY <= run.start and run.trigger_type not in NOT_SCHEDULED
 
 
 def keeps_triggers_off(run: Run, at: datetime) -> bool:

@@ -31,7 +31,7 @@ _OPEN_LABELS |= dict.fromkeys((EventName.NODE_DOWN, EventName.NODE_UP), frozense
 _VARIABLE = re.compile(r"\$\{([^{}]*)\}")
 _IN_ANNOTATIONS = _OF_SCENARIOS | {
     "alertname", "severity", "dss_node", "scenario_name", "count", "starts_at", "summary", "description", "scenario_url",
-    "run_url", "previous_outcome", "expected_start", "usual_duration", "last_good", "reason",
+    "run_url", "previous_outcome", "expected_start", "usual_duration", "last_good", "deadline", "reason",
 }  # fmt: skip
 _YEARS_AHEAD = 8  # as far as the next 29th of February may lie
 _STEP = timedelta(minutes=30)
@@ -302,7 +302,7 @@ def _rules(config: Config) -> Iterator[Finding]:
             message = f"no scenario can match {matchers_text(rule.match)}{_misspelt(rule.match, spaces)}"
             yield Finding("error", message, where, line)
         of_runs = sorted({matcher.name for matcher in rule.match} & _OF_RUNS)
-        if rule.kind in ("missed", "stale") and of_runs:
+        if rule.kind in ("missed", "stale", "deadline") and of_runs:
             message = f"it is about scenarios, which have no {' and no '.join(of_runs)}; take it out of its match"
             yield Finding("warning", message, where, line)
         elif rule.kind in ("failed", "overlong") and {"event", "outcome"} & set(of_runs):

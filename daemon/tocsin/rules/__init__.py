@@ -2,21 +2,26 @@
 
 import hashlib
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 
 from tocsin.config.model import Rule
 from tocsin.model.labels import matchers_text
+from tocsin.rules.deadlines import DeadlineRule
 from tocsin.rules.outages import NodeDownRule
 from tocsin.rules.rule import AnyRule
 from tocsin.rules.runs import FailedRule, OverlongRule, StaleRule
 from tocsin.rules.starts import MissedRule
 
 KINDS: Mapping[str, type[AnyRule]] = {
-    "failed": FailedRule, "missed": MissedRule, "overlong": OverlongRule, "stale": StaleRule, "node_down": NodeDownRule,
+    "failed": FailedRule, "missed": MissedRule, "overlong": OverlongRule, "stale": StaleRule, "deadline": DeadlineRule,
+    "node_down": NodeDownRule,
 }  # fmt: skip
 
 
-def compile_rule(rule: Rule) -> AnyRule:
-    """A rule with its identity: alert name, a digest of kind, matchers and the rule's own labels, severity."""
+def compile_rule(rule: Rule, timezone: str = "UTC") -> AnyRule:
+    """A rule with its identity: alert name, a digest of kind, matchers and the rule's own labels, severity. ``timezone`` is
+    that of a rule without a location."""
+    rule = rule if rule.location else replace(rule, location=timezone)
     text = f"{rule.kind}|{matchers_text(rule.match)}|{sorted(rule.labels.items())!r}"
     digest = hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
     return KINDS[rule.kind](f"{rule.alert}:{digest}:{rule.severity}", rule)

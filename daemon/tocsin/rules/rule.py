@@ -7,7 +7,7 @@ and the result compared with the alert that the rule has open (``apply``). While
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum, auto
@@ -26,6 +26,7 @@ from tocsin.model.run import RunKey
 from tocsin.model.scenario import NodeView, ScenarioView
 
 RECHECK = timedelta(seconds=10)  # how soon a rule that waits for a fresh poll is evaluated again
+OFF_RECHECK = timedelta(minutes=30)  # how soon a rule about every scenario looks at a switched-off one again
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
@@ -34,7 +35,8 @@ class RuleView:
     now: datetime
     node: NodeView
     scenario: ScenarioView | None = None  # None for rules about nodes, and when the row is gone
-    durations: tuple[timedelta, ...] | None = None  # of the last good runs; None: not loaded
+    durations: Sequence[timedelta] | None = None  # of the last good runs, the newest first; None: not loaded
+    open_run: RunKey | None = None  # loaded with the durations
     base_url: str = ""  # of the node's web interface
     labels: Labels = dataclasses.field(default_factory=dict)  # that the configuration adds
 
@@ -107,11 +109,24 @@ class CompiledRule(Generic[S]):
 
     state_type: type[S]
     about_nodes = False
+    times_all = False  # every scenario that matches has a state, from ``first_state``, also one that never ran
     begins: frozenset[EventName] = frozenset()  # events that matter without a state; others only change one
 
     def __init__(self, id_: str, config: Rule) -> None:
         self.id, self.config = id_, config
         self.alert, self.severity = config.alert, config.severity
+
+    def first_state(self, scenario: ScenarioView, last_good: datetime | None, since: datetime) -> S:
+        """Of a scenario that is timed from ``since``, and whose last good run ended then."""
+        raise NotImplementedError
+
+    def switched_off(self, state: S, now: datetime) -> S:
+        """The state after the alert of a scenario ended because somebody switched it off."""
+        raise NotImplementedError
+
+    def needs_history(self, state: S) -> bool:
+        """Whether a tick has to read the open run and the durations of the last good ones."""
+        return False
 
     def on_event(self, state: S | None, event: Event) -> S | None:
         """The state after an event; the same object when the event says nothing to this rule."""

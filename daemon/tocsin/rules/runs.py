@@ -1,6 +1,6 @@
 """Rules about the runs of one scenario: ``failed``, ``overlong``, ``stale``."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from statistics import median
 
 from msgspec.structs import replace
@@ -10,9 +10,18 @@ from tocsin.kit.clock import format_duration, format_utc, human_duration, isofor
 from tocsin.model.event import END_EVENTS, Event, EventName, end_event_name, is_good
 from tocsin.model.rule_state import FailedState, OverlongState, StaleState
 from tocsin.model.run import LOST, Outcome
-from tocsin.rules.rule import RECHECK, AlertContent, CompiledRule, EvaluationResult, RuleStatus, RuleView, reset, times
-
-OFF_RECHECK = timedelta(minutes=30)  # how soon a ``stale`` rule looks at a switched-off scenario again
+from tocsin.model.scenario import ScenarioView
+from tocsin.rules.rule import (
+    OFF_RECHECK,
+    RECHECK,
+    AlertContent,
+    CompiledRule,
+    EvaluationResult,
+    RuleStatus,
+    RuleView,
+    reset,
+    times,
+)
 
 
 class FailedRule(CompiledRule[FailedState]):
@@ -81,6 +90,9 @@ class OverlongRule(CompiledRule[OverlongState]):
     state_type = OverlongState
     begins = frozenset({EventName.RUN_STARTED})
 
+    def needs_history(self, state: OverlongState) -> bool:
+        return state.run is not None and state.limit is None
+
     def on_event(self, state: OverlongState | None, event: Event) -> OverlongState | None:
         if event.run is None:
             return state
@@ -134,6 +146,13 @@ class StaleRule(CompiledRule[StaleState]):
 
     state_type = StaleState
     begins = frozenset({EventName.RUN_FINISHED})
+    times_all = True
+
+    def first_state(self, scenario: ScenarioView, last_good: datetime | None, since: datetime) -> StaleState:
+        return StaleState(since=last_good or scenario.watched_since, good=last_good is not None)
+
+    def switched_off(self, state: StaleState, now: datetime) -> StaleState:
+        return replace(state, firing=None, off=True)
 
     def on_event(self, state: StaleState | None, event: Event) -> StaleState | None:
         if event.name not in END_EVENTS or event.run is None or not is_good(event.run.outcome):

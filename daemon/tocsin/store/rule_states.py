@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 import msgspec
-from sqlalchemy import Connection, delete, func, select
+from sqlalchemy import Connection, delete, func, select, update
 
 from tocsin.kit.clock import to_ms
 from tocsin.model.rule_state import STATE_VERSION, AnyRuleState
@@ -87,6 +87,12 @@ def stored_keys(connection: Connection, rules: Collection[str]) -> set[StateKey]
     """What these rules have a row for."""
     query = select(*_KEY).where(rule_states.c.rule.in_(sorted(rules)))
     return {StateKey(*row) for row in connection.execute(query)}
+
+
+def make_due(connection: Connection, rules: Iterable[str], now: datetime) -> None:
+    """Have these rules evaluated anew: their due times were those of another configuration."""
+    later = update(rule_states).where(rule_states.c.rule.in_(sorted(rules)), rule_states.c.due_at > now)
+    connection.execute(later.values(due_at=now))
 
 
 def forget_rules(connection: Connection, keep: Iterable[str]) -> int:

@@ -118,6 +118,12 @@ def open_runs(connection: Connection, node: str) -> list[RunRow]:
     return list(map(_to_row, connection.execute(query)))
 
 
+def open_run_keys(connection: Connection, scenarios: Collection[ScenarioKey]) -> dict[ScenarioKey, RunKey]:
+    """The run of each scenario that goes on, the latest; absent where none does."""
+    rows = (_to_row(row).run for row in _OPEN.rows(connection, scenarios))
+    return {run.scenario: run.key for run in sorted(rows, key=lambda run: run.start)}
+
+
 def ended(connection: Connection, keys: Collection[RunKey]) -> set[RunKey]:
     """Those that are known to have ended, or were taken out of DSS's history while they ran."""
     return _keys(_ENDED, connection, keys)
