@@ -31,7 +31,7 @@ from prometheus_client import CollectorRegistry
 
 from tocsin.app.run import new_event_loop
 from tocsin.config.model import Channel, Config, MessageFormat, Node, Receiver, StoreConfig
-from tocsin.deliver.message import Facts
+from tocsin.deliver.outgoing import Facts
 from tocsin.deliver.render import Renderer
 from tocsin.deliver.sender import DeliverMetrics, Sender
 from tocsin.kit.clock import SystemClock

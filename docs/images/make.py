@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from tocsin.config.model import Config, HttpConfig, MessageFormat, StoreConfig
-from tocsin.deliver.message import Facts
+from tocsin.deliver.outgoing import Facts
 from tocsin.deliver.render import Renderer
 from tocsin.model.alert import Alert, EndReason
 from tocsin.model.event import Event, EventName, ScenarioFacts

@@ -12,7 +12,7 @@ from tests.decide.world import T0, World, channel, config, key, tree
 from tests.deliver.builders import HandClock
 from tocsin.config.model import Channel, MetricsConfig, Receiver, Reporter, Route
 from tocsin.decide.decide import resolve_by_hand
-from tocsin.deliver.message import Outgoing
+from tocsin.deliver.outgoing import Outgoing
 from tocsin.deliver.result import SendResult, delivered, failed, refused
 from tocsin.deliver.sender import DeliverMetrics, Sender
 from tocsin.model.event import EventName

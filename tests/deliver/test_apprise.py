@@ -16,7 +16,7 @@ from apprise.plugins.discord import NotifyDiscord
 from tests.deliver.builders import NOW, HandClock, Inbox, Plain, alert, config, event, group, owed
 from tests.fakedss.sinks import SlackSink, WebhookSink
 from tocsin.config.model import Channel
-from tocsin.deliver.message import Facts, Outgoing
+from tocsin.deliver.outgoing import Facts, Outgoing
 from tocsin.deliver.result import Cause, SendResult, failed
 from tocsin.deliver.transport import check_channel_url, connector
 from tocsin.model.notification import AttemptOutcome, EventNotice, Notification

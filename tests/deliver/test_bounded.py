@@ -20,7 +20,7 @@ from tests.deliver.builders import NOW, HandClock, Plain, config, owed
 from tocsin.config.model import Channel
 from tocsin.deliver import bounded
 from tocsin.deliver.apprise_channel import AppriseSender
-from tocsin.deliver.message import Outgoing
+from tocsin.deliver.outgoing import Outgoing
 from tocsin.deliver.result import Answer, SendResult
 from tocsin.model.notification import AttemptOutcome
 

@@ -7,7 +7,7 @@ import pytest
 
 from tests.deliver.builders import NOW, HandClock, config, hook, owed
 from tocsin.deliver.bulkhead import Bulkhead
-from tocsin.deliver.message import Outgoing
+from tocsin.deliver.outgoing import Outgoing
 from tocsin.deliver.result import SendResult, delivered
 from tocsin.store.outbox import ReadyRow, ReadyRows
 

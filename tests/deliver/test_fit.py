@@ -12,7 +12,7 @@ from tests.deliver.builders import NOW, config, event, hook
 from tocsin.config.model import MessageFormat
 from tocsin.deliver import escape, services
 from tocsin.deliver.escape import FORMATTERS, Dialect
-from tocsin.deliver.message import Facts
+from tocsin.deliver.outgoing import Facts
 from tocsin.deliver.render import Renderer
 from tocsin.deliver.services import ServiceFormat, describe_service, format_message
 from tocsin.model.notification import EventNotice

@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 from tests.deliver.builders import NOW, HandClock, Inbox, Plain, alert, config, event, group, owed
 from tests.fakedss import eventually
 from tocsin.config.model import Channel, OpsgenieConfig, PagerDutyConfig, SlackConfig
-from tocsin.deliver.message import Facts, Outgoing
+from tocsin.deliver.outgoing import Facts, Outgoing
 from tocsin.deliver.result import SendResult
 from tocsin.deliver.sender import DeliverMetrics, Sender
 from tocsin.deliver.transport import connector

@@ -19,7 +19,7 @@ from tests.fakedss.certs import make_certificate
 from tests.fakedss.sinks import Mail, SmtpSink
 from tocsin.config.model import Channel, Tls
 from tocsin.deliver.mail import BadMailAddress, log_in, parse_address, parse_addresses, thread_id
-from tocsin.deliver.message import Facts, Outgoing
+from tocsin.deliver.outgoing import Facts, Outgoing
 from tocsin.deliver.result import SendResult
 from tocsin.deliver.sender import DeliverMetrics, Sender
 from tocsin.deliver.transport import check_channel_url, connector, unreadable_recipients

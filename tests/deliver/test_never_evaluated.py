@@ -9,7 +9,7 @@ import pytest
 
 from tests.deliver.builders import NOW, alert, config, event, group, hook
 from tocsin.config.model import MessageFormat
-from tocsin.deliver.message import Facts
+from tocsin.deliver.outgoing import Facts
 from tocsin.deliver.render import Renderer
 from tocsin.model.event import EventName, FailedReporter, ScenarioFacts
 from tocsin.model.notification import EventNotice, Notice, SummaryNotice

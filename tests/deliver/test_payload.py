@@ -8,7 +8,7 @@ import pytest
 
 from tests.deliver.builders import NOW, alert, config, event, group, owed
 from tocsin.config.model import MessageFormat
-from tocsin.deliver.message import Facts
+from tocsin.deliver.outgoing import Facts
 from tocsin.deliver.render import Renderer
 from tocsin.deliver.webhook import build_payload
 from tocsin.model.notification import EventNotice, SummaryNotice

@@ -13,7 +13,8 @@ from tests.deliver.test_cards import crowd
 from tocsin.config.model import Channel, Config, MessageFormat, Receiver, Reporter, StoreConfig
 from tocsin.deliver import escape
 from tocsin.deliver.check import check_templates, samples
-from tocsin.deliver.message import Facts, Tone, build_message
+from tocsin.deliver.message import Tone, build_message
+from tocsin.deliver.outgoing import Facts
 from tocsin.deliver.render import Renderer, fill_variables, message_variables
 from tocsin.model.alert import EndReason
 from tocsin.model.event import DSS_VARIABLES, DownReason, Event, EventName, FailedReporter, dss_variables

@@ -19,7 +19,7 @@ from tests.deliver.builders import NOW, HandClock, config, owed
 from tocsin.config.model import Channel
 from tocsin.deliver import apprise_channel
 from tocsin.deliver.apprise_channel import AppriseSender
-from tocsin.deliver.message import Outgoing
+from tocsin.deliver.outgoing import Outgoing
 from tocsin.deliver.services import ALLOWED
 from tocsin.deliver.transport import check_channel_url
 

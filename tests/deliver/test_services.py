@@ -24,7 +24,7 @@ from markdown_it import MarkdownIt
 from tests.deliver.builders import NOW, HandClock, Inbox, Plain, config, event, owed
 from tocsin.config.model import Channel
 from tocsin.deliver.cards import COMPLETIONS
-from tocsin.deliver.message import Facts, Outgoing
+from tocsin.deliver.outgoing import Facts, Outgoing
 from tocsin.deliver.services import ALLOWED, SCHEMES, ServiceFormat, Size, in_bytes, in_json, utf16
 from tocsin.deliver.transport import connector
 from tocsin.model.notification import EventNotice

@@ -17,7 +17,7 @@ from yarl import URL
 from tests.deliver.builders import NOW, HandClock, Inbox, Plain, alert, config, event, group, hook, owed, run
 from tocsin import __version__
 from tocsin.config.model import Channel
-from tocsin.deliver.message import Facts, Outgoing
+from tocsin.deliver.outgoing import Facts, Outgoing
 from tocsin.deliver.result import Cause, SendResult, failed, refused
 from tocsin.deliver.webhook import Webhook, env_proxy
 from tocsin.model.alert import EndReason

@@ -10,7 +10,7 @@ from sqlalchemy.event import listens_for
 
 from tests.deliver.builders import NOW, alert, config, event, group, hook, owed
 from tests.deliveries import get_delivery
-from tocsin.deliver.message import Outgoing
+from tocsin.deliver.outgoing import Outgoing
 from tocsin.deliver.result import SendResult, delivered
 from tocsin.deliver.sender import DeliverMetrics, Sender
 from tocsin.kit.clock import SystemClock

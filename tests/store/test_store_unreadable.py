@@ -23,7 +23,7 @@ from tocsin.app.loops import prune_all
 from tocsin.config.model import DEFAULT_RULES, Config, Receiver, Reporter, Rule
 from tocsin.decide.explain import explain_run
 from tocsin.deliver import result
-from tocsin.deliver.message import Outgoing
+from tocsin.deliver.outgoing import Outgoing
 from tocsin.deliver.sender import DeliverMetrics, Sender
 from tocsin.metrics.snapshot import SnapshotReader
 from tocsin.model.decision import DecisionReason

@@ -70,7 +70,7 @@ def _of_run(story: JsonObject) -> tuple[Any, Any]:
     """The notice of a run's end, or of its start while it runs, from the explanation of the run."""
     from pydantic import TypeAdapter
 
-    from tocsin.deliver.message import Facts
+    from tocsin.deliver.outgoing import Facts
     from tocsin.model.event import Event, EventName, ScenarioFacts, end_event_name
     from tocsin.model.notification import EventNotice
     from tocsin.model.run import Details, Run, RunError, Step
@@ -99,7 +99,7 @@ def _of_run(story: JsonObject) -> tuple[Any, Any]:
 def _of_alert(receiver: str, story: JsonObject) -> tuple[Any, Any]:
     from pydantic import TypeAdapter
 
-    from tocsin.deliver.message import Facts
+    from tocsin.deliver.outgoing import Facts
     from tocsin.model.alert import Alert
     from tocsin.model.notification import GroupNotice
     from tocsin.store.explanation import AlertExplanation

@@ -36,7 +36,8 @@ from tocsin.config.model import Channel
 from tocsin.deliver import bounded, mail, services
 from tocsin.deliver.cards import COMPLETIONS, Completion
 from tocsin.deliver.escape import to_one_line, truncate
-from tocsin.deliver.message import Message, Outgoing, Tone
+from tocsin.deliver.message import Message, Tone
+from tocsin.deliver.outgoing import Outgoing
 from tocsin.deliver.reach import Server
 from tocsin.deliver.render import Rendered, Renderer
 from tocsin.deliver.result import Cause, SendResult, delivered, failed, refused, result_of_answer

@@ -10,7 +10,7 @@ import structlog
 from prometheus_client import Counter
 
 from tocsin.config.model import Channel
-from tocsin.deliver.message import Outgoing
+from tocsin.deliver.outgoing import Outgoing
 from tocsin.deliver.transport import Transport
 from tocsin.kit.clock import Clock
 from tocsin.kit.mask import where

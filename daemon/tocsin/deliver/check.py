@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 from tocsin.config.model import Channel, Config, MessageFormat
 from tocsin.deliver.incidents import opsgenie_requests, pagerduty_events
-from tocsin.deliver.message import Facts, Outgoing, build_message
+from tocsin.deliver.message import build_message
+from tocsin.deliver.outgoing import Facts, Outgoing
 from tocsin.deliver.render import Renderer, fill_variables, message_variables
 from tocsin.deliver.result import unknown
 from tocsin.deliver.slack_blocks import slack_blocks, slack_text

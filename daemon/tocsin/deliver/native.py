@@ -20,7 +20,8 @@ from tocsin import __version__
 from tocsin.config.model import Channel, MessageFormat, OpsgenieConfig, PagerDutyConfig, SlackConfig
 from tocsin.config.secrets import Secret
 from tocsin.deliver.incidents import opsgenie_requests, opsgenie_result, pagerduty_events, pagerduty_result
-from tocsin.deliver.message import Message, Outgoing, build_message
+from tocsin.deliver.message import Message, build_message
+from tocsin.deliver.outgoing import Outgoing
 from tocsin.deliver.render import Renderer
 from tocsin.deliver.result import (
     PERMANENT_ERRORS,

@@ -18,7 +18,8 @@ from markupsafe import Markup
 from tocsin.config.model import Config, MessageFormat
 from tocsin.deliver import escape
 from tocsin.deliver.escape import FORMATTERS, Dialect
-from tocsin.deliver.message import Facts, Item, Link, Message, build_message
+from tocsin.deliver.message import Item, Link, Message, build_message
+from tocsin.deliver.outgoing import Facts
 from tocsin.kit.clock import format_utc, to_ms
 from tocsin.model.errors import shorten_log
 from tocsin.model.event import END_EVENTS, EventName, dss_variables

@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from tocsin.config.model import Channel, Config
 from tocsin.deliver.bulkhead import Bulkhead, log_failure
-from tocsin.deliver.message import Outgoing, UsualDurations, load_outgoing
+from tocsin.deliver.outgoing import Outgoing, UsualDurations, load_outgoing
 from tocsin.deliver.receipts import Receipts, next_retry, store_wait
 from tocsin.deliver.result import SendResult, failed, unknown
 from tocsin.deliver.transport import Transport, connector

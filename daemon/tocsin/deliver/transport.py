@@ -12,8 +12,8 @@ from typing import Any, Generic, Protocol, TypeVar
 from yarl import URL
 
 from tocsin.config.model import Channel, SlackConfig
-from tocsin.deliver.message import Outgoing
 from tocsin.deliver.native import OpsgenieChannel, PagerDutyChannel, SlackChannel
+from tocsin.deliver.outgoing import Outgoing
 from tocsin.deliver.reach import Server
 from tocsin.deliver.result import SendResult, failed
 from tocsin.deliver.webhook import Webhook, env_proxy

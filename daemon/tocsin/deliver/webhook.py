@@ -30,7 +30,7 @@ from yarl import URL
 
 from tocsin import __version__
 from tocsin.config.model import Channel, Tls
-from tocsin.deliver.message import Outgoing
+from tocsin.deliver.outgoing import Outgoing
 from tocsin.deliver.result import Cause, SendResult, failed, parse_retry_after, refused, result_of_status, unknown
 from tocsin.kit.clock import Clock, isoformat
 from tocsin.kit.files import SingleFlight
