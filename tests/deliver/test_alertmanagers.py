@@ -120,6 +120,30 @@ async def test_one_bad_label_costs_no_other_alert(
     assert registry.get_sample_value("tocsin_alertmanager_errors_total", {"alertmanager": base}) == 1
 
 
+async def test_an_alert_that_is_always_refused_is_logged_once_and_the_alertmanager_works(
+    store: Store,
+    sender: AlertmanagerSender,
+    inbox: Inbox,
+    clock: HandClock,
+    registry: CollectorRegistry,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    async def answer(request: web.Request) -> web.Response:
+        bad = "S7" in [item["labels"]["scenario"] for item in await request.json()]
+        return web.json_response("bad label", status=400) if bad else web.Response()
+
+    inbox.answer = answer
+    base = inbox.url.removesuffix("/hook")
+    await put(store, clock.now(), *(alert(n) for n in range(20)))
+    for _ in range(3):
+        await sender.step(clock.now(), settings(base))
+        await sender.idle()
+        clock.forward(minutes=1)
+    out = capsys.readouterr().out
+    assert (out.count("alertmanager_refused_alert"), out.count("alertmanager_failing")) == (1, 0)
+    assert registry.get_sample_value("tocsin_alertmanager_up", {"alertmanager": base}) == 1
+
+
 async def test_a_refused_login_is_asked_once_a_step(
     store: Store, sender: AlertmanagerSender, inbox: Inbox, clock: HandClock
 ) -> None:

@@ -10,8 +10,8 @@ import pytest
 
 from tests.deliver.builders import NOW, HandClock, Inbox, Plain, alert, config, event, group, owed
 from tocsin.config.model import Channel
-from tocsin.deliver.cards import COMPLETIONS, smaller
-from tocsin.deliver.message import build_message
+from tocsin.deliver.cards import COMPLETIONS
+from tocsin.deliver.message import build_message, smaller
 from tocsin.deliver.outgoing import Facts, Outgoing
 from tocsin.deliver.transport import connector
 from tocsin.model.notification import AttemptOutcome, EventNotice, GroupNotice, Notice

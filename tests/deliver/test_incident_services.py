@@ -222,6 +222,46 @@ async def test_closing_what_opsgenie_no_longer_has_is_no_failure(
     assert (await line("opsgenie").send(group(alert(1, ended=True)))).outcome == AttemptOutcome(outcome)
 
 
+@pytest.mark.parametrize(("url", "outcome"), [
+    ("http://[bad/", "refused"), ("http://" + "a" * 70 + ".example/", "refused"), ("http://127.0.0.1:9/", "failed"),
+])  # fmt: skip
+async def test_only_an_address_that_can_never_be_used_is_a_dead_letter(
+    clock: HandClock, url: str, outcome: str
+) -> None:
+    channel = Channel("ops/x", "ops", opsgenie=OpsgenieConfig(Plain("genie"), url=url))
+    transport = connector(clock)(channel)
+    result = await transport.send(Outgoing(owed(group(alert(1)), "ops/x"), config(channel)))
+    await transport.close()
+    assert result.outcome == AttemptOutcome(outcome), result.note
+
+
+async def test_a_secret_of_several_words_waits_until_somebody_mends_it(clock: HandClock) -> None:
+    channel = Channel("ops/x", "ops", opsgenie=OpsgenieConfig(Plain("genie\nbottle"), url="http://127.0.0.1:9/"))
+    transport = connector(clock)(channel)
+    result = await transport.send(Outgoing(owed(group(alert(1)), "ops/x"), config(channel)))
+    await transport.close()
+    assert (result.outcome, result.hint) == (AttemptOutcome.FAILED, "check the credentials of the channel")
+
+
+class Rotated(Plain):
+    """A secret that is another one at each read."""
+
+    reads = 0
+
+    async def read(self) -> str:
+        type(self).reads += 1
+        return f"{self.value}{self.reads}"
+
+
+async def test_a_token_that_changed_during_the_send_is_tried_again(services: Services, clock: HandClock) -> None:
+    channel = Channel("ops/x", "ops", slack=SlackConfig("C0ALERTS", Rotated("x"), api_url=f"{services.url}/slack/api"))
+    transport = connector(clock)(channel)
+    assert transport.concurrency == channel.workers
+    result = await transport.send(Outgoing(owed(group(alert(1)), "ops/x"), config(channel)))
+    await transport.close()
+    assert (result.outcome, result.note) == (AttemptOutcome.FAILED, "chat.postMessage: invalid_auth")
+
+
 # --- Slack --------------------------------------------------------------------------------------------------------------
 
 
@@ -413,6 +453,15 @@ async def test_a_receipt_that_was_never_written_makes_no_second_message(
     await dead.close(timedelta(0))
     assert len(roots(services)) == 1
     assert services.slack.messages["C0ALERTS"][0].edits == 1
+
+
+async def test_what_is_wrong_with_a_template_stands_in_the_message_the_log_and_the_receipt(
+    services: Services, line: Callable[..., Line], capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = await line("slack").send(EventNotice(event(), "r", template="{{ nope }}"))
+    assert "the template could not be rendered" in result.note
+    assert "template_problem" in capsys.readouterr().out
+    assert "Note: the template could not" in services.slack.messages["C0ALERTS"][0].blocks[-1]["elements"][0]["text"]
 
 
 async def test_a_reporters_own_subject_and_text_are_what_slack_shows(

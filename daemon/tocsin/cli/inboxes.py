@@ -146,7 +146,7 @@ def _block(block: Mapping[str, Any]) -> str:
 
 def _mrkdwn(text: str) -> str:
     """As Slack shows it: entities are decoded, bold and links are, a fence is a block."""
-    parts = html.escape(html.unescape(text), quote=False).split("```")
+    parts = html.escape(html.unescape(text)).split("```")
     for number, part in enumerate(parts):
         if number % 2:
             parts[number] = f"<pre>{part.strip()}</pre>"

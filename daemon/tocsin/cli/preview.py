@@ -33,12 +33,7 @@ async def preview_message(
             f"no receiver is named {receiver!r}{did_you_mean(receiver, [item.name for item in config.receivers])}"
         )
     notice, facts = await _notice(api, receiver, run, alert)
-    previews = []
-    for channel in found.channels:
-        try:
-            previews.append(preview(channel, notice, facts, config, SystemClock()))
-        except ValueError as error:
-            raise Failure(f"{channel.name}: {error}") from None
+    previews = [preview(channel, notice, facts, config, SystemClock()) for channel in found.channels]
     if html is not None:
         page = next((item.html for item in previews if item.html), None)
         if page is None:
@@ -48,7 +43,7 @@ async def preview_message(
         return show.print_json([{name: getattr(item, name) for name in item.__slots__} for item in previews])
     for number, item in enumerate(previews):
         print("\n" * bool(number) + f"=== {item.channel}")
-        print(one_line(item.title))
+        print(one_line(f"Nothing is sent: {item.problem}" if item.problem else item.title))
         for line in item.body.splitlines():
             print(" " * (len(line) - len(line.lstrip(" "))) + show.cell(line))
     return None
@@ -56,6 +51,7 @@ async def preview_message(
 
 async def _notice(api: ApiClient, receiver: str, run: str | None, alert: str | None) -> tuple[Any, Any]:
     from tocsin.deliver.check import samples
+    from tocsin.model.notification import GroupNotice
 
     if run is not None and alert is not None:
         raise Failure("--run and --alert exclude each other", USAGE)
@@ -63,7 +59,7 @@ async def _notice(api: ApiClient, receiver: str, run: str | None, alert: str | N
         return _of_run(await api.request("GET", "explain", *await run_path(api, run)))
     if alert is not None:
         return _of_alert(receiver, await api.request("GET", "explain", "alerts", alert))
-    return next((notice, facts) for name, notice, facts in samples() if name == "a group of alerts")
+    return next((notice, facts) for _, notice, facts in samples() if isinstance(notice, GroupNotice))
 
 
 def _of_run(story: JsonObject) -> tuple[Any, Any]:

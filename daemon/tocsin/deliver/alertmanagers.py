@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from tocsin.config.model import AlertmanagerConfig, Channel, Config
 from tocsin.deliver.bulkhead import log_failure
 from tocsin.deliver.native import JsonClient
-from tocsin.deliver.result import Cause, SendResult, result_of_status
+from tocsin.deliver.result import Cause, SendResult, failed, result_of_status
 from tocsin.deliver.webhook import result_of_error
 from tocsin.kit.clock import Clock, isoformat
 from tocsin.model.alert import Alert
@@ -40,7 +40,9 @@ class AlertmanagerMetrics:
         self.errors = Counter(
             "tocsin_alertmanager_errors", "Alerts that an Alertmanager did not accept.", label, registry=registry
         )
-        self.up = Gauge("tocsin_alertmanager_up", "Whether the last request succeeded.", label, registry=registry)
+        self.up = Gauge(
+            "tocsin_alertmanager_up", "Whether it answered the last request as it should.", label, registry=registry
+        )
 
 
 def alert_document(alert: Alert, now: datetime, resend_delay: timedelta, external_url: str | None) -> dict[str, Any]:
@@ -63,7 +65,8 @@ class Peer:
     client: JsonClient
     sent: dict[str, tuple[datetime, Alert]] = field(default_factory=dict)  # by alert id
     task: "asyncio.Task[None] | None" = None
-    error: str | None = None  # of the last request
+    error: str | None = None  # of the last request that was not answered as it should be
+    refused: set[str] = field(default_factory=set)  # ids of alerts that it does not take
 
     def due(self, current: Iterable[Alert], now: datetime, resend_delay: timedelta) -> list[Alert]:
         """What is new, has changed or is to be sent again."""
@@ -95,6 +98,7 @@ class AlertmanagerSender:
         await self._load(now, config.alerting.resend_delay)
         for peer in self.peers.values():
             peer.sent = {id_: known for id_, known in peer.sent.items() if id_ in self._alerts}
+            peer.refused &= peer.sent.keys()
             if peer.task is not None and not peer.task.done():
                 continue
             if due := peer.due(self._alerts.values(), now, config.alerting.resend_delay):
@@ -159,6 +163,7 @@ class AlertmanagerSender:
         self._note(peer, result)
         if result.delivered:
             self._metrics.sent.labels(peer.config.url).inc(len(batch))
+            peer.refused -= {alert.id for alert in batch}
         elif result.cause is Cause.MESSAGE and len(batch) > 1:
             middle = len(batch) // 2
             return await self._post(peer, batch[:middle], now, config) and await self._post(
@@ -168,9 +173,10 @@ class AlertmanagerSender:
             self._metrics.errors.labels(peer.config.url).inc(len(batch))
             if result.cause is not Cause.MESSAGE:
                 return False
-            log.warning(
-                "alertmanager_refused_alert", alertmanager=peer.config.url, alert=batch[0].id, reason=result.note
-            )
+            alert = batch[0].id
+            if alert not in peer.refused:
+                peer.refused.add(alert)
+                log.warning("alertmanager_refused_alert", alertmanager=peer.config.url, alert=alert, reason=result.note)
         peer.sent |= {alert.id: (now, alert) for alert in batch}  # a refused one is tried again at its next turn
         return True
 
@@ -178,20 +184,24 @@ class AlertmanagerSender:
         headers: dict[str, str] = {}
         try:
             if peer.config.bearer is not None:
-                headers["Authorization"] = f"Bearer {(await peer.config.bearer.read()).strip()}"
+                bearer = (await peer.config.bearer.read()).strip()
+                if any(map(str.isspace, bearer)):
+                    return failed("the bearer token has more than one word", cause=Cause.CREDENTIALS)
+                headers["Authorization"] = f"Bearer {bearer}"
             address = f"{peer.config.url}/api/v2/alerts"
             answer = await peer.client.request("POST", address, headers, documents)
-        except (aiohttp.ClientError, OSError, ValueError) as error:
+        except (aiohttp.ClientError, OSError, UnicodeError) as error:
             return result_of_error(error)
         if answer.status == 413:  # a smaller batch may pass
             return result_of_status(400, answer.body)
         return result_of_status(answer.status, answer.body, answer.retry_after)
 
     def _note(self, peer: Peer, result: SendResult) -> None:
-        """The first failure and the recovery make a line each."""
-        self._metrics.up.labels(peer.config.url).set(result.delivered)
-        if result.delivered and peer.error is not None:
+        """The first failure and the recovery make a line each. One that refuses an alert works."""
+        works = result.delivered or result.cause is Cause.MESSAGE
+        self._metrics.up.labels(peer.config.url).set(works)
+        if works and peer.error is not None:
             log.info("alertmanager_recovered", alertmanager=peer.config.url)
-        elif not result.delivered and peer.error is None:
+        elif not works and peer.error is None:
             log.warning("alertmanager_failing", alertmanager=peer.config.url, reason=result.note)
-        peer.error = None if result.delivered else result.note
+        peer.error = None if works else result.note

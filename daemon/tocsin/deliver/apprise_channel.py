@@ -123,7 +123,8 @@ class AppriseSender:
         if renderer is None or renderer.templates is not templates:
             renderer = self._renderer = Renderer(templates)
         notice, kind = outgoing.notification.notice, service.kind
-        rendered = renderer.render(notice, outgoing.facts, outgoing.config, kind, template, service.dialect)
+        fits = partial(services.message_fits, service)
+        rendered = renderer.render(notice, outgoing.facts, outgoing.config, kind, template, service.dialect, fits)
         return self._local.plugin, service, rendered
 
     def _completion(

@@ -3,12 +3,11 @@ Mattermost's attachments, Telegram's buttons, ntfy's headers. Pure: JSON out of 
 Sources: the services' own references of these formats."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from tocsin.deliver.escape import FORMATTERS, Dialect, escape_html, to_one_line, truncate
-from tocsin.deliver.message import Link, Message, MessageSection, Tone
+from tocsin.deliver.escape import FORMATTERS, Dialect, escape_html, format_link, to_one_line, truncate
+from tocsin.deliver.message import Link, Message, MessageSection, Tone, fullest
 from tocsin.deliver.services import truncate_markup
 from tocsin.model.errors import shorten_log
 
@@ -31,47 +30,9 @@ _NTFY_TAGS = {
 _NTFY_PRIORITIES = {Tone.BAD: 5, Tone.WARN: 4, Tone.GOOD: 3, Tone.INFO: 2}
 
 
-def smaller(message: Message) -> Iterator[Message]:
-    """The message, then ever less of it; what matters least goes first. The last has headline, first error and links."""
-    yield message
-    if message.error is not None and message.error.log_tail:
-        message = replace(message, error=message.error._replace(log_tail=shorten_log(message.error.log_tail, 5, 400)))
-        yield message
-        error = message.error
-        message = replace(message, error=error and error._replace(log_tail=None))
-        yield message
-    if message.steps:
-        message = replace(message, steps=())
-        yield message
-    for count in (10, 3, 1):
-        sections = tuple(_cut(section, count) for section in message.sections[: 2 * count])
-        hidden = sum(section.size for section in message.sections[2 * count :])
-        message = replace(message, sections=sections, more=message.more + hidden)
-        yield message
-    for limit in (200, 60):
-        lines = tuple(line._replace(value=truncate(line.value, limit)) for line in message.lines[:12])
-        error = message.error
-        message = replace(
-            message, lines=lines, error=error and error._replace(message=truncate(error.message, 5 * limit))
-        )
-        yield message
-    yield replace(message, lines=(), sections=(), notes=())
-
-
-def _cut(section: MessageSection, count: int) -> MessageSection:
-    kept = section.items[:count]
-    error = section.error and section.error._replace(message=truncate(section.error.message, 60 * count))
-    return MessageSection(error, kept, section.more + len(section.items) - len(kept))
-
-
 def fitting(message: Message, build: Callable[[Message], Json], limit: int) -> Json:
     """The fullest document whose JSON has at most ``limit`` bytes."""
-    document: Json = {}
-    for part in smaller(message):
-        document = build(part)
-        if len(json.dumps(document)) <= limit:
-            break
-    return document
+    return fullest(message, build, lambda document: len(json.dumps(document)) <= limit)
 
 
 def section_lines(section: MessageSection, write: Callable[[str], str], names: int = 10) -> tuple[str, str]:
@@ -79,30 +40,26 @@ def section_lines(section: MessageSection, write: Callable[[str], str], names: i
     error = f": {section.error.message}" if section.error is not None and section.error.message else ""
     if section.size == 1:
         return write(to_one_line(f"{section.state.capitalize()}: {section.items[0].title}", 400)), write(error[2:])
-    listed = ", ".join(to_one_line(item.name, 60) for item in section.items[:names])
-    more = f" and {section.size - names} more" if section.size > names else ""
-    return write(to_one_line(f"{section.size} {section.state}{error}", 400)), write(listed + more)
+    items, more = section.listed(names)
+    listed = ", ".join(to_one_line(item.name, 60) for item in items) + (f" and {more} more" if more else "")
+    return write(to_one_line(f"{section.size} {section.state}{error}", 400)), write(listed)
 
 
-def _links(message: Message) -> list[Link]:
-    return [link for link in message.links if link.url.startswith(("http://", "https://"))][:_LINKS]
-
-
-def _error_title(message: Message) -> str:
-    return f"Error in step {message.error.step}" if message.error is not None and message.error.step else "Error"
+def _links(message: Message) -> tuple[Link, ...]:
+    return message.links[:_LINKS]
 
 
 def _markdown(message: Message, section: str, more: str, log_length: int) -> str:
     """Sections, error, log, links and notes. ``section`` and ``more`` are the forms of an entry and of the last one."""
-    write, link = FORMATTERS[Dialect.MARKDOWN].escape, FORMATTERS[Dialect.MARKDOWN].link
+    write = FORMATTERS[Dialect.MARKDOWN].escape
     parts = [section.format(*section_lines(item, write)) for item in message.sections]
     if message.more:
         parts.append(more.format(f"and {message.more} more"))
     if message.error is not None and message.error.message:
-        parts.append(f"**{write(_error_title(message))}:** {write(truncate(message.error.message, 1_000))}")
+        parts.append(f"**{write(message.error.title)}:** {write(truncate(message.error.message, 1_000))}")
     if message.error is not None and message.error.log_tail:
         parts.append(FORMATTERS[Dialect.MARKDOWN].fence(shorten_log(message.error.log_tail, 15, log_length)))
-    parts.append(" · ".join(link(write(item.label), item.url) for item in _links(message)))
+    parts.append(" · ".join(format_link(Dialect.MARKDOWN, *link) for link in _links(message)))
     parts += [f"*{write(f'Note: {note}')}*" for note in message.notes]
     return "\n".join(part for part in parts if part)
 
@@ -131,10 +88,7 @@ def _teams_card(message: Message) -> Json:
         facts = [{"title": write(line.label), "value": write(line.value)} for line in message.lines]
         body.append({"type": "FactSet", "facts": facts})
     if message.error is not None and message.error.message:
-        body += [
-            text(write(_error_title(message)), weight="Bolder"),
-            text(write(truncate(message.error.message, 1_000))),
-        ]
+        body += [text(write(message.error.title), weight="Bolder"), text(write(truncate(message.error.message, 1_000)))]
     if message.error is not None and message.error.log_tail:
         tail = write(shorten_log(message.error.log_tail, 15, 1_500))
         body.append(text(tail, fontType="Monospace", size="Small"))
@@ -194,7 +148,7 @@ def _google_chat_message(message: Message) -> Json:
     ]
     if message.error is not None and message.error.message:
         text = escape_html(truncate(message.error.message, 1_000))
-        widgets.append({"textParagraph": {"text": f"<b>{escape_html(_error_title(message))}</b><br>{text}"}})
+        widgets.append({"textParagraph": {"text": f"<b>{escape_html(message.error.title)}</b><br>{text}"}})
     if message.error is not None and message.error.log_tail:
         tail = escape_html(shorten_log(message.error.log_tail, 15, 1_500)).replace("\n", "<br>")
         widgets.append({"textParagraph": {"text": tail}})

@@ -13,7 +13,7 @@ from tocsin.deliver.message import build_message
 from tocsin.deliver.outgoing import Facts, Outgoing
 from tocsin.deliver.render import Renderer, fill_variables, message_variables
 from tocsin.deliver.result import unknown
-from tocsin.deliver.slack_blocks import slack_blocks, slack_text
+from tocsin.deliver.slack_blocks import slack_body
 from tocsin.deliver.transport import Transport, connector
 from tocsin.deliver.webhook import build_payload
 from tocsin.kit.clock import Clock
@@ -99,17 +99,18 @@ def _test_notice(key: str, receiver: str, node: str, at: datetime, ended: dateti
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """What one channel would get: text, or the JSON of its service's API."""
+    """What one channel would get: text, or the JSON of its service's API; or why it would get nothing."""
 
     channel: str
     kind: str
-    title: str
-    body: str
+    title: str = ""
+    body: str = ""
     html: str | None = None
+    problem: str | None = None
 
 
 def preview(channel: Channel, notice: Notice, facts: Facts, config: Config, clock: Clock) -> Preview:
-    """Renders only, though for an apprise URL with its plugin. Raises ``ValueError`` with the reason why it cannot."""
+    """Renders only, though for an apprise URL with its plugin."""
     now = clock.now()
     row = Notification("preview", channel.receiver, channel.name, "preview", notice, now, now)
     message = build_message(notice, facts, config)
@@ -117,18 +118,23 @@ def preview(channel: Channel, notice: Notice, facts: Facts, config: Config, cloc
     match channel.kind:
         case "webhook":
             document: Any = json.loads(build_payload(row, facts.details, external_url).body)
-        case "pagerduty" | "opsgenie" if not isinstance(notice, GroupNotice):
-            raise ValueError(f"{channel.kind} is told of alerts only")
         case "pagerduty" if isinstance(notice, GroupNotice):
             document = pagerduty_events(notice, message, "<secret>", external_url)
         case "opsgenie" if isinstance(notice, GroupNotice):
             document = [{"path": request.path, **request.body} for request in opsgenie_requests(notice, message)]
+        case "pagerduty" | "opsgenie":
+            return Preview(channel.name, channel.kind, problem="it hears of alerts only, not of runs")
         case "slack":
-            document = {"text": slack_text(message), "blocks": slack_blocks(message)}
+            rendered = Renderer(config.template_texts).render(notice, facts, config, MessageFormat.SLACK, None)
+            message, document = slack_body(rendered)
         case _:
             from tocsin.deliver.apprise_channel import AppriseSender  # noqa: PLC0415 - half a second
 
-            return Preview(channel.name, "url", *AppriseSender(channel, clock).preview(Outgoing(row, config, facts)))
+            try:
+                shown = AppriseSender(channel, clock).preview(Outgoing(row, config, facts))
+            except ValueError as error:
+                return Preview(channel.name, "url", problem=str(error))
+            return Preview(channel.name, "url", *shown)
     return Preview(channel.name, channel.kind, message.headline, json.dumps(document, indent=2, ensure_ascii=False))
 
 

@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from urllib.parse import quote
 
 # Control characters but tab and newline, direction marks and overrides, other invisible formatting, non-characters.
 _HARMFUL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028\u2029\u202a-\u202e\u2060\u2066-\u2069\ufeff\ufffe\uffff]")  # fmt: skip
@@ -128,3 +129,15 @@ FORMATTERS: dict[Dialect, Formatter] = {
         lambda label, value: f"<b>{label}:</b> {value}",
     ),
 }
+
+
+def web_address(url: str) -> str:
+    """With everything percent-encoded that could end a link; empty for what is not http or https."""
+    if not url.lower().startswith(("http://", "https://")):
+        return ""
+    return quote(clean_text(url), safe="/:?#[]@!$&'*+,;=%~.-_")
+
+
+def format_link(dialect: Dialect, label: str, url: str) -> str:
+    formatter = FORMATTERS[dialect]
+    return formatter.link(formatter.escape(label), web_address(url) or "about:blank")

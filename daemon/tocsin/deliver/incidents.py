@@ -2,7 +2,6 @@
 notice, and results of answers. The key of an incident depends on the group alone, so it is the same after a restart or a
 reload. Sources: PagerDuty's documentation of Events API v2, Opsgenie's of its Alert API."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -10,17 +9,17 @@ from typing import Any
 from urllib.parse import quote
 
 from tocsin.deliver.escape import clean_text, to_one_line, truncate
-from tocsin.deliver.message import Message
-from tocsin.deliver.result import Cause, SendResult, delivered, failed, refused, result_of_status
+from tocsin.deliver.message import Message, fullest
+from tocsin.deliver.result import Cause, SendResult, delivered, failed, json_object, refused, result_of_status
 from tocsin.kit.clock import isoformat
 from tocsin.kit.strings import derived_id
-from tocsin.model.labels import Labels
+from tocsin.model.labels import Labels, common_labels
 from tocsin.model.notification import GroupNotice
 
 _SUMMARY = 1_024  # characters of PagerDuty's summary
 _DETAIL = 2_000  # characters of one of PagerDuty's custom details; an event may have 512 KB
 _LINKS = 10
-_TEXTS = {"message": 130, "description": 15_000, "entity": 512, "source": 100, "note": 25_000}  # Opsgenie's limits
+_TEXTS = {"message": 130, "description": 15_000, "entity": 512, "note": 25_000}  # Opsgenie's limits
 _TAGS, _TAG = 20, 50
 _DETAILS = 8_000  # characters of Opsgenie's details, names and values together
 _NAMES = 20  # scenarios that are listed under one error
@@ -57,7 +56,7 @@ def pagerduty_events(
     if not group.firing:
         return [key | {"event_action": "resolve"}]
     event: dict[str, Any] = key | {"event_action": "trigger"}
-    labels = _common_labels(group)
+    labels = common_labels([alert.labels for alert in group.firing or group.alerts])
     payload = {
         "summary": to_one_line(message.headline, _SUMMARY),
         "source": _source(labels),
@@ -68,7 +67,7 @@ def pagerduty_events(
         "class": labels.get("alertname"),
         "custom_details": {name: truncate(text, _DETAIL) for name, text in _details(group, message).items()},
     }
-    links = [{"href": link.url, "text": clean_text(link.label)} for link in message.links if _is_address(link.url)]
+    links = [{"href": link.url, "text": clean_text(link.label)} for link in message.links]
     event["payload"] = {name: value for name, value in payload.items() if value is not None}
     event |= {"links": links[:_LINKS], "client": "Tocsin"}
     event |= {"client_url": external_url} if external_url else {}
@@ -78,17 +77,18 @@ def pagerduty_events(
 def opsgenie_requests(group: GroupNotice, message: Message) -> list[IncidentRequest]:
     """What opens, updates or closes the alert: Opsgenie keeps the words of an open one, so news go into a note."""
     alias = incident_key(group.group_key)
-    text = _plain_text(message)
+    text = fullest(message, _plain_text, lambda text: len(text) <= _TEXTS["description"])
+    news = {"source": "Tocsin", "note": truncate(f"{message.headline}\n{text}".strip(), _TEXTS["note"])}
     if not group.firing:
-        note = {"source": "Tocsin", "note": truncate(f"{message.headline}\n{text}".strip(), _TEXTS["note"])}
-        return [IncidentRequest(_opsgenie_path(alias, "close"), note)]
-    labels = _common_labels(group)
-    details: dict[str, str] = {}
-    room = _DETAILS
-    for name, value in (_details(group, message) | {link.label: link.url for link in message.links}).items():
-        room -= len(name) + len(value)
-        if room >= 0:
-            details[name] = value
+        return [IncidentRequest(_opsgenie_path(alias, "close"), news)]
+    labels = common_labels([alert.labels for alert in group.firing or group.alerts])
+    details = fullest(
+        message,
+        lambda part: _details(group, part) | {link.label: link.url for link in part.links},
+        lambda found: _length(found) <= _DETAILS,
+    )
+    while _length(details) > _DETAILS:  # of addresses alone
+        details.popitem()
     tags = [labels.get("alertname", ""), severity(group), *labels.get("tags", "").strip(",").split(",")]
     body = {
         "message": to_one_line(message.headline, _TEXTS["message"]),
@@ -102,7 +102,6 @@ def opsgenie_requests(group: GroupNotice, message: Message) -> list[IncidentRequ
     }
     requests = [IncidentRequest("v2/alerts", body)]
     if group.reason != "first":
-        news = {"source": "Tocsin", "note": truncate(f"{message.headline}\n{text}".strip(), _TEXTS["note"])}
         requests.append(IncidentRequest(_opsgenie_path(alias, "notes"), news))
     if group.acknowledged:
         requests.append(IncidentRequest(_opsgenie_path(alias, "acknowledge"), {"source": "Tocsin"}))
@@ -111,7 +110,7 @@ def opsgenie_requests(group: GroupNotice, message: Message) -> list[IncidentRequ
 
 def pagerduty_result(status: int, body: str, retry_after: timedelta | None) -> SendResult:
     """A 400 is for good; an accepted event says ``success`` in its answer."""
-    document = _document(body)
+    document = json_object(body)
     if status == 202 and document.get("status", "success") != "success":
         return failed(f"HTTP 202: {document.get('status')}: {document.get('message', '')}", cause=Cause.RECEIVER)
     errors = document.get("errors")
@@ -126,25 +125,15 @@ def opsgenie_result(request: IncidentRequest, status: int, body: str, retry_afte
     """An alert that is not there needs no closing and no note."""
     if status == 404 and request.path != "v2/alerts":
         return delivered("HTTP 404: the alert is not open any more")
-    return result_of_status(status, str(_document(body).get("message", body)), retry_after)
+    return result_of_status(status, str(json_object(body).get("message", body)), retry_after)
+
+
+def _length(details: Mapping[str, str]) -> int:
+    return sum(map(len, (*details, *details.values())))
 
 
 def _opsgenie_path(alias: str, action: str) -> str:
     return f"v2/alerts/{quote(alias, safe='')}/{action}?identifierType=alias"
-
-
-def _document(body: str) -> Mapping[str, Any]:
-    try:
-        document = json.loads(body)
-    except (ValueError, RecursionError):
-        return {}
-    return document if isinstance(document, dict) else {}
-
-
-def _common_labels(group: GroupNotice) -> Labels:
-    alerts = group.firing or group.alerts
-    first = alerts[0].labels if alerts else {}
-    return {name: value for name, value in first.items() if all(alert.labels.get(name) == value for alert in alerts)}
 
 
 def _source(labels: Labels) -> str:
@@ -160,11 +149,12 @@ def _details(group: GroupNotice, message: Message) -> dict[str, str]:
     if message.error is not None and message.error.message:
         details["Error"] = clean_text(message.error.message)
     for number, section in enumerate(message.sections, 1):
-        names = [item.name for item in section.items[:_NAMES]]
-        more = section.size - len(names)
-        listed = ", ".join(names) + (f" and {more} more" if more else "")
+        items, more = section.listed(_NAMES)
+        listed = ", ".join(item.name for item in items) + (f" and {more} more" if more else "")
         error = f"{section.error.message}: " if section.error and section.error.message else ""
         details[f"{number}. {section.size} {section.state}"] = clean_text(f"{error}{listed}")
+    if message.more:
+        details["Others"] = f"and {message.more} more"
     return details
 
 
@@ -172,18 +162,14 @@ def _plain_text(message: Message) -> str:
     """Lines, errors and links, the most important first."""
     lines = []
     if message.error is not None and message.error.message:
-        step = f" in step {message.error.step}" if message.error.step else ""
-        lines.append(f"Error{step}: {message.error.message}")
+        lines.append(f"{message.error.title}: {message.error.message}")
     for section in message.sections:
         error = f": {section.error.message}" if section.error and section.error.message else ""
         lines.append(f"{section.size} {section.state}{error}")
-        lines += [f"- {item.title}" for item in section.items[:_NAMES]]
-        if section.size > _NAMES:
-            lines.append(f"- and {section.size - _NAMES} more")
+        items, more = section.listed(_NAMES)
+        lines += [f"- {item.title}" for item in items]
+        lines += [f"- and {more} more"] if more else []
+    lines += [f"and {message.more} more"] if message.more else []
     lines += [f"{line.label}: {line.value}" for line in message.lines]
     lines += [f"{link.label}: {link.url}" for link in message.links]
     return clean_text("\n".join(lines))
-
-
-def _is_address(url: str) -> bool:
-    return url.startswith(("http://", "https://"))

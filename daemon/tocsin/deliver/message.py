@@ -1,25 +1,26 @@
 """What a message says, before any format: the context of every template, documented in ``docs/messages.md``. Texts from
 DSS are kept as they came, but for their length; each dialect escapes them. Pure."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 from urllib.parse import quote, urlencode
 from zoneinfo import ZoneInfo
 
 from tocsin.config.model import Config
-from tocsin.deliver.escape import to_one_line, truncate
+from tocsin.deliver.escape import to_one_line, truncate, web_address
 from tocsin.deliver.outgoing import Facts
 from tocsin.kit.clock import format_local, human_duration
 from tocsin.model.alert import Alert, EndReason
-from tocsin.model.errors import error_fingerprint, error_text
+from tocsin.model.errors import error_fingerprint, error_text, shorten_log
 from tocsin.model.event import Event, EventName
-from tocsin.model.labels import Labels, Matcher, Op
+from tocsin.model.labels import Labels, Matcher, Op, common_labels
 from tocsin.model.notification import EventNotice, GroupNotice, Notice, SummaryNotice
 from tocsin.model.run import LOST, Details, Outcome, Run, RunKey
 
+T = TypeVar("T")
 MAX_ITEMS = 50
 PAGES = frozenset({"runs"})  # the pages of the console that messages may lead to, by the beginning of their paths
 _NAME = 120
@@ -64,6 +65,10 @@ class ErrorText(NamedTuple):  # the first of a run
     step: str | None = None
     log_tail: str | None = None
 
+    @property
+    def title(self) -> str:
+        return f"Error in step {self.step}" if self.step else "Error"
+
 
 class Item(NamedTuple):
     """One alert of a group, or one run of a summary. ``state``: firing, or how it ended."""
@@ -92,6 +97,10 @@ class MessageSection(NamedTuple):
     def size(self) -> int:
         return len(self.items) + self.more
 
+    def listed(self, limit: int) -> tuple[tuple[Item, ...], int]:
+        """The first items, at most so many, and how many are not among them."""
+        return self.items[:limit], self.size - len(self.items[:limit])
+
 
 @dataclass(frozen=True, slots=True)
 class Message:
@@ -113,6 +122,45 @@ class Message:
     def items(self) -> tuple[Item, ...]:
         """Of all sections."""
         return tuple(item for section in self.sections for item in section.items)
+
+
+def smaller(message: Message) -> Iterator[Message]:
+    """The message, then ever less of it; what matters least goes first. The last has headline, first error and links."""
+    yield message
+    if message.error is not None and message.error.log_tail:
+        error = message.error
+        for log_tail in (shorten_log(message.error.log_tail, 5, 400), None):
+            message = replace(message, error=error._replace(log_tail=log_tail))
+            yield message
+    if message.steps:
+        message = replace(message, steps=())
+        yield message
+    for items, length, lines in ((10, 500, 100), (10, 200, 50), (10, 150, 30), (3, 100, 20), (1, 100, 12), (1, 60, 12)):
+        message = _with_sections(message, 2 * items, items)
+        short = tuple(line._replace(value=truncate(line.value, length)) for line in message.lines[:lines])
+        cut = message.error and message.error._replace(message=truncate(message.error.message, 5 * length))
+        message = replace(message, lines=short, error=cut)
+        yield message
+    yield replace(_with_sections(message, 0, 0), lines=(), notes=())
+
+
+def fullest(message: Message, build: Callable[[Message], T], fits: Callable[[T], bool]) -> T:
+    """What ``build`` makes of as much of the message as fits, or of the least of it."""
+    parts = smaller(message)
+    built = build(next(parts))
+    while not fits(built) and (part := next(parts, None)) is not None:
+        built = build(part)
+    return built
+
+
+def _with_sections(message: Message, count: int, items: int) -> Message:
+    """With the first so many sections, of which each has at most so many items."""
+    sections = []
+    for section in message.sections[:count]:
+        error = section.error and section.error._replace(message=truncate(section.error.message, 60 * items))
+        sections.append(MessageSection(error, *section.listed(items)))
+    hidden = sum(section.size for section in message.sections[count:])
+    return replace(message, sections=tuple(sections), more=message.more + hidden)
 
 
 def build_message(notice: Notice, facts: Facts, config: Config) -> Message:
@@ -280,8 +328,8 @@ class _MessageBuilder:
             item = self.alert_item(alert, alert.labels)
             title = item.title if alert.firing else f"{item.state}: {item.title}"
             return Message(title, item.tone, item.lines, item.error, links=(*item.links, *self.alert_links(alert)))
-        shared = self.label_lines(_common(alert.labels for alert in group.firing or group.resolved))
-        lines, links = _annotation_lines(_common(alert.annotations for alert in group.firing or group.resolved))
+        shared = self.label_lines(common_labels([alert.labels for alert in group.firing or group.resolved]))
+        lines, links = _annotation_lines(common_labels([alert.annotations for alert in group.firing or group.resolved]))
         shared += lines
         sections = self.sections(alerts, shared)
         counts = ((len(group.firing), "firing"), (len(group.resolved), "resolved"))
@@ -297,7 +345,7 @@ class _MessageBuilder:
             max(map(_severity_tone, group.firing), key=list(Tone).index, default=Tone.GOOD),
             tuple(shared),
             sections=sections,
-            more=group.truncated,
+            more=group.truncated + len(alerts) - sum(section.size for section in sections),
             links=self.group_links(labels, links),
         )
 
@@ -314,7 +362,7 @@ class _MessageBuilder:
         for cluster in clusters.values():
             cluster.sort(key=_urgency, reverse=True)
         ordered = sorted(clusters.values(), key=lambda cluster: (*_urgency(cluster[0]), len(cluster)), reverse=True)
-        alike = _common(alert.labels for alert in alerts)
+        alike = common_labels([alert.labels for alert in alerts])
         room = MAX_ITEMS
         share = max(MAX_ITEMS // max(len(ordered), 1), 3)
         sections = []
@@ -365,7 +413,7 @@ class _MessageBuilder:
             "firing" if alert.firing else _END_TEXTS.get(alert.end_reason, "Resolved"),
             (*lines, *own),
             _error(details),
-            (*(Link(label, annotations[name]) for label, name in links if annotations.get(name)), *own_links),
+            (*_web_links((label, annotations.get(name)) for label, name in links), *own_links),
         )
 
     def label_lines(self, labels: Labels) -> list[MessageLine]:
@@ -396,7 +444,12 @@ class _MessageBuilder:
 
 
 def _run_links(event: Event) -> tuple[Link, ...]:
-    return (Link("Run in DSS", event.run_url),) if event.run_url else ()
+    return _web_links([("Run in DSS", event.run_url)])
+
+
+def _web_links(links: Iterable[tuple[str, str | None]]) -> tuple[Link, ...]:
+    """Those that have an address."""
+    return tuple(Link(label, address) for label, url in links if url and (address := web_address(url)))
 
 
 def _error(details: Details | None) -> ErrorText | None:
@@ -425,12 +478,13 @@ def _warning_lines(details: Details | None) -> list[MessageLine]:
 
 def _annotation_lines(annotations: Labels) -> tuple[list[MessageLine], list[Link]]:
     """What a rule's own annotations say, in its order: an address is a link."""
-    lines, links = [], []
+    lines: list[MessageLine] = []
+    links: list[Link] = []
     for name, value in annotations.items():
         if name in _SHOWN_ANNOTATIONS or not value:
             continue
-        if value.startswith(("http://", "https://")) and not any(map(str.isspace, value)):
-            links.append(Link(_label(name.removesuffix("_url")), value))
+        if web_address(value) and not any(map(str.isspace, value)):
+            links += _web_links([(_label(name.removesuffix("_url")), value)])
         else:
             lines.append(MessageLine(_label(name), to_one_line(value, 500)))
     return lines, links
@@ -438,12 +492,6 @@ def _annotation_lines(annotations: Labels) -> tuple[list[MessageLine], list[Link
 
 def _label(name: str) -> str:
     return name.replace("_", " ").capitalize()
-
-
-def _common(documents: Iterable[Labels]) -> Labels:
-    """What all of them say alike."""
-    first, *others = documents
-    return {name: value for name, value in first.items() if all(other.get(name) == value for other in others)}
 
 
 def _matchers(labels: Labels) -> list[str]:

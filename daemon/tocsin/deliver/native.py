@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
 import aiohttp
+import structlog
 from yarl import URL
 
 from tocsin import __version__
@@ -29,16 +30,19 @@ from tocsin.deliver.result import (
     SendResult,
     delivered,
     failed,
+    json_object,
     parse_retry_after,
     refused,
     result_of_status,
 )
-from tocsin.deliver.slack_blocks import news, run_news, slack_blocks, slack_text
+from tocsin.deliver.slack_blocks import news, run_news, slack_body
 from tocsin.deliver.webhook import env_proxy, result_of_error, ssl_context
 from tocsin.kit.clock import Clock
 from tocsin.kit.files import SingleFlight
 from tocsin.model.event import END_EVENTS
-from tocsin.model.notification import EventNotice, GroupNotice
+from tocsin.model.notification import AttemptOutcome, EventNotice, GroupNotice
+
+log = structlog.get_logger(__name__)
 
 _ANSWER = 64 * 1024  # bytes of an answer that are read
 _HISTORY = 50  # messages of a Slack channel that are searched for one whose answer was lost
@@ -63,11 +67,15 @@ class JsonClient:
         self._tls = SingleFlight(partial(ssl_context, channel.tls), "reading the TLS files")
 
     async def request(self, method: str, url: str, headers: Mapping[str, str], body: Any = None) -> HttpAnswer:
-        """Raises ``aiohttp.ClientError``, ``OSError`` and ``TimeoutError``."""
+        """Raises ``aiohttp.ClientError``, ``OSError`` and, of a host's name, ``UnicodeError``. ``aiohttp.InvalidURL`` is about
+        the address or the proxy's."""
         session = await self._open()
         data = None if body is None else json.dumps(body).encode("ascii")
         headers = dict(headers) if data is None else {"Content-Type": "application/json; charset=utf-8", **headers}
-        proxy = self.channel.proxy or env_proxy(URL(url))
+        try:
+            proxy = self.channel.proxy or env_proxy(URL(url))
+        except ValueError as error:
+            raise aiohttp.InvalidURL(url) from error
         async with session.request(
             method, url, data=data, headers=headers, proxy=proxy, allow_redirects=False
         ) as response:
@@ -100,9 +108,8 @@ class JsonClient:
 class NativeChannel:
     """What the three have in common: a secret that is read for each send, and errors that become results."""
 
-    concurrency = 4
-
     def __init__(self, channel: Channel, clock: Clock, secret: Secret | None) -> None:
+        self.concurrency = channel.workers
         self.client = JsonClient(channel, clock)
         self._secret = secret
 
@@ -111,9 +118,13 @@ class NativeChannel:
             secret = (await self._secret.read()).strip() if self._secret is not None else ""
         except OSError as error:
             return failed(f"cannot read a secret of the channel: {error.strerror or error}")
+        if any(map(str.isspace, secret)):
+            return failed("a secret of the channel has more than one word", cause=Cause.CREDENTIALS)
         try:
             result = await self.deliver(outgoing, secret)
-        except (aiohttp.ClientError, OSError, ValueError) as error:
+            if result.cause is Cause.CREDENTIALS and self._secret and (await self._secret.read()).strip() != secret:
+                result = replace(result, outcome=AttemptOutcome.FAILED)  # it changed meanwhile
+        except (aiohttp.ClientError, OSError, UnicodeError) as error:
             return result_of_error(error)
         return result.masked([secret])
 
@@ -178,10 +189,20 @@ class SlackChannel(NativeChannel):
         self._renderer = Renderer({})
 
     async def deliver(self, outgoing: Outgoing, secret: str) -> SendResult:
+        config = outgoing.config
+        if self._renderer.templates is not config.template_texts:
+            self._renderer = Renderer(config.template_texts)
+        notice = outgoing.notification.notice
+        rendered = self._renderer.render(notice, outgoing.facts, config, MessageFormat.SLACK, None)
+        for note in rendered.notes:
+            log.warning("template_problem", channel=self.client.channel.name, note=note)
+        result = await self._tell(outgoing, secret, *slack_body(rendered))
+        return replace(result, note="; ".join((result.note, *rendered.notes)))
+
+    async def _tell(self, outgoing: Outgoing, secret: str, message: Message, body: Mapping[str, Any]) -> SendResult:
         """Post or edit the message of the group or run, then tell its thread what is news."""
         notice, before = outgoing.notification.notice, outgoing.sent
         place = dict(before) if before and not before.get("closed") else {}
-        message, body = self._content(outgoing)
         try:
             known = frozenset(place.get("firing", ()))
             edited = await self._edit(place, body, secret) if place else False
@@ -211,16 +232,6 @@ class SlackChannel(NativeChannel):
             return replace(result_of_error(error), sent=place | again)
         return delivered(f"ts {place['ts']}", sent=place)
 
-    def _content(self, outgoing: Outgoing) -> tuple[Message, dict[str, Any]]:
-        """The message, and it as fallback text and blocks. A reporter's own subject and text stand in place of ours."""
-        config, notice = outgoing.config, outgoing.notification.notice
-        if self._renderer.templates is not config.template_texts:
-            self._renderer = Renderer(config.template_texts)
-        rendered = self._renderer.render(notice, outgoing.facts, config, MessageFormat.SLACK, None)
-        message = replace(rendered.message, headline=rendered.subject)
-        blocks = slack_blocks(message, None if rendered.built_in else rendered.text)
-        return message, {"text": slack_text(message), "blocks": blocks, "unfurl_links": False}
-
     async def _edit(self, place: Mapping[str, Any], body: Mapping[str, Any], token: str) -> bool:
         """False when the message is gone."""
         try:
@@ -239,7 +250,7 @@ class SlackChannel(NativeChannel):
             return found
         metadata = {"event_type": _METADATA, "event_payload": {"id": delivery}}
         answer = await self._call("chat.postMessage", token, {"channel": self._channel, "metadata": metadata, **body})
-        return {"channel": answer["channel"], "ts": answer["ts"]}
+        return {"channel": answer.get("channel", self._channel), "ts": answer.get("ts", "")}
 
     async def _find(self, delivery: str, token: str) -> dict[str, Any] | None:
         """A message with this delivery id; None also where the bot may not read the channel's history."""
@@ -255,16 +266,12 @@ class SlackChannel(NativeChannel):
                 return {"channel": self._channel, "ts": message["ts"]}
         return None
 
-    async def _call(self, name: str, token: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    async def _call(self, name: str, token: str, body: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
         """A write with a ``body``, a read without. Raises ``SlackError``: Slack says most refusals in an answer with status
         200."""
         headers = {"Authorization": f"Bearer {token}"}
         answer = await self.client.request("GET" if body is None else "POST", f"{self._url}/{name}", headers, body)
-        try:
-            document = json.loads(answer.body)
-        except (ValueError, RecursionError):
-            document = None
-        if not isinstance(document, dict):
+        if not (document := json_object(answer.body)):
             raise SlackError("no answer", result_of_status(answer.status if answer.status != 200 else 502, answer.body))
         if document.get("ok") is True:
             return document

@@ -54,8 +54,8 @@ def load_outgoing(
     usual: UsualDurations,
     now: datetime,
 ) -> list[Outgoing]:
-    """Claimed rows that can be read, with the details of their runs; for the channels ``with_usual``, whose receivers
-    are people, also with the usual durations."""
+    """Claimed rows that can be read, with the details of their runs; events for the channels ``with_usual``, whose
+    receivers are people, also with the usual durations."""
     notifications = load_claimed(leases)
     runs: dict[int, set[RunKey]] = {}
     for n, notification in notifications.items():
@@ -67,7 +67,12 @@ def load_outgoing(
             case SummaryNotice(worst=worst):
                 runs[n] = {event.run.key for event in worst if event.run is not None}
     details = get_details(connection, {run for part in runs.values() for run in part})
-    scenarios = {run.scenario for n, row in notifications.items() if row.channel in with_usual for run in runs[n]}
+    scenarios = {
+        run.scenario
+        for n, row in notifications.items()
+        if row.channel in with_usual and isinstance(row.notice, EventNotice)
+        for run in runs[n]
+    }
     if len(usual) > _CACHE_SIZE:
         usual.clear()
     stale = [key for key in scenarios if key not in usual or usual[key][0] <= now]

@@ -8,7 +8,6 @@ from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from traceback import walk_tb
 from typing import Any
-from urllib.parse import quote
 
 from jinja2 import BaseLoader, ChoiceLoader, DictLoader, Environment, PackageLoader, StrictUndefined, TemplateError
 from jinja2.exceptions import TemplateSyntaxError
@@ -17,8 +16,8 @@ from markupsafe import Markup
 
 from tocsin.config.model import Config, MessageFormat
 from tocsin.deliver import escape
-from tocsin.deliver.escape import FORMATTERS, Dialect
-from tocsin.deliver.message import Item, Link, Message, build_message
+from tocsin.deliver.escape import FORMATTERS, Dialect, format_link
+from tocsin.deliver.message import Item, Message, build_message, fullest
 from tocsin.deliver.outgoing import Facts
 from tocsin.kit.clock import format_utc, to_ms
 from tocsin.model.errors import shorten_log
@@ -60,9 +59,11 @@ class Renderer:
         kind: MessageFormat,
         template: str | None,
         dialect: Dialect | None = None,
+        fits: Callable[[str, str], bool] = lambda _subject, _text: True,
     ) -> Rendered:
         """``template``: the channel's, under the notice's own: a name from the configuration, a built-in kind, or an
-        inline text. ``dialect``: how the service reads text; without one the kind's own."""
+        inline text. ``dialect``: how the service reads text; without one the kind's own. A built-in text says less until it
+        ``fits``, with its subject."""
         dialect = dialect or Dialect(kind.value)
         message = build_message(notice, facts, config)
         context = _context(notice, facts, message)
@@ -73,21 +74,26 @@ class Renderer:
         if event and "log" in event.attach and event.event.name in END_EVENTS and not message.log_tail:
             notes.append("the log of the run could not be had, so it is not attached")
         texts: tuple[str | None, str | None] | None = None
-        built_in = source is None and f"{kind.value}.j2" not in self.templates
-        if event and event.plain and event.template is not None:
-            texts = self._body(event.template, dialect, context, notes, event.plain)
-        elif source is not None and source not in set(MessageFormat):
-            try:
+        built_in = source is None
+        try:
+            if event and event.plain and event.template is not None:
+                texts = self._body(event.template, dialect, context, notes, event.plain)
+            elif source is not None and source not in set(MessageFormat):
                 texts = self._body(source, dialect, context, notes)
-            except _TEMPLATE_ERRORS as error:
-                notes.append(f"the template could not be rendered: {_explain(error)}")
+            elif not self.templates.keys().isdisjoint(_kind_names(kind)):
+                texts = self._by_kind(kind, dialect, context | {"notes": tuple(notes)})
+                built_in = False
+        except _TEMPLATE_ERRORS as error:
+            notes.append(f"the template could not be rendered: {_explain(error)}")
+            built_in = True
         if texts is None:
             message = replace(message, notes=tuple(notes))
-            context["notes"] = message.notes
-            html = self._built_in("mail.html.j2", Dialect.HTML, context) if dialect is Dialect.MAIL else None
-            name = "mail.txt.j2" if kind is MessageFormat.MAIL else f"{kind.value}.j2"
-            texts = self._built_in(name, dialect, context), html
-        link = _format_link(dialect, message.links[0]) if message.links else ""
+            texts = fullest(
+                message,
+                lambda part: _PACKAGE._by_kind(kind, dialect, context | _fields(part)),
+                lambda built: fits(subject, built[0]),
+            )
+        link = format_link(dialect, *message.links[0]) if message.links else ""
         return Rendered(subject, *texts, message, tuple(notes), link, built_in)
 
     def check(
@@ -102,9 +108,15 @@ class Renderer:
             return _explain(error), isinstance(error, TemplateSyntaxError)
         return None
 
-    def _built_in(self, name: str, dialect: Dialect, context: dict[str, Any]) -> str:
-        environment = self._sandbox(dialect) if name in self.templates else _built_in_environment(dialect)
-        return environment.get_template(name).render(context)[:_LONGEST]
+    def _by_kind(self, kind: MessageFormat, dialect: Dialect, context: dict[str, Any]) -> tuple[str, str | None]:
+        """By the template of the kind, which may be the operator's."""
+
+        def write(name: str, dialect: Dialect) -> str:
+            environment = self._sandbox(dialect) if name in self.templates else _built_in_environment(dialect)
+            return environment.get_template(name).render(context)[:_LONGEST]
+
+        text, *html = _kind_names(kind)
+        return write(text, dialect), write(html[0], Dialect.HTML) if html and dialect is Dialect.MAIL else None
 
     def _subject(self, event: EventNotice | None, message: Message, context: dict[str, Any], notes: list[str]) -> str:
         if event and event.subject is not None:
@@ -139,9 +151,19 @@ class Renderer:
         return (text if literal else self._compile(text, dialect).render(context))[:_LONGEST]
 
 
+_PACKAGE = Renderer({})
+
+
+def _kind_names(kind: MessageFormat) -> tuple[str, ...]:
+    return ("mail.txt.j2", "mail.html.j2") if kind is MessageFormat.MAIL else (f"{kind.value}.j2",)
+
+
+def _fields(message: Message) -> dict[str, Any]:
+    return {field.name: getattr(message, field.name) for field in fields(message)} | {"items": message.items}
+
+
 def _context(notice: Notice, facts: Facts, message: Message) -> dict[str, Any]:
-    return {field.name: getattr(message, field.name) for field in fields(message)} | {
-        "items": message.items,
+    return _fields(message) | {
         "dss": message_variables(notice, facts),
         "event": notice.event if isinstance(notice, EventNotice) else None,
         "group": notice if isinstance(notice, GroupNotice) else None,
@@ -158,13 +180,6 @@ def _explain(error: Exception) -> str:
     return escape.to_one_line(f"{place}{type(error).__name__}: {error}", 200)
 
 
-def _format_link(dialect: Dialect, link: Link) -> str:
-    """With everything percent-encoded that could end a link; an address that is not http or https is none."""
-    url = link.url if link.url.lower().startswith(("http://", "https://")) else "about:blank"
-    formatter = FORMATTERS[dialect]
-    return formatter.link(formatter.escape(link.label), quote(escape.clean_text(url), safe="/:?#[]@!$&'*+,;=%~.-_"))
-
-
 @lru_cache(maxsize=len(FORMATTERS))
 def _built_in_environment(dialect: Dialect) -> Environment:
     """For the package's own templates, which need no sandbox."""
@@ -174,7 +189,7 @@ def _built_in_environment(dialect: Dialect) -> Environment:
 def _named(dialect: Dialect, item: Item) -> str:
     """The name of an item, as a link where it has one."""
     name = escape.truncate(item.name, 60)
-    return _format_link(dialect, Link(name, item.links[0].url)) if item.links else FORMATTERS[dialect].escape(name)
+    return format_link(dialect, name, item.links[0].url) if item.links else FORMATTERS[dialect].escape(name)
 
 
 def _environment(kind: type[Environment], dialect: Dialect, templates: Mapping[str, str]) -> Environment:
@@ -198,7 +213,7 @@ def _environment(kind: type[Environment], dialect: Dialect, templates: Mapping[s
         auto_reload=False,
     )
     environment.filters |= {
-        "link": lambda link: Markup(_format_link(dialect, link)),
+        "link": lambda link: Markup(format_link(dialect, *link)),
         "named": lambda item: Markup(_named(dialect, item)),
         "line": lambda row: Markup(formatter.line(formatter.escape(row.label), formatter.escape(row.value))),
         "block": lambda value: Markup(escape_in_block(escape.escape_block(value))),

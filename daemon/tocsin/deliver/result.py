@@ -127,6 +127,15 @@ def cause_of(error: OSError) -> Cause:
     return Cause.TIMEOUT if isinstance(error, TimeoutError) else Cause.CONNECTION
 
 
+def json_object(text: str | bytes) -> Mapping[str, Any]:
+    """A JSON object, or an empty one for whatever else an answer is."""
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
 class Answer(NamedTuple):
     """``body``: its beginning."""
 
@@ -141,12 +150,7 @@ def result_of_answer(answer: Answer | Cause | None, note: str, now: datetime) ->
         return unknown(note)
     if not isinstance(answer, Answer):
         return failed(note, cause=answer)
-    try:
-        document = json.loads(answer.body)
-    except (ValueError, RecursionError):
-        document = None
-    if not isinstance(document, dict):
-        document = {}
+    document = json_object(answer.body)
     wait = parse_retry_after(answer.retry_after, now) or _retry_after_in(document)
     if not 200 <= answer.status < 300:
         return result_of_status(answer.status, note, wait)

@@ -156,6 +156,12 @@ def describe_service(
     return Service(format_, kind, dialect, inf if whole else limit, size, title)
 
 
+def message_fits(service: Service, subject: str, text: str) -> bool:
+    """Whether nothing of the text would be cut."""
+    escape = escape_entities if service.format is ServiceFormat.HTML else str
+    return service.size(escape(text)) + (0 if service.title else service.size(escape(subject)) + 10) <= service.limit
+
+
 def format_message(service: Service, rendered: Rendered) -> tuple[str, str]:
     """Title and body, as they are to arrive. A title that is too long for its field stands whole in the body."""
     if service.format is ServiceFormat.HTML:

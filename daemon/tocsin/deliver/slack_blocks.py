@@ -1,12 +1,24 @@
 """A message as Slack shows it: blocks, the fallback text of lock screens, and what is news for a thread. Pure. Limits are
 Block Kit's, from Slack's reference of its blocks."""
 
+import json
 from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
-from tocsin.deliver.escape import FORMATTERS, Dialect, break_mentions, clean_text, escape_slack, to_one_line, truncate
-from tocsin.deliver.message import Item, Link, Message, MessageLine, Tone
+from tocsin.deliver.cards import SIGNS
+from tocsin.deliver.escape import (
+    FORMATTERS,
+    Dialect,
+    break_mentions,
+    clean_text,
+    escape_slack,
+    format_link,
+    to_one_line,
+    truncate,
+)
+from tocsin.deliver.message import Item, Link, Message, MessageLine, Tone, fullest
+from tocsin.deliver.render import Rendered
 from tocsin.deliver.services import truncate_markup
 from tocsin.model.errors import shorten_log
 from tocsin.model.notification import GroupNotice
@@ -15,26 +27,35 @@ Block = dict[str, Any]
 
 _HEADER, _SECTION, _FIELD, _BUTTON, _URL = 150, 3_000, 2_000, 75, 3_000
 _FIELDS, _BUTTONS, _BLOCKS = 10, 8, 50
+_TOTAL = 12_000  # characters of all blocks; Slack refuses more than about 13 000 with msg_blocks_too_long
 _NAMES = 15  # scenarios under one error
-_SIGNS = {Tone.BAD: "\U0001f534", Tone.WARN: "\U0001f7e0", Tone.GOOD: "\u2705", Tone.INFO: "\U0001f535"}
 
 
 def slack_blocks(message: Message, own_text: str | None = None) -> list[Block]:
-    """``own_text``: mrkdwn of a template of the operator, in place of lines, errors and items."""
+    """The fullest blocks that Slack takes. ``own_text``: mrkdwn of a template of the operator, in place of lines, errors
+    and items."""
     if own_text is not None:
         message = replace(message, lines=(), error=None, sections=(), more=0)
-    blocks: list[Block] = [{"type": "header", "text": _plain(f"{_SIGNS[message.tone]} {message.headline}", _HEADER)}]
+    return fullest(
+        message,
+        lambda part: _blocks(part, own_text),
+        lambda blocks: len(blocks) <= _BLOCKS and len(json.dumps(blocks, ensure_ascii=False)) <= _TOTAL,
+    )
+
+
+def _blocks(message: Message, own_text: str | None) -> list[Block]:
+    blocks: list[Block] = [{"type": "header", "text": _plain(f"{SIGNS[message.tone]} {message.headline}", _HEADER)}]
     if own_text is not None:
         blocks.append(_section(own_text))
     for section in message.sections:
+        items, more = section.listed(_NAMES)
         error = f": {section.error.message}" if section.error and section.error.message else ""
         if section.size == 1:
-            title = f"{section.state.capitalize()}: {section.items[0].title}{error}"
-            names = " ".join(_link(link) for link in section.items[0].links[:1])
+            title = f"{section.state.capitalize()}: {items[0].title}{error}"
+            names = " ".join(_link(link) for link in items[0].links[:1])
         else:
             title = f"{section.size} {section.state}{error}"
-            names = ", ".join(map(_named, section.items[:_NAMES]))
-            names += f" and {section.size - _NAMES} more" if section.size > _NAMES else ""
+            names = ", ".join(map(_named, items)) + (f" and {more} more" if more else "")
         blocks.append(_section(f"*{escape_slack(to_one_line(title, 400))}*\n{names}"))
     if message.more:
         blocks.append(_section(f"and {message.more} more"))
@@ -42,16 +63,23 @@ def slack_blocks(message: Message, own_text: str | None = None) -> list[Block]:
     parts = (lines[start : start + _FIELDS] for start in range(0, len(lines), _FIELDS))
     blocks += ({"type": "section", "fields": list(map(_field, part))} for part in parts)
     if message.error is not None:
-        step = f" in step {escape_slack(message.error.step)}" if message.error.step else ""
         if message.error.message:
-            blocks.append(_section(f"*Error{step}*\n{_code(truncate(message.error.message, 1_000))}"))
+            text = _code(truncate(message.error.message, 1_000))
+            blocks.append(_section(f"*{escape_slack(message.error.title)}*\n{text}"))
         if message.error.log_tail:
             blocks.append(_section(_code(shorten_log(clean_text(message.error.log_tail), 15, 1_200))))
-    if buttons := [_button(link) for link in message.links if _is_link(link)][:_BUTTONS]:
+    if buttons := [_button(link) for link in message.links if len(link.url) <= _URL][:_BUTTONS]:
         blocks.append({"type": "actions", "elements": buttons})
     notes = (_mrkdwn(f"Note: {escape_slack(note)}", _FIELD) for note in message.notes)
     blocks += ({"type": "context", "elements": [note]} for note in notes)
-    return blocks[: _BLOCKS - 1] + blocks[-1:] if len(blocks) > _BLOCKS else blocks
+    return blocks
+
+
+def slack_body(rendered: Rendered) -> tuple[Message, dict[str, Any]]:
+    """The message, and it as fallback text and blocks. A reporter's own subject and text stand in place of ours."""
+    message = replace(rendered.message, headline=rendered.subject)
+    blocks = slack_blocks(message, None if rendered.built_in else rendered.text)
+    return message, {"text": slack_text(message), "blocks": blocks, "unfurl_links": False}
 
 
 def slack_text(message: Message) -> str:
@@ -60,7 +88,7 @@ def slack_text(message: Message) -> str:
     error = next((item.message for item in errors if item is not None and item.message), "")
     first = error.partition("\n")[0]
     text = f"{message.headline}: {first}" if first and first not in message.headline else message.headline
-    return escape_slack(f"{_SIGNS[message.tone]} {to_one_line(text, 400)}")
+    return escape_slack(f"{SIGNS[message.tone]} {to_one_line(text, 400)}")
 
 
 def news(group: GroupNotice, message: Message, known: Collection[str]) -> str | None:
@@ -68,13 +96,13 @@ def news(group: GroupNotice, message: Message, known: Collection[str]) -> str | 
     if not group.firing:
         return f"\u2705 {escape_slack(message.headline)}"
     fresh = (alert for alert in group.firing if alert.fingerprint not in known)
-    lines = [f"{_SIGNS[Tone.BAD]} {alert.annotations.get('summary') or alert.name}" for alert in fresh]
+    lines = [f"{SIGNS[Tone.BAD]} {alert.annotations.get('summary') or alert.name}" for alert in fresh]
     for alert in group.resolved:
         if alert.fingerprint in known:
             place = (
                 alert.labels.get("scenario_name") or alert.labels.get("scenario") or alert.labels.get("dss_node", "")
             )
-            lines.append(f"{_SIGNS[Tone.GOOD]} {alert.name} of {place} is resolved")
+            lines.append(f"{SIGNS[Tone.GOOD]} {alert.name} of {place} is resolved")
     if not lines:
         return None
     text = "\n".join(escape_slack(to_one_line(line, 300)) for line in lines[:_NAMES])
@@ -85,8 +113,8 @@ def run_news(message: Message) -> str | None:
     """What the thread of a run is told of its end: the error, and the end of the log."""
     if message.error is None:
         return None
-    step = f" in step {escape_slack(message.error.step)}" if message.error.step else ""
-    text = f"*Error{step}:* {escape_slack(message.error.message)}\n" if message.error.message else ""
+    title = escape_slack(message.error.title)
+    text = f"*{title}:* {escape_slack(message.error.message)}\n" if message.error.message else ""
     if message.error.log_tail:
         text += _code(shorten_log(clean_text(message.error.log_tail), 30, 2_500))
     return truncate_markup(text.rstrip("\n"), _SECTION) or None
@@ -112,18 +140,14 @@ def _code(text: str) -> str:
     return FORMATTERS[Dialect.SLACK].fence(text)
 
 
-def _is_link(link: Link) -> bool:
-    return link.url.startswith(("http://", "https://")) and len(link.url) <= _URL
-
-
 def _button(link: Link) -> dict[str, Any]:
     return {"type": "button", "text": _plain(link.label, _BUTTON), "url": link.url}
 
 
 def _link(link: Link) -> str:
-    return FORMATTERS[Dialect.SLACK].link(escape_slack(link.label), link.url) if _is_link(link) else ""
+    return format_link(Dialect.SLACK, *link) if len(link.url) <= _URL else ""
 
 
 def _named(item: Item) -> str:
     name = to_one_line(item.name, 60)
-    return _link(Link(name, item.links[0].url)) or escape_slack(name) if item.links else escape_slack(name)
+    return (_link(Link(name, item.links[0].url)) if item.links else "") or escape_slack(name)

@@ -12,7 +12,7 @@ import os
 import re
 import socket
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from functools import lru_cache, partial
 from http import HTTPStatus
@@ -41,7 +41,7 @@ from tocsin.model.cloudevent import Json, to_cloudevent
 from tocsin.model.decision import DecisionReason
 from tocsin.model.errors import error_text
 from tocsin.model.event import Event
-from tocsin.model.labels import Labels
+from tocsin.model.labels import common_labels
 from tocsin.model.notification import EventNotice, GroupNotice, Notification, SummaryNotice
 from tocsin.model.run import Details, RunKey
 
@@ -97,7 +97,7 @@ class Webhook:
             return await self._post(self._connector or await self._open(), target, payload, notification.id)
         except _NotSent as error:
             return error.result
-        except (aiohttp.ClientError, HttpProcessingError, OSError, ValueError) as error:
+        except (aiohttp.ClientError, HttpProcessingError, OSError, UnicodeError) as error:
             return result_of_error(error)
 
     async def close(self) -> None:
@@ -184,7 +184,8 @@ class Webhook:
 
 
 def result_of_error(error: Exception) -> SendResult:
-    """What it means that a request ended with one of aiohttp's errors, an ``OSError`` or a ``ValueError``."""
+    """What it means that a request ended with one of aiohttp's errors, an ``OSError`` or, of a host's name, a
+    ``UnicodeError``."""
     match error:
         case aiohttp.ClientConnectorDNSError():
             if isinstance(error.os_error, PrivateAddress):
@@ -196,13 +197,13 @@ def result_of_error(error: Exception) -> SendResult:
             return unknown("no answer in time; it may have arrived")
         case aiohttp.ClientSSLError():
             return failed(f"TLS: {_explain(error)}", cause=Cause.TLS)
-        case ValueError():  # of the address
+        case aiohttp.InvalidURL() | UnicodeError():
             return _unusable(error)
     return failed(f"{type(error).__name__}: {_explain(error)}", cause=Cause.CONNECTION)
 
 
 def _unusable(error: ValueError) -> SendResult:
-    note = f"the webhook's address or a header of it cannot be used ({type(error).__name__})"
+    note = f"the address or a header of the channel cannot be used ({type(error).__name__})"
     return refused(note, cause=Cause.URL)
 
 
@@ -426,8 +427,8 @@ def _group_document(group: GroupNotice, details: Mapping[RunKey, Details], exter
         "receiver": group.receiver,
         "notification_reason": reason,
         "groupLabels": dict(group.group_labels),
-        "commonLabels": _common([alert.labels for alert in group.alerts]),
-        "commonAnnotations": _common(annotations),
+        "commonLabels": dict(common_labels([alert.labels for alert in group.alerts])),
+        "commonAnnotations": dict(common_labels(annotations)),
         "externalURL": external_url,
         "alerts": alerts,
     }
@@ -443,8 +444,3 @@ def _annotations(alert: Alert, details: Mapping[RunKey, Details]) -> dict[str, s
         "end_reason": alert.end_reason or "",
     }
     return {name: value for name, value in later.items() if value} | dict(alert.annotations)
-
-
-def _common(sets: Sequence[Labels]) -> dict[str, Json]:
-    first, *others = sets or [{}]
-    return {name: value for name, value in first.items() if all(other.get(name) == value for other in others)}

@@ -9,7 +9,7 @@ compiles under the interpreter's lock: no other thread, so not the event loop ei
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
@@ -157,6 +157,12 @@ def matchers_text(matchers: Iterable[Matcher]) -> str:
     """Matchers in one string, as Alertmanager prints them: sorted, in braces. ``parse_matchers`` reads it back."""
     ordered = sorted(matchers, key=lambda matcher: (matcher.name, matcher.value, _OPS.index(matcher.op)))
     return f"{{{','.join(map(str, ordered))}}}"
+
+
+def common_labels(sets: Sequence[Labels]) -> Labels:
+    """What all of them say alike; nothing of no sets."""
+    first, *others = sets or [{}]
+    return {name: value for name, value in first.items() if all(other.get(name) == value for other in others)}
 
 
 def all_match(matchers: Iterable[Matcher], labels: Labels) -> bool:

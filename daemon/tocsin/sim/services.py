@@ -149,7 +149,7 @@ class EmulatedPagerDuty(EmulatedService):
         action = event.event_action
         if (event.payload if action == "trigger" else event.dedup_key) is None:
             return self._invalid("payload or dedup_key is missing")
-        key = event.dedup_key or f"generated-{len(self.received)}"
+        key = event.dedup_key or f"generated-{len(self.incidents)}"
         incident = next((item for item in self.incidents if item.key == key and item.status != "resolved"), None)
         if payload := event.payload if action == "trigger" else None:
             if incident is None:
@@ -299,7 +299,6 @@ class EmulatedSlack(EmulatedService):
 
     channels: dict[str, str] = field(default_factory=lambda: {"C0ALERTS": "dss-alerts"})
     messages: dict[str, list[SlackMessage]] = field(default_factory=dict)
-    may_read_history: bool = True
     scopes: frozenset[str] = frozenset({"chat:write", "channels:history"})
 
     def limited(self) -> ServiceReply:
@@ -315,7 +314,7 @@ class EmulatedSlack(EmulatedService):
                 return ServiceReply(200, known, {"X-OAuth-Scopes": ",".join(sorted(self.scopes))})
             case "chat.postMessage" | "chat.update" if "chat:write" not in self.scopes:
                 return _refused("missing_scope")
-            case "chat.postMessage" | "chat.update" | "chat.delete" | "conversations.history" as call:
+            case "chat.postMessage" | "chat.update" | "conversations.history" as call:
                 names = {name: id_ for id_, name in self.channels.items()}
                 channel = str(body.get("channel", ""))
                 if call == "chat.postMessage":  # the others want the id
@@ -328,8 +327,6 @@ class EmulatedSlack(EmulatedService):
     def _channel_call(self, call: str, channel: str, body: Json) -> ServiceReply:
         messages = self.messages.setdefault(channel, [])
         if call == "conversations.history":
-            if not self.may_read_history:
-                return _refused("missing_scope")
             roots = [item for item in reversed(messages) if item.thread_ts is None and not item.deleted]
             limit = min(int(body.get("limit", 100)), 999)
             wants_metadata = str(body.get("include_all_metadata", "")).lower() in ("true", "1")
@@ -339,7 +336,7 @@ class EmulatedSlack(EmulatedService):
                 if float(item.ts) >= float(body.get("oldest", 0))
             ]
             return ServiceReply(200, {"ok": True, "messages": listed, "has_more": len(roots) > limit})
-        if call != "chat.delete" and (error := _slack_error(body)):
+        if error := _slack_error(body):
             return _refused(error)
         if call == "chat.postMessage":
             ts = f"{self.now().timestamp():.0f}.{len(messages) + 1:06d}"
@@ -353,13 +350,10 @@ class EmulatedSlack(EmulatedService):
             if found is None:
                 return _refused("message_not_found")
             message = found
-            if call == "chat.delete":
-                message.deleted = True
-            else:
-                message.text, message.blocks = body.get("text", ""), body.get("blocks", [])
-                message.metadata = body.get("metadata") or message.metadata
-                message.edits += 1
-                self.on_change("edited  " + message.text[:200])
+            message.text, message.blocks = body.get("text", ""), body.get("blocks", [])
+            message.metadata = body.get("metadata") or message.metadata
+            message.edits += 1
+            self.on_change("edited  " + message.text[:200])
         return ServiceReply(200, {"ok": True, "channel": channel, "ts": message.ts, "message": {"text": message.text}})
 
 
