@@ -391,3 +391,42 @@ def test_a_reporter_may_not_tell_a_service_that_keeps_incidents(tmp_path: Path) 
 )
 def test_a_label_that_cannot_be_is_refused(tmp_path: Path, text: str, problem: str) -> None:
     assert problem in problems(tmp_path, text)[0]
+
+
+@pytest.mark.parametrize(
+    ("root", "problem"),
+    [
+        (
+            "{receiver: a, escalate: [{after: 15m, receiver: a}]}",
+            "route.escalate[0]: escalates to 'a', who is notified",
+        ),
+        (
+            "{receiver: a, routes: [{escalate: [{after: 1m, receiver: a}]}]}",
+            "route.routes[0].escalate[0]: escalates to",
+        ),
+        ("{receiver: a, escalate: [{after: 15m, receiver: bb}]}", "route.escalate: no receiver is named 'bb'"),
+        ("{receiver: a, escalate: [{after: 0s, receiver: b}]}", "route.escalate[0].after: must be longer than 0s"),
+        (
+            "{receiver: a, escalate: [{after: 1m, receiver: b}, {after: 2m, receiver: b}]}",
+            "route: escalate names receiver b twice; keep its first step",
+        ),
+        ("{receiver: a}\ntag_receivers: {tag: notify, allow: [c]}", "tag_receivers.allow: no receiver is named 'c'"),
+        (
+            "{receiver: a}\ntag_receivers: {tag: 'notify:', allow: [b]}",
+            "tag_receivers: tag 'notify:' is no key of a tag",
+        ),
+        ("{receiver: a}\ntag_receivers: {tag: notify, allow: []}", "tag_receivers.allow: must not be empty"),
+        ("null\ntag_receivers: {tag: notify, allow: [b]}", "tag_receivers: there is no route, and it adds"),
+    ],
+)
+def test_escalations_and_tag_receivers_that_cannot_be_are_refused(tmp_path: Path, root: str, problem: str) -> None:
+    receivers = "receivers: [{name: a}, {name: b}]\n"
+    assert problem in problems(tmp_path, f"{NODE}{receivers}route: {root}\n")[0]
+
+
+def test_a_child_that_inherits_an_escalation_to_its_own_receiver_goes_without(tmp_path: Path) -> None:
+    text = "receivers: [{name: a}, {name: b}]\nroute: {receiver: a, escalate: [{after: 1m, receiver: b}], routes: [{receiver: b}]}"
+    root = load(tmp_path, NODE + text).route
+    assert root is not None
+    assert [step.receiver for step in root.escalations] == ["b"]
+    assert root.routes[0].escalations == ()

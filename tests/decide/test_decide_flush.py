@@ -340,7 +340,9 @@ async def test_every_reason_stands_in_a_row_a_log_line_and_a_counter(
             if one.name.endswith("_total") and labels.items() <= one.labels.items()
         }
 
-    assert counted("tocsin_decisions", stage="flush") == dict.fromkeys(reasons | {"acknowledged", "failover"}, 0)
+    assert counted("tocsin_decisions", stage="flush") == dict.fromkeys(
+        reasons | {"acknowledged", "escalated", "failover"}, 0
+    )
     assert (
         counted("tocsin_notifications_suppressed").items()
         >= dict.fromkeys(reasons - {"first", "new_alerts", "resolved", "repeat"}, 0).items()

@@ -43,10 +43,10 @@ async def test_labels_of_node_and_tags_are_on_alerts_and_choose_the_route(world:
 
 
 async def test_labels_narrow_rules_and_reporters_by_the_tags_of_the_event(world: World) -> None:
-    mine = parse_matchers('env="live", team="finance"')
+    wanted = parse_matchers('env="live", team="finance"')
     world.config = config(
         nodes=(NODE,), tag_labels=("team",), receivers=RECEIVERS,
-        rules=(replace(DEFAULT_RULES[0], match=mine),), reporters=(Reporter("each", "ops", match=mine),),
+        rules=(replace(DEFAULT_RULES[0], match=wanted),), reporters=(Reporter("each", "ops", match=wanted),),
     )  # fmt: skip
     await world.run(T0, "FAILED")
     await world.step(T0 + minutes(1))

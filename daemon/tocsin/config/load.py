@@ -22,6 +22,7 @@ from tocsin.config.model import (
     Reporter,
     Route,
     StoreConfig,
+    TagReceivers,
     build_tree,
 )
 from tocsin.config.problems import (
@@ -194,27 +195,36 @@ def _complete(config: Config, path: Path, lines: Lines, check_url: Check, inputs
     findings += _duplicate_names(config, lines)
     findings += _unknown_names(config, {*(name.value for name in MessageFormat), *texts})
     findings += _reporters_of_incidents(config)
-    if root := config.route:
-        if not root.receiver:
-            findings.append((("route",), "the root route needs a receiver"))
-        if root.matchers:
-            findings.append((("route", "matchers"), "the root route catches everything and may not have matchers"))
-        if root.continues:
-            message = "the root route has no next one; continue belongs to its routes"
-            findings.append((("route", "continue"), message))
-        if root.mute_time_intervals or root.active_time_intervals:
-            findings.append((("route",), "the root route may not have mute or active time intervals"))
+    findings += _root_findings(config)
     if findings:
         problems = [Problem(message, str(path), line_of(at, lines), dotted(at)) for at, message in findings]
         raise BadConfig(sorted(problems, key=lambda problem: problem.line or 0))
     return replace(
         config,
         store=replace(config.store, url=url or ""),
-        route=config.route and build_tree(_with_group_by(config.route), lines),
+        route=config.route and build_tree(_with_tags(_with_group_by(config.route), config.tag_receivers), lines),
         template_texts=texts,
         source=str(path),
         lines=lines,
     )
+
+
+def _root_findings(config: Config) -> Iterator[Finding]:
+    root = config.route
+    if root is None:
+        if config.tag_receivers is not None:
+            yield ("tag_receivers",), "there is no route, and it adds receivers to those of routes; write one"
+        return
+    if not root.receiver:
+        yield ("route",), "the root route needs a receiver"
+    if root.matchers:
+        yield ("route", "matchers"), "the root route catches everything and may not have matchers"
+    if root.continues:
+        yield ("route", "continue"), "the root route has no next one; continue belongs to its routes"
+    if root.mute_time_intervals or root.active_time_intervals:
+        yield ("route",), "the root route may not have mute or active time intervals"
+    if root.receiver:
+        yield from _escalations_to_itself(build_tree(root))
 
 
 def _read_templates(
@@ -270,15 +280,15 @@ def _unknown_names(config: Config, templates: set[str]) -> Iterator[Finding]:
             yield "receiver", (*path, "receiver"), name, receivers
         if config.dss_reporters.mode != "off":
             yield "receiver", ("dss_reporters", "receiver"), config.dss_reporters.receiver or "", receivers
-        routes: list[tuple[Path_, Route]] = [(("route",), config.route)] if config.route else []
-        while routes:
-            path, route = routes.pop(0)
-            if route.receiver:
-                yield "receiver", (*path, "receiver"), route.receiver, receivers
+        allowed = config.tag_receivers.allow if config.tag_receivers else ()
+        yield from (("receiver", ("tag_receivers", "allow"), name, receivers) for name in allowed)
+        for path, route in _routes_of(config):
+            named = [("receiver", route.receiver)] if route.receiver else []
+            named += [("escalate", step.receiver) for step in route.escalate or ()]
+            yield from (("receiver", (*path, key), name, receivers) for key, name in named)
             for key in ("mute_time_intervals", "active_time_intervals"):
-                for index, name in enumerate(getattr(route, key)):
-                    yield "time interval", (*path, key, index), name, intervals
-            routes[:0] = [((*path, "routes", index), child) for index, child in enumerate(route.routes)]
+                places = (((*path, key, index), name) for index, name in enumerate(getattr(route, key)))
+                yield from (("time interval", place, name, intervals) for place, name in places)
 
     for kind, path, name, known in references():
         if name not in known:
@@ -302,6 +312,15 @@ def _reporters_of_incidents(config: Config) -> Iterator[Finding]:
                 yield (*place, "receiver"), f"{message}; name another receiver, or route alerts to this one"
 
 
+def _routes_of(config: Config) -> Iterator[tuple[Path_, Route]]:
+    """The routes as they are written, parents first."""
+    routes: list[tuple[Path_, Route]] = [(("route",), config.route)] if config.route else []
+    while routes:
+        path, route = routes.pop(0)
+        yield path, route
+        routes[:0] = [((*path, "routes", index), child) for index, child in enumerate(route.routes)]
+
+
 def _failovers(config: Config) -> list[tuple[Path_, str]]:
     return [
         (("receivers", n, "failover"), item.failover.receiver)
@@ -319,6 +338,20 @@ def _channels(config: Config) -> Iterator[tuple[Path_, Channel]]:
 def _with_group_by(root: Route) -> Route:
     default = ("alertname", "dss_node", "project")
     return replace(root, group_by=default) if root.group_by is ABSENT else root
+
+
+def _with_tags(root: Route, tags: TagReceivers | None) -> Route:
+    return root if tags is None else replace(root, routes=(*root.routes, *map(tags.route, tags.allow)))
+
+
+def _escalations_to_itself(route: Route, at: Path_ = ("route",), inherited: object = None) -> Iterator[Finding]:
+    """``inherited``: the steps of the parent, which may name the receiver of this route."""
+    for index, step in enumerate(route.escalate or ()):
+        if step.receiver == route.receiver and route.escalate is not inherited:
+            message = f"escalates to {step.receiver!r}, who is notified from the start; name another receiver"
+            yield (*at, "escalate", index), message
+    for index, child in enumerate(route.routes):
+        yield from _escalations_to_itself(child, (*at, "routes", index), route.escalate)
 
 
 def _environment_proxy_problem(url: str) -> str | None:

@@ -364,8 +364,31 @@ DEFAULT_RULES: Final[tuple[Rule, ...]] = (
 
 
 @dataclass(frozen=True, slots=True)
+class Escalation(Section):
+    after: PositiveDuration  # how long an alert fires that nobody acknowledges
+    receiver: Name  # who is notified then too, and of its end
+
+
+@dataclass(frozen=True, slots=True)
+class TagReceivers(Section):
+    tag: Name  # the key of the tags: with `notify` the tag `notify:finance` names the receiver finance
+    allow: Annotated[tuple[Name, ...], AfterValidator(not_empty)]  # the receivers that tags may name
+
+    def check(self, written: Mapping[str, object]) -> TagReceivers:
+        if ":" in self.tag or "," in self.tag or self.tag != self.tag.strip():
+            raise ValueError(f"tag {self.tag!r} is no key of a tag; write what stands before the colon, as notify")
+        return self
+
+    def route(self, receiver: str) -> Route:
+        """The route of the alerts whose scenarios have a tag that names this receiver."""
+        pattern = rf".*,\s*{re.escape(self.tag)}\s*:\s*{re.escape(receiver)}\s*,.*"
+        return Route(receiver, (Matcher("tags", Op.REGEX, pattern),), also=True)
+
+
+@dataclass(frozen=True, slots=True)
 class Route(Section):
-    """``build_tree`` fills in what is inherited, the line, and as ``path`` the matchers from the root to here."""
+    """``build_tree`` fills in what is inherited, the line, as ``path`` the matchers from the root to here, and as
+    ``escalations`` a route for each step of ``escalate``, which waits for ``after`` as others do for ``group_wait``."""
 
     receiver: Annotated[Name, OrNull] = ABSENT  # who is notified; inherited
     matchers: Matchers = ()  # all must hold; none on the root
@@ -379,7 +402,12 @@ class Route(Section):
     repeat_interval: Annotated[PositiveDuration, OrNull] = ABSENT
     mute_time_intervals: tuple[str, ...] = ()  # muted during these
     active_time_intervals: tuple[str, ...] = ()  # muted outside of these
+    # who else is notified of what nobody acknowledges, as `[{after: 15m, receiver: oncall}]`; inherited. Root: `[]`
+    escalate: Annotated[tuple[Escalation, ...], OrNull] = ABSENT
     routes: tuple[Route, ...] = ()
+    also: NoKey[bool] = False  # takes its alerts beside the routes that take them anyway
+    escalates: NoKey[bool] = False  # is a step of another route's ``escalate``
+    escalations: NoKey[tuple[Route, ...]] = ()
     path: NoKey[tuple[str, ...]] = ()
     line: NoKey[int | None] = None
 
@@ -389,6 +417,9 @@ class Route(Section):
             raise ValueError("group_by: '...' stands for every label and must stand alone")
         if len(set(names)) < len(names):
             raise ValueError("group_by names a label twice")
+        steps = [step.receiver for step in self.escalate or ()]
+        if twice := sorted({name for name in steps if steps.count(name) > 1}):
+            raise ValueError(f"escalate names receiver {twice[0]} twice; keep its first step")
         return self
 
     @property
@@ -397,7 +428,7 @@ class Route(Section):
 
 
 _ROOT: Final = Route("", group_by=(), group_wait=timedelta(seconds=10), group_interval=timedelta(minutes=5),
-                     repeat_interval=timedelta(hours=4))  # fmt: skip
+                     repeat_interval=timedelta(hours=4), escalate=())  # fmt: skip
 
 
 def build_tree(
@@ -406,12 +437,18 @@ def build_tree(
 ) -> Route:  # fmt: skip
     """The tree with every inherited value filled in, as Alertmanager inherits them: time intervals are not. Raises
     ``ValueError`` if the root names no receiver."""
-    names = ("receiver", "group_by", "group_wait", "group_interval", "repeat_interval")
+    names = ("receiver", "group_by", "group_wait", "group_interval", "repeat_interval", "escalate")
     inherited = {name: getattr(parent, name) for name in names if getattr(route, name) is None}
     path = (*parent.path, matchers_text(route.matchers))
     own = replace(route, **inherited, path=path, line=line_of(place, lines or {}))
     if not own.receiver:
         raise ValueError("the root route must name a receiver")
+    escalations = (
+        replace(own, receiver=step.receiver, group_wait=step.after, path=(*path, "escalate"), escalates=True, routes=())
+        for step in own.escalate
+        if step.receiver != own.receiver  # a child that inherits both
+    )
+    own = replace(own, escalations=tuple(escalations))
     children = (build_tree(child, lines, own, (*place, "routes", index)) for index, child in enumerate(route.routes))
     return replace(own, routes=tuple(children))
 
@@ -569,18 +606,22 @@ class IncludedFile(Section):
         """With the matchers of the scope on everything that has matchers."""
         if self.scope is None:
             return self
-        mine = self.scope.matchers
+        narrowing = self.scope.matchers
         if about_nodes := next((rule.alert for rule in self.rules if rule.kind == "node_down"), None):
             raise ValueError(
                 f"rule {about_nodes} is about nodes, and scope allows projects only; move it to another file"
             )
         return replace(
             self,
-            reporters=tuple(replace(item, match=item.match + mine) for item in self.reporters),
-            rules=tuple(replace(item, match=item.match + mine) for item in self.rules),
-            routes=tuple(replace(item, matchers=item.matchers + mine) for item in self.routes),
+            reporters=tuple(replace(item, match=item.match + narrowing) for item in self.reporters),
+            rules=tuple(replace(item, match=item.match + narrowing) for item in self.rules),
+            routes=tuple(replace(item, matchers=item.matchers + narrowing) for item in self.routes),
             inhibit_rules=tuple(
-                replace(item, source_matchers=item.source_matchers + mine, target_matchers=item.target_matchers + mine)
+                replace(
+                    item,
+                    source_matchers=item.source_matchers + narrowing,
+                    target_matchers=item.target_matchers + narrowing,
+                )
                 for item in self.inhibit_rules
             ),
         )
@@ -606,6 +647,7 @@ class Config(Section):
     time_intervals: tuple[TimeInterval, ...] = ()
     # globs on files that hold more receivers, reporters, rules, routes, inhibit_rules and time_intervals
     include: tuple[str, ...] = ()
+    tag_receivers: TagReceivers | None = None  # scenario tags that name a further receiver of their alerts
     templates: tuple[str, ...] = ()  # globs on Jinja2 files, relative to this file
     # keys of scenario tags: with `[team]` the tag `team:finance` is the label team="finance" on its events and alerts
     tag_labels: tuple[LabelName, ...] = ()

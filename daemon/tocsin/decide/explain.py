@@ -13,7 +13,7 @@ from tocsin.config.model import Config, Reporter, Rule
 from tocsin.decide.evaluate import CompiledConfig
 from tocsin.kit.clock import human_duration, isoformat
 from tocsin.model.decision import FLUSHES, SUPPRESSIONS, Decision, DecisionReason, Stage
-from tocsin.model.event import Event, is_good
+from tocsin.model.event import Event, is_good, receivers_of_tags
 from tocsin.model.labels import Labels, Matcher
 from tocsin.model.rule_state import FailedState
 from tocsin.model.run import ScenarioKey
@@ -77,6 +77,10 @@ def _suppressed(connection: Connection, alert: AlertRecord, config: Config, now:
         yield f"inhibited now {inhibited.note}"
     if (silenced := Silencer(alerts.active_silences(connection, now)).silences(alert.labels)) is not None:
         yield f"silenced now {silenced.note}"
+    if (tags := config.tag_receivers) is not None and "tags" in alert.labels:
+        named = receivers_of_tags(alert.labels["tags"].split(","), tags.tag)
+        for name in (name for name in named if name not in tags.allow):
+            yield f"its tag {tags.tag}:{name} names a receiver that tag_receivers does not allow"
     intervals = {interval.name: interval for interval in config.time_intervals}
     for route in matching_routes(config.route, alert.labels) if config.route else ():
         if (muted := muted_by_time(route, intervals, now)) is not None:

@@ -12,8 +12,8 @@ from typing import ClassVar
 
 from tocsin.config.model import Channel, Route
 from tocsin.decide.evaluate import CompiledConfig, Evaluation, StepResult
-from tocsin.kit.clock import to_ms
-from tocsin.model.alert import Group, Member, NotificationLogEntry
+from tocsin.kit.clock import human_duration, to_ms
+from tocsin.model.alert import Alert, Group, Member, NotificationLogEntry
 from tocsin.model.decision import DecisionReason, Stage
 from tocsin.model.labels import Labels
 from tocsin.model.notification import GroupNotice, Notification
@@ -98,7 +98,7 @@ class FlushEvaluation(Evaluation):
         if route is None:  # the tree lost it between a reload and this flush
             self._leaving += [(group.key, member.alert.fingerprint) for member in members]
             return
-        audible, muted = members, None
+        audible, muted = (self._unattended(group, route, members) if route.escalates else members), None
         for stage in GROUP_STAGES:
             if muted is None:
                 audible, muted = stage(self, route, audible)
@@ -115,7 +115,23 @@ class FlushEvaluation(Evaluation):
             if not member.alert.firing:
                 waits = member.alert.fingerprint in waiting
                 (self._keeping if waits else self._leaving).append((group.key, member.alert.fingerprint))
-        self._flushed.append((group.key, self.now + route.group_interval))
+        # An alert that does not fire for long enough yet is due for escalation in time.
+        due = [m.alert.starts_at + route.group_wait for m in members if route.escalates and m.alert.firing]
+        self._flushed.append((group.key, min([d for d in due if d > self.now] + [self.now + route.group_interval])))
+
+    def _unattended(self, group: Group, route: Route, members: Sequence[Member]) -> list[Member]:
+        """The alerts of an escalation: those that nobody acknowledged in time, and those that were escalated before."""
+        entries = [
+            self.log.get((group.key, channel.name)) for channel in self.compiled.channels.get(group.receiver, ())
+        ]
+        notified = frozenset[str]().union(*(row.notified.firing for row in entries if row and row.notified))
+        since = self.now - route.group_wait
+
+        def waits(alert: Alert) -> bool:
+            held = alert.acknowledged is not None and alert.acknowledged.holds(self.now)
+            return not alert.firing or held or alert.starts_at > since
+
+        return [m for m in members if m.alert.fingerprint in notified or not waits(m.alert)]
 
     def _notify(
         self, group: Group, route: Route, channel: Channel, audible: Sequence[Member], muted: NotifyDecision | None
@@ -139,6 +155,12 @@ class FlushEvaluation(Evaluation):
             decision = muted
         elif selected:
             decision = deduplicate(before.notified if before else None, entry, channel, route)
+            if route.escalates and decision.reason in (DecisionReason.FIRST, DecisionReason.NEW_ALERTS):
+                note = f"nobody acknowledged it for {human_duration(route.group_wait)}"
+                decision = replace(decision, reason=DecisionReason.ESCALATED, note=note)
+        elif route.escalates:
+            note = f"acknowledged, over, or firing for less than {human_duration(route.group_wait)}"
+            decision = NotifyDecision(DecisionReason.NO_CHANGE, note)
         elif len(others) < len(audible):
             note = "a failing channel is not notified of its own failure"
             decision = NotifyDecision(DecisionReason.NO_CHANNEL, note)

@@ -34,6 +34,7 @@ class DecisionReason(StrEnum):
     NEW_ALERTS = "new_alerts"
     RESOLVED = "resolved"
     REPEAT = "repeat"
+    ESCALATED = "escalated"  # nobody acknowledged it in time, so another receiver is notified too
     ACKNOWLEDGED = "acknowledged"  # or no longer; notified to services that keep incidents
     FAILOVER = "failover"  # another receiver did not deliver it
     SUMMARY = "summary"
@@ -50,7 +51,9 @@ ALERT_OPENS = frozenset(
 )  # decisions of rules, after which an alert is routed
 ALERT_CHANGES = ALERT_OPENS | {DecisionReason.RESOLVED}
 _MUTES = ("silenced", "inhibited", "muted_time", "no_change", "no_channel")
-FLUSHES = tuple(map(DecisionReason, ("first", "new_alerts", "resolved", "repeat", "acknowledged", "failover", *_MUTES)))
+FLUSHES = tuple(
+    map(DecisionReason, ("first", "new_alerts", "resolved", "repeat", "escalated", "acknowledged", "failover", *_MUTES))
+)
 SUPPRESSIONS = tuple(map(DecisionReason, (*_MUTES, "condition", "late", "not_allowed", "unknown_reporter")))
 
 

@@ -112,6 +112,11 @@ def labels_of_tags(tags: Iterable[str], keys: Collection[str]) -> dict[str, str]
     return found
 
 
+def receivers_of_tags(tags: Iterable[str], key: str) -> list[str]:
+    """What the tags with this key name; several may."""
+    return [value for tag in tags for value in labels_of_tags([tag], [key]).values()]
+
+
 def event_labels(event: Event, extra: Labels = _NO_LABELS) -> dict[str, str]:
     """The labels that ``match`` of reporters and rules sees; unknown ones are empty, as Prometheus reads absent.
     ``extra``: what the configuration adds, of the event's node and made of its tags."""

@@ -97,6 +97,7 @@ def _unused(config: Config) -> Iterator[Finding]:
     routes = [placed.route for placed in walk(config.route)] if config.route else []
     used = {route.receiver for route in routes} | {reporter.receiver for reporter in config.reporters}
     used.add(config.dss_reporters.receiver or "")
+    used.update(step.receiver for route in routes for step in route.escalations)
     if config.route is None and config.receivers and config.rules:
         example = f"`route: {{receiver: {config.receivers[0].name}}}`"
         message = f"there is none, so no alert is sent to anybody; write {example}"
@@ -155,7 +156,7 @@ def _unreachable(placed: Placed, distinct: Iterable[LabelSpace], alerts: Sequenc
         for sibling in step.parent.route.routes if step.parent else ():
             if sibling is step.route:
                 break
-            if not sibling.continues:
+            if not sibling.continues and not step.route.also:
                 shadowing.append(sibling)
         step = step.parent
     matching = [space for space in distinct if possible(matchers, space)]

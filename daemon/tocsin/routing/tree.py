@@ -1,7 +1,8 @@
 """The routing tree: which receivers get an alert and in which group, and the tree as text.
 
 Alertmanager's rules: a route is entered when all of its matchers hold; its children are tried in order and the first
-that matches ends the search unless it says ``continue``; a route none of whose children match is itself a match. The
+that matches ends the search unless it says ``continue``; a route none of whose children match is itself a match. Beside
+these, and unknown to Alertmanager, stand the routes of receivers that tags name, and the steps of escalations. The
 texts are those of ``amtool config routes``. A group is identified by the matchers along the path, the receiver and the
 group labels, never by a position in the file: after a reload that only moves routes, nothing is sent again.
 """
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from tocsin.config.model import Route
+from tocsin.kit.clock import format_duration
 from tocsin.model.labels import Labels, all_match, matchers_text
 from tocsin.model.matcher_index import MatcherIndex
 
@@ -52,12 +54,27 @@ def _enter(route: Route, holds: Callable[[Route], object]) -> list[Route]:
     if not holds(route):
         return []
     matches: list[Route] = []
+    also: list[Route] = []
+    ended = False
     for child in route.routes:
-        deeper = _enter(child, holds)
-        matches += deeper
-        if deeper and not child.continues:
-            break
-    return matches or [route]
+        if child.also:
+            also += _enter(child, holds)
+        elif not ended:
+            deeper = _enter(child, holds)
+            matches += deeper
+            ended = bool(deeper) and not child.continues
+    matches = matches or [route]
+    notified = {match.receiver for match in matches}
+    return matches + [match for match in also if match.receiver not in notified]
+
+
+def _with_escalations(taken: list[Route]) -> list[Route]:
+    """Routes with the steps of their escalation; a receiver that is notified anyway is not escalated to."""
+    steps: dict[str, Route] = {}
+    for step in (step for route in taken for step in route.escalations):
+        steps.setdefault(step.receiver, step)
+    notified = {route.receiver for route in taken}
+    return taken + [step for name, step in steps.items() if name not in notified]
 
 
 def group_key(receiver: str, path: Sequence[str], group_labels: Labels) -> str:
@@ -74,7 +91,9 @@ class Router:
         self._routes = [placed.route for placed in walk(root)]
         self._index = MatcherIndex(route.matchers for route in self._routes)
 
-        self._by_path = {(route.receiver, route.path): route for route in reversed(self._routes)}  # the first counts
+        with_steps = [step for route in self._routes for step in (route, *route.escalations)]
+        self._by_path = {(route.receiver, route.path): route for route in reversed(with_steps)}  # the first counts
+        self._escalates = len(with_steps) > len(self._routes)
         bit = {id(route): 1 << index for index, route in enumerate(self._routes)}
         self._take = lru_cache(_CACHE_SIZE)(lambda holding: _enter(root, lambda route: holding & bit[id(route)]))
 
@@ -87,7 +106,7 @@ class Router:
         if reachable is not None and not any(route.receiver in reachable for route in taken):
             taken = [*taken, *[route for route in self._routes if route.receiver in reachable][:1]]
         matches: dict[str, Match] = {}
-        for route in taken:
+        for route in _with_escalations(taken) if self._escalates else taken:
             group_labels = labels if route.group_by_all else {n: labels[n] for n in route.group_by if labels.get(n)}
             key = group_key(route.receiver, route.path, group_labels)
             matches.setdefault(key, Match(route, dict(group_labels), key))
@@ -107,7 +126,9 @@ def format_tree(root: Route) -> str:
     """The tree with box-drawing branches, each route with its matchers and receiver."""
 
     def label(route: Route) -> str:
-        return f"{_name(route)}{'  continue: true' if route.continues else ''}  receiver: {route.receiver}"
+        steps = "".join(f"  after {format_duration(s.group_wait)}: {s.receiver}" for s in route.escalations)
+        more = "  also: true" if route.also else "  continue: true" if route.continues else ""
+        return f"{_name(route)}{more}  receiver: {route.receiver}{steps}"
 
     return "\n".join([".", *_branches([root], "", label)])
 
