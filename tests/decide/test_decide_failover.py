@@ -6,8 +6,10 @@ from tests.decide.test_decide_channels import AWAY, LOCKED, Fleet
 from tests.decide.world import World, channel, config, minutes
 from tests.deliver.builders import Plain
 from tocsin.config.model import Failover, PagerDutyConfig, Receiver, Reporter
+from tocsin.decide.evaluate import CompiledConfig
+from tocsin.decide.failover import fail_over, find_undelivered
 from tocsin.model.event import EventName
-from tocsin.store import query
+from tocsin.store import query, schema
 
 
 @pytest.fixture
@@ -60,3 +62,20 @@ async def test_what_is_delivered_in_time_is_told_nowhere_else(fleet: Fleet) -> N
     await fleet.fail()
     await fleet.last(minutes=10)
     assert await of(fleet, "backup/mail") == []
+
+
+async def test_what_is_delivered_while_its_failover_is_decided_is_told_nowhere_else(fleet: Fleet) -> None:
+    fleet.answers["ops/slack"] = AWAY
+    await fleet.fail()
+    await fleet.last(minutes=4)
+    world, later = fleet.world, fleet.clock.now() + minutes(2)
+    compiled = CompiledConfig(world.config)
+    undelivered = await world.store.read(find_undelivered, compiled, later)
+    assert len(undelivered) == 2
+    done = schema.outbox.update().values(state="delivered", settled_at=later)
+    await world.store.write(lambda c: c.execute(done.where(schema.outbox.c.id == undelivered[0].id)).rowcount)
+    result = await world.store.write(fail_over, compiled, later, undelivered)
+    assert {item.note for item in result.decisions} == {undelivered[1].reason}
+    assert len(await of(fleet, "backup/mail")) == 1
+    result = await world.store.write(fail_over, compiled, later, undelivered)  # and not a second time
+    assert result.decisions == []

@@ -2,17 +2,20 @@
 
 import asyncio
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 from sqlalchemy import Connection, select
 
 from tests.decide.world import T0, World, config, key, minutes
 from tocsin.config.model import DEFAULT_RULES, Reporter
+from tocsin.decide.evaluate import CompiledConfig, StepResult
+from tocsin.decide.flush import flush
 from tocsin.model.event import END_EVENTS
-from tocsin.store import Store, events, schema
+from tocsin.store import Store, events, groups, schema
 
 REPORTER = Reporter("ends", "ops", END_EVENTS, condition="outcome != 'ABORTED'")
 CONFIG = config(reporters=(REPORTER,))
@@ -61,6 +64,29 @@ async def test_before_the_first_step_events_wait(world: World) -> None:
     assert await seqs(world) == [None, None]
     await world.step(T0 + minutes(2))
     assert await world.alerts(firing=True) == ["ScenarioFailed"]
+
+
+async def test_what_is_recorded_while_a_step_runs_is_due_at_its_end(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decider = world.decider
+    assert decider is not None
+    write, woken = decider._write, []
+    monkeypatch.setattr(decider, "_wake", lambda: woken.append(1))
+
+    async def write_then_record(work: Any, compiled: CompiledConfig, now: datetime) -> StepResult:
+        result = await write(work, compiled, now)
+        if work is flush:  # the step has read its groups
+            await world.run(T0, "FAILED")
+            await asyncio.sleep(0)
+        return result
+
+    monkeypatch.setattr(decider, "_write", write_then_record)
+    due = await decider.step(T0, CONFIG)
+    first_flush = await world.store.read(groups.next_flush)
+    assert first_flush is not None
+    assert due == first_flush
+    assert woken == []
 
 
 async def test_of_a_transaction_that_is_undone_nothing_is_counted(world: World) -> None:

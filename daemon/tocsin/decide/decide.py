@@ -88,7 +88,8 @@ class Decider:
         # What decides events as they are recorded, from the first step on; None while rows are being brought in line.
         self._present: tuple[CompiledConfig, Sequence[Channel]] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._due: datetime | None = None  # when the next step is worth it
+        self._due: datetime | None = None  # when the next step is worth it, as far as is known
+        self._stepping = False
         self._untimed_at: datetime | None = None
         self.idle_rules: set[str] = set()  # rules about every scenario that match none, by their alert names
         self._channels_at: datetime | None = None
@@ -100,6 +101,9 @@ class Decider:
         """
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
+        # From here on, what events decided as they are recorded make due is kept for the end of this step, which may
+        # have read its rows before. A step that raises is followed by one that reads them again.
+        self._stepping, self._due = True, None
         compiled = self._compiled
         if compiled is None or compiled.config is not config:
             self._present = None  # polls that are recorded while rows are brought in line leave their events here
@@ -128,9 +132,10 @@ class Decider:
             self._channels_at = now
 
         flushed = await self._write(flush, compiled, now)
+        self._stepping = False
         if decided.full or timed.full or flushed.full:
             return now
-        self._due = min(filter(None, (timed.next_due, flushed.next_due)), default=None)
+        self._due = min(filter(None, (self._due, timed.next_due, flushed.next_due)), default=None)
         return self._due
 
     def decide_recorded(self, connection: Connection, new: Sequence[Event], now: datetime) -> bool:
@@ -153,7 +158,8 @@ class Decider:
         self._report(result)
         if result.next_due is not None and (self._due is None or result.next_due < self._due):
             self._due = result.next_due
-            self._wake()
+            if not self._stepping:
+                self._wake()
 
     async def _write(
         self,

@@ -52,12 +52,13 @@ class FailoverEvaluation(Evaluation):
 def fail_over(
     connection: Connection, compiled: CompiledConfig, now: datetime, undelivered: Sequence[Notification]
 ) -> StepResult:
-    """Notify other receivers in place of those that did not deliver, and note it on the rows."""
+    """Notify other receivers in place of those that did not deliver, and note it on the rows. What was delivered, or
+    failed over, since ``undelivered`` was read is left out."""
     evaluation = FailoverEvaluation(connection, compiled, now)
+    marked = outbox.mark_failed_over(connection, [item.id for item in undelivered], now)
     for notification in undelivered:
         receiver = compiled.config.receiver(notification.receiver)
-        if receiver is not None and receiver.failover is not None:
+        if notification.id in marked and receiver is not None and receiver.failover is not None:
             evaluation.fail_over(notification, receiver.failover.receiver)
     evaluation.write()
-    outbox.mark_failed_over(connection, [item.id for item in undelivered], now)
     return evaluation.result

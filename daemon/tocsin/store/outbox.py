@@ -599,9 +599,14 @@ def undelivered(
     return readable(connection, outbox, rows, to_notification)
 
 
-def mark_failed_over(connection: Connection, ids: Collection[str], now: datetime) -> None:
+def mark_failed_over(connection: Connection, ids: Collection[str], now: datetime) -> set[str]:
+    """Note it on rows that are still undelivered and not marked yet; returns the ids of those."""
+    marked: set[str] = set()
+    waits = (or_(OPEN, outbox.c.dead_reason.is_not(None)), outbox.c.failed_over_at.is_(None))
     for part in chunks(sorted(ids)):
-        connection.execute(update(outbox).where(outbox.c.id.in_(part)).values(failed_over_at=now))
+        mark = update(outbox).where(outbox.c.id.in_(part), *waits).values(failed_over_at=now)
+        marked.update(connection.execute(mark.returning(outbox.c.id)).scalars())
+    return marked
 
 
 def retry_now(connection: Connection, channel: str, now: datetime) -> None:
