@@ -6,10 +6,13 @@ import asyncio
 import inspect
 import json
 import os
+import random
 import signal
 import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +26,17 @@ ROOT = Path(__file__).parents[2]
 RUN_EVENTS = ["run.started", "run.finished", "run.failed", "run.aborted"]
 
 
+_FIRST_EPHEMERAL = 32_768  # from here on the system hands out ports by itself (Linux)
+_ports = count(random.SystemRandom().randrange(10_000, _FIRST_EPHEMERAL - 2_000))
+
+
 def free_port() -> int:
-    """A port that nobody listened on a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody listens on, and that the system gives to nobody before the caller does."""
+    for port in _ports:
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no port is free")
 
 
 def node(name: str, dss: FakeDSS, *, sweep: bool = True, **watch: object) -> dict[str, object]:

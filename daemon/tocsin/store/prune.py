@@ -38,7 +38,7 @@ from tocsin.store.sql import RUN, SCENARIO, Key, Keyed, columns, has_key, is_key
 ROWS = 500  # of one table in one batch
 SCENARIOS = 100  # whose runs one batch goes through
 KEEP_RUNS = 50  # of each scenario, however old
-_NOTIFIED_FOR = timedelta(hours=120)  # entries of the notification log whose group is gone; see ``routing.stages``
+_NOTIFIED_FOR = timedelta(hours=120, minutes=15)  # log entries whose group is gone: ``routing.stages`` uses no older
 _DONE = (NotificationState.DELIVERED, NotificationState.SUPERSEDED, NotificationState.CANCELLED)
 
 

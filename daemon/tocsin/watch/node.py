@@ -196,7 +196,7 @@ class _Session:
         if not self._circuit.health.open:
             swept = self._sweep.swept_at is not None and row.last_sweep_at is None
             if swept or row.last_ok_at is None or abs(now - row.last_ok_at) >= _OK_EVERY:
-                changes |= {"last_ok_at": now, "last_sweep_at": self._sweep.swept_at}
+                changes |= {"last_ok_at": now, "last_sweep_at": self._sweep.swept_at or row.last_sweep_at}
             if row.backfilling and self._discovery.complete and state.schedule.all_polled():
                 changes["backfilling"] = False
                 watched, projects = state.schedule.scenarios.values(), len(self._discovery.projects)
