@@ -6,10 +6,13 @@ from contextlib import asynccontextmanager, suppress
 
 import psycopg
 import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
 
 from tests.conftest import empty_postgres
 from tests.e2e.tcp_proxy import address, before_postgres
 from tests.fakedss import DaemonProcess, Differences, Life, between, config_for, eventually
+from tocsin.store.engine import open_engines, parse_url
 
 KILLS = 84
 
@@ -132,6 +135,40 @@ async def test_connections_that_go_silent_while_new_ones_work(tmp_path, dss, sin
                     await asyncio.sleep(0.05)
                 await daemon.ready()
         await goes_on_and_lost_nothing(daemon, dss, sink, repeated=30)
+
+
+async def test_a_session_that_was_left_behind_with_its_locks_is_ended(proxies, server):
+    way, other = proxies
+    server.execute("CREATE TABLE taken (id int PRIMARY KEY)")
+    (mine, _), (successor, _) = (open_engines(parse_url(address(proxy))) for proxy in (way, other))
+    loop = asyncio.get_running_loop()
+
+    def leave():
+        with mine.begin() as connection:
+            connection.execute(text("INSERT INTO taken VALUES (1)"))
+            # As measured on PostgreSQL 18, its limit of an idle transaction does not hold after a pipeline.
+            connection.connection.cursor().executemany("INSERT INTO taken VALUES (%s)", [(2,), (3,)])
+            asyncio.run_coroutine_threadsafe(silence(), loop).result()
+            connection.execute(text("INSERT INTO taken VALUES (4)"))
+
+    async def silence():
+        way.silence()
+
+    with pytest.raises(OperationalError, match="did not answer in time"):
+        await asyncio.to_thread(leave)
+
+    def take():
+        try:
+            with successor.begin() as connection:
+                connection.execute(text("INSERT INTO taken VALUES (1)"))
+        except OperationalError as error:
+            return None if "lock timeout" in str(error) else error
+        return "taken"
+
+    assert await eventually(lambda: asyncio.to_thread(take)) == "taken"
+    way.heal()
+    for engine in (mine, successor):
+        engine.dispose()
 
 
 async def test_a_database_that_is_read_only_for_fifteen_seconds_pauses_the_daemon(tmp_path, dss, sink, proxies, server):

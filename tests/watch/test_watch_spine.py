@@ -108,9 +108,16 @@ async def test_what_ended_before_the_watch_is_baseline_and_what_ran_then_gives_i
     assert await found.events() == []
     dss.end_run("P000", "S001")
     await until(lambda: _has(found, ["run.finished"]))
+    await until(lambda: _rests(found))
     snapshot = found.watcher.snapshot()
     assert snapshot
     assert (snapshot.scenarios, snapshot.running) == (2, 0)
+
+
+async def _rests(found: Watching) -> bool:
+    """The watcher's own memory follows the rows."""
+    snapshot = found.watcher.snapshot()
+    return snapshot is not None and snapshot.running == 0
 
 
 async def _has(found: Watching, names: list[str]) -> bool:

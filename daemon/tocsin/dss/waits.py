@@ -124,7 +124,8 @@ class SharedWaits:
                             _settle(future, error)
             if shared.open():
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(shared.joined.wait(), pause)
+                    async with asyncio.timeout(pause):
+                        await shared.joined.wait()
 
 
 def _settle(future: "asyncio.Future[Any]", result: object) -> None:

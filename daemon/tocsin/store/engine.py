@@ -142,7 +142,9 @@ def unbounded(engine: Engine, url: URL) -> Engine:
         return engine
     from tocsin.store.postgresql import connect_args  # noqa: PLC0415 - needs the extra
 
-    return create_engine(url, poolclass=NullPool, connect_args=connect_args(url))
+    # Under a name of its own: sessions of Tocsin that take long are ended by others.
+    options = connect_args(url) | {"application_name": "tocsin-upgrade"}
+    return create_engine(url, poolclass=NullPool, connect_args=options)
 
 
 def shown_url(url: URL) -> str:

@@ -4,7 +4,8 @@ A host that vanishes, a way that swallows packets or a proxy that keeps a dead c
 alone notices after minutes or never. So every wait has an end: connecting, each answer, and each transaction as a
 whole, all far below the leader's lease. A connection that is over its time is closed, which the caller sees as an error
 of the database. The server is asked to bound its side too, since a process that was stopped or cut off may hold locks
-that its successor needs.
+that its successor needs; where that does not help (as measured, PostgreSQL 18 forgets its limit of idle transactions
+after a pipeline of statements), whoever does not get a lock ends the session that was left behind.
 """
 
 import time
@@ -20,9 +21,11 @@ from sqlalchemy.pool import ConnectionPoolEntry
 Result = TypeVar("Result")
 
 TRANSACTION_SECONDS = 3.0
+APPLICATION = "tocsin"  # the name of sessions whose transactions are that short
+_LEFT_BEHIND_SECONDS = 6  # the age of a transaction that nobody can be waiting for any more
 _ANSWER_SECONDS = 2.0  # outside of a transaction: the ping of a connection that was idle
 _CONNECT: dict[str, object] = {  # of libpq; what the URL says itself stands
-    "application_name": "tocsin",
+    "application_name": APPLICATION,
     "connect_timeout": 3,  # seconds, for each address
     "keepalives": 1,
     "keepalives_idle": 5,
@@ -39,7 +42,12 @@ _SESSION = {
     "tcp_keepalives_count": "3",
     "tcp_user_timeout": "6s",
 }
-_READ_ONLY = "25006"
+_END_LEFT_BEHIND = f"""
+    SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+    WHERE application_name = current_setting('application_name') AND usename = current_user
+      AND datname = current_database() AND xact_start < clock_timestamp() - interval '{_LEFT_BEHIND_SECONDS} seconds'
+"""
+_READ_ONLY, _LOCK_NOT_AVAILABLE = "25006", "55P03"
 
 
 def connect_args(url: URL) -> dict[str, object]:
@@ -61,6 +69,7 @@ def bound(engine: Engine) -> None:
         connection.autocommit = True
         settings = ", ".join(f"set_config('{name}', '{value}', false)" for name, value in _SESSION.items())
         connection.execute(f"SELECT {settings}".encode())
+        connection.execute(_END_LEFT_BEHIND.encode())
         connection.autocommit = False
 
     @event.listens_for(engine, "checkout")
@@ -74,8 +83,9 @@ def bound(engine: Engine) -> None:
 
     @event.listens_for(engine, "handle_error")
     def _reconnect(context: ExceptionContext) -> None:
-        """A server that became read-only is a standby by now: the next try looks for the primary anew."""
-        if getattr(context.original_exception, "sqlstate", None) == _READ_ONLY:
+        """Have the next try connect anew. A server that became read-only is a standby by now; a lock may be held by a
+        session that was left behind, which a new connection ends."""
+        if getattr(context.original_exception, "sqlstate", None) in (_READ_ONLY, _LOCK_NOT_AVAILABLE):
             context.is_disconnect = True
 
 
