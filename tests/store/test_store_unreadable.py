@@ -13,6 +13,7 @@ from random import Random
 from typing import Any
 
 import pytest
+from multidict import MultiDict
 from prometheus_client import CollectorRegistry
 from sqlalchemy import BigInteger, Column, Integer, Table, text
 from structlog.testing import capture_logs
@@ -34,8 +35,9 @@ from tocsin.model.run import Details, RunError, Step
 from tocsin.model.scenario import MailReporter
 from tocsin.store import Store, alerts, events, query, runs, scenarios, schema
 from tocsin.store.schema import Document, Moment
-from tocsin.web.pages import read_overview
+from tocsin.web.pages import Asked
 from tocsin.web.reads import read_events
+from tocsin.web.views import read_alerts, read_deliveries, read_overview, read_scenario_list, read_search, read_silences
 
 POISONED = key("NIGHTLY")
 OTHER = key("OTHER", project="FINANCE")  # in a group of its own
@@ -230,7 +232,8 @@ async def lists(store: Store, clock: HandClock) -> None:
             await store.browse(read, wanted, 3)
         await store.browse(query.list_silences, wanted, 3, now=now)
         await store.browse(read_events, wanted if "severity" not in wanted else {"outcome": ["FAILED"]}, 3, 0)
-    await store.browse(read_overview, CONFIG)
+    for page in (read_overview, read_alerts, read_scenario_list, read_deliveries, read_silences, read_search):
+        await store.browse(page, Asked(MultiDict(q="S", state=""), {}, CONFIG, now))
     for one in (POISONED, OTHER):
         await store.browse(explain_run, one, None, CONFIG)
     await store.read(SnapshotReader().read, now, CONFIG)

@@ -12,7 +12,7 @@ from tocsin.web.routes import endpoints
 
 
 def test_every_address_is_in_the_documentation(repository: Path) -> None:
-    text = (repository / "docs" / "http-api.md").read_text()
+    text = "".join((repository / "docs" / name).read_text() for name in ("http-api.md", "console.md"))
     ours = [route.path for route in endpoints() if route.path != "/static/{name}"]
     assert [path for path in ours if path not in text] == []
 

@@ -219,7 +219,7 @@ async def test_deliveries_show_what_was_tried(client: ClientSession, daemon: Dae
     await daemon.store.write(fill)
     items = await walk(client, "/api/v1/deliveries?limit=1")
     assert [(one["id"], one["kind"], one["subject"], one["state"]) for one in items] == [
-        ("d2", "group", "ScenarioFailed (1 firing, 0 ended)", "pending"),
+        ("d2", "group", "ScenarioFailed rings", "pending"),
         ("d1", "event", "run.failed prod/SALES/NIGHTLY", "pending"),
     ]
     assert [one["note"] for one in items[1]["attempts"]] == ["503"]

@@ -102,8 +102,8 @@ async def test_the_page_of_a_run_tells_its_story(client: ClientSession, daemon: 
     await daemon.store.write(fill)
     async with client.get(f"/runs/{ADDRESS}") as answer:
         text = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", "", await answer.text()))
-    for sentence in ("prod / SALES / NIGHTLY", "build: disk full", "nothing rang", "silenced by ann", "it hears of run.aborted only", "g1 → mail", "ScenarioFailed",
-                     "ops-slack data-ops", "FAILED"):  # fmt: skip
+    for sentence in ("prod / SALES / NIGHTLY", "disk full", "nothing rang", "silenced by ann", "it hears of run.aborted only", "g1 → mail", "ScenarioFailed",
+                     "pager", "failed"):  # fmt: skip
         assert sentence in text
 
 
@@ -135,7 +135,7 @@ async def test_links_of_the_front_page_lead_to_the_pages_of_runs(client: ClientS
     odd = ScenarioKey("prod", "SALES", "a/b ?#%")
     await daemon.store.write(lambda connection: put_run(connection, a_run(odd, outcome="FAILED", run_id="r 1")))
     async with client.get("/") as answer:
-        links = re.findall(r'href="(runs/[^"]*)"', await answer.text())
+        links = re.findall(r'href="./(runs/[^"]*)"', await answer.text())
     assert links
     from yarl import URL
 

@@ -216,7 +216,7 @@ def list_runs(connection: Connection, filters: LabelFilters, limit: int, after: 
         connection, runs, query, keys, _row, limit, after, newest_first=True,
         keep=(lambda row: tags_label(row._mapping["tags"]) in filters["tags"]) if "tags" in filters else None,
     )  # fmt: skip
-    return Page(tuple(_load_run_records(connection, page.items)), page.next)
+    return Page(tuple(to_run_records(connection, page.items)), page.next)
 
 
 def list_alerts(
@@ -293,7 +293,7 @@ def find_run(connection: Connection, scenario: ScenarioKey, run_id: str) -> tupl
 def last_failures(connection: Connection, limit: int) -> list[RunRecord]:
     """The failed and lost runs that ended last, with their first errors."""
     query = select(runs).where(runs.c.outcome.in_(BAD_OUTCOMES), runs.c.end.is_not(None))
-    return _load_run_records(connection, connection.execute(query.order_by(runs.c.end.desc()).limit(limit)).all())
+    return to_run_records(connection, connection.execute(query.order_by(runs.c.end.desc()).limit(limit)).all())
 
 
 def _label_sets(notice: Notice) -> list[Labels]:
@@ -313,8 +313,10 @@ def _subject(notice: Notice) -> str:
             place = (event.node, event.project, event.scenario.id if event.scenario else None)
             return f"{event.name.value} {'/'.join(part for part in place if part)}"
         case GroupNotice():
-            names = sorted({alert.name for alert in notice.alerts})
-            return f"{', '.join(names)} ({len(notice.firing)} firing, {len(notice.resolved)} ended)"
+            about = notice.firing or notice.resolved
+            first = about[0].annotations.get("summary") or about[0].name if about else "no alert"
+            more = f" and {len(about) - 1} more" if len(about) > 1 else ""
+            return f"{'' if notice.firing else 'Resolved: '}{first}{more}"
         case _:
             return f"what was missed on {notice.node}"
 
@@ -431,7 +433,8 @@ def _run_key(row: Mapping[Any, Any]) -> RunKey:
     return RunKey(ScenarioKey(row["node"], row["project"], row["scenario"]), row["run_id"], row["start"])
 
 
-def _load_run_records(connection: Connection, rows: Sequence[Row[Any]]) -> list[RunRecord]:
+def to_run_records(connection: Connection, rows: Sequence[Row[Any]]) -> list[RunRecord]:
+    """Records of whole rows of runs, with their first errors."""
     return _run_records(rows, get_details(connection, (_run_key(row._mapping) for row in rows)))
 
 

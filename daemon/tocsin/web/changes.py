@@ -72,7 +72,7 @@ async def create_silence(request: web.Request) -> web.Response:
     starts_at = asked.starts_at or now
     ends_at = _end_of(asked.ends_at, asked.duration, starts_at, "a silence")
     matchers = await asyncio.to_thread(_matchers, asked.matchers, context.config())  # regular expressions are compiled
-    by = _author(request, asked.created_by)
+    by = author_of(request, asked.created_by)
     try:
         silence = await context.store.write(alerts.insert_silence, matchers, starts_at, ends_at, by, asked.comment, now)
     except BadSilence as error:
@@ -122,7 +122,7 @@ async def acknowledge_alert(request: web.Request) -> web.Response:
         until = _end_of(asked.until, asked.duration, now, "an acknowledgement")
         if until <= now:
             raise HttpProblem(400, "the acknowledgement would end at once; its end must be in the future")
-    by = _author(request, asked.by)
+    by = author_of(request, asked.by)
     if not await context.acknowledge_alert(id_, Acknowledgement(by, now, until, asked.comment)):
         raise HttpProblem(404, "no firing alert has this id")
     return web.json_response({"id": id_, "acknowledged": {"by": by, "at": isoformat(now), "until": until and isoformat(until),
@@ -151,7 +151,7 @@ async def reload(request: web.Request) -> web.Response:
     return web.json_response({"at": isoformat(done.at), "needs_restart": list(done.needs_restart)})
 
 
-def _author(request: web.Request, asked: str) -> str:
+def author_of(request: web.Request, asked: str) -> str:
     """Who the token or the proxy names, else who the body names."""
     viewer = request[VIEWER]
     return viewer.name if viewer.known else asked or viewer.name

@@ -15,12 +15,11 @@ from tocsin.model.cloudevent import Json, event_schema
 from tocsin.model.notification import NotificationState
 from tocsin.store import query
 from tocsin.store.explanation import AlertExplanation, RunExplanation
-from tocsin.web import changes, reads
+from tocsin.web import changes, forms, pages, reads, views
 from tocsin.web.access import Access
 from tocsin.web.context import DEFAULT_LIMIT, MAX_LIMIT
 from tocsin.web.login import Login
-from tocsin.web.pages import Pages, static
-from tocsin.web.stream import stream
+from tocsin.web.stream import live, stream
 
 _READ, _CHANGE = Access.READ, Access.CHANGE
 _TEXT, _HTML = "text/plain", "text/html"
@@ -68,7 +67,12 @@ def endpoints() -> list[HttpRoute]:
         handler = reads.lister(read, filters, states, timed=timed)
         return HttpRoute("GET", f"/api/v1/{name}", summary, _READ, handler, answer, lists=True, filters=filters)
 
-    pages = Pages()
+    def shown(path: str, summary: str, template: str, read: pages.Read) -> HttpRoute:
+        return HttpRoute("GET", path, summary, _READ, pages.page(template, read), media=_HTML, page=True)
+
+    def form(path: str, summary: str, handler: Handler) -> HttpRoute:
+        return HttpRoute("POST", path, summary, _CHANGE, handler, media=_HTML, page=True)
+
     login = Login(pages.render)
     table = [
         HttpRoute("GET", "/-/healthy", "Whether the process is worth keeping", Access.OPEN, reads.healthy, media=_TEXT),
@@ -106,9 +110,28 @@ def endpoints() -> list[HttpRoute]:
         HttpRoute("POST", "/-/reload", "Read the configuration again", _CHANGE, changes.reload),
         HttpRoute("POST", "/hooks/dss/{node}", "A hint that a poll is due; never a fact", Access.HOOK, changes.nudge,
                  status=202),
-        HttpRoute("GET", "/", "The page for people", _READ, pages.overview, media=_HTML, page=True),
-        HttpRoute("GET", f"/runs/{_RUN}", "The page of one run", _READ, pages.run, media=_HTML, page=True),
-        HttpRoute("GET", "/static/{name}", "Its style and script", Access.OPEN, static, media="text/css", page=True),
+        shown("/", "Overview", "overview.html", views.read_overview),
+        shown("/alerts", "Alerts", "alerts.html", views.read_alerts),
+        shown("/alerts/act", "Ask before several alerts are changed", "alerts_act.html", forms.read_chosen),
+        HttpRoute("GET", "/alerts/{id}", "One alert", _READ, views.alert_page, media=_HTML, page=True),
+        shown("/scenarios", "Scenarios", "scenarios.html", views.read_scenario_list),
+        shown("/scenarios/{node}/{project}/{scenario}", "One scenario", "scenario.html", views.read_scenario),
+        HttpRoute("GET", f"/runs/{_RUN}", "One run", _READ, views.run_page, media=_HTML, page=True),
+        shown("/silences", "Silences", "silences.html", views.read_silences),
+        shown("/silences/new", "A form for a silence", "silence_new.html", forms.read_new_silence),
+        shown("/deliveries", "Deliveries", "deliveries.html", views.read_deliveries),
+        shown("/routes", "Routes and receivers", "routes.html", views.read_routes),
+        shown("/status", "Status", "status.html", views.read_status),
+        shown("/search", "What is called so", "search.html", views.read_search),
+        form("/alerts/act", "Change several alerts", forms.change_alerts),
+        form("/alerts/{id}/{do}", "Acknowledge or resolve an alert", forms.change_alert),
+        form("/silences/new", "A new silence", forms.create_silence_here),
+        form("/silences/{id}/expire", "End a silence now", forms.expire_silence_here),
+        form("/deliveries/retry", "Send dead letters again", forms.retry_deliveries_here),
+        form("/status/reload", "Read the configuration again", forms.reload_here),
+        HttpRoute("GET", "/live", "Says when pages have changed", _READ, live, media="text/event-stream", streams=True,
+                  page=True),
+        HttpRoute("GET", "/static/{name}", "Style, script and icon", Access.OPEN, pages.static, media="text/css", page=True),
         HttpRoute("GET", "/login", "Where people say their token", Access.OPEN, login.show, media=_HTML, page=True),
         HttpRoute("POST", "/login", "Begin a session", Access.OPEN, login.log_in, media=_HTML, page=True),
         HttpRoute("POST", "/logout", "End the session of this browser", _READ, login.log_out, media=_HTML, page=True),

@@ -11,6 +11,7 @@ from aiohttp.typedefs import Handler
 from tocsin.web.access import GATE, VIEWER, Access, Gate, is_loopback
 from tocsin.web.context import CONTEXT, HttpProblem, WebContext, problems
 from tocsin.web.login import login_address, see_other
+from tocsin.web.pages import for_people
 from tocsin.web.routes import HttpRoute, endpoints
 from tocsin.web.stream import STREAMS, Streams, close_streams
 
@@ -40,7 +41,7 @@ _HEADERS = {
 
 def make_app(context: WebContext) -> web.Application:
     """The whole HTTP side on these seams. The rules of access follow ``http.listen`` as it is at the start."""
-    app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[_framed, problems, _bounded])
+    app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[_framed, for_people, problems, _bounded])
     app[CONTEXT] = context
     app[STREAMS] = Streams()
     app[_SILENT] = set()

@@ -8,12 +8,14 @@ token that was withdrawn ends its stream.
 import asyncio
 import contextlib
 import json
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 import structlog
 from aiohttp import web
 
 from tocsin.store import StoreUnavailable
+from tocsin.store.console import change_mark
 from tocsin.store.events import last_seq
 from tocsin.store.query import LabelFilters
 from tocsin.web.access import GATE, Access
@@ -47,20 +49,32 @@ STREAMS = web.AppKey("streams", Streams)
 
 
 async def stream(request: web.Request) -> web.StreamResponse:
-    context, streams = request.app[CONTEXT], request.app[STREAMS]
+    context = request.app[CONTEXT]
     asked = list_query(request, EVENT_FILTERS)
     last_id = request.headers.get("Last-Event-ID") or asked.after
     if last_id is None:
         after = await context.store.browse(last_seq)
     else:
         after = whole_number(last_id, "Last-Event-ID")
+    return await _streamed(request, lambda response: _follow(request, response, asked.filters, after))
+
+
+async def live(request: web.Request) -> web.StreamResponse:
+    """Says ``change`` whenever something has happened that pages show."""
+    return await _streamed(request, lambda response: _follow_marks(request, response))
+
+
+async def _streamed(
+    request: web.Request, follow: Callable[[web.StreamResponse], Awaitable[None]]
+) -> web.StreamResponse:
+    streams = request.app[STREAMS]
     if streams.open >= MAX_STREAMS:
         raise HttpProblem(503, f"{MAX_STREAMS} streams are open already", {"Retry-After": "30"})
     streams.open += 1
     response = web.StreamResponse(headers=_HEADERS)
     try:
         await response.prepare(request)
-        await _follow(request, response, asked.filters, after)
+        await follow(response)
         return response
     except (ConnectionError, TimeoutError) as error:
         log.info("event_stream_cut", peer=request.remote, error=type(error).__name__)
@@ -94,6 +108,26 @@ async def _follow(request: web.Request, response: web.StreamResponse, filters: L
                 async with asyncio.timeout(_POLL_SECONDS):
                     await closing.wait()
             quiet += 1
+        if quiet >= _HEARTBEAT_POLLS:
+            await _write(response, ": heartbeat\n\n")
+            quiet = 0
+
+
+async def _follow_marks(request: web.Request, response: web.StreamResponse) -> None:
+    context, closing = request.app[CONTEXT], request.app[STREAMS].closing
+    before, quiet = None, 0
+    await _write(response, ": tocsin says when its pages change\n\n")
+    while not closing.is_set() and await _still_admitted(request):
+        with contextlib.suppress(StoreUnavailable):
+            mark = await context.store.browse(change_mark)
+            if before not in (None, mark):
+                await _write(response, "event: change\ndata: \n\n")
+                quiet = 0
+            before = mark
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_POLL_SECONDS):
+                await closing.wait()
+        quiet += 1
         if quiet >= _HEARTBEAT_POLLS:
             await _write(response, ": heartbeat\n\n")
             quiet = 0

@@ -1,0 +1,157 @@
+"""The figures of pages as plain numbers that templates draw as SVG. Pure.
+
+Colours are never alone: every outcome has a shape or a sign of its own, and every mark a title.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from statistics import median, quantiles
+from typing import NamedTuple
+
+from tocsin.kit.clock import human_duration
+from tocsin.model.run import Step
+from tocsin.store.console import BARS, BarRun
+from tocsin.store.explanation import StepRecord
+from tocsin.store.query import RunRecord
+
+OUTCOME_CLASSES = {"SUCCESS": "good", "WARNING": "warn", "FAILED": "bad", "UNKNOWN": "bad", "ABORTED": "stopped"}
+SIGNS = {"good": "", "warn": "!", "bad": "×", "stopped": "–", "running": "▸"}
+BAR_WIDTH, BAR_HEIGHT, BAR_STEP = 5, 18, 7
+WIDTH, HEIGHT = 860, 190  # of the plot, without its labels
+_TICKS = 5
+_CUT = 4.0  # how many times the usual a duration may rise before it is cut
+
+
+class Bar(NamedTuple):
+    run_id: str
+    x: int
+    y: int
+    height: int
+    kind: str  # good, warn, bad, stopped, running
+    sign: str
+    title: str
+
+
+def kind_of(outcome: str | None, *, running: bool) -> str:
+    return "running" if running else OUTCOME_CLASSES.get(outcome or "", "stopped")
+
+
+def bars(runs: Sequence[BarRun], now: datetime) -> list[Bar]:
+    """The last runs of a scenario, the oldest first, at the right: as high as they took, the longest the highest."""
+    seconds = [run.seconds if run.seconds is not None else max((now - run.start).total_seconds(), 0.0) for run in runs]
+    longest = max([*seconds, 1.0])
+    drawn = []
+    for place, (run, took) in enumerate(zip(runs[-BARS:], seconds[-BARS:], strict=True), BARS - min(len(runs), BARS)):
+        height = max(2, round(BAR_HEIGHT * took / longest))
+        kind = kind_of(run.outcome, running=run.seconds is None)
+        title = f"{(run.outcome or 'unknown').lower() if run.seconds is not None else 'running'}, {_words(took)}"
+        drawn.append(Bar(run.run_id, place * BAR_STEP, BAR_HEIGHT - height, height, kind, SIGNS[kind],
+                         f"{title}, {run.start:%Y-%m-%d %H:%M} UTC"))  # fmt: skip
+    return drawn
+
+
+class Usual(NamedTuple):
+    """Seconds of the good runs: nine in ten take between ``low`` and ``high``."""
+
+    low: float
+    middle: float
+    high: float
+
+
+def usual(good: Sequence[float]) -> Usual | None:
+    if not good:
+        return None
+    cuts = quantiles(good, n=20, method="inclusive") if len(good) > 1 else [good[0]] * 19
+    return Usual(cuts[0], median(good), cuts[-1])
+
+
+class Point(NamedTuple):
+    run: RunRecord
+    x: float
+    y: float
+    kind: str
+    cut: bool
+    title: str
+
+
+@dataclass(frozen=True, slots=True)
+class DurationChart:
+    """Durations of runs, one beside the other in the order of time. ``band`` and ``middle`` are heights in the plot, ``rows`` lines with their labels."""
+
+    points: tuple[Point, ...]
+    band: tuple[float, float] | None
+    middle: float | None
+    rows: tuple[tuple[float, str], ...]
+    moments: tuple[datetime, ...]
+
+
+def durations(runs: Sequence[RunRecord], good: Sequence[float], now: datetime) -> DurationChart | None:
+    """The chart of these runs, the newest first; None without any."""
+    if not runs:
+        return None
+    normal = usual(good)
+    took = [(run, max(((run.end or now) - run.start).total_seconds(), 0.0)) for run in reversed(runs)]
+    highest = max([seconds for _, seconds in took] + [normal.high if normal else 0.0, 1.0])
+    if normal is not None and normal.high > 0:
+        highest = min(highest, max(normal.high * _CUT, 1.0))
+    top = _round_up(highest * 1.05)
+
+    def y(seconds: float) -> float:
+        return round(HEIGHT - HEIGHT * min(seconds, top) / top, 1)
+
+    points = []
+    for place, (run, seconds) in enumerate(took):
+        kind = kind_of(run.outcome, running=run.end is None)
+        x = WIDTH / 2 if len(took) == 1 else 8 + (WIDTH - 16) * place / (len(took) - 1)
+        what = "running for" if run.end is None else f"{(run.outcome or 'unknown').lower()} after"
+        title = f"{run.start:%Y-%m-%d %H:%M} UTC: {what} {_words(seconds)}"
+        points.append(Point(run, round(x, 1), y(seconds), kind, seconds > top, title))
+    return DurationChart(
+        tuple(points),
+        None if normal is None else (y(normal.high), max(y(normal.low) - y(normal.high), 1.5)),
+        None if normal is None else y(normal.middle),
+        tuple((y(top * part), _words(top * part) if part else "0") for part in (0, 0.5, 1)),
+        tuple(took[round((len(took) - 1) * number / (_TICKS - 1))][0].start for number in range(_TICKS)),
+    )
+
+
+_NICE = (1, 2, 5, 10, 15, 20, 30, 60, 90, 120, 180, 300, 600, 900, 1200, 1800, 2700, 3600, 5400, 7200, 10800, 14400, 21600,
+         28800, 43200, 64800, 86400)  # fmt: skip
+
+
+def _round_up(seconds: float) -> float:
+    """The next number of seconds that reads well on an axis."""
+    return next((nice for nice in _NICE if nice >= seconds), 86_400 * (int(seconds / 86_400) + 1))
+
+
+def _words(seconds: float) -> str:
+    return human_duration(timedelta(seconds=seconds))
+
+
+class WaterfallStep(NamedTuple):
+    name: str
+    type: str
+    kind: str
+    outcome: str
+    seconds: float | None
+    x: float  # thousandths of the whole
+    width: float
+
+
+def waterfall(steps: Sequence[Step | StepRecord]) -> list[WaterfallStep]:
+    """The steps of a run one after another, as DSS executes them; what they waited in between is not known."""
+    spans: list[float | None] = []
+    for step in steps:
+        if isinstance(step, StepRecord):
+            spans.append(step.duration_seconds)
+        else:
+            spans.append(None if step.duration is None else step.duration.total_seconds())
+    whole, begun, rows = sum(span or 0 for span in spans) or 1.0, 0.0, []
+    for step, span in zip(steps, spans, strict=True):
+        width = 1000 * (span or 0) / whole
+        kind = kind_of(step.outcome, running=step.outcome is None and span is None)
+        rows.append(WaterfallStep(step.name or step.type or "step", step.type or "", kind, (step.outcome or "").lower(), span,
+                                  round(min(1000 * begun / whole, 996), 1), round(max(width, 4), 1)))  # fmt: skip
+        begun += span or 0
+    return rows
