@@ -9,6 +9,7 @@ import pytest
 import structlog
 
 from tocsin.app.logs import LogQueue, configure_logging, drain_log, dropped_lines, set_levels
+from tocsin.kit.lines import write_lines
 
 
 @pytest.fixture
@@ -143,3 +144,22 @@ def test_a_log_that_nobody_reads_is_waited_for_no_longer_than_asked() -> None:
     unread.read.set()
     assert lines.drain(60)
     lines.close()
+
+
+def test_lines_by_the_hundred_are_made_by_the_thread_that_writes_them(stream: io.StringIO) -> None:
+    configure_logging("info", "json", stream, {"watch": "error"})
+    write_lines("decide", "info", lambda: [{"event": "run_failed", "scenario": "Läufe\n\u202e", "seconds": 4.5}], 1)
+    write_lines("watch", "info", lambda: [{"event": "not_wanted"}])
+    write_lines("deliver", "warning", lambda: [{"event": "broken"}, 1 / 0])  # type: ignore[list-item]
+    first, *others = lines(stream)
+    assert first.pop("timestamp")
+    assert first == {"event": "run_failed", "scenario": "Läufe\\n\\u202e", "seconds": 4.5, "level": "info"}
+    assert [line["event"] for line in others] in ([], ["log_lines_failed"])  # which may come behind
+    assert "log_lines_failed" in text(stream)
+
+
+def test_lines_by_the_hundred_look_alike_on_a_terminal(stream: io.StringIO) -> None:
+    configure_logging("info", "console", stream)
+    write_lines("decide", "info", lambda: [{"event": "run_failed", "scenario": "NIGHTLY"}])
+    assert "run_failed" in text(stream)
+    assert "scenario=NIGHTLY" in text(stream)

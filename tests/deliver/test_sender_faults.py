@@ -24,6 +24,7 @@ from tocsin.app.logs import configure_logging
 from tocsin.config.model import Channel
 from tocsin.deliver.receipts import Receipts, Written
 from tocsin.deliver.sender import DeliverMetrics, Sender
+from tocsin.kit import lines
 from tocsin.kit.clock import SystemClock
 from tocsin.model.notification import AttemptOutcome, DeadReason, Notification, NotificationState
 from tocsin.store import Store, StoreUnavailable, deliveries, outbox
@@ -358,3 +359,31 @@ async def test_what_a_receiver_repeats_is_in_no_row_and_no_line(
     assert [one.notification.dead_reason for one in found if one] == 2 * [DeadReason.REFUSED]
     assert "http 403" in shown
     assert not [secret[i : i + 5] for secret in secrets for i in range(10) if secret[i : i + 5].lower() in shown]
+
+
+async def test_a_notification_that_arrives_fails_or_dies_has_a_line_with_its_place(
+    store: Store, inbox: Inbox, clock: HandClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[dict[str, object]] = []
+    monkeypatch.setattr(lines, "_writer", lambda _package, _level, make, _count: written.extend(map(dict, make())))
+    statuses = iter((500, 200, 403))
+
+    async def answer(request: web.Request) -> web.Response:
+        return web.Response(status=next(statuses))
+
+    inbox.answer = answer
+    sender = sender_of(store, clock)
+    await store.write(outbox.enqueue, [owed()])
+    await sender.step(clock.now(), config(hook(inbox.url)))
+    await sender.idle()
+    clock.forward(minutes=1)
+    await drain(sender, store, config(hook(inbox.url)), clock)
+    await store.write(outbox.enqueue, [owed()])
+    await drain(sender, store, config(hook(inbox.url)), clock)
+    await sender.close(timedelta(0))
+    names = ["notification_failed", "notification_delivered", "notification_dead"]
+    assert [line["event"] for line in written] == names
+    for line in written:
+        assert (line["receiver"], line["channel"]) == ("ops", "ops/hook")
+        assert {"subject", "dss_node", "project", "scenario", "run", "attempt"} <= line.keys()
+    assert written[2]["dead_reason"] == "refused"

@@ -174,4 +174,4 @@ async def test_a_file_that_is_not_there(tmp_path):
 async def test_a_daemon_that_tells_nobody_says_so(tmp_path, dss, sink):
     config = config_for(tmp_path, {"prod": dss}, sink, receivers=None, reporters=None)
     async with DaemonProcess(config) as daemon:
-        await eventually(lambda: "no_channel" in [line["event"] for line in daemon.log])
+        await eventually(lambda: "no_receiver" in [line["event"] for line in daemon.log])

@@ -176,7 +176,7 @@ class Daemon:
         ended = await self.store.write(resolve_by_hand, alert_id, self.clock.now(), self.config())
         if ended is None:
             return False
-        log.info("alert_resolved_by_hand", alert=alert_id, alertname=ended.name, by=by)
+        log.info("alert_resolved_by_hand", **ended.place, by=by, alert=alert_id)
         self.stages.wake_decide.set()
         return True
 
@@ -186,7 +186,7 @@ class Daemon:
         if alert is None:
             return False
         by = acknowledged.by if acknowledged else None
-        log.info("alert_acknowledged" if by else "alert_unacknowledged", alert=alert_id, alertname=alert.name, by=by)
+        log.info("alert_acknowledged" if by else "alert_unacknowledged", **alert.place, by=by, alert=alert_id)
         self.stages.wake_decide.set()
         return True
 

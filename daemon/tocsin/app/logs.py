@@ -13,20 +13,37 @@ import select
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache, lru_cache, partial
-from typing import Any, Final, TextIO
+from typing import Any, Final, NamedTuple, TextIO
 
+import msgspec
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
+
+from tocsin.kit.clock import SystemClock, isoformat
+from tocsin.kit.lines import Line, set_line_writer
+from tocsin.kit.mask import where
 
 # Not apprise: its channel listens to all that it says, and lets nothing of it out.
 _QUIET = ("aiohttp.access", "alembic", "asyncio", "sqlalchemy", "mail.log")
 _LONGEST_QUEUE: Final = 4_000_000  # characters, some ten thousand lines
 _GATHER_SECONDS: Final = 0.005
+_USUAL_LINE: Final = 400  # characters
 LAST_LINES_SECONDS: Final = 2.0  # how long the end of the process waits for whoever reads the log
 _SECRET = ("password", "secret", "api_key", "token", "authorization")
 _LEVELS = logging.getLevelNamesMapping()
+
+
+class _Later(NamedTuple):
+    """Lines that the thread makes."""
+
+    make: Callable[[], str]
+    lines: int
+
+    @property
+    def size(self) -> int:
+        return self.lines * _USUAL_LINE
 
 
 class LogQueue:
@@ -40,7 +57,7 @@ class LogQueue:
         self._write = write
         self._lock = threading.RLock()  # re-entrant: the garbage collector may run a destructor that logs
         # An event is set once all lines before it are written; None ends the thread.
-        self._items: queue.SimpleQueue[str | threading.Event | None] = queue.SimpleQueue()
+        self._items: queue.SimpleQueue[str | _Later | threading.Event | None] = queue.SimpleQueue()
         self._queued = 0  # characters in the queue and on their way to the stream
         self._unreported = 0
         self.dropped = 0  # lines since the start
@@ -48,13 +65,21 @@ class LogQueue:
 
     def write(self, line: str) -> None:
         """Take a line, or count it as dropped when the queue is full. Never blocks."""
+        self._put(line, len(line), 1)
+
+    def write_later(self, make: Callable[[], str], count: int) -> None:
+        """As ``write``, for about ``count`` lines that this queue's thread makes."""
+        later = _Later(make, count)
+        self._put(later, later.size, count)
+
+    def _put(self, item: str | _Later, size: int, count: int) -> None:
         with self._lock:
-            if self._queued + len(line) > _LONGEST_QUEUE:
-                self.dropped += 1
-                self._unreported += 1
+            if self._queued + size > _LONGEST_QUEUE:
+                self.dropped += count
+                self._unreported += count
             else:
-                self._queued += len(line)
-                self._items.put(line)
+                self._queued += size
+                self._items.put(item)
 
     def flush(self) -> None:
         """Nothing; a stream must have it. ``drain`` waits."""
@@ -70,25 +95,25 @@ class LogQueue:
         self._items.put(None)
 
     def _run(self) -> None:
-        items: list[str | threading.Event | None] = []
+        items: list[str | _Later | threading.Event | None] = []
         while None not in items:
             items = [self._items.get()]
             time.sleep(_GATHER_SECONDS)  # a thread that wakes for each line costs more than the lines
             items += [self._items.get() for _ in range(self._items.qsize())]
-            if lines := [item for item in items if isinstance(item, str)]:
+            if lines := [item for item in items if isinstance(item, str | _Later)]:
                 self._write_all(lines)
             for item in items:
                 if isinstance(item, threading.Event):
                     item.set()
 
-    def _write_all(self, lines: list[str]) -> None:
-        text, report, lost = "".join(lines), 0, 0
+    def _write_all(self, lines: list[str | _Later]) -> None:
+        report = lost = 0
         try:
-            self._write(text)
+            self._write("".join(line if isinstance(line, str) else line.make() for line in lines))
         except (OSError, ValueError):  # a closed pipe, a full disk: these lines are lost, the next may not be
-            lost = len(lines)
+            lost = sum(1 if isinstance(line, str) else line.lines for line in lines)
         with self._lock:
-            self._queued -= len(text)
+            self._queued -= sum(len(line) if isinstance(line, str) else line.size for line in lines)
             self.dropped += lost
             self._unreported += lost
             if not lost and self._queued <= _LONGEST_QUEUE // 2:  # there is ample room again
@@ -163,8 +188,10 @@ def configure_logging(
         # Plain tracebacks: the default shows the variables of each frame, and some of them are secrets.
         plain = structlog.dev.plain_traceback
         last: list[Processor] = [structlog.dev.ConsoleRenderer(colors=target.isatty(), exception_formatter=plain)]
+        render: Callable[[EventDict], str] = partial(_render_console, last[0])
     else:
         encode = json.JSONEncoder(default=str, ensure_ascii=False).encode
+        render = partial(_render_json, encode)
         last = [structlog.processors.format_exc_info, lambda _logger, _method, line: encode(line)]
     structlog.configure(
         processors=[*shared, *last],
@@ -173,6 +200,13 @@ def configure_logging(
         cache_logger_on_first_use=False,  # a reload changes levels
     )
     set_levels(level, levels or {})
+
+    def write_many(package: str, level: str, make: Callable[[], Iterable[Line]], count: int) -> None:
+        if _LEVELS[level.upper()] >= _package_levels.get(package, _default_level):
+            at = isoformat(SystemClock().now())
+            lines.write_later(partial(_render_lines, render, make, {"level": level, "timestamp": at}), count)
+
+    set_line_writer(write_many)
     handler = logging.StreamHandler(lines)
     formatter = structlog.stdlib.ProcessorFormatter
     handler.setFormatter(formatter(foreign_pre_chain=shared, processors=[formatter.remove_processors_meta, *last]))
@@ -182,6 +216,23 @@ def configure_logging(
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)  # requests that are not HTTP do not fill the log
+
+
+def _render_lines(render: Callable[[EventDict], str], make: Callable[[], Iterable[Line]], more: Line) -> str:
+    try:
+        return "".join(f"{render({**line, **more})}\n" for line in make())
+    except Exception as error:  # noqa: BLE001 - these lines are lost, the thread goes on
+        log.error("log_lines_failed", error=type(error).__name__, at=where(error))
+        return ""
+
+
+def _render_json(encode: Callable[[EventDict], str], line: EventDict) -> str:
+    text = msgspec.json.encode(line, enc_hook=str).decode()
+    return text if text.isprintable() else encode(_mask_and_escape(None, "", line))
+
+
+def _render_console(renderer: Processor, line: EventDict) -> str:
+    return str(renderer(None, line["level"], _mask_and_escape(None, "", line)))
 
 
 def _writer(stream: TextIO) -> Callable[[str], object]:

@@ -77,9 +77,14 @@ async def serve(
     await _start(daemon)
     relax_garbage_collection()
     config = daemon.config()
-    log.info("started", version=__version__, listen=config.http.listen, nodes=[node.name for node in config.nodes])
-    if not any(receiver.channels for receiver in config.receivers):
-        log.warning("no_channel", reason="no receiver has a channel", action="set receivers, or TOCSIN_NOTIFY")
+    projects, known = await daemon.store.read(
+        scenarios.count_known
+    )  # those of new nodes are counted when they are read
+    nodes = [node.name for node in config.nodes]
+    log.info("started", version=__version__, listen=config.http.listen, nodes=nodes, projects=projects, scenarios=known)
+    if not any(receiver.channels for receiver in config.receivers) and not config.alerting.alertmanagers:
+        reason = "no receiver is configured: nobody is notified"
+        log.warning("no_receiver", reason=reason, action="set receivers, or TOCSIN_NOTIFY")
     if ready is not None:
         await ready(daemon)
     code = await _until_stopped(daemon, stop)

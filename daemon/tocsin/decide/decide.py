@@ -8,7 +8,7 @@ returns what it did; counters and log lines follow only when it has committed.
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -24,10 +24,11 @@ from tocsin.decide.flush import flush
 from tocsin.decide.reconcile import reconcile
 from tocsin.decide.reporters import ReporterEvaluation, mail_channels
 from tocsin.decide.timers import UntimedScenario, apply_channel_changes, decide_time, find_channel_changes, find_untimed
+from tocsin.kit.lines import Line, write_lines
 from tocsin.kit.mask import where
 from tocsin.model.alert import Acknowledgement, Alert, EndReason
-from tocsin.model.decision import ALERT_CHANGES, FLUSHES, SUPPRESSIONS, Decision, DecisionReason, Stage
-from tocsin.model.event import Event
+from tocsin.model.decision import FLUSHES, SUPPRESSIONS, Decision, DecisionReason, Stage
+from tocsin.model.event import Event, event_line
 from tocsin.model.run import ScenarioKey
 from tocsin.store import Connection, Store, alerts, events, groups, rule_states
 from tocsin.store.rule_states import RuleStateRow, StateKey
@@ -171,35 +172,37 @@ class Decider:
         return result
 
     def _report(self, result: StepResult) -> None:
-        """Counters and log lines of what has committed: one line for each change of an alert, and one for the rest."""
-        line = log.bind()
+        """Counters and log lines of what has committed: one line for each event of a run and each change of an alert."""
+        if result.events:
+            write_lines("decide", "info", partial(_event_lines, result.events), len(result.events))
+        if result.changes:
+            write_lines("decide", "info", partial(iter, result.changes), len(result.changes))
         decisions = [*result.decisions, *result.implied]
         counts = Counter((decision.stage, decision.reason) for decision in decisions)
-        for decision in decisions if result.verbose else result.decisions:
-            changed = decision.reason in ALERT_CHANGES and decision.stage is Stage.RULE
-            if changed or result.verbose:
-                facts = (
-                    ("stage", decision.stage.value),
-                    ("subject", decision.subject),
-                    ("reason", decision.reason.value),
-                    ("note", decision.note),
-                    ("event_id", decision.event_id),
-                    ("alert", decision.alert_id),
-                    ("notification", decision.notification_id),
-                )
-                write = line.info if changed else line.debug
-                write("decision", **{name: value for name, value in facts if value is not None})
+        for decision in decisions if result.verbose else ():
+            facts = (
+                ("stage", decision.stage.value),
+                ("subject", decision.subject),
+                ("reason", decision.reason.value),
+                ("note", decision.note),
+                ("event_id", decision.event_id),
+                ("alert", decision.alert_id),
+                ("notification", decision.notification_id),
+            )
+            log.debug("decision", **{name: value for name, value in facts if value is not None})
         counts.update(result.counts)
         for (stage, reason), count in counts.items():
             self._metrics.count(stage, reason, count)
-        if result.events or decisions:
-            verdicts = {f"{stage.value}_{reason.value}": count for (stage, reason), count in counts.items()}
-            line.info("decisions", events=result.events, **verdicts)
         for rule, place, error in result.errors:
             self._metrics.rule_errors.labels(rule).inc()
             log.error("rule_failed", rule=rule, place=place, exc_info=error)
         if result.notifications:
             self._wake_sender()
+
+
+def _event_lines(happened: Sequence[Event]) -> Iterator[Line]:
+    """Events of nodes have lines of the watcher's already."""
+    return (event_line(event) for event in happened if event.scenario is not None)
 
 
 def _is_due(last: datetime | None, interval: timedelta, now: datetime) -> bool:
@@ -249,7 +252,7 @@ def _decide(
     unreadable: Sequence[str] = (),
 ) -> None:
     """Rules, reporters and groups on events in order. ``late_behind``: the scenarios of late events behind these."""
-    result.events += len(happened)
+    result.events += happened
     # Load what the events concern.
     keys = [event.key for event in happened]
     rules = RuleEvaluation(connection, compiled, now, result=result)

@@ -15,6 +15,7 @@ import msgspec
 import structlog
 
 from tocsin.config.model import Config, Reporter, WatchConfig
+from tocsin.kit.lines import Line
 from tocsin.model.alert import Alert, EndReason, Group
 from tocsin.model.decision import ALERT_OPENS, Decision, DecisionReason, Stage
 from tocsin.model.event import Event, EventName, event_labels
@@ -100,7 +101,8 @@ class StepResult:
     """What one transaction did, for the log, the counters and the next wake-up, once it has committed."""
 
     full: bool = False  # more of the same waits
-    events: int = 0  # that were decided
+    events: list[Event] = field(default_factory=list)  # that were decided
+    changes: list[Line] = field(default_factory=list)  # of alerts, for the log
     notifications: list[Notification] = field(default_factory=list)
     decisions: list[Decision] = field(default_factory=list)
     implied: list[Decision] = field(default_factory=list)  # further ones, which other rows say already
@@ -176,6 +178,20 @@ class RuleEvaluation(Evaluation):
         places = set(places)
         self.scenarios |= scenario_views(self.connection, {ScenarioKey(*place) for place in places if place[2]})
         self.states = rule_states.load_states(self.connection, places) | self.states
+
+    def note_change(self, reason: DecisionReason, alert: Alert | AlertBrief, alert_id: str, why: str | None) -> None:
+        """A line of the log for a change of an alert, written once it has committed."""
+        if isinstance(alert, Alert):
+            facts: Mapping[str, str] = alert.place
+        else:
+            facts = {
+                "alertname": alert.name,
+                "dss_node": alert.node,
+                "project": alert.project,
+                "scenario": alert.scenario,
+            }
+        known = {name: value for name, value in facts.items() if value}
+        self.result.changes.append({"event": f"alert_{reason.value}", **known, "why": why, "alert": alert_id})
 
     def on_event(self, event: Event, place: Place, labels: Labels, *, withhold: bool) -> None:
         """Apply an event to every rule. With ``withhold`` only states change, and alerts wait for ``catch_up``."""
@@ -258,8 +274,9 @@ class RuleEvaluation(Evaluation):
                 state = self.fire(rule, key, state, alert, event_id)
             case Updated(alert):
                 self.update(key, alert)
-                reason, about = DecisionReason.UPDATED, (alert.fingerprint, alert.id)
-                self.note(rule.alert, reason, f"count {alert.count}", event_id=event_id, alert=about)
+                reason, about, why = DecisionReason.UPDATED, (alert.fingerprint, alert.id), f"count {alert.count}"
+                self.note(rule.alert, reason, why, event_id=event_id, alert=about)
+                self.note_change(reason, alert, alert.id, why)
             case Resolved(alert_id, at, why):
                 self.end(rule.id, alert_id, at, why, event_id)
             case None:
@@ -279,6 +296,7 @@ class RuleEvaluation(Evaluation):
             self._new.add(alert.id)
             self.update(key, alert)
             reason, why = DecisionReason.FIRING, alert.annotations.get("summary")
+            self.note_change(reason, alert, alert.id, why)
         else:
             reason, why = DecisionReason.WITHHELD, "another rule's alert already covers it"
         self.note(rule.alert, reason, why, event_id=event_id, alert=(alert.fingerprint, alert.id))
@@ -308,7 +326,7 @@ class RuleEvaluation(Evaluation):
         if row is not None and alert_id in self._new:
             self._rows[alert_id] = replace(row, alert=replace(row.alert, ends_at=at, end_reason=reason))
             self._new.remove(alert_id)
-            ended = AlertBrief(row.alert.fingerprint, row.alert.name)
+            ended: Alert | AlertBrief = row.alert
         else:
             if alert_id not in self._briefs:  # look up at once all that the loaded states hold open
                 states = (known.state for known in self.states.values())
@@ -328,6 +346,7 @@ class RuleEvaluation(Evaluation):
         about = (ended.fingerprint, alert_id)
         name = rule.alert if rule else ended.name
         self.note(name, DecisionReason.RESOLVED, reason.value, event_id=event_id, alert=about)
+        self.note_change(DecisionReason.RESOLVED, ended, alert_id, reason.value)
 
     def write(self) -> None:
         """Save states and alerts, route the alerts into groups, and record the decisions of the transaction."""

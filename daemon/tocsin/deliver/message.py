@@ -15,9 +15,9 @@ from tocsin.deliver.outgoing import Facts
 from tocsin.kit.clock import format_local, human_duration
 from tocsin.model.alert import Alert, EndReason
 from tocsin.model.errors import error_fingerprint, error_text, shorten_log
-from tocsin.model.event import Event, EventName
+from tocsin.model.event import Event, EventName, place_of_event
 from tocsin.model.labels import Labels, Matcher, Op, common_labels
-from tocsin.model.notification import EventNotice, GroupNotice, Notice, SummaryNotice
+from tocsin.model.notification import EventNotice, GroupNotice, Notice, Notification, SummaryNotice
 from tocsin.model.run import LOST, Details, Outcome, Run, RunKey
 
 T = TypeVar("T")
@@ -202,6 +202,38 @@ def headline(event: Event) -> str:
     )
 
 
+def _group_title(group: GroupNotice) -> str:
+    counts = ((len(group.firing), "firing"), (len(group.resolved), "resolved"))
+    labels = group.group_labels
+    places = ((" in ", labels.get("project")), (" on ", labels.get("dss_node")))
+    where = "".join(f"{preposition}{place}" for preposition, place in places if place)
+    return f"{labels.get('alertname') or 'Alerts'}{where}: {', '.join(f'{number} {word}' for number, word in counts if number)}"
+
+
+def _summary_title(notice: SummaryNotice) -> str:
+    counts = ", ".join(f"{number} {outcome}" for outcome, number in sorted(notice.runs_by_outcome.items()))
+    total = sum(notice.runs_by_outcome.values())
+    return to_one_line(f"{total} runs on {notice.node} were seen late: {counts or 'none ended'}", 300)
+
+
+def notification_line(notification: Notification) -> dict[str, object]:
+    """What the log says of a notification: who is notified, of what, and the place that it is about."""
+    notice = notification.notice
+    line: dict[str, object] = {"receiver": notification.receiver, "channel": notification.channel}
+    match notice:
+        case EventNotice(event=event):
+            return {**line, "subject": headline(event), **place_of_event(event)}
+        case GroupNotice(alerts=(alert,)):
+            summary = to_one_line(alert.annotations.get("summary") or alert.name, 300)
+            line["subject"] = summary if alert.firing else f"Resolved: {summary}"
+        case GroupNotice():
+            line["subject"] = _group_title(notice)
+        case SummaryNotice():
+            return {**line, "subject": _summary_title(notice), "dss_node": notice.node}
+    labels = common_labels([alert.labels for alert in notice.alerts])
+    return line | {name: labels[name] for name in ("alertname", "dss_node", "project", "scenario") if name in labels}
+
+
 def _event_tone(event: Event) -> Tone:
     return _EVENTS[event.name][0] or outcome_tone(event.run.outcome if event.run else None)
 
@@ -296,7 +328,6 @@ class _MessageBuilder:
         return self.page("Tocsin", "runs", *run.scenario, run.run_id)
 
     def summary(self, notice: SummaryNotice) -> Message:
-        counts = ", ".join(f"{number} {outcome}" for outcome, number in sorted(notice.runs_by_outcome.items()))
         items = tuple(
             Item(
                 to_one_line(event.scenario.name or event.scenario.id if event.scenario else event.node, _NAME),
@@ -309,9 +340,8 @@ class _MessageBuilder:
             )
             for event in notice.worst[:MAX_ITEMS]
         )
-        total = sum(notice.runs_by_outcome.values())
         return Message(
-            to_one_line(f"{total} runs on {notice.node} were seen late: {counts or 'none ended'}", 300),
+            _summary_title(notice),
             max(map(outcome_tone, notice.runs_by_outcome), key=list(Tone).index, default=Tone.INFO),
             (MessageLine("From", self.at(notice.since)), MessageLine("Until", self.at(notice.until))),
             sections=tuple(MessageSection(item.error, (item,)) for item in items),
@@ -332,16 +362,12 @@ class _MessageBuilder:
         lines, links = _annotation_lines(common_labels([alert.annotations for alert in group.firing or group.resolved]))
         shared += lines
         sections = self.sections(alerts, shared)
-        counts = ((len(group.firing), "firing"), (len(group.resolved), "resolved"))
-        count = ", ".join(f"{number} {word}" for number, word in counts if number)
         labels = group.group_labels
-        places = ((" in ", labels.get("project")), (" on ", labels.get("dss_node")))
-        where = "".join(f"{preposition}{place}" for preposition, place in places if place)
         errors = [section.error for section in sections if section.error is not None]
         # The one cause of all that fires is what the reader of a lock screen needs.
         cause = f": {errors[0].message.partition(chr(10))[0]}" if group.firing and len(errors) == 1 else ""
         return Message(
-            to_one_line(f"{labels.get('alertname') or 'Alerts'}{where}: {count}{cause}", 300),
+            to_one_line(f"{_group_title(group)}{cause}", 300),
             max(map(_severity_tone, group.firing), key=list(Tone).index, default=Tone.GOOD),
             tuple(shared),
             sections=sections,

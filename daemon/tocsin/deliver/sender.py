@@ -3,8 +3,7 @@ takes it, refuses it for good or it grows too old; in order within an ordering k
 only a send without a written receipt repeats, with the same delivery id. Several processes may send from one store."""
 
 import asyncio
-import logging
-from collections.abc import Callable, Collection, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass
 from datetime import UTC, datetime, timedelta
@@ -16,13 +15,15 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from tocsin.config.model import Channel, Config
 from tocsin.deliver.bulkhead import Bulkhead, log_failure
+from tocsin.deliver.message import notification_line
 from tocsin.deliver.outgoing import Outgoing, UsualDurations, load_outgoing
 from tocsin.deliver.receipts import Receipts, next_retry, store_wait
 from tocsin.deliver.result import SendResult, failed, unknown
 from tocsin.deliver.transport import Transport, connector
 from tocsin.kit.clock import Clock
+from tocsin.kit.lines import Line, write_lines
 from tocsin.kit.mask import where
-from tocsin.model.notification import Attempt, AttemptOutcome, DeadReason, NotificationState
+from tocsin.model.notification import Attempt, AttemptOutcome, DeadReason, Notification, NotificationState
 from tocsin.store import Store, StoreUnavailable, deliveries, outbox
 from tocsin.store.outbox import ClaimedRow, Receipt, SentMessage, Settled
 
@@ -35,6 +36,14 @@ _SCAN_LIMIT = 500  # ready rows of one scan
 _OUTAGE = 3  # consecutive failures after which a success retries at once what waits for its retry
 _NO_ANSWER = unknown("no answer before the deadline; it may still arrive")
 _STOPPED = unknown("Tocsin stopped before the answer came")
+
+
+def _lines(event: str, notification: Notification, receipt: Receipt) -> Iterator[Line]:
+    """The line of the log about a notification and its last attempt."""
+    line = {"event": event, **notification_line(notification)}
+    if receipt.state is not NotificationState.DELIVERED:
+        line |= {"reason": receipt.reason, **({"dead_reason": receipt.dead_reason} if receipt.dead_reason else {})}
+    yield {**line, "attempt": receipt.attempt.number, "notification": notification.id}
 
 
 def _keep(task: "asyncio.Task[None]", tasks: set["asyncio.Task[None]"]) -> None:
@@ -94,14 +103,13 @@ class Sender:
         self._abandoned: set[asyncio.Task[None]] = set()
         self._after: set[asyncio.Task[None]] = set()  # what follows from a receipt
         self._usual: UsualDurations = {}
-        self._started = self._verbose = False
+        self._started = False
         self._renew_at = self._measure_at = datetime.min.replace(tzinfo=UTC)
         self._outages = 0  # consecutive steps that found the store away
 
     async def step(self, now: datetime, config: Config) -> datetime | None:
         """Claim and begin to send what is due and has capacity; returns when more falls due. Sends go on between steps;
         one is needed at least every five seconds, to renew leases."""
-        self._verbose = log.bind().is_enabled_for(logging.DEBUG)  # asking for each line costs as much as some of them
         try:
             if not self._started:
                 if self.store.is_sqlite:  # other senders from this file are dead
@@ -287,10 +295,8 @@ class Sender:
         retried = receipt.state is NotificationState.PENDING
         outcome = result.outcome if retried else receipt.state
         bulkhead.counters[outcome].inc()
-        context = {"channel": channel.name, "notification": notification.id, "attempt": receipt.attempt.number}
         if receipt.state is NotificationState.DELIVERED:
-            if self._verbose:
-                log.debug("notification_delivered", **context)
+            write_lines("deliver", "info", partial(_lines, "notification_delivered", notification, receipt))
             bulkhead.record_duration(receipt.attempt.ended_at - receipt.attempt.started_at)
             failures, bulkhead.failures = bulkhead.failures, 0
             if failures:
@@ -299,7 +305,9 @@ class Sender:
                 self._follow(self._retry_now(channel.name))
         else:
             if receipt.state is NotificationState.DEAD:
-                log.warning("notification_dead", **context, dead_reason=receipt.dead_reason, reason=receipt.reason)
+                write_lines("deliver", "warning", partial(_lines, "notification_dead", notification, receipt))
+            elif receipt.attempt.number == 1:  # of further tries the outbox tells
+                write_lines("deliver", "warning", partial(_lines, "notification_failed", notification, receipt))
             bulkhead.failures += 1
             if bulkhead.failures == 1:
                 log.warning("channel_failing", channel=channel.name, reason=result.note)

@@ -59,6 +59,12 @@ class Alert:
         return self.labels["alertname"]
 
     @property
+    def place(self) -> dict[str, str]:
+        """What lines of the log say of it."""
+        names = ("alertname", "severity", "dss_node", "project", "scenario")
+        return {name: value for name in names if (value := self.labels.get(name))}
+
+    @property
     def failing_channel(self) -> str | None:
         """The channel that does not deliver, if this alert is about one."""
         return self.labels.get("channel") if self.name == CHANNEL_ALERT else None

@@ -49,7 +49,6 @@ class DecisionReason(StrEnum):
 ALERT_OPENS = frozenset(
     {DecisionReason.FIRING, DecisionReason.UPDATED}
 )  # decisions of rules, after which an alert is routed
-ALERT_CHANGES = ALERT_OPENS | {DecisionReason.RESOLVED}
 _MUTES = ("silenced", "inhibited", "muted_time", "no_change", "no_channel")
 FLUSHES = tuple(
     map(DecisionReason, ("first", "new_alerts", "resolved", "repeat", "escalated", "acknowledged", "failover", *_MUTES))

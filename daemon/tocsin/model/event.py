@@ -135,6 +135,31 @@ def event_labels(event: Event, extra: Labels = _NO_LABELS) -> dict[str, str]:
     }
 
 
+def place_of_event(event: Event) -> dict[str, object]:
+    """What an event is about, for lines of the log; ids follow names."""
+    facts: dict[str, object] = {"dss_node": event.node}
+    if event.scenario is not None:
+        facts |= {"project": event.project, "scenario": event.scenario.id}
+    if event.run is not None:
+        facts["run"] = event.run.run_id
+    return facts
+
+
+def event_line(event: Event) -> dict[str, object]:
+    """The line of the log for an event of a run; ``seconds`` is the run's duration."""
+    line: dict[str, object] = {"event": event.name.value.replace(".", "_"), **place_of_event(event)}
+    run = event.run
+    if run is not None and run.outcome is not None and event.name in END_EVENTS:
+        line["outcome"] = run.outcome
+        if run.duration is not None:
+            line["seconds"] = round(run.duration.total_seconds(), 3)
+    if event.reporter is not None:
+        line |= {"reporter": event.reporter.name, "error": event.reporter.error}
+    if event.late:
+        line["late"] = True
+    return line
+
+
 def is_good(outcome: str | None) -> bool:
     return outcome in GOOD_OUTCOMES
 

@@ -46,6 +46,9 @@ class AlertBrief(NamedTuple):
 
     fingerprint: str
     name: str
+    node: str
+    project: str
+    scenario: str
 
 
 def _run(row: Mapping[str, Any]) -> RunKey | None:
@@ -126,7 +129,15 @@ def firing_or_ended_since(connection: Connection, since: datetime, changed_since
     return readable(connection, alerts, connection.execute(query), to_alert)
 
 
-_BRIEF = Keyed(select(alerts.c.id, alerts.c.fingerprint, alerts.c.alertname).where(_FIRING), [alerts.c.id])
+_BRIEF_COLUMNS = (
+    alerts.c.id,
+    alerts.c.fingerprint,
+    alerts.c.alertname,
+    alerts.c.node,
+    alerts.c.project,
+    alerts.c.scenario,
+)
+_BRIEF = Keyed(select(*_BRIEF_COLUMNS).where(_FIRING), [alerts.c.id])
 
 
 def firing_by_id(connection: Connection, ids: Collection[str]) -> dict[str, AlertBrief]:

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
-from sqlalchemy import BigInteger, Connection, bindparam, literal_column, select, true, update
+from sqlalchemy import BigInteger, Connection, bindparam, func, literal_column, select, true, update
 
 from tocsin.kit.clock import EPOCH, to_ms
 from tocsin.model.event import ScenarioFacts
@@ -198,6 +198,14 @@ _SAVE_POLL = BulkWrite(
         .values(reporter_failures=_FAILURES, backfilled=true())
     ),
 )
+
+
+def count_known(connection: Connection) -> tuple[int, int]:
+    """How many projects and scenarios of all nodes are there."""
+    return tuple(  # type: ignore[return-value] # of the two tables
+        connection.execute(select(func.count()).select_from(table).where(table.c.gone_at.is_(None))).scalar_one()
+        for table in (projects, scenarios)
+    )
 
 
 def load_scenarios(connection: Connection, node: str) -> list[ScenarioRow]:

@@ -199,7 +199,9 @@ class _Session:
                 changes |= {"last_ok_at": now, "last_sweep_at": self._sweep.swept_at or row.last_sweep_at}
             if row.backfilling and self._discovery.complete and state.schedule.all_polled():
                 changes["backfilling"] = False
-                state.log.info("backfill_complete")
+                watched, projects = state.schedule.scenarios.values(), len(self._discovery.projects)
+                active = sum(scenario.row.active is True for scenario in watched)
+                state.log.info("backfill_complete", projects=projects, scenarios=len(watched), active=active)
         if changes:
             await state.save(changes)
 
