@@ -3,7 +3,7 @@
 import pytest
 
 from tests.decide.test_decide_channels import AWAY, LOCKED, Fleet
-from tests.decide.world import World, channel, config, minutes
+from tests.decide.world import World, channel, config, key, minutes
 from tests.deliver.builders import Plain
 from tocsin.config.model import Failover, PagerDutyConfig, Receiver, Reporter
 from tocsin.decide.evaluate import CompiledConfig
@@ -79,3 +79,29 @@ async def test_what_is_delivered_while_its_failover_is_decided_is_told_nowhere_e
     assert len(await of(fleet, "backup/mail")) == 1
     result = await world.store.write(fail_over, compiled, later, undelivered)  # and not a second time
     assert result.decisions == []
+
+
+async def test_who_stood_in_is_told_the_end_once_though_the_first_channel_works_again(fleet: Fleet) -> None:
+    fleet.answers["ops/slack"] = AWAY
+    await fleet.fail()
+    await fleet.last(minutes=7)
+    assert await of(fleet, "backup/pd") == ["group"]
+    fleet.answers.clear()
+    await fleet.last(minutes=2)
+    await fleet.world.restart(fleet.clock.now())
+    await fleet.fail("OTHER")  # of the same group: no news for who stood in
+    await fleet.last(minutes=10)
+    assert await of(fleet, "backup/pd") == ["group"]
+    for name in ("NIGHTLY", "OTHER"):
+        await fleet.world.run(fleet.clock.now(), "SUCCESS", key(name))
+    await fleet.last(minutes=10)
+    assert await of(fleet, "backup/pd") == ["group", "group"]
+
+
+async def test_who_stood_in_is_told_the_end_once_while_the_first_channel_is_still_away(fleet: Fleet) -> None:
+    fleet.answers["ops/slack"] = AWAY
+    await fleet.fail()
+    await fleet.last(minutes=7)
+    await fleet.world.run(fleet.clock.now(), "SUCCESS")
+    await fleet.last(minutes=30)
+    assert await of(fleet, "backup/pd") == ["group", "group"]

@@ -14,7 +14,7 @@ from typing import ClassVar
 import msgspec
 import structlog
 
-from tocsin.config.model import Config, Reporter, WatchConfig
+from tocsin.config.model import Channel, Config, Reporter, WatchConfig
 from tocsin.kit.lines import Line
 from tocsin.model.alert import Alert, EndReason, Group
 from tocsin.model.decision import ALERT_OPENS, Decision, DecisionReason, Stage
@@ -90,6 +90,12 @@ class CompiledConfig:
         """The reporters on this event whose matchers all hold."""
         on = self._on[name]
         return self._reporters_of_bits(on & self._reporters.matching(labels)) if on else ()
+
+    def stand_ins(self, receiver: str) -> Sequence[Channel]:
+        """The channels that are notified in place of a receiver that does not deliver."""
+        configured = self.config.receiver(receiver) if self.fails_over else None
+        failover = configured.failover if configured else None
+        return self.channels.get(failover.receiver, ()) if failover else ()
 
     def watch(self, node: str) -> WatchConfig:
         configured = self.nodes.get(node)

@@ -6,10 +6,12 @@ from datetime import datetime, timedelta
 from typing import ClassVar
 
 from tocsin.decide.evaluate import CompiledConfig, Evaluation, StepResult
+from tocsin.model.alert import NotificationLogEntry
 from tocsin.model.decision import DecisionReason, Stage
 from tocsin.model.notification import GroupNotice, Notification
 from tocsin.routing.reporters import new_notification
-from tocsin.store import Connection, alerts, outbox
+from tocsin.store import Connection, alerts, groups, outbox
+from tocsin.store.groups import NotificationLogRow
 
 _DEAD_SINCE = timedelta(hours=1)  # an older dead letter is history: its receiver had no failover when it died
 
@@ -27,25 +29,47 @@ def find_undelivered(connection: Connection, compiled: CompiledConfig, now: date
 
 @dataclass(slots=True)
 class FailoverEvaluation(Evaluation):
+    """``log``, by group key and channel, says what stand-ins were told of a group, so that a flush tells them its end."""
+
+    log: dict[tuple[str, str], NotificationLogRow]
     _pending: list[Notification] = field(default_factory=list)
     stage: ClassVar[Stage] = Stage.FLUSH
 
-    def fail_over(self, notification: Notification, name: str) -> None:
-        """Enqueue it for each channel of the receiver ``name`` that can take its kind."""
+    def fail_over(self, notification: Notification) -> None:
+        """Enqueue it for each channel that stands in, can take its kind and was not notified of the same by a flush."""
         notice = notification.notice
-        if isinstance(notice, GroupNotice):
-            notice = replace(notice, receiver=name)
-        for channel in self.compiled.channels.get(name, ()):
-            if isinstance(notice, GroupNotice) or not channel.alerts_only:
-                parts = (notification.id, "failover", channel.name)
-                copy = new_notification(channel, notification.ordering_key, notice, self.now, *parts)
-                self._pending.append(copy)
-                subject = f"{notification.channel} → {channel.name}"
-                self.note(subject, DecisionReason.FAILOVER, notification.reason, notification_id=copy.id)
+        for channel in self.compiled.stand_ins(notification.receiver):
+            if isinstance(notice, GroupNotice):
+                if not self._is_news(notice, channel.name):
+                    continue
+                notice = replace(notice, receiver=channel.receiver)
+            elif channel.alerts_only:
+                continue
+            parts = (notification.id, "failover", channel.name)
+            copy = new_notification(channel, notification.ordering_key, notice, self.now, *parts)
+            self._pending.append(copy)
+            subject = f"{notification.channel} → {channel.name}"
+            self.note(subject, DecisionReason.FAILOVER, notification.reason, notification_id=copy.id)
+
+    def _is_news(self, notice: GroupNotice, channel: str) -> bool:
+        """Whether the channel was not notified of the same; then the log says that it is by now."""
+        firing = frozenset(alert.fingerprint for alert in notice.alerts if alert.firing)
+        resolved = frozenset(alert.fingerprint for alert in notice.alerts if not alert.firing)
+        row = self.log.get((notice.group_key, channel))
+        before = row.notified if row else None
+        if before is not None and firing <= before.firing and resolved <= before.resolved:
+            return False
+        entry = NotificationLogEntry(firing, resolved, self.now)
+        self.log[notice.group_key, channel] = NotificationLogRow(
+            notice.group_key, channel, entry, DecisionReason.FAILOVER
+        )
+        return True
 
     def write(self) -> None:
         self.enqueue(self._pending, {})
         outbox.mark_failed_over(self.connection, [item.id for item in self._pending], self.now)
+        notified = [row for row in self.log.values() if row.notified and row.notified.at == self.now]
+        groups.save_notification_log(self.connection, notified)
         alerts.record_decisions(self.connection, self.result.decisions)
 
 
@@ -54,11 +78,11 @@ def fail_over(
 ) -> StepResult:
     """Notify other receivers in place of those that did not deliver, and note it on the rows. What was delivered, or
     failed over, since ``undelivered`` was read is left out."""
-    evaluation = FailoverEvaluation(connection, compiled, now)
+    keys = {item.notice.group_key for item in undelivered if isinstance(item.notice, GroupNotice)}
+    evaluation = FailoverEvaluation(connection, compiled, now, log=groups.load_notification_log(connection, keys))
     marked = outbox.mark_failed_over(connection, [item.id for item in undelivered], now)
     for notification in undelivered:
-        receiver = compiled.config.receiver(notification.receiver)
-        if notification.id in marked and receiver is not None and receiver.failover is not None:
-            evaluation.fail_over(notification, receiver.failover.receiver)
+        if notification.id in marked:
+            evaluation.fail_over(notification)
     evaluation.write()
     return evaluation.result

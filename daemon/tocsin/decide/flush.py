@@ -105,6 +105,11 @@ class FlushEvaluation(Evaluation):
         channels = self.compiled.channels.get(group.receiver, ())
         for channel in channels:
             self._notify(group, route, channel, audible, muted)
+        for channel in self.compiled.stand_ins(group.receiver):  # what failed over to it, it is told the end of
+            before = self.log.get((group.key, channel.name))
+            if before is not None and before.notified is not None and before.notified.firing:
+                known = [member for member in audible if member.alert.fingerprint in before.notified.firing]
+                self._notify(group, route, channel, known, muted, stands_in=True)
         if not channels:
             self._record(group, "", NotifyDecision(DecisionReason.NO_CHANNEL, f"receiver {group.receiver}"))
         # A channel that asks for it is yet to be notified of the end of what it was notified of.
@@ -134,7 +139,14 @@ class FlushEvaluation(Evaluation):
         return [m for m in members if m.alert.fingerprint in notified or not waits(m.alert)]
 
     def _notify(
-        self, group: Group, route: Route, channel: Channel, audible: Sequence[Member], muted: NotifyDecision | None
+        self,
+        group: Group,
+        route: Route,
+        channel: Channel,
+        audible: Sequence[Member],
+        muted: NotifyDecision | None,
+        *,
+        stands_in: bool = False,
     ) -> None:
         others = [member for member in audible if member.alert.failing_channel != channel.name]
         shown = [member.alert for member in others if not member.ended_muted or channel.resolve_what_was_sent]
@@ -158,6 +170,8 @@ class FlushEvaluation(Evaluation):
             if route.escalates and decision.reason in (DecisionReason.FIRST, DecisionReason.NEW_ALERTS):
                 note = f"nobody acknowledged it for {human_duration(route.group_wait)}"
                 decision = replace(decision, reason=DecisionReason.ESCALATED, note=note)
+            if stands_in and decision.reason is DecisionReason.REPEAT:
+                decision = NotifyDecision(DecisionReason.NO_CHANGE, "stands in for another receiver", log=True)
         elif route.escalates:
             note = f"acknowledged, over, or firing for less than {human_duration(route.group_wait)}"
             decision = NotifyDecision(DecisionReason.NO_CHANGE, note)
@@ -171,7 +185,7 @@ class FlushEvaluation(Evaluation):
             content = firing + resolved if channel.send_resolved else firing
             notice = GroupNotice(
                 group_key=group.key,
-                receiver=group.receiver,
+                receiver=channel.receiver if stands_in else group.receiver,
                 group_labels=group.labels,
                 alerts=tuple(content[:MOST_ALERTS]),
                 reason=decision.reason.value,
