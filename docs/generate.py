@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry
 from tocsin.config import intervals, load, model, schema
 from tocsin.config.problems import Schema, referenced
 from tocsin.decide.decide import DecideMetrics
+from tocsin.deliver.alertmanagers import AlertmanagerMetrics
 from tocsin.deliver.sender import DeliverMetrics
 from tocsin.metrics import ProcessMetrics
 from tocsin.metrics.families import FAMILIES
@@ -173,7 +174,8 @@ def series() -> list[tuple[str, str, tuple[str, ...], str]]:
     """Name as a query would say it, kind, labels and words of every family."""
     found = [(one.name, one.kind, one.labels, one.documentation) for one in FAMILIES]
     registry = CollectorRegistry()
-    for struct in (ProcessMetrics(registry), WatchMetrics(registry), DecideMetrics(registry), DeliverMetrics(registry)):
+    parts = (ProcessMetrics, WatchMetrics, DecideMetrics, DeliverMetrics, AlertmanagerMetrics)
+    for struct in (part(registry) for part in parts):
         own = [metric for metric in vars(struct).values() if hasattr(metric, "_labelnames")]
         found += [(one._name, one._type, tuple(one._labelnames), one._documentation) for one in own]
     found.append(("tocsin_build_info", "gauge", ("version", "python"), "1, with the version."))

@@ -44,6 +44,7 @@ class Panel:
     text: str = "value"
     link: str = ""
     columns: dict[str, str] = field(default_factory=dict)
+    every: str = ""  # the shortest interval between two points, for bars that count
 
     def json(self, number: int, x: int, y: int) -> dict[str, object]:
         return {
@@ -70,6 +71,7 @@ class Panel:
                 "instant": instant,
                 "range": not instant,
                 "format": "table" if self.kind == "table" else "time_series",
+                **({"interval": self.every} if self.every else {}),
             }
 
     def _defaults(self) -> dict[str, object]:
@@ -112,7 +114,7 @@ class Panel:
                     "properties": [{"id": "color", "value": {"mode": "fixed", "fixedColor": color}}],
                 }
         if self.kind == "table":
-            for name in ("dss_node", "project", "scenario"):
+            for name in self.columns:
                 yield {"matcher": {"id": "byName", "options": name}, "properties": [{"id": "unit", "value": "string"}]}
 
     def _options(self) -> dict[str, object]:
@@ -241,9 +243,15 @@ def graph(title: str, *queries: tuple[str, str], width: int = 12, **how: object)
     return Panel(title, "timeseries", tuple(Query(*query) for query in queries), width, **how)  # type: ignore[arg-type]
 
 
+# The names and owners of scenarios; ``owner`` is empty unless it is one of Tocsin's tag_labels.
+INFO = f"max by ({SCENARIO}, scenario_name, owner) (dss_scenario_info)"
+
+
 def table(title: str, expr: str, width: int = 12, **how: object) -> Panel:
-    columns = {name: name for name in SCENARIO.split(", ")}
-    return Panel(title, "table", (Query(expr, table=True),), width, columns=columns, **how)  # type: ignore[arg-type]
+    """A row for each scenario of ``expr``, with its name and owner."""
+    named = f"({expr}) * on ({SCENARIO}) group_left (scenario_name, owner) {INFO}"
+    columns = {name: name for name in (*SCENARIO.split(", "), "scenario_name", "owner")}
+    return Panel(title, "table", (Query(named, table=True),), width, columns=columns, **how)  # type: ignore[arg-type]
 
 
 NODE = Variable("dss_node", "label_values(dss_node_up, dss_node)", several=True)
@@ -319,20 +327,22 @@ def fleet() -> dict[str, object]:
             (
                 graph(
                     "Runs ended",
-                    (f"sum by (outcome) (increase({runs}[$__rate_interval]))", "{{outcome}}"),
+                    (f"round(sum by (outcome) (increase({runs}[$__interval])))", "{{outcome}}"),
                     bars=True,
                     stacked=True,
                     outcomes=True,
+                    every="5m",
                 ),
                 graph(
                     "Failures by project",
                     (
-                        "topk(10, sum by (dss_node, project) (increase("
-                        f'dss_project_runs_total{IN_SCOPE[:-1]}, outcome=~"FAILED|UNKNOWN"}}[$__rate_interval])) > 0)',
+                        "topk(10, round(sum by (dss_node, project) (increase("
+                        f'dss_project_runs_total{IN_SCOPE[:-1]}, outcome=~"FAILED|UNKNOWN"}}[$__interval]))) > 0)',
                         "{{dss_node}} {{project}}",
                     ),
                     bars=True,
                     stacked=True,
+                    every="5m",
                 ),
                 graph(
                     "Duration of runs",
@@ -389,9 +399,59 @@ def fleet() -> dict[str, object]:
                     "Nodes",
                     "state-timeline",
                     (Query('max by (dss_node) (dss_node_up{dss_node=~"$dss_node"})', "{{dss_node}}"),),
-                    24,
+                    12,
                     6,
                     mappings=(("0", "down", "red"), ("1", "up", "green")),
+                ),
+                Panel(
+                    "Versions",
+                    "table",
+                    (
+                        Query(
+                            'max by (dss_node, version, node_type) (dss_node_info{dss_node=~"$dss_node"})', table=True
+                        ),
+                    ),
+                    12,
+                    6,
+                    description="Each node with its type and the version of DSS that answered last.",
+                    columns={name: name for name in ("dss_node", "version", "node_type")},
+                ),
+            ),
+        ),
+        Row(
+            "Alerts and notifications",
+            (
+                Panel(
+                    "Firing alerts",
+                    "table",
+                    (Query("max by (alertname, state) (tocsin_alerts) > 0", table=True),),
+                    12,
+                    description="Alerts that fire now, by name: active, suppressed (silenced, inhibited, muted) or acknowledged.",
+                    columns={name: name for name in ("alertname", "state")},
+                ),
+                graph(
+                    "Notifications",
+                    (
+                        "round(sum by (receiver, outcome) (increase(tocsin_notifications_total[$__interval])))",
+                        "{{receiver}} {{outcome}}",
+                    ),
+                    bars=True,
+                    stacked=True,
+                    every="5m",
+                    description="Notifications of all receivers in each interval, by what became of them.",
+                ),
+                stat(
+                    "Dead letters",
+                    "sum(max by (reason) (tocsin_dead_letters)) or vector(0)",
+                    steps=BAD_IF_ANY,
+                    description="Notifications that were given up; tocsin deliveries list shows them.",
+                ),
+                stat(
+                    "Oldest pending notification",
+                    "max(tocsin_outbox_oldest_age_seconds) or vector(0)",
+                    unit="s",
+                    steps=(("green", None), ("yellow", 120), ("red", 900)),
+                    description="How long the notification that waits longest has waited.",
                 ),
             ),
         ),
@@ -412,7 +472,8 @@ def scenario() -> dict[str, object]:
     def one(metric: str) -> str:
         return f"max({metric}{only})"
 
-    usual = f"{one('dss_scenario_run_seconds_total')} / sum(max by (outcome) (dss_scenario_runs_total{only}))"
+    mean = f"{one('dss_scenario_run_seconds_total')} / sum(max by (outcome) (dss_scenario_runs_total{only}))"
+    usual = one("dss_scenario_usual_duration_seconds")
     variables = (
         Variable("dss_node", "label_values(dss_node_up, dss_node)", several=False),
         Variable("project", 'label_values(dss_scenario_active{dss_node="$dss_node"}, project)', False),
@@ -437,7 +498,11 @@ def scenario() -> dict[str, object]:
                 stat("Next start, in", f"{one('dss_scenario_next_run_timestamp_seconds')} - time()", unit="s"),
                 stat("Active", one("dss_scenario_active"), mappings=(("0", "off", "orange"), ("1", "on", "green"))),
                 stat("Last duration", one("dss_scenario_last_run_duration_seconds"), unit="s"),
-                stat("Mean duration", usual, unit="s"),
+                stat("Mean duration", mean, unit="s"),
+                stat("Usual duration", usual, unit="s", description="The median of the last 20 good runs."),
+                stat(
+                    "Name", f"max by (scenario_name) (dss_scenario_info{only})", legend="{{scenario_name}}", text="name"
+                ),
                 stat("Running for", f"time() - {one('dss_scenario_running_start_timestamp_seconds')}", unit="s"),
                 stat("Runs over the span", f"sum(increase(dss_scenario_runs_total{only}[$__range]))"),
                 stat(
@@ -468,15 +533,16 @@ def scenario() -> dict[str, object]:
                 graph(
                     "Duration of the last run",
                     (one("dss_scenario_last_run_duration_seconds"), "last run"),
-                    (usual, "mean of all runs"),
+                    (usual, "usual"),
                     unit="s",
                 ),
                 graph(
                     "Runs ended",
-                    (f"sum by (outcome) (increase(dss_scenario_runs_total{only}[$__rate_interval]))", "{{outcome}}"),
+                    (f"round(sum by (outcome) (increase(dss_scenario_runs_total{only}[$__interval])))", "{{outcome}}"),
                     bars=True,
                     stacked=True,
                     outcomes=True,
+                    every="5m",
                 ),
                 graph("Failures in a row", (one("dss_scenario_consecutive_failures"), "failures")),
                 graph("Running", (one("dss_scenario_running"), "runs in progress")),
@@ -657,6 +723,28 @@ def tocsin() -> dict[str, object]:
         Row(
             "Process",
             (
+                graph(
+                    "Answers over HTTP",
+                    (
+                        f"sum by (route, code) (rate(tocsin_http_requests_total{own}[$__rate_interval]))",
+                        "{{route}} {{code}}",
+                    ),
+                    unit="reqps",
+                    description="What the API, the console and /metrics were asked for.",
+                ),
+                graph(
+                    "Alertmanagers",
+                    (f"min by (alertmanager) (tocsin_alertmanager_up{own})", "{{alertmanager}} up"),
+                    (
+                        f"sum by (alertmanager) (rate(tocsin_alertmanager_alerts_sent_total{own}[$__rate_interval]))",
+                        "{{alertmanager}} sent",
+                    ),
+                    (
+                        f"sum by (alertmanager) (rate(tocsin_alertmanager_errors_total{own}[$__rate_interval]))",
+                        "{{alertmanager}} refused",
+                    ),
+                    description="The Alertmanagers under alerting.alertmanagers: whether they answer, and what they are sent.",
+                ),
                 graph(
                     "Lag of the event loop",
                     (f"max by (instance) (tocsin_event_loop_lag_seconds{own})", "{{instance}}"),

@@ -68,7 +68,7 @@ def exposition() -> Iterable[Exposition]:
 def fill(connection: Connection) -> None:
     """A scenario that failed twice and runs, one that was never looked at, and one with a hostile name."""
     put_node(connection)
-    put_node(connection, "new", up=None, last_discovery_at=None, last_ok_at=None)
+    put_node(connection, "new", up=None, last_discovery_at=None, last_ok_at=None, dss_version=None)
     put_scenario(connection, next_run=ago(minutes=-30), reporter_failures=2)
     put_scenario(connection, ScenarioKey("new", "P", "S"), active=None, polled_at=None)
     put_scenario(connection, HOSTILE, active=False)
@@ -109,6 +109,9 @@ async def refreshed(store: Store, exposition: Exposition) -> Exposition:
     [
         ("dss_scenario_runs_total", [(SCENARIO | {"outcome": "FAILED"}, 2), (SCENARIO | {"outcome": "SUCCESS"}, 7)]),
         ("dss_scenario_run_seconds_total", [(SCENARIO, 694.5)]),
+        ("dss_scenario_usual_duration_seconds", [(SCENARIO, 90)]),
+        ("dss_scenario_info", [(SCENARIO | {"scenario_name": "NIGHTLY name", "type": "step_based"}, 1)]),
+        ("dss_node_info", [({"dss_node": "prod", "version": "14.1.0", "node_type": ""}, 1)]),
         ("dss_scenario_last_run_duration_seconds", [(SCENARIO, 4)]),
         ("dss_scenario_last_run_start_timestamp_seconds", [(SCENARIO, to_ms(ago(minutes=30)) / 1000)]),
         ("dss_scenario_last_run_end_timestamp_seconds", [(SCENARIO, to_ms(ago(minutes=30)) / 1000 + 4)]),
@@ -134,7 +137,7 @@ async def test_a_series_says_what_the_rows_say(
 ) -> None:
     await store.write(fill)
     found = samples(await scrape(await refreshed(store, exposition), accept), name)
-    assert [one for one in found if one[0].get("scenario") != HOSTILE.scenario] == expected
+    assert [one for one in found if one[0].get("scenario") not in (HOSTILE.scenario, "S")] == expected
 
 
 async def test_buckets_are_cumulated_over_all_bounds(store: Store, exposition: Exposition) -> None:
@@ -163,8 +166,44 @@ async def test_a_changed_list_of_buckets_begins_the_histogram_anew(store: Store,
 async def test_what_is_unknown_has_no_sample(store: Store, exposition: Exposition) -> None:
     await store.write(fill)
     families = await scrape(await refreshed(store, exposition))
-    labels = [sample.labels for family in families for sample in family.samples]
+    known = ("dss_scenario_info",)  # its scenario was listed
+    labels = [sample.labels for family in families if family.name not in known for sample in family.samples]
     assert [one for one in labels if one.get("dss_node") == "new"] == []
+
+
+async def test_info_has_the_labels_of_tags_and_of_the_node_and_follows_a_reload(
+    store: Store, exposition: Exposition
+) -> None:
+    def rows(connection: Connection) -> None:
+        put_node(connection, node_type="DESIGN")
+        put_scenario(connection, tags=("owner: ada", "team:fin", "type:odd"))
+
+    await store.write(rows)
+    await exposition.refresh(store, NOW, CONFIG)
+    node = replace(CONFIG.nodes[0], labels={"env": "live", "version": "hidden"})
+    await exposition.refresh(store, NOW, replace(CONFIG, nodes=(node,), tag_labels=("owner", "type")))
+    families = await scrape(exposition)
+    named = {**SCENARIO, "scenario_name": "NIGHTLY name", "type": "step_based", "owner": "ada"}
+    assert samples(families, "dss_scenario_info") == [(named, 1)]
+    of_node = {"dss_node": "prod", "version": "14.1.0", "node_type": "DESIGN", "env": "live"}
+    assert samples(families, "dss_node_info") == [(of_node, 1)]
+
+
+async def test_the_usual_duration_changes_with_the_last_run_only(store: Store, exposition: Exposition) -> None:
+    def usual() -> list[float]:
+        return [number for _, number in samples(families, "dss_scenario_usual_duration_seconds")]
+
+    await store.write(put_node)
+    await store.write(put_scenario)
+    await store.write(put_run, a_run(minutes_ago=60, seconds=90))
+    await exposition.refresh(store, NOW, CONFIG)
+    families = await scrape(exposition)
+    assert usual() == [90]
+    await store.write(put_run, a_run(minutes_ago=30, seconds=110))
+    await store.write(lambda connection: connection.execute(schema.scenarios.update().values(polled_at=NOW)))
+    await exposition.refresh(store, NOW + timedelta(seconds=5), CONFIG)
+    families = await scrape(exposition)
+    assert usual() == [100]
 
 
 async def test_hostile_names_survive_both_formats(store: Store, exposition: Exposition) -> None:

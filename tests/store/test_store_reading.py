@@ -35,7 +35,7 @@ from tocsin.store.events import event_totals
 from tocsin.store.explanation import load_run_explanation
 from tocsin.store.query import BadCursor, Page
 from tocsin.store.runs import good_durations, usual_durations
-from tocsin.store.series import Bucket, LastRun, ProjectOutcome
+from tocsin.store.series import Bucket, LastRun, NodeFacts, ProjectOutcome
 
 Reading = Callable[..., Page[Any]]
 KEYS = [ScenarioKey("prod", "SALES", name) for name in ("a", "B", "é", "Z z", "_")]
@@ -199,10 +199,13 @@ async def test_series_read_what_a_scenario_has_done(store: Store) -> None:
         put_run(connection, a_run(KEYS[1]))
 
     await store.write(fill)
-    assert await store.read(series.node_facts) == [("new", None, False), ("prod", True, True)]
+    assert await store.read(series.node_facts) == [
+        NodeFacts("new", None, False, "14.1.0", None),
+        NodeFacts("prod", True, True, "14.1.0", None),
+    ]
     facts = await store.read(series.scenario_samples, {})
     assert list(facts) == [KEYS[1], KEY]
-    assert facts[KEY][1:] == (to_ms(ago(days=1)), to_ms(ago(seconds=30)), True, to_ms(NOW), 3)
+    assert facts[KEY][1:6] == (to_ms(ago(days=1)), to_ms(ago(seconds=30)), True, to_ms(NOW), 3)
     again = await store.read(series.scenario_samples, facts)
     assert all(again[key] is facts[key] for key in facts)
     assert await store.read(series.running_since) == {KEY: to_ms(ago(minutes=3))}

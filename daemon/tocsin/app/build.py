@@ -126,6 +126,7 @@ class Daemon:
             ready=self.why_not_ready,
             status=self.status,
             reload=self.config.reload,
+            count_request=self._process_metrics.count_request,
             nudge=self.watchers.nudge,
             resolve_alert=self.resolve_alert,
             acknowledge_alert=self.acknowledge_alert,

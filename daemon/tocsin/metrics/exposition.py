@@ -12,7 +12,15 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created_metrics, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    PlatformCollector,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
 from prometheus_client.openmetrics import exposition as openmetrics
 
 from tocsin import __version__
@@ -91,6 +99,14 @@ class ProcessMetrics:
         def gauge(name: str, documentation: str, *labels: str) -> Gauge:
             return Gauge(f"tocsin_{name}", documentation, labels, registry=registry)
 
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
+        self._requests = Counter(
+            "tocsin_http_requests",
+            "Answers of the HTTP side, by address and status.",
+            ["route", "code"],
+            registry=registry,
+        )
         gauge("build_info", "1, with the version.", "version", "python").labels(
             __version__, platform.python_version()
         ).set(1)
@@ -116,6 +132,10 @@ class ProcessMetrics:
             "Rows set aside since the start because this version cannot read them, by table.",
             "table",
         )
+
+    def count_request(self, route: str, status: int | None) -> None:
+        """``route``: an address as its pattern; ``status`` None: nobody waited for the answer."""
+        self._requests.labels(route, "none" if status is None else str(status)).inc()
 
     def log_lines_dropped(self, total: int) -> None:
         """``total``: lines of the log that were dropped since the start of the process."""

@@ -124,6 +124,9 @@ def _once_polled(value: Callable[[ScenarioSeries], int]) -> Callable[[ScenarioSe
 
 
 FAMILIES: tuple[Family, ...] = (
+    Family("dss_scenario_info", "gauge", "1, with the scenario's name and type, and a label for each of tag_labels.",
+           (*_SCENARIO, "scenario_name", "type"),
+           lambda snapshot, _: [f"dss_scenario_info{{{row.labels},{row.info}}} 1\n" for row in snapshot.scenarios]),
     Family("dss_scenario_runs", "counter", "Runs of the scenario that ended while it was watched, by outcome.",
            (*_SCENARIO, "outcome"), _runs_total),
     _per_scenario("dss_scenario_run_seconds", "Seconds that the counted runs of the scenario took in all.",
@@ -137,6 +140,8 @@ FAMILIES: tuple[Family, ...] = (
                   lambda row: _seconds(row.history.last.end) if row.history.last else None),
     _per_scenario("dss_scenario_last_success_timestamp_seconds", "When a run last ended with SUCCESS or WARNING.",
                   lambda row: _seconds(row.history.last_good)),
+    _per_scenario("dss_scenario_usual_duration_seconds", "The median duration of the last 20 good runs.",
+                  lambda row: row.usual.total_seconds() if row.usual is not None else None),
     Family("dss_scenario_last_outcome", "gauge", "1 for the outcome of the last ended run; other outcomes are absent.",
            (*_SCENARIO, "outcome"), _last_outcome),
     _per_scenario("dss_scenario_running", "Whether a run of the scenario goes on.",
@@ -156,6 +161,9 @@ FAMILIES: tuple[Family, ...] = (
     Family("dss_project_runs", "counter", "Runs of the project's scenarios that ended while they were watched.",
            ("dss_node", "project", "outcome"), _project_runs),
     _per_node("dss_node_up", "Whether the DSS node answers.", lambda row: _flag(row.up)),
+    Family("dss_node_info", "gauge", "1, with the node's version and type, and its labels of the configuration.",
+           ("dss_node", "version", "node_type"),
+           lambda snapshot, _: [f"dss_node_info{{{row.info}}} 1\n" for row in snapshot.nodes if row.info]),
     _per_node("dss_node_scenarios", "Scenarios that are watched on the node.", lambda row: row.scenarios),
     Family("tocsin_events", "counter", "Events that were processed, late ones too.", ("event",),
            lambda snapshot, _: [f'tocsin_events_total{{event="{name}"}} {n}\n' for name, n in snapshot.events]),

@@ -11,11 +11,12 @@ from datetime import datetime, timedelta
 
 from tocsin.config.model import Config
 from tocsin.metrics.text import labels_text
-from tocsin.model.event import EventName
+from tocsin.model.event import EventName, labels_of_tags
 from tocsin.model.run import ScenarioKey
 from tocsin.routing.stages import Silencer
 from tocsin.store import Connection, alerts, series
 from tocsin.store.events import event_totals
+from tocsin.store.runs import usual_durations
 from tocsin.store.series import Bucket, NodeFacts, ProjectOutcome, RunHistory, ScenarioSample
 
 REREAD_EVERY = timedelta(hours=1)
@@ -28,9 +29,11 @@ class ScenarioSeries:
     """One scenario; ``labels`` is escaped."""
 
     labels: str
+    info: str  # further labels, of ``dss_scenario_info``
     facts: ScenarioSample
     history: RunHistory
     running_since: int | None  # epoch milliseconds
+    usual: timedelta | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,7 @@ class ProjectSeries:
 @dataclass(frozen=True, slots=True)
 class NodeSeries:
     labels: str
+    info: str  # all labels of ``dss_node_info``; empty until the node answered
     up: bool | None
     scenarios: int | None  # None until its scenarios were listed
 
@@ -68,6 +72,8 @@ class SnapshotReader:
     _histories: dict[ScenarioKey, RunHistory] = field(default_factory=dict)
     _buckets: dict[ProjectOutcome, tuple[Bucket, ...]] = field(default_factory=dict)
     _series: dict[ScenarioKey, ScenarioSeries] = field(default_factory=dict)
+    _usual: dict[ScenarioKey, timedelta] = field(default_factory=dict)
+    _tag_labels: tuple[str, ...] = ()
     _reread_at: datetime | None = None
     _layout: int | None = None
     rebuilt: int = 0  # series that the last reading had to build anew
@@ -80,6 +86,8 @@ class SnapshotReader:
         present = [scenario for scenario in facts.values() if scenario.key.node in watched]
         running = series.running_since(connection)
         self.rebuilt = 0
+        if self._tag_labels != config.tag_labels:
+            self._tag_labels, self._series = config.tag_labels, {}
         self._series = {
             scenario.key: self._scenario(scenario, running.get(scenario.key))
             for scenario in present[: config.metrics.max_scenarios]
@@ -96,7 +104,7 @@ class SnapshotReader:
                 for key, buckets in sorted(self._buckets.items())
                 if key.node in watched and (key.node, key.project) not in gone
             ),
-            nodes=_nodes((node for node in series.node_facts(connection) if node.node in watched), present),
+            nodes=_nodes(series.node_facts(connection), present, config),
             events=tuple((name.value, event_counts.get(name.value, 0)) for name in EventName),
             alerts=_alerts(connection, now, config),
             bounds=config.metrics.duration_bounds,
@@ -107,7 +115,7 @@ class SnapshotReader:
         before, self._facts = self._facts, facts
         former, self._layout = self._layout, series.bucket_layout(connection)
         if self._reread_at is None or now >= self._reread_at or former != self._layout:
-            self._histories = series.histories(connection, 0)
+            self._put_histories(connection, series.histories(connection, 0))
             self._buckets = series.project_buckets(connection)
             self._reread_at = now + REREAD_EVERY
             return
@@ -117,31 +125,54 @@ class SnapshotReader:
             if scenario.polled_at is not None and (key not in before or before[key].polled_at != scenario.polled_at)
         }
         if polled_at:
-            self._histories.update(series.histories(connection, min(polled_at.values())))
+            changed = series.histories(connection, min(polled_at.values()))
+            self._put_histories(connection, self._histories | changed)
             touched = sorted({(key.node, key.project) for key in polled_at})
             self._buckets.update(series.project_buckets(connection, touched))
         for key in self._histories.keys() - facts.keys():
             del self._histories[key]
+            self._usual.pop(key, None)
+
+    def _put_histories(self, connection: Connection, histories: dict[ScenarioKey, RunHistory]) -> None:
+        """Take these, and the usual durations of those scenarios of which another run is the last."""
+        before, self._histories = self._histories, histories
+        other = [key for key, history in histories.items() if before.get(key, _NOTHING).last != history.last]
+        for key in other:
+            self._usual.pop(key, None)
+        self._usual |= usual_durations(connection, other)
 
     def _scenario(self, facts: ScenarioSample, running_since: int | None) -> ScenarioSeries:
         key, history = facts.key, self._histories.get(facts.key, _NOTHING)
-        before = self._series.get(key)
+        usual, before = self._usual.get(key), self._series.get(key)
         if before is None:
             labels = labels_text({"dss_node": key.node, "project": key.project, "scenario": key.scenario})
-        elif before.facts is facts and before.history is history and before.running_since == running_since:
+        elif (
+            before.facts is facts
+            and before.history is history
+            and (before.running_since, before.usual) == (running_since, usual)
+        ):
             return before
         else:
             labels = before.labels
         self.rebuilt += 1
-        return ScenarioSeries(labels, facts, history, running_since)
+        info = before.info if before is not None and before.facts is facts else self._info(facts)
+        return ScenarioSeries(labels, info, facts, history, running_since, usual)
+
+    def _info(self, facts: ScenarioSample) -> str:
+        of_tags = labels_of_tags(facts.read_tags(), self._tag_labels) if self._tag_labels else {}
+        return labels_text({**of_tags, "scenario_name": facts.name, "type": facts.type or ""})
 
 
-def _nodes(nodes: Iterable[NodeFacts], scenarios: Iterable[ScenarioSample]) -> tuple[NodeSeries, ...]:
+def _nodes(nodes: Iterable[NodeFacts], scenarios: Iterable[ScenarioSample], config: Config) -> tuple[NodeSeries, ...]:
     counts = Counter(facts.key.node for facts in scenarios)
-    return tuple(
-        NodeSeries(labels_text({"dss_node": node.node}), node.up, counts[node.node] if node.discovered else None)
-        for node in nodes
-    )
+    found = []
+    for node in nodes:
+        if (configured := config.node(node.node)) is not None:
+            of_dss = {"dss_node": node.node, "version": node.version or "", "node_type": node.type or ""}
+            info = labels_text({**configured.labels, **of_dss}) if node.version or node.type else ""
+            count = counts[node.node] if node.discovered else None
+            found.append(NodeSeries(labels_text({"dss_node": node.node}), info, node.up, count))
+    return tuple(found)
 
 
 def _alerts(connection: Connection, now: datetime, config: Config) -> tuple[tuple[str, int], ...]:

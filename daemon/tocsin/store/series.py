@@ -21,16 +21,18 @@ from sqlalchemy import (
     ScalarSelect,
     Select,
     Table,
+    Text,
     and_,
     delete,
     func,
     literal,
     select,
+    type_coerce,
 )
 
 from tocsin.kit.clock import to_ms
 from tocsin.model.run import BAD_OUTCOMES, GOOD_OUTCOMES, Run, ScenarioKey
-from tocsin.store.schema import counters, duration_buckets, nodes, outcome_totals, projects, runs, scenarios
+from tocsin.store.schema import Document, counters, duration_buckets, nodes, outcome_totals, projects, runs, scenarios
 from tocsin.store.sql import SCENARIO, Keyed, bulk_upsert, columns, plain, same, shared_key, upsert
 
 INFINITE = -1
@@ -41,6 +43,7 @@ _LAYOUT = "duration_layout"
 _SUMS = ("runs", "seconds")
 _EXEMPLAR = ("exemplar_scenario", "exemplar_run", "exemplar_seconds", "exemplar_at")
 _BATCH = 500
+_TAGS: Document = scenarios.c.tags.type  # type: ignore[assignment] # its own type
 Rows = Select[*tuple[Any, ...]]
 
 
@@ -50,6 +53,8 @@ class NodeFacts(NamedTuple):
     node: str
     up: bool | None
     discovered: bool
+    version: str | None
+    type: str | None
 
 
 class ScenarioSample(NamedTuple):
@@ -61,6 +66,13 @@ class ScenarioSample(NamedTuple):
     active: bool | None
     next_run: int | None
     reporter_failures: int
+    name: str
+    type: str | None
+    tags: str  # as JSON
+
+    def read_tags(self) -> tuple[str, ...]:
+        found = _TAGS.read(self.tags)
+        return found if isinstance(found, tuple) else ()
 
 
 class LastRun(NamedTuple):
@@ -106,8 +118,9 @@ class ProjectOutcome(NamedTuple):
 
 
 def node_facts(connection: Connection) -> list[NodeFacts]:
-    query = select(nodes.c.node, nodes.c.up, nodes.c.last_discovery_at.is_not(None)).order_by(nodes.c.node)
-    return [NodeFacts(node, up, bool(discovered)) for node, up, discovered in connection.execute(query)]
+    known = (nodes.c.node, nodes.c.up, nodes.c.last_discovery_at.is_not(None), nodes.c.dss_version, nodes.c.node_type)
+    rows = connection.execute(select(*known).order_by(nodes.c.node))
+    return [NodeFacts(node, up, bool(discovered), *of_dss) for node, up, discovered, *of_dss in rows]
 
 
 def scenario_samples(
@@ -126,6 +139,9 @@ def scenario_samples(
             scenarios.c.active,
             plain(scenarios.c.next_run),
             scenarios.c.reporter_failures,
+            scenarios.c.name,
+            scenarios.c.type,
+            type_coerce(scenarios.c.tags, Text),
         )
         .where(scenarios.c.gone_at.is_(None))
         .order_by(scenarios.c.watched_since, *columns(scenarios, *SCENARIO))

@@ -50,7 +50,8 @@ class WebContext:
     a node and, where the hook named them, project and scenario, and answers whether a poll follows.
     ``resolve_alert`` takes an alert's id and who asks, ``acknowledge_alert`` an id and the acknowledgement or None,
     ``retry_delivery`` a notification's id; they answer False for what is unknown or not in a state to be changed. ``explain`` answers None for an unknown run,
-    ``explain_alert`` for an id that no alert or several begin with.
+    ``explain_alert`` for an id that no alert or several begin with. ``count_request`` takes the pattern of an address
+    and the status of its answer.
     """
 
     store: Store
@@ -68,6 +69,7 @@ class WebContext:
     retry_delivery: Callable[[str], Awaitable[bool]]
     explain: Callable[[ScenarioKey, str], Awaitable[RunExplanation | None]]
     explain_alert: Callable[[str], Awaitable[AlertExplanation | None]]
+    count_request: Callable[[str, int | None], None] = lambda _route, _status: None
 
 
 CONTEXT = web.AppKey("context", WebContext)

@@ -151,6 +151,7 @@ async def _framed(request: web.Request, handler: Handler) -> web.StreamResponse:
         return await _paced(request, response)
     finally:
         route = _route(request)
+        request.app[CONTEXT].count_request(route.path if route is not None else "other", status)
         write = log.debug if route is not None and route.access in _QUIET else log.info
         write(
             "http_request",
