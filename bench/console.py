@@ -40,6 +40,7 @@ from tocsin.watch.record import record_polls
 BUDGET_SECONDS = 0.1
 OPEN_RUNS = 300
 DELIVERED_SHARE = 0.98
+FIRING = 5_000
 
 
 def main(arguments: list[str]) -> None:
@@ -115,12 +116,30 @@ def settle(connection: Connection) -> None:
     connection.execute(update(table).where(table.c.n <= last * DELIVERED_SHARE).values(states))
     dead = {"state": "dead", "reason": "HTTP 404", "dead_reason": "permanent", "attempts": 1}
     connection.execute(update(table).where(table.c.n % 997 == 0).values(dead))
+    fire(connection, now)
     silences = [
         {"id": f"{n:032}", "matchers": (f'project="P{n}"',), "starts_at": now, "ends_at": now + timedelta(hours=n - 100),
          "created_by": "bench", "comment": "bench"}
         for n in range(200)
     ]  # fmt: skip
     connection.execute(schema.silences.insert(), silences)
+
+
+def fire(connection: Connection, now: datetime) -> None:
+    """Let alerts fire until ``FIRING`` do, one of a scenario."""
+    table = schema.alerts
+    missing = FIRING - (connection.scalar(select(func.count()).where(table.c.ends_at.is_(None))) or 0)
+    places = connection.execute(select(schema.scenarios.c.project, schema.scenarios.c.scenario).limit(max(missing, 0)))
+    rows = [
+        {"id": f"{n:032x}", "fingerprint": f"{n:032x}", "alertname": "Bench", "rule": "Bench", "node": "bench",
+         "project": project, "scenario": scenario, "annotations": {"summary": f"{scenario} is late by {n} s"},
+         "labels": {"alertname": "Bench", "severity": ("critical", "warning", "info")[n % 3], "dss_node": "bench",
+                    "project": project, "scenario": scenario, "scenario_name": scenario, "tags": ",daily,"},
+         "starts_at": now - timedelta(seconds=n), "count": 1, "updated_at": now, "was_active": True}
+        for n, (project, scenario) in enumerate(places)
+    ]  # fmt: skip
+    if rows:
+        connection.execute(table.insert(), rows)
 
 
 class _Fixed:
@@ -187,6 +206,19 @@ LISTS: dict[str, list[dict[str, str]]] = {
 }  # fmt: skip
 
 
+PAGES = [
+    "/", "/alerts", "/alerts?page=2", "/alerts?state=active", "/alerts?state=suppressed", "/alerts?state=all&group=project",
+    "/alerts?state=resolved", "/alerts?matcher=project%3D~%22P7.*%22", "/alerts?q=S77", "/alerts?severity=none", "/scenarios",
+    "/scenarios?page=50", "/scenarios?sort=-last", "/scenarios?sort=next", "/scenarios?state=failing", "/scenarios?state=running",
+    "/scenarios?state=firing", "/scenarios?q=S77", "/scenarios?q=none", "/scenarios?matcher=tags%3D~%22.*daily.*%22",
+    "/scenarios/bench/P7/S7", "/silences", "/silences?state=all", "/silences/new?matcher=project%3D%22P7%22", "/deliveries",
+    "/deliveries?page=40", "/deliveries?state=dead", "/deliveries?state=delivered", "/deliveries?channel=sink",
+    "/deliveries?channel=none", "/deliveries?receiver=ops", "/deliveries?q=S77", "/deliveries?q=none", "/deliveries?since=1h",
+    "/deliveries?since=6h&until=1h&state=delivered", "/routes", "/routes?scenario=S7", "/status", "/search?q=S77",
+    "/search?q=none", "/search?q=2026",
+]  # fmt: skip
+
+
 async def cursors(client: aiohttp.ClientSession, name: str, pages: int) -> list[str]:
     """A cursor in the middle of a list, and the last one."""
     found: list[str] = []
@@ -202,7 +234,8 @@ async def cursors(client: aiohttp.ClientSession, name: str, pages: int) -> list[
 
 
 async def addresses(client: aiohttp.ClientSession) -> AsyncIterator[str]:
-    yield "/"
+    for place in PAGES:
+        yield place
     yield "/api/v1/status"
     yield "/api/v1/config"
     for name, queries in LISTS.items():
@@ -222,6 +255,7 @@ async def addresses(client: aiohttp.ClientSession) -> AsyncIterator[str]:
     async with client.get("/api/v1/alerts", params={"limit": "1"}) as answer:
         for item in (await answer.json())["items"]:
             yield f"/api/v1/explain/alerts/{item['id']}"
+            yield f"/alerts/{item['id']}"
 
 
 async def measure(client: aiohttp.ClientSession, rounds: int) -> None:

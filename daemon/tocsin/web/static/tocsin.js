@@ -43,7 +43,8 @@ function age() {
 
 // --- morphing -----------------------------------------------------------------------------------------------------------
 
-const keyOf = (node) => (node.nodeType === 1 && (node.id || node.dataset.key)) || null;
+// Not ``node.id``: of a form with a field ``id`` that is the field.
+const keyOf = (node) => (node.nodeType === 1 && (node.getAttribute("id") || node.dataset.key)) || null;
 const typed = (node) => (node === document.activeElement || node.value !== node.defaultValue || node.checked !== node.defaultChecked);
 
 function alike(old, fresh) {
