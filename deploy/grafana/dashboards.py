@@ -284,7 +284,7 @@ def fleet() -> dict[str, object]:
                 ),
                 stat(
                     "Alerts firing",
-                    'sum(max by (alertname) (tocsin_alerts{state="active"})) or vector(0)',
+                    'sum(max by (alertname) (tocsin_alerts{state!="suppressed"})) or vector(0)',
                     steps=BAD_IF_ANY,
                 ),
                 stat("Scenarios failing", f"count({failing}) or vector(0)", steps=BAD_IF_ANY),
@@ -682,6 +682,7 @@ def tocsin() -> dict[str, object]:
                 graph(
                     "Alerts",
                     (f"max by (alertname, state) (tocsin_alerts{own})", "{{alertname}} {{state}}"),
+                    (f"max by (state) (tocsin_silences{own})", "silences {{state}}"),
                     stacked=True,
                 ),
                 graph(

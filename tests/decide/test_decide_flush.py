@@ -177,7 +177,7 @@ async def test_the_sources_that_are_read_inhibit_as_all_that_fire_would(world: W
     for _ in range(30):
         targets = [labels() for _ in range(3)]
         found = await world.store.read(groups.inhibition_sources, rules, targets)
-        some, everything = Inhibitor(rules, found), Inhibitor(rules, [one.labels for one in firing])
+        some, everything = Inhibitor(rules, found), Inhibitor(rules, {one.id: one.labels for one in firing})
         for target in targets:
             assert (some.inhibits(target) is None) is (everything.inhibits(target) is None)
 
@@ -193,8 +193,8 @@ async def test_of_many_firing_alerts_only_the_sources_that_concern_the_group_are
     ]
     await world.store.write(put_alerts, [AlertRow(one, "R") for one in firing if one.name != "NodeDown"], T0)
     found = await world.store.read(groups.inhibition_sources, DEFAULT_INHIBIT_RULES, [one.labels for one in firing[:3]])
-    assert {(one["alertname"], one["scenario"]) for one in found} == {("ScenarioFailed", "S0")}
-    assert await world.store.read(groups.inhibition_sources, DEFAULT_INHIBIT_RULES, [firing[1].labels]) == []
+    assert {(one["alertname"], one["scenario"]) for one in found.values()} == {("ScenarioFailed", "S0")}
+    assert await world.store.read(groups.inhibition_sources, DEFAULT_INHIBIT_RULES, [firing[1].labels]) == {}
 
 
 @pytest.mark.parametrize(

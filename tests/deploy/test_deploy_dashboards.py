@@ -111,6 +111,7 @@ def lively_series() -> Iterator[dict[str, str]]:
         "tocsin_polls_total": ['reason="sweep"'],
         "tocsin_events_total": ['event="run.failed"'],
         "tocsin_alerts": ['alertname="ScenarioFailed", state="active"'],
+        "tocsin_silences": ['state="active"'],
         "tocsin_notifications_total": ['receiver="x", channel="x", outcome="sent"'],
         "tocsin_notifications_suppressed_total": ['reason="silenced"'],
         "tocsin_decisions_total": ['stage="rule", reason="firing"'],

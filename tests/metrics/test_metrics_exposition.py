@@ -35,13 +35,16 @@ from tests.web.rows import (
     put_scenario,
     put_total,
 )
-from tocsin.config.model import MetricsConfig, Node, Rule
+from tocsin.config.model import InhibitRule, MetricsConfig, Node, Rule
 from tocsin.kit.clock import to_ms
 from tocsin.metrics.exposition import Exposition, ProcessMetrics
 from tocsin.metrics.families import FAMILIES
 from tocsin.metrics.text import exemplar
+from tocsin.model.alert import Acknowledgement
+from tocsin.model.labels import parse_matchers
 from tocsin.model.run import ScenarioKey
 from tocsin.store import Store, schema
+from tocsin.store.alerts import set_acknowledged
 from tocsin.store.series import set_bucket_layout
 
 SCENARIO = {"dss_node": "prod", "project": "SALES", "scenario": "NIGHTLY"}
@@ -278,7 +281,9 @@ async def test_gone_things_go_away_and_counters_of_pruned_runs_stay(store: Store
 async def test_a_node_that_left_the_configuration_leaves_the_metrics(store: Store, exposition: Exposition) -> None:
     await store.write(fill)
     await exposition.refresh(store, NOW, replace(CONFIG, nodes=()))
-    assert [one.name for one in await scrape(exposition)] == ["tocsin_events", "tocsin_metrics_scenarios_dropped"]
+    assert [one.name for one in await scrape(exposition)] == [
+        "tocsin_events", "tocsin_silences", "tocsin_metrics_scenarios_dropped"
+    ]  # fmt: skip
 
 
 async def test_a_refresh_reads_what_a_look_wrote_since(store: Store, exposition: Exposition) -> None:
@@ -301,23 +306,36 @@ async def test_a_refresh_reads_what_a_look_wrote_since(store: Store, exposition:
     assert (PROJECT | {"outcome": "SUCCESS"}, 1) in samples(families, "dss_project_runs_total")
 
 
-async def test_alerts_are_counted_by_name_and_silenced_ones_apart(store: Store, exposition: Exposition) -> None:
+async def test_alerts_are_counted_by_name_and_state_and_silences_by_theirs(
+    store: Store, exposition: Exposition
+) -> None:
     def ring(connection: Connection) -> None:
         put_alert(connection, an_alert())
         other = ScenarioKey("prod", "SALES", "WEEKLY")
         put_alert(connection, an_alert(key=other))
+        inhibited = ScenarioKey("prod", "CRM", "WEEKLY")
+        put_alert(connection, an_alert(key=inhibited))
+        put_alert(connection, an_alert("NodeDown", key=ScenarioKey("prod", "CRM", "")))
+        for hours, name in ((-1, "old"), (1, "WEB")):
+            held = an_alert(key=ScenarioKey("prod", "SALES", name))
+            put_alert(connection, held)
+            set_acknowledged(connection, held.id, Acknowledgement("ann", ago(hours=2), ago(hours=-hours)))
         silence = {"id": "s", "matchers": ('scenario="WEEKLY"',), "starts_at": ago(hours=1),
                    "ends_at": ago(hours=-1), "created_by": "ann", "comment": ""}  # fmt: skip
         connection.execute(schema.silences.insert(), silence)
 
     await store.write(ring)
-    config = replace(CONFIG, rules=(Rule("ScenarioFailed", "failed"), Rule("NodeDown", "node_down")))
+    rules = Rule("ScenarioFailed", "failed"), Rule("NodeDown", "node_down")
+    inhibit = InhibitRule(parse_matchers("alertname=NodeDown"), parse_matchers("scenario!=''"), ("project",))
+    config = replace(CONFIG, rules=rules, inhibit_rules=(inhibit,))
     await exposition.refresh(store, NOW, config)
     found = samples(await scrape(exposition), "tocsin_alerts")
     assert {(labels["alertname"], labels["state"]): value for labels, value in found} == {
-        ("NodeDown", "active"): 0, ("NodeDown", "suppressed"): 0,
-        ("ScenarioFailed", "active"): 1, ("ScenarioFailed", "suppressed"): 1,
+        ("NodeDown", "active"): 1, ("NodeDown", "suppressed"): 0, ("NodeDown", "acknowledged"): 0,
+        ("ScenarioFailed", "active"): 2, ("ScenarioFailed", "suppressed"): 2, ("ScenarioFailed", "acknowledged"): 1,
     }  # fmt: skip
+    silences = samples(await scrape(exposition), "tocsin_silences")
+    assert {labels["state"]: value for labels, value in silences} == {"pending": 0, "active": 1, "expired": 0}
 
 
 async def test_events_are_counted_by_name_from_rows_that_outlive_them(store: Store, exposition: Exposition) -> None:

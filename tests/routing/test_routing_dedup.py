@@ -81,4 +81,6 @@ RULE = InhibitRule(parse_matchers("kind=source"), parse_matchers("kind=~.+"), ("
 def test_a_firing_source_inhibits_what_is_equal(
     target: dict[str, str], firing: list[dict[str, str]], expected: bool
 ) -> None:
-    assert (Inhibitor([RULE], firing).inhibits(target) is not None) is expected
+    assert (
+        Inhibitor([RULE], {str(n): labels for n, labels in enumerate(firing)}).inhibits(target) is not None
+    ) is expected

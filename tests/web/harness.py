@@ -1,6 +1,6 @@
 """The rest of the process as the web sees it: things that remember what they were asked."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -78,6 +78,10 @@ class Daemon:
             self.retried.append(id)
             return id in self.known
 
+        async def retry_several(ids: Sequence[str]) -> Sequence[str]:
+            self.retried += ids
+            return ids
+
         async def explain(scenario: ScenarioKey, run_id: str) -> RunExplanation | None:
             found = await self.store.read(load_run_explanation, scenario, run_id, sorted(self.config.channels()))
             return None if found is None else replace(found, summary="nothing rang", not_fired=self.silent)
@@ -93,6 +97,7 @@ class Daemon:
             store=self.store, config=lambda: self.config, clock=self.clock, exposition=self.exposition,
             alive=lambda: self.tasks, loop_turned_at=lambda: self.turned_at, ready=lambda: self.not_ready,
             status=lambda: {"nodes": self.nodes}, reload=reload, nudge=nudge, resolve_alert=resolve, retry_delivery=retry,
+            retry_deliveries=retry_several,
             acknowledge_alert=acknowledge,
             explain=explain, explain_alert=explain_alert,
         )  # fmt: skip

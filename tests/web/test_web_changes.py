@@ -1,15 +1,20 @@
 """Changing things over the API, and asking why."""
 
 import json
+from collections import Counter
 from dataclasses import replace
 from typing import Any
+from uuid import UUID
 
 import pytest
 from aiohttp import ClientSession
+from sqlalchemy import Connection
 
 from tests.web.harness import Daemon, Serve
-from tests.web.rows import NOW
+from tests.web.rows import NOW, a_run, an_alert, an_event, put_alert, put_notification
 from tocsin.config.tokens import Role, make_token
+from tocsin.model.notification import EventNotice, NotificationState
+from tocsin.model.run import ScenarioKey
 from tocsin.web import ReloadResult
 
 
@@ -27,8 +32,9 @@ async def test_a_silence_is_made_listed_and_ended(client: ClientSession) -> None
     assert made == {
         "id": made["id"], "state": "active", "matchers": ['project="SALES"', 'scenario=~"NIGHTLY.*"'],
         "starts_at": "2026-03-01T12:00:00.000Z", "ends_at": "2026-03-01T14:00:00.000Z",
-        "created_by": "loopback", "comment": "moving house",
+        "created_by": "loopback", "comment": "moving house", "covers": 0, "warnings": [],
     }  # fmt: skip
+    assert (made.pop("covers"), made.pop("warnings")) == (0, [])
     assert (await send(client, "GET", "/api/v1/silences?state=active", 200))["items"] == [made]
     ended = await send(client, "DELETE", f"/api/v1/silences/{made['id']}", 200)
     assert (ended["state"], ended["ends_at"]) == ("expired", "2026-03-01T12:00:00.000Z")
@@ -156,11 +162,63 @@ async def test_the_configuration_is_shown_without_its_secrets(client: ClientSess
     assert shown["receivers"][0]["channels"][0]["url"] == "***"
 
 
-async def test_a_silence_on_a_misspelt_label_is_refused_with_what_was_meant(client: ClientSession) -> None:
-    body = {"matchers": ["projct=SALES"], "duration": "1h"}
-    async with client.post("/api/v1/silences", json=body) as reply:
-        assert reply.status == 400
-        assert (await reply.json())["detail"] == "no alert has the label 'projct'; did you mean 'project'?"
+async def test_a_silence_says_what_it_covers_and_warns_of_a_misspelt_label(
+    client: ClientSession, daemon: Daemon
+) -> None:
+    def fill(connection: Connection) -> None:
+        put_alert(connection, an_alert())
+        put_alert(connection, an_alert(key=ScenarioKey("prod", "SALES", "B")))
+        put_alert(connection, an_alert(key=ScenarioKey("prod", "CRM", "A")))
+
+    await daemon.store.write(fill)
+    body = {"matchers": ["project=SALES"], "duration": "1h"}
+    created = await send(client, "POST", "/api/v1/silences", 201, json=body)
+    assert (created["covers"], created["warnings"], len(UUID(created["id"]).hex)) == (2, [], 32)
+    created = await send(client, "POST", "/api/v1/silences", 201, json=body | {"matchers": ["projct=SALES"]})
+    assert created["covers"] == 0
+    assert created["warnings"] == ["no alert has the label 'projct'; did you mean 'project'?"]
+
+
+async def test_an_id_may_be_cut_where_it_is_still_unique(client: ClientSession, daemon: Daemon) -> None:
+    silences = [
+        await send(client, "POST", "/api/v1/silences", 201, json={"matchers": ["project=A"], "duration": "1h"})
+        for _ in range(20)
+    ]
+    wanted = silences[3]["id"]
+    assert (await send(client, "GET", f"/api/v1/silences/{wanted[:20]}", 200))["id"] == wanted
+    assert (await send(client, "DELETE", f"/api/v1/silences/{wanted[:20]}", 200))["state"] == "expired"
+    (often, _), *_ = Counter(silence["id"][0] for silence in silences).most_common(1)
+    assert "several" in (await send(client, "GET", f"/api/v1/silences/{often}", 404))["detail"]
+    await send(client, "GET", "/api/v1/silences/%25", 404)
+    alert = an_alert()
+    await daemon.store.write(put_alert, alert)
+    daemon.known = {alert.id}
+    assert (await send(client, "POST", f"/api/v1/alerts/{alert.id[:8]}/resolve", 200))["id"] == alert.id
+    assert (await send(client, "GET", f"/api/v1/alerts/{alert.id[:8]}", 200))["id"] == alert.id
+
+
+async def test_dead_letters_that_match_are_sent_again(client: ClientSession, daemon: Daemon) -> None:
+    def fill(connection: Connection) -> None:
+        for number in range(6):
+            event = an_event(a_run(ScenarioKey("prod", "SALES" if number % 2 else "CRM", "A")))
+            state = NotificationState.DELIVERED if number == 5 else NotificationState.DEAD
+            put_notification(connection, f"d{number}", EventNotice(event, "nightly"), state=state)
+
+    await daemon.store.write(fill)
+
+    async def again(query: str = "", **body: object) -> list[str]:
+        daemon.retried.clear()
+        await send(client, "POST", f"/api/v1/deliveries/retry{query}", 200, json=body)
+        return sorted(daemon.retried)
+
+    assert await again("?project=SALES") == ["d1", "d3"]
+    assert await again(project="CRM", state="dead") == ["d0", "d2", "d4"]
+    assert await again("?matcher=project!=CRM&channel=ops-slack") == ["d1", "d3"]
+    assert await again("?channel=other") == []
+    assert await again("?limit=1") == ["d4"]
+    assert await again() == ["d0", "d1", "d2", "d3", "d4"]
+    for query, body in (("?chanel=x", {}), ("?state=pending", {}), ("", {"channel": 1}), ("?matcher=x", {}), ("", [])):
+        await send(client, "POST", f"/api/v1/deliveries/retry{query}", 400, json=body)
 
 
 @pytest.mark.parametrize("address", [

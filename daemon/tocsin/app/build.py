@@ -5,7 +5,7 @@ What depends on the configuration asks the ``ConfigHolder`` at each step, so tha
 
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from random import Random
@@ -131,6 +131,7 @@ class Daemon:
             resolve_alert=self.resolve_alert,
             acknowledge_alert=self.acknowledge_alert,
             retry_delivery=self.retry_delivery,
+            retry_deliveries=self.retry_deliveries,
             explain=lambda scenario, run: self.store.browse(explain_run, scenario, run, self.config()),
             explain_alert=lambda id_: self.store.browse(explain_firing, id_, self.config(), self.clock.now()),
         )
@@ -192,9 +193,12 @@ class Daemon:
         return True
 
     async def retry_delivery(self, notification_id: str) -> bool:
-        count = await self.store.write(deliveries.retry_dead, [notification_id], self.clock.now())
+        return bool(await self.retry_deliveries([notification_id]))
+
+    async def retry_deliveries(self, ids: Sequence[str]) -> Sequence[str]:
+        retried = await self.store.write(deliveries.retry_dead, ids, self.clock.now())
         self.stages.wake_deliver.set()
-        return bool(count)
+        return retried
 
     def status(self) -> Mapping[str, Json]:
         """The present state of all parts for ``/api/v1/status`` and the pages; nothing is asked over the network."""

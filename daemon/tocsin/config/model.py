@@ -667,6 +667,11 @@ class Config(Section):
         labels = known.labels if known else {}
         return {**labels, **labels_of_tags(tags, self.tag_labels)} if self.tag_labels else labels
 
+    @property
+    def added_labels(self) -> set[str]:
+        """The names of the labels that ``extra_labels`` can give."""
+        return {*self.tag_labels, *(name for node in self.nodes for name in node.labels)}
+
     def event_labels(self, event: Event) -> Labels:
         """All labels of an event."""
         return event_labels(event, self.extra_labels(event.node, event.scenario.tags if event.scenario else ()))

@@ -17,23 +17,23 @@ from tocsin.model.event import Event, is_good, receivers_of_tags
 from tocsin.model.labels import Labels, Matcher
 from tocsin.model.rule_state import FailedState
 from tocsin.model.run import ScenarioKey
-from tocsin.routing.stages import Inhibitor, Silencer, muted_by_time
-from tocsin.routing.tree import matching_routes
+from tocsin.routing.stages import Suppressor
 from tocsin.store import Connection, alerts, events, groups, rule_states, scenarios
+from tocsin.store.alerts import FiringAlert
 from tocsin.store.explanation import (
     AlertExplanation,
     EventRecord,
     NotFired,
     NotifyOutcome,
     RunExplanation,
-    find_alerts,
     load_alert_explanation,
     load_run_explanation,
 )
-from tocsin.store.query import AlertRecord, DeliveryRecord
+from tocsin.store.query import AlertRecord, DeliveryRecord, as_of, find_ids
 from tocsin.store.rule_states import StateKey
 from tocsin.store.runs import newest_run_id
 
+_NOW = {DecisionReason.INHIBITED: "inhibited", DecisionReason.SILENCED: "silenced"}
 _CHANGES = {DecisionReason.FIRING: "firing", DecisionReason.UPDATED: "updated", DecisionReason.RESOLVED: "resolved"}
 
 
@@ -53,7 +53,7 @@ def explain_run(
 
 def explain_firing(connection: Connection, prefix: str, config: Config, now: datetime) -> AlertExplanation | None:
     """What came of the alert whose id begins so; None when none or several do."""
-    ids = find_alerts(connection, prefix)
+    ids = find_ids(connection, "alerts", prefix)
     explanation = load_alert_explanation(connection, ids[0], sorted(config.channels())) if len(ids) == 1 else None
     if explanation is None:
         return None
@@ -61,30 +61,45 @@ def explain_firing(connection: Connection, prefix: str, config: Config, now: dat
     suppressed: tuple[str, ...] = ()
     if alert.ends_at is None:
         parts = [f"fires since {isoformat(alert.starts_at)}"]
-        suppressed = tuple(_suppressed(connection, alert, config, now))
+        suppressor = load_suppressor(connection, config, [alert.labels], now)
+        alert = as_of(replace(alert, suppressed_by=suppressor.suppressed_by(alert.labels)), now)
+        others = [f"{_NOW[other.reason]} now {other.note}" for other in suppressor.others(alert.labels)]
+        muted = [f"{name} muted now {mute.note}" for name, mute in suppressor.muted_routes(alert.labels) if mute]
+        suppressed = (*others, *_tags_not_allowed(alert, config), *muted)
     else:
         parts = [f"fired {isoformat(alert.starts_at)}, {alert.end_reason} {isoformat(alert.ends_at)}"]
     if not explanation.outcomes:
         parts.append("no route takes it")
     summary = "; ".join((*parts, *suppressed, *channel_lines(explanation.outcomes)))
-    return replace(explanation, summary=summary, suppressed=suppressed)
+    return replace(explanation, alert=alert, summary=summary, suppressed=suppressed)
 
 
-def _suppressed(connection: Connection, alert: AlertRecord, config: Config, now: datetime) -> Iterator[str]:
-    rules = config.inhibit_rules
-    inhibitor = Inhibitor(rules, groups.inhibition_sources(connection, rules, [alert.labels]))
-    if (inhibited := inhibitor.inhibits(alert.labels)) is not None:
-        yield f"inhibited now {inhibited.note}"
-    if (silenced := Silencer(alerts.active_silences(connection, now)).silences(alert.labels)) is not None:
-        yield f"silenced now {silenced.note}"
-    if (tags := config.tag_receivers) is not None and "tags" in alert.labels:
-        named = receivers_of_tags(alert.labels["tags"].split(","), tags.tag)
-        for name in (name for name in named if name not in tags.allow):
-            yield f"its tag {tags.tag}:{name} names a receiver that tag_receivers does not allow"
-    intervals = {interval.name: interval for interval in config.time_intervals}
-    for route in matching_routes(config.route, alert.labels) if config.route else ():
-        if (muted := muted_by_time(route, intervals, now)) is not None:
-            yield f"{route.receiver} muted now {muted.note}"
+def _tags_not_allowed(alert: AlertRecord, config: Config) -> list[str]:
+    tags = config.tag_receivers
+    if tags is None or "tags" not in alert.labels:
+        return []
+    named = [name for name in receivers_of_tags(alert.labels["tags"].split(","), tags.tag) if name not in tags.allow]
+    return [f"its tag {tags.tag}:{name} names a receiver that tag_receivers does not allow" for name in named]
+
+
+def load_suppressor(connection: Connection, config: Config, targets: Sequence[Labels], now: datetime) -> Suppressor:
+    """What may suppress these firing alerts at this moment."""
+    sources = groups.inhibition_sources(connection, config.inhibit_rules, targets)
+    return Suppressor(config, alerts.active_silences(connection, now), sources, now)
+
+
+def alert_states(connection: Connection, config: Config, now: datetime) -> list[tuple[FiringAlert, str]]:
+    """Every firing alert with its state: suppressed, else acknowledged, else active."""
+    firing = alerts.firing_states(connection)
+    sources = {alert.id: alert.labels for alert in firing}
+    suppressor = Suppressor(config, alerts.active_silences(connection, now), sources, now)
+
+    def state(alert: FiringAlert) -> str:
+        if suppressor.suppressed_by(alert.labels):
+            return "suppressed"
+        return "acknowledged" if alert.acknowledged and alert.acknowledged.holds(now) else "active"
+
+    return [(alert, state(alert)) for alert in firing]
 
 
 def _changes(explanation: RunExplanation) -> str:

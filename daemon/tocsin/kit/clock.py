@@ -60,6 +60,24 @@ def format_local(moment: datetime, zone: tzinfo) -> str:
     return moment.astimezone(zone).strftime("%Y-%m-%d %H:%M:%S %Z")
 
 
+class BadMoment(ValueError):
+    """A moment is a time with its zone, as 2026-03-01T06:00:00Z, a date, or how long ago it is, as 2h."""
+
+
+def parse_moment(text: str, now: datetime, zone: tzinfo | None = UTC) -> datetime:
+    """A moment as people write it; one without a zone is in ``zone``, None being this machine's. Raises ``BadMoment``."""
+    try:
+        moment = datetime.fromisoformat(text)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=zone)).astimezone(UTC)
+    except (ValueError, OverflowError):
+        pass
+    try:
+        return now - parse_duration(text)
+    except (BadDuration, OverflowError):
+        sentence = "write it like 2026-03-01T06:00:00Z, 2026-03-01, or 2h for two hours ago"
+        raise BadMoment(f"{text!r} is not a time; {sentence}") from None
+
+
 class BadDuration(ValueError):
     """A duration is written as numbers with units, largest first: 30s, 1h30m, 7d, 250ms."""
 

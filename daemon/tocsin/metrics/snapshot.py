@@ -5,22 +5,22 @@ Histories are read again only for scenarios that were polled since the last read
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from tocsin.config.model import Config
+from tocsin.decide.explain import alert_states
 from tocsin.metrics.text import labels_text
 from tocsin.model.event import EventName, labels_of_tags
 from tocsin.model.run import ScenarioKey
-from tocsin.routing.stages import Silencer
 from tocsin.store import Connection, alerts, series
 from tocsin.store.events import event_totals
 from tocsin.store.runs import usual_durations
 from tocsin.store.series import Bucket, NodeFacts, ProjectOutcome, RunHistory, ScenarioSample
 
 REREAD_EVERY = timedelta(hours=1)
-ALERT_STATES = ("active", "suppressed")
+ALERT_STATES = ("active", "suppressed", "acknowledged")
 _NOTHING = RunHistory()
 
 
@@ -59,6 +59,7 @@ class Snapshot:
     projects: tuple[ProjectSeries, ...] = ()
     nodes: tuple[NodeSeries, ...] = ()
     alerts: tuple[tuple[str, int], ...] = ()  # labels and number of firing alerts
+    silences: Mapping[str, int] = field(default_factory=dict)  # by state
     events: tuple[tuple[str, int], ...] = ()  # name and number of each kind of event
     bounds: tuple[float, ...] = ()  # seconds, of the duration histogram
     dropped: int = 0  # scenarios beyond the budget, without series of their own
@@ -107,6 +108,7 @@ class SnapshotReader:
             nodes=_nodes(series.node_facts(connection), present, config),
             events=tuple((name.value, event_counts.get(name.value, 0)) for name in EventName),
             alerts=_alerts(connection, now, config),
+            silences=alerts.count_silences(connection, now),
             bounds=config.metrics.duration_bounds,
             dropped=len(present) - len(self._series),
         )
@@ -177,9 +179,7 @@ def _nodes(nodes: Iterable[NodeFacts], scenarios: Iterable[ScenarioSample], conf
 
 def _alerts(connection: Connection, now: datetime, config: Config) -> tuple[tuple[str, int], ...]:
     counts = Counter({(rule.alert, state): 0 for rule in config.rules for state in ALERT_STATES})
-    silencer = Silencer(alerts.active_silences(connection, now))
-    for labels in alerts.firing_labels(connection):
-        counts[labels.get("alertname", ""), ALERT_STATES[silencer.silences(labels) is not None]] += 1
+    counts.update((alert.labels.get("alertname", ""), state) for alert, state in alert_states(connection, config, now))
     return tuple(
         (labels_text({"alertname": name, "state": state}), count) for (name, state), count in sorted(counts.items())
     )

@@ -36,6 +36,21 @@ class Acknowledgement:
 
 
 @dataclass(frozen=True, slots=True)
+class SuppressedBy:
+    """What keeps a firing alert from being notified at a moment; true when anything does."""
+
+    silences: tuple[str, ...] = ()  # ids
+    inhibited_by: tuple[str, ...] = ()  # ids of alerts
+    muted_by: tuple[str, ...] = ()  # names of time intervals, where they mute every route that takes the alert
+
+    def __bool__(self) -> bool:
+        return bool(self.silences or self.inhibited_by or self.muted_by)
+
+
+NOT_SUPPRESSED = SuppressedBy()
+
+
+@dataclass(frozen=True, slots=True)
 class Alert:
     """Firing while ``ends_at`` is None. Two alerts of one fingerprint never fire at once; each firing has its own ``id``."""
 

@@ -10,11 +10,12 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 
 from tocsin.config.intervals import TimeInterval, contains
-from tocsin.config.model import Channel, InhibitRule, Route
-from tocsin.model.alert import NotificationLogEntry, Silence
+from tocsin.config.model import Channel, Config, InhibitRule, Route
+from tocsin.model.alert import NOT_SUPPRESSED, NotificationLogEntry, Silence, SuppressedBy
 from tocsin.model.decision import DecisionReason
 from tocsin.model.labels import Labels, all_match
 from tocsin.model.matcher_index import MatcherIndex, set_bits
+from tocsin.routing.tree import matching_routes, walk
 
 RETENTION = timedelta(hours=120)  # of an entry of the notification log, at most
 MAINTENANCE = timedelta(minutes=15)  # Alertmanager drops an entry at the first maintenance after its time
@@ -22,24 +23,28 @@ MAINTENANCE = timedelta(minutes=15)  # Alertmanager drops an entry at the first 
 
 @dataclass(frozen=True, slots=True)
 class NotifyDecision:
-    """What a stage says of a notification, and why; ``log``: whether the notification log gets a new entry."""
+    """What a stage says of a notification, and why; ``log``: whether the notification log gets a new entry.
+
+    ``by``: what suppresses it, as in ``SuppressedBy``.
+    """
 
     reason: DecisionReason
     note: str | None = None
     send: bool = False
     log: bool = False
+    by: tuple[str, ...] = ()
 
 
 class Inhibitor:
-    """Inhibit rules with what fires now, found by the values of their ``equal`` labels."""
+    """Inhibit rules with what fires now, by alert id, found by the values of their ``equal`` labels."""
 
-    def __init__(self, rules: Sequence[InhibitRule], firing: Sequence[Labels]) -> None:
-        self._rules: list[tuple[InhibitRule, dict[tuple[str, ...], list[Labels]]]] = []
+    def __init__(self, rules: Sequence[InhibitRule], firing: Mapping[str, Labels]) -> None:
+        self._rules: list[tuple[InhibitRule, dict[tuple[str, ...], list[tuple[str, Labels]]]]] = []
         for rule in rules:
-            sources: dict[tuple[str, ...], list[Labels]] = {}
-            for labels in firing:
+            sources: dict[tuple[str, ...], list[tuple[str, Labels]]] = {}
+            for alert_id, labels in firing.items():
                 if all_match(rule.source_matchers, labels):
-                    sources.setdefault(_values(rule, labels), []).append(labels)
+                    sources.setdefault(_values(rule, labels), []).append((alert_id, labels))
             self._rules.append((rule, sources))
 
     def inhibits(self, labels: Labels) -> NotifyDecision | None:
@@ -50,9 +55,10 @@ class Inhibitor:
             if not near or not all_match(rule.target_matchers, labels):
                 continue
             both_sides = all_match(rule.source_matchers, labels)
-            for source in near:
+            for alert_id, source in near:
                 if not (both_sides and all_match(rule.target_matchers, source)):
-                    return NotifyDecision(DecisionReason.INHIBITED, f"by {source.get('alertname', 'an alert')}")
+                    note = f"by {source.get('alertname', 'an alert')}"
+                    return NotifyDecision(DecisionReason.INHIBITED, note, by=(alert_id,))
         return None
 
 
@@ -68,9 +74,9 @@ def muted_by_time(route: Route, intervals: Mapping[str, TimeInterval], now: date
 
     active = route.active_time_intervals
     if active and not any(map(inside, active)):
-        return NotifyDecision(DecisionReason.MUTED_TIME, f"outside {', '.join(active)}")
+        return NotifyDecision(DecisionReason.MUTED_TIME, f"outside {', '.join(active)}", by=active)
     muting = next(filter(inside, route.mute_time_intervals), None)
-    return None if muting is None else NotifyDecision(DecisionReason.MUTED_TIME, f"in {muting}")
+    return None if muting is None else NotifyDecision(DecisionReason.MUTED_TIME, f"in {muting}", by=(muting,))
 
 
 class Silencer:
@@ -81,15 +87,48 @@ class Silencer:
         self._index = _index(tuple(silence.matchers for silence in silences))
 
     def silences(self, labels: Labels) -> NotifyDecision | None:
-        """Whether one of them covers the alert; the one that began first is named."""
-        for place in set_bits(self._index.matching(labels)):
-            silence = self._silences[place]
-            why = f": {silence.comment}" if silence.comment else ""
-            return NotifyDecision(DecisionReason.SILENCED, f"by silence {silence.id} of {silence.created_by}{why}")
-        return None
+        """Whether they cover the alert; the one that began first is named in words."""
+        covering = [self._silences[place] for place in set_bits(self._index.matching(labels))]
+        if not covering:
+            return None
+        first = covering[0]
+        why = f": {first.comment}" if first.comment else ""
+        note = f"by silence {first.id} of {first.created_by}{why}"
+        return NotifyDecision(DecisionReason.SILENCED, note, by=tuple(silence.id for silence in covering))
 
 
 _index = lru_cache(maxsize=2)(MatcherIndex)  # from one flush to the next silences are mostly the same
+
+
+class Suppressor:
+    """What suppresses alerts at a moment: ``silences`` that hold, ``firing`` alerts by id that may inhibit, and time."""
+
+    def __init__(
+        self, config: Config, silences: Sequence[Silence], firing: Mapping[str, Labels], now: datetime
+    ) -> None:
+        self._silencer, self._inhibitor = Silencer(silences), Inhibitor(config.inhibit_rules, firing)
+        intervals = {interval.name: interval for interval in config.time_intervals}
+        placed = list(walk(config.route)) if config.route and intervals else []
+        muted = {id(placed.route): muted_by_time(placed.route, intervals, now) for placed in placed}
+        self._muted = {route: decision for route, decision in muted.items() if decision is not None}
+        self._root = config.route if self._muted else None
+
+    def muted_routes(self, labels: Labels) -> list[tuple[str, NotifyDecision | None]]:
+        """The receivers of the routes that take an alert, and what mutes them; empty when nothing mutes anybody."""
+        routes = matching_routes(self._root, labels) if self._root else ()
+        return [(route.receiver, self._muted.get(id(route))) for route in routes]
+
+    def others(self, labels: Labels) -> list[NotifyDecision]:
+        """What inhibits and what silences an alert."""
+        return list(filter(None, (self._inhibitor.inhibits(labels), self._silencer.silences(labels))))
+
+    def suppressed_by(self, labels: Labels) -> SuppressedBy:
+        by = {decision.reason: decision.by for decision in self.others(labels)}
+        muted = [decision for _, decision in self.muted_routes(labels)]
+        names = dict.fromkeys(name for decision in muted if decision for name in decision.by) if all(muted) else ()
+        if not by and not names:
+            return NOT_SUPPRESSED
+        return SuppressedBy(by.get(DecisionReason.SILENCED, ()), by.get(DecisionReason.INHIBITED, ()), tuple(names))
 
 
 def deduplicate(

@@ -7,14 +7,14 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, NamedTuple
+from uuid import uuid4
 
-from sqlalchemy import Connection, and_, insert, or_, select, update
+from sqlalchemy import Connection, and_, case, func, insert, or_, select, update
 
 from tocsin.kit.clock import to_ms
-from tocsin.kit.strings import fresh_id
 from tocsin.model.alert import Acknowledgement, Alert, EndReason, Silence, SilenceState
 from tocsin.model.decision import ALERT_OPENS, Decision, DecisionReason, Stage
-from tocsin.model.labels import Labels, Matcher, parse_matcher
+from tocsin.model.labels import Labels, Matcher, all_match, parse_matcher
 from tocsin.model.run import RunKey, ScenarioKey
 from tocsin.store.schema import alerts, decisions, document_text, scenarios, silences
 from tocsin.store.sql import Keyed, bulk_upsert, chunks, maker, pack, readable, same, shallow, unfold
@@ -157,10 +157,18 @@ def firing_ids(connection: Connection) -> dict[str, str]:
     return {row[0]: row[1] for row in rows}
 
 
-def firing_labels(connection: Connection) -> list[Labels]:
-    """The labels of everything that fires."""
-    query = select(alerts.c.id, alerts.c.labels).where(_FIRING)
-    return readable(connection, alerts, connection.execute(query), lambda row: row.labels)
+class FiringAlert(NamedTuple):
+    """What decides the state in which a firing alert is shown."""
+
+    id: str
+    labels: Labels
+    acknowledged: Acknowledgement | None
+
+
+def firing_states(connection: Connection) -> list[FiringAlert]:
+    """Everything that fires."""
+    query = select(alerts.c.id, alerts.c.labels, alerts.c.acknowledged).where(_FIRING)
+    return readable(connection, alerts, connection.execute(query), lambda row: FiringAlert(*row))
 
 
 def rule_of_alert(connection: Connection, alert_id: str) -> tuple[str, str, str, str] | None:
@@ -214,21 +222,41 @@ def insert_silence(
     starts_at = max(starts_at, now)
     if ends_at <= starts_at:
         raise BadSilence("a silence must end after it begins, and not in the past")
-    silence = Silence(fresh_id(), tuple(matchers), starts_at, ends_at, created_by.strip(), comment)
+    silence = Silence(str(uuid4()), tuple(matchers), starts_at, ends_at, created_by.strip(), comment)
     connection.execute(insert(silences).values(shallow(silence) | {"matchers": tuple(map(str, matchers))}))
     return silence
 
 
 def end_silence(connection: Connection, silence_id: str, now: datetime) -> Silence | None:
     """End a silence now; None when there is none of this id. One that has ended stays as it was."""
-    rows = connection.execute(select(silences).where(silences.c.id == silence_id))
-    silence = next(iter(readable(connection, silences, rows, to_silence)), None)
+    silence = get_silence(connection, silence_id)
     if silence is None or silence.state(now) is SilenceState.EXPIRED:
         return silence
     ended = replace(silence, starts_at=min(silence.starts_at, now), ends_at=now)
     values = {"starts_at": ended.starts_at, "ends_at": ended.ends_at}
     connection.execute(update(silences).where(silences.c.id == silence_id).values(values))
     return ended
+
+
+def get_silence(connection: Connection, silence_id: str) -> Silence | None:
+    rows = connection.execute(select(silences).where(silences.c.id == silence_id))
+    return next(iter(readable(connection, silences, rows, to_silence)), None)
+
+
+def count_covered(connection: Connection, matchers: Sequence[Matcher]) -> int:
+    """How many firing alerts these matchers cover."""
+    return sum(all_match(matchers, alert.labels) for alert in firing_states(connection))
+
+
+def count_silences(connection: Connection, now: datetime) -> dict[str, int]:
+    """How many silences there are in each state."""
+    state = case(
+        (silences.c.starts_at > now, SilenceState.PENDING.value),
+        (silences.c.ends_at > now, SilenceState.ACTIVE.value),
+        else_=SilenceState.EXPIRED.value,
+    )
+    counted = connection.execute(select(state, func.count()).group_by(state)).all()
+    return {name.value: 0 for name in SilenceState} | {row[0]: row[1] for row in counted}
 
 
 def active_silences(connection: Connection, now: datetime) -> list[Silence]:

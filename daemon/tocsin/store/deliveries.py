@@ -54,11 +54,10 @@ def load_attempts(connection: Connection, rows: Iterable[Any]) -> dict[str, list
 
 def retry_dead(connection: Connection, ids: Sequence[str] | None, now: datetime) -> list[str]:
     """Send dead letters again, all of them for None; returns the ids of those that were dead."""
-    again = update(outbox).where(outbox.c.state == "dead")
-    if ids is not None:
-        again = again.where(outbox.c.id.in_(ids))
     fresh = {"state": "pending", "due_at": now, "reason": "sent again by hand", "dead_reason": None, "settled_at": None}
-    return list(connection.execute(again.values(**fresh).returning(outbox.c.id)).scalars())
+    again = update(outbox).where(outbox.c.state == "dead").values(**fresh).returning(outbox.c.id)
+    parts = [again] if ids is None else [again.where(outbox.c.id.in_(part)) for part in chunks(ids)]
+    return [id_ for part in parts for id_ in connection.execute(part).scalars()]
 
 
 def outbox_depth(connection: Connection) -> OutboxDepth:

@@ -176,12 +176,6 @@ def load_run_explanation(
     )  # fmt: skip
 
 
-def find_alerts(connection: Connection, prefix: str) -> list[str]:
-    """The ids of alerts that begin so, two at most."""
-    query = select(alerts.c.id).where(alerts.c.id.startswith(prefix, autoescape=True)).order_by(alerts.c.id).limit(2)
-    return list(connection.execute(query).scalars())
-
-
 def load_alert_explanation(connection: Connection, alert_id: str, channels: Collection[str]) -> AlertExplanation | None:
     """The explanation of an alert; None when it is unknown. ``channels``: those of the configuration."""
     rows = connection.execute(select(alerts).where(alerts.c.id == alert_id)).all()

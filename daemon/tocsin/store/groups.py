@@ -199,8 +199,8 @@ _LOG = bulk_upsert(notification_log, ("group_key", "channel", *_ENTRY), _ENTRY)
 
 def inhibition_sources(
     connection: Connection, rules: Sequence[InhibitRule], targets: Collection[Labels]
-) -> list[Labels]:
-    """The labels of the firing alerts that may inhibit one of these by one of the rules.
+) -> dict[str, Labels]:
+    """The labels, by id, of the firing alerts that may inhibit one of these by one of the rules.
 
     Rows are chosen by what a rule says of the columns that its labels have; labels are read of those alone.
     """
@@ -219,4 +219,4 @@ def inhibition_sources(
                 query = query.where(_COLUMNS[name].in_(sorted(values)))
         rows = connection.execute(query)
         sources.update(readable(connection, alerts, rows, lambda row: (row.id, row.labels)))
-    return list(sources.values())
+    return sources

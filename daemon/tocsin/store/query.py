@@ -8,22 +8,22 @@ page then stops after ``SCAN_LIMIT`` rows with fewer items and a cursor to go on
 import base64
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Generic, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, Table, Text, and_, func, select, tuple_
 
-from tocsin.model.alert import Acknowledgement, EndReason, Silence, SilenceState
+from tocsin.model.alert import NOT_SUPPRESSED, Acknowledgement, EndReason, Silence, SilenceState, SuppressedBy
 from tocsin.model.event import Event, event_labels, tags_label
-from tocsin.model.labels import Labels
+from tocsin.model.labels import Labels, Matcher, Op, all_match
 from tocsin.model.notification import Attempt, AttemptOutcome, EventNotice, GroupNotice, Notice
 from tocsin.model.run import BAD_OUTCOMES, Details, RunKey, ScenarioKey
 from tocsin.store.alerts import to_alert, to_silence
 from tocsin.store.deliveries import load_attempts
 from tocsin.store.outbox import reason_of
 from tocsin.store.runs import get_details
-from tocsin.store.schema import alerts, events, nodes, outbox, runs, scenarios, silences
+from tocsin.store.schema import alerts, events, metadata, nodes, outbox, runs, scenarios, silences
 from tocsin.store.sql import SCENARIO, equals, maker, plain, readable, same, shallow
 
 SCAN_LIMIT = 1_000
@@ -32,6 +32,7 @@ _MOST_PLACES = 200  # scenarios whose rows are read by their index and sorted
 _EVENT_WINDOW = 30_000  # events that one page of a filter on a column looks at
 
 Item = TypeVar("Item")
+MakeLabels = Callable[[str, Sequence[str]], Labels]  # node and tags → the labels that the configuration adds
 Query = Select[*tuple[Any, ...]]
 LabelFilters = Mapping[str, Sequence[str]]  # label name → the values of which one must hold
 
@@ -44,6 +45,22 @@ class BadCursor(ValueError):
 class Page(Generic[Item]):
     items: tuple[Item, ...]
     next: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Narrow:
+    """What a list is narrowed to beside equal labels; ``since`` belongs to it, ``until`` does not any more.
+
+    ``added`` gives labels that rows do not hold.
+    """
+
+    matchers: tuple[Matcher, ...] = ()
+    since: datetime | None = None
+    until: datetime | None = None
+    added: MakeLabels = lambda _node, _tags: {}
+
+
+EVERYTHING = Narrow()
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +154,14 @@ class AlertRecord:
     count: int
     run_id: str | None
     acknowledged: Acknowledgement | None
+    # Filled in by who knows the configuration; not in rows.
+    suppressed_by: SuppressedBy = NOT_SUPPRESSED
+
+
+def as_of(alert: AlertRecord, now: datetime) -> AlertRecord:
+    """The record without an acknowledgement that has ended."""
+    acknowledged = alert.acknowledged
+    return alert if acknowledged is None or acknowledged.holds(now) else replace(alert, acknowledged=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,105 +206,224 @@ class DeliveryRecord:
 # --- lists ------------------------------------------------------------------------------------------------------------
 
 
-def list_nodes(connection: Connection, filters: LabelFilters, limit: int, after: str | None = None) -> Page[NodeRecord]:
-    query = _where(select(nodes), filters, {"dss_node": nodes.c.node})
-    return _page(connection, nodes, query, [nodes.c.node], maker(NodeRecord), limit, after)
+def list_nodes(
+    connection: Connection, filters: LabelFilters, limit: int, after: str | None = None, narrow: Narrow = EVERYTHING
+) -> Page[NodeRecord]:
+    """Nodes by name; times are those of ``watched_since``."""
+    wanted = _Wanted(filters, narrow, {"dss_node": nodes.c.node})
+    query = wanted.where(select(nodes), nodes.c.watched_since)
+    keep = wanted.keep(lambda node: [{**narrow.added(node.node, ()), "dss_node": node.node}])
+    return _page(connection, nodes, query, [nodes.c.node], maker(NodeRecord), limit, after, keep=keep)
 
 
 def list_scenarios(
-    connection: Connection, filters: LabelFilters, limit: int, after: str | None = None
+    connection: Connection, filters: LabelFilters, limit: int, after: str | None = None, narrow: Narrow = EVERYTHING
 ) -> Page[ScenarioRecord]:
-    """Scenarios by node, project and id; gone ones too, with ``gone_at``."""
+    """Scenarios by node, project and id; gone ones too, with ``gone_at``. Times are those of ``last_end``."""
     by_label = _place(scenarios) | {"scenario_name": scenarios.c.name, "run_as": scenarios.c.run_as}
+    wanted = _Wanted(filters, narrow, by_label)
     return _page(
-        connection, scenarios, _where(select(scenarios), filters, by_label), list(_place(scenarios).values()),
+        connection, scenarios, wanted.where(select(scenarios), scenarios.c.last_end), list(_place(scenarios).values()),
         maker(ScenarioRecord), limit, after,
-        keep=(lambda scenario: tags_label(scenario.tags) in filters["tags"]) if "tags" in filters else None,
+        keep=wanted.keep(lambda row: [_scenario_labels(narrow, row, row.name, row.tags) | {"run_as": row.run_as or ""}]),
     )  # fmt: skip
 
 
-def list_runs(connection: Connection, filters: LabelFilters, limit: int, after: str | None = None) -> Page[RunRecord]:
-    """Runs, the newest start first, with their first error; ``state`` is running or ended, ``scenario_name`` as the
-    scenario is called now."""
+def list_runs(
+    connection: Connection, filters: LabelFilters, limit: int, after: str | None = None, narrow: Narrow = EVERYTHING
+) -> Page[RunRecord]:
+    """Runs, the newest start first, with their first error; ``state`` is running or ended, ``scenario_name`` and ``tags``
+    as they are now. Times are those of ``start``."""
     by_label = {name: runs.c[name] for name in ("outcome", "trigger_type", "run_as")} | {"run": runs.c.run_id}
+    wanted = _Wanted(filters, narrow, by_label, placed=True)
     query: Query = select(runs)
-    place, _ = _places(connection, runs, filters)
+    place, _ = _places(connection, runs, wanted.filters)
     if place is not None:
         query = query.where(place)
-    if "tags" in filters:  # as its scenario is tagged now
-        query = query.add_columns(scenarios.c.tags).join(scenarios, same(scenarios, runs))
+    if wanted.inside or wanted.matchers:
+        query = query.add_columns(scenarios.c.name, scenarios.c.tags).join(scenarios, same(scenarios, runs))
+        query = query.where(*_few_places(connection, runs, wanted.matchers))
     # An open run that DSS no longer shows is not known to run.
     running = and_(runs.c.end.is_(None), runs.c.absent_since.is_(None))
-    query = _where(_state(query, filters, "running", running, "ended"), filters, by_label)
+    query = wanted.where(_state(query, filters, "running", running, "ended"), runs.c.start)
     keys = [plain(runs.c.start), *_place(runs).values(), runs.c.run_id]
-    page = _page(
-        connection, runs, query, keys, _row, limit, after, newest_first=True,
-        keep=(lambda row: tags_label(row._mapping["tags"]) in filters["tags"]) if "tags" in filters else None,
-    )  # fmt: skip
+
+    def labels(row: Row[Any]) -> list[Labels]:
+        own = {name: getattr(row, column.key) or "" for name, column in by_label.items()}
+        return [_scenario_labels(narrow, row, row.name, row.tags) | own]
+
+    page = _page(connection, runs, query, keys, _row, limit, after, newest_first=True, keep=wanted.keep(labels))
     return Page(tuple(to_run_records(connection, page.items)), page.next)
 
 
 def list_alerts(
-    connection: Connection, filters: LabelFilters, limit: int, after: str | None = None
+    connection: Connection, filters: LabelFilters, limit: int, after: str | None = None, narrow: Narrow = EVERYTHING
 ) -> Page[AlertRecord]:
-    """Alerts, the newest first; ``state`` is firing or resolved, every other filter is a label."""
-    by_label = _place(alerts) | {"alertname": alerts.c.alertname}
+    """Alerts, the newest first; ``state`` is firing or resolved, every other filter is a label. Times are those of
+    ``starts_at``."""
+    wanted = _Wanted(filters, narrow, _place(alerts) | {"alertname": alerts.c.alertname})
     query = _state(select(alerts), filters, "firing", alerts.c.ends_at.is_(None), "resolved")
-    inside = {name: values for name, values in filters.items() if name not in by_label and name != "state"}
     return _page(
-        connection, alerts, _where(query, filters, by_label), [plain(alerts.c.starts_at), alerts.c.id], alert_record,
-        limit, after, newest_first=True, keep=(lambda alert: _match(alert.labels, inside)) if inside else None,
+        connection, alerts, wanted.where(query, alerts.c.starts_at), [plain(alerts.c.starts_at), alerts.c.id],
+        alert_record, limit, after, newest_first=True, keep=wanted.keep(lambda alert: [alert.labels]),
     )  # fmt: skip
+
+
+def get_alerts(connection: Connection, ids: Sequence[str]) -> list[AlertRecord]:
+    """Those of these alerts that are known, the newest first."""
+    rows = connection.execute(select(alerts).where(alerts.c.id.in_(ids)).order_by(alerts.c.starts_at.desc()))
+    return readable(connection, alerts, rows, alert_record)
 
 
 def list_silences(
-    connection: Connection, filters: LabelFilters, limit: int, after: str | None = None, *, now: datetime
-) -> Page[SilenceRecord]:
-    """Silences, those that end last first; ``state`` is pending, active or expired."""
-    states = filters.get("state", ())
-    return _page(
-        connection, silences, select(silences), [plain(silences.c.ends_at), silences.c.id],
-        lambda row: silence_record(to_silence(row), now), limit, after, newest_first=True,
-        keep=(lambda silence: silence.state in states) if states else None,
-    )  # fmt: skip
+    connection: Connection, filters: LabelFilters, limit: int, after: str | None = None, narrow: Narrow = EVERYTHING,
+    *, now: datetime,
+) -> Page[SilenceRecord]:  # fmt: skip
+    """Silences, those that end last first; ``state`` is pending, active or expired, and labels are looked for in their
+    matchers. Those that hold at any time from ``since`` until ``until``."""
+    wanted, states = _Wanted(filters, narrow, {}), filters.get("state", ())
+    query = select(silences)
+    if narrow.since is not None:
+        query = query.where(silences.c.ends_at > narrow.since)
+    if narrow.until is not None:
+        query = query.where(silences.c.starts_at < narrow.until)
+    named = wanted.keep(lambda silence: [{matcher.name: matcher.value for matcher in silence.matchers}])
+    keep = (lambda silence: silence.state(now) in states and (named is None or named(silence))) if states else named
+    keys = [plain(silences.c.ends_at), silences.c.id]
+    page = _page(connection, silences, query, keys, to_silence, limit, after, newest_first=True, keep=keep)
+    return Page(tuple(silence_record(silence, now) for silence in page.items), page.next)
 
 
 def list_deliveries(
-    connection: Connection, filters: LabelFilters, limit: int, after: str | None = None
+    connection: Connection, filters: LabelFilters, limit: int, after: str | None = None, narrow: Narrow = EVERYTHING
 ) -> Page[DeliveryRecord]:
-    """Notifications, the newest first, with their attempts; labels are looked for in what a notification is about."""
-    by_label = {name: outbox.c[name] for name in ("state", "receiver", "channel", "kind", "event_id", "id")}
-    inside = {name: values for name, values in filters.items() if name not in by_label}
-
-    def about(row: Row[Any]) -> bool:
-        return any(_match(labels, inside) for labels in _label_sets(row.notice))
-
-    page = _page(
-        connection, outbox, _where(select(outbox), filters, by_label), [outbox.c.n], _row, limit, after,
-        newest_first=True, keep=about if inside else None,
-    )  # fmt: skip
+    """Notifications, the newest first, with their attempts; labels are looked for in what a notification is about. Times
+    are those of ``created_at``."""
+    page = _page_of_outbox(connection, select(outbox), filters, limit, after, narrow)
     return Page(tuple(delivery_records(connection, page.items)), page.next)
 
 
-def page_of_events(connection: Connection, filters: LabelFilters, limit: int, after: int) -> EventSlice:
-    """Up to ``limit`` decided events after a place that match the filters on columns; those that cannot be read are left
+def dead_letters(connection: Connection, filters: LabelFilters, narrow: Narrow, limit: int) -> list[str]:
+    """The ids of dead letters that match, the newest first."""
+    query, found, after = select(outbox).where(outbox.c.state == "dead"), list[str](), None
+    while len(found) < limit:
+        page = _page_of_outbox(connection, query, filters, limit - len(found), after, narrow)
+        found += [row.id for row in page.items]
+        if (after := page.next) is None:
+            break
+    return found
+
+
+def _page_of_outbox(
+    connection: Connection, query: Query, filters: LabelFilters, limit: int, after: str | None, narrow: Narrow
+) -> Page[Row[Any]]:
+    by_label = {name: outbox.c[name] for name in ("state", "receiver", "channel", "kind", "event_id", "id")}
+    wanted = _Wanted(filters, narrow, by_label)
+
+    def labels(row: Row[Any]) -> list[Labels]:
+        return [{"channel": row.channel, "receiver": row.receiver, **own} for own in _label_sets(row.notice, narrow)]
+
+    return _page(
+        connection, outbox, wanted.where(query, outbox.c.created_at), [outbox.c.n], _row, limit, after,
+        newest_first=True, keep=wanted.keep(labels),
+    )  # fmt: skip
+
+
+def page_of_events(
+    connection: Connection, filters: LabelFilters, limit: int, after: int | None, narrow: Narrow = EVERYTHING,
+    *, newest_first: bool = False,
+) -> EventSlice:  # fmt: skip
+    """Up to ``limit`` decided events beyond a place that match the filters on columns; those that cannot be read are left
     out."""
-    query = _where(select(events.c.seq, events.c.body), filters, {"event": events.c.event})
-    query = query.where(events.c.seq > after).order_by(events.c.seq).limit(limit)
+    columns = {"event": events.c.event}
+    query = _between(_where(select(events.c.seq, events.c.body), filters, columns), narrow, events.c.time)
+    seq = events.c.seq
+    beyond = seq.is_not(None) if after is None else seq < after if newest_first else seq > after
+    query = query.where(beyond).order_by(seq.desc() if newest_first else seq).limit(limit)
     place, by_index = _places(connection, events, filters)
     if place is not None:
         query = query.where(place)
-    last, newest = 0, 0
-    if not by_index and (place is not None or "event" in filters):
-        ends = (select(end(events.c.seq)).where(events.c.seq > after).scalar_subquery() for end in (func.min, func.max))
-        oldest, newest = connection.execute(select(*ends)).first() or (0, 0)
-        last, newest = (oldest or 0) + _EVENT_WINDOW, newest or 0
-        query = query.where(events.c.seq <= last)
+    edge = end = None  # of the window
+    if not by_index and (place is not None or "event" in filters or narrow.since or narrow.until):
+        ends = (select(function(seq)).where(beyond).scalar_subquery() for function in (func.min, func.max))
+        oldest, newest = connection.execute(select(*ends)).first() or (None, None)
+        if oldest is not None and newest is not None:
+            end, edge = (oldest, newest - _EVENT_WINDOW) if newest_first else (newest, oldest + _EVENT_WINDOW)
+            query = query.where(seq >= edge if newest_first else seq <= edge)
     rows = connection.execute(query).all()
     found = readable(connection, events, rows, lambda row: replace(row.body, seq=row.seq))
-    if len(rows) < limit and last < newest:
-        return EventSlice(found, last, more=True, cut=True)
-    return EventSlice(found, rows[-1].seq if rows else after, len(rows) == limit)
+    if len(rows) < limit and edge is not None and end is not None and (edge > end if newest_first else edge < end):
+        return EventSlice(found, edge, more=True, cut=True)
+    return EventSlice(found, rows[-1].seq if rows else after or 0, len(rows) == limit)
+
+
+@dataclass(slots=True)
+class _Wanted:
+    """The filters of a list, parted into those on columns and those on ``inside``, the labels of an item.
+
+    An equality matcher counts as a filter. ``placed``: node, project, scenario and its name are found by ``_places``.
+    """
+
+    asked: LabelFilters
+    narrow: Narrow
+    by_label: Mapping[str, ColumnElement[Any]]
+    placed: bool = False
+    filters: dict[str, Sequence[str]] = field(init=False)
+    inside: dict[str, Sequence[str]] = field(init=False)
+    matchers: list[Matcher] = field(init=False)
+
+    def __post_init__(self) -> None:
+        columns = {*self.by_label, *(("dss_node", "project", "scenario", "scenario_name") if self.placed else ())}
+        self.filters, self.matchers = dict(self.asked), []
+        for matcher in self.narrow.matchers:
+            if matcher.op is Op.EQUAL and matcher.value and matcher.name in columns:
+                before = self.filters.get(matcher.name, (matcher.value,))
+                self.filters[matcher.name] = tuple(value for value in before if value == matcher.value)
+            else:
+                self.matchers.append(matcher)
+        self.inside = {name: values for name, values in self.filters.items() if name not in {*columns, "state"}}
+
+    def where(self, query: Query, moment: ColumnElement[Any]) -> Query:
+        return _between(_where(query, self.filters, self.by_label), self.narrow, moment)
+
+    def keep(self, labels_of: Callable[[Any], Sequence[Labels]]) -> Callable[[Any], bool] | None:
+        if not self.inside and not self.matchers:
+            return None
+        return lambda item: any(
+            _match(labels, self.inside) and all_match(self.matchers, labels) for labels in labels_of(item)
+        )
+
+
+def _between(query: Query, narrow: Narrow, moment: ColumnElement[Any]) -> Query:
+    if narrow.since is not None:
+        query = query.where(moment >= narrow.since)
+    return query if narrow.until is None else query.where(moment < narrow.until)
+
+
+def _scenario_labels(narrow: Narrow, row: Any, name: str | None, tags: Sequence[str]) -> dict[str, str]:
+    """The labels of a scenario, from a row or record with its place."""
+    place = {"dss_node": row.node, "project": row.project, "scenario": row.scenario}
+    return {**narrow.added(row.node, tags), **place, "scenario_name": name or "", "tags": tags_label(tags)}
+
+
+def _few_places(connection: Connection, table: Table, matchers: Sequence[Matcher]) -> list[ColumnElement[bool]]:
+    """The scenarios that these matchers let through, if they are so few that their rows are found by their index."""
+    concerned = [matcher for matcher in matchers if matcher.name in _place(table)]
+    if not concerned:
+        return []
+    rows = connection.execute(select(*_place(scenarios).values())).all()
+    names = tuple(_place(table))
+    places = [tuple(row) for row in rows if all_match(concerned, dict(zip(names, row, strict=True)))]
+    return [tuple_(*_place(table).values()).in_(places)] if len(places) <= _MOST_PLACES else []
+
+
+def find_ids(connection: Connection, name: str, prefix: str) -> list[str]:
+    """Up to two ids of the table ``name`` that begin so; an id that is whole is the only one."""
+    column = metadata.tables[name].c.id
+    if connection.execute(select(column).where(column == prefix)).first() is not None:
+        return [prefix]
+    found = select(column).where(column.startswith(prefix, autoescape=True)).order_by(column).limit(2)
+    return list(connection.execute(found).scalars())
 
 
 def find_run(connection: Connection, scenario: ScenarioKey, run_id: str) -> tuple[RunRecord | None, Details | None]:
@@ -290,17 +434,28 @@ def find_run(connection: Connection, scenario: ScenarioKey, run_id: str) -> tupl
     return next(iter(_run_records(rows, details)), None), next(iter(details.values()), None)
 
 
+def scenario_counts(connection: Connection, nodes: Sequence[str]) -> dict[str, int]:
+    """How many scenarios of these nodes are watched, how many of them are active, and how many run."""
+    watched = scenarios.c.gone_at.is_(None) & scenarios.c.node.in_(nodes)
+    active = func.count().filter(scenarios.c.active)
+    row = connection.execute(select(func.count(), active).select_from(scenarios).where(watched)).all()[0]
+    running = select(func.count()).select_from(runs).where(
+        runs.c.end.is_(None), runs.c.absent_since.is_(None), runs.c.node.in_(nodes)
+    )  # fmt: skip
+    return {"watched": row[0], "active": row[1], "running": connection.execute(running).scalar_one()}
+
+
 def last_failures(connection: Connection, limit: int) -> list[RunRecord]:
     """The failed and lost runs that ended last, with their first errors."""
     query = select(runs).where(runs.c.outcome.in_(BAD_OUTCOMES), runs.c.end.is_not(None))
     return to_run_records(connection, connection.execute(query.order_by(runs.c.end.desc()).limit(limit)).all())
 
 
-def _label_sets(notice: Notice) -> list[Labels]:
+def _label_sets(notice: Notice, narrow: Narrow) -> list[Labels]:
     """The labels of what a notification is about: one event, the alerts of a group, or a node."""
     match notice:
-        case EventNotice():
-            return [event_labels(notice.event)]
+        case EventNotice(event=event):
+            return [event_labels(event, narrow.added(event.node, event.scenario.tags if event.scenario else ()))]
         case GroupNotice():
             return [alert.labels for alert in notice.alerts]
         case _:

@@ -10,7 +10,8 @@ import binascii
 import hmac
 import json
 from base64 import b64decode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
 from typing import Annotated, TypeVar
@@ -18,21 +19,31 @@ from urllib.parse import parse_qsl
 
 import structlog
 from aiohttp import web
+from multidict import MultiDict
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
-from tocsin.config.model import Config
 from tocsin.config.secrets import Secret
 from tocsin.deliver.webhook import BadSecret, signing_key
 from tocsin.kit.clock import BadDuration, isoformat, parse_duration
 from tocsin.model.alert import Acknowledgement
-from tocsin.model.labels import BadMatcher, Matcher, parse_matcher
+from tocsin.model.labels import BadMatcher, parse_matcher
 from tocsin.routing.lint import unknown_label
-from tocsin.store import alerts
+from tocsin.store import Connection, alerts
 from tocsin.store.alerts import BadSilence
-from tocsin.store.query import is_storable, silence_record
+from tocsin.store.query import (
+    AlertRecord,
+    SilenceRecord,
+    dead_letters,
+    find_ids,
+    get_alerts,
+    is_storable,
+    list_deliveries,
+    silence_record,
+)
+from tocsin.store.sql import shallow
 from tocsin.web.access import VIEWER
-from tocsin.web.context import CONTEXT, HttpProblem
-from tocsin.web.reads import to_json
+from tocsin.web.context import CONTEXT, HttpProblem, list_query
+from tocsin.web.reads import DELIVERY_FILTERS, present_alerts, to_json
 
 log = structlog.get_logger(__name__)
 Body = TypeVar("Body", bound=BaseModel)
@@ -65,35 +76,81 @@ class NewSilence(BaseModel):
     comment: Annotated[str, Field(max_length=2_000), AfterValidator(_stored)] = ""
 
 
+@dataclass(frozen=True, slots=True)
+class CreatedSilence(SilenceRecord):
+    """A new silence with how many firing alerts it covers now, and what is doubtful about it."""
+
+    covers: int
+    warnings: tuple[str, ...]
+
+
 async def create_silence(request: web.Request) -> web.Response:
     context = request.app[CONTEXT]
     asked = await _read_body(request, NewSilence, "a silence")
     now = context.clock.now()
     starts_at = asked.starts_at or now
     ends_at = _end_of(asked.ends_at, asked.duration, starts_at, "a silence")
-    matchers = await asyncio.to_thread(_matchers, asked.matchers, context.config())  # regular expressions are compiled
+    try:  # regular expressions are compiled
+        matchers = await asyncio.to_thread(lambda: [parse_matcher(text) for text in asked.matchers])
+    except BadMatcher as error:
+        raise HttpProblem(400, str(error)) from None
     by = author_of(request, asked.created_by)
     try:
         silence = await context.store.write(alerts.insert_silence, matchers, starts_at, ends_at, by, asked.comment, now)
     except BadSilence as error:
         raise HttpProblem(400, str(error)) from None
-    log.info("silence_created", silence=silence.id, matchers=asked.matchers, by=by)
+    covers = await context.store.browse(alerts.count_covered, matchers)
+    warning = unknown_label(matchers, context.config())
+    log.info("silence_created", silence=silence.id, matchers=asked.matchers, covers=covers, by=by)
+    created = CreatedSilence(
+        **shallow(silence_record(silence, now)), covers=covers, warnings=(warning,) if warning else ()
+    )
     location = {"Location": f"/api/v1/silences/{silence.id}"}
-    return web.json_response(to_json(silence_record(silence, now)), status=201, headers=location)
+    return web.json_response(to_json(created), status=201, headers=location)
+
+
+async def whole_id(request: web.Request, table: str, what: str) -> str:
+    """The id in the address, which may be cut where it is still unique; as it stands if there is none. Raises
+    ``HttpProblem`` 404 for several."""
+    prefix = request.match_info["id"]
+    ids = await request.app[CONTEXT].store.browse(find_ids, table, prefix)
+    if len(ids) > 1:
+        raise HttpProblem(404, f"several {what}s have an id that begins with {prefix!r}; give more of it")
+    return ids[0] if ids else prefix
+
+
+async def show_silence(request: web.Request) -> web.Response:
+    context, id_ = request.app[CONTEXT], await whole_id(request, "silences", "silence")
+    silence = await context.store.browse(alerts.get_silence, id_)
+    if silence is None:
+        raise HttpProblem(404, "there is no silence with this id")
+    return web.json_response(to_json(silence_record(silence, context.clock.now())))
 
 
 async def expire_silence(request: web.Request) -> web.Response:
-    context = request.app[CONTEXT]
+    context, id_ = request.app[CONTEXT], await whole_id(request, "silences", "silence")
     now = context.clock.now()
-    silence = await context.store.write(alerts.end_silence, request.match_info["id"], now)
+    silence = await context.store.write(alerts.end_silence, id_, now)
     if silence is None:
         raise HttpProblem(404, "there is no silence with this id")
     log.info("silence_expired", silence=silence.id, by=request[VIEWER].name)
     return web.json_response(to_json(silence_record(silence, now)))
 
 
+async def show_alert(request: web.Request) -> web.Response:
+    context, id_ = request.app[CONTEXT], await whole_id(request, "alerts", "alert")
+    config, now = context.config(), context.clock.now()
+
+    def read(connection: Connection) -> Sequence[AlertRecord]:
+        return present_alerts(connection, get_alerts(connection, [id_]), config, now)
+
+    for alert in await context.store.browse(read):
+        return web.json_response(to_json(alert))
+    raise HttpProblem(404, "there is no alert with this id")
+
+
 async def resolve_alert(request: web.Request) -> web.Response:
-    id_ = request.match_info["id"]
+    id_ = await whole_id(request, "alerts", "alert")
     if not await request.app[CONTEXT].resolve_alert(id_, request[VIEWER].name):
         raise HttpProblem(404, "no firing alert has this id")
     return web.json_response({"id": id_, "resolved": True})
@@ -112,7 +169,7 @@ class NewAcknowledgement(BaseModel):
 
 async def acknowledge_alert(request: web.Request) -> web.Response:
     """Note that somebody has an alert: its repeats stop until it ends, or until the given time."""
-    context, id_ = request.app[CONTEXT], request.match_info["id"]
+    context, id_ = request.app[CONTEXT], await whole_id(request, "alerts", "alert")
     asked = await _read_body(request, NewAcknowledgement, "an acknowledgement")
     now = context.clock.now()
     until = None
@@ -130,17 +187,44 @@ async def acknowledge_alert(request: web.Request) -> web.Response:
 
 
 async def unacknowledge_alert(request: web.Request) -> web.Response:
-    id_ = request.match_info["id"]
+    id_ = await whole_id(request, "alerts", "alert")
     if not await request.app[CONTEXT].acknowledge_alert(id_, None):
         raise HttpProblem(404, "no firing alert has this id")
     return web.json_response({"id": id_, "acknowledged": None})
 
 
+async def show_delivery(request: web.Request) -> web.Response:
+    id_ = await whole_id(request, "outbox", "delivery")
+    page = await request.app[CONTEXT].store.browse(list_deliveries, {"id": [id_]}, 1)
+    for delivery in page.items:
+        return web.json_response(to_json(delivery))
+    raise HttpProblem(404, "there is no delivery with this id")
+
+
 async def retry_delivery(request: web.Request) -> web.Response:
-    id_ = request.match_info["id"]
+    id_ = await whole_id(request, "outbox", "delivery")
     if not await request.app[CONTEXT].retry_delivery(id_):
         raise HttpProblem(404, "no dead letter has this id")
     return web.json_response({"id": id_, "state": "pending"})
+
+
+_MOST_RETRIED = 10_000  # of one request
+
+
+async def retry_deliveries(request: web.Request) -> web.Response:
+    """Send all dead letters again that match the filters, in the query or as a JSON object, the newest first."""
+    context, query = request.app[CONTEXT], MultiDict(request.query)
+    for name, value in (await _object(request)).items():
+        values = value if isinstance(value, list) else [value]
+        if not all(isinstance(item, str) and is_storable(item) for item in values):
+            raise HttpProblem(400, f"{name} must be a text or a list of texts")
+        query.extend((name, str(item)) for item in values)
+    asked = list_query(request, DELIVERY_FILTERS, ("dead",), query=query)
+    most = asked.limit if "limit" in query else _MOST_RETRIED
+    ids = await context.store.browse(dead_letters, asked.filters, asked.narrow, most)
+    retried = await context.retry_deliveries(ids)
+    log.info("deliveries_retried", count=len(retried), by=request[VIEWER].name)
+    return web.json_response({"retried": len(retried), "more": len(ids) == most})
 
 
 async def reload(request: web.Request) -> web.Response:
@@ -149,6 +233,18 @@ async def reload(request: web.Request) -> web.Response:
     if not done.ok:
         raise HttpProblem(422, "the configuration has errors; the old one stays", errors=list(done.problems))
     return web.json_response({"at": isoformat(done.at), "needs_restart": list(done.needs_restart)})
+
+
+async def _object(request: web.Request) -> dict[str, object]:
+    """The JSON object in the body; empty without one. Raises ``HttpProblem`` 400."""
+    raw = await request.read()
+    try:
+        value = json.loads(raw or b"{}")
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise HttpProblem(400, "the body must be a JSON object of filters, or empty")
+    return value
 
 
 def author_of(request: web.Request, asked: str) -> str:
@@ -170,16 +266,6 @@ async def _read_body(request: web.Request, kind: type[Body], what: str) -> Body:
             for fault in error.errors(include_url=False, include_context=False, include_input=False)
         ]
         raise HttpProblem(400, f"the body is not {what}", errors=errors) from None
-
-
-def _matchers(texts: list[str], config: Config) -> list[Matcher]:
-    try:
-        matchers = [parse_matcher(text) for text in texts]
-    except BadMatcher as error:
-        raise HttpProblem(400, str(error)) from None
-    if unknown := unknown_label(matchers, config):
-        raise HttpProblem(400, unknown)
-    return matchers
 
 
 def _end_of(moment: datetime | None, duration: str | None, starts_at: datetime, what: str) -> datetime:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from http import HTTPStatus
@@ -10,21 +10,26 @@ from http import HTTPStatus
 import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler
+from multidict import MultiMapping
 
 from tocsin.config.model import Config
-from tocsin.kit.clock import Clock
+from tocsin.kit.clock import BadMoment, Clock, parse_moment
+from tocsin.kit.strings import did_you_mean
 from tocsin.metrics.exposition import Exposition
 from tocsin.model.alert import Acknowledgement
 from tocsin.model.cloudevent import Json
+from tocsin.model.labels import BadMatcher, parse_matcher
 from tocsin.model.run import ScenarioKey
 from tocsin.store import Store, StoreError
 from tocsin.store.explanation import AlertExplanation, RunExplanation
-from tocsin.store.query import BadCursor, is_storable
+from tocsin.store.query import BadCursor, Narrow, is_storable
 
 log = structlog.get_logger(__name__)
 
 MAX_LIMIT = 1_000
 DEFAULT_LIMIT = 100
+PARAMETERS = ("limit", "after", "since", "until", "matcher")  # of every list
+_MOMENTS = ("since", "until")
 _LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 
 
@@ -49,9 +54,10 @@ class WebContext:
     ``loop_turned_at`` is a monotonic time of ``clock``; ``ready`` answers None, or the reason why not. ``nudge`` takes
     a node and, where the hook named them, project and scenario, and answers whether a poll follows.
     ``resolve_alert`` takes an alert's id and who asks, ``acknowledge_alert`` an id and the acknowledgement or None,
-    ``retry_delivery`` a notification's id; they answer False for what is unknown or not in a state to be changed. ``explain`` answers None for an unknown run,
-    ``explain_alert`` for an id that no alert or several begin with. ``count_request`` takes the pattern of an address
-    and the status of its answer.
+    ``retry_delivery`` a notification's id; they answer False for what is unknown or not in a state to be changed.
+    ``retry_deliveries`` answers the ids of those that were dead. ``explain`` answers None for an unknown run,
+    ``explain_alert`` for an id that no alert or several begin with. ``count_request`` takes the pattern of
+    an address and the status of its answer.
     """
 
     store: Store
@@ -67,6 +73,7 @@ class WebContext:
     resolve_alert: Callable[[str, str], Awaitable[bool]]
     acknowledge_alert: Callable[[str, Acknowledgement | None], Awaitable[bool]]
     retry_delivery: Callable[[str], Awaitable[bool]]
+    retry_deliveries: Callable[[Sequence[str]], Awaitable[Sequence[str]]]
     explain: Callable[[ScenarioKey, str], Awaitable[RunExplanation | None]]
     explain_alert: Callable[[str], Awaitable[AlertExplanation | None]]
     count_request: Callable[[str, int | None], None] = lambda _route, _status: None
@@ -135,27 +142,44 @@ class ListQuery:
     limit: int
     after: str | None
     filters: dict[str, tuple[str, ...]]
+    narrow: Narrow
 
 
-def list_query(request: web.Request, filters: Collection[str] | None, states: Collection[str] = ()) -> ListQuery:
+def list_query(
+    request: web.Request, filters: Collection[str] | None, states: Collection[str] = (), others: Collection[str] = (),
+    query: MultiMapping[str] | None = None,
+) -> ListQuery:  # fmt: skip
     """The query of a list, so that a mistyped filter does not answer everything. Raises ``HttpProblem`` 400.
 
-    ``filters`` None allows every name that could be a label; ``states`` are the values of the filter ``state``.
+    ``filters`` None allows every name that could be a label, and the labels that the configuration adds are allowed in
+    any case; ``states`` are the values of the filter ``state``, ``others`` further parameters, which are left out, and
+    ``query`` stands in place of the request's own.
     """
-    names = [name for name in dict.fromkeys(request.query) if name not in ("limit", "after")]
+    context, asked = request.app[CONTEXT], request.query if query is None else query
+    config, own = context.config(), {*PARAMETERS, *others}
+    names = [name for name in dict.fromkeys(asked) if name not in own]
+    known = None if filters is None else {*filters, *config.added_labels}
     for name in names:
-        if name not in filters if filters is not None else not _LABEL.fullmatch(name):
-            known = ", ".join(sorted(filters)) if filters is not None else "labels"
-            raise HttpProblem(400, f"{name!r} is not a filter of this list; it takes limit, after and {known}")
-    values = {name: tuple(request.query.getall(name)) for name in names}
+        if name not in known if known is not None else not _LABEL.fullmatch(name):
+            allowed = ", ".join([*PARAMETERS, *others, *(sorted(known) if known is not None else ["labels"])])
+            hint = did_you_mean(name, known or ())
+            raise HttpProblem(400, f"{name!r} is not a filter of this list{hint}; it takes {allowed}")
+    values = {name: tuple(asked.getall(name)) for name in names}
     for state in values.get("state", ()):
         if state and state not in states:
             raise HttpProblem(400, f"{state!r} is not a state of this list; it takes {', '.join(states)}")
-    limit = request.query.get("limit")
+    now = context.clock.now()
+    try:
+        matchers = tuple(parse_matcher(text) for text in asked.getall("matcher", ()) if text)
+        since, until = (parse_moment(text, now) if (text := asked.get(name)) else None for name in _MOMENTS)
+    except (BadMatcher, BadMoment) as error:
+        raise HttpProblem(400, str(error)) from None
+    limit = asked.get("limit")
     return ListQuery(
         DEFAULT_LIMIT if limit is None else whole_number(limit, "limit", 1, MAX_LIMIT),
-        request.query.get("after") or None,
+        asked.get("after") or None,
         values,
+        Narrow(matchers, since, until, config.extra_labels),
     )
 
 

@@ -4,6 +4,7 @@ Moments are RFC 3339 in UTC, durations are written as in the configuration, secr
 """
 
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from dataclasses import dataclass, fields, is_dataclass, replace
 from datetime import datetime, timedelta
@@ -17,15 +18,19 @@ from aiohttp.typedefs import Handler
 
 from tocsin import __version__
 from tocsin.config.model import Config
+from tocsin.decide.explain import alert_states, load_suppressor
 from tocsin.kit.clock import format_duration, isoformat
 from tocsin.kit.mask import MASK
+from tocsin.metrics.snapshot import ALERT_STATES
 from tocsin.model.cloudevent import Json, to_cloudevent
 from tocsin.model.event import END_EVENTS, Event, event_labels
-from tocsin.model.labels import Labels, Matcher
+from tocsin.model.labels import Matcher, all_match
 from tocsin.model.run import ScenarioKey
-from tocsin.store import Connection, query
+from tocsin.store import Connection, StoreUnavailable, query
+from tocsin.store.alerts import count_silences
+from tocsin.store.deliveries import outbox_depth
 from tocsin.store.explanation import RunExplanation
-from tocsin.store.query import LabelFilters, Page
+from tocsin.store.query import EVERYTHING, AlertRecord, LabelFilters, Narrow, Page, as_of
 from tocsin.store.runs import get_details
 from tocsin.web.context import CONTEXT, HttpProblem, ListQuery, list_query, whole_number
 
@@ -36,6 +41,7 @@ EVENT_FILTERS = ("event", *PLACE, "scenario_name", "outcome", "trigger_type", "r
 SCENARIO_FILTERS = (*PLACE, "scenario_name", "run_as", "tags")
 RUN_FILTERS = (*PLACE, "scenario_name", "outcome", "trigger_type", "run_as", "tags", "run", "state")
 DELIVERY_FILTERS = ("state", "receiver", "channel", "kind", "event_id", "id", "alertname", "severity", *EVENT_FILTERS)
+SILENCE_FILTERS = ("state", "alertname", "severity", *PLACE, "scenario_name", "tags")
 _EVENT_COLUMNS = ("event", *PLACE)
 _STUCK_AFTER_SECONDS = 30.0
 _USERINFO = re.compile(r"(?<=://)[^\s]*@")
@@ -68,7 +74,7 @@ async def metrics(request: web.Request) -> web.Response:
 
 
 async def status(request: web.Request) -> web.Response:
-    """The state of the process and of its nodes, from memory; the parts of the daemon say most of it themselves."""
+    """The state of the process and of its nodes, from memory, and counts from the store."""
     context = request.app[CONTEXT]
     reason = context.ready()
     own: dict[str, Json] = {
@@ -78,7 +84,29 @@ async def status(request: web.Request) -> web.Response:
         "reason": reason,
         "tasks": dict(context.alive()),
     }
-    return web.json_response(own | dict(context.status()))
+    return web.json_response(own | dict(context.status()) | await _counts(request))
+
+
+async def _counts(request: web.Request) -> dict[str, Json]:
+    """How much there is of what matters, so that silence and blindness differ; nulls while the store cannot be read."""
+    context, names = request.app[CONTEXT], ("scenarios", "alerts", "silences", "deliveries")
+    config, now = context.config(), context.clock.now()
+
+    def read(connection: Connection) -> dict[str, Json]:
+        depth = outbox_depth(connection)
+        firing = Counter(state for _, state in alert_states(connection, config, now))
+        counts: tuple[Mapping[str, int], ...] = (
+            query.scenario_counts(connection, [node.name for node in config.nodes]),
+            {name: firing[name] for name in ALERT_STATES},
+            count_silences(connection, now),
+            {"pending": depth.open, "dead": sum(depth.dead.values())},
+        )
+        return dict(zip(names, map(dict, counts), strict=True))
+
+    try:
+        return await context.store.browse(read)
+    except StoreUnavailable:
+        return dict.fromkeys(names)
 
 
 def lister(
@@ -94,11 +122,39 @@ def lister(
     return handler
 
 
+async def alerts(request: web.Request) -> web.Response:
+    """A page of alerts, each with what suppresses it now."""
+    context = request.app[CONTEXT]
+    asked, now, config = list_query(request, None, ("firing", "resolved")), context.clock.now(), context.config()
+
+    def read(connection: Connection, *arguments: Any) -> Page[AlertRecord]:
+        page = query.list_alerts(connection, *arguments)
+        return replace(page, items=present_alerts(connection, page.items, config, now))
+
+    return web.json_response(text=await context.store.browse(_page_text, read, asked))
+
+
+def present_alerts(
+    connection: Connection, items: Sequence[AlertRecord], config: Config, now: datetime
+) -> tuple[AlertRecord, ...]:
+    """Alerts as they are at this moment: with what suppresses them, and without acknowledgements that have ended."""
+    suppressor = load_suppressor(connection, config, [alert.labels for alert in items if alert.ends_at is None], now)
+    return tuple(
+        replace(as_of(alert, now), suppressed_by=suppressor.suppressed_by(alert.labels))
+        if alert.ends_at is None
+        else alert
+        for alert in items
+    )
+
+
 async def events(request: web.Request) -> web.Response:
     """Processed events in the public order, as CloudEvents with ``seq``; a cursor is the last event's ``seq``."""
-    asked = list_query(request, EVENT_FILTERS)
-    after = whole_number(asked.after, "after") if asked.after else 0
-    text = await request.app[CONTEXT].store.browse(_events_text, asked, after)
+    asked = list_query(request, EVENT_FILTERS, others=("order",))
+    after = whole_number(asked.after, "after") if asked.after else None
+    order = request.query.get("order") or "asc"
+    if order not in ("asc", "desc"):
+        raise HttpProblem(400, f"order is asc, the oldest first, or desc, not {order!r}")
+    text = await request.app[CONTEXT].store.browse(_events_text, asked, after, newest_first=order == "desc")
     return web.json_response(text=text)
 
 
@@ -140,26 +196,33 @@ class CloudEventPage:
     more: bool
 
 
-def read_events(connection: Connection, filters: LabelFilters, limit: int, after: int) -> CloudEventPage:
+def read_events(
+    connection: Connection, filters: LabelFilters, limit: int, after: int | None, narrow: Narrow = EVERYTHING,
+    *, newest_first: bool = False,
+) -> CloudEventPage:  # fmt: skip
     """Up to ``limit`` events that match, with their details joined."""
     inside = {name: values for name, values in filters.items() if name not in _EVENT_COLUMNS}
-    batch = max(limit, query.SCAN_BATCH) if inside else limit
+
+    def matches(event: Event) -> bool:
+        labels = event_labels(event, narrow.added(event.node, event.scenario.tags if event.scenario else ()))
+        return all(labels.get(name, "") in values for name, values in inside.items()) and all_match(
+            narrow.matchers, labels
+        )
+
+    sifting = bool(inside or narrow.matchers)
+    batch = max(limit, query.SCAN_BATCH) if sifting else limit
     events: list[Event] = []
     for _ in range(0, query.SCAN_LIMIT, batch):
-        page = query.page_of_events(connection, filters, batch, after)
-        matching = [event for event in page.events if not inside or _matches(event_labels(event), inside)]
+        page = query.page_of_events(connection, filters, batch, after, narrow, newest_first=newest_first)
+        matching = [event for event in page.events if not sifting or matches(event)]
         missing = limit - len(events)
         events += matching[:missing]
         if len(matching) > missing:
-            return CloudEventPage(_cloudevents(connection, events), events[-1].seq or after, True)
+            return CloudEventPage(_cloudevents(connection, events), events[-1].seq or 0, True)
         after = page.last_seq
         if not page.more or page.cut or len(events) == limit:
             return CloudEventPage(_cloudevents(connection, events), after, page.more)
-    return CloudEventPage(_cloudevents(connection, events), after, True)
-
-
-def _matches(labels: Labels, filters: LabelFilters) -> bool:
-    return all(labels.get(name) in values for name, values in filters.items())
+    return CloudEventPage(_cloudevents(connection, events), after or 0, True)
 
 
 def _cloudevents(connection: Connection, events: Sequence[Event]) -> list[dict[str, Json]]:
@@ -168,14 +231,14 @@ def _cloudevents(connection: Connection, events: Sequence[Event]) -> list[dict[s
     return [to_cloudevent(event, details.get(ended[event.id]) if event.id in ended else None) for event in events]
 
 
-def _events_text(connection: Connection, asked: ListQuery, after: int) -> str:
-    page = read_events(connection, asked.filters, asked.limit, after)
+def _events_text(connection: Connection, asked: ListQuery, after: int | None, *, newest_first: bool) -> str:
+    page = read_events(connection, asked.filters, asked.limit, after, asked.narrow, newest_first=newest_first)
     return msgspec.json.encode({"items": page.events, "next": str(page.seq) if page.more else None}).decode()
 
 
 def _page_text(connection: Connection, read: Callable[..., Page[Any]], asked: ListQuery) -> str:
     """Encoded on the reader's thread too: a thousand items would block the loop."""
-    page = read(connection, asked.filters, asked.limit, asked.after)
+    page = read(connection, asked.filters, asked.limit, asked.after, asked.narrow)
     return msgspec.json.encode({"items": [to_json(item) for item in page.items], "next": page.next}).decode()
 
 

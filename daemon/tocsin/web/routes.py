@@ -24,6 +24,7 @@ from tocsin.web.stream import live, stream
 _READ, _CHANGE = Access.READ, Access.CHANGE
 _TEXT, _HTML = "text/plain", "text/html"
 _RUN = "{node}/{project}/{scenario}/{run}"
+_ORDER: Json = {"name": "order", "in": "query", "schema": {"enum": ["asc", "desc"], "default": "asc"}}
 _EXPLAIN_ALERT = "Why an alert fires or resolved, and who was notified; the id may be cut where it is still unique"
 
 
@@ -52,6 +53,7 @@ class HttpRoute:
     status: int = 200
     streams: bool = False
     page: bool = False
+    parameters: tuple[Json, ...] = ()  # more of the query
 
     @property
     def is_page(self) -> bool:
@@ -88,17 +90,23 @@ def endpoints() -> list[HttpRoute]:
         rows("runs", "Runs, the newest first", query.RunRecord, query.list_runs, reads.RUN_FILTERS,
              ("running", "ended")),
         HttpRoute("GET", "/api/v1/events", "Events in their public order", _READ, reads.events, CloudEvent, lists=True,
-                 filters=reads.EVENT_FILTERS),
-        rows("alerts", "Alerts, the newest first; `state` or any label filters", query.AlertRecord,
-             query.list_alerts, None, ("firing", "resolved")),
+                 filters=reads.EVENT_FILTERS, parameters=(_ORDER,)),
+        HttpRoute("GET", "/api/v1/alerts", "Alerts, the newest first; `state` (firing, resolved) or any label filters",
+                  _READ, reads.alerts, query.AlertRecord, lists=True, filters=None),
         rows("silences", "Silences, those that end last first", query.SilenceRecord, query.list_silences,
-             ("state",), tuple(SilenceState), timed=True),
+             reads.SILENCE_FILTERS, tuple(SilenceState), timed=True),
         rows("deliveries", "Notifications and their attempts, the newest first", query.DeliveryRecord,
              query.list_deliveries, reads.DELIVERY_FILTERS, tuple(NotificationState)),
         HttpRoute("GET", "/api/v1/events/stream", "Events as they come; resumes after `Last-Event-ID`", _READ, stream,
                  lists=True, filters=reads.EVENT_FILTERS, media="text/event-stream", streams=True),
-        HttpRoute("POST", "/api/v1/silences", "A new silence", _CHANGE, changes.create_silence, query.SilenceRecord,
+        HttpRoute("POST", "/api/v1/silences", "A new silence", _CHANGE, changes.create_silence, changes.CreatedSilence,
                  body=changes.NewSilence, status=201),
+        HttpRoute("GET", "/api/v1/silences/{id}", "One silence", _READ, changes.show_silence, query.SilenceRecord),
+        HttpRoute("GET", "/api/v1/alerts/{id}", "One alert", _READ, changes.show_alert, query.AlertRecord),
+        HttpRoute("GET", "/api/v1/deliveries/{id}", "One notification with its attempts", _READ, changes.show_delivery,
+                  query.DeliveryRecord),
+        HttpRoute("POST", "/api/v1/deliveries/retry", "Send all dead letters again that match the filters", _CHANGE,
+                  changes.retry_deliveries, parameters=list_parameters(reads.DELIVERY_FILTERS)),
         HttpRoute("DELETE", "/api/v1/silences/{id}", "End a silence now", _CHANGE, changes.expire_silence,
                  query.SilenceRecord),
         HttpRoute("POST", "/api/v1/alerts/{id}/resolve", "Resolve an alert by hand", _CHANGE, changes.resolve_alert),
@@ -193,7 +201,8 @@ def _operation(route: HttpRoute) -> dict[str, Json]:
         for part in re.findall(r"{(\w+)}", route.path)
     ]
     if route.lists:
-        parameters += _list_parameters(route.filters)
+        parameters += list_parameters(route.filters)
+    parameters += route.parameters
     refused: Json = {"application/problem+json": {"schema": {"$ref": _REFS.format(model="Problem")}}}
     operation: dict[str, Json] = {
         "operationId": name,
@@ -227,18 +236,23 @@ def _answer(route: HttpRoute) -> dict[str, Json]:
     }
 
 
-def _list_parameters(filters: tuple[str, ...] | None) -> list[Json]:
+def list_parameters(filters: tuple[str, ...] | None) -> tuple[Json, ...]:
     limit: dict[str, Json] = {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT}
     texts: dict[str, Json] = {"type": "array", "items": {"type": "string"}}
     labels: dict[str, Json] = {"type": "object", "additionalProperties": {"type": "string"}}
+    text: dict[str, Json] = {"type": "string"}
+    moment = "RFC 3339, a date, or how long ago, as 2h"
     parameters: list[Json] = [
         {"name": "limit", "in": "query", "schema": limit},
-        {"name": "after", "in": "query", "schema": {"type": "string"}, "description": "A cursor: `next` of a page"},
+        {"name": "after", "in": "query", "schema": text, "description": "A cursor: `next` of a page"},
+        {"name": "since", "in": "query", "schema": text, "description": f"From this time on: {moment}"},
+        {"name": "until", "in": "query", "schema": text, "description": f"Before this time: {moment}"},
+        {"name": "matcher", "in": "query", "schema": texts, "description": "In Alertmanager's syntax; all must hold"},
     ]
     if filters is None:
-        return [*parameters, {"name": "labels", "in": "query", "style": "form", "explode": True, "schema": labels}]
+        return (*parameters, {"name": "labels", "in": "query", "style": "form", "explode": True, "schema": labels})
     parameters.extend({"name": name, "in": "query", "schema": texts} for name in filters)
-    return parameters
+    return tuple(parameters)
 
 
 def _ref(kind: type) -> dict[str, Json]:

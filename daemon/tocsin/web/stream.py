@@ -17,9 +17,8 @@ from aiohttp import web
 from tocsin.store import StoreUnavailable
 from tocsin.store.console import change_mark
 from tocsin.store.events import last_seq
-from tocsin.store.query import LabelFilters
 from tocsin.web.access import GATE, Access
-from tocsin.web.context import CONTEXT, HttpProblem, list_query, whole_number
+from tocsin.web.context import CONTEXT, HttpProblem, ListQuery, list_query, whole_number
 from tocsin.web.reads import EVENT_FILTERS, CloudEventPage, read_events
 
 log = structlog.get_logger(__name__)
@@ -56,7 +55,7 @@ async def stream(request: web.Request) -> web.StreamResponse:
         after = await context.store.browse(last_seq)
     else:
         after = whole_number(last_id, "Last-Event-ID")
-    return await _streamed(request, lambda response: _follow(request, response, asked.filters, after))
+    return await _streamed(request, lambda response: _follow(request, response, asked, after))
 
 
 async def live(request: web.Request) -> web.StreamResponse:
@@ -87,13 +86,13 @@ async def close_streams(app: web.Application) -> None:
     app[STREAMS].closing.set()
 
 
-async def _follow(request: web.Request, response: web.StreamResponse, filters: LabelFilters, after: int) -> None:
+async def _follow(request: web.Request, response: web.StreamResponse, asked: ListQuery, after: int) -> None:
     context, closing = request.app[CONTEXT], request.app[STREAMS].closing
     quiet = 0
     await _write(response, ": these are tocsin's events\n\n")
     while not closing.is_set() and await _still_admitted(request):
         try:
-            page = await context.store.browse(read_events, filters, BATCH, after)
+            page = await context.store.browse(read_events, asked.filters, BATCH, after, asked.narrow)
         except StoreUnavailable:
             page = CloudEventPage([], after, more=False)
         if page.events:

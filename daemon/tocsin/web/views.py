@@ -24,8 +24,8 @@ from tocsin.model.labels import BadMatcher, Labels, Matcher, Op, all_match, pars
 from tocsin.model.notification import NotificationState
 from tocsin.model.run import GOOD_OUTCOMES, Details, RunError, RunKey, ScenarioKey
 from tocsin.model.scenario import NodeView, ScenarioView, scenario_labels
-from tocsin.routing.stages import Inhibitor, Silencer, muted_by_time
-from tocsin.routing.tree import Router, matching_routes
+from tocsin.routing.stages import Suppressor
+from tocsin.routing.tree import matching_routes
 from tocsin.rules.rule import RuleView
 from tocsin.store import Connection, console, query
 from tocsin.store.alerts import active_silences
@@ -70,19 +70,15 @@ ALERT_STATES = ("active", "suppressed", "acknowledged", "resolved", "all")
 _GROUPINGS = ("alertname", "severity", "dss_node", "project", "scenario")
 
 
-def suppressions(connection: Connection, config: Config, firing: Sequence[Labels], now: datetime) -> list[str]:
-    """What keeps each of these firing alerts from being notified at this moment, in words; empty: nothing."""
-    silencer = Silencer(active_silences(connection, now))
-    inhibitor = Inhibitor(config.inhibit_rules, firing)
-    intervals = {interval.name: interval for interval in config.time_intervals}
-    router = Router(config.route) if config.route is not None and intervals else None
-    found = []
-    for labels in firing:
-        decision = silencer.silences(labels) or inhibitor.inhibits(labels)
-        if decision is None and router is not None:
-            muted = [muted_by_time(match.route, intervals, now) for match in router.match(labels)]
-            decision = muted[0] if muted and all(muted) else None
-        found.append("" if decision is None else f"{decision.reason.value} {decision.note or ''}".strip())
+def suppressions(connection: Connection, config: Config, firing: Mapping[str, Labels], now: datetime) -> dict[str, str]:
+    """What keeps these firing alerts, by id, from being notified at this moment, in words; the others are left out."""
+    suppressor = Suppressor(config, active_silences(connection, now), firing, now)
+    found = {}
+    for id_, labels in firing.items():
+        muted = [decision for _, decision in suppressor.muted_routes(labels)]
+        decisions = [*suppressor.others(labels), *(muted if all(muted) else ())]
+        if decisions and (decision := decisions[0]) is not None:
+            found[id_] = f"{decision.reason.value} {decision.note or ''}".strip()
     return found
 
 
@@ -108,8 +104,7 @@ def _firing_by_state(
 ) -> tuple[dict[str, list[console.ListedAlert]], dict[str, str]]:
     """The firing alerts of the filter by their state, the most severe and newest first, and what suppresses them."""
     firing = console.listed_alerts(connection, firing=True)
-    reasons = suppressions(connection, asked.config, [alert.labels for alert in firing], asked.now)
-    suppressed = {alert.id: reason for alert, reason in zip(firing, reasons, strict=True) if reason}
+    suppressed = suppressions(connection, asked.config, {alert.id: alert.labels for alert in firing}, asked.now)
     if text:
         wanted = {alert.id for alert in console.listed_alerts(connection, firing=True, text=text)}
         firing = [alert for alert in firing if alert.id in wanted]
@@ -174,10 +169,9 @@ async def alert_page(request: web.Request) -> web.Response:
             other for other in console.alerts_of(connection, place, 50)
             if other.fingerprint == found.fingerprint and other.id != found.id
         ][:10]  # fmt: skip
-        firing = console.listed_alerts(connection, firing=True) if found.ends_at is None else []
-        inhibitors = [
-            other for other in firing if Inhibitor(asked.config.inhibit_rules, [other.labels]).inhibits(labels)
-        ] if any("inhibited" in reason for reason in explanation.suppressed) else []  # fmt: skip
+        inhibiting = set(found.suppressed_by.inhibited_by)
+        firing = console.listed_alerts(connection, firing=True) if inhibiting else []
+        inhibitors = [other for other in firing if other.id in inhibiting]
         return {
             "alert": found, "explanation": explanation, "run": run, "others": others,
             "inhibitors": inhibitors, "silences": [
