@@ -8,6 +8,7 @@ import pytest
 from tests.decide.world import T0, World, config, key, minutes
 from tocsin.config.model import DEFAULT_RULES, Rule
 from tocsin.decide.decide import resolve_by_hand
+from tocsin.store import runs
 from tocsin.store.schema import nodes
 
 MISSED = next(rule for rule in DEFAULT_RULES if rule.kind == "missed")
@@ -237,6 +238,7 @@ async def test_a_run_of_three_times_its_usual_length_rings_and_ends_with_the_run
     alert = await running.alert()
     assert alert.annotations["summary"] == "prod: SALES / Nightly has been running for more than 30m"
     assert alert.annotations["usual_duration"] == "10m"
+    assert await running.store.read(runs.details_due_while_running, "prod") == [alert.run]  # for the step that goes on
     await running.end(T0 + minutes(45))
     await running.step(T0 + minutes(45))
     assert await running.alerts() == ["ScenarioOverlong!resolved"]

@@ -20,9 +20,9 @@ from tocsin.deliver.sender import DeliverMetrics, Sender
 from tocsin.deliver.transport import connector
 from tocsin.model.alert import Acknowledgement
 from tocsin.model.notification import AttemptOutcome, EventNotice, GroupNotice, Notice
-from tocsin.model.run import Details, RunError
+from tocsin.model.run import Details, Run, RunError, RunKey, ScenarioKey
 from tocsin.sim.services import EmulatedOpsgenie, EmulatedPagerDuty, EmulatedSlack, Fault, ServiceReply, service_routes
-from tocsin.store import Store, outbox
+from tocsin.store import Store, outbox, runs
 
 KEY = "k" * 32
 
@@ -132,7 +132,7 @@ async def test_an_incident_says_where_what_and_since_when_and_links_to_the_pages
     assert (payload["component"], payload["group"], payload["class"]) == ("Nightly load", "SALES", "ScenarioFailed")
     assert payload["timestamp"] == "2026-03-01T11:30:00.000Z"
     assert {"Team": "finance", "Owner": "Ann", "firing": "1"}.items() <= payload["custom_details"].items()
-    assert [link["text"] for link in event_["links"]] == ["Runbook", "Tocsin"]
+    assert [link["text"] for link in event_["links"]] == ["Runbook", "Tocsin", "Silence 1 h", "Acknowledge", "History"]
     assert event_["client_url"] == "https://tocsin.example.com"
 
 
@@ -207,7 +207,7 @@ async def test_an_alert_of_opsgenie_opens_gets_a_note_is_acknowledged_and_closes
     assert (found.status, found.acknowledged, found.count) == ("closed", True, 2)
     assert found.body["priority"] == "P1"
     assert "2 firing" in found.notes[0]
-    assert "2 resolved" in found.notes[1]
+    assert "Resolved: Alerts in SALES: 2 alerts" in found.notes[1]
 
 
 @pytest.mark.parametrize(("fault", "outcome"), [
@@ -432,8 +432,36 @@ async def test_restarts_between_all_sends_change_nothing(
     assert found == {
         "pagerduty": [["trigger", "trigger", "resolve"]],
         "opsgenie": [["closed", 2]],
-        "slack": [["\u2705 Alerts"]],
+        "slack": [["\u2705 Resolv"]],
     }[kind]  # fmt: skip
+
+
+async def test_a_recovery_leads_to_the_run_that_mended_it(store: Store, services: Services, clock: HandClock) -> None:
+    ended = alert(1, ended=True)
+    key = ScenarioKey("prod", "SALES", "S1")
+    own = replace(ended, count=3, run=RunKey(key, "bad", NOW - timedelta(minutes=31)), annotations={
+        "summary": "S1 ended FAILED 3 times in a row", "scenario_url": "https://dss.example.com/projects/SALES/scenarios/S1/",
+        "run_url": "https://dss.example.com/projects/SALES/scenarios/S1/runs/list/bad",
+    })  # fmt: skip
+    assert own.ends_at
+    good = Run(key, "good", own.ends_at - timedelta(minutes=4), own.ends_at, "SUCCESS")
+    other = Run(key, "later", own.ends_at + timedelta(minutes=1), own.ends_at + timedelta(minutes=2), "SUCCESS")
+    await store.write(runs.put_runs, [runs.RunRow(run, False, False, NOW) for run in (good, other)])
+    await store.write(outbox.enqueue, [owed(group(own, reason="resolved"), "ops/slack", "k", clock.now())])
+    sender = Sender(store, holder="me", clock=clock, metrics=DeliverMetrics(CollectorRegistry()), random=Random(1))
+    await sender.step(clock.now(), config(services.channel("slack")))
+    await sender.idle()
+    await sender.close(timedelta(0))
+    (message,) = services.slack.messages["C0ALERTS"]
+    assert message.text == "\u2705 Resolved: ScenarioFailed of S1 in SALES on prod, after 29m"
+    fields = dict(field["text"].split("\n") for field in message.blocks[1]["fields"])
+    assert fields["*Mended by*"] == "run good, started 2026-03-01 11:55:00 UTC, SUCCESS after 4m"
+    assert fields["*Lasted*"] == "29m, 3 runs failed"
+    assert [(item["text"]["text"], item["url"]) for item in message.blocks[-1]["elements"]] == [
+        ("Run in DSS", "https://dss.example.com/projects/SALES/scenarios/S1/runs/list/good"),
+        ("Tocsin", "https://tocsin.example.com/runs/prod/SALES/S1/good"),
+        ("History", "https://tocsin.example.com/scenarios/prod/SALES/S1"),
+    ]
 
 
 async def test_a_receipt_that_was_never_written_makes_no_second_message(

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from hypothesis import given
@@ -16,8 +17,9 @@ from tocsin.deliver.check import check_templates, samples
 from tocsin.deliver.message import Tone, build_message
 from tocsin.deliver.outgoing import Facts
 from tocsin.deliver.render import Renderer, fill_variables, message_variables
-from tocsin.model.alert import EndReason
+from tocsin.model.alert import Acknowledgement, EndReason
 from tocsin.model.event import DSS_VARIABLES, DownReason, Event, EventName, FailedReporter, dss_variables
+from tocsin.model.labels import Matcher, Op, parse_matcher
 from tocsin.model.notification import EventNotice, GroupNotice, Notice, SummaryNotice
 from tocsin.model.run import Details, RunError, RunWarning, Step
 
@@ -51,7 +53,12 @@ def reporter_failed() -> Event:
         (event(outcome="ODD"), "Nightly load ended with ODD in SALES on prod", Tone.WARN),
         (event(outcome=None), "Nightly load started in SALES on prod", Tone.INFO),
         (node_event(EventName.NODE_DOWN), "DSS node prod cannot be watched: unreachable", Tone.BAD),
-        (node_event(EventName.NODE_UP), "DSS node prod answers again", Tone.GOOD),
+        (node_event(EventName.NODE_UP), "Recovered: DSS node prod answers again", Tone.GOOD),
+        (
+            replace(event(outcome="SUCCESS"), previous_outcome="FAILED"),
+            "Recovered: Nightly load ended with SUCCESS in SALES on prod",
+            Tone.GOOD,
+        ),
         (reporter_failed(), "Reporter Mail to boss of Nightly load could not send in SALES on prod", Tone.BAD),
     ],
 )
@@ -136,10 +143,53 @@ def test_annotations_labels_and_links_are_in_every_message() -> None:
     lines, links = dict(said.lines), dict(said.links)
     assert (lines["Team"], lines["Owner"], "Previous outcome" in lines) == ("finance", "Ann", False)
     assert links["Runbook"] == "https://wiki/x"
-    assert links["Tocsin"] == "https://tocsin.example.com/"
-    assert "Silence" not in links
+    assert links["Tocsin"] == f"https://tocsin.example.com/alerts/{own.id}"
+    assert links["Acknowledge"] == f"https://tocsin.example.com/alerts/{own.id}#ack"
+    assert links["History"] == "https://tocsin.example.com/scenarios/prod/SALES/S1"
+    silence = urlsplit(links["Silence 1 h"])
+    assert (silence.path, parse_qs(silence.query)) == ("/silences/new", {
+        "matcher": ['alertname="ScenarioFailed"', 'dss_node="prod"', 'project="SALES"', 'scenario="S1"'], "duration": ["1h"],
+    })  # fmt: skip
     run = build_message(EventNotice(event(), "r"), Facts(), CONFIG)
     assert dict(run.links)["Tocsin"] == "https://tocsin.example.com/runs/prod/SALES/NIGHTLY/2026-03-01-12-00-01-000"
+
+
+def test_a_label_with_every_sign_is_a_matcher_that_the_form_can_read() -> None:
+    labels = {"project": 'a"b\\c\nd&e=f #%ü'}
+    notice = replace(group(alert(1), alert(2)), group_labels=labels)
+    links = dict(build_message(notice, Facts(), CONFIG).links)
+    (matcher,) = parse_qs(urlsplit(links["Silence 1 h"]).query)["matcher"]
+    assert parse_matcher(matcher) == Matcher("project", Op.EQUAL, labels["project"])
+    assert parse_qs(urlsplit(links["Tocsin"]).query) == {"matcher": [matcher]}
+
+
+def test_an_overlong_run_names_the_step_that_goes_on() -> None:
+    key = event(outcome=None).run
+    assert key
+    steps = (Step("a", "Load", "sql", "SUCCESS", timedelta(minutes=2)), Step("b", "Train", "build", None, None))
+    own = replace(alert(1), run=key.key)
+    said = build_message(group(own), Facts({key.key: Details(key.key, NOW, None, steps)}), CONFIG)
+    assert dict(said.lines)["Running step"] == "Train"
+
+
+def test_who_has_an_alert_stands_in_its_message() -> None:
+    own = replace(alert(1), acknowledged=Acknowledgement("ann", NOW, NOW + timedelta(hours=1), "on it"))
+    said = build_message(group(own), Facts(), CONFIG)
+    assert dict(said.lines)["Acknowledged"] == "by ann until 2026-03-01 13:00:00 UTC: on it"
+    assert "Acknowledge" not in dict(said.links)
+
+
+def test_the_end_of_a_group_begins_with_another_word_than_the_group() -> None:
+    ended = [alert(1, ended=True), alert(2, ended=True)]
+    assert build_message(group(*ended), Facts(), CONFIG).headline == "Resolved: Alerts in SALES: 2 alerts"
+    off = [replace(item, end_reason=EndReason.DEACTIVATED) for item in ended]
+    assert build_message(group(*off), Facts(), CONFIG).headline == "Switched off: Alerts in SALES: 2 alerts"
+
+
+def test_what_a_node_that_is_down_said_last_stands_in_its_message() -> None:
+    facts = Facts(problems={"prod": "connection refused"})
+    said = build_message(EventNotice(node_event(EventName.NODE_DOWN), "r"), facts, CONFIG)
+    assert dict(said.lines)["Why"] == "connection refused"
 
 
 def test_a_single_alert_is_told_in_full_and_its_end_with_how_long_and_how_many_runs() -> None:
@@ -148,7 +198,7 @@ def test_a_single_alert_is_told_in_full_and_its_end_with_how_long_and_how_many_r
     assert render(group(alert(1))).subject == "S1 failed"
     rendered = render(group(ended))
     assert rendered.subject == "Resolved: ScenarioFailed of S1 in SALES on prod, after 29m"
-    assert "Lasted: 29m, after 4 runs" in (rendered.text or "")
+    assert "Lasted: 29m, 4 times" in (rendered.text or "")
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,29 @@ async def test_a_run_is_seen_from_its_start_to_its_end_with_its_details(dss: Fak
     assert found.rings
 
 
+async def test_the_details_that_a_rule_asks_for_are_read_while_the_run_goes_on_and_after_its_end(
+    dss: FakeDSS, start: Start
+) -> None:
+    dss.world.populate(1, 1)
+    found = await start()
+    since = await now_ms()
+    dss.start_run("P000", "S000")
+    await until(lambda: found.agrees(since))
+    (row,) = await found.store.read(runs.open_runs, "prod")
+    await found.store.write(runs.plan_details, row.run.key, CLOCK.now(), 0)
+
+    async def steps() -> list[str | None]:
+        details = await found.store.read(runs.get_details, [row.run.key])
+        return [step.id for known in details.values() for step in known.steps]
+
+    async def reads(expected: list[str | None]) -> bool:
+        return await steps() == expected
+
+    await until(lambda: reads(["prepare"]))
+    dss.end_run("P000", "S000", "SUCCESS")
+    await until(lambda: reads(["prepare", "build"]))
+
+
 @pytest.mark.parametrize(
     ("level", "outcome", "asked"),
     [

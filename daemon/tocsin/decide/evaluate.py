@@ -30,7 +30,7 @@ from tocsin.rules import compile_rule
 from tocsin.rules.rule import AnyRule, Fired, Resolved, RuleView, Updated
 from tocsin.rules.runs import OverlongRule
 from tocsin.rules.starts import MissedRule
-from tocsin.store import Connection, alerts, groups, outbox, rule_states
+from tocsin.store import Connection, alerts, groups, outbox, rule_states, runs
 from tocsin.store.alerts import AlertBrief, AlertEnd, AlertRow
 from tocsin.store.groups import GroupMembership
 from tocsin.store.rule_states import RuleStateRow, StateKey
@@ -150,8 +150,8 @@ class Evaluation:
         """Write notifications to the outbox. Those with runs in ``waits``, by id, wait a little for their details."""
         timed = list(notifications)
         for place, item in enumerate(timed if waits else ()):
-            if runs := (waits or {}).get(item.id):
-                longest = max(self.compiled.watch(run.scenario.node).details_wait for run in runs)
+            if keys := (waits or {}).get(item.id):
+                longest = max(self.compiled.watch(run.scenario.node).details_wait for run in keys)
                 timed[place] = replace(item, due_at=self.now + longest)
         self.result.notifications += outbox.enqueue(self.connection, timed, waits)
 
@@ -173,6 +173,7 @@ class RuleEvaluation(Evaluation):
     _new: set[str] = field(default_factory=set)  # ids of alerts that first fire in this transaction
     _ends: dict[str, AlertEnd] = field(default_factory=dict)  # of alerts that have rows already
     _briefs: dict[str, AlertBrief | None] = field(default_factory=dict)  # what was looked up; None: it does not fire
+    _asked: list[RunKey] = field(default_factory=list)  # runs that go on, whose details are to be read
     stage: ClassVar[Stage] = Stage.RULE
 
     def __post_init__(self) -> None:
@@ -301,6 +302,8 @@ class RuleEvaluation(Evaluation):
             self._firing[alert.fingerprint] = alert.id
             self._new.add(alert.id)
             self.update(key, alert)
+            if isinstance(rule, OverlongRule) and alert.run is not None:  # its message names the step that goes on
+                self._asked.append(alert.run)
             reason, why = DecisionReason.FIRING, alert.annotations.get("summary")
             self.note_change(reason, alert, alert.id, why)
         else:
@@ -361,6 +364,7 @@ class RuleEvaluation(Evaluation):
         alerts.put_alerts(self.connection, [self._rows.pop(id_) for id_ in self._ends if id_ in self._rows], self.now)
         alerts.end_alerts(self.connection, [*self._ends.values()], self.now)
         alerts.put_alerts(self.connection, [*self._rows.values()], self.now)
+        runs.ask_details(self.connection, self._asked, self.now)
 
         joining = route_alerts(self.compiled, self._to_route.values(), self.now)
         groups.add_members(self.connection, joining)

@@ -13,7 +13,7 @@ from tocsin.model.errors import shorten_log
 
 Json = dict[str, Any]
 
-_LINKS = 4
+_LINKS = 6  # of Teams; the others take more
 _TEAMS = 24_000  # of 28 KB, the frame that Teams adds included
 _GOOGLE_CHAT = 28_000  # of 32 kB
 _DISCORD = 5_800  # characters of all embeds together, of 6000
@@ -196,7 +196,8 @@ def telegram_buttons(message: Message) -> Json:
 def ntfy_fields(message: Message) -> Json:
     """What stands beside title and text: how urgent it is, a sign, and what a tap opens."""
     links = _links(message)
-    actions = [{"action": "view", "label": link.label, "url": link.url} for link in links[:3]]
+    urgent = [*links[:2], *(link for link in links[2:] if link.label == "Acknowledge"), *links[2:]]
+    actions = [{"action": "view", "label": link.label, "url": link.url} for link in dict.fromkeys(urgent[:3])]
     fields: Json = {"priority": _NTFY_PRIORITIES[message.tone], "tags": [_NTFY_TAGS[message.tone]], "actions": actions}
     return fields | ({"click": links[0].url} if links else {})
 

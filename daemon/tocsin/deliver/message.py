@@ -15,17 +15,18 @@ from tocsin.deliver.outgoing import Facts
 from tocsin.kit.clock import format_local, human_duration
 from tocsin.model.alert import Alert, EndReason
 from tocsin.model.errors import error_fingerprint, error_text, shorten_log
-from tocsin.model.event import Event, EventName, place_of_event
+from tocsin.model.event import Event, EventName, is_good, place_of_event
 from tocsin.model.labels import Labels, Matcher, Op, common_labels
 from tocsin.model.notification import EventNotice, GroupNotice, Notice, Notification, SummaryNotice
-from tocsin.model.run import LOST, Details, Outcome, Run, RunKey
+from tocsin.model.run import BAD_OUTCOMES, LOST, Details, Outcome, Run, RunKey
 
 T = TypeVar("T")
 MAX_ITEMS = 50
-PAGES = frozenset({"runs"})  # the pages of the console that messages may lead to, by the beginning of their paths
 _NAME = 120
 _ERROR_LENGTH = 4_000
 _WARNINGS = 5  # that a message lists
+_PLACE = ("dss_node", "project", "scenario")
+MENDED = ("Mended by", "Ended with")  # labels of the line about the run that ended an alert
 # What a line of its own says already, or what rules write for templates.
 _SHOWN_LABELS = frozenset({"alertname", "severity", "dss_node", "project", "scenario", "scenario_name", "tags"})
 _SHOWN_ANNOTATIONS = frozenset({
@@ -180,7 +181,7 @@ _OUTCOME_TONES: Mapping[str | None, Tone] = {
 # What each event says, and how bad it is; None: as its outcome is.
 _EVENTS: Mapping[EventName, tuple[Tone | None, str]] = {
     EventName.NODE_DOWN: (Tone.BAD, "DSS node {node} cannot be watched: {reason}"),
-    EventName.NODE_UP: (Tone.GOOD, "DSS node {node} answers again"),
+    EventName.NODE_UP: (Tone.GOOD, "Recovered: DSS node {node} answers again"),
     EventName.REPORTER_FAILED: (Tone.BAD, "Reporter {reporter} of {name} could not send{where}"),
     EventName.RUN_STARTED: (Tone.INFO, "{name} started{where}"),
     EventName.RUN_FAILED: (Tone.BAD, "{name} FAILED{where}"),
@@ -190,9 +191,12 @@ _EVENTS: Mapping[EventName, tuple[Tone | None, str]] = {
 
 
 def headline(event: Event) -> str:
+    """A recovery begins with another word than the failure, for those who see little of a subject."""
     outcome = event.run.outcome if event.run else None
     lost = event.name is EventName.RUN_FINISHED and outcome == Outcome.UNKNOWN
-    return ("{name}: " + LOST + "{where}" if lost else _EVENTS[event.name][1]).format(
+    recovered = is_good(outcome) and event.previous_outcome in BAD_OUTCOMES
+    text = "{name}: " + LOST + "{where}" if lost else _EVENTS[event.name][1]
+    return (f"Recovered: {text}" if recovered else text).format(
         node=event.node,
         reason=event.reason.value if event.reason else "unreachable",
         reporter=to_one_line(event.reporter.name, _NAME) if event.reporter else "of DSS",
@@ -203,11 +207,14 @@ def headline(event: Event) -> str:
 
 
 def _group_title(group: GroupNotice) -> str:
-    counts = ((len(group.firing), "firing"), (len(group.resolved), "resolved"))
+    counts = ((len(group.firing), "firing"), (len(group.resolved), "resolved" if group.firing else "alerts"))
+    count = ", ".join(f"{number} {word}" for number, word in counts if number)
+    ends = {_END_TEXTS.get(alert.end_reason, _ENDED) for alert in group.resolved}
+    end = "" if group.firing else f"{ends.pop() if len(ends) == 1 else _ENDED}: "
     labels = group.group_labels
     places = ((" in ", labels.get("project")), (" on ", labels.get("dss_node")))
     where = "".join(f"{preposition}{place}" for preposition, place in places if place)
-    return f"{labels.get('alertname') or 'Alerts'}{where}: {', '.join(f'{number} {word}' for number, word in counts if number)}"
+    return f"{end}{labels.get('alertname') or 'Alerts'}{where}: {count}"
 
 
 def _summary_title(notice: SummaryNotice) -> str:
@@ -257,12 +264,9 @@ class _MessageBuilder:
         return format_local(moment, self.zone)
 
     def page(self, label: str, *path: str, **query: str | Sequence[str]) -> tuple[Link, ...]:
-        """The link to a page of Tocsin, or to its first page where there is none of that kind; none where its address is
-        not known."""
+        """The link to a page of Tocsin; none where its own address is not known."""
         if not self.base:
             return ()
-        if path[0] not in PAGES:
-            return (Link(label, f"{self.base}/"),) if label == "Tocsin" else ()
         address = "/".join(quote(part, safe="") for part in path)
         return (Link(label, f"{self.base}/{address}" + (f"?{urlencode(query, doseq=True)}" if query else "")),)
 
@@ -292,6 +296,8 @@ class _MessageBuilder:
             lines.append(MessageLine("Reporter's error", to_one_line(event.reporter.error, 500)))
         if run is None:
             lines.append(MessageLine("Since" if event.name is EventName.NODE_DOWN else "At", self.at(event.time)))
+        if event.name is EventName.NODE_DOWN and event.node in self.facts.problems:
+            lines.append(MessageLine("Why", to_one_line(self.facts.problems[event.node], 500)))
         if event.scenario is not None and event.scenario.tags:
             lines.append(MessageLine("Tags", to_one_line(", ".join(event.scenario.tags), _NAME)))
         if event.late:
@@ -304,7 +310,7 @@ class _MessageBuilder:
             tuple(lines),
             _error(details) if tone is not Tone.GOOD else None,
             tuple(steps),
-            links=(*_run_links(event), *(self.run_page(run.key) if run else self.page("Tocsin", ""))),
+            links=(*_run_links(event), *(self.run_pages(run.key) if run else self.page("Tocsin", ""))),
             run_id=run.run_id if run else None,
             log_tail=details.log_tail if details else None,
         )
@@ -324,8 +330,17 @@ class _MessageBuilder:
         if run.run_as:
             yield MessageLine("Runs as", to_one_line(run.run_as, _NAME))
 
-    def run_page(self, run: RunKey) -> tuple[Link, ...]:
-        return self.page("Tocsin", "runs", *run.scenario, run.run_id)
+    def run_words(self, run: Run) -> str:
+        lasted = f" after {human_duration(run.duration)}" if run.duration is not None else ""
+        return to_one_line(
+            f"run {run.run_id}, started {self.at(run.start)}, {run.outcome or 'no outcome'}{lasted}", 300
+        )
+
+    def run_pages(self, run: RunKey) -> tuple[Link, ...]:
+        return (
+            *self.page("Tocsin", "runs", *run.scenario, run.run_id),
+            *self.page("History", "scenarios", *run.scenario),
+        )
 
     def summary(self, notice: SummaryNotice) -> Message:
         items = tuple(
@@ -357,12 +372,14 @@ class _MessageBuilder:
             (alert,) = alerts
             item = self.alert_item(alert, alert.labels)
             title = item.title if alert.firing else f"{item.state}: {item.title}"
-            return Message(title, item.tone, item.lines, item.error, links=(*item.links, *self.alert_links(alert)))
+            all_links = (*item.links, *self.alert_links(alert))
+            return Message(title, item.tone, item.lines, item.error, links=all_links)
         shared = self.label_lines(common_labels([alert.labels for alert in group.firing or group.resolved]))
         lines, links = _annotation_lines(common_labels([alert.annotations for alert in group.firing or group.resolved]))
         shared += lines
         sections = self.sections(alerts, shared)
         labels = group.group_labels
+        silence = self.silence_link(labels) if group.firing else ()
         errors = [section.error for section in sections if section.error is not None]
         # The one cause of all that fires is what the reader of a lock screen needs.
         cause = f": {errors[0].message.partition(chr(10))[0]}" if group.firing and len(errors) == 1 else ""
@@ -372,7 +389,11 @@ class _MessageBuilder:
             tuple(shared),
             sections=sections,
             more=group.truncated + len(alerts) - sum(section.size for section in sections),
-            links=self.group_links(labels, links),
+            links=(
+                *links,
+                *self.page("Tocsin", "alerts", **({"matcher": _matchers(labels)} if labels else {})),
+                *silence,
+            ),
         )
 
     def sections(self, alerts: Sequence[Alert], shared: Sequence[MessageLine]) -> tuple[MessageSection, ...]:
@@ -412,22 +433,36 @@ class _MessageBuilder:
             lines.append(MessageLine("Where", to_one_line(where.removeprefix("on "), 300)))
         lines.append(MessageLine("Since", self.at(alert.starts_at)))
         lasted = ""
+        mended = self.facts.mended.get(alert.id)
         if alert.ends_at is not None:
-            runs = f", after {alert.count} runs" if alert.count > 1 else ""
+            times = f", {alert.count} {'runs failed' if alert.run else 'times'}" if alert.count > 1 else ""
             lasted = human_duration(max(alert.ends_at - alert.starts_at, timedelta(0)))
-            lines.append(MessageLine("Lasted", f"{lasted}{runs}"))
+            lines.append(MessageLine("Lasted", f"{lasted}{times}"))
+        if mended is not None:
+            lines.append(MessageLine(MENDED[not is_good(mended.outcome)], self.run_words(mended)))
+        if alert.firing and (who := alert.acknowledged) is not None:
+            until = f" until {self.at(who.until)}" if who.until else ""
+            comment = f": {who.comment}" if who.comment else ""
+            lines.append(MessageLine("Acknowledged", to_one_line(f"by {who.by}{until}{comment}", 300)))
         if alert.firing and annotations.get("description"):
             lines.append(MessageLine("Why", to_one_line(annotations["description"], 500)))
         details = self.facts.details.get(alert.run) if alert.firing and alert.run else None
         if details and details.error and details.error.step:
             lines.append(MessageLine("Failed step", to_one_line(details.error.step, _NAME)))
+        running = [step for step in (details.steps if details else ()) if step.outcome is None]
+        lines += [
+            MessageLine("Running step", to_one_line(step.name or step.id or "unnamed", _NAME)) for step in running[-1:]
+        ]
         lines += _warning_lines(details)
         lines += self.label_lines(labels)
         own, own_links = _annotation_lines(annotations)
         title = annotations.get("summary") or f"{alert.name}: {where}"
         if not alert.firing:  # what it said while it fired would read like another failure
             title = f"{alert.name} of {where or 'Tocsin'}, after {lasted}"
-        links = (("Run in DSS", "run_url"), ("Scenario in DSS", "scenario_url"))
+        scenario_url = annotations.get("scenario_url", "")
+        run_url = annotations.get("run_url")
+        if mended is not None and (base := scenario_url.rstrip("/") or (run_url or "").rpartition("/runs/list/")[0]):
+            run_url = f"{base}/runs/list/{mended.run_id}"
         name = scenario or labels.get("dss_node") or alert.name
         for label, form in (("project", "{} / {}"), ("alertname", "{}: {}")):
             if labels.get(label) and label not in alike:
@@ -436,10 +471,10 @@ class _MessageBuilder:
             to_one_line(name, _NAME),
             to_one_line(title, 300),
             _severity_tone(alert) if alert.firing else Tone.GOOD,
-            "firing" if alert.firing else _END_TEXTS.get(alert.end_reason, "Resolved"),
+            "firing" if alert.firing else _END_TEXTS.get(alert.end_reason, _ENDED),
             (*lines, *own),
             _error(details),
-            (*_web_links((label, annotations.get(name)) for label, name in links), *own_links),
+            (*_web_links([("Run in DSS", run_url) if run_url else ("Scenario in DSS", scenario_url)]), *own_links),
         )
 
     def label_lines(self, labels: Labels) -> list[MessageLine]:
@@ -454,19 +489,24 @@ class _MessageBuilder:
         return lines
 
     def alert_links(self, alert: Alert) -> tuple[Link, ...]:
-        page = self.page("Tocsin", "alerts", alert.id)
-        if not alert.firing:
-            return page
-        names = ("alertname", "dss_node", "project", "scenario")
-        return (*page, *self.silence_link({name: alert.labels[name] for name in names if alert.labels.get(name)}))
-
-    def group_links(self, labels: Labels, own: Sequence[Link]) -> tuple[Link, ...]:
-        query = {"matcher": _matchers(labels)} if labels else {}
-        return (*self.page("Tocsin", "alerts", **query), *own, *self.silence_link(labels))
+        """To the run that ended it, or to the alert and what can be done about it."""
+        if (mended := self.facts.mended.get(alert.id)) is not None:
+            return self.run_pages(mended.key)
+        links = self.page("Tocsin", "alerts", alert.id)
+        place = {name: alert.labels[name] for name in ("alertname", *_PLACE) if alert.labels.get(name)}
+        if alert.firing:
+            links += self.silence_link(place)
+            if alert.acknowledged is None:
+                links += tuple(
+                    link._replace(url=f"{link.url}#ack") for link in self.page("Acknowledge", "alerts", alert.id)
+                )
+        if alert.labels.get("scenario"):
+            links += self.page("History", "scenarios", *(alert.labels.get(name, "") for name in _PLACE))
+        return links
 
     def silence_link(self, labels: Labels) -> tuple[Link, ...]:
         """The form for a silence, filled in with these labels."""
-        return self.page("Silence", "silences", "new", matcher=_matchers(labels)) if labels else ()
+        return self.page("Silence 1 h", "silences", "new", matcher=_matchers(labels), duration="1h") if labels else ()
 
 
 def _run_links(event: Event) -> tuple[Link, ...]:
@@ -525,6 +565,7 @@ def _matchers(labels: Labels) -> list[str]:
 
 
 _SEVERITY_TONES: Mapping[str | None, Tone] = {"info": Tone.INFO, "none": Tone.INFO, "warning": Tone.WARN}
+_ENDED = "Resolved"
 _END_TEXTS: Mapping[EndReason | None, str] = {
     EndReason.DEACTIVATED: "Switched off",
     EndReason.UNWATCHED: "No longer watched",

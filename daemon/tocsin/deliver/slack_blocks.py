@@ -17,7 +17,7 @@ from tocsin.deliver.escape import (
     to_one_line,
     truncate,
 )
-from tocsin.deliver.message import Item, Link, Message, MessageLine, Tone, fullest
+from tocsin.deliver.message import MENDED, Item, Link, Message, MessageLine, Tone, fullest
 from tocsin.deliver.render import Rendered
 from tocsin.deliver.services import truncate_markup
 from tocsin.model.errors import shorten_log
@@ -94,7 +94,8 @@ def slack_text(message: Message) -> str:
 def news(group: GroupNotice, message: Message, known: Collection[str]) -> str | None:
     """What a thread is told of a group whose alerts with these fingerprints it knows to fire; None: nothing is new."""
     if not group.firing:
-        return f"\u2705 {escape_slack(message.headline)}"
+        mended = next((f"\n{line.label} {line.value}" for line in message.lines if line.label in MENDED), "")
+        return f"{SIGNS[Tone.GOOD]} {escape_slack(message.headline + mended)}"
     fresh = (alert for alert in group.firing if alert.fingerprint not in known)
     lines = [f"{SIGNS[Tone.BAD]} {alert.annotations.get('summary') or alert.name}" for alert in fresh]
     for alert in group.resolved:

@@ -39,10 +39,12 @@ from tocsin.store.sql import (
     plain,
     plain_key,
     readable,
+    same,
     upsert,
 )
 
 USUAL_OF = 20  # good runs
+_WEEK_MS = 7 * 86_400_000
 
 
 class RunRow(msgspec.Struct, frozen=True):
@@ -149,6 +151,23 @@ def _keys(keyed: Keyed, connection: Connection, keys: Iterable[RunKey]) -> set[R
     return {RunKey(ScenarioKey(*row[:3]), *row[3:]) for row in keyed.rows(connection, map(plain_key, keys))}
 
 
+def runs_ended_at(
+    connection: Connection, ends: Iterable[tuple[ScenarioKey, datetime]]
+) -> dict[tuple[ScenarioKey, datetime], Run]:
+    """The run of each scenario that ended at this very moment, if it lasted less than a week."""
+    found = (_to_row(row).run for row in _ENDED_AT.rows(connection, set(ends)))
+    return {(run.scenario, run.end): run for run in found if run.end is not None}
+
+
+def _ended_at(keys: Subquery) -> Select[Any]:
+    start, at = plain(runs.c.start), keys.c.k3
+    return _ROW.join_from(
+        keys, runs, and_(is_key(runs, keys), start.between(at - _WEEK_MS, at), plain(runs.c.end) == at)
+    )
+
+
+_ENDED_AT = Keyed(_ended_at, (*_PLACE, runs.c.end))
+
 # --- usual durations --------------------------------------------------------------------------------------------------
 
 
@@ -195,7 +214,8 @@ _DURATIONS = Keyed(_durations, _PLACE)
 _DETAILS = [field.name for field in fields(Details) if field.name != "run"]
 _DETAILS_KEY = columns(run_details, *RUN)
 _DETAILS_OF = Keyed(select(*map(plain, _DETAILS_KEY), *columns(run_details, *_DETAILS)), _DETAILS_KEY)
-_WITH_DETAILS = Keyed(select(*_DETAILS_KEY), _DETAILS_KEY)
+_SINCE_END = exists().where(same(runs, run_details, RUN), runs.c.end_seen_at > run_details.c.read_at)
+_WITH_DETAILS = Keyed(select(*_DETAILS_KEY).where(~_SINCE_END), _DETAILS_KEY)
 _AWAITED = Keyed(select(*_KEY).where(runs.c.details_due_at.is_not(None)), _KEY)
 
 
@@ -206,9 +226,22 @@ def details_due(connection: Connection, node: str, limit: int) -> list[RunRow]:
     return list(map(_to_row, connection.execute(query.order_by(runs.c.details_due_at).limit(limit))))
 
 
+def details_due_while_running(connection: Connection, node: str) -> list[RunKey]:
+    """The open runs whose details a rule asks for."""
+    query = select(*_KEY).where(runs.c.node == node, runs.c.end.is_(None), runs.c.details_due_at.is_not(None))
+    return [RunKey(ScenarioKey(*row[:3]), *row[3:]) for row in connection.execute(query)]
+
+
 def plan_details(connection: Connection, run: RunKey, due_at: datetime | None, tries: int) -> None:
     """When to read a run's details next; None: no more."""
     connection.execute(update(runs).where(has_key(runs, run)).values(details_due_at=due_at, details_tries=tries))
+
+
+def ask_details(connection: Connection, keys: Sequence[RunKey], now: datetime) -> None:
+    """Have the details of these runs read while they go on."""
+    if keys:
+        asked = update(runs).where(has_key(runs)).values(details_due_at=now, details_tries=0)
+        connection.execute(asked, [key_values(runs, key, "key_") for key in keys])
 
 
 def put_details(connection: Connection, details: Details) -> None:
@@ -240,7 +273,7 @@ def get_details(connection: Connection, runs: Iterable[RunKey]) -> dict[RunKey, 
 
 
 def with_details(connection: Connection, runs: Iterable[RunKey]) -> set[RunKey]:
-    """Those of these runs whose details were read."""
+    """Those of these runs whose details were read, of ended ones after their end."""
     return _keys(_WITH_DETAILS, connection, runs)
 
 

@@ -25,6 +25,7 @@ from tocsin.watch.sweep import Sweep
 
 _TIMEOUT = 30.0
 _HOUSEKEEPING_EVERY = 1.0
+_PLANNED_EVERY = 3.0
 _OK_EVERY = timedelta(minutes=1)
 _SURELY = timedelta(minutes=1)  # what is less may be slow answers
 
@@ -102,6 +103,7 @@ class _Session:
                 "queue": self._queue.run(),
                 "housekeeping": self._keep_house(),
                 "late details": self._details.release_late(),
+                "planned details": self._plan_details(),
             }
         )
 
@@ -164,6 +166,13 @@ class _Session:
             state.log_failures(before=now - report.seconds)
         if self._circuit.answered(report):
             self._queue.reject_all()
+
+    async def _plan_details(self) -> None:
+        """For ever: read the details that rules ask for."""
+        while True:
+            await asyncio.sleep(_PLANNED_EVERY)
+            if await self._details.take_planned():
+                self._queue.wake()
 
     async def _keep_house(self) -> None:
         """Every second: gauges, and what the node's row should know."""

@@ -298,9 +298,13 @@ class Poller:
         for run, need in outcome.details:
             state.log.debug("details_due", **scenario.place, run=run.run_id, reason=need.reason.value)
             self._details.request(run, log=need.level is DetailsLevel.LOG)
+            self._details.read_running.discard(run)
         for event in outcome.events:
             if event.run and event.name is EventName.RUN_STARTED:
                 self._details.run_started(event.run.key)
+            elif event.run and event.run.key in self._details.read_running:
+                self._details.read_running.remove(event.run.key)
+                self._details.request(event.run.key, log=False)
         if any(event.name not in (EventName.RUN_STARTED, EventName.REPORTER_FAILED) for event in outcome.events):
             state.schedule.run_ended(scenario.key)
         if outcome.events and state.deps.record is None:
@@ -342,12 +346,21 @@ class DetailsReader:
         self._heap: list[tuple[float, int, RunKey, bool, int]] = []  # when due, number, run, with its log, tries
         self._numbers = count()
         self._unread: set[RunKey] = set()
+        self.read_running: set[RunKey] = set()  # open runs whose details were read, and will be old once they end
         self._behind: asyncio.Queue[tuple[float, RunKey]] = asyncio.Queue()  # until when which details are waited for
 
     async def load(self) -> None:
         """Take up what an earlier life left unread."""
         for row in await self._state.store.read(runs.details_due, self._state.name, _DETAILS_LOADED):
             self._push(0.0, row.run.key, log=True, tries=row.details_tries)  # the level is not stored
+
+    async def take_planned(self) -> bool:
+        """Take up what rules ask for of runs that go on; whether there was anything."""
+        planned = set(await self._state.store.read(runs.details_due_while_running, self._state.name)) - self._unread
+        for run in planned:
+            self.read_running.add(run)
+            self.request(run, log=False)
+        return bool(planned)
 
     def request(self, run: RunKey, *, log: bool) -> None:
         self._push(self._state.clock.monotonic(), run, log=log)
