@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+  { echo "Tocsin needs Python 3.11 or newer; this is $$($(PYTHON) -V 2>&1). Try: make PYTHON=python3.12 $@"; exit 1; }
 
 .PHONY: help install demo quick check test lint format fuzz chaos bench docs schema pictures clean
 
@@ -11,14 +13,23 @@ help:            ## this list
 install: $(VENV)/.installed  ## make .venv with Tocsin and what its development needs
 
 $(VENV)/.installed: pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "Tocsin needs Python 3.11 or newer; this is $$($(PYTHON) -V). Try: make PYTHON=python3.12 install"; exit 1; }
+	@$(CHECK_PYTHON)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
-demo: install    ## an emulated DSS, the daemon and local inboxes for mail, Slack and PagerDuty, all on this machine
-	$(BIN)/tocsin demo $(ARGS)
+# The demo needs no development tools: where there is no .venv yet, it gets an environment of its own.
+DEMO   := $(if $(wildcard $(VENV)/.installed),$(VENV),.venv-demo)
+
+demo: $(DEMO)/.installed  ## an emulated DSS, the daemon and local inboxes for mail, Slack and PagerDuty, all on this machine
+	@$(DEMO)/bin/tocsin demo $(ARGS)
+
+.venv-demo/.installed: pyproject.toml
+	@$(CHECK_PYTHON)
+	@echo "Installing what the demo needs into .venv-demo: about 90 MB, once."
+	@$(PYTHON) -m venv .venv-demo
+	@.venv-demo/bin/python -m pip install --disable-pip-version-check --no-compile --editable . | sed -un 's/^Collecting \([^ (]*\).*/  \1/p; s/^Installing.*/  installing …/p; /^ERROR/p'
+	@.venv-demo/bin/tocsin --version && touch $@
 
 quick: install   ## the unit tests, in under a minute: nothing that starts a process or waits
 	$(if $(wildcard /dev/shm),TMPDIR=/dev/shm) $(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not e2e and not slow" $(ARGS)
@@ -49,7 +60,7 @@ bench: install   ## the figures of bench/README.md
 	$(BIN)/python -m bench
 
 clean:           ## remove what the targets made
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .coverage* htmlcov dist
+	rm -rf $(VENV) .venv-demo .pytest_cache .mypy_cache .ruff_cache .coverage* htmlcov dist
 
 docs: install    ## the references, from the code
 	$(BIN)/python docs/generate.py

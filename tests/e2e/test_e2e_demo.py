@@ -2,6 +2,7 @@
 
 import os
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -73,3 +74,27 @@ def test_the_wheel_alone_runs_the_demo_in_a_clean_environment(tmp_path, reposito
     assert run(tocsin, "--version").stdout.startswith("tocsin ")
     said = run(tocsin, "demo", "--listen", "127.0.0.1:0", "--seconds", "5").stdout
     assert re.search(r"Tocsin +http://127\.0\.0\.1:\d+/", said)
+
+
+def run_demo(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "tocsin", "demo", "--seconds", "1", *arguments]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2] / "daemon")}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_beyond_loopback_the_demo_makes_a_token_and_says_so():
+    port = free_port()
+    said = run_demo("--listen", f"0.0.0.0:{port}")
+    assert said.returncode == 0, said.stderr
+    assert re.search(r"^  token +[\w-]{20,}$", said.stdout, re.MULTILINE)
+    assert "TOCSIN_TOKEN_FILE=" in said.stdout
+    assert f":{port}/scenarios" in said.stdout
+
+
+def test_a_port_in_use_names_the_flag_that_helps():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        said = run_demo("--listen", f"127.0.0.1:{taken.getsockname()[1]}")
+    assert (said.returncode, said.stderr.count("\n")) == (1, 1)
+    assert "in use; set --listen" in said.stderr

@@ -141,8 +141,11 @@ class Daemon:
     def url(self) -> str:
         """Where this machine reaches the listener."""
         host = self.config().http.listen.rpartition(":")[0]
-        port = self._listener.port if self._listener else 0
-        return f"http://{'127.0.0.1' if host in ('', '0.0.0.0', '[::]') else host}:{port}"
+        return f"http://{'127.0.0.1' if host in ('', '0.0.0.0', '[::]') else host}:{self.port}"
+
+    @property
+    def port(self) -> int:
+        return self._listener.port if self._listener else 0
 
     def start(self) -> None:
         """Start the root tasks."""

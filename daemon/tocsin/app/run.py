@@ -56,10 +56,11 @@ async def serve(
     ready: Callable[[Daemon], Awaitable[None]] | None = None,
     stop: asyncio.Event | None = None,
     log_level: str | None = None,
+    listen_setting: str = "http.listen",
 ) -> int:
     """Run until ``stop`` is set, a signal comes, or a root task ends. Returns the exit code.
 
-    ``ready`` is called once everything runs. Raises ``BadConfig`` and ``CannotStart`` before anything was started.
+    ``ready`` is called once everything runs. ``listen_setting``: where people set the address that is listened on. Raises ``BadConfig`` and ``CannotStart`` before anything was started.
     A stop ends watching and deciding, finishes sends within the grace, and closes the store.
     """
     config = source.load()
@@ -74,7 +75,7 @@ async def serve(
     except StoreRefused as error:
         raise CannotStart(str(error)) from None
     daemon.config.on_change(lambda: set_levels(log_level or daemon.config().log.level, daemon.config().log.levels))
-    await _start(daemon)
+    await _start(daemon, listen_setting)
     relax_garbage_collection()
     config = daemon.config()
     projects, known = await daemon.store.read(
@@ -99,7 +100,7 @@ async def serve(
     return code
 
 
-async def _start(daemon: Daemon) -> None:
+async def _start(daemon: Daemon, listen_setting: str) -> None:
     """Raises ``CannotStart``."""
     try:
         await daemon.store.open()
@@ -113,7 +114,7 @@ async def _start(daemon: Daemon) -> None:
     except OSError as error:
         await daemon.store.close()
         listen = daemon.config().http.listen
-        raise CannotStart(f"cannot listen on {listen}: {error.strerror or error}; set http.listen") from None
+        raise CannotStart(f"cannot listen on {listen}: {error.strerror or error}; set {listen_setting}") from None
     daemon.start()
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, daemon.config.request_reload)
 

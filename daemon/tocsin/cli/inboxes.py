@@ -48,12 +48,12 @@ class Inboxes:
         self._pagerduty = EmulatedPagerDuty(clock.now, ROUTING_KEY)
         self._slack.on_change = lambda line: on_message(f"slack  {line}")
         self._pagerduty.on_change = lambda line: on_message(f"pager  {line}")
-        self.smtp_port = 0
+        self.smtp_port = self.port = 0
         self.url = ""
 
     @asynccontextmanager
-    async def listen(self) -> AsyncIterator[None]:
-        """On two free ports of loopback."""
+    async def listen(self, host: str, port: int) -> AsyncIterator[None]:
+        """The pages on ``host``, on ``port`` if it is free; mail on a free port of loopback. Raises ``OSError``."""
         loop = asyncio.get_running_loop()
         app = web.Application(client_max_size=4 * 2**20)
         names = ("mail", "slack", "pagerduty")
@@ -64,8 +64,13 @@ class Inboxes:
         self.smtp_port = smtp.sockets[0].getsockname()[1]
         await runner.setup()
         try:
-            await web.TCPSite(runner, "127.0.0.1", 0).start()
-            self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+            try:
+                await web.TCPSite(runner, host, port).start()
+            except OSError:
+                await web.TCPSite(runner, host, 0).start()
+            self.port = runner.addresses[0][1]
+            reached = "127.0.0.1" if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
+            self.url = f"http://{reached}:{self.port}"
             yield
         finally:
             await runner.cleanup()

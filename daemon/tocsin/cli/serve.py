@@ -26,7 +26,7 @@ nodes:
     api_key: {key}
     watch: {{sweep_interval: 1s, discovery_interval: 10s, max_poll_interval: 1m, max_requests_per_second: 20}}
 store: {{url: "sqlite:///{folder}/tocsin.db"}}
-http: {{listen: "{listen}", external_url: "http://{listen}"}}
+http: {{listen: "{listen}", external_url: "{shown}", tokens_file: {tokens}}}
 receivers:
   - name: team
     channels:
@@ -91,28 +91,45 @@ def run(config: ConfigOption = None) -> None:
 
 @command(None, "demo")
 def demo(
-    listen: Annotated[str, Option(help="Where Tocsin listens.")] = "127.0.0.1:8080",
+    listen: Annotated[
+        str,
+        Option(
+            metavar="HOST:PORT",
+            help="Where Tocsin listens, the inboxes one port above; port 0 takes any. Beyond loopback a token is made.",
+        ),
+    ] = "127.0.0.1:8080",
     seconds: Annotated[int | None, Option(help="End by itself after so many seconds, with exit 0.")] = None,
 ) -> None:
     """Show Tocsin at work on an emulated DSS. Nothing leaves this machine."""
     from tocsin.app.run import CannotStart, hard_exit, new_event_loop
     from tocsin.config import BadConfig
 
+    host, _, port = listen.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65_535:
+        raise click.BadParameter(f"{listen!r} is not HOST:PORT", param_hint="--listen")
     try:
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
-            hard_exit(runner.run(_run_demo(listen, seconds)))
+            hard_exit(runner.run(_run_demo(host, int(port), seconds)))
     except (CannotStart, BadConfig) as error:
         print_stderr(str(error))
     hard_exit(NO)
 
 
-async def _run_demo(listen: str, seconds: int | None) -> int:
+async def _run_demo(host: str, port: int, seconds: int | None) -> int:
+    import hashlib
+    import secrets
+    import socket
+
     from tocsin.app.reload import Source
-    from tocsin.app.run import serve
+    from tocsin.app.run import CannotStart, serve
     from tocsin.cli.inboxes import ROUTING_KEY, SLACK_CHANNEL, SLACK_TOKEN, Inboxes
     from tocsin.kit.clock import SystemClock
     from tocsin.sim import DEFAULT_KEY, Sim, lively_world
+    from tocsin.web.access import is_loopback
 
+    listen, bare = f"{host}:{port}", host.strip("[]")
+    token = None if is_loopback(bare) else secrets.token_urlsafe(18)
+    named = socket.gethostname() if bare in ("0.0.0.0", "::") else host  # for links that others follow
     clock = SystemClock()
     inboxes = Inboxes(clock, lambda line: print(f"{clock.now():%H:%M:%S}  {line}", flush=True))
     dss = Sim(lively_world())
@@ -121,14 +138,22 @@ async def _run_demo(listen: str, seconds: int | None) -> int:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tocsin-demo-")))
         url = await dss.start()
         stack.push_async_callback(dss.stop)
-        await stack.enter_async_context(inboxes.listen())
-        config = folder / "tocsin.yaml"
+        try:
+            await stack.enter_async_context(inboxes.listen(bare, port + 1 if port else 0))
+        except OSError as error:
+            raise CannotStart(f"cannot listen on {bare}: {error.strerror or error}; set --listen") from None
+        config, tokens, token_file = (folder / name for name in ("tocsin.yaml", "tokens", "token"))
+        if token is not None:
+            token_file.write_text(token)
+            tokens.write_text(f"demo operator {hashlib.sha256(token.encode()).hexdigest()}\n")
         config.write_text(
             _CONFIG.format(
                 dss=url,
                 key=DEFAULT_KEY,
                 folder=folder,
                 listen=listen,
+                shown=f"http://{named}:{port}",
+                tokens="null" if token is None else tokens,
                 smtp=inboxes.smtp_port,
                 inboxes=inboxes.url,
                 channel=SLACK_CHANNEL,
@@ -140,23 +165,51 @@ async def _run_demo(listen: str, seconds: int | None) -> int:
             asyncio.get_running_loop().call_later(seconds, stop.set)
 
         async def ready(daemon: "Daemon") -> None:
-            print(
-                f"""
-  Tocsin         {daemon.url}/
-  metrics        {daemon.url}/metrics
-  mail inbox     {inboxes.url}/mail
-  Slack inbox    {inboxes.url}/slack
-  PagerDuty      {inboxes.url}/pagerduty
-  emulated DSS   {url}  (its API; no pages)
-  configuration  {config}
-
-  One line for each event and message follows; Ctrl-C ends it.
-""",
-                flush=True,
-            )
+            shown, pages = (f"http://{named}:{number}" for number in (daemon.port, inboxes.port))
+            lines = [
+                ("Tocsin", f"{shown}/"),
+                *([] if token is None else [("token", token)]),
+                ("metrics", f"{shown}/metrics"),
+                ("mail inbox", f"{pages}/mail"),
+                ("Slack inbox", f"{pages}/slack"),
+                ("PagerDuty", f"{pages}/pagerduty"),
+                ("emulated DSS", url),
+                ("configuration", str(config)),
+            ]
+            print("\n" + "\n".join(f"  {name:<15}{value}" for name, value in lines))
+            print(_next_steps(shown, token_file if token else None, config))
+            if token is None:
+                forward = (
+                    f"ssh -L {daemon.port}:127.0.0.1:{daemon.port} -L {inboxes.port}:127.0.0.1:{inboxes.port} HOST"
+                )
+                print(f"  From another machine:  {forward}")
+            print("\n  One line for each event and message follows; Ctrl-C ends it.\n", flush=True)
             daemon.tasks.spawn("print events", _print_events(daemon))
 
-        return await serve(Source(config), clock=clock, ready=ready, stop=stop, log_level="warning")
+        return await serve(
+            Source(config), clock=clock, ready=ready, stop=stop, log_level="warning", listen_setting="--listen"
+        )
+
+
+def _next_steps(url: str, token_file: Path | None, config: Path) -> str:
+    """What to try beside the demo, as it can be pasted into a shell."""
+    from shutil import which
+
+    command = "tocsin" if which("tocsin") else str(Path(sys.argv[0]).absolute())
+    environment = f"TOCSIN_URL={url}" + (f" TOCSIN_TOKEN_FILE={token_file}" if token_file else "")
+    return f"""
+  A tour       {url}/            what runs, what failed, what fires
+               {url}/scenarios   every scenario, with its runs and durations
+               {url}/alerts      acknowledge one, or silence it
+               {url}/deliveries  who was told what, and each attempt
+
+  In another shell
+    export {environment}
+    {command} alerts list
+    {command} explain demo/SALES_FORECAST/NIGHTLY_REBUILD/last
+    {command} silence add project=SALES_FORECAST --duration 10m
+    {command} doctor --config {config}
+"""
 
 
 async def _print_events(daemon: "Daemon") -> None:
@@ -171,7 +224,9 @@ async def _print_events(daemon: "Daemon") -> None:
             place = f"{event.project}/{event.scenario.id}" if event.scenario else event.node
             took = event.run.duration if event.run else None
             end = f"  {event.run.outcome or ''} after {human_duration(took)}" if event.run and took is not None else ""
-            print(f"{event.detected_at:%H:%M:%S}  event  {event.name:<13} {place}{end}", flush=True)
+            if event.reporter is not None:  # of DSS; of the run there is a line of its own
+                end = f"  {event.reporter.name}: {event.reporter.error}"
+            print(f"{event.detected_at:%H:%M:%S}  event  {event.name:<15} {place}{end}", flush=True)
         await asyncio.sleep(0.3)
 
 
