@@ -9,6 +9,7 @@ from click.testing import CliRunner, Result
 
 from tocsin.cli.commands import app
 
+SHIPPED = Path(__file__).parents[2] / "config"
 GOOD = """\
 nodes: [{name: prod, url: "https://dss.example.com", api_key: k}]
 receivers:
@@ -146,11 +147,29 @@ def test_a_critical_alert_that_at_some_hours_only_a_muted_route_would_get_is_a_w
 
 
 @pytest.mark.parametrize(
-    "file", sorted((Path(__file__).parents[2] / "config").glob("*.yaml")), ids=lambda file: file.name
+    "file",
+    sorted({*SHIPPED.glob("*.yaml"), *SHIPPED.glob("*/tocsin.yaml")}),
+    ids=lambda file: str(file.relative_to(SHIPPED)),
 )
 def test_what_we_ship_passes_without_a_warning_secrets_and_all(file: Path) -> None:
     told = CliRunner().invoke(app, ["check", "--config", str(file)])
     assert told.output == f"{file}: good\n"
+
+
+@pytest.mark.parametrize(
+    ("labels", "receivers"),
+    [
+        ("env=prod project=FIN_GL severity=critical alertname=ClosingLate", "oncall,itsm,finance"),
+        ("env=prod project=SALES_X severity=warning alertname=ScenarioFailed", "sales"),
+        ("env=dev project=SALES_X severity=info alertname=ScenarioFailed", "platform"),
+        ("env=prod project=MKT_A severity=warning alertname=ScenarioMissed tags=,notify:iot,", "marketing,iot"),
+        ("env=prod severity=critical alertname=NodeDown", "oncall,platform"),
+    ],
+)
+def test_the_configuration_of_a_company_notifies_whom_it_says(labels: str, receivers: str) -> None:
+    file = SHIPPED / "company" / "tocsin.yaml"
+    told = CliRunner().invoke(app, ["routes", "test", "--config", str(file), *labels.split()])
+    assert told.output == f"{receivers}\n"
 
 
 def test_for_scripts_problems_come_apart_with_their_places(tmp_path: Path) -> None:
