@@ -7,6 +7,7 @@ whole rows are read for the page that is shown.
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import msgspec
@@ -16,7 +17,6 @@ from sqlalchemy.sql.elements import UnaryExpression
 from tocsin.kit.clock import to_ms
 from tocsin.model.labels import Labels
 from tocsin.model.run import BAD_OUTCOMES, GOOD_OUTCOMES, RunError, RunKey, ScenarioKey
-from tocsin.model.scenario import ScenarioView
 from tocsin.store.alerts import to_silence
 from tocsin.store.query import (
     AlertRecord,
@@ -34,10 +34,9 @@ from tocsin.store.schema import alerts, decisions, events, moment_of, outbox, ru
 from tocsin.store.sql import SCENARIO, Keyed, columns, equals, is_key, maker, plain, readable
 
 BARS = 20  # runs of a scenario that a list shows
-MOST_LISTED = 10_000  # notifications that a filter looks at, the newest first
+MOST_LISTED = 5_000  # notifications that a filter looks at, the newest first
 _MOST_ENDED = 5_000  # alerts that have ended and are looked at
 _MOST_FIRING = 20_000
-_MOST_RUNS = 20_000  # runs among which the last failures are looked for
 _FIRING = alerts.c.ends_at.is_(None)
 _PLACE = columns(scenarios, *SCENARIO)
 
@@ -97,7 +96,7 @@ def listed_alerts(connection: Connection, *, firing: bool, text: str = "") -> li
     if text:
         query = query.where(or_(*(_contains(alerts.c[name], text) for name in ("labels", "annotations", "id"))))
     found = []
-    for id_, labels_text, starts, ends, acknowledged_text in connection.execute(query):
+    for id_, labels_text, starts, ends, acknowledged_text in connection.execute(query).all():
         try:
             until = acknowledged_text and _read_until(acknowledged_text).until
             by = None if acknowledged_text is None else to_ms(until) if until else 0
@@ -138,7 +137,7 @@ class ScenarioFilter:
     node: str = ""
     project: str = ""
     sort: str = "state"
-    keep: Callable[[ScenarioView], bool] | None = None
+    keep: Callable[[ScenarioKey, str, tuple[str, ...]], bool] | None = None  # of its key, name and tags
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +193,8 @@ def count_scenarios(connection: Connection, watched: Collection[str]) -> Scenari
     return ScenarioCounts(sum(by_switch.values()), by_switch.get(True, 0))
 
 
-_tags = msgspec.json.Decoder(tuple[str, ...]).decode
+_tags = lru_cache(4096)(msgspec.json.Decoder(tuple[str, ...]).decode)  # many scenarios have the same
+_to_scenario = maker(ScenarioRecord)
 _of_keys = Keyed(select(scenarios), _PLACE)
 
 
@@ -202,28 +202,34 @@ def find_scenarios(
     connection: Connection, wanted: ScenarioFilter, first: int, limit: int
 ) -> tuple[list[ScenarioRecord], int]:
     """A part of the scenarios that are wanted, and how many there are."""
-    query = select(*_PLACE, scenarios.c.name, type_coerce(scenarios.c.tags, Text))
     gone = scenarios.c.gone_at.is_not(None) if wanted.state == "gone" else scenarios.c.gone_at.is_(None)
-    query = query.where(gone)
+    conditions: list[ColumnElement[bool]] = [gone]
     if wanted.state in _IN_STATE:
-        query = query.where(_IN_STATE[wanted.state])
+        conditions.append(_IN_STATE[wanted.state])
     for column, value in ((scenarios.c.node, wanted.node), (scenarios.c.project, wanted.project)):
         if value:
-            query = query.where(column == value)
+            conditions.append(column == value)
     if wanted.text:
         named = columns(scenarios, "name", "scenario", "project")
-        query = query.where(or_(*(_contains(column, wanted.text) for column in named)))
-    rows: Sequence[Any] = connection.execute(query.order_by(*_ordering(wanted.sort))).all()
-    if wanted.keep is not None:
-        rows = [row for row in rows if wanted.keep(ScenarioView(ScenarioKey(*row[:3]), row[3], _tags(row[4])))]
-    keys = [tuple(row[:3]) for row in rows[first : first + limit]]
-    found = scenarios_by_key(connection, [ScenarioKey(*key) for key in keys])
-    return [found[key] for key in map(ScenarioKey._make, keys) if key in found], len(rows)
+        conditions.append(or_(*(_contains(column, wanted.text) for column in named)))
+    ordered = select(scenarios).where(*conditions).order_by(*_ordering(wanted.sort))
+    if wanted.keep is None:
+        total = connection.scalar(select(func.count()).select_from(scenarios).where(*conditions)) or 0
+        rows = connection.execute(ordered.offset(first).limit(limit))
+        return readable(connection, scenarios, rows, _to_scenario), total
+    labelled = ordered.with_only_columns(*_PLACE, scenarios.c.name, type_coerce(scenarios.c.tags, Text))
+    kept = [
+        ScenarioKey(*place)
+        for *place, name, tags in connection.execute(labelled).all()
+        if wanted.keep(ScenarioKey(*place), name, _tags(tags))
+    ]
+    found = scenarios_by_key(connection, kept[first : first + limit])
+    return [found[key] for key in kept[first : first + limit] if key in found], len(kept)
 
 
 def scenarios_by_key(connection: Connection, keys: Collection[ScenarioKey]) -> dict[ScenarioKey, ScenarioRecord]:
     rows = _of_keys.rows(connection, keys)
-    found = readable(connection, scenarios, rows, maker(ScenarioRecord))
+    found = readable(connection, scenarios, rows, _to_scenario)
     return {ScenarioKey(row.node, row.project, row.scenario): row for row in found}
 
 
@@ -265,10 +271,20 @@ def runs_of(connection: Connection, place: ScenarioKey, limit: int, before: date
 
 
 def failures_since(connection: Connection, since: datetime, limit: int) -> list[RunRecord]:
-    """The failed and lost runs that ended after a moment, the newest first, as far as they are among the last runs."""
-    ended = select(runs).where(runs.c.end >= since).order_by(runs.c.end.desc()).limit(_MOST_RUNS).subquery()
-    failed = select(ended).where(ended.c.outcome.in_(BAD_OUTCOMES)).order_by(ended.c.end.desc()).limit(limit)
-    return to_run_records(connection, connection.execute(failed).all())
+    """The failed and lost runs that ended after a moment, the newest first."""
+    failed = select(runs).where(runs.c.end >= since, runs.c.outcome.in_(BAD_OUTCOMES))
+    return to_run_records(connection, connection.execute(failed.order_by(runs.c.end.desc()).limit(limit)).all())
+
+
+def count_running(connection: Connection) -> int:
+    query = select(func.count()).select_from(runs).where(runs.c.end.is_(None), runs.c.absent_since.is_(None))
+    return connection.scalar(query) or 0
+
+
+def longest_running(connection: Connection, limit: int) -> list[RunRecord]:
+    """The runs that have been running for longest."""
+    query = select(runs).where(runs.c.end.is_(None), runs.c.absent_since.is_(None))
+    return to_run_records(connection, connection.execute(query.order_by(runs.c.start).limit(limit)).all())
 
 
 def find_runs(connection: Connection, text: str, limit: int) -> list[RunRecord]:
@@ -298,17 +314,19 @@ class DeliveryFilter:
 
 def find_deliveries(connection: Connection, wanted: DeliveryFilter) -> list[int]:
     """The numbers of the notifications that are wanted, the newest first, as far as they are among the last ones."""
-    # ``n + 0``: the indexes of states and channels are far smaller than the table, which the planner would else walk.
-    query = select(outbox.c.n).order_by((outbox.c.n + 0).desc()).limit(MOST_LISTED)
+    query = select(outbox.c.n).limit(MOST_LISTED)
     if wanted.state:
         query = query.where(outbox.c.state == wanted.state)
     if wanted.channels is not None:
-        query = query.where(outbox.c.channel.in_(wanted.channels))
+        # ``n + 0``: an index that knows the channel is far smaller than the table, which the planner would else walk.
+        query = query.where(outbox.c.channel.in_(wanted.channels)).order_by((outbox.c.n + 0).desc())
+    else:
+        query = query.order_by(outbox.c.n.desc())
     if wanted.since is not None:
         query = query.where(outbox.c.n >= _first_since(connection, wanted.since))
     if wanted.until is not None:
         query = query.where(outbox.c.n < _first_since(connection, wanted.until))
-    numbers = list(connection.execute(query).scalars())
+    numbers = list(connection.execute(query).scalars().all())
     if not wanted.text or not numbers:
         return numbers
     said = or_(

@@ -41,7 +41,7 @@ from tocsin.model.scenario import MailReporter
 
 # The newest migration: the minor version that it came with, and a number. Compared at start, so that Alembic is loaded
 # only when behind.
-SCHEMA_REVISION = "0.2_0005"
+SCHEMA_REVISION = "0.2_0006"
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,7 +278,7 @@ runs = Table(
 )
 _partial_index("ix_runs_open", runs.c.node, runs.c.project, runs.c.scenario, where=runs.c.end.is_(None))
 _partial_index("ix_runs_details_due", runs.c.details_due_at, where=runs.c.details_due_at.is_not(None))
-Index("ix_runs_end", runs.c.end)  # the console's last failures; pruning
+Index("ix_runs_end", runs.c.end, runs.c.outcome)  # the console's last failures; pruning
 Index("ix_runs_start", runs.c.start)  # the order of the API's list of runs
 
 run_details = Table(

@@ -9,6 +9,8 @@ from datetime import datetime, timedelta
 from statistics import median, quantiles
 from typing import NamedTuple
 
+from markupsafe import Markup, escape
+
 from tocsin.kit.clock import human_duration
 from tocsin.model.run import Step
 from tocsin.store.console import BARS, BarRun
@@ -23,32 +25,31 @@ _TICKS = 5
 _CUT = 4.0  # how many times the usual a duration may rise before it is cut
 
 
-class Bar(NamedTuple):
-    run_id: str
-    x: int
-    y: int
-    height: int
-    kind: str  # good, warn, bad, stopped, running
-    sign: str
-    title: str
-
-
 def kind_of(outcome: str | None, *, running: bool) -> str:
     return "running" if running else OUTCOME_CLASSES.get(outcome or "", "stopped")
 
 
-def bars(runs: Sequence[BarRun], now: datetime) -> list[Bar]:
+def bars(runs: Sequence[BarRun], now: datetime) -> Markup:
     """The last runs of a scenario, the oldest first, at the right: as high as they took, the longest the highest."""
+    runs = runs[-BARS:]
     seconds = [run.seconds if run.seconds is not None else max((now - run.start).total_seconds(), 0.0) for run in runs]
     longest = max([*seconds, 1.0])
-    drawn = []
-    for place, (run, took) in enumerate(zip(runs[-BARS:], seconds[-BARS:], strict=True), BARS - min(len(runs), BARS)):
-        height = max(2, round(BAR_HEIGHT * took / longest))
+    drawn, said = [], []
+    for place, (run, took) in enumerate(zip(runs, seconds, strict=True), BARS - len(runs)):
+        height, x = max(2, round(BAR_HEIGHT * took / longest)), place * BAR_STEP
         kind = kind_of(run.outcome, running=run.seconds is None)
-        title = f"{(run.outcome or 'unknown').lower() if run.seconds is not None else 'running'}, {_words(took)}"
-        drawn.append(Bar(run.run_id, place * BAR_STEP, BAR_HEIGHT - height, height, kind, SIGNS[kind],
-                         f"{title}, {run.start:%Y-%m-%d %H:%M} UTC"))  # fmt: skip
-    return drawn
+        outcome = escape("running" if run.seconds is None else (run.outcome or "unknown").lower())
+        sign = (
+            f'<text class="label" x="{x + 2.5}" y="26" text-anchor="middle">{SIGNS[kind]}</text>' if SIGNS[kind] else ""
+        )
+        drawn.append(
+            f"<g><title>{outcome}, {_words(took)}, {run.start:%Y-%m-%d %H:%M} UTC</title>"
+            f'<rect class="{kind}" x="{x}" y="{BAR_HEIGHT - height}" width="{BAR_WIDTH}" height="{height}"/>{sign}</g>'
+        )
+        said.append(outcome)
+    label = f"{len(runs)} runs, the newest last: {', '.join(said)}"
+    width = BARS * BAR_STEP
+    return Markup(f'<svg class="bars" viewBox="0 0 {width} 26" role="img" aria-label="{label}">{"".join(drawn)}</svg>')
 
 
 class Usual(NamedTuple):

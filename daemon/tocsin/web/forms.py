@@ -244,10 +244,10 @@ async def retry_deliveries_here(request: web.Request) -> web.Response:
         ids = await context.store.browse(lambda connection: console.ids_of_deliveries(
             connection, console.find_deliveries(connection, wanted)
         ))  # fmt: skip
-    sent = [await context.retry_delivery(id_) for id_ in ids]
-    if not any(sent):
+    sent = await context.retry_deliveries(ids)
+    if not sent:
         raise HttpProblem(404, "none of these is a dead letter any more; select at least one")
-    log.info("deliveries_retried", count=sum(sent), by=request[VIEWER].name)
+    log.info("deliveries_retried", count=len(sent), by=request[VIEWER].name)
     return _redirect(request, "deliveries", "retry")
 
 

@@ -8,12 +8,14 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from itertools import groupby
 from typing import NamedTuple
 from urllib.parse import urlencode
 
 import yaml
 from aiohttp import web
+from markupsafe import Markup
 from multidict import MultiMapping
 
 from tocsin.config.model import Config
@@ -21,6 +23,7 @@ from tocsin.decide.evaluate import CompiledConfig
 from tocsin.kit.clock import EPOCH, BadDuration, parse_duration, to_ms
 from tocsin.model.errors import error_fingerprint
 from tocsin.model.labels import BadMatcher, Labels, Matcher, Op, all_match, parse_matcher
+from tocsin.model.matcher_index import MatcherIndex, set_bits
 from tocsin.model.notification import NotificationState
 from tocsin.model.run import GOOD_OUTCOMES, Details, RunError, RunKey, ScenarioKey
 from tocsin.model.scenario import NodeView, ScenarioView, scenario_labels
@@ -169,12 +172,9 @@ async def alert_page(request: web.Request) -> web.Response:
             other for other in console.alerts_of(connection, place, 50)
             if other.fingerprint == found.fingerprint and other.id != found.id
         ][:10]  # fmt: skip
-        inhibiting = set(found.suppressed_by.inhibited_by)
-        firing = console.listed_alerts(connection, firing=True) if inhibiting else []
-        inhibitors = [other for other in firing if other.id in inhibiting]
         return {
             "alert": found, "explanation": explanation, "run": run, "others": others,
-            "inhibitors": inhibitors, "silences": [
+            "inhibitors": console.alerts_by_id(connection, found.suppressed_by.inhibited_by), "silences": [
                 silence_record(silence, asked.now) for silence in active_silences(connection, asked.now)
                 if found.ends_at is None and all_match(silence.matchers, labels)
             ],
@@ -198,11 +198,13 @@ def read_silences(connection: Connection, asked: Asked) -> Mapping[str, object]:
     expired = [silence for silence in known if silence.state == "expired"]
     found = {"": holding, "expired": expired, "all": known}[state]
     part = found[asked.first : asked.first + PAGE_SIZE]
+    shown = {silence.id for silence in part}
+    holds = [silence for silence in active_silences(connection, asked.now) if silence.id in shown]
     covers = Counter[str]()
-    active = {silence.id: silence for silence in active_silences(connection, asked.now)}
-    if wanted := [active[silence.id] for silence in part if silence.id in active]:
-        firing = [alert.labels for alert in console.listed_alerts(connection, firing=True)]
-        covers.update({s.id: sum(all_match(s.matchers, labels) for labels in firing) for s in wanted})
+    if holds:
+        index = MatcherIndex(silence.matchers for silence in holds)
+        for alert in console.listed_alerts(connection, firing=True):
+            covers.update(holds[place].id for place in set_bits(index.matching(alert.labels)))
     return {
         "silences": part, "covers": covers, "slice": Slice(asked.first, asked.first + len(part), len(found)),
         "counts": {"": len(holding), "expired": len(expired), "all": len(known)},
@@ -213,8 +215,9 @@ def read_silences(connection: Connection, asked: Asked) -> Mapping[str, object]:
 # --- overview -----------------------------------------------------------------------------------------------------------
 
 _SHOWN_FIRING, _SHOWN_RUNNING, _SHOWN_FAILURES = 12, 15, 10
+_COMPARED = 60  # running runs that are compared with the usual duration, those that run longest
 _FAILURES_WITHIN = timedelta(hours=24)
-_MOST_FAILURES = 300
+_MOST_FAILURES = 150
 
 
 class FailureGroup(NamedTuple):
@@ -244,7 +247,7 @@ def read_overview(connection: Connection, asked: Asked) -> Mapping[str, object]:
     by_state, suppressed = _firing_by_state(connection, asked, "", lambda _: True)
     # What nobody has and nothing suppresses comes first.
     firing = [*by_state["active"], *by_state["acknowledged"], *by_state["suppressed"]]
-    open_runs = query.list_runs(connection, {"state": ["running"]}, 1000).items
+    open_runs = console.longest_running(connection, _COMPARED)
     usual = usual_durations(connection, {run.key.scenario for run in open_runs})
     running = []
     for run in open_runs:
@@ -262,7 +265,7 @@ def read_overview(connection: Connection, asked: Asked) -> Mapping[str, object]:
         "failing_channels": asked.failing_channels,
         "firing_lines": _alert_lines(connection, firing[:_SHOWN_FIRING], suppressed),
         "counts": {name: len(found) for name, found in by_state.items()}, "running": running[:_SHOWN_RUNNING],
-        "running_count": len(running), "failures": groups[:_SHOWN_FAILURES], "failure_groups": len(groups),
+        "running_count": console.count_running(connection), "failures": groups[:_SHOWN_FAILURES], "failure_groups": len(groups),
         "failure_count": len(failures), "names": _names(connection, keys),
     }  # fmt: skip
 
@@ -279,7 +282,7 @@ _CHART_RUNS, _LISTED_ALERTS = 120, 20
 
 class ScenarioLine(NamedTuple):
     row: query.ScenarioRecord
-    bars: list[charts.Bar]
+    bars: Markup
     running: bool
     rate: float | None  # good runs of those shown that have ended
     last: str | None  # the outcome of the run that ended last
@@ -290,8 +293,13 @@ def read_scenario_list(connection: Connection, asked: Asked) -> Mapping[str, obj
     state, sort = asked.choice("state", SCENARIO_STATES), asked.choice("sort", _SORTS, "state")
     filters = read_matchers(asked.query.getall("matcher", ()))
 
-    def keep(view: ScenarioView) -> bool:
-        return filters.match(_labels_of(asked.config, view))
+    @cache  # many scenarios have the same tags
+    def of_tags(node: str, tags: tuple[str, ...]) -> Labels:
+        return scenario_labels(ScenarioView(ScenarioKey(node, "", ""), "", tags), asked.config.extra_labels(node, tags))
+
+    def keep(key: ScenarioKey, name: str, tags: tuple[str, ...]) -> bool:
+        own = {"project": key.project, "scenario": key.scenario, "scenario_name": name}
+        return filters.match({**of_tags(key.node, tags), **own})
 
     wanted = ScenarioFilter(state, asked.text("q"), asked.text("dss_node"), asked.text("project"), sort,
                             keep if filters.matchers else None)  # fmt: skip
