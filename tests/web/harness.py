@@ -8,6 +8,7 @@ import aiohttp
 
 from tests.web.rows import CONFIG, NOW
 from tocsin.config.model import Config
+from tocsin.config.problems import ReloadResult
 from tocsin.metrics.exposition import Exposition
 from tocsin.model.alert import Acknowledgement
 from tocsin.model.cloudevent import Json
@@ -20,7 +21,7 @@ from tocsin.store.explanation import (
     load_alert_explanation,
     load_run_explanation,
 )
-from tocsin.web.context import ReloadResult, WebContext
+from tocsin.web.context import WebContext
 
 Serve = Callable[[], Awaitable[aiohttp.ClientSession]]
 

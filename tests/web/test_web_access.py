@@ -10,7 +10,8 @@ from multidict import CIMultiDict
 
 from tests.web.harness import Daemon, Serve
 from tocsin.config.tokens import Role, make_token, parse_tokens
-from tocsin.web.access import TokenFile, is_loopback
+from tocsin.kit.proxy import is_loopback
+from tocsin.web.access import TokenFile
 
 OPEN = ["/-/healthy", "/-/ready", "/static/tocsin.css"]
 SHOWN_TO_ALL = ["/metrics", "/api/v1/status"]

@@ -12,10 +12,10 @@ from sqlalchemy import Connection
 
 from tests.web.harness import Daemon, Serve
 from tests.web.rows import NOW, a_run, an_alert, an_event, put_alert, put_notification
+from tocsin.config.problems import ReloadResult
 from tocsin.config.tokens import Role, make_token
 from tocsin.model.notification import EventNotice, NotificationState
 from tocsin.model.run import ScenarioKey
-from tocsin.web import ReloadResult
 
 
 async def send(client: ClientSession, method: str, path: str, status: int, **more: Any) -> Any:

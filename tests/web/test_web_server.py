@@ -9,9 +9,10 @@ from structlog.testing import capture_logs
 
 from tests.web.harness import Daemon, Serve
 from tocsin.config.tokens import Role, make_token
+from tocsin.kit.proxy import split_listen
 from tocsin.metrics.exposition import Exposition, Rendered
 from tocsin.web import listen, make_app
-from tocsin.web.server import MAX_CONNECTIONS, MAX_UNREAD_BYTES, split_listen
+from tocsin.web.server import MAX_CONNECTIONS, MAX_UNREAD_BYTES
 
 
 @pytest.mark.parametrize(

@@ -18,12 +18,11 @@ from tocsin.config import BadConfig, Problem, from_environment, load_file
 from tocsin.config.files import Inputs
 from tocsin.config.load import Check, config_path_from_environment
 from tocsin.config.model import Config
-from tocsin.config.problems import line_of
+from tocsin.config.problems import ReloadResult, line_of
 from tocsin.deliver.check import check_templates, template_owners
 from tocsin.deliver.transport import check_channel_url
 from tocsin.kit.clock import Clock
 from tocsin.kit.files import SingleFlight
-from tocsin.web.context import ReloadResult
 
 log = structlog.get_logger("tocsin.app.reload")
 _POLL_SECONDS = 1.0

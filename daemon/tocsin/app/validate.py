@@ -16,21 +16,19 @@ from tocsin.config.problems import Path_, is_place, line_of
 from tocsin.config.secrets import FileSecret, InlineSecret, Secret
 from tocsin.config.section import http_url
 from tocsin.config.tokens import parse_tokens
-from tocsin.decide.reporters import dss_reporter_warnings
 from tocsin.deliver.check import check_templates, unknown_variables
 from tocsin.deliver.mail import parse_addresses
 from tocsin.deliver.services import INCIDENT_SERVICES
 from tocsin.deliver.transport import check_channel_url, unreadable_recipients
 from tocsin.deliver.webhook import BadSecret, PrivateAddress, refuse_private_host, signing_key
 from tocsin.kit.mask import mask_tokens
+from tocsin.kit.proxy import is_loopback, split_listen
+from tocsin.routing.dss_reporters import dss_reporter_warnings
 from tocsin.routing.lint import lint
-from tocsin.store import StoreRefused
-from tocsin.store.engine import check_store_url
-from tocsin.web.access import is_loopback
-from tocsin.web.server import split_listen
 
 _PAGE = re.compile(r"/(?:projects|project-list|home|login|admin|dip/publicapi|dip)(?=/|$)")
 
+_SQLITE_FILE = re.compile(r"sqlite:///+[\w./-]*\w")  # what needs no closer look
 Finding = tuple[Path_, str]
 CheckValue = Callable[[str], str | None]  # what is wrong with a secret's value, without a word of it
 SecretAt = tuple[Path_, str, Secret | None, tuple[CheckValue, ...]]  # its place, what it is, how it is read and checked
@@ -54,6 +52,14 @@ def _check_recipients(url: str) -> str | None:
     return "; ".join(unreadable_recipients(url)) or None
 
 
+def _store_problem(url: str) -> str | None:
+    if _SQLITE_FILE.fullmatch(url):
+        return None
+    from tocsin.store.engine import StoreRefused, check_store_url  # noqa: PLC0415 - takes half a second to load
+
+    return _problem(check_store_url, StoreRefused, "", url)
+
+
 def validate(source: Source, now: datetime, *, offline: bool) -> list[Problem]:
     """The problems of a configuration, errors first. ``offline``: do not read secrets and certificates."""
     try:
@@ -61,10 +67,8 @@ def validate(source: Source, now: datetime, *, offline: bool) -> list[Problem]:
     except BadConfig as error:
         return list(error.problems)
     errors: list[Finding] = []
-    try:
-        check_store_url(config.store.url)
-    except StoreRefused as error:
-        errors.append((("store", "url"), str(error)))
+    if problem := _store_problem(config.store.url):
+        errors.append((("store", "url"), problem))
     if not offline:
         errors += _unreadable_secrets(config)
     errors += _unreadable_addresses(config)

@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
@@ -29,6 +30,20 @@ class IncludedLine(int):
         self = super().__new__(cls, line)
         self.file, self.at = file, at
         return self
+
+
+@dataclass(frozen=True, slots=True)
+class ReloadResult:
+    """The outcome of a reload. ``problems``: lines as ``tocsin check`` prints them; ``needs_restart``: settings that
+    changed but are read at the start only."""
+
+    at: datetime
+    problems: tuple[str, ...] = ()
+    needs_restart: tuple[str, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,12 +3,11 @@
 What is too late to be sent by itself is withheld for the summary after the backfill.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 from tocsin.config.model import Channel, Config
-from tocsin.config.secrets import Secret
 from tocsin.decide.evaluate import Evaluation
 from tocsin.model.decision import DecisionReason, Stage
 from tocsin.model.event import END_EVENTS, Event, EventName
@@ -151,38 +150,10 @@ async def mail_channels(config: Config) -> list[Channel]:
     """The mail channels of the receiver of DSS's reporters, none when it sends nothing. One whose URL cannot be read
     now counts as one: its notifications wait until it can."""
     channels = []
-    for channel, url in _by_url(config) if config.dss_reporters.mode != "off" else ():
+    for channel, url in dss.mail_urls(config) if config.dss_reporters.mode != "off" else ():
         try:
-            if _is_mail(await url.read()):
+            if dss.is_mail(await url.read()):
                 channels.append(channel)
         except OSError:
             channels.append(channel)
     return channels
-
-
-def dss_reporter_warnings(config: Config) -> Iterator[str]:
-    """What makes ``dss_reporters`` send nothing although it is switched on."""
-    settings = config.dss_reporters
-    if settings.mode == "off":
-        return
-    for name in ("allow_recipients", "allow_senders"):
-        if not getattr(settings, name):
-            yield f"dss_reporters: {name} is empty, so mode {settings.mode} sends nothing; name globs on addresses"
-    for _, url in _by_url(config):
-        try:
-            if _is_mail(url.reveal()):
-                return
-        except OSError:
-            return
-    yield f"dss_reporters: receiver {settings.receiver!r} has no mailto:// or mailtos:// channel"
-
-
-def _by_url(config: Config) -> Iterator[tuple[Channel, Secret]]:
-    receiver = config.receiver(config.dss_reporters.receiver or "")
-    for channel in receiver.channels if receiver else ():
-        if channel.url is not None:
-            yield channel, channel.url
-
-
-def _is_mail(url: str) -> bool:
-    return url.strip().lower().startswith(("mailto:", "mailtos:"))  # their mails take another sender and recipients

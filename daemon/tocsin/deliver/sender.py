@@ -15,8 +15,9 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from tocsin.config.model import Channel, Config
 from tocsin.deliver.bulkhead import Bulkhead, log_failure
+from tocsin.deliver.loading import UsualDurations, load_outgoing
 from tocsin.deliver.message import notification_line
-from tocsin.deliver.outgoing import Outgoing, UsualDurations, load_outgoing
+from tocsin.deliver.outgoing import Outgoing
 from tocsin.deliver.receipts import Receipts, next_retry, store_wait
 from tocsin.deliver.result import SendResult, failed, unknown
 from tocsin.deliver.transport import Transport, connector

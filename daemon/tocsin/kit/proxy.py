@@ -1,4 +1,5 @@
-"""HTTP(S)_PROXY and NO_PROXY, read the same way for all; the standard library, requests and aiohttp each differ."""
+"""Network addresses: which proxy leads to them, and which mean this machine. HTTP(S)_PROXY and NO_PROXY are read the same
+way for all, since the standard library, requests and aiohttp each differ."""
 
 from ipaddress import ip_address, ip_network
 from urllib.request import getproxies
@@ -31,3 +32,21 @@ def _covers(entry: str, host: str, port: int) -> bool:
         return int(number) == port and _covers(name, host, port)
     name = entry.removeprefix("*").lstrip(".").rstrip(".")
     return bool(name) and (host == name or host.endswith(f".{name}"))
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host's name or address can only mean this machine."""
+    if host.lower().rstrip(".") == "localhost":
+        return True
+    try:
+        address = ip_address(host.strip("[]").split("%", 1)[0])
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    return bool((mapped or address).is_loopback)
+
+
+def split_listen(listen: str) -> tuple[str, int]:
+    """Host and port of ``HOST:PORT``; an empty host means every address. Raises ``ValueError``."""
+    host, _, port = listen.rpartition(":")
+    return host.strip("[]") or "0.0.0.0", int(port)

@@ -12,7 +12,8 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from itertools import islice
 
-from tocsin.config.model import DssReportersConfig
+from tocsin.config.model import Channel, Config, DssReportersConfig
+from tocsin.config.secrets import Secret
 from tocsin.model.decision import DecisionReason
 from tocsin.model.event import END_EVENTS, Event, EventName, dss_variables, end_event_name
 from tocsin.model.notification import EventNotice, MailOverrides
@@ -220,3 +221,33 @@ def mirrored_message(reporter: MailReporter) -> tuple[str | None, str | None]:
 def _is_plain(text: str, *, freemarker: bool) -> bool:
     rest = _VARIABLE.sub("", text)
     return "${" not in rest and not (freemarker and _FREEMARKER.search(rest))
+
+
+def dss_reporter_warnings(config: Config) -> Iterator[str]:
+    """What makes ``dss_reporters`` send nothing although it is switched on."""
+    settings = config.dss_reporters
+    if settings.mode == "off":
+        return
+    for name in ("allow_recipients", "allow_senders"):
+        if not getattr(settings, name):
+            yield f"dss_reporters: {name} is empty, so mode {settings.mode} sends nothing; name globs on addresses"
+    for _, url in mail_urls(config):
+        try:
+            if is_mail(url.reveal()):
+                return
+        except OSError:
+            return
+    yield f"dss_reporters: receiver {settings.receiver!r} has no mailto:// or mailtos:// channel"
+
+
+def mail_urls(config: Config) -> Iterator[tuple[Channel, Secret]]:
+    """The channels that DSS's own mails may go to, each with its URL, which may be no mail URL."""
+    receiver = config.receiver(config.dss_reporters.receiver or "")
+    for channel in receiver.channels if receiver else ():
+        if channel.url is not None:
+            yield channel, channel.url
+
+
+def is_mail(url: str) -> bool:
+    """Whether mails to this apprise URL take another sender and recipients."""
+    return url.strip().lower().startswith(("mailto:", "mailtos:"))

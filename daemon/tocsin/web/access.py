@@ -33,6 +33,7 @@ from aiohttp import web
 from tocsin.config.model import AuthProxy, HttpConfig
 from tocsin.config.tokens import Role, Token, parse_tokens, token_digest
 from tocsin.kit.files import DEADLINE_SECONDS, TextFile
+from tocsin.kit.proxy import is_loopback
 from tocsin.store import Store
 from tocsin.store.keys import session_key
 from tocsin.store.query import is_storable
@@ -230,18 +231,6 @@ class Gate:
 
 
 GATE = web.AppKey("gate", Gate)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host's name or address can only mean this machine."""
-    if host.lower().rstrip(".") == "localhost":
-        return True
-    try:
-        address = ipaddress.ip_address(host.strip("[]").split("%", 1)[0])
-    except ValueError:
-        return False
-    mapped = getattr(address, "ipv4_mapped", None)
-    return bool((mapped or address).is_loopback)
 
 
 def _presented(request: web.Request) -> tuple[str, str]:

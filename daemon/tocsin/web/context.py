@@ -4,7 +4,6 @@ import json
 import re
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from http import HTTPStatus
 
 import structlog
@@ -13,6 +12,7 @@ from aiohttp.typedefs import Handler
 from multidict import MultiMapping
 
 from tocsin.config.model import Config
+from tocsin.config.problems import ReloadResult
 from tocsin.kit.clock import BadMoment, Clock, parse_moment
 from tocsin.kit.strings import did_you_mean
 from tocsin.metrics.exposition import Exposition
@@ -31,20 +31,6 @@ DEFAULT_LIMIT = 100
 PARAMETERS = ("limit", "after", "since", "until", "matcher")  # of every list
 _MOMENTS = ("since", "until")
 _LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
-
-
-@dataclass(frozen=True, slots=True)
-class ReloadResult:
-    """The outcome of a reload. ``problems``: lines as ``tocsin check`` prints them; ``needs_restart``: settings that
-    changed but are read at the start only."""
-
-    at: datetime
-    problems: tuple[str, ...] = ()
-    needs_restart: tuple[str, ...] = ()
-
-    @property
-    def ok(self) -> bool:
-        return not self.problems
 
 
 @dataclass(frozen=True, slots=True)

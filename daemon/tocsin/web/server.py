@@ -8,7 +8,8 @@ import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from tocsin.web.access import GATE, VIEWER, Access, Gate, is_loopback
+from tocsin.kit.proxy import is_loopback, split_listen
+from tocsin.web.access import GATE, VIEWER, Access, Gate
 from tocsin.web.context import CONTEXT, HttpProblem, WebContext, problems
 from tocsin.web.login import login_address, see_other
 from tocsin.web.pages import for_people
@@ -57,12 +58,6 @@ def make_app(context: WebContext) -> web.Application:
     app[_ROUTES] = routes
     app[GATE] = Gate(open_to_others=not is_loopback(split_listen(context.config().http.listen)[0]))
     return app
-
-
-def split_listen(listen: str) -> tuple[str, int]:
-    """Host and port of ``HOST:PORT``; an empty host means every address. Raises ``ValueError``."""
-    host, _, port = listen.rpartition(":")
-    return host.strip("[]") or "0.0.0.0", int(port)
 
 
 @dataclass(frozen=True, slots=True)
