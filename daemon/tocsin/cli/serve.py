@@ -124,8 +124,8 @@ async def _run_demo(host: str, port: int, seconds: int | None) -> int:
     from tocsin.app.run import CannotStart, serve
     from tocsin.cli.inboxes import ROUTING_KEY, SLACK_CHANNEL, SLACK_TOKEN, Inboxes
     from tocsin.kit.clock import SystemClock
+    from tocsin.kit.proxy import is_loopback
     from tocsin.sim import DEFAULT_KEY, Sim, lively_world
-    from tocsin.web.access import is_loopback
 
     listen, bare = f"{host}:{port}", host.strip("[]")
     token = None if is_loopback(bare) else secrets.token_urlsafe(18)
