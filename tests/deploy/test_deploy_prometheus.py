@@ -21,7 +21,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
 # The panels that a healthy demo has nothing for.
 QUIET = {"Overdue", "Answers of DSS other than 2xx", "Alertmanagers"}  # the demo sends to none
-TROUBLE = {"tocsin_dss_invalid_items_total", "tocsin_rule_errors_total"}  # no sample until something happens
+# No sample until something happens, or without an Alertmanager.
+TROUBLE = {"tocsin_dss_invalid_items_total", "tocsin_rule_errors_total", "tocsin_alertmanager_up"}
+TROUBLE |= {"tocsin_alertmanager_alerts_sent_total", "tocsin_alertmanager_errors_total"}
 CHOSEN = {"job": "tocsin", "dss_node": "demo", "project": "SALES_FORECAST", "scenario": "NIGHTLY_REBUILD"}
 
 
