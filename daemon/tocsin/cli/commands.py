@@ -14,6 +14,7 @@ _VERBS = {
     "sim": ("serve:sim", "An emulated DSS: the scenario API of a node, with a lively world or one of your own."),
     "check": ("configuration:check", "Check a configuration: form, names, secrets, templates, routes."),
     "doctor": ("doctor:doctor", "Ask the real parts: nodes, store, channels. Sends nothing."),
+    "replay": ("replay:replay", "What a configuration would have sent for the stored history. Sends nothing."),
     "routes": ("configuration:routes", "The routing tree of alerts."),
     "notify": ("configuration:notify", "Try receivers."),
     "message": ("preview:message", "Look at messages before they are sent."),

@@ -23,6 +23,9 @@ def check(
     offline: Annotated[
         bool, Option("--offline", help="Do not look for secrets: they need not be on this machine.")
     ] = False,
+    replay: Annotated[
+        str | None, Option(metavar="TIME", help="Tell each receiver's change against what was sent since then, as 7d.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Check a configuration: form, names, secrets, templates, routes. Exit 1 when it cannot be used."""
@@ -41,13 +44,21 @@ def check(
 
         problems = validate(Source(file), SystemClock().now(), offline=offline)
     usable = all(problem.severity != "error" for problem in problems)
+    changes: list[str] = []
+    if replay is not None and usable:
+        from tocsin.cli.replay import changes_by_receiver, load_replay
+
+        changes = list(changes_by_receiver(load_replay(load_config(config), replay)))
     if as_json:
-        show.print_json({"ok": usable, "problems": list(map(asdict, problems))})
+        replayed = {} if replay is None else {"replay": changes}
+        show.print_json({"ok": usable, "problems": list(map(asdict, problems)), **replayed})
     else:
         for problem in problems:
             print(f"{problem}" if problem.severity == "error" else f"{problem} (warning)")
         if usable:
             print(f"{file or 'the environment'}: good" + (", with warnings" if problems else ""))
+        for change in changes:
+            print(change)
     raise SystemExit(DONE if usable else NO)
 
 

@@ -26,7 +26,7 @@ _COLUMNS = {
 }
 _MOST_VALUES = 1000  # of one column in a statement
 _REASONS = frozenset(DecisionReason)
-_to_group = maker(Group, path=lambda row: row["route"])
+to_group = maker(Group, path=lambda row: row["route"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ def due_groups(connection: Connection, now: datetime, limit: int) -> list[Group]
     once an alert enters it, since its labels and matchers are then written anew."""
     query = select(groups).where(groups.c.flush_at <= now).order_by(groups.c.flush_at, groups.c.key).limit(limit)
     rows = connection.execute(query).all()
-    due = readable(connection, groups, rows, _to_group)
+    due = readable(connection, groups, rows, to_group)
     if unreadable := {row.key for row in rows} - {group.key for group in due}:
         put_off = update(groups).where(groups.c.key.in_(sorted(unreadable)))
         connection.execute(put_off.values(flush_at=now + _PUT_OFF))
@@ -92,7 +92,7 @@ def due_groups(connection: Connection, now: datetime, limit: int) -> list[Group]
 
 def all_groups(connection: Connection) -> list[Group]:
     """All groups that can be read."""
-    return readable(connection, groups, connection.execute(select(groups).order_by(groups.c.key)), _to_group)
+    return readable(connection, groups, connection.execute(select(groups).order_by(groups.c.key)), to_group)
 
 
 def flush_groups_of(connection: Connection, alert_id: str, now: datetime) -> None:

@@ -462,7 +462,8 @@ def _label_sets(notice: Notice, narrow: Narrow) -> list[Labels]:
             return [{"dss_node": notice.node}]
 
 
-def _subject(notice: Notice) -> str:
+def notice_subject(notice: Notice) -> str:
+    """What a notification is about, in a line."""
     match notice:
         case EventNotice(event=event):
             place = (event.node, event.project, event.scenario.id if event.scenario else None)
@@ -624,7 +625,7 @@ def delivery_records(connection: Connection, rows: Sequence[Row[Any]]) -> list[D
     by_id = load_attempts(connection, rows)
     to_record = maker(
         DeliveryRecord,
-        subject=lambda row: _subject(row["notice"]),
+        subject=lambda row: notice_subject(row["notice"]),
         reason=reason_of,
         attempts=lambda row: tuple(map(_attempt_record, by_id[row["id"]])),
     )
