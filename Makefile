@@ -65,7 +65,7 @@ clean:           ## remove what the targets made
 docs: install    ## the references, from the code
 	$(BIN)/python docs/generate.py
 
-pictures: install  ## the mails of docs/messages.md, drawn by Chromium from the templates
+pictures: install  ## the mails of docs/messages.md and the console, drawn by Chromium
 	PYTHONPATH=daemon $(BIN)/python docs/images/make.py
 
 schema: install  ## the JSON Schemas beside the reference configuration

@@ -1,15 +1,17 @@
-"""``make pictures``: what the default mail looks like, rendered from the real templates by a real browser.
+"""``make pictures``: the default mail, rendered from the real templates, and the console before the demo, by a real browser.
 
-Each picture is a page of 8-bit colours, cut to its content. Needs Chromium; what it draws is looked at by people, not
+Each picture is of 8-bit colours. Needs Chromium and playwright; what it draws is looked at by people, not
 compared by tests, since fonts differ from machine to machine.
 """
 
 import html
 import shutil
+import socket
 import struct
 import subprocess
 import sys
 import tempfile
+import time
 import zlib
 from collections import Counter
 from datetime import UTC, datetime, timedelta
@@ -96,6 +98,30 @@ _FRAME = """<!DOCTYPE html><meta charset="utf-8"><title></title><style>body {{ m
   onload="document.title = this.height = this.contentDocument.documentElement.scrollHeight"></iframe>"""
 
 
+def console(browser: str) -> None:
+    """The overview and the page of a scenario, of a demo that has run for a while."""
+    from playwright.sync_api import sync_playwright  # noqa: PLC0415 - the mails need none
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        listen = f"127.0.0.1:{probe.getsockname()[1]}"
+    demo = subprocess.Popen([sys.executable, "-m", "tocsin", "demo", "--listen", listen], stdout=subprocess.DEVNULL)
+    try:
+        with sync_playwright() as driver:
+            page = driver.chromium.launch(
+                executable_path=browser, args=["--no-sandbox", "--disable-lcd-text"]
+            ).new_page(viewport={"width": 1120, "height": 760})
+            time.sleep(50)  # until some runs have failed and some still run
+            for path, name in (("", "overview"), ("scenarios/demo/CUSTOMER_360/CRM_SYNC", "scenario")):
+                page.goto(f"http://{listen}/{path}")
+                page.wait_for_selector("main table")
+                picture = HERE / f"console-{name}.png"
+                picture.write_bytes(with_palette(page.screenshot()))
+    finally:
+        demo.terminate()
+        demo.wait()
+
+
 def with_palette(png: bytes) -> bytes:
     """The same picture in a third of its bytes: Chromium writes three bytes a pixel, and text needs few colours."""
     chunks, at = [], 8
@@ -142,6 +168,7 @@ def main() -> None:
         shoot(browser, mail(*failure()), f"mail-{name}", width)
     shoot(browser, mail(*failure()), "mail-dark", 360, dark=True)
     shoot(browser, mail(*group()), "mail-group", 760)
+    console(browser)
 
 
 if __name__ == "__main__":

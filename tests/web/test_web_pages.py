@@ -26,6 +26,7 @@ from tests.web.rows import (
     put_scenario,
 )
 from tocsin.config.model import Channel, InhibitRule, Receiver, Route, Rule, build_tree
+from tocsin.config.secrets import InlineSecret
 from tocsin.model.alert import Acknowledgement, EndReason
 from tocsin.model.labels import parse_matchers
 from tocsin.model.notification import EventNotice, GroupNotice
@@ -426,3 +427,19 @@ async def test_the_live_stream_says_that_something_changed(client: ClientSession
         await answer.content.readuntil(b"\n\n")
         await daemon.store.write(fill)
         await answer.content.readuntil(b"event: change")
+
+
+async def test_a_receiver_is_tested_from_its_page(client: ClientSession, daemon: Daemon) -> None:
+    daemon.config = replace(
+        daemon.config,
+        receivers=(
+            Receiver("ops", (Channel("pager", "ops", webhook=InlineSecret("http://127.0.0.1:1/")),)),
+            Receiver("none"),
+        ),
+    )
+    status, _, text = await sent(client, "/routes/ops/test")
+    assert status == 200
+    assert "Test of ops" in words(text)
+    assert re.search(r"pager</td><td[^>]*>firing</td><td[^>]*><span class=\"bad\">failed", text)
+    assert "It has no channel" in (await sent(client, "/routes/none/test"))[2]
+    assert (await sent(client, "/routes/other/test"))[0] == 404

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from markupsafe import Markup, escape
 
 from tocsin.kit.clock import human_duration
-from tocsin.model.run import Step
+from tocsin.model.run import GOOD_OUTCOMES, Step
 from tocsin.store.console import BARS, BarRun
 from tocsin.store.explanation import StepRecord
 from tocsin.store.query import RunRecord
@@ -65,6 +65,16 @@ def usual(good: Sequence[float]) -> Usual | None:
         return None
     cuts = quantiles(good, n=20, method="inclusive") if len(good) > 1 else [good[0]] * 19
     return Usual(cuts[0], median(good), cuts[-1])
+
+
+def weeks(runs: Sequence[RunRecord], now: datetime) -> tuple[float, float] | None:
+    """The median seconds of the good runs of the last seven days and of the seven before; None without both."""
+    by_week: tuple[list[float], list[float]] = ([], [])
+    for run in runs:
+        week = (now - run.start) // timedelta(days=7)
+        if 0 <= week <= 1 and run.duration_seconds is not None and run.outcome in GOOD_OUTCOMES:
+            by_week[week].append(run.duration_seconds)
+    return (median(by_week[0]), median(by_week[1])) if all(by_week) else None
 
 
 class Point(NamedTuple):

@@ -15,6 +15,7 @@ from aiohttp import web
 from multidict import MultiMapping
 
 from tocsin.config.model import Config
+from tocsin.deliver.check import UnknownReceiver, test_channels
 from tocsin.kit.clock import BadDuration, parse_duration
 from tocsin.model.alert import Acknowledgement
 from tocsin.model.labels import BadMatcher, Labels, Matcher, Op, all_match, parse_matcher
@@ -26,11 +27,12 @@ from tocsin.web.access import VIEWER
 from tocsin.web.changes import author_of
 from tocsin.web.context import CONTEXT, HttpProblem
 from tocsin.web.pages import Asked, asked_of, render_page
-from tocsin.web.views import read_delivery_filter
+from tocsin.web.views import read_delivery_filter, read_routes
 
 log = structlog.get_logger(__name__)
 
 _MOST_COVERED = 25  # alerts that a preview names
+_TEST_SECONDS = 25.0  # less than a request may take
 _SHARED = ("alertname", "severity", "dss_node", "project", "scenario")
 _ACTIONS = {"ack": "Acknowledge", "resolve": "Resolve"}
 
@@ -249,6 +251,24 @@ async def retry_deliveries_here(request: web.Request) -> web.Response:
         raise HttpProblem(404, "none of these is a dead letter any more; select at least one")
     log.info("deliveries_retried", count=len(sent), by=request[VIEWER].name)
     return _redirect(request, "deliveries", "retry")
+
+
+async def test_receiver_here(request: web.Request) -> web.Response:
+    """Send a sample that fires and its end to the channels of a receiver, and show what became of them."""
+    context, name = request.app[CONTEXT], request.match_info["receiver"]
+    try:
+        async with asyncio.timeout(_TEST_SECONDS):
+            outcomes = await test_channels(context.config(), name, clock=context.clock)
+    except UnknownReceiver:
+        raise HttpProblem(404, f"no receiver is named {name!r}") from None
+    except TimeoutError:
+        raise HttpProblem(504, f"a channel of {name} has not answered within {_TEST_SECONDS:.0f} s") from None
+    log.info("receiver_tested", receiver=name, by=request[VIEWER].name)
+
+    def read(connection: Connection, asked: Asked) -> Mapping[str, object]:
+        return {**read_routes(connection, asked), "tested": name, "outcomes": outcomes}
+
+    return await render_page(request, "routes.html", read)
 
 
 async def reload_here(request: web.Request) -> web.Response:

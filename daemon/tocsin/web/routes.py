@@ -136,6 +136,7 @@ def endpoints() -> list[HttpRoute]:
         form("/silences/new", "A new silence", forms.create_silence_here),
         form("/silences/{id}/expire", "End a silence now", forms.expire_silence_here),
         form("/deliveries/retry", "Send dead letters again", forms.retry_deliveries_here),
+        form("/routes/{receiver}/test", "Send a sample to a receiver", forms.test_receiver_here),
         form("/status/reload", "Read the configuration again", forms.reload_here),
         HttpRoute("GET", "/live", "Says when pages have changed", _READ, live, media="text/event-stream", streams=True,
                   page=True),

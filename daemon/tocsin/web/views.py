@@ -373,7 +373,7 @@ def read_scenario(connection: Connection, asked: Asked) -> Mapping[str, object]:
     labels = _labels_of(asked.config, view)
     return {
         "scenario": row, "runs": runs[:15], "run_count": len(runs), "chart": charts.durations(runs, good, asked.now),
-        "usual": charts.usual(good), "alerts": alerts, "url": key.url(base.url) if base else None,
+        "usual": charts.usual(good), "weeks": charts.weeks(runs, asked.now), "alerts": alerts, "url": key.url(base.url) if base else None,
         "rate": sum(run.outcome in GOOD_OUTCOMES for run in ended) / len(ended) if ended else None,
         "running": [run for run in runs if run.end is None], "stepped": stepped,
         "waterfall": charts.waterfall(details[stepped.key].steps) if stepped else None,
@@ -503,7 +503,7 @@ def read_routes(connection: Connection, asked: Asked) -> Mapping[str, object]:
     return {
         "tree": asked.config.route, "tried": tried, "problems": problems, "labels": "\n".join(texts), "place": place,
         "taken": taken, "receivers": asked.config.receivers, "depth": depth.channels,
-        "failing": asked.failing_channels, "can_test": False,
+        "failing": asked.failing_channels, "tested": "", "outcomes": [],
     }  # fmt: skip
 
 
