@@ -9,6 +9,8 @@ import aiohttp
 from tests.web.rows import CONFIG, NOW
 from tocsin.config.model import Config
 from tocsin.config.problems import ReloadResult
+from tocsin.decide.evaluate import CompiledConfig
+from tocsin.decide.external import PostedAlert, take_alerts
 from tocsin.metrics.exposition import Exposition
 from tocsin.model.alert import Acknowledgement
 from tocsin.model.cloudevent import Json
@@ -83,6 +85,9 @@ class Daemon:
             self.retried += ids
             return ids
 
+        async def take(posted: Sequence[PostedAlert]) -> None:
+            await self.store.write(take_alerts, CompiledConfig(self.config), self.clock.now(), posted)
+
         async def explain(scenario: ScenarioKey, run_id: str) -> RunExplanation | None:
             found = await self.store.read(load_run_explanation, scenario, run_id, sorted(self.config.channels()))
             return None if found is None else replace(found, summary="nothing rang", not_fired=self.silent)
@@ -98,7 +103,7 @@ class Daemon:
             store=self.store, config=lambda: self.config, clock=self.clock, exposition=self.exposition,
             alive=lambda: self.tasks, loop_turned_at=lambda: self.turned_at, ready=lambda: self.not_ready,
             status=lambda: {"nodes": self.nodes}, reload=reload, nudge=nudge, resolve_alert=resolve, retry_delivery=retry,
-            retry_deliveries=retry_several,
+            retry_deliveries=retry_several, take_alerts=take,
             acknowledge_alert=acknowledge,
             explain=explain, explain_alert=explain_alert,
         )  # fmt: skip

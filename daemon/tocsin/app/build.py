@@ -19,12 +19,15 @@ from tocsin.app.loops import Stages, Watchers
 from tocsin.app.reload import ConfigHolder, ConfigSource
 from tocsin.config.model import Config, Node
 from tocsin.decide.decide import DecideMetrics, Decider, acknowledge, resolve_by_hand
+from tocsin.decide.evaluate import CompiledConfig
 from tocsin.decide.explain import explain_firing, explain_run
+from tocsin.decide.external import PostedAlert, take_alerts
 from tocsin.deliver.alertmanagers import AlertmanagerMetrics, AlertmanagerSender
 from tocsin.deliver.heartbeat import HeartbeatSender
 from tocsin.deliver.sender import DeliverMetrics, Sender
 from tocsin.deliver.transport import connector
 from tocsin.kit.clock import Clock, isoformat
+from tocsin.kit.lines import write_lines
 from tocsin.kit.tasks import RootTasks
 from tocsin.metrics import Exposition, ProcessMetrics
 from tocsin.model.alert import Acknowledgement
@@ -71,6 +74,7 @@ class Daemon:
         self._heartbeat = HeartbeatSender()
         self._alertmanagers = AlertmanagerSender(self.store, clock, AlertmanagerMetrics(registry))
         self._listener: Listener | None = None
+        self._compiled: CompiledConfig | None = None  # for alerts of others
         self._stopping = False
         self._apply_config()
         wake_ups = (self.watchers.reconfigure, self.stages.wake_decide.set, self.stages.wake_deliver.set)
@@ -132,6 +136,7 @@ class Daemon:
             acknowledge_alert=self.acknowledge_alert,
             retry_delivery=self.retry_delivery,
             retry_deliveries=self.retry_deliveries,
+            take_alerts=self.take_alerts,
             explain=lambda scenario, run: self.store.browse(explain_run, scenario, run, self.config()),
             explain_alert=lambda id_: self.store.browse(explain_firing, id_, self.config(), self.clock.now()),
         )
@@ -202,6 +207,14 @@ class Daemon:
         retried = await self.store.write(deliveries.retry_dead, ids, self.clock.now())
         self.stages.wake_deliver.set()
         return retried
+
+    async def take_alerts(self, posted: Sequence[PostedAlert]) -> None:
+        config = self.config()
+        if self._compiled is None or self._compiled.config is not config:
+            self._compiled = CompiledConfig(config)
+        result = await self.store.write(take_alerts, self._compiled, self.clock.now(), posted)
+        write_lines("decide", "info", lambda: iter(result.changes), len(result.changes))
+        self.stages.wake_decide.set()
 
     def status(self) -> Mapping[str, Json]:
         """The present state of all parts for ``/api/v1/status`` and the pages; nothing is asked over the network."""

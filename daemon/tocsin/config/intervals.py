@@ -18,7 +18,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 from tocsin.config.section import Section
 from tocsin.kit.strings import did_you_mean
 
-_WEEKDAYS = ("sunday", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday")
+WEEKDAYS = ("sunday", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday")
 _MONTHS = ("january", "february", "march", "april", "may", "june", "july", "august", "september", "october",
            "november", "december")  # fmt: skip
 _NUMBER = re.compile(r"[+-]?[0-9]+")
@@ -116,7 +116,7 @@ def on_weekday(days: Ranges, day: date) -> bool:
 
 def parse_weekdays(text: str) -> Range:
     """``monday:friday`` or ``sunday``; 0 is Sunday."""
-    return _range(text, lambda part: _named(part, _WEEKDAYS, "weekday"))
+    return _range(text, lambda part: _named(part, WEEKDAYS, "weekday"))
 
 
 def parse_days(texts: Sequence[str]) -> Ranges:

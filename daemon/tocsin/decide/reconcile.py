@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from tocsin.decide.evaluate import CompiledConfig, RuleEvaluation, StepResult, place_of, route_alerts
-from tocsin.model.alert import CHANNEL_ALERT, EndReason
+from tocsin.model.alert import CHANNEL_ALERT, EXTERNAL_RULE, EndReason
 from tocsin.model.rule_state import NodeDownState
 from tocsin.model.run import ScenarioKey
 from tocsin.rules import renamed_rules
@@ -23,7 +23,7 @@ def reconcile(connection: Connection, compiled: CompiledConfig, now: datetime) -
     firing = alerts.firing_alerts(connection)
     renamed = renamed_rules(rule_states.stored_rules(connection), compiled.rules)
     _carry_over(evaluation, renamed, [row for row in firing if row.rule in renamed])
-    _end_unwatched(evaluation, [row for row in firing if row.rule != CHANNEL_ALERT and row.rule not in renamed])
+    _end_unwatched(evaluation, [row for row in firing if row.rule not in {CHANNEL_ALERT, EXTERNAL_RULE, *renamed}])
     rule_states.forget_rules(connection, compiled.rules)
     rule_states.forget_nodes(connection, compiled.nodes)
     rule_states.make_due(connection, (rule.id for rule in compiled.rules.values() if rule.times_all), now)

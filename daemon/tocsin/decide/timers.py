@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from tocsin.decide.evaluate import CompiledConfig, RuleEvaluation, StepResult, place_of
+from tocsin.decide.external import end_expired
 from tocsin.model.alert import CHANNEL_ALERT, EndReason
 from tocsin.model.decision import DecisionReason, Stage
 from tocsin.model.rule_state import MissedState, OverlongState, StalledState
@@ -63,6 +64,7 @@ def decide_time(
     evaluation = RuleEvaluation(connection, compiled, now, known, {row.key: row for row in due})
     _tick_due(evaluation, due)
     _end_orphans(evaluation)
+    end_expired(evaluation)
     more = _evaluate_starts(evaluation)
     timed = rule_states.load_states(connection, {scenario.key for _, scenario, _ in untimed})
     for rule, scenario, last_good in untimed:
@@ -73,7 +75,7 @@ def decide_time(
     _enqueue_summaries(evaluation)
     evaluation.write()
     evaluation.result.full = more or len(due) >= BATCH
-    dues = (rule_states.next_due(connection, now), starts.next_start(connection, now))
+    dues = (rule_states.next_due(connection, now), starts.next_start(connection, now), alerts.next_expiry(connection))
     evaluation.result.next_due = min(filter(None, dues), default=None)
     return evaluation.result
 

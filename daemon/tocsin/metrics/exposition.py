@@ -23,7 +23,7 @@ from prometheus_client import (
 )
 from prometheus_client.openmetrics import exposition as openmetrics
 
-from tocsin import __version__
+from tocsin import ALERTMANAGER_VERSION, __version__
 from tocsin.config.model import Config
 from tocsin.metrics.families import FAMILIES
 from tocsin.metrics.snapshot import Snapshot, SnapshotReader
@@ -110,6 +110,10 @@ class ProcessMetrics:
         gauge("build_info", "1, with the version.", "version", "python").labels(
             __version__, platform.python_version()
         ).set(1)
+        Gauge(
+            "alertmanager_build_info", "1, with the version of Alertmanager whose API v2 is served.", ["version"],
+            registry=registry,
+        ).labels(ALERTMANAGER_VERSION).set(1)  # fmt: skip
         self.leader = gauge("leader", "Whether this process watches, decides and prunes.")
         self.store_up = gauge("store_up", "Whether the last transaction could use the database.")
         self.reload_successful = gauge(

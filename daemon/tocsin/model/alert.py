@@ -13,6 +13,7 @@ STALLED_ALERT = "NodeSchedulerStalled"  # fired by rules about missed starts, fo
 STALLED_SEVERITY = "critical"
 CHANNEL_ALERT = "ChannelFailing"  # for a channel that delivers nothing; labels `receiver` and `channel` name it
 CHANNEL_SEVERITY = "critical"
+EXTERNAL_RULE = "external"  # stands for the rule of alerts that others posted
 
 
 class EndReason(StrEnum):
@@ -71,7 +72,7 @@ class Alert:
 
     @property
     def name(self) -> str:
-        return self.labels["alertname"]
+        return self.labels.get("alertname", "")
 
     @property
     def place(self) -> dict[str, str]:

@@ -12,7 +12,7 @@ from uuid import uuid4
 from sqlalchemy import Connection, and_, case, func, insert, or_, select, update
 
 from tocsin.kit.clock import to_ms
-from tocsin.model.alert import Acknowledgement, Alert, EndReason, Silence, SilenceState
+from tocsin.model.alert import EXTERNAL_RULE, Acknowledgement, Alert, EndReason, Silence, SilenceState
 from tocsin.model.decision import ALERT_OPENS, Decision, DecisionReason, Stage
 from tocsin.model.labels import Labels, Matcher, all_match, parse_matcher
 from tocsin.model.run import RunKey, ScenarioKey
@@ -121,6 +121,19 @@ def firing_alerts(connection: Connection) -> list[AlertRow]:
     return readable(connection, alerts, connection.execute(query), to_alert_row)
 
 
+class DatedAlert(NamedTuple):
+    alert: Alert
+    updated_at: datetime
+    expires_at: datetime | None
+
+
+def dated_firing(connection: Connection) -> list[DatedAlert]:
+    """The alerts that fire, the oldest first, with when they were last written and when they end by themselves."""
+    query = select(alerts).where(_FIRING).order_by(alerts.c.starts_at, alerts.c.id)
+    rows = connection.execute(query)
+    return readable(connection, alerts, rows, lambda row: DatedAlert(to_alert(row), row.updated_at, row.expires_at))
+
+
 def firing_or_ended_since(connection: Connection, since: datetime, changed_since: datetime | None) -> list[Alert]:
     """The alerts that fire or ended at ``since`` or later; of those only what was written at ``changed_since`` or later."""
     query = select(alerts).where(or_(_FIRING, alerts.c.ends_at >= since))
@@ -185,13 +198,30 @@ def orphaned_alerts(connection: Connection) -> list[tuple[AlertRow, EndReason]]:
     query = (
         select(*alerts.c, gone.label("gone"))
         .join_from(alerts, scenarios, same(alerts, scenarios), isouter=True)
-        .where(_FIRING, alerts.c.scenario != "", gone | off)
+        .where(_FIRING, alerts.c.scenario != "", alerts.c.rule != EXTERNAL_RULE, gone | off)
     )
 
     def orphan(row: Any) -> tuple[AlertRow, EndReason]:
         return to_alert_row(row), EndReason.UNWATCHED if row._mapping["gone"] else EndReason.DEACTIVATED
 
     return readable(connection, alerts, connection.execute(query), orphan)
+
+
+def set_expiry(connection: Connection, ends: Sequence[tuple[str, datetime]]) -> None:
+    """Note when alerts that others posted end by themselves."""
+    for alert_id, at in ends:
+        connection.execute(update(alerts).where(alerts.c.id == alert_id).values(expires_at=at))
+
+
+def expired_alerts(connection: Connection, now: datetime) -> list[tuple[str, datetime]]:
+    """The alerts that fire although their time is over, with that time."""
+    query = select(alerts.c.id, alerts.c.expires_at).where(alerts.c.expires_at <= now, _FIRING)
+    return [(row[0], row[1]) for row in connection.execute(query)]
+
+
+def next_expiry(connection: Connection) -> datetime | None:
+    moment: datetime | None = connection.scalar(select(func.min(alerts.c.expires_at)).where(_FIRING))
+    return moment
 
 
 # --- silences ---------------------------------------------------------------------------------------------------------
@@ -225,6 +255,37 @@ def insert_silence(
     silence = Silence(str(uuid4()), tuple(matchers), starts_at, ends_at, created_by.strip(), comment)
     connection.execute(insert(silences).values(shallow(silence) | {"matchers": tuple(map(str, matchers))}))
     return silence
+
+
+def update_silence(
+    connection: Connection,
+    silence_id: str,
+    matchers: Sequence[Matcher],
+    starts_at: datetime,
+    ends_at: datetime,
+    created_by: str,
+    comment: str,
+    now: datetime,
+) -> Silence | None:
+    """Change a silence, as Alertmanager does: one with the same matchers that has not ended, and has not begun or keeps its
+    start, is changed in place; another is ended, and a new one stands for it. None for an unknown id; else as
+    ``insert_silence``."""
+    old = get_silence(connection, silence_id)
+    if old is None:
+        return None
+    state, new = old.state(now), (starts_at, ends_at, created_by, comment)
+    same_start = state is SilenceState.ACTIVE and to_ms(starts_at) == to_ms(old.starts_at)
+    if set(old.matchers) != set(matchers) or not (state is SilenceState.PENDING or same_start):
+        created = insert_silence(connection, matchers, *new, now)
+        end_silence(connection, silence_id, now)
+        return created
+    if ends_at <= max(starts_at, now) or not created_by.strip():
+        raise BadSilence("a silence must end after it begins, and not in the past, and needs the name of its author")
+    changed = replace(old, starts_at=starts_at if same_start else max(starts_at, now), ends_at=ends_at,
+                      created_by=created_by.strip(), comment=comment)  # fmt: skip
+    values = {name: getattr(changed, name) for name in ("starts_at", "ends_at", "created_by", "comment")}
+    connection.execute(update(silences).where(silences.c.id == silence_id).values(values))
+    return changed
 
 
 def end_silence(connection: Connection, silence_id: str, now: datetime) -> Silence | None:

@@ -374,7 +374,9 @@ alerts = Table(
     Column("updated_at", Moment, nullable=False),
     Column("was_active", Boolean, nullable=False),  # the scenario's own switch when it fired; off since: deactivated
     Column("acknowledged", Document(Acknowledgement)),
+    Column("expires_at", Moment),  # when an alert that others posted ends by itself
 )
+_partial_index("ix_alerts_expires_at", alerts.c.expires_at, where=alerts.c.expires_at.is_not(None))
 _partial_index("uq_alerts_firing", alerts.c.fingerprint, where=alerts.c.ends_at.is_(None), unique=True)
 Index("ix_alerts_ends_at", alerts.c.ends_at)
 Index("ix_alerts_starts_at", alerts.c.starts_at)  # the order of the API's list of alerts

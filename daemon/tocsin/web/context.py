@@ -13,6 +13,7 @@ from multidict import MultiMapping
 
 from tocsin.config.model import Config
 from tocsin.config.problems import ReloadResult
+from tocsin.decide.external import PostedAlert
 from tocsin.kit.clock import BadMoment, Clock, parse_moment
 from tocsin.kit.strings import did_you_mean
 from tocsin.metrics.exposition import Exposition
@@ -43,7 +44,7 @@ class WebContext:
     ``retry_delivery`` a notification's id; they answer False for what is unknown or not in a state to be changed.
     ``retry_deliveries`` answers the ids of those that were dead. ``explain`` answers None for an unknown run,
     ``explain_alert`` for an id that no alert or several begin with. ``count_request`` takes the pattern of
-    an address and the status of its answer.
+    an address and the status of its answer. ``take_alerts`` takes alerts of others.
     """
 
     store: Store
@@ -62,6 +63,7 @@ class WebContext:
     retry_deliveries: Callable[[Sequence[str]], Awaitable[Sequence[str]]]
     explain: Callable[[ScenarioKey, str], Awaitable[RunExplanation | None]]
     explain_alert: Callable[[str], Awaitable[AlertExplanation | None]]
+    take_alerts: Callable[[Sequence[PostedAlert]], Awaitable[None]]
     count_request: Callable[[str, int | None], None] = lambda _route, _status: None
 
 

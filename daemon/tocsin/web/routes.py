@@ -15,7 +15,7 @@ from tocsin.model.cloudevent import Json, event_schema
 from tocsin.model.notification import NotificationState
 from tocsin.store import query
 from tocsin.store.explanation import AlertExplanation, RunExplanation
-from tocsin.web import changes, forms, pages, reads, views
+from tocsin.web import alertmanager, changes, forms, pages, reads, views
 from tocsin.web.access import Access
 from tocsin.web.context import DEFAULT_LIMIT, MAX_LIMIT
 from tocsin.web.login import Login
@@ -145,6 +145,22 @@ def endpoints() -> list[HttpRoute]:
         HttpRoute("POST", "/login", "Begin a session", Access.OPEN, login.log_in, media=_HTML, page=True),
         HttpRoute("POST", "/logout", "End the session of this browser", _READ, login.log_out, media=_HTML, page=True),
     ]  # fmt: skip
+
+    def compatible(method: str, path: str, handler: Handler) -> HttpRoute:
+        access = _READ if method == "GET" else _CHANGE
+        return HttpRoute(method, f"/api/v2/{path}", "As Alertmanager describes it", access, handler, page=True)
+
+    table += [
+        compatible("GET", "status", alertmanager.show_status),
+        compatible("GET", "receivers", alertmanager.show_receivers),
+        compatible("GET", "alerts", alertmanager.show_alerts),
+        compatible("POST", "alerts", alertmanager.post_alerts),
+        compatible("GET", "alerts/groups", alertmanager.show_groups),
+        compatible("GET", "silences", alertmanager.show_silences),
+        compatible("POST", "silences", alertmanager.post_silence),
+        compatible("GET", "silence/{id}", alertmanager.find_silence),
+        compatible("DELETE", "silence/{id}", alertmanager.delete_silence),
+    ]
     document = describe(route for route in table if not route.page)
 
     async def openapi(_request: web.Request) -> web.Response:
