@@ -18,6 +18,7 @@ from pathlib import Path
 from sqlalchemy import Connection, func, select
 
 from tocsin.config.model import (
+    DEFAULT_INHIBIT_RULES,
     DEFAULT_RULES,
     Channel,
     Config,
@@ -30,14 +31,16 @@ from tocsin.config.model import (
     StoreConfig,
     build_tree,
 )
+from tocsin.decide.causes import apply_cause_changes, find_cause_changes
 from tocsin.decide.decide import decide_events
 from tocsin.decide.evaluate import CompiledConfig, StepResult
 from tocsin.decide.flush import flush
 from tocsin.decide.timers import decide_time
 from tocsin.model.event import END_EVENTS, Event, EventName, ScenarioFacts, end_event_name, run_event_id
 from tocsin.model.labels import parse_matchers
-from tocsin.model.run import Run, ScenarioKey
+from tocsin.model.run import Details, Run, RunError, ScenarioKey
 from tocsin.store import Store, events, scenarios
+from tocsin.store.runs import RunRow, put_details, put_runs
 from tocsin.store.scenarios import ScenarioRow
 from tocsin.store.schema import rule_states
 
@@ -60,6 +63,8 @@ def main(arguments: list[str]) -> None:
     for name, every in (("all is well", 0), ("one run in 20 fails", 20), ("every run fails", 1)):
         asyncio.run(measure_events(name, compiled, options.events, options.scenarios, every))
     asyncio.run(measure_timers(compiled, options.scenarios))
+    for name, errors in (("one error", 1), ("as many errors", options.scenarios)):
+        asyncio.run(measure_causes(name, options.scenarios, errors))
 
 
 async def measure_events(name: str, compiled: CompiledConfig, count: int, fleet: int, fail_every: int) -> None:
@@ -83,6 +88,33 @@ async def measure_timers(compiled: CompiledConfig, fleet: int) -> None:
         print(f"{timers:,} open timers    a tick while none is due: {tell(took)}")
         took = await store.write(batches, decide_time, compiled, T0 + timedelta(hours=2))
         print(f"{'':20} all of them due at once: {tell(took)}")
+
+
+async def measure_causes(name: str, fleet: int, errors: int) -> None:
+    """All scenarios fail within ten minutes; common causes are looked for, and every group is flushed."""
+    cause = Rule("CommonCause", "common_cause", severity="critical")
+    compiled = CompiledConfig(
+        replace(configuration(1), rules=(DEFAULT_RULES[0], cause), inhibit_rules=DEFAULT_INHIBIT_RULES)
+    )
+    async with fleet_of(fleet) as (store, keys):
+        every = timedelta(minutes=10) / fleet
+        failed = [Run(key, "run", T0, T0 + n * every, "FAILED", "temporal") for n, key in enumerate(keys)]
+        words = ["".join(chr(97 + int(digit)) for digit in str(n % errors)) for n in range(fleet)]
+        details = [Details(run.key, run.end or T0, RunError(word)) for run, word in zip(failed, words, strict=True)]
+        await store.write(put_runs, [RunRow(run, baseline=False, late=False, seen_at=T0) for run in failed])
+        await store.write(lambda connection: [put_details(connection, found) for found in details] and None)
+        await store.write(events.insert_events, [event(EventName.RUN_FAILED, run, run.end or T0) for run in failed])
+        now = T0 + timedelta(minutes=10)
+        await store.write(batches, decide_events, compiled, now)
+
+        def check(connection: Connection, compiled: CompiledConfig, now: datetime) -> StepResult:
+            return apply_cause_changes(connection, compiled, now, find_cause_changes(connection, compiled, now, T0)[0])
+
+        took = await store.write(batches, check, compiled, now)
+        again = await store.write(batches, check, compiled, now + SECOND)
+        print(f"{fleet:,} failures with {name}: looked for a common cause in {tell(took)}; again in {tell(again)}")
+        took = await store.write(batches, flush, compiled, now + timedelta(minutes=2))
+        print(f"{'':20} groups flushed: {tell(took)}")
 
 
 @asynccontextmanager

@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # annotations are evaluated when the first file is read: ``sc
     from tocsin.config.values import (
         Addresses,
         Duration,
+        DurationOrCount,
         HeaderName,
         HeaderValue,
         HttpUrl,
@@ -301,13 +302,14 @@ class Reporter(Section):
     mail: ReporterMail | None = None
 
 
-RuleKind = Literal["failed", "missed", "overlong", "stale", "deadline", "node_down"]
+RuleKind = Literal["failed", "missed", "overlong", "stale", "deadline", "common_cause", "node_down"]
 _KIND_KEYS: Final = {
     "failed": {"after", "resolve_after", "outcomes"},
     "missed": {"grace"},
     "overlong": {"times_usual", "at_least", "min_runs", "longer_than"},
     "stale": {"no_success_for"},
     "deadline": {"by", "from", "days", "location", "predict"},
+    "common_cause": {"at_least", "within"},
     "node_down": {"for"},
 }
 
@@ -327,7 +329,8 @@ class Rule(Section):
     ] = ("FAILED", "UNKNOWN")  # failed: what counts as a failure; UNKNOWN is a run that DSS lost
     grace: Duration = timedelta(minutes=10)  # missed: how late a start may be, beyond the 60 s that DSS waits
     times_usual: Annotated[float, Field(gt=1, le=1000)] | None = None  # overlong: so many times the usual duration
-    at_least: Duration = timedelta(minutes=15)  # overlong: but no less than this
+    # overlong: but no less than this; common_cause: so many scenarios, 5 unless it says otherwise
+    at_least: DurationOrCount = timedelta(minutes=15)
     min_runs: Annotated[int, Field(ge=1, le=1000)] = 5  # overlong: so many runs define the usual duration
     longer_than: PositiveDuration | None = None  # overlong: a fixed bound instead, or beside
     no_success_for: PositiveDuration | None = None  # stale: the longest time without a good run
@@ -338,6 +341,7 @@ class Rule(Section):
     days: Annotated[Ranges, Written(Annotated[tuple[str, ...], AfterValidator(not_empty)], parse_days)] = ((0, 6),)
     location: Annotated[str, AfterValidator(check_location)] | None = None  # deadline: a time zone; none: `timezone`
     predict: bool = False  # deadline: fire as soon as usual durations say that it will be late
+    within: PositiveDuration = timedelta(minutes=15)  # common_cause: the time in which they fail
     hold: Annotated[Duration, Field(alias="for")] = timedelta(minutes=2)  # node_down: how long it must be down
 
     def check(self, written: Mapping[str, object]) -> Rule:
@@ -345,6 +349,10 @@ class Rule(Section):
             raise ValueError(f"a rule of kind {self.kind} does not read {', '.join(strange)}")
         if self.kind == "stale" and self.no_success_for is None:
             raise ValueError("a rule of kind stale needs no_success_for, as 26h")
+        if self.kind == "overlong" and isinstance(self.at_least, int):
+            raise ValueError("at_least of a rule of kind overlong is a duration, as 15m")
+        if self.kind == "common_cause" and "at_least" in written and not isinstance(self.at_least, int):
+            raise ValueError("at_least of a rule of kind common_cause is a number of scenarios, 2 or more")
         if self.kind == "deadline" and self.by is None:
             raise ValueError('a rule of kind deadline needs by, as "07:00"')
         if self.by is not None and self.by == self.from_:
@@ -354,11 +362,20 @@ class Rule(Section):
         _refuse_reserved("labels", self.labels, _OF_ALERTS)
         return self
 
+    @property
+    def least_duration(self) -> timedelta:
+        return timedelta(0) if isinstance(self.at_least, int) else self.at_least
+
+    @property
+    def least_scenarios(self) -> int:
+        return self.at_least if isinstance(self.at_least, int) else 5
+
 
 DEFAULT_RULES: Final[tuple[Rule, ...]] = (
     Rule("ScenarioFailed", "failed"),
     Rule("ScenarioMissed", "missed"),
     Rule("ScenarioOverlong", "overlong", times_usual=3.0),
+    Rule("CommonCause", "common_cause", at_least=5, severity="critical"),
     Rule("NodeDown", "node_down", severity="critical"),
 )
 
@@ -455,17 +472,32 @@ def build_tree(
 
 @dataclass(frozen=True, slots=True)
 class InhibitRule(Section):
-    source_matchers: Matchers  # while such an alert fires
-    target_matchers: Matchers  # such alerts are not notified
+    source_matchers: Annotated[Matchers, OrNull] = ()  # while such an alert fires
+    target_matchers: Annotated[Matchers, OrNull] = ()  # such alerts are not notified
     equal: tuple[str, ...] = ()  # if these labels are equal on both
+    # instead of all these: alerts of a scenario while one that it follows, directly or through others, has a firing alert
+    upstream: bool = False
+
+    def check(self, written: Mapping[str, object]) -> InhibitRule:
+        others = [key for key in ("source_matchers", "target_matchers", "equal") if key in written]
+        if self.upstream and others:
+            raise ValueError(f"upstream stands alone; take {' and '.join(others)} out, or write a rule of their own")
+        for key in () if self.upstream else ("source_matchers", "target_matchers"):
+            if key not in written:
+                raise ValueError(f"an inhibit rule needs {key}, or upstream: true alone")
+        return self
 
 
-DEFAULT_INHIBIT_RULES: Final[tuple[InhibitRule, ...]] = tuple(
-    InhibitRule(parse_matchers(source), parse_matchers(target), equal)
-    for source, target, equal in (
-        ('alertname="NodeDown"', 'alertname=~"Scenario.*|CommonCause"', ("dss_node",)),
-        ('severity="critical"', 'severity=~"warning|info"', ("alertname", "dss_node", "project", "scenario")),
-    )
+DEFAULT_INHIBIT_RULES: Final[tuple[InhibitRule, ...]] = (
+    InhibitRule(
+        parse_matchers('alertname="NodeDown"'), parse_matchers('alertname=~"Scenario.*|CommonCause"'), ("dss_node",)
+    ),
+    InhibitRule(
+        parse_matchers('severity="critical"'),
+        parse_matchers('severity=~"warning|info"'),
+        ("alertname", "dss_node", "project", "scenario"),
+    ),
+    InhibitRule(upstream=True),
 )
 
 

@@ -43,6 +43,10 @@ def _duration(value: object) -> object:
     return duration
 
 
+def _duration_or_count(value: object) -> object:
+    return value if type(value) is int and value > 1 else _duration(value)
+
+
 def _positive(value: timedelta) -> timedelta:
     if value <= timedelta(0):
         raise ValueError("must be longer than 0s")
@@ -141,6 +145,11 @@ def _refuse(_value: object) -> object:
 
 _DURATION_SCHEMA = {"type": "string", "pattern": r"^([0-9]+(y|w|d|h|m|s|ms))+$", "examples": ["30s", "1h30m", "7d"]}
 Duration = Annotated[timedelta, BeforeValidator(_duration), WithJsonSchema(_DURATION_SCHEMA)]
+DurationOrCount = Annotated[
+    timedelta | int,
+    PlainValidator(_duration_or_count),
+    WithJsonSchema({"anyOf": [_DURATION_SCHEMA, {"type": "integer", "minimum": 2}]}),
+]
 PositiveDuration = Annotated[Duration, AfterValidator(_positive)]
 Seconds = Annotated[float, Written(PositiveDuration, timedelta.total_seconds)]
 Rate = Annotated[float, BeforeValidator(_rate), WithJsonSchema({"type": "string", "examples": ["1/s", "30/m"]})]

@@ -18,6 +18,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client import Counter as Metric
 
 from tocsin.config.model import Channel, Config
+from tocsin.decide.causes import apply_cause_changes, find_cause_changes
 from tocsin.decide.evaluate import CompiledConfig, RuleEvaluation, StepResult
 from tocsin.decide.failover import fail_over, find_undelivered
 from tocsin.decide.flush import flush
@@ -93,6 +94,8 @@ class Decider:
         self._untimed_at: datetime | None = None
         self.idle_rules: set[str] = set()  # rules about every scenario that match none, by their alert names
         self._channels_at: datetime | None = None
+        self._causes_at: datetime | None = None
+        self._causes_pause = timedelta(0)
 
     async def step(self, now: datetime, config: Config) -> datetime | None:
         """Decide what waits; returns when it is worth calling again, ``now`` when more waits already.
@@ -109,7 +112,7 @@ class Decider:
             self._present = None  # polls that are recorded while rows are brought in line leave their events here
             compiled = CompiledConfig(config)
             await self._write(reconcile, compiled, now)
-            self._compiled, self._untimed_at = compiled, None
+            self._compiled, self._untimed_at, self._causes_at = compiled, None, None
 
         mail = await mail_channels(config)
         decided = await self._write(partial(decide_events, mail_channels=mail), compiled, now)
@@ -131,12 +134,26 @@ class Decider:
                 await self._write(partial(fail_over, undelivered=undelivered), compiled, now)
             self._channels_at = now
 
+        causes_due = await self._check_causes(compiled, now)
         flushed = await self._write(flush, compiled, now)
         self._stepping = False
         if decided.full or timed.full or flushed.full:
             return now
-        self._due = min(filter(None, (self._due, timed.next_due, flushed.next_due)), default=None)
+        dues = (self._due, timed.next_due, flushed.next_due, causes_due)
+        self._due = min(filter(None, dues), default=None)
         return self._due
+
+    async def _check_causes(self, compiled: CompiledConfig, now: datetime) -> datetime | None:
+        """Look for common causes, unless that was done a moment ago; returns when it is worth looking again, if soon."""
+        if not compiled.causes:
+            return None
+        if self._causes_at is not None and not _is_due(self._causes_at, self._causes_pause, now):
+            return self._causes_at + self._causes_pause
+        changes, self._causes_pause = await self._store.read(find_cause_changes, compiled, now, self._causes_at)
+        if changes:
+            await self._write(partial(apply_cause_changes, changes=changes), compiled, now)
+        self._causes_at = now
+        return None
 
     def decide_recorded(self, connection: Connection, new: Sequence[Event], now: datetime) -> bool:
         """Write and decide new events in the transaction that records them, on the store's thread; false, with nothing

@@ -27,6 +27,7 @@ from tocsin.model.run import RunKey, ScenarioKey
 from tocsin.model.scenario import NodeView, ScenarioView, scenario_labels
 from tocsin.routing.tree import Router
 from tocsin.rules import compile_rule
+from tocsin.rules.causes import CommonCauseRule
 from tocsin.rules.rule import AnyRule, Fired, Resolved, RuleView, Updated
 from tocsin.rules.runs import OverlongRule
 from tocsin.rules.starts import MissedRule
@@ -55,7 +56,8 @@ class CompiledConfig:
             matched.setdefault(rule.id, rule)
         stalled = [rule.stalled for rule in matched.values() if isinstance(rule, MissedRule)]
         self.rules: Mapping[str, AnyRule] = matched | {rule.id: rule for rule in stalled}
-        rules = tuple(matched.values())
+        self.causes = [rule for rule in matched.values() if isinstance(rule, CommonCauseRule)]
+        rules = tuple(rule for rule in matched.values() if not isinstance(rule, CommonCauseRule))
         self._index = MatcherIndex(rule.config.match for rule in rules)
         self._of_bits = lru_cache(_CACHE_SIZE)(lambda holding: [rules[place] for place in set_bits(holding)])
         reporters = config.reporters

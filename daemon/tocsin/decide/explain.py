@@ -18,7 +18,7 @@ from tocsin.model.labels import Labels, Matcher
 from tocsin.model.rule_state import FailedState
 from tocsin.model.run import ScenarioKey
 from tocsin.routing.stages import Suppressor
-from tocsin.store import Connection, alerts, events, groups, rule_states, scenarios
+from tocsin.store import Connection, alerts, events, failures, groups, rule_states, scenarios
 from tocsin.store.alerts import FiringAlert
 from tocsin.store.explanation import (
     AlertExplanation,
@@ -85,14 +85,16 @@ def _tags_not_allowed(alert: AlertRecord, config: Config) -> list[str]:
 def load_suppressor(connection: Connection, config: Config, targets: Sequence[Labels], now: datetime) -> Suppressor:
     """What may suppress these firing alerts at this moment."""
     sources = groups.inhibition_sources(connection, config.inhibit_rules, targets)
-    return Suppressor(config, alerts.active_silences(connection, now), sources, now)
+    related = failures.related_alerts(connection, config, targets)
+    return Suppressor(config, alerts.active_silences(connection, now), sources, now, related)
 
 
 def alert_states(connection: Connection, config: Config, now: datetime) -> list[tuple[FiringAlert, str]]:
     """Every firing alert with its state: suppressed, else acknowledged, else active."""
     firing = alerts.firing_states(connection)
     sources = {alert.id: alert.labels for alert in firing}
-    suppressor = Suppressor(config, alerts.active_silences(connection, now), sources, now)
+    related = failures.related_alerts(connection, config, sources.values())
+    suppressor = Suppressor(config, alerts.active_silences(connection, now), sources, now, related)
 
     def state(alert: FiringAlert) -> str:
         if suppressor.suppressed_by(alert.labels):
@@ -176,12 +178,14 @@ def _rule_why(rule: Rule, explanation: RunExplanation, labels: Labels, state: ob
                 return f"{took}, and it may take {human_duration(rule.longer_than)}"
             if explanation.usual_seconds is None:
                 return f"{took}, and nothing is usual yet"
-            usual, least = timedelta(seconds=explanation.usual_seconds), human_duration(rule.at_least)
+            usual, least = timedelta(seconds=explanation.usual_seconds), human_duration(rule.least_duration)
             limit = f"it fires after {rule.times_usual:g} times that, and {least} at least"
             return f"{took}, usually {human_duration(usual)}; {limit}"
         case "stale":
             good = is_good(explanation.run.outcome)
             return "no alert was open that a good run could resolve" if good else "the run was not good"
+        case "deadline":
+            return "no deadline was missed that a good run could make up for"
         case _:
             return "it is about starts that do not come, and this one came"
 

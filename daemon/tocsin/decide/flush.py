@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import ClassVar
 
 from tocsin.config.model import Channel, Route
+from tocsin.decide.causes import YoungFailures, young_failures
 from tocsin.decide.evaluate import CompiledConfig, Evaluation, StepResult
 from tocsin.kit.clock import human_duration, to_ms
 from tocsin.model.alert import Alert, Group, Member, NotificationLogEntry
@@ -20,7 +21,7 @@ from tocsin.model.notification import GroupNotice, Notification
 from tocsin.model.run import RunKey
 from tocsin.routing.reporters import new_notification
 from tocsin.routing.stages import Inhibitor, NotifyDecision, Silencer, deduplicate, muted_by_time
-from tocsin.store import Connection, alerts, groups, runs
+from tocsin.store import Connection, alerts, failures, groups, runs
 from tocsin.store.groups import NotificationLogRow
 
 GROUPS = 100  # of one transaction
@@ -66,9 +67,14 @@ def flush(connection: Connection, compiled: CompiledConfig, now: datetime) -> St
         connection,
         compiled,
         now,
-        inhibitor=Inhibitor(rules, groups.inhibition_sources(connection, rules, targets)),
+        inhibitor=Inhibitor(
+            rules,
+            groups.inhibition_sources(connection, rules, targets),
+            failures.related_alerts(connection, compiled.config, targets),
+        ),
         silencer=Silencer(alerts.active_silences(connection, now)),
         log=groups.load_notification_log(connection, keys),
+        young=young_failures(connection, compiled, (member for each in inside.values() for member in each), now),
     )
     for group in due:
         evaluation.flush(group, inside[group.key])
@@ -84,12 +90,14 @@ class FlushEvaluation(Evaluation):
     inhibitor: Inhibitor
     silencer: Silencer
     log: dict[tuple[str, str], NotificationLogRow]  # by group key and channel
+    young: YoungFailures
     _pending: list[Notification] = field(default_factory=list)
     _runs: dict[str, list[RunKey]] = field(default_factory=dict)  # by notification
     _entries: list[NotificationLogRow] = field(default_factory=list)
     _leaving: list[tuple[str, str]] = field(default_factory=list)
     _keeping: list[tuple[str, str]] = field(default_factory=list)
     _flushed: list[tuple[str, datetime]] = field(default_factory=list)
+    _put_off: list[tuple[str, datetime]] = field(default_factory=list)
     stage: ClassVar[Stage] = Stage.FLUSH
 
     def flush(self, group: Group, members: Sequence[Member]) -> None:
@@ -97,6 +105,10 @@ class FlushEvaluation(Evaluation):
         route = self.compiled.router.find(group.receiver, group.path) if self.compiled.router else None
         if route is None:  # the tree lost it between a reload and this flush
             self._leaving += [(group.key, member.alert.fingerprint) for member in members]
+            return
+        if (later := self._waits(group, route, members)) is not None:
+            self._put_off.append((group.key, later))
+            self.result.counts[Stage.FLUSH, DecisionReason.WAITING] += 1
             return
         audible, muted = (self._unattended(group, route, members) if route.escalates else members), None
         for stage in GROUP_STAGES:
@@ -126,10 +138,7 @@ class FlushEvaluation(Evaluation):
 
     def _unattended(self, group: Group, route: Route, members: Sequence[Member]) -> list[Member]:
         """The alerts of an escalation: those that nobody acknowledged in time, and those that were escalated before."""
-        entries = [
-            self.log.get((group.key, channel.name)) for channel in self.compiled.channels.get(group.receiver, ())
-        ]
-        notified = frozenset[str]().union(*(row.notified.firing for row in entries if row and row.notified))
+        notified = self._notified(group)
         since = self.now - route.group_wait
 
         def waits(alert: Alert) -> bool:
@@ -137,6 +146,23 @@ class FlushEvaluation(Evaluation):
             return not alert.firing or held or alert.starts_at > since
 
         return [m for m in members if m.alert.fingerprint in notified or not waits(m.alert)]
+
+    def _notified(self, group: Group) -> frozenset[str]:
+        """The alerts that a channel of the group was last notified of as firing."""
+        channels = self.compiled.channels.get(group.receiver, ())
+        rows = [self.log.get((group.key, channel.name)) for channel in channels]
+        return frozenset[str]().union(*(row.notified.firing for row in rows if row and row.notified))
+
+    def _waits(self, group: Group, route: Route, members: Sequence[Member]) -> datetime | None:
+        """Until when a group is put off because all that is new in it are failures that may turn out to be one."""
+        if not self.young.names or route.escalates:
+            return None
+        notified = self._notified(group)
+        new = [m.alert for m in members if m.alert.firing and m.alert.fingerprint not in notified]
+        new = [alert for alert in new if self.inhibitor.inhibits(alert.labels) is None]
+        until = [self.young.until(alert, route.group_wait) for alert in new]
+        later = max(filter(None, until), default=self.now)
+        return later if later > self.now and all(until) else None
 
     def _notify(
         self,
@@ -224,4 +250,5 @@ class FlushEvaluation(Evaluation):
         groups.remove_members(self.connection, self._leaving)
         groups.mark_ended_muted(self.connection, self._keeping)
         groups.save_flushes(self.connection, self._flushed, self.now)
+        groups.put_off(self.connection, self._put_off)
         alerts.record_decisions(self.connection, self.result.decisions)

@@ -9,6 +9,7 @@ from tocsin.model.alert import CHANNEL_ALERT, EXTERNAL_RULE, EndReason
 from tocsin.model.rule_state import NodeDownState
 from tocsin.model.run import ScenarioKey
 from tocsin.rules import renamed_rules
+from tocsin.rules.causes import CommonCauseRule
 from tocsin.store import Connection, alerts, groups, rule_states
 from tocsin.store.alerts import AlertRow
 from tocsin.store.rule_states import StateKey
@@ -87,6 +88,8 @@ def _relabel(evaluation: RuleEvaluation, firing: Sequence[AlertRow]) -> None:
     for row in firing:
         key = StateKey(row.rule, *place_of(row.alert))
         known, rule = evaluation.states.get(key), evaluation.compiled.rules[row.rule]
+        if isinstance(rule, CommonCauseRule):
+            continue  # it keeps no state
         if known is None or known.state is None:
             evaluation.end(row.rule, row.alert.id, evaluation.now, EndReason.UNWATCHED)  # else it would never end
             continue

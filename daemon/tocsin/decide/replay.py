@@ -100,7 +100,9 @@ class _Run:
         together = ((at, list(items)) for at, items in groupby(happened, attrgetter("decided_at")))
         timeline: Iterator[tuple[datetime, list[DecidedEvent] | Apply]]
         timeline = merge(together, self._changes(first), key=lambda item: item[0])
-        limits = [rule.longer_than or rule.at_least for rule in self.compiled.config.rules if rule.kind == "overlong"]
+        limits = [
+            rule.longer_than or rule.least_duration for rule in self.compiled.config.rules if rule.kind == "overlong"
+        ]
         self._window = min([_WINDOW, *(limit / 3 for limit in limits)])
         self._silenced = history.silence_moments(self.source)
         self._time(first)

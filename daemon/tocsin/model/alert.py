@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import NamedTuple
 
 from tocsin.kit.strings import derived_id
 from tocsin.model.labels import Labels, Matcher
@@ -84,6 +85,17 @@ class Alert:
     def failing_channel(self) -> str | None:
         """The channel that does not deliver, if this alert is about one."""
         return self.labels.get("channel") if self.name == CHANNEL_ALERT else None
+
+
+class Related(NamedTuple):
+    """Firing alerts that inhibit those of a scenario for another reason than labels: the id and the labels of one."""
+
+    upstream: Mapping[ScenarioKey, tuple[str, Labels]] = {}  # of a scenario that it follows
+    causes: Mapping[ScenarioKey, tuple[str, Labels]] = {}  # of the error that it shares with others
+    caused: frozenset[str] = frozenset()  # names of the alerts that a common cause inhibits
+
+
+UNRELATED = Related()
 
 
 def fingerprint(alertname: str, severity: str, node: str, scenario: ScenarioKey | None, own_labels: Labels) -> str:

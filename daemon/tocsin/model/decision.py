@@ -44,6 +44,7 @@ class DecisionReason(StrEnum):
     MUTED_TIME = "muted_time"
     NO_CHANGE = "no_change"
     NO_CHANNEL = "no_channel"
+    WAITING = "waiting"  # the group is put off: its failures may turn out to have one common cause
 
 
 ALERT_OPENS = frozenset(
@@ -51,7 +52,10 @@ ALERT_OPENS = frozenset(
 )  # decisions of rules, after which an alert is routed
 _MUTES = ("silenced", "inhibited", "muted_time", "no_change", "no_channel")
 FLUSHES = tuple(
-    map(DecisionReason, ("first", "new_alerts", "resolved", "repeat", "escalated", "acknowledged", "failover", *_MUTES))
+    map(
+        DecisionReason,
+        ("first", "new_alerts", "resolved", "repeat", "escalated", "acknowledged", "failover", "waiting", *_MUTES),
+    )
 )
 SUPPRESSIONS = tuple(map(DecisionReason, (*_MUTES, "condition", "late", "not_allowed", "unknown_reporter")))
 

@@ -1,6 +1,7 @@
 """Errors and logs of DSS as people read them: without prefixes and class names that say nothing, and as they are
 compared: without what differs from run to run. Pure text in, pure text out; escaping is left to the dialects."""
 
+import hashlib
 import re
 
 from tocsin.model.run import RunError
@@ -59,6 +60,13 @@ def error_text(error: RunError) -> str:
     message = readable_error(error.message or "")
     title = error.title if error.title and error.title not in (error.message or "") else None
     return ": ".join(part for part in (title, message) if part) or error.code or "an error without a message"
+
+
+def error_digest(error: RunError | None) -> str | None:
+    """The fingerprint as rows and labels hold it; None for an error that says nothing."""
+    if error is None or not (error.message or error.title or error.code):
+        return None
+    return hashlib.blake2b(error_fingerprint(error).encode(), digest_size=8).hexdigest()
 
 
 def error_fingerprint(error: RunError) -> str:

@@ -12,7 +12,7 @@ from typing import Literal
 
 from tocsin.model.event import tags_label
 from tocsin.model.labels import Labels
-from tocsin.model.run import Run, ScenarioKey
+from tocsin.model.run import Run, RunKey, ScenarioKey
 
 LAUNCH_DELAY = timedelta(seconds=60)  # between a trigger's activation and the run
 EARLY = timedelta(seconds=5)  # a run may seem to start this much before its time, by rounding
@@ -57,6 +57,16 @@ class ScenarioView:
     status_read_at: datetime | None = None  # when the request for `active` and `next_run` began
     next_run: datetime | None = None
     backfilled: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """The last run of a scenario that failed with one error; ``failing``: no good run has ended since."""
+
+    scenario: ScenarioView
+    run: RunKey
+    end: datetime
+    failing: bool
 
 
 def scenario_labels(scenario: ScenarioView, extra: Labels) -> Labels:

@@ -31,8 +31,9 @@ _OPEN_LABELS |= dict.fromkeys((EventName.NODE_DOWN, EventName.NODE_UP), frozense
 _VARIABLE = re.compile(r"\$\{([^{}]*)\}")
 _IN_ANNOTATIONS = _OF_SCENARIOS | {
     "alertname", "severity", "dss_node", "scenario_name", "count", "starts_at", "summary", "description", "scenario_url",
-    "run_url", "previous_outcome", "expected_start", "usual_duration", "last_good", "deadline", "reason",
+    "run_url", "previous_outcome", "expected_start", "usual_duration", "last_good", "deadline", "error", "scenarios", "since", "reason",
 }  # fmt: skip
+_OF_NODES = {"node_down": frozenset[str](), "common_cause": frozenset({"cause"})}  # labels of alerts about nodes
 _YEARS_AHEAD = 8  # as far as the next 29th of February may lie
 _STEP = timedelta(minutes=30)
 
@@ -79,7 +80,7 @@ def unknown_label(matchers: Iterable[Matcher], config: Config) -> str | None:
 def _alerts(config: Config) -> Iterator[LabelSpace]:
     for node, rule in product(_nodes(config), config.rules):
         labels = {**node, **rule.labels, "alertname": rule.alert, "severity": rule.severity}
-        open_ = frozenset() if rule.kind == "node_down" else _OF_ALERTS.union(config.tag_labels)
+        open_ = _OF_NODES.get(rule.kind, _OF_ALERTS.union(config.tag_labels))
         yield LabelSpace(labels, open_.difference(rule.labels))
         if rule.kind == "missed":
             yield LabelSpace({**labels, "alertname": STALLED_ALERT, "severity": STALLED_SEVERITY})
@@ -237,7 +238,7 @@ def _inhibitions(config: Config, alerts: Sequence[LabelSpace]) -> Iterator[Findi
     known = _names(alerts)
     for index, rule in enumerate(config.inhibit_rules):
         line = config.lines.get(("inhibit_rules", index))
-        if config.lines and line is None:
+        if rule.upstream or (config.lines and line is None):
             continue  # the shipped ones, of which some may have nothing to do here
         messages: list[str] = []
         matched: list[list[LabelSpace]] = []
@@ -303,7 +304,7 @@ def _rules(config: Config) -> Iterator[Finding]:
             message = f"no scenario can match {matchers_text(rule.match)}{_misspelt(rule.match, spaces)}"
             yield Finding("error", message, where, line)
         of_runs = sorted({matcher.name for matcher in rule.match} & _OF_RUNS)
-        if rule.kind in ("missed", "stale", "deadline") and of_runs:
+        if rule.kind in ("missed", "stale", "deadline", "common_cause") and of_runs:
             message = f"it is about scenarios, which have no {' and no '.join(of_runs)}; take it out of its match"
             yield Finding("warning", message, where, line)
         elif rule.kind in ("failed", "overlong") and {"event", "outcome"} & set(of_runs):
@@ -319,7 +320,7 @@ def _rules(config: Config) -> Iterator[Finding]:
 
 def _overlap(rule: Rule, other: Rule, space: LabelSpace) -> bool:
     """Whether all that one of two rules watches is watched by the other too."""
-    if (rule.kind == "node_down") is not (other.kind == "node_down") or not possible(rule.match + other.match, space):
+    if _OF_NODES.get(rule.kind) != _OF_NODES.get(other.kind) or not possible(rule.match + other.match, space):
         return False
     return certain(rule.match, space, other.match) or certain(other.match, space, rule.match)
 

@@ -11,10 +11,11 @@ from functools import lru_cache
 
 from tocsin.config.intervals import TimeInterval, contains
 from tocsin.config.model import Channel, Config, InhibitRule, Route
-from tocsin.model.alert import NOT_SUPPRESSED, NotificationLogEntry, Silence, SuppressedBy
+from tocsin.model.alert import NOT_SUPPRESSED, UNRELATED, NotificationLogEntry, Related, Silence, SuppressedBy
 from tocsin.model.decision import DecisionReason
 from tocsin.model.labels import Labels, all_match
 from tocsin.model.matcher_index import MatcherIndex, set_bits
+from tocsin.model.run import ScenarioKey
 from tocsin.routing.tree import matching_routes, walk
 
 RETENTION = timedelta(hours=120)  # of an entry of the notification log, at most
@@ -36,11 +37,16 @@ class NotifyDecision:
 
 
 class Inhibitor:
-    """Inhibit rules with what fires now, by alert id, found by the values of their ``equal`` labels."""
+    """Inhibit rules with what fires now, by alert id, found by the values of their ``equal`` labels; and what
+    else inhibits."""
 
-    def __init__(self, rules: Sequence[InhibitRule], firing: Mapping[str, Labels]) -> None:
+    def __init__(
+        self, rules: Sequence[InhibitRule], firing: Mapping[str, Labels], related: Related = UNRELATED
+    ) -> None:
+        self._related = related
+        self._upstream = [rule for rule in rules if rule.upstream]
         self._rules: list[tuple[InhibitRule, dict[tuple[str, ...], list[tuple[str, Labels]]]]] = []
-        for rule in rules:
+        for rule in (rule for rule in rules if not rule.upstream):
             sources: dict[tuple[str, ...], list[tuple[str, Labels]]] = {}
             for alert_id, labels in firing.items():
                 if all_match(rule.source_matchers, labels):
@@ -59,6 +65,21 @@ class Inhibitor:
                 if not (both_sides and all_match(rule.target_matchers, source)):
                     note = f"by {source.get('alertname', 'an alert')}"
                     return NotifyDecision(DecisionReason.INHIBITED, note, by=(alert_id,))
+        key = ScenarioKey(*(labels.get(name, "") for name in ("dss_node", "project", "scenario")))
+        if (found := self._related.upstream.get(key)) is not None:
+            alert_id, source = found
+            if any(
+                all_match(rule.target_matchers, labels) and all_match(rule.source_matchers, source)
+                for rule in self._upstream
+            ):
+                name, project, scenario = (source.get(name, "") for name in ("alertname", "project", "scenario"))
+                note = f"by {name} of {project}/{scenario}, which it follows"
+                return NotifyDecision(DecisionReason.INHIBITED, note, by=(alert_id,))
+        found = self._related.causes.get(key)
+        if found is not None and labels.get("alertname") in self._related.caused:
+            alert_id, source = found
+            note = f"by {source['alertname']}, which has the same error"
+            return NotifyDecision(DecisionReason.INHIBITED, note, by=(alert_id,))
         return None
 
 
@@ -101,12 +122,18 @@ _index = lru_cache(maxsize=2)(MatcherIndex)  # from one flush to the next silenc
 
 
 class Suppressor:
-    """What suppresses alerts at a moment: ``silences`` that hold, ``firing`` alerts by id that may inhibit, and time."""
+    """What suppresses alerts at a moment: ``silences`` that hold, ``firing`` alerts by id and ``related`` ones that may
+    inhibit, and time."""
 
     def __init__(
-        self, config: Config, silences: Sequence[Silence], firing: Mapping[str, Labels], now: datetime
+        self,
+        config: Config,
+        silences: Sequence[Silence],
+        firing: Mapping[str, Labels],
+        now: datetime,
+        related: Related = UNRELATED,
     ) -> None:
-        self._silencer, self._inhibitor = Silencer(silences), Inhibitor(config.inhibit_rules, firing)
+        self._silencer, self._inhibitor = Silencer(silences), Inhibitor(config.inhibit_rules, firing, related)
         intervals = {interval.name: interval for interval in config.time_intervals}
         placed = list(walk(config.route)) if config.route and intervals else []
         muted = {id(placed.route): muted_by_time(placed.route, intervals, now) for placed in placed}

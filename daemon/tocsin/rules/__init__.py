@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from tocsin.config.model import Rule
 from tocsin.model.labels import matchers_text
+from tocsin.rules.causes import CommonCauseRule
 from tocsin.rules.deadlines import DeadlineRule
 from tocsin.rules.outages import NodeDownRule
 from tocsin.rules.rule import AnyRule
@@ -14,7 +15,7 @@ from tocsin.rules.starts import MissedRule
 
 KINDS: Mapping[str, type[AnyRule]] = {
     "failed": FailedRule, "missed": MissedRule, "overlong": OverlongRule, "stale": StaleRule, "deadline": DeadlineRule,
-    "node_down": NodeDownRule,
+    "common_cause": CommonCauseRule, "node_down": NodeDownRule,
 }  # fmt: skip
 
 

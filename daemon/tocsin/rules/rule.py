@@ -27,6 +27,7 @@ from tocsin.model.scenario import NodeView, ScenarioView
 
 RECHECK = timedelta(seconds=10)  # how soon a rule that waits for a fresh poll is evaluated again
 OFF_RECHECK = timedelta(minutes=30)  # how soon a rule about every scenario looks at a switched-off one again
+_NO_LABELS: Labels = {}
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
@@ -70,6 +71,7 @@ class AlertContent(msgspec.Struct, frozen=True):
     count: int = 1
     run: RunKey | None = None
     facts: Mapping[str, str] = msgspec.field(default_factory=dict)  # further annotations
+    labels: Mapping[str, str] = msgspec.field(default_factory=dict)  # further labels, and part of the identity
 
 
 class EvaluationResult(msgspec.Struct, frozen=True):
@@ -157,8 +159,8 @@ class CompiledRule(Generic[S]):
         return replace(state, firing=firing, dismissed=None), Fired(alert)
 
     def _build_alert(self, content: AlertContent, view: RuleView, now: datetime, firing: AlertRef | None) -> Alert:
-        labels = self.alert_labels(view)
-        identity = self._fingerprint(view)
+        labels = {**self.alert_labels(view), **content.labels}
+        identity = self._fingerprint(view, content.labels)
         starts_at = firing.starts_at if firing else content.starts_at
         built_in = {"summary": content.summary, "description": content.description, **content.facts}
         if view.scenario is not None and view.base_url:
@@ -182,9 +184,9 @@ class CompiledRule(Generic[S]):
         id_ = alert.id if identity == alert.fingerprint else alert_id(identity, to_ms(alert.starts_at), to_ms(now))
         return dataclasses.replace(alert, id=id_, fingerprint=identity, labels=self.alert_labels(view))
 
-    def _fingerprint(self, view: RuleView) -> str:
+    def _fingerprint(self, view: RuleView, more: Labels = _NO_LABELS) -> str:
         key = view.scenario.key if view.scenario else None
-        return fingerprint(self.alert, self.severity, view.node.node, key, self.config.labels)
+        return fingerprint(self.alert, self.severity, view.node.node, key, {**self.config.labels, **more})
 
     def alert_labels(self, view: RuleView) -> dict[str, str]:
         """The labels of the rule's alert; empty ones are left out, as an absent label is an empty one."""

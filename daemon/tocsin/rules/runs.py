@@ -109,7 +109,7 @@ class OverlongRule(CompiledRule[OverlongState]):
             return EvaluationResult(reset(state), RuleStatus.INACTIVE, at=state.ended)
         # A new run that is not overlong ends the alert of an older one whose end was never seen.
         not_yet = RuleStatus.UNKNOWN if state.firing is None else RuleStatus.INACTIVE
-        earliest = run.start + (rule.at_least if rule.longer_than is None else rule.longer_than)
+        earliest = run.start + (rule.least_duration if rule.longer_than is None else rule.longer_than)
         if view.now < earliest:
             return EvaluationResult(state, not_yet, earliest)
         if view.durations is None:

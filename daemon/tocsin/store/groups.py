@@ -102,6 +102,16 @@ def flush_groups_of(connection: Connection, alert_id: str, now: datetime) -> Non
     connection.execute(due.values(flush_at=now))
 
 
+def put_off(connection: Connection, until: Sequence[tuple[str, datetime]]) -> None:
+    """Have groups flushed later, as if they had not been due yet."""
+    _PUT_OFF_UNTIL.execute(connection, [(to_ms(at), key) for key, at in until])
+
+
+_PUT_OFF_UNTIL = BulkWrite(
+    ("due", "k"), lambda _: update(groups).where(groups.c.key == bindparam("k")).values(flush_at=bindparam("due"))
+)
+
+
 def next_flush(connection: Connection) -> datetime | None:
     moment: datetime | None = connection.execute(select(func.min(groups.c.flush_at))).scalar_one_or_none()
     return moment
@@ -206,7 +216,7 @@ def inhibition_sources(
     """
     sources: dict[str, Labels] = {}
     for rule in rules:
-        concerned = [labels for labels in targets if all_match(rule.target_matchers, labels)]
+        concerned = [labels for labels in targets if not rule.upstream and all_match(rule.target_matchers, labels)]
         if not concerned:
             continue
         query = select(alerts.c.id, alerts.c.labels).where(alerts.c.ends_at.is_(None))

@@ -23,6 +23,7 @@ from sqlalchemy import (
 )
 
 from tocsin.kit.clock import to_ms
+from tocsin.model.errors import error_digest
 from tocsin.model.run import GOOD_OUTCOMES, Details, Run, RunKey, ScenarioKey
 from tocsin.store.schema import outbox, outbox_waits, run_details, runs
 from tocsin.store.sql import (
@@ -247,7 +248,7 @@ def ask_details(connection: Connection, keys: Sequence[RunKey], now: datetime) -
 def put_details(connection: Connection, details: Details) -> None:
     """Write a run's details over older ones, and let the notifications that waited for them go."""
     row = key_values(run_details, details.run) | {name: getattr(details, name) for name in _DETAILS}
-    upsert(connection, run_details, [row], _DETAILS)
+    upsert(connection, run_details, [row | {"fingerprint": error_digest(details.error)}], (*_DETAILS, "fingerprint"))
     release_waiting(connection, details.run, details.read_at)
 
 
@@ -275,6 +276,12 @@ def get_details(connection: Connection, runs: Iterable[RunKey]) -> dict[RunKey, 
 def with_details(connection: Connection, runs: Iterable[RunKey]) -> set[RunKey]:
     """Those of these runs whose details were read, of ended ones after their end."""
     return _keys(_WITH_DETAILS, connection, runs)
+
+
+def awaited_by_node(connection: Connection) -> dict[str, int]:
+    """How many runs of each node have details that are still to be read."""
+    query = select(runs.c.node, func.count()).where(runs.c.details_due_at.is_not(None)).group_by(runs.c.node)
+    return {row[0]: row[1] for row in connection.execute(query)}
 
 
 def awaiting_details(connection: Connection, runs: Iterable[RunKey]) -> set[RunKey]:

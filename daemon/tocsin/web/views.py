@@ -34,6 +34,7 @@ from tocsin.store import Connection, console, query
 from tocsin.store.alerts import active_silences
 from tocsin.store.console import SCENARIO_STATES, DeliveryFilter, ScenarioFilter
 from tocsin.store.deliveries import outbox_depth
+from tocsin.store.failures import related_alerts
 from tocsin.store.query import AlertRecord, RunRecord, find_run, silence_record
 from tocsin.store.runs import get_details, good_durations, usual_durations
 from tocsin.store.scenarios import get_mail_reporters
@@ -75,7 +76,8 @@ _GROUPINGS = ("alertname", "severity", "dss_node", "project", "scenario")
 
 def suppressions(connection: Connection, config: Config, firing: Mapping[str, Labels], now: datetime) -> dict[str, str]:
     """What keeps these firing alerts, by id, from being notified at this moment, in words; the others are left out."""
-    suppressor = Suppressor(config, active_silences(connection, now), firing, now)
+    related = related_alerts(connection, config, firing.values())
+    suppressor = Suppressor(config, active_silences(connection, now), firing, now, related)
     found = {}
     for id_, labels in firing.items():
         muted = [decision for _, decision in suppressor.muted_routes(labels)]
