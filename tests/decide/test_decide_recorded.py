@@ -1,6 +1,7 @@
 """Events that are decided in the transaction that records them come out as those that wait in the table."""
 
 import asyncio
+import sqlite3
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -9,13 +10,15 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Connection, select
+from sqlalchemy.exc import OperationalError
 
 from tests.decide.world import T0, World, config, key, minutes
 from tocsin.config.model import DEFAULT_RULES, Reporter
 from tocsin.decide.evaluate import CompiledConfig, StepResult
 from tocsin.decide.flush import flush
+from tocsin.model.decision import DecisionReason
 from tocsin.model.event import END_EVENTS
-from tocsin.store import Store, events, groups, schema
+from tocsin.store import Store, StoreUnavailable, events, groups, schema
 
 REPORTER = Reporter("ends", "ops", END_EVENTS, condition="outcome != 'ABORTED'")
 CONFIG = config(reporters=(REPORTER,))
@@ -82,7 +85,8 @@ async def test_what_is_recorded_while_a_step_runs_is_due_at_its_end(
         return result
 
     monkeypatch.setattr(decider, "_write", write_then_record)
-    due = await decider.step(T0, CONFIG)
+    failed = config(reporters=(REPORTER,), rules=[rule for rule in DEFAULT_RULES if rule.kind == "failed"])
+    due = await decider.step(T0, failed)
     first_flush = await world.store.read(groups.next_flush)
     assert first_flush is not None
     assert due == first_flush
@@ -120,6 +124,32 @@ async def test_what_cannot_be_decided_is_recorded_all_the_same(world: World, mon
     await world.step(T0 + minutes(2))
     assert await seqs(world) == [1, 2]
     assert await world.alerts(firing=True) == ["ScenarioFailed"]
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_a_database_that_fails_inside_a_rule_is_no_error_of_the_rule(
+    world: World, monkeypatch: pytest.MonkeyPatch, *, at_once: bool
+) -> None:
+    busy = sqlite3.OperationalError("the database is locked")
+    busy.sqlite_errorcode = sqlite3.SQLITE_BUSY
+
+    def lost(*_: object) -> None:
+        raise OperationalError("SELECT", {}, busy)
+
+    async def fail() -> None:
+        await world.run(T0, "FAILED")
+        await world.step(T0 + minutes(2))
+
+    world.decides_at_once = at_once
+    with monkeypatch.context() as broken:
+        broken.setattr("tocsin.decide.evaluate.alerts.firing_ids", lost)
+        with pytest.raises(StoreUnavailable):
+            await fail()
+    world.open_runs.clear()
+    await world.run(T0 + minutes(10), "FAILED")
+    await world.step(T0 + minutes(12))
+    assert await world.alerts(firing=True) == ["ScenarioFailed"]
+    assert [one for one in await world.decisions() if one.reason is DecisionReason.ERROR] == []
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -31,7 +31,7 @@ from tocsin.rules.causes import CommonCauseRule
 from tocsin.rules.rule import AnyRule, Fired, Resolved, RuleView, Updated
 from tocsin.rules.runs import OverlongRule
 from tocsin.rules.starts import MissedRule
-from tocsin.store import Connection, alerts, groups, outbox, rule_states, runs
+from tocsin.store import Connection, SQLAlchemyError, alerts, groups, outbox, rule_states, runs
 from tocsin.store.alerts import AlertBrief, AlertEnd, AlertRow
 from tocsin.store.groups import GroupMembership
 from tocsin.store.rule_states import RuleStateRow, StateKey
@@ -221,6 +221,8 @@ class RuleEvaluation(Evaluation):
                     self.put(key, new, self.now)
                 else:
                     self._apply(rule, key, new, self.view(key), event.id)
+            except SQLAlchemyError:  # not the rule's: the transaction is over
+                raise
             except Exception as error:  # noqa: BLE001 - one rule on one scenario; it is reported and the others go on
                 self._note_error(rule, key, error, event.id)
 
@@ -228,6 +230,8 @@ class RuleEvaluation(Evaluation):
         """Evaluate a rule again, because time has passed or because what was withheld may be notified now."""
         try:
             self._apply(rule, key, state, view or self.view(key), None)
+        except SQLAlchemyError:
+            raise
         except Exception as error:  # noqa: BLE001 - one rule on one scenario; evaluated again in a while
             self._note_error(rule, key, error, None)
             self.put(key, state, self.now + _AFTER_ERROR)

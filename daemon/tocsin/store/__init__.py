@@ -11,7 +11,7 @@ from functools import partial
 from typing import Concatenate, ParamSpec, TypeVar, cast
 
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import DatabaseError
+from sqlalchemy.exc import DatabaseError, SQLAlchemyError
 
 from tocsin.store.engine import (
     FileLock,
@@ -197,4 +197,7 @@ def _alone(work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kw
     return lambda connection, _items: (work(connection, *args, **kwargs),)
 
 
-__all__ = ["Connection", "Guard", "NotLeader", "Store", "StoreError", "StoreFailed", "StoreRefused", "StoreUnavailable"]
+__all__ = [
+    "Connection", "Guard", "NotLeader", "SQLAlchemyError", "Store", "StoreError", "StoreFailed", "StoreRefused",
+    "StoreUnavailable",
+]  # fmt: skip

@@ -22,7 +22,7 @@ from pathlib import Path
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.engine import URL
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError, PendingRollbackError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
@@ -194,6 +194,8 @@ def unavailability(error: BaseException) -> StoreUnavailable | None:
             return StoreUnavailable("out of memory")
         case PoolTimeout():
             return StoreUnavailable("every connection is busy")
+        case PendingRollbackError():
+            return StoreUnavailable("the connection was lost during the transaction")
         case DBAPIError():
             return _driver_unavailability(error)
         case _:
