@@ -130,7 +130,7 @@ async def test_alerts_reach_alertmanager_and_prometheus_sees_tocsin(tool: Callab
     silent = f"--web.listen-address={alertmanager}", "--cluster.listen-address="
     async with (
         process(files / "sim.log", *python, "sim", "--listen", dss, "--api-key", key),
-        process(files / "am.log", tool("alertmanager"), "--config.file=alertmanager.yml", f"--storage.path={tmp_path}/am", *silent),
+        process(files / "am.log", tool("prometheus-alertmanager"), "--config.file=alertmanager.yml", f"--storage.path={tmp_path}/am", *silent),
         process(files / "tocsin.log", *python, "run", "--config", "tocsin.yaml"),
         process(
             files / "prometheus.log", tool("prometheus"), "--config.file=prometheus.yml",
