@@ -70,4 +70,5 @@ pictures: install  ## the mails of docs/messages.md and the console, drawn by Ch
 
 schema: install  ## the JSON Schemas beside the reference configuration
 	$(BIN)/python -c 'from tocsin.config.schema import *; print(json_schema_text(json_schema()), end="")' > config/tocsin.schema.json
+	$(BIN)/python deploy/helm/config_schema.py
 	$(BIN)/python -c 'from tocsin.config.schema import *; print(json_schema_text(included_json_schema()), end="")' > config/include.schema.json

@@ -5,6 +5,7 @@ import copy
 import hashlib
 import json
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -82,6 +83,7 @@ def test_every_combination_of_the_switches_renders(tool: Callable[[str], str], t
         wanted[name] = {TEMPLATES[key] or "" for key, on in zip(TEMPLATES, switched, strict=True) if on} - {""}
         wanted[name] |= {"pvc.yaml"} if store is minimal else {"pdb.yaml"}
     shutil.copytree(CHART, tmp_path / "charts" / "tocsin")
+    (tmp_path / "charts" / "tocsin" / "values.schema.json").unlink()  # read anew for each: other tests are about it
     aliases = [{"name": "tocsin", "version": ">=0.0.0", "alias": name} for name in values]
     chart = {"apiVersion": "v2", "name": "all", "version": "1.0.0", "dependencies": aliases}
     (tmp_path / "Chart.yaml").write_text(yaml.safe_dump(chart), encoding="utf-8")
@@ -151,7 +153,79 @@ def test_global_values_of_other_charts_are_admitted(chart: Chart) -> None:
 
 
 def test_without_a_node_the_chart_says_what_to_write(either_chart: Chart) -> None:
-    assert "config.nodes: name at least one DSS node" in either_chart.template(None, ok=False).stderr
+    refused = either_chart.template(None, sets=["config.timezone=Europe/Paris"], ok=False)
+    assert "config.nodes: name at least one DSS node" in refused.stderr
+
+
+def test_without_values_the_node_comes_from_a_secret(either_chart: Chart) -> None:
+    manifests = either_chart.render(None)
+    assert "bell-tocsin-config" not in [manifest["metadata"]["name"] for manifest in manifests]
+    container = container_of(manifests)
+    assert container["args"] == ["run"]
+    env = {item["name"]: item for item in container["env"]}
+    assert env["TOCSIN_DSS_URL"]["valueFrom"]["secretKeyRef"] == {"name": "bell-tocsin-dss", "key": "dss-url"}
+    assert env["TOCSIN_DSS_API_KEY_FILE"]["value"] == "/run/secrets/tocsin/dss-api-key"
+    assert {mount["name"] for mount in container["volumeMounts"]} == {"http-secrets", "secrets", "data", "tmp"}
+    named = container_of(either_chart.render(None, sets=["secrets.existingSecret=mine"]))["env"]
+    assert {item["valueFrom"]["secretKeyRef"]["name"] for item in named if "valueFrom" in item} == {"mine"}
+
+
+@pytest.mark.parametrize(
+    ("assignment", "words"),
+    [
+        ("config.recievers=x", "recievers"),
+        ("config.nodes[0].api_kye=x", "api_kye"),
+        ("config.route.reciever=x", "reciever"),
+        ("config.rules[0].alert=A,config.rules[0].kind=failedd", "kind"),
+    ],
+)
+def test_a_mistake_in_the_configuration_is_refused_at_install(either_chart: Chart, assignment: str, words: str) -> None:
+    refused = either_chart.template(sets=[assignment], ok=False)
+    assert refused.returncode != 0
+    assert words in refused.stderr
+
+
+def test_the_schema_of_the_configuration_is_the_daemons() -> None:
+    program = runpy.run_path(str(CHART.parent / "config_schema.py"))
+    written = (CHART / "values.schema.json").read_text("utf-8")
+    config = json.loads(program["CONFIG"].read_text("utf-8"))
+    assert written == program["render"](json.loads(written), config), "run make schema"
+
+
+def test_two_pods_on_sqlite_are_refused_with_a_sentence(either_chart: Chart) -> None:
+    said = either_chart.template(sets=["replicaCount=2"], ok=False).stderr
+    assert "replicaCount: SQLite has one writer and so one pod; set store.backend: postgresql" in said
+
+
+def test_the_knobs_of_pods_services_and_gateways(either_chart: Chart) -> None:
+    values = {
+        "hostAliases": [{"ip": "10.0.0.1", "hostnames": ["dss"]}],
+        "dnsConfig": {"options": [{"name": "ndots", "value": "1"}]},
+        "revisionHistoryLimit": 1,
+        "deploymentAnnotations": {"reloader": "yes"},
+        "service": {"type": "LoadBalancer", "labels": {"a": "b"}, "nodePort": 30080, "loadBalancerSourceRanges": ["10.0.0.0/8"]},
+        "httpRoute": {"enabled": True, "parentRefs": [{"name": "public"}], "hostnames": ["bell.example.com"]},
+        "extraObjects": [{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "{{ .Release.Name }}-extra"}}],
+    }  # fmt: skip
+    flags = [part for key, value in values.items() for part in ("--set-json", f"{key}={json.dumps(value)}")]
+    manifests = [part for part in yaml.safe_load_all(either_chart.template(flags=flags).stdout) if part]
+    pod, deployment = pod_of(manifests)["spec"], only(manifests, "Deployment")
+    assert (pod["hostAliases"], pod["dnsConfig"]) == (values["hostAliases"], values["dnsConfig"])
+    assert deployment["spec"]["revisionHistoryLimit"] == 1
+    assert deployment["metadata"]["annotations"] == {"reloader": "yes"}
+    service = only(manifests, "Service")
+    assert service["metadata"]["labels"]["a"] == "b"
+    assert service["spec"]["ports"][0]["nodePort"] == 30080
+    assert service["spec"]["loadBalancerSourceRanges"] == ["10.0.0.0/8"]
+    assert only(manifests, "HTTPRoute")["spec"]["hostnames"] == ["bell.example.com"]
+    assert config_of(manifests)["http"]["external_url"] == "https://bell.example.com"
+    assert only(manifests, "ConfigMap")["metadata"]["name"] == "bell-extra"
+
+
+@pytest.mark.parametrize(("preset", "key"), [("soft", "preferred"), ("hard", "required")])
+def test_replicas_are_kept_apart(chart: Chart, preset: str, key: str) -> None:
+    pod = pod_of(chart.render("postgresql", sets=[f"podAntiAffinityPreset={preset}", "replicaCount=2"]))
+    assert list(pod["spec"]["affinity"]["podAntiAffinity"]) == [f"{key}DuringSchedulingIgnoredDuringExecution"]
 
 
 def test_the_least_values_make_these_and_no_more(chart: Chart) -> None:

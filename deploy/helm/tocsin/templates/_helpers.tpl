@@ -118,12 +118,29 @@ postgresql
 {{- printf "%s:%d" .Values.http.address (int .Values.http.port) -}}
 {{- end }}
 
+{{/* Whether the only node comes from the environment, which is filled from keys of a Secret. */}}
+{{- define "tocsin.fromEnvironment" -}}
+{{- if not (or .Values.existingConfigSecret .Values.config.nodes) -}}
+{{- if omit .Values.config "nodes" -}}
+{{- fail "config.nodes: name at least one DSS node, as {name: prod, url: https://dss.example.com, api_key_file: /run/secrets/tocsin/dss-api-key}" -}}
+{{- end -}}
+yes
+{{- end -}}
+{{- end }}
+
+{{/* What the values must be together, each as a sentence. */}}
+{{- define "tocsin.check" -}}
+{{- if and (eq .Values.store.backend "sqlite") (gt (int .Values.replicaCount) 1) -}}
+{{- fail "replicaCount: SQLite has one writer and so one pod; set store.backend: postgresql to run several" -}}
+{{- end -}}
+{{- if and .Values.httpRoute.enabled (not .Values.httpRoute.parentRefs) -}}
+{{- fail "httpRoute.parentRefs: name the Gateway, as [{name: public, namespace: gateways}]" -}}
+{{- end -}}
+{{- end }}
+
 {{/* tocsin.yaml: the values' `config` with what the chart knows better. */}}
 {{- define "tocsin.config" -}}
 {{- $config := deepCopy .Values.config -}}
-{{- if not $config.nodes -}}
-{{- fail "config.nodes: name at least one DSS node, as {name: prod, url: https://dss.example.com, api_key_file: /run/secrets/tocsin/dss-api-key}" -}}
-{{- end -}}
 {{- $store := merge (dict "url" (include "tocsin.storeUrl" .)) (default dict $config.store) -}}
 {{- $own := dict "listen" (include "tocsin.listen" .) "tokens_file" "/run/secrets/tocsin-http/tokens" -}}
 {{- if .Values.hooks.enabled -}}
@@ -133,6 +150,8 @@ postgresql
 {{- if and .Values.ingress.enabled .Values.ingress.hosts (not $http.external_url) -}}
 {{- $scheme := .Values.ingress.tls | empty | ternary "http" "https" -}}
 {{- $_ := set $http "external_url" (printf "%s://%s" $scheme (first .Values.ingress.hosts).host) -}}
+{{- else if and .Values.httpRoute.enabled .Values.httpRoute.hostnames (not $http.external_url) -}}
+{{- $_ := set $http "external_url" (printf "https://%s" (first .Values.httpRoute.hostnames)) -}}
 {{- end -}}
 {{- $_ := set $config "store" $store -}}
 {{- $_ := set $config "http" $http -}}
@@ -156,8 +175,22 @@ operator operator {{ sha256sum .operator }}
 {{/* Parts of the pod */}}
 
 {{- define "tocsin.env" -}}
+{{- if include "tocsin.fromEnvironment" . }}
+{{- $secret := default (printf "%s-dss" (include "tocsin.fullname" .)) .Values.secrets.existingSecret }}
+- name: TOCSIN_DSS_URL
+  valueFrom: {secretKeyRef: {name: {{ $secret }}, key: dss-url}}
+- name: TOCSIN_DSS_API_KEY_FILE
+  value: /run/secrets/tocsin/dss-api-key
+- name: TOCSIN_NOTIFY
+  valueFrom: {secretKeyRef: {name: {{ $secret }}, key: notify, optional: true}}
+- name: TOCSIN_STORE_URL
+  value: {{ include "tocsin.storeUrl" . | quote }}
+- name: TOCSIN_HTTP_LISTEN
+  value: {{ include "tocsin.listen" . | quote }}
+{{- else }}
 - name: TOCSIN_CONFIG   # for the commands that people run in the pod
   value: /etc/tocsin/tocsin.yaml
+{{- end }}
 {{- if and (eq .Values.store.backend "postgresql") .Values.store.postgresql.existingSecret }}
 - name: PGPASSWORD   # read by the PostgreSQL driver; so the configuration holds no password
   valueFrom:
@@ -178,9 +211,25 @@ operator operator {{ sha256sum .operator }}
 
 {{- define "tocsin.secretSources" -}}
 {{- $names := .Values.secrets.extraExistingSecrets -}}
+{{- if and (include "tocsin.fromEnvironment" .) (not .Values.secrets.existingSecret) -}}{{- $names = prepend $names (printf "%s-dss" (include "tocsin.fullname" .)) -}}{{- end -}}
 {{- if .Values.secrets.existingSecret -}}{{- $names = prepend $names .Values.secrets.existingSecret -}}{{- end -}}
 {{- if .Values.secrets.values -}}{{- $names = append $names (printf "%s-secrets" (include "tocsin.fullname" .)) -}}{{- end -}}
 {{- $sources := list -}}
 {{- range $names -}}{{- $sources = append $sources (dict "secret" (dict "name" .)) -}}{{- end -}}
 {{- if $sources -}}{{- toYaml $sources -}}{{- end -}}
+{{- end }}
+
+{{/* The values' affinity, and that of the preset where several replicas may share a machine. */}}
+{{- define "tocsin.affinity" -}}
+{{- $preset := dict -}}
+{{- if and .Values.podAntiAffinityPreset (gt (int .Values.replicaCount) 1) -}}
+{{- $term := dict "topologyKey" "kubernetes.io/hostname" "labelSelector" (dict "matchLabels" (include "tocsin.selectorLabels" . | fromYaml)) -}}
+{{- if eq .Values.podAntiAffinityPreset "hard" -}}
+{{- $preset = dict "podAntiAffinity" (dict "requiredDuringSchedulingIgnoredDuringExecution" (list $term)) -}}
+{{- else -}}
+{{- $preset = dict "podAntiAffinity" (dict "preferredDuringSchedulingIgnoredDuringExecution" (list (dict "weight" 100 "podAffinityTerm" $term))) -}}
+{{- end -}}
+{{- end -}}
+{{- $all := hasKey .Values.affinity "podAntiAffinity" | ternary .Values.affinity (merge (deepCopy .Values.affinity) $preset) -}}
+{{- if $all -}}{{- toYaml $all -}}{{- end -}}
 {{- end }}
