@@ -125,7 +125,7 @@ class Daemon:
             config=self.config,
             clock=self.clock,
             exposition=self.exposition,
-            alive=lambda: self.tasks.alive() | {"store writer": self.store.alive},
+            alive=self.parts_alive,
             loop_turned_at=lambda: self.stages.last_turn,
             ready=self.why_not_ready,
             status=self.status,
@@ -141,6 +141,14 @@ class Daemon:
             explain_alert=lambda id_: self.store.browse(explain_firing, id_, self.config(), self.clock.now()),
         )
         self._listener = await listen(make_app(context), self.config().http.listen)
+
+    def parts_alive(self) -> Mapping[str, bool]:
+        return self.tasks.alive() | {"store writer": self.store.alive}
+
+    @property
+    def alive(self) -> bool:
+        """Whether all that must run does, as seen by the loop that turns."""
+        return all(self.parts_alive().values())
 
     @property
     def url(self) -> str:

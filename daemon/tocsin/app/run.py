@@ -18,6 +18,7 @@ from tocsin.app.loops import relax_garbage_collection
 from tocsin.app.reload import ConfigSource
 from tocsin.dss import DSSClient, DSSError
 from tocsin.kit.clock import Clock, SystemClock
+from tocsin.kit.systemd import notify, watchdog_seconds
 from tocsin.store import StoreError, StoreFailed, StoreRefused, scenarios
 
 GRACE = timedelta(seconds=20)
@@ -86,9 +87,13 @@ async def serve(
     if not any(receiver.channels for receiver in config.receivers) and not config.alerting.alertmanagers:
         reason = "no receiver is configured: nobody is notified"
         log.warning("no_receiver", reason=reason, action="set receivers, or TOCSIN_NOTIFY")
+    notify(f"READY=1\nSTATUS=watching {len(config.nodes)} nodes, listening on {config.http.listen}")
+    if (every := watchdog_seconds()) is not None:
+        daemon.tasks.spawn("systemd watchdog", _feed_watchdog(daemon, every / 3))
     if ready is not None:
         await ready(daemon)
     code = await _until_stopped(daemon, stop)
+    notify("STOPPING=1")
     try:
         async with asyncio.timeout(GRACE.total_seconds() + 5):
             await daemon.stop(GRACE)
@@ -117,6 +122,14 @@ async def _start(daemon: Daemon, listen_setting: str) -> None:
         raise CannotStart(f"cannot listen on {listen}: {error.strerror or error}; set {listen_setting}") from None
     daemon.start()
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, daemon.config.request_reload)
+
+
+async def _feed_watchdog(daemon: Daemon, pause: float) -> None:
+    """Say that all is well as long as it is: systemd restarts a service that no longer does."""
+    while True:
+        if daemon.alive:
+            notify("WATCHDOG=1")
+        await asyncio.sleep(pause)
 
 
 async def _until_stopped(daemon: Daemon, stop: asyncio.Event) -> int:
