@@ -215,6 +215,7 @@ def configure_logging(
     root.setLevel(logging.WARNING)
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)  # of a lost connection its user has the error
     logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)  # requests that are not HTTP do not fill the log
 
 
