@@ -159,6 +159,12 @@ async def test_from_a_messages_link_to_a_silence_in_three_clicks(console):
     await playwright.expect(page.locator("tr", has_text="LOAD_0[34]")).to_contain_text("2 alerts")
     await page.goto(console.daemon.url + "/alerts?state=suppressed")
     assert await page.locator("tr[data-key]").count() == 2
+    page = await console.open("/silences/new?node=prod", timezone_id="Asia/Kathmandu")
+    await page.fill("[name=until]", "2040-01-01T06:00")
+    await page.click("text=Create silence")
+    ends = page.locator("tr", has_text="Maintenance of prod").locator("time").last
+    assert await ends.get_attribute("title") == "2040-01-01 00:15:00 UTC"
+    await page.click("button:text-is('Expire')")
     await page.goto(console.daemon.url + "/silences")
     await page.click("button:text-is('Expire')")
     assert "Nothing is silenced" in await page.inner_text("main")
@@ -204,3 +210,12 @@ async def test_a_dead_letter_is_sent_again(console):
     await page.check("input[name=id]")
     await page.click("text=Send the selected again")
     await playwright.expect(page.locator("tr[data-key]", has_text="broken").first).to_contain_text("delivered")
+
+
+async def test_a_page_says_that_the_daemon_is_away_and_goes_on_when_it_is_back(console):
+    page = await console.open("/")
+    await console.daemon.kill9()
+    await playwright.expect(page.locator("#stale")).to_be_visible()
+    await console.daemon.start()
+    await console.daemon.ready()
+    await playwright.expect(page.locator("#stale")).to_be_hidden(timeout=40_000)

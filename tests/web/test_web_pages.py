@@ -10,7 +10,7 @@ import pytest
 from aiohttp import ClientSession
 from sqlalchemy import Connection
 
-from tests.web.harness import Daemon
+from tests.web.harness import Daemon, Serve
 from tests.web.rows import (
     KEY,
     NOW,
@@ -443,3 +443,35 @@ async def test_a_receiver_is_tested_from_its_page(client: ClientSession, daemon:
     assert re.search(r"pager</td><td[^>]*>firing</td><td[^>]*><span class=\"bad\">failed", text)
     assert "It has no channel" in (await sent(client, "/routes/none/test"))[2]
     assert (await sent(client, "/routes/other/test"))[0] == 404
+
+
+async def test_forms_are_shown_to_operators_alone_and_carry_the_token_of_their_page(
+    daemon: Daemon, tokens: dict[str, str], serve: Serve
+) -> None:
+    daemon.config = replace(daemon.config, receivers=(Receiver("ops", (Channel("pager", "ops"),)),))
+    await daemon.store.write(fill)
+    daemon.known = {an_alert().id}
+    pages = ["/alerts", f"/alerts/{an_alert().id}", "/silences", "/routes", "/status", "/deliveries?state=dead"]
+    for role, shown in (("viewer", False), ("operator", True)):
+        client = await serve()
+        client.cookie_jar._unsafe = True  # type: ignore[attr-defined] # the jar keeps no cookies of addresses by itself
+        async with client.post("/login", data={"token": tokens[role]}) as answer:
+            text = await answer.text()
+        assert f"{role}-token" in text
+        assert "Log out" in text
+        for place in pages:
+            text = await page(client, place)
+            main = text[text.index("<main") :]
+            posts = [
+                form for form in re.findall(r"<form method=\"post\".*?</form>", main, re.DOTALL) if "<button" in form
+            ]
+            asks = posts or 'formaction="silences/new"' in main or "silences/new?" in main
+            assert bool(asks) is shown, (role, place)
+            assert all('name="csrf"' in form for form in posts), place
+        csrf = re.findall(r'name="csrf" value="(\w+)"', await page(client, "/status"))[0]
+        ack = f"/alerts/{an_alert().id}/ack"
+        assert (await sent(client, ack, by="mallory"))[0] == 403, "without the token of its page"
+        assert (await sent(client, ack, by="mallory", csrf=csrf))[0] == (303 if shown else 403)
+    assert [held.by for _, held in daemon.acknowledged if held] == ["operator-token"], (
+        "who is known cannot name another"
+    )

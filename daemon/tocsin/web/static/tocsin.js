@@ -122,6 +122,7 @@ function listen() {
   source?.close();
   source = new EventSource(document.body.dataset.live);
   source.addEventListener("change", soon);
+  source.onopen = () => failedAt && soon();
   source.onerror = () => {
     soon();
     if (source.readyState === EventSource.CLOSED) setTimeout(listen, 15000); // too many streams, or logged out
