@@ -430,3 +430,23 @@ def test_a_child_that_inherits_an_escalation_to_its_own_receiver_goes_without(tm
     assert root is not None
     assert [step.receiver for step in root.escalations] == ["b"]
     assert root.routes[0].escalations == ()
+
+
+@pytest.mark.parametrize(
+    ("digest", "problem"),
+    [
+        ("{at: []}", "route.digest.at: must not be empty"),
+        ("{days: [monday]}", "route.digest.at: is missing"),
+        ("{at: ['8:30']}", "route.digest.at: '8:30' is not a time of day; write it like 09:00"),
+        ("{at: ['25:00']}", "route.digest.at: '25:00' is not a time of day"),
+        ("{at: ['08:30'], days: [mondays]}", "route.digest.days: 'mondays' is not a weekday"),
+        ("{at: ['08:30'], days: []}", "route.digest.days: must not be empty"),
+        ("{at: ['08:30'], location: Europe/Pariss}", "route.digest.location: 'Europe/Pariss' is not a time zone"),
+    ],
+)
+def test_a_digest_without_a_time_is_refused(tmp_path: Path, digest: str, problem: str) -> None:
+    assert (
+        problem in problems(tmp_path, f"{NODE}receivers: [{{name: a}}]\nroute: {{receiver: a, digest: {digest}}}\n")[0]
+    )
+    reporter = "reporters: [{name: r, receiver: a, attach: [log], digest: {at: ['08:30']}}]\n"
+    assert "a digest does not read attach" in problems(tmp_path, f"{NODE}receivers: [{{name: a}}]\n{reporter}")[0]

@@ -12,8 +12,10 @@ from tocsin.config.model import (
     DEFAULT_RULES,
     Channel,
     Config,
+    Digest,
     InhibitRule,
     Node,
+    PagerDutyConfig,
     Receiver,
     Reporter,
     Route,
@@ -283,3 +285,18 @@ def test_labels_of_nodes_and_tags_are_known() -> None:
     assert findings(named) == []
     assert "env is never 'test'" in findings(config(route('env="test"'), nodes=(node,)))[0]
     assert "did you mean 'team'" in findings(config(route('teem="finance"'), tag_labels=("team",)))[0]
+
+
+def test_digests_that_never_come_or_open_incidents_are_errors() -> None:
+    early = route("severity=warning", None, digest=Digest((300,)), mute_time_intervals=("nights",))
+    assert findings(config(early, time_intervals=(NIGHTS,))) == [
+        'error route {severity="warning"}: its digest never comes: the route is muted at each of its times; change them or '
+        "the time intervals"
+    ]
+    late = replace(early, digest=Digest((300, 600)))
+    assert findings(config(late, time_intervals=(NIGHTS,))) == []
+    pager = Channel("pd", "ops", pagerduty=PagerDutyConfig(None))  # type: ignore[arg-type]
+    told = findings(
+        config(route("severity=warning", None, digest=Digest((300,))), receivers=(Receiver("ops", (pager,)),))
+    )
+    assert "a digest opens incidents in pagerduty hours late" in told[0]

@@ -92,6 +92,10 @@ def parse_time_of_day(text: str) -> int:
     return 24 * 60 if match[3] else int(match[1]) * 60 + int(match[2])
 
 
+def parse_times_of_day(texts: Sequence[str]) -> tuple[int, ...]:
+    return tuple(map(parse_time_of_day, texts))
+
+
 def wall_time(day: date, minute: int, location: str) -> datetime:
     """The moment, in UTC, of a minute of the day by the clocks of a place. A time that clocks leap over is the next that
     exists; one that comes twice is the first."""

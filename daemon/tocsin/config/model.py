@@ -13,8 +13,18 @@ from dataclasses import InitVar, dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from zoneinfo import ZoneInfo
 
-from tocsin.config.intervals import Ranges, TimeInterval, check_location, parse_days, parse_time_of_day
+from tocsin.config.intervals import (
+    Ranges,
+    TimeInterval,
+    check_location,
+    on_weekday,
+    parse_days,
+    parse_time_of_day,
+    parse_times_of_day,
+    wall_time,
+)
 from tocsin.config.problems import line_of
 from tocsin.config.secrets import InlineSecret, Secret
 from tocsin.config.section import Section, http_url, keys_of_secret, need_secret
@@ -286,6 +296,22 @@ class ReporterMail(Section):
 
 
 @dataclass(frozen=True, slots=True)
+class Digest(Section):
+    # times of the day, as `["08:30"]`
+    at: Annotated[tuple[int, ...], Written(Annotated[tuple[str, ...], AfterValidator(not_empty)], parse_times_of_day)]
+    # as `[monday:friday]`; every day
+    days: Annotated[Ranges, Written(Annotated[tuple[str, ...], AfterValidator(not_empty)], parse_days)] = ((0, 6),)
+    location: Annotated[str, AfterValidator(check_location)] | None = None  # a time zone; none: `timezone`
+
+    def next_after(self, now: datetime, timezone: str) -> datetime:
+        """The next of its moments, by the clocks of its location."""
+        location = self.location or timezone
+        today = now.astimezone(ZoneInfo(location)).date()
+        days = [day for count in range(-1, 9) if on_weekday(self.days, day := today + timedelta(days=count))]
+        return min(at for day in days for minute in self.at if (at := wall_time(day, minute, location)) > now)
+
+
+@dataclass(frozen=True, slots=True)
 class Reporter(Section):
     name: Name  # unique
     receiver: Name  # who is notified
@@ -300,6 +326,13 @@ class Reporter(Section):
     message: str | None = None  # the text, likewise
     template: str | None = None  # a template file instead
     mail: ReporterMail | None = None
+    digest: Digest | None = None  # one summary at these times, instead of a message for each event
+
+    def check(self, written: Mapping[str, object]) -> Reporter:
+        strange = [key for key in ("attach", "subject", "message", "template") if self.digest and written.get(key)]
+        if strange:
+            raise ValueError(f"a digest does not read {', '.join(strange)}; it has a form of its own")
+        return self
 
 
 RuleKind = Literal["failed", "missed", "overlong", "stale", "deadline", "common_cause", "node_down"]
@@ -421,6 +454,7 @@ class Route(Section):
     active_time_intervals: tuple[str, ...] = ()  # muted outside of these
     # who else is notified of what nobody acknowledges, as `[{after: 15m, receiver: oncall}]`; inherited. Root: `[]`
     escalate: Annotated[tuple[Escalation, ...], OrNull] = ABSENT
+    digest: Digest | None = None  # one summary of all its alerts at these times, instead of a message for each group
     routes: tuple[Route, ...] = ()
     also: NoKey[bool] = False  # takes its alerts beside the routes that take them anyway
     escalates: NoKey[bool] = False  # is a step of another route's ``escalate``
@@ -438,6 +472,14 @@ class Route(Section):
         if twice := sorted({name for name in steps if steps.count(name) > 1}):
             raise ValueError(f"escalate names receiver {twice[0]} twice; keep its first step")
         return self
+
+    def first_flush(self, now: datetime, timezone: str) -> datetime:
+        """When a group that begins at ``now`` is flushed first."""
+        return now + self.group_wait if self.digest is None else self.digest.next_after(now, timezone)
+
+    def next_flush(self, now: datetime, timezone: str) -> datetime:
+        """When a group that is flushed at ``now`` is flushed again."""
+        return now + self.group_interval if self.digest is None else self.digest.next_after(now, timezone)
 
     @property
     def group_by_all(self) -> bool:
@@ -461,7 +503,15 @@ def build_tree(
     if not own.receiver:
         raise ValueError("the root route must name a receiver")
     escalations = (
-        replace(own, receiver=step.receiver, group_wait=step.after, path=(*path, "escalate"), escalates=True, routes=())
+        replace(
+            own,
+            receiver=step.receiver,
+            group_wait=step.after,
+            path=(*path, "escalate"),
+            escalates=True,
+            routes=(),
+            digest=None,
+        )
         for step in own.escalate
         if step.receiver != own.receiver  # a child that inherits both
     )

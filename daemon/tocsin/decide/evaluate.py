@@ -401,7 +401,13 @@ def route_alerts(compiled: CompiledConfig, entering: Iterable[Alert], now: datet
     for alert in entering:
         for match in compiled.router.match(alert.labels, reachable if alert.failing_channel else None):
             route = match.route
-            group = Group(match.group_key, route.receiver, route.path, match.group_labels, now + route.group_wait)
+            group = Group(
+                match.group_key,
+                route.receiver,
+                route.path,
+                match.group_labels,
+                route.first_flush(now, compiled.config.timezone),
+            )
             joining.append(GroupMembership(group, alert.fingerprint, alert.id))
     return joining
 

@@ -10,18 +10,18 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import ClassVar
 
-from tocsin.config.model import Channel, Route
+from tocsin.config.model import Channel, Reporter, Route
 from tocsin.decide.causes import YoungFailures, young_failures
 from tocsin.decide.evaluate import CompiledConfig, Evaluation, StepResult
-from tocsin.kit.clock import human_duration, to_ms
+from tocsin.kit.clock import human_duration, isoformat, to_ms
 from tocsin.model.alert import Alert, Group, Member, NotificationLogEntry
 from tocsin.model.decision import DecisionReason, Stage
 from tocsin.model.labels import Labels
 from tocsin.model.notification import GroupNotice, Notification
 from tocsin.model.run import RunKey
-from tocsin.routing.reporters import new_notification
+from tocsin.routing.reporters import digest_notifications, new_notification
 from tocsin.routing.stages import Inhibitor, NotifyDecision, Silencer, deduplicate, muted_by_time
-from tocsin.store import Connection, alerts, failures, groups, runs
+from tocsin.store import Connection, alerts, events, failures, groups, runs
 from tocsin.store.groups import NotificationLogRow
 
 GROUPS = 100  # of one transaction
@@ -56,10 +56,12 @@ GROUP_STAGES = (inhibition, time_intervals, silencing)
 
 
 def flush(connection: Connection, compiled: CompiledConfig, now: datetime) -> StepResult:
-    """Flush the groups that are due, as many as one transaction takes."""
+    """Flush the groups that are due, as many as one transaction takes, and the digests of reporters."""
+    result = _send_digests(DigestEvaluation(connection, compiled, now))
     due = groups.due_groups(connection, now, GROUPS)
     if not due:
-        return StepResult(next_due=groups.next_flush(connection))
+        result.next_due = _next_due(connection)
+        return result
     keys = [group.key for group in due]
     inside = groups.members(connection, keys)
     rules, targets = compiled.config.inhibit_rules, [m.alert.labels for members in inside.values() for m in members]
@@ -80,9 +82,42 @@ def flush(connection: Connection, compiled: CompiledConfig, now: datetime) -> St
         evaluation.flush(group, inside[group.key])
     evaluation.write()
     groups.drop_empty(connection, keys)
-    evaluation.result.full = len(due) >= GROUPS
-    evaluation.result.next_due = groups.next_flush(connection)
+    flushed = evaluation.result
+    flushed.full = len(due) >= GROUPS
+    flushed.notifications += result.notifications
+    flushed.decisions += result.decisions
+    flushed.next_due = _next_due(connection)
+    return flushed
+
+
+def _next_due(connection: Connection) -> datetime | None:
+    return min(filter(None, (groups.next_flush(connection), events.next_digest(connection))), default=None)
+
+
+@dataclass(slots=True)
+class DigestEvaluation(Evaluation):
+    stage: ClassVar[Stage] = Stage.REPORTER
+
+
+def _send_digests(evaluation: DigestEvaluation) -> StepResult:
+    """What waited for digests that are due, in one message a channel; also of a reporter that is no more."""
+    for (name, receiver), happened in events.release_digests(evaluation.connection, evaluation.now).items():
+        known = (item for item in evaluation.compiled.config.reporters if item.name == name)
+        reporter = next(known, Reporter(name, receiver))
+        channels = evaluation.compiled.channels.get(receiver, ())
+        evaluation.enqueue(digest_notifications(reporter, happened, channels, evaluation.now))
+        reason = DecisionReason.DIGEST if channels else DecisionReason.NO_CHANNEL
+        evaluation.note(name, reason, f"{len(happened)} events to {receiver}")
+    alerts.record_decisions(evaluation.connection, evaluation.result.decisions)
     return evaluation.result
+
+
+def _digest(last: NotificationLogEntry | None, current: NotificationLogEntry) -> NotifyDecision:
+    """Whether a digest has something to say: what fires and nobody has, or what began or ended since the one before."""
+    before = last.firing if last else frozenset[str]()
+    if current.firing - before or current.firing - current.acknowledged or current.resolved:
+        return NotifyDecision(DecisionReason.DIGEST, send=True, log=True)
+    return NotifyDecision(DecisionReason.NO_CHANGE, "acknowledged, and in the digest before")
 
 
 @dataclass(slots=True)
@@ -134,7 +169,8 @@ class FlushEvaluation(Evaluation):
                 (self._keeping if waits else self._leaving).append((group.key, member.alert.fingerprint))
         # An alert that does not fire for long enough yet is due for escalation in time.
         due = [m.alert.starts_at + route.group_wait for m in members if route.escalates and m.alert.firing]
-        self._flushed.append((group.key, min([d for d in due if d > self.now] + [self.now + route.group_interval])))
+        again = route.next_flush(self.now, self.compiled.config.timezone)
+        self._flushed.append((group.key, min([d for d in due if d > self.now] + [again])))
 
     def _unattended(self, group: Group, route: Route, members: Sequence[Member]) -> list[Member]:
         """The alerts of an escalation: those that nobody acknowledged in time, and those that were escalated before."""
@@ -192,7 +228,8 @@ class FlushEvaluation(Evaluation):
         if muted is not None:
             decision = muted
         elif selected:
-            decision = deduplicate(before.notified if before else None, entry, channel, route)
+            last = before.notified if before else None
+            decision = _digest(last, entry) if route.digest else deduplicate(last, entry, channel, route)
             if route.escalates and decision.reason in (DecisionReason.FIRST, DecisionReason.NEW_ALERTS):
                 note = f"nobody acknowledged it for {human_duration(route.group_wait)}"
                 decision = replace(decision, reason=DecisionReason.ESCALATED, note=note)
@@ -208,9 +245,11 @@ class FlushEvaluation(Evaluation):
             decision = NotifyDecision(DecisionReason.NO_CHANGE)
         notification = None
         if decision.send:
-            content = firing + resolved if channel.send_resolved else firing
+            content = firing + resolved if channel.send_resolved or route.digest else firing
+            # Each digest is a message of its own, which no later one takes the place of.
+            key = f"{group.key}@{isoformat(self.now)}" if route.digest else group.key
             notice = GroupNotice(
-                group_key=group.key,
+                group_key=key,
                 receiver=channel.receiver if stands_in else group.receiver,
                 group_labels=group.labels,
                 alerts=tuple(content[:MOST_ALERTS]),
@@ -218,7 +257,7 @@ class FlushEvaluation(Evaluation):
                 truncated=max(0, len(content) - MOST_ALERTS),
             )
             id_parts = (group.key, channel.name, to_ms(self.now))
-            notification = new_notification(channel, group.key, notice, self.now, *id_parts)
+            notification = new_notification(channel, key, notice, self.now, *id_parts)
             self._pending.append(notification)
             self._runs[notification.id] = sorted({alert.run for alert in notice.alerts if alert.run is not None})
         self._record(group, channel.name, decision, entry if decision.log else None, notification)

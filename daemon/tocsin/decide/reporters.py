@@ -5,10 +5,12 @@ What is too late to be sent by itself is withheld for the summary after the back
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import ClassVar
 
 from tocsin.config.model import Channel, Config
 from tocsin.decide.evaluate import Evaluation
+from tocsin.kit.clock import isoformat
 from tocsin.model.decision import DecisionReason, Stage
 from tocsin.model.event import END_EVENTS, Event, EventName
 from tocsin.model.labels import Labels
@@ -36,6 +38,7 @@ class ReporterEvaluation(Evaluation):
     _pending: list[Notification] = field(default_factory=list)
     _enqueued: int = 0  # decisions that the outbox implies
     _late: list[tuple[str, str, str]] = field(default_factory=list)  # node, receiver, event id
+    _deferred: list[tuple[Event, str, str, datetime]] = field(default_factory=list)  # receiver, reporter, when due
     stage: ClassVar[Stage] = Stage.REPORTER
 
     def __post_init__(self) -> None:
@@ -59,6 +62,12 @@ class ReporterEvaluation(Evaluation):
                 self._note_error(reporter.name, error, event)
                 continue
             channels = self.compiled.channels.get(reporter.receiver, ())
+            if reporter.digest is not None and result.notices:
+                due_at = reporter.digest.next_after(self.now, self.compiled.config.timezone)
+                self._deferred.append((event, reporter.receiver, reporter.name, due_at))
+                note = f"until {isoformat(due_at)}"
+                self.note(reporter.name, DecisionReason.DEFERRED, note, event_id=event.id)
+                continue
             self._decide(result, event, reporter.receiver, channels, "")
         if event.id not in self._concerned:
             return
@@ -134,6 +143,9 @@ class ReporterEvaluation(Evaluation):
     def write(self) -> None:
         """Withhold what is late and enqueue the rest; notices of an end wait for details of the run that are due."""
         event_rows.withhold(self.connection, self._late)
+        event_rows.defer(self.connection, self._deferred)
+        dues = {due_at for *_, due_at in self._deferred}
+        self.result.next_due = min(filter(None, (self.result.next_due, *dues)), default=None)
         if self._enqueued:
             self.result.counts[Stage.REPORTER, DecisionReason.ENQUEUED] += self._enqueued
         ends = {

@@ -197,7 +197,7 @@ class Mailbox:
         self, own: Envelope, connect: Connect, headers: Headers, notification: Notification, rendered: Rendered
     ) -> SendResult:
         """Send once; every outcome is a result. ``own``: the channel's; ``connect`` reaches its server and logs in."""
-        overrides = notification.notice.mail if isinstance(notification.notice, EventNotice) else None
+        overrides = None if isinstance(notification.notice, GroupNotice) else notification.notice.mail
         try:
             envelope = own.overridden(overrides)
         except BadMailAddress as error:

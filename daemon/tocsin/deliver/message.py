@@ -214,12 +214,16 @@ def _group_title(group: GroupNotice) -> str:
     labels = group.group_labels
     places = ((" in ", labels.get("project")), (" on ", labels.get("dss_node")))
     where = "".join(f"{preposition}{place}" for preposition, place in places if place)
-    return f"{end}{labels.get('alertname') or 'Alerts'}{where}: {count}"
+    digest = "Digest: " if group.reason == "digest" else ""
+    return f"{digest}{end}{labels.get('alertname') or 'Alerts'}{where}: {count}"
 
 
 def _summary_title(notice: SummaryNotice) -> str:
     counts = ", ".join(f"{number} {outcome}" for outcome, number in sorted(notice.runs_by_outcome.items()))
     total = sum(notice.runs_by_outcome.values())
+    if notice.digest is not None:
+        where = f" on {notice.node}" if notice.node else ""
+        return to_one_line(f"Digest {notice.digest}: {total} runs{where}: {counts or 'none ended'}", 300)
     return to_one_line(f"{total} runs on {notice.node} were seen late: {counts or 'none ended'}", 300)
 
 
@@ -346,8 +350,8 @@ class _MessageBuilder:
         items = tuple(
             Item(
                 to_one_line(event.scenario.name or event.scenario.id if event.scenario else event.node, _NAME),
-                headline(event),
-                _event_tone(event),
+                headline(event) + (", and was good later" if event.id in notice.recovered else ""),
+                Tone.GOOD if event.id in notice.recovered else _event_tone(event),
                 event.name.value,
                 tuple(self.run_lines(event.run, None)) if event.run else (),
                 _error(self.facts.details.get(event.run.key) if event.run else None),

@@ -26,6 +26,7 @@ class DecisionReason(StrEnum):
     ENQUEUED = "enqueued"
     CONDITION_ERROR = "condition_error"  # its condition could not be evaluated, which counts as true
     CONDITION = "condition"  # its condition was false
+    DEFERRED = "deferred"  # until the reporter's digest
     LATE = "late"  # too old for a notification of its own
     NOT_ALLOWED = "not_allowed"  # addresses that DSS's own reporter names, and the configuration does not allow
     UNKNOWN_REPORTER = "unknown_reporter"  # what this reporter of DSS would send was never read
@@ -34,6 +35,7 @@ class DecisionReason(StrEnum):
     NEW_ALERTS = "new_alerts"
     RESOLVED = "resolved"
     REPEAT = "repeat"
+    DIGEST = "digest"  # what happened since the digest before it
     ESCALATED = "escalated"  # nobody acknowledged it in time, so another receiver is notified too
     ACKNOWLEDGED = "acknowledged"  # or no longer; notified to services that keep incidents
     FAILOVER = "failover"  # another receiver did not deliver it
@@ -54,10 +56,21 @@ _MUTES = ("silenced", "inhibited", "muted_time", "no_change", "no_channel")
 FLUSHES = tuple(
     map(
         DecisionReason,
-        ("first", "new_alerts", "resolved", "repeat", "escalated", "acknowledged", "failover", "waiting", *_MUTES),
+        (
+            "first",
+            "new_alerts",
+            "resolved",
+            "repeat",
+            "digest",
+            "escalated",
+            "acknowledged",
+            "failover",
+            "waiting",
+            *_MUTES,
+        ),
     )
 )
-SUPPRESSIONS = tuple(map(DecisionReason, (*_MUTES, "condition", "late", "not_allowed", "unknown_reporter")))
+SUPPRESSIONS = tuple(map(DecisionReason, (*_MUTES, "condition", "deferred", "late", "not_allowed", "unknown_reporter")))
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,13 +88,17 @@ class GroupNotice:
 
 @dataclass(frozen=True, slots=True)
 class SummaryNotice:
-    """One message for the events that were withheld while history was read back after a downtime."""
+    """One message for events: those that were withheld while history was read back after a downtime, or those of a
+    reporter's ``digest``, which may be of several nodes, and ``node`` is empty then."""
 
     node: str
     since: datetime
     until: datetime
     runs_by_outcome: Mapping[str, int]
     worst: tuple[Event, ...] = ()  # the newest failures, a few
+    recovered: tuple[str, ...] = ()  # ids of those among the worst after which the scenario had a good run
+    digest: str | None = None  # the reporter whose digest it is
+    mail: MailOverrides | None = None
 
 
 Notice = EventNotice | GroupNotice | SummaryNotice

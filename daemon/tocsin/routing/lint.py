@@ -35,6 +35,7 @@ _IN_ANNOTATIONS = _OF_SCENARIOS | {
 }  # fmt: skip
 _OF_NODES = {"node_down": frozenset[str](), "common_cause": frozenset({"cause"})}  # labels of alerts about nodes
 _YEARS_AHEAD = 8  # as far as the next 29th of February may lie
+_DIGESTS = 400  # that are looked at
 _STEP = timedelta(minutes=30)
 
 
@@ -63,7 +64,7 @@ def lint(config: Config, now: datetime) -> list[Finding]:
     if config.route is not None:
         default = config.route.group_by if config.lines and ("route", "group_by") not in config.lines else None
         findings += [*_routes(config.route, alerts, default), *_muted_critical(config, config.route, alerts, now)]
-    findings += _inhibitions(config, alerts)
+    findings += [*_inhibitions(config, alerts), *_digests(config, now)]
     return sorted(findings, key=lambda finding: (finding.severity != "error", finding.line or 0))
 
 
@@ -212,6 +213,28 @@ def _misspelt(matchers: Iterable[Matcher], spaces: Sequence[LabelSpace]) -> str:
             values = {space.closed.get(matcher.name, "") for space in spaces}
             return f": {matcher.name} is never {matcher.value!r}{did_you_mean(matcher.value, values)}"
     return ""
+
+
+def _digests(config: Config, now: datetime) -> Iterator[Finding]:
+    """Digests that never come, and those for services that they do not suit."""
+    intervals = {interval.name: interval for interval in config.time_intervals}
+    for route in (placed.route for placed in walk(config.route)) if config.route else ():
+        if route.digest is None:
+            continue
+        where, at = " ".join(("route", *route.path[1:])), now
+        moments = [at := route.digest.next_after(at, config.timezone) for _ in range(_DIGESTS)]
+        if all(muted_by_time(route, intervals, moment) for moment in moments):
+            message = (
+                "its digest never comes: the route is muted at each of its times; change them or the time intervals"
+            )
+            yield Finding("error", message, where, route.line)
+        receiver = config.receiver(route.receiver)
+        for channel in receiver.channels if receiver else ():
+            if channel.alerts_only:
+                message = (
+                    f"a digest opens incidents in {channel.kind} hours late; give channel {channel.name} its own route"
+                )
+                yield Finding("error", message, where, route.line)
 
 
 def _muted_critical(config: Config, root: Route, alerts: Sequence[LabelSpace], now: datetime) -> Iterator[Finding]:

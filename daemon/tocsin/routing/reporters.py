@@ -6,19 +6,22 @@ key is one scenario and one reporter: notifications about a scenario arrive in t
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 
 import msgspec
 
 from tocsin.config.model import Channel, Reporter
+from tocsin.kit.clock import to_ms
 from tocsin.kit.strings import derived_id
 from tocsin.model.decision import DecisionReason
-from tocsin.model.event import END_EVENTS, Event, dss_variables
+from tocsin.model.event import END_EVENTS, Event, dss_variables, is_good
 from tocsin.model.notification import EventNotice, MailOverrides, Notice, Notification, SummaryNotice
 from tocsin.model.run import BAD_OUTCOMES
 from tocsin.routing.formula import BadFormula, holds
 
 _WORST = 5  # failures that a summary names
+_WORST_OF_DIGEST = 100
 
 
 class ReporterResult(msgspec.Struct, frozen=True):
@@ -37,8 +40,7 @@ def evaluate_reporter(reporter: Reporter, event: Event) -> ReporterResult:
     reason, note = check_condition(reporter.condition, event)
     notices: tuple[EventNotice, ...] = ()
     if reason is not DecisionReason.CONDITION:
-        mail = reporter.mail
-        overrides = None if mail is None else MailOverrides(mail.sender, mail.to, mail.cc, mail.bcc)
+        mail, overrides = reporter.mail, overrides_of(reporter)
         notice = EventNotice(
             event=event,
             reporter=reporter.name,
@@ -50,6 +52,11 @@ def evaluate_reporter(reporter: Reporter, event: Event) -> ReporterResult:
         )
         notices = (notice,)
     return ReporterResult(reporter.name, ("reporter", reporter.name), reason, note, notices)
+
+
+def overrides_of(reporter: Reporter) -> MailOverrides | None:
+    mail = reporter.mail
+    return None if mail is None else MailOverrides(mail.sender, mail.to, mail.cc, mail.bcc)
 
 
 def check_condition(condition: str | None, event: Event) -> tuple[DecisionReason, str | None]:
@@ -85,9 +92,27 @@ def summary_notifications(
     node: str, receiver: str, late: Sequence[Event], channels: Sequence[Channel], now: datetime
 ) -> list[Notification]:
     """One message a channel on what was withheld; ``late`` is in order of time and not empty."""
-    outcomes = Counter(event.run.outcome or "?" for event in late if event.run and event.name in END_EVENTS)
-    failures = [event for event in late if event.run and event.run.outcome in BAD_OUTCOMES]
-    worst = tuple(reversed(failures[-_WORST:]))
-    notice = SummaryNotice(node, since=late[0].time, until=late[-1].time, runs_by_outcome=dict(outcomes), worst=worst)
+    notice = _summary(node, late, _WORST)
     ids, key = [event.id for event in late], f"summary:{node}"
     return [new_notification(item, key, notice, now, "summary", receiver, item.name, *ids) for item in channels]
+
+
+def digest_notifications(
+    reporter: Reporter, happened: Sequence[Event], channels: Sequence[Channel], now: datetime
+) -> list[Notification]:
+    """One message a channel on what happened since the reporter's digest before; in order of time and not empty."""
+    nodes = {event.node for event in happened}
+    summary = _summary(nodes.pop() if len(nodes) == 1 else "", happened, _WORST_OF_DIGEST)
+    mail = overrides_of(reporter)
+    notice = replace(summary, digest=reporter.name, mail=mail)
+    key = f"digest:{reporter.name}"
+    return [new_notification(item, key, notice, now, key, item.name, to_ms(now)) for item in channels]
+
+
+def _summary(node: str, happened: Sequence[Event], most: int) -> SummaryNotice:
+    outcomes = Counter(event.run.outcome or "?" for event in happened if event.run and event.name in END_EVENTS)
+    failures = [event for event in happened if event.run and event.run.outcome in BAD_OUTCOMES]
+    worst = tuple(reversed(failures[-most:]))
+    mended = {event.key: event.time for event in happened if event.run and is_good(event.run.outcome)}
+    recovered = tuple(event.id for event in worst if event.key in mended and mended[event.key] > event.time)
+    return SummaryNotice(node, happened[0].time, happened[-1].time, dict(outcomes), worst, recovered)

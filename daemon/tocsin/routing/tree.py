@@ -107,7 +107,8 @@ class Router:
             taken = [*taken, *[route for route in self._routes if route.receiver in reachable][:1]]
         matches: dict[str, Match] = {}
         for route in _with_escalations(taken) if self._escalates else taken:
-            group_labels = labels if route.group_by_all else {n: labels[n] for n in route.group_by if labels.get(n)}
+            names = () if route.digest else route.group_by  # a digest is one message
+            group_labels = labels if names == ("...",) else {name: labels[name] for name in names if labels.get(name)}
             key = group_key(route.receiver, route.path, group_labels)
             matches.setdefault(key, Match(route, dict(group_labels), key))
         return list(matches.values())

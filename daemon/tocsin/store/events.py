@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from sqlalchemy import Connection, delete, select, update
+from sqlalchemy import Connection, delete, func, select, update
 
 from tocsin.kit.clock import to_ms
 from tocsin.model.event import Event, EventName
@@ -188,9 +188,43 @@ def withhold(connection: Connection, late: Sequence[tuple[str, str, str]]) -> No
         connection.execute(insert(connection, withheld).on_conflict_do_nothing(), rows)
 
 
+def defer(connection: Connection, deferred: Sequence[tuple[Event, str, str, datetime]]) -> None:
+    """Keep events for the digests of reporters: (event, receiver, reporter, when the digest is due)."""
+    if deferred:
+        rows = [
+            {"node": event.node, "receiver": receiver, "event_id": event.id, "reporter": reporter, "due_at": due_at}
+            for event, receiver, reporter, due_at in deferred
+        ]
+        connection.execute(insert(connection, withheld).on_conflict_do_nothing(), rows)
+
+
+def next_digest(connection: Connection) -> datetime | None:
+    """When the next digest is due for which there is something."""
+    moment: datetime | None = connection.execute(select(func.min(withheld.c.due_at))).scalar_one_or_none()
+    return moment
+
+
+def release_digests(connection: Connection, now: datetime) -> dict[tuple[str, str], list[Event]]:
+    """What waited for the digests that are due, by reporter and receiver and in order of time; it waits no more."""
+    due = withheld.c.due_at <= now
+    query = (
+        select(events.c.n, withheld.c.reporter, withheld.c.receiver, events.c.body)
+        .join(events, events.c.id == withheld.c.event_id)
+        .where(due)
+        .order_by(withheld.c.reporter, withheld.c.receiver, events.c.time, events.c.n)
+    )
+    released: dict[tuple[str, str], list[Event]] = {}
+    for _, reporter, receiver, body in readable(connection, events, connection.execute(query), tuple):
+        released.setdefault((reporter, receiver), []).append(body)
+    if released:
+        connection.execute(delete(withheld).where(due))
+    return released
+
+
 def nodes_with_withheld(connection: Connection) -> list[str]:
     """The nodes for which something is withheld."""
-    return list(connection.execute(select(withheld.c.node).distinct().order_by(withheld.c.node)).scalars())
+    query = select(withheld.c.node).where(withheld.c.due_at.is_(None)).distinct()
+    return list(connection.execute(query.order_by(withheld.c.node)).scalars())
 
 
 def release_withheld(connection: Connection, node: str) -> dict[str, list[Event]]:
@@ -198,11 +232,11 @@ def release_withheld(connection: Connection, node: str) -> dict[str, list[Event]
     query = (
         select(events.c.n, withheld.c.receiver, events.c.body)
         .join(events, events.c.id == withheld.c.event_id)
-        .where(withheld.c.node == node)
+        .where(withheld.c.node == node, withheld.c.due_at.is_(None))
         .order_by(withheld.c.receiver, events.c.time, events.c.n)
     )
     released: dict[str, list[Event]] = {}
     for _, receiver, body in readable(connection, events, connection.execute(query), tuple):
         released.setdefault(receiver, []).append(body)
-    connection.execute(delete(withheld).where(withheld.c.node == node))
+    connection.execute(delete(withheld).where(withheld.c.node == node, withheld.c.due_at.is_(None)))
     return released

@@ -41,7 +41,7 @@ from tocsin.model.scenario import MailReporter
 
 # The newest migration: the minor version that it came with, and a number. Compared at start, so that Alembic is loaded
 # only when behind.
-SCHEMA_REVISION = "0.2_0006"
+SCHEMA_REVISION = "0.2_0007"
 
 
 @dataclass(frozen=True, slots=True)
@@ -438,13 +438,15 @@ sent_messages = Table(
 )
 Index("ix_sent_messages_updated_at", sent_messages.c.updated_at)  # prune
 
-# Events that were too late to be notified one by one, until the summary after the backfill.
+# Events that are not notified one by one: too late, until the summary after the backfill, or until a digest.
 withheld = Table(
     "withheld",
     metadata,
     *_names("node", "receiver"),
     _word("event_id"),
-    PrimaryKeyConstraint("node", "receiver", "event_id"),
+    Column("reporter", Text, nullable=False, server_default=""),  # whose digest it waits for; empty: a backfill's end
+    Column("due_at", Moment),  # of the digest
+    PrimaryKeyConstraint("node", "receiver", "event_id", "reporter"),
 )
 
 silences = Table(
