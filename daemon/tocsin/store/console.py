@@ -35,7 +35,7 @@ from tocsin.store.sql import SCENARIO, Keyed, columns, equals, is_key, maker, pl
 
 BARS = 20  # runs of a scenario that a list shows
 MOST_LISTED = 5_000  # notifications that a filter looks at, the newest first
-_MOST_ENDED = 5_000  # alerts that have ended and are looked at
+MOST_ENDED = 2_000  # alerts that have ended and are looked at
 _MOST_FIRING = 20_000
 _FIRING = alerts.c.ends_at.is_(None)
 _PLACE = columns(scenarios, *SCENARIO)
@@ -81,7 +81,7 @@ class _Until(msgspec.Struct):
     until: datetime | None = None
 
 
-_read_labels = msgspec.json.Decoder(dict[str, str]).decode
+_read_labels: Callable[[str], Labels] = lru_cache(8192)(msgspec.json.Decoder(dict[str, str]).decode)  # pages ask often
 _read_until = msgspec.json.Decoder(_Until).decode
 
 
@@ -92,7 +92,7 @@ def listed_alerts(connection: Connection, *, firing: bool, text: str = "") -> li
     if firing:
         query = query.where(_FIRING).limit(_MOST_FIRING)
     else:
-        query = query.where(alerts.c.ends_at.is_not(None)).order_by(alerts.c.ends_at.desc()).limit(_MOST_ENDED)
+        query = query.where(alerts.c.ends_at.is_not(None)).order_by(alerts.c.ends_at.desc()).limit(MOST_ENDED)
     if text:
         query = query.where(or_(*(_contains(alerts.c[name], text) for name in ("labels", "annotations", "id"))))
     found = []
@@ -365,5 +365,5 @@ def _first_since(connection: Connection, moment: datetime) -> int:
 
 def all_silences(connection: Connection, now: datetime) -> list[SilenceRecord]:
     """Silences, those that end last first; of very many the first."""
-    rows = connection.execute(select(silences).order_by(silences.c.ends_at.desc(), silences.c.id).limit(_MOST_ENDED))
+    rows = connection.execute(select(silences).order_by(silences.c.ends_at.desc(), silences.c.id).limit(MOST_ENDED))
     return readable(connection, silences, rows, lambda row: silence_record(to_silence(row), now))

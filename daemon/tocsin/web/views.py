@@ -136,8 +136,11 @@ def read_alerts(connection: Connection, asked: Asked) -> Mapping[str, object]:
     by_state, suppressed = _firing_by_state(connection, asked, text, keep)
     counts = {name: len(found) for name, found in by_state.items()}
     counts[""] = counts.pop("all")
+    more = ""
     if state in ("resolved", "all"):
-        ended = [alert for alert in console.listed_alerts(connection, firing=False, text=text) if keep(alert.labels)]
+        newest = console.listed_alerts(connection, firing=False, text=text)
+        ended = [alert for alert in newest if keep(alert.labels)]
+        more = " of the newest" if len(newest) == console.MOST_ENDED else ""
         counts["resolved"] = len(ended)
         found = ended if state == "resolved" else by_state["all"] + ended
     else:
@@ -152,7 +155,7 @@ def read_alerts(connection: Connection, asked: Asked) -> Mapping[str, object]:
     groups = [(name, list(items)) for name, items in groupby(lines, key=lambda line: line.alert.labels.get(group, ""))]
     return {
         "groups": groups if group else [("", lines)] if lines else [], "group": group, "sizes": sizes, "counts": counts,
-        "state": state, "slice": Slice(asked.first, asked.first + len(part), len(found)), "problems": filters.problems,
+        "state": state, "slice": Slice(asked.first, asked.first + len(part), len(found), more), "problems": filters.problems,
         "matchers": [str(matcher) for matcher in filters.matchers], "severities": _SEVERITIES, "groupings": _GROUPINGS,
         "narrowed": bool(filters.matchers or text or severity or state),
     }  # fmt: skip
