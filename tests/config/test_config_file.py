@@ -37,8 +37,16 @@ def problems(tmp_path: Path, text: str) -> list[str]:
 def test_the_smallest_file_gets_every_default(tmp_path: Path) -> None:
     config = load(tmp_path, NODE)
     assert config.nodes[0].watch.sweep_interval == timedelta(seconds=2)
-    assert [rule.alert for rule in config.rules] == ["ScenarioFailed", "ScenarioMissed", "ScenarioOverlong", "NodeDown"]
+    names = ["ScenarioFailed", "ScenarioMissed", "ScenarioOverlong", "CommonCause", "NodeDown"]
+    assert [rule.alert for rule in config.rules] == names
+    assert [rule.upstream for rule in config.inhibit_rules] == [False, False, True]
     assert config.route is None
+
+
+def test_the_shipped_rules_are_those_of_the_reference(tmp_path: Path, repository: Path) -> None:
+    reference, shipped = load_file(repository / "config" / "tocsin.yaml"), load(tmp_path, NODE)
+    assert reference.rules[:5] == shipped.rules
+    assert reference.inhibit_rules == shipped.inhibit_rules
 
 
 def test_the_reference_file_is_readable(repository: Path) -> None:
@@ -121,7 +129,7 @@ receivers:
         (NODE + "rules:\n- {alert: A, kind: stale}\n",
          "tocsin.yaml:3: rules[0]: a rule of kind stale needs no_success_for, as 26h"),
         (NODE + "rules:\n- {alert: A, kind: late}\n",
-         "tocsin.yaml:3: rules[0].kind: 'late' is not one of 'failed', 'missed', 'overlong', 'stale', 'deadline' or 'node_down'"),
+         "tocsin.yaml:3: rules[0].kind: 'late' is not one of 'failed', 'missed', 'overlong', 'stale', 'deadline', 'common_cause', 'short' or 'node_down'"),
         (NODE + "receivers: [{name: ops}]\nroute:\n  receiver: opps\n",
          "tocsin.yaml:4: route.receiver: no receiver is named 'opps'; did you mean 'ops'?"),
         (NODE + "receivers: [{name: ops}]\nroute:\n  receiver: ops\n  routes:\n  - {mute_time_intervals: [nights]}\n",

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Connection, select, update
 
 from tests.decide.world import T0, World, channel, config, key, minutes, tree
-from tocsin.config.model import DEFAULT_INHIBIT_RULES, DEFAULT_RULES, Config, Receiver, Reporter, Route, Rule
+from tocsin.config.model import DEFAULT_INHIBIT_RULES, DEFAULT_RULES, Config, Flapping, Receiver, Reporter, Route, Rule
 from tocsin.decide.decide import resolve_by_hand
 from tocsin.model.alert import EndReason
 from tocsin.model.decision import DecisionReason
@@ -66,6 +66,7 @@ async def test_further_failures_are_counted_in_one_alert(world: World) -> None:
 
 
 async def test_the_same_timeline_in_one_batch_or_in_many_makes_the_same_alerts(world: World) -> None:
+    world.config = config(rules=(GENERAL,))
     outcomes = ["FAILED", "SUCCESS", "FAILED", "ABORTED", "FAILED", "WARNING", "FAILED"]
     for index, outcome in enumerate(outcomes):
         await world.run(T0 + minutes(10 * index), outcome)
@@ -389,3 +390,41 @@ async def test_however_events_are_batched_and_restarts_come_the_history_of_alert
         await store.close()
     assert histories[0] == histories[1]
     assert len(histories[0]) > 5
+
+
+async def test_what_flaps_says_so_once_over_a_restart_and_ends_once_it_is_steady(world: World) -> None:
+    world.config = config(rules=(replace(GENERAL, flapping=Flapping(4, minutes(120), 3)),))
+    for index, outcome in enumerate(["FAILED", "SUCCESS"] * 4):
+        await world.run(T0 + minutes(10 * index), outcome)
+        await world.run_until(T0 + minutes(10 * index + 1), T0 + minutes(10 * index + 9), minutes(2))
+        if index == 4:
+            await world.restart(T0 + minutes(50))
+    told = [(reason, names) for _, reason, names in await world.told()]
+    fails, ends = ("first", ["ScenarioFailed"]), ("resolved", ["ScenarioFailed!resolved"])
+    assert told[0] == fails
+    assert told.count(("flapping", ["ScenarioFailed"])) == 1
+    assert told[-1] == ("flapping", ["ScenarioFailed"])
+    assert (await world.alert()).annotations[
+        "summary"
+    ] == "prod: SALES / Nightly is flapping: good and bad runs by turns"
+    for index in range(8, 10):
+        await world.run(T0 + minutes(10 * index), "SUCCESS")
+    await world.run_until(T0 + minutes(92), T0 + minutes(100), minutes(2))
+    assert [(reason, names) for _, reason, names in await world.told()] == [ends]
+
+
+async def test_a_short_run_fires_and_the_next_that_is_not_ends_it(world: World) -> None:
+    world.config = config(rules=(Rule("TooShort", "short", below_usual=0.2, min_runs=3),))
+    for day in range(1, 5):
+        await world.run(T0 - timedelta(days=day), "SUCCESS", length=minutes(30), baseline=True)
+    await world.run(T0, "SUCCESS", length=minutes(1))
+    await world.step(T0 + minutes(2))
+    alert = await world.alert()
+    assert alert.annotations["summary"] == "prod: SALES / Nightly took only 1m; usually it takes 30m"
+    await world.run(T0 + minutes(10), "FAILED", length=minutes(1))
+    await world.step(T0 + minutes(12))
+    assert await world.alerts() == ["TooShort"]
+    await world.restart(T0 + minutes(15))
+    await world.run(T0 + minutes(20), "SUCCESS", length=minutes(25))
+    await world.step(T0 + minutes(50))
+    assert await world.alerts() == ["TooShort!resolved"]

@@ -343,7 +343,7 @@ async def test_every_reason_stands_in_a_row_a_log_line_and_a_counter(
         }
 
     assert counted("tocsin_decisions", stage="flush") == dict.fromkeys(
-        reasons | {"acknowledged", "digest", "escalated", "failover", "waiting"}, 0
+        reasons | {"acknowledged", "digest", "escalated", "failover", "waiting", "flapping"}, 0
     )
     assert (
         counted("tocsin_notifications_suppressed").items()

@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tocsin.config.model import Rule
+from tocsin.config.model import Flapping, Rule
 from tocsin.model.event import Event, EventName, ScenarioFacts, end_event_name, run_event_id
 from tocsin.model.labels import parse_matcher
 from tocsin.model.rule_state import AnyRuleState
 from tocsin.model.run import Run, ScenarioKey
 from tocsin.model.scenario import NodeView, ScenarioView
 from tocsin.rules import compile_rule
-from tocsin.rules.rule import Fired, Resolved, RuleView, Updated, expand_variables
+from tocsin.rules.rule import Fired, Resolved, RuleStatus, RuleView, Updated, expand_variables
 from tocsin.rules.starts import Cohort, group_moments
 
 T0 = datetime(2026, 3, 2, 6, tzinfo=UTC)
@@ -84,6 +84,49 @@ def test_failures_in_a_row_fire_and_good_runs_resolve(
     assert play(rule, [words[letter] for letter in outcomes]) == expected
 
 
+@pytest.mark.parametrize(
+    ("outcomes", "changes", "within", "expected"),
+    [
+        # the fourth turn is a good run: it goes on firing, and three good runs in a row end it
+        ("FSFSSS", 4, 6, ["0 fired 1", "1 resolved", "2 fired 1", "3 1", "5 resolved"]),
+        ("FSFSFSSS", 4, 8, ["0 fired 1", "1 resolved", "2 fired 1", "3 1", "4 2", "7 resolved"]),
+        # what flapped and is steady again begins anew
+        ("FSFSSSFSF", 4, 9, ["0 fired 1", "1 resolved", "2 fired 1", "3 1", "5 resolved", "6 fired 1", "7 resolved", "8 fired 1"]),
+        # turns that are too old do not count
+        ("FSFSFS", 4, 2, ["0 fired 1", "1 resolved", "2 fired 1", "3 resolved", "4 fired 1", "5 resolved"]),
+        # the third turn is a bad run: it fires as what it is
+        ("FSFSSS", 3, 6, ["0 fired 1", "1 resolved", "2 fired 1", "5 resolved"]),
+        ("FFFSAFFFSSS", 4, 11, ["0 fired 1", "1 2", "2 3", "3 resolved", "5 fired 1", "6 2", "7 3", "8 3", "10 resolved"]),
+    ],
+)  # fmt: skip
+def test_what_turns_often_goes_on_firing_until_it_is_steady(
+    outcomes: str, changes: int, within: int, expected: list[str]
+) -> None:
+    words = {"F": "FAILED", "S": "SUCCESS", "A": "ABORTED"}
+    rule = Rule("X", "failed", flapping=Flapping(changes, timedelta(hours=within), 3))  # a run an hour
+    assert play(rule, [words[letter] for letter in outcomes]) == expected
+
+
+def test_a_good_run_that_is_far_shorter_than_usual_fires_until_one_is_not() -> None:
+    compiled = compile_rule(Rule("X", "short", below_usual=0.2, min_runs=4))
+
+    def ends(index: int, minutes: float, earlier: Sequence[float]) -> RuleStatus:
+        start = T0 + timedelta(hours=index)
+        run = Run(KEY, f"r{index}", start, start + timedelta(minutes=minutes), "SUCCESS")
+        facts = ScenarioFacts("NIGHTLY", "Nightly")
+        name = EventName.RUN_FINISHED
+        event = Event(run_event_id(run, name), name, "prod", start, start, "SALES", facts, run)
+        event = replace(event, time=run.end or start)
+        state = compiled.on_event(None, event)
+        assert compiled.evaluate(state, view(event.time)).status is RuleStatus.UNKNOWN
+        durations = [timedelta(minutes=each) for each in (minutes, *earlier)]
+        return compiled.evaluate(state, replace(view(event.time), durations=durations)).status
+
+    assert ends(0, 1, [10, 10, 10]) is RuleStatus.INACTIVE  # too few
+    assert ends(0, 1, [10, 10, 10, 10]) is RuleStatus.FIRING
+    assert ends(0, 2, [10, 10, 10, 10]) is RuleStatus.INACTIVE
+
+
 def test_aborted_counts_where_a_rule_says_so() -> None:
     rule = Rule("X", "failed", outcomes=("FAILED", "ABORTED", "WARNING"))
     assert play(rule, ["ABORTED", "WARNING", "SUCCESS"]) == ["0 fired 1", "1 2", "2 resolved"]
@@ -104,7 +147,8 @@ def test_a_lost_run_is_told_in_words_and_fires_nothing_where_a_rule_leaves_it_ou
 def test_reading_back_ends_where_living_through_it_ends(
     outcomes: list[str], after: int, resolve_after: int, hold: int
 ) -> None:
-    rule = Rule("X", "failed", after=after, resolve_after=resolve_after)
+    flapping = Flapping(3, timedelta(hours=9), 2)
+    rule = Rule("X", "failed", after=after, resolve_after=resolve_after, flapping=flapping)
     lived = play(rule, outcomes)
     read_back = play(rule, outcomes, hold_until=min(hold, len(outcomes)))
 

@@ -335,16 +335,24 @@ class Reporter(Section):
         return self
 
 
-RuleKind = Literal["failed", "missed", "overlong", "stale", "deadline", "common_cause", "node_down"]
+RuleKind = Literal["failed", "missed", "overlong", "stale", "deadline", "common_cause", "short", "node_down"]
 _KIND_KEYS: Final = {
-    "failed": {"after", "resolve_after", "outcomes"},
+    "failed": {"after", "resolve_after", "outcomes", "flapping"},
     "missed": {"grace"},
     "overlong": {"times_usual", "at_least", "min_runs", "longer_than"},
     "stale": {"no_success_for"},
     "deadline": {"by", "from", "days", "location", "predict"},
     "common_cause": {"at_least", "within"},
+    "short": {"below_usual", "min_runs"},
     "node_down": {"for"},
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Flapping(Section):
+    changes: Annotated[int, Field(ge=2, le=100)] = 4  # so many turns between good and bad
+    within: PositiveDuration = timedelta(hours=2)  # in this time
+    steady: Annotated[int, Field(ge=1, le=1000)] = 3  # so many good runs in a row resolve it then
 
 
 @dataclass(frozen=True, slots=True)
@@ -360,11 +368,14 @@ class Rule(Section):
     outcomes: Annotated[
         tuple[Literal["SUCCESS", "WARNING", "FAILED", "ABORTED", "UNKNOWN"], ...], AfterValidator(not_empty)
     ] = ("FAILED", "UNKNOWN")  # failed: what counts as a failure; UNKNOWN is a run that DSS lost
+    # failed: one that turns so often says so once and goes on firing until it is steady; none: each turn is told
+    flapping: Flapping | None = None
     grace: Duration = timedelta(minutes=10)  # missed: how late a start may be, beyond the 60 s that DSS waits
     times_usual: Annotated[float, Field(gt=1, le=1000)] | None = None  # overlong: so many times the usual duration
     # overlong: but no less than this; common_cause: so many scenarios, 5 unless it says otherwise
     at_least: DurationOrCount = timedelta(minutes=15)
-    min_runs: Annotated[int, Field(ge=1, le=1000)] = 5  # overlong: so many runs define the usual duration
+    min_runs: Annotated[int, Field(ge=1, le=1000)] = 5  # overlong, short: so many runs define the usual duration
+    below_usual: Annotated[float, Field(gt=0, lt=1)] | None = None  # short: less than so much of the usual duration
     longer_than: PositiveDuration | None = None  # overlong: a fixed bound instead, or beside
     no_success_for: PositiveDuration | None = None  # stale: the longest time without a good run
     by: Annotated[int, Written(str, parse_time_of_day)] | None = None  # deadline: when it must be done, as `"07:00"`
@@ -386,6 +397,8 @@ class Rule(Section):
             raise ValueError("at_least of a rule of kind overlong is a duration, as 15m")
         if self.kind == "common_cause" and "at_least" in written and not isinstance(self.at_least, int):
             raise ValueError("at_least of a rule of kind common_cause is a number of scenarios, 2 or more")
+        if self.kind == "short" and self.below_usual is None:
+            raise ValueError("a rule of kind short needs below_usual, as 0.2")
         if self.kind == "deadline" and self.by is None:
             raise ValueError('a rule of kind deadline needs by, as "07:00"')
         if self.by is not None and self.by == self.from_:
@@ -405,7 +418,7 @@ class Rule(Section):
 
 
 DEFAULT_RULES: Final[tuple[Rule, ...]] = (
-    Rule("ScenarioFailed", "failed"),
+    Rule("ScenarioFailed", "failed", flapping=Flapping()),
     Rule("ScenarioMissed", "missed"),
     Rule("ScenarioOverlong", "overlong", times_usual=3.0),
     Rule("CommonCause", "common_cause", at_least=5, severity="critical"),

@@ -134,26 +134,23 @@ class Decider:
                 await self._write(partial(fail_over, undelivered=undelivered), compiled, now)
             self._channels_at = now
 
-        causes_due = await self._check_causes(compiled, now)
+        await self._check_causes(compiled, now)
         flushed = await self._write(flush, compiled, now)
         self._stepping = False
         if decided.full or timed.full or flushed.full:
             return now
-        dues = (self._due, timed.next_due, flushed.next_due, causes_due)
+        dues = (self._due, timed.next_due, flushed.next_due)
         self._due = min(filter(None, dues), default=None)
         return self._due
 
-    async def _check_causes(self, compiled: CompiledConfig, now: datetime) -> datetime | None:
-        """Look for common causes, unless that was done a moment ago; returns when it is worth looking again, if soon."""
-        if not compiled.causes:
-            return None
-        if self._causes_at is not None and not _is_due(self._causes_at, self._causes_pause, now):
-            return self._causes_at + self._causes_pause
+    async def _check_causes(self, compiled: CompiledConfig, now: datetime) -> None:
+        """Look for common causes, unless that was done a moment ago; what may be one waits for it."""
+        if not compiled.causes or not _is_due(self._causes_at, self._causes_pause, now):
+            return
         changes, self._causes_pause = await self._store.read(find_cause_changes, compiled, now, self._causes_at)
         if changes:
             await self._write(partial(apply_cause_changes, changes=changes), compiled, now)
         self._causes_at = now
-        return None
 
     def decide_recorded(self, connection: Connection, new: Sequence[Event], now: datetime) -> bool:
         """Write and decide new events in the transaction that records them, on the store's thread; false, with nothing

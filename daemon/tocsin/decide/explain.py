@@ -184,6 +184,8 @@ def _rule_why(rule: Rule, explanation: RunExplanation, labels: Labels, state: ob
         case "stale":
             good = is_good(explanation.run.outcome)
             return "no alert was open that a good run could resolve" if good else "the run was not good"
+        case "short":
+            return "the run was not good, took about as long as usual, or too few runs say what is usual"
         case "deadline":
             return "no deadline was missed that a good run could make up for"
         case _:

@@ -223,6 +223,7 @@ class FlushEvaluation(Evaluation):
             resolved=frozenset(alert.fingerprint for alert in resolved),
             at=self.now,
             acknowledged=frozenset(alert.fingerprint for alert in firing if alert.acknowledged),
+            flapping=frozenset(alert.fingerprint for alert in firing if alert.flapping),
         )
         before = self.log.get((group.key, channel.name))
         if muted is not None:

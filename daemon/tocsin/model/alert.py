@@ -82,6 +82,10 @@ class Alert:
         return {name: value for name in names if (value := self.labels.get(name))}
 
     @property
+    def flapping(self) -> bool:
+        return "flapping_since" in self.annotations
+
+    @property
     def failing_channel(self) -> str | None:
         """The channel that does not deliver, if this alert is about one."""
         return self.labels.get("channel") if self.name == CHANNEL_ALERT else None
@@ -132,13 +136,14 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class NotificationLogEntry:
-    """What a channel was last notified of for a group: the fingerprints of firing, resolved and acknowledged alerts, and
-    when."""
+    """What a channel was last notified of for a group: the fingerprints of firing, resolved, acknowledged and flapping
+    alerts, and when."""
 
     firing: frozenset[str]
     resolved: frozenset[str]
     at: datetime
     acknowledged: frozenset[str] = frozenset()
+    flapping: frozenset[str] = frozenset()
 
 
 class SilenceState(StrEnum):

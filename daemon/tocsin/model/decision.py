@@ -38,6 +38,7 @@ class DecisionReason(StrEnum):
     DIGEST = "digest"  # what happened since the digest before it
     ESCALATED = "escalated"  # nobody acknowledged it in time, so another receiver is notified too
     ACKNOWLEDGED = "acknowledged"  # or no longer; notified to services that keep incidents
+    FLAPPING = "flapping"  # an alert that fires has begun to flap; said once
     FAILOVER = "failover"  # another receiver did not deliver it
     SUMMARY = "summary"
     # and those that do not
@@ -66,6 +67,7 @@ FLUSHES = tuple(
             "acknowledged",
             "failover",
             "waiting",
+            "flapping",
             *_MUTES,
         ),
     )

@@ -36,6 +36,8 @@ class FailedState(RuleState, frozen=True, kw_only=True, tag="failed"):
     outcome: str | None = None
     previous: str | None = None  # the outcome before the streak
     url: str | None = None
+    turns: tuple[datetime, ...] = ()  # the latest changes between good and bad; of rules with `flapping`
+    flapping: datetime | None = None  # since when
 
 
 class MissedState(RuleState, frozen=True, kw_only=True, tag="missed"):
@@ -67,6 +69,14 @@ class StaleState(RuleState, frozen=True, kw_only=True, tag="stale"):
     off: bool = False  # seen inactive; counts anew from its activation
 
 
+class ShortState(RuleState, frozen=True, kw_only=True, tag="short"):
+    """The last good run, until its duration has been compared, and while its alert fires."""
+
+    run: RunKey | None = None
+    end: datetime | None = None
+    url: str | None = None
+
+
 class DeadlineState(RuleState, frozen=True, kw_only=True, tag="deadline"):
     """``since``: deadlines after it count. What began or ended last makes a prediction be made anew."""
 
@@ -90,4 +100,6 @@ class StalledState(RuleState, frozen=True, kw_only=True, tag="stalled"):
     over: datetime | None = None  # a later start that came, until the alert has resolved
 
 
-AnyRuleState = FailedState | MissedState | OverlongState | StaleState | DeadlineState | NodeDownState | StalledState
+AnyRuleState = (
+    FailedState | MissedState | OverlongState | StaleState | ShortState | DeadlineState | NodeDownState | StalledState
+)

@@ -31,7 +31,7 @@ _OPEN_LABELS |= dict.fromkeys((EventName.NODE_DOWN, EventName.NODE_UP), frozense
 _VARIABLE = re.compile(r"\$\{([^{}]*)\}")
 _IN_ANNOTATIONS = _OF_SCENARIOS | {
     "alertname", "severity", "dss_node", "scenario_name", "count", "starts_at", "summary", "description", "scenario_url",
-    "run_url", "previous_outcome", "expected_start", "usual_duration", "last_good", "deadline", "error", "scenarios", "since", "reason",
+    "run_url", "previous_outcome", "expected_start", "usual_duration", "last_good", "deadline", "error", "scenarios", "since", "flapping_since", "reason",
 }  # fmt: skip
 _OF_NODES = {"node_down": frozenset[str](), "common_cause": frozenset({"cause"})}  # labels of alerts about nodes
 _YEARS_AHEAD = 8  # as far as the next 29th of February may lie
@@ -330,7 +330,7 @@ def _rules(config: Config) -> Iterator[Finding]:
         if rule.kind in ("missed", "stale", "deadline", "common_cause") and of_runs:
             message = f"it is about scenarios, which have no {' and no '.join(of_runs)}; take it out of its match"
             yield Finding("warning", message, where, line)
-        elif rule.kind in ("failed", "overlong") and {"event", "outcome"} & set(of_runs):
+        elif rule.kind in ("failed", "overlong", "short") and {"event", "outcome"} & set(of_runs):
             message = f"its match on {' and '.join(of_runs)} also hides the runs that would end its alerts"
             yield Finding("warning", message, where, line)
         known = _IN_ANNOTATIONS.union(rule.labels, config.tag_labels, *_nodes(config))

@@ -178,6 +178,8 @@ def deduplicate(
         return NotifyDecision(DecisionReason.NO_CHANGE, "send_resolved is off", log=True)
     if not firing or (channel.send_resolved and not resolved <= last.resolved):
         return _send(DecisionReason.RESOLVED)
+    if not current.flapping <= last.flapping:
+        return _send(DecisionReason.FLAPPING)
     if channel.keeps_state and current.acknowledged != last.acknowledged & firing:
         return _send(DecisionReason.ACKNOWLEDGED)
     if last.at < now - route.repeat_interval:

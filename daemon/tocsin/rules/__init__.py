@@ -10,12 +10,12 @@ from tocsin.rules.causes import CommonCauseRule
 from tocsin.rules.deadlines import DeadlineRule
 from tocsin.rules.outages import NodeDownRule
 from tocsin.rules.rule import AnyRule
-from tocsin.rules.runs import FailedRule, OverlongRule, StaleRule
+from tocsin.rules.runs import FailedRule, OverlongRule, ShortRule, StaleRule
 from tocsin.rules.starts import MissedRule
 
 KINDS: Mapping[str, type[AnyRule]] = {
     "failed": FailedRule, "missed": MissedRule, "overlong": OverlongRule, "stale": StaleRule, "deadline": DeadlineRule,
-    "common_cause": CommonCauseRule, "node_down": NodeDownRule,
+    "common_cause": CommonCauseRule, "short": ShortRule, "node_down": NodeDownRule,
 }  # fmt: skip
 
 

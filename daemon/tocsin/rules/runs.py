@@ -1,5 +1,6 @@
-"""Rules about the runs of one scenario: ``failed``, ``overlong``, ``stale``."""
+"""Rules about the runs of one scenario: ``failed``, ``overlong``, ``short``, ``stale``."""
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from statistics import median
 
@@ -8,7 +9,7 @@ from msgspec.structs import replace
 from tocsin.config.model import Rule
 from tocsin.kit.clock import format_duration, format_utc, human_duration, isoformat, to_ms
 from tocsin.model.event import END_EVENTS, Event, EventName, end_event_name, is_good
-from tocsin.model.rule_state import FailedState, OverlongState, StaleState
+from tocsin.model.rule_state import FailedState, OverlongState, ShortState, StaleState
 from tocsin.model.run import LOST, Outcome
 from tocsin.model.scenario import ScenarioView
 from tocsin.rules.rule import (
@@ -41,41 +42,74 @@ class FailedRule(CompiledRule[FailedState]):
             if state is None or not is_good(run.outcome):
                 return state
             if state.crossed is None:
-                return reset(state)
-            good = state.good + 1
-            recovered = event.time if good == self.config.resolve_after else state.recovered
-            return replace(state, good=good, recovered=recovered)
+                return replace(reset(state), turns=self._recent(state.turns, event.time))
+            state = replace(state, good=state.good + 1)
+            if state.good == 1:
+                state = self._turn(state, event.time)
+            flapping = self.config.flapping if state.flapping else None
+            enough = max(self.config.resolve_after, flapping.steady if flapping else 0)
+            return replace(state, recovered=event.time) if state.good == enough else state
         state = state or FailedState()
         if state.failures == 0 or state.recovered is not None:
             # `firing` stays: while history is read back, a streak may end and another begin before anyone is notified.
-            state = replace(reset(state), first=event.time, previous=event.previous_outcome)
+            turns = () if state.flapping else self._recent(state.turns, event.time)
+            state = replace(reset(state), first=event.time, previous=event.previous_outcome, turns=turns)
         failures = state.failures + 1
+        begins = state.crossed is None and failures >= self.config.after
+        if begins or (state.crossed is not None and state.good):
+            state = self._turn(state, event.time)
         return replace(
             state,
             failures=failures,
             good=0,
-            crossed=event.time if state.crossed is None and failures >= self.config.after else state.crossed,
+            crossed=event.time if begins else state.crossed,
             run=run.key,
             outcome=run.outcome,
             url=event.run_url,
         )
 
+    def _recent(self, turns: Sequence[datetime], now: datetime) -> tuple[datetime, ...]:
+        flapping = self.config.flapping
+        return () if flapping is None else tuple(at for at in turns if at > now - flapping.within)
+
+    def _turn(self, state: FailedState, at: datetime) -> FailedState:
+        """It turned from good to bad or back."""
+        flapping = self.config.flapping
+        if flapping is None:
+            return state
+        turns = (*self._recent(state.turns, at), at)[-flapping.changes :]
+        return replace(state, turns=turns, flapping=state.flapping or (at if len(turns) >= flapping.changes else None))
+
     def evaluate(self, state: FailedState, view: RuleView) -> EvaluationResult:
         if state.recovered is not None:
-            return EvaluationResult(reset(state), RuleStatus.INACTIVE, at=state.recovered)
+            turns = () if state.flapping else state.turns
+            return EvaluationResult(replace(reset(state), turns=turns), RuleStatus.INACTIVE, at=state.recovered)
         if state.crossed is None or state.run is None or state.first is None:
             return EvaluationResult(state, RuleStatus.INACTIVE)
         how = f"{state.outcome} ({LOST})" if state.outcome == Outcome.UNKNOWN else state.outcome
         again = "" if state.failures == 1 else f" {times(state.failures)} in a row"
         before = f" Before that: {state.previous}." if state.previous else ""
+        evidence = f"{state.run.run_id}/{to_ms(state.run.start)}"
+        summary = f"{view.subject} ended {how}{again}"
+        description = f"Run {state.run.run_id} ended {how}; failing since {format_utc(state.first)}.{before}"
+        facts = {"previous_outcome": state.previous or "", "run_url": state.url or ""}
+        if (flapping := self.config.flapping) is not None and state.flapping is not None:
+            evidence += "/flapping"
+            summary = f"{view.subject} is flapping: good and bad runs by turns"
+            description = (
+                f"It turned {flapping.changes} times between good and bad within {format_duration(flapping.within)}, up to "
+                f"{format_utc(state.flapping)}. The last bad run was {state.run.run_id} ({how}). This goes on firing until "
+                f"{flapping.steady} good runs in a row; single turns are not told."
+            )
+            facts["flapping_since"] = isoformat(state.flapping)
         content = AlertContent(
             starts_at=state.crossed,
-            evidence=f"{state.run.run_id}/{to_ms(state.run.start)}",
-            summary=f"{view.subject} ended {how}{again}",
-            description=f"Run {state.run.run_id} ended {how}; failing since {format_utc(state.first)}.{before}",
+            evidence=evidence,
+            summary=summary,
+            description=description,
             count=state.failures,
             run=state.run,
-            facts={"previous_outcome": state.previous or "", "run_url": state.url or ""},
+            facts=facts,
         )
         return EvaluationResult(state, RuleStatus.FIRING, content=content)
 
@@ -137,6 +171,44 @@ class OverlongRule(CompiledRule[OverlongState]):
             description=f"Run {run.run_id} started {format_utc(run.start)} and still runs after {allowed}; {why}.",
             run=run,
             facts={"usual_duration": usual, "run_url": state.url or ""},
+        )
+        return EvaluationResult(state, RuleStatus.FIRING, content=content)
+
+
+class ShortRule(CompiledRule[ShortState]):
+    """Fires for a good run that took far less than it usually does, resolves with the next good one that did not. "Usual" is
+    the median of the good runs before it."""
+
+    state_type = ShortState
+    begins = frozenset({EventName.RUN_FINISHED})
+
+    def needs_history(self, state: ShortState) -> bool:
+        return True
+
+    def on_event(self, state: ShortState | None, event: Event) -> ShortState | None:
+        if event.run is None or event.name not in END_EVENTS or not is_good(event.run.outcome):
+            return state
+        return replace(state or ShortState(), run=event.run.key, end=event.time, url=event.run_url)
+
+    def evaluate(self, state: ShortState, view: RuleView) -> EvaluationResult:
+        run, end, below = state.run, state.end, self.config.below_usual
+        if run is None or end is None or below is None:
+            return EvaluationResult(reset(state), RuleStatus.INACTIVE)
+        if view.durations is None:
+            return EvaluationResult(state, RuleStatus.UNKNOWN, view.now)  # an event: the tick after it reads them
+        before = view.durations[1:]  # the first is its own
+        took = max(end - run.start, timedelta(0))
+        usual = timedelta(seconds=median(each.total_seconds() for each in before)) if before else timedelta(0)
+        if len(before) < self.config.min_runs or took >= below * usual:
+            return EvaluationResult(reset(state), RuleStatus.INACTIVE, at=end)
+        content = AlertContent(
+            starts_at=end,
+            evidence=f"{run.run_id}/{to_ms(run.start)}",
+            summary=f"{view.subject} took only {human_duration(took)}; usually it takes {human_duration(usual)}",
+            description=f"Run {run.run_id} was good, but took less than {below:.0%} of its usual duration. It may have found no "
+            "data, or done nothing.",
+            run=run,
+            facts={"usual_duration": human_duration(usual), "run_url": state.url or ""},
         )
         return EvaluationResult(state, RuleStatus.FIRING, content=content)
 

@@ -169,7 +169,10 @@ def load_notification_log(connection: Connection, keys: Collection[str]) -> dict
             None
             if row.at is None
             else NotificationLogEntry(
-                frozenset(row.firing), frozenset(row.resolved), row.at, frozenset(row.acknowledged or ())
+                frozenset(row.firing),
+                frozenset(row.resolved),
+                row.at,
+                *(map(frozenset, (row.acknowledged or (), row.flapping or ()))),
             )
         )
         # The entry counts, whatever reason a newer version has written.
@@ -202,7 +205,7 @@ def _log_sets(entry: NotificationLogEntry | None) -> Iterator[str]:
         yield document_text(sorted(getattr(entry, name)) if entry else ())
 
 
-_SETS = ("firing", "resolved", "acknowledged")
+_SETS = ("firing", "resolved", "acknowledged", "flapping")
 _ENTRY = (*_SETS, "at", "reason")
 _LOG = bulk_upsert(notification_log, ("group_key", "channel", *_ENTRY), _ENTRY)
 

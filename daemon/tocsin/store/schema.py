@@ -421,6 +421,7 @@ notification_log = Table(
     Column("firing", Document(tuple[str, ...]), nullable=False),  # fingerprints
     Column("resolved", Document(tuple[str, ...]), nullable=False),
     Column("acknowledged", Document(tuple[str, ...])),
+    Column("flapping", Document(tuple[str, ...])),
     Column("at", Moment),  # null until the first notification
     _word("reason"),  # of the last flush; only a change of it is a new decision row
     PrimaryKeyConstraint("group_key", "channel"),
