@@ -3,6 +3,7 @@
 import asyncio
 import json
 import threading
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -113,9 +114,10 @@ def test_tail_says_when_the_daemon_is_gone() -> None:
     assert told.stderr == f"tocsin: cannot reach the daemon at {url}: it has ended the stream\n"
 
 
-def test_events_are_listed_in_their_public_order(tocsin: Tocsin) -> None:
+def test_events_are_listed_newest_first_or_behind_a_place_in_their_order(tocsin: Tocsin) -> None:
     found = json.loads(tocsin("events", "list", "--json").stdout)
-    assert [(one["seq"], one["type"]) for one in found] == [(1, "tocsin.run.started"), (2, "tocsin.run.failed")]
+    assert [(one["seq"], one["type"]) for one in found] == [(2, "tocsin.run.failed"), (1, "tocsin.run.started")]
+    assert [one["seq"] for one in json.loads(tocsin("events", "list", "--json", "--after", "0").stdout)] == [1, 2]
     assert [one["seq"] for one in json.loads(tocsin("events", "list", "--json", "--after", "1").stdout)] == [2]
     table = tocsin("events", "list", "--event", "run.failed").stdout.splitlines()
     assert len(table) == 2
@@ -213,6 +215,71 @@ def test_an_alert_is_explained_by_its_id_or_the_beginning_of_it(tocsin: Tocsin) 
     assert json.loads(tocsin("explain", alert["id"], "--json").stdout)["alert"]["id"] == alert["id"]
     assert "alertname=ScenarioFailed" in tocsin("explain", alert["id"], "--all").stdout
     assert tocsin("explain", "nothing").exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["events", "list", "--since", "5m"], 1), (["events", "list", "--until", "5m"], 1), (["events", "list", "--since", "1d"], 2),
+        (["events", "list", "--matcher", "event=run.failed", "--matcher", "project=~S.*"], 1),
+        (["alerts", "list", "--since", "1h"], 1), (["alerts", "list", "--until", "1h"], 0), (["alerts", "list", "--severity", "info"], 0),
+        (["alerts", "list", "--matcher", "scenario!=NIGHTLY"], 0), (["deliveries", "list", "--since", "1h", "--node", "prod"], 1),
+        (["deliveries", "list", "--until", "2020-01-01"], 0), (["silence", "list", "--matcher", "a=b"], 0),
+    ],
+)  # fmt: skip
+def test_lists_are_narrowed(tocsin: Tocsin, words: list[str], expected: int) -> None:
+    assert len(json.loads(tocsin(*words, "--json").stdout)) == expected
+
+
+def test_times_are_those_of_this_machine(tocsin: Tocsin, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Asia/Kolkata")
+    time.tzset()
+    try:
+        here = NOW + timedelta(hours=5, minutes=30)
+        for words in (["alerts", "list"], ["deliveries", "list"], ["events", "list"], ["alerts", "show", "a" * 4]):
+            assert f"{here:%Y-%m-%d %H:%M:%S}" in tocsin(*words).stdout
+        since, until = f"{here:%Y-%m-%dT%H:%M:%S}", f"{here + timedelta(seconds=1):%Y-%m-%dT%H:%M:%S}"
+        found = tocsin("alerts", "list", "--since", since, "--until", until, "--json")
+        assert len(json.loads(found.stdout)) == 1
+    finally:
+        monkeypatch.delenv("TZ")
+        time.tzset()
+
+
+def test_ids_may_be_cut_where_they_are_unique(tocsin: Tocsin) -> None:
+    assert tocsin("alerts", "list").stdout.splitlines()[1].startswith("aaaaaaaaaaaa  firing")
+    assert "acknowledged by ann" in tocsin("alerts", "ack", "aaa", "--author", "ann", "--duration", "1h").stdout
+    assert "acknowledged  " in tocsin("alerts", "list").stdout
+    shown = tocsin("alerts", "show", "aaaa")
+    assert "acknowledged by     ann" in shown.stdout, shown.output
+    assert json.loads(tocsin("alerts", "show", "aaaa", "--json").stdout)["acknowledged"]["by"] == "ann"
+    assert tocsin("alerts", "unack", "aaa").exit_code == 0
+    added = tocsin("silence", "add", "project=SALES", "--duration", "1h")
+    assert "it covers 1 firing alert now" in added.stderr
+    assert "suppressed" in tocsin("alerts", "list").stdout
+    assert tocsin("silence", "expire", added.stdout[:12]).exit_code == 0
+    assert tocsin("deliveries", "show", "dddd").exit_code == 0
+    assert tocsin("deliveries", "retry", "dddd").stdout == f"{'d' * 32} will be sent again\n"
+
+
+def test_a_silence_on_an_unknown_label_is_warned_of(tocsin: Tocsin) -> None:
+    added = tocsin("silence", "add", "projct=SALES", "--duration", "1h")
+    assert (added.exit_code, "did you mean 'project'?" in added.stderr, "covers 0" in added.stderr) == (0, True, True)
+
+
+def test_dead_letters_are_sent_again_by_a_filter(tocsin: Tocsin) -> None:
+    assert tocsin("deliveries", "retry").exit_code == 2
+    assert tocsin("deliveries", "retry", "ddd", "--all").exit_code == 2
+    assert tocsin("deliveries", "retry", "--channel", "other").stdout == "0 will be sent again\n"
+    assert tocsin("deliveries", "retry", "--project", "SALES", "--since", "1h").stdout == "1 will be sent again\n"
+    assert tocsin("deliveries", "retry", "--all").stdout == "0 will be sent again\n"
+
+
+def test_status_tells_what_there_is(tocsin: Tocsin) -> None:
+    told = tocsin("status")
+    assert (told.exit_code, "1 active, 0 suppressed, 0 acknowledged" in told.stdout) == (0, True), told.output
+    assert "0 pending, 1 dead" in told.stdout
+    assert json.loads(tocsin("status", "--json").stdout)["deliveries"] == {"pending": 0, "dead": 1}
 
 
 def test_a_daemon_that_does_not_answer_is_exit_3(tocsin: Tocsin) -> None:

@@ -1,6 +1,7 @@
 """What verbs print: aligned text, tables on a terminal, JSON with all its keys."""
 
 import os
+import re
 import subprocess
 from datetime import UTC, datetime, timedelta
 
@@ -39,6 +40,16 @@ def test_no_rows_are_a_heading_alone_and_an_empty_list(capsys):
 def test_one_thing_is_shown_line_by_line(capsys):
     show.item({"run_as": None, "duration_seconds": timedelta(minutes=2, seconds=5), "steps": [1]}, hide=("steps",))
     assert capsys.readouterr().out == "run as\nduration  2m 5s\n"
+
+
+def test_on_a_terminal_a_row_is_a_line_and_the_first_column_is_whole(capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "100")
+    rows = [{"id": "a" * 12, "state": "firing", "place": "node/PROJECT/" + "S" * 40, "summary": "it failed " * 20}] * 2
+    show.rows(rows, ("id", "state", "place", "summary"))
+    plain = [re.sub("\x1b\\[[0-9;]*m", "", line) for line in capsys.readouterr().out.splitlines()]
+    assert (len(plain), {len(line) for line in plain[1:]}) == (3, {100})
+    assert all(line.startswith("a" * 12 + "  firing  node/") for line in plain[1:])
 
 
 @pytest.mark.e2e

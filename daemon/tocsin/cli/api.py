@@ -59,7 +59,7 @@ class ApiClient:
             yield cls(base, headers, daemon.config)
 
     async def request(
-        self, method: str, *path: str, query: Mapping[str, str | None] | None = None, body: object = None
+        self, method: str, *path: str, query: Mapping[str, Any] | None = None, body: object = None
     ) -> JsonObject:
         """The JSON object of an answer. Parts of a query that are None are left out."""
 
@@ -74,7 +74,7 @@ class ApiClient:
             raise Failure(f"{self.base} does not answer as Tocsin does: {text[:80]!r}", UNREACHABLE) from None
         return answer if isinstance(answer, dict) else {}
 
-    async def items(self, name: str, limit: int, **filters: str | None) -> list[JsonObject]:
+    async def items(self, name: str, limit: int, **filters: Any) -> list[JsonObject]:
         """Up to ``limit`` items of a list, page by page."""
         items: list[JsonObject] = []
         while len(items) < limit:
@@ -85,7 +85,7 @@ class ApiClient:
             filters["after"] = page["next"]
         return items
 
-    async def stream(self, *path: str, **filters: str | None) -> AsyncIterator[JsonObject]:
+    async def stream(self, *path: str, **filters: Any) -> AsyncIterator[JsonObject]:
         """What the daemon sends as it happens; without an end of its own."""
         response = await asyncio.to_thread(self._open, "GET", path, filters)
         with socket.fromfd(response.fileno(), socket.AF_INET, socket.SOCK_STREAM) as connection:
@@ -100,12 +100,10 @@ class ApiClient:
                 with suppress(OSError):
                     connection.shutdown(socket.SHUT_RDWR)  # ends the thread that may still read
 
-    def _open(
-        self, method: str, path: Sequence[str], query: Mapping[str, str | None], body: object = None
-    ) -> HTTPResponse:
+    def _open(self, method: str, path: Sequence[str], query: Mapping[str, Any], body: object = None) -> HTTPResponse:
         """The answer, to be read within 120 seconds each time. Blocks. Raises ``Failure``."""
-        params = {"dss_node" if key == "node" else key: value for key, value in query.items() if value is not None}
-        url = f"{self.base}/api/v1/{'/'.join(quote(part, safe='') for part in path)}?{urlencode(params)}"
+        params = {"dss_node" if key == "node" else key: value for key, value in query.items() if value}
+        url = f"{self.base}/api/v1/{'/'.join(quote(part, safe='') for part in path)}?{urlencode(params, doseq=True)}"
         data = None if body is None else json.dumps(body).encode()
         try:
             request = Request(url, data, dict(self.headers), method=method)

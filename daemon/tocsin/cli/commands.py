@@ -24,6 +24,7 @@ _VERBS = {
     "scenario": ("dss.scenario:app", "Scenarios of DSS: look at them, run them, change them."),
     "runs": ("dss.runs:app", "Single runs of scenarios: look at them, wait for them, stop them."),
     "reporter": ("dss.reporter:app", "DSS's own reporters, over all scenarios."),
+    "status": ("state:show_status", "Nodes, alerts, deliveries and the last reload of the daemon."),
     "events": ("state:events", "What happened: runs, nodes, failed reporters."),
     "alerts": ("state:alerts", "Alerts: they fire until what is wrong is fixed."),
     "silence": ("state:silence", "Silences: nobody is notified of alerts that match; they go on firing."),

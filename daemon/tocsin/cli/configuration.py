@@ -9,7 +9,6 @@ import click
 from tocsin.cli import show
 from tocsin.cli.exits import DONE, NO, USAGE, append_line, fail
 from tocsin.cli.verb import Argument, ConfigOption, JsonOption, Option, command, group, load_config
-from tocsin.config.tokens import Role, make_token
 
 if TYPE_CHECKING:
     from tocsin.config.model import Route
@@ -170,10 +169,7 @@ def _notify_test(
 def _new_token(
     name: Annotated[str, Argument(help="Who it is for; it stands in the log and in what they change.")],
     role: Annotated[
-        str,
-        Option(
-            type=click.Choice([role.value for role in Role]), help="A viewer reads, an operator changes things too."
-        ),
+        str, Option(type=click.Choice(["viewer", "operator"]), help="A viewer reads, an operator changes things too.")
     ],
     file: Annotated[
         Path | None, Option(metavar="FILE", help="The tokens file; without it http.tokens_file of the configuration.")
@@ -181,6 +177,8 @@ def _new_token(
     config: ConfigOption = None,
 ) -> None:
     """Print a new token, once, and append its hash to the tokens file. A running daemon takes it at once."""
+    from tocsin.config.tokens import Role, make_token
+
     path = file or load_config(config).http.tokens_file
     if path is None:
         fail("the configuration has no http.tokens_file; set it, or name a file with --file", USAGE)

@@ -8,26 +8,21 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from shutil import get_terminal_size
 
 from tocsin.cli.exits import one_line
 from tocsin.kit.clock import human_duration, isoformat
 from tocsin.kit.strings import json_text
 
 Row = Mapping[str, object]
-_COLOURS = {
-    "SUCCESS": "green",
-    "changed": "green",
-    "ok": "green",
-    "warning": "yellow",
-    "WARNING": "yellow",
-    "would change": "yellow",
-    "running": "cyan",
-    "FAILED": "bold red",
-    "UNKNOWN": "bold red",
-    "failed": "bold red",
-    "ABORTED": "magenta",
-    "not tried": "magenta",
+_COLOURS = {  # of a terminal, by the words of a cell
+    **dict.fromkeys(("SUCCESS", "changed", "delivered", "resolved"), "32"),
+    **dict.fromkeys(("WARNING", "would change", "warning", "pending", "sending"), "33"),
+    **dict.fromkeys(("running", "info", "acknowledged", "suppressed"), "36"),
+    **dict.fromkeys(("FAILED", "UNKNOWN", "failed", "critical", "firing", "dead"), "1;31"),
+    **dict.fromkeys(("ABORTED", "not tried"), "35"),
 }
+_LEAST_WIDTH = 8  # of a column that is cut
 
 
 def rows(items: Sequence[Row], columns: Sequence[str], *, as_json: bool = False) -> None:
@@ -89,21 +84,25 @@ def _heading(key: str) -> str:
 
 
 def _print_table(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
-    if not sys.stdout.isatty():
-        widths = [max(map(len, column)) for column in zip(headings, *lines, strict=True)]
-        for line in (headings, *lines):
-            print("  ".join(f"{text:<{width}}" for text, width in zip(line, widths, strict=True)).rstrip())
-        return
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+    """A line each. On a terminal the widest columns but the first are cut to its width, and words have colours."""
+    widths = [max(map(len, column)) for column in zip(headings, *lines, strict=True)]
+    terminal = sys.stdout.isatty()
+    excess = sum(widths) + 2 * (len(widths) - 1) - get_terminal_size().columns if terminal else 0
+    while excess > 0:
+        widest = max(range(1, len(widths)), key=widths.__getitem__, default=0)
+        if widest == 0 or widths[widest] <= _LEAST_WIDTH:
+            break
+        widths[widest] -= 1
+        excess -= 1
 
-    drawn = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in headings:
-        drawn.add_column(heading, overflow="fold")
-    for line in lines:
-        drawn.add_row(*(Text(text, style=_COLOURS.get(text, "")) for text in line))
-    Console().print(drawn)
+    def padded(text: str, width: int) -> str:
+        shown = text if len(text) <= width else f"{text[: width - 1]}…"
+        colour = _COLOURS.get(text) if terminal else None
+        coloured = f"\x1b[{colour}m{shown}\x1b[0m" if colour else shown
+        return coloured + " " * (width - len(shown))
+
+    for line in (headings, *lines):
+        print("  ".join(map(padded, line, widths)).rstrip())
 
 
 @contextmanager

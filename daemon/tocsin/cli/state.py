@@ -1,9 +1,10 @@
-"""The verbs on the daemon's own state: ``events``, ``alerts``, ``silence``, ``deliveries`` and ``explain``."""
+"""The verbs on the daemon's own state: ``status``, ``events``, ``alerts``, ``silence``, ``deliveries`` and ``explain``."""
 
 import getpass
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, make_dataclass
+from dataclasses import asdict, dataclass, make_dataclass
+from datetime import datetime
 from typing import Annotated, Any
 from urllib.parse import unquote
 
@@ -11,16 +12,51 @@ import click
 
 from tocsin.cli import show
 from tocsin.cli.api import ApiClient, JsonObject
-from tocsin.cli.exits import DONE, USAGE, Failure, one_line
+from tocsin.cli.exits import DONE, USAGE, Failure, one_line, print_stderr
 from tocsin.cli.verb import Argument, Filter, JsonOption, LimitOption, Option, group, verb
+from tocsin.kit.clock import BadMoment, SystemClock, isoformat, parse_moment
 
-AlertId = Annotated[str, Argument(metavar="ID", help="As `tocsin alerts list` shows it.")]
+AlertId = Annotated[str, Argument(metavar="ID", help="As `tocsin alerts list` shows it; it may be cut where unique.")]
 Column = str | Callable[[JsonObject], Any]  # the key of an item, or its value
+SHOWN_ID = 12  # characters of an id in a table; as many as an id may be cut to in practice
 events, alerts, silence, deliveries = (group() for _ in range(4))
 
 
 def _row(item: JsonObject, columns: Mapping[str, Column]) -> JsonObject:
     return {heading: item.get(key) if isinstance(key, str) else key(item) for heading, key in columns.items()}
+
+
+def _id(item: JsonObject) -> str:
+    return str(item["id"])[:SHOWN_ID]
+
+
+def _time(key: str) -> Callable[[JsonObject], Any]:
+    """The time under a key, which tables show in this machine's zone."""
+    return lambda item: item[key] and datetime.fromisoformat(item[key])
+
+
+def moment(text: str | None) -> str | None:
+    """A time of the command line as the API takes it; one without a zone is of this machine's. Raises ``Failure``."""
+    try:
+        return None if text is None else isoformat(parse_moment(text, SystemClock().now(), zone=None))
+    except BadMoment as error:
+        raise Failure(str(error), USAGE) from None
+
+
+@dataclass(frozen=True, slots=True)
+class Narrowing:
+    """What every list takes."""
+
+    matcher: Annotated[
+        list[str] | None, Option(help="As project=~SALES.* or 'severity!=info'; several must all hold.")
+    ] = None
+    since: Annotated[
+        str | None, Option(metavar="TIME", help="From then on: 2026-03-01T06:00, or 2h for so long ago.")
+    ] = None
+    until: Annotated[str | None, Option(metavar="TIME", help="Before then.")] = None
+
+    def query(self) -> dict[str, Any]:
+        return {"matcher": self.matcher, "since": moment(self.since), "until": moment(self.until)}
 
 
 def _add_list(
@@ -34,12 +70,16 @@ def _add_list(
     async def print_list(
         api: ApiClient,
         options: options_type,  # type: ignore[valid-type]
+        narrowing: Narrowing,
         limit: LimitOption = 100,
         as_json: JsonOption = False,
     ) -> None:
         query = {name: None if value is None else str(value) for name, value in asdict(options).items()}
         state = query.get("state")
-        items = await api.items(path, limit, **(query | {"state": None} if state == every else query))
+        asked = narrowing.query() | (query | {"state": None} if state == every else query)
+        if path == "events":
+            asked["order"] = "asc" if query["after"] else "desc"
+        items = await api.items(path, limit, **asked)
         if hidden and state is None:
             items = [item for item in items if item["state"] != hidden]
         if as_json:
@@ -64,56 +104,116 @@ def _event_place(event: JsonObject) -> str:
     return "/".join(filter(None, (data["node"], data["project"], data["scenario"] and data["scenario"]["id"])))
 
 
+def _alert_state(alert: JsonObject) -> str:
+    """In a word: how it ended, or what is the matter with it while it fires."""
+    if alert["state"] != "firing":
+        return str(alert["end_reason"])
+    return (
+        "suppressed" if any(alert["suppressed_by"].values()) else "acknowledged" if alert["acknowledged"] else "firing"
+    )
+
+
 _PLACE_LABELS = ("dss_node", "project", "scenario", "channel")
 _EVENT_COLUMNS: dict[str, Column] = {
     "seq": "seq",
-    "time": "time",
+    "time": _time("time"),
     "event": lambda event: event["type"].removeprefix("tocsin."),
+    "outcome": lambda event: event["data"]["run"]["outcome"] if event["data"]["run"] else event["data"]["reason"],
     "place": _event_place,
     "run": lambda event: event["data"]["run"] and event["data"]["run"]["id"],
-    "outcome": lambda event: event["data"]["run"]["outcome"] if event["data"]["run"] else event["data"]["reason"],
     "error": lambda event: event["data"]["error"] and event["data"]["error"]["message"],
 }
 _add_list(
     events,
     "events",
-    "List events in their public order, the oldest first.",
+    "List events, the newest first; with --after in their public order.",
     _EVENT_COLUMNS,
     _filters("event node project scenario outcome")
-    | {"after": (Annotated[int, Option(help="Only those behind this place in the public order.")], 0)},
+    | {"after": (Annotated[int | None, Option(help="Those behind this place in the public order.")], None)},
 )
 _add_list(
     alerts,
     "alerts",
     "List alerts, the newest first; firing ones unless --state says otherwise.",
     {
-        "id": "id",
-        "state": lambda alert: alert["state"] if alert["state"] == "firing" else alert["end_reason"],
-        "alert": lambda alert: alert["labels"].get("alertname"),
+        "id": _id,
+        "state": _alert_state,
         "severity": lambda alert: alert["labels"].get("severity"),
+        "alert": lambda alert: alert["labels"].get("alertname"),
         "place": lambda alert: "/".join(filter(None, map(alert["labels"].get, _PLACE_LABELS))),
-        "since": "starts_at",
+        "since": _time("starts_at"),
         "summary": lambda alert: alert["annotations"].get("summary"),
     },
-    _state("firing, resolved, or all.", "firing") | _filters("alertname node project scenario"),
+    _state("firing, resolved, or all.", "firing") | _filters("alertname severity node project scenario"),
 )
 _add_list(
     silence,
     "silences",
-    "List silences.",
-    {key: key for key in ("id", "state", "matchers")} | {"ends": "ends_at", "by": "created_by", "comment": "comment"},
+    "List silences, those that end last first.",
+    {"id": _id} | {key: key for key in ("state", "matchers")}
+    | {"ends": _time("ends_at"), "by": "created_by", "comment": "comment"},
     _state("pending, active or expired; without it those not expired."),
     hidden="expired",
-)
+)  # fmt: skip
 _add_list(
     deliveries,
     "deliveries",
     "List notifications, the newest first.",
-    {key: key for key in ("id", "state", "channel", "subject")}
-    | {"created": "created_at", "attempts": lambda notification: len(notification["attempts"]), "reason": "reason"},
+    {"id": _id} | {key: key for key in ("state", "channel", "subject")}
+    | {"created": _time("created_at"), "tries": lambda item: len(item["attempts"]), "reason": "reason"},
     _state("pending, sending, delivered, dead, superseded or cancelled.")
-    | _filters("receiver channel project scenario"),
-)
+    | _filters("receiver channel node project scenario"),
+)  # fmt: skip
+
+
+@verb(None, "status")
+async def show_status(api: ApiClient, as_json: JsonOption = False) -> None:
+    """Show nodes, what fires, what waits to be sent, and the last reload. Exit 1 when the daemon is not ready."""
+    status = await api.request("GET", "status")
+    if as_json:
+        show.print_json(status)
+    else:
+        _print_status(status)
+    if not status["ready"]:
+        raise Failure(f"not ready: {status['reason']}")
+
+
+def _print_status(status: JsonObject) -> None:
+    def counted(key: str) -> str:
+        return ", ".join(f"{count} {name}" for name, count in (status.get(key) or {}).items()) or "unknown"
+
+    reload = status["config"]["last_reload"]
+    failing = status.get("failing_channels") or {}
+    facts = {
+        "version": status["version"], "started": datetime.fromisoformat(status["started_at"]), "leader": status["leader"],
+        "configuration": status["config"]["source"], "last reload": datetime.fromisoformat(reload["at"]),
+        "reload errors": reload["errors"], "needs restart": reload["needs_restart"],
+        **{key: counted(key) for key in ("scenarios", "alerts", "silences", "deliveries")},
+        "failing channels": sorted(failing), "store": status["store"]["unavailable"] or "good",
+    }  # fmt: skip
+    show.item({name: value for name, value in facts.items() if value not in ([], None)})
+    nodes = [{"node": name, **(node or {})} for name, node in status["nodes"].items()]
+    if nodes:
+        print()
+        columns = ("node", "up", "scenarios", "active", "running", "requests/s=requests_per_second_limit",
+                   "oldest poll=oldest_poll_age_seconds", "problem")  # fmt: skip
+        show.rows(nodes, columns)
+
+
+@verb(alerts, "show")
+async def _show_alert(api: ApiClient, alert_id: AlertId, as_json: JsonOption = False) -> None:
+    """Show one alert with what suppresses it and who has it; `tocsin explain ID` tells who was notified."""
+    alert = await api.request("GET", "alerts", alert_id)
+    if as_json:
+        return show.print_json(alert)
+    has = alert["acknowledged"] or {}
+    facts = {
+        "id": alert["id"], "state": _alert_state(alert), "since": _time("starts_at")(alert), "ended": _time("ends_at")(alert),
+        **{f"suppressed by {name}": ids for name, ids in alert["suppressed_by"].items() if ids},
+        **{f"acknowledged {key}": value for key, value in has.items() if value},
+        "count": alert["count"], "run": alert["run_id"], **alert["labels"], **alert["annotations"],
+    }  # fmt: skip
+    return show.item(facts)
 
 
 @verb(events, "tail", interrupted=DONE)
@@ -133,8 +233,7 @@ async def _tail_events(
         if as_json:
             line = json.dumps(item, ensure_ascii=False)
         else:
-            values = _row(item, _EVENT_COLUMNS).values()
-            line = "  ".join(one_line(str(value)) for value in values if value is not None)
+            line = "  ".join(filter(None, map(show.cell, _row(item, _EVENT_COLUMNS).values())))
         print(line, flush=True)
         if count is not None and (count := count - 1) == 0:
             break
@@ -143,8 +242,7 @@ async def _tail_events(
 @verb(alerts, "resolve")
 async def _resolve_alert(api: ApiClient, alert_id: AlertId) -> None:
     """End an alert by hand; its notice says so, and it fires again when its rule next says so."""
-    await api.request("POST", "alerts", alert_id, "resolve")
-    print(f"{alert_id} is resolved")
+    print(f"{(await api.request('POST', 'alerts', alert_id, 'resolve'))['id']} is resolved")
 
 
 @verb(alerts, "ack")
@@ -157,15 +255,17 @@ async def _acknowledge_alert(
 ) -> None:
     """Say that somebody has an alert: its repeats stop, its end is told as ever."""
     body = {"by": author or getpass.getuser(), "comment": comment} | ({"duration": duration} if duration else {})
-    answer = (await api.request("POST", "alerts", alert_id, "ack", body=body))["acknowledged"]
-    print(f"{alert_id} is acknowledged by {answer['by']}" + (f" until {answer['until']}" if answer["until"] else ""))
+    answer = await api.request("POST", "alerts", alert_id, "ack", body=body)
+    has = answer["acknowledged"]
+    until = f" until {show.cell(_time('until')(has))}" if has["until"] else ""
+    print(f"{answer['id']} is acknowledged by {has['by']}{until}")
 
 
 @verb(alerts, "unack")
 async def _unacknowledge_alert(api: ApiClient, alert_id: AlertId) -> None:
     """Say that nobody has an alert any more: its repeats go on."""
-    await api.request("POST", "alerts", alert_id, "unack")
-    print(f"{alert_id} is not acknowledged any more")
+    answer = await api.request("POST", "alerts", alert_id, "unack")
+    print(f"{answer['id']} is not acknowledged any more")
 
 
 @verb(silence, "add")
@@ -183,10 +283,15 @@ async def _add_silence(
     if (duration is None) == (ends is None):
         raise Failure("a silence needs --duration or --ends", USAGE)
     body = {"matchers": matchers, "created_by": author or getpass.getuser(), "comment": comment}
-    times = {"duration": duration, "ends_at": ends, "starts_at": starts}
+    times = {"duration": duration, "ends_at": moment(ends), "starts_at": moment(starts)}
     body |= {key: value for key, value in times.items() if value is not None}
     added = await api.request("POST", "silences", body=body)
-    show.print_json(added) if as_json else print(added["id"])
+    for warning in added["warnings"]:
+        print_stderr(f"warning: {warning}")
+    if as_json:
+        return show.print_json(added)
+    print(added["id"])
+    return print_stderr(f"it covers {added['covers']} firing alert{'' if added['covers'] == 1 else 's'} now")
 
 
 @verb(silence, "expire")
@@ -194,8 +299,8 @@ async def _expire_silence(
     api: ApiClient, silence_id: Annotated[str, Argument(metavar="ID", help="As `tocsin silence list` shows it.")]
 ) -> None:
     """End a silence now."""
-    await api.request("DELETE", "silences", silence_id)
-    print(f"{silence_id} has ended")
+    ended = await api.request("DELETE", "silences", silence_id)
+    print(f"{ended['id']} has ended")
 
 
 @verb(deliveries, "show")
@@ -205,25 +310,41 @@ async def _show_delivery(
     as_json: JsonOption = False,
 ) -> None:
     """Show one notification with all of its attempts."""
-    items = await api.items("deliveries", 1, id=delivery_id)
-    if not items:
-        raise Failure(f"no delivery has the id {delivery_id}")
-    show.item(items[0], hide=("attempts",), as_json=as_json)
+    delivery = await api.request("GET", "deliveries", delivery_id)
+    times = {name: _time(name)(delivery) for name in ("created_at", "due_at", "settled_at")}
+    show.item(delivery if as_json else delivery | times, hide=("attempts",), as_json=as_json)
     if not as_json:
-        show.rows(items[0]["attempts"], ("attempt=number", "started=started_at", "outcome", "note"))
+        attempts = [attempt | {"started_at": _time("started_at")(attempt)} for attempt in delivery["attempts"]]
+        show.rows(attempts, ("attempt=number", "started=started_at", "outcome", "note"))
 
 
 @verb(deliveries, "retry")
 async def _retry_deliveries(
     api: ApiClient,
+    narrowing: Narrowing,
     ids: Annotated[
-        list[str], Argument(metavar="ID…", help="Dead letters, as `tocsin deliveries list --state dead` shows them.")
-    ],
+        list[str] | None,
+        Argument(metavar="[ID…]", help="Dead letters, as `tocsin deliveries list --state dead` shows them."),
+    ] = None,
+    receiver: Filter = None,
+    channel: Filter = None,
+    node: Filter = None,
+    project: Filter = None,
+    scenario: Filter = None,
+    everything: Annotated[bool, Option("--all", help="Every dead letter.")] = False,
 ) -> None:
-    """Send dead letters again; a running daemon does it within seconds."""
-    for delivery_id in ids:
-        await api.request("POST", "deliveries", delivery_id, "retry")
-        print(f"{delivery_id} will be sent again")
+    """Send dead letters again, these or all that match the filters; a running daemon does it within seconds."""
+    filters = {"receiver": receiver, "channel": channel, "node": node, "project": project, "scenario": scenario}
+    query = {name: value for name, value in (filters | narrowing.query()).items() if value}
+    if bool(ids) + bool(query) + everything != 1:
+        raise Failure("name dead letters by their ids, or by filters as --channel, or all of them with --all", USAGE)
+    for delivery_id in ids or ():
+        print(f"{(await api.request('POST', 'deliveries', delivery_id, 'retry'))['id']} will be sent again")
+    while not ids:
+        answer = await api.request("POST", "deliveries", "retry", query=query)
+        print(f"{answer['retried']} will be sent again")
+        if not answer["more"]:
+            break
 
 
 @verb(None, "explain")

@@ -434,6 +434,11 @@ def find_run(connection: Connection, scenario: ScenarioKey, run_id: str) -> tupl
     return next(iter(_run_records(rows, details)), None), next(iter(details.values()), None)
 
 
+def count_dead(connection: Connection) -> int:
+    """How many dead letters there are."""
+    return connection.execute(select(func.count()).where(outbox.c.state == "dead")).scalar_one()
+
+
 def scenario_counts(connection: Connection, nodes: Sequence[str]) -> dict[str, int]:
     """How many scenarios of these nodes are watched, how many of them are active, and how many run."""
     watched = scenarios.c.gone_at.is_(None) & scenarios.c.node.in_(nodes)

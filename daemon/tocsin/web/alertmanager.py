@@ -54,7 +54,7 @@ def refusing(handler: Handler) -> Handler:
 # --- what is read -------------------------------------------------------------------------------------------------------
 
 
-async def show_status(request: web.Request) -> web.Response:
+async def show_cluster(request: web.Request) -> web.Response:
     context = request.app[CONTEXT]
     config = yaml.safe_dump(routing_config(context.config()), sort_keys=False, allow_unicode=True)
     version = {

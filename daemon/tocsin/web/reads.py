@@ -93,13 +93,12 @@ async def _counts(request: web.Request) -> dict[str, Json]:
     config, now = context.config(), context.clock.now()
 
     def read(connection: Connection) -> dict[str, Json]:
-        depth = outbox_depth(connection)
         firing = Counter(state for _, state in alert_states(connection, config, now))
         counts: tuple[Mapping[str, int], ...] = (
             query.scenario_counts(connection, [node.name for node in config.nodes]),
             {name: firing[name] for name in ALERT_STATES},
             count_silences(connection, now),
-            {"pending": depth.open, "dead": sum(depth.dead.values())},
+            {"pending": outbox_depth(connection).open, "dead": query.count_dead(connection)},
         )
         return dict(zip(names, map(dict, counts), strict=True))
 

@@ -151,7 +151,7 @@ def endpoints() -> list[HttpRoute]:
         return HttpRoute(method, f"/api/v2/{path}", "As Alertmanager describes it", access, handler, page=True)
 
     table += [
-        compatible("GET", "status", alertmanager.show_status),
+        compatible("GET", "status", alertmanager.show_cluster),
         compatible("GET", "receivers", alertmanager.show_receivers),
         compatible("GET", "alerts", alertmanager.show_alerts),
         compatible("POST", "alerts", alertmanager.post_alerts),
