@@ -39,6 +39,7 @@ from tocsin.watch.read import (
     ListedScenario,
     ParsedList,
     read_details,
+    read_follows,
     read_projects,
     read_running,
     read_runs,
@@ -437,3 +438,23 @@ def test_a_warning_has_its_reason(warnings: object, read: list[tuple[str, str, i
     step = {"step": {"id": "c", "name": "Check"}, "result": {"outcome": "WARNING", "warnings": warnings}}
     details = read_details({"stepRuns": [step]}, run, T0)
     assert [(warning.step, warning.message, warning.count) for warning in details.warnings] == read
+
+
+def test_a_scenario_follows_those_that_trigger_it_and_those_that_its_steps_run() -> None:
+    definition = {
+        "triggers": [
+            {"type": "follow_scenariorun", "active": True, "params": {"scenarioId": "LOAD"}},
+            {"type": "follow_scenariorun", "active": False, "params": {"scenarioId": "OFF"}},
+            {"type": "temporal", "params": {"scenarioId": "NONE"}},
+        ],
+        "params": {
+            "steps": [
+                {"type": "run_scenario", "params": {"scenarioId": "CHECK", "projectKey": "OTHER"}},
+                {"type": "run_scenario", "enabled": False, "params": {"scenarioId": "SKIPPED"}},
+                {"type": "kill_scenario", "params": {"scenarioId": "NONE"}},
+                "nonsense",
+            ]
+        },
+    }
+    assert read_follows(definition, "SALES") == (("SALES", "LOAD"), ("OTHER", "CHECK"))
+    assert read_follows({"params": "nonsense"}, "SALES") == ()

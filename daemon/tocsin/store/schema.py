@@ -216,7 +216,7 @@ scenarios = Table(
     Column("run_as", Text),
     Column(
         "follows", Document(tuple[tuple[str, str], ...]), nullable=False
-    ),  # [project, scenario] pairs of follow triggers
+    ),  # [project, scenario] pairs of follow triggers and run_scenario steps
     Column("watched_since", Moment, nullable=False),
     Column("watermark", Moment, nullable=False),  # runs that start before it and are not open are the past
     Column("cursor", Moment),  # start of the newest run that a complete poll saw: the next one must reach it

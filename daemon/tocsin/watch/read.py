@@ -176,12 +176,15 @@ def newest_first(runs: Iterable[ListedRun]) -> list[ListedRun]:
 
 
 def read_follows(definition: Raw, project: str) -> tuple[tuple[str, str], ...]:
-    """The (project, scenario) pairs whose ends trigger this scenario, from its definition or a run's copy of it."""
+    """The (project, scenario) pairs whose ends trigger this scenario, or that its own steps run, from its definition or a
+    run's copy of it."""
     pairs: dict[tuple[str, str], None] = {}
-    for trigger in only_objects(definition.get("triggers")):
-        params = get_object(trigger, "params")
+    steps = only_objects(get_object(definition, "params").get("steps"))
+    for item in (*only_objects(definition.get("triggers")), *steps):
+        params = get_object(item, "params")
         scenario = _id(params, "scenarioId")
-        if scenario and trigger.get("type") == FOLLOW and trigger.get("active") is not False:
+        on = item.get("active") is not False and item.get("enabled") is not False
+        if scenario and on and item.get("type") in (FOLLOW, "run_scenario"):
             pairs[_id(params, "projectKey") or project, scenario] = None
     return tuple(pairs)[:_MOST]
 
