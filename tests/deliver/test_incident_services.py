@@ -222,6 +222,21 @@ async def test_closing_what_opsgenie_no_longer_has_is_no_failure(
     assert (await line("opsgenie").send(group(alert(1, ended=True)))).outcome == AttemptOutcome(outcome)
 
 
+async def test_what_became_of_a_request_to_opsgenie_is_the_receipt(
+    services: Services, line: Callable[..., Line]
+) -> None:
+    opsgenie = line("opsgenie")
+    assert (await opsgenie.send(group(alert(1, ended=True)))).note == "HTTP 202: Alert does not exist"
+    services.opsgenie.delayed = 1
+    assert (await opsgenie.send(group(alert(1)))).note == "HTTP 202: Created alert"
+    services.opsgenie.delayed = 99
+    unknown = await opsgenie.send(group(alert(1)))
+    assert (unknown.outcome, unknown.note) == (AttemptOutcome.DELIVERED, "HTTP 202")
+    services.opsgenie.delayed, services.opsgenie.failing = 0, "The team is over its quota"
+    result = await opsgenie.send(group(alert(1)))
+    assert (result.outcome, result.note) == (AttemptOutcome.FAILED, "HTTP 202, but then: The team is over its quota")
+
+
 @pytest.mark.parametrize(("url", "outcome"), [
     ("http://[bad/", "refused"), ("http://" + "a" * 70 + ".example/", "refused"), ("http://127.0.0.1:9/", "failed"),
 ])  # fmt: skip

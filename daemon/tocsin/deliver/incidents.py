@@ -128,6 +128,18 @@ def opsgenie_result(request: IncidentRequest, status: int, body: str, retry_afte
     return result_of_status(status, str(json_object(body).get("message", body)), retry_after)
 
 
+def opsgenie_outcome(request: IncidentRequest, status: int, body: str) -> SendResult | None:
+    """What became of an accepted request, from Opsgenie's answer to the question; None: it is not processed yet, or
+    nobody knows. An alert that is not there needs no closing and no note."""
+    data = json_object(body).get("data")
+    if status != 200 or not isinstance(data, dict):
+        return None
+    words = str(data.get("status", ""))
+    if data.get("isSuccess", data.get("success")) is not False or request.path != "v2/alerts":
+        return delivered(f"HTTP 202: {words or 'processed'}")
+    return failed(f"HTTP 202, but then: {words}", cause=Cause.MESSAGE)
+
+
 def _length(details: Mapping[str, str]) -> int:
     return sum(map(len, (*details, *details.values())))
 

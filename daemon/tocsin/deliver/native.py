@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from typing import Any, NamedTuple
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import aiohttp
 import structlog
@@ -20,7 +20,14 @@ from yarl import URL
 from tocsin import __version__
 from tocsin.config.model import Channel, MessageFormat, OpsgenieConfig, PagerDutyConfig, SlackConfig
 from tocsin.config.secrets import Secret
-from tocsin.deliver.incidents import opsgenie_requests, opsgenie_result, pagerduty_events, pagerduty_result
+from tocsin.deliver.incidents import (
+    IncidentRequest,
+    opsgenie_outcome,
+    opsgenie_requests,
+    opsgenie_result,
+    pagerduty_events,
+    pagerduty_result,
+)
 from tocsin.deliver.message import Message, build_message
 from tocsin.deliver.outgoing import Outgoing
 from tocsin.deliver.render import Renderer
@@ -47,6 +54,7 @@ log = structlog.get_logger(__name__)
 _ANSWER = 64 * 1024  # bytes of an answer that are read
 _HISTORY = 50  # messages of a Slack channel that are searched for one whose answer was lost
 _METADATA = "tocsin_notification"
+_OPSGENIE_PAUSES = (0.05, 0.3, 1.0)  # seconds before each question what became of a request
 
 
 class HttpAnswer(NamedTuple):
@@ -169,9 +177,28 @@ class OpsgenieChannel(NativeChannel):
             headers = {"Authorization": f"GenieKey {secret}"}
             answer = await self.client.request("POST", f"{self._url}/{request.path}", headers, request.body)
             result = opsgenie_result(request, answer.status, answer.body, answer.retry_after)
+            if answer.status == 202:
+                result = await self._outcome(request, json_object(answer.body).get("requestId"), headers) or result
             if not result.delivered:
                 return result
         return result
+
+    async def _outcome(
+        self, request: IncidentRequest, request_id: object, headers: Mapping[str, str]
+    ) -> SendResult | None:
+        """What became of a request that was accepted, if Opsgenie knows within a few seconds."""
+        if not isinstance(request_id, str):
+            return None
+        url = f"{self._url}/v2/alerts/requests/{quote(request_id, safe='')}"
+        for pause in _OPSGENIE_PAUSES:
+            await asyncio.sleep(pause)
+            try:
+                answer = await self.client.request("GET", url, headers)
+            except (aiohttp.ClientError, OSError):
+                return None
+            if answer.status != 404:
+                return opsgenie_outcome(request, answer.status, answer.body)
+        return None
 
 
 class SlackError(Exception):

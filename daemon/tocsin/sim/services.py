@@ -229,11 +229,19 @@ class EmulatedOpsgenie(EmulatedService):
     name = "opsgenie"
 
     alerts: list[OpsgenieAlert] = field(default_factory=list)
+    requests: dict[str, Json] = field(default_factory=dict)  # what became of each, by its id
+    delayed: int = 0  # so many questions are answered as if the request were not processed yet
+    failing: str | None = None  # why new alerts are accepted and then not created
 
     def answer(self, method: str, path: str, query: Mapping[str, str], authorization: str, body: Json) -> ServiceReply:
         if authorization != f"GenieKey {self.secret}":
             return ServiceReply(401, {"message": "Could not authenticate", "took": 0.001, "requestId": "r"})
         match [method, *path.split("/")]:
+            case ["GET", "v2", "alerts", "requests", id_]:
+                if self.delayed or id_ not in self.requests:
+                    self.delayed = max(self.delayed - 1, 0)
+                    return ServiceReply(404, {"message": "Request not found", "took": 0.001, "requestId": "r"})
+                return ServiceReply(200, {"data": self.requests[id_], "took": 0.001, "requestId": "r"})
             case ["POST", "v2", "alerts"]:
                 return self._create(body)
             case ["POST", "v2", "alerts", alias, ("close" | "acknowledge" | "notes") as action]:
@@ -253,12 +261,14 @@ class EmulatedOpsgenie(EmulatedService):
         except msgspec.ValidationError as error:
             return ServiceReply(422, {"message": f"Request body is not processable: {error}", "requestId": "r"})
         alias = alert_request.alias
+        if self.failing:
+            return self._accepted("Create", self.failing, done=False)
         if alert := self.open_alert(alias):  # deduplicated: its words stay, it is counted
             alert.count += 1
         else:
             self.alerts.append(OpsgenieAlert(alias, body, self.now()))
             self.on_change(f"opened        {body['message']}")
-        return _accepted()
+        return self._accepted("Create", "Created alert")
 
     def _act(self, alias: str, action: str, body: Json) -> ServiceReply:
         """Requests are processed later, so one for an alert that is not there is accepted too."""
@@ -270,11 +280,13 @@ class EmulatedOpsgenie(EmulatedService):
             elif action == "acknowledge":
                 alert.acknowledged = True
             self.on_change(f"{'closed' if action == 'close' else action:13} {alert.body['message']}")
-        return _accepted()
+            return self._accepted(action.title(), "Processed")
+        return self._accepted(action.title(), "Alert does not exist", done=False)
 
-
-def _accepted() -> ServiceReply:
-    return ServiceReply(202, {"result": "Request will be processed", "took": 0.002, "requestId": "r"})
+    def _accepted(self, action: str, status: str, *, done: bool = True) -> ServiceReply:
+        id_ = f"request-{len(self.requests)}"
+        self.requests[id_] = {"success": done, "isSuccess": done, "action": action, "status": status}
+        return ServiceReply(202, {"result": "Request will be processed", "took": 0.002, "requestId": id_})
 
 
 # --- Slack ------------------------------------------------------------------------------------------------------------
