@@ -65,7 +65,7 @@ clean:           ## remove what the targets made
 docs: install    ## the references, from the code
 	$(BIN)/python docs/generate.py
 
-pictures: install  ## the mails of docs/messages.md and the console, drawn by Chromium
+pictures: install  ## the messages of docs/messages.md as each service shows them, and the console, drawn by Chromium
 	PYTHONPATH=daemon $(BIN)/python docs/images/make.py
 
 schema: install  ## the JSON Schemas beside the reference configuration

@@ -1,4 +1,4 @@
-"""``make pictures``: the default mail, rendered from the real templates, and the console before the demo, by a real browser.
+"""``make pictures``: messages, made by the real channels, and the console before the demo, by a real browser.
 
 Each picture is of 8-bit colours. Needs Chromium and playwright; what it draws is looked at by people, not
 compared by tests, since fonts differ from machine to machine.
@@ -14,59 +14,17 @@ import tempfile
 import time
 import zlib
 from collections import Counter
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from tocsin.config.model import Config, HttpConfig, MessageFormat, StoreConfig
+import services
+from cases import CONFIG, failed_run
+
+from tocsin.config.model import MessageFormat
 from tocsin.deliver.outgoing import Facts
 from tocsin.deliver.render import Renderer
-from tocsin.model.alert import Alert, EndReason
-from tocsin.model.event import Event, EventName, ScenarioFacts
-from tocsin.model.notification import EventNotice, GroupNotice, Notice
-from tocsin.model.run import Details, Outcome, Run, RunError, ScenarioKey, Step
+from tocsin.model.notification import Notice
 
 HERE = Path(__file__).parent
-WHEN = datetime(2026, 3, 2, 5, 0, 12, tzinfo=UTC)
-CONFIG = Config((), StoreConfig("sqlite:////unused"), http=HttpConfig(external_url="https://tocsin.example.com"))
-DSS = "https://dss.example.com/projects"
-LOG = """[05:04:19.377] [INFO] [dku.flow.activity] - Executing activity compute_orders_joined_NP
-[05:04:20.113] [INFO] [dku.sql.query] - INSERT INTO "orders_joined" SELECT … FROM "orders" LEFT JOIN "customers"
-[05:04:24.918] [ERROR] [dku.sql.query] - SQL state 53100
-org.postgresql.util.PSQLException: ERROR: could not extend file "base/16401/24576": No space left on device
-  Hint: Check free disk space.
-[05:04:24.926] [INFO] [dku.flow.activity] - Activity finished: FAILED"""
-
-
-def failure() -> tuple[Notice, Facts]:
-    key = ScenarioKey("prod", "SALES", "NIGHTLY")
-    run = Run(key, "2026-03-02-06-00-12-481", WHEN, WHEN + timedelta(minutes=4, seconds=13), Outcome.FAILED, "temporal",
-              "Every night at 6", None, "jane.doe")  # fmt: skip
-    event = Event("e" * 32, EventName.RUN_FAILED, "prod", run.end or WHEN, WHEN, "SALES",
-                  ScenarioFacts("NIGHTLY", "Nightly load of orders", ("daily",), "step_based"), run,
-                  f"{DSS}/SALES/scenarios/NIGHTLY/runs/list/{run.run_id}", "SUCCESS")  # fmt: skip
-    done = [("Refresh source tables", 48, Outcome.SUCCESS), ("Check row counts", 2, Outcome.WARNING)]
-    steps = [Step(name, name, "sql", outcome, timedelta(seconds=seconds)) for name, seconds, outcome in done]
-    steps.append(Step("b", "Build orders_joined", "build_flowitem", Outcome.FAILED, timedelta(minutes=3, seconds=21)))
-    said = 'could not extend file "base/16401/24576": No space left on device'
-    error = RunError(said, title="Job failed", step="Build orders_joined")
-    return EventNotice(event, "nightly"), Facts({run.key: Details(run.key, WHEN, error, tuple(steps), LOG)},
-                                                {key: timedelta(minutes=11, seconds=40)})  # fmt: skip
-
-
-def group() -> tuple[Notice, Facts]:
-    alerts = []
-    for name, summary, severity, ended in (
-        ("NIGHTLY", "SALES / Nightly load of orders ended FAILED three times in a row", "warning", False),
-        ("EXPORT", "SALES / Export to the shop did not start at 06:30", "critical", False),
-        ("STOCK", "SALES / Stock levels ended FAILED", "warning", True),
-    ):
-        labels = {"alertname": "ScenarioFailed", "severity": severity, "dss_node": "prod", "project": "SALES",
-                  "scenario": name}  # fmt: skip
-        notes = {"summary": summary, "run_url": f"{DSS}/SALES/scenarios/{name}/runs/list/x"}
-        end = (WHEN + timedelta(hours=2), EndReason.RESOLVED) if ended else (None, None)
-        alerts.append(Alert(name, name, labels, WHEN, *end, annotations=notes, count=3))
-    labels = {"alertname": "ScenarioFailed", "dss_node": "prod", "project": "SALES"}
-    return GroupNotice("{}", "ops", labels, tuple(alerts), "new_alerts"), Facts()
 
 
 def mail(notice: Notice, facts: Facts) -> str:
@@ -164,10 +122,10 @@ def unfiltered(kind: int, line: bytes, above: bytes) -> bytes:
 
 def main() -> None:
     browser = shutil.which("chromium") or shutil.which("chrome") or sys.exit("no Chromium here")
-    for width, name in ((760, "wide"), (360, "phone")):
-        shoot(browser, mail(*failure()), f"mail-{name}", width)
-    shoot(browser, mail(*failure()), "mail-dark", 360, dark=True)
-    shoot(browser, mail(*group()), "mail-group", 760)
+    shoot(browser, mail(*failed_run()), "mail-phone", 360)
+    shoot(browser, mail(*failed_run()), "mail-dark", 360, dark=True)
+    for service in services.SERVICES:
+        shoot(browser, services.page(service), service, 1200)
     console(browser)
 
 

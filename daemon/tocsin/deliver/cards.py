@@ -3,11 +3,11 @@ Mattermost's attachments, Telegram's buttons, ntfy's headers. Pure: JSON out of 
 Sources: the services' own references of these formats."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from tocsin.deliver.escape import FORMATTERS, Dialect, escape_html, format_link, to_one_line, truncate
-from tocsin.deliver.message import Link, Message, MessageSection, Tone, fullest
+from tocsin.deliver.escape import FORMATTERS, Dialect, escape_entities, escape_html, format_link, to_one_line, truncate
+from tocsin.deliver.message import SIGNS, Link, Message, MessageSection, Tone, fullest
 from tocsin.deliver.services import truncate_markup
 from tocsin.model.errors import shorten_log
 
@@ -20,7 +20,6 @@ _DISCORD = 5_800  # characters of all embeds together, of 6000
 _MATTERMOST = 16_000
 _TEAMS_COLOURS = {Tone.BAD: "Attention", Tone.WARN: "Warning", Tone.GOOD: "Good", Tone.INFO: "Accent"}
 _COLOURS = {Tone.BAD: "#b3261e", Tone.WARN: "#d98e04", Tone.GOOD: "#1a7f37", Tone.INFO: "#3b5b8c"}
-SIGNS = {Tone.BAD: "\U0001f534", Tone.WARN: "\U0001f7e0", Tone.GOOD: "\u2705", Tone.INFO: "\U0001f535"}
 _NTFY_TAGS = {
     Tone.BAD: "rotating_light",
     Tone.WARN: "warning",
@@ -213,12 +212,35 @@ def _instead(build: Callable[[Message], Json], keep: Sequence[str] = ()) -> Comp
     return complete
 
 
+def _telegram(document: Mapping[str, Any], message: Message) -> Json:
+    texts = {name: document[name] for name in ("text", "caption", "message") if name in document}
+    texts = {name: _without(text, _links(message)[1:], escape_entities) for name, text in texts.items()}
+    first = next((name for name in ("title", "text", "caption") if document.get(name)), None)
+    signed = {first: f"{SIGNS[message.tone]} {texts.get(first) or document[first]}"} if first else {}
+    return {**document, **texts, **signed, "reply_markup": telegram_buttons(message)}
+
+
+def _ntfy(document: Mapping[str, Any], message: Message) -> Json:
+    fields = ntfy_fields(message)
+    shown = [Link(action["label"], action["url"]) for action in fields["actions"]]
+    texts = {"message": _without(document["message"], shown[1:], str)} if "message" in document else {}
+    return fields | {**document, **texts}
+
+
+def _without(text: str, links: Iterable[Link], escape: Callable[[str], str]) -> str:
+    """A text without the lines of these links, which are buttons too."""
+    for link in links:
+        text = text.replace(escape(f"{link.label}: {link.url}") + "\n", "")
+        text = text.removesuffix("\n" + escape(f"{link.label}: {link.url}"))
+    return text
+
+
 COMPLETIONS: Mapping[str, Completion] = {
     **dict.fromkeys(("workflow", "workflows"), _instead(teams_card)),
     "discord": _instead(discord_message, ("username", "avatar_url", "tts", "thread_id")),
     "gchat": _instead(google_chat_message, ("thread",)),
     **dict.fromkeys(("mmost", "mmosts"), _instead(mattermost_message, ("username", "channel", "icon_url"))),
-    "tgram": lambda document, message: {**document, "reply_markup": telegram_buttons(message)},
-    **dict.fromkeys(("ntfy", "ntfys"), lambda document, message: ntfy_fields(message) | dict(document)),
+    "tgram": _telegram,
+    **dict.fromkeys(("ntfy", "ntfys"), _ntfy),
 }
 """By the scheme of the channel's URL. ntfy's own parameters in the URL win over ours."""

@@ -1,6 +1,8 @@
 """What a message says, before any format: the context of every template, documented in ``docs/messages.md``. Texts from
 DSS are kept as they came, but for their length; each dialect escapes them. Pure."""
 
+import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -23,9 +25,11 @@ from tocsin.model.run import BAD_OUTCOMES, LOST, Details, Outcome, Run, RunKey
 T = TypeVar("T")
 MAX_ITEMS = 50
 _NAME = 120
+_URL = 3_000  # characters; Slack takes no more
 _ERROR_LENGTH = 4_000
 _WARNINGS = 5  # that a message lists
 _PLACE = ("dss_node", "project", "scenario")
+_UTC = re.compile(r"\b(\d{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d) (?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d) UTC\b")
 MENDED = ("Mended by", "Ended with")  # labels of the line about the run that ended an alert
 # What a line of its own says already, or what rules write for templates.
 _SHOWN_LABELS = frozenset({"alertname", "severity", "dss_node", "project", "scenario", "scenario_name", "tags"})
@@ -42,6 +46,9 @@ class Tone(StrEnum):
     GOOD = "good"
     WARN = "warn"
     BAD = "bad"
+
+
+SIGNS = {Tone.BAD: "\U0001f534", Tone.WARN: "\U0001f7e0", Tone.GOOD: "\u2705", Tone.INFO: "\U0001f535"}
 
 
 class MessageLine(NamedTuple):
@@ -194,15 +201,16 @@ def headline(event: Event) -> str:
     """A recovery begins with another word than the failure, for those who see little of a subject."""
     outcome = event.run.outcome if event.run else None
     lost = event.name is EventName.RUN_FINISHED and outcome == Outcome.UNKNOWN
+    node = to_one_line(event.node, _NAME)
     recovered = is_good(outcome) and event.previous_outcome in BAD_OUTCOMES
     text = "{name}: " + LOST + "{where}" if lost else _EVENTS[event.name][1]
     return (f"Recovered: {text}" if recovered else text).format(
-        node=event.node,
+        node=node,
         reason=event.reason.value if event.reason else "unreachable",
         reporter=to_one_line(event.reporter.name, _NAME) if event.reporter else "of DSS",
         name=to_one_line(event.scenario.name or event.scenario.id, _NAME) if event.scenario else "",
         outcome=to_one_line(outcome or "no outcome", 40),
-        where=f" in {event.project} on {event.node}" if event.project else f" on {event.node}",
+        where=f" in {to_one_line(event.project, _NAME)} on {node}" if event.project else f" on {node}",
     )
 
 
@@ -252,6 +260,7 @@ def _event_tone(event: Event) -> Tone:
 class _MessageBuilder:
     def __init__(self, facts: Facts, config: Config) -> None:
         self.facts = facts
+        self.config = config
         self.zone = ZoneInfo(config.timezone)
         self.base = (config.http.external_url or "").rstrip("/")
 
@@ -267,12 +276,16 @@ class _MessageBuilder:
     def at(self, moment: datetime) -> str:
         return format_local(moment, self.zone)
 
+    def local_times(self, text: str) -> str:
+        """With the times that rules write in UTC as the message writes its own."""
+        return _UTC.sub(lambda match: self.at(datetime.fromisoformat(f"{match[1]}+00:00")), text)
+
     def page(self, label: str, *path: str, **query: str | Sequence[str]) -> tuple[Link, ...]:
         """The link to a page of Tocsin; none where its own address is not known."""
         if not self.base:
             return ()
         address = "/".join(quote(part, safe="") for part in path)
-        return (Link(label, f"{self.base}/{address}" + (f"?{urlencode(query, doseq=True)}" if query else "")),)
+        return _web_links([(label, f"{self.base}/{address}" + (f"?{urlencode(query, doseq=True)}" if query else ""))])
 
     # --- events ---
 
@@ -302,6 +315,8 @@ class _MessageBuilder:
             lines.append(MessageLine("Since" if event.name is EventName.NODE_DOWN else "At", self.at(event.time)))
         if event.name is EventName.NODE_DOWN and event.node in self.facts.problems:
             lines.append(MessageLine("Why", to_one_line(self.facts.problems[event.node], 500)))
+        tags = event.scenario.tags if event.scenario is not None else ()
+        lines += self.label_lines(self.config.extra_labels(event.node, tags))
         if event.scenario is not None and event.scenario.tags:
             lines.append(MessageLine("Tags", to_one_line(", ".join(event.scenario.tags), _NAME)))
         if event.late:
@@ -382,6 +397,12 @@ class _MessageBuilder:
         lines, links = _annotation_lines(common_labels([alert.annotations for alert in group.firing or group.resolved]))
         shared += lines
         sections = self.sections(alerts, shared)
+        if group.firing:
+            worst_first = sorted(group.firing, key=_urgency, reverse=True)
+            severities = Counter(alert.labels.get("severity", "no severity") for alert in worst_first)
+            counts = ", ".join(f"{number} {severity}" for severity, number in severities.items())
+            since = MessageLine("Since", self.at(min(alert.starts_at for alert in group.firing)))
+            shared = [MessageLine("Severity", to_one_line(counts, _NAME)), since, *shared]
         labels = group.group_labels
         silence = self.silence_link(labels) if group.firing else ()
         errors = [section.error for section in sections if section.error is not None]
@@ -449,7 +470,7 @@ class _MessageBuilder:
             comment = f": {who.comment}" if who.comment else ""
             lines.append(MessageLine("Acknowledged", to_one_line(f"by {who.by}{until}{comment}", 300)))
         if alert.firing and annotations.get("description"):
-            lines.append(MessageLine("Why", to_one_line(annotations["description"], 500)))
+            lines.append(MessageLine("Why", to_one_line(self.local_times(annotations["description"]), 500)))
         details = self.facts.details.get(alert.run) if alert.firing and alert.run else None
         if details and details.error and details.error.step:
             lines.append(MessageLine("Failed step", to_one_line(details.error.step, _NAME)))
@@ -518,8 +539,9 @@ def _run_links(event: Event) -> tuple[Link, ...]:
 
 
 def _web_links(links: Iterable[tuple[str, str | None]]) -> tuple[Link, ...]:
-    """Those that have an address."""
-    return tuple(Link(label, address) for label, url in links if url and (address := web_address(url)))
+    """Those that have an address that services take."""
+    addresses = ((label, web_address(url)) for label, url in links if url)
+    return tuple(Link(label, address) for label, address in addresses if 0 < len(address) <= _URL)
 
 
 def _error(details: Details | None) -> ErrorText | None:

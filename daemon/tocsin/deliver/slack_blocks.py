@@ -6,7 +6,6 @@ from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
-from tocsin.deliver.cards import SIGNS
 from tocsin.deliver.escape import (
     FORMATTERS,
     Dialect,
@@ -17,7 +16,7 @@ from tocsin.deliver.escape import (
     to_one_line,
     truncate,
 )
-from tocsin.deliver.message import MENDED, Item, Link, Message, MessageLine, Tone, fullest
+from tocsin.deliver.message import MENDED, SIGNS, Item, Link, Message, MessageLine, Tone, fullest
 from tocsin.deliver.render import Rendered
 from tocsin.deliver.services import truncate_markup
 from tocsin.model.errors import shorten_log
@@ -25,7 +24,7 @@ from tocsin.model.notification import GroupNotice
 
 Block = dict[str, Any]
 
-_HEADER, _SECTION, _FIELD, _BUTTON, _URL = 150, 3_000, 2_000, 75, 3_000
+_HEADER, _SECTION, _FIELD, _BUTTON = 150, 3_000, 2_000, 75
 _FIELDS, _BUTTONS, _BLOCKS = 10, 8, 50
 _TOTAL = 12_000  # characters of all blocks; Slack refuses more than about 13 000 with msg_blocks_too_long
 _NAMES = 15  # scenarios under one error
@@ -52,7 +51,7 @@ def _blocks(message: Message, own_text: str | None) -> list[Block]:
         error = f": {section.error.message}" if section.error and section.error.message else ""
         if section.size == 1:
             title = f"{section.state.capitalize()}: {items[0].title}{error}"
-            names = " ".join(_link(link) for link in items[0].links[:1])
+            names = " ".join(format_link(Dialect.SLACK, *link) for link in items[0].links[:1])
         else:
             title = f"{section.size} {section.state}{error}"
             names = ", ".join(map(_named, items)) + (f" and {more} more" if more else "")
@@ -68,7 +67,7 @@ def _blocks(message: Message, own_text: str | None) -> list[Block]:
             blocks.append(_section(f"*{escape_slack(message.error.title)}*\n{text}"))
         if message.error.log_tail:
             blocks.append(_section(_code(shorten_log(clean_text(message.error.log_tail), 15, 1_200))))
-    if buttons := [_button(link) for link in message.links if len(link.url) <= _URL][:_BUTTONS]:
+    if buttons := list(map(_button, message.links[:_BUTTONS])):
         blocks.append({"type": "actions", "elements": buttons})
     notes = (_mrkdwn(f"Note: {escape_slack(note)}", _FIELD) for note in message.notes)
     blocks += ({"type": "context", "elements": [note]} for note in notes)
@@ -145,10 +144,6 @@ def _button(link: Link) -> dict[str, Any]:
     return {"type": "button", "text": _plain(link.label, _BUTTON), "url": link.url}
 
 
-def _link(link: Link) -> str:
-    return format_link(Dialect.SLACK, *link) if len(link.url) <= _URL else ""
-
-
 def _named(item: Item) -> str:
     name = to_one_line(item.name, 60)
-    return (_link(Link(name, item.links[0].url)) if item.links else "") or escape_slack(name)
+    return format_link(Dialect.SLACK, name, item.links[0].url) if item.links else escape_slack(name)
