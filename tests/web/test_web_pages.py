@@ -475,3 +475,16 @@ async def test_forms_are_shown_to_operators_alone_and_carry_the_token_of_their_p
     assert [held.by for _, held in daemon.acknowledged if held] == ["operator-token"], (
         "who is known cannot name another"
     )
+
+
+async def test_alerts_of_others_need_no_label_of_ours(client: ClientSession, daemon: Daemon) -> None:
+    for labels in ({}, {"severity": "page"}, {"scenario": "S"}, {"instance": "db:9100"}):
+        alert = an_alert(labels=labels, id=f"{len(str(labels)):032x}", fingerprint=str(labels)[:32])
+        insert = schema.alerts.insert().values(
+            id=alert.id, fingerprint=alert.fingerprint, rule="", labels=labels, annotations={}, starts_at=NOW, count=1,
+            updated_at=NOW, was_active=False, alertname="", node="", project="", scenario=labels.get("scenario", ""),
+        )  # fmt: skip
+        await daemon.store.write(lambda connection, statement: connection.execute(statement) and None, insert)
+        for place in ("/", "/alerts", "/alerts?group=scenario", f"/alerts/{alert.id}", f"/alerts/act?id={alert.id}",
+                      f"/silences/new?id={alert.id}", "/search?q=S"):  # fmt: skip
+            assert "error of Tocsin" not in words(await page(client, place))

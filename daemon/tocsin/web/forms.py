@@ -175,6 +175,9 @@ def _of_alerts(chosen: Sequence[Labels]) -> str:
             lines.append(str(Matcher(name, Op.EQUAL, values[0])))
         elif len(values) > 1 and name in ("alertname", "project", "scenario") and all(values):
             lines.append(str(Matcher(name, Op.REGEX, "|".join(map(_quoted, values)))))
+    if not lines and chosen:  # alerts of others: what they have in common
+        lines = [str(Matcher(name, Op.EQUAL, value)) for name, value in chosen[0].items()
+                 if all(labels.get(name) == value for labels in chosen)]  # fmt: skip
     return "\n".join(lines)
 
 
