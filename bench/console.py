@@ -206,6 +206,20 @@ LISTS: dict[str, list[dict[str, str]]] = {
 }  # fmt: skip
 
 
+NARROWING = [
+    {"since": "1h"}, {"until": "1h"}, {"since": "1s"}, {"matcher": "project=P7"}, {"matcher": "project=~P7.*"},
+    {"matcher": "scenario!~S.*"}, {"matcher": "severity=~none"}, {"matcher": "project=~P7|P8", "since": "30d", "until": "1s"},
+]  # fmt: skip
+ALERTMANAGER = [
+    "alerts",
+    "alerts?filter=project=P7",
+    "alerts?receiver=none",
+    "alerts/groups",
+    "silences",
+    "status",
+    "receivers",
+]
+
 PAGES = [
     "/", "/alerts", "/alerts?page=2", "/alerts?state=active", "/alerts?state=suppressed", "/alerts?state=all&group=project",
     "/alerts?state=resolved", "/alerts?matcher=project%3D~%22P7.*%22", "/alerts?q=S77", "/alerts?severity=none", "/scenarios",
@@ -238,8 +252,10 @@ async def addresses(client: aiohttp.ClientSession) -> AsyncIterator[str]:
         yield place
     yield "/api/v1/status"
     yield "/api/v1/config"
+    for place in ALERTMANAGER:
+        yield f"/api/v2/{place}"
     for name, queries in LISTS.items():
-        for query in queries:
+        for query in [*queries, *NARROWING]:
             yield f"/api/v1/{name}?{urlencode(query)}"
         marks = await cursors(client, name, 1000)
         # Filters that match seldom read far from wherever they begin.

@@ -32,7 +32,7 @@ def csrf_of(daemon: Daemon, cookie: Headers, key: bytes) -> str:
 
 
 async def key_of(daemon: Daemon) -> bytes:
-    from tocsin.store.keys import session_key
+    from tocsin.store.console import session_key
 
     return await daemon.store.write(session_key)
 

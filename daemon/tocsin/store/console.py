@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
+from secrets import token_hex
 from typing import Any, NamedTuple
 
 import msgspec
@@ -31,7 +32,8 @@ from tocsin.store.query import (
 )
 from tocsin.store.runs import get_details
 from tocsin.store.schema import alerts, decisions, events, moment_of, outbox, runs, scenarios, silences
-from tocsin.store.sql import SCENARIO, Keyed, columns, equals, is_key, maker, plain, readable
+from tocsin.store.schema import keys as shared_keys
+from tocsin.store.sql import SCENARIO, Keyed, bulk_upsert, columns, equals, is_key, maker, plain, readable
 
 BARS = 20  # runs of a scenario that a list shows
 MOST_LISTED = 5_000  # notifications that a filter looks at, the newest first
@@ -367,3 +369,17 @@ def all_silences(connection: Connection, now: datetime) -> list[SilenceRecord]:
     """Silences, those that end last first; of very many the first."""
     rows = connection.execute(select(silences).order_by(silences.c.ends_at.desc(), silences.c.id).limit(MOST_ENDED))
     return readable(connection, silences, rows, lambda row: silence_record(to_silence(row), now))
+
+
+# --- sessions ---------------------------------------------------------------------------------------------------------
+
+_MAKE_KEY = bulk_upsert(shared_keys, ("name", "value"))  # one that is there stays
+_SESSIONS = "sessions"
+
+
+def session_key(connection: Connection) -> bytes:
+    """The random key that signs sessions, which all processes on this store share, for a writing transaction."""
+    _MAKE_KEY.execute(connection, [(_SESSIONS, token_hex(32))])
+    return bytes.fromhex(
+        connection.execute(select(shared_keys.c.value).where(shared_keys.c.name == _SESSIONS)).scalar_one()
+    )

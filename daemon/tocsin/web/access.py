@@ -35,7 +35,7 @@ from tocsin.config.tokens import Role, Token, parse_tokens, token_digest
 from tocsin.kit.files import DEADLINE_SECONDS, TextFile
 from tocsin.kit.proxy import is_loopback
 from tocsin.store import Store
-from tocsin.store.keys import session_key
+from tocsin.store.console import session_key
 from tocsin.store.query import is_storable
 from tocsin.web.context import CONTEXT, HttpProblem
 
