@@ -140,7 +140,9 @@ Each file that `include` names holds a part of the configuration, as of one team
 and `time_intervals` are added to those above, `routes` to the children of the root, after its own. Files are read in the order of the
 globs and of their names. Relative paths in them begin at their own folder; they include no other files. With
 `scope: {projects: ["FIN_*"]}` all of the file's routes, rules, reporters and inhibit rules (both sides) are narrowed to these projects, so
-that a team can speak about its own projects only. Names are unique over all files. A mistake names file and line, and a reload takes all
+that a team can speak about its own projects only; rules about nodes, and the names of alerts about nodes, are refused there. A scope
+narrows what a file is about, not what it may read: whoever writes it can name any secret file that the daemon can open, and any address
+to send it to. Names are unique over all files. A mistake names file and line, and a reload takes all
 files or none: what was in force stays whole. New, changed and vanished files are noticed within a second.
 [config/conf.d/finance.yaml](../config/conf.d/finance.yaml) is an example, `config/include.schema.json` serves editors.
 

@@ -94,6 +94,15 @@ def test_scopes_are_globs_that_never_hold_for_nodes(globs: list[str], inside: li
         ("scope: {}", "conf.d/part.yaml:1: scope.projects: is missing"),
         ("scope: {projects: []}", "conf.d/part.yaml:1: scope.projects: must not be empty"),
         ("scope: {projects: [A]}\nrules: [{alert: D, kind: node_down}]", "conf.d/part.yaml:1: rule D is about nodes"),
+        (
+            "scope: {projects: [A]}\nrules: [{alert: D, kind: common_cause}]",
+            "conf.d/part.yaml:1: rule D is about nodes",
+        ),
+        (
+            "scope: {projects: [A]}\nrules: [{alert: NodeDown, kind: failed}]",
+            "conf.d/part.yaml:1: rule NodeDown: this name",
+        ),
+        ("scope:\nrules: []", "conf.d/part.yaml:1: scope is empty"),
         ("receivers: [{name: ops}]", "conf.d/part.yaml:1: receivers[0]: the name 'ops' stands twice, first in line 2"),
         ("receivers: [{name: x", "conf.d/part.yaml:2: is not YAML:"),
     ],

@@ -66,6 +66,7 @@ NATIVE_KINDS: Final = ("slack", "pagerduty", "opsgenie")
 _OF_ALERTS: Final = frozenset({"alertname", "severity", "dss_node", "project", "scenario", "scenario_name", "tags"})
 _RESERVED: Final = _OF_ALERTS | {"event", "outcome", "trigger_type", "run_as", "receiver", "channel", "type", "version",
                                  "node_type"}  # fmt: skip
+_ABOUT_NODES: Final = frozenset({"NodeDown", "NodeSchedulerStalled", "ChannelFailing", "CommonCause"})
 ABSENT: Final[Any] = None  # the default of a value that is filled in after validation, from elsewhere in the file
 
 
@@ -359,6 +360,7 @@ class Flapping(Section):
 class Rule(Section):
     alert: Name  # the alert's name
     kind: RuleKind  # when it fires
+    about_nodes: NoKey[bool] = True  # whether it may hold alerts about whole nodes: not in a file with a scope
     severity: Name = "warning"  # a label
     match: Matchers = ()  # matchers on the labels of scenario or node
     labels: Mapping[str, str] = field(default_factory=dict)  # further labels of the alert
@@ -700,16 +702,21 @@ class IncludedFile(Section):
     def check(self, written: Mapping[str, object]) -> IncludedFile:
         """With the matchers of the scope on everything that has matchers."""
         if self.scope is None:
+            if "scope" in written:
+                raise ValueError("scope is empty; name its projects, or leave the key out")
             return self
         narrowing = self.scope.matchers
-        if about_nodes := next((rule.alert for rule in self.rules if rule.kind == "node_down"), None):
-            raise ValueError(
-                f"rule {about_nodes} is about nodes, and scope allows projects only; move it to another file"
-            )
+        for rule in self.rules:
+            if rule.kind in ("node_down", "common_cause"):
+                raise ValueError(
+                    f"rule {rule.alert} is about nodes, and scope allows projects only; move it to another file"
+                )
+            if rule.alert in _ABOUT_NODES:
+                raise ValueError(f"rule {rule.alert}: this name is that of alerts about nodes, which quiet others")
         return replace(
             self,
             reporters=tuple(replace(item, match=item.match + narrowing) for item in self.reporters),
-            rules=tuple(replace(item, match=item.match + narrowing) for item in self.rules),
+            rules=tuple(replace(item, match=item.match + narrowing, about_nodes=False) for item in self.rules),
             routes=tuple(replace(item, matchers=item.matchers + narrowing) for item in self.routes),
             inhibit_rules=tuple(
                 replace(

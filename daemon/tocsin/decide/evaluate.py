@@ -54,7 +54,9 @@ class CompiledConfig:
         matched: dict[str, AnyRule] = {}
         for rule in (compile_rule(rule, config.timezone) for rule in config.rules):
             matched.setdefault(rule.id, rule)
-        stalled = [rule.stalled for rule in matched.values() if isinstance(rule, MissedRule)]
+        missed = [rule for rule in matched.values() if isinstance(rule, MissedRule) and rule.config.about_nodes]
+        stalled = [rule.stalled for rule in missed]
+        self.stalled = stalled[0] if stalled else None  # the first ``missed`` rule holds the alerts about whole nodes
         self.rules: Mapping[str, AnyRule] = matched | {rule.id: rule for rule in stalled}
         self.causes = [rule for rule in matched.values() if isinstance(rule, CommonCauseRule)]
         rules = tuple(rule for rule in matched.values() if not isinstance(rule, CommonCauseRule))

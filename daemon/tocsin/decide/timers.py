@@ -223,13 +223,13 @@ def _fire_missed(evaluation: RuleEvaluation, node: str, evaluated: Sequence[_Eva
         met = rows.met + sum(start.status is StartState.MET for start in near)
         unseen = sum(start.unseen and start.key not in missed_now for start in near)
         cohort = Cohort(first, last, met, rows.missed + len(missed_now), unseen)
-        # The first ``missed`` rule holds the alerts about whole nodes.
-        stalled = next(rule.stalled for rule in evaluation.compiled.rules.values() if isinstance(rule, MissedRule))
-        place = StateKey(stalled.id, node)
-        known = _state(evaluation, place, StalledState)
-        now = evaluation.view(place).now
-        if covered := stalled.covers(known, cohort):
-            evaluation.tick(place, stalled.add_cohort(known, cohort), stalled)
+        covered, stalled = False, evaluation.compiled.stalled
+        now = evaluation.view(StateKey("", node)).now
+        if stalled is not None:
+            place = StateKey(stalled.id, node)
+            known = _state(evaluation, place, StalledState)
+            if covered := stalled.covers(known, cohort):
+                evaluation.tick(place, stalled.add_cohort(known, cohort), stalled)
         for key, rule, due in group:
             if covered:
                 note = f"start expected at {key.at.isoformat()}; covered by the node's alert"

@@ -487,7 +487,7 @@ class _MessageBuilder:
         scenario_url = annotations.get("scenario_url", "")
         run_url = annotations.get("run_url")
         if mended is not None and (base := scenario_url.rstrip("/") or (run_url or "").rpartition("/runs/list/")[0]):
-            run_url = f"{base}/runs/list/{mended.run_id}"
+            run_url = f"{base}/runs/list/{quote(mended.run_id, safe='')}"
         name = scenario or labels.get("dss_node") or alert.name
         for label, form in (("project", "{} / {}"), ("alertname", "{}: {}")):
             if labels.get(label) and label not in alike:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum, auto
 from typing import Any, Generic, TypeVar
+from urllib.parse import quote
 
 import msgspec
 from msgspec.structs import replace
@@ -208,8 +209,14 @@ def reset(state: S) -> S:
 
 
 def expand_variables(text: str, values: Labels) -> str:
-    """An annotation with ``${name}`` filled in; unknown names stay as they are."""
-    return _VARIABLE.sub(lambda found: values.get(found[1], found[0]), text)
+    """An annotation with ``${name}`` filled in, escaped where it is an address; unknown names stay as they are."""
+    address = text.startswith(("http://", "https://"))
+
+    def value(found: re.Match[str]) -> str:
+        known = values.get(found[1])
+        return found[0] if known is None else quote(known, safe="") if address else known
+
+    return _VARIABLE.sub(value, text)
 
 
 def times(count: int) -> str:
