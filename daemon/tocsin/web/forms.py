@@ -24,7 +24,7 @@ from tocsin.store import Connection, alerts, console
 from tocsin.store.alerts import BadSilence
 from tocsin.store.query import is_storable
 from tocsin.web.access import VIEWER
-from tocsin.web.changes import author_of
+from tocsin.web.changes import author_of, whole_id
 from tocsin.web.context import CONTEXT, HttpProblem
 from tocsin.web.pages import Asked, asked_of, render_page
 from tocsin.web.views import read_delivery_filter, read_routes
@@ -56,7 +56,7 @@ async def _form(request: web.Request) -> MultiMapping[str]:
 
 async def change_alert(request: web.Request) -> web.Response:
     """Acknowledge, take that back, or resolve the alert of the address."""
-    done, id_ = request.match_info["do"], request.match_info["id"]
+    done, id_ = request.match_info["do"], await whole_id(request, "alerts", "alert")
     if not await _change(request, done, id_, await _form(request)):
         raise HttpProblem(404, "no firing alert has this id; it may have ended meanwhile")
     return _redirect(request, f"alerts/{id_}", done)
