@@ -146,6 +146,25 @@ async def test_it_is_over_when_fewer_than_half_still_fail_and_they_speak_for_the
     assert singles[2].count("ScenarioFailed") == 3
 
 
+async def test_who_was_told_a_failure_before_its_common_cause_is_told_its_end(causes: World) -> None:
+    for index in range(4):
+        await fail(causes, T0, f"S{index}")
+    await steps(causes, T0 + SECOND, T0 + minutes(2))
+    assert await causes.told() == [("ops/slack", "first", ["ScenarioFailed"] * 4)]
+    for index in range(4, 12):
+        await fail(causes, T0 + minutes(2), f"S{index}")
+    await fail(causes, T0 + minutes(3), "OTHER", "disk full")
+    await steps(causes, T0 + minutes(3) + SECOND, T0 + minutes(8))
+    cause, other = await causes.told()
+    assert cause == ("ops/slack", "first", ["CommonCause"])
+    assert other == ("ops/slack", "new_alerts", ["ScenarioFailed"])
+    for index in range(4):
+        await causes.run(T0 + minutes(9), "SUCCESS", key(f"S{index}"))
+    await steps(causes, T0 + minutes(10), T0 + minutes(20))
+    assert await causes.told() == [("ops/slack", "resolved", ["ScenarioFailed"] + ["ScenarioFailed!resolved"] * 4)]
+    assert "CommonCause" in await causes.alerts(firing=True)
+
+
 async def test_a_restart_and_a_reload_keep_it_and_a_rule_that_is_taken_away_ends_it(causes: World) -> None:
     end = await storm(causes, 6, SECOND)
     await steps(causes, end, end + minutes(1))
@@ -232,3 +251,15 @@ async def test_those_that_follow_each_other_in_a_circle_are_all_heard(chain: Wor
         await chain.run(T0, "FAILED", link(index))
     await chain.run_until(T0 + minutes(1), T0 + minutes(3))
     assert sorted(names for _, _, names in await chain.told()) == [["ScenarioFailed"], ["ScenarioFailed"] * 4]
+
+
+async def test_who_was_told_a_failure_before_that_upstream_is_told_its_end(chain: World) -> None:
+    await chain.run(T0, "FAILED", link(1))
+    await chain.run_until(T0 + minutes(2), T0 + minutes(4))
+    assert await chain.told() == [("ops/slack", "first", ["ScenarioFailed"])]
+    await chain.run(T0 + minutes(5), "FAILED", link(0))
+    await chain.run_until(T0 + minutes(7), T0 + minutes(9))
+    await chain.run(T0 + minutes(10), "SUCCESS", link(1))
+    await chain.run_until(T0 + minutes(12), T0 + minutes(20))
+    told = await chain.told()
+    assert sum(names.count("ScenarioFailed!resolved") for _, _, names in told) == 1

@@ -16,7 +16,6 @@ from tocsin.decide.evaluate import CompiledConfig, Evaluation, StepResult
 from tocsin.kit.clock import human_duration, isoformat, to_ms
 from tocsin.model.alert import Alert, Group, Member, NotificationLogEntry
 from tocsin.model.decision import DecisionReason, Stage
-from tocsin.model.labels import Labels
 from tocsin.model.notification import GroupNotice, Notification
 from tocsin.model.run import RunKey
 from tocsin.routing.reporters import digest_notifications, new_notification
@@ -31,21 +30,28 @@ MOST_ALERTS = 200  # of one notice
 Audible = tuple[Sequence[Member], NotifyDecision | None]  # the alerts that go on, and why when none is left
 
 
-def inhibition(work: "FlushEvaluation", _route: Route, members: Sequence[Member]) -> Audible:
-    return _without(members, work.inhibitor.inhibits)
+def inhibition(work: "FlushEvaluation", group: Group, _route: Route, members: Sequence[Member]) -> Audible:
+    notified = work.notified(group)
+
+    def mutes(alert: Alert) -> NotifyDecision | None:
+        # Who was notified of the start before the other alert fired is to be notified of the end.
+        over = not alert.firing and alert.fingerprint in notified
+        return work.inhibitor.by_rules(alert.labels) if over else work.inhibitor.inhibits(alert.labels)
+
+    return _without(members, mutes)
 
 
-def time_intervals(work: "FlushEvaluation", route: Route, members: Sequence[Member]) -> Audible:
+def time_intervals(work: "FlushEvaluation", _group: Group, route: Route, members: Sequence[Member]) -> Audible:
     muted = muted_by_time(route, work.compiled.intervals, work.now) if members else None
     return (members, None) if muted is None else ((), muted)
 
 
-def silencing(work: "FlushEvaluation", _route: Route, members: Sequence[Member]) -> Audible:
-    return _without(members, work.silencer.silences)
+def silencing(work: "FlushEvaluation", _group: Group, _route: Route, members: Sequence[Member]) -> Audible:
+    return _without(members, lambda alert: work.silencer.silences(alert.labels))
 
 
-def _without(members: Sequence[Member], mutes: Callable[[Labels], NotifyDecision | None]) -> Audible:
-    weighed = [(member, mutes(member.alert.labels)) for member in members]
+def _without(members: Sequence[Member], mutes: Callable[[Alert], NotifyDecision | None]) -> Audible:
+    weighed = [(member, mutes(member.alert)) for member in members]
     audible = [member for member, muted in weighed if muted is None]
     return audible, None if audible or not weighed else weighed[-1][1]
 
@@ -148,15 +154,17 @@ class FlushEvaluation(Evaluation):
         audible, muted = (self._unattended(group, route, members) if route.escalates else members), None
         for stage in GROUP_STAGES:
             if muted is None:
-                audible, muted = stage(self, route, audible)
+                audible, muted = stage(self, group, route, audible)
+        firing = [member.alert for member in members if member.alert.firing]
+        quiet = frozenset(alert.fingerprint for alert in firing if self.inhibitor.by_relation(alert.labels))
         channels = self.compiled.channels.get(group.receiver, ())
         for channel in channels:
-            self._notify(group, route, channel, audible, muted)
+            self._notify(group, route, channel, audible, muted, quiet)
         for channel in self.compiled.stand_ins(group.receiver):  # what failed over to it, it is told the end of
             before = self.log.get((group.key, channel.name))
             if before is not None and before.notified is not None and before.notified.firing:
                 known = [member for member in audible if member.alert.fingerprint in before.notified.firing]
-                self._notify(group, route, channel, known, muted, stands_in=True)
+                self._notify(group, route, channel, known, muted, quiet, stands_in=True)
         if not channels:
             self._record(group, "", NotifyDecision(DecisionReason.NO_CHANNEL, f"receiver {group.receiver}"))
         # A channel that asks for it is yet to be notified of the end of what it was notified of.
@@ -174,7 +182,7 @@ class FlushEvaluation(Evaluation):
 
     def _unattended(self, group: Group, route: Route, members: Sequence[Member]) -> list[Member]:
         """The alerts of an escalation: those that nobody acknowledged in time, and those that were escalated before."""
-        notified = self._notified(group)
+        notified = self.notified(group)
         since = self.now - route.group_wait
 
         def waits(alert: Alert) -> bool:
@@ -183,7 +191,7 @@ class FlushEvaluation(Evaluation):
 
         return [m for m in members if m.alert.fingerprint in notified or not waits(m.alert)]
 
-    def _notified(self, group: Group) -> frozenset[str]:
+    def notified(self, group: Group) -> frozenset[str]:
         """The alerts that a channel of the group was last notified of as firing."""
         channels = self.compiled.channels.get(group.receiver, ())
         rows = [self.log.get((group.key, channel.name)) for channel in channels]
@@ -193,7 +201,7 @@ class FlushEvaluation(Evaluation):
         """Until when a group is put off because all that is new in it are failures that may turn out to be one."""
         if not self.young.names or route.escalates:
             return None
-        notified = self._notified(group)
+        notified = self.notified(group)
         new = [m.alert for m in members if m.alert.firing and m.alert.fingerprint not in notified]
         new = [alert for alert in new if self.inhibitor.inhibits(alert.labels) is None]
         until = [self.young.until(alert, route.group_wait) for alert in new]
@@ -207,6 +215,7 @@ class FlushEvaluation(Evaluation):
         channel: Channel,
         audible: Sequence[Member],
         muted: NotifyDecision | None,
+        quiet: frozenset[str],
         *,
         stands_in: bool = False,
     ) -> None:
@@ -226,6 +235,9 @@ class FlushEvaluation(Evaluation):
             flapping=frozenset(alert.fingerprint for alert in firing if alert.flapping),
         )
         before = self.log.get((group.key, channel.name))
+        if before is not None and before.notified is not None and quiet:  # what it goes on to be notified of the end of
+            known, acknowledged = quiet & before.notified.firing, quiet & before.notified.acknowledged
+            entry = replace(entry, firing=entry.firing | known, acknowledged=entry.acknowledged | acknowledged)
         if muted is not None:
             decision = muted
         elif selected:

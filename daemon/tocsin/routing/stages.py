@@ -54,8 +54,12 @@ class Inhibitor:
             self._rules.append((rule, sources))
 
     def inhibits(self, labels: Labels) -> NotifyDecision | None:
-        """Whether a firing alert inhibits this one. An alert that is source and target of a rule does not inhibit
-        others of that kind, itself least of all."""
+        """Whether a firing alert inhibits this one."""
+        return self.by_rules(labels) or self.by_relation(labels)
+
+    def by_rules(self, labels: Labels) -> NotifyDecision | None:
+        """As Alertmanager's rules have it. An alert that is source and target of a rule does not inhibit others of that
+        kind, itself least of all."""
         for rule, sources in self._rules:
             near = sources.get(_values(rule, labels))
             if not near or not all_match(rule.target_matchers, labels):
@@ -65,6 +69,12 @@ class Inhibitor:
                 if not (both_sides and all_match(rule.target_matchers, source)):
                     note = f"by {source.get('alertname', 'an alert')}"
                     return NotifyDecision(DecisionReason.INHIBITED, note, by=(alert_id,))
+        return None
+
+    def by_relation(self, labels: Labels) -> NotifyDecision | None:
+        """By the alert of a scenario that this one's follows, or of a common cause."""
+        if not self._related.upstream and not self._related.causes:
+            return None
         key = ScenarioKey(*(labels.get(name, "") for name in ("dss_node", "project", "scenario")))
         if (found := self._related.upstream.get(key)) is not None:
             alert_id, source = found
