@@ -202,6 +202,36 @@ async def test_only_what_it_matches_counts(causes: World) -> None:
     assert "CommonCause" in await causes.alerts()
 
 
+async def test_failures_that_it_does_not_match_are_told_although_they_share_the_error(causes: World) -> None:
+    team = replace(CAUSE, at_least=2, match=parse_matchers("project=TEAM"))
+    causes.config = config(rules=(FAILED, CAUSE, team))
+    await fail(causes, T0, "A", project="TEAM")
+    await fail(causes, T0 + SECOND, "B", project="TEAM")
+    await steps(causes, T0 + 2 * SECOND, T0 + minutes(1))
+    assert await causes.told() == [("ops/slack", "first", ["CommonCause"])]
+    await fail(causes, T0 + minutes(1), "PAYROLL")
+    await fail(causes, T0 + minutes(1), "C", project="TEAM")
+    await steps(causes, T0 + minutes(1) + SECOND, T0 + minutes(4))
+    assert await causes.told() == [("ops/slack", "first", ["ScenarioFailed"])]
+
+
+async def test_scenarios_that_were_switched_off_since_fail_no_longer(causes: World) -> None:
+    end = await storm(causes, 6, SECOND, projects=1)
+    await steps(causes, end, end + minutes(1))
+    for index in range(6):
+        await causes.scenario(key(f"S{index}", "P0"), active=False)
+    await steps(causes, end + minutes(1), end + minutes(1) + 10 * SECOND)
+    assert "CommonCause!resolved" in await causes.alerts()
+
+
+async def test_scenarios_without_triggers_that_others_run_share_a_cause_too(causes: World) -> None:
+    for index in range(6):
+        await fail(causes, T0, f"S{index}")
+        await causes.scenario(key(f"S{index}"), active=False)
+    await steps(causes, T0 + SECOND, T0 + 10 * SECOND)
+    assert "CommonCause" in await causes.alerts(firing=True)
+
+
 async def test_while_the_node_is_down_nothing_is_said_to_be_over(causes: World) -> None:
     end = await storm(causes, 6, SECOND)
     await steps(causes, end, end + 2 * SECOND)

@@ -6,6 +6,7 @@ the whole file.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import re
 from collections.abc import Iterable, Mapping
@@ -409,6 +410,13 @@ class Rule(Section):
             raise ValueError("a rule of kind overlong needs times_usual or longer_than")
         _refuse_reserved("labels", self.labels, _OF_ALERTS)
         return self
+
+    @property
+    def identity(self) -> str:
+        """Alert name, a digest of kind, matchers and the rule's own labels, severity."""
+        text = f"{self.kind}|{matchers_text(self.match)}|{sorted(self.labels.items())!r}"
+        digest = hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
+        return f"{self.alert}:{digest}:{self.severity}"
 
     @property
     def least_duration(self) -> timedelta:

@@ -1,6 +1,6 @@
 """Alerts, their groups and the notification log, and silences, which keep alerts from being notified but change none."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -95,7 +95,8 @@ class Related(NamedTuple):
     """Firing alerts that inhibit those of a scenario for another reason than labels: the id and the labels of one."""
 
     upstream: Mapping[ScenarioKey, tuple[str, Labels]] = {}  # of a scenario that it follows
-    causes: Mapping[ScenarioKey, tuple[str, Labels]] = {}  # of the error that it shares with others
+    # of the error that it shares with others, each with the matchers of its rule
+    causes: Mapping[ScenarioKey, Sequence[tuple[str, Labels, Sequence[Matcher]]]] = {}
     caused: frozenset[str] = frozenset()  # names of the alerts that a common cause inhibits
 
 

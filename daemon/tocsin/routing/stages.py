@@ -85,11 +85,11 @@ class Inhibitor:
                 name, project, scenario = (source.get(name, "") for name in ("alertname", "project", "scenario"))
                 note = f"by {name} of {project}/{scenario}, which it follows"
                 return NotifyDecision(DecisionReason.INHIBITED, note, by=(alert_id,))
-        found = self._related.causes.get(key)
-        if found is not None and labels.get("alertname") in self._related.caused:
-            alert_id, source = found
-            note = f"by {source['alertname']}, which has the same error"
-            return NotifyDecision(DecisionReason.INHIBITED, note, by=(alert_id,))
+        if labels.get("alertname") in self._related.caused:
+            for alert_id, source, match in self._related.causes.get(key, ()):
+                if all_match(match, labels):
+                    note = f"by {source['alertname']}, which has the same error"
+                    return NotifyDecision(DecisionReason.INHIBITED, note, by=(alert_id,))
         return None
 
 

@@ -1,11 +1,9 @@
 """Rules: events and time → alerts. Pure functions of (state, event or view, now): no I/O, no clock."""
 
-import hashlib
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 from tocsin.config.model import Rule
-from tocsin.model.labels import matchers_text
 from tocsin.rules.causes import CommonCauseRule
 from tocsin.rules.deadlines import DeadlineRule
 from tocsin.rules.outages import NodeDownRule
@@ -20,12 +18,8 @@ KINDS: Mapping[str, type[AnyRule]] = {
 
 
 def compile_rule(rule: Rule, timezone: str = "UTC") -> AnyRule:
-    """A rule with its identity: alert name, a digest of kind, matchers and the rule's own labels, severity. ``timezone`` is
-    that of a rule without a location."""
-    rule = rule if rule.location else replace(rule, location=timezone)
-    text = f"{rule.kind}|{matchers_text(rule.match)}|{sorted(rule.labels.items())!r}"
-    digest = hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
-    return KINDS[rule.kind](f"{rule.alert}:{digest}:{rule.severity}", rule)
+    """A rule with its identity; ``timezone`` is that of a rule without a location."""
+    return KINDS[rule.kind](rule.identity, rule if rule.location else replace(rule, location=timezone))
 
 
 def renamed_rules(stored: Iterable[str], present: Collection[str]) -> dict[str, str]:

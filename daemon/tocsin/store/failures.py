@@ -1,19 +1,19 @@
 """What the rows say of failures together: which scenarios fail with one error, and which alerts inhibit others because of
 that, or because one scenario follows another."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, and_, func, select
+from sqlalchemy import ColumnElement, Connection, Select, Subquery, and_, exists, func, select
 
-from tocsin.config.model import Config
-from tocsin.model.alert import Related
-from tocsin.model.labels import Labels
+from tocsin.config.model import Config, Rule
+from tocsin.model.alert import EndReason, Related
+from tocsin.model.labels import Labels, Matcher
 from tocsin.model.run import BAD_OUTCOMES, GOOD_OUTCOMES, RunKey, ScenarioKey
 from tocsin.model.scenario import Failure, ScenarioView
 from tocsin.store.schema import alerts, run_details, runs, scenarios
-from tocsin.store.sql import RUN, SCENARIO, Keyed, chunks, columns, emptied, plain, readable, same
+from tocsin.store.sql import RUN, SCENARIO, Keyed, chunks, columns, emptied, is_key, plain, readable, same
 
 SLACK = timedelta(minutes=5)  # at most between a run's end and the reading of its error, and between two clocks
 _MOST_UPSTREAM = 2_000  # scenarios that are visited for one flush
@@ -45,10 +45,13 @@ def failures(
     is_place: list[ColumnElement[bool]] = [latest.c[name] == run_details.c[name] for name in SCENARIO]
     outcome = select(latest.c.outcome).where(*is_place, latest.c.outcome.in_(_OUTCOMES))
     outcome = outcome.order_by(latest.c.start.desc()).limit(1).correlate(run_details)
+    deactivated = (alerts.c.end_reason == EndReason.DEACTIVATED, alerts.c.run_start >= run_details.c.start)
+    switched_off = exists().where(same(alerts, run_details), *deactivated).correlate(run_details, scenarios)
     query = (
         select(
             run_details.c.fingerprint, *columns(run_details, *RUN), runs.c.end, outcome.scalar_subquery(),
-            scenarios.c.gone_at, scenarios.c.name, scenarios.c.tags,
+            scenarios.c.gone_at, and_(scenarios.c.active.is_(False), switched_off).label("off"),
+            scenarios.c.name, scenarios.c.tags,
         )
         .join_from(run_details, runs, same(run_details, runs, RUN))
         .join(scenarios, same(run_details, scenarios))
@@ -59,12 +62,12 @@ def failures(
     for part in chunks(sorted({fingerprint for _, fingerprint in errors})):
         rows = connection.execute(query.where(run_details.c.fingerprint.in_(part))).all()
         for row in emptied(connection, scenarios, rows):
-            fingerprint, node, project, scenario, run_id, start, end, last, gone_at, name, tags = row
+            fingerprint, node, project, scenario, run_id, start, end, last, gone_at, off, name, tags = row
             known = found.get((node, fingerprint))
             if known is not None:
                 key = ScenarioKey(node, project, scenario)
                 view = ScenarioView(key, name, tags or (), gone=gone_at is not None)
-                failing = gone_at is None and last not in GOOD_OUTCOMES
+                failing = gone_at is None and not off and last not in GOOD_OUTCOMES
                 known[key] = Failure(view, RunKey(key, run_id, start), end, failing)
     return {error: list(by_scenario.values()) for error, by_scenario in found.items()}
 
@@ -89,11 +92,11 @@ def recent_errors(connection: Connection, since: datetime) -> list[RecentError]:
 def related_alerts(connection: Connection, config: Config, targets: Iterable[Labels]) -> Related:
     """What may inhibit alerts with these labels beyond the matchers of inhibit rules."""
     keys = {key for labels in targets if (key := scenario_of(labels)) is not None}
-    causes = [rule.within for rule in config.rules if rule.kind == "common_cause"]
+    causes = {rule.identity: rule for rule in config.rules if rule.kind == "common_cause"}
     caused = frozenset(rule.alert for rule in config.rules if rule.kind == "failed")
     return Related(
         _upstream(connection, keys) if keys and any(rule.upstream for rule in config.inhibit_rules) else {},
-        _causes(connection, keys, max(causes)) if keys and causes else {},
+        _causes(connection, keys, causes) if keys and causes else {},
         caused,
     )
 
@@ -105,24 +108,37 @@ def scenario_of(labels: Labels) -> ScenarioKey | None:
 
 
 def _causes(
-    connection: Connection, keys: Collection[ScenarioKey], within: timedelta
-) -> dict[ScenarioKey, tuple[str, Labels]]:
-    """Of each scenario whose last error is that of a firing alert about a common cause, that alert."""
-    query = select(alerts.c.id, alerts.c.labels, alerts.c.starts_at)
+    connection: Connection, keys: Collection[ScenarioKey], rules: Mapping[str, Rule]
+) -> dict[ScenarioKey, list[tuple[str, Labels, Sequence[Matcher]]]]:
+    """Of each scenario whose last error is that of firing alerts about a common cause, those alerts."""
+    query = select(alerts.c.id, alerts.c.labels, alerts.c.starts_at, alerts.c.rule)
     nodes = sorted({key.node for key in keys})
     query = query.where(alerts.c.ends_at.is_(None), alerts.c.project == "", alerts.c.node.in_(nodes))
-    rows = readable(connection, alerts, connection.execute(query), lambda row: (row.id, row.labels, row.starts_at))
-    firing = {
-        (labels["dss_node"], labels["cause"]): (id_, labels, starts_at)
-        for id_, labels, starts_at in rows
-        if "cause" in labels and "dss_node" in labels
-    }
-    if not firing:
-        return {}
-    since = min(starts_at for _, _, starts_at in firing.values()) - within - SLACK
-    last = {error.scenario: error.fingerprint for error in recent_errors(connection, since)}
-    found = {key: firing.get((key.node, last[key])) for key in keys if key in last}
-    return {key: alert[:2] for key, alert in found.items() if alert is not None}
+    rows = readable(connection, alerts, connection.execute(query), tuple)
+    firing: dict[SharedError, list[tuple[datetime, tuple[str, Labels, Sequence[Matcher]]]]] = {}
+    for id_, labels, starts_at, rule_id in rows:
+        if (rule := rules.get(rule_id)) is not None and "cause" in labels and "dss_node" in labels:
+            alert = starts_at - rule.within - SLACK, (id_, labels, rule.match)
+            firing.setdefault((labels["dss_node"], labels["cause"]), []).append(alert)
+    found = {}
+    for node, project, scenario, error, read_at in _LAST_ERROR.rows(connection, keys) if firing else ():
+        shared = [alert for since, alert in firing.get((node, error), ()) if read_at >= since]
+        if shared:
+            found[ScenarioKey(node, project, scenario)] = shared
+    return found
+
+
+def _last_error(keys: Subquery) -> Select[Any]:
+    query = select(run_details).where(is_key(run_details, keys), run_details.c.fingerprint.is_not(None))
+    last = query.order_by(run_details.c.read_at.desc()).limit(1)
+    return select(
+        keys.c.k0, keys.c.k1, keys.c.k2,
+        last.with_only_columns(run_details.c.fingerprint).scalar_subquery(),
+        last.with_only_columns(run_details.c.read_at).scalar_subquery(),
+    )  # fmt: skip
+
+
+_LAST_ERROR = Keyed(_last_error, columns(run_details, *SCENARIO))
 
 
 _FOLLOWS = Keyed(

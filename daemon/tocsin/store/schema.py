@@ -297,6 +297,9 @@ run_details = Table(
 # Which scenarios fail with one error, and which errors are new.
 _WITH_ERROR = run_details.c.fingerprint.is_not(None)
 _partial_index("ix_run_details_fingerprint", run_details.c.fingerprint, run_details.c.read_at, where=_WITH_ERROR)
+_partial_index(
+    "ix_run_details_last_error", *(run_details.c[name] for name in (*_SCENARIO, "read_at")), where=_WITH_ERROR
+)
 _partial_index("ix_run_details_read_at", run_details.c.read_at, where=_WITH_ERROR)
 
 # Totals outlive the runs that they count. Written in the transaction that writes a run's end event, and only then.
