@@ -5,17 +5,18 @@ BIN    := $(VENV)/bin
 CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
   { echo "Tocsin needs Python 3.11 or newer; this is $$($(PYTHON) -V 2>&1). Try: make PYTHON=python3.12 $@"; exit 1; }
 
-.PHONY: help install demo quick check test lint format fuzz chaos bench docs schema pictures clean
+.PHONY: help install demo quick check test lint format fuzz chaos bench docs schema pictures matrix release clean
 
 help:            ## this list
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort
 
 install: $(VENV)/.installed  ## make .venv with Tocsin and what its development needs
 
-$(VENV)/.installed: pyproject.toml
+$(VENV)/.installed: pyproject.toml .ci/requirements-dev.txt
 	@$(CHECK_PYTHON)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r .ci/requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
 # The demo needs no development tools: where there is no .venv yet, it gets an environment of its own.
@@ -59,8 +60,14 @@ chaos: install   ## kills and faults at random; then the node's ledger and what 
 bench: install   ## the figures of bench/README.md
 	$(BIN)/python -m bench
 
+matrix:          ## the tests on Python 3.11, 3.12 and 3.13 where they are, and on SQLite and PostgreSQL
+	.ci/matrix $(ARGS)
+
+release:         ## dist/: wheel, sdist, bill of materials, chart, image context, notes; and the wheel tried
+	.ci/release
+
 clean:           ## remove what the targets made
-	rm -rf $(VENV) .venv-demo .pytest_cache .mypy_cache .ruff_cache .coverage* htmlcov dist
+	rm -rf $(VENV) .venv-demo .venv-matrix .venv-release .pytest_cache .mypy_cache .ruff_cache .coverage* htmlcov dist
 
 docs: install    ## the references, from the code
 	$(BIN)/python docs/generate.py
