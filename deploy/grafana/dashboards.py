@@ -17,6 +17,63 @@ OUTCOME_COLORS = {"SUCCESS": "green", "WARNING": "yellow", "FAILED": "red", "UNK
 # Only the leader has scenario series; `max by` joins two leaders' series where Prometheus keeps both for a moment.
 SCENARIO = "dss_node, project, scenario"
 
+# Of panels that say nothing of themselves where they are made, by title.
+DESCRIPTIONS = {
+    "Nodes down": "DSS nodes that do not answer, or do not let Tocsin in.",
+    "Alerts firing": "Alerts of Tocsin that fire and are not suppressed.",
+    "Scenarios failing": "Scenarios whose last counted run failed.",
+    "Runs in progress": "Runs that go on now, in the chosen nodes and projects.",
+    "Scenarios watched": "Scenarios in scope on the chosen nodes.",
+    "Success over the span": "Share of SUCCESS and WARNING among all runs but ABORTED, over the time range.",
+    "Running": "Runs that go on, by how long they have.",
+    "Runs ended": "Ended runs in each interval, by outcome.",
+    "Failures by project": "FAILED and lost runs in each interval, the ten worst projects.",
+    "Duration of runs": "Percentiles of the durations, from the histogram; its exemplars lead to single runs.",
+    "Slowest last runs": "The longest last runs.",
+    "Reporters that failed in DSS": "DSS's own reporters that could not send, over the time range.",
+    "Runs of the busiest projects": "Ended runs over the time range, the ten busiest projects.",
+    "Nodes": "When each node answered.",
+    "Last outcome": "How the last ended run ended.",
+    "Failures in a row": "FAILED and lost runs since the last good one.",
+    "Last success, ago": "Time since a run last ended with SUCCESS or WARNING.",
+    "Last end, ago": "Time since a run last ended.",
+    "Next start, in": "Time until DSS starts it by itself; absent without a schedule.",
+    "Active": "Whether its automatic triggers are switched on in DSS.",
+    "Last duration": "How long the last ended run took.",
+    "Mean duration": "Of all counted runs.",
+    "Running for": "How long the run in progress has taken.",
+    "Name": "The scenario's name in DSS.",
+    "Runs over the span": "Ended runs over the time range.",
+    "Reporters failed in DSS": "DSS's own reporters of this scenario that could not send, over the time range.",
+    "Outcome of the last run": "The outcome of the last ended run, over time.",
+    "Duration of the last run": "Each step is a run that ended; beside it the usual duration.",
+    "Durations in the whole project": "Percentiles over all scenarios of the project, from the histogram.",
+    "Replicas": "Processes of Tocsin that Prometheus scrapes.",
+    "Leaders": "There is one: none watches nothing, two are a mistake.",
+    "Configuration": "Whether the last reload was taken.",
+    "Since the last reload": "Time since a configuration was taken.",
+    "Dead letters": "Notifications that were given up; tocsin deliveries list shows them.",
+    "Oldest pending notification": "How long the notification that waits longest has waited.",
+    "From a run's start or end until it is seen": "Percentiles of the detection delay.",
+    "Requests to DSS": "By operation, with the limit that holds now.",
+    "Answers of DSS other than 2xx": "Errors, timeouts and throttling, by code.",
+    "Mean time of a request": "How long DSS takes to answer.",
+    "Polls by reason": "Why scenarios were polled.",
+    "Sweep": "Whether one request is trusted to show all that runs.",
+    "Events": "Events by name.",
+    "Alerts": "Firing alerts by name and state.",
+    "Notifications": "Notifications by what became of them.",
+    "Not sent, by reason": "Notifications that were decided against: silenced, inhibited, muted, unchanged.",
+    "Decisions": "Decisions of rules, reporters, routes and groups.",
+    "Outbox": "Notifications that wait, and those that were given up.",
+    "Dead letters by reason": "Refused, too old, channel gone, unreadable.",
+    "Lag of the event loop": "The longest delay of the loop; above a second something blocks it.",
+    "Scenarios without series": "Scenarios beyond metrics.max_scenarios.",
+    "What made no sense": "Items of DSS's replies and rules that could not be evaluated.",
+    "Set aside and dropped": "Rows that this version cannot read, and log lines that nobody took.",
+    "Store": "Whether the last transaction could use the database.",
+}
+
 
 @dataclass(frozen=True)
 class Query:
@@ -51,7 +108,7 @@ class Panel:
             "id": number,
             "type": self.kind,
             "title": self.title,
-            "description": self.description,
+            "description": self.description or DESCRIPTIONS[self.title],
             "datasource": DATASOURCE,
             "gridPos": {"h": self.height, "w": self.width, "x": x, "y": y},
             "targets": list(self._targets()),
@@ -72,6 +129,7 @@ class Panel:
                 "range": not instant,
                 "format": "table" if self.kind == "table" else "time_series",
                 **({"interval": self.every} if self.every else {}),
+                **({"exemplar": True} if "histogram_quantile" in query.expr else {}),
             }
 
     def _defaults(self) -> dict[str, object]:
@@ -103,7 +161,11 @@ class Panel:
         if self.kind == "state-timeline":
             defaults["custom"] = {"fillOpacity": 80, "lineWidth": 0}
         if self.link:
-            defaults["links"] = [{"title": "Scenario", "url": self.link}]
+            place = "${__data.fields.dss_node}/${__data.fields.project}/${__data.fields.scenario}"
+            defaults["links"] = [
+                {"title": "Scenario", "url": self.link},
+                {"title": "In Tocsin", "url": f"${{tocsin_url}}/scenarios/{place}", "targetBlank": True},
+            ]
         return defaults
 
     def _overrides(self) -> Iterator[dict[str, object]]:
@@ -180,6 +242,29 @@ class Variable:
         }
 
 
+def _annotations() -> Iterator[dict[str, object]]:
+    """What explains a change of a graph: nodes that went away, and other configurations."""
+    for name, color, expr, text in (
+        ("Nodes down", "red", "max by (dss_node) (dss_node_up) == 0", "{{dss_node}} does not answer"),
+        (
+            "Reloads",
+            "blue",
+            "max(changes(tocsin_config_last_reload_success_timestamp_seconds[$__rate_interval])) > 0",
+            "another configuration",
+        ),
+    ):
+        yield {
+            "name": name,
+            "datasource": DATASOURCE,
+            "enable": True,
+            "iconColor": color,
+            "expr": expr,
+            "step": "1m",
+            "titleFormat": name,
+            "textFormat": text,
+        }
+
+
 def dashboard(
     uid: str, title: str, description: str, variables: Iterable[Variable], rows: Iterable[Row], span: str
 ) -> dict[str, object]:
@@ -205,6 +290,9 @@ def dashboard(
             panels.append(panel.json(len(panels) + 1, x, y))
             x, height = x + panel.width, max(height, panel.height)
         y += height
+    # Where people reach Tocsin: dashboards cannot know it.
+    address = {"name": "tocsin_url", "label": "Tocsin", "type": "textbox", "query": "http://localhost:8080"}
+    texts = [address] if any(panel.link for row in rows for panel in row.panels) else []
     source = {"name": "datasource", "label": "data source", "type": "datasource", "query": "prometheus"}
     return {
         "uid": uid,
@@ -228,8 +316,8 @@ def dashboard(
                 "includeVars": True,
             }
         ],
-        "templating": {"list": [source, *(variable.json() for variable in variables)]},
-        "annotations": {"list": []},
+        "templating": {"list": [source, *(variable.json() for variable in variables), *texts]},
+        "annotations": {"list": list(_annotations())},
         "panels": panels,
     }
 
@@ -785,7 +873,74 @@ def tocsin() -> dict[str, object]:
     )
 
 
-DASHBOARDS: dict[str, Callable[[], dict[str, object]]] = {"fleet": fleet, "scenario": scenario, "tocsin": tocsin}
+def slo() -> dict[str, object]:
+    """Reliability over weeks: Prometheus must keep as much."""
+
+    def success(metric: str, by: str, span: str) -> str:
+        selector = IN_SCOPE[:-1]
+        good = f'sum by ({by}) (increase({metric}{selector}, outcome=~"SUCCESS|WARNING"}}[{span}]))'
+        return f'{good} / (sum by ({by}) (increase({metric}{selector}, outcome!="ABORTED"}}[{span}])) > 0)'
+
+    goals = (("red", None), ("yellow", 0.95), ("green", 0.99))
+    spans = ("7d", "30d", "90d")
+    projects = tuple(
+        Panel(
+            f"Success of projects, {span}",
+            "table",
+            (Query(success("dss_project_runs_total", "dss_node, project", span), table=True),),
+            8,
+            unit="percentunit",
+            steps=goals,
+            description=f"Share of SUCCESS and WARNING among all runs but ABORTED, over {span}.",
+            columns={name: name for name in ("dss_node", "project")},
+        )
+        for span in spans
+    )
+    scenarios = tuple(
+        table(
+            f"Least successful scenarios, {span}",
+            f"bottomk(20, {success('dss_scenario_runs_total', SCENARIO, span)})",
+            8,
+            unit="percentunit",
+            steps=goals,
+            link=TO_SCENARIO,
+            description=f"The twenty with the lowest share of good runs over {span}.",
+        )
+        for span in spans
+    )
+    failing = f"({scoped('dss_scenario_consecutive_failures')} > bool 0)"
+    recovery = tuple(
+        table(
+            f"Time to recovery, {span}",
+            f"topk(20, sum_over_time({failing}[{span}:5m]) * 300 / clamp_min(changes({failing}[{span}:5m]) / 2, 1) > 0)",
+            8,
+            unit="s",
+            link=TO_SCENARIO,
+            description=f"Mean time from a failure to the next good run over {span}, to five minutes; the twenty longest.",
+        )
+        for span in spans[:2]
+    )
+    fresh = f"time() - {scoped('dss_scenario_last_success_timestamp_seconds')} < bool 93600"
+    late = table(
+        "Without a good run for 26 hours, 30d",
+        f"bottomk(20, avg_over_time(({fresh})[30d:15m]))",
+        8,
+        unit="percentunit",
+        steps=goals,
+        link=TO_SCENARIO,
+        description="For daily scenarios: share of the time in which the last good run was younger than 26 hours.",
+    )
+    rows = (Row("Success", (*projects, *scenarios)), Row("Recovery and freshness", (*recovery, late)))
+    description = "Success rate, time to recovery and freshness over weeks; the scope keeps the queries small."
+    return dashboard("tocsin-slo", "Dataiku scenarios: service levels", description, (NODE, PROJECT), rows, "30d")
+
+
+DASHBOARDS: dict[str, Callable[[], dict[str, object]]] = {
+    "fleet": fleet,
+    "scenario": scenario,
+    "slo": slo,
+    "tocsin": tocsin,
+}
 
 
 def render(name: str) -> str:

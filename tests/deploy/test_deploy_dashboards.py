@@ -28,7 +28,7 @@ def load(file: Path) -> Dashboard:
 
 def expressions(dashboard: Dashboard, **chosen: str) -> Iterator[str]:
     """Every query with Grafana's variables filled in: those that were chosen, x for others."""
-    for panel in dashboard["panels"]:
+    for panel in [*dashboard["panels"], {"targets": dashboard.get("annotations", {}).get("list", [])}]:
         for target in panel.get("targets", []):
             text = target["expr"]
             for name, value in (("__rate_interval", "5m"), ("__range", "1h"), ("__interval", "1m")):
@@ -69,6 +69,12 @@ def test_panels_have_ids_of_their_own_and_do_not_lie_on_each_other(file: Path) -
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_every_panel_says_what_it_shows(file: Path) -> None:
+    panels = [panel for panel in load(file)["panels"] if panel["type"] != "row"]
+    assert [panel["title"] for panel in panels if not panel["description"]] == []
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_the_data_source_is_a_variable(file: Path) -> None:
     dashboard = load(file)
     (source,) = [v for v in dashboard["templating"]["list"] if v["type"] == "datasource"]
@@ -101,6 +107,7 @@ def lively_series() -> Iterator[dict[str, str]]:
     values = {
         "dss_scenario_next_run_timestamp_seconds": {"S": "3600x240", "T": "90000x240"},  # one late, one to come
         "tocsin_oldest_poll_age_seconds": {"": "3600x240"},
+        "tocsin_config_last_reload_success_timestamp_seconds": {"": "0+60x240"},  # reloaded each minute
     }
     extra = {
         "dss_scenario_runs_total": [f'outcome="{outcome}"' for outcome in ("SUCCESS", "FAILED")],
