@@ -29,6 +29,7 @@ from urllib.parse import SplitResult, urlsplit
 
 import structlog
 from aiohttp import web
+from multidict import MultiMapping
 
 from tocsin.config.model import AuthProxy, HttpConfig
 from tocsin.config.tokens import Role, Token, parse_tokens, token_digest
@@ -152,7 +153,9 @@ class Sessions:
             return None
         for token in tokens:
             expected = self.sign("session", token.name, token.sha256, until)
-            if token.name.encode().hex() == name and hmac.compare_digest(signature.encode(), expected.encode()):
+            if token.name.encode().hex() == name and hmac.compare_digest(
+                signature.encode("utf-8", "surrogateescape"), expected.encode()
+            ):
                 return token
         return None
 
@@ -267,13 +270,25 @@ def _proxied(request: web.Request, proxy: AuthProxy) -> tuple[str, Role] | None:
 
 async def _require_csrf(request: web.Request, viewer: Viewer) -> None:
     """Raises ``HttpProblem`` 403 for a change that a page of another site may have made in a browser's name: a session's
-    without its token, and any form without it."""
-    form = request.content_type in _FORMS
+    without its token, and a form without it; a POST without a type counts as a form, for a page can send it."""
+    form = request.method == "POST" and (request.content_type in _FORMS or "Content-Type" not in request.headers)
     if not viewer.csrf or not (viewer.session or form):
         return
-    sent = request.headers.get("X-CSRF-Token") or (await request.post() if form else {}).get("csrf")
-    if not isinstance(sent, str) or not hmac.compare_digest(sent.encode("utf-8", "replace"), viewer.csrf.encode()):
-        raise HttpProblem(403, "the change does not carry the token of its page; load the page again, and repeat it")
+    sent = request.headers.get("X-CSRF-Token") or (await read_form(request) if form else {}).get("csrf", "")
+    if not hmac.compare_digest(sent.encode("utf-8", "replace"), viewer.csrf.encode()):
+        raise HttpProblem(403, "the change does not carry the token of its page; load the page again, and repeat it"
+                          + ("" if viewer.session else "; programs send Content-Type: application/json"))  # fmt: skip
+
+
+async def read_form(request: web.Request) -> MultiMapping[str]:
+    """The texts of a form. Raises ``HttpProblem`` 400 for what cannot be read, and for what no row can hold."""
+    try:
+        form = await request.post()
+    except (ValueError, LookupError, RuntimeError):  # an unknown charset, encoding or boundary
+        raise HttpProblem(400, "the form cannot be read: its Content-Type does not fit its body") from None
+    if not all(isinstance(value, str) and is_storable(value) for value in form.values()):
+        raise HttpProblem(400, "the form may hold no file, no NUL and nothing that is not Unicode")
+    return form  # type: ignore[return-value] # no files in it
 
 
 def _refuse_ambiguous(request: web.Request, proxy: AuthProxy | None) -> None:

@@ -22,8 +22,7 @@ from tocsin.model.labels import BadMatcher, Labels, Matcher, Op, all_match, pars
 from tocsin.routing.lint import unknown_label
 from tocsin.store import Connection, alerts, console
 from tocsin.store.alerts import BadSilence
-from tocsin.store.query import is_storable
-from tocsin.web.access import VIEWER
+from tocsin.web.access import VIEWER, read_form
 from tocsin.web.changes import author_of, whole_id
 from tocsin.web.context import CONTEXT, HttpProblem
 from tocsin.web.pages import Asked, asked_of, render_page
@@ -43,28 +42,20 @@ def _redirect(request: web.Request, path: str, done: str) -> web.Response:
     return web.Response(status=303, headers={"Location": f"{root}{path}{joint}done={done}"})
 
 
-async def _form(request: web.Request) -> MultiMapping[str]:
-    """The texts of a form. Raises ``HttpProblem`` 400 for what no row can hold."""
-    form = await request.post()
-    if not all(isinstance(value, str) and is_storable(value) for value in form.values()):
-        raise HttpProblem(400, "the form may hold no file, no NUL and nothing that is not Unicode")
-    return form  # type: ignore[return-value] # no files in it
-
-
 # --- alerts -------------------------------------------------------------------------------------------------------------
 
 
 async def change_alert(request: web.Request) -> web.Response:
     """Acknowledge, take that back, or resolve the alert of the address."""
     done, id_ = request.match_info["do"], await whole_id(request, "alerts", "alert")
-    if not await _change(request, done, id_, await _form(request)):
+    if not await _change(request, done, id_, await read_form(request)):
         raise HttpProblem(404, "no firing alert has this id; it may have ended meanwhile")
     return _redirect(request, f"alerts/{id_}", done)
 
 
 async def change_alerts(request: web.Request) -> web.Response:
     """The same for several alerts."""
-    form = await _form(request)
+    form = await read_form(request)
     done = form.get("do", "")
     if done not in _ACTIONS:
         raise HttpProblem(400, f"do is {done!r}; it is one of {', '.join(_ACTIONS)}")
@@ -209,7 +200,7 @@ def read_new_silence(connection: Connection, asked: Asked) -> Mapping[str, objec
 
 
 async def create_silence_here(request: web.Request) -> web.Response:
-    context, form = request.app[CONTEXT], _typed(await _form(request))
+    context, form = request.app[CONTEXT], _typed(await read_form(request))
     asked = asked_of(request)
     checked = await asyncio.to_thread(check_silence, form, asked.config, asked.now)  # regular expressions are compiled
     errors, by = checked.errors, author_of(request, form.by)
@@ -242,7 +233,7 @@ async def expire_silence_here(request: web.Request) -> web.Response:
 
 async def retry_deliveries_here(request: web.Request) -> web.Response:
     """Send dead letters again: those that were selected, or with ``all`` those that the filter of the form finds."""
-    context, form = request.app[CONTEXT], await _form(request)
+    context, form = request.app[CONTEXT], await read_form(request)
     ids = form.getall("id", [])
     if form.get("all"):
         wanted = read_delivery_filter(form, context.config(), context.clock.now(), state="dead")

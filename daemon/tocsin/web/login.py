@@ -10,7 +10,7 @@ from urllib.parse import quote, urlsplit
 import structlog
 from aiohttp import web
 
-from tocsin.web.access import COOKIE, GATE, SESSION
+from tocsin.web.access import COOKIE, GATE, SESSION, read_form
 from tocsin.web.context import CONTEXT
 
 log = structlog.get_logger(__name__)
@@ -43,8 +43,8 @@ class Login:
 
     async def log_in(self, request: web.Request) -> web.Response:
         """Begin a session with the field ``token``, and go on to ``next``."""
-        context, form, gate = request.app[CONTEXT], await request.post(), request.app[GATE]
-        presented, following = (str(form.get(name, "")).strip() for name in ("token", "next"))
+        context, form, gate = request.app[CONTEXT], await read_form(request), request.app[GATE]
+        presented, following = (form.get(name, "").strip() for name in ("token", "next"))
         token = await gate.find_token(context.config().http, presented)
         if token is None:
             log.info("login_refused", peer=request.remote)

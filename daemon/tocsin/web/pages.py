@@ -137,7 +137,7 @@ def render(template: str, **values: object) -> str:
 def _frame(request: web.Request, now: datetime) -> dict[str, object]:
     path = request.rel_url.raw_path
     return {
-        "root": "../" * (path.count("/") - 1) or "./", "section": path.split("/")[1], "query": request.query, "now": now,
+        "root": "../" * (path.count("/") - 1) or "./", "section": path.lstrip("/").partition("/")[0], "query": request.query, "now": now,
         "version": __version__, "done": DONE.get(request.query.get("done", "")), "errors": {}, **_viewer(request),
     }  # fmt: skip
 
