@@ -15,7 +15,7 @@ from tocsin.deliver.message import build_message
 from tocsin.deliver.outgoing import Facts
 from tocsin.deliver.render import Renderer
 from tocsin.model.notification import EventNotice, GroupNotice
-from tocsin.model.run import Details, RunError, RunKey, ScenarioKey
+from tocsin.model.run import Details, Run, RunError, RunKey, ScenarioKey
 
 HOSTILE = "https://x.example/a>|<!channel>)](http://evil.example)\"'<b>"
 CHANNELS: dict[str, dict[str, Any]] = {
@@ -109,3 +109,22 @@ def test_a_group_says_how_many_alerts_its_snapshot_leaves_out() -> None:
     notice, facts = crowd(60)
     message = build_message(replace(notice, truncated=440), facts, config())
     assert message.more + sum(section.size for section in message.sections) == 500
+
+
+@pytest.mark.parametrize("service", CHANNELS)
+@pytest.mark.parametrize(
+    "text", ["\u202e\u05e9\u05dc\u05d5\u05dd \u0645\u0631 ", "a\x00b\ud800c ", "<!channel> @here "]
+)
+def test_signs_that_no_display_should_get_reach_none(service: str, text: str) -> None:
+    text = text * 100
+    run = RunKey(ScenarioKey("prod", text, text), text, NOW)
+    own = replace(alert(1, ended=True, scenario=text, scenario_name=text), annotations={f"note_{text}": text}, run=run)
+    firing = [replace(own, ends_at=None, end_reason=None, fingerprint=str(n)) for n in range(60)]
+    facts = Facts({run: Details(run, NOW, RunError(text, step=text), (), text)},
+                  mended={own.id: Run(run.scenario, text, NOW, NOW, "SUCCESS")})  # fmt: skip
+    for notice in (group(own), group(*firing), group(firing[0])):
+        written = shown(service, notice, facts)
+        assert not {"\u202e", "\x00", "\ud800"}.intersection(written)
+        assert "\\ud800" not in written
+        if len(notice.alerts) > 1:
+            assert re.search(r"and \d+ more", written)

@@ -133,7 +133,7 @@ FORMATTERS: dict[Dialect, Formatter] = {
 
 def web_address(url: str) -> str:
     """With everything percent-encoded that could end a link; empty for what is not http or https."""
-    if not url.lower().startswith(("http://", "https://")):
+    if not url[:8].lower().startswith(("http://", "https://")):
         return ""
     return quote(clean_text(url), safe="/:?#[]@!$&'*+,;=%~.-_")
 

@@ -23,6 +23,7 @@ _TEXTS = {"message": 130, "description": 15_000, "entity": 512, "note": 25_000} 
 _TAGS, _TAG = 20, 50
 _DETAILS = 8_000  # characters of Opsgenie's details, names and values together
 _NAMES = 20  # scenarios that are listed under one error
+_NAME, _ERROR = 60, 500  # characters of each, so that what is listed fits into a detail
 
 # Most severe first; a severity that is not among them counts as the first.
 _PAGERDUTY_SEVERITIES = {"critical": "critical", "error": "error", "warning": "warning", "info": "info", "none": "info"}
@@ -62,13 +63,12 @@ def pagerduty_events(
         "source": _source(labels),
         "severity": _PAGERDUTY_SEVERITIES[severity(group)],
         "timestamp": isoformat(min(alert.starts_at for alert in group.firing)),
-        "component": labels.get("scenario_name") or labels.get("scenario") or labels.get("project"),
-        "group": labels.get("project"),
-        "class": labels.get("alertname"),
         "custom_details": {name: truncate(text, _DETAIL) for name, text in _details(group, message).items()},
     }
     links = [{"href": link.url, "text": clean_text(link.label)} for link in message.links]
-    event["payload"] = {name: value for name, value in payload.items() if value is not None}
+    component = labels.get("scenario_name") or labels.get("scenario") or labels.get("project")
+    places = (("component", component), ("group", labels.get("project")), ("class", labels.get("alertname")))
+    event["payload"] = payload | {name: to_one_line(value, _TEXTS["entity"]) for name, value in places if value}
     event |= {"links": links[:_LINKS], "client": "Tocsin"}
     event |= {"client_url": external_url} if external_url else {}
     return [event, key | {"event_action": "acknowledge"}] if group.acknowledged else [event]
@@ -162,8 +162,8 @@ def _details(group: GroupNotice, message: Message) -> dict[str, str]:
         details["Error"] = clean_text(message.error.message)
     for number, section in enumerate(message.sections, 1):
         items, more = section.listed(_NAMES)
-        listed = ", ".join(item.name for item in items) + (f" and {more} more" if more else "")
-        error = f"{section.error.message}: " if section.error and section.error.message else ""
+        listed = ", ".join(to_one_line(item.name, _NAME) for item in items) + (f" and {more} more" if more else "")
+        error = f"{truncate(section.error.message, _ERROR)}: " if section.error and section.error.message else ""
         details[f"{number}. {section.size} {section.state}"] = clean_text(f"{error}{listed}")
     if message.more:
         details["Others"] = f"and {message.more} more"

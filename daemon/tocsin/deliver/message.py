@@ -284,8 +284,9 @@ class _MessageBuilder:
         """The link to a page of Tocsin; none where its own address is not known."""
         if not self.base:
             return ()
-        address = "/".join(quote(part, safe="") for part in path)
-        return _web_links([(label, f"{self.base}/{address}" + (f"?{urlencode(query, doseq=True)}" if query else ""))])
+        address = "/".join(quote(part, safe="", errors="replace") for part in path)
+        question = f"?{urlencode(query, doseq=True, errors='replace')}" if query else ""
+        return _web_links([(label, f"{self.base}/{address}{question}")])
 
     # --- events ---
 
@@ -470,7 +471,7 @@ class _MessageBuilder:
             comment = f": {who.comment}" if who.comment else ""
             lines.append(MessageLine("Acknowledged", to_one_line(f"by {who.by}{until}{comment}", 300)))
         if alert.firing and annotations.get("description"):
-            lines.append(MessageLine("Why", to_one_line(self.local_times(annotations["description"]), 500)))
+            lines.append(MessageLine("Why", to_one_line(self.local_times(annotations["description"][:2_000]), 500)))
         details = self.facts.details.get(alert.run) if alert.firing and alert.run else None
         if details and details.error and details.error.step:
             lines.append(MessageLine("Failed step", to_one_line(details.error.step, _NAME)))
@@ -583,7 +584,7 @@ def _annotation_lines(annotations: Labels) -> tuple[list[MessageLine], list[Link
 
 
 def _label(name: str) -> str:
-    return name.replace("_", " ").capitalize()
+    return to_one_line(name.replace("_", " ").capitalize(), _NAME)
 
 
 def _matchers(labels: Labels) -> list[str]:

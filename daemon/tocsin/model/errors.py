@@ -7,6 +7,7 @@ import re
 from tocsin.model.run import RunError
 
 _FINGERPRINT_LENGTH = 300
+_READ = 10_000  # characters of an error
 # DSS's layout of log lines: [date-time] [thread] [LEVEL] [logger]  - message. Source: third-party parsers of its logs.
 _LOG_PREFIX = re.compile(
     r"^\[(?:\d{4}/\d\d/\d\d-)?(\d\d:\d\d:\d\d)(?:[.,]\d+)?\] \[[^\]\n]*\] \[([A-Z]+)\] \[[^\]\n]*\]\s*-\s"
@@ -57,7 +58,7 @@ def readable_error(text: str) -> str:
 
 def error_text(error: RunError) -> str:
     """What an error says, with its title where the message does not repeat it."""
-    message = readable_error(error.message or "")
+    message = readable_error((error.message or "")[:_READ])
     title = error.title if error.title and error.title not in (error.message or "") else None
     return ": ".join(part for part in (title, message) if part) or error.code or "an error without a message"
 
