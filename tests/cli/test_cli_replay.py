@@ -56,7 +56,7 @@ def test_what_would_be_sent_stands_beside_what_was(folder: Path) -> None:
     assert answer["would_send"] == answer["sent"]
     (sent,) = answer["sent"]
     assert (sent["receiver"], sent["channel"], sent["about"], sent["reason"]) == ("ops", "chat", ["Broken"], "first")
-    assert sent["subject"] == "Broken (1 firing, 0 ended)"
+    assert sent["subject"] == "prod: SALES / Nightly ended FAILED"
     summary = answer["summary"]
     assert (summary["events"], summary["would_send"], summary["sent"], summary["pruned"]) == (2, 1, 1, True)
     assert summary["by_rule"] == {"Broken": {"would_send": 1, "sent": 1}}

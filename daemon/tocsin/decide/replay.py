@@ -13,6 +13,7 @@ from itertools import groupby
 from operator import attrgetter
 
 from tocsin.config.model import Channel, Config
+from tocsin.decide.causes import apply_cause_changes, find_cause_changes
 from tocsin.decide.decide import acknowledge, decide_new, resolve_by_hand
 from tocsin.decide.evaluate import CompiledConfig, StepResult, place_of
 from tocsin.decide.flush import flush
@@ -88,6 +89,8 @@ class _Run:
         default_factory=dict
     )  # when it would be flushed, and how often
     _window: timedelta = _WINDOW
+    _causes_at: datetime | None = None
+    _error_at: dict[RunKey, datetime] = field(default_factory=dict)  # when the errors of runs were read
     _silenced: list[datetime] = field(default_factory=list)  # the moments at which silences begin and end
 
     def go(self) -> None:
@@ -109,10 +112,7 @@ class _Run:
         for at, item in timeline:
             self._advance(at)
             if callable(item):
-                self._decide()
-                self._wake_groups(self._asleep.keys(), at)
                 item(self.connection)
-                self._timed_at = self._flush_at = at
             elif all(self._is_quiet(decided) for decided in item):
                 self._waiting += item
                 if len(self._waiting) >= _MOST_AT_ONCE or at - self._waiting[0].decided_at >= self._window:
@@ -153,13 +153,18 @@ class _Run:
                 history.set_node(self.connection, event, up=event.name is EventName.NODE_UP)
             if event.run is not None:
                 ended = event.detected_at if event.name in END_EVENTS else None
-                rows[event.run.key] = RunRow(event.run, False, event.late, event.detected_at, end_seen_at=ended)
+                due = ended if self._error_at.get(event.run.key, now) > now else None
+                rows[event.run.key] = RunRow(
+                    event.run, False, event.late, event.detected_at, end_seen_at=ended, details_due_at=due
+                )
         runs.put_runs(self.connection, list(rows.values()))
         result = decide_new(self.connection, self.compiled, now, happened, self.mail_channels)
         assert result is not None  # nothing ever waits in the table
         self.events += len(happened)
         self._keep(result)
         self._wake(result, now)
+        if result.decisions:
+            self._find_causes(now)
         if any(event.late for event in happened):
             self._timed_at = now
         for due in filter(None, (result.next_due,)):
@@ -175,6 +180,23 @@ class _Run:
                 self._time(due)
             if self._flush_at is not None and self._flush_at <= due:
                 self._flush(due)
+
+    def _find_causes(self, now: datetime) -> None:
+        if self.compiled.causes:
+            changes, _ = find_cause_changes(self.connection, self.compiled, now, self._causes_at)
+            self._causes_at = now
+            if changes:
+                result = self._keep(apply_cause_changes(self.connection, self.compiled, now, changes))
+                self._wake(result, now)
+                self._flush_at = min(filter(None, (self._flush_at, result.next_due)), default=None)
+
+    def _read_error(self, run: RunKey, row: history.ErrorRow, at: datetime) -> Apply:
+        def apply(connection: Connection) -> None:
+            self._decide()
+            history.put_error(connection, run, row)
+            self._find_causes(at)
+
+        return apply
 
     def _time(self, now: datetime) -> None:
         untimed: Sequence[UntimedScenario] = ()
@@ -246,12 +268,15 @@ class _Run:
         changes: list[Change] = []
         for at, key, start, state in history.settled_starts(self.source, begin, self.until):
             changes.append((at, _settle(key, start, state, at)))
+        self._error_at = dict.fromkeys(history.unread_errors(self.source), self.until)
+        for at, failed, row in history.read_errors(self.source, begin, self.until):
+            changes.append((at, self._read_error(failed, row, at)))
+            self._error_at[failed] = at
         for at, key in history.gone_scenarios(self.source, begin, self.until):
-            changes.append((at, _set(key, gone_at=at)))
+            changes.append((at, self._later(_set(key, gone_at=at), at)))
         for alert in history.changes_of_alerts(self.source, begin, self.until):
-            changes += [
-                (at, change) for at, change in _of_people(alert, self.compiled.config) if begin <= at < self.until
-            ]
+            done = _of_people(alert, self.compiled.config)
+            changes += [(at, self._later(change, at)) for at, change in done if begin <= at < self.until]
         for at, alert in history.channel_alerts(self.source, begin, self.until):
             changes.append((at, self._channel(Fired(alert), at)))
             if alert.ends_at is not None and alert.end_reason is not None:
@@ -259,8 +284,19 @@ class _Run:
                 changes.append((alert.ends_at, self._channel(ended, alert.ends_at)))
         return sorted(changes, key=lambda change: change[0])
 
+    def _later(self, change: Apply, at: datetime) -> Apply:
+        """A change after which everything is looked at again."""
+
+        def apply(connection: Connection) -> None:
+            self._decide()
+            self._wake_groups(self._asleep.keys(), at)
+            change(connection)
+            self._timed_at = self._flush_at = at
+
+        return apply
+
     def _channel(self, change: Fired | Resolved, at: datetime) -> Apply:
-        return lambda connection: self._keep(apply_channel_changes(connection, self.compiled, at, [change]))
+        return self._later(lambda c: self._keep(apply_channel_changes(c, self.compiled, at, [change])), at)
 
 
 def _settle(key: ScenarioKey, start: datetime, state: str, at: datetime) -> Apply:

@@ -13,7 +13,7 @@ from tocsin.model.decision import DecisionReason, Stage
 from tocsin.model.event import Event
 from tocsin.model.labels import Labels
 from tocsin.model.notification import Notification, NotificationState
-from tocsin.model.run import ScenarioKey
+from tocsin.model.run import RunKey, ScenarioKey
 from tocsin.store.alerts import to_alert
 from tocsin.store.groups import to_group
 from tocsin.store.outbox import to_notification
@@ -29,16 +29,21 @@ from tocsin.store.schema import (
     nodes,
     notification_log,
     outbox,
+    run_details,
     runs,
     scenarios,
     silences,
 )
-from tocsin.store.sql import SCENARIO, chunks, columns, plain, readable
+from tocsin.store.sql import RUN, SCENARIO, chunks, columns, has_key, plain, readable
 
 _FOREVER = timedelta(days=3650)
 _RUNS_OF_A_SCENARIO = 20  # before the history begins: what is usual is made of fewer
 _LONGEST_BATCH = 2_000
 _UNSENT = (NotificationState.SUPERSEDED.value, NotificationState.CANCELLED.value)
+
+
+ErrorRow = dict[str, object]
+"""A row of the details of a run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +143,29 @@ def _copy(source: Connection, target: Connection, table: Table, **values: object
 def _insert(target: Connection, table: Table, rows: list[dict[str, object]]) -> None:
     for part in chunks(rows):
         target.execute(insert(table), list(part))
+
+
+def read_errors(connection: Connection, begin: datetime, until: datetime) -> list[tuple[datetime, RunKey, ErrorRow]]:
+    """The errors of runs that were read in this time, in order, and when."""
+    query = select(run_details).where(run_details.c.fingerprint.is_not(None))
+    query = query.where(run_details.c.read_at >= begin, run_details.c.read_at < until).order_by(run_details.c.read_at)
+    rows = readable(connection, run_details, connection.execute(query), lambda row: dict(row._mapping))
+    return [
+        (row["read_at"], RunKey(ScenarioKey(*(row[name] for name in SCENARIO)), row["run_id"], row["start"]), row)
+        for row in rows
+    ]
+
+
+def unread_errors(connection: Connection) -> list[RunKey]:
+    """The runs whose details are wanted and were not read until now."""
+    rows = connection.execute(select(*columns(runs, *RUN)).where(runs.c.details_due_at.is_not(None)))
+    return [RunKey(ScenarioKey(*place), run_id, start) for *place, run_id, start in rows]
+
+
+def put_error(connection: Connection, run: RunKey, row: ErrorRow) -> None:
+    """Write an error that was read, for which nobody waits any more."""
+    connection.execute(insert(run_details), row)
+    connection.execute(update(runs).where(has_key(runs, run)).values(details_due_at=None))
 
 
 def settled_starts(
