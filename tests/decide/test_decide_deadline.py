@@ -323,3 +323,10 @@ async def test_a_rule_that_no_scenario_matches_is_named_once_some_were_polled(wo
     await world.look(T0 + minutes(2))
     await world.step(T0 + minutes(2))
     assert world.decider.idle_rules == {"NotDone"}
+
+
+@pytest.mark.parametrize(("begin", "by"), [("24:00", "00:00"), ("24:00", "24:00"), ("07:00", "07:00")])
+def test_a_window_without_length_is_refused(begin: str, by: str) -> None:
+    rule = replace(RULE, from_=parse_time_of_day(begin), by=parse_time_of_day(by))
+    with pytest.raises(ValueError, match="from and by are the same time"):
+        rule.check({"from": begin, "by": by})

@@ -404,7 +404,7 @@ class Rule(Section):
             raise ValueError("a rule of kind short needs below_usual, as 0.2")
         if self.kind == "deadline" and self.by is None:
             raise ValueError('a rule of kind deadline needs by, as "07:00"')
-        if self.by is not None and self.by == self.from_:
+        if self.by is not None and self.from_ is not None and self.by in (self.from_, self.from_ % (24 * 60)):
             raise ValueError("from and by are the same time; leave from out, then the last deadline counts")
         if self.kind == "overlong" and self.times_usual is None and self.longer_than is None:
             raise ValueError("a rule of kind overlong needs times_usual or longer_than")
