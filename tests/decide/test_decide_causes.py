@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from tests.decide.world import T0, World, config, key, minutes
+from tests.decide.world import T0, World, config, key, minutes, tree
 from tocsin.config.model import InhibitRule, Rule
 from tocsin.decide.decide import resolve_by_hand
 from tocsin.model.labels import parse_matchers
@@ -83,9 +83,9 @@ async def test_forty_failures_of_one_cause_are_one_message_and_one_when_it_is_ov
 
 async def test_fewer_failures_are_told_one_by_one_after_a_short_wait(causes: World) -> None:
     end = await storm(causes, 4, SECOND, projects=1)
-    await steps(causes, end, T0 + 30 * SECOND)
+    await steps(causes, end, T0 + 14 * SECOND)
     assert await causes.told() == []
-    await steps(causes, T0 + 30 * SECOND, T0 + minutes(1))
+    await steps(causes, T0 + 14 * SECOND, T0 + 15 * SECOND)
     assert await causes.told() == [("ops/slack", "first", ["ScenarioFailed"] * 4)]
 
 
@@ -95,6 +95,27 @@ async def test_a_failure_of_its_own_waits_no_longer_than_its_group(causes: World
     assert await causes.told() == []
     await causes.step(T0 + 11 * SECOND)
     assert await causes.told() == [("ops/slack", "first", ["ScenarioFailed"])]
+
+
+async def test_a_long_group_wait_is_waited_once(causes: World) -> None:
+    causes.config = config(rules=(FAILED, CAUSE), route=tree(group_wait=minutes(5)))
+    await fail(causes, T0, "A")
+    await fail(causes, T0 + SECOND, "B")
+    await steps(causes, T0 + 2 * SECOND, T0 + minutes(5) + 3 * SECOND)
+    assert await causes.told() == [("ops/slack", "first", ["ScenarioFailed"] * 2)]
+
+
+async def test_an_end_is_told_while_new_failures_wait(causes: World) -> None:
+    await fail(causes, T0, "A")
+    await steps(causes, T0 + SECOND, T0 + minutes(1))
+    assert await causes.told() == [("ops/slack", "first", ["ScenarioFailed"])]
+    await causes.run(T0 + minutes(2), "SUCCESS", key("A"))
+    await causes.step(T0 + minutes(3) + SECOND)
+    await fail(causes, T0 + minutes(5) + 9 * SECOND, "B")
+    await steps(causes, T0 + minutes(5) + 10 * SECOND, T0 + minutes(5) + 15 * SECOND)
+    assert await causes.told() == [("ops/slack", "resolved", ["ScenarioFailed!resolved"])]
+    await steps(causes, T0 + minutes(5) + 15 * SECOND, T0 + minutes(5) + 21 * SECOND)
+    assert await causes.told() == [("ops/slack", "new_alerts", ["ScenarioFailed"])]
 
 
 async def test_failures_whose_errors_are_still_to_be_read_wait_where_they_may_be_one(causes: World) -> None:

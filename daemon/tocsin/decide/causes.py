@@ -14,7 +14,7 @@ from tocsin.model.errors import error_text
 from tocsin.model.labels import all_match
 from tocsin.model.run import RunKey, ScenarioKey
 from tocsin.model.scenario import Failure
-from tocsin.rules.causes import MOST_PATIENCE, CommonCauseRule, quiet_until
+from tocsin.rules.causes import MOST_PATIENCE, CommonCauseRule
 from tocsin.rules.rule import Fired, Resolved, RuleView, Updated
 from tocsin.store import Connection, alerts, failures, runs
 from tocsin.store.alerts import AlertRow
@@ -111,13 +111,13 @@ def apply_cause_changes(
 class YoungFailures:
     """The alerts of failures that are not notified yet because their error may turn out to be a common cause.
 
-    One waits out ``group_wait`` from when its error was read; once another scenario shares the error, longer. Where the
-    errors of so many runs are still to be read that they may be one, all of them wait.
+    One waits out ``group_wait`` from when the error of the latest scenario that shares its own was read. Where the errors of so many runs are still to be read that they may be one, all of them wait.
     """
 
     now: datetime
     names: Collection[str] = ()
     least: int = 0
+    within: timedelta = timedelta(0)  # the longest of the rules
     joined: Mapping[SharedError, dict[ScenarioKey, datetime]] = field(default_factory=dict)
     error_of: Mapping[ScenarioKey, str] = field(default_factory=dict)
     awaited: Collection[RunKey] = ()
@@ -128,7 +128,7 @@ class YoungFailures:
         if (
             alert.run is None
             or alert.name not in self.names
-            or self.now >= alert.starts_at + MOST_PATIENCE * group_wait
+            or self.now >= alert.starts_at + min(MOST_PATIENCE * group_wait, self.within)
         ):
             return None
         scenario = alert.run.scenario
@@ -136,7 +136,7 @@ class YoungFailures:
             most = max((len(by) for (node, _), by in self.joined.items() if node == scenario.node), default=0)
             return self.now + _SOON if self.awaited_of.get(scenario.node, 0) + most >= self.least else None
         sharing = self.joined.get((scenario.node, self.error_of.get(scenario, "")))
-        return quiet_until(sorted(sharing.values()), group_wait) if sharing else None
+        return max(sharing.values()) + group_wait if sharing else None
 
 
 def young_failures(
@@ -155,4 +155,4 @@ def young_failures(
     least = min(rule.config.least_scenarios for rule in compiled.causes)
     awaited = runs.awaiting_details(connection, failed)
     awaited_of = runs.awaited_by_node(connection) if awaited else {}
-    return YoungFailures(now, names, least, joined, error_of, awaited, awaited_of)
+    return YoungFailures(now, names, least, longest, joined, error_of, awaited, awaited_of)

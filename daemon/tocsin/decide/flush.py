@@ -148,9 +148,12 @@ class FlushEvaluation(Evaluation):
             self._leaving += [(group.key, member.alert.fingerprint) for member in members]
             return
         if (later := self._waits(group, route, members)) is not None:
-            self._put_off.append((group.key, later))
             self.result.counts[Stage.FLUSH, DecisionReason.WAITING] += 1
-            return
+            notified = self.notified(group)
+            members = [member for member in members if member.alert.fingerprint in notified]
+            if not any(not member.alert.firing or member.alert.acknowledged for member in members):
+                self._put_off.append((group.key, later))
+                return
         audible, muted = (self._unattended(group, route, members) if route.escalates else members), None
         for stage in GROUP_STAGES:
             if muted is None:
@@ -178,7 +181,8 @@ class FlushEvaluation(Evaluation):
         # An alert that does not fire for long enough yet is due for escalation in time.
         due = [m.alert.starts_at + route.group_wait for m in members if route.escalates and m.alert.firing]
         again = route.next_flush(self.now, self.compiled.config.timezone)
-        self._flushed.append((group.key, min([d for d in due if d > self.now] + [again])))
+        due += [again] if later is None else [again, later]
+        self._flushed.append((group.key, min(d for d in due if d > self.now)))
 
     def _unattended(self, group: Group, route: Route, members: Sequence[Member]) -> list[Member]:
         """The alerts of an escalation: those that nobody acknowledged in time, and those that were escalated before."""

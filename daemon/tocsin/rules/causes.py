@@ -14,8 +14,7 @@ from tocsin.rules.rule import AlertContent, CompiledRule, Fired, Resolved, RuleV
 
 _MOST_NAMED = 50  # scenarios in the alert's texts
 _LONGEST_ERROR = 200  # characters in the summary
-PATIENCE = 3  # times group_wait that alerts wait once two scenarios share their error, after the latest of them
-MOST_PATIENCE = 12  # times group_wait that an alert waits in all
+MOST_PATIENCE = 12  # times group_wait that an alert waits in all, and no longer than the rules' ``within``
 
 
 class CommonCauseRule(CompiledRule[RuleState]):
@@ -75,9 +74,3 @@ class CommonCauseRule(CompiledRule[RuleState]):
 def _most_fail(members: Sequence[Failure]) -> bool:
     """Whether at least half of them still fail."""
     return bool(members) and 2 * sum(member.failing for member in members) >= len(members)
-
-
-def quiet_until(joined: Sequence[datetime], group_wait: timedelta) -> datetime:
-    """Until when the alert of a failure waits, since its error may turn out to be a common cause. ``joined``: when the
-    error of each scenario that shares it was read, in order."""
-    return joined[-1] + (group_wait if len(joined) == 1 else PATIENCE * group_wait)
