@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from tests.decide.world import T0, World, channel, config, key, minutes, tree
+from tests.decide.world import T0, TURNS_TOLD, World, channel, config, key, minutes, tree
 from tocsin.config.intervals import TimeInterval, TimeRange
 from tocsin.config.model import DEFAULT_INHIBIT_RULES, DEFAULT_RULES, InhibitRule, Receiver, Route, Rule
 from tocsin.model.alert import Alert
@@ -256,7 +256,7 @@ async def test_a_reload_that_moves_routes_sends_nothing_again_and_a_new_receiver
 
 async def test_a_kept_end_is_forgotten_when_the_alert_rings_again(world: World) -> None:
     world.config = config(
-        rules=(*DEFAULT_RULES, Rule("Other", "failed", after=5)),
+        rules=(*TURNS_TOLD, Rule("Other", "failed", after=5)),
         receivers=(Receiver("ops", (channel("a", resolve_what_was_sent=True),)),),
     )
     await ring(world, minutes(0))

@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 
 from tests.decide.world import World, config
 from tests.sim.driven import running
-from tocsin.config.model import DEFAULT_INHIBIT_RULES
+from tocsin.config.model import DEFAULT_INHIBIT_RULES, DEFAULT_RULES
 from tocsin.model.run import ScenarioKey
 
 FLEET = """
@@ -34,7 +34,7 @@ projects:
 
 
 async def test_a_month_of_a_healthy_fleet_rings_for_nothing(world: World) -> None:
-    world.config = config(inhibit_rules=DEFAULT_INHIBIT_RULES)
+    world.config = config(rules=DEFAULT_RULES, inhibit_rules=DEFAULT_INHIBIT_RULES)
     expected: set[tuple[ScenarioKey, datetime]] = set()
     told: set[tuple[ScenarioKey, str, str]] = set()
     async with running(FLEET) as driven:
