@@ -13,7 +13,7 @@ from tocsin.model.decision import DecisionReason
 from tocsin.model.errors import error_text
 from tocsin.model.labels import all_match
 from tocsin.model.run import RunKey, ScenarioKey
-from tocsin.model.scenario import Failure
+from tocsin.model.scenario import FailedRun
 from tocsin.rules.causes import MOST_PATIENCE, CommonCauseRule
 from tocsin.rules.rule import Fired, Resolved, RuleView, Updated
 from tocsin.store import Connection, alerts, failures, runs
@@ -49,9 +49,9 @@ def find_cause_changes(
             continue
         view = RuleView(now + nodes[node].clock_offset, nodes[node], labels=compiled.extra_labels(node, ()))
         for rule in rules:
-            mine = _matching(compiled, rule, failed)
+            matching = _matching(compiled, rule, failed)
             change = _evaluate(
-                connection, rule, cause, mine, [a for a in known[rule.id] if _is_of(a, node, cause)], view, now
+                connection, rule, cause, matching, [a for a in known[rule.id] if _is_of(a, node, cause)], view, now
             )
             if change is not None:
                 changes.append((rule, change))
@@ -59,7 +59,7 @@ def find_cause_changes(
 
 
 def _evaluate(
-    connection: Connection, rule: CommonCauseRule, cause: str, failed: Sequence[Failure], known: Sequence[Alert],
+    connection: Connection, rule: CommonCauseRule, cause: str, failed: Sequence[FailedRun], known: Sequence[Alert],
     view: RuleView, now: datetime,
 ) -> Change | None:  # fmt: skip
     firing = next((alert for alert in known if alert.firing), None)
@@ -73,7 +73,7 @@ def _evaluate(
     return rule.evaluate_cause(cause, failed, text, firing, dismissed_at, view, now)
 
 
-def _matching(compiled: CompiledConfig, rule: CommonCauseRule, failed: Sequence[Failure]) -> Sequence[Failure]:
+def _matching(compiled: CompiledConfig, rule: CommonCauseRule, failed: Sequence[FailedRun]) -> Sequence[FailedRun]:
     if not rule.config.match:
         return failed
     return [f for f in failed if all_match(rule.config.match, compiled.scenario_labels(f.scenario))]

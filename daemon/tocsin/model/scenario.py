@@ -60,7 +60,7 @@ class ScenarioView:
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class FailedRun:
     """The last run of a scenario that failed with one error; ``failing``: no good run has ended since."""
 
     scenario: ScenarioView

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from tocsin.kit.clock import format_utc, isoformat
 from tocsin.model.alert import Alert, EndReason
 from tocsin.model.rule_state import AlertRef, RuleState
-from tocsin.model.scenario import Failure
+from tocsin.model.scenario import FailedRun
 from tocsin.rules.rule import AlertContent, CompiledRule, Fired, Resolved, RuleView, Updated
 
 _MOST_NAMED = 50  # scenarios in the alert's texts
@@ -24,7 +24,7 @@ class CommonCauseRule(CompiledRule[RuleState]):
     def evaluate_cause(
         self,
         cause: str,
-        failures: Sequence[Failure],
+        failures: Sequence[FailedRun],
         error: str,
         firing: Alert | None,
         dismissed_at: datetime | None,
@@ -52,7 +52,7 @@ class CommonCauseRule(CompiledRule[RuleState]):
         return Fired(alert) if firing is None else Updated(alert)
 
     def _content(
-        self, cause: str, members: Sequence[Failure], error: str, starts_at: datetime, view: RuleView
+        self, cause: str, members: Sequence[FailedRun], error: str, starts_at: datetime, view: RuleView
     ) -> AlertContent:
         names = [f"{member.scenario.key.project} / {member.scenario.name}" for member in members[:_MOST_NAMED]]
         more = f" and {len(members) - _MOST_NAMED} more" if len(members) > _MOST_NAMED else ""
@@ -71,6 +71,6 @@ class CommonCauseRule(CompiledRule[RuleState]):
         )
 
 
-def _most_fail(members: Sequence[Failure]) -> bool:
+def _most_fail(members: Sequence[FailedRun]) -> bool:
     """Whether at least half of them still fail."""
     return bool(members) and 2 * sum(member.failing for member in members) >= len(members)

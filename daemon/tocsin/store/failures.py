@@ -11,7 +11,7 @@ from tocsin.config.model import Config, Rule
 from tocsin.model.alert import EndReason, Related
 from tocsin.model.labels import Labels, Matcher
 from tocsin.model.run import BAD_OUTCOMES, GOOD_OUTCOMES, RunKey, ScenarioKey
-from tocsin.model.scenario import Failure, ScenarioView
+from tocsin.model.scenario import FailedRun, ScenarioView
 from tocsin.store.schema import alerts, run_details, runs, scenarios
 from tocsin.store.sql import RUN, SCENARIO, Keyed, chunks, columns, emptied, is_key, plain, readable, same
 
@@ -39,7 +39,7 @@ def shared_errors(connection: Connection, since: datetime, least: int) -> set[Sh
 
 def failures(
     connection: Connection, errors: Collection[SharedError], since: datetime
-) -> dict[SharedError, list[Failure]]:
+) -> dict[SharedError, list[FailedRun]]:
     """The scenarios whose runs failed with each of these errors, read since a moment, each with its last such run."""
     latest = runs.alias()
     is_place: list[ColumnElement[bool]] = [latest.c[name] == run_details.c[name] for name in SCENARIO]
@@ -58,7 +58,7 @@ def failures(
         .where(run_details.c.read_at >= since, runs.c.end.is_not(None), runs.c.outcome.in_(BAD_OUTCOMES))
         .order_by(runs.c.end)
     )  # fmt: skip
-    found: dict[SharedError, dict[ScenarioKey, Failure]] = {error: {} for error in errors}
+    found: dict[SharedError, dict[ScenarioKey, FailedRun]] = {error: {} for error in errors}
     for part in chunks(sorted({fingerprint for _, fingerprint in errors})):
         rows = connection.execute(query.where(run_details.c.fingerprint.in_(part))).all()
         for row in emptied(connection, scenarios, rows):
@@ -68,7 +68,7 @@ def failures(
                 key = ScenarioKey(node, project, scenario)
                 view = ScenarioView(key, name, tags or (), gone=gone_at is not None)
                 failing = gone_at is None and not off and last not in GOOD_OUTCOMES
-                known[key] = Failure(view, RunKey(key, run_id, start), end, failing)
+                known[key] = FailedRun(view, RunKey(key, run_id, start), end, failing)
     return {error: list(by_scenario.values()) for error, by_scenario in found.items()}
 
 
