@@ -2,11 +2,18 @@
 
 import asyncio
 import base64
+import re
+from dataclasses import replace
+from html import unescape
 from itertools import product
 
 from aiohttp import ClientSession
 
 from tests.web.harness import Daemon
+from tests.web.rows import an_alert, put_alert
+from tests.web.test_web_pages import page, sent, words
+from tocsin.config.model import Rule
+from tocsin.model.labels import Matcher, Op, parse_matcher
 from tocsin.web.access import COOKIE
 
 
@@ -57,3 +64,63 @@ async def test_a_post_without_a_content_type_counts_as_a_form_where_a_browser_kn
     assert await head(client, "POST /-/reload", basic, "Content-Type: application/json") == 200
     assert await head(client, "POST /-/reload", f"Authorization: Bearer {tokens['operator']}") == 200
     assert await head(client, "DELETE /api/v1/silences/x", basic) == 404, "no form can send it"
+
+
+async def silences(client: ClientSession) -> list[list[str]]:
+    async with client.get("/api/v1/silences") as answer:
+        return [silence["matchers"] for silence in (await answer.json())["items"]]
+
+
+async def test_forms_have_the_limits_of_the_api(client: ClientSession, daemon: Daemon) -> None:
+    daemon.known = {an_alert().id}
+    await daemon.store.write(put_alert, an_alert())
+    many, ack = "\n".join(f'project=~"{n}.*"' for n in range(60)), f"/alerts/{an_alert().id}/ack"
+    for fields in ({"matchers": many}, {"matchers": 'a="b"', "by": "x" * 201}, {"matchers": 'a="b"', "comment": "x" * 2001},
+                   {"matchers": f'a="{"b" * 2000}"'}, {"matchers": 'a="b"', "duration": "0s"}):  # fmt: skip
+        assert (await sent(client, "/silences/new", **fields))[0] == 400, fields
+    for fields in ({"by": "x" * 201}, {"comment": "x" * 2001}, {"duration": "0s"}, {"duration": "9" * 60 + "d"}):
+        assert (await sent(client, ack, **fields))[0] == 400, fields
+    assert (await silences(client), daemon.acknowledged) == ([], [])
+
+
+async def test_a_preview_creates_nothing_and_puts_no_token_into_the_address(
+    client: ClientSession, daemon: Daemon
+) -> None:
+    assert "formmethod" not in await page(client, "/silences/new")
+    status, _, text = await sent(client, "/silences/new", matchers='project="SALES"', comment="why", preview="1")
+    assert (status, 'value="why"' in text, await silences(client)) == (200, True, [])
+
+
+async def test_a_silence_of_an_alert_covers_that_alert_alone_and_may_name_labels_of_others(
+    client: ClientSession, daemon: Daemon
+) -> None:
+    daemon.config = replace(daemon.config, rules=(Rule("ScenarioFailed", "failed"),))
+    strange = "a\r\u0085\u2028b"
+    labels = {
+        "alertname": "ChannelFailing",
+        "severity": "critical",
+        "channel": "pager",
+        "receiver": "ops",
+        "team": strange,
+    }
+    alerts = [
+        an_alert(id="a" * 32, fingerprint="a" * 32, labels=labels),
+        an_alert(id="b" * 32, fingerprint="b" * 32, labels=labels | {"channel": "mail"}),
+    ]
+    for alert in alerts:
+        await daemon.store.write(put_alert, alert)
+
+    async def filled(query: str) -> str:
+        return unescape(
+            re.findall(r"<textarea[^>]*>(.*?)</textarea>", await page(client, f"/silences/new?{query}"), re.S)[0]
+        )
+
+    alone = await filled(f"id={alerts[0].id}")
+    assert {parse_matcher(line) for line in alone.split("\n")} == {Matcher(*pair) for pair in (
+        (name, Op.EQUAL, value) for name, value in labels.items()
+    )}  # fmt: skip
+    assert 'channel=~"mail|pager"' in await filled(f"id={alerts[0].id}&id={alerts[1].id}")
+    _, _, shown = await sent(client, "/silences/new", matchers=alone.replace("\n", "\r\n"), preview="1")
+    assert "no alert has the label" in words(shown)
+    assert "1 firing alert:" in words(shown)
+    assert (await sent(client, "/silences/new", matchers=alone.replace("\n", "\r\n")))[0] == 303

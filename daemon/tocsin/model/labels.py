@@ -130,7 +130,7 @@ class Matcher:
 
     def __str__(self) -> str:
         """As Alertmanager prints it; ``parse_matcher`` reads it back."""
-        if _HAS_RESERVED.search(self.name):
+        if _HAS_RESERVED.search(self.name) or "\r" in self.value:  # which no form brings back as it is
             return f"{_go_quoted(self.name)}{self.op}{_go_quoted(self.value)}"
         value = self.value.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
         return f'{self.name}{self.op}"{value}"'

@@ -170,20 +170,24 @@ class NewAcknowledgement(BaseModel):
 async def acknowledge_alert(request: web.Request) -> web.Response:
     """Note that somebody has an alert: its repeats stop until it ends, or until the given time."""
     context, id_ = request.app[CONTEXT], await whole_id(request, "alerts", "alert")
-    asked = await _read_body(request, NewAcknowledgement, "an acknowledgement")
-    now = context.clock.now()
-    until = None
+    new = acknowledgement_of(request, await _read_body(request, NewAcknowledgement, "an acknowledgement"))
+    if not await context.acknowledge_alert(id_, new):
+        raise HttpProblem(404, "no firing alert has this id")
+    return web.json_response({"id": id_, "acknowledged": {"by": new.by, "at": isoformat(new.at),
+                                                          "until": new.until and isoformat(new.until),
+                                                          "comment": new.comment}})  # fmt: skip
+
+
+def acknowledgement_of(request: web.Request, asked: NewAcknowledgement) -> Acknowledgement:
+    """Raises ``HttpProblem`` 400 for an end that cannot be."""
+    now, until = request.app[CONTEXT].clock.now(), None
     if asked.until is not None and asked.duration is not None:
         raise HttpProblem(400, "an acknowledgement takes until or duration, and not both")
     if asked.until is not None or asked.duration is not None:
         until = _end_of(asked.until, asked.duration, now, "an acknowledgement")
         if until <= now:
             raise HttpProblem(400, "the acknowledgement would end at once; its end must be in the future")
-    by = author_of(request, asked.by)
-    if not await context.acknowledge_alert(id_, Acknowledgement(by, now, until, asked.comment)):
-        raise HttpProblem(404, "no firing alert has this id")
-    return web.json_response({"id": id_, "acknowledged": {"by": by, "at": isoformat(now), "until": until and isoformat(until),
-                                                          "comment": asked.comment}})  # fmt: skip
+    return Acknowledgement(author_of(request, asked.by), now, until, asked.comment)
 
 
 async def unacknowledge_alert(request: web.Request) -> web.Response:
@@ -261,11 +265,14 @@ async def _read_body(request: web.Request, kind: type[Body], what: str) -> Body:
     try:
         return kind.model_validate_json(raw or b"{}")
     except ValidationError as error:
-        errors = [
-            f"{'.'.join(map(str, fault['loc'])) or 'body'}: {fault['msg']}"
-            for fault in error.errors(include_url=False, include_context=False, include_input=False)
-        ]
+        errors = [f"{place or 'body'}: {message}" for place, message in faults_of(error)]
         raise HttpProblem(400, f"the body is not {what}", errors=errors) from None
+
+
+def faults_of(error: ValidationError) -> list[tuple[str, str]]:
+    """Each place in a body, and what is wrong with it."""
+    faults = error.errors(include_url=False, include_context=False, include_input=False)
+    return [(".".join(map(str, fault["loc"])), fault["msg"]) for fault in faults]
 
 
 def _end_of(moment: datetime | None, duration: str | None, starts_at: datetime, what: str) -> datetime:

@@ -13,26 +13,26 @@ from typing import NamedTuple
 import structlog
 from aiohttp import web
 from multidict import MultiMapping
+from pydantic import ValidationError
 
 from tocsin.config.model import Config
 from tocsin.deliver.check import UnknownReceiver, test_channels
 from tocsin.kit.clock import BadDuration, parse_duration
-from tocsin.model.alert import Acknowledgement
 from tocsin.model.labels import BadMatcher, Labels, Matcher, Op, all_match, parse_matcher
 from tocsin.routing.lint import unknown_label
 from tocsin.store import Connection, alerts, console
 from tocsin.store.alerts import BadSilence
 from tocsin.web.access import VIEWER, read_form
-from tocsin.web.changes import author_of, whole_id
+from tocsin.web.changes import NewAcknowledgement, NewSilence, acknowledgement_of, author_of, faults_of, whole_id
 from tocsin.web.context import CONTEXT, HttpProblem
 from tocsin.web.pages import Asked, asked_of, render_page
-from tocsin.web.views import read_delivery_filter, read_routes
+from tocsin.web.views import lines_of, read_delivery_filter, read_routes
 
 log = structlog.get_logger(__name__)
 
 _MOST_COVERED = 25  # alerts that a preview names
 _TEST_SECONDS = 25.0  # less than a request may take
-_SHARED = ("alertname", "severity", "dss_node", "project", "scenario")
+_CHANGING = ("tags", "scenario_name")  # labels that change while an alert stays the same
 _ACTIONS = {"ack": "Acknowledge", "resolve": "Resolve"}
 
 
@@ -69,13 +69,12 @@ async def _change(request: web.Request, done: str, id_: str, form: MultiMapping[
     context = request.app[CONTEXT]
     match done:
         case "ack":
-            now, duration = context.clock.now(), form.get("duration", "")
+            fields = {name: form.get(name, "") for name in ("by", "comment")}
             try:
-                until = now + parse_duration(duration) if duration else None
-            except (BadDuration, OverflowError) as error:
-                raise HttpProblem(400, str(error)) from None
-            by = author_of(request, form.get("by", ""))
-            return await context.acknowledge_alert(id_, Acknowledgement(by, now, until, form.get("comment", "")))
+                asked = NewAcknowledgement(**fields, duration=form.get("duration") or None)
+            except ValidationError as error:
+                raise HttpProblem(400, "; ".join(f"{name}: {words}" for name, words in faults_of(error))) from None
+            return await context.acknowledge_alert(id_, acknowledgement_of(request, asked))
         case "unack":
             return await context.acknowledge_alert(id_, None)
         case "resolve":
@@ -110,14 +109,15 @@ class CheckedSilence(NamedTuple):
     matchers: tuple[Matcher, ...]
     ends_at: datetime | None
     errors: dict[str, str]  # by field
+    warning: str = ""  # about the matchers
 
 
 def _typed(values: MultiMapping[str]) -> SilenceForm:
-    lines = [*values.getall("matcher", ()), *values.get("matchers", "").splitlines()]
+    lines = [*values.getall("matcher", ()), *lines_of(values.get("matchers", ""))]
     if node := values.get("node"):
         lines.append(str(Matcher("dss_node", Op.EQUAL, node)))
     names = ("duration", "until", "ends_at", "comment", "by")
-    texts = {name: values.get(name, "").strip()[:2000] for name in names}
+    texts = {name: values.get(name, "").strip() for name in names}
     if node and "comment" not in values:
         texts["comment"] = f"Maintenance of {node}"
     return SilenceForm("\n".join(filter(None, map(str.strip, lines))), **texts)
@@ -127,18 +127,23 @@ def check_silence(form: SilenceForm, config: Config, now: datetime) -> CheckedSi
     """What the form means, and what is wrong with its fields."""
     errors: dict[str, str] = {}
     matchers: list[Matcher] = []
-    for line in form.matchers.splitlines():
-        try:
-            matchers.append(parse_matcher(line))
-        except BadMatcher as error:
-            errors.setdefault("matchers", str(error))
+    lines, warning = lines_of(form.matchers), ""
+    try:
+        NewSilence(matchers=lines, duration=form.duration, created_by=form.by, comment=form.comment)
+    except ValidationError as error:
+        for place, words in faults_of(error):
+            field = place.partition(".")[0]
+            errors.setdefault({"created_by": "by"}.get(field, field), words)
     if not form.matchers:
         errors["matchers"] = 'a silence needs a matcher, as project="SALES"'
     elif "matchers" not in errors:
-        if unknown := unknown_label(matchers, config):
-            errors["matchers"] = unknown
-        elif all(matcher.matches({}) for matcher in matchers):
-            errors["matchers"] = "at least one matcher must not match everything"
+        try:
+            matchers += map(parse_matcher, lines)
+            if all(matcher.matches({}) for matcher in matchers):
+                errors["matchers"] = "at least one matcher must not match everything"
+            warning = unknown_label(matchers, config) or ""
+        except BadMatcher as error:
+            errors["matchers"] = str(error)
     ends_at = None
     try:
         if form.until:
@@ -151,24 +156,21 @@ def check_silence(form: SilenceForm, config: Config, now: datetime) -> CheckedSi
                 "the silence would end at once; its end must be in the future"
             )
     except BadDuration as error:
-        errors["duration"] = str(error)
+        errors.setdefault("duration", str(error))
     except (ValueError, OverflowError):
         errors["until" if form.until else "duration"] = "this is no time that a silence can end at"
-    return CheckedSilence(tuple(matchers), ends_at, errors)
+    return CheckedSilence(tuple(matchers), ends_at, errors, warning)
 
 
 def _of_alerts(chosen: Sequence[Labels]) -> str:
-    """Matchers that cover these alerts, by the labels that say what they are about; a line each."""
+    """Matchers that cover these alerts by each label that all of them have; a line each."""
     lines = []
-    for name in _SHARED:
+    for name in chosen[0] if chosen else ():
         values = sorted({labels.get(name, "") for labels in chosen})
-        if len(values) == 1 and values[0]:
-            lines.append(str(Matcher(name, Op.EQUAL, values[0])))
-        elif len(values) > 1 and name in ("alertname", "project", "scenario") and all(values):
-            lines.append(str(Matcher(name, Op.REGEX, "|".join(map(_quoted, values)))))
-    if not lines and chosen:  # alerts of others: what they have in common
-        lines = [str(Matcher(name, Op.EQUAL, value)) for name, value in chosen[0].items()
-                 if all(labels.get(name) == value for labels in chosen)]  # fmt: skip
+        if name not in _CHANGING and all(values):
+            several = len(values) > 1
+            value = "|".join(map(_quoted, values)) if several else values[0]
+            lines.append(str(Matcher(name, Op.REGEX if several else Op.EQUAL, value)))
     return "\n".join(lines)
 
 
@@ -203,8 +205,9 @@ async def create_silence_here(request: web.Request) -> web.Response:
     context, form = request.app[CONTEXT], _typed(await read_form(request))
     asked = asked_of(request)
     checked = await asyncio.to_thread(check_silence, form, asked.config, asked.now)  # regular expressions are compiled
+    preview = "preview" in await read_form(request)
     errors, by = checked.errors, author_of(request, form.by)
-    if not errors and checked.ends_at is not None:
+    if not errors and not preview and checked.ends_at is not None:
         try:
             silence = await context.store.write(
                 alerts.insert_silence, checked.matchers, asked.now, checked.ends_at, by, form.comment, asked.now
@@ -215,8 +218,9 @@ async def create_silence_here(request: web.Request) -> web.Response:
             log.info("silence_created", silence=silence.id, matchers=list(map(str, silence.matchers)), by=by)
             return _redirect(request, "silences", "silence")
     return await render_page(
-        request, "silence_new.html", lambda connection, asked: _preview(connection, asked, form, errors), 400
-    )
+        request, "silence_new.html", lambda connection, asked: _preview(connection, asked, form, errors),
+        200 if preview else 400,
+    )  # fmt: skip
 
 
 async def expire_silence_here(request: web.Request) -> web.Response:

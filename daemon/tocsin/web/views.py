@@ -47,6 +47,11 @@ _PLACE = ("dss_node", "project", "scenario")
 _SEVERITIES = ("critical", "warning", "info")
 
 
+def lines_of(text: str) -> list[str]:
+    """The lines of a field: other line separators may stand in names."""
+    return re.split(r"\r?\n", text)
+
+
 class PageMatchers(NamedTuple):
     """The matchers of an address: those that can be read, and what is wrong with the others."""
 
@@ -478,7 +483,7 @@ def read_deliveries(connection: Connection, asked: Asked) -> Mapping[str, object
 
 def read_routes(connection: Connection, asked: Asked) -> Mapping[str, object]:
     """The tree; with ``label`` matchers or the address of a scenario, who would be told."""
-    texts = [text for line in asked.query.getall("label", ()) for text in line.splitlines()]
+    texts = [text for line in asked.query.getall("label", ()) for text in lines_of(line)]
     filters, place = read_matchers(texts), asked.text("scenario")
     problems = list(filters.problems)
     problems += [
