@@ -73,7 +73,7 @@ class Daemon:
             self.resolved.append((id, by))
             return id in self.known
 
-        async def acknowledge(id: str, by: Acknowledgement | None) -> bool:
+        async def acknowledge(id: str, by: Acknowledgement | None, _who: str) -> bool:
             self.acknowledged.append((id, by))
             return id in self.known
 

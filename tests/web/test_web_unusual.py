@@ -8,12 +8,18 @@ from html import unescape
 from itertools import product
 
 from aiohttp import ClientSession
+from sqlalchemy import select
 
 from tests.web.harness import Daemon
-from tests.web.rows import an_alert, put_alert
+from tests.web.rows import NOW, an_alert, put_alert, put_scenario
 from tests.web.test_web_pages import page, sent, words
 from tocsin.config.model import Rule
+from tocsin.config.problems import ReloadResult
+from tocsin.decide.decide import acknowledge
+from tocsin.model.alert import Acknowledgement
 from tocsin.model.labels import Matcher, Op, parse_matcher
+from tocsin.model.run import ScenarioKey
+from tocsin.store import Connection, schema
 from tocsin.web.access import COOKIE
 
 
@@ -124,3 +130,48 @@ async def test_a_silence_of_an_alert_covers_that_alert_alone_and_may_name_labels
     assert "no alert has the label" in words(shown)
     assert "1 firing alert:" in words(shown)
     assert (await sent(client, "/silences/new", matchers=alone.replace("\n", "\r\n")))[0] == 303
+
+
+async def test_lists_answer_what_their_links_ask_and_the_last_page_stands_for_those_beyond_it(
+    client: ClientSession, daemon: Daemon
+) -> None:
+    tag = 'a"b\\c'
+
+    def fill(connection: Connection) -> None:
+        put_alert(connection, an_alert())
+        put_scenario(connection, tags=(tag,))
+        put_scenario(connection, ScenarioKey("prod", "OTHER", "NIGHTLY"), name="Nightly run", tags=())
+
+    await daemon.store.write(fill)
+    assert "ScenarioFailed" in await page(client, "/alerts?page=7")
+    assert "NIGHTLY name" in await page(client, "/scenarios?page=7")
+    for sort in ("state", "-state", "project", "-project"):
+        await page(client, f"/scenarios?sort={sort}")
+    listed = await page(client, "/scenarios?sort=-project")
+    assert listed.index("SALES") < listed.index("OTHER")
+    (link,) = re.findall(r'<a class="tag small" href="([^"]*)"', listed)
+    found = words(await page(client, "/scenarios" + unescape(link)))
+    assert ("NIGHTLY name" in found, "Nightly run" in found) == (True, False)
+    daemon.config = replace(daemon.config, rules=(Rule("ScenarioFailed", "failed"),))
+    for place, sentence in (("prod/OTHER/NONE", "no scenario"), ("GHTLY", "no scenario"), ("NIGHTLY", "several scenarios"),
+                            ("prod/OTHER/NIGHTLY", "ScenarioFailed"), ("Nightly run", "ScenarioFailed")):  # fmt: skip
+        assert sentence in words(await page(client, f"/routes?scenario={place}")), place
+
+
+async def test_pages_say_what_became_of_a_reload_and_stay_when_it_is_an_error(
+    client: ClientSession, daemon: Daemon
+) -> None:
+    daemon.reload_result = ReloadResult(NOW, ("broken",))
+    _, location, _ = await sent(client, "/status/reload")
+    assert "errors" in words(await page(client, "/" + location.removeprefix("../")))
+    assert "data-still" in await page(client, "/nothing", 404)
+
+
+async def test_who_takes_an_acknowledgement_back_is_recorded(daemon: Daemon) -> None:
+    def take_back(connection: Connection) -> list[str]:
+        put_alert(connection, an_alert())
+        for held in (Acknowledgement("ann", NOW), None):
+            acknowledge(connection, an_alert().id, held, NOW, "bob")
+        return list(connection.execute(select(schema.decisions.c.note)).scalars())
+
+    assert await daemon.store.write(take_back) == ["by ann", "nobody has it, says bob"]

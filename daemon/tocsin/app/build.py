@@ -198,13 +198,12 @@ class Daemon:
         self.stages.wake_decide.set()
         return True
 
-    async def acknowledge_alert(self, alert_id: str, acknowledged: Acknowledgement | None) -> bool:
+    async def acknowledge_alert(self, alert_id: str, acknowledged: Acknowledgement | None, by: str) -> bool:
         now = self.clock.now()
-        alert = await self.store.write(acknowledge, alert_id, acknowledged, now)
+        alert = await self.store.write(acknowledge, alert_id, acknowledged, now, by)
         if alert is None:
             return False
-        by = acknowledged.by if acknowledged else None
-        log.info("alert_acknowledged" if by else "alert_unacknowledged", **alert.place, by=by, alert=alert_id)
+        log.info("alert_acknowledged" if acknowledged else "alert_unacknowledged", **alert.place, by=by, alert=alert_id)
         self.stages.wake_decide.set()
         return True
 

@@ -315,15 +315,15 @@ def resolve_by_hand(connection: Connection, alert_id: str, now: datetime, config
 
 
 def acknowledge(
-    connection: Connection, alert_id: str, acknowledged: Acknowledgement | None, now: datetime
+    connection: Connection, alert_id: str, acknowledged: Acknowledgement | None, now: datetime, by: str = ""
 ) -> Alert | None:
-    """Note that somebody has an alert, or, with None, that nobody has it any more: repeats stop, or go on. None when it does
-    not fire. Its groups are flushed, so that services that keep incidents are told."""
+    """Note that somebody has an alert, or, with None, that nobody has it any more, as ``by`` says: repeats stop, or go on.
+    None when it does not fire. Its groups are flushed, so that services that keep incidents are told."""
     alert = alerts.set_acknowledged(connection, alert_id, acknowledged)
     if alert is None:
         return None
     groups.flush_groups_of(connection, alert_id, now)
-    note = "nobody has it" if acknowledged is None else f"by {acknowledged.by}"
+    note = f"by {acknowledged.by}" if acknowledged else f"nobody has it{f', says {by}' if by else ''}"
     about = (None, alert.fingerprint, alert_id)
     decision = Decision(now, Stage.RULE, alert.name, DecisionReason.ACKNOWLEDGED, note, *about)
     alerts.record_decisions(connection, [decision])

@@ -94,7 +94,9 @@ def listed_alerts(connection: Connection, *, firing: bool, text: str = "") -> li
     if firing:
         query = query.where(_FIRING).limit(_MOST_FIRING)
     else:
-        query = query.where(alerts.c.ends_at.is_not(None)).order_by(alerts.c.ends_at.desc()).limit(MOST_ENDED)
+        query = (
+            query.where(alerts.c.ends_at.is_not(None)).order_by(alerts.c.ends_at.desc(), alerts.c.id).limit(MOST_ENDED)
+        )
     if text:
         query = query.where(or_(*(_contains(alerts.c[name], text) for name in ("labels", "annotations", "id"))))
     found = []
@@ -173,14 +175,17 @@ def _ordering(sort: str) -> list[ColumnElement[Any] | UnaryExpression[Any]]:
     column: ColumnElement[Any]
     match sort.removeprefix("-"):
         case "project":
-            return [scenarios.c.node, scenarios.c.project, *by_name]
+            return (
+                [by_name[1].desc(), by_name[2].desc(), *by_name] if sort.startswith("-") else [*by_name[1:3], *by_name]
+            )
         case "next":
             column = plain(scenarios.c.next_run)
         case "last":
             column = plain(scenarios.c.last_end)
         case "state":
             worst = scenarios.c.last_outcome.in_(BAD_OUTCOMES)
-            return [worst.desc().nulls_last(), scenarios.c.active.desc().nulls_last(), *by_name]
+            parts: list[ColumnElement[Any]] = [worst, scenarios.c.active]
+            return [*((part if sort.startswith("-") else part.desc()).nulls_last() for part in parts), *by_name]
         case _:
             return [by_name[0].desc() if sort.startswith("-") else by_name[0], *_PLACE]
     return [(column.desc() if sort.startswith("-") else column).nulls_last(), *by_name]

@@ -171,7 +171,7 @@ async def acknowledge_alert(request: web.Request) -> web.Response:
     """Note that somebody has an alert: its repeats stop until it ends, or until the given time."""
     context, id_ = request.app[CONTEXT], await whole_id(request, "alerts", "alert")
     new = acknowledgement_of(request, await _read_body(request, NewAcknowledgement, "an acknowledgement"))
-    if not await context.acknowledge_alert(id_, new):
+    if not await context.acknowledge_alert(id_, new, new.by):
         raise HttpProblem(404, "no firing alert has this id")
     return web.json_response({"id": id_, "acknowledged": {"by": new.by, "at": isoformat(new.at),
                                                           "until": new.until and isoformat(new.until),
@@ -192,7 +192,7 @@ def acknowledgement_of(request: web.Request, asked: NewAcknowledgement) -> Ackno
 
 async def unacknowledge_alert(request: web.Request) -> web.Response:
     id_ = await whole_id(request, "alerts", "alert")
-    if not await request.app[CONTEXT].acknowledge_alert(id_, None):
+    if not await request.app[CONTEXT].acknowledge_alert(id_, None, request[VIEWER].name):
         raise HttpProblem(404, "no firing alert has this id")
     return web.json_response({"id": id_, "acknowledged": None})
 

@@ -40,8 +40,8 @@ class WebContext:
 
     ``loop_turned_at`` is a monotonic time of ``clock``; ``ready`` answers None, or the reason why not. ``nudge`` takes
     a node and, where the hook named them, project and scenario, and answers whether a poll follows.
-    ``resolve_alert`` takes an alert's id and who asks, ``acknowledge_alert`` an id and the acknowledgement or None,
-    ``retry_delivery`` a notification's id; they answer False for what is unknown or not in a state to be changed.
+    ``resolve_alert`` takes an alert's id and who asks, ``acknowledge_alert`` an id, the acknowledgement or None, and who
+    asks, ``retry_delivery`` a notification's id; they answer False for what is unknown or not in a state to be changed.
     ``retry_deliveries`` answers the ids of those that were dead. ``explain`` answers None for an unknown run,
     ``explain_alert`` for an id that no alert or several begin with. ``count_request`` takes the pattern of
     an address and the status of its answer. ``take_alerts`` takes alerts of others.
@@ -58,7 +58,7 @@ class WebContext:
     reload: Callable[[], Awaitable[ReloadResult]]
     nudge: Callable[[str, str | None, str | None], bool]
     resolve_alert: Callable[[str, str], Awaitable[bool]]
-    acknowledge_alert: Callable[[str, Acknowledgement | None], Awaitable[bool]]
+    acknowledge_alert: Callable[[str, Acknowledgement | None, str], Awaitable[bool]]
     retry_delivery: Callable[[str], Awaitable[bool]]
     retry_deliveries: Callable[[Sequence[str]], Awaitable[Sequence[str]]]
     explain: Callable[[ScenarioKey, str], Awaitable[RunExplanation | None]]

@@ -69,14 +69,15 @@ async def _change(request: web.Request, done: str, id_: str, form: MultiMapping[
     context = request.app[CONTEXT]
     match done:
         case "ack":
-            fields = {name: form.get(name, "") for name in ("by", "comment")}
+            by, comment = form.get("by", ""), form.get("comment", "")
             try:
-                asked = NewAcknowledgement(**fields, duration=form.get("duration") or None)
+                asked = NewAcknowledgement(by=by, comment=comment, duration=form.get("duration") or None)
             except ValidationError as error:
                 raise HttpProblem(400, "; ".join(f"{name}: {words}" for name, words in faults_of(error))) from None
-            return await context.acknowledge_alert(id_, acknowledgement_of(request, asked))
+            new = acknowledgement_of(request, asked)
+            return await context.acknowledge_alert(id_, new, new.by)
         case "unack":
-            return await context.acknowledge_alert(id_, None)
+            return await context.acknowledge_alert(id_, None, request[VIEWER].name)
         case "resolve":
             return await context.resolve_alert(id_, request[VIEWER].name)
         case _:
@@ -270,5 +271,5 @@ async def test_receiver_here(request: web.Request) -> web.Response:
 
 
 async def reload_here(request: web.Request) -> web.Response:
-    await request.app[CONTEXT].reload()
-    return _redirect(request, "status", "reload")
+    result = await request.app[CONTEXT].reload()
+    return _redirect(request, "status", "reload" if result.ok else "reload_failed")

@@ -44,6 +44,7 @@ DONE = {
     "expire": "The silence has ended.",
     "retry": "Sent again: what becomes of it stands below.",
     "reload": "The configuration was read again.",
+    "reload_failed": "The configuration has errors, which stand below: the old one stays in force.",
     "test": "Test messages were enqueued: what becomes of them stands under Deliveries.",
 }
 
@@ -80,6 +81,10 @@ class Asked:
         if not (page.isascii() and page.isdigit() and 0 < len(page) < 6):
             raise HttpProblem(400, "page must be a whole number from 1 on")
         return (max(int(page), 1) - 1) * PAGE_SIZE
+
+    def first_of(self, total: int) -> int:
+        """The same of a list of this length: the last page stands for those beyond it."""
+        return min(self.first, max(total - 1, 0) // PAGE_SIZE * PAGE_SIZE)
 
 
 class Slice(NamedTuple):
@@ -249,7 +254,7 @@ _FILTERS: dict[str, Callable[..., object]] = {
     "iso": isoformat,
     "duration": format_duration,
     "error_text": _error_text,
-    "regex": re.escape,
+    "tags_matcher": lambda tag: str(Matcher("tags", Op.REGEX, f".*,{re.escape(tag)},.*")),
     "part": lambda text: quote(text, safe=""),
     "number": lambda count: "" if count is None else f"{count:,}".replace(",", "\N{NARROW NO-BREAK SPACE}"),
     "outcome_class": lambda name: OUTCOME_CLASSES.get(name, "stopped"),

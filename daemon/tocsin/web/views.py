@@ -120,7 +120,7 @@ def _firing_by_state(
         firing = [alert for alert in firing if alert.id in wanted]
     firing = sorted(
         (alert for alert in firing if keep(alert.labels)),
-        key=lambda alert: (_severity_rank(alert.labels), -alert.starts_ms),
+        key=lambda alert: (_severity_rank(alert.labels), -alert.starts_ms, alert.id),
     )
     now_ms = to_ms(asked.now)
     by_state: dict[str, list[console.ListedAlert]] = {"active": [], "suppressed": [], "acknowledged": [], "all": firing}
@@ -155,12 +155,13 @@ def read_alerts(connection: Connection, asked: Asked) -> Mapping[str, object]:
         sizes = Counter(alert.labels.get(group, "") for alert in found)
     else:
         sizes = Counter()
-    part = found[asked.first : asked.first + PAGE_SIZE]
+    first = asked.first_of(len(found))
+    part = found[first : first + PAGE_SIZE]
     lines = _alert_lines(connection, part, suppressed)
     groups = [(name, list(items)) for name, items in groupby(lines, key=lambda line: line.alert.labels.get(group, ""))]
     return {
         "groups": groups if group else [("", lines)] if lines else [], "group": group, "sizes": sizes, "counts": counts,
-        "state": state, "slice": Slice(asked.first, asked.first + len(part), len(found), more), "problems": filters.problems,
+        "state": state, "slice": Slice(first, first + len(part), len(found), more), "problems": filters.problems,
         "matchers": [str(matcher) for matcher in filters.matchers], "severities": _SEVERITIES, "groupings": _GROUPINGS,
         "narrowed": bool(filters.matchers or text or severity or state),
     }  # fmt: skip
@@ -207,7 +208,8 @@ def read_silences(connection: Connection, asked: Asked) -> Mapping[str, object]:
     holding = [silence for silence in known if silence.state != "expired"]
     expired = [silence for silence in known if silence.state == "expired"]
     found = {"": holding, "expired": expired, "all": known}[state]
-    part = found[asked.first : asked.first + PAGE_SIZE]
+    first = asked.first_of(len(found))
+    part = found[first : first + PAGE_SIZE]
     shown = {silence.id for silence in part}
     holds = [silence for silence in active_silences(connection, asked.now) if silence.id in shown]
     covers = Counter[str]()
@@ -216,7 +218,7 @@ def read_silences(connection: Connection, asked: Asked) -> Mapping[str, object]:
         for alert in console.listed_alerts(connection, firing=True):
             covers.update(holds[place].id for place in set_bits(index.matching(alert.labels)))
     return {
-        "silences": part, "covers": covers, "slice": Slice(asked.first, asked.first + len(part), len(found)),
+        "silences": part, "covers": covers, "slice": Slice(first, first + len(part), len(found)),
         "counts": {"": len(holding), "expired": len(expired), "all": len(known)},
         "nodes": [node.name for node in asked.config.nodes],
     }  # fmt: skip
@@ -286,7 +288,7 @@ def _names(connection: Connection, keys: Iterable[ScenarioKey]) -> dict[tuple[st
 
 # --- scenarios ----------------------------------------------------------------------------------------------------------
 
-_SORTS = ("name", "-name", "project", "next", "-next", "last", "-last", "state")
+_SORTS = ("name", "-name", "project", "-project", "next", "-next", "last", "-last", "state", "-state")
 _CHART_RUNS, _LISTED_ALERTS = 120, 20
 
 
@@ -313,7 +315,11 @@ def read_scenario_list(connection: Connection, asked: Asked) -> Mapping[str, obj
 
     wanted = ScenarioFilter(state, asked.text("q"), asked.text("dss_node"), asked.text("project"), sort,
                             keep if filters.matchers else None)  # fmt: skip
-    rows, total = console.find_scenarios(connection, wanted, asked.first, PAGE_SIZE)
+    first = asked.first
+    rows, total = console.find_scenarios(connection, wanted, first, PAGE_SIZE)
+    if first and not rows:
+        first = asked.first_of(total)
+        rows, total = console.find_scenarios(connection, wanted, first, PAGE_SIZE)
     keys = [ScenarioKey(row.node, row.project, row.scenario) for row in rows]
     newest = console.newest_runs(connection, keys)
     lines = []
@@ -326,7 +332,7 @@ def read_scenario_list(connection: Connection, asked: Asked) -> Mapping[str, obj
             good / len(ended) if ended else None, ended[-1] if ended else None, _owner(asked.config, row),
         ))  # fmt: skip
     return {
-        "lines": lines, "slice": Slice(asked.first, asked.first + len(rows), total), "state": state,
+        "lines": lines, "slice": Slice(first, first + len(rows), total), "state": state,
         "states": SCENARIO_STATES, "default_sort": "state", "problems": filters.problems,
         "matchers": [str(matcher) for matcher in filters.matchers],
         "narrowed": bool(state or wanted.text or wanted.node or wanted.project or filters.matchers),
@@ -466,11 +472,12 @@ def _moment(text: str, name: str, now: datetime) -> datetime | None:
 def read_deliveries(connection: Connection, asked: Asked) -> Mapping[str, object]:
     wanted = read_delivery_filter(asked.query, asked.config, asked.now)
     numbers = console.find_deliveries(connection, wanted)
-    part = numbers[asked.first : asked.first + PAGE_SIZE]
+    first = asked.first_of(len(numbers))
+    part = numbers[first : first + PAGE_SIZE]
     depth = outbox_depth(connection)
     return {
         "deliveries": console.deliveries_by_number(connection, part), "wanted": wanted,
-        "slice": Slice(asked.first, asked.first + len(part), len(numbers), "+" if len(numbers) == console.MOST_LISTED else ""),
+        "slice": Slice(first, first + len(part), len(numbers), "+" if len(numbers) == console.MOST_LISTED else ""),
         "counts": {"dead": sum(depth.dead.values()), "pending": depth.open},
         "channels": sorted(asked.config.channels()), "receivers": [item.name for item in asked.config.receivers],
         "narrowed": bool(wanted.state or wanted.channels is not None or wanted.text or wanted.since or wanted.until),
@@ -479,6 +486,16 @@ def read_deliveries(connection: Connection, asked: Asked) -> Mapping[str, object
 
 
 # --- routes and status --------------------------------------------------------------------------------------------------
+
+
+def _called(connection: Connection, place: str) -> list[query.ScenarioRecord]:
+    """The scenario of NODE/PROJECT/ID, else those whose id or name is exactly this."""
+    if place.count("/") == 2:
+        key = ScenarioKey(*place.split("/"))
+        if found := console.scenarios_by_key(connection, [key]):
+            return list(found.values())
+    rows, _ = console.find_scenarios(connection, ScenarioFilter(text=place), 0, PAGE_SIZE)
+    return [row for row in rows if place in (row.scenario, row.name)]
 
 
 def read_routes(connection: Connection, asked: Asked) -> Mapping[str, object]:
@@ -495,13 +512,12 @@ def read_routes(connection: Connection, asked: Asked) -> Mapping[str, object]:
         routes = matching_routes(asked.config.route, labels) if asked.config.route else []
         tried.append(ToldBy("", "", labels, tuple(route.receiver for route in routes)))
     if place:
-        found, _ = console.find_scenarios(connection, ScenarioFilter(text=place.rpartition("/")[2]), 0, 20)
-        rows = [
-            row for row in found if place in (f"{row.node}/{row.project}/{row.scenario}", row.scenario, row.name)
-        ] or found
-        if rows:
-            key = ScenarioKey(rows[0].node, rows[0].project, rows[0].scenario)
-            tried += _who_is_told(asked.config, ScenarioView(key, rows[0].name, rows[0].tags))
+        rows = _called(connection, place)
+        keys = [ScenarioKey(row.node, row.project, row.scenario) for row in rows]
+        if len(rows) > 1:
+            problems.append(f"several scenarios are called {place!r}: write one of {', '.join(map('/'.join, keys))}")
+        elif rows:
+            tried += _who_is_told(asked.config, ScenarioView(keys[0], rows[0].name, rows[0].tags))
         else:
             problems.append(f"no scenario {place!r} is known")
     depth = outbox_depth(connection)

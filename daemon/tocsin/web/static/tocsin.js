@@ -96,7 +96,7 @@ async function refresh() {
   try {
     const answer = await fetch(location.href, { headers: { Accept: "text/html" }, cache: "no-store", signal: AbortSignal.timeout(15000) });
     if (answer.redirected || answer.status === 401) return location.reload(); // logged out meanwhile
-    if (answer.status >= 500) throw new Error(String(answer.status));
+    if (answer.status >= 400) throw new Error(String(answer.status));
     const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
     localise(fresh);
     for (const selector of ["title", "link[rel=icon]", "nav", "main", "footer"]) {
@@ -120,6 +120,7 @@ function soon() {
 let source = null;
 function listen() {
   source?.close();
+  if (document.hidden) return; // a browser allows six of them, for all its tabs
   source = new EventSource(document.body.dataset.live);
   source.addEventListener("change", soon);
   source.onopen = () => failedAt && soon();
@@ -176,7 +177,10 @@ document.addEventListener("keydown", (event) => {
     document.querySelector(".search input").focus();
   }
 });
-document.addEventListener("visibilitychange", () => document.hidden || soon());
+document.addEventListener("visibilitychange", () => {
+  listen();
+  if (!document.hidden) soon();
+});
 setInterval(age, 5000);
 setInterval(() => Date.now() - asked > SLOWEST_MS && soon(), 2000);
 if (location.hash === "#ack") document.querySelector("#ack button")?.focus();
