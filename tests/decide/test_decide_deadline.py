@@ -45,6 +45,7 @@ async def test_it_fires_at_its_time_on_fresh_sight_and_ends_with_the_next_good_r
     assert await morning.step(BY - minutes(1)) == BY
     await morning.step(BY)
     assert await morning.alerts() == []  # not polled since
+    assert morning.asked == [key()]
     await morning.look(BY + minutes(1))
     await morning.step(BY + minutes(1))
     assert await morning.alerts() == ["NotDone"]

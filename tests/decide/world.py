@@ -64,6 +64,7 @@ class World:
     decider: Decider | None = None
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
     rung: int = 0
+    asked: list[ScenarioKey] = field(default_factory=list)  # for whose polls rules wait
     seen: set[str] = field(default_factory=set)
     away: bool = False  # nothing of the node is seen
     reading_back: bool = False  # what happened meanwhile is late
@@ -85,7 +86,7 @@ class World:
             self.rung += 1
 
         self.registry = CollectorRegistry()
-        self.decider = Decider(self.store, leadership, DecideMetrics(self.registry), ring)
+        self.decider = Decider(self.store, leadership, DecideMetrics(self.registry), ring, poll=self.asked.append)
 
     async def node(self, name: str = "prod", **values: object) -> None:
         row = {"node": name, "watched_since": T0 - timedelta(days=30), "up": True, "backfilling": False} | values

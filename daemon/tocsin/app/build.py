@@ -85,7 +85,9 @@ class Daemon:
 
     async def _lead(self, leadership: Leadership) -> None:
         wake, wake_sender = self.stages.wake_decide.set, self.stages.wake_deliver.set
-        decider = self._decider = Decider(self.store, leadership, self._decide_metrics, wake_sender, wake)
+        decider = self._decider = Decider(
+            self.store, leadership, self._decide_metrics, wake_sender, wake, self.watchers.poll
+        )
         record = partial(record_polls, decide=decider.decide_recorded)
 
         def make_watcher(node: Node, config: Config) -> NodeWatcher:

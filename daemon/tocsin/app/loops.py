@@ -196,6 +196,11 @@ class Watchers:
             return False
         return self._running[node][1].nudge(project, scenario)
 
+    def poll(self, key: ScenarioKey) -> None:
+        """Ask for a poll that a rule waits for."""
+        if key.node in self._running:
+            self._running[key.node][1].poll(key)
+
     async def run(self, make: Callable[[Node, Config], NodeWatcher]) -> None:
         """Watch for ever. Ends with the error of a watcher, or cancelled with all of them."""
         try:

@@ -69,7 +69,8 @@ class DecideMetrics:
 class Decider:
     """Keeps nothing between two steps but the compiled configuration, and when two periodic queries were last made.
 
-    ``wake_sender`` and ``wake`` shorten the waits of the sender and of this stage's own loop.
+    ``wake_sender`` and ``wake`` shorten the waits of the sender and of this stage's own loop; ``poll`` asks for a poll of
+    a scenario, without which a rule cannot tell.
     """
 
     def __init__(
@@ -79,12 +80,14 @@ class Decider:
         metrics: DecideMetrics,
         wake_sender: Callable[[], None],
         wake: Callable[[], None] = lambda: None,
+        poll: Callable[[ScenarioKey], object] = lambda _: None,
     ) -> None:
         self._store = store
         self._leadership = leadership
         self._metrics = metrics
         self._wake_sender = wake_sender
         self._wake = wake
+        self._poll = poll
         self._compiled: CompiledConfig | None = None
         # What decides events as they are recorded, from the first step on; None while rows are being brought in line.
         self._present: tuple[CompiledConfig, Sequence[Channel]] | None = None
@@ -212,6 +215,8 @@ class Decider:
             log.error("rule_failed", rule=rule, place=place, exc_info=error)
         if result.notifications:
             self._wake_sender()
+        for key in dict.fromkeys(result.unseen):
+            self._poll(key)
 
 
 def _event_lines(happened: Sequence[Event]) -> Iterator[Line]:

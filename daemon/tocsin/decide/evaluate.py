@@ -120,6 +120,7 @@ class StepResult:
     verbose: bool = field(default_factory=lambda: log.bind().is_enabled_for(logging.DEBUG))
     errors: list[tuple[str, str, Exception]] = field(default_factory=list)  # rule or reporter, subject, what it raised
     next_due: datetime | None = None
+    unseen: list[ScenarioKey] = field(default_factory=list)  # scenarios for whose poll a rule waits
 
 
 @dataclass(slots=True)
@@ -281,6 +282,8 @@ class RuleEvaluation(Evaluation):
 
     def _apply(self, rule: AnyRule, key: StateKey, state: AnyRuleState, view: RuleView, event_id: str | None) -> None:
         result = rule.evaluate(state, view)
+        if result.unseen and view.scenario is not None and view.node.clear:
+            self.result.unseen.append(view.scenario.key)
         if key.scenario and (view.scenario is None or view.scenario.gone):
             return  # its alerts end with the scenario
         state, change = rule.apply(result, view, self.now)

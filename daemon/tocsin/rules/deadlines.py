@@ -20,7 +20,7 @@ from tocsin.kit.clock import format_local, human_duration, isoformat
 from tocsin.model.event import END_EVENTS, Event, EventName, is_good
 from tocsin.model.rule_state import DeadlineState
 from tocsin.model.scenario import NOT_SCHEDULED, ScenarioView
-from tocsin.rules.rule import OFF_RECHECK, RECHECK, AlertContent, CompiledRule, EvaluationResult, RuleStatus, RuleView
+from tocsin.rules.rule import OFF_RECHECK, AlertContent, CompiledRule, EvaluationResult, RuleStatus, RuleView
 
 LEAST_RUNS = 3  # that make a duration usual
 _PERCENTILE = 0.9
@@ -103,7 +103,7 @@ class DeadlineRule(CompiledRule[DeadlineState]):
             return EvaluationResult(replace(state, since=view.now), RuleStatus.UNKNOWN, due)
         if last is not None and last.by > state.since and (good is None or good <= last.begin):
             if not view.fresh(last.by):
-                return EvaluationResult(state, RuleStatus.UNKNOWN, view.now + RECHECK)
+                return view.unseen(state)
             return EvaluationResult(state, RuleStatus.FIRING, coming.by, content=self._late(state, view, last))
         if not rule.predict or (good is not None and good > coming.begin):
             return EvaluationResult(state, RuleStatus.INACTIVE, coming.by, at=good)
@@ -126,7 +126,7 @@ class DeadlineRule(CompiledRule[DeadlineState]):
         if view.now < late_since:
             return EvaluationResult(state, RuleStatus.INACTIVE, late_since, at=state.good)
         if not view.fresh(late_since):
-            return EvaluationResult(state, RuleStatus.UNKNOWN, view.now + RECHECK)
+            return view.unseen(state)
         begun = view.open_run.start if view.open_run else None
         how = "has not started" if begun is None else f"started {self._written(begun)}"
         content = AlertContent(

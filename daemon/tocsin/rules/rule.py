@@ -42,6 +42,10 @@ class RuleView:
     base_url: str = ""  # of the node's web interface
     labels: Labels = dataclasses.field(default_factory=dict)  # that the configuration adds
 
+    def unseen(self, state: AnyRuleState) -> "EvaluationResult":
+        """The answer of a rule that first has to know what happened since the last poll."""
+        return EvaluationResult(state, RuleStatus.UNKNOWN, self.now + RECHECK, unseen=True)
+
     @property
     def subject(self) -> str:
         """What the alert is about: ``prod: SALES / Nightly``, or the node's name alone."""
@@ -83,6 +87,7 @@ class EvaluationResult(msgspec.Struct, frozen=True):
     due: datetime | None = None
     at: datetime | None = None
     content: AlertContent | None = None  # of one that fires
+    unseen: bool = False  # it waits for a poll
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,6 @@ from tocsin.model.run import LOST, Outcome
 from tocsin.model.scenario import ScenarioView
 from tocsin.rules.rule import (
     OFF_RECHECK,
-    RECHECK,
     AlertContent,
     CompiledRule,
     EvaluationResult,
@@ -160,7 +159,7 @@ class OverlongRule(CompiledRule[OverlongState]):
         if view.now < limit:
             return EvaluationResult(state, not_yet, limit)
         if not view.fresh(limit):
-            return EvaluationResult(state, RuleStatus.UNKNOWN, view.now + RECHECK)
+            return view.unseen(state)
         allowed = human_duration(limit - run.start)
         usual = "" if state.usual_seconds is None else human_duration(timedelta(seconds=state.usual_seconds))
         why = f"usually it takes {usual}" if usual else "the limit that its rule sets"
@@ -247,7 +246,7 @@ class StaleRule(CompiledRule[StaleState]):
         if view.now < due:
             return EvaluationResult(state, RuleStatus.INACTIVE, due, at=since if state.good else None)
         if scenario.active is None or not view.fresh(due):
-            return EvaluationResult(state, RuleStatus.UNKNOWN, view.now + RECHECK)
+            return view.unseen(state)
         last = "The last good run ended" if state.good else "No good run was seen since"
         content = AlertContent(
             starts_at=due,

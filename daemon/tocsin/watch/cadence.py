@@ -39,7 +39,7 @@ class Reason(StrEnum):
     BACKFILL = "backfill"  # the first after a downtime
     SWEEP = "sweep"  # the sweep shows another state than the last poll
     FLAGS = "flags"  # the project's list does
-    EXPECTED = "expected"  # its schedule says so
+    EXPECTED = "expected"  # its schedule says so, or a rule waits for it
     FOLLOW = "follow"  # a scenario that it follows has ended
     HOOK = "hook"  # DSS called
     RUNNING = "running"

@@ -71,6 +71,11 @@ class NodeWatcher:
         """Somebody says that something happened to this scenario: at most one poll. False if it is not watched."""
         return self._session is not None and self._session.nudge(project, scenario)
 
+    def poll(self, key: ScenarioKey) -> None:
+        """A rule waits for what the next poll of this scenario will say."""
+        if self._session is not None:
+            self._session.poll(key)
+
     def snapshot(self) -> NodeSnapshot | None:
         """None until the node's row was read."""
         return None if self._session is None else self._session.snapshot()
@@ -140,6 +145,12 @@ class _Session:
             and state.schedule.take_hook_permit(state.clock.monotonic(), state.budget.limit)
             and self._discovery.nudge(project)
         )
+
+    def poll(self, key: ScenarioKey) -> None:
+        schedule = self._state.schedule
+        if (scenario := schedule.scenarios.get(key)) is not None and scenario.nudged is None:
+            schedule.nudge(scenario, Reason.EXPECTED)
+            self._queue.wake()
 
     def _admin_answered(self, report: dss.RequestReport) -> None:
         refused = isinstance(report.error, dss.DSSUnauthorized | dss.DSSForbidden)
