@@ -7,19 +7,22 @@ from dataclasses import replace
 from html import unescape
 from itertools import product
 
+import pytest
 from aiohttp import ClientSession
 from sqlalchemy import select
 
 from tests.web.harness import Daemon
-from tests.web.rows import NOW, an_alert, put_alert, put_scenario
+from tests.web.rows import NOW, a_run, ago, an_alert, an_event, put_alert, put_notification, put_scenario
 from tests.web.test_web_pages import page, sent, words
 from tocsin.config.model import Rule
 from tocsin.config.problems import ReloadResult
 from tocsin.decide.decide import acknowledge
-from tocsin.model.alert import Acknowledgement
+from tocsin.model.alert import Acknowledgement, EndReason
 from tocsin.model.labels import Matcher, Op, parse_matcher
+from tocsin.model.notification import EventNotice
 from tocsin.model.run import ScenarioKey
-from tocsin.store import Connection, schema
+from tocsin.store import Connection, console, schema
+from tocsin.web import stream
 from tocsin.web.access import COOKIE
 
 
@@ -175,3 +178,33 @@ async def test_who_takes_an_acknowledgement_back_is_recorded(daemon: Daemon) -> 
         return list(connection.execute(select(schema.decisions.c.note)).scalars())
 
     assert await daemon.store.write(take_back) == ["by ann", "nobody has it, says bob"]
+
+
+async def test_pages_that_listen_keep_no_tool_from_its_events(
+    client: ClientSession, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "MAX_STREAMS", 2)
+    pages = [await client.get("/live") for _ in range(2)]
+    async with client.get("/live") as refused, client.get("/api/v1/events/stream") as answer:
+        assert (refused.status, answer.status) == (503, 200)
+    for opened in pages:
+        opened.close()
+
+
+async def test_searched_lists_find_what_is_old_by_its_id_and_say_where_they_are_cut(
+    client: ClientSession, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fill(connection: Connection) -> None:
+        for number in range(4):
+            put_notification(connection, f"d{number}", EventNotice(an_event(a_run()), "nightly"))
+            ended = an_alert(id=str(number) * 32, fingerprint=str(number) * 32, ends_at=ago(minutes=number))
+            put_alert(connection, replace(ended, end_reason=EndReason.RESOLVED))
+        connection.execute(schema.outbox.update().values(state="dead"))
+
+    monkeypatch.setattr(console, "MOST_LISTED", 2)
+    monkeypatch.setattr(console, "MOST_ENDED", 3)
+    await daemon.store.write(fill)
+    for query, expected in (("q=d0", ["d0"]), ("state=dead&q=nightly", ["d3", "d2"]), ("channel=ops-slack&q=nope", [])):
+        assert re.findall(r'data-key="(d\d)"', await page(client, f"/deliveries?{query}")) == expected
+    assert "Send all 2+ that match" in words(await page(client, "/deliveries?state=dead&q=nightly"))
+    assert "1–3 of 3 of the newest" in words(await page(client, "/alerts?state=resolved&q=ScenarioFailed"))

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import uuid4
 
-from sqlalchemy import Connection, and_, case, func, insert, or_, select, update
+from sqlalchemy import Connection, and_, bindparam, case, func, insert, or_, select, update
 
 from tocsin.kit.clock import to_ms
 from tocsin.model.alert import EXTERNAL_RULE, Acknowledgement, Alert, EndReason, Silence, SilenceState
@@ -209,8 +209,11 @@ def orphaned_alerts(connection: Connection) -> list[tuple[AlertRow, EndReason]]:
 
 def set_expiry(connection: Connection, ends: Sequence[tuple[str, datetime]]) -> None:
     """Note when alerts that others posted end by themselves."""
-    for alert_id, at in ends:
-        connection.execute(update(alerts).where(alerts.c.id == alert_id).values(expires_at=at))
+    rows = [{"alert": alert_id, "at": at} for alert_id, at in ends]
+    if rows:
+        connection.execute(
+            update(alerts).where(alerts.c.id == bindparam("alert")).values(expires_at=bindparam("at")), rows
+        )
 
 
 def expired_alerts(connection: Connection, now: datetime) -> list[tuple[str, datetime]]:

@@ -87,6 +87,14 @@ _read_labels: Callable[[str], Labels] = lru_cache(8192)(msgspec.json.Decoder(dic
 _read_until = msgspec.json.Decoder(_Until).decode
 
 
+_NEWEST_ENDED = select(alerts.c.id).where(alerts.c.ends_at.is_not(None)).order_by(alerts.c.ends_at.desc(), alerts.c.id)
+
+
+def is_ended_cut(connection: Connection) -> bool:
+    """Whether more alerts have ended than lists look at."""
+    return connection.scalar(_NEWEST_ENDED.limit(1).offset(MOST_ENDED)) is not None
+
+
 def listed_alerts(connection: Connection, *, firing: bool, text: str = "") -> list[ListedAlert]:
     """The alerts that fire, or the newest of those that have ended; ``text`` stands in labels, annotations or the id."""
     labels, acknowledged = (type_coerce(column, Text) for column in (alerts.c.labels, alerts.c.acknowledged))
@@ -94,9 +102,8 @@ def listed_alerts(connection: Connection, *, firing: bool, text: str = "") -> li
     if firing:
         query = query.where(_FIRING).limit(_MOST_FIRING)
     else:
-        query = (
-            query.where(alerts.c.ends_at.is_not(None)).order_by(alerts.c.ends_at.desc(), alerts.c.id).limit(MOST_ENDED)
-        )
+        newest = _NEWEST_ENDED.limit(MOST_ENDED).subquery()
+        query = query.join(newest, newest.c.id == alerts.c.id).order_by(alerts.c.ends_at.desc(), alerts.c.id)
     if text:
         query = query.where(or_(*(_contains(alerts.c[name], text) for name in ("labels", "annotations", "id"))))
     found = []
@@ -319,8 +326,9 @@ class DeliveryFilter:
     until: datetime | None = None
 
 
-def find_deliveries(connection: Connection, wanted: DeliveryFilter) -> list[int]:
-    """The numbers of the notifications that are wanted, the newest first, as far as they are among the last ones."""
+def find_deliveries(connection: Connection, wanted: DeliveryFilter) -> tuple[list[int], bool]:
+    """The numbers of the notifications that are wanted, the newest first, as far as they are among the last ones, and
+    whether older ones were left out."""
     query = select(outbox.c.n).limit(MOST_LISTED)
     if wanted.state:
         query = query.where(outbox.c.state == wanted.state)
@@ -333,14 +341,16 @@ def find_deliveries(connection: Connection, wanted: DeliveryFilter) -> list[int]
         query = query.where(outbox.c.n >= _first_since(connection, wanted.since))
     if wanted.until is not None:
         query = query.where(outbox.c.n < _first_since(connection, wanted.until))
-    numbers = list(connection.execute(query).scalars().all())
+    if wanted.text and (exact := list(connection.execute(query.where(outbox.c.id == wanted.text)).scalars())):
+        return exact, False
+    numbers = list(connection.execute(query).scalars())
+    cut = len(numbers) == MOST_LISTED
     if not wanted.text or not numbers:
-        return numbers
-    said = or_(
-        _contains(outbox.c.notice, wanted.text), _contains(outbox.c.reason, wanted.text), outbox.c.id == wanted.text
-    )
-    matching = set(connection.execute(select(outbox.c.n).where(outbox.c.n >= numbers[-1], said)).scalars())
-    return [number for number in numbers if number in matching]
+        return numbers, cut
+    said = or_(_contains(outbox.c.notice, wanted.text), _contains(outbox.c.reason, wanted.text))
+    newest = query.subquery()
+    matching = set(connection.execute(select(outbox.c.n).join(newest, newest.c.n == outbox.c.n).where(said)).scalars())
+    return [number for number in numbers if number in matching], cut
 
 
 def deliveries_by_number(connection: Connection, numbers: Sequence[int]) -> list[DeliveryRecord]:

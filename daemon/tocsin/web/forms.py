@@ -243,7 +243,7 @@ async def retry_deliveries_here(request: web.Request) -> web.Response:
     if form.get("all"):
         wanted = read_delivery_filter(form, context.config(), context.clock.now(), state="dead")
         ids = await context.store.browse(lambda connection: console.ids_of_deliveries(
-            connection, console.find_deliveries(connection, wanted)
+            connection, console.find_deliveries(connection, wanted)[0]
         ))  # fmt: skip
     sent = await context.retry_deliveries(ids)
     if not sent:

@@ -8,6 +8,7 @@ token that was withdrawn ends its stream.
 import asyncio
 import contextlib
 import json
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
@@ -38,9 +39,13 @@ _HEADERS = {
 
 @dataclass(slots=True)
 class Streams:
-    """The open streams of one application."""
+    """The open streams of one application by their path, so that those of pages keep no tool from its own.
 
-    open: int = 0
+    ``mark`` is the newest that the poller of all pages has read."""
+
+    open: Counter[str] = field(default_factory=Counter)
+    mark: str = ""
+    poller: asyncio.Task[None] | None = None
     closing: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -66,10 +71,10 @@ async def live(request: web.Request) -> web.StreamResponse:
 async def _streamed(
     request: web.Request, follow: Callable[[web.StreamResponse], Awaitable[None]]
 ) -> web.StreamResponse:
-    streams = request.app[STREAMS]
-    if streams.open >= MAX_STREAMS:
+    streams, path = request.app[STREAMS], request.path
+    if streams.open[path] >= MAX_STREAMS:
         raise HttpProblem(503, f"{MAX_STREAMS} streams are open already", {"Retry-After": "30"})
-    streams.open += 1
+    streams.open[path] += 1
     response = web.StreamResponse(headers=_HEADERS)
     try:
         await response.prepare(request)
@@ -79,7 +84,7 @@ async def _streamed(
         log.info("event_stream_cut", peer=request.remote, error=type(error).__name__)
         return response
     finally:
-        streams.open -= 1
+        streams.open[path] -= 1
 
 
 async def close_streams(app: web.Application) -> None:
@@ -103,9 +108,7 @@ async def _follow(request: web.Request, response: web.StreamResponse, asked: Lis
             quiet = 0
         after = page.seq
         if not page.more:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_POLL_SECONDS):
-                    await closing.wait()
+            await _pause(request.app[STREAMS])
             quiet += 1
         if quiet >= _HEARTBEAT_POLLS:
             await _write(response, ": heartbeat\n\n")
@@ -113,23 +116,40 @@ async def _follow(request: web.Request, response: web.StreamResponse, asked: Lis
 
 
 async def _follow_marks(request: web.Request, response: web.StreamResponse) -> None:
-    context, closing = request.app[CONTEXT], request.app[STREAMS].closing
-    before, quiet = None, 0
+    streams = request.app[STREAMS]
+    if streams.poller is None or streams.poller.done():
+        await _read_mark(request.app)
+    before, quiet = streams.mark, 0
     await _write(response, ": tocsin says when its pages change\n\n")
-    while not closing.is_set() and await _still_admitted(request):
-        with contextlib.suppress(StoreUnavailable):
-            mark = await context.store.browse(change_mark)
-            if before not in (None, mark):
-                await _write(response, "event: change\ndata: \n\n")
-                quiet = 0
-            before = mark
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_POLL_SECONDS):
-                await closing.wait()
+    while not streams.closing.is_set() and await _still_admitted(request):
+        if streams.poller is None or streams.poller.done():
+            streams.poller = asyncio.create_task(_poll_marks(request.app), name="page-marks")
+        if before != streams.mark:
+            before, quiet = streams.mark, 0
+            await _write(response, "event: change\ndata: \n\n")
+        await _pause(streams)
         quiet += 1
         if quiet >= _HEARTBEAT_POLLS:
             await _write(response, ": heartbeat\n\n")
             quiet = 0
+
+
+async def _poll_marks(app: web.Application) -> None:
+    """Read the mark for all pages while one of them is open."""
+    while app[STREAMS].open["/live"] and not app[STREAMS].closing.is_set():
+        await _read_mark(app)
+        await _pause(app[STREAMS])
+
+
+async def _read_mark(app: web.Application) -> None:
+    with contextlib.suppress(StoreUnavailable):
+        app[STREAMS].mark = await app[CONTEXT].store.browse(change_mark)
+
+
+async def _pause(streams: Streams) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_POLL_SECONDS):
+            await streams.closing.wait()
 
 
 async def _write(response: web.StreamResponse, text: str) -> None:

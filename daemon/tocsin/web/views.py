@@ -145,7 +145,7 @@ def read_alerts(connection: Connection, asked: Asked) -> Mapping[str, object]:
     if state in ("resolved", "all"):
         newest = console.listed_alerts(connection, firing=False, text=text)
         ended = [alert for alert in newest if keep(alert.labels)]
-        more = " of the newest" if len(newest) == console.MOST_ENDED else ""
+        more = " of the newest" if console.is_ended_cut(connection) else ""
         counts["resolved"] = len(ended)
         found = ended if state == "resolved" else by_state["all"] + ended
     else:
@@ -200,6 +200,7 @@ async def alert_page(request: web.Request) -> web.Response:
 def read_silences(connection: Connection, asked: Asked) -> Mapping[str, object]:
     state, text = asked.choice("state", ("expired", "all")), asked.text("q").lower()
     known = console.all_silences(connection, asked.now)
+    more = "+" if len(known) == console.MOST_ENDED else ""
     if text:
         known = [
             silence for silence in known
@@ -218,7 +219,7 @@ def read_silences(connection: Connection, asked: Asked) -> Mapping[str, object]:
         for alert in console.listed_alerts(connection, firing=True):
             covers.update(holds[place].id for place in set_bits(index.matching(alert.labels)))
     return {
-        "silences": part, "covers": covers, "slice": Slice(first, first + len(part), len(found)),
+        "silences": part, "covers": covers, "slice": Slice(first, first + len(part), len(found), more),
         "counts": {"": len(holding), "expired": len(expired), "all": len(known)},
         "nodes": [node.name for node in asked.config.nodes],
     }  # fmt: skip
@@ -471,13 +472,13 @@ def _moment(text: str, name: str, now: datetime) -> datetime | None:
 
 def read_deliveries(connection: Connection, asked: Asked) -> Mapping[str, object]:
     wanted = read_delivery_filter(asked.query, asked.config, asked.now)
-    numbers = console.find_deliveries(connection, wanted)
+    numbers, cut = console.find_deliveries(connection, wanted)
     first = asked.first_of(len(numbers))
     part = numbers[first : first + PAGE_SIZE]
     depth = outbox_depth(connection)
     return {
         "deliveries": console.deliveries_by_number(connection, part), "wanted": wanted,
-        "slice": Slice(first, first + len(part), len(numbers), "+" if len(numbers) == console.MOST_LISTED else ""),
+        "slice": Slice(first, first + len(part), len(numbers), "+" if cut else ""),
         "counts": {"dead": sum(depth.dead.values()), "pending": depth.open},
         "channels": sorted(asked.config.channels()), "receivers": [item.name for item in asked.config.receivers],
         "narrowed": bool(wanted.state or wanted.channels is not None or wanted.text or wanted.since or wanted.until),
