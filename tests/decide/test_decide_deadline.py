@@ -331,3 +331,45 @@ def test_a_window_without_length_is_refused(begin: str, by: str) -> None:
     rule = replace(RULE, from_=parse_time_of_day(begin), by=parse_time_of_day(by))
     with pytest.raises(ValueError, match="from and by are the same time"):
         rule.check({"from": begin, "by": by})
+
+
+async def test_an_alert_of_a_scenario_that_something_else_ran_ends_when_it_is_switched_off_for_good(
+    morning: World,
+) -> None:
+    await morning.scenario(key(), active=False)
+    await evening(morning)
+    await morning.start(T0 + 3 * HOUR, trigger="manual")
+    await morning.end(T0 + 3 * HOUR + minutes(3))
+    await morning.run_until(BY - minutes(5), BY + minutes(5), minutes(5))
+    assert await morning.alerts() == ["NotDone"]
+    await morning.scenario(key(), active=True)
+    await morning.start(BY + HOUR)
+    await morning.end(BY + HOUR + minutes(1), "FAILED")
+    await morning.run_until(BY + HOUR + minutes(2), BY + HOUR + minutes(4))
+    await morning.scenario(key(), active=False)
+    await morning.run_until(BY + 2 * HOUR, BY + 3 * HOUR, minutes(30))
+    assert await morning.alerts() == ["NotDone!deactivated"]
+
+
+async def test_a_run_by_hand_before_it_was_switched_off_keeps_no_deadline(morning: World) -> None:
+    await evening(morning)
+    await morning.start(T0 + 3 * HOUR, trigger="manual")
+    await morning.end(T0 + 3 * HOUR + minutes(3))
+    await morning.step(T0 + 4 * HOUR)
+    await morning.scenario(key(), active=False)
+    await morning.run_until(BY - minutes(5), BY + minutes(5), minutes(5))
+    assert await morning.alerts() == []
+
+
+async def test_history_that_is_read_back_sets_no_deadlines_of_its_own(morning: World) -> None:
+    begun = BY + 2 * HOUR
+    morning.config = config(rules=(RULE,), loaded_at=begun)
+    await morning.node(backfilling=True, watched_since=begun)
+    await morning.scenario(key(), backfilled=False, watched_since=begun)
+    await morning.start(BY - 120 * HOUR, late=True)
+    await morning.end(BY - 119 * HOUR, late=True, seen=begun)
+    await morning.step(begun)
+    await morning.scenario(key(), watched_since=begun)
+    await morning.node(backfilling=False)
+    await morning.run_until(begun + minutes(1), begun + minutes(2))
+    assert await morning.alerts() == []

@@ -13,7 +13,7 @@ from tocsin.decide.evaluate import CompiledConfig, RuleEvaluation, StepResult, p
 from tocsin.decide.external import end_expired
 from tocsin.model.alert import CHANNEL_ALERT, EndReason
 from tocsin.model.decision import DecisionReason, Stage
-from tocsin.model.rule_state import MissedState, OverlongState, StalledState
+from tocsin.model.rule_state import DeadlineState, MissedState, OverlongState, StalledState
 from tocsin.model.run import Run, ScenarioKey
 from tocsin.model.scenario import ScenarioView, StartState
 from tocsin.routing.reporters import summary_notifications
@@ -107,6 +107,15 @@ def _tick_due(evaluation: RuleEvaluation, due: Sequence[RuleStateRow]) -> None:
             if state.firing is not None:  # renamed, or tagged anew: the rule holds for it no longer
                 evaluation.end(rule.id, state.firing.alert_id, now, EndReason.UNWATCHED)
             evaluation.put(key, None, None)
+        elif (
+            isinstance(state, DeadlineState)
+            and state.firing is not None
+            and not state.unscheduled
+            and view.scenario is not None
+            and view.scenario.active is False
+        ):  # it fired while something else ran a scenario that was switched off, and now nothing does
+            evaluation.end(rule.id, state.firing.alert_id, now, EndReason.DEACTIVATED)
+            evaluation.put(key, rule.switched_off(state, view.now), now + OFF_RECHECK)
         elif isinstance(state, OverlongState) and state.ended is None and state.run in runs_over:
             evaluation.put(key, state, now + RECHECK)  # the event of its end is on the way
         else:

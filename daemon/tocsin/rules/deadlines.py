@@ -81,7 +81,7 @@ class DeadlineRule(CompiledRule[DeadlineState]):
         good = run is not None and event.name in END_EVENTS and is_good(run.outcome)
         if run is None or (state is None and not good):
             return state
-        state = state or DeadlineState(since=event.time)
+        state = state or DeadlineState(since=max(event.time, event.detected_at))
         if event.name is EventName.RUN_STARTED or event.name in END_EVENTS:
             unscheduled = run.trigger_type in NOT_SCHEDULED
             if self.config.predict or unscheduled is not state.unscheduled:
@@ -98,13 +98,16 @@ class DeadlineRule(CompiledRule[DeadlineState]):
         around = windows(rule.by, rule.from_, rule.days, self._location, view.now.astimezone(self._zone).date())
         last = max((window for window in around if window.by <= view.now), default=None)
         coming = min(window for window in around if window.by > view.now)
+        if scenario.active is True and state.unscheduled:
+            state = replace(state, unscheduled=False)  # what runs it once it is switched off is still to be seen
         if scenario.active is not True and not state.unscheduled:
             due = min(coming.by, view.now + OFF_RECHECK)
             return EvaluationResult(replace(state, since=view.now), RuleStatus.UNKNOWN, due)
         if last is not None and last.by > state.since and (good is None or good <= last.begin):
             if not view.fresh(last.by):
                 return view.unseen(state)
-            return EvaluationResult(state, RuleStatus.FIRING, coming.by, content=self._late(state, view, last))
+            due = min(coming.by, view.now + OFF_RECHECK)
+            return EvaluationResult(state, RuleStatus.FIRING, due, content=self._late(state, view, last))
         if not rule.predict or (good is not None and good > coming.begin):
             return EvaluationResult(state, RuleStatus.INACTIVE, coming.by, at=good)
         if state.firing is not None and (good is None or good < state.firing.starts_at):
