@@ -100,6 +100,7 @@ def apply_cause_changes(
                 opens = DecisionReason.FIRING if isinstance(change, Fired) else DecisionReason.UPDATED
                 about = (alert.fingerprint, alert.id)
                 evaluation.note(alert.name, opens, alert.annotations["summary"], alert=about)
+                evaluation.note_change(opens, alert, alert.id, alert.annotations["summary"])
     evaluation.write()
     return evaluation.result
 
