@@ -1,13 +1,15 @@
 """Escalations: who else is notified of what nobody acknowledged, and of its end."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
 from tests.decide.test_decide_acknowledge import ack
 from tests.decide.test_decide_flush import HOUR, MORNING, heal, ring, silence, steps
-from tests.decide.world import T0, World, channel, config, minutes, tree
-from tocsin.config.model import Escalation, InhibitRule, Receiver, Route
+from tests.decide.world import T0, World, channel, config, key, minutes, tree
+from tocsin.config.intervals import TimeInterval, TimeRange
+from tocsin.config.model import Escalation, InhibitRule, Receiver, Route, TagReceivers, build_tree
 from tocsin.decide.decide import acknowledge
 from tocsin.model.labels import parse_matchers
 
@@ -136,3 +138,25 @@ async def test_the_decisions_say_why(escalating: World) -> None:
     await steps(escalating, minutes(10), minutes(20))
     notes = [decision.note for decision in await escalating.decisions() if decision.subject.endswith(f"→ {CALL}")]
     assert notes == ["acknowledged, over, or firing for less than 15m"]
+
+
+async def test_a_route_that_is_mute_is_no_reason_to_leave_out_a_step(world: World) -> None:
+    warning = parse_matchers('severity="warning"')
+    routes = (
+        Route(matchers=warning, continues=True, escalate=STEPS[:1]),
+        Route("oncall", warning, mute_time_intervals=("always",)),
+    )
+    always = TimeInterval("always", (TimeRange(),))
+    world.config = config(receivers=RECEIVERS, route=tree(routes=routes), time_intervals=(always,))
+    await ring(world, minutes(0))
+    assert await steps(world, minutes(0), minutes(30)) == [(0, CHAT, "first"), (15, CALL, "escalated")]
+
+
+async def test_the_route_of_a_tag_has_no_steps(world: World) -> None:
+    finance = TagReceivers("notify", ("boss",)).route("boss")
+    quiet = Route(matchers=parse_matchers('project="SALES"'), escalate=())
+    spec = replace(tree(), escalate=STEPS[:1], routes=(quiet, finance))
+    world.config = config(receivers=RECEIVERS, route=build_tree(spec))
+    await world.scenario(key(), tags=("notify:boss",))
+    await world.run(T0 - minutes(1), "FAILED")
+    assert {where for _, where, _ in await steps(world, minutes(0), HOUR)} <= {CHAT, BOSS}

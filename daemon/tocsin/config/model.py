@@ -455,7 +455,7 @@ class TagReceivers(Section):
     def route(self, receiver: str) -> Route:
         """The route of the alerts whose scenarios have a tag that names this receiver."""
         pattern = rf".*,\s*{re.escape(self.tag)}\s*:\s*{re.escape(receiver)}\s*,.*"
-        return Route(receiver, (Matcher("tags", Op.REGEX, pattern),), also=True)
+        return Route(receiver, (Matcher("tags", Op.REGEX, pattern),), escalate=(), also=True)
 
 
 @dataclass(frozen=True, slots=True)

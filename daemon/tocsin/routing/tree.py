@@ -7,7 +7,7 @@ texts are those of ``amtool config routes``. A group is identified by the matche
 group labels, never by a position in the file: after a reload that only moves routes, nothing is sent again.
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -64,8 +64,13 @@ def _enter(route: Route, holds: Callable[[Route], object]) -> list[Route]:
             matches += deeper
             ended = bool(deeper) and not child.continues
     matches = matches or [route]
-    notified = {match.receiver for match in matches}
+    notified = _surely_notified(matches)
     return matches + [match for match in also if match.receiver not in notified]
+
+
+def _surely_notified(routes: Iterable[Route]) -> set[str]:
+    """The receivers that are notified at any time."""
+    return {route.receiver for route in routes if not (route.mute_time_intervals or route.active_time_intervals)}
 
 
 def _with_escalations(taken: list[Route]) -> list[Route]:
@@ -73,7 +78,7 @@ def _with_escalations(taken: list[Route]) -> list[Route]:
     steps: dict[str, Route] = {}
     for step in (step for route in taken for step in route.escalations):
         steps.setdefault(step.receiver, step)
-    notified = {route.receiver for route in taken}
+    notified = _surely_notified(taken)
     return taken + [step for name, step in steps.items() if name not in notified]
 
 

@@ -92,8 +92,8 @@ class DeadlineRule(CompiledRule[DeadlineState]):
         return state
 
     def evaluate(self, state: DeadlineState, view: RuleView) -> EvaluationResult:
-        scenario, rule, good = view.scenario, self.config, state.good
-        if scenario is None or scenario.gone or rule.by is None or state.since is None:
+        scenario, rule, good, since = view.scenario, self.config, state.good, state.since
+        if scenario is None or scenario.gone or rule.by is None or since is None:
             return EvaluationResult(state, RuleStatus.UNKNOWN)
         around = windows(rule.by, rule.from_, rule.days, self._location, view.now.astimezone(self._zone).date())
         last = max((window for window in around if window.by <= view.now), default=None)
@@ -103,7 +103,7 @@ class DeadlineRule(CompiledRule[DeadlineState]):
         if scenario.active is not True and not state.unscheduled:
             due = min(coming.by, view.now + OFF_RECHECK)
             return EvaluationResult(replace(state, since=view.now), RuleStatus.UNKNOWN, due)
-        if last is not None and last.by > state.since and (good is None or good <= last.begin):
+        if last is not None and last.by > since and (good is None or good <= last.begin):
             if not view.fresh(last.by):
                 return view.unseen(state)
             due = min(coming.by, view.now + OFF_RECHECK)
