@@ -208,3 +208,30 @@ async def test_searched_lists_find_what_is_old_by_its_id_and_say_where_they_are_
         assert re.findall(r'data-key="(d\d)"', await page(client, f"/deliveries?{query}")) == expected
     assert "Send all 2+ that match" in words(await page(client, "/deliveries?state=dead&q=nightly"))
     assert "1–3 of 3 of the newest" in words(await page(client, "/alerts?state=resolved&q=ScenarioFailed"))
+
+
+async def test_what_cannot_be_read_stays_in_its_field_and_filters_stay_after_a_change(
+    client: ClientSession, daemon: Daemon
+) -> None:
+    await daemon.store.write(put_alert, an_alert())
+    for place in ("/alerts", "/scenarios"):
+        text = await page(client, f"{place}?matcher=x%3D~%5B&matcher=severity%3Dwarning")
+        (broken,) = re.findall(r'<input name="matcher" value="([^"]*)"', text)
+        assert (broken, text.count('type="hidden" name="matcher"')) == ("x=~[", 1)
+    text = await page(client, "/deliveries?since=nonsense&state=dead")
+    assert "write a time like" in words(text)
+    assert 'value="nonsense"' in text
+    assert (await sent(client, "/deliveries/retry", id="d", q="a b"))[1] == "../deliveries?q=a+b&done=retry"
+    daemon.known = {an_alert().id}
+    async with client.post(
+        "/alerts/act", data=[("do", "ack"), ("id", an_alert().id), ("id", "f" * 32)], allow_redirects=False
+    ) as answer:
+        assert answer.headers["Location"] == "../alerts?done=some"
+
+
+async def test_who_is_asked_for_a_token_by_a_form_comes_back_to_its_page(
+    client: ClientSession, daemon: Daemon, tokens: dict[str, str]
+) -> None:
+    for place, following in (("/alerts/x/ack", "../../login?next=alerts%2Fx"), ("/silences/new", "../login?next=silences%2Fnew"),
+                             ("/silences/x/expire", "../../login?next=silences"), ("/logout", "login?next=")):  # fmt: skip
+        assert (await sent(client, place))[:2] == (303, following)

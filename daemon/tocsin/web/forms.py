@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import NamedTuple
+from urllib.parse import urlencode
 
 import structlog
 from aiohttp import web
@@ -62,7 +63,7 @@ async def change_alerts(request: web.Request) -> web.Response:
     results = [await _change(request, done, id_, form) for id_ in form.getall("id", ())]
     if not any(results):
         raise HttpProblem(404, "none of these alerts fires any more")
-    return _redirect(request, "alerts", done)
+    return _redirect(request, "alerts", done if all(results) else "some")
 
 
 async def _change(request: web.Request, done: str, id_: str, form: MultiMapping[str]) -> bool:
@@ -249,7 +250,8 @@ async def retry_deliveries_here(request: web.Request) -> web.Response:
     if not sent:
         raise HttpProblem(404, "none of these is a dead letter any more; select at least one")
     log.info("deliveries_retried", count=len(sent), by=request[VIEWER].name)
-    return _redirect(request, "deliveries", "retry")
+    filters = urlencode({name: form[name] for name in ("channel", "receiver", "q", "since", "until") if form.get(name)})
+    return _redirect(request, "deliveries" + (f"?{filters}" if filters else ""), "retry")
 
 
 async def test_receiver_here(request: web.Request) -> web.Response:

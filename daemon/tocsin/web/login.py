@@ -16,9 +16,12 @@ from tocsin.web.context import CONTEXT
 log = structlog.get_logger(__name__)
 
 
-def login_address(request: web.Request) -> str:
-    """The login page, relative to the page that was asked for, which is where it leads afterwards."""
+def login_address(request: web.Request, segments: int | None = None) -> str:
+    """The login page, relative to the page that was asked for, which is where it leads afterwards, or to the page of so
+    many of its segments."""
     path = request.rel_url.raw_path.lstrip("/")
+    if segments is not None:
+        return "../" * path.count("/") + f"login?next={quote('/'.join(path.split('/')[:segments]), safe='')}"
     query = f"?{request.rel_url.raw_query_string}" if request.rel_url.raw_query_string else ""
     return "../" * path.count("/") + f"login?next={quote(path + query, safe='')}"
 

@@ -40,6 +40,7 @@ DONE = {
     "ack": "Acknowledged: its repeats stop until it ends.",
     "unack": "No longer acknowledged.",
     "resolve": "Resolved by hand. A rule that still holds fires it again.",
+    "some": "Done for those that still fired; the others had ended meanwhile.",
     "silence": "The silence holds.",
     "expire": "The silence has ended.",
     "retry": "Sent again: what becomes of it stands below.",

@@ -202,13 +202,22 @@ async def _bounded(request: web.Request, handler: Handler) -> web.StreamResponse
     try:
         request[VIEWER] = await request.app[GATE].admit(request, route.access)
     except HttpProblem as problem:
-        if problem.status == 401 and route.is_page and request.app[CONTEXT].config().http.tokens_file:
-            return see_other(login_address(request))
+        form = route.page and route.method == "POST" and "text/html" in request.headers.get("Accept", "")
+        if problem.status == 401 and (route.is_page or form) and request.app[CONTEXT].config().http.tokens_file:
+            return see_other(login_address(request, _page_segments(request, route)))
         raise
     if route.streams:
         return await handler(request)
     async with asyncio.timeout(_HANDLER_SECONDS):
         return await handler(request)
+
+
+def _page_segments(request: web.Request, route: HttpRoute) -> int | None:
+    """How many segments of the address of a form name its page; None for a page itself."""
+    if route.method == "GET":
+        return None
+    parts, routes = route.path.lstrip("/").split("/"), request.app[_ROUTES]
+    return next((n for n in range(len(parts), 0, -1) if ("GET", "/" + "/".join(parts[:n])) in routes), 0)
 
 
 def _route(request: web.Request) -> HttpRoute | None:

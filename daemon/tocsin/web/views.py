@@ -16,7 +16,7 @@ from urllib.parse import urlencode
 import yaml
 from aiohttp import web
 from markupsafe import Markup
-from multidict import MultiMapping
+from multidict import MultiDict, MultiMapping
 
 from tocsin.config.model import Config
 from tocsin.decide.evaluate import CompiledConfig
@@ -57,19 +57,21 @@ class PageMatchers(NamedTuple):
 
     matchers: tuple[Matcher, ...]
     problems: tuple[str, ...]
+    broken: tuple[str, ...] = ()
 
     def match(self, labels: Labels) -> bool:
         return all_match(self.matchers, labels)
 
 
 def read_matchers(texts: Iterable[str]) -> PageMatchers:
-    matchers, problems = [], []
+    matchers, problems, broken = [], [], []
     for text in filter(None, map(str.strip, texts)):
         try:
             matchers.append(parse_matcher(text))
         except BadMatcher as error:
             problems.append(str(error))
-    return PageMatchers(tuple(matchers), tuple(problems))
+            broken.append(text)
+    return PageMatchers(tuple(matchers), tuple(problems), tuple(broken))
 
 
 # --- alerts -------------------------------------------------------------------------------------------------------------
@@ -162,7 +164,7 @@ def read_alerts(connection: Connection, asked: Asked) -> Mapping[str, object]:
     return {
         "groups": groups if group else [("", lines)] if lines else [], "group": group, "sizes": sizes, "counts": counts,
         "state": state, "slice": Slice(first, first + len(part), len(found), more), "problems": filters.problems,
-        "matchers": [str(matcher) for matcher in filters.matchers], "severities": _SEVERITIES, "groupings": _GROUPINGS,
+        "broken": filters.broken, "matchers": [str(matcher) for matcher in filters.matchers], "severities": _SEVERITIES, "groupings": _GROUPINGS,
         "narrowed": bool(filters.matchers or text or severity or state),
     }  # fmt: skip
 
@@ -335,7 +337,7 @@ def read_scenario_list(connection: Connection, asked: Asked) -> Mapping[str, obj
     return {
         "lines": lines, "slice": Slice(first, first + len(rows), total), "state": state,
         "states": SCENARIO_STATES, "default_sort": "state", "problems": filters.problems,
-        "matchers": [str(matcher) for matcher in filters.matchers],
+        "broken": filters.broken, "matchers": [str(matcher) for matcher in filters.matchers],
         "narrowed": bool(state or wanted.text or wanted.node or wanted.project or filters.matchers),
         "watched": console.count_scenarios(connection, [node.name for node in asked.config.nodes]),
         "nodes": [node.name for node in asked.config.nodes],
@@ -471,7 +473,14 @@ def _moment(text: str, name: str, now: datetime) -> datetime | None:
 
 
 def read_deliveries(connection: Connection, asked: Asked) -> Mapping[str, object]:
-    wanted = read_delivery_filter(asked.query, asked.config, asked.now)
+    typed, problems = MultiDict(asked.query), []
+    for name in ("since", "until"):
+        try:
+            _moment(asked.text(name), name, asked.now)
+        except HttpProblem as problem:
+            problems.append(problem.detail)
+            typed.popall(name)
+    wanted = read_delivery_filter(typed, asked.config, asked.now)
     numbers, cut = console.find_deliveries(connection, wanted)
     first = asked.first_of(len(numbers))
     part = numbers[first : first + PAGE_SIZE]
@@ -482,7 +491,7 @@ def read_deliveries(connection: Connection, asked: Asked) -> Mapping[str, object
         "counts": {"dead": sum(depth.dead.values()), "pending": depth.open},
         "channels": sorted(asked.config.channels()), "receivers": [item.name for item in asked.config.receivers],
         "narrowed": bool(wanted.state or wanted.channels is not None or wanted.text or wanted.since or wanted.until),
-        "failing_channels": asked.failing_channels,
+        "failing_channels": asked.failing_channels, "problems": problems,
     }  # fmt: skip
 
 
