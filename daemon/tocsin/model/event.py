@@ -7,6 +7,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from tocsin.kit.clock import to_ms
+from tocsin.kit.mask import mask_tokens
 from tocsin.kit.strings import derived_id
 from tocsin.model.labels import Labels
 from tocsin.model.run import GOOD_OUTCOMES, Outcome, Run, ScenarioKey
@@ -154,7 +155,7 @@ def event_line(event: Event) -> dict[str, object]:
         if run.duration is not None:
             line["seconds"] = round(run.duration.total_seconds(), 3)
     if event.reporter is not None:
-        line |= {"reporter": event.reporter.name, "error": event.reporter.error}
+        line |= {"reporter": event.reporter.name, "error": mask_tokens(" ".join(event.reporter.error.split()))[:300]}
     if event.late:
         line["late"] = True
     return line
