@@ -160,3 +160,14 @@ async def test_the_route_of_a_tag_has_no_steps(world: World) -> None:
     await world.scenario(key(), tags=("notify:boss",))
     await world.run(T0 - minutes(1), "FAILED")
     assert {where for _, where, _ in await steps(world, minutes(0), HOUR)} <= {CHAT, BOSS}
+
+
+@pytest.mark.parametrize("ahead", [-HOUR, HOUR])
+async def test_a_step_counts_from_when_the_alert_is_known_whatever_the_clock_of_dss_says(
+    world: World, ahead: timedelta
+) -> None:
+    offset = int(ahead.total_seconds() * 1000)
+    world.config = config(receivers=RECEIVERS, route=tree(escalate=STEPS[:1]))
+    await world.node(clock_offset_ms=offset, clock_offset_least_ms=offset)
+    await world.run(T0 + ahead - minutes(1), "FAILED")
+    assert await steps(world, minutes(0), HOUR) == [(0, CHAT, "first"), (15, CALL, "escalated")]

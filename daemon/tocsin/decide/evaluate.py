@@ -378,7 +378,7 @@ class RuleEvaluation(Evaluation):
         runs.ask_details(self.connection, self._asked, self.now)
 
         joining = route_alerts(self.compiled, self._to_route.values(), self.now)
-        groups.add_members(self.connection, joining)
+        groups.add_members(self.connection, joining, self.now)
         dues = {*(self.states[key].due_at for key in self._dirty), *(entry.group.flush_at for entry in joining)}
         self.result.next_due = min(filter(None, dues), default=None)
         changed = {item.alert_id for item in self.result.decisions if item.reason in ALERT_OPENS}

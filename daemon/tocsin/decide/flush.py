@@ -179,7 +179,7 @@ class FlushEvaluation(Evaluation):
                 waits = member.alert.fingerprint in waiting
                 (self._keeping if waits else self._leaving).append((group.key, member.alert.fingerprint))
         # An alert that does not fire for long enough yet is due for escalation in time.
-        due = [m.alert.starts_at + route.group_wait for m in members if route.escalates and m.alert.firing]
+        due = [m.entered_at + route.group_wait for m in members if route.escalates and m.alert.firing]
         again = route.next_flush(self.now, self.compiled.config.timezone)
         due += [again] if later is None else [again, later]
         self._flushed.append((group.key, min(d for d in due if d > self.now)))
@@ -189,11 +189,12 @@ class FlushEvaluation(Evaluation):
         notified = self.notified(group)
         since = self.now - route.group_wait
 
-        def waits(alert: Alert) -> bool:
+        def waits(member: Member) -> bool:
+            alert = member.alert
             held = alert.acknowledged is not None and alert.acknowledged.holds(self.now)
-            return not alert.firing or held or alert.starts_at > since
+            return not alert.firing or held or member.entered_at > since
 
-        return [m for m in members if m.alert.fingerprint in notified or not waits(m.alert)]
+        return [m for m in members if m.alert.fingerprint in notified or not waits(m)]
 
     def notified(self, group: Group) -> frozenset[str]:
         """The alerts that a channel of the group was last notified of as firing."""

@@ -109,5 +109,5 @@ def _regroup(evaluation: RuleEvaluation) -> None:
     routed = {(entry.group.key, entry.fingerprint) for entry in joining}
     groups.remove_members(connection, [place for place in standing if place not in routed])
     entering = [entry for entry in joining if (entry.group.key, entry.fingerprint) not in standing]
-    groups.add_members(connection, [entry for entry in entering if current[entry.alert_id].firing])
+    groups.add_members(connection, [entry for entry in entering if current[entry.alert_id].firing], evaluation.now)
     groups.drop_empty(connection)

@@ -132,6 +132,7 @@ class Member:
     """An alert in a group. ``ended_muted``: only channels with ``resolve_what_was_sent`` are notified of its end."""
 
     alert: Alert
+    entered_at: datetime  # on Tocsin's clock, unlike the alert's own times
     ended_muted: bool = False
 
 

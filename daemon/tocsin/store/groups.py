@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, delete, exists, func, select, true, update
+from sqlalchemy import ColumnElement, Connection, bindparam, case, delete, exists, func, select, true, update
 
 from tocsin.config.model import InhibitRule
 from tocsin.kit.clock import to_ms
@@ -14,7 +14,7 @@ from tocsin.model.decision import DecisionReason
 from tocsin.model.labels import Labels, Op, all_match
 from tocsin.store.alerts import to_alert
 from tocsin.store.schema import alerts, document_text, group_alerts, groups, notification_log
-from tocsin.store.sql import BulkWrite, bulk_upsert, chunks, has_key, maker, readable
+from tocsin.store.sql import BulkWrite, Insert, bulk_upsert, chunks, has_key, insert_into, maker, readable
 
 _PUT_OFF = timedelta(minutes=10)
 # Labels of alerts that are columns too, where an absent label is the empty text.
@@ -48,7 +48,7 @@ class NotificationLogRow:
     reason: DecisionReason | None  # None: one that only another version knows
 
 
-def add_members(connection: Connection, entering: Sequence[GroupMembership]) -> None:
+def add_members(connection: Connection, entering: Sequence[GroupMembership], now: datetime) -> None:
     """Put alerts into groups; an earlier firing of the same alert gives way to the new one."""
     _PUT.execute(connection, [
         (group.key, group.receiver, document_text(group.path), document_text(group.labels),
@@ -56,13 +56,23 @@ def add_members(connection: Connection, entering: Sequence[GroupMembership]) -> 
         for group in {member.group.key: member.group for member in entering}.values()
     ])  # fmt: skip
     newest = {(member.group.key, member.fingerprint): member.alert_id for member in entering}
-    _PUT_MEMBERS.execute(connection, [(*key, alert_id, False) for key, alert_id in newest.items()])
+    _PUT_MEMBERS.execute(connection, [(*key, alert_id, False, to_ms(now)) for key, alert_id in newest.items()])
 
 
 # Groups that are there stay as they were, unless another version wrote them.
 _PUT = bulk_upsert(groups, ("key", "receiver", "route", "labels", "flush_at"), ("route", "labels"))
-_MEMBER = ("alert_id", "ended_muted")
-_PUT_MEMBERS = bulk_upsert(group_alerts, ("group_key", "fingerprint", *_MEMBER), _MEMBER)
+
+
+def _put_member(dialect: str) -> Insert:
+    """An alert that is in the group already entered it before."""
+    new = insert_into(dialect, group_alerts)
+    same, entered_at = group_alerts.c.alert_id == new.excluded.alert_id, group_alerts.c.entered_at
+    changing: dict[str, ColumnElement[Any]] = {name: new.excluded[name] for name in ("alert_id", "ended_muted")}
+    changing["entered_at"] = case((same, entered_at), else_=new.excluded.entered_at)
+    return new.on_conflict_do_update(index_elements=[*group_alerts.primary_key], set_=changing)
+
+
+_PUT_MEMBERS = BulkWrite(("group_key", "fingerprint", "alert_id", "ended_muted", "entered_at"), _put_member)
 _KEYS = ("key_group_key", "key_fingerprint")
 _REMOVE = BulkWrite(_KEYS, lambda _: delete(group_alerts).where(has_key(group_alerts)))
 _MUTE = BulkWrite(_KEYS, lambda _: update(group_alerts).where(has_key(group_alerts)).values(ended_muted=true()))
@@ -147,11 +157,11 @@ def members(connection: Connection, keys: Collection[str]) -> dict[str, list[Mem
     by_group: dict[str, list[Member]] = {key: [] for key in keys}
 
     def member(row: Any) -> tuple[str, Member]:
-        return row._mapping["group_key"], Member(to_alert(row), row._mapping["ended_muted"])
+        return row._mapping["group_key"], Member(to_alert(row), row.entered_at, row.ended_muted)
 
     for part in chunks(sorted(keys)):
         query = (
-            select(group_alerts.c.group_key, group_alerts.c.ended_muted, *alerts.c)
+            select(group_alerts.c.group_key, group_alerts.c.entered_at, group_alerts.c.ended_muted, *alerts.c)
             .join_from(group_alerts, alerts, alerts.c.id == group_alerts.c.alert_id)
             .where(group_alerts.c.group_key.in_(part))
             .order_by(alerts.c.starts_at, alerts.c.id)

@@ -409,6 +409,7 @@ group_alerts = Table(
     *_names("group_key"),
     _word("fingerprint"),
     _word("alert_id"),
+    Column("entered_at", Moment, nullable=False),  # escalations count from it
     # Only channels with `resolve_what_was_sent` are still notified of it.
     Column("ended_muted", Boolean, nullable=False, server_default=text("false")),
     PrimaryKeyConstraint("group_key", "fingerprint"),

@@ -62,7 +62,7 @@ def shared_key(node: str, project: str, scenario: str) -> ScenarioKey:
 
 def insert(connection: Connection, table: Table) -> Insert:
     """An insert that knows ``on_conflict_do_nothing`` and ``on_conflict_do_update`` in this database's dialect."""
-    return _insert(connection.dialect.name, table)
+    return insert_into(connection.dialect.name, table)
 
 
 def upsert(
@@ -84,7 +84,7 @@ def upsert(
 def _upsert(
     dialect: str, table: Table, newer: tuple[str, ...], added: tuple[str, ...], where: ColumnElement[bool] | None
 ) -> Insert:
-    new = _insert(dialect, table)
+    new = insert_into(dialect, table)
     changing = {name: new.excluded[name] for name in newer} | {n: table.c[n] + new.excluded[n] for n in added}
     return new.on_conflict_do_update(index_elements=[*table.primary_key], set_=changing, where=where)
 
@@ -133,12 +133,12 @@ def bulk_upsert(
     def build(dialect: str) -> Insert:
         if newer or added:
             return _upsert(dialect, table, tuple(newer), tuple(added), where)
-        return _insert(dialect, table).on_conflict_do_nothing()
+        return insert_into(dialect, table).on_conflict_do_nothing()
 
     return BulkWrite(names, build)
 
 
-def _insert(dialect: str, table: Table) -> Insert:
+def insert_into(dialect: str, table: Table) -> Insert:
     return sqlite.insert(table) if dialect == "sqlite" else postgresql.insert(table)
 
 
