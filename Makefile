@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+# The packages of development with their hashes; empty: the newest that fit.
+LOCK   ?= .ci/requirements-dev.txt
 CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
   { echo "Tocsin needs Python 3.11 or newer; this is $$($(PYTHON) -V 2>&1). Try: make PYTHON=python3.12 $@"; exit 1; }
 
@@ -15,7 +17,7 @@ install: $(VENV)/.installed  ## make .venv with Tocsin and what its development 
 $(VENV)/.installed: pyproject.toml .ci/requirements-dev.txt
 	@$(CHECK_PYTHON)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r .ci/requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(LOCK),--require-hashes -r $(LOCK),--editable '.[dev]')
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
