@@ -29,6 +29,7 @@ def inbox(daemon, name):
 async def test_the_demo_delivers_a_failure_its_recovery_and_a_slack_message():
     listen = f"127.0.0.1:{free_port()}"
     async with DaemonProcess(url=f"http://{listen}", verb=("demo", "--listen", listen)) as demo:
+        await eventually(lambda: inbox(demo, "Slack inbox"))
         mails, slack = inbox(demo, "mail inbox"), inbox(demo, "Slack inbox")
 
         async def told():
