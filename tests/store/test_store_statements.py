@@ -303,4 +303,4 @@ async def test_events_and_the_front_page_make_few_statements(open_store: Callabl
     with counting() as statements:
         await store.browse(read_overview, Asked(MultiDict(), {}, config(), NOW))
     await store.close()
-    assert len(statements) <= 15
+    assert len(statements) <= 16

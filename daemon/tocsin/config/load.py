@@ -82,13 +82,11 @@ def check_sections(path: Path | None) -> None:
 def _read_sections(path: Path, inputs: "Inputs") -> tuple[list[object], Config, Lines]:
     """The documents of the file and of those that it includes, their sections, each valid in itself, and the lines of
     their keys. Raises ``BadConfig``."""
-    from tocsin.config.schema import CONFIG_ADAPTER, INCLUDED_ADAPTER, included_json_schema, json_schema
-
-    document, config, lines = _read_section(path, inputs, CONFIG_ADAPTER, json_schema)
+    document, config, lines = _read_section(path, inputs)
     documents, problems = [document], list[Problem]()
     for file in _included_files(config.include, path, lines, inputs):
         try:
-            document, part, its_lines = _read_section(file, inputs, INCLUDED_ADAPTER, included_json_schema)
+            document, part, its_lines = _read_section(file, inputs, included=True)
         except BadConfig as error:
             problems += error.problems
             continue
@@ -105,10 +103,9 @@ def _read_sections(path: Path, inputs: "Inputs") -> tuple[list[object], Config, 
     return documents, config, lines
 
 
-def _read_section(
-    path: Path, inputs: "Inputs", adapter: "TypeAdapter[T]", schema: Callable[[], Schema]
-) -> tuple[object, T, Lines]:
-    """A file as a document, as a section, and the lines of its keys. Raises ``BadConfig``."""
+def _read_section(path: Path, inputs: "Inputs", *, included: bool = False) -> tuple[object, Any, Lines]:
+    """A file as a document, as a section, and the lines of its keys. What takes long to load waits until the file is
+    read. Raises ``BadConfig``."""
     from tocsin.config.files import read_yaml
 
     document, lines = read_yaml(path, inputs)
@@ -117,6 +114,10 @@ def _read_section(
     if not isinstance(document, dict):
         raise BadConfig([Problem("must be a mapping of keys to values", str(path), 1)])
     folder = path.absolute().parent
+    from tocsin.config.schema import CONFIG_ADAPTER, INCLUDED_ADAPTER, included_json_schema, json_schema
+
+    adapter: TypeAdapter[Any] = INCLUDED_ADAPTER if included else CONFIG_ADAPTER
+    schema = included_json_schema if included else json_schema
     try:
         return document, _validate(adapter, schema, document, folder, str(path), lines), lines
     except BadConfig as error:
