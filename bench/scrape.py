@@ -157,7 +157,7 @@ async def serve(store: Store, config: Config, seconds: float) -> None:
         store=store, config=lambda: config, clock=clock, exposition=exposition, alive=dict, status=dict,
         loop_turned_at=clock.monotonic, ready=lambda: None, reload=None,  # type: ignore[arg-type]
         nudge=lambda *_: False, resolve_alert=nothing, acknowledge_alert=nothing, retry_delivery=nothing,
-        explain=nothing, explain_alert=nothing,  # type: ignore[arg-type]
+        retry_deliveries=nothing, take_alerts=nothing, explain=nothing, explain_alert=nothing,  # type: ignore[arg-type]
     )  # fmt: skip
     listener = await listen(make_app(context), "127.0.0.1:0")
     idle: list[float] = []

@@ -28,7 +28,7 @@ async def fleet(world: World) -> Fleet:
 async def of(fleet: Fleet, name: str) -> list[str]:
     """The kinds of what was enqueued for a channel, but for what says that a channel fails."""
     found = await fleet.world.store.read(query.list_deliveries, {"channel": [name]}, 50)
-    return sorted(item.kind for item in found.items if "ChannelFailing" not in item.subject)
+    return sorted(item.kind for item in found.items if "hannel" not in item.subject)
 
 
 async def test_what_is_pending_for_too_long_is_told_elsewhere_once_and_after_a_restart_too(fleet: Fleet) -> None:

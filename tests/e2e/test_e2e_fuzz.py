@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 
 import pytest
 
@@ -35,6 +36,7 @@ async def test_schemathesis_finds_no_error_behind_the_description_of_the_api(tmp
         )  # fmt: skip
         said = (await process.communicate())[0].decode()
         assert process.returncode == 0, said
-        assert "22 selected / 23 total" in said
+        (counts,) = re.findall(r"(\d+) selected / (\d+) total", said)
+        assert int(counts[0]) == int(counts[1]) - 1 >= 22
         assert [line for line in daemon.stderr if "Traceback" in line] == []
         assert await daemon.status_of("/-/ready") == 200

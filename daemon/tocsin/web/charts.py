@@ -136,8 +136,11 @@ def _round_up(seconds: float) -> float:
     return next((nice for nice in _NICE if nice >= seconds), 86_400 * (int(seconds / 86_400) + 1))
 
 
+LONGEST = timedelta.max.total_seconds() // 2
+
+
 def _words(seconds: float) -> str:
-    return human_duration(timedelta(seconds=seconds))
+    return human_duration(timedelta(seconds=min(seconds, LONGEST)))  # a row may say anything
 
 
 class WaterfallStep(NamedTuple):

@@ -31,7 +31,7 @@ from tocsin.model.run import RunError
 from tocsin.store import Connection, console
 from tocsin.store.query import ErrorRecord
 from tocsin.web.access import VIEWER
-from tocsin.web.charts import OUTCOME_CLASSES
+from tocsin.web.charts import LONGEST, OUTCOME_CLASSES
 from tocsin.web.context import CONTEXT, HttpProblem
 
 PAGE_SIZE = 100
@@ -241,7 +241,7 @@ def _ago(moment: datetime | None, now: datetime) -> str:
 def _span(seconds: float | timedelta | None) -> str:
     if seconds is None:
         return ""
-    return human_duration(seconds if isinstance(seconds, timedelta) else timedelta(seconds=seconds))
+    return human_duration(seconds if isinstance(seconds, timedelta) else timedelta(seconds=min(seconds, LONGEST)))
 
 
 def _error_text(error: ErrorRecord) -> str:
