@@ -28,7 +28,7 @@ SCHEMA = schema.json_schema()
 KINDS = {
     "bool": "true or false", "int": "number", "float": "number", "Duration": "duration", "PositiveDuration": "duration",
     "HttpUrl": "URL", "PlainUrl": "URL", "ProxyUrl": "URL", "Headers": "mapping", "Listen": "host:port", "Rate": "rate", "Matchers": "matchers", "Addresses": "addresses",
-    "Mapping": "mapping", "tuple": "list", "frozenset": "list", "Words": "list", "Numbers": "list", "Level": "`debug`, `info`, `warning`, `error`",
+    "Mapping": "mapping", "Ranges": "list", "DurationOrCount": "duration or number", "tuple": "list", "frozenset": "list", "Words": "list", "Numbers": "list", "Level": "`debug`, `info`, `warning`, `error`",
 }  # fmt: skip
 
 
@@ -80,6 +80,8 @@ def is_list(value: Schema) -> bool:
 
 
 def _kind(annotation: str) -> str:
+    if "parse_time_of_day)" in annotation:
+        return "time of day"
     if annotation == "RuleKind":
         return ", ".join(f"`{kind}`" for kind in typing.get_args(model.RuleKind))
     if choices := re.search(r"Literal\[([^]]*)\]", annotation):
@@ -90,7 +92,7 @@ def _kind(annotation: str) -> str:
 
 def _default(value: object) -> str:
     match value:
-        case None | []:
+        case None | [] | [[0, 6]]:  # every day, as its words say
             return ""
         case list():
             return f"`[{', '.join(map(str, value))}]`"
